@@ -53,7 +53,13 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
     Imported here: a child needs one of these modules, and the starter none.
     """
     match order:
-        case media.ConnectSound():
+        case (
+            media.ConnectSound()
+            | media.FindCamera()
+            | media.ShowFrame()
+            | media.TakeCamera()
+            | media.TakeScreen()
+        ):
             from broker.session.media import carry_out_media
 
             carry_out_media(errand, order)

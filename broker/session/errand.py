@@ -81,6 +81,22 @@ class Errand:
 
         It ends with this process, a jail as a whole; ``begun`` is called when it runs.
         """
+        started: popen.Process | None = None
+        given_up = False
+
+        def end(*_: object) -> None:
+            nonlocal given_up
+            given_up = True
+            if started is None or started.returncode is not None:
+                return
+            if argv[0] in popen.JAILERS:
+                # guard: the jail of an order ends whole
+                popen.kill_jail(started.pid)
+            else:
+                started.kill()
+
+        # Before it starts: the viewer may give up at any time.
+        signal.signal(signal.SIGTERM, end)
         started = popen.start_process(
             argv,
             env=env,
@@ -89,17 +105,14 @@ class Errand:
             stdout=stdout,
             stderr=stderr,
         )
-        jail = argv[0] in popen.JAILERS
-
-        def end(_number: int, _frame: object) -> None:
-            if jail:
-                # guard: the jail of an order ends whole
-                popen.kill_jail(started.pid)
-            else:
-                started.kill()
-
-        signal.signal(signal.SIGTERM, end)
-        begun(started)
+        try:
+            if not given_up:
+                begun(started)
+        except BaseException:
+            end()
+            raise
+        if given_up:
+            end()
         return started.wait()
 
     def wait_for_hangup(self) -> None:

@@ -139,9 +139,9 @@ class ViewerRole:
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
-        self.cameras = Cameras(log)
+        self.cameras = Cameras(log, tools.session)
         """Who uses the user's camera."""
-        self.screens = ScreenShares(log)
+        self.screens = ScreenShares(log, tools.session)
         """Who sees a screen or window of the user's."""
         self.notifications = NotificationService(decider=authority, log=log)
         """What programs of sandboxes want the user to see."""
@@ -445,7 +445,9 @@ class ViewerRole:
 
             allowed = False
             try:
-                async with self.authority.permit(request, on_ask=on_ask, gone=given_up):
+                async with self.authority.permit(
+                    request, on_ask=on_ask, gone=given_up
+                ) as permit:
                     allowed = True
                     asking.close()
                     if request.opens:
@@ -453,10 +455,8 @@ class ViewerRole:
                         return
                     with guest.streams.place():
                         # What was decided about, whatever the record is by now.
-                        if request.raw:
-                            await self._carry_raw_sound(guest, opening, conn, status)
-                        else:
-                            await self._carry(guest, opening, conn, status)
+                        carry = self._carry_raw_sound if request.raw else self._carry
+                        await carry(guest, opening, conn, status, permit.warrant)
             except RefusedError as error:
                 guest.programs.refused(opening.service, str(error))
                 if windows and not allowed:
@@ -475,13 +475,20 @@ class ViewerRole:
             await carry(opening, conn, outcome, task_status=status)
 
     async def _carry(
-        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+        self,
+        guest: Guest,
+        opening: Opening,
+        conn: socket.socket,
+        status: _Status,
+        warrant: bytes,
     ) -> None:
         if opening.service == DISPLAY:
             await status.say()
             await guest.streams.display(opening, conn, task_status=status)
         elif opening.service == AUDIO:
-            await guest.sound.stream(opening, conn, say=status.say, task_status=status)
+            await guest.sound.stream(
+                opening, conn, warrant=warrant, say=status.say, task_status=status
+            )
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
 
@@ -505,14 +512,20 @@ class ViewerRole:
         )
 
     async def _carry_raw_sound(
-        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+        self,
+        guest: Guest,
+        opening: Opening,
+        conn: socket.socket,
+        status: _Status,
+        warrant: bytes,
     ) -> None:
         """Carry a connection to the sound server without a filter, as its record says."""
         with guest.sound.places.one():
             await raw_stream(
                 opening,
                 conn,
-                self._tools.sound,
+                self._tools.session,
+                warrant=warrant,
                 pump=self._tools.pump,
                 log=self._log,
                 answer=status.say,

@@ -101,6 +101,7 @@ class SessionOrders:
         finally:
             ours.close()
             with trio.CancelScope(shield=True):
+                # guard: what an order has begun ends with its block
                 await _end(child)
 
     async def carry_out(

@@ -107,7 +107,7 @@ async def test_orders_are_served_while_a_picture_is_drawn():
 
 async def test_own_windows_have_a_place_and_a_pace():
     log = Log()
-    shares = screens.ScreenShares(log)
+    shares = screens.ScreenShares(log, None)
     ask = CallService(SCREEN_SHARE, screens.OWN)
     opening = SimpleNamespace(lease=WORK, stream=1, peer="", service="vitrail.Call")
 

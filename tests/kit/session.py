@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from broker.core.services import AUDIO
+from broker.core.services import AUDIO, CAMERA
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
@@ -29,14 +29,21 @@ from broker.viewer.session_orders import Begun, SessionOrders
 _SERVES = f"""
 import socket, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+prepare, *fds = sys.argv[1:]
+exec(prepare)
 from broker.helpers import starter
 from broker.session.child import become_session_child
-control, session = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
-starter._ORDERS = int(sys.argv[3])
+control, session = (socket.socket(fileno=int(fd)) for fd in fds[:2])
 starter.serve_authority(control, session, become_session_child)
 """
 
-_SERVICES: Mapping[type[Any], str] = MappingProxyType({media.ConnectSound: AUDIO})
+_SERVICES: Mapping[type[Any], str] = MappingProxyType(
+    {
+        media.ConnectSound: AUDIO,
+        media.FindCamera: CAMERA,
+        media.TakeCamera: CAMERA,
+    }
+)
 """Of the permits that orders need."""
 
 
@@ -76,27 +83,29 @@ class SigningSession(SessionOrders):
 
 @contextmanager
 def starter_of_orders(
-    environ: Mapping[str, str] | None = None, *, most: int = 250
+    environ: Mapping[str, str] | None = None,
+    prepare: str = "",
+    more: Sequence[int] = (),
 ) -> Iterator[SigningSession]:
     """Start a starter with this environment; its children end with the block.
 
-    ``most``: so many at one time.
+    ``prepare``: what it executes first, with the descriptors ``more`` in ``fds[2:]``.
     """
     (control, theirs), (orders, session) = (
         socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)
     )
     with theirs, session:
-        fds = [theirs.fileno(), session.fileno()]
-        argv = [sys.executable, "-c", _SERVES, *map(str, [*fds, most])]
+        fds = [theirs.fileno(), session.fileno(), *more]
+        argv = [sys.executable, "-c", _SERVES, prepare, *map(str, fds)]
         process = start_process(argv, env=environ, pass_fds=fds, outlive_us=True)
     key = os.urandom(KEY_BYTES)
-    with control, orders:
-        fdpass.send(control, encode(WarrantKey(key)))
-        # A client of a shared server needs its number alone.
-        yield SigningSession(
-            ForkServerHandle(orders, cast("Child", process)), key, control
-        )
-    process.wait(60)
+    try:
+        with control, orders:
+            fdpass.send(control, encode(WarrantKey(key)))
+            # A client of a shared server needs its number alone.
+            yield SigningSession(ForkServerHandle(orders, cast("Child", process)), key)
+    finally:
+        process.wait(60)
 
 
 @pytest.fixture

@@ -167,7 +167,9 @@ class ForkLoop:
             # child is left for process 1 to reap.
             for pidfd in ready - self._clients.keys():
                 self._reap(pidfd)
-            for number in ready & self._clients.keys():
+            clients = ready & self._clients.keys()
+            # A warrant's key, which the first has sent, is there before an order.
+            for number in sorted(clients, key=lambda fd: self._clients[fd][0] != first):
                 client, serve_one = self._clients[number]
                 if not serve_one(client):
                     self._waiting.unregister(number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,6 +37,13 @@ def merged_words(*names: str) -> Iterator[str]:
             yield from ("--symlink", str(path.readlink()), str(path))
         else:
             yield from ("--ro-bind-try", str(path), str(path))
+
+
+def python_words() -> list[str]:
+    """Return the command of the Python that the jail shows."""
+    # Not sys.executable: that is a link of a virtual environment's.
+    version = sysconfig.get_python_version()
+    return [f"{sys.base_prefix}/bin/python{version}", "-I", "-S", "-B"]
 
 
 def find_program(places: Sequence[str], missing: str, *, hint: str) -> Path:

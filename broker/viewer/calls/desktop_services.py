@@ -25,10 +25,10 @@ from broker.core.stderr_log import log_stderr
 from broker.helpers import box_filters
 from broker.helpers.console_log import ConsoleLog
 from broker.helpers.mounts.bound_files import BoundFiles
-from broker.helpers.process.jail_libraries import MERGED, merged_words
+from broker.helpers.process.jail_libraries import MERGED, merged_words, python_words
 from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.spawn import Child, spawn
-from broker.helpers.process.tool_jail import python_words, read_leader
+from broker.helpers.process.tool_jail import read_leader
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.sealed_memfd import sealed
 from broker.viewer.calls.camera import Cameras

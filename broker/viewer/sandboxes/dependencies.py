@@ -10,7 +10,6 @@ from broker.authority.audit import event_log
 from broker.core.notify import Notify
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
-from broker.session.sound_server import find_sound
 from broker.viewer.sandboxes.screen import silent
 from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sandboxes.window_rules import FrameColours
@@ -33,8 +32,6 @@ class GuestTools:
     """Carries out what needs the user's rights."""
     notify: Notify = silent
     """Shows a notification on the desktop."""
-    sound: Callable[[], Path] = find_sound
-    """The sound server's socket now.  Raises SetupError when there is none."""
     levels: Callable[[], Path] = levels_folder
     """The directory of the mixer's settings."""
     desks: Callable[[], Path] = desks_folder

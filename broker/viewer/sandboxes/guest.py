@@ -140,7 +140,7 @@ class Guest:
             tools.log,
             ensure_worker=self._ensure_worker,
             start=self._start,
-            server=tools.sound,
+            session=tools.session,
             levels=tools.levels,
             desks=tools.desks,
             places=tools.sound_places,

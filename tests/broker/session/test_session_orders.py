@@ -117,13 +117,16 @@ async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tm
         assert await _asks_a_helper(session.control)
 
 
+FEW = "from broker.helpers import starter; starter._ORDERS = 2"
+
+
 async def test_orders_at_one_time_are_few(tmp_path):
     """A viewer that was taken over cannot use up the user's processes."""
     path = tmp_path / "sound"
     environ = dict(os.environ, PULSE_SERVER=f"unix:{path}")
     with (
         socket.socket(socket.AF_UNIX) as server,
-        starter_of_orders(environ, most=2) as session,
+        starter_of_orders(environ, prepare=FEW) as session,
         trio.fail_after(60),
     ):
         server.bind(str(path))
