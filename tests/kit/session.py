@@ -103,7 +103,9 @@ def starter_of_orders(
         with control, orders:
             fdpass.send(control, encode(WarrantKey(key)))
             # A client of a shared server needs its number alone.
-            yield SigningSession(ForkServerHandle(orders, cast("Child", process)), key)
+            yield SigningSession(
+            ForkServerHandle(orders, cast("Child", process)), key, control
+        )
     finally:
         process.wait(60)
 
