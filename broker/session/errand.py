@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, VitrailError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
 from broker.ipc.session import messages
@@ -31,6 +31,17 @@ class Errand:
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""
         fdpass.send(self.channel, messages.encode(messages.Carried(result)), fds)
+
+    def fail(self, error: VitrailError) -> None:
+        """Answer that it is not done.  Raises OSError if nobody waits."""
+        failed = messages.NotCarried(
+            type(error).__name__, error.message[:4000], error.hint[:4000], error.where
+        )
+        fdpass.send(self.channel, messages.encode(failed))
+
+    def more(self) -> bytes:
+        """Return what the viewer says next; empty when it has closed its end."""
+        return fdpass.receive(self.channel, messages.MESSAGE_BYTES, 0).data
 
     def permit(
         self, untrusted_warrant: bytes, services: Collection[str], *, here: bool = True

@@ -44,6 +44,15 @@ class Begun:
     fds: Sequence[int]
     """The block's to close."""
     process: ForkedProcess
+    channel: Channel
+    """To the child, for what further is said with one that serves."""
+
+    async def more(self, data: bytes) -> tuple[bytes, Sequence[int]]:
+        """Send a further packet; returns the answer's result, and the caller's descriptors.
+
+        Raises VitrailError, as the order does.
+        """
+        return await _ask(self.process, self.channel, data)
 
     async def wait(self) -> int | None:
         """Wait until it has ended; return its exit code, None if that is not known."""
@@ -97,7 +106,8 @@ class SessionOrders:
             child.words = words
             undo.pop_all()
         try:
-            yield await _begin(child, ours, order, fds)
+            answered = await _ask(child, ours, messages.encode(order), fds)
+            yield Begun(*answered, child, ours)
         finally:
             ours.close()
             with trio.CancelScope(shield=True):
@@ -111,11 +121,11 @@ class SessionOrders:
             return begun.result, begun.fds
 
 
-async def _begin(
-    child: ForkedProcess, channel: Channel, order: SessionOrder, fds: Sequence[int]
-) -> Begun:
+async def _ask(
+    child: ForkedProcess, channel: Channel, data: bytes, fds: Sequence[int] = ()
+) -> tuple[bytes, Sequence[int]]:
     try:
-        await channel.send(messages.encode(order), fds)
+        await channel.send(data, fds)
         got = await channel.receive(messages.DESCRIPTORS)
     except OSError as error:
         raise _died(child) from error
@@ -124,7 +134,7 @@ async def _begin(
     answer = messages.decode_answer(got.data)
     if isinstance(answer, messages.NotCarried):
         raise answer.error()
-    return Begun(answer.result, got.fds, child)
+    return answer.result, got.fds
 
 
 def _died(child: ForkedProcess) -> UpstreamError:

@@ -18,4 +18,14 @@ class ConnectPort(TypedMessage, frozen=True, tag="connect-port"):
     port: Port
 
 
-ServiceOrder: TypeAlias = ConnectPort
+class ListenPort(TypedMessage, frozen=True, tag="listen-port"):
+    """Listen on the loopback for a call of ``Forward``, whose ``local`` is the port.
+
+    Answer: the socket, and the kernel's table of connections, ``/proc/net/tcp``.
+    """
+
+    warrant: bytes
+    port: Port
+
+
+ServiceOrder: TypeAlias = ConnectPort | ListenPort

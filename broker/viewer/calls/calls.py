@@ -205,7 +205,8 @@ class SandboxCalls:
         if call.permit.user is not None:
             raise ToldError(f"{call.permit.where}: user= has no meaning at the desktop")
         if ask.service == TCP:
-            with await user_port(take_port(ask.argument)) as far:
+            port, warrant = take_port(ask.argument), call.permit.warrant
+            with await user_port(self._desktop.session, warrant, port) as far:
                 await self._relay(call, far)
             return
         if ask.service == SECRET:

@@ -36,6 +36,7 @@ from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.screens import ScreenShares
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.failures import ToldError
+from broker.viewer.session_orders import Session
 from broker.viewer.tray.tray_icons import TrayIcons
 from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import files_tool
@@ -57,10 +58,12 @@ class DesktopServices:
     def __init__(
         self,
         paths: Paths,
+        session: Session,
         cameras: Cameras,
         screens: ScreenShares,
         notifications: NotificationService,
     ) -> None:
+        self.session = session
         self._folder = paths.config[0] / FOLDER
         self._logs = paths.state / "services"
         self.settings = DesktopSettings()
