@@ -50,7 +50,13 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.media import carry_out_media
 
             carry_out_media(errand, order)
-        case services.ConnectPort() | services.ListenPort():
+        case (
+            services.ConnectPort()
+            | services.ListenPort()
+            | services.AskSecret()
+            | services.StartService()
+            | services.ServeNow()
+        ):
             from broker.session.services import carry_out_service
 
             carry_out_service(errand, order)

@@ -39,9 +39,12 @@ class Errand:
         )
         fdpass.send(self.channel, messages.encode(failed))
 
-    def more(self) -> bytes:
-        """Return what the viewer says next; empty when it has closed its end."""
-        return fdpass.receive(self.channel, messages.MESSAGE_BYTES, 0).data
+    def next(self) -> messages.SessionOrder | None:
+        """Return the next order on the same channel; None: the viewer has closed it."""
+        size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
+        got = fdpass.receive(self.channel, size, most)
+        self.fds = list(got.fds)
+        return messages.decode_order(got.data) if got.data else None
 
     def permit(
         self, untrusted_warrant: bytes, services: Collection[str], *, here: bool = True

@@ -5,6 +5,7 @@ Imported here: a child needs one of these modules.
 
 from __future__ import annotations
 
+from broker.core.errors import InternalError
 from broker.ipc.session import services as m
 from broker.session.errand import Errand
 
@@ -20,3 +21,13 @@ def carry_out_service(errand: Errand, order: m.ServiceOrder) -> None:
             from broker.session.ports import listen_port
 
             listen_port(errand, order)
+        case m.AskSecret():
+            from broker.session.secrets import ask_secret
+
+            ask_secret(errand, order)
+        case m.StartService():
+            from broker.session.desktop_service import start_service
+
+            start_service(errand, order)
+        case m.ServeNow():
+            raise InternalError("an order that belongs to another one")

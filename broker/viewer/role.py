@@ -147,7 +147,7 @@ class ViewerRole:
         """What programs of sandboxes want the user to see."""
         self.notifications.raise_window = self._raise_window
         desktop = DesktopServices(
-            paths, tools.session, self.cameras, self.screens, self.notifications
+            tools.session, self.cameras, self.screens, self.notifications
         )
         self._settings, self._tray = desktop.settings, desktop.tray
         transfer = TransferParts(

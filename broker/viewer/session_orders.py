@@ -45,14 +45,17 @@ class Begun:
     """The block's to close."""
     process: ForkedProcess
     channel: Channel
-    """To the child, for what further is said with one that serves."""
 
-    async def more(self, data: bytes) -> tuple[bytes, Sequence[int]]:
-        """Send a further packet; returns the answer's result, and the caller's descriptors.
+    async def more(
+        self, order: SessionOrder, fds: Sequence[int] = ()
+    ) -> tuple[bytes, Sequence[int]]:
+        """Have the same child carry out a further order; as ``Session.carry_out``."""
+        return await _exchange(self.process, self.channel, order, fds)
 
-        Raises VitrailError, as the order does.
-        """
-        return await _ask(self.process, self.channel, data)
+    async def end(self) -> None:
+        """Have it end now; returns when it has.  Not cancellable."""
+        with trio.CancelScope(shield=True):
+            await _end(self.process)
 
     async def wait(self) -> int | None:
         """Wait until it has ended; return its exit code, None if that is not known."""
@@ -106,12 +109,15 @@ class SessionOrders:
             child.words = words
             undo.pop_all()
         try:
-            answered = await _ask(child, ours, messages.encode(order), fds)
-            yield Begun(*answered, child, ours)
+            got = await _exchange(child, ours, order, fds)
+            yield Begun(*got, child, ours)
         finally:
             ours.close()
             with trio.CancelScope(shield=True):
-                await _end(child)
+                try:
+                    await _end(child)
+                finally:
+                    child.close()
 
     async def carry_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
@@ -121,11 +127,11 @@ class SessionOrders:
             return begun.result, begun.fds
 
 
-async def _ask(
-    child: ForkedProcess, channel: Channel, data: bytes, fds: Sequence[int] = ()
+async def _exchange(
+    child: ForkedProcess, channel: Channel, order: SessionOrder, fds: Sequence[int]
 ) -> tuple[bytes, Sequence[int]]:
     try:
-        await channel.send(data, fds)
+        await channel.send(messages.encode(order), fds)
         got = await channel.receive(messages.DESCRIPTORS)
     except OSError as error:
         raise _died(child) from error
@@ -147,12 +153,9 @@ def _died(child: ForkedProcess) -> UpstreamError:
 
 async def _end(child: ForkedProcess) -> None:
     """Ask it to end, and kill it when it does not."""
-    try:
-        send_signal(child.fileno(), signal.SIGTERM)
-        with trio.move_on_after(_END_SECONDS):
-            await child.wait()
-            return
-        child.kill()
+    send_signal(child.fileno(), signal.SIGTERM)
+    with trio.move_on_after(_END_SECONDS):
         await child.wait()
-    finally:
-        child.close()
+        return
+    child.kill()
+    await child.wait()

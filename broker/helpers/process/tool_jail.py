@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -44,13 +43,6 @@ def jail_words(
     if room is None:
         return [*words, "--chdir", "/", "--"]
     return [*words, "--bind", str(room), ROOM, "--chdir", ROOM, "--"]
-
-
-def python_words() -> list[str]:
-    """Return the command of the Python that the jail shows."""
-    # Not sys.executable: that is a link of a virtual environment's.
-    version = sysconfig.get_python_version()
-    return [f"{sys.base_prefix}/bin/python{version}", "-I", "-S", "-B"]
 
 
 async def read_leader(fd: int, what: str) -> int:

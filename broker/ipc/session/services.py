@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.decoding import TypedMessage
+from broker.ipc.guest.file_requests import ArgumentText, ServiceText
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -28,4 +29,27 @@ class ListenPort(TypedMessage, frozen=True, tag="listen-port"):
     port: Port
 
 
-ServiceOrder: TypeAlias = ConnectPort | ListenPort
+class AskSecret(TypedMessage, frozen=True, tag="ask-secret"):
+    """Read a secret of the user's.  Answer: the socket that has it, and its other end."""
+
+    warrant: bytes
+    name: ArgumentText
+
+
+class StartService(TypedMessage, frozen=True, tag="start-service"):
+    """Find a service in the user's ``services.d``, for a call by the warrant's sandbox.
+
+    Answer: how many may run at one time, in digits; empty: there is none.  It is started
+    by ``ServeNow`` on the same channel.
+    """
+
+    warrant: bytes
+    service: ServiceText
+    argument: ArgumentText
+
+
+class ServeNow(TypedMessage, frozen=True, tag="serve-now"):
+    """Start the service that was found.  Answer: its end of the stream."""
+
+
+ServiceOrder: TypeAlias = ConnectPort | ListenPort | AskSecret | StartService | ServeNow

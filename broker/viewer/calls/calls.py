@@ -45,6 +45,7 @@ from broker.core.services import (
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import CallService, GuestCall
+from broker.ipc.session.services import StartService
 from broker.viewer.calls import camera, screens
 from broker.viewer.calls.box_calls import is_box, joined_in_box
 from broker.viewer.calls.desktop_services import DesktopServices
@@ -210,7 +211,8 @@ class SandboxCalls:
                 await self._relay(call, far)
             return
         if ask.service == SECRET:
-            async with user_secret(ask.argument) as far:
+            warrant = call.permit.warrant
+            async with user_secret(self._desktop.session, warrant, ask.argument) as far:
                 await self._relay(call, far)
             return
         if ask.service == SETTINGS:
@@ -249,12 +251,10 @@ class SandboxCalls:
             with self._places.one(own, ask.service, 2 * _DAEMONS, source):
                 await daemon(call.exchange, call.permit.request)
             return
-        service = self._desktop.find(ask.service)
-        asked = GuestCall(source, ask.service, ask.argument, service.command)
+        order = StartService(call.permit.warrant, ask.service, ask.argument)
         caller = call.guest.lease.record
-        with self._places.one("", ask.service, service.concurrent, caller):
-            async with self._desktop.serving(asked, service) as far:
-                await self._relay(call, far)
+        async with self._desktop.serving(order, self._places, caller) as far:
+            await self._relay(call, far)
 
     async def _carry(self, call: _Call, target: Guest) -> None:
         source, ask = call.guest, call.ask

@@ -26,9 +26,8 @@ from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.sliding_window import SlidingWindow
 from broker.helpers import box_filters
-from broker.helpers.process.jail_libraries import library_words
+from broker.helpers.process.jail_libraries import library_words, python_words
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.helpers.process.tool_jail import python_words
 from broker.ipc.audit import schema
 from broker.ipc.sealed_memfd import sealed
 from broker.viewer.opening.failures import ToldError

@@ -19,8 +19,9 @@ from broker.cli.images.building.initramfs_build import boot_modules, build_initr
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.files.trees import remove_tree
+from broker.helpers.process.jail_libraries import python_words
 from broker.helpers.process.spawn import run_tool
-from broker.helpers.process.tool_jail import jail_words, python_words
+from broker.helpers.process.tool_jail import jail_words
 from broker.host.images.store import SHARED_IMAGE_ALIGN as _ALIGN
 from broker.ipc.in_thread import in_thread
 

@@ -36,8 +36,9 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
 from broker.core.paths import Paths
+from broker.helpers.process.jail_libraries import python_words
 from broker.helpers.process.spawn import run_tool
-from broker.helpers.process.tool_jail import ROOM, jail_words, python_words
+from broker.helpers.process.tool_jail import ROOM, jail_words
 from broker.host.images import store
 from broker.host.images.store import Image, Manifest
 from broker.ipc.in_thread import in_thread
