@@ -16,7 +16,7 @@ from pathlib import Path
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths, read_config
-from broker.core.services import CALL
+from broker.core.services import CALL, RESERVED
 from broker.helpers import box_filters
 from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.console_log import ConsoleLog
@@ -43,6 +43,9 @@ def start_service(errand: Errand, order: m.StartService) -> None:
     bubblewrap, UpstreamError where it does not start.
     """
     permit = errand.permit(order.warrant, {CALL, order.service})
+    # guard: a permit for a service of the broker's starts no program
+    if order.service.lower().startswith(RESERVED):
+        raise RefusedError(f"{order.service} is the broker's")
     # guard: a permit for one service starts no other one
     if (permit.service, permit.argument) != _permitted(order):
         raise RefusedError(f"a permit for {permit.argument} is not for this service")

@@ -6,11 +6,24 @@ import os
 import socket
 
 import pytest
+import trio
 
-from broker.core.errors import RefusedError, UpstreamError
-from broker.core.services import AUDIO, TCP
-from broker.ipc.session.services import ConnectPort, ListenPort
-from tests.kit.session import session
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+)
+from broker.core.services import AUDIO, CALL, SECRET, TCP
+from broker.ipc.session.services import (
+    AskSecret,
+    ConnectPort,
+    ListenPort,
+    ServeNow,
+    StartService,
+)
+from tests.kit.session import session, starter_of_orders
 
 __all__ = ["session"]
 
@@ -79,3 +92,144 @@ async def test_no_other_port_is_listened_on(session, server):
         with pytest.raises(RefusedError) as caught:
             await session.carry_out(ListenPort(warrant, taken))
         assert "cannot be used" not in caught.value.message
+
+
+# -- secrets ------------------------------------------------------------------------------
+
+_LOOKUP = """\
+#!/bin/sh
+[ "$1 $2" = "lookup vitrail" ] || exit 9
+case $3 in
+    git) printf s3cret ;;
+    large) head -c 32769 /dev/zero ;;
+    *) exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def keyring(tmp_path):
+    """A session in which secret-tool is the test's own."""
+    (tmp_path / "secret-tool").write_text(_LOOKUP)
+    (tmp_path / "secret-tool").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    with starter_of_orders(dict(os.environ, PATH=path)) as session:
+        yield session
+
+
+async def test_a_permitted_secret_is_read(keyring):
+    warrant = keyring.permit(SECRET, argument="+git")
+    _, (near, far) = await keyring.carry_out(AskSecret(warrant, "git"))
+    os.close(far)
+    with socket.socket(fileno=near) as ours, ours.makefile("rb") as file:
+        assert file.read() == b"\0\0\0\0\6s3cret\0\0\0\0\0\1\0\0\0\1\0"
+    for name in ("none", "large"):
+        warrant = keyring.permit(SECRET, argument=f"+{name}")
+        with pytest.raises(UpstreamError, match="secret-tool"):
+            await keyring.carry_out(AskSecret(warrant, name))
+
+
+async def test_no_other_secret_is_read(keyring):
+    for warrant in (
+        b"",
+        keyring.permit(SECRET, argument="+other"),
+        keyring.permit(SECRET, argument="+git", target="vault"),
+        keyring.permit(TCP, argument="+git"),
+    ):
+        with pytest.raises(RefusedError):
+            await keyring.carry_out(AskSecret(warrant, "git"))
+    with pytest.raises(RefusedError):
+        await keyring.carry_out(AskSecret(keyring.permit(SECRET), ""))
+    with pytest.raises(PeerError, match="not an order"):
+        await keyring.carry_out(AskSecret(keyring.permit(SECRET), "--all"))
+
+
+# -- services.d ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def services(tmp_path):
+    """A session whose user offers the service "echo", twice at one time."""
+    folder = tmp_path / "config/vitrail/services.d"
+    folder.mkdir(parents=True)
+    text = "command = ['sh', '-c', 'echo hello; exec cat']\nconcurrent = 2\n"
+    for place in (
+        folder / "echo.toml",
+        folder / "my.Echo.toml",
+        folder.parent / "up.toml",
+    ):
+        place.write_text(text)
+    (folder / "vitrail.Tcp.toml").write_text(text)
+    (folder / "bad.toml").write_text("command = ['cat']\nnetwrok = true\n")
+    environ = dict(
+        os.environ,
+        HOME=str(tmp_path),
+        XDG_RUNTIME_DIR="/run",  # where nothing is made
+        XDG_CONFIG_HOME=str(tmp_path / "config"),
+        XDG_STATE_HOME=str(tmp_path / "state"),
+    )
+    with starter_of_orders(environ) as session:
+        yield session
+
+
+@pytest.mark.parametrize(
+    ("name", "permit"),
+    [("echo", (CALL, "+echo+you")), ("my.Echo", ("my.Echo", "+you"))],
+)
+async def test_a_permitted_service_is_started(services, tmp_path, name, permit):
+    service, argument = permit
+    warrant = services.permit(service, argument=argument, sandbox="work")
+    order = StartService(warrant, name, "you")
+    async with services.carrying_out(order) as begun:
+        assert begun.result == b"2"
+        _, (fd,) = await begun.more(ServeNow())
+        with socket.socket(fileno=fd) as ours:
+            ours.setblocking(False)
+            data = b""
+            with trio.fail_after(30):
+                while b"hello" not in data:
+                    await trio.lowlevel.wait_readable(ours)
+                    data += ours.recv(1000)
+    assert (tmp_path / f"state/vitrail/services/{name}.log").exists()
+
+
+async def test_a_service_ends_with_its_order(services):
+    warrant = services.permit(CALL, argument="+echo", sandbox="work")
+    async with services.carrying_out(StartService(warrant, "echo", "")) as begun:
+        _, (fd,) = await begun.more(ServeNow())
+    with socket.socket(fileno=fd) as ours:
+        ours.settimeout(30)
+        while ours.recv(1000):
+            pass  # to the end: none of the jail's processes has it
+
+
+async def test_what_is_no_service_is_not_started(services):
+    def order(name):
+        return StartService(services.permit(CALL, argument=f"+{name}"), name, "")
+
+    assert await services.carry_out(order("none")) == (b"", ())
+    with pytest.raises(SetupError, match="cannot be started") as caught:
+        await services.carry_out(order("bad"))
+    assert "bad.toml:2:1" in caught.value.hint
+    for name in ("../up", "a/b", ".x", ""):
+        with pytest.raises(PeerError, match="not an order"):
+            await services.carry_out(order(name))
+
+
+async def test_no_other_service_is_started(services):
+    for warrant in (
+        b"",
+        services.permit(CALL, argument="+other"),
+        services.permit(CALL, argument="+echo+them"),
+        services.permit(CALL, argument="+echo"),
+        services.permit(CALL, argument="+echo+you", target="vault"),
+        services.permit("my.Echo", argument="+echo+you"),
+        services.permit(TCP, argument="+echo+you"),
+    ):
+        with pytest.raises(RefusedError):
+            await services.carry_out(StartService(warrant, "echo", "you"))
+    order = StartService(services.permit(TCP, argument="+80"), "vitrail.Tcp", "80")
+    with pytest.raises(RefusedError):
+        await services.carry_out(order)
+    with pytest.raises(InternalError):
+        await services.carry_out(ServeNow())

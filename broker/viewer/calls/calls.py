@@ -35,6 +35,7 @@ from broker.core.prompt_words import VIEWER
 from broker.core.services import (
     CAMERA,
     NOTIFICATION,
+    RESERVED,
     SCREEN_SHARE,
     SECRET,
     SETTINGS,
@@ -69,8 +70,6 @@ if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
 
-RESERVED = "vitrail."
-"""Services of this name are the broker's own."""
 _OF_DESKTOP = frozenset({SETTINGS, NOTIFICATION, TRAY})
 """Services that only the desktop has."""
 _VIDEO: Mapping[str, Mapping[str, tuple[int, int]]] = MappingProxyType(
