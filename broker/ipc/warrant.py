@@ -35,6 +35,7 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     scheme: str | None = None
     host: str | None = None
     port: int | None = None
+    key: str | None = None
 
 
 class CallWarrant(TypedMessage, frozen=True, tag="call"):

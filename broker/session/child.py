@@ -56,6 +56,9 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             | services.AskSecret()
             | services.StartService()
             | services.ServeNow()
+            | services.UseAgent()
+            | services.AskAgent()
+            | services.NameHost()
         ):
             from broker.session.services import carry_out_service
 

@@ -29,5 +29,9 @@ def carry_out_service(errand: Errand, order: m.ServiceOrder) -> None:
             from broker.session.desktop_service import start_service
 
             start_service(errand, order)
-        case m.ServeNow():
+        case m.UseAgent():
+            from broker.session.ssh_agent import use_agent
+
+            use_agent(errand, order)
+        case m.ServeNow() | m.AskAgent() | m.NameHost():
             raise InternalError("an order that belongs to another one")

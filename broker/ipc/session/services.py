@@ -7,6 +7,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.decoding import TypedMessage
+from broker.core.ssh_agent import AgentAsk
 from broker.ipc.guest.file_requests import ArgumentText, ServiceText
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -52,4 +53,37 @@ class ServeNow(TypedMessage, frozen=True, tag="serve-now"):
     """Start the service that was found.  Answer: its end of the stream."""
 
 
-ServiceOrder: TypeAlias = ConnectPort | ListenPort | AskSecret | StartService | ServeNow
+class UseAgent(TypedMessage, frozen=True, tag="use-agent"):
+    """Serve a sandbox's connection to an ssh agent, by ``AskAgent`` and ``NameHost``."""
+
+    warrant: bytes
+
+
+class AskAgent(TypedMessage, frozen=True, tag="ask-agent"):
+    """Ask the user's own agent.  Answer: its answer."""
+
+    ask: AgentAsk
+    warrant: bytes = b""
+    """The use's, where something is signed."""
+
+
+class NameHost(TypedMessage, frozen=True, tag="name-host"):
+    """Find the names of the host with a key.  Answer: the names.
+
+    ``candidates`` are tried at names that are hashed.
+    """
+
+    key: bytes
+    candidates: tuple[str, ...]
+
+
+ServiceOrder: TypeAlias = (
+    ConnectPort
+    | ListenPort
+    | AskSecret
+    | StartService
+    | ServeNow
+    | UseAgent
+    | AskAgent
+    | NameHost
+)
