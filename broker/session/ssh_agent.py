@@ -133,6 +133,7 @@ class _Use:
         if not isinstance(agent.ask(wrongly_signed(ask)), KeyRefused):
             return KeyRefused()
         answer = agent.ask(ask)
+        # guard: a session is of the host whose key the user's agent has checked
         if isinstance(answer, KeyDone) and not ask.forwarding:
             self.hosts[ask.session] = ask.host_key
         return answer

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
+from base64 import b64encode
+from contextlib import suppress
+from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -15,15 +20,33 @@ from broker.core.errors import (
     SetupError,
     UpstreamError,
 )
-from broker.core.services import AUDIO, CALL, SECRET, TCP
+from broker.core.services import AUDIO, CALL, SECRET, SSH_AGENT, TCP
+from broker.core.ssh_agent import (
+    AgentAnswer,
+    AgentKey,
+    BindSession,
+    KeyDone,
+    KeyList,
+    KeyRefused,
+    ListKeys,
+    SignatureMade,
+    SignContent,
+    SignLogin,
+    fingerprint,
+    string,
+)
 from broker.ipc.session.services import (
+    AskAgent,
     AskSecret,
     ConnectPort,
     ListenPort,
+    NameHost,
     ServeNow,
     StartService,
+    UseAgent,
 )
 from tests.kit.session import session, starter_of_orders
+from tests.kit.wayland.compositor import short_directory
 
 __all__ = ["session"]
 
@@ -233,3 +256,179 @@ async def test_no_other_service_is_started(services):
         await services.carry_out(order)
     with pytest.raises(InternalError):
         await services.carry_out(ServeNow())
+
+
+# -- ssh agents ---------------------------------------------------------------------------
+
+KEY, HOST, OTHER = b"the key", b"a host's key", b"another host's key"
+NAME = f"{fingerprint(KEY)} me@desk"
+
+
+class PaperAgent:
+    """An agent that signs all that it is asked, in a thread of its own."""
+
+    def __init__(self, path):
+        self.signed = 0
+        self.takes = b"good"
+        """The end of a session's signature that it takes."""
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.thread = threading.Thread(target=self._serve)
+        self.thread.start()
+
+    def _serve(self):
+        with suppress(OSError):  # it is closed
+            while True:
+                conn = self.listener.accept()[0]
+                with conn, conn.makefile("rb") as file:
+                    while head := file.read(4):
+                        body = self._answer(file.read(int.from_bytes(head, "big")))
+                        conn.sendall(len(body).to_bytes(4, "big") + body)
+
+    def _answer(self, body):
+        match body[0]:
+            case 11:
+                return b"\x0c\0\0\0\1" + string(KEY) + string(b"me@desk")
+            case 13:
+                self.signed += 1
+                return b"\x0e" + string(b"a signature")
+        return b"\6" if self.takes in body else b"\5"
+
+    def close(self):
+        self.listener.shutdown(socket.SHUT_RDWR)
+        self.thread.join(30)
+        self.listener.close()
+
+
+@pytest.fixture
+def agent(tmp_path):
+    """The user's agent and session; the user's ssh knows one host."""
+    with short_directory() as folder:
+        path = Path(folder) / "agent"
+        made = PaperAgent(path)
+        (tmp_path / ".ssh").mkdir()
+        known = f"git.example.test ssh-x {b64encode(HOST).decode()}\n"
+        (tmp_path / ".ssh/known_hosts").write_text(known)
+        environ = dict(os.environ, HOME=str(tmp_path), SSH_AUTH_SOCK=str(path))
+        with starter_of_orders(environ) as session:
+            yield made, session
+        made.close()
+
+
+def bind(session=b"s1", key=HOST, signature=b"good"):
+    return BindSession(key, session, signature, forwarding=False)
+
+
+def login(session=b"s1", user="git", key=KEY, host_key=b""):
+    return SignLogin(key, 0, session, user, "ssh-x", host_key)
+
+
+CONTENT = SignContent(KEY, 0, "git", "sha256", bytes(32))
+
+
+def asking(session, begun):
+    """Ask by a permit with these fields."""
+
+    async def ask(what, service=SSH_AGENT, **fields):
+        warrant = session.permit(service, key=NAME, **fields) if fields else b""
+        result, _ = await begun.more(AskAgent(what, warrant))
+        return msgspec.msgpack.decode(result, type=AgentAnswer)
+
+    return ask
+
+
+async def test_permitted_uses_of_a_key_are_signed(agent):
+    made, session = agent
+    order = UseAgent(session.permit(SSH_AGENT, argument="+list"))
+    async with session.carrying_out(order) as begun:
+        ask = asking(session, begun)
+        assert await ask(ListKeys()) == KeyList((AgentKey(KEY, "me@desk"),))
+        assert await ask(bind()) == KeyDone()
+        assert await ask(bind(b"s2", OTHER)) == KeyDone()
+        signed = SignatureMade(b"a signature")
+        at = {"argument": "+login.git", "host": "git.example.test"}
+        assert await ask(login(), **at) == signed
+        assert await ask(login(host_key=HOST), **at) == signed
+        assert await ask(login(b"s3"), argument="+login.git") == signed
+        unknown = {"argument": "+login.git", "host": fingerprint(OTHER)}
+        assert await ask(login(b"s2"), **unknown) == signed
+        assert await ask(CONTENT, argument="+sign.git", host="") == signed
+        for key, names in ((HOST, ["git.example.test"]), (OTHER, [])):
+            result, _ = await begun.more(NameHost(key, ("a.test",)))
+            assert msgspec.msgpack.decode(result) == names
+    assert made.signed == 5
+
+
+async def test_no_other_use_of_a_key_is_signed(agent):
+    made, session = agent
+    order = UseAgent(session.permit(SSH_AGENT, argument="+list"))
+    at = {"argument": "+login.git", "host": "git.example.test"}
+    async with session.carrying_out(order) as begun:
+        ask = asking(session, begun)
+        await ask(bind())
+        await ask(bind(b"s2", OTHER))
+        assert await ask(bind(b"s4", signature=b"bad")) == KeyRefused()
+        for what, fields in (
+            (login(), {}),
+            (login(), dict(at, service=TCP)),
+            (login(), dict(at, target="vault")),
+            (login(), dict(at, sandbox="other-1")),
+            (login(), dict(at, argument="+login.root")),
+            (login(), dict(at, argument="+list")),
+            (login(), dict(at, argument="+sign.git")),
+            (login(), dict(at, host=None)),
+            (login(), dict(at, host="other.example.test")),
+            (login(), dict(at, host=fingerprint(HOST))),
+            (login(b"s2"), at),
+            (login(b"s3"), at),
+            (login(b"s4"), at),
+            (login(host_key=OTHER), at),
+            (login(b"s3", host_key=HOST), dict(at, host=None)),
+            (login(key=b"another key"), at),
+            (CONTENT, {}),
+            (CONTENT, {"argument": "+sign.file", "host": ""}),
+            (CONTENT, {"argument": "+login.git", "host": ""}),
+        ):
+            with pytest.raises(RefusedError):
+                await ask(what, **fields)
+        assert made.signed == 0
+        # The connection is served as before.
+        assert await ask(login(), **at) == SignatureMade(b"a signature")
+
+
+async def test_an_agent_that_takes_any_signature_binds_no_session(agent):
+    made, session = agent
+    made.takes = b""
+    order = UseAgent(session.permit(SSH_AGENT, argument="+list"))
+    async with session.carrying_out(order) as begun:
+        ask = asking(session, begun)
+        assert await ask(bind()) == KeyRefused()
+        with pytest.raises(RefusedError):
+            await ask(login(), argument="+login.git", host="git.example.test")
+
+
+async def test_no_agent_is_asked_without_a_permit(agent):
+    _, session = agent
+    for warrant in (b"", session.permit(TCP, argument="+list")):
+        with pytest.raises(RefusedError):
+            await session.carry_out(UseAgent(warrant))
+    # A sandbox's agent is not the user's.
+    warrant = session.permit(SSH_AGENT, argument="+list", target="vault")
+    async with session.carrying_out(UseAgent(warrant)) as begun:
+        result, _ = await begun.more(NameHost(HOST, ()))
+        assert msgspec.msgpack.decode(result) == ["git.example.test"]
+        with pytest.raises(InternalError):
+            await begun.more(AskAgent(ListKeys()))
+    for order in (AskAgent(ListKeys()), NameHost(HOST, ())):
+        with pytest.raises(InternalError):
+            await session.carry_out(order)
+
+
+async def test_a_desktop_without_an_agent_is_told():
+    environ = {name: x for name, x in os.environ.items() if name != "SSH_AUTH_SOCK"}
+    for more in ({}, {"SSH_AUTH_SOCK": "/dev/null"}):
+        with starter_of_orders(environ | more) as there:
+            warrant = there.permit(SSH_AGENT, argument="+list")
+            with pytest.raises(SetupError, match="has no ssh agent"):
+                await there.carry_out(UseAgent(warrant))
