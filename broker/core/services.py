@@ -18,6 +18,9 @@ WAYLAND_DOOR = ServiceName("wayland-0")
 """Where a container finds the display service without waypipe: connections to
 it are Wayland's own, with their descriptors.  On one machine only."""
 
+RESERVED = "vitrail."
+"""Services of this name are the broker's own."""
+
 AUDIO = ServiceName("vitrail.Audio")
 
 DEVICE = ServiceName("vitrail.Device")

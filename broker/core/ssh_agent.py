@@ -173,6 +173,15 @@ def signed_data(ask: SignLogin | SignContent) -> bytes:
     return data + (string(ask.host_key) if ask.host_key else b"")
 
 
+def wrongly_signed(ask: BindSession) -> BindSession:
+    """Return a session with another signature, which an agent has to refuse.
+
+    The gpg-agent of newer GnuPG accepts any signature of a session (T5931).
+    """
+    last = bytes([ask.signature[-1] ^ 1]) if ask.signature else b""
+    return msgspec.structs.replace(ask, signature=ask.signature[:-1] + last)
+
+
 def request_frame(ask: AgentAsk) -> bytes:
     """Return a request, as it is sent to an agent."""
     match ask:

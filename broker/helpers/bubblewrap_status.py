@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import time
 
 from broker.core.errors import UpstreamError
 
@@ -23,6 +26,22 @@ def leader_of(status: bytes, what: str) -> int:
     if type(leader) is not int:
         raise not_started(what)
     return leader
+
+
+def read_line(fd: int, most: int) -> bytes:
+    """Wait for a line without an event loop; return it, or what there is in time."""
+    line, deadline = b"", time.monotonic() + START_SECONDS
+    waiting = select.poll()
+    waiting.register(fd, select.POLLIN)
+    while b"\n" not in line and len(line) < most:
+        left = deadline - time.monotonic()
+        if left <= 0 or not waiting.poll(left * 1000):
+            break
+        data = os.read(fd, most - len(line))
+        if not data:
+            break
+        line += data
+    return line
 
 
 def not_started(what: str) -> UpstreamError:

@@ -15,11 +15,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-import trio
-
 from broker.core import limits
-
-_CHUNK = 4096
 
 
 class ConsoleLog:
@@ -109,17 +105,3 @@ def _append(path: Path) -> FileIO:
     file = FileIO(os.open(path, flags, 0o600), "ab")
     file.seek(0, os.SEEK_END)
     return file
-
-
-async def pump_console(stream: trio.abc.ReceiveStream, log: ConsoleLog) -> None:
-    """Copy the console into the log until QEMU closes it."""
-    async with stream:
-        while True:
-            try:
-                untrusted_data = await stream.receive_some(_CHUNK)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-            if not untrusted_data:
-                return
-            log.write(bytes(untrusted_data))
-            await trio.sleep(len(untrusted_data) / limits.CONSOLE_BYTES_PER_SECOND)

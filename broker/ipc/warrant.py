@@ -30,6 +30,7 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     scheme: str | None = None
     host: str | None = None
     port: int | None = None
+    key: str | None = None
 
 
 _encode = msgspec.json.Encoder().encode

@@ -35,16 +35,9 @@ def become_session_child(key: bytes, fds: Sequence[int]) -> None:
         try:
             _carry_out(errand, messages.decode_order(got.data))
         except VitrailError as error:
-            _fail(channel, error)
+            errand.fail(error)
         except OSError as error:
-            _fail(channel, UpstreamError(f"your session: {error.strerror}"))
-
-
-def _fail(channel: socket.socket, error: VitrailError) -> None:
-    failed = messages.NotCarried(
-        type(error).__name__, error.message[:4000], error.hint[:4000], error.where
-    )
-    fdpass.send(channel, messages.encode(failed))
+            errand.fail(UpstreamError(f"your session: {error.strerror}"))
 
 
 def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
@@ -63,7 +56,16 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.media import carry_out_media
 
             carry_out_media(errand, order)
-        case services.ConnectPort():
+        case (
+            services.ConnectPort()
+            | services.ListenPort()
+            | services.AskSecret()
+            | services.StartService()
+            | services.ServeNow()
+            | services.UseAgent()
+            | services.AskAgent()
+            | services.NameHost()
+        ):
             from broker.session.services import carry_out_service
 
             carry_out_service(errand, order)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, VitrailError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
 from broker.ipc.session import messages
@@ -32,6 +32,20 @@ class Errand:
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""
         fdpass.send(self.channel, messages.encode(messages.Carried(result)), fds)
+
+    def fail(self, error: VitrailError) -> None:
+        """Answer that it is not done.  Raises OSError if nobody waits."""
+        failed = messages.NotCarried(
+            type(error).__name__, error.message[:4000], error.hint[:4000], error.where
+        )
+        fdpass.send(self.channel, messages.encode(failed))
+
+    def next(self) -> messages.SessionOrder | None:
+        """Return the next order on the same channel; None: the viewer has closed it."""
+        size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
+        got = fdpass.receive(self.channel, size, most)
+        self.fds = list(got.fds)
+        return messages.decode_order(got.data) if got.data else None
 
     def permit(
         self, untrusted_warrant: bytes, services: Collection[str], *, here: bool = True

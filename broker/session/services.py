@@ -1,13 +1,37 @@
-"""Services of the user's that a sandbox may call: programs, secrets, agents, ports."""
+"""Services of the user's that a sandbox may call: programs, secrets, agents, ports.
+
+Imported here: a child needs one of these modules.
+"""
 
 from __future__ import annotations
 
-from broker.core.errors import SetupError
+from broker.core.errors import InternalError
 from broker.ipc.session import services as m
 from broker.session.errand import Errand
 
 
 def carry_out_service(errand: Errand, order: m.ServiceOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
-    del errand
-    raise SetupError(f"{type(order).__name__} is not written yet")
+    match order:
+        case m.ConnectPort():
+            from broker.session.ports import connect_port
+
+            connect_port(errand, order)
+        case m.ListenPort():
+            from broker.session.ports import listen_port
+
+            listen_port(errand, order)
+        case m.AskSecret():
+            from broker.session.secrets import ask_secret
+
+            ask_secret(errand, order)
+        case m.StartService():
+            from broker.session.desktop_service import start_service
+
+            start_service(errand, order)
+        case m.UseAgent():
+            from broker.session.ssh_agent import use_agent
+
+            use_agent(errand, order)
+        case m.ServeNow() | m.AskAgent() | m.NameHost():
+            raise InternalError("an order that belongs to another one")

@@ -146,7 +146,9 @@ class ViewerRole:
         self.notifications = NotificationService(decider=authority, log=log)
         """What programs of sandboxes want the user to see."""
         self.notifications.raise_window = self._raise_window
-        desktop = DesktopServices(paths, self.cameras, self.screens, self.notifications)
+        desktop = DesktopServices(
+            tools.session, self.cameras, self.screens, self.notifications
+        )
         self._settings, self._tray = desktop.settings, desktop.tray
         transfer = TransferParts(
             authority, log, self.targets, own, self.writable_places
@@ -160,6 +162,7 @@ class ViewerRole:
             log=log,
             calls=self.opening.calls,
             pump=tools.pump,
+            session=tools.session,
             named=self.one,
         )
         """Ports of sandboxes that the user's programs connect to."""

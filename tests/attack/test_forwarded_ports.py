@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -22,6 +23,7 @@ from broker.viewer.calls.tcp_ports import take_port
 from broker.viewer.opening import forwards
 from broker.viewer.opening.forwards import PortForwards
 from tests.kit.rulebook import WORK, rulebook
+from tests.kit.session import starter_of_orders
 from tests.kit.threads import no_threads
 
 RULES = "vitrail.Tcp +80 @adminvm work allow\n"
@@ -60,6 +62,13 @@ class Calls:
 @asynccontextmanager
 async def forwarded():
     """Yield the local port, the calls, and the log of a forward."""
+    with starter_of_orders() as session:
+        async with _forwarded(session) as found:
+            yield found
+
+
+@asynccontextmanager
+async def _forwarded(session):
     async with rulebook(RULES) as book:
         calls = Calls()
         record = SimpleNamespace(host=SimpleNamespace(launch=None))
@@ -69,6 +78,7 @@ async def forwarded():
             log=book.log,
             calls=calls,
             pump=None,
+            session=session,
             named=lambda name: guest,
         )
         begun, items = trio.open_memory_channel(100)
@@ -76,8 +86,9 @@ async def forwarded():
         async def emit(item):
             await begun.send(item)
 
-        exchange = Exchange(api.Caller(pid=7, uid=1000), more=True, emit=emit)
         request = api.ForwardRequest(sandbox="work", port=80, local=0)
+        warrant = session.call("Forward", **msgspec.structs.asdict(request))
+        exchange = Exchange(api.Caller(pid=7, uid=1000), True, emit, warrant)
         with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(partial(part.forward, exchange, request))
@@ -91,7 +102,7 @@ async def connect(port):
 
 
 async def test_a_program_of_another_user_is_not_connected(monkeypatch):
-    monkeypatch.setattr(forwards, "is_own", lambda conn, there: False)
+    monkeypatch.setattr(forwards, "is_own", lambda table, conn, there: False)
     async with forwarded() as (port, calls, book), await connect(port) as stream:
         with suppress(trio.BrokenResourceError):
             assert await stream.receive_some() == b""
@@ -161,7 +172,7 @@ async def test_who_connects_is_looked_up_beside_the_event_loop(monkeypatch):
     """The kernel writes a line for each TCP socket of the machine, whoever has it."""
     threads = []
 
-    def looked_up(conn, there):
+    def looked_up(table, conn, there):
         threads.append(threading.current_thread())
         return True
 

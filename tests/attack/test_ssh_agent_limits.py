@@ -15,7 +15,7 @@ from broker.core import ssh_agent as wire
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import ssh_agent as limits
-from broker.core.services import CALL
+from broker.core.services import CALL, SSH_AGENT
 from broker.core.ssh_agent import (
     AgentKey,
     BindSession,
@@ -30,36 +30,43 @@ from broker.jail.worker.agent_stream import SshAgentStream
 from broker.viewer.calls.ssh_keys import SshKeys, _Conversation
 from broker.viewer.opening.exchanges import OpenExchange
 from tests.kit.rulebook import WORK
+from tests.kit.session import session
+
+__all__ = ["session"]
 
 
 class Willing:
     """An agent of a hostile sandbox, which takes each session with this signature."""
 
-    async def ask(self, ask):
+    async def ask(self, ask, warrant=b""):
         return KeyDone() if ask.signature == b"sig" else KeyRefused()
 
 
 class Faking:
     """gpg-agent since GnuPG 2.3: it takes each session, whatever the signature."""
 
-    async def ask(self, ask):
+    async def ask(self, ask, warrant=b""):
         del ask
         return KeyDone()
 
 
 async def test_an_agent_that_takes_any_signature_names_no_host():
-    talk = _Conversation(None, None, Faking(), None, "@adminvm")
+    talk = _Conversation(None, None, Faking(), None, "vault", None)
     assert isinstance(await talk.answer(bind(1, forwarding=False)), KeyRefused)
     nothing = BindSession(b"h", b"s", b"", forwarding=False)
     assert isinstance(await talk.answer(nothing), KeyRefused)
     assert talk.hosts == {}
 
 
-async def test_a_failure_of_a_far_agent_has_nothing_of_its_target():
+async def test_a_failure_of_a_far_agent_has_nothing_of_its_target(session):
+    warrant = session.permit(SSH_AGENT, argument="+list", target="vault")
+
     @asynccontextmanager
     async def permit(_request):
         await trio.lowlevel.checkpoint()
-        yield SimpleNamespace(target="vault", user=None, where="30.policy:1")
+        yield SimpleNamespace(
+            target="vault", user=None, where="30.policy:1", warrant=warrant
+        )
 
     @asynccontextmanager
     async def far(*_):
@@ -67,7 +74,7 @@ async def test_a_failure_of_a_far_agent_has_nothing_of_its_target():
         raise UpstreamError("/home/user/secret cannot be mounted")
         yield
 
-    keys = SshKeys(SimpleNamespace(permit=permit), far)
+    keys = SshKeys(SimpleNamespace(permit=permit), session, far)
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with pytest.raises(RefusedError) as caught:
         await keys.serve(OpenExchange(guest, opening), "vault")
@@ -80,7 +87,7 @@ class Slow:
     def __init__(self):
         self.asked = trio.Event()
 
-    async def ask(self, ask):
+    async def ask(self, ask, warrant=b""):
         if isinstance(ask, ListKeys):
             return KeyList((AgentKey(b"key", "work@desk"),))
         self.asked.set()
@@ -104,7 +111,7 @@ class Cutting:
                     scope.cancel()
 
                 nursery.start_soon(cut)
-                yield SimpleNamespace(target="vault")
+                yield SimpleNamespace(target="vault", warrant=b"")
                 nursery.cancel_scope.cancel()
         if scope.cancelled_caught:
             raise RefusedError("denied now")
@@ -115,7 +122,7 @@ async def test_an_agent_that_was_left_with_a_request_is_not_asked_again():
     agent = Slow()
     guest = SimpleNamespace(lease=WORK)
     request = Request(lease=WORK, service="vitrail.SshAgent", stream=1)
-    talk = _Conversation(Cutting(agent), request, agent, guest, "vault")
+    talk = _Conversation(Cutting(agent), request, agent, guest, "vault", None)
     with trio.fail_after(30), pytest.raises(RefusedError, match="denied now"):
         await talk.answer(SignContent(b"key", 0, "git", b"hash", "sha512"))
     assert talk.left
@@ -127,7 +134,7 @@ def bind(number, *, forwarding):
 
 @pytest.mark.parametrize("forwarding", [True, False])
 async def test_sessions_of_a_connection_are_few(forwarding):
-    talk = _Conversation(None, None, Willing(), None, "vault")
+    talk = _Conversation(None, None, Willing(), None, "vault", None)
     for number in range(limits.SSH_SESSIONS):
         assert isinstance(
             await talk.answer(bind(number, forwarding=forwarding)), KeyDone
@@ -140,7 +147,7 @@ async def test_sessions_of_a_connection_are_few(forwarding):
 
 def test_requests_of_all_connections_of_a_sandbox_are_paced():
     async def flood():
-        keys = SshKeys(None, None)
+        keys = SshKeys(None, None, None)
         began = trio.current_time()
         for _ in range(limits.SSH_REQUESTS_BURST):
             await keys._paces.wait("work")

@@ -12,6 +12,7 @@ import shutil
 import socket
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -210,7 +211,7 @@ def test_a_program_of_another_user_is_seen(monkeypatch):
         listener.listen()
         with socket.create_connection(listener.getsockname()):
             conn, there = listener.accept()
-            with conn:
-                assert tcp_ports.is_own(conn, there)
+            with conn, Path("/proc/net/tcp").open("rb") as table:
+                assert tcp_ports.is_own(table.fileno(), conn, there)
                 monkeypatch.setattr(os, "getuid", lambda: 4321)
-                assert not tcp_ports.is_own(conn, there)
+                assert not tcp_ports.is_own(table.fileno(), conn, there)

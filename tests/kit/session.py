@@ -23,7 +23,7 @@ from broker.ipc import fdpass
 from broker.ipc.session import media
 from broker.ipc.session.messages import SessionOrder
 from broker.ipc.starter import WarrantKey, encode
-from broker.ipc.warrant import KEY_BYTES, PermitWarrant, sign
+from broker.ipc.warrant import KEY_BYTES, CallWarrant, PermitWarrant, sign
 from broker.viewer.session_orders import Begun, SessionOrders
 
 _SERVES = f"""
@@ -69,6 +69,12 @@ class SigningSession(SessionOrders):
         )
         return sign(self.key, msgspec.structs.replace(warrant, **fields))
 
+    def call(self, method: str, **parameters: Any) -> bytes:
+        """Return the warrant of a call of the user's."""
+        data = msgspec.Raw(msgspec.json.encode(parameters))
+        called = CallWarrant(time.monotonic(), f"io.vitrail.Broker.{method}", data)
+        return sign(self.key, called)
+
     @asynccontextmanager
     async def carrying_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
@@ -104,8 +110,8 @@ def starter_of_orders(
             fdpass.send(control, encode(WarrantKey(key)))
             # A client of a shared server needs its number alone.
             yield SigningSession(
-            ForkServerHandle(orders, cast("Child", process)), key, control
-        )
+                ForkServerHandle(orders, cast("Child", process)), key, control
+            )
     finally:
         process.wait(60)
 

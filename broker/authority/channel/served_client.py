@@ -333,6 +333,7 @@ class ClientChannel:
                 *(asked.argument, permit.target),
                 *(asked.scheme, asked.host),
                 asked.port,
+                key=asked.key,
             ),
         )
 

@@ -28,7 +28,7 @@ from broker.cli.quick.made_record import (
 )
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
-from broker.helpers.bubblewrap_status import START_SECONDS, STATUS_BYTES, leader_of
+from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.gate import READY, Gate
 from broker.helpers.process.namespace_limits import limit_box
@@ -215,13 +215,13 @@ def _held(box: Box) -> Iterator[_Running]:
         try:
             bwrap = os.pidfd_open(popen.pid)  # not reaped, so the pid was not reused
             ours.callback(os.close, bwrap)
-            leader = leader_of(_line(command.status, STATUS_BYTES), "the box")
+            leader = leader_of(read_line(command.status, STATUS_BYTES), "the box")
             pidfd = _pidfd(leader)
             ours.callback(os.close, pidfd)
             # The first process inside, before bwrap outside: that asks the kernel
             # late to end the box with it.
             ours.callback(kill, pidfd)
-            require_ready(_line(output[0], len(READY)))
+            require_ready(read_line(output[0], len(READY)))
             if files is not None:
                 files.check(leader)
             limit_box(leader, nested=box.user_namespaces)
@@ -239,21 +239,6 @@ def _held(box: Box) -> Iterator[_Running]:
                     _write(os.read(output[1], _READ_BYTES))
             popen.stdout.close()
             popen.stderr.close()
-
-
-def _line(fd: int, most: int) -> bytes:
-    line, deadline = b"", time.monotonic() + START_SECONDS
-    waiting = select.poll()
-    waiting.register(fd, select.POLLIN)
-    while b"\n" not in line and len(line) < most:
-        left = deadline - time.monotonic()
-        if left <= 0 or not waiting.poll(left * 1000):
-            break
-        data = os.read(fd, most - len(line))
-        if not data:
-            break
-        line += data
-    return line
 
 
 def _pidfd(leader: int) -> int:

@@ -21,9 +21,10 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.stderr_log import log_exception
-from broker.helpers.console_log import ConsoleLog, pump_console
+from broker.helpers.console_log import ConsoleLog
 from broker.helpers.process.removal import remove_aside
 from broker.host.processes.tracked import Tracked
+from broker.host.vmm.console_pump import pump_console
 from broker.host.vmm.control import (
     Connect,
     Control,

@@ -23,13 +23,13 @@ _Url = Annotated[str, msgspec.Meta(max_length=limits.URL_CHARS)]
 _Target = Annotated[str, msgspec.Meta(max_length=64, pattern="^[@a-zA-Z0-9:._-]*$")]
 _Name = Annotated[str, msgspec.Meta(max_length=limits.FILE_NAME_BYTES)]
 _Mime = Annotated[str, msgspec.Meta(max_length=127, pattern="^[a-z0-9.+/-]*$")]
-_Service = Annotated[
+ServiceText = Annotated[
     str,
     msgspec.Meta(
         max_length=limits.CALL_NAME_CHARS, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*\Z"
     ),
 ]
-_Argument = Annotated[
+ArgumentText = Annotated[
     str,
     msgspec.Meta(
         max_length=limits.CALL_NAME_CHARS,
@@ -110,8 +110,8 @@ class GiveFiles(TypedMessage, frozen=True, tag="give"):
 class CallService(TypedMessage, frozen=True, tag="call"):
     """Call a service of another sandbox; its stream follows the answer."""
 
-    service: _Service
-    argument: _Argument = ""
+    service: ServiceText
+    argument: ArgumentText = ""
     target: _Target = ""
 
 

@@ -7,6 +7,8 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.decoding import TypedMessage
+from broker.core.ssh_agent import AgentAsk
+from broker.ipc.guest.file_requests import ArgumentText, ServiceText
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
@@ -18,4 +20,70 @@ class ConnectPort(TypedMessage, frozen=True, tag="connect-port"):
     port: Port
 
 
-ServiceOrder: TypeAlias = ConnectPort
+class ListenPort(TypedMessage, frozen=True, tag="listen-port"):
+    """Listen on the loopback for a call of ``Forward``, whose ``local`` is the port.
+
+    Answer: the socket, and the kernel's table of connections, ``/proc/net/tcp``.
+    """
+
+    warrant: bytes
+    port: Port
+
+
+class AskSecret(TypedMessage, frozen=True, tag="ask-secret"):
+    """Read a secret of the user's.  Answer: the socket that has it, and its other end."""
+
+    warrant: bytes
+    name: ArgumentText
+
+
+class StartService(TypedMessage, frozen=True, tag="start-service"):
+    """Find a service in the user's ``services.d``, for a call by the warrant's sandbox.
+
+    Answer: how many may run at one time, in digits; empty: there is none.  It is started
+    by ``ServeNow`` on the same channel.
+    """
+
+    warrant: bytes
+    service: ServiceText
+    argument: ArgumentText
+
+
+class ServeNow(TypedMessage, frozen=True, tag="serve-now"):
+    """Start the service that was found.  Answer: its end of the stream."""
+
+
+class UseAgent(TypedMessage, frozen=True, tag="use-agent"):
+    """Serve a sandbox's connection to an ssh agent, by ``AskAgent`` and ``NameHost``."""
+
+    warrant: bytes
+
+
+class AskAgent(TypedMessage, frozen=True, tag="ask-agent"):
+    """Ask the user's own agent.  Answer: its answer."""
+
+    ask: AgentAsk
+    warrant: bytes = b""
+    """The use's, where something is signed."""
+
+
+class NameHost(TypedMessage, frozen=True, tag="name-host"):
+    """Find the names of the host with a key.  Answer: the names.
+
+    ``candidates`` are tried at names that are hashed.
+    """
+
+    key: bytes
+    candidates: tuple[str, ...]
+
+
+ServiceOrder: TypeAlias = (
+    ConnectPort
+    | ListenPort
+    | AskSecret
+    | StartService
+    | ServeNow
+    | UseAgent
+    | AskAgent
+    | NameHost
+)

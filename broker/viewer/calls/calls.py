@@ -35,6 +35,7 @@ from broker.core.prompt_words import VIEWER
 from broker.core.services import (
     CAMERA,
     NOTIFICATION,
+    RESERVED,
     SCREEN_SHARE,
     SECRET,
     SETTINGS,
@@ -45,6 +46,7 @@ from broker.core.services import (
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import CallService, GuestCall
+from broker.ipc.session.services import StartService
 from broker.viewer.calls import camera, screens
 from broker.viewer.calls.box_calls import is_box, joined_in_box
 from broker.viewer.calls.desktop_services import DesktopServices
@@ -68,8 +70,6 @@ if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
     from broker.viewer.sandboxes.guest import Guest
 
-RESERVED = "vitrail."
-"""Services of this name are the broker's own."""
 _OF_DESKTOP = frozenset({SETTINGS, NOTIFICATION, TRAY})
 """Services that only the desktop has."""
 _VIDEO: Mapping[str, Mapping[str, tuple[int, int]]] = MappingProxyType(
@@ -158,7 +158,7 @@ class SandboxCalls:
         self._targets = targets
         self._pump = pump
         self._meetings = Meetings()
-        self._ssh_keys = SshKeys(decider, self._far_agent)
+        self._ssh_keys = SshKeys(decider, desktop.session, self._far_agent)
 
     async def call(
         self, exchange: OpenExchange, ask: CallService, conn: socket.socket
@@ -205,11 +205,13 @@ class SandboxCalls:
         if call.permit.user is not None:
             raise ToldError(f"{call.permit.where}: user= has no meaning at the desktop")
         if ask.service == TCP:
-            with await user_port(take_port(ask.argument)) as far:
+            port, warrant = take_port(ask.argument), call.permit.warrant
+            with await user_port(self._desktop.session, warrant, port) as far:
                 await self._relay(call, far)
             return
         if ask.service == SECRET:
-            async with user_secret(ask.argument) as far:
+            warrant = call.permit.warrant
+            async with user_secret(self._desktop.session, warrant, ask.argument) as far:
                 await self._relay(call, far)
             return
         if ask.service == SETTINGS:
@@ -250,12 +252,10 @@ class SandboxCalls:
             with self._places.one(own, ask.service, 2 * _DAEMONS, source):
                 await daemon(call.exchange, call.permit.request)
             return
-        service = self._desktop.find(ask.service)
-        asked = GuestCall(source, ask.service, ask.argument, service.command)
+        order = StartService(call.permit.warrant, ask.service, ask.argument)
         caller = call.guest.lease.record
-        with self._places.one("", ask.service, service.concurrent, caller):
-            async with self._desktop.serving(asked, service) as far:
-                await self._relay(call, far)
+        async with self._desktop.serving(order, self._places, caller) as far:
+            await self._relay(call, far)
 
     async def _carry(self, call: _Call, target: Guest) -> None:
         source, ask = call.guest, call.ask

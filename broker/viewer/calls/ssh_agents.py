@@ -1,34 +1,44 @@
 """The agents that keep ssh keys: the user's own, and those of sandboxes.
 
-An answer of a sandbox's agent was decoded in its worker.  The user's own agent is
-the user's process, and its answer is read here.
+An answer of a sandbox's agent was decoded in its worker, one of the user's own in a
+child of the starter.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
+import msgspec
 import trio
 
-from broker.core import ssh_agent as wire
-from broker.core.errors import PeerError, UpstreamError
+from broker.core.decoding import Reader, reader
+from broker.core.errors import InternalError, SetupError, UpstreamError
 from broker.core.limits import ssh_agent as limits
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.ipc import transfer as messages
+from broker.ipc.session.services import AskAgent, NameHost, UseAgent
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
+from broker.viewer.session_orders import Begun, Session
 
-_READ_BYTES = 1 << 14
+_decode_answer: Reader[AgentAnswer] = reader(
+    msgspec.msgpack.Decoder(AgentAnswer), "not an agent's answer", InternalError
+)
+_decode_names: Reader[list[str]] = reader(
+    msgspec.msgpack.Decoder(list[str]), "not names of a host", InternalError
+)
 
 
 class KeyAgent(Protocol):
     """An agent that keeps keys."""
 
-    async def ask(self, ask: AgentAsk) -> AgentAnswer:
-        """Return its answer.  Raises UpstreamError, PeerError."""
+    async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:
+        """Return its answer.
+
+        ``warrant``: of the permit, where something is signed.  Raises UpstreamError, PeerError.
+        """
         ...
 
 
@@ -39,8 +49,9 @@ class SandboxAgent:
         self._guest = exchange.guest
         self._exchange = exchange
 
-    async def ask(self, ask: AgentAsk) -> AgentAnswer:
+    async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:
         """See ``KeyAgent``."""
+        del warrant  # a sandbox's keys are its own
         await self._guest.order(messages.StreamTell(self._exchange.stream, ask))
         with trio.move_on_after(limits.SSH_AGENT_SECONDS):
             said = await self._exchange.said()
@@ -53,47 +64,36 @@ class SandboxAgent:
 
 
 @asynccontextmanager
-async def user_agent() -> AsyncIterator[UserAgent]:
-    """Connect to the user's own agent.  Raises ToldError without one."""
-    path = os.environ.get("SSH_AUTH_SOCK", "")
-    try:
-        if not path:
-            raise FileNotFoundError
-        stream = await trio.open_unix_socket(path)
-    except OSError as error:
-        raise ToldError(
-            "the user's own desktop has no ssh agent",
-            hint="SSH_AUTH_SOCK is the broker's: 'systemctl --user import-environment "
-            "SSH_AUTH_SOCK' before the broker starts",
-        ) from error
-    try:
-        yield UserAgent(stream)
-    finally:
-        await trio.aclose_forcefully(stream)
+async def user_ssh(session: Session, warrant: bytes) -> AsyncIterator[UserSsh]:
+    """Have the user's ssh serve a connection to an agent, its own or a sandbox's.
 
-
-class UserAgent:
-    """The user's own agent, where ``SSH_AUTH_SOCK`` leads to."""
-
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._frames = wire.frames()
-        self._stream = stream
-
-    async def ask(self, ask: AgentAsk) -> AgentAnswer:
-        """See ``KeyAgent``."""
+    Raises ToldError without an agent of the user's, where the permit leads there.
+    """
+    async with AsyncExitStack() as stack:
+        carrying_out = session.carrying_out(UseAgent(warrant))
         try:
-            with trio.fail_after(limits.SSH_AGENT_SECONDS):
-                await self._stream.send_all(wire.request_frame(ask))
-                while not (found := self._frames.feed(await self._some())):
-                    pass
-        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
-            raise UpstreamError("the user's ssh agent does not answer") from error
-        if len(found) > 1:
-            raise PeerError("the user's ssh agent answers twice")
-        return wire.decode_answer(found[0], ask)
+            begun = await stack.enter_async_context(carrying_out)
+        except SetupError as error:
+            raise ToldError(
+                "the user's own desktop has no ssh agent",
+                hint="SSH_AUTH_SOCK is the broker's: 'systemctl --user "
+                "import-environment SSH_AUTH_SOCK' before the broker starts",
+            ) from error
+        yield UserSsh(begun)
 
-    async def _some(self) -> bytes:
-        data = await self._stream.receive_some(_READ_BYTES)
-        if not data:
-            raise BrokenPipeError
-        return bytes(data)
+
+class UserSsh:
+    """The user's own agent, a ``KeyAgent``, and the names that the user has for hosts."""
+
+    def __init__(self, begun: Begun) -> None:
+        self._begun = begun
+
+    async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:
+        """See ``KeyAgent``."""
+        result, _ = await self._begun.more(AskAgent(ask, warrant))
+        return _decode_answer(result)
+
+    async def names(self, key: bytes, candidates: Iterable[str]) -> Sequence[str]:
+        """Return the names of the host with this key; none: the user has none for it."""
+        result, _ = await self._begun.more(NameHost(key, tuple(candidates)))
+        return _decode_names(result)

@@ -3,19 +3,17 @@
 A program of a sandbox connects, and its worker decodes its requests to an agent.  The
 connection is decided as ``+list``; each login and each signature of a content is decided
 by itself, with the key, the user and the host that are signed.  The bytes that a key
-signs are written here, of the same fields that the rules and the user saw: a worker that
-was taken over may ask, and not have anything else signed.
+signs are written of the same fields that the rules and the user saw, at the user's own
+agent by ``session.ssh_agent``: a worker that was taken over may ask, and not have
+anything else signed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import msgspec
 
 from broker.authority.permit import Permit, Request
 from broker.core.errors import PeerError, RefusedError
@@ -36,14 +34,15 @@ from broker.core.ssh_agent import (
     SignContent,
     SignLogin,
     fingerprint,
+    wrongly_signed,
 )
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview, ShownRule
-from broker.viewer.calls.known_hosts import names_of
 from broker.viewer.calls.places import CallPaces
-from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, user_agent
+from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, UserSsh, user_ssh
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
+from broker.viewer.session_orders import Session
 from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME, sample_hosts
 
 if TYPE_CHECKING:
@@ -62,9 +61,10 @@ FarAgent = Callable[[Permit, OpenExchange], AbstractAsyncContextManager[SandboxA
 class SshKeys:
     """Serves the ssh agent connections of one viewer's sandboxes."""
 
-    def __init__(self, decider: Permits, far_agent: FarAgent) -> None:
+    def __init__(self, decider: Permits, session: Session, far_agent: FarAgent) -> None:
         """``far_agent`` leads to that of a permit's target, as a context."""
         self._decider = decider
+        self._session = session
         self._far_agent = far_agent
         self._paces = CallPaces(
             limits.SSH_REQUESTS_PER_SECOND, limits.SSH_REQUESTS_BURST
@@ -91,10 +91,13 @@ class SshKeys:
             if permit.target in ADMIN_NAMES and permit.user is not None:
                 raise ToldError(f"{permit.where}: user= has no meaning at the desktop")
             with failures_told(permit.target):
-                async with self._agent(permit, exchange) as agent:
+                async with (
+                    user_ssh(self._session, permit.warrant) as ssh,
+                    self._agent(permit, exchange, ssh) as agent,
+                ):
                     await guest.order(messages.TransferServe(exchange.stream, "agent"))
                     talk = _Conversation(
-                        self._decider, request, agent, guest, permit.target
+                        self._decider, request, agent, guest, permit.target, ssh
                     )
                     await self._talk(talk, exchange)
 
@@ -110,10 +113,10 @@ class SshKeys:
             await talk.guest.order(messages.StreamTell(exchange.stream, answer))
 
     def _agent(
-        self, permit: Permit, exchange: OpenExchange
+        self, permit: Permit, exchange: OpenExchange, ssh: UserSsh
     ) -> AbstractAsyncContextManager[KeyAgent]:
         if permit.target in ADMIN_NAMES:
-            return user_agent()
+            return nullcontext(ssh)
         return self._far_agent(permit, exchange)
 
 
@@ -127,6 +130,8 @@ class _Conversation:
     guest: Guest
     target: str
     """Whose agent it is, by the rule that allowed the connection."""
+    ssh: UserSsh
+    """Which names hosts."""
     keys: dict[bytes, AgentKey] = field(default_factory=dict)
     """Those of the agent, offered or not."""
     hosts: dict[bytes, bytes] = field(default_factory=dict)
@@ -157,12 +162,12 @@ class _Conversation:
         # guard: sessions of a connection to an ssh agent are few
         if len(self.hosts) + len(self.way) >= limits.SSH_SESSIONS:
             return KeyRefused()
-        # The gpg-agent of newer GnuPG accepts any signature of a session (T5931).
-        last = bytes([ask.signature[-1] ^ 1]) if ask.signature else b""
-        wrong = msgspec.structs.replace(ask, signature=ask.signature[:-1] + last)
-        # guard: an agent that accepts any signature names no host
-        if not isinstance(await self.agent.ask(wrong), KeyRefused):
-            return KeyRefused()
+        # The user's own agent is tried by who asks it.
+        if self.target not in ADMIN_NAMES:
+            tried = await self.agent.ask(wrongly_signed(ask))
+            # guard: an agent that accepts any signature names no host
+            if not isinstance(tried, KeyRefused):
+                return KeyRefused()
         answer = await self.agent.ask(ask)
         # guard: a host is known by its signature
         if isinstance(answer, KeyDone):
@@ -189,7 +194,7 @@ class _Conversation:
                 if permit.target != self.target:
                     return KeyRefused()
                 self.left = True
-                answer = await self.agent.ask(ask)
+                answer = await self.agent.ask(ask, permit.warrant)
                 self.left = False
                 return answer
         except RefusedError:
@@ -234,7 +239,7 @@ class _Conversation:
 
     async def _host(self, key: bytes) -> str:
         """Return a host's name, or its key's fingerprint where the user has no name."""
-        names = names_of(key, _named_hosts(await self._rules()), Path.home())
+        names = await self.ssh.names(key, _named_hosts(await self._rules()))
         return names[0] if names else fingerprint(key)
 
     async def _rules(self) -> Sequence[ShownRule]:

@@ -6,18 +6,16 @@ import os
 import re
 import socket
 import sys
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-import trio
-
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.core.limits import transfer as limits
+from broker.ipc.session.services import ConnectPort, ListenPort
 from broker.viewer.opening.failures import ToldError
+from broker.viewer.session_orders import Session
 
-LOOPBACK = "127.0.0.1"
-_TABLE = Path("/proc/net/tcp")
-_BACKLOG = 64
+_READ_BYTES = 1 << 16
 _PORT = re.compile("[1-9][0-9]{0,4}")
 
 
@@ -32,60 +30,56 @@ def take_port(untrusted_text: str) -> int:
     return int(untrusted_text)
 
 
-async def user_port(port: int) -> socket.socket:
+async def user_port(session: Session, warrant: bytes, port: int) -> socket.socket:
     """Return a connection to a service of the user's on this machine's loopback.
 
     Raises ToldError where nothing listens there.
     """
-    sock = trio.socket.socket()
     try:
-        with trio.fail_after(limits.TRANSFER_TAKE_SECONDS):
-            await sock.connect((LOOPBACK, port))
-    except (OSError, trio.TooSlowError) as error:
-        sock.close()
+        _, (fd,) = await session.carry_out(ConnectPort(warrant, port))
+    except UpstreamError as error:
         raise ToldError(f"nothing answers on port {port}") from error
-    except BaseException:
-        sock.close()
-        raise
-    return socket.socket(fileno=sock.detach())
+    return socket.socket(fileno=fd)
 
 
-def listen(port: int) -> socket.socket:
-    """Listen on a port of this machine's loopback; 0: the kernel chooses it.
+@asynccontextmanager
+async def listening(
+    session: Session, warrant: bytes, port: int
+) -> AsyncIterator[tuple[socket.socket, int]]:
+    """Listen on a port of the user's loopback; 0: the kernel chooses it.
 
-    Raises RefusedError.
+    Yields the socket and a descriptor of ``/proc/net/tcp``.  Raises RefusedError.
     """
-    sock = socket.socket()
+    _, (fd, table) = await session.carry_out(ListenPort(warrant, port))
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((LOOPBACK, port))
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)  # noqa: FBT003
-    except OSError as error:
-        sock.close()
-        raise RefusedError(
-            f"port {port} of this machine cannot be used: {error.strerror}",
-            hint="another program may listen there: take another, as 3001:8080",
-        ) from error
-    return sock
+        with socket.socket(fileno=fd) as listener:
+            listener.setblocking(False)  # noqa: FBT003
+            yield listener, table
+    finally:
+        os.close(table)
 
 
-def is_own(conn: socket.socket, there: tuple[str, int]) -> bool:
+def is_own(table: int, conn: socket.socket, there: tuple[str, int]) -> bool:
     """Whether the program at ``there``, a loopback connection's far end, is the user's.
 
-    Any user of this machine can connect to a port.  See proc(5), ``/proc/net/tcp``.
+    Any user of this machine can connect to a port.  ``table``: a descriptor of
+    ``/proc/net/tcp``, see proc(5).
     """
     wanted = [_hex(*there), _hex(*conn.getsockname())]
-    try:
-        lines = _TABLE.read_text("ascii").splitlines()[1:]
-    except OSError:
-        return False
-    for line in lines:
+    for line in _read(table).decode("ascii").splitlines()[1:]:
         fields = line.split()
         # One that its program has closed may have no owner any more.
         if fields[1:3] == wanted and fields[3] in {"01", "04", "05", "08"}:
             return int(fields[7]) == os.getuid()
     return False
+
+
+def _read(table: int) -> bytes:
+    """Return the table as it is now; by offsets, as several threads may read it."""
+    found = bytearray()
+    while data := os.pread(table, _READ_BYTES, len(found)):
+        found += data
+    return bytes(found)
 
 
 def _hex(address: str, port: int) -> str:

@@ -30,7 +30,8 @@ from broker.ipc.guest.file_requests import GuestCall
 from broker.ipc.in_thread import in_thread
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.calls import SandboxCalls, both_again
-from broker.viewer.calls.tcp_ports import is_own, listen, take_port
+from broker.viewer.calls.tcp_ports import is_own, listening, take_port
+from broker.viewer.session_orders import Session
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -50,6 +51,8 @@ class _Forward:
     port: int
     permit: Permit
     emit: api.Emit[api.ForwardItem]
+    table: int
+    """A descriptor of ``/proc/net/tcp``."""
 
 
 class PortForwards:
@@ -62,12 +65,14 @@ class PortForwards:
         log: EventLog,
         calls: SandboxCalls,
         pump: PumpSupervisor,
+        session: Session,
         named: Callable[[str], Guest],
     ) -> None:
         self._decider = decider
         self._events = StreamEvents(log)
         self._calls = calls
         self._pump = pump
+        self._session = session
         self._named = named
         self._numbers = itertools.count(_FIRST_STREAM)
 
@@ -95,14 +100,17 @@ class PortForwards:
             settled=True,
             tells=True,
         )
-        async with self._decider.permit(asked) as permit:
-            with listen(request.local) as listener:
-                local = listener.getsockname()[1]
-                await exchange.emit(
-                    api.ForwardItem(sandbox=guest.lease.sandbox, local=local)
-                )
-                forward = _Forward(guest, port, permit, exchange.emit)
-                await self._serve(forward, trio.socket.from_stdlib_socket(listener))
+        # First: the user's answer to a question may take longer than a warrant is good.
+        async with (
+            listening(self._session, exchange.warrant, request.local) as (own, table),
+            self._decider.permit(asked) as permit,
+        ):
+            local = own.getsockname()[1]
+            await exchange.emit(
+                api.ForwardItem(sandbox=guest.lease.sandbox, local=local)
+            )
+            forward = _Forward(guest, port, permit, exchange.emit, table)
+            await self._serve(forward, trio.socket.from_stdlib_socket(own))
         raise RefusedError("the forward has ended")
 
     async def _serve(self, forward: _Forward, listener: trio.socket.SocketType) -> None:
@@ -138,7 +146,7 @@ class PortForwards:
         # The kernel writes a line for each TCP socket of the machine, of any user.
         try:
             # guard: who connects to a forwarded port is looked up beside the event loop
-            own = await in_thread(is_own, conn, there)
+            own = await in_thread(is_own, forward.table, conn, there)
             # guard: a forwarded port serves its user alone
             if not own:
                 await self._events.refused(opening, "another user's program connected")

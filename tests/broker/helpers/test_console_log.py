@@ -8,7 +8,8 @@ import trio
 import trio.testing
 
 from broker.helpers import console_log as console
-from broker.helpers.console_log import ConsoleLog, pump_console
+from broker.helpers.console_log import ConsoleLog
+from broker.host.vmm.console_pump import pump_console
 
 
 def test_bytes_are_kept_as_they_came(tmp_path):

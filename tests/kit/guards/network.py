@@ -85,7 +85,7 @@ GUARDS = (
     Guard("a connection that was reset ends no forward", 'peer = f"{conn.getpeername()[1]} of this machine"', "tests/attack/test_forwarded_ports.py", "reset"),
     Guard("a moment without descriptors ends no forward", "except BlockingIOError:", "tests/attack/test_forwarded_ports.py", "moment_without"),
     Guard("a forwarded connection without descriptors ends no other", "except VitrailError as error:", "tests/attack/test_forwarded_ports.py", "ends_no_other"),
-    Guard("who connects to a forwarded port is looked up beside the event loop", "own = is_own(conn, there)", "tests/attack/test_forwarded_ports.py", "beside_the_event_loop"),
+    Guard("who connects to a forwarded port is looked up beside the event loop", "own = is_own(forward.table, conn, there)", "tests/attack/test_forwarded_ports.py", "beside_the_event_loop"),
     Guard("connections to a forwarded port are bounded", "places = trio.CapacityLimiter(1000)", "tests/attack/test_forwarded_ports.py", "bounded"),
     Guard("a viewer that does not read decides nothing", "if False:", "tests/broker/host/network/test_flow_guard.py", "does_not_read"),
     Guard("a question that waits is not forgotten for another one", "pass", "tests/broker/host/network/test_flow_filter.py", "keeps_its_number"),

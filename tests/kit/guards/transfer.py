@@ -198,6 +198,16 @@ GUARDS = (
     Guard("one caller leaves places to others", "return taken < most", "tests/attack/test_call_places.py", "leaves_places"),
     Guard("a service in a record is not the broker's own", "good = True", "tests/policy/records/test_services.py", "mistake"),
     Guard("no more bytes than the rule allows", "if True:", "tests/integration/test_calls.py", "bytes"),
+    Guard("a permit for one port opens no other one", "if False:", "tests/attack/test_session_orders_services.py", "other_port_is_connected"),
+    Guard("a call for one port listens on no other one", "if False:", "tests/attack/test_session_orders_services.py", "other_port_is_listened"),
+    Guard("a permit for one secret reads no other one", "if False:", "tests/attack/test_session_orders_services.py", "other_secret"),
+    Guard("a permit for a service of the broker's starts no program", "if False:", "tests/attack/test_session_orders_services.py", "other_service"),
+    Guard("a permit for one service starts no other one", "if False:", "tests/attack/test_session_orders_services.py", "other_service"),
+    Guard("a session is of a host if the user's agent tells signatures apart", "if False:", "tests/attack/test_session_orders_services.py", "any_signature"),
+    Guard("a session is of the host whose key the user's agent has checked", "if not ask.forwarding:", "tests/attack/test_session_orders_services.py", "other_use"),
+    Guard("a permit of another sandbox uses no key", "if False:", "tests/attack/test_session_orders_services.py", "other_use"),
+    Guard("a permit for a login is for its host", "if False:", "tests/attack/test_session_orders_services.py", "other_use"),
+    Guard("a permit for one use of a key is for no other", "if False:", "tests/attack/test_session_orders_services.py", "other_use"),
 )  # fmt: skip
 
 

@@ -19,8 +19,9 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError, sole
 from broker.core.escape import printable
-from broker.helpers.console_log import ConsoleLog, pump_console
+from broker.helpers.console_log import ConsoleLog
 from broker.host.homes.sparse import copy_without_zeros
+from broker.host.vmm.console_pump import pump_console
 from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent.arguments import ForkWiring, forkable_args
 from broker.host.vmm.parent.parent_files import MEMORY, STATE

@@ -1,0 +1,202 @@
+"""Services of the user's own desktop: a file of the user's names the program and its jail.
+
+``services.d/NAME.toml`` (``policy.services.desktop``) in the user's own
+settings, and nowhere else: no package and no sandbox adds one.  The program and what
+frames its stream (``shims/files``) run in one bubblewrap jail, which has the machine's
+programs and what the file names; no byte of the caller is read outside of it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.paths import find_paths, read_config
+from broker.core.services import CALL, RESERVED
+from broker.helpers import box_filters
+from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
+from broker.helpers.console_log import ConsoleLog
+from broker.helpers.mounts.bound_files import BoundFiles
+from broker.helpers.process import popen
+from broker.helpers.process.jail_libraries import MERGED, merged_words, python_words
+from broker.helpers.process.namespace_limits import limit_box
+from broker.ipc.guest.file_requests import GuestCall, reply_frame
+from broker.ipc.session import services as m
+from broker.session.errand import Errand
+from policy.services.desktop import FOLDER, DesktopService, parse_service
+from shims.bundle import files_tool
+
+_START_SECONDS = 10.0
+_READ_BYTES = 1 << 16
+_ETC = ("alternatives", "ld.so.cache", "localtime", "mime.types", "ssl/certs")
+_NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf")
+
+
+def start_service(errand: Errand, order: m.StartService) -> None:
+    """Run a service that a sandbox may call, to its end.
+
+    Raises RefusedError where one of its paths leads through a link, SetupError without
+    bubblewrap, UpstreamError where it does not start.
+    """
+    permit = errand.permit(order.warrant, {CALL, order.service})
+    # guard: a permit for a service of the broker's starts no program
+    if order.service.lower().startswith(RESERVED):
+        raise RefusedError(f"{order.service} is the broker's")
+    # guard: a permit for one service starts no other one
+    if (permit.service, permit.argument) != _permitted(order):
+        raise RefusedError(f"a permit for {permit.argument} is not for this service")
+    paths = find_paths()
+    service = _find(paths.config[0] / FOLDER, order.service)
+    if service is None:
+        errand.answer()
+        return
+    errand.answer(b"%d" % service.concurrent)
+    if not isinstance(errand.next(), m.ServeNow):
+        return  # too many of it run
+    log = ConsoleLog(paths.state / "services", name=f"{order.service}.log")
+    call = GuestCall(permit.sandbox, order.service, order.argument, service.command)
+    with ExitStack() as ours:
+        ours.callback(log.close)
+        _serve(errand, call, service, log, ours)
+
+
+def _permitted(order: m.StartService) -> tuple[str, str]:
+    """Return service and argument of the permit for a call (``viewer.calls``)."""
+    if "." in order.service:
+        return order.service, f"+{order.argument}"
+    argument = f"+{order.argument}" if order.argument else ""
+    return CALL, f"+{order.service}{argument}"
+
+
+def _find(folder: Path, name: str) -> DesktopService | None:
+    """Return a service; None: there is no such file.
+
+    Raises SetupError for a wrong one, with lines for the broker's log as its hint.
+    """
+    file, message = folder / f"{name}.toml", f"the service {name} cannot be started"
+    try:
+        service, problems = parse_service(file, read_config(file))
+    except FileNotFoundError:
+        return None
+    except SetupError as error:
+        raise SetupError(message, hint=str(error)) from error
+    if service is None:
+        raise SetupError(message, hint="\n".join(one.render() for one in problems))
+    return service
+
+
+def _serve(
+    errand: Errand,
+    call: GuestCall,
+    service: DesktopService,
+    log: ConsoleLog,
+    ours: ExitStack,
+) -> None:
+    """Run a service in its jail, and hand its end of the stream back."""
+    near, far = (ours.enter_context(end) for end in socket.socketpair())
+    held = BoundFiles((*service.read, *service.write), {}, ours)
+    read, write, status, report = *os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)
+    fds = (
+        report,
+        _memory(box_filters.box_filter()),
+        _memory(files_tool()),
+        far.fileno(),
+    )
+
+    def begun(started: popen.Process) -> None:
+        far.close()
+        for fd in (write, *fds[:-1]):
+            os.close(fd)
+        try:
+            leader = leader_of(read_line(status, STATUS_BYTES), "the service")
+            _wait_ready(near)
+            # Another sandbox may have changed where they lead since they were opened.
+            held.check(leader)
+            limit_box(leader, nested=False)
+            near.sendall(reply_frame(call))
+            errand.answer(fds=[near.fileno()])
+        except BaseException:
+            popen.kill_jail(started.pid)
+            _keep(read, log)  # why it did not start
+            raise
+        near.close()
+        _keep(read, log)
+
+    errand.run(
+        [*_command_line(service, fds), *service.command],
+        pass_fds=fds,
+        stdout=write,
+        stderr=write,
+        begun=begun,
+    )
+
+
+def _command_line(service: DesktopService, fds: tuple[int, int, int, int]) -> list[str]:
+    report, rules, tool, far = fds
+    return [
+        *("bwrap", "--json-status-fd", str(report), "--seccomp", str(rules)),
+        *_jail_words(service, Path.home(), os.getuid()),
+        *(*python_words(), f"/proc/self/fd/{tool}", "serve-here", str(far)),
+    ]
+
+
+def _memory(data: bytes) -> int:
+    fd = os.memfd_create("service", os.MFD_CLOEXEC)
+    os.pwrite(fd, data, 0)
+    return fd
+
+
+def _jail_words(service: DesktopService, home: Path, uid: int) -> Iterator[str]:
+    """Return bubblewrap's arguments: the machine's programs, and the file's mounts."""
+    yield from ("--unshare-all", "--die-with-parent", "--new-session")
+    if service.network:
+        yield "--share-net"
+    yield from ("--cap-drop", "ALL", "--clearenv")
+    yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
+    yield from merged_words(*MERGED)
+    for name in (*_ETC, *(_NETWORK_ETC if service.network else ())):
+        yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
+    for place in ("/tmp", "/run"):  # noqa: S108 -- the jail's own
+        yield from ("--tmpfs", place)
+    runtime = f"/run/user/{uid}"
+    yield from ("--perms", "0700", "--dir", str(home))
+    yield from ("--perms", "0700", "--dir", runtime)
+    binds = [(path, "--ro-bind") for path in service.read]
+    binds += [(path, "--bind") for path in service.write]
+    # A later mount covers the files below it.
+    for path, how in sorted(binds, key=lambda bind: len(bind[0].parts)):
+        yield from (how, str(path), str(path))
+    env = {
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+        "XDG_RUNTIME_DIR": runtime,
+    }
+    for name, value in env.items():
+        yield from ("--setenv", name, value)
+    yield from ("--chdir", str(home), "--")
+
+
+def _wait_ready(near: socket.socket) -> None:
+    """Wait until the program that frames the stream runs, inside all mounts."""
+    near.settimeout(_START_SECONDS)
+    try:
+        if near.recv(1) == b"R":
+            near.settimeout(None)
+            return
+    except TimeoutError:
+        pass
+    raise UpstreamError(
+        "bubblewrap did not start the service",
+        hint="its output is in the service's log",
+    )
+
+
+def _keep(read: int, log: ConsoleLog) -> None:
+    """Keep what a service writes, until its jail has ended."""
+    while data := os.read(read, _READ_BYTES):
+        log.write(data)

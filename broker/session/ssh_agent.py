@@ -1,0 +1,167 @@
+"""The user's own ssh agent, used by permits, and the names of hosts.
+
+A child serves one connection of a sandbox to an agent.  Where that is the user's, a
+viewer that was taken over lists its keys, and has signed what was permitted: the bytes
+are written here, of the fields that the permit has, and the host is the one whose key
+the agent has checked.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from broker.core import ssh_agent as wire
+from broker.core.errors import (
+    InternalError,
+    PeerError,
+    RefusedError,
+    SetupError,
+    UpstreamError,
+)
+from broker.core.limits import ssh_agent as limits
+from broker.core.services import SSH_AGENT
+from broker.core.ssh_agent import (
+    AgentAnswer,
+    AgentAsk,
+    BindSession,
+    KeyDone,
+    KeyRefused,
+    SignContent,
+    SignLogin,
+    fingerprint,
+    wrongly_signed,
+)
+from broker.ipc.session import messages
+from broker.ipc.session import services as m
+from broker.ipc.warrant import PermitWarrant
+from broker.session.errand import Errand
+from broker.session.known_hosts import names_of
+from policy.names import ADMIN_NAMES
+
+_READ_BYTES = 1 << 14
+
+
+def use_agent(errand: Errand, order: m.UseAgent) -> None:
+    """Serve a connection to an agent until the viewer closes it.
+
+    Raises RefusedError, SetupError where the user has no agent, UpstreamError, PeerError.
+    """
+    permit = errand.permit(order.warrant, {SSH_AGENT}, here=False)
+    with socket.socket(socket.AF_UNIX) as sock:
+        agent = None
+        if permit.target in ADMIN_NAMES:
+            _connect(sock)
+            agent = _Agent(sock)
+        use = _Use(errand, permit, agent)
+        errand.answer()
+        while (asked := errand.next()) is not None:
+            try:
+                errand.answer(use.answer(asked))
+            except RefusedError as error:
+                errand.fail(error)
+
+
+def _connect(sock: socket.socket) -> None:
+    try:
+        path = os.environ["SSH_AUTH_SOCK"]
+        sock.settimeout(limits.SSH_AGENT_SECONDS)
+        sock.connect(path)
+    except (KeyError, OSError) as error:
+        raise SetupError("the user's own desktop has no ssh agent") from error
+
+
+class _Agent:
+    """The user's agent, where ``SSH_AUTH_SOCK`` leads to."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock, self._frames = sock, wire.frames()
+
+    def ask(self, ask: AgentAsk) -> AgentAnswer:
+        """Return its answer.  Raises UpstreamError, PeerError."""
+        try:
+            self._sock.sendall(wire.request_frame(ask))
+            while not (found := self._frames.feed(self._some())):
+                pass
+        except OSError as error:
+            raise UpstreamError("the user's ssh agent does not answer") from error
+        if len(found) > 1:
+            raise PeerError("the user's ssh agent answers twice")
+        return wire.decode_answer(found[0], ask)
+
+    def _some(self) -> bytes:
+        data = self._sock.recv(_READ_BYTES)
+        if not data:
+            raise BrokenPipeError
+        return data
+
+
+@dataclass
+class _Use:
+    """What one connection knows."""
+
+    errand: Errand
+    listing: PermitWarrant
+    """The connection's own permit."""
+    agent: _Agent | None
+    """The user's; None: the connection leads to a sandbox's."""
+    hosts: dict[bytes, bytes] = field(default_factory=dict)
+    """The key of the host by session, which the agent has checked."""
+
+    def answer(self, asked: messages.SessionOrder) -> bytes:
+        """Return the answer to a further order.  Raises RefusedError, PeerError."""
+        if isinstance(asked, m.NameHost):
+            return msgspec.msgpack.encode(
+                names_of(asked.key, asked.candidates, Path.home())
+            )
+        if not isinstance(asked, m.AskAgent) or self.agent is None:
+            raise InternalError("an order that belongs to another one")
+        ask, agent = asked.ask, self.agent
+        if isinstance(ask, BindSession):
+            return msgspec.msgpack.encode(self._bind(agent, ask))
+        if isinstance(ask, SignLogin | SignContent):
+            self._check(asked.warrant, ask)
+        return msgspec.msgpack.encode(agent.ask(ask))
+
+    def _bind(self, agent: _Agent, ask: BindSession) -> AgentAnswer:
+        """Have the agent check that the host has signed the session's id."""
+        # guard: a session is of a host if the user's agent tells signatures apart
+        if not isinstance(agent.ask(wrongly_signed(ask)), KeyRefused):
+            return KeyRefused()
+        answer = agent.ask(ask)
+        # guard: a session is of the host whose key the user's agent has checked
+        if isinstance(answer, KeyDone) and not ask.forwarding:
+            self.hosts[ask.session] = ask.host_key
+        return answer
+
+    def _check(self, untrusted_warrant: bytes, ask: SignLogin | SignContent) -> None:
+        """Raise RefusedError unless this very use was permitted."""
+        permit = self.errand.permit(untrusted_warrant, {SSH_AGENT})
+        # guard: a permit of another sandbox uses no key
+        if permit.sandbox != self.listing.sandbox:
+            raise RefusedError(f"a permit of {permit.sandbox} is not for this use")
+        if isinstance(ask, SignLogin):
+            argument = f"+login.{ask.user}"
+            # guard: a permit for a login is for its host
+            if not self._is_at(permit.host, ask):
+                raise RefusedError(f"a permit for {permit.host} is not for this login")
+        else:
+            argument = f"+sign.{ask.namespace}"
+        used = (permit.key or "").partition(" ")[0]
+        # guard: a permit for one use of a key is for no other
+        if (permit.argument, used) != (argument, fingerprint(ask.key)):
+            raise RefusedError(f"a permit for {permit.argument} is not for this use")
+
+    def _is_at(self, permitted: str | None, ask: SignLogin) -> bool:
+        """Whether the session of a login is with the host that the permit names."""
+        bound = self.hosts.get(ask.session)
+        if ask.host_key and bound != ask.host_key:
+            return False
+        if bound is None or permitted is None:
+            return bound is None and permitted is None
+        names = names_of(bound, [permitted], Path.home())
+        return permitted in (names or [fingerprint(bound)])
