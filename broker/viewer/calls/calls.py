@@ -240,7 +240,8 @@ class SandboxCalls:
                 users = self._desktop.screens
             colour = call.guest.valid_record().viewer.label.colour
             carry = partial(self._relay, call)
-            await users.serve(call.guest.lease, sizes[ask.argument], carry, colour)
+            size, warrant = sizes[ask.argument], call.permit.warrant
+            await users.serve(call.guest.lease, size, carry, colour, warrant)
             return
         if daemon := self._desktop.daemons.get(ask.service):
             own = call.guest.lease.id

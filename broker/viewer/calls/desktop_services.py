@@ -34,6 +34,7 @@ from broker.ipc.sealed_memfd import sealed
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.screens import ScreenShares
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.tray.tray_icons import TrayIcons
@@ -60,13 +61,14 @@ class DesktopServices:
         cameras: Cameras,
         screens: ScreenShares,
         notifications: NotificationService,
+        bus: FilteredBus,
     ) -> None:
         self._folder = paths.config[0] / FOLDER
         self._logs = paths.state / "services"
-        self.settings = DesktopSettings()
+        self.settings = DesktopSettings(bus.settings)
         self.cameras = cameras
         self.screens = screens
-        self.tray = TrayIcons()
+        self.tray = TrayIcons(bus.tray)
         self.daemons: Mapping[str, ServeDaemon] = MappingProxyType(
             {NOTIFICATION: notifications.serve, TRAY: self.tray.serve}
         )

@@ -35,6 +35,7 @@ from broker.viewer.calls.video import (
     VideoUse,
     VideoUses,
 )
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.desktop_portal import (
     DISMISSED,
     PATH,
@@ -103,9 +104,10 @@ class ScreenShares(VideoUses):
     on: ClassVar[VideoEvent] = schema.ScreenOn
     off: ClassVar[VideoEvent] = schema.ScreenOff
 
-    def __init__(self, log: event_log.EventLog) -> None:
-        super().__init__(log)
-        self._choosing = Indicator(_CHOOSING)
+    def __init__(self, log: event_log.EventLog, bus: FilteredBus) -> None:
+        super().__init__(log, bus.notifications)
+        self._bus = bus
+        self._choosing = Indicator(bus.notifications, _CHOOSING)
         self._dialog = False
 
     @override
@@ -119,7 +121,8 @@ class ScreenShares(VideoUses):
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
         """See ``VideoUses``."""
-        async with portal_bus(_CAST, "screen sharing", _HINT, descriptors=True) as bus:
+        connect = partial(self._bus.screens, use.warrant)
+        async with portal_bus(connect, _CAST, "screen sharing", _HINT) as bus:
             session, found = await self._chosen(use, bus)
             no = partial(self.refuse_a_while, use.lease)
             no_options: Options = {}
@@ -127,7 +130,7 @@ class ScreenShares(VideoUses):
             reply = await bus.call(new_method_call(bus.address(PATH), *remote))
             with socket.socket(fileno=reply.body[0].to_raw_fd()) as server:
 
-                async def connect() -> socket.socket:
+                async def pipewire() -> socket.socket:
                     await trio.lowlevel.checkpoint()
                     return server.dup()
 
@@ -139,7 +142,7 @@ class ScreenShares(VideoUses):
                             found.title,
                             f"path={found.node}",
                             (),
-                            connect,
+                            pipewire,
                             steady=False,
                             # WebRTC takes no other of screens.
                             form="BGRx",

@@ -31,6 +31,7 @@ from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.helpers.process.tool_jail import python_words
 from broker.ipc.audit import schema
 from broker.ipc.sealed_memfd import sealed
+from broker.net.session_bus import OpenBus
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.sound.indicator import Indicator, Wording
 from shims.bundle import files_tool
@@ -89,6 +90,8 @@ class VideoUse:
     lease: Lease
     colour: str = ""
     """The sandbox's."""
+    warrant: bytes = b""
+    """Of its permit."""
     title: str = ""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     over: trio.Event = field(default_factory=trio.Event)
@@ -103,8 +106,8 @@ class VideoUses(ABC):
     off: ClassVar[VideoEvent]
     """Events of a begin and an end."""
 
-    def __init__(self, log: event_log.EventLog) -> None:
-        self.indicator = Indicator(self.wording)
+    def __init__(self, log: event_log.EventLog, bus: OpenBus) -> None:
+        self.indicator = Indicator(bus, self.wording)
         self._log = log
         self._uses: dict[str, VideoUse] = {}
         self._ended: dict[str, float] = {}
@@ -153,7 +156,12 @@ class VideoUses(ABC):
         return use
 
     async def serve(
-        self, lease: Lease, size: tuple[int, int], carry: Carry, colour: str = ""
+        self,
+        lease: Lease,
+        size: tuple[int, int],
+        carry: Carry,
+        colour: str = "",
+        warrant: bytes = b"",
     ) -> None:
         """Have ``carry`` bring pictures to a sandbox, which is permitted, to the end.
 
@@ -169,7 +177,7 @@ class VideoUses(ABC):
             raise ToldError(f"too many sandboxes use {self.noun}")
         self.check_pace(lease)
         self._log.check_share(lease)
-        use = self._uses[name] = VideoUse(lease, colour)
+        use = self._uses[name] = VideoUse(lease, colour, warrant)
         try:
             with use.scope:
                 async with self.source(use) as source:
