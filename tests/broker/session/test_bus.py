@@ -30,10 +30,12 @@ async def starter(**environ):
 
 async def test_a_session_without_a_bus_says_so():
     environ = {k: v for k, v in os.environ.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
-    with starter_of_orders(environ) as session:
-        with pytest.raises(ConnectionError, match="this session has no D-Bus"):
-            async with FilteredBus(session).notifications():
-                pass
+    with (
+        starter_of_orders(environ) as session,
+        pytest.raises(ConnectionError, match="this session has no D-Bus"),
+    ):
+        async with FilteredBus(session).notifications():
+            pass
 
 
 async def test_a_bus_that_has_gone_is_named_as_the_kernel_does(tmp_path):

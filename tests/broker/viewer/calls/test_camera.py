@@ -54,7 +54,7 @@ class Log:
 @pytest.fixture
 def made(monkeypatch):
     log = Log()
-    cameras = Cameras(log)
+    cameras = Cameras(log, None)
     cameras.indicator = log
 
     async def find_camera():
