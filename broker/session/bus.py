@@ -138,15 +138,17 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
         prefix="vitrail-bus.", dir=os.environ.get("XDG_RUNTIME_DIR")
     )
     os.chdir(folder)
-    # The proxy's children are not reaped: it knows of none.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # The proxy's child is not reaped: it knows of none.  And what signals every process
+    # of a broker would leave the viewer no connection to take its notifications back.
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     ready, told = os.pipe()
-    # It takes this process's place, which would cost three times its memory, and so ends
-    # with the order, or with the starter; another process makes the connection.
+    # It takes this process's place, which would cost three times its memory; another
+    # process makes the connection.  It ends when nobody can read what it says: with the
+    # viewer's descriptor, or with the starter.
     if os.fork():
-        # It ends when nobody can read what it says, so it has both ends.
-        for end in (ready, told):
-            os.set_inheritable(end, True)  # noqa: FBT003 -- os has no name for it
+        os.close(ready)
+        os.set_inheritable(told, True)  # noqa: FBT003 -- os has no name for it
         words = [*_words(USES[order.use], item, told)]
         os.execve(program, words, {})  # noqa: S606 -- in this process's place
     os.close(told)
@@ -160,7 +162,7 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
             shutil.rmtree(folder)
         _authenticate(sock, descriptors=USES[order.use].descriptors)
         sock.settimeout(0)
-        errand.answer(item.encode(), [sock.fileno()])
+        errand.answer(item.encode(), [sock.fileno(), ready])
 
 
 def _words(access: BusAccess, item: str, told: int) -> Iterator[str]:

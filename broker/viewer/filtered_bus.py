@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -61,7 +62,8 @@ class FilteredBus:
                 begun = await stack.enter_async_context(
                     self.session.carrying_out(order)
                 )
-                (fd,) = begun.fds
+                fd, end = begun.fds
+                stack.callback(os.close, end)
                 sock = socket.socket(fileno=fd)
                 connection = await stack.enter_async_context(
                     bus_on(sock, descriptors=use == "screens")

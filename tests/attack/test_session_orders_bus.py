@@ -297,18 +297,19 @@ async def test_a_proxy_has_one_connection_and_nothing_of_the_broker(monkeypatch)
     async with session(monkeypatch) as (_, orders):
         order = ConnectBus("notifications")
         async with orders.carrying_out(order) as begun:
-            (fd,) = begun.fds
+            fd, end = begun.fds
             with socket.socket(fileno=fd):
                 pid = begun.process.pid
                 proc = Path(f"/proc/{pid}")
                 assert proc.joinpath("comm").read_text().startswith("xdg-dbus-proxy")
                 assert "deleted" in os.readlink(proc / "cwd")
                 assert proc.joinpath("environ").read_bytes() == b""
-                # Standard files, a pipe to itself, its event files, and three sockets:
+                # Standard files, a pipe to the viewer, its event files, and three sockets:
                 # one that listens, one to each side.
                 links = [os.readlink(one) for one in (proc / "fd").iterdir()]
                 sockets = [link for link in links if link.startswith("socket:")]
                 assert len(sockets) == 3, links
                 assert len(links) <= 10, links
+            os.close(end)
         # It is reaped a moment after its end.
         await eventually(lambda: not proc.exists())
