@@ -148,6 +148,8 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
     # viewer's descriptor, or with the starter.
     if os.fork():
         os.close(ready)
+        # It complains of each connection that is closed before its last message.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 2)
         os.set_inheritable(told, True)  # noqa: FBT003 -- os has no name for it
         words = [*_words(USES[order.use], item, told)]
         os.execve(program, words, {})  # noqa: S606 -- in this process's place
