@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
@@ -31,7 +30,6 @@ Reply = tuple[str, tuple[Any, ...]]
 """A reply's signature and values."""
 OpenBus: TypeAlias = Callable[[], AbstractAsyncContextManager[DBusConnection]]
 """Returns a connection, while its block runs."""
-_HELLO_SECONDS = 5.0
 _PLACE = (HeaderFields.path, HeaderFields.interface, HeaderFields.member)
 
 
@@ -42,22 +40,6 @@ async def own_bus() -> AsyncIterator[DBusConnection]:
     For ``brokerctl``.  Raises KeyError without a bus, OSError.
     """
     async with await open_dbus_connection() as connection:
-        yield connection
-
-
-@asynccontextmanager
-async def bus_on(
-    sock: socket.socket, *, descriptors: bool = False
-) -> AsyncIterator[DBusConnection]:
-    """Have a connection on an authenticated socket, which it closes.
-
-    Raises UpstreamError, trio.TooSlowError, or what a router does.
-    """
-    end = trio.socket.from_stdlib_socket(sock)
-    async with DBusConnection(end, enable_fds=descriptors) as connection:
-        async with connection.router() as router:
-            hello = await answer_of(router, message_bus.Hello(), _HELLO_SECONDS)
-        connection.unique_name = hello.body[0]
         yield connection
 
 

@@ -9,12 +9,16 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import trio
+from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.ipc.session.bus import BusUse, ConnectBus
-from broker.net.session_bus import bus_on
+from broker.net.session_bus import answer_of
 from broker.viewer.session_orders import Session
+
+_HELLO_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -72,3 +76,19 @@ class FilteredBus:
                 # As a bus that is not there.
                 raise ConnectionError(errno.ENOTCONN, error.message) from error
             yield connection, begun.result.decode()
+
+
+@asynccontextmanager
+async def bus_on(
+    sock: socket.socket, *, descriptors: bool = False
+) -> AsyncIterator[DBusConnection]:
+    """Have a connection on an authenticated socket, which it closes.
+
+    Raises UpstreamError, trio.TooSlowError, or what a router does.
+    """
+    end = trio.socket.from_stdlib_socket(sock)
+    async with DBusConnection(end, enable_fds=descriptors) as connection:
+        async with connection.router() as router:
+            hello = await answer_of(router, message_bus.Hello(), _HELLO_SECONDS)
+        connection.unique_name = hello.body[0]
+        yield connection

@@ -17,8 +17,7 @@ import trio
 
 from broker.core.errors import SetupError
 from broker.ipc.session.bus import ConnectBus
-from broker.net.session_bus import bus_on
-from broker.viewer.filtered_bus import FilteredBus
+from broker.viewer.filtered_bus import FilteredBus, bus_on
 from tests.integration.test_notification_server import bus
 from tests.kit.session import starter_of_orders
 
