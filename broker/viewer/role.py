@@ -51,6 +51,7 @@ from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.hung_up import when_hung_up
@@ -127,7 +128,8 @@ class ViewerRole:
         self._guests: dict[LeaseId, Guest] = {}
         self._host = host
         self._nursery: trio.Nursery | None = None
-        self._indicator = Indicator()
+        bus = FilteredBus(tools.session)
+        self._indicator = Indicator(bus.notifications)
         self.authority = authority
         """Decides every request of a sandbox; all services of the viewer use it."""
         self.clipboard = ClipboardService(
@@ -139,15 +141,17 @@ class ViewerRole:
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(Path.home())
         self.targets = Targets(self, own, host)
-        self.cameras = Cameras(log, tools.session)
+        self.cameras = Cameras(log, tools.session, bus.notifications)
         """Who uses the user's camera."""
-        self.screens = ScreenShares(log, tools.session)
+        self.screens = ScreenShares(log, tools.session, bus)
         """Who sees a screen or window of the user's."""
-        self.notifications = NotificationService(decider=authority, log=log)
+        self.notifications = NotificationService(
+            decider=authority, log=log, bus=bus.notifications
+        )
         """What programs of sandboxes want the user to see."""
         self.notifications.raise_window = self._raise_window
         desktop = DesktopServices(
-            tools.session, self.cameras, self.screens, self.notifications
+            tools.session, self.cameras, self.screens, self.notifications, bus
         )
         self._settings, self._tray = desktop.settings, desktop.tray
         transfer = TransferParts(
@@ -176,7 +180,7 @@ class ViewerRole:
             leases=self._leases,
         )
         """Assigns devices to sandboxes."""
-        self._key_indicator = Indicator(KEY_IN_USE)
+        self._key_indicator = Indicator(bus.notifications, KEY_IN_USE)
         self._shared_key = SharedKey(self._key_indicator)
         self.network = NetworkFlows(
             decider=authority,

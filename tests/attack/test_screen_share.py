@@ -34,6 +34,7 @@ from broker.viewer.calls.screens import (
     screen_in,
 )
 from broker.viewer.calls.video import ENDED_SECONDS
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.desktop_portal import PortalBus
 from broker.viewer.opening.exchanges import OpenExchange
 from shims.files import camera as camera_shim
@@ -82,7 +83,7 @@ class Portal:
 @pytest.fixture
 def made(monkeypatch):
     portal, log = Portal(), Log()
-    shares = ScreenShares(log, None)
+    shares = ScreenShares(log, None, FilteredBus(None))
     shares.indicator = log
 
     @asynccontextmanager

@@ -157,6 +157,9 @@ async def check_questions(context: Context) -> Sequence[Finding]:
     if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
         text = "notify-send is not installed: warnings are only in 'brokerctl status' and the log"
         missing.append(warn("questions", text, "sudo apt install libnotify-bin"))
+    if shutil.which("xdg-dbus-proxy", path=context.environ.get("PATH")) is None:
+        text = "xdg-dbus-proxy is not installed: no notification or icon of a sandbox, no sign of an open microphone, no shared screen"
+        missing.append(warn("questions", text, "sudo apt install xdg-dbus-proxy"))
     return missing or [ok("questions", "a dialog and notifications can be shown")]
 
 

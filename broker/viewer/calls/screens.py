@@ -34,6 +34,7 @@ from broker.viewer.calls.video import (
     VideoUse,
     VideoUses,
 )
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.desktop_portal import (
     DISMISSED,
     PATH,
@@ -103,9 +104,12 @@ class ScreenShares(VideoUses):
     on: ClassVar[VideoEvent] = schema.ScreenOn
     off: ClassVar[VideoEvent] = schema.ScreenOff
 
-    def __init__(self, log: event_log.EventLog, session: Session) -> None:
-        super().__init__(log, session)
-        self._choosing = Indicator(_CHOOSING)
+    def __init__(
+        self, log: event_log.EventLog, session: Session, bus: FilteredBus
+    ) -> None:
+        super().__init__(log, session, bus.notifications)
+        self._bus = bus
+        self._choosing = Indicator(bus.notifications, _CHOOSING)
         self._dialog = False
 
     @override
@@ -119,7 +123,8 @@ class ScreenShares(VideoUses):
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
         """See ``VideoUses``."""
-        async with portal_bus(_CAST, "screen sharing", _HINT, descriptors=True) as bus:
+        connect = partial(self._bus.screens, use.warrant)
+        async with portal_bus(connect, _CAST, "screen sharing", _HINT) as bus:
             session, found = await self._chosen(use, bus)
             no = partial(self.refuse_a_while, use.lease)
             no_options: Options = {}

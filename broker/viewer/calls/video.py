@@ -21,6 +21,7 @@ from broker.core.lease import Lease
 from broker.core.sliding_window import SlidingWindow
 from broker.ipc.audit import schema
 from broker.ipc.session.media import MediaOrder
+from broker.net.session_bus import OpenBus
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.session_orders import Session
 from broker.viewer.sound.indicator import Indicator, Wording
@@ -79,9 +80,9 @@ class VideoUses(ABC):
     off: ClassVar[VideoEvent]
     """Events of a begin and an end."""
 
-    def __init__(self, log: event_log.EventLog, session: Session) -> None:
+    def __init__(self, log: event_log.EventLog, session: Session, bus: OpenBus) -> None:
         self.session = session
-        self.indicator = Indicator(self.wording)
+        self.indicator = Indicator(bus, self.wording)
         self._log = log
         self._uses: dict[str, VideoUse] = {}
         self._ended: dict[str, float] = {}

@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.ipc.guest.file_requests import ChooseFiles, FileFilter
+from broker.net.session_bus import own_bus
 from broker.viewer.opening.desktop_portal import (
     CHOSEN,
     DISMISSED,
@@ -45,7 +46,7 @@ async def choose(choice: FileChoice) -> list[Path]:
     It is closed when this is cancelled.  Raises SetupError where the desktop has no
     chooser, UpstreamError where that fails.
     """
-    async with portal_bus(_CHOOSER, "file chooser", _HINT) as bus:
+    async with portal_bus(own_bus, _CHOOSER, "file chooser", _HINT) as bus:
         await bus.property("version")
         method, options = _words(choice)
         first = "", choice.title

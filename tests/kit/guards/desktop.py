@@ -22,7 +22,13 @@ ORDERS = "tests/attack/test_session_orders_media.py"
 USES = "tests/broker/viewer/calls/test_camera.py"
 SCREENS = "tests/attack/test_screen_share.py"
 OWN_WINDOWS = "tests/attack/test_own_window_share.py"
+BUS = "tests/attack/test_session_orders_bus.py"
 GUARDS = (
+    Guard("the viewer has what the table says of the session's bus", "pass", BUS, "only_the_calls"),
+    Guard("the desktop's dialog about screens comes when a share is permitted", "if False:", BUS, "screens_are_reached"),
+    Guard("a permit for the sandbox's own windows shows none of the desktop's", "if False:", BUS, "screens_are_reached"),
+    Guard("an icon has its own bus name only", "item = 'org.kde.*'", BUS, "no_name_of"),
+    Guard("nobody else connects to the proxy", "pass", BUS, "one_connection"),
     Guard("disposables push out histories of their record alone", "oldest = next(iter(self._history))", "tests/attack/test_notifications_hostile.py", "push_out"),
     Guard("a sandbox with many notifications leaves room for the others'", "places.append((0, row))", "tests/attack/test_notifications_hostile.py", "are_listed"),
     Guard("a session bus that fails is a mistake of the session", "if isinstance(error, ExceptionGroup):", "tests/broker/viewer/tray/test_panel_bus.py", "a_bus_that_fails"),

@@ -65,7 +65,7 @@ class OneCamera:
 @pytest.fixture
 def made(monkeypatch):
     log = Log()
-    cameras = Cameras(log, OneCamera())
+    cameras = Cameras(log, OneCamera(), None)
     cameras.indicator = log
 
     @asynccontextmanager
