@@ -30,6 +30,8 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     scheme: str | None = None
     host: str | None = None
     port: int | None = None
+    write: bool = False
+    """Of a folder."""
 
 
 _encode = msgspec.json.Encoder().encode

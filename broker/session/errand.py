@@ -28,10 +28,19 @@ class Errand:
     """The authority's; empty: it has not told it, and no warrant is good."""
     fds: list[int] = field(default_factory=list)
     """Descriptors that came with the order."""
+    host: int = -1
+    """The socket to the host's process of this machine, which all children share."""
 
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""
         fdpass.send(self.channel, messages.encode(messages.Carried(result)), fds)
+
+    def next(self) -> messages.SessionOrder | None:
+        """Return the next order on the same channel; None: the viewer has closed it."""
+        size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
+        got = fdpass.receive(self.channel, size, most)
+        self.fds = list(got.fds)
+        return messages.decode_order(got.data) if got.data else None
 
     def permit(
         self, untrusted_warrant: bytes, services: Collection[str], *, here: bool = True

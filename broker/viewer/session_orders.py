@@ -44,6 +44,18 @@ class Begun:
     fds: Sequence[int]
     """The block's to close."""
     process: ForkedProcess
+    channel: Channel
+
+    async def more(
+        self, order: SessionOrder, fds: Sequence[int] = ()
+    ) -> tuple[bytes, Sequence[int]]:
+        """Have the same child carry out a further order; as ``Session.carry_out``."""
+        return await _exchange(self.process, self.channel, order, fds)
+
+    async def end(self) -> None:
+        """Have it end now; returns when it has.  Not cancellable."""
+        with trio.CancelScope(shield=True):
+            await _end(self.process)
 
     async def wait(self) -> int | None:
         """Wait until it has ended; return its exit code, None if that is not known."""
@@ -97,12 +109,16 @@ class SessionOrders:
             child.words = words
             undo.pop_all()
         try:
-            yield await _begin(child, ours, order, fds)
+            got = await _exchange(child, ours, order, fds)
+            yield Begun(*got, child, ours)
         finally:
             ours.close()
             with trio.CancelScope(shield=True):
-                # guard: what an order has begun ends with its block
-                await _end(child)
+                try:
+                    # guard: what an order has begun ends with its block
+                    await _end(child)
+                finally:
+                    child.close()
 
     async def carry_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
@@ -112,9 +128,9 @@ class SessionOrders:
             return begun.result, begun.fds
 
 
-async def _begin(
+async def _exchange(
     child: ForkedProcess, channel: Channel, order: SessionOrder, fds: Sequence[int]
-) -> Begun:
+) -> tuple[bytes, Sequence[int]]:
     try:
         await channel.send(messages.encode(order), fds)
         got = await channel.receive(messages.DESCRIPTORS)
@@ -125,7 +141,7 @@ async def _begin(
     answer = messages.decode_answer(got.data)
     if isinstance(answer, messages.NotCarried):
         raise answer.error()
-    return Begun(answer.result, got.fds, child)
+    return answer.result, got.fds
 
 
 def _died(child: ForkedProcess) -> UpstreamError:
@@ -138,12 +154,9 @@ def _died(child: ForkedProcess) -> UpstreamError:
 
 async def _end(child: ForkedProcess) -> None:
     """Ask it to end, and kill it when it does not."""
-    try:
-        send_signal(child.fileno(), signal.SIGTERM)
-        with trio.move_on_after(_END_SECONDS):
-            await child.wait()
-            return
-        child.kill()
+    send_signal(child.fileno(), signal.SIGTERM)
+    with trio.move_on_after(_END_SECONDS):
         await child.wait()
-    finally:
-        child.close()
+        return
+    child.kill()
+    await child.wait()
