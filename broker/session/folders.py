@@ -23,7 +23,7 @@ from broker.ipc.session import folders as m
 from broker.session.errand import Errand
 from broker.session.folder_server import serve_folder
 from policy.records.loader import load_records, search_path, with_last_good
-from policy.records.model import RecordSet
+from policy.records.model import Folders, RecordSet
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
@@ -91,11 +91,10 @@ def _of_call(errand: Errand, order: m.OpenFolder) -> str:
 
 def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
     record = records.records.get(order.record)
-    folders = None if record is None else record.viewer.folders
+    folders = Folders() if record is None else record.viewer.folders
+    known = folders.read_write if order.write else folders.read_only
     # guard: a record's folders are those of its file
-    if folders is None or Path(order.path) not in (
-        folders.read_write if order.write else folders.read_only
-    ):
+    if Path(order.path) not in known:
         raise RefusedError(f"the record {order.record} has no such folder")
     return order.record
 
