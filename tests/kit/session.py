@@ -21,10 +21,11 @@ from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
 from broker.ipc import fdpass
+from broker.ipc.control.forwarded import Begin
 from broker.ipc.session import folders, media
 from broker.ipc.session.messages import SessionOrder
 from broker.ipc.starter import WarrantKey, encode
-from broker.ipc.warrant import KEY_BYTES, CallWarrant, PermitWarrant, sign
+from broker.ipc.warrant import KEY_BYTES, PermitWarrant, sign
 from broker.viewer.session_orders import Begun, SessionOrders
 
 _SERVES = f"""
@@ -77,7 +78,8 @@ class SigningSession(SessionOrders):
     def call(self, method: str, **parameters: Any) -> bytes:
         """Return the warrant of a call of ``brokerctl``."""
         raw = msgspec.Raw(msgspec.json.encode(parameters))
-        return sign(self.key, CallWarrant(time.monotonic(), f"x.{method}", raw))
+        begin = Begin(1, f"x.{method}", raw, False, 1, 1, time.monotonic())
+        return sign(self.key, begin)
 
     def _share(self, order: folders.OpenFolder) -> folders.OpenFolder:
         if order.warrant or order.record:
