@@ -18,21 +18,24 @@ KEY_BYTES = SIGNATURE_BYTES = 32
 
 
 class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
-    """A permit; the fields are the request's, and ``target`` the permit's."""
+    """A permit, with its target, and fields of its request (``authority.permit``)."""
 
     at: float
     """CLOCK_MONOTONIC, when it was signed."""
     sandbox: str
     record: str
+    target: str
     service: str
     argument: str
-    target: str
     scheme: str | None = None
     host: str | None = None
     port: int | None = None
     key: str | None = None
+    write: bool = False
 
 
+OF_REQUEST = PermitWarrant.__struct_fields__[4:]
+"""The fields that are the request's."""
 _encode = msgspec.json.Encoder().encode
 
 

@@ -17,8 +17,11 @@ from broker.session.errand import Errand
 _PR_SET_PDEATHSIG = 1
 
 
-def become_session_child(key: bytes, fds: Sequence[int]) -> None:
-    """Carry out the order that comes on the first of these descriptors."""
+def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None:
+    """Carry out the order that comes on the first of these descriptors.
+
+    ``host``: see ``Errand``.
+    """
     channel_fd, words = fds
     os.dup2(words, 2)
     os.close(words)
@@ -31,7 +34,7 @@ def become_session_child(key: bytes, fds: Sequence[int]) -> None:
         got = fdpass.receive(channel, messages.MESSAGE_BYTES, messages.DESCRIPTORS)
         if not got.data:
             return
-        errand = Errand(channel, key, list(got.fds))
+        errand = Errand(channel, key, list(got.fds), host)
         try:
             _carry_out(errand, messages.decode_order(got.data))
         except VitrailError as error:
@@ -73,7 +76,7 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.files import carry_out_file
 
             carry_out_file(errand, order)
-        case folders.OpenFolder():
+        case folders.OpenFolder() | folders.GiveFolder() | folders.ServeFolder():
             from broker.session.folders import carry_out_folder
 
             carry_out_folder(errand, order)

@@ -28,6 +28,8 @@ class Errand:
     """The authority's; empty: it has not told it, and no warrant is good."""
     fds: list[int] = field(default_factory=list)
     """Descriptors that came with the order."""
+    host: int = -1
+    """The socket to the host's process of this machine, which all children share."""
 
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""

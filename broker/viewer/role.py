@@ -195,9 +195,7 @@ class ViewerRole:
             leases=self._leases,
             record=lambda lease: self.record(lease.record),
             inside=self._folders_inside,
-            home=Path.home(),
-            private=[paths.runtime, paths.state, paths.cache, *paths.config],
-            writable=self.writable_places,
+            session=tools.session,
             streamed=isinstance(host.folders, StreamedFolders),
         )
         """Shares directories of the user's with sandboxes."""
@@ -244,7 +242,7 @@ class ViewerRole:
         return [
             self._paths.homes,
             *(place for record in records for place in record.writable),
-            *(one.folder.path for one in self.folders.shared() if one.write),
+            *self.folders.written(),
         ]
 
     async def _follow_changes(self) -> None:
