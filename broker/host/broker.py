@@ -12,6 +12,7 @@ import trio
 from broker.authority.options import AuthorityHandle, Options
 from broker.core.names import LeaseId
 from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_start import start_server
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
 from broker.host_and_viewer.checkpoints import CheckpointWitness
@@ -52,7 +53,9 @@ async def run_host(
     async with (
         authority_process(handle),
         open_authority(handle, "host", LogClient) as authority,
-        open_runtime("host", options, authority, authority, forks["pumps"]) as ground,
+        open_runtime(
+            "host", options, authority, authority, forks["pumps"], start=start_server
+        ) as ground,
     ):
         await _Host(ground, authority, link, forks["acceptors"]).serve(handle, ready)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -37,7 +38,7 @@ from broker.viewer.part import (
 )
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
-from broker.viewer.session_orders import Session, SessionOrders
+from broker.viewer.session_orders import Session, SessionOrders, order_server
 from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.workers.pool import Workers
 
@@ -103,13 +104,16 @@ async def run_viewer(
     ``ready`` is called once the control socket, and the way to the host, can be used.
     ``role`` is the broker's.  Raises SetupError when it cannot start.
     """
+    session = SessionOrders(forks["session"])
+    start = partial(order_server, session)
     async with (
         authority_process(handle),
         open_authority(handle, "viewer", AuthorityClient) as authority,
-        open_runtime(role, options, authority, authority, forks["pumps"]) as ground,
-        open_sandbox_workers(ground, forks["keepers"]) as workers,
+        open_runtime(
+            role, options, authority, authority, forks["pumps"], start=start
+        ) as ground,
+        open_sandbox_workers(ground, forks["keepers"], start) as workers,
     ):
-        session = SessionOrders(forks["session"])
         made = _ViewerProcess(ground, authority, make_end, workers, session)
         await made.serve(handle, ready)
 

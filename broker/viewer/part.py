@@ -10,7 +10,7 @@ from pathlib import Path
 
 from broker.core.errors import SetupError
 from broker.helpers.compositor_socket import find_compositor
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_client import ForkServerHandle, StartServer
 from broker.host_and_viewer.runtime import Runtime, fork_server_died
 from broker.ipc.host_viewer import Host
 from broker.viewer.authority.interface import Authority
@@ -24,11 +24,11 @@ from broker.viewer.workers.pool import Workers, open_workers
 
 @asynccontextmanager
 async def open_sandbox_workers(
-    runtime: Runtime, keepers: ForkServerHandle
+    runtime: Runtime, keepers: ForkServerHandle, start: StartServer
 ) -> AsyncIterator[Workers]:
     """Own the workers of a viewer's sandboxes; they end before the runtime does."""
     allow_unjailed = runtime.options.allow_unjailed
-    async with open_workers(keepers, allow_unjailed=allow_unjailed) as workers:
+    async with open_workers(keepers, start, allow_unjailed=allow_unjailed) as workers:
         workers.on_server_death = partial(fork_server_died, runtime.log)
         yield workers
 

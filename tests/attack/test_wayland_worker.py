@@ -20,7 +20,6 @@ from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.ipc import worker as messages
 from broker.jail.wayland.protocol import emit
-from broker.viewer.workers.pool import open_workers
 from tests.attack.test_wayland_crop import leak
 from tests.attack.test_wayland_pixels import PAINT, try_windows
 from tests.kit.eventually import eventually
@@ -28,6 +27,7 @@ from tests.kit.wayland.client import Client, GoneError, ServerError, Window, mem
 from tests.kit.wayland.compositor import desktop, pixels, windows
 from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.stand import CONFIG, GUEST, jailed
+from tests.kit.workers import open_workers
 
 RED, BLUE = 0xC01010, 0x1010C0
 

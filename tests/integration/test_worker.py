@@ -31,11 +31,11 @@ from broker.ipc.fork_server import Jail
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
 from broker.viewer.workers.clipboard_member import CheckedContent
-from broker.viewer.workers.pool import open_workers
 from broker.viewer.workers.process import Worker, WorkerProcesses
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.display import open_descriptors
 from tests.kit.wayland.model_compositor import model_compositor
+from tests.kit.workers import open_workers
 
 HELLO = agent.AgentHello(version=1, waypipe="0.8.4", kernel="6.1")
 WORK = SandboxName("work")
@@ -204,7 +204,7 @@ def _broker(directory):
     """A broker with one worker; its process, and the pids that it printed."""
     script = (
         "import sys, trio\nfrom pathlib import Path\n"
-        "from broker.viewer.workers.pool import open_workers\n"
+        "from tests.kit.workers import open_workers\n"
         "async def main():\n"
         "    async with open_workers() as workers:\n"
         "        place = Path(sys.argv[1])\n"
