@@ -13,6 +13,7 @@ from broker.authority.options import AuthorityHandle, Options
 from broker.core.names import LeaseId
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.fork_start import start_server
+from broker.host.measuring import measure
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
 from broker.host_and_viewer.checkpoints import CheckpointWitness
@@ -92,7 +93,8 @@ class _Host:
             pump=ground.pump,
             report=authority.report,
             link=self._viewer.state.status,
-            warnings=self._warnings,
+            measure=measure,
+            warnings=self._status_warnings,
         )
         self._shared = SharedControl(
             Shared(
@@ -138,6 +140,10 @@ class _Host:
             if lease.id in unwanted
         ]
         return [*self._witness.warnings(), *self._host.warnings(), *found]
+
+    async def _status_warnings(self) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return self._warnings()
 
     async def _link_warnings(self) -> list[str]:
         return [*(await self._authority.report()).log_warnings, *self._warnings()]

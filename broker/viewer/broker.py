@@ -33,6 +33,7 @@ from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.control import viewer_parts
 from broker.viewer.part import (
     make_viewer,
+    measure,
     open_sandbox_workers,
     viewer_warnings,
 )
@@ -50,7 +51,7 @@ class ViewerSide:
     ground: Runtime
     authority: AuthorityClient
     viewer: Callable[[], ViewerRole]
-    warnings: Callable[[], list[str]]
+    warnings: Callable[[], Awaitable[list[str]]]
     """Of the viewer alone."""
 
 
@@ -128,6 +129,7 @@ class _ViewerProcess:
         session: Session,
     ) -> None:
         self._ground = ground
+        self._session = session
         self._authority = authority
         side = ViewerSide(ground, authority, lambda: self._viewer, self._own_warnings)
         self._end = make_end(side)
@@ -139,7 +141,8 @@ class _ViewerProcess:
             pump=ground.pump,
             report=authority.report,
             link=self._end.link,
-            warnings=lambda: [*self._end.warnings(), *self._own_warnings()],
+            measure=partial(measure, session),
+            warnings=self._warnings,
         )
         self._shared = SharedControl(
             Shared(
@@ -195,5 +198,8 @@ class _ViewerProcess:
                 return guest.lease
         return None
 
-    def _own_warnings(self) -> list[str]:
-        return viewer_warnings(self._viewer, self._settings)
+    async def _own_warnings(self) -> list[str]:
+        return await viewer_warnings(self._viewer, self._settings, self._session)
+
+    async def _warnings(self) -> list[str]:
+        return [*self._end.warnings(), *await self._own_warnings()]

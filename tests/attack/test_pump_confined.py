@@ -140,7 +140,7 @@ async def test_a_pump_has_no_variable_of_the_starter_that_was_forked_before_it(
             assert not _memory_has(pump.statistics().pid, secret.encode())
             assert not _memory_has(server.pid, secret.encode())
         await server.close()
-    for name in ("keepers", "acceptors"):
+    for name in ("keepers", "acceptors", "session"):
         forks[name].control.close()
     assert await forks["pumps"].process.wait() == 0
 

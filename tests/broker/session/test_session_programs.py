@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,11 @@ import pytest
 import trio
 
 from broker.helpers.process.fork_client import ForkServer
+from broker.helpers.process.memory import read_memory
 from broker.helpers.pump.starting import PUMPS, fork_pump
+from broker.host_and_viewer.measured_rows import Found
+from broker.ipc.session.programs import FindCompositor
+from broker.viewer.part import measure
 from broker.viewer.session_orders import order_server
 from broker.viewer.workers import pool
 from tests.kit.eventually import eventually
@@ -95,3 +100,47 @@ async def test_a_viewer_without_a_starter_starts_no_fork_server(orders):
     with pytest.raises(Exception, match="no process for") as caught:
         await fork_pump(server)
     assert "restart the broker" in caught.value.hint
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_the_compositor_of_the_session_is_found(tmp_path, there):
+    path = tmp_path / "wayland-7"
+    environ = dict(os.environ, XDG_RUNTIME_DIR=str(tmp_path), WAYLAND_DISPLAY=path.name)
+    with socket.socket(socket.AF_UNIX) as compositor, starter_of_orders(environ) as it:
+        compositor.bind(str(path))
+        if there:
+            compositor.listen()
+        result, fds = await it.carry_out(FindCompositor())
+    assert (result, fds) == (os.fsencode(path) if there else b"", ())
+
+
+async def test_processes_of_the_broker_are_measured(orders):
+    """The viewer, its children, the starter's."""
+    server = ForkServer(PUMPS, partial(order_server, orders))
+    async with running(await fork_pump(server)) as pump:
+        pids = [os.getpid(), orders._server.pid, server.pid, pump.statistics().pid]
+        found: Found = {}
+        await measure(orders, [0, *pids, 1 << 40], found)
+        assert list(found) == pids
+        for pid in pids:
+            assert found[pid].memory == pytest.approx(
+                read_memory(pid).proportional, rel=0.5
+            )
+        assert found[pump.statistics().pid].jail == "seccomp"
+    await server.close()
+
+
+async def test_a_pump_whose_fork_server_has_died_is_measured(orders):
+    server = ForkServer(PUMPS, partial(order_server, orders))
+    async with running(await fork_pump(server)) as pump:
+        await server.close()
+        found: Found = {}
+        await measure(orders, [pump.statistics().pid], found)
+        assert found[pump.statistics().pid].memory > 0
+
+
+async def test_without_a_starter_there_are_no_figures(orders):
+    os.kill(orders._server.pid, signal.SIGKILL)
+    found: Found = {}
+    await measure(orders, [os.getpid()], found)
+    assert found == {}

@@ -33,6 +33,7 @@ from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.roles import LEASE, NoDevices, PaperMachine, journal, old_logs, pair
 from tests.kit.rulebook import Person, no, yes
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.workers import compositor_at
 from tests.kit.world import record
 
 
@@ -78,7 +79,9 @@ class Stand:
                 workers=self.workers,
                 pump=None,
                 log=log,
-                compositor=lambda: path / "wayland-0",
+                compositor=compositor_at(path / "wayland-0"),
+                display=lambda: path / "wayland-0",
+                session=None,
                 sound=lambda: path / "no-sound",
             ),
             log=log,
