@@ -19,11 +19,13 @@ from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
 from broker.host.launches import LaunchControl, Launches
+from broker.host.measuring import measure
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess
 from broker.host_and_viewer.foundation import Foundation
 from broker.host_and_viewer.lease_listing import LeaseListing
 from broker.host_and_viewer.log_client import LogClient
+from broker.host_and_viewer.measured_rows import with_memory
 from broker.host_and_viewer.open_authority import open_authority, serve_calls
 from broker.host_and_viewer.status_rows import process_status
 from broker.ipc import event_loop
@@ -150,7 +152,9 @@ class _LocalHost:
                 p.StreamRow(o.lease.id, o.service, o.stream, o.peer, began)
                 for o, began in rows.streams()
             ],
-            processes=[process_status("host", os.getpid()), *rows.processes()],
+            processes=await with_memory(
+                [process_status("host", os.getpid()), *rows.processes()], measure
+            ),
             warnings=[*host.warnings(), *launches.warnings[-10:]],
             tasks=trio.lowlevel.current_statistics().tasks_living,
         )

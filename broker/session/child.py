@@ -84,7 +84,11 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.bus import carry_out_bus
 
             carry_out_bus(errand, order)
-        case programs.StartForkServer():
+        case (
+            programs.StartForkServer()
+            | programs.FindCompositor()
+            | programs.MeasureProcesses()
+        ):
             from broker.session.programs import carry_out_program
 
             carry_out_program(errand, order)

@@ -34,6 +34,7 @@ from tests.kit.link.roles import LEASE, NoDevices, PaperMachine, journal, old_lo
 from tests.kit.rulebook import Person, no, yes
 from tests.kit.session import starter_of_orders
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.workers import compositor_at
 from tests.kit.world import record
 
 
@@ -79,7 +80,8 @@ class Stand:
                 workers=self.workers,
                 pump=None,
                 log=log,
-                compositor=lambda: path / "wayland-0",
+                compositor=compositor_at(path / "wayland-0"),
+                display=lambda: path / "wayland-0",
                 session=session,
             ),
             log=log,
