@@ -44,6 +44,15 @@ class Begun:
     fds: Sequence[int]
     """The block's to close."""
     process: ForkedProcess
+    channel: Channel
+
+    async def outcome(self) -> bytes:
+        """Return the second answer, of an order that has one.
+
+        Raises what the order does: VitrailError.
+        """
+        result, _ = await _receive(self.process, self.channel)
+        return result
 
     async def wait(self) -> int | None:
         """Wait until it has ended; return its exit code, None if that is not known."""
@@ -116,6 +125,15 @@ async def _begin(
 ) -> Begun:
     try:
         await channel.send(messages.encode(order), fds)
+    except OSError as error:
+        raise _died(child) from error
+    return Begun(*await _receive(child, channel), child, channel)
+
+
+async def _receive(
+    child: ForkedProcess, channel: Channel
+) -> tuple[bytes, Sequence[int]]:
+    try:
         got = await channel.receive(messages.DESCRIPTORS)
     except OSError as error:
         raise _died(child) from error
@@ -124,7 +142,7 @@ async def _begin(
     answer = messages.decode_answer(got.data)
     if isinstance(answer, messages.NotCarried):
         raise answer.error()
-    return Begun(answer.result, got.fds, child)
+    return answer.result, got.fds
 
 
 def _died(child: ForkedProcess) -> UpstreamError:

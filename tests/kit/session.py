@@ -15,15 +15,15 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from broker.core.services import AUDIO
+from broker.core.services import AUDIO, FILE_COPY
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
 from broker.ipc import fdpass
-from broker.ipc.session import media
+from broker.ipc.session import files, media
 from broker.ipc.session.messages import SessionOrder
 from broker.ipc.starter import WarrantKey, encode
-from broker.ipc.warrant import KEY_BYTES, PermitWarrant, sign
+from broker.ipc.warrant import KEY_BYTES, CallWarrant, PermitWarrant, sign
 from broker.viewer.session_orders import Begun, SessionOrders
 
 _SERVES = f"""
@@ -35,7 +35,9 @@ control, session = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
 starter.serve_authority(control, session, become_session_child)
 """
 
-_SERVICES: Mapping[type[Any], str] = MappingProxyType({media.ConnectSound: AUDIO})
+_SERVICES: Mapping[type[Any], str] = MappingProxyType(
+    {media.ConnectSound: AUDIO, files.StoreFiles: FILE_COPY}
+)
 """Of the permits that orders need."""
 
 
@@ -54,6 +56,12 @@ class SigningSession(SessionOrders):
         warrant = PermitWarrant(
             time.monotonic(), "web-1", "web", service, "+", "@adminvm"
         )
+        return sign(self.key, msgspec.structs.replace(warrant, **fields))
+
+    def call(self, method: str, request: msgspec.Struct, **fields: Any) -> bytes:
+        """Return the warrant of a call of brokerctl's."""
+        sent = msgspec.Raw(msgspec.json.encode(request))
+        warrant = CallWarrant(time.monotonic(), f"x.vitrail.{method}", sent)
         return sign(self.key, msgspec.structs.replace(warrant, **fields))
 
     @asynccontextmanager

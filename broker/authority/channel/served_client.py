@@ -332,7 +332,7 @@ class ClientChannel:
                 *(lease.sandbox, lease.record, asked.service),
                 *(asked.argument, permit.target),
                 *(asked.scheme, asked.host),
-                asked.port,
+                *(asked.port, permit.schemes),
             ),
         )
 

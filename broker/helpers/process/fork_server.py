@@ -167,7 +167,8 @@ class ForkLoop:
             # child is left for process 1 to reap.
             for pidfd in ready - self._clients.keys():
                 self._reap(pidfd)
-            for number in ready & self._clients.keys():
+            # In the order in which they were added: a warrant's key precedes its use.
+            for number in [one for one in self._clients if one in ready]:
                 if not self._serve(number):
                     self._waiting.unregister(number)
                     self._clients.pop(number)[0].close()
