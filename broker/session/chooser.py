@@ -123,7 +123,7 @@ class PortalRequest:
             except _GivenUp:
                 request = DBusAddress(handle, self._owner, _REQUEST)
                 with suppress(SetupError, OSError):
-                    # guard: a dialog that was given up counts until it is closed
+                    # guard: a file dialog that was given up counts until it is closed
                     self._call(new_method_call(request, "Close"), _CLOSE_SECONDS)
                 raise
         if not response.matches(found):
@@ -141,7 +141,7 @@ class PortalRequest:
 
     def rule(self, path: str, interface: str, member: str) -> MatchRule:
         """Return the rule for a signal of the portal."""
-        # guard: an answer is the portal's own
+        # guard: the answer of a file dialog is the portal's own
         return MatchRule(
             type="signal",
             sender=self._owner,

@@ -30,6 +30,7 @@ from broker.session.chosen_files import (
     free_place,
     require_folder,
 )
+from broker.viewer.opening.desktop_portal import PortalBus
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.file_dialogs import FileDialogs
 from broker.viewer.opening.moving import TransferParts
@@ -182,8 +183,10 @@ def test_several_files_replace_none_of_the_folder(tmp_path):
     assert free_place(tmp_path / "new") == tmp_path / "new"
 
 
-def test_only_the_portal_answers_and_only_for_its_request():
-    bus = PortalRequest(None)
+@pytest.mark.parametrize(
+    "bus", [PortalRequest(None), PortalBus(None, "x", "chooser", "")], ids=type
+)
+def test_only_the_portal_answers_and_only_for_its_request(bus):
     bus._owner = ":1.7"
     rule = bus.rule("/org/freedesktop/portal/desktop/request/1_2/t", "x", "Response")
     assert rule.header_fields["sender"] == ":1.7"

@@ -89,11 +89,13 @@ def starter_of_orders(
         argv = [sys.executable, "-c", _SERVES, *map(str, fds)]
         process = start_process(argv, env=environ, pass_fds=fds, outlive_us=True)
     key = os.urandom(KEY_BYTES)
-    with control, orders:
-        fdpass.send(control, encode(WarrantKey(key)))
-        # A client of a shared server needs its number alone.
-        yield SigningSession(ForkServerHandle(orders, cast("Child", process)), key)
-    process.wait(60)
+    try:
+        with control, orders:
+            fdpass.send(control, encode(WarrantKey(key)))
+            # A client of a shared server needs its number alone.
+            yield SigningSession(ForkServerHandle(orders, cast("Child", process)), key)
+    finally:
+        process.wait(60)
 
 
 @pytest.fixture
