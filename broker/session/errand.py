@@ -92,7 +92,7 @@ class Errand:
 
         def end(_number: int, _frame: object) -> None:
             if jail:
-                # guard: a jail that is given up while it starts ends whole
+                # guard: the jail of an order ends whole
                 popen.kill_jail(started.pid)
             else:
                 started.kill()
