@@ -136,7 +136,7 @@ _DESCRIPTORS: Mapping[type[Any], int] = MappingProxyType(
 )
 _WORK: Mapping[type[Any], Callable[[Errand, Any], None]] = MappingProxyType(
     {
-        m.OpenUrl: links.open_url,
+        m.OpenAddress: links.open_url,
         m.FindNamedFiles: chosen_files.find_named,
         m.SendFiles: _send,
         m.EditFile: _edit,
@@ -144,8 +144,8 @@ _WORK: Mapping[type[Any], Callable[[Errand, Any], None]] = MappingProxyType(
         m.StoreFiles: _store,
         m.ChooseOnDesktop: chosen_files.choose_files,
         m.KeepPages: _keep_pages,
-        m.ShowPages: printing.show,
+        m.ShowDocument: printing.show,
         m.FindUsualPrinter: printing.find_usual_printer,
-        m.PrintPages: printing.print_pages,
+        m.PrintDocument: printing.print_document,
     }
 )

@@ -43,7 +43,7 @@ LOOP = "VITRAIL_OPENING"
 """Set for programs that we start: our own handler refuses to be called by one."""
 
 
-def open_url(errand: Errand, order: m.OpenUrl) -> None:
+def open_url(errand: Errand, order: m.OpenAddress) -> None:
     """Open an address that a sandbox or the user wants opened here."""
     url = take_url(order.url, None)
     if order.called:

@@ -52,7 +52,7 @@ def _made(untrusted_document: str) -> Path:
     return path
 
 
-def show(errand: Errand, order: m.ShowPages) -> None:
+def show(errand: Errand, order: m.ShowDocument) -> None:
     """Show the user what is to be printed."""
     open_document(errand, _made(order.document))
 
@@ -69,7 +69,7 @@ def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:
     errand.answer(name.encode())
 
 
-def print_pages(errand: Errand, order: m.PrintPages) -> None:
+def print_document(errand: Errand, order: m.PrintDocument) -> None:
     """Send a document to a printer.  Raises UpstreamError, SetupError."""
     permit = errand.permit(order.warrant, {PRINT})
     # guard: the title of a printed document begins with its sandbox

@@ -260,7 +260,9 @@ class Service:
         )
         log = SimpleNamespace(require=self._log, note=self._log)
         own = SimpleNamespace(
-            keeping_pages=self._keeping, show_pages=self._log, print_pages=self._print
+            keeping_pages=self._keeping,
+            show_document=self._log,
+            print_document=self._print,
         )
         parts = TransferParts(decider, log, None, own, tuple)
         self.service = Printing(parts)

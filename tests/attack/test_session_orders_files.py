@@ -221,8 +221,8 @@ async def test_an_address_needs_its_own_permit(home, fields):
         good = {"scheme": "https", "host": "good.example"}
         warrant = session.permit(**{"service": OPEN_URL, **good, **fields})
         with pytest.raises(RefusedError):
-            await session.carry_out(m.OpenUrl(warrant, URL))
-        await session.carry_out(m.OpenUrl(session.permit(OPEN_URL, **good), URL))
+            await session.carry_out(m.OpenAddress(warrant, URL))
+        await session.carry_out(m.OpenAddress(session.permit(OPEN_URL, **good), URL))
     assert called(home) == [["open", "--", URL]]
 
 
@@ -232,10 +232,10 @@ async def test_a_scheme_needs_a_rule_that_names_it(home):
         fields = {"scheme": "matrix", "host": take_url(url, None).host}
         warrant = session.permit(OPEN_URL, **fields)
         with pytest.raises(RefusedError, match="names the scheme"):
-            await session.carry_out(m.OpenUrl(warrant, url))
+            await session.carry_out(m.OpenAddress(warrant, url))
         assert not called(home)
         warrant = session.permit(OPEN_URL, **fields, schemes=("matrix",))
-        await session.carry_out(m.OpenUrl(warrant, url))
+        await session.carry_out(m.OpenAddress(warrant, url))
     assert len(called(home)) == 1
 
 
@@ -245,7 +245,7 @@ async def test_what_is_not_an_address_is_not_opened(home, url):
         fields = {"scheme": url.partition(":")[0], "host": None}
         warrant = session.permit(OPEN_URL, **fields, schemes=(fields["scheme"],))
         with pytest.raises(RefusedError):
-            await session.carry_out(m.OpenUrl(warrant, url))
+            await session.carry_out(m.OpenAddress(warrant, url))
     assert not called(home)
 
 
@@ -262,9 +262,9 @@ async def test_the_user_opens_the_address_of_the_call(home, request_):
     with desktop(home, **programs(home, "gio")) as session:
         warrant = session.call("Open", request_)
         with pytest.raises(RefusedError, match="not named this address"):
-            await session.carry_out(m.OpenUrl(warrant, URL, called=True))
+            await session.carry_out(m.OpenAddress(warrant, URL, called=True))
         warrant = session.call("Open", OpenRequest(url=URL, sandbox="dom0"))
-        await session.carry_out(m.OpenUrl(warrant, URL, called=True))
+        await session.carry_out(m.OpenAddress(warrant, URL, called=True))
     assert called(home) == [["open", "--", URL]]
 
 
@@ -416,7 +416,7 @@ async def test_only_a_document_of_ours_is_printed_by_its_permit(home, change, pe
     (home / "id.pdf").write_text(SECRET)
     with desktop(home, **programs(home, "lp")) as session:
         name = made(home)
-        order = m.PrintPages(session.permit(PRINT), name, "Office/two", "t")
+        order = m.PrintDocument(session.permit(PRINT), name, "Office/two", "t")
         bad = msgspec.structs.replace(
             order, warrant=session.permit(**{"service": PRINT, **permit}), **change
         )
@@ -435,9 +435,9 @@ async def test_only_a_document_of_ours_is_shown(home, name):
     with desktop(home, **programs(home, "gio")) as session:
         good = made(home)
         with pytest.raises((RefusedError, PeerError)):
-            await session.carry_out(m.ShowPages(name))
+            await session.carry_out(m.ShowDocument(name))
         assert not called(home)
-        await session.carry_out(m.ShowPages(good))
+        await session.carry_out(m.ShowDocument(good))
     assert len(called(home)) == 1
 
 

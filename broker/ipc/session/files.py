@@ -32,7 +32,7 @@ _Printer = Annotated[
 _Origin = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}\Z")]
 
 
-class OpenUrl(TypedMessage, frozen=True, tag="open-url"):
+class OpenAddress(TypedMessage, frozen=True, tag="open-address"):
     """Open an address by the user's program for it."""
 
     warrant: bytes
@@ -110,7 +110,7 @@ class KeepPages(TypedMessage, frozen=True, tag="keep-pages"):
     name: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,60}\Z")]
 
 
-class ShowPages(TypedMessage, frozen=True, tag="show-pages"):
+class ShowDocument(TypedMessage, frozen=True, tag="show-document"):
     """Open a document of ``KeepPages`` by the user's program for it.
 
     Needs no permit: the user is asked about what it shows.
@@ -123,7 +123,7 @@ class FindUsualPrinter(TypedMessage, frozen=True, tag="find-usual-printer"):
     """Answer: the name of the desktop's usual printer.  Harms nobody: no permit."""
 
 
-class PrintPages(TypedMessage, frozen=True, tag="print-pages"):
+class PrintDocument(TypedMessage, frozen=True, tag="print-document"):
     """Print a document of ``KeepPages``."""
 
     warrant: bytes
@@ -133,7 +133,7 @@ class PrintPages(TypedMessage, frozen=True, tag="print-pages"):
 
 
 FileOrder: TypeAlias = (
-    OpenUrl
+    OpenAddress
     | FindNamedFiles
     | SendFiles
     | EditFile
@@ -141,9 +141,9 @@ FileOrder: TypeAlias = (
     | StoreFiles
     | ChooseOnDesktop
     | KeepPages
-    | ShowPages
+    | ShowDocument
     | FindUsualPrinter
-    | PrintPages
+    | PrintDocument
 )
 
 

@@ -70,7 +70,7 @@ class Own:
         ``called``: the warrant is that of a call.  Raises SetupError without a program
         for it, UpstreamError where that fails at once.
         """
-        await self._session.carry_out(m.OpenUrl(warrant, url.canonical, called))
+        await self._session.carry_out(m.OpenAddress(warrant, url.canonical, called))
 
     # -- which files -------------------------------------------------------------------
 
@@ -189,19 +189,19 @@ class Own:
             read.close()
             yield _followed(begun)
 
-    async def show_pages(self, document: str) -> None:
+    async def show_document(self, document: str) -> None:
         """Open a document by the user's program for it.  Raises as ``open_url``."""
-        await self._session.carry_out(m.ShowPages(document))
+        await self._session.carry_out(m.ShowDocument(document))
 
     async def usual_printer(self) -> str:
         """Return the name of the desktop's usual printer.  Raises SetupError."""
         return (await self._patiently(m.FindUsualPrinter(), "lpstat")).decode()
 
-    async def print_pages(
+    async def print_document(
         self, document: str, printer: str, title: str, warrant: bytes
     ) -> None:
         """Send a document to a printer.  Raises UpstreamError, SetupError."""
-        await self._patiently(m.PrintPages(warrant, document, printer, title), "lp")
+        await self._patiently(m.PrintDocument(warrant, document, printer, title), "lp")
 
     async def _patiently(self, order: SessionOrder, program: str) -> bytes:
         with trio.move_on_after(_PRINT_SECONDS):

@@ -163,7 +163,7 @@ class Printing:
         """Show the user what is to be printed, and tell the program to wait."""
         await document.exchange.wait_for_user()
         try:
-            await self._own.show_pages(document.kept.document)
+            await self._own.show_document(document.kept.document)
         except VitrailError as error:
             sandbox = document.exchange.guest.lease.sandbox
             text = f"{error.message}\nits pages are in {document.kept.path}"
@@ -194,7 +194,7 @@ class Printing:
         async with logged_transfer(
             *whose, files=1, size=size, content=printable(content, 300)
         ):
-            await self._own.print_pages(
+            await self._own.print_document(
                 document.kept.document, document.printer, name, permit.warrant
             )
             if not permit.answered:
