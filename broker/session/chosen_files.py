@@ -26,7 +26,6 @@ from broker.ipc.session import files as m
 from broker.ipc.warrant import FileTicket, read_ticket, sign
 from broker.session import chooser
 from broker.session.errand import Errand
-from policy.records.loader import load_records, search_path
 
 _TITLES = {"open": "open files", "folder": "open a folder", "save": "save a file"}
 _SAME_NAMES = 100
@@ -65,6 +64,9 @@ def _writable(more: Iterable[bytes]) -> list[Path]:
 
     The viewer can only add to those of records: more links are refused.
     """
+    # Two of the orders need it, and it takes longer than all other imports.
+    from policy.records.loader import load_records, search_path
+
     paths = find_paths()
     records = load_records(search_path(paths.runtime, paths.config)).records.values()
     return [
