@@ -3,7 +3,8 @@
 The viewer is confined, and what needs the user's rights is done by children of the
 starter.  A viewer that has been taken over may order anything, so an order comes with the
 authority's word: a permit that it has given, or a call of ``brokerctl`` that it has
-received (``control.forwarded.Begin``).  The key is known to the authority and the starter; HMAC with SHA-256 (RFC 2104).
+received (``control.forwarded.Begin``).  The key is known to the authority and the
+starter; HMAC with SHA-256 (RFC 2104).
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     sandbox: str
     record: str
     target: str
+    schemes: tuple[str, ...]
+    """Those that the rule names."""
     service: str
     argument: str
     scheme: str | None = None
@@ -34,7 +37,7 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     write: bool = False
 
 
-OF_REQUEST = PermitWarrant.__struct_fields__[4:]
+OF_REQUEST = PermitWarrant.__struct_fields__[5:]
 """The fields that are the request's."""
 _encode = msgspec.json.Encoder().encode
 

@@ -72,7 +72,7 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.services import carry_out_service
 
             carry_out_service(errand, order)
-        case files.OpenUrl():
+        case _ if isinstance(order, files.FileOrder):
             from broker.session.files import carry_out_file
 
             carry_out_file(errand, order)

@@ -139,7 +139,7 @@ class ViewerRole:
             choose=partial(load_choice, paths),
         )
         """The user's copies, pastes and drags between sandboxes."""
-        own = Own(Path.home())
+        own = Own(tools.session)
         self.targets = Targets(self, own, host)
         self.cameras = Cameras(log, tools.session, bus.notifications)
         """Who uses the user's camera."""
@@ -157,9 +157,7 @@ class ViewerRole:
         transfer = TransferParts(
             authority, log, self.targets, own, self.writable_places
         )
-        self.opening = OpeningService(
-            transfer, tools.pump, desktop, spool=paths.cache / "printing"
-        )
+        self.opening = OpeningService(transfer, tools.pump, desktop)
         """Files and links that programs of sandboxes want opened or copied."""
         self.forwards = PortForwards(
             decider=authority,

@@ -66,6 +66,14 @@ class Begun:
         with trio.CancelScope(shield=True):
             await _end(self.process)
 
+    async def outcome(self) -> bytes:
+        """Return the second answer, of an order that has one.
+
+        Raises what the order does: VitrailError.
+        """
+        result, _ = await _receive(self.process, self.channel)
+        return result
+
     async def wait(self) -> int | None:
         """Wait until it has ended; return its exit code, None if that is not known."""
         await self.process.wait()
@@ -190,6 +198,15 @@ async def _exchange(
 ) -> tuple[bytes, Sequence[int]]:
     try:
         await channel.send(messages.encode(order), fds)
+    except OSError as error:
+        raise _died(child) from error
+    return await _receive(child, channel)
+
+
+async def _receive(
+    child: ForkedProcess, channel: Channel
+) -> tuple[bytes, Sequence[int]]:
+    try:
         got = await channel.receive(messages.DESCRIPTORS)
     except OSError as error:
         raise _died(child) from error

@@ -16,13 +16,13 @@ import msgspec
 import pytest
 
 from broker.core.files.opened_folder import folder_argument
-from broker.core.services import AUDIO, CAMERA, FOLDER
+from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
 from broker.ipc import fdpass
 from broker.ipc.control.forwarded import Begin
-from broker.ipc.session import folders, media
+from broker.ipc.session import files, folders, media
 from broker.ipc.session.messages import SessionOrder
 from broker.ipc.starter import WarrantKey, encode
 from broker.ipc.warrant import KEY_BYTES, PermitWarrant, sign
@@ -44,6 +44,7 @@ starter.serve_authority(control, session, carry_out)
 
 _SERVICES: Mapping[type[Any], str] = MappingProxyType(
     {
+        files.StoreFiles: FILE_COPY,
         media.ConnectSound: AUDIO,
         media.FindCamera: CAMERA,
         media.TakeCamera: CAMERA,
@@ -75,12 +76,20 @@ class SigningSession(SessionOrders):
         self.sandbox = "work"
         """For which folders are."""
 
-    def call(self, method: str, **parameters: Any) -> bytes:
+    def call(
+        self,
+        method: str,
+        request: msgspec.Struct | None = None,
+        *,
+        at: float = 0.0,
+        **parameters: Any,
+    ) -> bytes:
         """Return the warrant of a call of ``brokerctl``."""
-        raw = msgspec.Raw(msgspec.json.encode(parameters))
-        begin = Begin(
-            1, f"io.vitrail.Broker.{method}", raw, False, 1, 1, time.monotonic()
+        raw = msgspec.Raw(
+            msgspec.json.encode(parameters if request is None else request)
         )
+        method = f"io.vitrail.Broker.{method}"
+        begin = Begin(1, method, raw, False, 1, 1, at or time.monotonic())
         return sign(self.key, begin)
 
     def _share(self, order: folders.OpenFolder) -> folders.OpenFolder:
@@ -92,7 +101,7 @@ class SigningSession(SessionOrders):
     def permit(self, service: str, **fields: Any) -> bytes:
         """Return a warrant; ``fields`` differ from a desktop's permit."""
         warrant = PermitWarrant(
-            time.monotonic(), "web-1", "web", "@adminvm", service, "+"
+            time.monotonic(), "web-1", "web", "@adminvm", (), service, "+"
         )
         return sign(self.key, msgspec.structs.replace(warrant, **fields))
 

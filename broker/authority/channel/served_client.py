@@ -326,10 +326,8 @@ class ClientChannel:
     def _warrant(self, permit: Permit) -> bytes:
         request, now = permit.request, time.monotonic()
         asked = {name: getattr(request, name) for name in OF_REQUEST}
-        lease = request.lease
-        warrant = PermitWarrant(
-            now, lease.sandbox, lease.record, permit.target, **asked
-        )
+        lease, to = request.lease, (permit.target, permit.schemes)
+        warrant = PermitWarrant(now, lease.sandbox, lease.record, *to, **asked)
         return sign(self._key, warrant)
 
     async def _choose(self, message: m.AskChoice, held: _Held) -> m.FromAuthority:

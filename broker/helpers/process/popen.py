@@ -24,6 +24,7 @@ Process = subprocess.Popen[bytes]
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT
+TimeoutExpired = subprocess.TimeoutExpired
 
 # A parent that died before setpriv had set the signal will send none, so the
 # child looks, after that, whether it still has the parent it was started by.

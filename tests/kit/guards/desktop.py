@@ -16,6 +16,7 @@ LOCKDOWN = "tests/broker/authority/test_lockdown.py"
 TRAY = "tests/broker/cli/tray/test_item.py"
 DIALOGS = "tests/attack/test_file_dialogs.py"
 ICONS = "tests/attack/test_sandbox_icons.py"
+ORDERS = "tests/attack/test_session_orders_files.py"
 PRINTING = "tests/attack/test_printing.py"
 CAMERA = "tests/attack/test_camera.py"
 ORDERS = "tests/attack/test_session_orders_media.py"
@@ -79,6 +80,11 @@ GUARDS = (
     Guard("a sandbox shares few of its windows at a time", "with self._places.one(own, SCREEN_SHARE, 99, source):", OWN_WINDOWS, "a_place_and_a_pace"),
     Guard("the log records that a sandbox shares its window", "", OWN_WINDOWS, "a_place_and_a_pace"),
     Guard("pictures of a window end with it", "return True", OWN_WINDOWS, "end_with_it"),
+    Guard("a permit to save chooses no file to read", "if False:", ORDERS, "dialog_needs"),
+    Guard("only our own documents are shown and printed", "_Pages = str", ORDERS, "document_of_ours"),
+    Guard("a printer is not an option of lp(1)", "_Printer = str", ORDERS, "is_printed"),
+    Guard("the title of a printed document begins with its sandbox", "title = order.title", ORDERS, "is_printed"),
+    Guard("documents are not in the viewer's own directories", "return find_paths().cache / 'printing'", ORDERS, "in_no_directory"),
     Guard("pages are kept with little memory", "", PRINTING, "mistake_about_sizes"),
     Guard("room for a page to be printed", "", PRINTING, "leave_room"),
     Guard("programs of a sandbox have bounds of their own printing", "if False:", PRINTING, "has_bounds"),
@@ -97,6 +103,8 @@ GUARDS = (
     Guard("only settings of the table reach a sandbox", "if True:", "tests/attack/test_desktop_settings.py", "stay_on"),
     Guard("what is chosen is a file of the desktop", "if False:", DIALOGS, "not_a_file"),
     Guard("the name of a filter is one line", "return one.name or '*', rules", DIALOGS, "one_line"),
+    Guard("the answer of a file dialog is the portal's own", "return MatchRule(type='signal', path=path, interface=interface)", DIALOGS, "only_the_portal"),
+    Guard("a file dialog that was given up counts until it is closed", "", ORDERS, "given_up"),
     Guard("an answer is the portal's own", "return MatchRule(type='signal', path=path, interface=interface)", DIALOGS, "only_the_portal"),
     Guard("dialogs that are dismissed come no more", "", DIALOGS, "are_few"),
     Guard("what may not be copied into a sandbox is not chosen for it", "if False:", DIALOGS, "are_few"),

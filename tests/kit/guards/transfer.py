@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from tests.kit.guards.mutation import Guard, main
 
+ORDERS = "tests/attack/test_session_orders_files.py"
 GUARDS = (
+    Guard("an order has its descriptors", "if False:", ORDERS, "its_descriptors"),
+    Guard("files are those that the user has named or chosen", "if False:", ORDERS, "named_or_chosen"),
+    Guard("files are used as the user has named or chosen them", "if False:", ORDERS, "named_or_chosen or is_not_replaced"),
+    Guard("an address that the user has not named is not opened as the user's", "if False:", ORDERS, "address_of_the_call"),
+    Guard("an address is one that the permit is about", "if False:", ORDERS, "its_own_permit"),
+    Guard("a rule without schemes opens pages and mail", "if False:", ORDERS, "scheme_needs"),
     Guard("a delivery ends at its target with its permission", "with trio.CancelScope():", "tests/broker/viewer/opening/test_moving.py", "taken_back"),
     Guard("files on their way to a sandbox take no place of its own requests", "own = self._exchanges.values()", "tests/attack/test_transfer_slow.py", "still_asks"),
     Guard("a slow sender leaves room for other senders", "place = (guest.lease.id, FILE_COPY, 9 * limits.DELIVERIES_PER_SANDBOX)", "tests/broker/viewer/opening/test_delivery_places.py"),
