@@ -45,6 +45,11 @@ class Begun:
     """The block's to close."""
     process: ForkedProcess
 
+    async def end(self) -> None:
+        """End it; returns when it has ended, also where that is cancelled."""
+        with trio.CancelScope(shield=True):
+            await _end(self.process)
+
     async def wait(self) -> int | None:
         """Wait until it has ended; return its exit code, None if that is not known."""
         await self.process.wait()
@@ -103,6 +108,7 @@ class SessionOrders:
             with trio.CancelScope(shield=True):
                 # guard: what an order has begun ends with its block
                 await _end(child)
+            child.close()
 
     async def carry_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
@@ -138,12 +144,9 @@ def _died(child: ForkedProcess) -> UpstreamError:
 
 async def _end(child: ForkedProcess) -> None:
     """Ask it to end, and kill it when it does not."""
-    try:
-        send_signal(child.fileno(), signal.SIGTERM)
-        with trio.move_on_after(_END_SECONDS):
-            await child.wait()
-            return
-        child.kill()
+    send_signal(child.fileno(), signal.SIGTERM)
+    with trio.move_on_after(_END_SECONDS):
         await child.wait()
-    finally:
-        child.close()
+        return
+    child.kill()
+    await child.wait()

@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from broker.core.services import AUDIO, CAMERA
+from broker.core.services import AUDIO, CAMERA, SECURITY_KEY
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
@@ -41,6 +41,7 @@ _SERVICES: Mapping[type[Any], str] = MappingProxyType(
     {
         media.ConnectSound: AUDIO,
         media.FindCamera: CAMERA,
+        media.OpenSecurityKey: SECURITY_KEY,
         media.TakeCamera: CAMERA,
     }
 )
