@@ -55,6 +55,7 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
         case (
             media.ConnectSound()
             | media.FindCamera()
+            | media.OpenSecurityKey()
             | media.ShowFrame()
             | media.TakeCamera()
             | media.TakeScreen()

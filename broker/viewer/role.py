@@ -511,7 +511,12 @@ class ViewerRole:
             raise RefusedError("the sandbox has no valid record")
         await status.say()
         await security_keys.carry(
-            opening, conn, self.authority, self._shared_key, task_status=status
+            opening,
+            conn,
+            self.authority,
+            self._shared_key,
+            self._tools.session,
+            task_status=status,
         )
 
     async def _carry_raw_sound(
