@@ -80,6 +80,7 @@ class Stand:
                 log=log,
                 compositor=lambda: path / "wayland-0",
                 sound=lambda: path / "no-sound",
+                session=None,
             ),
             log=log,
             host=self.host,

@@ -42,6 +42,7 @@ async def guest(tmp_path, top="", text=None):
             pump=None,
             log=log,
             compositor=lambda: tmp_path / "wayland-0",
+            session=None,
         )
         made = Guest(
             LEASE,
