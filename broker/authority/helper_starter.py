@@ -71,14 +71,11 @@ class HelperStarter:
         self._sock = sock
         self.key = os.urandom(KEY_BYTES)
         """Of the authority's warrants (``ipc.warrant``)."""
+        with contextlib.suppress(OSError):  # one that has ended carries out nothing
+            fdpass.send(sock, m.encode(m.WarrantKey(self.key)))
         self._turn = trio.Lock()
         self._owed = 0
         """Answers that are still to come."""
-
-    def share_key(self) -> None:
-        """Tell the starter the key; one that has ended carries out nothing."""
-        with contextlib.suppress(OSError):
-            fdpass.send(self._sock, m.encode(m.WarrantKey(self.key)))
 
     async def start(self, program: m.HelperProgram, fds: Sequence[int] = ()) -> Helper:
         """Start one of our programs with these descriptors, which stay the caller's.

@@ -20,3 +20,18 @@ def status_fields(pid: int) -> Mapping[str, list[str]]:
     # guard: a process's name need not be text
     fields = (line.decode("ascii", "replace").partition(":") for line in lines)
     return {name: value.split() for name, _, value in fields}
+
+
+def walls_of(pid: int) -> str:
+    """Return what the kernel says about a process's jail: "namespaces seccomp", or "".
+
+    A nested pid namespace represents the namespaces that are made together with it.
+    See proc(5); "" for a process that has ended.
+    """
+    try:
+        fields = status_fields(pid)
+    except OSError:
+        return ""  # it has ended: it is missing in the next status
+    nested = len(fields.get("NSpid", ())) > 1
+    filtered = fields.get("Seccomp") == ["2"]
+    return " ".join(["namespaces"] * nested + ["seccomp"] * filtered)

@@ -9,7 +9,7 @@ from functools import cache
 from broker.helpers.process.libseccomp import seccomp as libseccomp
 from broker.helpers.process.seccomp import NEVER, SeccompRules
 
-_CLONE_THREAD = 0x10000
+CLONE_THREAD = 0x10000
 
 
 @cache
@@ -19,7 +19,7 @@ def keeper_filter() -> bytes:
     It makes UNIX connections and waits; it starts nothing and inspects no other
     process.  It can signal only the process of which it was given a pidfd.
     """
-    rules = _in_session(frozenset({"pidfd_send_signal"}))
+    rules = in_session(frozenset({"pidfd_send_signal"}))
     rules.kill(["clone", "clone3"])
     return rules.program()
 
@@ -31,15 +31,15 @@ def authority_filter() -> bytes:
     It signals the helpers whose pidfds its starter sent, and asks the kernel who
     calls its control socket.
     """
-    rules = _in_session(frozenset({"pidfd_send_signal", "pidfd_open"}))
+    rules = in_session(frozenset({"pidfd_send_signal", "pidfd_open"}))
     # Its flags are behind a pointer; glibc falls back to clone.
     rules.deny("clone3", errno.ENOSYS)
     # guard: the authority makes threads and no processes
-    rules.kill_if("clone", rules.clear(0, _CLONE_THREAD))
+    rules.kill_if("clone", rules.clear(0, CLONE_THREAD))
     return rules.program()
 
 
-def _in_session(needed: frozenset[str]) -> SeccompRules:
+def in_session(needed: frozenset[str]) -> SeccompRules:
     """Rules for a process that executes nothing and has UNIX sockets only."""
     rules = SeccompRules(default=libseccomp.ALLOW)
     rules.kill([name for name in NEVER if name not in needed])

@@ -12,6 +12,7 @@ The starter ends when the authority does, and its helpers end with it (PR_SET_PD
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -21,6 +22,7 @@ from functools import partial
 from typing import TypeAlias
 
 from broker.core.errors import InternalError, PeerError, SetupError, VitrailError
+from broker.core.stderr_log import log_stderr
 from broker.helpers.process import popen
 from broker.helpers.process.fork_server import (
     ForkLoop,
@@ -34,6 +36,8 @@ from broker.ipc import fork_server as fork_messages
 from broker.ipc import starter as m
 
 _NOTIFY = "notify-send"
+_ORDERS = 250
+"""Children at one time, few of them the authority's helpers."""
 CarryOut: TypeAlias = Callable[[bytes, Sequence[int]], None]
 """Carries out an order, with the authority's key and the child's descriptors."""
 
@@ -59,8 +63,30 @@ class HelperServer:
         """
         self._loop.add(control, self._serve)
         if session is not None:
-            self._loop.add(session, partial(self._loop.fork, forking(self._session)))
+            # guard: a viewer that reads no answer stops no question
+            session.setblocking(False)  # noqa: FBT003 -- the socket's own
+            self._loop.add(session, self._serve_viewer)
         self._loop.run(control)
+
+    def _serve_viewer(self, session: socket.socket) -> bool:
+        """Have one order carried out; False: the viewer has gone, or is given up."""
+        try:
+            return self._loop.fork(self._start, session)
+        # guard: an order that is none ends no starter
+        except VitrailError as error:
+            log_stderr(f"vitrail: the viewer is served no more: {error}")
+            return False
+
+    def _start(
+        self,
+        order: fork_messages.Order,
+        fds: Sequence[int],
+        leave: Callable[[], None],
+    ) -> StartedChild:
+        # guard: orders of a viewer are few at one time
+        if self._loop.children >= _ORDERS:
+            raise OSError(errno.EAGAIN, f"{_ORDERS} orders are being carried out")
+        return forking(self._session)(order, fds, leave)
 
     def _session(self, order: fork_messages.Order, fds: Sequence[int]) -> None:
         if not isinstance(order, fork_messages.ForkSession):

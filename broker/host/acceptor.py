@@ -20,11 +20,12 @@ from broker.helpers.process.fork_client import (
     ForkServerHandle,
     ForkServerProgram,
 )
+from broker.helpers.process.fork_start import start_server
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import when_ready
-from broker.ipc.fork_server import ForkAcceptor
+from broker.ipc.fork_server import ForkAcceptor, ForkServerModule
 from broker.net.addresses import UnixEndpoint, new_socket
 from broker.net.listeners import Listener, open_listener
 from broker.net.peers import credentials
@@ -32,7 +33,7 @@ from broker.net.peers.identity import ProcessFacts
 
 _CHANNEL = socket.AF_UNIX, socket.SOCK_SEQPACKET
 _PROGRAM = ForkServerProgram(
-    "broker.programs.helper_forks",
+    ForkServerModule.HELPERS,
     "the container's connections",
     lambda: limits.ACCEPTOR_START_SECONDS,
 )
@@ -124,7 +125,7 @@ class Acceptors:
     """
 
     def __init__(self, first: ForkServerHandle | None = None) -> None:
-        self._server = ForkServer(_PROGRAM, first=first)
+        self._server = ForkServer(_PROGRAM, start_server, first=first)
         self._ended = False
 
     async def run(

@@ -12,6 +12,8 @@ import trio
 from broker.authority.options import AuthorityHandle, Options
 from broker.core.names import LeaseId
 from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_start import start_server
+from broker.host.measuring import measure
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
 from broker.host_and_viewer.checkpoints import CheckpointWitness
@@ -52,7 +54,9 @@ async def run_host(
     async with (
         authority_process(handle),
         open_authority(handle, "host", LogClient) as authority,
-        open_runtime("host", options, authority, authority, forks["pumps"]) as ground,
+        open_runtime(
+            "host", options, authority, authority, forks["pumps"], start=start_server
+        ) as ground,
     ):
         await _Host(ground, authority, link, forks["acceptors"]).serve(handle, ready)
 
@@ -89,7 +93,8 @@ class _Host:
             pump=ground.pump,
             report=authority.report,
             link=self._viewer.state.status,
-            warnings=self._warnings,
+            measure=measure,
+            warnings=self._status_warnings,
         )
         self._shared = SharedControl(
             Shared(
@@ -135,6 +140,10 @@ class _Host:
             if lease.id in unwanted
         ]
         return [*self._witness.warnings(), *self._host.warnings(), *found]
+
+    async def _status_warnings(self) -> list[str]:
+        await trio.lowlevel.checkpoint()
+        return self._warnings()
 
     async def _link_warnings(self) -> list[str]:
         return [*(await self._authority.report()).log_warnings, *self._warnings()]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import trio
 
@@ -16,7 +15,9 @@ from broker.core.lease import Lease
 from broker.core.limits import transfer as transfer_limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
-from broker.ipc.host_viewer import FolderSource, Mounted
+from broker.host.folders.folder_mounts import FolderHost
+from broker.host.folders.given import GivenFolders
+from broker.ipc.host_viewer import Mounted
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairAnswer, PairEnd
 from broker.net.link import messages as m
@@ -39,8 +40,11 @@ class _Held:
 class FolderRequests:
     """Serves a viewer's requests about folders."""
 
-    def __init__(self, source: FolderSource, pair: Callable[[], PairEnd]) -> None:
+    def __init__(
+        self, source: FolderHost, given: GivenFolders, pair: Callable[[], PairEnd]
+    ) -> None:
         self._source = source
+        self._given = given
         self._pair = pair
         self._held: dict[int, _Held] = {}
         self._nursery: trio.Nursery | None = None
@@ -54,12 +58,12 @@ class FolderRequests:
             task_status.started()
             await trio.sleep_forever()
 
-    async def serve(self, request: m.LinkRequest, fd: int) -> PairAnswer:
-        """Carry out a request about folders.  Raises VitrailError; owns ``fd``."""
+    async def serve(self, request: m.LinkRequest) -> PairAnswer:
+        """Carry out a request about folders.  Raises VitrailError."""
         number = request.request
         match request:
             case p.MountFolder():
-                return PairAnswer(await self._mount(request, fd))
+                return PairAnswer(await self._mount(request))
             case p.ReleaseFolder():
                 held = self._held.get(request.mount)
                 if held is not None and held.mounted is not None:
@@ -81,15 +85,11 @@ class FolderRequests:
             raise RefusedError("the sandbox does not run: it has no lease")
         return announced.lease
 
-    async def _mount(self, request: p.MountFolder, fd: int) -> p.FolderMounted:
-        folder = OpenedFolder(Path(), fd)
-        try:
-            folder.path = Path(p.folder_path(request.path))
-            held = _Held(self._lease(request.lease), folder, request.write)
-            self._refuse_more(request.mount)
-        except BaseException:
-            folder.close()
-            raise
+    async def _mount(self, request: p.MountFolder) -> p.FolderMounted:
+        lease = self._lease(request.lease)
+        self._refuse_more(request.mount)
+        folder, write = self._given.take(request.ticket, lease.sandbox)
+        held = _Held(lease, folder, write)
         assert self._nursery is not None
         self._held[request.mount] = held
         mounted = await self._nursery.start(self._hold, request.mount, held)

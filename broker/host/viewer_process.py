@@ -7,7 +7,6 @@ viewer asks for, within the host's own records.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,8 +21,9 @@ from broker.core.limits import link as limits
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
 from broker.host.devices.link import DeviceRequests
 from broker.host.folder_requests import FolderRequests
+from broker.host.folders.folder_mounts import FolderHost
+from broker.host.folders.given import GivenFolders
 from broker.host.role import HostRole
-from broker.ipc.host_viewer import FolderSource
 from broker.ipc.sealed_memfd import sealed
 from broker.net.hangup import given
 from broker.net.host_pair import pair_messages as p
@@ -68,7 +68,8 @@ class ViewerProcess:
     async def serve(
         self,
         role: HostRole,
-        folders: FolderSource,
+        folders: FolderHost,
+        given: GivenFolders,
         reload: Callable[[], Awaitable[None]],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -78,7 +79,7 @@ class ViewerProcess:
         ``reload``: of the host's copy of the records.
         """
         devices = DeviceRequests(lambda: role.devices, lambda: self.pair)
-        mounts = FolderRequests(folders, lambda: self.pair)
+        mounts = FolderRequests(folders, given, lambda: self.pair)
         async with trio.open_nursery() as nursery:
             await nursery.start(devices.run)
             await nursery.start(mounts.run)
@@ -138,10 +139,9 @@ class ViewerProcess:
     # -- what the viewer asks --------------------------------------------------------
 
     async def _answer(self, request: m.LinkRequest, fd: int) -> PairAnswer:
+        del fd  # the viewer's messages have none
         number, host = request.request, self._host
         if host is None:
-            if fd >= 0:
-                os.close(fd)
             raise UpstreamError("the host is not ready")
         match request:
             case m.StartSandbox():
@@ -155,7 +155,7 @@ class ViewerProcess:
                 await self._end_of(host, request)
                 return PairAnswer(m.RequestDone(number))
             case _:
-                return await host.mounts.serve(request, fd)
+                return await host.mounts.serve(request)
 
     async def _end_of(
         self,

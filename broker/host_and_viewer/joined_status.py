@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import msgspec
 import trio
@@ -14,8 +13,7 @@ import trio
 from broker import __version__
 from broker.core.authority_report import AuthorityReport
 from broker.core.lease import Opening
-from broker.core.process_status import status_fields
-from broker.helpers.process.memory import read_memory
+from broker.host_and_viewer.measured_rows import Measure, with_memory
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.status_rows import StatusRows, StreamCount, process_status
 from broker.ipc.control.types.leases import LeaseStatus
@@ -26,12 +24,7 @@ from broker.ipc.control.types.status import (
     StreamStatus,
 )
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
-from broker.ipc.in_thread import in_thread
 from broker.ipc.pump import StreamStatistics
-
-_LOOK_SECONDS = 3.0
-_lookers = trio.CapacityLimiter(2)
-"""Threads that measure, so that none of those that other work needs is held up."""
 
 
 @dataclass
@@ -44,7 +37,8 @@ class StatusCollector:
     """A viewer precedes its host."""
     pump: PumpSupervisor
     report: Callable[[], Awaitable[AuthorityReport]]
-    warnings: Callable[[], list[str]]
+    measure: Measure
+    warnings: Callable[[], Awaitable[list[str]]]
     link: Callable[[], Awaitable[LinkStatus]] | None = field(default=None, kw_only=True)
     since: float = field(default_factory=time.time, kw_only=True)
 
@@ -60,6 +54,18 @@ class StatusCollector:
             for row in await part.sandboxes():
                 shown = sandboxes.get(row.name)
                 sandboxes[row.name] = row if shown is None else _joined(shown, row)
+        rows = [
+            *self._own_processes(report),
+            *(row for part in self.parts for row in part.processes()),
+        ]
+        warnings = list(report.warnings)
+
+        async def warn() -> None:
+            warnings.extend(await self.warnings())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(warn)
+            rows = await with_memory(rows, self.measure)
         return Status(
             version=__version__,
             role=self.role,
@@ -74,18 +80,13 @@ class StatusCollector:
                 for part in self.parts
                 for opening, began in part.streams()
             ],
-            processes=await _with_memory(
-                [
-                    *self._own_processes(report),
-                    *(row for part in self.parts for row in part.processes()),
-                ]
-            ),
+            processes=rows,
             tasks=trio.lowlevel.current_statistics().tasks_living
             + sum(part.tasks() for part in self.parts),
             pump=self._pump(list(streams.values())),
             audit=report.audit,
             link=None if self.link is None else await self.link(),
-            warnings=[*report.warnings, *self.warnings()],
+            warnings=warnings,
         )
 
     def leases(self) -> list[LeaseStatus]:
@@ -151,48 +152,3 @@ def _stream(
         work=0.0 if claimed is None else claimed.work,
         mode="worker" if live is None else f"{live.mode_ab}/{live.mode_ba}",
     )
-
-
-async def _with_memory(
-    processes: list[ProcessStatus],
-) -> list[ProcessStatus]:
-    """The same with their memory, and the walls of those whose jail is not given."""
-    # In a thread: the kernel walks every page of each process for it, and waits
-    # for one that is changing its memory; streams must not wait as well.
-    pids = [process.pid for process in processes]
-    walls: dict[int, str] = {}
-    memory: dict[int, int] = {}
-    # guard: a process that is slow to measure delays no status
-    with trio.move_on_after(_LOOK_SECONDS):
-        look = partial(_look, pids, walls, memory)
-        # guard: measuring leaves other work its threads
-        await in_thread(look, abandon_on_cancel=True, limiter=_lookers)
-    return [
-        msgspec.structs.replace(
-            process,
-            memory=memory.get(process.pid, 0),
-            jail=process.jail or walls.get(process.pid, ""),
-        )
-        for process in processes
-    ]
-
-
-def walls_of(pid: int) -> str:
-    """Return what the kernel says about a process's jail: "namespaces seccomp", or "".
-
-    A nested pid namespace represents the namespaces that are made together with it.
-    See proc(5); "" for a process that has ended.
-    """
-    try:
-        fields = status_fields(pid)
-    except OSError:
-        return ""  # it has ended: it is missing in the next status
-    nested = len(fields.get("NSpid", ())) > 1
-    filtered = fields.get("Seccomp") == ["2"]
-    return " ".join(["namespaces"] * nested + ["seccomp"] * filtered)
-
-
-def _look(pids: list[int], walls: dict[int, str], memory: dict[int, int]) -> None:
-    walls.update((pid, walls_of(pid)) for pid in pids)
-    for pid in pids:
-        memory[pid] = read_memory(pid).proportional

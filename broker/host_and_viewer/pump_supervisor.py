@@ -9,7 +9,7 @@ import trio
 from broker.authority.audit.event_log import EventLog
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.fork_client import ForkServer, ForkServerHandle
+from broker.helpers.process.fork_client import ForkServer, ForkServerHandle, StartServer
 from broker.helpers.pump.client import Pump, PumpStatistics
 from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.ipc.audit import schema
@@ -23,9 +23,14 @@ _REPLACE_SECONDS = 5.0
 class PumpSupervisor:
     """Holds the pump that new streams go to."""
 
-    def __init__(self, forks: ForkServerHandle | None, log: EventLog) -> None:
-        """``forks`` is the fork server of helpers; without it one is started."""
-        self.forks = ForkServer(PUMPS, first=forks)
+    def __init__(
+        self, forks: ForkServerHandle | None, log: EventLog, start: StartServer
+    ) -> None:
+        """``forks`` is the fork server of helpers.
+
+        ``start`` starts another one where it has died, or is None.
+        """
+        self.forks = ForkServer(PUMPS, start, first=forks)
         """Where pumps come from."""
         self._pump: Pump
         self._log = log

@@ -15,8 +15,11 @@ import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.options import Options
-from broker.helpers.process.fork_client import ForkServerHandle
-from broker.helpers.process.spawn import Child
+from broker.helpers.process.fork_client import (
+    ForkServerHandle,
+    ServerProcess,
+    StartServer,
+)
 from broker.host_and_viewer.foundation import CurrentRecords, Foundation
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc.audit import schema
@@ -37,16 +40,18 @@ async def open_runtime(
     log: EventLog,
     records: CurrentRecords,
     forks: ForkServerHandle,
+    *,
+    start: StartServer,
 ) -> AsyncIterator[Runtime]:
     """Start it.
 
-    ``forks`` is the fork server of helpers.
+    ``forks`` is the fork server of helpers; ``start`` starts another one.
 
     Sets ``Runtime.shutdown`` on SIGTERM and SIGINT.  Raises SetupError when
     the broker cannot start.
     """
     async with trio.open_nursery() as nursery:
-        pump = PumpSupervisor(forks, log)
+        pump = PumpSupervisor(forks, log, start)
         await nursery.start(pump.run)
         ground = Runtime(role, options, log, records, pump)
         nursery.start_soon(_watch_signals, ground.shutdown)
@@ -62,7 +67,7 @@ async def _watch_signals(shutdown: trio.Event) -> None:
             shutdown.set()
 
 
-async def _watch_forks(process: Child, log: EventLog) -> None:
+async def _watch_forks(process: ServerProcess, log: EventLog) -> None:
     await fork_server_died(log, process.pid, await process.wait())
 
 

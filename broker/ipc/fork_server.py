@@ -15,6 +15,7 @@ is an internal error.
 
 from __future__ import annotations
 
+import enum
 import struct
 from typing import Annotated, TypeAlias
 
@@ -34,6 +35,13 @@ DESCRIPTORS = 2 * ENTRANCES + 2
 MESSAGE_BYTES = 65536
 END = struct.Struct("<i")
 """How a child ended: its exit code, or minus the signal's number."""
+
+
+class ForkServerModule(enum.StrEnum):
+    """The fork servers that are started again when they have died."""
+
+    HELPERS = "broker.programs.helper_forks"
+    WORKERS = "broker.programs.fork_server"
 
 
 class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

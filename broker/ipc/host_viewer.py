@@ -13,14 +13,14 @@ lease, then offers streams, and the viewer takes or refuses them.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 import trio
 
-from broker.core.files.opened_folder import OpenedFolder
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
@@ -105,6 +105,23 @@ class DeviceSource(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class GivenFolder:
+    """A directory of the user's that a sandbox may have, opened by a session child."""
+
+    path: Path
+    """Without links."""
+    ticket: bytes
+    """By which the host of this machine knows it."""
+    serve: Callable[[int], Awaitable[None]]
+    """Serves it over a connection to its end, if the host is on another machine."""
+
+    @property
+    def name(self) -> str:
+        """The directory's name in a sandbox."""
+        return self.path.name
+
+
 class Mounted(Protocol):
     """A folder in a sandbox."""
 
@@ -133,7 +150,7 @@ class FolderSource(Protocol):
         ...
 
     def mounted(
-        self, lease: Lease, folder: OpenedFolder, *, write: bool
+        self, lease: Lease, folder: GivenFolder, *, write: bool
     ) -> AbstractAsyncContextManager[Mounted]:
         """Mount a folder while the block runs.  Raises VitrailError."""
         ...

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
 
 import trio
 from jeepney import (
@@ -16,7 +17,7 @@ from jeepney import (
     new_method_return,
 )
 from jeepney.bus_messages import message_bus
-from jeepney.io.trio import DBusRouter
+from jeepney.io.trio import DBusConnection, DBusRouter, open_dbus_connection
 
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
@@ -27,7 +28,19 @@ CALLS = 256
 """Calls that may wait; those beyond it get no reply."""
 Reply = tuple[str, tuple[Any, ...]]
 """A reply's signature and values."""
+OpenBus: TypeAlias = Callable[[], AbstractAsyncContextManager[DBusConnection]]
+"""Returns a connection, while its block runs."""
 _PLACE = (HeaderFields.path, HeaderFields.interface, HeaderFields.member)
+
+
+@asynccontextmanager
+async def own_bus() -> AsyncIterator[DBusConnection]:
+    """Connect to the session's bus while the block runs, with all rights of the user.
+
+    For ``brokerctl``.  Raises KeyError without a bus, OSError.
+    """
+    async with await open_dbus_connection() as connection:
+        yield connection
 
 
 async def answer_of(router: DBusRouter, call: Message, seconds: float) -> Message:

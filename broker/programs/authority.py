@@ -131,13 +131,11 @@ async def _serve(
         parts = make_authority(options.paths, log, role)
         async with trio.open_nursery() as nursery:
             await nursery.start(parts.run)
-            key = log.starter.key
-            log.starter.share_key()
             forwards: dict[str, Forwarder] = {}
             for name, client in clients.items():
                 calls = trio.socket.from_stdlib_socket(client.calls)
                 stream = trio.SocketStream(calls)
-                forwards[name] = Forwarder("other process", stream, key)
+                forwards[name] = Forwarder("other process", stream, log.starter.key)
                 await nursery.start(forwards[name].run)
             api = _control(role, parts, forwards)
 

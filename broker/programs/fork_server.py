@@ -15,11 +15,9 @@ import trio  # noqa: F401 -- it asks ldconfig for a library: not in the jail
 
 from broker.core.errors import SetupError
 from broker.helpers.process import jail
+from broker.helpers.process.fork_command import ALLOW_UNJAILED
 from broker.helpers.process.fork_server import Start, StartedChild, serve
 from broker.ipc.fork_server import Order
-
-ALLOW_UNJAILED = "allow-unjailed"
-"""The argument that permits a fork server without a jail, where none can be built."""
 
 _JAILED = "broker.programs.fork_server_jailed"
 

@@ -54,19 +54,22 @@ def _become(
             raise InternalError("an order for another fork server")
 
 
-def _carry_out_order(key: bytes, fds: Sequence[int]) -> None:
+def _carry_out_order(host: int, key: bytes, fds: Sequence[int]) -> None:
     # Late: in the child alone, so that this server's children do not have it.
     from broker.session.child import become_session_child
 
-    become_session_child(key, fds)
+    become_session_child(key, fds, host)
 
 
-def _fork_starter(control: int, session: int, variables: int) -> StartedChild:
+def _fork_starter(
+    control: int, session: int, host: int, variables: int
+) -> StartedChild:
     clients = [int(number) for number in sys.argv[1].split(",")]
-    run = partial(starter.become_starter, control, session, variables, _carry_out_order)
+    carry_out = partial(_carry_out_order, host)
+    run = partial(starter.become_starter, control, session, variables, carry_out)
     share()
     started = fork_child(run, partial(fdpass.close_all, clients))
-    fdpass.close_all([control, session, variables])
+    fdpass.close_all([control, session, host, variables])
     return started
 
 

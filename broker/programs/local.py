@@ -48,7 +48,9 @@ class _Parts:
             forks["session"].control.close()
             from broker.programs.local_host import run_local_host
 
-            run_local_host(authority, options, theirs, forks["acceptors"])
+            run_local_host(
+                authority, options, theirs, forks["acceptors"], forks["folders"].control
+            )
 
         self._host = ours, fork_part("vitrail-host", host)
         theirs.close()

@@ -17,12 +17,15 @@ from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host.folders.folder_mounts import FolderHost
+from broker.host.folders.given import GivenFolders
 from broker.host.launches import LaunchControl, Launches
+from broker.host.measuring import measure
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess
 from broker.host_and_viewer.foundation import Foundation
 from broker.host_and_viewer.lease_listing import LeaseListing
 from broker.host_and_viewer.log_client import LogClient
+from broker.host_and_viewer.measured_rows import with_memory
 from broker.host_and_viewer.open_authority import open_authority, serve_calls
 from broker.host_and_viewer.status_rows import process_status
 from broker.ipc import event_loop
@@ -35,9 +38,13 @@ def run_local_host(
     options: Options,
     sock: socket.socket,
     acceptors: ForkServerHandle,
+    folders: socket.socket,
 ) -> None:
-    """Run the host until the viewer's process has it end, or ends."""
-    event_loop.run(_LocalHost(authority, options, sock, acceptors).run)
+    """Run the host until the viewer's process has it end, or ends.
+
+    ``folders``: where it receives those that sandboxes may have.
+    """
+    event_loop.run(_LocalHost(authority, options, sock, acceptors, folders).run)
 
 
 class _LocalHost:
@@ -47,8 +54,10 @@ class _LocalHost:
         options: Options,
         sock: socket.socket,
         acceptors: ForkServerHandle,
+        given: socket.socket,
     ) -> None:
         self._handle = handle
+        self._given = GivenFolders(given)
         self._acceptors = acceptors
         self._options = options
         self._viewer = ViewerProcess(sock, rows=self._rows, end=self._end)
@@ -112,7 +121,9 @@ class _LocalHost:
             LaunchControl(launches),
         ]
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._viewer.serve, host.role, folders, log.reload)
+            await nursery.start(
+                self._viewer.serve, host.role, folders, self._given, log.reload
+            )
             await host.run(nursery)
             await host.adopt(launches)
             await nursery.start(launches.run)
@@ -141,7 +152,9 @@ class _LocalHost:
                 p.StreamRow(o.lease.id, o.service, o.stream, o.peer, began)
                 for o, began in rows.streams()
             ],
-            processes=[process_status("host", os.getpid()), *rows.processes()],
+            processes=await with_memory(
+                [process_status("host", os.getpid()), *rows.processes()], measure
+            ),
             warnings=[*host.warnings(), *launches.warnings[-10:]],
             tasks=trio.lowlevel.current_statistics().tasks_living,
         )

@@ -25,7 +25,8 @@ from broker.authority.options import (
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
-from broker.helpers.process.fork_client import ForkServerHandle, spawn_server
+from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_start import spawn_server
 from broker.helpers.process.popen import our_program, start_process
 from broker.helpers.pump.starting import PUMPS
 from broker.ipc import event_loop
@@ -34,7 +35,8 @@ from broker.net.activation import VARIABLES, take_activated
 Forks = Mapping[str, ForkServerHandle]
 """The fork server of helpers, for the clients that order each of ``_FORKED``.
 
-``session`` is the starter, for the viewer's orders."""
+``session`` is the starter, for the viewer's orders; at ``folders`` the host receives
+what their children hand to it."""
 _FORKED = ("pumps", "keepers", "acceptors")
 Beside = Callable[[AuthorityHandle, Options, Forks], None]
 """Forks another part of the broker, before the event loop starts."""
@@ -125,6 +127,8 @@ def _run(
 
     if beside is not None:
         beside(authority, options, forks)
+    # The host's: without one on this machine a folder is served by its session child.
+    forks["folders"].control.close()
     event_loop.run(run, authority, options, forks, ready)
 
 
@@ -135,11 +139,14 @@ def start_forks(environ: Mapping[bytes, bytes]) -> tuple[Forks, socket.socket]:
     """
     pairs = {name: _packets() for name in _FORKED}
     (starter, other), (session, orders) = _packets(), _packets()
+    host, folders = _packets()
     controls = [theirs.fileno() for _, theirs in pairs.values()]
-    with other, orders, open(os.memfd_create("variables"), "wb", 0) as variables:  # noqa: PTH123
+    variables = open(os.memfd_create("variables"), "wb", 0)  # noqa: PTH123, SIM115
+    with other, orders, folders, variables:
         variables.write(b"".join(b"%b=%b\0" % item for item in environ.items()))
         try:
-            more = [other.fileno(), orders.fileno(), variables.fileno()]
+            ours = other, orders, folders, variables
+            more = [file.fileno() for file in ours]
             process = spawn_server(PUMPS, controls, more)
         except OSError as error:
             raise SetupError(
@@ -150,6 +157,7 @@ def start_forks(environ: Mapping[bytes, bytes]) -> tuple[Forks, socket.socket]:
         theirs.close()
     forks = {name: ForkServerHandle(own, process) for name, (own, _) in pairs.items()}
     forks["session"] = ForkServerHandle(session, process)
+    forks["folders"] = ForkServerHandle(host, process)
     return forks, starter
 
 

@@ -1,13 +1,220 @@
-"""The session's bus."""
+"""The session's bus: a connection through a filter.
+
+Who may speak to the bus as the user can have systemd start any program, and the desktop
+open any file.  So the viewer gets a connection of ``xdg-dbus-proxy``, which passes on the
+calls, signals and names of one use.  A proxy has one connection: who connects later finds
+no socket.
+"""
 
 from __future__ import annotations
 
-from broker.core.errors import SetupError
+import os
+import select
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from jeepney.auth import BEGIN, AuthenticationError, Authenticator
+from jeepney.bus import get_bus
+
+from broker.core import limits
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.services import SCREEN_SHARE
+from broker.helpers.process import popen
 from broker.ipc.session import bus as m
 from broker.session.errand import Errand
+
+_PROGRAM: Final = "xdg-dbus-proxy"
+_SOCKET: Final = "bus"
+_SCREENS: Final = "+"
+"""The argument of a permit for what the user chooses, and not for the sandbox's windows."""
+_NOTIFICATIONS: Final = "org.freedesktop.Notifications"
+_PORTAL: Final = "org.freedesktop.portal.Desktop"
+_PORTAL_PATH: Final = "/org/freedesktop/portal/desktop"
+_WATCHER: Final = "org.kde.StatusNotifierWatcher"
+_ITEM: Final = "org.kde.StatusNotifierItem"
+
+
+@dataclass(frozen=True)
+class BusAccess:
+    """What one use of the bus has of one name; ``MEMBER@PATH`` each."""
+
+    name: str
+    calls: tuple[str, ...]
+    signals: tuple[str, ...] = ()
+    """Those that go to all."""
+    descriptors: bool = False
+
+
+def _members(interface: str, path: str, *members: str) -> tuple[str, ...]:
+    return tuple(f"{interface}.{member}@{path}" for member in members)
+
+
+USES: Final[Mapping[m.BusUse, BusAccess]] = MappingProxyType(
+    {
+        "notifications": BusAccess(
+            _NOTIFICATIONS,
+            calls=_members(
+                _NOTIFICATIONS,
+                "/org/freedesktop/Notifications",
+                *("GetServerInformation", "GetCapabilities"),
+                *("Notify", "CloseNotification"),
+            ),
+            signals=_members(
+                _NOTIFICATIONS,
+                "/org/freedesktop/Notifications",
+                *("ActionInvoked", "ActivationToken", "NotificationClosed"),
+            ),
+        ),
+        "settings": BusAccess(
+            _PORTAL,
+            calls=_members("org.freedesktop.portal.Settings", _PORTAL_PATH, "ReadAll"),
+            signals=_members(
+                "org.freedesktop.portal.Settings", _PORTAL_PATH, "SettingChanged"
+            ),
+        ),
+        "screens": BusAccess(
+            _PORTAL,
+            calls=(
+                *_members("org.freedesktop.DBus.Properties", _PORTAL_PATH, "Get"),
+                *_members(
+                    "org.freedesktop.portal.ScreenCast",
+                    _PORTAL_PATH,
+                    *("CreateSession", "SelectSources"),
+                    *("Start", "OpenPipeWireRemote"),
+                ),
+                *_members(
+                    "org.freedesktop.portal.Request",
+                    f"{_PORTAL_PATH}/request/*",
+                    "Close",
+                ),
+            ),
+            signals=(
+                *_members(
+                    "org.freedesktop.portal.Request",
+                    f"{_PORTAL_PATH}/request/*",
+                    "Response",
+                ),
+                *_members(
+                    "org.freedesktop.portal.Session",
+                    f"{_PORTAL_PATH}/session/*",
+                    "Closed",
+                ),
+            ),
+            descriptors=True,
+        ),
+        "tray": BusAccess(
+            _WATCHER,
+            calls=_members(
+                _WATCHER, "/StatusNotifierWatcher", "RegisterStatusNotifierItem"
+            ),
+        ),
+    }
+)
+"""All that the viewer does on the bus."""
 
 
 def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
-    del errand
-    raise SetupError(f"{type(order).__name__} is not written yet")
+    # guard: the desktop's dialog about screens comes when a share is permitted
+    if order.use == "screens":
+        permit = errand.permit(order.warrant, {SCREEN_SHARE})
+        # guard: a permit for the sandbox's own windows shows none of the desktop's
+        if permit.argument != _SCREENS:
+            raise RefusedError("a permit for the sandbox's windows is not for this")
+    popen.require_installed(_PROGRAM)
+    program = shutil.which(_PROGRAM) or _PROGRAM
+    _require_bus()
+    # The proxy's process id, as panels expect it, and no other program's.
+    # guard: an icon has its own bus name only
+    item = f"{_ITEM}-{os.getpid()}-1" if order.use == "tray" else ""
+    # Relative: a socket's path is short.
+    folder = tempfile.mkdtemp(
+        prefix="vitrail-bus.", dir=os.environ.get("XDG_RUNTIME_DIR")
+    )
+    os.chdir(folder)
+    # The proxy's child is not reaped: it knows of none.  And what signals every process
+    # of a broker would leave the viewer no connection to take its notifications back.
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    ready, told = os.pipe()
+    # It takes this process's place, which would cost three times its memory; another
+    # process makes the connection.  It ends when nobody can read what it says: with the
+    # viewer's descriptor, or with the starter.
+    if os.fork():
+        os.close(ready)
+        # It complains of each connection that is closed before its last message.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), 2)
+        os.set_inheritable(told, True)  # noqa: FBT003 -- os has no name for it
+        words = [*_words(USES[order.use], item, told)]
+        os.execve(program, words, {})  # noqa: S606 -- in this process's place
+    os.close(told)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(limits.ADMIT_SECONDS)
+        try:
+            _wait_for(ready)
+            sock.connect(_SOCKET)
+        finally:
+            # guard: nobody else connects to the proxy
+            shutil.rmtree(folder)
+        _authenticate(sock, descriptors=USES[order.use].descriptors)
+        sock.settimeout(0)
+        errand.answer(item.encode(), [sock.fileno(), ready])
+
+
+def _words(access: BusAccess, item: str, told: int) -> Iterator[str]:
+    """Return the proxy's command line."""
+    yield from (_PROGRAM, f"--fd={told}")
+    yield from (os.environ["DBUS_SESSION_BUS_ADDRESS"], _SOCKET)
+    # guard: the viewer has what the table says of the session's bus
+    yield "--filter"
+    yield from (f"--call={access.name}={rule}" for rule in access.calls)
+    yield from (f"--broadcast={access.name}={rule}" for rule in access.signals)
+    if item:
+        yield f"--own={item}"
+
+
+def _require_bus() -> None:
+    """Raise SetupError, UpstreamError where there is no bus: the proxy would not say why."""
+    try:
+        place = get_bus("SESSION")
+    except KeyError:
+        raise SetupError(
+            "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
+        ) from None
+    except (RuntimeError, ValueError) as error:
+        raise SetupError(f"DBUS_SESSION_BUS_ADDRESS: {error}") from error
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(limits.ADMIT_SECONDS)
+        try:
+            sock.connect(place)
+        except OSError as error:
+            raise UpstreamError(error.strerror or "it does not answer") from error
+
+
+def _wait_for(ready: int) -> None:
+    """Wait until the proxy listens.  Raises UpstreamError."""
+    waiting = select.poll()
+    waiting.register(ready, select.POLLIN)
+    if not waiting.poll(1000 * limits.ADMIT_SECONDS) or not os.read(ready, 1):
+        raise UpstreamError(f"{_PROGRAM} did not start")
+
+
+def _authenticate(sock: socket.socket, *, descriptors: bool) -> None:
+    """Begin the protocol: the proxy passes all on before.  Raises UpstreamError."""
+    steps = Authenticator(enable_fds=descriptors)
+    try:
+        for data in steps:
+            sock.sendall(data)
+            answer = sock.recv(1024)
+            if not answer:
+                raise UpstreamError("the bus has closed the connection")
+            steps.feed(answer)
+        sock.sendall(BEGIN)
+    except (AuthenticationError, TimeoutError) as error:
+        raise UpstreamError("the bus did not answer as it should") from error

@@ -17,8 +17,11 @@ from broker.session.errand import Errand
 _PR_SET_PDEATHSIG = 1
 
 
-def become_session_child(key: bytes, fds: Sequence[int]) -> None:
-    """Carry out the order that comes on the first of these descriptors."""
+def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None:
+    """Carry out the order that comes on the first of these descriptors.
+
+    ``host``: see ``Errand``.
+    """
     channel_fd, words = fds
     os.dup2(words, 2)
     os.close(words)
@@ -31,7 +34,7 @@ def become_session_child(key: bytes, fds: Sequence[int]) -> None:
         got = fdpass.receive(channel, messages.MESSAGE_BYTES, messages.DESCRIPTORS)
         if not got.data:
             return
-        errand = Errand(channel, key, list(got.fds))
+        errand = Errand(channel, key, list(got.fds), host)
         try:
             _carry_out(errand, messages.decode_order(got.data))
         except VitrailError as error:
@@ -46,7 +49,13 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
     Imported here: a child needs one of these modules, and the starter none.
     """
     match order:
-        case media.ConnectSound():
+        case (
+            media.ConnectSound()
+            | media.FindCamera()
+            | media.ShowFrame()
+            | media.TakeCamera()
+            | media.TakeScreen()
+        ):
             from broker.session.media import carry_out_media
 
             carry_out_media(errand, order)
@@ -63,11 +72,11 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.services import carry_out_service
 
             carry_out_service(errand, order)
-        case files.OpenUrl():
+        case _ if isinstance(order, files.FileOrder):
             from broker.session.files import carry_out_file
 
             carry_out_file(errand, order)
-        case folders.OpenFolder():
+        case folders.OpenFolder() | folders.GiveFolder() | folders.ServeFolder():
             from broker.session.folders import carry_out_folder
 
             carry_out_folder(errand, order)
@@ -75,7 +84,11 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.bus import carry_out_bus
 
             carry_out_bus(errand, order)
-        case programs.StartForkServer():
+        case (
+            programs.StartForkServer()
+            | programs.FindCompositor()
+            | programs.MeasureProcesses()
+        ):
             from broker.session.programs import carry_out_program
 
             carry_out_program(errand, order)

@@ -12,7 +12,8 @@ from broker.core.errors import RefusedError, VitrailError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
 from broker.ipc.session import messages
-from broker.ipc.warrant import CallWarrant, PermitWarrant, read_warrant
+from broker.ipc.warrant import PermitWarrant
+from broker.session.read_warrant import CallWarrant, read_warrant
 from policy.names import ADMIN_NAMES
 
 _W = TypeVar("_W", PermitWarrant, CallWarrant)
@@ -27,6 +28,8 @@ class Errand:
     """The authority's; empty: it has not told it, and no warrant is good."""
     fds: list[int] = field(default_factory=list)
     """Descriptors that came with the order."""
+    host: int = -1
+    """The socket to the host's process of this machine, which all children share."""
 
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""
@@ -94,6 +97,22 @@ class Errand:
 
         It ends with this process, a jail as a whole; ``begun`` is called when it runs.
         """
+        started: popen.Process | None = None
+        given_up = False
+
+        def end(*_: object) -> None:
+            nonlocal given_up
+            given_up = True
+            if started is None or started.returncode is not None:
+                return
+            if argv[0] in popen.JAILERS:
+                # guard: the jail of an order ends whole
+                popen.kill_jail(started.pid)
+            else:
+                started.kill()
+
+        # Before it starts: the viewer may give up at any time.
+        signal.signal(signal.SIGTERM, end)
         started = popen.start_process(
             argv,
             env=env,
@@ -102,17 +121,14 @@ class Errand:
             stdout=stdout,
             stderr=stderr,
         )
-        jail = argv[0] in popen.JAILERS
-
-        def end(_number: int, _frame: object) -> None:
-            if jail:
-                # A jail that is given up while it starts ends whole, as in ``spawn``.
-                popen.kill_jail(started.pid)
-            else:
-                started.kill()
-
-        signal.signal(signal.SIGTERM, end)
-        begun(started)
+        try:
+            if not given_up:
+                begun(started)
+        except BaseException:
+            end()
+            raise
+        if given_up:
+            end()
         return started.wait()
 
     def wait_for_hangup(self) -> None:

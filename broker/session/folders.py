@@ -2,12 +2,111 @@
 
 from __future__ import annotations
 
-from broker.core.errors import SetupError
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import PeerError, RefusedError
+from broker.core.files.opened_folder import OpenedFolder, folder_argument
+from broker.core.names import sandboxes_named
+from broker.core.paths import Paths, find_paths
+from broker.core.services import FOLDER
+from broker.helpers.mounts.opened import open_folder
+from broker.ipc import fdpass
+from broker.ipc.control.types.folders import FolderShareRequest
 from broker.ipc.session import folders as m
 from broker.session.errand import Errand
+from broker.session.folder_server import serve_folder
+from policy.records.loader import load_records, search_path, with_last_good
+from policy.records.model import Folders, RecordSet
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
-    del errand
-    raise SetupError(f"{type(order).__name__} is not written yet")
+    # guard: a folder is given and served once it was opened
+    if not isinstance(order, m.OpenFolder):
+        raise PeerError("no folder is open")
+    paths = find_paths()
+    records = _records(paths)
+    with _opened(errand, order, paths, records) as (folder, sandbox):
+        errand.answer(os.fsencode(folder.path))
+        give = errand.next()
+        if give is None:
+            return
+        if not isinstance(give, m.GiveFolder):
+            raise PeerError("the folder is given first")
+        permit = errand.permit(give.warrant, {FOLDER})
+        # guard: a folder is mounted by the permit for it
+        if permit.argument != folder_argument(folder.name):
+            raise RefusedError("the permit is for another folder")
+        # guard: a folder that is permitted to read is not written to
+        if order.write and not permit.write:
+            raise RefusedError("the permit is to read")
+        # guard: a folder goes to the sandbox that the user or a record names
+        if not sandboxes_named(sandbox, [(permit.sandbox, permit.record)]):
+            raise RefusedError("the permit is for another sandbox")
+        ticket = _give(errand.host, folder, permit.sandbox, write=order.write)
+        errand.answer(ticket)
+        if not ticket and isinstance(errand.next(), m.ServeFolder):
+            serve_folder(errand, folder, write=order.write)
+
+
+def _records(paths: Paths) -> RecordSet:
+    """Return the records, with what the authority has kept of broken ones."""
+    read = load_records(search_path(paths.runtime, paths.config))
+    if not read.broken:
+        return read
+    return with_last_good(read, load_records([paths.state / "policy" / "records"]))
+
+
+@contextmanager
+def _opened(
+    errand: Errand, order: m.OpenFolder, paths: Paths, records: RecordSet
+) -> Iterator[tuple[OpenedFolder, str]]:
+    """Yield the directory and the name of the sandbox, or record, that it is for."""
+    private = [paths.runtime, paths.state, paths.cache, *paths.config]
+    linked = [paths.homes, *map(Path, order.linked)]
+    linked += (place for one in records.records.values() for place in one.writable)
+    name = _of_record(order, records) if order.record else _of_call(errand, order)
+    folder = open_folder(order.path, Path.home(), private, linked)
+    try:
+        yield folder, name
+    finally:
+        folder.close()
+
+
+def _of_call(errand: Errand, order: m.OpenFolder) -> str:
+    call = errand.call(order.warrant, {"FolderShare"})
+    asked = msgspec.json.decode(call.parameters, type=FolderShareRequest)
+    # guard: a folder is the one that the user named
+    if (asked.path, bool(asked.write)) != (order.path, order.write):
+        raise RefusedError("'brokerctl share' named another folder")
+    return asked.sandbox
+
+
+def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
+    record = records.records.get(order.record)
+    folders = Folders() if record is None else record.viewer.folders
+    known = folders.read_write if order.write else folders.read_only
+    # guard: a record's folders are those of its file
+    if Path(order.path) not in known:
+        raise RefusedError(f"the record {order.record} has no such folder")
+    return order.record
+
+
+def _give(host: int, folder: OpenedFolder, sandbox: str, *, write: bool) -> bytes:
+    """Send a folder to the host; return its ticket, empty if there is no host."""
+    ticket = secrets.token_bytes(m.TICKET_BYTES)
+    path = os.fsencode(folder.path)
+    message = m.encode_for_host(m.FolderForHost(ticket, sandbox, path, write))
+    with socket.socket(fileno=os.dup(host)) as sock:
+        try:
+            fdpass.send(sock, message, [folder.fd])
+        except BrokenPipeError:
+            return b""
+    return ticket

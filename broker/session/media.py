@@ -2,15 +2,55 @@
 
 from __future__ import annotations
 
-from broker.core.services import AUDIO
+import os
+import socket
+
+import msgspec
+
+from broker.core.errors import PeerError
+from broker.core.services import AUDIO, CAMERA
 from broker.ipc.session import media as m
+from broker.session.cameras import find_camera, pipewire_socket
 from broker.session.connecting import connect_path
 from broker.session.errand import Errand
+from broker.session.screen_frame import show_frame
 from broker.session.sound_server import find_sound
+from broker.session.video import PictureSource, take_pictures
 
 
 def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
-    errand.permit(order.warrant, {AUDIO})
-    with connect_path(find_sound()) as server:
-        errand.answer(fds=[server.fileno()])
+    match order:
+        case m.ConnectSound():
+            # guard: the sound server is reached with a permit for sound
+            errand.permit(order.warrant, {AUDIO})
+            with connect_path(find_sound()) as server:
+                errand.answer(fds=[server.fileno()])
+        case m.FindCamera():
+            # guard: cameras are named to who may use one
+            errand.permit(order.warrant, {CAMERA})
+            camera = find_camera()
+            found = m.FoundCamera(camera.title, camera.serial)
+            errand.answer(msgspec.msgpack.encode(found))
+        case m.TakeCamera():
+            # guard: a camera is opened with a permit for cameras
+            errand.permit(order.warrant, {CAMERA})
+            camera = find_camera(order.serial)
+            source = PictureSource(f"target-object={camera.serial}", camera.shown)
+            with connect_path(pipewire_socket(os.environ)) as server:
+                take_pictures(errand, source, (order.width, order.height), server)
+        case m.ShowFrame():
+            show_frame(errand, order)
+        case m.TakeScreen():
+            (remote,) = _descriptors(errand, 1)
+            # WebRTC takes no other form of screens.
+            source = PictureSource(f"path={order.node}", steady=False, form="BGRx")
+            with socket.socket(fileno=remote) as server:
+                take_pictures(errand, source, (order.width, order.height), server)
+
+
+def _descriptors(errand: Errand, count: int) -> list[int]:
+    """Return the descriptors of an order.  Raises PeerError for another number."""
+    if len(errand.fds) != count:
+        raise PeerError(f"an order with {len(errand.fds)} descriptors, not {count}")
+    return errand.fds

@@ -2,12 +2,85 @@
 
 from __future__ import annotations
 
-from broker.core.errors import SetupError
+import ctypes
+import os
+import signal
+import socket
+import struct
+
+from broker.core.errors import PeerError
+from broker.core.process_status import status_fields
+from broker.helpers.compositor_socket import find_compositor
+from broker.helpers.process.fork_command import OUTLIVE_BROKER, command, variables
+from broker.helpers.process.memory import figures_of
 from broker.ipc.session import programs as m
 from broker.session.errand import Errand
+
+_PR_SET_PDEATHSIG = 1
+_STDERR = 2
+_MEASURE_SECONDS = 2
+_PEER = struct.Struct("3i")
+"""SO_PEERCRED, unix(7): pid, uid, gid."""
 
 
 def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
-    del errand
-    raise SetupError(f"{type(order).__name__} is not written yet")
+    match order:
+        case m.StartForkServer():
+            _become_fork_server(errand, order)
+        case m.FindCompositor():
+            found = find_compositor()
+            errand.answer(b"" if found is None else os.fsencode(found))
+        case m.MeasureProcesses():
+            _measure(errand, order.pids)
+
+
+def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
+    """Execute it in this process, so that the starter reaps it."""
+    if len(errand.fds) != 2:
+        raise PeerError("a fork server has a client and a standard error")
+    client, stderr = errand.fds
+    argv = command(order.program, [client], allow_unjailed=order.allow_unjailed)
+    os.chdir("/")
+    os.set_inheritable(client, True)  # noqa: FBT003 -- the os module's own
+    if order.program in OUTLIVE_BROKER:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+    errand.answer()
+    os.dup2(stderr, _STDERR)
+    os.execve(argv[0], argv, variables(os.environ))  # noqa: S606 -- no shell
+
+
+def _measure(errand: Errand, pids: list[int]) -> None:
+    peer = errand.channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    viewer, _, _ = _PEER.unpack(peer)
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            # The kernel walks a process's pages, and waits while it changes its memory.
+            # guard: a process that is slow to measure hides none before it
+            signal.alarm(_MEASURE_SECONDS)
+            for pid in pids:
+                # guard: a viewer looks at no process of the user's
+                if _is_brokers(pid, viewer):
+                    os.write(write, m.encode_figures([figures_of(pid)]))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with open(read, "rb") as found:  # noqa: PTH123 -- it is a descriptor
+        errand.answer(found.read())
+
+
+def _is_brokers(pid: int, viewer: int) -> bool:
+    """Return whether a process is the viewer, or descends from it.
+
+    Or from a process of this one's session, which that of the starter's parent is:
+    children of a fork server that has ended stay in it.
+    """
+    try:
+        while pid > 1:
+            if pid == viewer or os.getsid(pid) == os.getsid(0):
+                return True
+            pid = int(status_fields(pid)["PPid"][0])
+    except OSError:
+        pass  # it has ended
+    return False

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import trio
@@ -32,12 +33,13 @@ from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.control import viewer_parts
 from broker.viewer.part import (
     make_viewer,
+    measure,
     open_sandbox_workers,
     viewer_warnings,
 )
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
-from broker.viewer.session_orders import Session, SessionOrders
+from broker.viewer.session_orders import Session, SessionOrders, order_server
 from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.workers.pool import Workers
 
@@ -49,7 +51,7 @@ class ViewerSide:
     ground: Runtime
     authority: AuthorityClient
     viewer: Callable[[], ViewerRole]
-    warnings: Callable[[], list[str]]
+    warnings: Callable[[], Awaitable[list[str]]]
     """Of the viewer alone."""
 
 
@@ -103,13 +105,16 @@ async def run_viewer(
     ``ready`` is called once the control socket, and the way to the host, can be used.
     ``role`` is the broker's.  Raises SetupError when it cannot start.
     """
+    session = SessionOrders(forks["session"])
+    start = partial(order_server, session)
     async with (
         authority_process(handle),
         open_authority(handle, "viewer", AuthorityClient) as authority,
-        open_runtime(role, options, authority, authority, forks["pumps"]) as ground,
-        open_sandbox_workers(ground, forks["keepers"]) as workers,
+        open_runtime(
+            role, options, authority, authority, forks["pumps"], start=start
+        ) as ground,
+        open_sandbox_workers(ground, forks["keepers"], start) as workers,
     ):
-        session = SessionOrders(forks["session"])
         made = _ViewerProcess(ground, authority, make_end, workers, session)
         await made.serve(handle, ready)
 
@@ -124,6 +129,7 @@ class _ViewerProcess:
         session: Session,
     ) -> None:
         self._ground = ground
+        self._session = session
         self._authority = authority
         side = ViewerSide(ground, authority, lambda: self._viewer, self._own_warnings)
         self._end = make_end(side)
@@ -135,7 +141,8 @@ class _ViewerProcess:
             pump=ground.pump,
             report=authority.report,
             link=self._end.link,
-            warnings=lambda: [*self._end.warnings(), *self._own_warnings()],
+            measure=partial(measure, session),
+            warnings=self._warnings,
         )
         self._shared = SharedControl(
             Shared(
@@ -191,5 +198,8 @@ class _ViewerProcess:
                 return guest.lease
         return None
 
-    def _own_warnings(self) -> list[str]:
-        return viewer_warnings(self._viewer, self._settings)
+    async def _own_warnings(self) -> list[str]:
+        return await viewer_warnings(self._viewer, self._settings, self._session)
+
+    async def _warnings(self) -> list[str]:
+        return [*self._end.warnings(), *await self._own_warnings()]

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from broker.core.errors import SetupError
-from broker.helpers.compositor_socket import find_compositor
-from broker.helpers.process.fork_client import ForkServerHandle
+import trio
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.helpers.process.fork_client import ForkServerHandle, StartServer
+from broker.host_and_viewer.measured_rows import Found
 from broker.host_and_viewer.runtime import Runtime, fork_server_died
 from broker.ipc.host_viewer import Host
+from broker.ipc.session.programs import (
+    PIDS,
+    FindCompositor,
+    MeasureProcesses,
+    decode_figures,
+)
 from broker.viewer.authority.interface import Authority
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
@@ -21,14 +29,16 @@ from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.sound.raw_audio import WARNING, is_raw
 from broker.viewer.workers.pool import Workers, open_workers
 
+_LOOK_SECONDS = 3.0
+
 
 @asynccontextmanager
 async def open_sandbox_workers(
-    runtime: Runtime, keepers: ForkServerHandle
+    runtime: Runtime, keepers: ForkServerHandle, start: StartServer
 ) -> AsyncIterator[Workers]:
     """Own the workers of a viewer's sandboxes; they end before the runtime does."""
     allow_unjailed = runtime.options.allow_unjailed
-    async with open_workers(keepers, allow_unjailed=allow_unjailed) as workers:
+    async with open_workers(keepers, start, allow_unjailed=allow_unjailed) as workers:
         workers.on_server_death = partial(fork_server_died, runtime.log)
         yield workers
 
@@ -47,7 +57,7 @@ def make_viewer(
             workers=workers,
             pump=ground.pump,
             log=ground.log,
-            compositor=_compositor,
+            compositor=partial(_compositor, session),
             session=session,
             notify=authority.notify,
         ),
@@ -57,7 +67,9 @@ def make_viewer(
     )
 
 
-def viewer_warnings(viewer: ViewerRole, settings: SettingsWatch) -> list[str]:
+async def viewer_warnings(
+    viewer: ViewerRole, settings: SettingsWatch, session: Session
+) -> list[str]:
     """Return warnings about the guests and the desktop, for ``brokerctl status``."""
     found = [
         f"{guest.lease.sandbox}: {text}"
@@ -74,13 +86,27 @@ def viewer_warnings(viewer: ViewerRole, settings: SettingsWatch) -> list[str]:
         for sandbox, reason in viewer.clipboard.troubles()
     ]
     found += settings.warnings()
-    if find_compositor() is None:
-        found.append("no compositor answers; no window can be shown")
+    with suppress(UpstreamError), trio.move_on_after(_LOOK_SECONDS):
+        if await _find_compositor(session) is None:
+            found.append("no compositor answers; no window can be shown")
     return found
 
 
-def _compositor() -> Path:
-    found = find_compositor()
+async def measure(session: Session, pids: Sequence[int], into: Found) -> None:
+    """Have processes measured: with a session, a ``measured_rows.Measure``."""
+    real = [pid for pid in pids if 0 < pid < 1 << 31][:PIDS]
+    with suppress(UpstreamError):
+        result, _ = await session.carry_out(MeasureProcesses(real))
+        into.update((found.pid, found) for found in decode_figures(result))
+
+
+async def _find_compositor(session: Session) -> Path | None:
+    result, _ = await session.carry_out(FindCompositor())
+    return Path(os.fsdecode(result)) if result else None
+
+
+async def _compositor(session: Session) -> Path:
+    found = await _find_compositor(session)
     if found is None:
         display = os.environ.get("WAYLAND_DISPLAY", "wayland-0")
         raise SetupError(

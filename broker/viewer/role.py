@@ -51,6 +51,7 @@ from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.hung_up import when_hung_up
@@ -127,7 +128,8 @@ class ViewerRole:
         self._guests: dict[LeaseId, Guest] = {}
         self._host = host
         self._nursery: trio.Nursery | None = None
-        self._indicator = Indicator()
+        bus = FilteredBus(tools.session)
+        self._indicator = Indicator(bus.notifications)
         self.authority = authority
         """Decides every request of a sandbox; all services of the viewer use it."""
         self.clipboard = ClipboardService(
@@ -137,25 +139,25 @@ class ViewerRole:
             choose=partial(load_choice, paths),
         )
         """The user's copies, pastes and drags between sandboxes."""
-        own = Own(Path.home())
+        own = Own(tools.session)
         self.targets = Targets(self, own, host)
-        self.cameras = Cameras(log)
+        self.cameras = Cameras(log, tools.session, bus.notifications)
         """Who uses the user's camera."""
-        self.screens = ScreenShares(log)
+        self.screens = ScreenShares(log, tools.session, bus)
         """Who sees a screen or window of the user's."""
-        self.notifications = NotificationService(decider=authority, log=log)
+        self.notifications = NotificationService(
+            decider=authority, log=log, bus=bus.notifications
+        )
         """What programs of sandboxes want the user to see."""
         self.notifications.raise_window = self._raise_window
         desktop = DesktopServices(
-            tools.session, self.cameras, self.screens, self.notifications
+            tools.session, self.cameras, self.screens, self.notifications, bus
         )
         self._settings, self._tray = desktop.settings, desktop.tray
         transfer = TransferParts(
             authority, log, self.targets, own, self.writable_places
         )
-        self.opening = OpeningService(
-            transfer, tools.pump, desktop, spool=paths.cache / "printing"
-        )
+        self.opening = OpeningService(transfer, tools.pump, desktop)
         """Files and links that programs of sandboxes want opened or copied."""
         self.forwards = PortForwards(
             decider=authority,
@@ -176,7 +178,7 @@ class ViewerRole:
             leases=self._leases,
         )
         """Assigns devices to sandboxes."""
-        self._key_indicator = Indicator(KEY_IN_USE)
+        self._key_indicator = Indicator(bus.notifications, KEY_IN_USE)
         self._shared_key = SharedKey(self._key_indicator)
         self.network = NetworkFlows(
             decider=authority,
@@ -191,9 +193,7 @@ class ViewerRole:
             leases=self._leases,
             record=lambda lease: self.record(lease.record),
             inside=self._folders_inside,
-            home=Path.home(),
-            private=[paths.runtime, paths.state, paths.cache, *paths.config],
-            writable=self.writable_places,
+            session=tools.session,
             streamed=isinstance(host.folders, StreamedFolders),
         )
         """Shares directories of the user's with sandboxes."""
@@ -240,7 +240,7 @@ class ViewerRole:
         return [
             self._paths.homes,
             *(place for record in records for place in record.writable),
-            *(one.folder.path for one in self.folders.shared() if one.write),
+            *self.folders.written(),
         ]
 
     async def _follow_changes(self) -> None:
@@ -448,7 +448,9 @@ class ViewerRole:
 
             allowed = False
             try:
-                async with self.authority.permit(request, on_ask=on_ask, gone=given_up):
+                async with self.authority.permit(
+                    request, on_ask=on_ask, gone=given_up
+                ) as permit:
                     allowed = True
                     asking.close()
                     if request.opens:
@@ -456,10 +458,8 @@ class ViewerRole:
                         return
                     with guest.streams.place():
                         # What was decided about, whatever the record is by now.
-                        if request.raw:
-                            await self._carry_raw_sound(guest, opening, conn, status)
-                        else:
-                            await self._carry(guest, opening, conn, status)
+                        carry = self._carry_raw_sound if request.raw else self._carry
+                        await carry(guest, opening, conn, status, permit.warrant)
             except RefusedError as error:
                 guest.programs.refused(opening.service, str(error))
                 if windows and not allowed:
@@ -478,13 +478,20 @@ class ViewerRole:
             await carry(opening, conn, outcome, task_status=status)
 
     async def _carry(
-        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+        self,
+        guest: Guest,
+        opening: Opening,
+        conn: socket.socket,
+        status: _Status,
+        warrant: bytes,
     ) -> None:
         if opening.service == DISPLAY:
             await status.say()
             await guest.streams.display(opening, conn, task_status=status)
         elif opening.service == AUDIO:
-            await guest.sound.stream(opening, conn, say=status.say, task_status=status)
+            await guest.sound.stream(
+                opening, conn, warrant=warrant, say=status.say, task_status=status
+            )
         else:
             raise RefusedError(f"nothing here serves {opening.service}")
 
@@ -508,14 +515,20 @@ class ViewerRole:
         )
 
     async def _carry_raw_sound(
-        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+        self,
+        guest: Guest,
+        opening: Opening,
+        conn: socket.socket,
+        status: _Status,
+        warrant: bytes,
     ) -> None:
         """Carry a connection to the sound server without a filter, as its record says."""
         with guest.sound.places.one():
             await raw_stream(
                 opening,
                 conn,
-                self._tools.sound,
+                self._tools.session,
+                warrant=warrant,
                 pump=self._tools.pump,
                 log=self._log,
                 answer=status.say,

@@ -6,9 +6,15 @@ See ``ipc.session``.  The viewer itself is confined.
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+)
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import trio
@@ -20,17 +26,20 @@ from broker.helpers.process.fork_client import (
     ForkServer,
     ForkServerHandle,
     ForkServerProgram,
+    ServerProcess,
     end_of,
 )
 from broker.helpers.process.spawn import send_signal
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import Channel, pair
-from broker.ipc.fork_server import ForkSession
+from broker.ipc.fork_server import ForkServerModule, ForkSession
 from broker.ipc.session import messages
 from broker.ipc.session.messages import SessionOrder
+from broker.ipc.session.programs import StartForkServer
 
 _END_SECONDS = 3.0
 """For a child that was asked to end."""
+_STDERR = 2
 _PROGRAM = ForkServerProgram(
     "", "an order with your rights", lambda: limits.FORK_SERVER_START_SECONDS
 )
@@ -56,6 +65,14 @@ class Begun:
         """Have it end now; returns when it has.  Not cancellable."""
         with trio.CancelScope(shield=True):
             await _end(self.process)
+
+    async def outcome(self) -> bytes:
+        """Return the second answer, of an order that has one.
+
+        Raises what the order does: VitrailError.
+        """
+        result, _ = await _receive(self.process, self.channel)
+        return result
 
     async def wait(self) -> int | None:
         """Wait until it has ended; return its exit code, None if that is not known."""
@@ -86,11 +103,21 @@ class Session(Protocol):
         ...
 
 
+async def _start_no_other(
+    program: ForkServerProgram, _: socket.socket
+) -> ServerProcess:
+    await trio.lowlevel.checkpoint()
+    raise UpstreamError(
+        f"no process for {program.what}: the one that starts programs has ended",
+        hint="restart the broker",
+    )
+
+
 class SessionOrders:
     """Has orders carried out by children of the starter; a ``Session``."""
 
     def __init__(self, starter: ForkServerHandle) -> None:
-        self._server = ForkServer(_PROGRAM, first=starter)
+        self._server = ForkServer(_PROGRAM, _start_no_other, first=starter)
 
     @asynccontextmanager
     async def carrying_out(
@@ -115,6 +142,7 @@ class SessionOrders:
             ours.close()
             with trio.CancelScope(shield=True):
                 try:
+                    # guard: what an order has begun ends with its block
                     await _end(child)
                 finally:
                     child.close()
@@ -127,11 +155,58 @@ class SessionOrders:
             return begun.result, begun.fds
 
 
+@dataclass(eq=False)
+class OrderedServer:
+    """A fork server that was ordered: ``fork_client.ServerProcess``."""
+
+    pid: int
+    _begun: Begun
+    _order: AsyncExitStack
+    _ended: bool = False
+    _code: int | None = None
+    _turn: trio.Lock = field(default_factory=trio.Lock)
+
+    def kill(self) -> None:
+        """See ``ServerProcess``."""
+        if not self._ended:
+            self._begun.process.kill()
+
+    async def wait(self) -> int | None:
+        """See ``ServerProcess``."""
+        async with self._turn:
+            if not self._ended:
+                self._code = await self._begun.wait()
+                self._ended = True
+                await self._order.aclose()
+        return self._code
+
+
+async def order_server(
+    session: Session, program: ForkServerProgram, theirs: socket.socket
+) -> OrderedServer:
+    """Order a fork server: with a session, a ``fork_client.StartServer``."""
+    module = ForkServerModule(program.module)
+    order = StartForkServer(module, allow_unjailed=program.allow_unjailed)
+    async with AsyncExitStack() as stack:
+        carrying_out = session.carrying_out(order, [theirs.fileno(), _STDERR])
+        begun = await stack.enter_async_context(carrying_out)
+        return OrderedServer(begun.process.pid, begun, stack.pop_all())
+
+
 async def _exchange(
     child: ForkedProcess, channel: Channel, order: SessionOrder, fds: Sequence[int]
 ) -> tuple[bytes, Sequence[int]]:
     try:
         await channel.send(messages.encode(order), fds)
+    except OSError as error:
+        raise _died(child) from error
+    return await _receive(child, channel)
+
+
+async def _receive(
+    child: ForkedProcess, channel: Channel
+) -> tuple[bytes, Sequence[int]]:
+    try:
         got = await channel.receive(messages.DESCRIPTORS)
     except OSError as error:
         raise _died(child) from error

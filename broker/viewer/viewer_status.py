@@ -89,7 +89,7 @@ def _devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
 
 def _folders_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
     return [
-        printable(str(shared.folder.path), 200) + " (writable)" * shared.write
+        printable(str(shared.path), 200) + " (writable)" * shared.write
         for shared in viewer.folders.shared()
         if shared.lease.id == lease
     ]

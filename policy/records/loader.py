@@ -54,26 +54,11 @@ def load_records(
     last; owner and mode are not looked at there, because a user who may write to
     it may write the program too.
     """
-    collected = _Collected(overlay=overlay)
+    collected = CollectedRecords(overlay=overlay)
     for directory in directories:
         collected.add_directory(directory, check_owner=True)
     if shipped is not None:
         collected.add_directory(shipped, check_owner=False)
-    return collected.finish()
-
-
-def load_files(files: Sequence[Path], *, around: Sequence[Path] = ()) -> RecordSet:
-    """Read these files alone, with any owner (``brokerctl policy check``).
-
-    Inherited records are looked for among them, then in the directories
-    ``around`` them.
-    """
-    behind = _Collected()
-    for directory in around:
-        behind.add_directory(directory, check_owner=False)
-    collected = _Collected(behind)
-    for file in files:
-        collected.add_file(file, check_owner=False)
     return collected.finish()
 
 
@@ -85,7 +70,7 @@ def parse_record(
     Exactly one of the two is empty.  Pure: ``source`` only names the file.
     There are no others here that it could inherit from.
     """
-    alone = _Collected()
+    alone = CollectedRecords()
     alone.add_content(name, source, content)
     found = alone.finish()
     return found.records.get(name), list(found.problems)
@@ -93,7 +78,7 @@ def parse_record(
 
 def parse_record_set(files: Mapping[str, str]) -> RecordSet:
     """Return the records in memory, by base name (``NAME.toml``).  Pure."""
-    collected = _Collected()
+    collected = CollectedRecords()
     for file, text in sorted(files.items()):
         name = file.removesuffix(SUFFIX)
         collected.add_content(name, Path(file), text.encode("utf-8", "surrogatepass"))
@@ -142,11 +127,11 @@ def _decode(content: bytes, report: _Report) -> str:
     return "\n".join(kept)
 
 
-class _Collected:
+class CollectedRecords:
     """Records gathered so far; the first file of a name wins."""
 
     def __init__(
-        self, behind: _Collected | None = None, overlay: Overlay = NOTHING
+        self, behind: CollectedRecords | None = None, overlay: Overlay = NOTHING
     ) -> None:
         self._drafts: dict[str, tuple[Draft, _Report]] = {}
         self._broken: dict[str, Problem] = {}
@@ -157,6 +142,7 @@ class _Collected:
         self._overlay = overlay
 
     def add_directory(self, directory: Path, *, check_owner: bool) -> None:
+        """Read the records of a directory."""
         new = overlaid(directory, self._overlay)
         info = None
         try:
@@ -186,6 +172,7 @@ class _Collected:
                 self.add_file(path, check_owner=check_owner)
 
     def add_file(self, path: Path, *, check_owner: bool) -> None:
+        """Read a record."""
         name = path.name.removesuffix(SUFFIX)
         if self._blind is not None:
             self._refuse(path, self._blind, report=False)
@@ -227,16 +214,18 @@ class _Collected:
 
     # -- inheritance --------------------------------------------------------------
 
-    def find(self, name: str) -> tuple[_Collected, Draft] | None:
+    def find(self, name: str) -> tuple[CollectedRecords, Draft] | None:
         """A draft and whose it is."""
         if name in self._drafts:
             return self, self._drafts[name][0]
         return self._behind.find(name) if self._behind else None
 
-    def _chain(self, draft: Draft) -> tuple[list[tuple[_Collected, Draft]], str, str]:
+    def _chain(
+        self, draft: Draft
+    ) -> tuple[list[tuple[CollectedRecords, Draft]], str, str]:
         """Those that a draft inherits from; why that cannot be, and a hint."""
         names = [draft.name]
-        chain: list[tuple[_Collected, Draft]] = []
+        chain: list[tuple[CollectedRecords, Draft]] = []
         while (name := (chain[-1][1] if chain else draft).inherits) is not None:
             names.append(name)
             if name in names[:-1]:
@@ -284,6 +273,7 @@ class _Collected:
         return self._built[name]
 
     def finish(self) -> RecordSet:
+        """Return what was read, each record with what it inherits."""
         records: dict[str, Record] = {}
         broken = dict(self._broken)
         for name, (_, report) in self._drafts.items():

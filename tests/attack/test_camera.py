@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import threading
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,9 +21,10 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import CAMERA
 from broker.helpers.process.spawn import run_tool
 from broker.ipc.guest.file_requests import CallService
+from broker.session.cameras import find_camera
 from broker.viewer.calls.calls import call_request
-from broker.viewer.calls.camera import find_camera
-from broker.viewer.calls.video import pictures
+from broker.viewer.calls.camera import Cameras
+from broker.viewer.calls.video import VideoUse, pictures
 from shims.files import camera as shim
 from shims.files import video_node
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
@@ -30,6 +32,7 @@ from shims.files.bus_service import CallError
 from shims.files.connection import BrokerConnection
 from shims.files.protocol import frame
 from tests.kit.cameras import camera, node, own_pipewire
+from tests.kit.session import starter_of_orders
 
 SIZE = (640, 480)
 BYTES = 640 * 480 * 3 // 2
@@ -50,6 +53,17 @@ async def received(far, count=BYTES):
                 break
             data += part
         return bytes(data)
+
+
+@asynccontextmanager
+async def taken():
+    """Pictures of the session's camera."""
+    with starter_of_orders() as session:
+        async with (
+            Cameras(None, session).source(VideoUse(None)) as source,
+            pictures(session, source, SIZE) as far,
+        ):
+            yield far
 
 
 @pytest.mark.parametrize(
@@ -103,7 +117,7 @@ print(*sorted(found), flush=True)
 @real
 async def test_the_process_of_a_camera_sees_nothing_else_of_pipewire(monkeypatch):
     async with own_pipewire(monkeypatch) as env, camera(env, "webcam"):
-        found = await find_camera()
+        found = find_camera()
         shown = [str(one) for one in sorted(found.shown)]
 
         async def listed(*words):
@@ -125,7 +139,7 @@ async def test_a_camera_of_two_gigapixels_gives_no_picture(monkeypatch):
     ):
         with trio.fail_after(30):
             with pytest.raises(UpstreamError, match="no picture"):
-                async with pictures(await find_camera(), SIZE) as far:
+                async with taken() as far:
                     pytest.fail(f"{len(await received(far))} bytes came")
 
 
@@ -133,7 +147,7 @@ async def test_a_camera_of_two_gigapixels_gives_no_picture(monkeypatch):
 async def test_pictures_that_are_not_taken_are_dropped(monkeypatch):
     async with own_pipewire(monkeypatch) as env, camera(env, "slow", "black") as child:
         out = trio.lowlevel.FdStream(os.dup(child.popen.stdout.fileno()))
-        async with out, pictures(await find_camera(), SIZE) as far:
+        async with out, taken() as far:
             with trio.fail_after(60):
                 first = (await received(far))[MIDDLE]
                 shown = b""
@@ -147,7 +161,7 @@ async def test_pictures_that_are_not_taken_are_dropped(monkeypatch):
 @real
 async def test_nothing_is_left_of_a_camera_that_was_closed(monkeypatch):
     async with own_pipewire(monkeypatch) as env, camera(env, "webcam"):
-        async with pictures(await find_camera(), SIZE) as far:
+        async with taken() as far:
             assert len(await received(far)) == BYTES
             assert (await node(env, "webcam"))["state"] == "running"
             kept = far.dup()

@@ -23,6 +23,7 @@ from tests.kit.clipboard.client import TEXT, Guest, guest
 from tests.kit.clipboard.stand import DEADLINE, A, Desk, desk
 from tests.kit.wayland.client import ServerError, Window, memfd
 from tests.kit.wayland.compositor import wait_window
+from tests.kit.workers import worker_memory
 
 SECRET = b"nobody's business"
 DEVICES = ("wl_data_device_manager", "get_data_device", "wl_data_device")
@@ -163,10 +164,10 @@ async def test_an_endless_pipe_is_cut_at_the_limit_and_refused_whole():
             assert written < clipboard_limits.CLIPBOARD_BYTES + (1 << 20)
             return c.outcome(before)
 
-        memory = it.rooms["red"].worker.memory().private
+        memory = worker_memory(it.rooms["red"].worker).private
         record = await guest(it, "red", act)
         assert (record.outcome, record.reason) == (Outcome.DROPPED, reasons.LARGE)
-        assert it.rooms["red"].worker.memory().private < memory + (8 << 20)
+        assert worker_memory(it.rooms["red"].worker).private < memory + (8 << 20)
 
 
 @pytest.mark.long

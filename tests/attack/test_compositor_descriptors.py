@@ -9,11 +9,11 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 
 from broker.core import limits
 from broker.core.streams.wayland_rules import WindowRules
-from broker.viewer.workers.pool import open_workers
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import Client, GoneError, ServerError
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.stand import CONFIG, jailed
+from tests.kit.workers import open_workers
 
 FILES = 320
 """Of the compositor; two sandboxes may have 256 connections."""

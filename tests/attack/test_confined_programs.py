@@ -19,7 +19,7 @@ import pytest
 
 from broker.core.services import WAYLAND_DOOR
 from broker.helpers.carrying_filters import acceptor_filter, pump_filter
-from broker.helpers.process import fork_client, hardening
+from broker.helpers.process import fork_command, hardening
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.helpers.pump.process import start_pump
@@ -161,14 +161,14 @@ def _seccomp():
 
 
 async def test_a_brokers_pump(session, monkeypatch):
-    session.take_over(monkeypatch, fork_client)
+    session.take_over(monkeypatch, fork_command)
     async with forked_pump():
         found = await session.found()
     session.check(found, memfd=3, socket=1)
 
 
 async def test_an_acceptor(session, monkeypatch, tmp_path):
-    session.take_over(monkeypatch, fork_client, "vitrail-accept")
+    session.take_over(monkeypatch, fork_command, "vitrail-accept")
     acceptors = Acceptors()
     tmp_path.chmod(0o700)
     place = {WAYLAND_DOOR: UnixEndpoint(tmp_path / "door")}

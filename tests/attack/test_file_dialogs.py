@@ -7,7 +7,7 @@ import io
 import os
 import re
 import shutil
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -20,23 +20,21 @@ from broker.core.services import CALL
 from broker.core.transfer.file_names import suggested_name
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.ipc.guest.file_requests import ChooseFiles, FileFilter, decode_ask
+from broker.ipc.session.files import FoundFiles
 from broker.jail.worker.transfer import _checked as _checked_ask
-from broker.viewer.opening.desktop_chooser import (
-    FileChoice,
-    _filter_row,
-    paths_in,
+from broker.session.chooser import FileChoice, PortalRequest, _filter_row, paths_in
+from broker.session.chosen_files import (
+    checked,
+    checked_names,
+    chosen_state,
+    free_place,
+    require_folder,
 )
 from broker.viewer.opening.desktop_portal import PortalBus
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.file_dialogs import (
-    FileDialogs,
-    _checked,
-    _free_place,
-    _names,
-    _require_folder,
-    chosen_state,
-)
+from broker.viewer.opening.file_dialogs import FileDialogs
 from broker.viewer.opening.moving import TransferParts
+from broker.viewer.opening.own import UserFiles
 from shims.files.bus_messages import MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
 from shims.files.edited import Saved
@@ -53,7 +51,6 @@ from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import notifying
 from tests.kit.rulebook import WORK
-from tests.kit.threads import no_threads
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.wayland.input import Keyboard
 
@@ -99,7 +96,7 @@ def test_a_suggested_name_is_plain_and_not_hidden(untrusted_name, shown):
 )
 def test_nothing_is_saved_where_it_would_be_run_or_is_not_seen(tmp_path, name):
     with pytest.raises(RefusedError):
-        _checked(tmp_path / name, (), save=True)
+        checked(tmp_path / name, (), save=True)
 
 
 def test_a_sandboxs_link_leads_a_choice_to_no_other_file(tmp_path):
@@ -111,9 +108,9 @@ def test_a_sandboxs_link_leads_a_choice_to_no_other_file(tmp_path):
     (shared / "folder").symlink_to(secret)
     for path, save in (("report.pdf", False), ("folder/new", True)):
         with pytest.raises(RefusedError, match="is not followed"):
-            _checked(shared / path, (shared,), save=save)
+            checked(shared / path, (shared,), save=save)
     # A file that is saved under the name of a link replaces the link.
-    found = _checked(shared / "report.pdf", (shared,), save=True)
+    found = checked(shared / "report.pdf", (shared,), save=True)
     assert found == shared / "report.pdf"
 
 
@@ -124,7 +121,7 @@ def test_a_sandboxs_link_leads_a_choice_to_no_other_file(tmp_path):
 def test_an_answer_that_is_not_a_file_of_the_desktop_is_refused(uri):
     def take():
         return [
-            _checked(p, (), save=False) for p in paths_in((0, {"uris": ("as", [uri])}))
+            checked(p, (), save=False) for p in paths_in((0, {"uris": ("as", [uri])}))
         ]
 
     with pytest.raises((UpstreamError, RefusedError)):
@@ -154,50 +151,42 @@ def test_several_files_have_names_that_differ():
 
 
 @pytest.mark.parametrize("kind", ["open", "folder"])
-async def test_a_dialog_that_copies_in_does_not_say_that_it_saves(kind):
+def test_a_dialog_that_copies_in_does_not_say_that_it_saves(kind):
     """Its title came of the names, and all else of the kind: a tree was copied in."""
     with pytest.raises(PeerError, match="not saved"):
         _checked_ask(ChooseFiles(kind, names=("report.pdf",)))
-    titles = []
-
-    async def show(choice):
-        await trio.lowlevel.checkpoint()
-        titles.append(choice.title)
-        return []
-
-    dialogs = _dialogs(show, lambda *_, sandbox: None, SimpleNamespace(verdict="allow"))
-    opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
-    ask = ChooseFiles(kind, names=("report.pdf",))  # of a worker that was taken over
-    with suppress(RefusedError):
-        await dialogs.serve(OpenExchange(guest, opening), ask)
-    assert titles == []
+    # Of a worker that was taken over: it is looked at before the dialog.
+    with pytest.raises(PeerError, match="not saved"):
+        checked_names(ChooseFiles(kind, names=("report.pdf",)))
 
 
 @pytest.mark.parametrize("names", [("../x/a", "../x/b"), ("a", "a"), (".profile",)])
 def test_a_worker_that_was_taken_over_saves_under_plain_names(names):
     with pytest.raises(PeerError):
-        _names(ChooseFiles("save", names=names))
-    assert _names(ChooseFiles("save", names=("a", "b"))) == ("a", "b")
+        checked_names(ChooseFiles("save", names=names))
+    assert checked_names(ChooseFiles("save", names=("a", "b"))) == ("a", "b")
 
 
 def test_several_files_are_saved_in_one_folder(tmp_path):
     one, two, other = tmp_path / "a", tmp_path / "b", tmp_path / "c/b"
-    _require_folder([one, two], ("a", "b"))
+    require_folder([one, two], ("a", "b"))
     for paths in ([one], [one, one], [one, other], [one, two, tmp_path / "c"]):
         with pytest.raises(UpstreamError, match="one folder"):
-            _require_folder(paths, ("a", "b"))
+            require_folder(paths, ("a", "b"))
 
 
 def test_several_files_replace_none_of_the_folder(tmp_path):
     """The dialog asks about a folder and shows no names."""
     (tmp_path / "thesis.odt").write_text("mine")
     (tmp_path / "thesis (2).odt").symlink_to("nowhere")
-    assert _free_place(tmp_path / "thesis.odt") == tmp_path / "thesis (3).odt"
-    assert _free_place(tmp_path / "new") == tmp_path / "new"
+    assert free_place(tmp_path / "thesis.odt") == tmp_path / "thesis (3).odt"
+    assert free_place(tmp_path / "new") == tmp_path / "new"
 
 
-def test_only_the_portal_answers_and_only_for_its_request():
-    bus = PortalBus(None, "x", "chooser", "")
+@pytest.mark.parametrize(
+    "bus", [PortalRequest(None), PortalBus(None, "x", "chooser", "")], ids=type
+)
+def test_only_the_portal_answers_and_only_for_its_request(bus):
     bus._owner = ":1.7"
     rule = bus.rule("/org/freedesktop/portal/desktop/request/1_2/t", "x", "Response")
     assert rule.header_fields["sender"] == ":1.7"
@@ -231,7 +220,7 @@ def test_the_name_of_a_filter_is_one_line():
 
 
 async def test_a_sandbox_learns_nothing_of_the_desktop_by_a_failure():
-    async def fails(_choice):
+    async def fails(*_):
         await trio.lowlevel.checkpoint()
         raise UpstreamError("/home/user/secret is not there")
 
@@ -245,38 +234,18 @@ async def test_a_sandbox_learns_nothing_of_the_desktop_by_a_failure():
     assert ["secret" in text for _, text, _ in shown] == [True, True]
 
 
-async def test_rules_that_changed_while_the_user_chose_hold(tmp_path):
+async def test_rules_that_changed_while_the_user_chose_hold():
     answer = SimpleNamespace(verdict="allow", rule=None, where="30-mine.policy:2")
-    shown = tmp_path / "letter.txt"
-    shown.write_text("dear")
 
-    async def chosen(_choice):
+    async def chosen(*_):
         await trio.lowlevel.checkpoint()
         answer.verdict, answer.rule = "deny", object()
-        return [shown]
+        return UserFiles(FoundFiles(1, ("letter.txt",)), b"")
 
     dialogs = _dialogs(chosen, lambda *_, sandbox: None, answer)
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with pytest.raises(RefusedError, match="nothing be copied"):
         await dialogs.serve(OpenExchange(guest, opening), ChooseFiles("open"))
-
-
-async def test_a_choice_for_which_there_is_no_thread_ends_no_other(tmp_path):
-    shown = []
-
-    async def chosen(_choice):
-        await trio.lowlevel.checkpoint()
-        return [tmp_path / "letter.txt", tmp_path / "other.txt"]
-
-    allowed = SimpleNamespace(verdict="allow", rule=None, where="30-mine.policy:2")
-    dialogs = _dialogs(chosen, lambda *words, sandbox: shown.append(words), allowed)
-    opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
-    with no_threads(), pytest.raises(RefusedError):
-        await dialogs.serve(OpenExchange(guest, opening), ChooseFiles("open"))
-    assert "no thread can be started" in shown[-1][1]
-    with pytest.raises(RefusedError):
-        await dialogs.serve(OpenExchange(guest, opening), ChooseFiles("open"))
-    assert "more was chosen than one file" in shown[-1][1]
 
 
 @asynccontextmanager
@@ -293,7 +262,8 @@ def _dialogs(show, notify, answer=None):
         return [answer for _ in requests]
 
     decider = SimpleNamespace(permit=_permits, preview=preview, notify=notify)
-    return FileDialogs(TransferParts(decider, None, None, None, tuple, None), show)
+    own = SimpleNamespace(choose=show)
+    return FileDialogs(TransferParts(decider, None, None, own, tuple, None))
 
 
 # -- what is kept at the desktop -----------------------------------------------------------

@@ -13,6 +13,7 @@ import trio
 
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.helpers.mounts import mounts, opened
+from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.mounts.opened import open_folder
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.folders import folder_mounts
@@ -111,7 +112,7 @@ async def test_a_process_that_has_ended_has_no_namespace():
     await other.stop()
     with (
         pytest.raises(RefusedError, match="has ended"),
-        mounts.mount_namespace(child.pid, pidfd),
+        mount_namespace(child.pid, pidfd),
     ):
         pass
     os.close(pidfd)
@@ -142,7 +143,7 @@ async def box(tmp_path, program):
     try:
         with trio.fail_after(60):
             await mounts.wait_set_up(held.leader, SOCKETS)
-            with mounts.mount_namespace(held.leader, pidfd) as namespace:
+            with mount_namespace(held.leader, pidfd) as namespace:
                 yield held, namespace
     finally:
         os.close(pidfd)
@@ -598,7 +599,7 @@ time.sleep(600)
         root = Path(f"/proc/{pid}/root")
         await eventually((root / "tmp2").is_dir)
         pidfd = os.pidfd_open(pid)
-        with mounts.mount_namespace(pid, pidfd) as namespace:
+        with mount_namespace(pid, pidfd) as namespace:
             await mounts.attach(namespace, folder, write=False)
             await eventually((root / "tmp2/here").exists)
             assert (root / "tmp/file").exists(), "the copy"
@@ -631,7 +632,7 @@ def test_our_own_mount_namespace_is_never_taken():
     pidfd = os.pidfd_open(os.getpid())
     with (
         pytest.raises(RefusedError, match="already"),
-        mounts.mount_namespace(os.getpid(), pidfd),
+        mount_namespace(os.getpid(), pidfd),
     ):
         pass
     os.close(pidfd)

@@ -13,12 +13,12 @@ import trio
 
 from broker.authority.audit.event_log import of
 from broker.authority.channel.event_rights import KINDS
-from broker.authority.channel.request_messages import asked_of
 from broker.authority.permit import Request
 from broker.core.limits import authority as authority_limits
 from broker.core.services import DISPLAY
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
+from broker.viewer.authority.request_messages import asked_of
 from tests.kit.authority import hostile
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, lease_of

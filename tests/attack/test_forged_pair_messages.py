@@ -21,17 +21,19 @@ import trio.testing
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError, sole
-from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease
 from broker.core.limits import host_viewer as pair_limits
 from broker.core.limits import link as link_limits
 from broker.core.limits import transfer as transfer_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.core.services import AGENT
+from broker.host.folders.given import GivenFolders
 from broker.host.viewer_process import ViewerProcess
 from broker.ipc import fdpass
 from broker.ipc.control.types.faults import HeldError
+from broker.ipc.host_viewer import GivenFolder
 from broker.ipc.sealed_memfd import sealed
+from broker.ipc.session.folders import FolderForHost, encode_for_host
 from broker.net.host_pair import pair_end
 from broker.net.host_pair import pair_messages as p
 from broker.net.link import messages as m
@@ -155,15 +157,21 @@ async def taken_viewer():
     role, folders, fault = QuietRole(), Folders(), []
     end = ViewerProcess(ours, rows=None, end=None)
     hostile = Hostile(theirs, Role.VIEWER)
-    with theirs:
+    given, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs, given, child:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run, end, fault)
-            await nursery.start(end.serve, role, folders, trio.lowlevel.checkpoint)
+            await nursery.start(
+                *(end.serve, role, folders, GivenFolders(given)),
+                trio.lowlevel.checkpoint,
+            )
             with trio.fail_after(60):
                 nursery.start_soon(end.lease_begun, WORK)
                 request, _ = await hostile.hear(m.LeaseBegun)
                 hostile.say(m.RequestDone(request.request))
-                made = SimpleNamespace(role=role, folders=folders, end=end, fault=fault)
+                made = SimpleNamespace(
+                    role=role, folders=folders, end=end, fault=fault, child=child
+                )
                 yield made, hostile
             nursery.cancel_scope.cancel()
 
@@ -440,45 +448,77 @@ async def test_a_viewer_sends_what_only_a_host_sends():
         await ends(made, "the viewer sent no valid message")
 
 
-def mount(number=1, lease=WORK, path=b"/home/user/Documents"):
-    return lambda n: p.MountFolder(n, number, lease.id, path, write=True)
+def mount(number=1, lease=WORK, ticket=b"1"):
+    return lambda n: p.MountFolder(n, number, lease.id, ticket)
 
 
-@contextmanager
-def directory(tmp_path):
-    fd = os.open(tmp_path, os.O_PATH)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+def give(child, path, *, ticket=b"1", sandbox=WORK.sandbox, write=False):
+    """A session child gives a folder to the host."""
+    fd = os.open(path, os.O_PATH)
+    message = FolderForHost(ticket, sandbox, os.fsencode(path), write)
+    fdpass.send(child, encode_for_host(message), [fd])
+    os.close(fd)
 
 
 async def test_a_folder_for_a_lease_that_was_not_announced(tmp_path):
-    stranger = Lease(LeaseId("f" * 16), SandboxName("x"), SandboxName("x"), 1)
+    stranger = Lease(LeaseId("f" * 16), WORK.sandbox, SandboxName("x"), 1)
     async with taken_viewer() as (made, hostile):
-        before = descriptors()
-        with directory(tmp_path) as fd:
-            reply = await hostile.ask(mount(lease=stranger), fd)
+        give(made.child, tmp_path)
+        reply = await hostile.ask(mount(lease=stranger))
         assert "no lease" in reply.error.message
         assert made.folders.mounted_now == []
-        assert descriptors() == before
 
 
-@pytest.mark.parametrize("path", [b"/", b"home", b"/a/..", b"/a/.", b"/a/", b"/a\0b"])
-async def test_a_folder_without_a_name(tmp_path, path):
-    """It would be mounted beside, or over, the directory of folders."""
+async def test_a_viewer_has_no_other_directory_mounted(tmp_path):
+    """Its own descriptor, no ticket, another folder's: the host mounts none of them."""
     async with taken_viewer() as (made, hostile):
-        with directory(tmp_path) as fd:
-            reply = await hostile.ask(mount(path=path), fd)
-        assert "names no directory" in reply.error.message
+        reply = await hostile.ask(mount(ticket=b""))
+        assert "not shared with this sandbox" in reply.error.message
+        give(made.child, tmp_path)
+        reply = await hostile.ask(mount(ticket=b"2"))
+        assert "not shared with this sandbox" in reply.error.message
         assert made.folders.mounted_now == []
+        fd = os.open("/", os.O_PATH)
+        hostile.number += 1
+        hostile.say(mount()(hostile.number), fd)
+        os.close(fd)
+        await ends(made, "that has none")
+        assert made.folders.mounted_now == []
+
+
+async def test_a_folder_of_another_sandbox(tmp_path):
+    async with taken_viewer() as (made, hostile):
+        give(made.child, tmp_path, sandbox="vault")
+        reply = await hostile.ask(mount())
+        assert "not shared with this sandbox" in reply.error.message
+        assert made.folders.mounted_now == []
+
+
+async def test_a_folder_is_mounted_as_the_child_gave_it_and_once(tmp_path):
+    async with taken_viewer() as (made, hostile):
+        give(made.child, tmp_path, write=False)
+        assert isinstance(await hostile.ask(mount()), p.FolderMounted)
+        assert made.folders.mounted_now == [(WORK, str(tmp_path), False)]
+        reply = await hostile.ask(mount(2))
+        assert "not shared with this sandbox" in reply.error.message
+        assert len(made.folders.mounted_now) == 1
+
+
+async def test_folders_that_are_never_mounted_fill_no_memory(tmp_path):
+    async with taken_viewer() as (made, hostile):
+        before = descriptors()
+        for number in range(1, 300):
+            give(made.child, tmp_path, ticket=str(number).encode())
+            await hostile.ask(mount(number, ticket=b"none"))
+        assert descriptors() - before <= 4 * transfer_limits.FOLDERS_PER_SANDBOX
 
 
 async def test_the_number_of_a_mount_is_used_twice(tmp_path):
     async with taken_viewer() as (made, hostile):
-        with directory(tmp_path) as fd:
-            assert isinstance(await hostile.ask(mount(), fd), p.FolderMounted)
-            reply = await hostile.ask(mount(), fd)
+        give(made.child, tmp_path)
+        give(made.child, tmp_path, ticket=b"2")
+        assert isinstance(await hostile.ask(mount()), p.FolderMounted)
+        reply = await hostile.ask(mount(ticket=b"2"))
         assert "number of a mount again" in reply.error.message
         assert len(made.folders.mounted_now) == 1
 
@@ -486,17 +526,17 @@ async def test_the_number_of_a_mount_is_used_twice(tmp_path):
 @pytest.mark.parametrize("excess", [0, 1])
 async def test_mounts_without_end(tmp_path, monkeypatch, excess):
     monkeypatch.setattr(limits, "LEASES", 1)
-    async with taken_viewer() as (_made, hostile):
-        with directory(tmp_path) as fd:
-            for number in range(transfer_limits.FOLDERS_PER_SANDBOX + excess):
-                reply = await hostile.ask(mount(number + 1), fd)
+    async with taken_viewer() as (made, hostile):
+        for number in range(transfer_limits.FOLDERS_PER_SANDBOX + excess):
+            give(made.child, tmp_path)
+            reply = await hostile.ask(mount(number + 1))
         assert isinstance(reply, p.RequestFailed) == bool(excess)
 
 
 async def test_a_viewer_that_goes_leaves_no_folder(tmp_path):
     async with taken_viewer() as (made, hostile):
-        with directory(tmp_path) as fd:
-            await hostile.ask(mount(), fd)
+        give(made.child, tmp_path)
+        await hostile.ask(mount())
         assert made.folders.mounted_now
     assert made.folders.mounted_now == []
 
@@ -525,16 +565,26 @@ async def joined(viewer=None):
     viewer, role, folders = viewer or Viewer(), QuietRole(), Folders()
     host = HostProcess(ours, viewer=lambda: viewer, reload=trio.lowlevel.checkpoint)
     end = ViewerProcess(theirs, rows=None, end=None)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(host.run)
-        nursery.start_soon(end.run)
-        await nursery.start(end.serve, role, folders, trio.lowlevel.checkpoint)
-        with trio.fail_after(60):
-            await end.lease_begun(WORK)
-            yield SimpleNamespace(
-                host=host, end=end, viewer=viewer, folders=folders, nursery=nursery
+    given, child = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with given, child:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(host.run)
+            nursery.start_soon(end.run)
+            await nursery.start(
+                *(end.serve, role, folders, GivenFolders(given)),
+                trio.lowlevel.checkpoint,
             )
-        nursery.cancel_scope.cancel()
+            with trio.fail_after(60):
+                await end.lease_begun(WORK)
+                yield SimpleNamespace(
+                    host=host,
+                    end=end,
+                    viewer=viewer,
+                    folders=folders,
+                    nursery=nursery,
+                    child=child,
+                )
+            nursery.cancel_scope.cancel()
 
 
 def opening(stream):
@@ -597,16 +647,17 @@ async def test_an_error_comes_whole():
 async def test_a_folder_whose_mount_was_held(tmp_path):
     """Its sandbox is ended for it, so the error is of another kind."""
     async with joined() as made:
-        with directory(tmp_path) as fd:
-            folder = OpenedFolder(tmp_path, fd)
-            made.folders.fails = HeldError("it has files open")
-            with pytest.raises(HeldError):
-                async with made.host.folders.mounted(WORK, folder, write=False):
-                    raise AssertionError
-            made.folders.fails = None
-            async with made.host.folders.mounted(WORK, folder, write=False) as mounted:
-                assert mounted.path == f"/folders/{tmp_path.name}"
-            assert mounted.kept
+        folder = GivenFolder(tmp_path, b"1", trio.sleep)
+        made.folders.fails = HeldError("it has files open")
+        give(made.child, tmp_path)
+        with pytest.raises(HeldError):
+            async with made.host.folders.mounted(WORK, folder, write=False):
+                raise AssertionError
+        made.folders.fails = None
+        give(made.child, tmp_path)
+        async with made.host.folders.mounted(WORK, folder, write=False) as mounted:
+            assert mounted.path == f"/folders/{tmp_path.name}"
+        assert mounted.kept
         assert await made.host.folders.forget(WORK)
 
 

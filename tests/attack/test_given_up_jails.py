@@ -27,7 +27,8 @@ def _children(pid):
     ]
 
 
-async def _ended(first):
+async def ended(first):
+    """Wait until a process has ended, and kill one that does not."""
     try:
         with trio.fail_after(20):
             await wait_ended(first)
@@ -52,7 +53,7 @@ async def test_a_jail_that_is_given_up_at_a_stop_of_its_start_ends_whole(held, n
     first = os.pidfd_open(inside)
     child.kill(number)
     await child.wait()
-    await _ended(first)
+    await ended(first)
     for fd in (read, write, far, first):
         os.close(fd)
 
@@ -69,7 +70,7 @@ async def test_a_jail_ends_between_leaving_the_group_and_asking_for_its_death(tm
     first = os.pidfd_open(inside[0])
     child.kill()
     await child.wait()
-    await _ended(first)
+    await ended(first)
     os.close(first)
 
 

@@ -19,6 +19,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from broker.helpers.process.fork_start import start_server
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
@@ -151,7 +152,7 @@ async def rounds(tmp_path, count, seed):
         journal(tmp_path) as log,
         trio.open_nursery() as nursery,
     ):
-        keeper = PumpSupervisor(None, log)
+        keeper = PumpSupervisor(None, log, start_server)
         await nursery.start(keeper.run)
         words = Words(keeper)
         other = tmp_path / "role"

@@ -18,7 +18,7 @@ from broker.core.errors import SetupError
 from broker.core.names import SandboxName
 from broker.helpers.process import jail
 from broker.programs import fork_server
-from broker.viewer.workers.pool import open_workers
+from tests.kit.workers import open_workers
 
 _ROOT = Path(__file__).parents[2]
 

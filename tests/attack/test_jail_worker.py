@@ -15,9 +15,9 @@ import pytest
 
 from broker.core.limits import wayland as limits
 from broker.core.names import SandboxName
-from broker.viewer.workers.pool import open_workers
 from tests.kit.vm.probes import build, run_free, run_in_worker_jail, world
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.workers import open_workers
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from broker.jail.worker.window_pictures import (
 from broker.viewer.calls import screens
 from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.calls.video import OPENED_PER_MINUTE
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.exchanges import OpenExchange
 from tests.broker.viewer.calls.test_camera import Log
 from tests.kit.rulebook import WORK, rulebook
@@ -107,7 +108,7 @@ async def test_orders_are_served_while_a_picture_is_drawn():
 
 async def test_own_windows_have_a_place_and_a_pace():
     log = Log()
-    shares = screens.ScreenShares(log)
+    shares = screens.ScreenShares(log, None, FilteredBus(None))
     ask = CallService(SCREEN_SHARE, screens.OWN)
     opening = SimpleNamespace(lease=WORK, stream=1, peer="", service="vitrail.Call")
 

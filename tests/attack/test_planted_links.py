@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,9 +30,11 @@ from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.ipc.control.api import OpenRequest
 from broker.viewer.opening.moving import TransferParts
+from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole
 from tests.kit.control import exchange
+from tests.kit.session import starter_of_orders
 from tests.kit.shims import files_program
 
 SECRET = "a private key"
@@ -151,10 +154,12 @@ async def test_the_person_sends_no_file_that_a_sandbox_chose(home, how):
         "copy": OpenRequest(copy=[f"{home}/work/real.pdf", path], sandbox="work"),
     }[how]
     # Refused before anything else is looked at.
-    parts = TransferParts(None, None, None, None, lambda: [home / "work"])
-    person = PersonOpens(parts)
-    with pytest.raises(RefusedError, match="link that a sandbox may have made"):
-        await person.open(exchange(None), request)
+    with starter_of_orders() as session:
+        own, places = Own(session), lambda: [home / "work"]
+        person = PersonOpens(TransferParts(None, None, None, own, places))
+        called = replace(exchange(None), warrant=session.call("Open", request))
+        with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+            await person.open(called, request)
 
 
 def test_the_person_shares_no_folder_that_a_sandbox_chose(home):

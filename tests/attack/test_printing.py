@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import CALL
 from broker.ipc.guest.file_requests import PrintPages, decode_ask
+from broker.ipc.session.files import KeptPages
 from broker.jail.worker.transfer import _checked
 from broker.viewer.opening.meter import DECLINED_PER_MINUTE
 from broker.viewer.opening.moving import TransferParts
@@ -45,6 +47,7 @@ from shims.files.protocol import TransferError, frame
 from tests.integration.test_printing import PDF, printed, printing, running_print
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK
+from tests.kit.session import starter_of_orders
 
 NEEDED = ("waypipe", "mako", "dbus-daemon", "pdftoppm", "lp", "lpadmin", "gio")
 REAL = pytest.mark.skipif(
@@ -75,8 +78,8 @@ def entries(content, *, announced=None, end=b""):
     return frame(head) + content + (end or frame({"type": "end"}))
 
 
-async def kept(path, data):
-    """Have pages kept as the service does; returns their number."""
+async def kept(session, data):
+    """Have pages kept as the service does; returns their number and the document."""
     async with trio.open_nursery() as nursery:
         with pipe() as (read, write):
             fd = os.dup(write.fileno())
@@ -88,18 +91,29 @@ async def kept(path, data):
                         await stream.send_all(data)
 
             write.close()
-            async with Own(path.parent).keeping_pages(str(path), read) as result:
-                nursery.start_soon(feed)
-        return result.pages
+            async with Own(session).keeping_pages("work-1", read) as keeping:
+                async with keeping as result:
+                    nursery.start_soon(feed)
+                return result.kept.pages, Path(result.kept.path).read_bytes()
+
+
+@pytest.fixture(name="spool")
+def _spool(tmp_path):
+    """A desktop, and the directory of its documents."""
+    environ = dict(os.environ, XDG_CACHE_HOME=str(tmp_path))
+    with starter_of_orders(environ) as session:
+        yield session, tmp_path / "vitrail-printing"
 
 
 # -- pages ---------------------------------------------------------------------------------
 
 
-async def test_pages_become_a_document_of_pixels(tmp_path):
+async def test_pages_become_a_document_of_pixels(spool):
+    session, folder = spool
     content = PIXELS_MAGIC + page() + page(b"P", pixels=b"\xff" * 12) + END
-    assert await kept(tmp_path / "a.pdf", entries(content)) == 2
-    made = (tmp_path / "a.pdf").read_bytes()
+    pages, made = await kept(session, entries(content))
+    assert pages == 2
+    assert list(folder.iterdir()) == []
     assert made.startswith(b"%PDF-1.4")
     assert (made.count(b"/DeviceGray"), made.count(b"/DeviceRGB")) == (1, 1)
 
@@ -122,12 +136,14 @@ async def test_pages_become_a_document_of_pixels(tmp_path):
         entries(PIXELS_MAGIC + page() + END + b"x"),
     ],
 )
-async def test_pages_of_another_form_are_not_printed(tmp_path, data):
+async def test_pages_of_another_form_are_not_printed(spool, data):
+    session, folder = spool
     with pytest.raises((UpstreamError, ExceptionGroup)):
-        await kept(tmp_path / "a.pdf", data)
+        await kept(session, data)
+    assert list(folder.iterdir()) == []
 
 
-def kept_apart(path, data, before):
+def kept_apart(path, data, before, free=0):
     """Have pages kept by a process like the service's; returns its exit code and words.
 
     ``before`` runs in it first.  The words are those of proc_pid_status(5), or an error.
@@ -139,7 +155,7 @@ from shims.files import own_files, page_writers
 own_files.keep_pages(sys.argv[1:])
 print(open("/proc/self/status").read())
 """
-    words = [sys.executable, "-c", script, str(path), "0"]
+    words = [sys.executable, "-c", script, str(path), str(free)]
     done = subprocess.run(words, input=data, capture_output=True, check=False)
     return done.returncode, (done.stdout or done.stderr).decode()
 
@@ -177,10 +193,11 @@ def test_a_mistake_about_sizes_takes_no_memory(tmp_path):
     assert "MemoryError" in said
 
 
-async def test_pages_leave_room(tmp_path, monkeypatch):
-    monkeypatch.setattr("broker.viewer.opening.own.KEEP_FREE_BYTES", 1 << 60)
-    with pytest.raises((UpstreamError, ExceptionGroup)):
-        await kept(tmp_path / "a.pdf", entries(PIXELS_MAGIC + page() + END))
+def test_pages_leave_room(tmp_path):
+    sent = entries(PIXELS_MAGIC + page() + END)
+    code, said = kept_apart(tmp_path / "a.pdf", sent, "", 1 << 60)
+    assert code
+    assert "not enough room" in said
 
 
 # -- the request -----------------------------------------------------------------------------
@@ -230,7 +247,7 @@ def test_settings_of_another_form_go_nowhere():
 class Service:
     """The service with rules that a test changes; pages are one, and none is printed."""
 
-    def __init__(self, tmp_path, monkeypatch, *, says=None):
+    def __init__(self, *, says=None):
         self.answer = SimpleNamespace(
             verdict="ask", printer="Office", where="30-mine.policy:1"
         )
@@ -242,23 +259,24 @@ class Service:
             notify=lambda *words, sandbox: self.shown.append(words),
         )
         log = SimpleNamespace(require=self._log, note=self._log)
-        own = SimpleNamespace(keeping_pages=self._keeping, open_file=self._log)
+        own = SimpleNamespace(
+            keeping_pages=self._keeping,
+            show_document=self._log,
+            print_document=self._print,
+        )
         parts = TransferParts(decider, log, None, own, tuple)
-        self.service = Printing(parts, tmp_path / "spool")
+        self.service = Printing(parts)
         allowed = Transfer(100, 100, 1, 1 << 40, 99_999, 0)
         record = SimpleNamespace(viewer=SimpleNamespace(transfer=allowed))
         self.guest = SimpleNamespace(
             lease=WORK, valid_record=lambda: record, order=self._log
         )
 
-        async def run(words, **_more):
-            await trio.lowlevel.checkpoint()
-            if self._says:
-                raise UpstreamError(self._says)
-            self.given.append(words)
-            return b""
-
-        monkeypatch.setattr("broker.viewer.opening.printing.run_tool", run)
+    async def _print(self, *words):
+        await trio.lowlevel.checkpoint()
+        if self._says:
+            raise UpstreamError(self._says)
+        self.given.append(words)
 
     async def _preview(self, _requests):
         await trio.lowlevel.checkpoint()
@@ -277,8 +295,12 @@ class Service:
         yield Permit(request, "dom0", "work.policy:1", None, False, None, 0.0, None)
 
     @asynccontextmanager
-    async def _keeping(self, _path, _read):
-        yield SimpleNamespace(pages=self.pages)
+    async def _keeping(self, name, _read):
+        @asynccontextmanager
+        async def keeping():
+            yield SimpleNamespace(kept=KeptPages(f"x/{name}.pdf", "", self.pages))
+
+        yield keeping()
 
     async def serve(self, size=9):
         exchange = SimpleNamespace(
@@ -292,8 +314,8 @@ class Service:
         await self.service.serve(exchange, PrintPages("a", size))
 
 
-async def test_ten_thousand_requests_ask_once(tmp_path, monkeypatch):
-    service, refused = Service(tmp_path, monkeypatch), []
+async def test_ten_thousand_requests_ask_once():
+    service, refused = Service(), []
 
     async def ask():
         try:
@@ -311,8 +333,8 @@ async def test_ten_thousand_requests_ask_once(tmp_path, monkeypatch):
     assert len(service.given) == 1
 
 
-async def test_documents_that_are_refused_come_no_more(tmp_path, monkeypatch):
-    service = Service(tmp_path, monkeypatch)
+async def test_documents_that_are_refused_come_no_more():
+    service = Service()
     service.waits.set()
     said = []
     for _ in range(DECLINED_PER_MINUTE + 5):
@@ -332,9 +354,9 @@ async def test_documents_that_are_refused_come_no_more(tmp_path, monkeypatch):
     assert not service.given
 
 
-async def test_documents_whose_programs_hang_up_come_no_more(tmp_path, monkeypatch):
+async def test_documents_whose_programs_hang_up_come_no_more():
     """Each opened a window of the desktop, and none counted as refused."""
-    service = Service(tmp_path, monkeypatch)
+    service = Service()
     for _ in range(DECLINED_PER_MINUTE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(service.serve)
@@ -346,9 +368,9 @@ async def test_documents_whose_programs_hang_up_come_no_more(tmp_path, monkeypat
         await service.serve()
 
 
-async def test_paper_of_a_record_is_counted(tmp_path, monkeypatch):
+async def test_paper_of_a_record_is_counted():
     """An empty page is 14 bytes, so the bytes of a day were a million sheets."""
-    service = Service(tmp_path, monkeypatch)
+    service = Service()
     service.waits.set()
     service.pages = PAGES_PER_DAY // 2
     for _ in range(2):
@@ -358,8 +380,8 @@ async def test_paper_of_a_record_is_counted(tmp_path, monkeypatch):
     assert len(service.given) == 2
 
 
-async def test_the_printer_is_the_one_of_the_question(tmp_path, monkeypatch):
-    service = Service(tmp_path, monkeypatch)
+async def test_the_printer_is_the_one_of_the_question():
+    service = Service()
     async with trio.open_nursery() as nursery:
 
         async def ask():
@@ -374,15 +396,15 @@ async def test_the_printer_is_the_one_of_the_question(tmp_path, monkeypatch):
     assert not service.given
 
 
-async def test_a_document_has_the_size_of_the_record(tmp_path, monkeypatch):
-    service = Service(tmp_path, monkeypatch)
+async def test_a_document_has_the_size_of_the_record():
+    service = Service()
     with pytest.raises(RefusedError, match="larger than"):
         await service.serve(101)
     assert not service.asked
 
 
-async def test_a_sandbox_learns_nothing_of_printers_by_a_failure(tmp_path, monkeypatch):
-    service = Service(tmp_path, monkeypatch, says="Lobby of floor 3 is on fire")
+async def test_a_sandbox_learns_nothing_of_printers_by_a_failure():
+    service = Service(says="Lobby of floor 3 is on fire")
     service.waits.set()
     with pytest.raises(RefusedError) as caught:
         await service.serve()

@@ -14,11 +14,10 @@ import pytest
 import trio
 
 from broker.cli.sandboxes import snapshot
-from broker.core.process_status import status_fields
+from broker.core.process_status import status_fields, walls_of
 from broker.helpers.mounts import mounts
 from broker.host.launchers.nspawn import process as nspawn
 from broker.host.processes.tracked import spawn_helper
-from broker.host_and_viewer.joined_status import walls_of
 from broker.ipc.control.types.faults import HeldError
 from broker.net.peers import flatpak_instances
 from tests.kit.eventually import eventually

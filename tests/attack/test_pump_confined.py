@@ -19,6 +19,7 @@ import pytest
 
 from broker.helpers.carrying_filters import pump_filter
 from broker.helpers.process.fork_client import ForkServer
+from broker.helpers.process.fork_start import start_server
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.helpers.pump.client import Pump
@@ -131,7 +132,7 @@ async def test_a_pump_has_no_variable_of_the_starter_that_was_forked_before_it(
     monkeypatch.setenv("TOKEN_OF_THE_SESSION", secret)
     forks, control = start_forks(os.environb)
     with control:
-        server = ForkServer(PUMPS, first=forks["pumps"])
+        server = ForkServer(PUMPS, start_server, first=forks["pumps"])
         async with running(await fork_pump(server)) as pump:
             children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
             starter = int(children.read_text().split()[0])
@@ -139,7 +140,7 @@ async def test_a_pump_has_no_variable_of_the_starter_that_was_forked_before_it(
             assert not _memory_has(pump.statistics().pid, secret.encode())
             assert not _memory_has(server.pid, secret.encode())
         await server.close()
-    for name in ("keepers", "acceptors"):
+    for name in ("keepers", "acceptors", "session", "folders"):
         forks[name].control.close()
     assert await forks["pumps"].process.wait() == 0
 
@@ -158,7 +159,7 @@ def test_a_pump_that_cannot_be_confined_ends():
 
 
 async def test_what_a_pump_writes_last_is_logged_escaped(capfd):
-    server = ForkServer(PUMPS)
+    server = ForkServer(PUMPS, start_server)
     handle = await fork_pump(server)
     assert handle.words is not None
     async with running(handle) as pump:

@@ -233,7 +233,7 @@ class Sandbox:
 async def sandboxes(nursery, monkeypatch):
     monkeypatch.setattr(tray_icons, "Panel", PaperPanel)
     monkeypatch.setattr(PaperPanel, "shown", [])
-    icons = TrayIcons()
+    icons = TrayIcons(None)
     made = []
 
     def sandbox(name, record=None):

@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 import threading
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -34,6 +34,7 @@ from broker.viewer.calls.screens import (
     screen_in,
 )
 from broker.viewer.calls.video import ENDED_SECONDS
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.desktop_portal import PortalBus
 from broker.viewer.opening.exchanges import OpenExchange
 from shims.files import camera as camera_shim
@@ -42,6 +43,7 @@ from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
 from tests.broker.viewer.calls.test_camera import Log, at_once, for_ever, lease
 from tests.kit.rulebook import WORK, no, rulebook, yes
+from tests.kit.session import starter_of_orders
 from tests.kit.wayland.compositor import desktop as headless
 
 SIZE = (1280, 720)
@@ -81,7 +83,7 @@ class Portal:
 @pytest.fixture
 def made(monkeypatch):
     portal, log = Portal(), Log()
-    shares = ScreenShares(log)
+    shares = ScreenShares(log, None, FilteredBus(None))
     shares.indicator = log
 
     @asynccontextmanager
@@ -95,7 +97,7 @@ def made(monkeypatch):
         log.done.append("no frame")
 
     @asynccontextmanager
-    async def pictures(_source, _size):
+    async def pictures(*_):
         log.done.append("opened")
         yield None
         log.done.append("closed")
@@ -249,36 +251,55 @@ async def test_a_share_does_not_outlive_its_window(made, autojump_clock):
     await fails(shares, lease(), at_once, "taken the screen back")
 
 
+@contextmanager
+def frames_by(*words):
+    """A session whose frames are drawn by this program."""
+    prepare = f"""
+import broker.session.screen_frame as module
+module.our_program = lambda *_: {list(words)!r}
+"""
+    with starter_of_orders(prepare=prepare) as session:
+        yield session
+
+
 @pytest.mark.parametrize("program", ["true", "false"])
-async def test_nothing_is_seen_without_its_frame(program, monkeypatch):
-    monkeypatch.setattr(screens, "our_program", lambda *_: [program])
+async def test_nothing_is_seen_without_its_frame(program):
     entered, ended = [], trio.Event().set
-    with pytest.RaisesGroup(UpstreamError, allow_unwrapped=True):
-        async with framed("#102030", SharedScreen(7, window=False), ended):
+    with (
+        frames_by(program) as session,
+        pytest.RaisesGroup(UpstreamError, allow_unwrapped=True),
+    ):
+        async with framed(session, "#102030", SharedScreen(7, window=False), ended):
             entered.append(program)
             await trio.sleep_forever()
     assert not entered
 
 
-async def test_a_frame_is_told_that_there_is_a_picture(monkeypatch):
+async def test_a_frame_is_told_that_there_is_a_picture():
     program = "import os, select; os.write(1, b'1'); p = select.poll()\n"
     program += "p.register(1, 0); p.poll()"
     words = [sys.executable, "-c", program]
-    monkeypatch.setattr(screens, "our_program", lambda *_: words)
     ended, found = trio.Event(), SharedScreen(7, window=False)
-    with trio.fail_after(60), pytest.RaisesGroup(RefusedError):
-        async with framed("#102030", found, ended.set) as seen:
+    with (
+        frames_by(*words) as session,
+        trio.fail_after(60),
+        pytest.RaisesGroup(RefusedError),
+    ):
+        async with framed(session, "#102030", found, ended.set) as seen:
             assert not ended.is_set()
             seen()
             await trio.sleep_forever()
     assert ended.is_set()
 
 
-async def test_a_share_ends_when_the_program_of_its_frame_does(monkeypatch):
+async def test_a_share_ends_when_the_program_of_its_frame_does():
     words, ended = ["sh", "-c", "printf 1; sleep 0"], trio.Event()
-    monkeypatch.setattr(screens, "our_program", lambda *_: words)
-    with pytest.RaisesGroup(RefusedError, allow_unwrapped=True):
-        async with framed("#102030", SharedScreen(7, window=False), ended.set):
+    found = SharedScreen(7, window=False)
+    with (
+        frames_by(*words) as session,
+        pytest.RaisesGroup(RefusedError, allow_unwrapped=True),
+    ):
+        async with framed(session, "#102030", found, ended.set):
             await trio.sleep_forever()
     assert ended.is_set()
 

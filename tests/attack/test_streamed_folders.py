@@ -14,15 +14,17 @@ import pytest
 import trio
 
 from broker.core.errors import RefusedError, SetupError
-from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Opening
 from broker.core.limits import host_viewer as folder_limits
 from broker.core.limits import transfer as limits
 from broker.core.services import FOLDER
-from broker.viewer.folders.sftp_server import find_sftp_server
+from broker.ipc.session.folders import OpenFolder
+from broker.session.folder_server import find_sftp_server
+from broker.viewer.folders.desk import give
 from broker.viewer.folders.streamed import StreamedFolders
 from tests.kit import sftp
 from tests.kit.rulebook import VAULT, WORK, rulebook
+from tests.kit.session import starter_of_orders
 from tests.kit.sftp import Sftp, attributes, text
 
 HERE = "/shared/here"
@@ -50,7 +52,8 @@ class Told:
 class Stand:
     """The viewer's folders of one sandbox, and connections of its guest."""
 
-    def __init__(self, home, book, nursery):
+    def __init__(self, home, book, nursery, session):
+        self._session = session
         self.home = home
         self.events = book.events
         self.refusals = []
@@ -65,12 +68,11 @@ class Stand:
         path = self.home / name
         path.mkdir(exist_ok=True)
         (path / "file").write_text(name)
-        folder = OpenedFolder(path, os.open(path, os.O_PATH | os.O_CLOEXEC))
-        try:
-            async with self.folders.mounted(WORK, folder, write=write) as mounted:
+        order = OpenFolder(b"", str(path), write)
+        async with self._session.carrying_out(order) as opened:
+            given = await give(path, opened, b"")
+            async with self.folders.mounted(WORK, given, write=write) as mounted:
                 yield path, mounted
-        finally:
-            folder.close()
 
     async def connect(self, lease=WORK):
         """A connection of a guest; it has sent nothing."""
@@ -97,11 +99,14 @@ async def stand(tmp_path, nursery):
     home = tmp_path / "home"
     home.mkdir()
     (home / "secret").write_text("not shared")
+    environ = dict(os.environ, HOME=str(home), XDG_STATE_HOME=str(tmp_path / "state"))
     async with rulebook() as book:
-        made = Stand(home, book, nursery)
-        yield made
-        for stream in made.streams:
-            await stream.aclose()
+        with starter_of_orders(environ) as session:
+            session.host.close()
+            made = Stand(home, book, nursery, session)
+            yield made
+            for stream in made.streams:
+                await stream.aclose()
 
 
 async def ended(stream):

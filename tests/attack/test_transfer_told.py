@@ -76,7 +76,12 @@ async def told(error, service, ask):
     """Return what the asking program is told, the events, and the notifications."""
     shown = []
     permit = SimpleNamespace(
-        target="vault", autostart=True, max_size=None, schemes=True, returns=False
+        target="vault",
+        autostart=True,
+        max_size=None,
+        schemes=True,
+        returns=False,
+        warrant=b"",
     )
 
     class Decider:
@@ -91,7 +96,7 @@ async def told(error, service, ask):
 
     log = Log()
     parts = TransferParts(Decider(), log, Targets(error), None, tuple)
-    made = OpeningService(parts, pump=None, desktop=None, spool=None)
+    made = OpeningService(parts, pump=None, desktop=None)
     room = SimpleNamespace(
         request_size=1 << 20,
         file_size=1 << 20,

@@ -20,7 +20,6 @@ from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.ipc import worker as messages
 from broker.jail.wayland.protocol import emit
-from broker.viewer.workers.pool import open_workers
 from tests.attack.test_wayland_crop import leak
 from tests.attack.test_wayland_pixels import PAINT, try_windows
 from tests.kit.eventually import eventually
@@ -28,6 +27,7 @@ from tests.kit.wayland.client import Client, GoneError, ServerError, Window, mem
 from tests.kit.wayland.compositor import desktop, pixels, windows
 from tests.kit.wayland.pixels import mask
 from tests.kit.wayland.stand import CONFIG, GUEST, jailed
+from tests.kit.workers import open_workers, worker_memory
 
 RED, BLUE = 0xC01010, 0x1010C0
 
@@ -163,7 +163,9 @@ async def test_a_hundred_thousand_objects_are_too_many_and_are_given_back():
         uses = {u.what: u for u in (await it.worker.statistics()).uses}
         assert uses["objects"].now == 0
         assert uses["connection"].refused + uses["objects"].refused == 3
-        assert it.worker.memory().private < 60e6, "returned connections are used again"
+        assert worker_memory(it.worker).private < 60e6, (
+            "returned connections are used again"
+        )
 
 
 # -- two sandboxes ----------------------------------------------------------------

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.viewer.workers.pool import Workers, open_workers
+from broker.viewer.workers.pool import Workers
 from tests.bench.wayland.firefox import clip
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, short_directory, windows
 from tests.kit.wayland.display import Display, open_display
+from tests.kit.workers import open_workers
 
 pytestmark = [pytest.mark.long, pytest.mark.alone]
 

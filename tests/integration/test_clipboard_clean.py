@@ -12,8 +12,8 @@ from broker.core.names import SandboxName
 from broker.ipc import clipboard as m
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.workers import clipboard_member
-from broker.viewer.workers.pool import open_workers
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.workers import open_workers
 
 
 def picture() -> bytes:

@@ -32,6 +32,7 @@ from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.method import Owner, serves
 from broker.ipc.control.methods import GET_VERSION, RUN, SHUTDOWN, STOP, TABLE
 from broker.ipc.control.varlink import Call
+from broker.ipc.warrant import SIGNATURE_BYTES
 from tests.kit.control import EXCHANGE, ScriptedBroker, partly, stream_of
 from tests.kit.eventually import eventually
 
@@ -49,10 +50,10 @@ class TakenOver:
             data = await self._stream.receive_some(65536)
             assert data, "the socket's process has closed"
             self._frames += self._reader.feed(bytes(data))
-        return forward.decode_order(self._frames.pop(0))
+        return forward.decode_order(self._frames.pop(0)[SIGNATURE_BYTES:])
 
     async def send(self, message):
-        await self._stream.send_all(forward.encode(message))
+        await self._stream.send_all(forward.encode_answer(message))
 
     async def closed(self):
         with trio.fail_after(20):

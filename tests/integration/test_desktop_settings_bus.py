@@ -11,7 +11,9 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
 from broker.viewer.calls.desktop_settings import DesktopSettings
+from broker.viewer.filtered_bus import FilteredBus
 from tests.integration.test_notification_server import bus
+from tests.kit.session import starter_of_orders
 
 pytestmark = pytest.mark.skipif(
     shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed"
@@ -38,13 +40,14 @@ async def test_cancelled_followers_end_without_an_error(monkeypatch):
             await router.send_and_get_reply(message_bus.RequestName(name))
         async with trio.open_nursery() as portal:
             portal.start_soon(answer, connection)
-            for _ in range(20):
-                await followed_for_a_moment()
+            with starter_of_orders() as orders:
+                for _ in range(20):
+                    await followed_for_a_moment(FilteredBus(orders))
             portal.cancel_scope.cancel()
 
 
-async def followed_for_a_moment():
-    settings = DesktopSettings()
+async def followed_for_a_moment(found):
+    settings = DesktopSettings(found.settings)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(settings.run)
         async with settings.serving(dict) as conn:

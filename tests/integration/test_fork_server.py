@@ -9,8 +9,8 @@ from pathlib import Path
 import trio
 
 from broker.core.names import SandboxName
-from broker.viewer.workers.pool import open_workers
 from tests.kit.eventually import eventually
+from tests.kit.workers import open_workers
 
 
 def descriptors():

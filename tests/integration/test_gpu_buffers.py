@@ -15,10 +15,10 @@ from broker.core.streams.wayland_rules import WindowRules
 from broker.core.streams.wayland_verdicts import DMABUF
 from broker.ipc import worker as messages
 from broker.jail.worker.wayland.files_and_pipes import RealMachine
-from broker.viewer.workers.pool import open_workers
 from tests.kit.gpu import Memory, buffer_of, gpu_desktop
 from tests.kit.wayland.client import Window
 from tests.kit.wayland.stand import BORDER, FRAME, GUEST, JailedStand, jailed
+from tests.kit.workers import open_workers
 
 # Most of it runs in an emulated machine.
 pytestmark = [pytest.mark.machine, pytest.mark.timeout(400)]

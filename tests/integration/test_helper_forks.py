@@ -10,12 +10,9 @@ import json
 import socket
 
 from broker.core.services import WAYLAND_DOOR
-from broker.helpers.process import fork_client
-from broker.helpers.process.fork_client import (
-    ForkServer,
-    ForkServerHandle,
-    spawn_server,
-)
+from broker.helpers.process import fork_command
+from broker.helpers.process.fork_client import ForkServer, ForkServerHandle
+from broker.helpers.process.fork_start import spawn_server
 from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.host.acceptor import Acceptors, end_acceptor
 from broker.net.addresses import UnixEndpoint
@@ -55,14 +52,14 @@ def _closure(name):
 async def test_it_executes_no_code_of_its_confined_children(tmp_path, monkeypatch):
     program, report = tmp_path / "traced.py", tmp_path / "report"
     program.write_text(_TRACED)
-    honest = fork_client.our_program
+    honest = fork_command.our_program
 
     def our_program(*words):
         argv = honest(*words)
         at = next(n for n, word in enumerate(argv) if word.endswith("/broker"))
         return [*argv[:at], str(program), str(report), *argv[at:]]
 
-    monkeypatch.setattr(fork_client, "our_program", our_program)
+    monkeypatch.setattr(fork_command, "our_program", our_program)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         process = spawn_server(PUMPS, [theirs.fileno()])

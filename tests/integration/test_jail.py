@@ -22,7 +22,7 @@ SCRIPT = """
 import os, sys, trio
 from pathlib import Path
 from broker.core.errors import SetupError
-from broker.viewer.workers.pool import open_workers
+from tests.kit.workers import open_workers
 async def main():
     async with open_workers(allow_unjailed=sys.argv[1] == "allow") as workers:
         place = Path(sys.argv[2])

@@ -9,6 +9,7 @@ import trio
 from broker.core.names import SandboxName
 from broker.viewer.workers import pool
 from docs.tables.imports import modules, size
+from tests.kit.workers import open_workers
 
 MOST = 4_000
 """Lines of our code in a keeper."""
@@ -20,7 +21,7 @@ async def test_a_living_keeper_has_little_loaded(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("VITRAIL_DEBUG", str(reports))
     reporting = replace(pool.KEEPERS, module="tests.kit.reporting_keeper")
     monkeypatch.setattr(pool, "KEEPERS", reporting)
-    async with pool.open_workers(allow_unjailed=True) as workers:
+    async with open_workers(allow_unjailed=True) as workers:
         name = SandboxName("work")
         worker = await workers.open_worker(name, tmp_path, tmp_path / "no")
         with trio.fail_after(60):

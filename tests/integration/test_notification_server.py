@@ -13,11 +13,13 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
 from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.notifications.board import Bubble
 from broker.viewer.notifications.desktop_server import DesktopServer, ServerTold
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
 from tests.kit.notified import no_other_server
+from tests.kit.session import starter_of_orders
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
@@ -101,10 +103,10 @@ async def desktop(address, able=("body", "actions", "body-markup")):
 
 
 class Client:
-    def __init__(self, nursery):
+    def __init__(self, nursery, orders):
         self.told = []
         self.heard = trio.Event()
-        self.server = DesktopServer(self.tell)
+        self.server = DesktopServer(self.tell, FilteredBus(orders).notifications)
         nursery.start_soon(self.server.run)
 
     def tell(self, told):
@@ -124,9 +126,10 @@ def bubble(title="work: s", body="&lt;b&gt;"):
 
 @asynccontextmanager
 async def client():
-    async with trio.open_nursery() as nursery:
-        yield Client(nursery)
-        nursery.cancel_scope.cancel()
+    with starter_of_orders() as orders:
+        async with trio.open_nursery() as nursery:
+            yield Client(nursery, orders)
+            nursery.cancel_scope.cancel()
 
 
 async def test_it_shows_changes_and_closes(monkeypatch):

@@ -70,7 +70,7 @@ async def printing(rules=RULES):
         ):
             yield (*found, cups)
             # None of it stays.
-            assert not list((folder / "vitrail/printing").iterdir())
+            assert not list((folder / "vitrail-printing").iterdir())
 
 
 async def printed(cups, number=1):

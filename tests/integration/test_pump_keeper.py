@@ -10,7 +10,9 @@ from pathlib import Path
 import trio
 
 from broker.core.limits import relay as relay_limits
-from broker.helpers.process import fork_client
+from broker.helpers.process import fork_start
+from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_start import spawn_server, start_server
 from broker.helpers.pump.starting import PUMPS
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.runtime import open_runtime
@@ -32,9 +34,9 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-        keeper = PumpSupervisor(None, log)
+        keeper = PumpSupervisor(None, log, start_server)
         await nursery.start(keeper.run)
-        monkeypatch.setattr(fork_client, "spawn", full)
+        monkeypatch.setattr(fork_start, "spawn", full)
         os.kill(keeper.forks.pid, signal.SIGKILL)
         os.kill(keeper.statistics().pid, signal.SIGKILL)
         with trio.fail_after(20):
@@ -53,7 +55,7 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
 
 async def test_a_fork_server_that_the_pump_has_started_is_reaped_when_it_dies(tmp_path):
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-        keeper = PumpSupervisor(None, log)
+        keeper = PumpSupervisor(None, log, start_server)
         await nursery.start(keeper.run)
         server = keeper.forks.pid
         os.kill(server, signal.SIGKILL)
@@ -66,9 +68,11 @@ async def test_the_fork_server_of_helpers_is_reaped_and_its_death_recorded(tmp_p
     async with journal(tmp_path) as log:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            process = fork_client.spawn_server(PUMPS, [theirs.fileno()])
-        forks = fork_client.ForkServerHandle(ours, process)
-        async with open_runtime("host", None, log, None, forks) as ground:
+            process = spawn_server(PUMPS, [theirs.fileno()])
+        forks = ForkServerHandle(ours, process)
+        async with open_runtime(
+            "host", None, log, None, forks, start=start_server
+        ) as ground:
             pid, pump = process.pid, ground.pump.statistics().pid
             os.kill(pid, signal.SIGKILL)
 
@@ -88,7 +92,7 @@ async def test_a_pump_that_hangs_holds_up_no_status(tmp_path, monkeypatch):
     """Neither one that is asked for, nor those after it."""
     monkeypatch.setattr(relay_limits, "RELAY_ANSWER_SECONDS", 0.2)
     async with journal(tmp_path) as log, trio.open_nursery() as nursery:
-        keeper = PumpSupervisor(None, log)
+        keeper = PumpSupervisor(None, log, start_server)
         await nursery.start(keeper.run)
         pid = keeper.statistics().pid
         os.kill(pid, signal.SIGSTOP)

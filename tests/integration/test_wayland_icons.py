@@ -11,13 +11,13 @@ import pytest
 from broker.core.streams.wayland_rules import WindowRules
 from broker.ipc.worker import Fault
 from broker.jail.wayland.scene import icon
-from broker.viewer.workers.pool import open_workers
 from tests.integration.test_wayland_newer import decorated
 from tests.kit.vm.newer_suite import NEWEST, newer
 from tests.kit.wayland.client import Window, memfd
 from tests.kit.wayland.pixels import frames, mask, near
 from tests.kit.wayland.resizing import kept, picture_name
 from tests.kit.wayland.stand import FRAME, GUEST, jailed
+from tests.kit.workers import open_workers
 
 TITLE_BARS = """<?xml version="1.0"?><labwc_config>
 <core><decoration>server</decoration></core>

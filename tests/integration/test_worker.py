@@ -31,11 +31,11 @@ from broker.ipc.fork_server import Jail
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
 from broker.viewer.workers.clipboard_member import CheckedContent
-from broker.viewer.workers.pool import open_workers
 from broker.viewer.workers.process import Worker, WorkerProcesses
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.display import open_descriptors
 from tests.kit.wayland.model_compositor import model_compositor
+from tests.kit.workers import open_workers, worker_memory
 
 HELLO = agent.AgentHello(version=1, waypipe="0.8.4", kernel="6.1")
 WORK = SandboxName("work")
@@ -74,7 +74,7 @@ async def test_warm_workers_are_small(directory, capsys):
             before = trio.current_time()
             worker = await workers.open_worker(WORK, place, directory / "no")
             took = trio.current_time() - before
-            memory = worker.memory()
+            memory = worker_memory(worker)
             with capsys.disabled():
                 print(
                     f"\nworker: {took * 1000:.1f} ms, private "
@@ -111,7 +111,7 @@ async def test_everything_is_gone_after_the_block(directory):
         assert (directory / "wayland.sock").is_socket()
     assert open_descriptors() == before
     assert os.listdir(directory) == []
-    assert worker.memory().resident == 0
+    assert worker_memory(worker).resident == 0
     for pid in pids:
         assert not _runs(pid)
     assert await worker.wait_closed() == "closed"
@@ -204,7 +204,7 @@ def _broker(directory):
     """A broker with one worker; its process, and the pids that it printed."""
     script = (
         "import sys, trio\nfrom pathlib import Path\n"
-        "from broker.viewer.workers.pool import open_workers\n"
+        "from tests.kit.workers import open_workers\n"
         "async def main():\n"
         "    async with open_workers() as workers:\n"
         "        place = Path(sys.argv[1])\n"

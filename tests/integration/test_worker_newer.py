@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from broker.ipc import worker as messages
-from broker.viewer.workers.pool import open_workers
 from tests.integration.test_worker_wayland import a_window
 from tests.kit.eventually import eventually
 from tests.kit.vm.newer_suite import newer
 from tests.kit.wayland.compositor import pixels, short_directory, wait_window
 from tests.kit.wayland.pixels import frames
 from tests.kit.wayland.stand import CONFIG
+from tests.kit.workers import open_workers
 
 FOOT = ("foot", "-o", "tweak.max-shm-pool-size-mb=0", "--window-size-pixels=400x300")
 RULE = """<?xml version="1.0"?><labwc_config><windowRules>

@@ -10,11 +10,11 @@ import pytest
 import trio
 
 from broker.ipc import worker as messages
-from broker.viewer.workers.pool import open_workers
 from tests.kit.eventually import eventually
 from tests.kit.wayland.compositor import desktop, pixels, short_directory, wait_window
 from tests.kit.wayland.display import open_descriptors, open_display
 from tests.kit.wayland.input import Keyboard
+from tests.kit.workers import open_workers
 
 RED = ("foot", "-o", "colors.background=cc0000", "-T", "red", "sleep", "1000")
 BLUE = ("foot", "-o", "colors.background=0000cc", "-T", "blue", "sleep", "1000")

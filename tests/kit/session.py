@@ -15,27 +15,41 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from broker.core.services import AUDIO
+from broker.core.files.opened_folder import folder_argument
+from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
 from broker.ipc import fdpass
-from broker.ipc.session import media
+from broker.ipc.control.forwarded import Begin
+from broker.ipc.session import files, folders, media
 from broker.ipc.session.messages import SessionOrder
 from broker.ipc.starter import WarrantKey, encode
-from broker.ipc.warrant import KEY_BYTES, CallWarrant, PermitWarrant, sign
+from broker.ipc.warrant import KEY_BYTES, PermitWarrant, sign
 from broker.viewer.session_orders import Begun, SessionOrders
 
 _SERVES = f"""
 import socket, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+prepare, *fds, host = sys.argv[1:]
+exec(prepare)
 from broker.helpers import starter
 from broker.session.child import become_session_child
-control, session = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:])
-starter.serve_authority(control, session, become_session_child)
+host = socket.socket(fileno=int(host))
+control, session = (socket.socket(fileno=int(fd)) for fd in fds[:2])
+def carry_out(key, fds):
+    become_session_child(key, fds, host.fileno())
+starter.serve_authority(control, session, carry_out)
 """
 
-_SERVICES: Mapping[type[Any], str] = MappingProxyType({media.ConnectSound: AUDIO})
+_SERVICES: Mapping[type[Any], str] = MappingProxyType(
+    {
+        files.StoreFiles: FILE_COPY,
+        media.ConnectSound: AUDIO,
+        media.FindCamera: CAMERA,
+        media.TakeCamera: CAMERA,
+    }
+)
 """Of the permits that orders need."""
 
 
@@ -45,22 +59,51 @@ class SigningSession(SessionOrders):
     An authority in the test's own process signs nothing.
     """
 
-    def __init__(self, starter: ForkServerHandle, key: bytes) -> None:
+    def __init__(
+        self,
+        starter: ForkServerHandle,
+        key: bytes,
+        control: socket.socket,
+        host: socket.socket,
+    ) -> None:
         super().__init__(starter)
+        self.starter = starter
         self.key = key
+        self.control = control
+        """The authority's socket."""
+        self.host = host
+        """The host's end of the socket of session children."""
+        self.sandbox = "work"
+        """For which folders are."""
+
+    def call(
+        self,
+        method: str,
+        request: msgspec.Struct | None = None,
+        *,
+        at: float = 0.0,
+        **parameters: Any,
+    ) -> bytes:
+        """Return the warrant of a call of ``brokerctl``."""
+        raw = msgspec.Raw(
+            msgspec.json.encode(parameters if request is None else request)
+        )
+        method = f"io.vitrail.Broker.{method}"
+        begin = Begin(1, method, raw, False, 1, 1, at or time.monotonic())
+        return sign(self.key, begin)
+
+    def _share(self, order: folders.OpenFolder) -> folders.OpenFolder:
+        if order.warrant or order.record:
+            return order
+        named = {"path": order.path, "sandbox": self.sandbox, "write": order.write}
+        return msgspec.structs.replace(order, warrant=self.call("FolderShare", **named))
 
     def permit(self, service: str, **fields: Any) -> bytes:
         """Return a warrant; ``fields`` differ from a desktop's permit."""
         warrant = PermitWarrant(
-            time.monotonic(), "web-1", "web", service, "+", "@adminvm"
+            time.monotonic(), "web-1", "web", "@adminvm", (), service, "+"
         )
         return sign(self.key, msgspec.structs.replace(warrant, **fields))
-
-    def call(self, method: str, **parameters: Any) -> bytes:
-        """Return the warrant of a call of the user's."""
-        data = msgspec.Raw(msgspec.json.encode(parameters))
-        called = CallWarrant(time.monotonic(), f"io.vitrail.Broker.{method}", data)
-        return sign(self.key, called)
 
     @asynccontextmanager
     async def carrying_out(
@@ -70,28 +113,65 @@ class SigningSession(SessionOrders):
         if getattr(order, "warrant", None) == b"" and type(order) in _SERVICES:
             warrant = self.permit(_SERVICES[type(order)])
             order = msgspec.structs.replace(order, warrant=warrant)
+        if isinstance(order, folders.OpenFolder):
+            order = self._share(order)
         async with super().carrying_out(order, fds) as begun:
+            begun.__class__ = _SigningBegun
+            begun.session, begun.order = self, order  # type: ignore[attr-defined]
             yield begun
+
+
+class _SigningBegun(Begun):
+    """As ``Begun``; its further orders get warrants, too."""
+
+    session: SigningSession
+    order: SessionOrder
+
+    async def more(
+        self, order: SessionOrder, fds: Sequence[int] = ()
+    ) -> tuple[bytes, Sequence[int]]:
+        if isinstance(order, folders.GiveFolder) and not order.warrant:
+            assert isinstance(self.order, folders.OpenFolder)
+            name = self.session.sandbox
+            argument = folder_argument(Path(os.fsdecode(self.result)).name)
+            warrant = self.session.permit(
+                FOLDER,
+                sandbox=name,
+                record=self.order.record or name,
+                argument=argument,
+                write=self.order.write,
+            )
+            order = folders.GiveFolder(warrant)
+        return await super().more(order, fds)
 
 
 @contextmanager
 def starter_of_orders(
     environ: Mapping[str, str] | None = None,
+    prepare: str = "",
+    more: Sequence[int] = (),
 ) -> Iterator[SigningSession]:
-    """Start a starter with this environment; its children end with the block."""
-    (control, theirs), (orders, session) = (
-        socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)
+    """Start a starter with this environment; its children end with the block.
+
+    ``prepare``: what it executes first, with the descriptors ``more`` in ``fds[2:]``.
+    A test closes ``host`` of what is yielded, if there is to be no host here.
+    """
+    (control, theirs), (orders, session), (host, given) = (
+        socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(3)
     )
-    with theirs, session:
-        fds = [theirs.fileno(), session.fileno()]
-        argv = [sys.executable, "-c", _SERVES, *map(str, fds)]
+    with theirs, session, given:
+        fds = [theirs.fileno(), session.fileno(), *more, given.fileno()]
+        argv = [sys.executable, "-c", _SERVES, prepare, *map(str, fds)]
         process = start_process(argv, env=environ, pass_fds=fds, outlive_us=True)
     key = os.urandom(KEY_BYTES)
-    with control, orders:
-        fdpass.send(control, encode(WarrantKey(key)))
-        # A client of a shared server needs its number alone.
-        yield SigningSession(ForkServerHandle(orders, cast("Child", process)), key)
-    process.wait(60)
+    try:
+        with control, orders, host:
+            fdpass.send(control, encode(WarrantKey(key)))
+            # A client of a shared server needs its number alone.
+            handle = ForkServerHandle(orders, cast("Child", process))
+            yield SigningSession(handle, key, control, host)
+    finally:
+        process.wait(60)
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from policy import limits
-from policy.records.loader import load_files, load_records
+from policy.records.loader import load_records
+from policy.tools.record_files import load_files
 
 BASE = """class = "template"
 display = "allow"

@@ -1,4 +1,4 @@
-"""Requests as messages between the authority and its clients."""
+"""The requests of clients, as the authority reads them."""
 
 from __future__ import annotations
 
@@ -8,25 +8,8 @@ from broker.core.lease import Lease
 from broker.ipc import authority as m
 from policy.records.device import DeviceFacts, take_interface
 
-_FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device"}
-
-
-def asked_of(request: Request) -> m.AskedRequest:
-    """Return a request in its wire form."""
-    device = request.device
-    return m.AskedRequest(
-        lease=request.lease.id,
-        device=None
-        if device is None
-        else m.AskedDevice(
-            id=device.id,
-            serial=device.serial,
-            port=device.port,
-            hash=device.hash,
-            interfaces=[str(one) for one in device.interfaces],
-        ),
-        **{name: getattr(request, name) for name in _FIELDS},
-    )
+REQUEST_FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device"}
+"""What a request and its message have in common."""
 
 
 def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
@@ -34,7 +17,7 @@ def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
     return Request(
         lease=lease,
         device=None if asked.device is None else _device(asked.device),
-        **{name: getattr(asked, name) for name in _FIELDS},
+        **{name: getattr(asked, name) for name in REQUEST_FIELDS},
     )
 
 

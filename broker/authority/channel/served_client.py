@@ -36,7 +36,7 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
-from broker.ipc.warrant import PermitWarrant, sign
+from broker.ipc.warrant import OF_REQUEST, PermitWarrant, sign
 
 _SHARE_SECONDS = 5.0
 """For so long a client is told that a sandbox's share of the log is used up."""
@@ -324,18 +324,11 @@ class ClientChannel:
                 self.put(m.PermitCut(number, reason, permit.where))
 
     def _warrant(self, permit: Permit) -> bytes:
-        asked, lease = permit.request, permit.request.lease
-        return sign(
-            self._key,
-            PermitWarrant(
-                time.monotonic(),
-                *(lease.sandbox, lease.record, asked.service),
-                *(asked.argument, permit.target),
-                *(asked.scheme, asked.host),
-                asked.port,
-                key=asked.key,
-            ),
-        )
+        request, now = permit.request, time.monotonic()
+        asked = {name: getattr(request, name) for name in OF_REQUEST}
+        lease, to = request.lease, (permit.target, permit.schemes)
+        warrant = PermitWarrant(now, lease.sandbox, lease.record, *to, **asked)
+        return sign(self._key, warrant)
 
     async def _choose(self, message: m.AskChoice, held: _Held) -> m.FromAuthority:
         try:

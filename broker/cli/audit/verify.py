@@ -15,6 +15,7 @@ from broker.authority.audit.proof.note import Note, parse_note
 from broker.cli import render
 from broker.cli.audit.event_text import is_fleet
 from broker.cli.audit.proof.inclusion import prove
+from broker.cli.audit.proof.sealed_log import open_sealed
 from broker.cli.audit.proof.verify import VerificationReport, verify
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import (
@@ -26,7 +27,6 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
-from broker.ipc.audit.database import open_sealed
 
 _INTEGRITY = 3
 _log = click.option(

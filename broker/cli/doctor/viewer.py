@@ -14,6 +14,7 @@ from pywayland.client import Display
 
 from broker.authority.audit.proof.keys import KeyFile
 from broker.cli import render
+from broker.cli.audit.proof.sealed_log import open_sealed
 from broker.cli.audit.proof.verify import verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.core.errors import SetupError
@@ -21,7 +22,6 @@ from broker.core.escape import printable
 from broker.core.paths import find_paths
 from broker.helpers.compositor_socket import find_compositor
 from broker.helpers.prompt.keys import Keys
-from broker.ipc.audit.database import open_sealed
 from broker.ipc.audit.query import open_log
 from broker.ipc.control import client
 from broker.ipc.control.api import Nothing
@@ -157,6 +157,9 @@ async def check_questions(context: Context) -> Sequence[Finding]:
     if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
         text = "notify-send is not installed: warnings are only in 'brokerctl status' and the log"
         missing.append(warn("questions", text, "sudo apt install libnotify-bin"))
+    if shutil.which("xdg-dbus-proxy", path=context.environ.get("PATH")) is None:
+        text = "xdg-dbus-proxy is not installed: no notification or icon of a sandbox, no sign of an open microphone, no shared screen"
+        missing.append(warn("questions", text, "sudo apt install xdg-dbus-proxy"))
     return missing or [ok("questions", "a dialog and notifications can be shown")]
 
 

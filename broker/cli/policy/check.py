@@ -16,7 +16,7 @@ from broker.cli.policy.records import copy_example, print_problems, with_check
 from broker.cli.run.connect import offline_paths
 from broker.viewer.settings_files import settings_problems
 from policy.errors import Problem
-from policy.records.loader import load_files, load_records, search_path
+from policy.records.loader import load_records, search_path
 from policy.records.model import RecordSet
 from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble
@@ -25,6 +25,7 @@ from policy.tools.linting.finding import problem_json
 from policy.tools.linting.sarif import LintFinding, sarif
 from policy.tools.linting.unknown import unknown_names, unknown_services
 from policy.tools.qubes.differences import Difference, differences
+from policy.tools.record_files import load_files
 
 
 @click.command()

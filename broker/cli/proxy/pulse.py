@@ -233,6 +233,7 @@ async def _run(
     from broker.net.addresses import UnixEndpoint
     from broker.net.connection_quota import SoundPlaces
     from broker.net.listeners import open_listener
+    from broker.net.session_bus import own_bus
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.sound.levels import load_level
 
@@ -249,7 +250,7 @@ async def _run(
     service = PulseService(
         sandbox, lambda: connect_server(path), read_cookie(), told.failed
     )
-    indicator, places = Indicator(), SoundPlaces()
+    indicator, places = Indicator(own_bus), SoundPlaces()
     # Signals first: a process that sees the socket may already stop us cleanly.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         listener = await open_listener(UnixEndpoint(listen.absolute()))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 import trio
@@ -13,6 +16,9 @@ import trio
 from broker.cli import render
 from broker.core.errors import VitrailError
 from broker.core.paths import Paths, find_paths
+
+if TYPE_CHECKING:
+    from jeepney.io.trio import DBusConnection
 
 _AUTOSTART = """\
 [Desktop Entry]
@@ -72,7 +78,13 @@ async def _run(paths: Paths) -> None:
     from broker.cli.tray.item import TrayItem
     from broker.cli.tray.menu_rows import Click, Leave, TrayState
     from broker.cli.tray.watching import carry_out, watch
-    from broker.viewer.tray.panel_bus import Panel
+    from broker.net.session_bus import own_bus
+    from broker.viewer.tray.panel_bus import ITEM, Panel
+
+    @asynccontextmanager
+    async def bus() -> AsyncIterator[tuple[DBusConnection, str]]:
+        async with own_bus() as connection:
+            yield connection, f"{ITEM}-{os.getpid()}-1"
 
     async def clicked(click: Click) -> None:
         await trio.lowlevel.checkpoint()
@@ -92,7 +104,7 @@ async def _run(paths: Paths) -> None:
         await panel.tell(item.update(now))
 
     item = TrayItem()
-    panel = Panel[Click](item.call, clicked)
+    panel = Panel[Click](item.call, clicked, bus)
     async with trio.open_nursery() as nursery:
         await nursery.start(panel.run)
         await watch(paths, show)

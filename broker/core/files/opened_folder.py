@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+
+_ARGUMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
+
+
+def folder_argument(name: str) -> str:
+    """Return the argument of a request for a folder of this name."""
+    return f"+{name}" if _ARGUMENT.fullmatch(name) else "+"
 
 
 @dataclass(eq=False)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
 from broker.core import limits
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import UpstreamError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.process_status import status_fields
+from broker.helpers.mounts.namespaces import has_mount, mount_table
 from broker.helpers.mounts.tool import ABSENT, BASE, HELD
 from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import lives, run_tool
+from broker.helpers.process.spawn import run_tool
 from broker.ipc.control.types.faults import HeldError
 
 _SECONDS = 20.0
@@ -34,31 +34,6 @@ class AttachedFolder(NamedTuple):
 
     path: str
     number: int
-
-
-@contextmanager
-def mount_namespace(pid: int, pidfd: int) -> Iterator[int]:
-    """Yield a descriptor of the mount namespace of the process that ``pidfd`` holds.
-
-    Raises RefusedError when it has ended, or is not this user's.
-    """
-    try:
-        fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise RefusedError(
-            f"the sandbox's mounts cannot be reached: {error.strerror}"
-        ) from error
-    try:
-        # Alive after it was opened: so it was opened of this process.
-        # guard: the namespace is the sandbox's
-        if not lives(pidfd):
-            raise RefusedError("the sandbox has ended")
-        # guard: never our own mount namespace
-        if os.path.samestat(os.fstat(fd), Path("/proc/self/ns/mnt").stat()):
-            raise RefusedError("the sandbox has this session's own files already")
-        yield fd
-    finally:
-        os.close(fd)
 
 
 async def attach(
@@ -114,15 +89,11 @@ async def wait_set_up(pid: int, path: str) -> None:
     """
     with trio.move_on_after(_SECONDS):
         while True:
-            if _has_mount(pid, path):
+            if has_mount(pid, path):
                 return
             # The kernel reports no mount of another process's as an event.
             await trio.sleep(_LOOK_SECONDS)
     raise UpstreamError(f"the sandbox has not set up its files in {_SECONDS:g} s")
-
-
-def _has_mount(pid: int, path: str) -> bool:
-    return any(mount[4] == os.fsencode(path) for mount in _mounts(pid))
 
 
 def refuse_moved(pid: int, number: int | None) -> None:
@@ -132,20 +103,8 @@ def refuse_moved(pid: int, number: int | None) -> None:
     mounts, in their place: then another mount than the folder's was unmounted.
     """
     # guard: the unmounted mount is the folder's
-    if any(int(mount[0]) == number for mount in _mounts(pid)):
+    if any(int(mount[0]) == number for mount in mount_table(pid)):
         raise HeldError("the sandbox has it at another path")
-
-
-def _mounts(pid: int) -> list[list[bytes]]:
-    """The fields of each mount (proc(5), mountinfo); none where the process ended."""
-    try:
-        text = Path(f"/proc/{pid}/mountinfo").read_bytes()
-    except OSError:
-        return []
-    # The kernel escapes blanks and newlines in a path, and no other white space.
-    # guard: a mount's path is not taken for another mount
-    lines = text.split(b"\n")
-    return [line.split(b" ") for line in lines if line]
 
 
 async def may_make_mounts(pid: int) -> bool:

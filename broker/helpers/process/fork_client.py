@@ -7,22 +7,20 @@ import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import trio
 from typing_extensions import override
 
 from broker.core.errors import PeerError, SetupError, UpstreamError
 from broker.helpers.process.pidfd import PidfdProcess, describe_end
-from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import Child, spawn
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import Channel
 
-_Died = Callable[[Child], Awaitable[None]]
+_Died = Callable[[int, int | None], Awaitable[None]]
 _IN_FLIGHT = "your programs keep too many descriptors in flight: see docs/jails.md"
 _LOOK_SECONDS = 1.0
 """For an answer that is there, whatever callers have waited before."""
@@ -34,17 +32,43 @@ _END_SECONDS = 1.0
 class ForkServerProgram:
     """Which fork server; ``what`` names its children in errors.
 
-    ``module``: empty, if no other one can be started in its place.
-
     ``seconds``: a server that does not answer for that long is replaced.
-    ``outlive_us``: it sees by itself that the broker has gone.
+    ``allow_unjailed``: of workers alone, where no jail can be built.
     """
 
     module: str
     what: str
     seconds: Callable[[], float]
-    outlive_us: bool = False
-    arguments: tuple[str, ...] = ()
+    allow_unjailed: bool = False
+
+
+class ServerProcess(Protocol):
+    """A fork server as who has started it holds it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, until it has ended."""
+        ...
+
+    def kill(self) -> None:
+        """End it; does nothing when it has ended."""
+        ...
+
+    async def wait(self) -> int | None:
+        """Wait for its end; return its exit code, or minus the signal's number.
+
+        None where that is not known.  Any number of tasks may wait.
+        """
+        ...
+
+
+StartServer: TypeAlias = Callable[
+    [ForkServerProgram, socket.socket], Awaitable[ServerProcess]
+]
+"""Starts a fork server whose client has the other end of this socket.
+
+Raises SetupError, UpstreamError, OSError.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +76,7 @@ class ForkServerHandle:
     """A client's way to a fork server that runs already, with others' children, too."""
 
     control: socket.socket
-    process: Child
+    process: ServerProcess
     """Of whose parent it is a child; another client has only its ``pid``."""
 
 
@@ -103,11 +127,16 @@ class ForkServer:
     """The fork server of a broker: started when needed, and again when it died."""
 
     def __init__(
-        self, program: ForkServerProgram, *, first: ForkServerHandle | None = None
+        self,
+        program: ForkServerProgram,
+        start: StartServer,
+        *,
+        first: ForkServerHandle | None = None,
     ) -> None:
-        """``first`` is asked until it dies, or is silent."""
+        """``first`` is asked until it dies, or is silent; then others are started."""
         self._program = program
-        self._begun, self._started = trio.open_memory_channel[Child](math.inf)
+        self._start = start
+        self._begun, self._started = trio.open_memory_channel[ServerProcess](math.inf)
         self._run: _Run | None = None
         if first is not None:
             self._run = _Run(program, first, shared=True)
@@ -119,23 +148,40 @@ class ForkServer:
         return self._run.child.pid if self._run is not None else 0
 
     async def reap(self, died: _Died | None = None) -> None:
-        """Reap what is started here when it ends, and call ``died`` with it."""
+        """Reap what is started here when it ends, and call ``died``: pid and code."""
         async for child in self._started:
+            pid = child.pid
             # guard: a fork server that has died does not stay as a zombie
-            await child.wait()
+            code = await child.wait()
             if died is not None:
-                await died(child)
+                await died(pid, code)
 
-    def warm(self) -> _Run:
-        """Start it, because a child will be needed soon.
+    async def _running(self) -> _Run:
+        """Return it, started when there is none.
 
         Raises UpstreamError when there is no room for it, SetupError when it cannot
         be executed.
         """
         if self._run is None:
-            self._run = _begin(self._program)
+            self._run = await self._begin()
             self._begun.send_nowait(self._run.child)
         return self._run
+
+    async def _begin(self) -> _Run:
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                try:
+                    process = await self._start(self._program, theirs)
+                except BaseException:
+                    ours.close()
+                    raise
+        except OSError as error:
+            raise UpstreamError(
+                f"no process for {self._program.what}: {error.strerror}",
+                hint="the machine may be out of memory, processes or descriptors",
+            ) from error
+        return _Run(self._program, ForkServerHandle(ours, process), shared=False)
 
     async def fork(
         self, order: Callable[[int], messages.Order], fds: Sequence[int]
@@ -164,7 +210,7 @@ class ForkServer:
         try:
             async with self._turn:
                 for _ in range(2):
-                    run = self.warm()
+                    run = await self._running()
                     answered = await run.ask(order, mine)
                     if answered is not None:
                         return answered
@@ -259,51 +305,9 @@ class _Run:
             await self.child.wait()
 
 
-def _begin(program: ForkServerProgram) -> _Run:
-    if not program.module:
-        raise UpstreamError(
-            f"no process for {program.what}: the one that starts programs has ended",
-            hint="restart the broker",
-        )
-    try:
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, ExitStack() as undo:
-            undo.callback(ours.close)
-            process = spawn_server(program, [theirs.fileno()])
-            undo.pop_all()
-    except OSError as error:
-        raise UpstreamError(
-            f"no process for {program.what}: {error.strerror}",
-            hint="the machine may be out of memory, processes or descriptors",
-        ) from error
-    return _Run(program, ForkServerHandle(ours, process), shared=False)
-
-
 def _discard(answer: messages.Answer, fds: Sequence[int]) -> None:
     """End a child for which no task waits any more."""
     if isinstance(answer, messages.Forked):
         child = PidfdProcess(answer.pid, fds[0])
         child.kill()
         child.close()
-
-
-def spawn_server(
-    program: ForkServerProgram, controls: Sequence[int], more: Sequence[int] = ()
-) -> Child:
-    """Start a fork server whose clients have the other ends of these sockets.
-
-    ``more`` are descriptors of which it gets the numbers, too.
-
-    Raises SetupError, OSError.
-    """
-    # Pass on only the variables that it needs: workers and pumps see no others.
-    # guard: a pump has no variables of the session
-    names = ("PATH", "VITRAIL_DEBUG", "VITRAIL_RELAY_PYTHON")
-    numbers = ",".join(map(str, controls))
-    return spawn(
-        our_program(program.module, numbers, *map(str, more), *program.arguments),
-        name=program.module.rpartition(".")[2],
-        env={name: os.environ[name] for name in names if name in os.environ},
-        pass_fds=[*controls, *more],
-        outlive_us=program.outlive_us,
-    )

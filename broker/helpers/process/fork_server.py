@@ -167,25 +167,18 @@ class ForkLoop:
             # child is left for process 1 to reap.
             for pidfd in ready - self._clients.keys():
                 self._reap(pidfd)
-            # In the order in which they were added: the authority tells the starter its
-            # key before a viewer has a warrant.
-            for number in [one for one in self._clients if one in ready]:
-                if not self._serve(number):
+            clients = ready & self._clients.keys()
+            # A warrant's key, which the first has sent, is there before an order.
+            for number in sorted(clients, key=lambda fd: self._clients[fd][0] != first):
+                client, serve_one = self._clients[number]
+                if not serve_one(client):
                     self._waiting.unregister(number)
                     self._clients.pop(number)[0].close()
 
-    def _serve(self, number: int) -> bool:
-        """Serve one message; false: the client has gone, or is given up.
-
-        It left an answer unread, or the kernel refuses descriptors: then it starts a
-        server of its own, and other clients keep this one.
-        """
-        client, serve_one = self._clients[number]
-        try:
-            return serve_one(client)
-        # guard: a client that cannot be answered ends no other one's server
-        except (OSError, PeerError):
-            return False
+    @property
+    def children(self) -> int:
+        """How many run."""
+        return len(self._children)
 
     def keep(self, started: StartedChild, end: int) -> None:
         """Reap a child when it ends, and write into ``end`` how it did."""
@@ -210,7 +203,18 @@ class ForkLoop:
         os.close(child.end)
 
     def fork(self, start: Start, client: socket.socket) -> bool:
-        """Obey one order to fork; false: the client has gone."""
+        """Obey one order to fork; false: the client has gone, or is given up.
+
+        It left an answer unread, or the kernel refuses descriptors: then it starts a
+        server of its own, and other clients keep this one.
+        """
+        try:
+            return self._obey(start, client)
+        # guard: a client that cannot be answered ends no other one's server
+        except (OSError, PeerError):
+            return False
+
+    def _obey(self, start: Start, client: socket.socket) -> bool:
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
         got = patiently(partial(fdpass.receive, client, size, most))
         if not got.data:

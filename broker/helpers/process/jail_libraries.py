@@ -39,16 +39,16 @@ def merged_words(*names: str) -> Iterator[str]:
             yield from ("--ro-bind-try", str(path), str(path))
 
 
+def python_words() -> list[str]:
+    """Return the command of the Python that the jail shows."""
+    # Not sys.executable: that is a link of a virtual environment's.
+    version = sysconfig.get_python_version()
+    return [f"{sys.base_prefix}/bin/python{version}", "-I", "-S", "-B"]
+
+
 def find_program(places: Sequence[str], missing: str, *, hint: str) -> Path:
     """Return the first that can be executed.  Raises SetupError where there is none."""
     for place in places:
         if os.access(place, os.X_OK):
             return Path(place)
     raise SetupError(missing, hint=hint)
-
-
-def python_words() -> list[str]:
-    """Return the command of the Python that the jail shows."""
-    # Not sys.executable: that is a link of a virtual environment's.
-    version = sysconfig.get_python_version()
-    return [f"{sys.base_prefix}/bin/python{version}", "-I", "-S", "-B"]

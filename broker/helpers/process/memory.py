@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core.process_status import walls_of
+from broker.ipc.session.programs import ProcessFigures
+
 _PROC = Path("/proc")
 _KIB = 1024
 
@@ -32,6 +35,14 @@ def read_memory(pid: int) -> ProcessMemory:
     except OSError:
         return ProcessMemory()
     return parse_rollup(text)
+
+
+def figures_of(pid: int) -> ProcessFigures:
+    """Return a process's figures; nothing of one that has ended.
+
+    Waits as ``read_memory`` does.
+    """
+    return ProcessFigures(pid, read_memory(pid).proportional, walls_of(pid))
 
 
 def parse_rollup(text: str) -> ProcessMemory:

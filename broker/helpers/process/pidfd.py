@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 
-from broker.helpers.process.memory import ProcessMemory, read_memory
 from broker.helpers.process.spawn import has_ended, send_signal, wait_ended
 
 
@@ -27,16 +26,6 @@ class PidfdProcess:
     def has_ended(self) -> bool:
         """Whether the process has ended; does not wait."""
         return has_ended(self._pidfd)
-
-    def memory(self) -> ProcessMemory:
-        """Read its memory; zeroes when it has ended."""
-        memory = read_memory(self.pid)
-        try:
-            # Still there, so the pid was not reused when we read.
-            signal.pidfd_send_signal(self._pidfd, 0)
-        except ProcessLookupError:
-            return ProcessMemory()
-        return memory
 
     def fileno(self) -> int:
         """Return the pidfd."""

@@ -6,7 +6,9 @@ have been imported.
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,7 @@ Process = subprocess.Popen[bytes]
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 STDOUT = subprocess.STDOUT
+TimeoutExpired = subprocess.TimeoutExpired
 
 # A parent that died before setpriv had set the signal will send none, so the
 # child looks, after that, whether it still has the parent it was started by.
@@ -56,6 +59,28 @@ def start_process(
         stderr=stderr,
         start_new_session=True,
     )
+
+
+def lives(pidfd: int) -> bool:
+    """Return whether a pidfd's process is alive, so that facts read by its pid are its own.
+
+    False, too, where the kernel has no memory to say.
+    """
+    # guard: a process of which nothing is known is not taken for a living one
+    return happened(pidfd, select.POLLIN) is False
+
+
+def happened(fd: int, events: int) -> bool | None:
+    """Whether a descriptor has one of these events; None without memory to say."""
+    poll = select.poll()
+    poll.register(fd, events)
+    try:
+        return bool(poll.poll(0))
+    except OSError as error:
+        # guard: an end is awaited also without memory for a moment
+        if error.errno != errno.ENOMEM:
+            raise
+        return None
 
 
 BUBBLEWRAP = "bwrap"

@@ -12,7 +12,6 @@ An end is awaited on the child's pidfd, never on a pid number.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import signal
@@ -27,6 +26,7 @@ import trio
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process import popen
+from broker.helpers.process.popen import happened
 
 _TAIL_BYTES = 4096
 _LOOK_SECONDS = 0.05
@@ -64,28 +64,6 @@ def has_ended(pidfd: int) -> bool:
     False, too, where the kernel has no memory to say: it is asked again.
     """
     return bool(happened(pidfd, select.POLLIN))
-
-
-def lives(pidfd: int) -> bool:
-    """Return whether a pidfd's process is alive, so that facts read by its pid are its own.
-
-    False, too, where the kernel has no memory to say.
-    """
-    # guard: a process of which nothing is known is not taken for a living one
-    return happened(pidfd, select.POLLIN) is False
-
-
-def happened(fd: int, events: int) -> bool | None:
-    """Whether a descriptor has one of these events; None without memory to say."""
-    poll = select.poll()
-    poll.register(fd, events)
-    try:
-        return bool(poll.poll(0))
-    except OSError as error:
-        # guard: an end is awaited also without memory for a moment
-        if error.errno != errno.ENOMEM:
-            raise
-        return None
 
 
 def send_signal(pidfd: int, number: signal.Signals = signal.SIGKILL) -> None:

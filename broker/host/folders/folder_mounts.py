@@ -20,6 +20,7 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
+from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.mounts.tool import BASE
 from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.folders.notes import FolderNotes
@@ -86,7 +87,7 @@ class MountedFolder:
 
 
 class FolderHost:
-    """Implements ``host_viewer.FolderSource`` for one machine's sandboxes."""
+    """What ``host_viewer.FolderSource`` asks, for one machine's sandboxes."""
 
     unavailable = ""
 
@@ -239,7 +240,7 @@ def _namespace(machine: Machine) -> Iterator[tuple[int, int]]:
         # Held by its lease, and alive after the open: so the pid was not reused.
         if pid not in machine.alive():
             raise RefusedError("the sandbox has ended")
-        with mounts.mount_namespace(pid, pidfd) as namespace:
+        with mount_namespace(pid, pidfd) as namespace:
             yield pid, namespace
     finally:
         os.close(pidfd)

@@ -18,6 +18,7 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
+from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.process.spawn import wait_ended
 from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.processes.tracked import Tracked
@@ -113,7 +114,7 @@ def _namespace(server: Tracked) -> Iterator[int]:
         raise UpstreamError("the process that serves it (virtiofsd) has ended")
     pidfd = os.dup(server.pidfd)
     try:
-        with mounts.mount_namespace(server.pid, pidfd) as namespace:
+        with mount_namespace(server.pid, pidfd) as namespace:
             yield namespace
     finally:
         os.close(pidfd)

@@ -126,7 +126,6 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     """,
 )
-SEALED_VERSION = 2
 """From this version on a log has a tree and signatures."""
 
 _ORIGIN = re.compile(r"\S*/([0-9a-f]{32})\n")
@@ -284,22 +283,6 @@ def check_version(version: int, application: int, path: Path) -> None:
             f"(version {version}, this one knows {len(MIGRATIONS)})",
             hint="use that version, or move the file away to begin a new log",
         )
-
-
-@contextmanager
-def open_sealed(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a log for reading that has a tree and signatures, as all new ones do.
-
-    Raises as ``open_reading``, and SetupError for a log of before.
-    """
-    with open_reading(path) as db:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version < SEALED_VERSION:
-            raise SetupError(
-                f"{path} was written by an older Vitrail, and was never sealed",
-                hint="the next start of a broker migrates it",
-            )
-        yield db
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.types.base import Caller
 from broker.ipc.control.varlink import Call, VarlinkReply
-from broker.ipc.warrant import CallWarrant, call_warrant
+from broker.ipc.warrant import SIGNATURE_BYTES
 
 
 async def serve_forwarded(
@@ -63,11 +63,11 @@ class _Served:
 
     def take(self, frame: bytes) -> None:
         """Carry out an order; one about a call that is done is late, no error."""
-        order = messages.decode_order(frame)
+        order = messages.decode_order(frame[SIGNATURE_BYTES:])
         if isinstance(order, Begin):
             opened = trio.CancelScope(), trio.Semaphore(1)
             self._open[order.call] = opened
-            self._nursery.start_soon(self._answer, order, *opened)
+            self._nursery.start_soon(self._answer, order, frame, *opened)
         elif order.call in self._open:
             scope, taken = self._open[order.call]
             if isinstance(order, messages.Cancel):
@@ -76,7 +76,11 @@ class _Served:
                 taken.release()
 
     async def _answer(
-        self, begin: Begin, scope: trio.CancelScope, taken: trio.Semaphore
+        self,
+        begin: Begin,
+        warrant: bytes,
+        scope: trio.CancelScope,
+        taken: trio.Semaphore,
     ) -> None:
         async def emit(item: msgspec.Struct) -> None:
             if begin.more:
@@ -89,8 +93,6 @@ class _Served:
             with scope:
                 call = Call(begin.method, begin.parameters, more=begin.more)
                 caller = Caller(begin.pid, begin.uid)
-                signed = CallWarrant(begin.at, begin.method, begin.parameters)
-                warrant = call_warrant(begin.signed, signed)
                 exchange = Exchange(caller, begin.more, emit, warrant)
                 reply = await self._dispatcher.reply(call, exchange)
         finally:
@@ -104,7 +106,7 @@ class _Served:
     def _send(self, answer: Answer) -> None:
         """Send an answer.  Raises InternalError when it is too long."""
         try:
-            frame = messages.encode(answer)
+            frame = messages.encode_answer(answer)
         except ValueError as error:
             raise InternalError(f"an answer of the control socket: {error}") from error
         self._frames.send(frame)

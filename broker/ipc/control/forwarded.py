@@ -2,7 +2,7 @@
 
 The process with the control socket checks the envelope of a call and passes its
 parameters on unread; the process that owns the method answers.  A frame is a JSON
-object with its length before it (``framing``).
+object with its length before it (``framing``), and an order's signature between them.
 
 An item of a call that has several answers waits until the one before it was taken,
 so that a client that does not read holds up its call only, and no more than one
@@ -17,6 +17,7 @@ import msgspec
 from broker.core import limits
 from broker.core.decoding import Reader, reader
 from broker.core.framing import encode_frame
+from broker.ipc.warrant import sign
 
 FRAME_BYTES = limits.CONTROL_MESSAGE_BYTES + 4096
 """A message of the control socket, and the words around it."""
@@ -34,8 +35,7 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
     """The client's, as the kernel reported it to the process with the socket."""
     uid: int
     at: float
-    signed: bytes
-    """The signature of its warrant (``ipc.warrant``), which was made then."""
+    """CLOCK_MONOTONIC; the order is a warrant (``ipc.warrant``)."""
 
 
 class CallItemTaken(msgspec.Struct, frozen=True, tag="taken"):
@@ -71,12 +71,17 @@ Answer = CallItem | Done
 _encode = msgspec.json.Encoder().encode
 
 
-def encode(message: Order | Answer) -> bytes:
-    """Return the frame of a message.  Raises ValueError beyond ``FRAME_BYTES``."""
-    return encode_frame(_encode(message), FRAME_BYTES)
+def encode_order(key: bytes, order: Order) -> bytes:
+    """Return the frame of an order, signed.  Raises ValueError beyond ``FRAME_BYTES``."""
+    return encode_frame(sign(key, order), FRAME_BYTES)
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """Return the frame of an answer.  Raises ValueError beyond ``FRAME_BYTES``."""
+    return encode_frame(_encode(answer), FRAME_BYTES)
 
 
 decode_order: Reader[Order] = reader(
     msgspec.json.Decoder(Order), "not an order of the control socket"
 )
-"""Return the order in a frame."""
+"""Return an order without its signature."""

@@ -27,12 +27,12 @@ from broker.ipc.control.forwarded import (
     CallItemTaken,
     Cancel,
     Done,
-    encode,
+    Order,
+    encode_order,
 )
 from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.varlink import Call, VarlinkReply
-from broker.ipc.warrant import CallWarrant, signature
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
@@ -75,22 +75,23 @@ class ForwardedCalls:
         number = next(self._numbers)
         pid, uid = caller
         now = time.monotonic()
-        signed = signature(self._key, CallWarrant(now, method, parameters))
-        begin = Begin(number, method, parameters, more, pid, uid, now, signed)
-        self._send(encode(begin))
+        self._order(Begin(number, method, parameters, more, pid, uid, now))
         self._open[number] = more
         return number
+
+    def _order(self, order: Order) -> None:
+        self._send(encode_order(self._key, order))
 
     def taken(self, number: int) -> None:
         """Ask for the next item of a call."""
         if number in self._open:
             self._open[number] = True
-            self._send(encode(CallItemTaken(number)))
+            self._order(CallItemTaken(number))
 
     def cancel(self, number: int) -> None:
         """Pass on that the client has gone; the call stays until it is done."""
         if number in self._open:
-            self._send(encode(Cancel(number)))
+            self._order(Cancel(number))
 
     def receive(self, untrusted_frame: bytes) -> Answer:
         """Return the answer or item in a frame.

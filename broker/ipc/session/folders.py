@@ -1,17 +1,66 @@
-"""Orders about directories: those that a sandbox gets, and the viewer's own settings."""
+"""Orders about directories: those that a sandbox gets, and the viewer's own settings.
+
+A directory that is to be shared is opened by ``OpenFolder``; the same child gives it to
+the host's process by ``GiveFolder``, on a socket of theirs that the viewer does not have.
+So a viewer that was taken over has no way to have another directory mounted.  Where no
+host is on this machine, the child serves the folder over a connection by ``ServeFolder``.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
-from broker.core.decoding import TypedMessage
+import msgspec
+
+from broker.core.decoding import Reader, TypedMessage, reader
+
+TICKET_BYTES = 16
+_Path = Annotated[str, msgspec.Meta(max_length=4096)]
 
 
 class OpenFolder(TypedMessage, frozen=True, tag="open-folder"):
-    """Open a directory that is to be shared.  Answer: its descriptor."""
+    """Open a directory that is to be shared.  Answer: its path without links.
+
+    ``warrant``: the call of ``brokerctl share``; empty for a folder of ``record``.
+    ``linked``: directories in which a sandbox may have made links, beside those that
+    records tell.
+    """
 
     warrant: bytes
-    path: str
+    path: _Path
+    write: bool
+    record: str = ""
+    linked: tuple[_Path, ...] = ()
 
 
-FolderOrder: TypeAlias = OpenFolder
+class GiveFolder(TypedMessage, frozen=True, tag="give-folder"):
+    """Give the opened directory to the host, by the permit for it.
+
+    Answer: by which ticket the host knows it; empty, if there is no host here.
+    """
+
+    warrant: bytes
+
+
+class ServeFolder(TypedMessage, frozen=True, tag="serve-folder"):
+    """Serve the given directory over a connection, whose descriptor comes along."""
+
+
+FolderOrder: TypeAlias = OpenFolder | GiveFolder | ServeFolder
+
+
+class FolderForHost(TypedMessage, frozen=True, tag="folder"):
+    """To the host: a directory that a sandbox may have; its descriptor comes along."""
+
+    ticket: bytes
+    sandbox: str
+    path: bytes
+    write: bool
+
+
+FOR_HOST_BYTES = 8192
+encode_for_host = msgspec.msgpack.Encoder().encode
+read_for_host: Reader[FolderForHost] = reader(
+    msgspec.msgpack.Decoder(FolderForHost), "not a folder for the host"
+)
+"""Return what a session child has sent to the host."""

@@ -2,15 +2,89 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
-from broker.core.decoding import TypedMessage
+import msgspec
+
+from broker.core.decoding import Reader, TypedMessage, reader
+from broker.core.errors import InternalError
+
+Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+"""A side of the pictures that a sandbox gets."""
+ObjectNumber = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+"""Of an object of PipeWire."""
+Colour = Annotated[
+    str, msgspec.Meta(pattern="^[0-9a-fA-F]+$", min_length=6, max_length=6)
+]
+Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
+Place = Annotated[int, msgspec.Meta(ge=-(1 << 16), le=1 << 16)]
+"""In pixels of the desktop."""
 
 
 class ConnectSound(TypedMessage, frozen=True, tag="connect-sound"):
-    """Connect to the sound server.  Answer: the socket."""
+    """Connect to the sound server.  Answer: the socket.
+
+    The filter is the worker's, so a permit of a record with ``audio = "raw"`` opens
+    nothing else than another one.
+    """
 
     warrant: bytes
 
 
-MediaOrder: TypeAlias = ConnectSound
+class FindCamera(TypedMessage, frozen=True, tag="find-camera"):
+    """Find the camera that the session prefers.  Answer: ``FoundCamera``."""
+
+    warrant: bytes
+
+
+class TakeCamera(TypedMessage, frozen=True, tag="take-camera"):
+    """Take pictures of a camera.  Answer: where they come, one after the other."""
+
+    warrant: bytes
+    serial: ObjectNumber
+    width: Pixels
+    height: Pixels
+
+
+class TakeScreen(TypedMessage, frozen=True, tag="take-screen"):
+    """Take pictures of what the user shares.  Answer: as for ``TakeCamera``.
+
+    Descriptor: the connection to PipeWire that the desktop's portal has made, which
+    sees the chosen screen alone.  Without a permit: who has the connection has the
+    screen, and the user's choice takes longer than a warrant is good.
+    """
+
+    node: ObjectNumber
+    width: Pixels
+    height: Pixels
+
+
+class ShowFrame(TypedMessage, frozen=True, tag="show-frame"):
+    """Show a frame around a screen until it ends, or the screen does.
+
+    Answer: a socket with a byte when it is drawn, whose end is to be closed when there is
+    a picture.  Without a permit: it reads nothing, and
+    the colours of all frames are the viewer's in any case.
+    """
+
+    colour: Colour
+    width: Length
+    height: Length
+    x: Place
+    y: Place
+
+
+MediaOrder: TypeAlias = ConnectSound | FindCamera | ShowFrame | TakeCamera | TakeScreen
+
+
+class FoundCamera(TypedMessage, frozen=True, tag="camera"):
+    """A camera; ``title`` is escaped."""
+
+    title: str
+    serial: ObjectNumber
+
+
+decode_camera: Reader[FoundCamera] = reader(
+    msgspec.msgpack.Decoder(FoundCamera), "not a camera", InternalError
+)
+"""Return the camera of an answer."""

@@ -1,16 +1,71 @@
-"""Orders about our own programs and the broker's processes."""
+"""Orders about our own programs and the broker's processes.
+
+They need no warrant: each says why it harms nobody.
+"""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
-from broker.core.decoding import TypedMessage
+import msgspec
+
+from broker.core.decoding import UNREADABLE, TypedMessage
+from broker.core.errors import InternalError
+from broker.ipc.fork_server import ForkServerModule
 
 
 class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):
-    """Become a fork server.  Descriptors: its clients' sockets."""
+    """Become a fork server.
 
-    program: str
+    Descriptors: its client's socket, its standard error.  It is one of those that the
+    broker begins with, and its children are confined.
+    """
+
+    program: ForkServerModule
+    allow_unjailed: bool = False
+    """Of workers: also where no jail can be built."""
 
 
-ProgramOrder: TypeAlias = StartForkServer
+class FindCompositor(TypedMessage, frozen=True, tag="find-compositor"):
+    """Find the running compositor.  Answer: the path of its socket, empty without one.
+
+    It is the session's, and the order names none.
+    """
+
+
+Pid = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
+PIDS = 1024
+"""Most processes that are measured at one time."""
+
+
+class MeasureProcesses(TypedMessage, frozen=True, tag="measure-processes"):
+    """Measure processes.  Answer: the figures of those that are the broker's."""
+
+    pids: Annotated[list[Pid], msgspec.Meta(max_length=PIDS)]
+
+
+class ProcessFigures(msgspec.Struct, frozen=True, array_like=True):
+    """What the kernel says about a process; of one that has ended, nothing."""
+
+    pid: int
+    memory: int = 0
+    """Bytes: shared pages divided by the number of processes that have them."""
+    jail: str = ""
+    """Its walls: "namespaces seccomp"."""
+
+
+encode_figures = msgspec.json.Encoder().encode_lines
+"""Return figures as lines, which may be joined."""
+_decode_figures = msgspec.json.Decoder(ProcessFigures).decode_lines
+
+
+def decode_figures(data: bytes) -> list[ProcessFigures]:
+    """Return the figures of lines.  Raises InternalError."""
+    try:
+        return _decode_figures(data)
+    except UNREADABLE as error:
+        raise InternalError(f"not figures: {error}") from error
+
+
+ProgramOrder: TypeAlias = StartForkServer | FindCompositor | MeasureProcesses
+"""Orders of this family."""

@@ -1,14 +1,13 @@
 """Messages between host and viewer on one machine: those of the link, and some more.
 
 What the link has too (leases, starts, devices) are its messages (``link.messages``).
-The others carry a descriptor, or tell what two machines ask their users: the rows of
+The others are about streams and folders, or tell what two machines ask their users: the rows of
 the host's status, and the order of a broker's end.  Each is one packet of a SEQPACKET
 socket, JSON with at most one descriptor.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, TypeAlias
@@ -21,6 +20,7 @@ from broker.core.limits import link as link_limits
 from broker.ipc.control.types.faults import fault_of, from_fault
 from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
+from broker.ipc.session.folders import TICKET_BYTES
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 
@@ -28,7 +28,6 @@ _Number = Annotated[int, msgspec.Meta(ge=1, le=link_limits.LINK_COUNTER)]
 _LeaseId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
 _Short = Annotated[str, msgspec.Meta(max_length=120)]
 _Text = Annotated[str, msgspec.Meta(max_length=link_limits.LINK_TEXT_CHARACTERS)]
-_Path = Annotated[bytes, msgspec.Meta(min_length=1, max_length=4096)]
 
 
 # -- from the host -----------------------------------------------------------------
@@ -91,12 +90,11 @@ class StreamOver(m.LinkRequest, frozen=True, tag="stream-over"):
 
 
 class MountFolder(m.LinkRequest, frozen=True, tag="mount"):
-    """Mount a directory, whose descriptor (O_PATH) comes along, in a sandbox."""
+    """Mount a directory in a sandbox, which a session child has given to the host."""
 
     mount: _Number
     lease: _LeaseId
-    path: _Path
-    write: bool
+    ticket: Annotated[bytes, msgspec.Meta(max_length=TICKET_BYTES)]
 
 
 class ReleaseFolder(m.LinkRequest, frozen=True, tag="release"):
@@ -223,7 +221,7 @@ REPLIES: Mapping[type[m.LinkRequest], type[m.LinkReply]] = MappingProxyType(
 )
 """The reply to a request, if it is not ``RequestDone``; or ``RequestFailed``."""
 
-WITH_DESCRIPTOR = (OfferStream, LendArena, MountFolder, HostRowsFile)
+WITH_DESCRIPTOR = (OfferStream, LendArena, HostRowsFile)
 """The messages with which exactly one descriptor comes; with the others none does."""
 
 _from_host: msgspec.json.Decoder[FromHost] = msgspec.json.Decoder(FromHost)
@@ -255,12 +253,3 @@ def failed(error: VitrailError) -> ErrorReport:
 def error_of(message: ErrorReport) -> VitrailError:
     """Return the error that a message tells of."""
     return from_fault(message.kind, message.message, message.hint, message.where)
-
-
-def folder_path(untrusted_path: bytes) -> str:
-    """Return the path of a directory.  Raises PeerError for one without a name."""
-    path = os.fsdecode(untrusted_path)
-    # guard: a folder's path is absolute and ends with a name
-    if not path.startswith("/") or path.endswith(("/", "/..", "/.")) or "\0" in path:
-        raise PeerError("the viewer names no directory")
-    return path

@@ -17,7 +17,6 @@ import trio
 from typing_extensions import override
 
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.request_messages import asked_of
 from broker.authority.permit import (
     Asked,
     ChoiceText,
@@ -33,6 +32,7 @@ from broker.core.limits import authority as authority_limits
 from broker.core.question import PersonAnswer
 from broker.host_and_viewer.log_client import AuthorityCall, LogClient, expect
 from broker.ipc import authority as m
+from broker.viewer.authority.request_messages import asked_of
 
 _S = TypeVar("_S", m.Previewed, m.RulesShown)
 _SHOWN_KEPT = 256

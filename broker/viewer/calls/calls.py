@@ -242,7 +242,9 @@ class SandboxCalls:
                 users = self._desktop.screens
             colour = call.guest.valid_record().viewer.label.colour
             carry = partial(self._relay, call)
-            await users.serve(call.guest.lease, sizes[ask.argument], carry, colour)
+            warrant = call.permit.warrant
+            size, lease = sizes[ask.argument], call.guest.lease
+            await users.serve(lease, size, carry, colour, warrant=warrant)
             return
         if daemon := self._desktop.daemons.get(ask.service):
             own = call.guest.lease.id

@@ -16,6 +16,7 @@ from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.screens import ScreenShares
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.session_orders import Session
@@ -37,12 +38,13 @@ class DesktopServices:
         cameras: Cameras,
         screens: ScreenShares,
         notifications: NotificationService,
+        bus: FilteredBus,
     ) -> None:
         self.session = session
-        self.settings = DesktopSettings()
+        self.settings = DesktopSettings(bus.settings)
         self.cameras = cameras
         self.screens = screens
-        self.tray = TrayIcons()
+        self.tray = TrayIcons(bus.tray)
         self.daemons: Mapping[str, ServeDaemon] = MappingProxyType(
             {NOTIFICATION: notifications.serve, TRAY: self.tray.serve}
         )

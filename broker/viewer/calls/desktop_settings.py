@@ -19,11 +19,11 @@ import msgspec
 import trio
 from jeepney import DBusAddress, MatchRule, Message, new_method_call
 from jeepney.bus_messages import message_bus
-from jeepney.io.trio import DBusRouter, open_dbus_router
+from jeepney.io.trio import DBusRouter
 
 from broker.core.escape import printable
 from broker.core.limits.transfer import SETTINGS_AGAIN_SECONDS, SETTINGS_SECONDS
-from broker.net.session_bus import Complaint, answer_of, owner_changes
+from broker.net.session_bus import Complaint, OpenBus, answer_of, owner_changes
 
 _NAME = "org.freedesktop.portal.Desktop"
 _INTERFACE = "org.freedesktop.portal.Settings"
@@ -56,7 +56,8 @@ Setting = tuple[str, str, str, object]
 class DesktopSettings:
     """The desktop's settings, for all sandboxes of one viewer that listen."""
 
-    def __init__(self) -> None:
+    def __init__(self, bus: OpenBus) -> None:
+        self._bus = bus
         self._found: dict[tuple[str, str], Setting] = {}
         self._changed = trio.Event()
         self._known = trio.Event()
@@ -135,7 +136,7 @@ class DesktopSettings:
             MatchRule(type="signal", interface=_INTERFACE, path=_PORTAL.object_path),
             owner_changes(_NAME),
         )
-        async with open_dbus_router() as router:
+        async with self._bus() as bus, bus.router() as router:
             # Not as context managers: cancelled, jeepney's router fails where it closes
             # a filter in the moment that its context does.
             changes, owners = (

@@ -3,7 +3,7 @@
 The user says yes to it, chooses it in the desktop's own dialog, if that shows one
 (org.freedesktop.portal.ScreenCast), and it has a frame in the sandbox's colour while it is
 shared.  The portal's connection to
-PipeWire sees the chosen node alone; ``broker.viewer.calls.video`` takes its pictures.
+PipeWire sees the chosen node alone; ``broker.session.video`` takes its pictures.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from typing_extensions import override
 from broker.authority.audit import event_log
 from broker.core.errors import UpstreamError
 from broker.core.lease import Lease
-from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import Child, spawn
 from broker.ipc.audit import schema
+from broker.ipc.session.media import ShowFrame, TakeScreen
 from broker.viewer.calls.video import (
     START_SECONDS,
     VideoEvent,
@@ -35,6 +34,7 @@ from broker.viewer.calls.video import (
     VideoUse,
     VideoUses,
 )
+from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.desktop_portal import (
     DISMISSED,
     PATH,
@@ -43,6 +43,7 @@ from broker.viewer.opening.desktop_portal import (
     portal_bus,
 )
 from broker.viewer.opening.failures import ToldError
+from broker.viewer.session_orders import Begun, Session
 from broker.viewer.sound.indicator import Indicator, Wording
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
@@ -103,9 +104,12 @@ class ScreenShares(VideoUses):
     on: ClassVar[VideoEvent] = schema.ScreenOn
     off: ClassVar[VideoEvent] = schema.ScreenOff
 
-    def __init__(self, log: event_log.EventLog) -> None:
-        super().__init__(log)
-        self._choosing = Indicator(_CHOOSING)
+    def __init__(
+        self, log: event_log.EventLog, session: Session, bus: FilteredBus
+    ) -> None:
+        super().__init__(log, session, bus.notifications)
+        self._bus = bus
+        self._choosing = Indicator(bus.notifications, _CHOOSING)
         self._dialog = False
 
     @override
@@ -119,30 +123,22 @@ class ScreenShares(VideoUses):
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
         """See ``VideoUses``."""
-        async with portal_bus(_CAST, "screen sharing", _HINT, descriptors=True) as bus:
+        connect = partial(self._bus.screens, use.warrant)
+        async with portal_bus(connect, _CAST, "screen sharing", _HINT) as bus:
             session, found = await self._chosen(use, bus)
             no = partial(self.refuse_a_while, use.lease)
             no_options: Options = {}
             remote = ("OpenPipeWireRemote", "oa{sv}", (session, no_options))
             reply = await bus.call(new_method_call(bus.address(PATH), *remote))
             with socket.socket(fileno=reply.body[0].to_raw_fd()) as server:
-
-                async def connect() -> socket.socket:
-                    await trio.lowlevel.checkpoint()
-                    return server.dup()
-
                 # The portal closes the session with our connection to the bus.
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_until_closed, bus, session, no)
-                    async with framed(use.colour, found, no) as seen:
+                    async with framed(self.session, use.colour, found, no) as seen:
                         yield VideoSource(
                             found.title,
-                            f"path={found.node}",
-                            (),
-                            connect,
-                            steady=False,
-                            # WebRTC takes no other of screens.
-                            form="BGRx",
+                            partial(TakeScreen, found.node),
+                            [server.fileno()],
                             facts=found.facts,
                             seen=seen,
                         )
@@ -237,7 +233,7 @@ async def _until_closed(
 
 @asynccontextmanager
 async def framed(
-    colour: str, found: SharedScreen, ended: Callable[[], None]
+    session: Session, colour: str, found: SharedScreen, ended: Callable[[], None]
 ) -> AsyncIterator[Callable[[], None]]:
     """Have a frame around a screen while the block runs.  Raises VitrailError.
 
@@ -250,30 +246,27 @@ async def framed(
     if found.window:
         yield lambda: None
         return
-    words = (colour.removeprefix("#"), *map(str, (*found.size, *found.position)))
-    argv = our_program("broker.helpers.prompt.screen_frame", *words)
-    ours, output = socket.socketpair()
-    with trio.socket.from_stdlib_socket(ours) as drawn:
-        with output:
-            child = spawn(argv, name="screen frame", stdout=output.fileno())
-        try:
-            with trio.fail_after(START_SECONDS):
-                said = await drawn.recv(1)
-            # guard: a screen is seen once its frame is
-            if not said:
-                raise UpstreamError("the frame around a screen cannot be drawn")
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_until_gone, child, ended)
-                yield drawn.close
-                nursery.cancel_scope.cancel()
-        except trio.TooSlowError as error:
-            raise UpstreamError("the frame around a screen is not drawn") from error
-        finally:
-            await child.kill_and_wait()
+    order = ShowFrame(colour.removeprefix("#"), *found.size, *found.position)
+    try:
+        async with session.carrying_out(order) as begun:
+            with trio.socket.from_stdlib_socket(
+                socket.socket(fileno=begun.fds[0])
+            ) as drawn:
+                with trio.fail_after(START_SECONDS):
+                    said = await drawn.recv(1)
+                # guard: a screen is seen once its frame is
+                if not said:
+                    raise UpstreamError("the frame around a screen cannot be drawn")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_until_gone, begun, ended)
+                    yield drawn.close
+                    nursery.cancel_scope.cancel()
+    except trio.TooSlowError as error:
+        raise UpstreamError("the frame around a screen is not drawn") from error
 
 
-async def _until_gone(child: Child, ended: Callable[[], None]) -> None:
-    await child.wait()
+async def _until_gone(begun: Begun, ended: Callable[[], None]) -> None:
+    await begun.process.wait()
     # guard: the end of its frame ends a share for a while
     ended()
     raise ToldError(_GONE)

@@ -29,9 +29,11 @@ class FolderControl:
         self, exchange: Exchange[api.FolderAnswer], request: api.FolderShareRequest
     ) -> api.FolderAnswer:
         """Share a directory; returns when it is mounted."""
-        del exchange
         shared = await self._folders.share(
-            request.path, request.sandbox, write=bool(request.write)
+            request.path,
+            request.sandbox,
+            write=bool(request.write),
+            warrant=exchange.warrant,
         )
         return _answer(shared)
 
@@ -53,7 +55,7 @@ def _inside(shared: SharedFolder) -> str:
 
 def _status(shared: SharedFolder) -> api.FolderStatus:
     return api.FolderStatus(
-        path=printable(str(shared.folder.path), 400),
+        path=printable(str(shared.path), 400),
         sandbox=shared.lease.sandbox,
         inside=_inside(shared),
         write=shared.write,
@@ -63,7 +65,7 @@ def _status(shared: SharedFolder) -> api.FolderStatus:
 
 def _answer(shared: SharedFolder) -> api.FolderAnswer:
     return api.FolderAnswer(
-        path=printable(str(shared.folder.path), 400),
+        path=printable(str(shared.path), 400),
         sandbox=shared.lease.sandbox,
         inside=_inside(shared),
         write=shared.write,

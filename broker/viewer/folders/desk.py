@@ -7,37 +7,37 @@ over), when the user takes it back, and when the sandbox stops.
 
 from __future__ import annotations
 
-import re
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+from msgspec import structs
 
 from broker.authority.audit import event_log
 from broker.authority.permit import Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
-from broker.core.files.opened_folder import OpenedFolder
+from broker.core.files.opened_folder import folder_argument
 from broker.core.lease import Lease
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
 from broker.core.services import FOLDER
 from broker.core.stderr_log import isolated, log_exception
-from broker.helpers.mounts.opened import open_folder
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
-from broker.ipc.host_viewer import FolderSource, Mounted
-from broker.ipc.in_thread import in_thread
+from broker.ipc.host_viewer import FolderSource, GivenFolder, Mounted
+from broker.ipc.session.folders import GiveFolder, OpenFolder, ServeFolder
 from broker.viewer.authority.interface import Permits
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.named_lease import one_lease
+from broker.viewer.session_orders import Begun, Session
 from policy.records.model import Record
 
 Notify = Callable[[str, str], None]
-_ARGUMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 _RECORD_SECONDS = 5.0
 """How long a start waits for the folders of its record; a question takes longer."""
 
@@ -46,7 +46,8 @@ _RECORD_SECONDS = 5.0
 class SharedFolder:
     """A directory that a sandbox has, or is about to have."""
 
-    folder: OpenedFolder
+    path: Path
+    """Without links."""
     lease: Lease
     write: bool
     since: float = field(default_factory=time.time)
@@ -56,6 +57,11 @@ class SharedFolder:
     reason: str = ""
     kept: bool = False
     """It was mounted in an attempt that failed, and a program may have kept it."""
+
+    @property
+    def name(self) -> str:
+        """The directory's name in the sandbox."""
+        return self.path.name
 
     def end(self, reason: str) -> None:
         """Begin to take it back."""
@@ -75,9 +81,7 @@ class FolderDesk:
         leases: Callable[[], Iterable[Lease]],
         record: Callable[[Lease], Record | None],
         inside: Callable[[Lease], GuestFolders | None],
-        home: Path,
-        private: Sequence[Path],
-        writable: Callable[[], Sequence[Path]],
+        session: Session,
         streamed: bool = False,
     ) -> None:
         """``streamed``: guests connect to the viewer for their folders."""
@@ -87,11 +91,8 @@ class FolderDesk:
         self._leases = leases
         self._record = record
         self._inside = inside
-        self._home = home
-        self._private = tuple(private)
+        self._session = session
         self._streamed = streamed
-        self._writable = writable
-        """Directories in which a sandbox may have made links."""
         self._shared: list[SharedFolder] = []
         self._nursery: trio.Nursery | None = None
 
@@ -108,17 +109,23 @@ class FolderDesk:
         """Return the folders that are mounted in sandboxes, oldest first."""
         return [shared for shared in self._shared if shared.mounted is not None]
 
+    def written(self) -> list[Path]:
+        """Return the folders that sandboxes may write to: they may make links there."""
+        return [shared.path for shared in self.shared() if shared.write]
+
     # -- on request --------------------------------------------------------------------
 
-    async def share(self, path: str, sandbox: str, *, write: bool) -> SharedFolder:
+    async def share(
+        self, path: str, sandbox: str, *, write: bool, warrant: bytes
+    ) -> SharedFolder:
         """Share a directory with a running sandbox; returns when it is there.
 
-        Raises RefusedError, UpstreamError.
+        ``warrant``: of the call that asks for it.  Raises RefusedError, UpstreamError.
         """
         lease = one_lease(sandbox, self._leases())
         if self._source.unavailable:
             raise RefusedError(self._source.unavailable)
-        return await self._begin(path, lease, write=write)
+        return await self._begin(OpenFolder(warrant, path, write), lease)
 
     async def unshare(self, name: str, sandbox: str, *, force: bool) -> SharedFolder:
         """Take a folder back; returns when it is unmounted.
@@ -131,8 +138,8 @@ class FolderDesk:
         lease = one_lease(sandbox, {lease.id: lease for lease in known}.values())
         for shared in self.shared():
             if shared.lease.id == lease.id and name in {
-                shared.folder.name,
-                str(shared.folder.path),
+                shared.name,
+                str(shared.path),
             }:
                 if not force and shared.mounted is not None:
                     await self._release(shared, shared.mounted)
@@ -150,26 +157,32 @@ class FolderDesk:
             await guest.unmount(mounted.place)
         await mounted.release()
 
-    async def _begin(self, path: str, lease: Lease, *, write: bool) -> SharedFolder:
+    async def _begin(self, order: OpenFolder, lease: Lease) -> SharedFolder:
         assert self._nursery is not None
-        folder = await in_thread(
-            open_folder, path, self._home, self._private, self._writable()
-        )
-        shared = SharedFolder(folder, lease, write)
-        try:
-            self._refuse_more(shared)
-        except BaseException:
-            folder.close()
-            raise
-        self._shared.append(shared)
-        await self._nursery.start(self._hold, shared)
+        shared: SharedFolder = await self._nursery.start(self._open, order, lease)
         return shared
+
+    async def _open(
+        self,
+        order: OpenFolder,
+        lease: Lease,
+        *,
+        task_status: trio.TaskStatus[SharedFolder],
+    ) -> None:
+        """Have a session child open a directory; the child has it until its end."""
+        order = structs.replace(order, linked=tuple(map(str, self.written())))
+        async with self._session.carrying_out(order) as opened:
+            path = Path(os.fsdecode(opened.result))
+            shared = SharedFolder(path, lease, order.write)
+            self._refuse_more(shared)
+            self._shared.append(shared)
+            await self._hold(shared, opened, task_status)
 
     def _refuse_more(self, shared: SharedFolder) -> None:
         mine = [s for s in self._shared if s.lease.id == shared.lease.id]
-        if any(other.folder.name == shared.folder.name for other in mine):
+        if any(other.name == shared.name for other in mine):
             raise RefusedError(
-                f"{shared.lease.sandbox} has a folder '{shared.folder.name}' already",
+                f"{shared.lease.sandbox} has a folder '{shared.name}' already",
                 hint="'brokerctl unshare' takes it back",
             )
         if len(mine) >= limits.FOLDERS_PER_SANDBOX:
@@ -180,13 +193,16 @@ class FolderDesk:
     # -- the life of one --------------------------------------------------------------
 
     async def _hold(
-        self, shared: SharedFolder, *, task_status: trio.TaskStatus[SharedFolder]
+        self,
+        shared: SharedFolder,
+        opened: Begun,
+        status: trio.TaskStatus[SharedFolder],
     ) -> None:
         """The whole life of one folder in a sandbox; ``started`` when it is there."""
         try:
             with shared.scope:
-                async with self._decider.permit(request_of(shared)):
-                    await self._carry(shared, task_status)
+                async with self._decider.permit(request_of(shared)) as permit:
+                    await self._carry(shared, opened, permit.warrant, status)
             _refuse_unmounted(shared)
         except VitrailError as error:
             shared.kept = isinstance(error, HeldError)
@@ -200,7 +216,6 @@ class FolderDesk:
             log_exception(error)
         finally:
             self._shared.remove(shared)
-            shared.folder.close()
             shared.over.set()
             self._end_keeper(shared)
 
@@ -211,7 +226,7 @@ class FolderDesk:
         kept = shared.kept if mounted is None else mounted.kept
         # guard: a folder that is held ends its sandbox
         if kept:
-            reason = f"it kept files of the folder {shared.folder.name} open"
+            reason = f"it kept files of the folder {shared.name} open"
             self._nursery.start_soon(self._end_sandbox, shared.lease, reason)
 
     async def _end_sandbox(self, lease: Lease, reason: str) -> None:
@@ -220,20 +235,25 @@ class FolderDesk:
             await self._source.end_sandbox(lease, reason)
 
     async def _carry(
-        self, shared: SharedFolder, status: trio.TaskStatus[SharedFolder]
+        self,
+        shared: SharedFolder,
+        opened: Begun,
+        warrant: bytes,
+        status: trio.TaskStatus[SharedFolder],
     ) -> None:
         began = trio.current_time()
         about = event_log.of(shared.lease)
-        path = printable(str(shared.folder.path), 400)
+        path = printable(str(shared.path), 400)
         await self._log.require(
             schema.FolderShared(
                 **about, service=FOLDER, object=path, write=shared.write
             )
         )
         try:
+            given = await give(shared.path, opened, warrant)
             async with (
                 self._source.mounted(
-                    shared.lease, shared.folder, write=shared.write
+                    shared.lease, given, write=shared.write
                 ) as mounted,
                 self._in_guest(shared, mounted),
             ):
@@ -268,7 +288,7 @@ class FolderDesk:
         try:
             await guest.mount(
                 mounted.place,
-                shared.folder.name,
+                shared.name,
                 write=shared.write,
                 streamed=self._streamed,
             )
@@ -306,7 +326,7 @@ class FolderDesk:
     ) -> None:
         try:
             write = path in record.viewer.folders.read_write
-            await self._begin(str(path), lease, write=write)
+            await self._begin(OpenFolder(b"", str(path), write, record.name), lease)
         except (VitrailError, OSError) as error:
             self._decider.notify(
                 f"Vitrail: {lease.sandbox} starts without {printable(str(path), 200)}",
@@ -331,16 +351,28 @@ def _refuse_unmounted(shared: SharedFolder) -> None:
         raise RefusedError(shared.reason or "it was given up")
 
 
+async def give(path: Path, opened: Begun, warrant: bytes) -> GivenFolder:
+    """Have the session child give it to the host, by the permit for it."""
+    ticket, _ = await opened.more(GiveFolder(warrant))
+
+    async def serve(conn: int) -> None:
+        try:
+            await opened.more(ServeFolder(), [conn])
+            await opened.wait()
+        finally:
+            await opened.end()
+
+    return GivenFolder(path, ticket, serve)
+
+
 def request_of(shared: SharedFolder) -> Request:
     """Return the request for a folder."""
-    name = shared.folder.name
-    known = _ARGUMENT.fullmatch(name) is not None
     way = "to read and change" if shared.write else "to read"
-    path = printable(str(shared.folder.path), 200)
+    path = printable(str(shared.path), 200)
     return Request(
         lease=shared.lease,
         service=FOLDER,
-        argument=f"+{name}" if known else "+",
+        argument=folder_argument(shared.name),
         words=f"{way} one of your folders",
         details=(("folder", path), ("changes", "yes" if shared.write else "no")),
         settled=True,

@@ -1,8 +1,8 @@
 """Folders of sandboxes on another machine: each is served over a stream of its guest's.
 
 The guest mounts it by sshfs(1), whose connection comes as any stream of its sandbox.
-A process of the sandbox's folder alone serves it: OpenSSH's sftp-server in a jail, where
-the directory is mounted as in a virtiofsd of one machine.  The host only carries bytes.
+A session child of this folder alone serves it: OpenSSH's sftp-server in a jail, where
+the directory is mounted as in a virtiofsd of one machine (``session.folder_server``).  The host only carries bytes.
 """
 
 from __future__ import annotations
@@ -17,22 +17,20 @@ import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailError
-from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease, Opening
 from broker.core.limits import host_viewer as folder_limits
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
 from broker.host_and_viewer.stream_events import StreamEvents
+from broker.ipc.host_viewer import GivenFolder
 from broker.net.hangup import given, hang_up
-from broker.viewer.folders.sftp_server import serve_folder
 
 
 @dataclass(eq=False)
 class StreamedFolder:
     """A folder in a guest on another machine; implements ``host_viewer.Mounted``."""
 
-    folder: OpenedFolder
-    write: bool
+    folder: GivenFolder
     path: str
     place: int | None
     kept: bool = False
@@ -75,9 +73,10 @@ class StreamedFolders:
 
     @asynccontextmanager
     async def mounted(
-        self, lease: Lease, folder: OpenedFolder, *, write: bool
+        self, lease: Lease, folder: GivenFolder, *, write: bool
     ) -> AsyncIterator[StreamedFolder]:
         """See ``FolderSource``; it is served when its guest connects."""
+        del write  # its session child knows it
         mine = self._shared.setdefault(lease.id, {})
         free = (n for n in range(limits.FOLDERS_PER_SANDBOX) if n not in mine)
         place = next(free, None)
@@ -85,7 +84,7 @@ class StreamedFolders:
             raise RefusedError(
                 f"{lease.sandbox} has {limits.FOLDERS_PER_SANDBOX} folders already"
             )
-        shared = StreamedFolder(folder, write, f"/folders/{folder.name}", place)
+        shared = StreamedFolder(folder, f"/folders/{folder.name}", place)
         mine[place] = shared
         try:
             yield shared
@@ -126,9 +125,7 @@ class StreamedFolders:
                 with shared.serving():
                     async with self._events.carry(opening, "folder", began) as outcome:
                         opened = True
-                        await serve_folder(
-                            shared.folder, conn.fileno(), write=shared.write
-                        )
+                        await shared.folder.serve(conn.fileno())
                         outcome.reason = ""
             except VitrailError as error:
                 hang_up(conn)

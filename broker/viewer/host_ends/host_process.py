@@ -27,7 +27,6 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
-from broker.core.files.opened_folder import OpenedFolder
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.limits import host_viewer as pair_limits
@@ -36,7 +35,7 @@ from broker.core.names import LeaseId, SandboxName, ServiceName, take_lease_id
 from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
 from broker.ipc import sealed_memfd
-from broker.ipc.host_viewer import Viewer
+from broker.ipc.host_viewer import GivenFolder, Viewer
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairAnswer, PairEnd
 from broker.net.link import messages as m
@@ -180,13 +179,14 @@ class HostProcess:
 
     @asynccontextmanager
     async def mounted(
-        self, lease: Lease, folder: OpenedFolder, *, write: bool
+        self, lease: Lease, folder: GivenFolder, *, write: bool
     ) -> AsyncIterator[MountedByHost]:
-        """See ``FolderSource``."""
+        """See ``FolderSource``; the host knows itself what may be written to."""
+        del write
         self._last_mount += 1
-        number, path = self._last_mount, os.fsencode(folder.path)
+        number, ticket = self._last_mount, folder.ticket
         reply = await self.pair.ask(
-            lambda n: p.MountFolder(n, number, lease.id, path, write), folder.fd
+            lambda n: p.MountFolder(n, number, lease.id, ticket)
         )
         assert isinstance(reply, p.FolderMounted)
         mounted = MountedByHost(self.pair, number, os.fsdecode(reply.path), reply.place)

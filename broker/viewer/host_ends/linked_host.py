@@ -56,7 +56,7 @@ class LinkedHost:
 
     async def _link_warnings(self) -> list[str]:
         report = await self._side.authority.report()
-        return [*report.log_warnings, *self.warnings(), *self._side.warnings()]
+        return [*report.log_warnings, *self.warnings(), *await self._side.warnings()]
 
     async def begin(self, nursery: trio.Nursery) -> None:
         """See ``HostEnd``: the listener is up; a host comes when it does."""

@@ -15,12 +15,12 @@ import trio
 from jeepney import DBusAddress, HeaderFields, MatchRule, Message
 from jeepney import new_method_call as method_call
 from jeepney.bus_messages import message_bus
-from jeepney.io.trio import DBusRouter, open_dbus_connection
+from jeepney.io.trio import DBusRouter
 
 from broker.core.errors import UpstreamError
 from broker.core.escape import unescape_markup
 from broker.core.limits import notifications as limits
-from broker.net.session_bus import Complaint, answer_of, owner_changes
+from broker.net.session_bus import Complaint, OpenBus, answer_of, owner_changes
 from broker.viewer.notifications.board import Bubble, badge
 
 _NAME = "org.freedesktop.Notifications"
@@ -72,9 +72,10 @@ class _Session:
 class DesktopServer:
     """Shows and closes notifications at the desktop's server."""
 
-    def __init__(self, told: Callable[[ServerTold], None]) -> None:
+    def __init__(self, told: Callable[[ServerTold], None], bus: OpenBus) -> None:
         """``told`` takes what the server says, and never waits."""
         self._told = told
+        self._bus = bus
         self._wanted: dict[int, Bubble] = {}
         self._closing: set[int] = set()
         self._changed = trio.Event()
@@ -123,9 +124,7 @@ class DesktopServer:
 
     async def _connected(self) -> None:
         """Connect to the session bus, and speak with the server until it has gone."""
-        with trio.fail_after(limits.SERVER_SECONDS):
-            connection = await open_dbus_connection()
-        async with connection, connection.router() as router:
+        async with self._bus() as connection, connection.router() as router:
             await self._serve(router)
 
     async def _serve(self, router: DBusRouter) -> None:

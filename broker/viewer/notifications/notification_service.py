@@ -36,6 +36,7 @@ from broker.ipc.guest.daemons import (
     NotificationClosed,
 )
 from broker.ipc.transfer import StreamTell
+from broker.net.session_bus import OpenBus
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPaces, take_asks
 from broker.viewer.notifications.board import (
@@ -66,11 +67,13 @@ _ROWS = 200
 class NotificationService:
     """All notifications of one viewer's sandboxes."""
 
-    def __init__(self, *, decider: Permits, log: event_log.EventLog) -> None:
+    def __init__(
+        self, *, decider: Permits, log: event_log.EventLog, bus: OpenBus
+    ) -> None:
         self._decider = decider
         self._log = log
         self.board = Board()
-        self._server = DesktopServer(self._told)
+        self._server = DesktopServer(self._told, bus)
         self._answers: dict[tuple[LeaseId, int], trio.MemorySendChannel[Answer]] = {}
         self._paces = CallPaces(limits.MESSAGES_PER_SECOND, limits.MESSAGES_BURST)
         self._colours: dict[str, int] = {}

@@ -21,11 +21,11 @@ from jeepney import (
     new_method_call,
 )
 from jeepney.bus_messages import message_bus
-from jeepney.io.trio import DBusConnection, open_dbus_connection
+from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError, UpstreamError, sole
 from broker.core.escape import printable
-from broker.net.session_bus import owner_changes, why
+from broker.net.session_bus import OpenBus, owner_changes, why
 
 NAME = "org.freedesktop.portal.Desktop"
 PATH = "/org/freedesktop/portal/desktop"
@@ -154,15 +154,15 @@ class PortalBus:
 
 @asynccontextmanager
 async def portal_bus(
-    interface: str, noun: str, hint: str, *, descriptors: bool = False
+    bus: OpenBus, interface: str, noun: str, hint: str
 ) -> AsyncIterator[PortalBus]:
-    """Connect to the session's bus while the block runs.
+    """Speak with the portal while the block runs.
 
     ``noun`` and ``hint``: of an interface that is not there.  Raises SetupError.
     """
     try:
-        async with await open_dbus_connection(enable_fds=descriptors) as bus:
-            yield PortalBus(bus, interface, noun, hint)
+        async with bus() as connection:
+            yield PortalBus(connection, interface, noun, hint)
     except (*_NO_BUS, ExceptionGroup) as error:
         found = sole(error)
         if not isinstance(found, _NO_BUS):

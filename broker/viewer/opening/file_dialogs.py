@@ -10,47 +10,33 @@ from __future__ import annotations
 import itertools
 import os
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import trio
 
 from broker.authority.audit import event_log
 from broker.authority.permit import USER, Permit, Request
-from broker.core.errors import (
-    PeerError,
-    RefusedError,
-    UpstreamError,
-    VitrailError,
-)
+from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
-from broker.core.files.planted_links import named_path
 from broker.core.lease import Opening
 from broker.core.limits.transfer import SAVED_AT_ONCE
 from broker.core.services import FILE_COPY, FILE_DIALOG
 from broker.core.transfer.entries import End, FileEntry, entry_frame
-from broker.core.transfer.file_names import (
-    saved_names,
-    suggested_name,
-    take_file_name,
-)
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.guest.file_requests import ChooseFiles
-from broker.ipc.in_thread import in_thread
 from broker.viewer.calls.places import CallPlaces
-from broker.viewer.opening.desktop_chooser import FileChoice, choose
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import Declined
 from broker.viewer.opening.moving import TransferParts
+from broker.viewer.opening.own import UserFiles
 from broker.viewer.opening.pipes import PipeEnd, pipe
 from broker.viewer.opening.returns import Return
 from policy.names import ADMIN_NAMES
@@ -69,9 +55,9 @@ _LARGEST = 1 << 50
 BROKEN_OFF = "the transfer was interrupted"
 """The last words of the process that keeps a file, where it got a part."""
 _WORDS = {
-    "open": ("to have you choose files, which are copied into it", "open files"),
-    "folder": ("to have you choose a folder, which is copied into it", "open a folder"),
-    "save": ("to save a file where you choose", "save a file"),
+    "open": "to have you choose files, which are copied into it",
+    "folder": "to have you choose a folder, which is copied into it",
+    "save": "to save a file where you choose",
 }
 
 
@@ -81,19 +67,20 @@ class _Chosen:
 
     exchange: OpenExchange
     permit: Permit
-    paths: tuple[Path, ...]
+    files: UserFiles
     number: int
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the files, those of a dialog to save are all here."""
+        return self.files.found.names
 
 
 class FileDialogs:
     """Serves the requests of all sandboxes of one viewer."""
 
-    def __init__(
-        self,
-        parts: TransferParts,
-        show: Callable[[FileChoice], Awaitable[list[Path]]] = choose,
-    ) -> None:
-        self._parts, self._show = parts, show
+    def __init__(self, parts: TransferParts) -> None:
+        self._parts = parts
         self._decider, self._log = parts.decider, parts.log
         self._places = CallPlaces()
         self._declined = Declined("dialogs were dismissed")
@@ -113,12 +100,12 @@ class FileDialogs:
             name = guest.lease.sandbox
             title = f"{name}: no file was opened or saved"
             with failures_told("the desktop", self._decider.notify, name, title):
-                paths = await self._choose(guest, ask)
-                if paths:
+                files = await self._choose(guest, ask, permit)
+                if files.found.files:
                     # guard: rules may have changed while the user chose
                     await self._require_desktop(guest, permit, save=ask.kind == "save")
                     number = next(self._numbers)
-                    await self._carry(_Chosen(exchange, permit, paths, number))
+                    await self._carry(_Chosen(exchange, permit, files, number))
 
     # -- whether ----------------------------------------------------------------------
 
@@ -150,41 +137,33 @@ class FileDialogs:
 
     # -- the dialog ---------------------------------------------------------------------
 
-    async def _choose(self, guest: Guest, ask: ChooseFiles) -> tuple[Path, ...]:
+    async def _choose(
+        self, guest: Guest, ask: ChooseFiles, permit: Permit
+    ) -> UserFiles:
         """Show the dialog; returns what was chosen.  Raises VitrailError."""
         sandbox, record = guest.lease.sandbox, guest.lease.record
-        save = ask.kind == "save"
-        names, several = _names(ask), ask.several and not save
-        title = f"{sandbox}: {'save files' if names else _WORDS[ask.kind][1]}"
-        asked = msgspec.structs.replace(ask, name=suggested_name(ask.name))
-        choice = FileChoice(title, asked)
-        paths: list[Path] = []
+        places, chosen = tuple(self._parts.writable()), False
         # guard: a sandbox has one dialog at a time
         with (
             self._places.one(record, FILE_DIALOG, 2, sandbox),
             self._places.one("", FILE_DIALOG, DIALOGS, record),
         ):
             try:
-                paths = await self._show(choice)
+                files = await self._parts.own.choose(ask, permit.warrant, places)
+                chosen = files.found.files > 0
             finally:
-                if not paths:
+                if not chosen:
                     self._declined.note(record)
-        places = tuple(self._parts.writable())
-        found = [await in_thread(_checked, p, places, save) for p in paths]
-        if found and names:
-            _require_folder(found, names)
-            # The dialog asked about a folder, and about no file that is in it.
-            found = [await in_thread(_free_place, p) for p in found]
-        elif len(found) > 1 and not several:
-            raise UpstreamError("more was chosen than one file")
-        return tuple(found)
+        return files
 
     # -- the files ----------------------------------------------------------------------
 
     async def _carry(self, chosen: _Chosen) -> None:
-        names = printable(", ".join(path.name for path in chosen.paths), 300)
+        names = printable(", ".join(chosen.names), 300)
         whose = (self._log, chosen.permit, chosen.number, chosen.exchange)
-        async with logged_transfer(*whose, files=len(chosen.paths), content=names):
+        async with logged_transfer(
+            *whose, files=chosen.files.found.files, content=names
+        ):
             if chosen.permit.request.argument == "+save":
                 await self._save(chosen)
             else:
@@ -194,52 +173,53 @@ class FileDialogs:
         most = chosen.permit.max_size or _LARGEST
         quota = Quota(most, most, 1_000_000)
         with pipe() as (read, write):
-            paths = [str(path) for path in chosen.paths]
-            async with self._parts.own.sending(paths, write):
+            async with self._parts.own.sending(chosen.files.ticket, write):
                 await _deliver(chosen, quota, read)
 
     async def _save(self, chosen: _Chosen) -> None:
         """Give the program empty files; store each content that it writes."""
-        guest, paths = chosen.exchange.guest, chosen.paths
+        guest, names = chosen.exchange.guest, chosen.names
         allowed = guest.valid_record().viewer.transfer
         most = min(allowed.request_size, allowed.file_size)
         most = min(most, chosen.permit.max_size or most)
-        tokens = [secrets.token_hex(16) for _ in paths]
-        states = [await in_thread(chosen_state, path) for path in paths]
+        tokens = [secrets.token_hex(16) for _ in names]
         with ExitStack() as places:
-            for _ in paths:
+            for _ in names:
                 places.enter_context(
                     self._places.one(
                         guest.lease.id, "save", 2 * SAVED_AT_ONCE, guest.lease.record
                     )
                 )
             with pipe() as (read, write):
-                entries = [entry_frame(FileEntry([path.name], 0)) for path in paths]
+                entries = [entry_frame(FileEntry([name], 0)) for name in names]
                 os.write(write.fileno(), b"".join([*entries, entry_frame(End())]))
                 write.close()
-                name = paths[0].name if len(paths) == 1 else ""
-                quota = Quota(most, most, len(paths), len(paths) == 1, name)
+                name = names[0] if len(names) == 1 else ""
+                quota = Quota(most, most, len(names), len(names) == 1, name)
                 await _deliver(chosen, quota, read, ",".join(tokens))
             async with trio.open_nursery() as nursery:
-                for path, token, state in zip(paths, tokens, states, strict=True):
+                for number, token in enumerate(tokens):
                     # It has another name there, if a file of this one was there before.
                     quota = Quota(most, most, 1, single=True)
                     way = partial(Return, token, quota)
-                    nursery.start_soon(self._follow, chosen, path, way, state)
+                    nursery.start_soon(self._follow, chosen, number, way)
 
     async def _follow(
-        self, chosen: _Chosen, path: Path, new_way: Callable[[], Return], before: str
+        self, chosen: _Chosen, number: int, new_way: Callable[[], Return]
     ) -> None:
         """Store each content that the program writes to one file."""
+        before = ""
         while True:
             way = new_way()
             with chosen.exchange.guest.transfers.returns.one(way.token, way):
-                before = await self._keep(chosen, path, way, before)
+                before = await self._keep(chosen, number, way, before)
 
-    async def _keep(self, chosen: _Chosen, path: Path, way: Return, before: str) -> str:
+    async def _keep(
+        self, chosen: _Chosen, number: int, way: Return, before: str
+    ) -> str:
         """Keep one content; returns its SHA-256 in hex.
 
-        ``before``: that of the content before, or what ``chosen_state`` returned.
+        ``before``: that of the content before; empty at the first time.
 
         Raises VitrailError where it cannot be kept: then the sandbox has it.
         """
@@ -252,8 +232,8 @@ class FileDialogs:
         self._parts.meter.take(guest.lease.record, way.announced, allowed, now)
         try:
             async with _arriving(way) as read:
-                own, sandbox = self._parts.own, guest.lease.sandbox
-                saving = own.saving(str(path), sandbox, read, before)
+                ticket = chosen.files.ticket
+                saving = self._parts.own.saving(ticket, number, read, before)
                 async with saving as result:
                     await way.wait_done()
         except (VitrailError, ExceptionGroup) as error:
@@ -266,66 +246,13 @@ class FileDialogs:
                 **event_log.of(guest.lease),
                 transfer=chosen.number,
                 target=chosen.permit.target,
-                before=self._log.digest(_digest(before)),
+                before=self._log.digest(bytes.fromhex(before)),
                 after=self._log.digest(result.before),
                 bytes=way.size,
             )
         )
         # Of what our own process has kept, whatever a worker says.
         return result.before.hex()
-
-
-def chosen_state(path: Path) -> str:
-    """Return what is at the place that the user chose, for ``save``; "-": nothing is.
-
-    The first content that is saved replaces that and nothing else, however late it comes.
-    """
-    try:
-        facts = path.lstat()
-    except OSError:
-        return "-"
-    # As shims/files/edited.py has it.
-    numbers = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
-    return ",".join(map(str, (*numbers, facts.st_ctime_ns)))
-
-
-def _digest(before: str) -> bytes:
-    """The SHA-256 of what was saved before; empty at the first time."""
-    return b"" if before == "-" or "," in before else bytes.fromhex(before)
-
-
-def _names(ask: ChooseFiles) -> tuple[str, ...]:
-    """Return the names of several files to save.  Raises PeerError.
-
-    A worker has checked them, which may have been taken over.
-    """
-    names = saved_names(ask.names, ask.kind)
-    # guard: names of several files lead nowhere else
-    if names != ask.names:
-        raise PeerError("names that a worker does not leave as they are")
-    return names
-
-
-def _require_folder(paths: Sequence[Path], names: Sequence[str]) -> None:
-    """Raise UpstreamError unless these are files of such names, in one folder."""
-    one = len({path.parent for path in paths}) == 1
-    # guard: several files are saved in the folder that was chosen
-    if not one or len(set(paths)) != len(names) or len(paths) != len(names):
-        raise UpstreamError("other files were chosen than those of one folder")
-
-
-def _free_place(path: Path) -> Path:
-    """Return a place in a folder where nothing is yet.  Raises RefusedError.
-
-    It stays free, or what is saved there later is refused; see ``chosen_state``.
-    """
-    tried = path
-    for number in range(2, _SAME_NAMES + 2):
-        # guard: several files replace none of the folder
-        if not os.path.lexists(tried):
-            return tried
-        tried = path.with_stem(f"{path.stem} ({number})")
-    raise RefusedError(f"{_SAME_NAMES} files of the name {printable(path.name, 100)}")
 
 
 def _broken_off(error: Exception) -> bool:
@@ -369,23 +296,6 @@ def _request(opening: Opening, kind: str) -> Request:
         argument=f"+{kind}",
         stream=opening.stream,
         peer=opening.peer,
-        words=_WORDS[kind][0],
+        words=_WORDS[kind],
         tells=True,
     )
-
-
-def _checked(path: Path, writable: Iterable[Path], save: bool) -> Path:  # noqa: FBT001
-    """Return a chosen path without links.  Raises RefusedError."""
-    if not save:
-        # guard: a chosen file is not a sandbox's link to another one
-        return named_path(path, writable)
-    take_file_name(os.fsencode(path.name))
-    found = named_path(path.parent, writable) / path.name
-    # What a shell, a desktop or a program of the user's reads at its start is there.
-    # guard: a sandbox saves nothing hidden
-    if any(part.startswith(".") for part in found.parts):
-        raise RefusedError(
-            f"{printable(str(found), 200)} is hidden, or in a hidden folder: "
-            "a sandbox does not save there"
-        )
-    return found

@@ -8,17 +8,13 @@ any sandbox; so naming the sandbox is permission, unless a rule with the source
 from __future__ import annotations
 
 import itertools
-import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import trio
 
 from broker.authority.permit import USER, Request
 from broker.core.errors import InternalError, RefusedError
 from broker.core.escape import printable
-from broker.core.files.planted_links import named_path
 from broker.core.names import take_sandbox_name
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.core.transfer.claimed_type import claimed
@@ -28,10 +24,11 @@ from broker.ipc.audit import schema
 from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.in_thread import in_thread
+from broker.ipc.session.files import FoundFiles
 from broker.viewer.opening.exchanges import Delivery, Moved
 from broker.viewer.opening.logged import begun_transfer
 from broker.viewer.opening.moving import TransferParts, new_return
+from broker.viewer.opening.own import UserFiles
 from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.targets import Wait, shown
 from policy.names import ADMIN
@@ -48,21 +45,28 @@ _FIRST_TRANSFER = 1 << 32
 """Numbers of the user's transfers in the log, apart from those of sandboxes."""
 
 
+_NO_FILES = UserFiles(FoundFiles(0), b"")
+
+
 @dataclass(frozen=True)
 class _Wanted:
     service: str
-    paths: tuple[str, ...] = ()
+    files: UserFiles = _NO_FILES
     url: Url | None = None
     mime: str = ""
-    size: int | None = None
     edit: bool = False
+
+    @property
+    def found(self) -> FoundFiles:
+        """What the files are, without the permission to use them."""
+        return self.files.found
 
     @property
     def what(self) -> str:
         """The kind of it, for the log."""
         if self.url is not None:
             return self.url.shown
-        return printable(", ".join(Path(path).name for path in self.paths), 300)
+        return printable(", ".join(self.found.names), 300)
 
 
 class PersonOpens:
@@ -83,7 +87,7 @@ class PersonOpens:
         Raises RefusedError where a rule denies it or none says where to.
         """
         emit = exchange.emit
-        wanted = await _wanted(request, tuple(self._writable()))
+        wanted = await self._wanted(request, exchange.warrant)
         target, where = await self._target(wanted, request.sandbox)
 
         async def wait(what: str) -> None:
@@ -94,17 +98,34 @@ class PersonOpens:
             service=wanted.service,
             transfer=number,
             target=target,
-            files=len(wanted.paths),
-            size=wanted.size,
+            files=wanted.found.files,
+            size=wanted.found.size,
             mime=wanted.mime,
             object=wanted.what,
             reason=f"the user, by {where}",
         )
-        whole = Moved(wanted.size or 0, len(wanted.paths))
+        whole = Moved(wanted.found.size or 0, wanted.found.files)
         async with begun_transfer(self._log, begin, whole):
+            if wanted.url is not None:
+                sandbox = await self._targets.open_url(
+                    target, wanted.url, wait, source=None, warrant=exchange.warrant
+                )
+                return api.OpenItem(sandbox=sandbox)
             return await self._do(
                 wanted, target, wait, emit, named=request.sandbox, number=number
             )
+
+    async def _wanted(self, request: api.OpenRequest, warrant: bytes) -> _Wanted:
+        given = [request.url, request.path, request.copy]
+        if sum(one is not None for one in given) != 1:
+            raise RefusedError("one address, one path, or paths to copy")
+        if request.url is not None:
+            return _Wanted(OPEN_URL, url=take_url(request.url, None))
+        files = await self._own.named(warrant, tuple(self._writable()))
+        if request.path is not None:
+            mime, edit = claimed(request.path), bool(request.edit)
+            return _Wanted(OPEN_FILE, files, mime=mime, edit=edit)
+        return _Wanted(FILE_COPY, files)
 
     async def _target(self, wanted: _Wanted, named: str | None) -> tuple[str, str]:
         """Return the target and what chose it.  Raises RefusedError."""
@@ -135,7 +156,7 @@ class PersonOpens:
             mime=wanted.mime or None,
             scheme=url.scheme if url else None,
             host=url.host if url else None,
-            size=wanted.size,
+            size=wanted.found.size,
         )
         (answer,) = await self._decider.preview([request])
         if answer is None:
@@ -159,11 +180,6 @@ class PersonOpens:
         named: str | None,
         number: int,
     ) -> api.OpenItem:
-        if wanted.url is not None:
-            sandbox = await self._targets.open_url(
-                target, wanted.url, wait, source=None
-            )
-            return api.OpenItem(sandbox=sandbox)
         if wanted.edit:
             return await self._edit(wanted, target, wait, named=named, number=number)
         opened = wanted.service == OPEN_FILE
@@ -171,10 +187,10 @@ class PersonOpens:
             pipe() as (read, write),
             self._targets.delivery(_NAME, read, _ALL, opened=opened) as delivery,
         ):
-            delivery.size = wanted.size or 0
+            delivery.size = wanted.found.size or 0
             async with self._targets.receiving_in(target, delivery, wait) as receiver:
                 await emit(_begun(_COPYING))
-                async with self._own.sending(wanted.paths, write):
+                async with self._own.sending(wanted.files.ticket, write):
                     await _followed(delivery, emit)
                 if delivery.reason:
                     raise RefusedError(delivery.reason)
@@ -193,19 +209,19 @@ class PersonOpens:
     ) -> api.OpenItem:
         """Have a file edited in a sandbox; it is replaced when the editor has ended."""
         quota = Quota(_LARGEST, _LARGEST, 1, single=True)
-        name = Path(wanted.paths[0]).name
+        name = wanted.found.names[0]
         way = new_return(Quota(EDIT_BYTES, EDIT_BYTES, 1, True, name))  # noqa: FBT003
         with (
             pipe() as (read, write),
             pipe() as (back_read, back_write),
             self._targets.delivery(_NAME, read, quota, opened=True) as delivery,
         ):
-            delivery.size, delivery.back = wanted.size or 0, way.token
+            delivery.size, delivery.back = wanted.found.size or 0, way.token
             async with self._targets.receiving_in(
                 target, delivery, wait, way
             ) as receiver:
                 editing = self._own.editing(
-                    wanted.paths[0], receiver.sandbox, write, back_read
+                    wanted.files.ticket, receiver.sandbox, write, back_read
                 )
                 async with editing as result:
                     await delivery.done.wait()
@@ -266,40 +282,3 @@ def _chosen(answer: Preview) -> str:
     if found in {_PERSON, "dom0"}:
         raise RefusedError(f"{answer.where} leads back to this desktop")
     return found
-
-
-async def _wanted(request: api.OpenRequest, writable: Iterable[Path]) -> _Wanted:
-    given = [request.url, request.path, request.copy]
-    if sum(one is not None for one in given) != 1:
-        raise RefusedError("one address, one path, or paths to copy")
-    if request.url is not None:
-        return _Wanted(OPEN_URL, url=take_url(request.url, None))
-    if request.path is not None:
-        path = await in_thread(_found, request.path, writable)
-        size = await in_thread(_size_of, path)
-        mime = claimed(request.path)
-        return _Wanted(OPEN_FILE, (path,), None, mime, size, bool(request.edit))
-    paths = tuple(request.copy or ())
-    if not paths or not all(Path(path).is_absolute() for path in paths):
-        raise RefusedError("the paths to copy are not absolute")
-    found = [await in_thread(_found, path, writable) for path in paths]
-    return _Wanted(FILE_COPY, tuple(found))
-
-
-def _found(path: str, writable: Iterable[Path]) -> str:
-    """Return a named path without links.  Raises RefusedError."""
-    if not Path(path).is_absolute():
-        raise RefusedError(f"{printable(path, 200)} is not an absolute path")
-    # guard: a sandbox does not choose a file for the user to send
-    return str(named_path(Path(path), writable))
-
-
-def _size_of(path: str) -> int:
-    """The size of a file of the user's.  Raises RefusedError without one."""
-    try:
-        facts = Path(path).stat()
-    except OSError as error:
-        raise RefusedError(f"{printable(path, 200)}: {error.strerror}") from None
-    if not Path(path).is_absolute() or not stat.S_ISREG(facts.st_mode):
-        raise RefusedError(f"{printable(path, 200)} is not a file")
-    return facts.st_size

@@ -9,40 +9,32 @@ reads what a sandbox has written.  The rule chooses the printer, or the desktop.
 from __future__ import annotations
 
 import itertools
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
 from broker.authority.permit import Permit, Request
-from broker.core.errors import (
-    RefusedError,
-    SetupError,
-    VitrailError,
-)
+from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.services import PRINT
 from broker.core.transfer.file_names import suggested_name
 from broker.core.transfer.quota import Quota
-from broker.helpers.process.spawn import run_tool
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview
 from broker.ipc.guest.file_requests import PrintPages
+from broker.ipc.session.files import KeptPages
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.moving import TransferParts
-from broker.viewer.opening.pipes import pipe
+from broker.viewer.opening.own import ToolResult
+from broker.viewer.opening.pipes import PipeEnd, pipe
 from policy.names import ADMIN_NAMES
 
 if TYPE_CHECKING:
@@ -54,7 +46,6 @@ DOCUMENTS = 4
 """That are received or asked about at one time."""
 _FIRST_TRANSFER = 1 << 34
 """Numbers in the log, apart from those of other transfers."""
-_HINT = "'lpoptions -d PRINTER' chooses the usual one, and printer= of the rule another"
 
 
 @dataclass(frozen=True)
@@ -63,24 +54,22 @@ class _Document:
 
     exchange: OpenExchange
     name: str
-    file: Path
-    pages: int
+    kept: KeptPages
     printer: str
 
     @property
     def words(self) -> str:
         """What the user reads."""
-        return f"{self.pages} page{'s' * (self.pages != 1)} on {self.printer}"
+        pages = self.kept.pages
+        return f"{pages} page{'s' * (pages != 1)} on {self.printer}"
 
 
 class Printing:
     """Prints for all sandboxes of one viewer."""
 
-    def __init__(self, parts: TransferParts, spool: Path) -> None:
-        """``spool``: a directory for nothing but the documents that wait."""
+    def __init__(self, parts: TransferParts) -> None:
         self._decider, self._log = parts.decider, parts.log
         self._own, self._meter = parts.own, parts.meter
-        self._spool = spool
         self._places = CallPlaces()
         self._declined = Declined("documents were refused")
         self._pages = DayMeter()
@@ -120,28 +109,30 @@ class Printing:
         self, exchange: OpenExchange, ask: PrintPages, answer: Preview
     ) -> None:
         """Receive the pages, have them permitted, and print them."""
-        printer, guest = answer.printer or await _usual_printer(), exchange.guest
-        with self._folder() as folder:
-            # Another name each time: a window of an earlier document may still be there.
-            file = folder / f"{guest.lease.sandbox}-{next(self._files)}.pdf"
-            pages = await self._receive(exchange, ask.size, file)
-            self._count(guest, pages)
-            name = suggested_name(ask.name) or "document"
-            document = _Document(exchange, name, file, pages, printer)
-            request = _request(exchange.opening, ask.size, document)
-            on_ask = partial(self._show, document)
-            permitted = False
-            try:
-                async with self._decider.permit(request, on_ask=on_ask) as permit:
-                    permitted = True
-                    await self._require_same(permit, printer)
-                    await self._print(document, permit)
-            except RefusedError as error:
-                raise ToldError(error.message) from error
-            finally:
-                # guard: a document whose program hangs up was refused
-                if not permitted:
-                    self._declined.note(guest.lease.record)
+        guest = exchange.guest
+        printer = answer.printer or await self._own.usual_printer()
+        # Another name each time: a window of an earlier document may still be there.
+        file = f"{guest.lease.sandbox}-{next(self._files)}"
+        with pipe() as (read, write):
+            async with self._own.keeping_pages(file, read) as keeping:
+                kept = await self._receive(exchange, ask.size, keeping, write)
+                self._count(guest, kept.pages)
+                name = suggested_name(ask.name) or "document"
+                document = _Document(exchange, name, kept, printer)
+                request = _request(exchange.opening, ask.size, document)
+                on_ask = partial(self._show, document)
+                permitted = False
+                try:
+                    async with self._decider.permit(request, on_ask=on_ask) as permit:
+                        permitted = True
+                        await self._require_same(permit, printer)
+                        await self._print(document, permit)
+                except RefusedError as error:
+                    raise ToldError(error.message) from error
+                finally:
+                    # guard: a document whose program hangs up was refused
+                    if not permitted:
+                        self._declined.note(guest.lease.record)
 
     def _count(self, guest: Guest, pages: int) -> None:
         """Raise ToldError for more paper than a record has in a day."""
@@ -153,32 +144,29 @@ class Printing:
         except RefusedError as error:
             raise ToldError(f"{PAGES_PER_DAY} pages within 24 hours") from error
 
-    @contextmanager
-    def _folder(self) -> Iterator[Path]:
-        self._spool.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(
-            dir=self._spool, ignore_cleanup_errors=True
-        ) as folder:
-            yield Path(folder)
-
-    async def _receive(self, exchange: OpenExchange, size: int, file: Path) -> int:
-        """Make a PDF file of the pages that the program sends; returns their number."""
-        with pipe() as (read, write):
-            async with self._own.keeping_pages(str(file), read) as kept:
-                quota = Quota(size, size, 1, name="pages")
-                order = messages.TransferSend(exchange.stream, quota)
-                if reason := await exchange.moved(order, write):
-                    raise ToldError(reason)
-            return kept.pages
+    async def _receive(
+        self,
+        exchange: OpenExchange,
+        size: int,
+        keeping: AbstractAsyncContextManager[ToolResult],
+        write: PipeEnd,
+    ) -> KeptPages:
+        """Have a document made of the pages that the program sends."""
+        async with keeping as result:
+            quota = Quota(size, size, 1, name="pages")
+            order = messages.TransferSend(exchange.stream, quota)
+            if reason := await exchange.moved(order, write):
+                raise ToldError(reason)
+        return result.kept
 
     async def _show(self, document: _Document) -> None:
         """Show the user what is to be printed, and tell the program to wait."""
         await document.exchange.wait_for_user()
         try:
-            await self._own.open_file(document.file)
+            await self._own.show_document(document.kept.document)
         except VitrailError as error:
             sandbox = document.exchange.guest.lease.sandbox
-            text = f"{error.message}\nits pages are in {document.file}"
+            text = f"{error.message}\nits pages are in {document.kept.path}"
             self._decider.notify(
                 f"{sandbox}: pages cannot be shown",
                 printable(text, 600),
@@ -206,9 +194,9 @@ class Printing:
         async with logged_transfer(
             *whose, files=1, size=size, content=printable(content, 300)
         ):
-            # Each value is one word, and none of them can begin as an option does.
-            words = ["-d", document.printer, "-t", f"{sandbox}: {printable(name, 100)}"]
-            await run_tool(["lp", *words, str(document.file)], env=_plain_environment())
+            await self._own.print_document(
+                document.kept.document, document.printer, name, permit.warrant
+            )
             if not permit.answered:
                 self._decider.notify(
                     f"{sandbox} prints {document.words}",
@@ -221,7 +209,8 @@ def _request(opening: Opening, size: int, document: _Document | None = None) -> 
     words = ""
     details: tuple[tuple[str, str], ...] = ()
     if document is not None:
-        shown = f"the window of {document.file.name} shows"
+        file = document.kept.document.rpartition("/")[2]
+        shown = f"the window of {file} shows"
         words = f"to print {document.words}, which {shown}"
         details = (("document", document.name),)
     return Request(
@@ -233,19 +222,3 @@ def _request(opening: Opening, size: int, document: _Document | None = None) -> 
         words=words,
         details=details,
     )
-
-
-def _plain_environment() -> dict[str, str]:
-    return {**os.environ, "LC_ALL": "C"}
-
-
-async def _usual_printer() -> str:
-    """Return the name of the desktop's usual printer.  Raises SetupError."""
-    if shutil.which("lp") is None:
-        raise SetupError("nothing can be printed here", hint="install cups-client")
-    said = await run_tool(["lpstat", "-d"], env=_plain_environment())
-    _, found, name = said.decode(errors="replace").strip().partition(": ")
-    # A user's own instance of a queue is NAME/INSTANCE, as lp(1) takes it.
-    if not found or not name or name.startswith("-"):
-        raise SetupError("this desktop has no usual printer", hint=_HINT)
-    return name

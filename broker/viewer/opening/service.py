@@ -3,8 +3,8 @@
 A program of a sandbox connects; its worker reads the request, and here it is
 decided (``Permits.permit``), a target is started where it does not run, and each
 worker gets one end of a pipe.  No byte of a file passes through this process, and
-no path comes from a sandbox: a file is kept on the viewer by a process of its
-own, in a directory that we name.
+no path comes from a sandbox: a file is kept on the viewer by a session child, in a
+directory that it names.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -78,7 +77,6 @@ class OpeningService:
         parts: TransferParts,
         pump: PumpSupervisor,
         desktop: DesktopServices,
-        spool: Path,
     ) -> None:
         self._decider, self._log = parts.decider, parts.log
         self._targets, self._meter = parts.targets, parts.meter
@@ -86,7 +84,7 @@ class OpeningService:
         self._mover = Mover(parts.targets, parts.log)
         self.calls = SandboxCalls(parts.decider, parts.targets, pump, desktop)
         self._dialogs = FileDialogs(parts)
-        self._printing = Printing(parts, spool)
+        self._printing = Printing(parts)
         self._numbers = itertools.count(1)
 
     async def stream(
@@ -256,6 +254,7 @@ class OpeningService:
                         exchange.wait,
                         autostart=permit.autostart,
                         source=lease,
+                        warrant=permit.warrant,
                     )
                 else:
                     await self._mover.move(Job(exchange, asked, permit, number))

@@ -92,15 +92,17 @@ class Targets:
         wait: Wait,
         *,
         source: Lease | None,
+        warrant: bytes,
         autostart: bool = True,
     ) -> str:
         """Open an address; returns where, once the program for it has started.
 
         ``source``: the sandbox that asked.  None: the user, who is answered after a
         sign of it; a sandbox does not learn how another's program ended.
+        ``warrant``: of the permit, or of the user's call.
         """
         if target in ADMIN_NAMES:
-            await self._own.open_url(url)
+            await self._own.open_url(url, warrant, called=source is None)
             return target
         async with self.guest(target, wait, source, autostart=autostart) as it:
             words = [_TOOL, "open-here", url.canonical, *_command(it)]
@@ -126,7 +128,7 @@ class Targets:
         Yields None where that is a process of the user's.
         """
         if permit.target in ADMIN_NAMES:
-            async with self._own.storing(delivery):
+            async with self._own.storing(delivery, permit.warrant):
                 yield None
             return
         async with self.receiving_in(

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.authority.audit import event_log
 from broker.core.notify import Notify
+from broker.helpers.compositor_socket import display_path
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
-from broker.session.sound_server import find_sound
 from broker.viewer.sandboxes.screen import silent
 from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sandboxes.window_rules import FrameColours
@@ -27,14 +27,17 @@ class GuestTools:
     workers: Workers
     pump: PumpSupervisor
     log: event_log.EventLog
-    compositor: Callable[[], Path]
-    """The compositor's socket now.  Raises SetupError when there is none."""
+    compositor: Callable[[], Awaitable[Path]]
+    """The compositor's socket now.
+
+    Raises SetupError when there is none, UpstreamError when it cannot be looked for.
+    """
     session: Session
     """Carries out what needs the user's rights."""
+    display: Callable[[], Path | None] = display_path
+    """Where the compositor's socket has to be."""
     notify: Notify = silent
     """Shows a notification on the desktop."""
-    sound: Callable[[], Path] = find_sound
-    """The sound server's socket now.  Raises SetupError when there is none."""
     levels: Callable[[], Path] = levels_folder
     """The directory of the mixer's settings."""
     desks: Callable[[], Path] = desks_folder

@@ -31,7 +31,6 @@ from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import log_exception, run_isolated
-from broker.helpers.compositor_socket import display_path
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
@@ -140,7 +139,7 @@ class Guest:
             tools.log,
             ensure_worker=self._ensure_worker,
             start=self._start,
-            server=tools.sound,
+            session=tools.session,
             levels=tools.levels,
             desks=tools.desks,
             places=tools.sound_places,
@@ -157,6 +156,7 @@ class Guest:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self.streams.tell_displays, lambda: self.worker)
+                nursery.start_soon(self.screen.watch_compositor)
                 task_status.started()
                 try:
                     await trio.sleep_forever()
@@ -250,22 +250,23 @@ class Guest:
         with contextlib.suppress(VitrailError):
             await self._ensure_worker()
 
+    async def _look_for_screen(self) -> None:
+        # The worker also speaks with the agent, and a program without a window needs
+        # no screen.
+        try:
+            await self._tools.compositor()
+        except SetupError as error:
+            self.programs.no_screen(str(error))
+        except UpstreamError:
+            pass  # nobody can look: its connections will fail, or not
+
     async def _ensure_worker(self) -> Worker:
         async with self._making:
             if self.worker is not None:
                 return self.worker
             if self._nursery is None:
                 raise RefusedError("this sandbox is about to end")
-            try:
-                compositor = self._tools.compositor()
-            except SetupError as error:
-                # The worker also speaks with the agent, and a program without
-                # a window needs no screen.
-                self.programs.no_screen(str(error))
-                place = display_path()
-                if place is None:
-                    raise
-                compositor = place
+            compositor = self._tools.display() or await self._tools.compositor()
             record = self.valid_record()
             made = await self._tools.workers.open_worker(
                 self.lease.sandbox,
@@ -277,6 +278,7 @@ class Guest:
             )
             try:
                 self._start(self._listen, made)
+                self._start(self._look_for_screen)
             except RefusedError:  # the lease has ended, and it must not outlive it
                 await made.close()
                 raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
@@ -17,7 +17,7 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.core import limits
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.limits import wayland as wayland_limits
@@ -38,6 +38,8 @@ Said: TypeAlias = (
     | worker.Traced
 )
 
+_LOOK_SECONDS = 1.0
+"""Between looks for the compositor, and most for the last one."""
 _REASON = 400
 """Characters of a guest's mistake in an event."""
 _FURTHER = "further mistakes of its applications"
@@ -77,7 +79,7 @@ class GuestScreen:
         programs: LeasePrograms,
         warnings: deque[str],
         log: event_log.EventLog,
-        compositor: Callable[[], Path],
+        compositor: Callable[[], Awaitable[Path]],
         *,
         notify: Notify = silent,
     ) -> None:
@@ -91,6 +93,7 @@ class GuestScreen:
         self._clients: set[int] = set()
         self._streams: dict[int, ScreenStreamEnd] = {}
         self._compositor_lost = False
+        self._connection_ended = trio.Event()
         self._had_windows = False
         self._second = -1.0
         self._reasons: set[str] = set()
@@ -169,7 +172,7 @@ class GuestScreen:
             await self.broke(f"Wayland: {reason}")
         elif message.fault is worker.Fault.OURS:
             self._warnings.append(f"Wayland filter: {printable(message.reason, 2000)}")
-        await self._look_for_compositor()
+        self._connection_ended.set()
 
     async def _limited(self, message: worker.LimitHit) -> None:
         """At a limit; those of one second have been counted into one already."""
@@ -225,20 +228,31 @@ class GuestScreen:
     async def close(self) -> None:
         """The guest ends."""
         if self._had_windows:
+            with trio.move_on_after(_LOOK_SECONDS):
+                await self._look_for_compositor()
+
+    async def watch_compositor(self) -> None:
+        """Look for the compositor when connections have ended, until cancelled."""
+        while True:
+            await self._connection_ended.wait()
+            self._connection_ended = trio.Event()
             await self._look_for_compositor()
+            # A look costs a process, and a worker may claim ends without end.
+            # guard: a worker's claims cost few processes
+            await trio.sleep(_LOOK_SECONDS)
 
     async def _look_for_compositor(self) -> None:
         """When there is no answer, the compositor has died; report it once.
 
-        Asked at each end of a connection, whatever its reason, and once more
+        Asked when connections have ended, whatever their reason, and once more
         at the end of the guest: a dying compositor closes its clients before
         its door.
         """
         try:
-            self._compositor()
+            await self._compositor()
             self._compositor_lost = False
-        except OSError:
-            return  # no memory for the question: that says nothing of the compositor
+        except UpstreamError:
+            return  # nobody can look: that says nothing of the compositor
         except SetupError as error:
             if not self._compositor_lost:
                 self._compositor_lost = True

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import trio
 from jeepney import DBusAddress, new_method_call
-from jeepney.io.trio import DBusRouter, open_dbus_router
+from jeepney.io.trio import DBusRouter
 
 from broker.core.escape import escape_markup, printable
-from broker.net.session_bus import Complaint, answer_of
+from broker.net.session_bus import Complaint, OpenBus, answer_of
 
 _SERVICE = DBusAddress(
     "/org/freedesktop/Notifications",
@@ -64,7 +64,8 @@ KEY_IN_USE = Wording(
 class Indicator:
     """Shows which sandboxes have the microphone, or the key; ``show`` never waits."""
 
-    def __init__(self, wording: Wording = MICROPHONE) -> None:
+    def __init__(self, bus: OpenBus, wording: Wording = MICROPHONE) -> None:
+        self._bus = bus
         self._wording = wording
         self._wanted: dict[str, str] = {}
         self._least: dict[str, float] = {}
@@ -118,7 +119,7 @@ class Indicator:
             # One that is on its way has no number yet by which it could be closed.
             # guard: a notification that is being shown is not given up
             with trio.fail_after(_SECONDS, shield=True):
-                async with open_dbus_router() as router:
+                async with self._bus() as bus, bus.router() as router:
                     await self._update_notifications(router)
         except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies: sound goes on
             self._complaint.tell(error)

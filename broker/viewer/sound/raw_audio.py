@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import trio
 
 from broker.authority.audit import event_log
-from broker.core import limits
 from broker.core.lease import Opening
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
-from broker.net.addresses import UnixEndpoint
-from broker.net.endpoints import connect
+from broker.viewer.session_orders import Session
+from broker.viewer.sound.sound_connection import connect_sound
 from policy.records.model import Record
 
 WARNING = (
@@ -37,8 +35,9 @@ def is_raw(record: Record | None) -> bool:
 async def raw_stream(
     opening: Opening,
     conn: socket.socket,
-    find_server: Callable[[], Path],
+    session: Session,
     *,
+    warrant: bytes,
     pump: PumpSupervisor,
     log: event_log.EventLog,
     answer: Callable[[], Awaitable[None]],
@@ -46,15 +45,12 @@ async def raw_stream(
 ) -> None:
     """Relay one connection to the sound server; returns at its end.
 
-    ``answer`` is awaited once it is taken; until then the connection is the
+    ``warrant``: of its permit.  ``answer`` is awaited once it is taken; until then the connection is the
     caller's, who has a refusal to answer on it.  Raises SetupError or UpstreamError
     when no sound server is to be had.
     """
     began = trio.current_time()
-    server = await connect(
-        UnixEndpoint(find_server()), deadline=limits.ADMIT_SECONDS, descriptors=True
-    )
-    with server:
+    with await connect_sound(session, warrant) as server:
         async with StreamEvents(log).carry(opening, "auto", began) as outcome:
             outcome.counts = 0, 0
             await answer()

@@ -37,15 +37,15 @@ from broker.core.token_bucket import TokenBucket
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
 from broker.ipc import worker
 from broker.ipc.audit import schema
-from broker.net.addresses import UnixEndpoint
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
-from broker.net.endpoints import connect
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
+from broker.viewer.sound.sound_connection import connect_sound
 from policy.records.model import Record
 
 if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
+    from broker.viewer.session_orders import Session
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.workers.process import Worker
 
@@ -78,7 +78,7 @@ class GuestSound:
         *,
         ensure_worker: Callable[[], Awaitable[Worker]],
         start: Start,
-        server: Callable[[], Path],
+        session: Session,
         levels: Callable[[], Path],
         desks: Callable[[], Path],
         places: SoundServerPlaces,
@@ -89,7 +89,7 @@ class GuestSound:
         self._events = StreamEvents(log)
         self._ensure_worker = ensure_worker
         self._start = start
-        self._server = server
+        self._session = session
         self._levels = levels
         self._desks = desks
         self._worker: Worker | None = None
@@ -119,12 +119,14 @@ class GuestSound:
         opening: Opening,
         conn: socket.socket,
         *,
+        warrant: bytes,
         say: Callable[[], Awaitable[None]],
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Filter one connection to the sound server; returns at its end.
 
-        The connection stays the caller's, who has a refusal to answer on it.
+        ``warrant``: of the stream's permit.  The connection stays the caller's, who
+        has a refusal to answer on it.
         Raises RefusedError where the record has no sound and for one too many,
         SetupError or UpstreamError when no sound server is to be had.
         """
@@ -135,12 +137,7 @@ class GuestSound:
         with self.places.one():
             # guard: pace of streams of sound
             await trio.sleep(self.places.pace.take(trio.current_time()))
-            server = await connect(
-                UnixEndpoint(self._server()),
-                deadline=limits.ADMIT_SECONDS,
-                descriptors=True,
-            )
-            with server:
+            with await connect_sound(self._session, warrant) as server:
                 mine = await self._told(record)
                 async with self._events.carry(opening, "worker", began) as outcome:
                     await say()

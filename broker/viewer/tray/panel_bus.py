@@ -5,12 +5,11 @@ What they mean is the item's to say (StatusNotifierItem).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import trio
 from jeepney import (
@@ -22,7 +21,7 @@ from jeepney import (
     new_signal,
 )
 from jeepney.bus_messages import message_bus
-from jeepney.io.trio import DBusRouter, open_dbus_router
+from jeepney.io.trio import DBusConnection, DBusRouter
 
 from broker.core.errors import SetupError, sole
 from broker.core.stderr_log import log_stderr
@@ -57,6 +56,10 @@ NOTHING_MORE: Mapping[str, Variant] = MappingProxyType(
 )
 """Properties that an item has because panels ask for them."""
 Pressed = TypeVar("Pressed")
+OpenItemBus: TypeAlias = Callable[
+    [], AbstractAsyncContextManager[tuple[DBusConnection, str]]
+]
+"""Returns a connection, and the bus name of its item, while its block runs."""
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,11 @@ class Panel(Generic[Pressed]):
         self,
         item: Answers[Pressed],
         clicked: Callable[[Pressed], Awaitable[None]],
-        number: int = 1,
+        bus: OpenItemBus,
     ) -> None:
-        """``number``: of this item in this process."""
         self._item = item
         self._clicked = clicked
-        self._name = f"{ITEM}-{os.getpid()}-{number}"
+        self._bus = bus
         self._router: DBusRouter | None = None
         self._pressed: Pressed | None = None
 
@@ -96,11 +98,15 @@ class Panel(Generic[Pressed]):
     ) -> None:
         """Serve panels until cancelled.  Raises SetupError without a session bus."""
         try:
-            async with open_dbus_router() as router, trio.open_nursery() as nursery:
-                await answer_of(router, message_bus.RequestName(self._name), _SECONDS)
+            async with (
+                self._bus() as (connection, name),
+                connection.router() as router,
+                trio.open_nursery() as nursery,
+            ):
+                await answer_of(router, message_bus.RequestName(name), _SECONDS)
                 self._router = router
                 await nursery.start(answer_calls, router, self._called, self._then)
-                nursery.start_soon(self._register, router, self._name)
+                nursery.start_soon(self._register, router, name)
                 task_status.started()
         except (KeyError, OSError, ExceptionGroup) as error:
             # Of the nurseries inside: one failure, in a wrapper.

@@ -28,7 +28,7 @@ from broker.net.session_bus import Complaint
 from broker.viewer.calls.places import CallPaces, take_asks
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.tray.panel_bus import Panel
+from broker.viewer.tray.panel_bus import OpenItemBus, Panel
 from broker.viewer.tray.sandbox_item import SECOND, SandboxItem
 
 if TYPE_CHECKING:
@@ -48,10 +48,11 @@ class _Icon:
 class TrayIcons:
     """All icons of one viewer's sandboxes."""
 
-    def __init__(self) -> None:
+    def __init__(self, bus: OpenItemBus) -> None:
+        self.bus = bus
         self.shown: dict[int, _Icon] = {}
         """By our number."""
-        self.numbers = itertools.count(2)  # 1 is brokerctl's own
+        self.numbers = itertools.count(1)
         self._paces = CallPaces(
             limits.ICON_CHANGES_PER_SECOND, limits.ICON_CHANGES_BURST
         )
@@ -158,7 +159,7 @@ class _DaemonIcons:
         async def clicked(member: str) -> None:
             await self._click(IconClicked(ask.number, member == SECOND))
 
-        panel = Panel(item.call, clicked, place)
+        panel = Panel(item.call, clicked, self._icons.bus)
         made = _Icon(self._guest, item, panel, trio.CancelScope())
         self._own[ask.number] = self._icons.shown[place] = made
         self._nursery.start_soon(self._keep, ask.number, place, made)

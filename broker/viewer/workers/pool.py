@@ -27,41 +27,41 @@ from broker.helpers.process.fork_client import (
     ForkServer,
     ForkServerHandle,
     ForkServerProgram,
+    StartServer,
 )
-from broker.helpers.process.spawn import Child
 from broker.ipc.channel import pair
 from broker.ipc.clipboard import ChordsMessage
-from broker.ipc.fork_server import ForkKeeper, ForkWorker
+from broker.ipc.fork_server import ForkKeeper, ForkServerModule, ForkWorker
 from broker.viewer.workers.process import Worker, WorkerProcesses
 
 WAYLAND_SOCKET = "wayland.sock"
 """The socket in a sandbox's display directory for its Wayland clients."""
 
 FORK_SERVER = ForkServerProgram(
-    "broker.programs.fork_server",
-    "a worker",
-    lambda: limits.FORK_SERVER_START_SECONDS,
-    outlive_us=True,
+    ForkServerModule.WORKERS, "a worker", lambda: limits.FORK_SERVER_START_SECONDS
 )
 KEEPERS = ForkServerProgram(
-    "broker.programs.helper_forks", "a keeper", lambda: limits.FORK_SERVER_START_SECONDS
+    ForkServerModule.HELPERS, "a keeper", lambda: limits.FORK_SERVER_START_SECONDS
 )
 
 
 @asynccontextmanager
 async def open_workers(
-    keepers: ForkServerHandle | None = None, *, allow_unjailed: bool = False
+    keepers: ForkServerHandle | None,
+    start: StartServer,
+    *,
+    allow_unjailed: bool = False,
 ) -> AsyncIterator[Workers]:
     """Own all workers for the length of the block; they end with it.
 
     ``keepers`` is the broker's fork server of helpers; without it the first worker
-    starts one.
+    has one started.  ``start`` starts fork servers.
 
     ``allow_unjailed``: a machine without user namespaces gets workers with
     the other walls only; ``Worker.jail`` says so.
     """
     async with trio.open_nursery() as nursery:
-        workers = Workers(nursery, keepers, allow_unjailed=allow_unjailed)
+        workers = Workers(nursery, keepers, start, allow_unjailed=allow_unjailed)
         try:
             yield workers
         finally:
@@ -77,16 +77,15 @@ class Workers:
         self,
         nursery: trio.Nursery,
         keepers: ForkServerHandle | None,
+        start: StartServer,
         *,
         allow_unjailed: bool,
     ) -> None:
         self._nursery = nursery
         self._allow_unjailed = allow_unjailed
-        program = FORK_SERVER
-        if allow_unjailed:
-            program = replace(FORK_SERVER, arguments=("allow-unjailed",))
-        self._server = ForkServer(program)
-        self._keepers = ForkServer(KEEPERS, first=keepers)
+        program = replace(FORK_SERVER, allow_unjailed=allow_unjailed)
+        self._server = ForkServer(program, start)
+        self._keepers = ForkServer(KEEPERS, start, first=keepers)
         for server in (self._server, self._keepers):
             nursery.start_soon(server.reap, self._died)
         self._workers: set[Worker] = set()
@@ -168,7 +167,6 @@ class Workers:
         clients: int,
     ) -> WorkerProcesses:
         """Have both halves forked.  Raises UpstreamError, SetupError."""
-        self._keepers.warm()  # while the worker's, which is larger, imports
         with ExitStack() as undo, ExitStack() as theirs:
             keeper_channel, keeper_end = pair()
             undo.callback(keeper_channel.close)
@@ -193,9 +191,9 @@ class Workers:
             undo.pop_all()
         return WorkerProcesses(keeper, jailed, keeper_channel, worker_channel)
 
-    async def _died(self, server: Child) -> None:
+    async def _died(self, pid: int, code: int | None) -> None:
         if not self._closing and self.on_server_death is not None:
-            await self.on_server_death(server.pid, server.returncode)
+            await self.on_server_death(pid, code)
 
     async def close(self) -> None:
         """End every worker and the fork server; returns when all are gone."""

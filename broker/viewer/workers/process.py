@@ -23,7 +23,6 @@ from broker.core.streams.wayland_rules import WindowRules
 from broker.core.token_bucket import TokenBucket
 from broker.helpers.order_channel import OrderChannel
 from broker.helpers.process.fork_client import ForkedProcess
-from broker.helpers.process.memory import ProcessMemory
 from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
 from broker.ipc import worker as messages
 from broker.ipc.channel import Channel
@@ -112,15 +111,6 @@ class Worker:
     def inner_pid(self) -> int:
         """The jailed half's number outside its pid namespace."""
         return self._inner.pid
-
-    def memory(self) -> ProcessMemory:
-        """Both halves together; zeroes when it has ended."""
-        if self._closed.is_set():
-            return ProcessMemory()
-        parts = [p.memory() for p in (self._keeper, self._inner)]
-        return ProcessMemory(
-            sum(m.resident for m in parts), sum(m.private for m in parts)
-        )
 
     async def statistics(self) -> messages.WorkerStatistics:
         """Ask for the counts; the last known ones when it does not answer."""

@@ -15,9 +15,10 @@ import trio
 from broker.cli.headless_sway import HeadlessCompositor
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import DEVNULL, Child, spawn
-from broker.viewer.workers.pool import WAYLAND_SOCKET, open_workers
+from broker.viewer.workers.pool import WAYLAND_SOCKET
 from broker.viewer.workers.process import Worker
 from tests.kit.eventually import eventually
+from tests.kit.workers import open_workers
 
 ROOT = Path(__file__).resolve().parents[3]
 _START = "from broker.cli.proxy.wayland import command; command()"

@@ -10,7 +10,8 @@ import trio
 
 from broker.core import process_status
 from broker.helpers.process import memory as process_memory
-from broker.host_and_viewer import joined_status as status
+from broker.host import measuring
+from broker.host_and_viewer import measured_rows as status
 from broker.ipc.control import api
 from tests.kit.eventually import eventually
 
@@ -27,7 +28,7 @@ async def test_the_memory_of_processes_is_read_beside_the_loop(tmp_path, monkeyp
     found = []
 
     async def collect():
-        found.extend(await status._with_memory(processes))
+        found.extend(await status.with_memory(processes, measuring.measure))
 
     def opened():
         """Its descriptor for writing; possible only while it is being read."""
@@ -57,7 +58,7 @@ async def test_a_process_that_is_not_to_be_measured_delays_no_status(
     monkeypatch.setattr(process_memory, "_PROC", tmp_path)
     # Enough for a busy machine to read the first process.
     monkeypatch.setattr(status, "_LOOK_SECONDS", 0.5)
-    monkeypatch.setattr(status, "_lookers", trio.CapacityLimiter(2))
+    monkeypatch.setattr(measuring, "_lookers", trio.CapacityLimiter(2))
     for pid in (7, 8):
         (tmp_path / f"{pid}").mkdir()
     (tmp_path / "7/smaps_rollup").write_text("Pss: 3 kB\n")
@@ -67,25 +68,27 @@ async def test_a_process_that_is_not_to_be_measured_delays_no_status(
     others = trio.to_thread.current_default_thread_limiter()
     try:
         with trio.fail_after(10):
-            first = await status._with_memory(processes)
+            first = await status.with_memory(processes, measuring.measure)
             monkeypatch.setattr(status, "_LOOK_SECONDS", 0.05)
             for _ in range(50):
-                await status._with_memory(processes)
+                await status.with_memory(processes, measuring.measure)
         assert [p.memory for p in first] == [3 << 10, 0]
-        assert status._lookers.borrowed_tokens == 2
+        assert measuring._lookers.borrowed_tokens == 2
         assert others.borrowed_tokens == 0
     finally:
 
         def let_go() -> bool:
             with suppress(OSError):
                 os.close(os.open(slow, os.O_WRONLY | os.O_NONBLOCK))
-            return status._lookers.borrowed_tokens + others.borrowed_tokens == 0
+            return measuring._lookers.borrowed_tokens + others.borrowed_tokens == 0
 
         await eventually(let_go)
 
 
 async def test_our_own_memory_is_known():
-    (found,) = await status._with_memory([api.ProcessStatus(role="x", pid=os.getpid())])
+    (found,) = await status.with_memory(
+        [api.ProcessStatus(role="x", pid=os.getpid())], measuring.measure
+    )
     assert found.memory > 1 << 20
 
 
@@ -106,8 +109,8 @@ async def test_the_jail_of_a_process_is_what_the_kernel_says(
     if text is not None:
         (tmp_path / "8618").mkdir()
         (tmp_path / "8618/status").write_text(text)
-    assert status.walls_of(8618) == walls
+    assert process_status.walls_of(8618) == walls
     machine = api.ProcessStatus(role="QEMU", pid=8618)
     worker = api.ProcessStatus(role="worker", pid=8618, jail="landlock")
-    (first, second) = await status._with_memory([machine, worker])
+    (first, second) = await status.with_memory([machine, worker], measuring.measure)
     assert (first.jail, second.jail) == (walls, "landlock")

@@ -9,8 +9,10 @@ import time
 import pytest
 import trio
 
+from broker.authority.helper_starter import HelperStarter
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AUDIO, SSH_AGENT
+from broker.ipc import fdpass, fork_server
 from broker.ipc.session.media import ConnectSound
 from tests.kit.session import starter_of_orders
 
@@ -79,3 +81,69 @@ async def test_a_cancelled_order_leaves_no_child(sound):
         with trio.fail_after(20):
             await begun.process.wait()
         os.close(begun.fds[0])
+
+
+async def _asks_a_helper(control):
+    """Whether the starter still serves its authority."""
+    helper = await HelperStarter(control).notify("title", "text", 1)
+    return await helper.wait() is not None
+
+
+@pytest.mark.parametrize("how", ["garbage", "another order", "unread"])
+async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tmp_path):
+    """The person is still asked: the starter serves the authority, too."""
+    notify = tmp_path / "notify-send"
+    notify.write_text("#!/bin/sh\n")
+    notify.chmod(0o755)
+    environ = dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    with starter_of_orders(environ) as session, trio.fail_after(60):
+        sock = session.starter.control
+        if how == "garbage":
+            fdpass.send(sock, b"garbage")
+        elif how == "another order":
+            read, write = os.pipe()
+            fdpass.send(sock, fork_server.encode(fork_server.ForkPump(1)), [write])
+            os.close(read)
+            os.close(write)
+        else:
+            sock.settimeout(5)
+            for number in range(5000):
+                with socket.socket(socket.AF_UNIX) as fd:
+                    order = fork_server.encode(fork_server.ForkSession(number + 1))
+                    try:
+                        fdpass.send(sock, order, [fd.fileno()] * 3)
+                    except (TimeoutError, BrokenPipeError, ConnectionResetError):
+                        break
+        assert await _asks_a_helper(session.control)
+
+
+FEW = "from broker.helpers import starter; starter._ORDERS = 2"
+
+
+async def test_orders_at_one_time_are_few(tmp_path):
+    """A viewer that was taken over cannot use up the user's processes."""
+    path = tmp_path / "sound"
+    environ = dict(os.environ, PULSE_SERVER=f"unix:{path}")
+    with (
+        socket.socket(socket.AF_UNIX) as server,
+        starter_of_orders(environ, prepare=FEW) as session,
+        trio.fail_after(60),
+    ):
+        server.bind(str(path))
+        server.listen(0)
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect(str(path))  # others wait for a place
+            refused = trio.Event()
+
+            async def ask():
+                try:
+                    await session.carry_out(ConnectSound(session.permit(AUDIO)))
+                except UpstreamError as error:
+                    if "carried out" in str(error):
+                        refused.set()
+
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(ask)
+                await refused.wait()
+                nursery.cancel_scope.cancel()

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
+import trio
+
+from broker.core.errors import UpstreamError
+from broker.ipc.session.programs import FindCompositor
 from broker.viewer.part import viewer_warnings
 
 
@@ -17,10 +22,33 @@ def settings(*lines):
     return SimpleNamespace(warnings=lambda: list(lines))
 
 
-def test_chords_that_cannot_work_are_a_warning(monkeypatch):
-    monkeypatch.setattr("broker.viewer.part.find_compositor", lambda: "there")
-    assert viewer_warnings(viewer(), settings()) == []
-    assert viewer_warnings(viewer([("work", "no keymap")]), settings("a typo")) == [
+class Session:
+    """Finds this compositor, or cannot look."""
+
+    def __init__(self, found):
+        self.found = found
+
+    async def carry_out(self, order, fds=()):
+        await trio.lowlevel.checkpoint()
+        assert order == FindCompositor()
+        if self.found is None:
+            raise UpstreamError("the starter has ended")
+        return self.found, ()
+
+
+@pytest.mark.parametrize(
+    ("found", "told"), [(b"/run/wayland-0", 0), (b"", 1), (None, 0)]
+)
+async def test_a_compositor_that_does_not_answer_is_a_warning(found, told):
+    warnings = await viewer_warnings(viewer(), settings(), Session(found))
+    assert warnings == ["no compositor answers; no window can be shown"] * told
+
+
+async def test_chords_that_cannot_work_are_a_warning():
+    there = Session(b"/run/wayland-0")
+    assert await viewer_warnings(viewer(), settings(), there) == []
+    troubles = viewer([("work", "no keymap")])
+    assert await viewer_warnings(troubles, settings("a typo"), there) == [
         "work: no chords for the clipboard: no keymap",
         "a typo",
     ]

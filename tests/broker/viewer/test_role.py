@@ -32,7 +32,9 @@ from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.roles import LEASE, NoDevices, PaperMachine, journal, old_logs, pair
 from tests.kit.rulebook import Person, no, yes
+from tests.kit.session import starter_of_orders
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.workers import compositor_at
 from tests.kit.world import record
 
 
@@ -60,7 +62,7 @@ class InProcess(PolicyAuthority):
 
 
 class Stand:
-    def __init__(self, path, log):
+    def __init__(self, path, log, session=None):
         self.path = path
         self.log = log
         self.host = Host()
@@ -78,9 +80,9 @@ class Stand:
                 workers=self.workers,
                 pump=None,
                 log=log,
-                compositor=lambda: path / "wayland-0",
-                sound=lambda: path / "no-sound",
-                session=None,
+                compositor=compositor_at(path / "wayland-0"),
+                display=lambda: path / "wayland-0",
+                session=session,
             ),
             log=log,
             host=self.host,
@@ -143,10 +145,10 @@ class Stand:
 
 
 @asynccontextmanager
-async def viewer():
+async def viewer(session=None):
     with short_directory() as path:
         async with journal(path) as log, trio.open_nursery() as nursery:
-            mine = Stand(path, log)
+            mine = Stand(path, log, session)
             await nursery.start(mine.authority.run)
             await nursery.start(mine.role.run)
             yield mine
@@ -239,9 +241,16 @@ async def test_a_denial_names_its_rule_and_has_no_effect():
         assert not s.workers.asked.is_set()
 
 
+@pytest.fixture
+def silent():
+    """A session without a sound server."""
+    with starter_of_orders(dict(os.environ, PULSE_SERVER="unix:/no-sound")) as session:
+        yield session
+
+
 @pytest.mark.parametrize("audio", ["allow", "raw"])
-async def test_sound_without_a_server_is_answered_and_then_hung_up_on(audio):
-    async with viewer() as s, trio.open_nursery() as streams:
+async def test_sound_without_a_server_is_answered_and_then_hung_up_on(audio, silent):
+    async with viewer(silent) as s, trio.open_nursery() as streams:
         s.write("a", record("persistent", top=f'audio = "{audio}"\n'))
         await s.role.lease_begun(LEASE)
         with refuses("cannot connect to .*/no-sound"):
@@ -398,9 +407,9 @@ async def test_before_it_runs():
 
 
 @asynccontextmanager
-async def asked_about(says):
+async def asked_about(says, session=None):
     """A viewer whose rule asks about the agent's stream."""
-    async with viewer() as s:
+    async with viewer(session) as s:
         folder = s.role._paths.config[0] / "policy.d"
         folder.mkdir(parents=True)
         (folder / "30-ask.policy").write_text("vitrail.Agent * a @adminvm ask\n")
@@ -466,9 +475,9 @@ async def test_who_has_hung_up_is_not_asked_about():
 
 
 @asynccontextmanager
-async def sound_asked_about():
-    """A viewer whose rule asks about sound; there is no sound server behind it."""
-    async with asked_about(None) as (s, person):
+async def sound_asked_about(silent):
+    """A viewer whose rule asks about sound."""
+    async with asked_about(None, silent) as (s, person):
         s.write("a", record("persistent", top='audio = "allow"\n'))
         folder = s.role._paths.config[0] / "policy.d"
         (folder / "30-ask.policy").write_text("vitrail.Audio * a @adminvm ask\n")
@@ -486,10 +495,10 @@ def late(gone):
     return think
 
 
-async def test_a_yes_to_sound_after_the_client_went_is_for_its_next_connection():
+async def test_a_yes_to_sound_after_the_client_went_is_for_its_next_connection(silent):
     """The question stays, nothing is carried for the first, nothing asked for the next."""
     gone = trio.Event()
-    async with sound_asked_about() as (s, person), trio.open_nursery() as streams:
+    async with sound_asked_about(silent) as (s, person), trio.open_nursery() as streams:
         person.says = late(gone)
         conn = await s.offer(streams, AUDIO)
         await person.wait_asked(1)
@@ -504,9 +513,9 @@ async def test_a_yes_to_sound_after_the_client_went_is_for_its_next_connection()
         assert s.role.guest(LEASE.id).streams._places == 0
 
 
-async def test_a_connection_of_its_own_is_a_window_s_alone():
+async def test_a_connection_of_its_own_is_a_window_s_alone(silent):
     """A host that says so of sound has it served as sound."""
-    async with sound_asked_about() as (s, person), trio.open_nursery() as streams:
+    async with sound_asked_about(silent) as (s, person), trio.open_nursery() as streams:
         person.says = yes()
         with await s.offer(streams, AUDIO, direct=True) as conn:
             assert await trio.to_thread.run_sync(conn.recv, 1) == b"", "hung up"
@@ -516,9 +525,9 @@ async def test_a_connection_of_its_own_is_a_window_s_alone():
 
 @pytest.mark.long
 @pytest.mark.skipif(shutil.which("pactl") is None, reason="pactl is not installed")
-async def test_libpulse_gives_up_after_30_s_and_its_next_attempt_has_the_yes():
+async def test_libpulse_gives_up_after_30_s_and_its_next_attempt_has_the_yes(silent):
     """With pactl: the time is libpulse's own."""
-    async with sound_asked_about() as (s, person), trio.open_nursery() as streams:
+    async with sound_asked_about(silent) as (s, person), trio.open_nursery() as streams:
         gone = trio.Event()
         person.says = late(gone)
         path = s.path / "pulse"

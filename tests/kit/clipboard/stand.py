@@ -22,11 +22,11 @@ from broker.ipc.worker import DisplayStream
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker import Crossing
 from broker.viewer.workers import clipboard_member
-from broker.viewer.workers.pool import open_workers
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.mutter_person import Gnome, GnomeKeyboard, GnomePointer, gnome
 from tests.kit.wayland.stand import CONFIG, JailedStand, Nested, jailed, nested
+from tests.kit.workers import open_workers
 
 C, V, X, A = 46, 47, 45, 30
 _CONTROL, _SHIFT, _SUPER = 29, 42, 125

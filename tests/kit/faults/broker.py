@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from broker.helpers.process import fork_client
+from broker.helpers.process import fork_start
 from broker.helpers.process.spawn import Child, spawn
 from broker.programs.local import main
 
@@ -22,5 +22,5 @@ def _spawn(*words: Any, env: dict[str, str], **more: Any) -> Child:
 
 
 if __name__ == "__main__":
-    fork_client.spawn = _spawn
+    fork_start.spawn = _spawn
     main()

@@ -194,6 +194,23 @@ pid_t vfork(void)
     return fails("fork") ? -1 : real();
 }
 
+/* A fork server that was ordered has few variables; here it keeps those of the faults. */
+int execve(const char *path, char *const argv[], char *const envp[])
+{
+    REAL(execve);
+    char *kept[32], **at = kept;
+    if (!plan || strcmp(role, "vitrail-session"))
+        return real(path, argv, envp);
+    for (int i = 0; envp[i] && i < 29; i++)
+        *at++ = envp[i];
+    for (char **own = environ; *own; own++)
+        if (!strncmp(*own, "LD_PRELOAD=", 11) || !strncmp(*own, "VITRAIL_FAULTS=", 15))
+            if (at < kept + 31)
+                *at++ = *own;
+    *at = 0;
+    return real(path, argv, kept);
+}
+
 int pthread_create(pthread_t *a, const pthread_attr_t *b, void *(*c)(void *), void *d)
 {
     REAL(pthread_create);

@@ -16,12 +16,20 @@ LOCKDOWN = "tests/broker/authority/test_lockdown.py"
 TRAY = "tests/broker/cli/tray/test_item.py"
 DIALOGS = "tests/attack/test_file_dialogs.py"
 ICONS = "tests/attack/test_sandbox_icons.py"
+ORDERS = "tests/attack/test_session_orders_files.py"
 PRINTING = "tests/attack/test_printing.py"
 CAMERA = "tests/attack/test_camera.py"
+ORDERS = "tests/attack/test_session_orders_media.py"
 USES = "tests/broker/viewer/calls/test_camera.py"
 SCREENS = "tests/attack/test_screen_share.py"
 OWN_WINDOWS = "tests/attack/test_own_window_share.py"
+BUS = "tests/attack/test_session_orders_bus.py"
 GUARDS = (
+    Guard("the viewer has what the table says of the session's bus", "pass", BUS, "only_the_calls"),
+    Guard("the desktop's dialog about screens comes when a share is permitted", "if False:", BUS, "screens_are_reached"),
+    Guard("a permit for the sandbox's own windows shows none of the desktop's", "if False:", BUS, "screens_are_reached"),
+    Guard("an icon has its own bus name only", "item = 'org.kde.*'", BUS, "no_name_of"),
+    Guard("nobody else connects to the proxy", "pass", BUS, "one_connection"),
     Guard("disposables push out histories of their record alone", "oldest = next(iter(self._history))", "tests/attack/test_notifications_hostile.py", "push_out"),
     Guard("a sandbox with many notifications leaves room for the others'", "places.append((0, row))", "tests/attack/test_notifications_hostile.py", "are_listed"),
     Guard("a session bus that fails is a mistake of the session", "if isinstance(error, ExceptionGroup):", "tests/broker/viewer/tray/test_panel_bus.py", "a_bus_that_fails"),
@@ -37,7 +45,12 @@ GUARDS = (
     Guard("we choose the size of the camera's pictures", "if False:", CAMERA, "our_sizes"),
     Guard("the process that reads a camera sees nothing else of PipeWire", "", CAMERA, "nothing_else"),
     Guard("a camera without pictures is not waited for", "with trio.CancelScope():", CAMERA, "gigapixels"),
-    Guard("the camera is closed with its permission", "", CAMERA, "nothing_is_left"),
+    Guard("what an order has begun ends with its block", "", ORDERS, "jail_that_starts"),
+    Guard("the jail of an order ends whole", "started.kill()", ORDERS, "jail_that_starts"),
+    Guard("the sound server is reached with a permit for sound", "", ORDERS, "without_a_permit"),
+    Guard("cameras are named to who may use one", "", ORDERS, "without_a_permit"),
+    Guard("a camera is opened with a permit for cameras", "", ORDERS, "without_a_permit"),
+    Guard("pictures are of the camera that was shown", "if True:", ORDERS, "of_no_other"),
     Guard("pictures that are not taken are dropped", "yield from ('queue', 'max-size-buffers=0', 'max-size-bytes=0', 'max-size-time=0', '!')", CAMERA, "are_dropped"),
     Guard("programs of a sandbox have bounds of their own cameras", "if False:", CAMERA, "has_bounds"),
     Guard("a program gets the camera that it has asked for", "if False:", CAMERA, "has_not_asked"),
@@ -67,6 +80,11 @@ GUARDS = (
     Guard("a sandbox shares few of its windows at a time", "with self._places.one(own, SCREEN_SHARE, 99, source):", OWN_WINDOWS, "a_place_and_a_pace"),
     Guard("the log records that a sandbox shares its window", "", OWN_WINDOWS, "a_place_and_a_pace"),
     Guard("pictures of a window end with it", "return True", OWN_WINDOWS, "end_with_it"),
+    Guard("a permit to save chooses no file to read", "if False:", ORDERS, "dialog_needs"),
+    Guard("only our own documents are shown and printed", "_Pages = str", ORDERS, "document_of_ours"),
+    Guard("a printer is not an option of lp(1)", "_Printer = str", ORDERS, "is_printed"),
+    Guard("the title of a printed document begins with its sandbox", "title = order.title", ORDERS, "is_printed"),
+    Guard("documents are not in the viewer's own directories", "return find_paths().cache / 'printing'", ORDERS, "in_no_directory"),
     Guard("pages are kept with little memory", "", PRINTING, "mistake_about_sizes"),
     Guard("room for a page to be printed", "", PRINTING, "leave_room"),
     Guard("programs of a sandbox have bounds of their own printing", "if False:", PRINTING, "has_bounds"),
@@ -85,6 +103,8 @@ GUARDS = (
     Guard("only settings of the table reach a sandbox", "if True:", "tests/attack/test_desktop_settings.py", "stay_on"),
     Guard("what is chosen is a file of the desktop", "if False:", DIALOGS, "not_a_file"),
     Guard("the name of a filter is one line", "return one.name or '*', rules", DIALOGS, "one_line"),
+    Guard("the answer of a file dialog is the portal's own", "return MatchRule(type='signal', path=path, interface=interface)", DIALOGS, "only_the_portal"),
+    Guard("a file dialog that was given up counts until it is closed", "", ORDERS, "given_up"),
     Guard("an answer is the portal's own", "return MatchRule(type='signal', path=path, interface=interface)", DIALOGS, "only_the_portal"),
     Guard("dialogs that are dismissed come no more", "", DIALOGS, "are_few"),
     Guard("what may not be copied into a sandbox is not chosen for it", "if False:", DIALOGS, "are_few"),

@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from tests.kit.guards.mutation import Guard, main
 
+ORDERS = "tests/attack/test_session_orders_files.py"
 GUARDS = (
+    Guard("an order has its descriptors", "if False:", ORDERS, "its_descriptors"),
+    Guard("files are those that the user has named or chosen", "if False:", ORDERS, "named_or_chosen"),
+    Guard("files are used as the user has named or chosen them", "if False:", ORDERS, "named_or_chosen or is_not_replaced"),
+    Guard("an address that the user has not named is not opened as the user's", "if False:", ORDERS, "address_of_the_call"),
+    Guard("an address is one that the permit is about", "if False:", ORDERS, "its_own_permit"),
+    Guard("a rule without schemes opens pages and mail", "if False:", ORDERS, "scheme_needs"),
     Guard("a delivery ends at its target with its permission", "with trio.CancelScope():", "tests/broker/viewer/opening/test_moving.py", "taken_back"),
     Guard("files on their way to a sandbox take no place of its own requests", "own = self._exchanges.values()", "tests/attack/test_transfer_slow.py", "still_asks"),
     Guard("a slow sender leaves room for other senders", "place = (guest.lease.id, FILE_COPY, 9 * limits.DELIVERIES_PER_SANDBOX)", "tests/broker/viewer/opening/test_delivery_places.py"),
@@ -151,6 +158,12 @@ GUARDS = (
     Guard("a file comes back by the rules of that time", "", "tests/broker/viewer/opening/test_person_edit.py"),
     Guard("a file comes back from where the rules lead", "if False:", "tests/broker/viewer/opening/test_person_edit.py", "where_the_rules"),
     Guard("only a rule makes a folder writable", "if False:", "tests/broker/viewer/folders/test_desk.py", "without_write"),
+    Guard("a folder is given and served once it was opened", "if False:", "tests/attack/test_session_orders_folders.py", "given_to_no_one"),
+    Guard("a folder is mounted by the permit for it", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
+    Guard("a folder that is permitted to read is not written to", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
+    Guard("a folder goes to the sandbox that the user or a record names", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
+    Guard("a folder is the one that the user named", "if False:", "tests/attack/test_session_orders_folders.py", "user_did_not_share"),
+    Guard("a record's folders are those of its file", "if False:", "tests/attack/test_session_orders_folders.py", "no_record_has"),
     Guard("folders end with the sandbox", "", "tests/broker/viewer/folders/test_desk.py", "ends_with"),
     Guard("a folder has one connection", "if False:", "tests/attack/test_streamed_folders.py", "second_connection"),
     Guard("a guest is served the folders of its own sandbox", "shared = next((s for mine in self._shared.values() for s in mine.values()), None)", "tests/attack/test_streamed_folders.py", "another_sandbox"),

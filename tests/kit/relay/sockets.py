@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from broker.helpers.process.fork_client import ForkServer
+from broker.helpers.process.fork_start import start_server
 from broker.helpers.pump.client import Pump
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.starting import PUMPS, fork_pump
@@ -109,7 +110,7 @@ async def running(handle: PumpHandle) -> AsyncIterator[Pump]:
 @contextlib.asynccontextmanager
 async def forked_pump() -> AsyncIterator[Pump]:
     """A pump as a broker's, for the length of a block."""
-    server = ForkServer(PUMPS)
+    server = ForkServer(PUMPS, start_server)
     try:
         async with running(await fork_pump(server)) as pump:
             yield pump

@@ -30,6 +30,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.helpers.process.fork_start import start_server
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
 from broker.host.machine_interface import MachineFacts
@@ -186,7 +187,7 @@ async def run(program, count, seed, without=""):
             journal(place) as log,
             trio.open_nursery() as nursery,
         ):
-            keeper = PumpSupervisor(None, log)
+            keeper = PumpSupervisor(None, log, start_server)
             await nursery.start(keeper.run)
             words = Words(keeper)
             take_away(without, words)

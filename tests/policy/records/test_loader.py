@@ -15,12 +15,12 @@ from policy import limits, suggestions
 from policy.records import build
 from policy.records.loader import (
     FOLDER,
-    load_files,
     load_records,
     parse_record,
     search_path,
 )
 from policy.rules.record_gate import DISPLAY, RecordRequest, decide
+from policy.tools.record_files import load_files
 
 OPEN = 'class = "disposable"\ndisplay = "allow"\n'
 SHUT = 'class = "disposable"\ndisplay = "none"\n'

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from broker.helpers import box_filters
 from broker.helpers.bubblewrap_status import not_started
 from broker.helpers.process.gate import READY, Gate
+from broker.helpers.process.memory_file import memory_file
 from broker.host.launchers.bubblewrap.arguments import Box, BoxDescriptors, bwrap_args
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 
@@ -50,12 +51,14 @@ def prepare(
     heard, status = os.pipe()
     ours.callback(os.close, heard)
     theirs.callback(os.close, status)
-    passwd = _memory(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n".encode())
-    group = _memory(theirs, f"user:x:{gid}:\n".encode())
-    rules = _memory(theirs, box_filters.box_filter(nested=box.user_namespaces))
-    hosts = _memory(theirs, _HOSTS)
-    resolver = None if box.resolver is None else _memory(theirs, box.resolver.encode())
-    x11 = _memory(theirs, _x11_bridge()) if box.x11 else None
+    passwd = memory_file(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n".encode())
+    group = memory_file(theirs, f"user:x:{gid}:\n".encode())
+    rules = memory_file(theirs, box_filters.box_filter(nested=box.user_namespaces))
+    hosts = memory_file(theirs, _HOSTS)
+    resolver = (
+        None if box.resolver is None else memory_file(theirs, box.resolver.encode())
+    )
+    x11 = memory_file(theirs, _x11_bridge()) if box.x11 else None
     own = (
         None if box.owns_files or beside else subordinate_namespace(theirs, (uid, gid))
     )
@@ -87,11 +90,3 @@ def kill(pidfd: int) -> None:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _memory(stack: ExitStack, data: bytes) -> int:
-    fd = os.memfd_create("vitrail-box", os.MFD_CLOEXEC)
-    stack.callback(os.close, fd)
-    os.write(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd

@@ -46,13 +46,13 @@ def servers(monkeypatch):
     """The servers that were started, each with its end of the channel."""
     made = []
 
-    def spawn(_program, controls):
-        made.append(Server(socket.socket(fileno=os.dup(controls[0]))))
+    async def start(_program, theirs):
+        await trio.lowlevel.checkpoint()
+        made.append(Server(socket.socket(fileno=os.dup(theirs.fileno()))))
         return made[-1]
 
-    monkeypatch.setattr(fork_client, "spawn_server", spawn)
     monkeypatch.setattr(fork_client, "_discard", lambda _, fds: fdpass.close_all(fds))
-    yield made
+    yield made, start
     for one in made:
         one.sock.close()
 
@@ -61,8 +61,8 @@ async def test_a_start_that_was_given_up_ends_no_server_an_hour_later(
     monkeypatch, autojump_clock
 ):
     program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
-    with servers(monkeypatch) as made:
-        server = fork_client.ForkServer(program)
+    with servers(monkeypatch) as (made, start):
+        server = fork_client.ForkServer(program, start)
 
         async def fork():
             child = await server.fork(lambda n: messages.ForkWorker(n, False), [])
@@ -91,8 +91,8 @@ async def test_a_server_has_its_time_again_when_it_has_answered(
     monkeypatch, autojump_clock
 ):
     program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
-    with servers(monkeypatch) as made:
-        server = fork_client.ForkServer(program)
+    with servers(monkeypatch) as (made, start):
+        server = fork_client.ForkServer(program, start)
         for _ in range(6):
             with trio.move_on_after(9.9):
                 await server.fork(lambda n: messages.ForkWorker(n, False), [])
@@ -120,8 +120,8 @@ async def test_a_server_that_answers_nothing_is_replaced_though_callers_give_up(
     monkeypatch, autojump_clock
 ):
     program = fork_client.ForkServerProgram("no.module", "a worker", lambda: 60.0)
-    with servers(monkeypatch) as made:
-        server = fork_client.ForkServer(program)
+    with servers(monkeypatch) as (made, start):
+        server = fork_client.ForkServer(program, start)
         for _ in range(7):
             with trio.move_on_after(10):
                 await server.fork(lambda n: messages.ForkWorker(n, False), [])

@@ -23,7 +23,7 @@ from broker.host.network.switch.process import SwitchStream
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace, name_server
 from broker.host.network.switch.switches import Switches
 from broker.host.places import places_of
-from policy.records.loader import load_files
+from policy.tools.record_files import load_files
 from tests.attack.test_switch_ports import ip
 from tests.kit.eventually import eventually
 

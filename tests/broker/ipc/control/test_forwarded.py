@@ -19,13 +19,14 @@ from broker.ipc.control.forwarded import (
     Done,
 )
 from broker.ipc.control.forwarder import ForwardedCalls
+from broker.ipc.warrant import SIGNATURE_BYTES
 
 EMPTY = msgspec.Raw(b"{}")
 CALLER = (7, 1000)
 
 
 def body(message):
-    return forward.encode(message)[HEADER.size :]
+    return forward.encode_answer(message)[HEADER.size :]
 
 
 class Stage:
@@ -39,7 +40,10 @@ class Stage:
         return self.calls.begin("io.x.Y", EMPTY, more=more, caller=CALLER)
 
     def orders(self):
-        return [forward.decode_order(frame[HEADER.size :]) for frame in self.frames]
+        return [
+            forward.decode_order(frame[HEADER.size + SIGNATURE_BYTES :])
+            for frame in self.frames
+        ]
 
     def receive(self, message):
         return self.calls.receive(body(message))

@@ -12,7 +12,7 @@ import trio
 
 from broker.authority.audit.event_log import of
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.channel.request_messages import asked_of, request_of
+from broker.authority.channel.request_messages import request_of
 from broker.authority.permit import USER, ChoiceText, Request
 from broker.core.errors import (
     InternalError,
@@ -26,6 +26,7 @@ from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import NotFoundError
 from broker.viewer.authority.authority_client import AuthorityClient
+from broker.viewer.authority.request_messages import asked_of
 from policy.records.device import DeviceFacts, take_interface
 from tests.kit.authority import REPORT, client_of, stage
 from tests.kit.eventually import eventually

@@ -6,6 +6,7 @@ import json
 import socket
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -13,9 +14,11 @@ import trio.testing
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.viewer.calls import camera, video
-from broker.viewer.calls.camera import SIZES, Cameras, camera_in
-from broker.viewer.calls.video import ENDED_SECONDS, OPENED_PER_MINUTE, VideoSource
+from broker.ipc.session.media import FoundCamera
+from broker.session.cameras import cameras_in
+from broker.viewer.calls import video
+from broker.viewer.calls.camera import SIZES, Cameras
+from broker.viewer.calls.video import ENDED_SECONDS, OPENED_PER_MINUTE
 
 KIND = "PipeWire:Interface:"
 SIZE = SIZES["640x480"]
@@ -51,18 +54,22 @@ class Log:
         self.done.append("shown" if active else "hidden")
 
 
+class OneCamera:
+    """A session that has one."""
+
+    async def carry_out(self, _order):
+        await trio.lowlevel.checkpoint()
+        return msgspec.msgpack.encode(FoundCamera("webcam", 40)), ()
+
+
 @pytest.fixture
 def made(monkeypatch):
     log = Log()
-    cameras = Cameras(log)
+    cameras = Cameras(log, OneCamera(), None)
     cameras.indicator = log
 
-    async def find_camera():
-        await trio.lowlevel.checkpoint()
-        return VideoSource("webcam", "", (3, 1), trio.sleep_forever)
-
     @asynccontextmanager
-    async def pictures(_camera, _size):
+    async def pictures(*_):
         log.done.append("opened")
         near, far = socket.socketpair()
         with near, far:
@@ -71,7 +78,6 @@ def made(monkeypatch):
             finally:
                 log.done.append("closed")
 
-    monkeypatch.setattr(camera, "find_camera", find_camera)
     monkeypatch.setattr(video, "pictures", pictures)
     return cameras, log
 
@@ -182,17 +188,15 @@ def test_a_shared_screen_is_not_taken_for_a_camera():
     better = node(32, **video, media_role="Camera", priority_session=100)
     sound = node(33, media_class="Audio/Source", media_role="Camera")
     dump = json.dumps([FACTORY, screen, webcam, sound, {"id": 1, "type": "x"}])
-    found = camera_in(dump.encode())
-    assert found is not None
-    assert (found.element, found.shown) == ("target-object=40", (11, 31))
+    (found,) = cameras_in(dump.encode())
+    assert (found.serial, found.shown) == (40, (11, 31))
     assert "\n" not in found.title
-    found = camera_in(json.dumps([FACTORY, webcam, better]).encode())
-    assert found is not None
-    assert found.shown[1] == 32
-    assert camera_in(json.dumps([FACTORY, screen]).encode()) is None
+    found = cameras_in(json.dumps([FACTORY, webcam, better]).encode())
+    assert [one.shown[1] for one in found] == [32, 31]
+    assert cameras_in(json.dumps([FACTORY, screen]).encode()) == []
 
 
 @pytest.mark.parametrize("dump", [b"", b"{}", b'[{"id":"x"}]', b"\xff", b"[" * 9999])
 def test_a_list_of_another_form_is_an_error(dump):
     with pytest.raises(UpstreamError):
-        camera_in(dump)
+        cameras_in(dump)

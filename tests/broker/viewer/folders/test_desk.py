@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from broker.viewer.folders.desk import FolderDesk
 from policy.records.model import Folders
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, no, rulebook, yes
+from tests.kit.session import starter_of_orders
 from tests.kit.threads import no_threads
 
 RULE = "vitrail.Folder * work @adminvm "
@@ -105,30 +107,43 @@ class Source:
 async def desk(rules, tmp_path, folders=None, inside=None):
     for number in range(limits.FOLDERS_PER_SANDBOX + 1):
         (tmp_path / f"home/f{number}").mkdir(parents=True)
-    record = SimpleNamespace(viewer=SimpleNamespace(folders=folders or Folders()))
-    async with rulebook(rules) as b, trio.open_nursery() as nursery:
-        source = Source()
-        made = FolderDesk(
-            source=source,
-            decider=b.decider,
-            log=b.log,
-            leases=lambda: b.leases,
-            record=lambda lease: record,
-            inside=lambda lease: inside,
-            home=tmp_path / "home",
-            private=[],
-            writable=list,
-        )
-        await nursery.start(made.run)
-        with trio.fail_after(60):
-            yield b, source, made
-        nursery.cancel_scope.cancel()
+    wanted = folders or Folders()
+    record = SimpleNamespace(name="work", viewer=SimpleNamespace(folders=wanted))
+    config = tmp_path / "config/vitrail/sandboxes.d"
+    config.mkdir(parents=True)
+    (config / "work.toml").write_text(
+        'class = "persistent"\ndisplay = "none"\n[launch]\nkind = "bwrap"\n'
+        '[label]\ncolour = "blue"\n[folders]\n'
+        f"read_only = {[*map(str, wanted.read_only)]}\n"
+        f"read_write = {[*map(str, wanted.read_write)]}\n"
+    )
+    environ = dict(os.environ, HOME=str(tmp_path / "home"))
+    environ["XDG_CONFIG_HOME"] = str(tmp_path / "config")
+    environ["XDG_STATE_HOME"] = str(tmp_path / "state")
+    with starter_of_orders(environ) as session:
+        async with rulebook(rules) as b, trio.open_nursery() as nursery:
+            source = Source()
+            made = FolderDesk(
+                source=source,
+                decider=b.decider,
+                log=b.log,
+                leases=lambda: b.leases,
+                record=lambda lease: record,
+                inside=lambda lease: inside,
+                session=session,
+            )
+            await nursery.start(made.run)
+            with trio.fail_after(60):
+                yield b, source, made
+            nursery.cancel_scope.cancel()
 
 
 async def test_no_rule_is_a_no(tmp_path):
     async with desk("", tmp_path) as (_, source, made):
         with pytest.raises(RefusedError):
-            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+            await made.share(
+                str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+            )
         assert source.inside == {}
         assert made.shared() == []
 
@@ -139,7 +154,7 @@ async def test_user_is_not_asked_about_a_folder_that_no_sandbox_can_take(tmp_pat
     async with desk(f"{RULE}ask\n", tmp_path, wanted) as (b, source, made):
         source.unavailable = "sandboxes are on another machine"
         with pytest.raises(RefusedError, match="on another machine"):
-            await made.share(str(home / "f0"), "work", write=False)
+            await made.share(str(home / "f0"), "work", write=False, warrant=b"")
         await made.lease_begun(WORK)
         assert b.person.asked == []
         assert source.inside == {}
@@ -152,7 +167,7 @@ async def test_a_record_s_folder_for_which_there_is_no_thread_ends_nothing(tmp_p
         with no_threads():
             await made.lease_begun(WORK)
         assert source.inside == {}
-        await made.share(str(tmp_path / "home/f1"), "work", write=False)
+        await made.share(str(tmp_path / "home/f1"), "work", write=False, warrant=b"")
         assert source.inside == {"f1": False}
 
 
@@ -160,9 +175,9 @@ async def test_the_person_is_asked_with_folder_and_way(tmp_path):
     async with desk(f"{RULE}ask write=yes\n", tmp_path) as (b, source, made):
         b.person.says = no
         with pytest.raises(RefusedError, match="said no"):
-            await made.share(str(tmp_path / "home/f0"), "work", write=True)
+            await made.share(str(tmp_path / "home/f0"), "work", write=True, warrant=b"")
         b.person.says = yes()
-        await made.share(str(tmp_path / "home/f0"), "work", write=True)
+        await made.share(str(tmp_path / "home/f0"), "work", write=True, warrant=b"")
         assert source.inside == {"f0": True}
         question = b.person.asked[-1]
         # A long path is cut in its middle: its end names the folder.
@@ -174,15 +189,15 @@ async def test_the_person_is_asked_with_folder_and_way(tmp_path):
 async def test_a_rule_without_write_yes_lets_read_only(tmp_path):
     async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
         with pytest.raises(RefusedError, match="write=yes"):
-            await made.share(str(tmp_path / "home/f0"), "work", write=True)
-        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+            await made.share(str(tmp_path / "home/f0"), "work", write=True, warrant=b"")
+        await made.share(str(tmp_path / "home/f0"), "work", write=False, warrant=b"")
         assert source.inside == {"f0": False}
 
 
 async def test_a_writable_folder_ends_when_its_rule_lets_read_only(tmp_path):
     async with desk(f"{RULE}allow write=yes\n", tmp_path) as (b, source, made):
-        await made.share(str(tmp_path / "home/f0"), "work", write=True)
-        await made.share(str(tmp_path / "home/f1"), "work", write=False)
+        await made.share(str(tmp_path / "home/f0"), "work", write=True, warrant=b"")
+        await made.share(str(tmp_path / "home/f1"), "work", write=False, warrant=b"")
         await b.change("50-test.policy", f"{RULE}allow\n")
         await eventually(lambda: source.inside == {"f1": False}, deadline=5)
         assert b.decisions()[-1] == ("deny", "cut", "50-test.policy:1")
@@ -190,7 +205,7 @@ async def test_a_writable_folder_ends_when_its_rule_lets_read_only(tmp_path):
 
 async def test_a_folder_ends_with_its_sandbox(tmp_path):
     async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
-        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        await made.share(str(tmp_path / "home/f0"), "work", write=False, warrant=b"")
         with trio.fail_after(10):
             await made.lease_ended(WORK.id)
         assert source.inside == {}
@@ -199,7 +214,9 @@ async def test_a_folder_ends_with_its_sandbox(tmp_path):
 
 async def test_a_sandbox_that_keeps_a_folder_is_ended(tmp_path):
     async with desk(f"{RULE}allow\n", tmp_path) as (b, source, made):
-        shared = await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        shared = await made.share(
+            str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+        )
         source.kept = True
         b.write("30-mine.policy", "")
         await made.unshare("f0", "work", force=True)
@@ -211,8 +228,8 @@ async def test_a_sandbox_that_keeps_a_folder_is_ended(tmp_path):
 async def test_a_sandbox_that_cannot_be_ended_ends_no_other_folder(tmp_path, capfd):
     """The desk is one task of the viewer, and the viewer's end is the broker's."""
     async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
-        await made.share(str(tmp_path / "home/f0"), "work", write=False)
-        await made.share(str(tmp_path / "home/f1"), "work", write=False)
+        await made.share(str(tmp_path / "home/f0"), "work", write=False, warrant=b"")
+        await made.share(str(tmp_path / "home/f1"), "work", write=False, warrant=b"")
         source.kept, source.stays = True, UpstreamError("the host cannot stop it")
         await made.unshare("f0", "work", force=True)
         await trio.testing.wait_all_tasks_blocked()
@@ -225,7 +242,9 @@ async def test_a_sandbox_that_keeps_a_failed_mount_is_ended(tmp_path):
     async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
         source.fails = HeldError("a program has files of it open")
         with pytest.raises(HeldError):
-            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+            await made.share(
+                str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+            )
         await trio.testing.wait_all_tasks_blocked()
         assert source.ended == [("work", "it kept files of the folder f0 open")]
 
@@ -255,20 +274,26 @@ async def test_a_failed_mount_leaves_nothing(tmp_path):
     async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
         source.fails = UpstreamError("no namespaces here")
         with pytest.raises(UpstreamError, match="no namespaces"):
-            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+            await made.share(
+                str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+            )
         source.fails = None
-        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        await made.share(str(tmp_path / "home/f0"), "work", write=False, warrant=b"")
 
 
 async def test_folders_of_a_sandbox_are_limited(tmp_path):
     async with desk(f"{RULE}allow\n", tmp_path) as (_, source, made):
         for number in range(limits.FOLDERS_PER_SANDBOX):
-            await made.share(str(tmp_path / f"home/f{number}"), "work", write=False)
+            await made.share(
+                str(tmp_path / f"home/f{number}"), "work", write=False, warrant=b""
+            )
         with pytest.raises(RefusedError, match="already"):
-            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+            await made.share(
+                str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+            )
         last = tmp_path / f"home/f{limits.FOLDERS_PER_SANDBOX}"
         with pytest.raises(RefusedError, match="folders already"):
-            await made.share(str(last), "work", write=False)
+            await made.share(str(last), "work", write=False, warrant=b"")
         assert len(source.inside) == limits.FOLDERS_PER_SANDBOX
 
 
@@ -286,7 +311,7 @@ async def test_a_micro_vm_mounts_it_and_unmounts_it_first(tmp_path):
     inside = Inside()
     async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (_, source, made):
         source.place = 3
-        await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        await made.share(str(tmp_path / "home/f0"), "work", write=False, warrant=b"")
         assert inside.said == [("mount", 3, "f0", False)]
         inside.refusal = RefusedError("busy")
         with pytest.raises(RefusedError, match="busy"):
@@ -304,7 +329,9 @@ async def test_a_guest_that_cannot_mount_it_has_no_folder(tmp_path):
     async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (_, source, made):
         source.place = 0
         with pytest.raises(UpstreamError, match="no such device"):
-            await made.share(str(tmp_path / "home/f0"), "work", write=False)
+            await made.share(
+                str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+            )
         assert source.inside == {}
         assert made.shared() == []
 
@@ -313,7 +340,9 @@ async def test_a_folder_whose_server_ends_is_over(tmp_path):
     inside = Inside()
     async with desk(f"{RULE}allow\n", tmp_path, inside=inside) as (_, source, made):
         source.place = 0
-        shared = await made.share(str(tmp_path / "home/f0"), "work", write=False)
+        shared = await made.share(
+            str(tmp_path / "home/f0"), "work", write=False, warrant=b""
+        )
         source.lost.over.set()
         with trio.fail_after(10):
             await shared.over.wait()

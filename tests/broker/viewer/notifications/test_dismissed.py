@@ -25,7 +25,7 @@ def bubble(title):
 async def test_it_does_not_come_back(monkeypatch):
     """While the server is asked to change the first, the user dismisses the second."""
     told, shown = [], []
-    server = DesktopServer(told.append)
+    server = DesktopServer(told.append, None)
     session = _Session(None, ":1.5", buttons=True, markup=False)
 
     async def reply(_router, call, _seconds):
@@ -50,7 +50,7 @@ async def test_it_does_not_come_back(monkeypatch):
 async def test_the_end_of_one_that_was_just_shown_is_heard(monkeypatch, nursery):
     """The answer and the signal after it come in one read; either task may run first."""
     told = []
-    server = DesktopServer(told.append)
+    server = DesktopServer(told.append, None)
     session = _Session(None, ":1.5", buttons=True, markup=False)
     send, signals = trio.open_memory_channel(8)
     nursery.start_soon(server._listen, session, signals)
@@ -76,7 +76,7 @@ async def test_the_end_of_one_that_was_just_shown_is_heard(monkeypatch, nursery)
 async def test_one_that_both_close_at_once_ends_no_other(monkeypatch):
     """The specification has an error for a notification that is not there any more."""
     told, called = [], []
-    server = DesktopServer(told.append)
+    server = DesktopServer(told.append, None)
     session = _Session(None, ":1.5", buttons=True, markup=False)
 
     async def reply(_router, call, _seconds):

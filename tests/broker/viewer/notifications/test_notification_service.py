@@ -110,7 +110,7 @@ class Daemon:
 class Stand:
     def __init__(self, book, nursery):
         self.book = book
-        self.service = NotificationService(decider=book.decider, log=book.log)
+        self.service = NotificationService(decider=book.decider, log=book.log, bus=None)
         self.server = self.service._server = Server()
         self.nursery = nursery
         self.answers = []
@@ -294,7 +294,7 @@ async def test_a_sandbox_without_a_share_of_the_log_shows_nothing(monkeypatch):
 
 async def test_a_flood_changes_one_notification_slowly(autojump_clock):
     """The log has threads, which this clock would not wait for: there is none here."""
-    service = NotificationService(decider=None, log=None)
+    service = NotificationService(decider=None, log=None, bus=None)
     server = service._server = Server()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(service._count)

@@ -10,9 +10,10 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.ipc.control.api import OpenRequest
+from broker.ipc.session.files import FoundFiles
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import TransferParts
-from broker.viewer.opening.own import ToolResult
+from broker.viewer.opening.own import ToolResult, UserFiles
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.targets import Receiver
 from tests.kit.control import exchange
@@ -58,8 +59,12 @@ class Targets:
 class Own:
     """Reads and replaces nothing."""
 
+    async def named(self, warrant, writable):
+        await trio.lowlevel.checkpoint()
+        return UserFiles(FoundFiles(1, ("notes.txt",), 1), b"")
+
     @asynccontextmanager
-    async def editing(self, path, origin, write, back):
+    async def editing(self, ticket, origin, write, back):
         write.close()
         yield ToolResult(b"sha256 \n")
 
@@ -91,10 +96,9 @@ async def edited(b, request, text, match):
         ("vitrail.OpenFile * @adminvm work deny\n", "denied"),
     ],
 )
-async def test_a_file_comes_back_by_the_rules_of_that_time(tmp_path, text, match):
+async def test_a_file_comes_back_by_the_rules_of_that_time(text, match):
     """The editor may have run for hours; the person has taken it away since."""
-    (tmp_path / "notes.txt").write_text("x")
-    request = OpenRequest(path=str(tmp_path / "notes.txt"), sandbox="work", edit=True)
+    request = OpenRequest(path="/home/user/notes.txt", sandbox="work", edit=True)
     async with rulebook(RULE) as b:
         await edited(b, request, text, match)
 
@@ -109,9 +113,8 @@ async def test_a_file_comes_back_by_the_rules_of_that_time(tmp_path, text, match
         ("vitrail.OpenFile * @adminvm * ask return=yes\n", ""),
     ],
 )
-async def test_a_file_comes_back_from_where_the_rules_lead(tmp_path, text, match):
+async def test_a_file_comes_back_from_where_the_rules_lead(text, match):
     """No sandbox was named, and the rule that chose it is another one now."""
-    (tmp_path / "notes.txt").write_text("x")
-    request = OpenRequest(path=str(tmp_path / "notes.txt"), edit=True)
+    request = OpenRequest(path="/home/user/notes.txt", edit=True)
     async with rulebook(REDIRECT) as b:
         await edited(b, request, text, match)

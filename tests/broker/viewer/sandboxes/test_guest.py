@@ -27,6 +27,7 @@ from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal, pair
 from tests.kit.threads import no_threads
+from tests.kit.workers import compositor_at
 from tests.kit.world import record
 
 
@@ -41,7 +42,8 @@ async def guest(tmp_path, top="", text=None):
             workers=workers,
             pump=None,
             log=log,
-            compositor=lambda: tmp_path / "wayland-0",
+            compositor=compositor_at(tmp_path / "wayland-0"),
+            display=lambda: tmp_path / "wayland-0",
             session=None,
         )
         made = Guest(

@@ -16,6 +16,7 @@ from broker.core.limits import wayland as wayland_limits
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc import agent, worker
 from broker.viewer.sandboxes.screen import GuestScreen
+from tests.kit.eventually import eventually
 
 LEASE = Lease(LeaseId("0123456789abcdef"), SandboxName("red"), SandboxName("red"), 1)
 
@@ -48,6 +49,7 @@ class Made:
         self.warnings = deque(maxlen=3)
         self.compositor = compositor
         self.told = []
+        self.looks = 0
         self.screen = GuestScreen(
             LEASE, self.programs, self.warnings, self.log, self.look, notify=self.tell
         )
@@ -55,7 +57,9 @@ class Made:
     def tell(self, title, text, *, sandbox=""):
         self.told.append((title, text, sandbox))
 
-    def look(self):
+    async def look(self):
+        self.looks += 1
+        await trio.lowlevel.checkpoint()
         if not self.compositor:
             raise SetupError("no compositor answers")
         return Path("/run/wayland-0")
@@ -129,15 +133,27 @@ async def test_a_stream_of_a_worker_that_died_has_ended(made):
 
 
 @pytest.mark.parametrize("windows", [True, False])
-async def test_a_compositor_that_is_gone_is_told_once(windows):
+async def test_a_compositor_that_is_gone_is_told_once(windows, nursery):
     made = Made(compositor=False)
+    nursery.start_soon(made.screen.watch_compositor)
     if windows:
         await made.screen.take(worker.WaylandOpened(1))
         await made.screen.take(worker.WaylandAnswered(1))
         await made.screen.take(worker.WaylandClosed(1, 1, 1, "gone"))
+        await eventually(lambda: made.log.notes)
     await made.screen.close()
     assert len(made.log.notes) == windows
     assert made.programs.shown == windows
+
+
+async def test_a_worker_that_claims_ends_has_few_looks_made(nursery, autojump_clock):
+    """A look for the compositor is a process."""
+    made = Made()
+    nursery.start_soon(made.screen.watch_compositor)
+    for number in range(1000):
+        await made.screen.take(worker.WaylandClosed(number, 0, 0, "gone"))
+        await trio.sleep(0.01)
+    assert 10 <= made.looks <= 12
 
 
 async def test_clients_that_a_worker_makes_up_are_bounded(made):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import trio
 from jeepney import MessageType
 
-from broker.viewer.sound import indicator as module
+from broker.net.session_bus import own_bus
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from tests.kit.eventually import eventually
 from tests.kit.given_up import given_up
@@ -24,8 +24,10 @@ class Desktop:
         self.fails = 0
 
     @asynccontextmanager
-    async def router(self):
+    async def bus(self):
         yield self
+
+    router = bus
 
     async def send_and_get_reply(self, call):
         await trio.lowlevel.checkpoint()
@@ -41,12 +43,10 @@ class Desktop:
         return SimpleNamespace(header=header, body=(1,))
 
 
-async def test_what_could_not_be_told_is_tried_again(
-    monkeypatch, autojump_clock, capsys
-):
+async def test_what_could_not_be_told_is_tried_again(autojump_clock, capsys):
     """This prevents an open microphone that the person does not see."""
-    desktop, told = Desktop(), Indicator()
-    monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+    desktop = Desktop()
+    told = Indicator(desktop.bus)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(told.run)
         desktop.fails = 2
@@ -63,7 +63,7 @@ async def test_what_could_not_be_told_is_tried_again(
 
 async def test_without_a_bus_it_says_so_in_words(monkeypatch, capsys):
     monkeypatch.delenv("DBUS_SESSION_BUS_ADDRESS", raising=False)
-    told, said = Indicator(), []
+    told, said = Indicator(own_bus), []
 
     def line() -> bool:
         said.append(capsys.readouterr().err)
@@ -77,9 +77,9 @@ async def test_without_a_bus_it_says_so_in_words(monkeypatch, capsys):
     assert "this session has no D-Bus" in "".join(said)
 
 
-async def test_short_hearing_is_shown_long_enough(monkeypatch, autojump_clock):
-    desktop, told = Desktop(), Indicator()
-    monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+async def test_short_hearing_is_shown_long_enough(autojump_clock):
+    desktop = Desktop()
+    told = Indicator(desktop.bus)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(told.run)
         for _ in range(3):
@@ -93,11 +93,11 @@ async def test_short_hearing_is_shown_long_enough(monkeypatch, autojump_clock):
 
 
 async def test_request_that_has_the_security_key_is_not_shown_longer(
-    monkeypatch, autojump_clock
+    autojump_clock,
 ):
     """The next touch is for another one."""
-    desktop, told = Desktop(), Indicator(KEY_IN_USE)
-    monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+    desktop = Desktop()
+    told = Indicator(desktop.bus, KEY_IN_USE)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(told.run)
         told.show("work waits {for} your touch", active=True)
@@ -119,12 +119,12 @@ class LateDesktop(Desktop):
 
 
 async def test_an_indicator_that_ends_as_it_shows_one_leaves_none(
-    monkeypatch, autojump_clock
+    autojump_clock,
 ):
     """It would stay for ever: "records your microphone", and nobody knows its number."""
     for moment in count(1):
-        desktop, told = LateDesktop(), Indicator(KEY_IN_USE)
-        monkeypatch.setattr(module, "open_dbus_router", desktop.router)
+        desktop = LateDesktop()
+        told = Indicator(desktop.bus, KEY_IN_USE)
         told.show("work", active=True)
 
         async def a_while(told=told):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
@@ -26,6 +27,7 @@ from broker.viewer.sound.sandbox_sound import GuestSound
 from policy.records.loader import parse_record
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal
+from tests.kit.session import starter_of_orders
 from tests.kit.world import record
 
 AUDIO = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'
@@ -93,7 +95,7 @@ class Decider:
 
 
 @asynccontextmanager
-async def sound(tmp_path, microphone="allow"):
+async def sound(tmp_path, microphone="allow", session=None):
     """A sound with a worker that knows its rules, and a decider."""
     top = AUDIO.replace('microphone = "allow"', f'microphone = "{microphone}"')
     text = record("persistent", top=top).encode()
@@ -111,7 +113,7 @@ async def sound(tmp_path, microphone="allow"):
             log,
             ensure_worker=ensure,
             start=nursery.start_soon,
-            server=lambda: tmp_path / "server",
+            session=session,
             levels=lambda: tmp_path / "levels",
             desks=lambda: tmp_path / "desks",
             places=SoundServerPlaces(),
@@ -347,7 +349,9 @@ class Streams:
 
         with ours, theirs:
             try:
-                await self._made.stream(opening, ours, say=say, task_status=task_status)
+                await self._made.stream(
+                    opening, ours, warrant=b"", say=say, task_status=task_status
+                )
             except RefusedError as error:
                 self.refused[number] = error.message
                 task_status.started()
@@ -357,11 +361,15 @@ class Streams:
 @asynccontextmanager
 async def streams(tmp_path):
     """Sound before a sound server that takes all connections and says nothing."""
-    with socket.socket(socket.AF_UNIX) as server:
+    environ = dict(os.environ, PULSE_SERVER=f"unix:{tmp_path}/server")
+    with socket.socket(socket.AF_UNIX) as server, starter_of_orders(environ) as session:
         server.bind(str(tmp_path / "server"))
         server.listen(limits.PULSE_CONNECTIONS + 1)
         server.settimeout(0)
-        async with sound(tmp_path) as (made, _, _), trio.open_nursery() as nursery:
+        async with (
+            sound(tmp_path, session=session) as (made, _, _),
+            trio.open_nursery() as nursery,
+        ):
             yield server, Streams(made, nursery)
             nursery.cancel_scope.cancel()
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
-from broker.viewer.tray import panel_bus
+from broker.viewer.tray.panel_bus import Panel
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from broker.viewer.tray import panel_bus
         (trio.TooSlowError(), "does not answer"),
     ],
 )
-async def test_a_bus_that_fails_is_a_mistake_of_the_session(monkeypatch, error, words):
+async def test_a_bus_that_fails_is_a_mistake_of_the_session(error, words):
     """In a group of a nursery, too: else each icon of a sandbox logs a traceback."""
 
     class Router:
@@ -28,21 +28,23 @@ async def test_a_bus_that_fails_is_a_mistake_of_the_session(monkeypatch, error, 
             await trio.lowlevel.checkpoint()
             raise error
 
-    @asynccontextmanager
-    async def router():
-        yield Router()
+        @asynccontextmanager
+        async def router(self):
+            yield self
 
-    monkeypatch.setattr(panel_bus, "open_dbus_router", router)
+    @asynccontextmanager
+    async def bus():
+        yield Router(), "org.example.Item"
+
     with pytest.raises(SetupError, match=words):
-        await panel_bus.Panel(None, None).run()
+        await Panel(None, None, bus).run()
 
 
-async def test_a_mistake_of_ours_is_none_of_the_session(monkeypatch):
+async def test_a_mistake_of_ours_is_none_of_the_session():
     @asynccontextmanager
-    async def router():
+    async def bus():
         raise ExceptionGroup("of a nursery", [ZeroDivisionError()])
         yield
 
-    monkeypatch.setattr(panel_bus, "open_dbus_router", router)
     with pytest.raises(ExceptionGroup):
-        await panel_bus.Panel(None, None).run()
+        await Panel(None, None, bus).run()

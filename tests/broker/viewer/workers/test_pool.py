@@ -13,9 +13,10 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
-from broker.helpers.process import fork_client
+from broker.helpers.process import fork_start
 from broker.viewer.workers import pool as module
-from broker.viewer.workers.pool import WAYLAND_SOCKET, open_workers
+from broker.viewer.workers.pool import WAYLAND_SOCKET
+from tests.kit.workers import open_workers
 
 A = SandboxName("a")
 
@@ -87,8 +88,8 @@ async def test_without_room_for_a_fork_server_only_this_worker_does_not_come(
 
     async with open_workers(allow_unjailed=True) as workers:
         with monkeypatch.context() as patch:
-            patch.setattr(fork_client, "spawn", full)
-            with pytest.raises(UpstreamError, match="no process for a keeper: Res"):
+            patch.setattr(fork_start, "spawn", full)
+            with pytest.raises(UpstreamError, match="no process for a worker: Res"):
                 await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
         assert workers.fork_server_pid == 0
         worker = await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")

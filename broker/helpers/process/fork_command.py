@@ -1,0 +1,34 @@
+"""How a fork server is executed: its command line and its variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from broker.helpers.process.popen import our_program
+from broker.ipc.fork_server import ForkServerModule
+
+ALLOW_UNJAILED = "allow-unjailed"
+"""The argument that permits workers without a jail, where none can be built."""
+OUTLIVE_BROKER = frozenset({ForkServerModule.WORKERS})
+"""Those that see by themselves that the broker has gone, and end their children then."""
+
+
+def command(
+    module: str,
+    controls: Sequence[int],
+    more: Sequence[int] = (),
+    *,
+    allow_unjailed: bool = False,
+) -> list[str]:
+    """Return the command line of a server whose clients are at these sockets."""
+    numbers = ",".join(map(str, controls))
+    return our_program(
+        module, numbers, *map(str, more), *[ALLOW_UNJAILED] * allow_unjailed
+    )
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that it needs: workers and pumps see no others."""
+    # guard: a pump has no variables of the session
+    names = ("PATH", "VITRAIL_DEBUG", "VITRAIL_RELAY_PYTHON")
+    return {name: environ[name] for name in names if name in environ}

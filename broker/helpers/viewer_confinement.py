@@ -1,0 +1,46 @@
+"""What the viewer takes from itself before it serves a sandbox.
+
+It shows windows, plays sound and moves files, by orders (``ipc.session``) and by
+descriptors that it is given.  One that was taken over executes nothing, connects to
+nothing, and opens no file of the user's; what the authority has permitted it can order,
+and nothing else.  A kernel without Landlock leaves it the files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.helpers import landlock
+from broker.helpers.apart import from_child
+from broker.helpers.process.hardening import harden
+from broker.helpers.process.program_files import program_files
+
+_SYSTEM = (Path("/etc"), Path("/proc/self"), Path("/proc/sys"))
+
+
+def confine_viewer(read: Iterable[Path], write: Iterable[Path]) -> None:
+    """Confine this process, which has one thread, to these files and its sockets.
+
+    Raises SetupError.
+    """
+    pid = os.getpid()
+
+    def filters() -> Sequence[bytes]:
+        # Late: in the child alone that compiles it.
+        from broker.helpers.viewer_filter import viewer_filter
+
+        return [viewer_filter(pid)]
+
+    [program] = from_child(filters)
+    try:
+        harden(program)
+        landlock.restrict(
+            [*program_files(), *_SYSTEM, *read], write, landlock.ABSTRACT_SOCKETS
+        )
+    except OSError as error:
+        raise SetupError(
+            f"the viewer cannot be confined to its files: {error}"
+        ) from error

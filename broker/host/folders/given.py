@@ -1,0 +1,59 @@
+"""Directories of the user's that session children have given to the host.
+
+They come on a socket that the viewer does not have (``ipc.session.folders``).  The
+viewer names one by its ticket, so it can have no directory mounted that the user or a
+record has not shared with this very sandbox, and none twice.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from broker.core.errors import RefusedError
+from broker.core.files.opened_folder import OpenedFolder
+from broker.core.limits import transfer as limits
+from broker.ipc import fdpass
+from broker.ipc.session.folders import FOR_HOST_BYTES, FolderForHost, read_for_host
+
+_KEPT = 4 * limits.FOLDERS_PER_SANDBOX
+
+
+class GivenFolders:
+    """Folders that are not mounted yet."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """``sock``: where they come; this process is its only reader."""
+        sock.setblocking(False)  # noqa: FBT003 -- the socket's own
+        self._sock = sock
+        self._given: dict[bytes, tuple[FolderForHost, OpenedFolder]] = {}
+
+    def take(self, untrusted_ticket: bytes, sandbox: str) -> tuple[OpenedFolder, bool]:
+        """Return a folder, now the caller's, and whether it may be written to.
+
+        Raises RefusedError where none was given for this sandbox.
+        """
+        self._receive()
+        found = self._given.get(untrusted_ticket)
+        # guard: a folder goes to the sandbox that it was shared with
+        if found is None or found[0].sandbox != sandbox:
+            raise RefusedError("this folder was not shared with this sandbox")
+        del self._given[untrusted_ticket]
+        return found[1], found[0].write
+
+    def _receive(self) -> None:
+        """Take what was sent: a child sends before the viewer has its ticket."""
+        while True:
+            try:
+                got = fdpass.receive(self._sock, FOR_HOST_BYTES, 1)
+            except BlockingIOError:
+                return
+            if not got.data:
+                return  # the starter has ended, and the broker ends with it
+            message = read_for_host(got.data)
+            path = Path(os.fsdecode(message.path))
+            self._given[message.ticket] = message, OpenedFolder(path, got.fds[0])
+            # guard: folders that are never mounted fill no memory
+            if len(self._given) > _KEPT:
+                self._given.pop(next(iter(self._given)))[1].close()

@@ -1,0 +1,36 @@
+"""Rows of a status with the memory of their processes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias
+
+import msgspec
+import trio
+
+from broker.ipc.control.types.status_rows import ProcessStatus
+from broker.ipc.session.programs import ProcessFigures
+
+_LOOK_SECONDS = 3.0
+Found: TypeAlias = dict[int, ProcessFigures]
+Measure: TypeAlias = Callable[[Sequence[int], Found], Awaitable[None]]
+"""Measures processes, and adds the figures of each when it has them."""
+
+
+async def with_memory(
+    rows: Sequence[ProcessStatus], measure: Measure
+) -> list[ProcessStatus]:
+    """The same with their memory, and the walls of those whose jail is not given.
+
+    Those that have their memory already are not measured.
+    """
+    found: Found = {}
+    # guard: a process that is slow to measure delays no status
+    with trio.move_on_after(_LOOK_SECONDS):
+        await measure([row.pid for row in rows if not row.memory], found)
+    return [_measured(row, found.get(row.pid, ProcessFigures(row.pid))) for row in rows]
+
+
+def _measured(row: ProcessStatus, figures: ProcessFigures) -> ProcessStatus:
+    memory, jail = row.memory or figures.memory, row.jail or figures.jail
+    return msgspec.structs.replace(row, memory=memory, jail=jail)

@@ -1,0 +1,108 @@
+"""The session's cameras: nodes of its PipeWire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.session.tools import tool_output
+
+_DUMP_BYTES = 16 << 20
+_DUMP_SECONDS = 10.0
+_NODE = "PipeWire:Interface:Node"
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera of the session."""
+
+    title: str
+    """Escaped."""
+    serial: int
+    """Of no other object, now or later."""
+    shown: tuple[int, int]
+    """The objects that a process sees which takes its pictures."""
+
+
+class _Info(msgspec.Struct):
+    props: dict[str, object] = {}
+
+
+class _Object(msgspec.Struct):
+    """An object of ``pw-dump``."""
+
+    id: int
+    type: str
+    info: _Info | None = None
+
+    def text(self, name: str) -> str:
+        """Return a property of it, or nothing."""
+        return str((self.info or _Info()).props.get(name, ""))
+
+
+def find_camera(serial: int | None = None) -> Camera:
+    """Return a camera; without its number, the one that the session prefers.
+
+    Raises SetupError, UpstreamError.
+    """
+    words = ["pw-dump"]
+    dump = tool_output(words, deadline=_DUMP_SECONDS, output_limit=_DUMP_BYTES)
+    for camera in cameras_in(dump):
+        # guard: pictures are of the camera that was shown
+        if serial in {None, camera.serial}:
+            return camera
+    raise SetupError("PipeWire of this session has no camera")
+
+
+def cameras_in(dump: bytes) -> list[Camera]:
+    """Return the cameras of a list of all objects, the preferred one first.
+
+    Raises UpstreamError.
+    """
+    try:
+        objects = msgspec.json.decode(dump, type=list[_Object])
+    except UNREADABLE as error:
+        raise UpstreamError(f"pw-dump answers something else: {error}") from error
+    cameras, factory = [], -1
+    for one in objects:
+        # The object of the server that makes nodes of clients
+        if one.text("factory.name") == "client-node":
+            factory = one.id
+        # A screen that a program shares is a source of video, too.
+        # guard: only a source with the role of a camera is shown as one
+        if one.type == _NODE and (
+            one.text("media.class") == "Video/Source"
+            and one.text("media.role") == "Camera"
+        ):
+            cameras.append(one)
+    if factory < 0:
+        return []
+    cameras.sort(key=lambda one: (-_number(one, "priority.session"), one.id))
+    return [
+        Camera(
+            printable(one.text("node.description") or one.text("node.name"), 100)
+            or "camera",
+            _number(one, "object.serial"),
+            (factory, one.id),
+        )
+        for one in cameras
+    ]
+
+
+def _number(one: _Object, name: str) -> int:
+    text = one.text(name)
+    return int(text) if text.isdecimal() else 0
+
+
+def pipewire_socket(environ: Mapping[str, str]) -> Path:
+    """Return the socket of the session's PipeWire (pipewire(1)).  Raises SetupError."""
+    for name in ("PIPEWIRE_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
+        if environ.get(name):
+            return Path(environ[name], environ.get("PIPEWIRE_REMOTE", "pipewire-0"))
+    raise SetupError("PipeWire cannot be found: XDG_RUNTIME_DIR is not set")

@@ -1,0 +1,220 @@
+"""The file chooser of the user's desktop: ``org.freedesktop.portal.FileChooser``.
+
+It is a program of the user's own, and shows the files of the user's session.  What it
+is told of a sandbox is the sandbox's name, in our words, a name to begin with and
+which files it lists; what it answers are addresses of files.  Source: the documentation
+of XDG Desktop Portal.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from jeepney import (
+    DBusAddress,
+    HeaderFields,
+    MatchRule,
+    Message,
+    MessageType,
+    new_method_call,
+)
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import DBusConnection, open_dbus_connection
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.ipc.guest.file_requests import ChooseFiles, FileFilter
+
+CHOSEN, DISMISSED = 0, (1, 2)
+"""Codes of a response."""
+Options = dict[str, tuple[str, object]]
+"""Values with their types."""
+_NAME: Final = "org.freedesktop.portal.Desktop"
+_PATH: Final = "/org/freedesktop/portal/desktop"
+_REQUEST: Final = "org.freedesktop.portal.Request"
+_PROPERTIES = DBusAddress(_PATH, _NAME, "org.freedesktop.DBus.Properties")
+_REPLY_SECONDS, _CLOSE_SECONDS = 25.0, 2.0
+"""The portal and its part of the desktop may have to be started first."""
+_CHOOSER: Final = "org.freedesktop.portal.FileChooser"
+_MOST = 1000
+_HINT = (
+    "install xdg-desktop-portal and the part of your desktop, as xdg-desktop-portal-gtk"
+)
+
+
+@dataclass(frozen=True)
+class FileChoice:
+    """What the user is to choose."""
+
+    title: str
+    ask: ChooseFiles
+    """Its names have been checked here."""
+
+
+class _GivenUp(BaseException):
+    """Nobody waits for the choice any more."""
+
+
+def choose(choice: FileChoice) -> list[Path]:
+    """Show the dialog until the user has answered; returns absolute paths, or none.
+
+    SIGTERM closes it, and ends this process.  Raises SetupError where the desktop has no
+    chooser, UpstreamError where that fails.
+    """
+    method, options = _words(choice)
+    try:
+        with _terminated(), open_dbus_connection() as bus:
+            return paths_in(PortalRequest(bus).answer(method, choice.title, options))
+    # KeyError: of the environment.
+    except (KeyError, OSError) as error:
+        text = f"the desktop's file chooser cannot be reached: {_why(error)}"
+        raise SetupError(text, hint=_HINT) from error
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    def give_up(_number: int, _frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise _GivenUp
+
+    signal.signal(signal.SIGTERM, give_up)
+    try:
+        yield
+    except _GivenUp:
+        raise UpstreamError("the dialog was given up") from None
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class PortalRequest:
+    """One request to the desktop's file chooser."""
+
+    def __init__(self, bus: DBusConnection) -> None:
+        self._bus = bus
+        self._owner = ""
+        """The unique name: another program of the session could answer by the same path."""
+
+    def answer(self, method: str, title: str, options: Options) -> tuple[object, ...]:
+        """Return the response.  Raises SetupError, UpstreamError."""
+        ask = new_method_call(_PROPERTIES, "Get", "ss", (_CHOOSER, "version"))
+        reply = self._call(ask)
+        self._owner = str(reply.header.fields.get(HeaderFields.sender, ""))
+        token = f"vitrail{secrets.token_hex(8)}"
+        words = ("", title, {**options, "handle_token": ("s", token)})
+        sender = str(self._bus.unique_name).lstrip(":").replace(".", "_")
+        handle = f"{_PATH}/request/{sender}/{token}"
+        came: deque[Message] = deque()
+        response, end = self.rule(handle, _REQUEST, "Response"), self._owner_changes()
+        for rule in (response, end):
+            self._call(message_bus.AddMatch(rule))
+        address = DBusAddress(_PATH, self._owner, _CHOOSER)
+        with self._bus.filter(response, queue=came), self._bus.filter(end, queue=came):
+            try:
+                self._call(new_method_call(address, method, "ssa{sv}", words))
+                found = self._bus.recv_until_filtered(came)
+            except _GivenUp:
+                request = DBusAddress(handle, self._owner, _REQUEST)
+                with suppress(SetupError, OSError):
+                    # guard: a file dialog that was given up counts until it is closed
+                    self._call(new_method_call(request, "Close"), _CLOSE_SECONDS)
+                raise
+        if not response.matches(found):
+            raise UpstreamError("the desktop's portal has ended")
+        return tuple(found.body)
+
+    def _call(self, call: Message, seconds: float = _REPLY_SECONDS) -> Message:
+        """Return the reply.  Raises SetupError for an error."""
+        got: Message = self._bus.send_and_get_reply(call, timeout=seconds)
+        if got.header.message_type is not MessageType.method_return:
+            words = printable(" ".join(map(str, got.body)), 300)
+            text = f"the desktop has no file chooser: {words}"
+            raise SetupError(text, hint=_HINT)
+        return got
+
+    def rule(self, path: str, interface: str, member: str) -> MatchRule:
+        """Return the rule for a signal of the portal."""
+        # guard: the answer of a file dialog is the portal's own
+        return MatchRule(
+            type="signal",
+            sender=self._owner,
+            path=path,
+            interface=interface,
+            member=member,
+        )
+
+    def _owner_changes(self) -> MatchRule:
+        rule = MatchRule(
+            type="signal", interface=message_bus.interface, member="NameOwnerChanged"
+        )
+        rule.add_arg_condition(0, self._owner)
+        return rule
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
+    if isinstance(error, TimeoutError):
+        return "it does not answer"
+    words = getattr(error, "strerror", None) or " ".join(map(str, error.args))
+    return printable(words or type(error).__name__, 300)
+
+
+def paths_in(body: tuple[object, ...]) -> list[Path]:
+    """Return the paths of a response.  Raises UpstreamError for one of another form."""
+    code, results = (*body, None, None)[:2]
+    if code in DISMISSED:
+        return []
+    found = results.get("uris") if isinstance(results, dict) else None
+    if code != CHOSEN or not isinstance(found, tuple) or found[0] != "as":
+        raise UpstreamError("the desktop's file chooser gave no valid answer")
+    paths = [_path_of(uri) for uri in found[1]]
+    if not 0 < len(paths) <= _MOST:
+        raise UpstreamError(f"{len(paths)} files were chosen, of {_MOST} at most")
+    return paths
+
+
+def _path_of(uri: str) -> Path:
+    parts = urlsplit(uri)
+    path = unquote(parts.path, errors="surrogateescape")
+    # guard: what is chosen is a file of the desktop
+    if parts.scheme != "file" or parts.netloc or not path.startswith("/"):
+        raise UpstreamError(f"{printable(uri, 200)} is not a file of this desktop")
+    return Path(path)
+
+
+def _words(choice: FileChoice) -> tuple[str, Options]:
+    """Return the method and its options."""
+    ask = choice.ask
+    save = ask.kind == "save"
+    options: Options = {
+        "accept_label": ("s", "Save" if save else "Copy"),
+        "modal": ("b", False),
+    }
+    if ask.names:
+        # A path is an array of bytes that ends with zero.
+        found = [name.encode() + b"\0" for name in ask.names]
+        options["files"] = ("aay", found)
+    elif save:
+        if ask.name:
+            options["current_name"] = ("s", ask.name)
+    else:
+        options["multiple"] = ("b", ask.several)
+        options["directory"] = ("b", ask.kind == "folder")
+    if rows := [row for row in map(_filter_row, ask.filters) if row[1]]:
+        options["filters"] = ("a(sa(us))", rows)
+    method = "SaveFile" if save else "OpenFile"
+    return f"{method}{'s' * bool(ask.names)}", options
+
+
+def _filter_row(one: FileFilter) -> tuple[str, list[tuple[int, str]]]:
+    rules = [(0, glob) for glob in one.globs] + [(1, mime) for mime in one.types]
+    # guard: the name of a filter is one line
+    return printable(one.name, 60) or "*", rules

@@ -1,0 +1,212 @@
+"""Files that the user has named in a call or chosen in a dialog, and their tickets."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.escape import printable
+from broker.core.files.planted_links import named_path
+from broker.core.paths import find_paths
+from broker.core.services import FILE_DIALOG
+from broker.core.transfer.file_names import (
+    saved_names,
+    suggested_name,
+    take_file_name,
+)
+from broker.ipc.control.types.opening import OpenRequest
+from broker.ipc.guest.file_requests import ChooseFiles
+from broker.ipc.session import files as m
+from broker.ipc.warrant import sign
+from broker.session import chooser
+from broker.session.errand import Errand
+from broker.session.read_warrant import FileTicket, read_ticket
+
+_TITLES = {"open": "open files", "folder": "open a folder", "save": "save a file"}
+_SAME_NAMES = 100
+_SHOWN = 100
+"""Names of files that the viewer gets."""
+
+
+def ticket(
+    errand: Errand, untrusted_ticket: bytes, verb: Literal["send", "edit", "save"]
+) -> FileTicket:
+    """Return the ticket that an order comes with.  Raises RefusedError."""
+    found = read_ticket(errand.key, untrusted_ticket)
+    # guard: files are those that the user has named or chosen
+    if found is None:
+        raise RefusedError("the user has neither named nor chosen these files")
+    # guard: files are used as the user has named or chosen them
+    if found.verb != verb:
+        raise RefusedError(f"files to {found.verb} are not for this")
+    return found
+
+
+def _answer(errand: Errand, found: FileTicket, size: int | None = None) -> None:
+    most = len(found.paths) if found.verb == "save" else _SHOWN
+    names = [path.rpartition(b"/")[2] for path in found.paths[:most]]
+    shown = tuple(name.decode(errors="replace") for name in names)
+    told = m.FoundFiles(len(found.paths), shown, size)
+    fd = m.in_memory(sign(errand.key, found))
+    try:
+        errand.answer(msgspec.msgpack.encode(told), [fd])
+    finally:
+        os.close(fd)
+
+
+def _writable(more: Iterable[bytes]) -> list[Path]:
+    """Return directories in which a sandbox may have made links.
+
+    The viewer can only add to those of records: more links are refused.
+    """
+    # Two of the orders need it, and it takes longer than all other imports.
+    from policy.records.loader import load_records, search_path
+
+    paths = find_paths()
+    records = load_records(search_path(paths.runtime, paths.config)).records.values()
+    return [
+        paths.homes,
+        *(place for record in records for place in record.writable),
+        *(Path(os.fsdecode(place)) for place in more),
+    ]
+
+
+# -- by a call -------------------------------------------------------------------------
+
+
+def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
+    """Find the files that the user's call names."""
+    call = errand.call(m.from_memory(errand.fds[0]), {"Open"})
+    request = msgspec.json.decode(call.parameters, type=OpenRequest)
+    writable, size = _writable(order.writable), None
+    if request.path is not None:
+        paths = [_named(request.path, writable)]
+        size = _size_of(paths[0])
+    else:
+        given = request.copy or ()
+        if not given or not all(Path(path).is_absolute() for path in given):
+            raise RefusedError("the paths to copy are not absolute")
+        paths = [_named(path, writable) for path in given]
+    edit = request.edit and request.path is not None
+    verb: Literal["send", "edit"] = "edit" if edit else "send"
+    _answer(errand, FileTicket(verb, tuple(map(os.fsencode, paths))), size)
+
+
+def _named(path: str, writable: Iterable[Path]) -> str:
+    """Return a named path without links.  Raises RefusedError."""
+    if not Path(path).is_absolute():
+        raise RefusedError(f"{printable(path, 200)} is not an absolute path")
+    # guard: a sandbox does not choose a file for the user to send
+    return str(named_path(Path(path), writable))
+
+
+def _size_of(path: str) -> int:
+    """The size of a file of the user's.  Raises RefusedError without one."""
+    try:
+        facts = Path(path).stat()
+    except OSError as error:
+        raise RefusedError(f"{printable(path, 200)}: {error.strerror}") from None
+    if not stat.S_ISREG(facts.st_mode):
+        raise RefusedError(f"{printable(path, 200)} is not a file")
+    return facts.st_size
+
+
+# -- by a dialog -----------------------------------------------------------------------
+
+
+def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
+    """Have the user choose files in a dialog that names the sandbox."""
+    permit, ask = errand.permit(order.warrant, {FILE_DIALOG}), order.ask
+    # guard: a permit to save chooses no file to read
+    if permit.argument != f"+{ask.kind}":
+        raise RefusedError(f"a permit for {permit.argument} is not for this")
+    names = checked_names(ask)
+    title = f"{permit.sandbox}: {'save files' if names else _TITLES[ask.kind]}"
+    asked = msgspec.structs.replace(ask, name=suggested_name(ask.name))
+    paths = chooser.choose(chooser.FileChoice(title, asked))
+    if not paths:
+        errand.answer(msgspec.msgpack.encode(m.FoundFiles(0)))
+        return
+    save, writable = ask.kind == "save", _writable(order.writable)
+    found = [checked(path, writable, save=save) for path in paths]
+    if names:
+        require_folder(found, names)
+        # The dialog asked about a folder, and about no file that is in it.
+        found = [free_place(path) for path in found]
+    elif len(found) > 1 and (save or not ask.several):
+        raise UpstreamError("more was chosen than one file")
+    encoded = tuple(map(os.fsencode, found))
+    states = tuple(map(chosen_state, found)) if save else ()
+    verb: Literal["save", "send"] = "save" if save else "send"
+    _answer(errand, FileTicket(verb, encoded, permit.sandbox, states))
+
+
+def chosen_state(path: Path) -> str:
+    """Return what is at the place that the user chose, for ``save``; "-": nothing is.
+
+    The first content that is saved replaces that and nothing else, however late it comes.
+    """
+    try:
+        facts = path.lstat()
+    except OSError:
+        return "-"
+    # As shims/files/edited.py has it.
+    numbers = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    return ",".join(map(str, (*numbers, facts.st_ctime_ns)))
+
+
+def checked_names(ask: ChooseFiles) -> tuple[str, ...]:
+    """Return the names of several files to save.  Raises PeerError.
+
+    A worker has checked them, which may have been taken over.
+    """
+    names = saved_names(ask.names, ask.kind)
+    # guard: names of several files lead nowhere else
+    if names != ask.names:
+        raise PeerError("names that a worker does not leave as they are")
+    return names
+
+
+def require_folder(paths: Sequence[Path], names: Sequence[str]) -> None:
+    """Raise UpstreamError unless these are files of such names, in one folder."""
+    one = len({path.parent for path in paths}) == 1
+    # guard: several files are saved in the folder that was chosen
+    if not one or len(set(paths)) != len(names) or len(paths) != len(names):
+        raise UpstreamError("other files were chosen than those of one folder")
+
+
+def free_place(path: Path) -> Path:
+    """Return a place in a folder where nothing is yet.  Raises RefusedError.
+
+    It stays free, or what is saved there later is refused; see ``chosen_state``.
+    """
+    tried = path
+    for number in range(2, _SAME_NAMES + 2):
+        # guard: several files replace none of the folder
+        if not os.path.lexists(tried):
+            return tried
+        tried = path.with_stem(f"{path.stem} ({number})")
+    raise RefusedError(f"{_SAME_NAMES} files of the name {printable(path.name, 100)}")
+
+
+def checked(path: Path, writable: Iterable[Path], *, save: bool) -> Path:
+    """Return a chosen path without links.  Raises RefusedError."""
+    if not save:
+        # guard: a chosen file is not a sandbox's link to another one
+        return named_path(path, writable)
+    take_file_name(os.fsencode(path.name))
+    found = named_path(path.parent, writable) / path.name
+    # What a shell, a desktop or a program of the user's reads at its start is there.
+    # guard: a sandbox saves nothing hidden
+    if any(part.startswith(".") for part in found.parts):
+        raise RefusedError(
+            f"{printable(str(found), 200)} is hidden, or in a hidden folder: "
+            "a sandbox does not save there"
+        )
+    return found

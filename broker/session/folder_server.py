@@ -1,0 +1,156 @@
+"""OpenSSH's sftp-server in a jail: the server of one folder for one guest.
+
+The guest's requests are parsed there and nowhere else.  Its root has the libraries that
+it is linked with and one empty, read-only directory; the folder is mounted on that in
+its namespace alone before the program starts, read-only where the rule says so.
+
+Sources: sftp-server(8), bwrap(1), draft-ietf-secsh-filexfer-02.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from broker.core.errors import UpstreamError
+from broker.core.files.opened_folder import OpenedFolder
+from broker.core.limits import host_viewer as folder_limits
+from broker.helpers.bubblewrap_status import START_SECONDS, STATUS_BYTES, leader_of
+from broker.helpers.mounts.namespaces import has_mount, mount_namespace
+from broker.helpers.process import popen, program_filters
+from broker.helpers.process.jail_libraries import find_program, library_words
+from broker.session.errand import Errand
+
+ROOT, PLACE = "/shared", "here"
+_TOOL = "broker.helpers.mounts.tool"
+_LOOK_SECONDS = 0.02
+_PROGRAMS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
+
+
+def find_sftp_server() -> Path:
+    """Return the program.  Raises SetupError where it is not installed."""
+    return find_program(
+        _PROGRAMS,
+        "folders of sandboxes on another machine need sftp-server, which is not installed",
+        hint="it is in Debian's package openssh-sftp-server, on this machine",
+    )
+
+
+def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
+    """Serve a directory over the errand's connection to its end.
+
+    Answers when it is served.  Raises SetupError where something is not installed,
+    UpstreamError, RefusedError.
+    """
+    program = find_sftp_server()
+    (conn,) = errand.fds
+    account = f"user:x:{os.getuid()}:{os.getgid()}::/:/\n".encode()
+    with ExitStack() as ours, ExitStack() as theirs:
+        status, told = _pipe(ours, theirs)
+        start, waits = _pipe(ours, theirs, outwards=True)
+        rules = _memory(theirs, program_filters.folder_server_filter())
+        users = _memory(theirs, account)
+        words = [
+            *_few_resources(),
+            *("bwrap", "--json-status-fd", str(told), "--block-fd", str(waits)),
+            *("--seccomp", str(rules), "--ro-bind-data", str(users), "/etc/passwd"),
+            *jail_words(program),
+            str(program),
+        ]
+
+        def begun(_process: popen.Process) -> None:
+            theirs.close()
+            _mount(_leader(status), folder, write=write)
+            os.write(start, b"1")
+            errand.answer()
+
+        errand.run(
+            words,
+            pass_fds=(told, waits, rules, users),
+            stdin=conn,
+            stdout=conn,
+            stderr=popen.DEVNULL,
+            begun=begun,
+        )
+
+
+def _pipe(
+    ours: ExitStack, theirs: ExitStack, *, outwards: bool = False
+) -> tuple[int, int]:
+    """Return our end of a pipe and the other one."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    own, other = (write, read) if outwards else (read, write)
+    ours.callback(os.close, own)
+    theirs.callback(os.close, other)
+    return own, other
+
+
+def _memory(theirs: ExitStack, content: bytes) -> int:
+    fd = os.memfd_create("jail", os.MFD_CLOEXEC)
+    theirs.callback(os.close, fd)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _leader(status: int) -> int:
+    """Return the jail's first process.  Raises UpstreamError where none is reported."""
+    line, until = b"", time.monotonic() + START_SECONDS
+    while b"\n" not in line and len(line) < STATUS_BYTES:
+        left = max(0.0, until - time.monotonic())
+        data = select.select([status], [], [], left)[0] and os.read(status, 512)
+        if not data:
+            break
+        line += data
+    return leader_of(line, "the process that serves the folder")
+
+
+def _mount(pid: int, folder: OpenedFolder, *, write: bool) -> None:
+    """Mount it in the jail, which waits for that.  Raises UpstreamError."""
+    until = time.monotonic() + START_SECONDS
+    while not has_mount(pid, ROOT):
+        if time.monotonic() > until:
+            raise UpstreamError(f"it has not set up its files in {START_SECONDS:g} s")
+        # The kernel reports no mount of another process's as an event.
+        time.sleep(_LOOK_SECONDS)
+    with (
+        os.fdopen(os.pidfd_open(pid)) as pidfd,
+        mount_namespace(pid, pidfd.fileno()) as namespace,
+    ):
+        words = [str(namespace), ROOT, PLACE, str(folder.fd), str(folder.path)]
+        tool = popen.start_process(
+            popen.our_program(_TOOL, "attach", *words, "rw" if write else "ro"),
+            pass_fds=(namespace, folder.fd),
+            stdout=popen.DEVNULL,
+            stderr=popen.PIPE,
+        )
+        _, reason = tool.communicate()
+    if tool.returncode:
+        text = reason.decode(errors="replace").strip()
+        raise UpstreamError(f"it could not be mounted or unmounted: {text}")
+
+
+def _few_resources() -> list[str]:
+    """Return the words before a command line that limit what a guest can have it hold."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = folder_limits.FOLDER_SERVER_FILES
+    files = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    memory = folder_limits.FOLDER_SERVER_BYTES
+    # guard: a guest has its folder's server hold few files
+    return ["prlimit", f"--nofile={files}:{files}", f"--as={memory}:{memory}", "--"]
+
+
+def jail_words(program: Path) -> Iterator[str]:
+    """Return bubblewrap's words up to the program: pure but for the libraries' place."""
+    yield from ("--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1")
+    yield from ("--cap-drop", "ALL", "--clearenv", "--setenv", "LC_ALL", "C.UTF-8")
+    yield from library_words()
+    yield from ("--ro-bind", str(program), str(program))
+    yield from ("--dev-bind", "/dev/null", "/dev/null")
+    yield from ("--tmpfs", ROOT, "--dir", f"{ROOT}/{PLACE}", "--remount-ro", ROOT)
+    yield from ("--chdir", "/", "--remount-ro", "/", "--")

@@ -1,0 +1,104 @@
+"""Opening addresses and documents by the user's own programs for them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.services import OPEN_URL
+from broker.core.transfer.urls import DEFAULT_SCHEMES, Url, take_url
+from broker.helpers.process import popen
+from broker.ipc.control.types.opening import OpenRequest
+from broker.ipc.session import files as m
+from broker.session.errand import Errand
+from policy.names import ADMIN_NAMES
+
+# Nothing of a display server's or a bus's address may come from elsewhere; these
+# are what a program of the user's needs to reach the session.
+_SESSION = (
+    "PATH",
+    "HOME",
+    "USER",
+    "LOGNAME",
+    "SHELL",
+    "LANG",
+    "LC_ALL",
+    "XDG_RUNTIME_DIR",
+    "WAYLAND_DISPLAY",
+    "DISPLAY",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "XDG_CURRENT_DESKTOP",
+    "XDG_SESSION_TYPE",
+    "XDG_DATA_DIRS",
+    "XDG_DATA_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_CONFIG_DIRS",
+    "XDG_CACHE_HOME",
+)
+LOOP = "VITRAIL_OPENING"
+"""Set for programs that we start: our own handler refuses to be called by one."""
+
+
+def open_url(errand: Errand, order: m.OpenAddress) -> None:
+    """Open an address that a sandbox or the user wants opened here."""
+    url = take_url(order.url, None)
+    if order.called:
+        _require_called(errand, order.warrant, url)
+    else:
+        _require_permitted(errand, order.warrant, url)
+    _open(errand, url.canonical)
+
+
+def open_document(errand: Errand, path: Path) -> None:
+    """Open a file of our own making."""
+    _open(errand, str(path))
+
+
+def _require_called(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
+    call = errand.call(untrusted_warrant, {"Open"})
+    named = msgspec.json.decode(call.parameters, type=OpenRequest)
+    # guard: an address that the user has not named is not opened as the user's
+    if (
+        named.sandbox not in ADMIN_NAMES
+        or named.url is None
+        or take_url(named.url, None) != url
+    ):
+        raise RefusedError("the user has not named this address")
+
+
+def _require_permitted(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
+    permit = errand.permit(untrusted_warrant, {OPEN_URL})
+    # guard: an address is one that the permit is about
+    if (permit.scheme, permit.host or "") != (url.scheme, url.host):
+        raise RefusedError("a permit for another address is not for this one")
+    # guard: a rule without schemes opens pages and mail
+    if not permit.schemes and url.scheme not in DEFAULT_SCHEMES:
+        raise RefusedError(f"no rule names the scheme {url.scheme}")
+
+
+def _open(errand: Errand, word: str) -> None:
+    if shutil.which("gio") is None:
+        raise SetupError(
+            "no program opens addresses",
+            hint="install 'gio' (libglib2.0-bin)",
+        )
+    env = {key: os.environ[key] for key in _SESSION if key in os.environ}
+    # It is one word after "--", and the program outlives this process.
+    process = popen.start_process(
+        ["gio", "open", "--", word],
+        env={**env, LOOP: "1"},
+        stdout=popen.DEVNULL,
+        stderr=popen.DEVNULL,
+        outlive_us=True,
+    )
+    try:
+        code = process.wait(1.0)
+    except popen.TimeoutExpired:
+        code = 0
+    if code:
+        raise UpstreamError(f"gio ended with code {code}")
+    errand.answer()

@@ -1,0 +1,67 @@
+"""Reading what the authority has signed (``ipc.warrant``)."""
+
+from __future__ import annotations
+
+import hmac
+import time
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from broker.core.decoding import Reader, TypedMessage, reader
+from broker.ipc.control.forwarded import Begin
+from broker.ipc.warrant import SIGNATURE_BYTES, PermitWarrant
+
+SECONDS = 60.0
+"""For so long a warrant is good: it is used at once, and a sandbox's permit may end."""
+CallWarrant = Begin
+"""A call of the control socket that the authority has passed on."""
+
+
+class FileTicket(TypedMessage, frozen=True, tag="ticket"):
+    """Files that the user has named or chosen; good while the broker runs.
+
+    A child signs it, because the files may be copied long after they were named.
+    """
+
+    verb: Literal["send", "edit", "save"]
+    """The only thing that is done with them."""
+    paths: tuple[bytes, ...]
+    """Absolute, without links."""
+    sandbox: str = ""
+    """That has asked for it; empty: the user has."""
+    states: tuple[str, ...] = ()
+    """For ``save``: what was at each path then, see ``session.chosen_files``."""
+
+
+Warrant: TypeAlias = PermitWarrant | CallWarrant
+_Signed: TypeAlias = Warrant | FileTicket
+_decode: Reader[_Signed] = reader(msgspec.json.Decoder(_Signed), "not a warrant")
+
+
+def read_warrant(key: bytes, untrusted_data: bytes) -> Warrant | None:
+    """Return what the authority signed; None unless that was with this key, and now.
+
+    Without a key nothing was.
+    """
+    warrant = _read_signed(key, untrusted_data)
+    if warrant is None or isinstance(warrant, FileTicket):
+        return None
+    # guard: a warrant of a permit that may have ended is not used
+    if not 0 <= time.monotonic() - warrant.at <= SECONDS:
+        return None
+    return warrant
+
+
+def read_ticket(key: bytes, untrusted_data: bytes) -> FileTicket | None:
+    """Return the ticket that was signed with this key; None: it is not one."""
+    ticket = _read_signed(key, untrusted_data)
+    return ticket if isinstance(ticket, FileTicket) else None
+
+
+def _read_signed(key: bytes, untrusted_data: bytes) -> _Signed | None:
+    digest, data = untrusted_data[:SIGNATURE_BYTES], untrusted_data[SIGNATURE_BYTES:]
+    # guard: an order of a viewer that was taken over has no warrant
+    if not key or not hmac.compare_digest(digest, hmac.digest(key, data, "sha256")):
+        return None
+    return _decode(data)

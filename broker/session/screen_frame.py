@@ -1,0 +1,24 @@
+"""The program that draws a frame around a screen (``broker.helpers.prompt.screen_frame``)."""
+
+from __future__ import annotations
+
+import socket
+
+from broker.helpers.process.popen import Process, our_program
+from broker.ipc.session.media import ShowFrame
+from broker.session.errand import Errand
+
+
+def show_frame(errand: Errand, order: ShowFrame) -> None:
+    """Show it until the viewer ends it, or its screen does.  Raises OSError."""
+    words = (order.colour, *map(str, (order.width, order.height, order.x, order.y)))
+    argv = our_program("broker.helpers.prompt.screen_frame", *words)
+    near, far = socket.socketpair()
+
+    def begun(_process: Process) -> None:
+        far.close()
+        errand.answer(fds=[near.fileno()])
+        near.close()
+
+    with near, far:
+        errand.run(argv, stdout=far.fileno(), begun=begun)

@@ -1,0 +1,94 @@
+"""The viewer's connections to the session's bus, each through a filter (``session.bus``)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+from jeepney.bus_messages import message_bus
+from jeepney.io.trio import DBusConnection
+
+from broker.core.errors import SetupError, UpstreamError
+from broker.ipc.session.bus import BusUse, ConnectBus
+from broker.net.session_bus import answer_of
+from broker.viewer.session_orders import Session
+
+_HELLO_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class FilteredBus:
+    """Connects to the session's bus for one use."""
+
+    session: Session
+
+    @asynccontextmanager
+    async def notifications(self) -> AsyncIterator[DBusConnection]:
+        """Have a connection to the desktop's notification server; see ``_connected``."""
+        async with self._connected("notifications") as (connection, _):
+            yield connection
+
+    @asynccontextmanager
+    async def settings(self) -> AsyncIterator[DBusConnection]:
+        """Have a connection to the portal's settings; see ``_connected``."""
+        async with self._connected("settings") as (connection, _):
+            yield connection
+
+    @asynccontextmanager
+    async def screens(self, warrant: bytes) -> AsyncIterator[DBusConnection]:
+        """Have a connection to the portal's screens; see ``_connected``."""
+        async with self._connected("screens", warrant) as (connection, _):
+            yield connection
+
+    @asynccontextmanager
+    async def tray(self) -> AsyncIterator[tuple[DBusConnection, str]]:
+        """Have a connection to the panel, and an icon's bus name; see ``_connected``."""
+        async with self._connected("tray") as (connection, name):
+            yield connection, name
+
+    @asynccontextmanager
+    async def _connected(
+        self, use: BusUse, warrant: bytes = b""
+    ) -> AsyncIterator[tuple[DBusConnection, str]]:
+        """Have a connection while the block runs.
+
+        Raises OSError without a bus or filter, RefusedError without a permit,
+        trio.TooSlowError, or what a router does.
+        """
+        async with AsyncExitStack() as stack:
+            order = ConnectBus(use, warrant)
+            try:
+                begun = await stack.enter_async_context(
+                    self.session.carrying_out(order)
+                )
+                fd, end = begun.fds
+                stack.callback(os.close, end)
+                sock = socket.socket(fileno=fd)
+                connection = await stack.enter_async_context(
+                    bus_on(sock, descriptors=use == "screens")
+                )
+            except (SetupError, UpstreamError) as error:
+                # As a bus that is not there.
+                raise ConnectionError(errno.ENOTCONN, error.message) from error
+            yield connection, begun.result.decode()
+
+
+@asynccontextmanager
+async def bus_on(
+    sock: socket.socket, *, descriptors: bool = False
+) -> AsyncIterator[DBusConnection]:
+    """Have a connection on an authenticated socket, which it closes.
+
+    Raises UpstreamError, trio.TooSlowError, or what a router does.
+    """
+    end = trio.socket.from_stdlib_socket(sock)
+    async with DBusConnection(end, enable_fds=descriptors) as connection:
+        async with connection.router() as router:
+            hello = await answer_of(router, message_bus.Hello(), _HELLO_SECONDS)
+        connection.unique_name = hello.body[0]
+        yield connection

@@ -1,0 +1,20 @@
+"""A connection to the user's sound server, which a session child makes."""
+
+from __future__ import annotations
+
+import socket
+
+from broker.ipc.session.media import ConnectSound
+from broker.viewer.session_orders import Session
+
+
+async def connect_sound(session: Session, warrant: bytes) -> socket.socket:
+    """Return a connection, which is the caller's; ``warrant``: of a permit for sound.
+
+    Raises SetupError or UpstreamError when no sound server is to be had, RefusedError
+    where the permit is not for it.
+    """
+    _, (fd,) = await session.carry_out(ConnectSound(warrant))
+    server = socket.socket(fileno=fd)
+    server.setblocking(False)  # noqa: FBT003 -- socket's own
+    return server

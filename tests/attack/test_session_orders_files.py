@@ -1,0 +1,450 @@
+"""Attack: a viewer that was taken over orders what nobody has permitted, of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.core.paths import find_paths
+from broker.core.services import FILE_COPY, FILE_DIALOG, OPEN_FILE, OPEN_URL, PRINT
+from broker.core.transfer.urls import take_url
+from broker.helpers.process.spawn import DEVNULL, spawn
+from broker.ipc.control.api import OpenRequest
+from broker.ipc.guest.file_requests import ChooseFiles
+from broker.ipc.session import files as m
+from broker.ipc.warrant import sign
+from broker.session.printing import document
+from broker.session.read_warrant import FileTicket
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.pipes import pipe
+from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
+from tests.kit.session import starter_of_orders
+
+SECRET = "a private key"
+PORTAL = """
+import json, sys
+from jeepney import *
+from jeepney.bus_messages import message_bus
+from jeepney.io.blocking import open_dbus_connection
+uris, log = json.loads(sys.argv[1]), open(sys.argv[2], "a", buffering=1)
+with open_dbus_connection() as bus:
+    bus.send_and_get_reply(message_bus.RequestName("org.freedesktop.portal.Desktop"))
+    print("ready", file=log)
+    while True:
+        got = bus.receive()
+        if got.header.message_type is not MessageType.method_call:
+            continue
+        fields = got.header.fields
+        member, sender = fields[HeaderFields.member], fields[HeaderFields.sender]
+        if member == "Get":
+            bus.send(new_method_return(got, "v", (("u", 4),)))
+            continue
+        print(json.dumps([member, *got.body[1:2]]), file=log)
+        if member == "Close":
+            bus.send(new_method_return(got))
+            continue
+        place = sender.lstrip(":").replace(".", "_")
+        token = got.body[2]["handle_token"][1]
+        handle = f"/org/freedesktop/portal/desktop/request/{place}/{token}"
+        bus.send(new_method_return(got, "o", (handle,)))
+        if uris is not None:
+            path = DBusAddress(handle, interface="org.freedesktop.portal.Request")
+            body = (0, {"uris": ("as", uris)})
+            bus.send(new_signal(path, "Response", "ua{sv}", body))
+"""
+
+
+@pytest.fixture(name="home")
+def _home(tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/id").write_text(SECRET)
+    return tmp_path / "home"
+
+
+@contextmanager
+def desktop(home, **more):
+    """Yield the orders of a viewer whose user has this home."""
+    environ = {**os.environ, "HOME": str(home), **more}
+    environ |= {f"XDG_{name}_HOME": str(home / name) for name in ("CACHE", "CONFIG")}
+    with starter_of_orders(environ) as session:
+        yield session
+
+
+def programs(home, *names):
+    """Put programs into a directory that write down how they were called."""
+    folder = home.parent / "bin"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(
+            f"#!{sys.executable}\nimport json, sys\n"
+            f"with open({str(home.parent / 'called')!r}, 'a') as out:\n"
+            "    print(json.dumps(sys.argv[1:]), file=out)\n"
+        )
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def called(home):
+    """Return the command lines of these programs."""
+    place = home.parent / "called"
+    return [*map(json.loads, place.read_text().splitlines())] if place.exists() else []
+
+
+async def order_with(session, order, ticket, *fds):
+    """Carry out an order with a ticket, and wait for its second answer."""
+    fd = m.in_memory(ticket)
+    try:
+        async with session.carrying_out(order, [fd, *fds]) as begun:
+            return await begun.outcome()
+    finally:
+        os.close(fd)
+
+
+# -- tickets ---------------------------------------------------------------------------
+
+
+TICKETS = {
+    "none": lambda session, path: b"",
+    "other key": lambda session, path: sign(b"x" * 32, FileTicket("send", (path,))),
+    "changed": lambda session, path: (
+        sign(session.key, FileTicket("send", (b"/x",)))[:32]
+        + msgspec.json.encode(FileTicket("send", (path,)))
+    ),
+    "permit": lambda session, path: session.permit(FILE_COPY),
+    "call": lambda session, path: session.call("Open", OpenRequest(copy=["/x"])),
+    "save": lambda session, path: sign(
+        session.key, FileTicket("save", (path,), "work", ("-",))
+    ),
+    "edit": lambda session, path: sign(session.key, FileTicket("edit", (path,))),
+}
+
+
+@pytest.mark.parametrize("forge", TICKETS.values(), ids=TICKETS)
+async def test_only_files_that_were_named_or_chosen_are_sent(home, forge):
+    with desktop(home) as session, pipe() as (read, write):
+        ticket = forge(session, os.fsencode(home / "id"))
+        with pytest.raises(RefusedError):
+            await order_with(session, m.SendFiles(), ticket, write.fileno())
+        write.close()
+        assert os.read(read.fileno(), 100) == b""
+
+
+@pytest.mark.parametrize("order", [m.EditFile("work"), m.SaveFile(0)])
+async def test_a_file_that_is_to_be_sent_is_not_replaced(home, order):
+    with desktop(home) as session, pipe() as (read, write):
+        ticket = sign(session.key, FileTicket("send", (os.fsencode(home / "id"),)))
+        ends = [read.fileno()]
+        if isinstance(order, m.EditFile):
+            ends.insert(0, write.fileno())
+        with pytest.raises(RefusedError, match="are not for this"):
+            await order_with(session, order, ticket, *ends)
+    assert (home / "id").read_text() == SECRET
+
+
+async def test_a_ticket_outlives_the_warrant_of_its_call(home):
+    """A sandbox may have to be started, and the user to be asked, before the copy."""
+    with desktop(home) as session, pipe() as (read, write):
+        ticket = sign(session.key, FileTicket("send", (os.fsencode(home / "id"),)))
+        await order_with(session, m.SendFiles(), ticket, write.fileno())
+        write.close()
+        assert SECRET.encode() in os.read(read.fileno(), 4096)
+
+
+@pytest.mark.parametrize("order", [m.SendFiles(), m.FindNamedFiles(), m.KeepPages("x")])
+async def test_an_order_without_its_descriptors_is_refused(home, order):
+    with desktop(home) as session, pytest.raises(RefusedError, match="descriptors"):
+        await session.carry_out(order)
+
+
+# -- calls -----------------------------------------------------------------------------
+
+
+CALLS = {
+    "permit": lambda session, request: session.permit(OPEN_FILE),
+    "other": lambda session, request: session.call("Run", request),
+    "old": lambda session, request: session.call(
+        "Open", request, at=time.monotonic() - 61
+    ),
+    "changed": lambda session, request: session.call("Open", request)[:-1] + b" ",
+}
+
+
+@pytest.mark.parametrize("forge", CALLS.values(), ids=CALLS)
+async def test_only_files_that_the_user_calls_about_are_found(home, forge):
+    with desktop(home) as session:
+        request = OpenRequest(path=str(home / "id"))
+        with pytest.raises(RefusedError):
+            await Own(session).named(forge(session, request), ())
+
+
+async def test_links_in_a_records_directory_are_known_without_the_viewer(home):
+    """It leaves out the directory where a sandbox has planted one."""
+    (home / "shared").mkdir()
+    (home / "shared/report.pdf").symlink_to("../id")
+    records = home / "CONFIG/vitrail/sandboxes.d"
+    records.mkdir(parents=True)
+    (records / "work.toml").write_text(
+        'class = "disposable"\n[launch]\nkind = "bwrap"\n'
+        f'bind_read_write = ["{home}/shared"]\n'
+    )
+    with desktop(home) as session:
+        call = session.call("Open", OpenRequest(path=f"{home}/shared/report.pdf"))
+        with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+            await Own(session).named(call, ())
+
+
+# -- addresses -------------------------------------------------------------------------
+
+
+URL = "https://good.example/"
+URLS = {
+    "service": {"service": FILE_COPY},
+    "host": {"host": "evil.example"},
+    "no host": {"host": None},
+    "scheme": {"scheme": "http"},
+    "target": {"target": "work"},
+}
+
+
+@pytest.mark.parametrize("fields", URLS.values(), ids=URLS)
+async def test_an_address_needs_its_own_permit(home, fields):
+    with desktop(home, **programs(home, "gio")) as session:
+        good = {"scheme": "https", "host": "good.example"}
+        warrant = session.permit(**{"service": OPEN_URL, **good, **fields})
+        with pytest.raises(RefusedError):
+            await session.carry_out(m.OpenAddress(warrant, URL))
+        await session.carry_out(m.OpenAddress(session.permit(OPEN_URL, **good), URL))
+    assert called(home) == [["open", "--", URL]]
+
+
+async def test_a_scheme_needs_a_rule_that_names_it(home):
+    with desktop(home, **programs(home, "gio")) as session:
+        url = "matrix:u/a:b.c"
+        fields = {"scheme": "matrix", "host": take_url(url, None).host}
+        warrant = session.permit(OPEN_URL, **fields)
+        with pytest.raises(RefusedError, match="names the scheme"):
+            await session.carry_out(m.OpenAddress(warrant, url))
+        assert not called(home)
+        warrant = session.permit(OPEN_URL, **fields, schemes=("matrix",))
+        await session.carry_out(m.OpenAddress(warrant, url))
+    assert len(called(home)) == 1
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "--help", "/etc/passwd", "x"])
+async def test_what_is_not_an_address_is_not_opened(home, url):
+    with desktop(home, **programs(home, "gio")) as session:
+        fields = {"scheme": url.partition(":")[0], "host": None}
+        warrant = session.permit(OPEN_URL, **fields, schemes=(fields["scheme"],))
+        with pytest.raises(RefusedError):
+            await session.carry_out(m.OpenAddress(warrant, url))
+    assert not called(home)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        OpenRequest(url="https://other.example/", sandbox="dom0"),
+        OpenRequest(url=URL, sandbox="work"),
+        OpenRequest(url=URL),
+        OpenRequest(path="/x", sandbox="dom0"),
+    ],
+)
+async def test_the_user_opens_the_address_of_the_call(home, request_):
+    with desktop(home, **programs(home, "gio")) as session:
+        warrant = session.call("Open", request_)
+        with pytest.raises(RefusedError, match="not named this address"):
+            await session.carry_out(m.OpenAddress(warrant, URL, called=True))
+        warrant = session.call("Open", OpenRequest(url=URL, sandbox="dom0"))
+        await session.carry_out(m.OpenAddress(warrant, URL, called=True))
+    assert called(home) == [["open", "--", URL]]
+
+
+# -- what is kept ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("service", "fields"),
+    [(OPEN_FILE, {}), (FILE_DIALOG, {}), (FILE_COPY, {"target": "work"})],
+)
+async def test_files_are_kept_by_a_permit_of_copies_to_the_desktop(
+    home, service, fields
+):
+    with desktop(home) as session, pipe() as (read, _write):
+        order = m.StoreFiles(session.permit(service, **fields))
+        with pytest.raises(RefusedError):
+            await session.carry_out(order, [read.fileno()])
+    assert not (home / "Incoming").exists()
+
+
+# -- the dialog ------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def portal(home, uris):
+    """Yield the orders of a desktop whose chooser answers this, and its calls."""
+    log, address = home.parent / "log", f"unix:path={home.parent}/bus"
+    words = ["dbus-daemon", "--session", "--nofork", "--nopidfile"]
+    bus = spawn([*words, f"--address={address}"], stdout=DEVNULL, stderr=DEVNULL)
+    try:
+        await eventually(lambda: takes_connections(home.parent / "bus"))
+        env = {**os.environ, "DBUS_SESSION_BUS_ADDRESS": address}
+        argv = [sys.executable, "-c", PORTAL, json.dumps(uris), str(log)]
+        chooser = spawn(argv, env=env, stdout=DEVNULL)
+        try:
+            await eventually(log.exists)
+            await eventually(lambda: "ready" in log.read_text())
+
+            def calls():
+                return [*map(json.loads, log.read_text().splitlines()[1:])]
+
+            with desktop(home, DBUS_SESSION_BUS_ADDRESS=address) as session:
+                yield session, calls
+        finally:
+            await chooser.stop()
+    finally:
+        await bus.stop()
+
+
+@pytest.mark.parametrize(
+    ("service", "fields", "ask"),
+    [
+        (FILE_COPY, {"argument": "+open"}, ChooseFiles("open")),
+        (FILE_DIALOG, {"argument": "+save"}, ChooseFiles("open")),
+        (FILE_DIALOG, {"argument": "+open"}, ChooseFiles("save")),
+        (FILE_DIALOG, {"argument": "+open", "target": "work"}, ChooseFiles("open")),
+        (FILE_DIALOG, {"argument": "+save"}, ChooseFiles("save", names=("../x",))),
+    ],
+)
+async def test_a_dialog_needs_its_own_permit(home, service, fields, ask):
+    async with portal(home, [f"file://{home}/id"]) as (session, calls):
+        warrant = session.permit(service, **fields)
+        with pytest.raises((RefusedError, PeerError)):
+            await Own(session).choose(ask, warrant, ())
+        assert calls() == []
+
+
+async def test_a_dialog_names_the_sandbox_and_its_choice_is_the_permission(home):
+    async with portal(home, [f"file://{home}/id"]) as (session, calls):
+        own = Own(session)
+        warrant = session.permit(FILE_DIALOG, argument="+open", sandbox="web-1")
+        found = await own.choose(ChooseFiles("open", name="x"), warrant, ())
+        assert calls() == [["OpenFile", "web-1: open files"]]
+        assert found.found.names == ("id",)
+        with pipe() as (read, write):
+            async with own.sending(found.ticket, write):
+                data = await trio.to_thread.run_sync(os.read, read.fileno(), 4096)
+        assert data
+        # It is a choice to read, and nothing is saved by it.
+        with pipe() as (read, _), pytest.raises(RefusedError):
+            await order_with(session, m.SaveFile(0), found.ticket, read.fileno())
+
+
+async def test_a_choice_to_save_replaces_what_was_there_then(home):
+    async with portal(home, [f"file://{home}/id"]) as (session, _calls):
+        warrant = session.permit(FILE_DIALOG, argument="+save")
+        found = await Own(session).choose(ChooseFiles("save"), warrant, ())
+        (home / "id").write_text("changed since")
+        with pipe() as (read, write), pytest.RaisesGroup(UpstreamError):
+            async with Own(session).saving(found.ticket, 0, read, ""):
+                head = json.dumps({"type": "file", "path": ["x"], "size": 1}).encode()
+                end = b'{"type":"end"}'
+                for part in (head, b"x", end):
+                    size = b"" if part == b"x" else len(part).to_bytes(4, "little")
+                    os.write(write.fileno(), size + part)
+                write.close()
+        assert (home / "id").read_text() == "changed since"
+        # Nothing but that file has a number.
+        with pipe() as (read, _), pytest.raises(RefusedError, match="not chosen"):
+            await order_with(session, m.SaveFile(1), found.ticket, read.fileno())
+
+
+async def test_more_files_than_one_are_asked_for(home):
+    async with portal(home, [f"file://{home}/id", f"file://{home}/x"]) as (session, _):
+        warrant = session.permit(FILE_DIALOG, argument="+open")
+        with pytest.raises(UpstreamError, match="more was chosen"):
+            await Own(session).choose(ChooseFiles("open"), warrant, ())
+        found = await Own(session).choose(
+            ChooseFiles("open", several=True), warrant, ()
+        )
+        assert found.found.files == 2
+
+
+async def test_a_dialog_that_is_given_up_is_closed(home):
+    async with portal(home, None) as (session, calls):
+        async with trio.open_nursery() as nursery:
+            warrant = session.permit(FILE_DIALOG, argument="+open")
+            nursery.start_soon(Own(session).choose, ChooseFiles("open"), warrant, ())
+            await eventually(lambda: len(calls()) == 1)
+            nursery.cancel_scope.cancel()
+        # It is closed before the place for another dialog is free.
+        assert [member for member, *_ in calls()] == ["OpenFile", "Close"]
+
+
+# -- printing --------------------------------------------------------------------------
+
+
+def made(home):
+    """Put a document where a child would have; returns its name in orders."""
+    folder = home / "CACHE/vitrail-printing/tmpx"
+    folder.mkdir(parents=True)
+    (folder / "work-1.pdf").write_text("%PDF")
+    return "tmpx/work-1.pdf"
+
+
+@pytest.mark.parametrize(
+    ("change", "permit"),
+    [
+        ({"printer": "-oraw"}, {}),
+        ({"printer": "a b"}, {}),
+        ({"document": "../../id"}, {}),
+        ({"document": "tmpx/../../../id.pdf"}, {}),
+        ({"document": "tmpx/none.pdf"}, {}),
+        ({}, {"service": FILE_COPY}),
+        ({}, {"target": "work"}),
+    ],
+)
+async def test_only_a_document_of_ours_is_printed_by_its_permit(home, change, permit):
+    (home / "id.pdf").write_text(SECRET)
+    with desktop(home, **programs(home, "lp")) as session:
+        name = made(home)
+        order = m.PrintDocument(session.permit(PRINT), name, "Office/two", "t")
+        bad = msgspec.structs.replace(
+            order, warrant=session.permit(**{"service": PRINT, **permit}), **change
+        )
+        with pytest.raises((RefusedError, PeerError)):
+            await session.carry_out(bad)
+        assert not called(home)
+        await session.carry_out(order)
+    ((*words, path),) = called(home)
+    assert words == ["-d", "Office/two", "-t", "web-1: t"]
+    assert path.endswith("vitrail-printing/tmpx/work-1.pdf")
+
+
+@pytest.mark.parametrize("name", ["../../id", "/etc/passwd", "tmpx/../../id.pdf"])
+async def test_only_a_document_of_ours_is_shown(home, name):
+    (home / "id.pdf").write_text(SECRET)
+    with desktop(home, **programs(home, "gio")) as session:
+        good = made(home)
+        with pytest.raises((RefusedError, PeerError)):
+            await session.carry_out(m.ShowDocument(name))
+        assert not called(home)
+        await session.carry_out(m.ShowDocument(good))
+    assert len(called(home)) == 1
+
+
+def test_documents_are_in_no_directory_of_the_viewers(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    paths = find_paths()
+    with document("work-1") as path:
+        for place in (paths.cache, paths.state, paths.runtime):
+            assert not Path(path).is_relative_to(place)

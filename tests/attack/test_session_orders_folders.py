@@ -1,0 +1,183 @@
+"""A viewer that was taken over orders directories that nobody has shared.
+
+The child that opens a directory is the only way to the host's mounts, so whatever it
+does not give is mounted in no sandbox.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from broker.core.errors import PeerError, RefusedError
+from broker.core.services import AUDIO, FOLDER
+from broker.host.folders.given import GivenFolders
+from broker.ipc.session.folders import GiveFolder, OpenFolder, ServeFolder
+from tests.kit.session import starter_of_orders
+
+RECORD = """\
+class = "persistent"
+display = "allow"
+[launch]
+kind = "bwrap"
+[label]
+colour = "blue"
+[folders]
+read_only = ["{home}/read"]
+read_write = ["{home}/written"]
+"""
+
+
+@pytest.fixture
+def home(tmp_path):
+    home = tmp_path / "home"
+    for name in ("docs", "read", "written", "other/docs", ".ssh"):
+        (home / name).mkdir(parents=True)
+    records = home / ".config/vitrail/sandboxes.d"
+    records.mkdir(parents=True)
+    (records / "web.toml").write_text(RECORD.format(home=home))
+    return home
+
+
+@pytest.fixture
+def session(home):
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("XDG_")}
+    environ |= {"HOME": str(home), "XDG_RUNTIME_DIR": "/nonexistent/run"}
+    with starter_of_orders(environ) as orders:
+        yield orders
+
+
+def share(session, path, *, write=False, sandbox="web"):
+    return session.call("FolderShare", path=str(path), sandbox=sandbox, write=write)
+
+
+def permit(session, name="docs", **fields):
+    return session.permit(FOLDER, argument=f"+{name}", **fields)
+
+
+async def given(session, order, warrant):
+    """What the host gets: the folder's path, and whether it may be written to."""
+    async with session.carrying_out(order) as opened:
+        ticket, _ = await opened.more(GiveFolder(warrant))
+        folder, write = GivenFolders(session.host).take(ticket, "web-1")
+        try:
+            assert os.path.samestat(os.fstat(folder.fd), folder.path.stat())
+        finally:
+            folder.close()
+        return folder.path, write
+
+
+@pytest.mark.parametrize("write", [False, True])
+async def test_the_host_gets_what_the_user_shares(session, home, write):
+    path = home / "docs"
+    order = OpenFolder(share(session, path, write=write), str(path), write)
+    assert await given(session, order, permit(session, write=write)) == (path, write)
+
+
+async def test_the_host_gets_the_folders_of_a_record(session, home):
+    for name, write in (("read", False), ("written", True)):
+        order = OpenFolder(b"", str(home / name), write, record="web")
+        warrant = permit(session, name, write=write)
+        assert await given(session, order, warrant) == (home / name, write)
+
+
+@pytest.mark.parametrize(
+    ("forge", "write"),
+    [
+        (lambda session, home: b"-", False),
+        (lambda session, home: permit(session), False),
+        (lambda session, home: session.call("FilesOpen", path="docs"), False),
+        (lambda session, home: share(session, home / "other"), False),
+        (lambda session, home: share(session, home / "docs"), True),
+    ],
+    ids=["none", "a permit", "another call", "another path", "to read only"],
+)
+async def test_a_folder_that_the_user_did_not_share(session, home, forge, write):
+    order = OpenFolder(forge(session, home), str(home / "docs"), write)
+    with pytest.raises(RefusedError):
+        await session.carry_out(order)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "record"),
+    [
+        ("docs", False, "web"),
+        ("read", True, "web"),
+        ("read", False, "mail"),
+        ("read/../docs", False, "web"),
+    ],
+)
+async def test_a_folder_that_no_record_has(session, home, name, write, record):
+    order = OpenFolder(b"", f"{home}/{name}", write, record=record)
+    with pytest.raises(RefusedError, match="has no such folder"):
+        await session.carry_out(order)
+
+
+async def test_a_secret_that_the_user_named(session, home):
+    """The viewer has no say in which directories are never shared."""
+    for place in (".ssh", ".config/vitrail"):
+        path = home / place
+        with pytest.raises(RefusedError, match="is not shared"):
+            await session.carry_out(OpenFolder(share(session, path), str(path), False))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"write": False},
+        {"argument": "+other"},
+        {"sandbox": "mail-1", "record": "mail"},
+        {"target": "mail"},
+    ],
+    ids=["to read", "folder", "sandbox", "target"],
+)
+async def test_a_permit_for_something_else(session, home, fields):
+    path = home / "docs"
+    order = OpenFolder(share(session, path, write=True), str(path), True)
+    warrant = session.permit(FOLDER, **{"argument": "+docs", "write": True} | fields)
+    async with session.carrying_out(order) as opened:
+        with pytest.raises(RefusedError):
+            await opened.more(GiveFolder(warrant))
+    session.host.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        session.host.recv(1)
+
+
+async def test_a_permit_for_another_service(session, home):
+    path = home / "docs"
+    order = OpenFolder(share(session, path), str(path), False)
+    async with session.carrying_out(order) as opened:
+        with pytest.raises(RefusedError):
+            await opened.more(GiveFolder(session.permit(AUDIO, argument="+docs")))
+
+
+async def test_a_folder_that_was_given_to_no_one_is_not_served(session, home):
+    path = home / "docs"
+    session.host.close()
+    for first in (GiveFolder(permit(session)), ServeFolder()):
+        with pytest.raises(PeerError, match="no folder is open"):
+            await session.carry_out(first)
+    order = OpenFolder(share(session, path), str(path), False)
+    async with session.carrying_out(order) as opened:
+        with pytest.raises(PeerError, match="given first"):
+            await opened.more(ServeFolder())
+
+
+async def test_the_viewer_is_not_served_the_folders_of_this_machine(session, home):
+    """It would read them itself."""
+    path = home / "docs"
+    order = OpenFolder(share(session, path), str(path), False)
+    async with session.carrying_out(order) as opened:
+        await opened.more(GiveFolder(permit(session)))
+        with pytest.raises(Exception, match="ended before it answered"):
+            await opened.more(ServeFolder())
+
+
+def test_a_folders_child_has_no_event_loop():
+    code = "import broker.session.folders, sys; sys.exit('trio' in sys.modules)"
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

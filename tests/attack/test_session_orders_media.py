@@ -1,0 +1,161 @@
+"""Attack: a viewer that was taken over wants to hear and see what was not permitted."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from functools import partial
+
+import msgspec
+import pytest
+
+from broker.core.errors import PeerError, RefusedError, SetupError
+from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE, SSH_AGENT
+from broker.ipc.session.media import (
+    ConnectSound,
+    FindCamera,
+    ShowFrame,
+    TakeCamera,
+    TakeScreen,
+    decode_camera,
+)
+from tests.attack.test_camera import real
+from tests.attack.test_given_up_jails import ended
+from tests.kit.cameras import camera, node, own_pipewire
+from tests.kit.eventually import eventually
+from tests.kit.session import starter_of_orders
+
+TAKE = partial(TakeCamera, serial=1, width=640, height=480)
+ORDERS = [
+    pytest.param(ConnectSound, AUDIO, id="sound"),
+    pytest.param(FindCamera, CAMERA, id="find"),
+    pytest.param(TAKE, CAMERA, id="camera"),
+]
+FORGED = {
+    "none": lambda _session, _service: b"-",
+    "another service": lambda session, _: session.permit(SSH_AGENT),
+    "the other one": lambda session, service: session.permit(
+        AUDIO if service == CAMERA else CAMERA
+    ),
+    "screen": lambda session, _: session.permit(SCREEN_SHARE),
+    "target": lambda session, service: session.permit(service, target="mail"),
+    "old": lambda session, service: session.permit(service, at=time.monotonic() - 61),
+}
+
+
+@pytest.fixture
+def served(tmp_path):
+    """A session with a sound server and a PipeWire that accept connections."""
+    environ = {
+        **os.environ,
+        "PULSE_SERVER": f"unix:{tmp_path}/sound",
+        "XDG_RUNTIME_DIR": str(tmp_path),
+    }
+    with (
+        socket.socket(socket.AF_UNIX) as sound,
+        socket.socket(socket.AF_UNIX) as pipewire,
+        starter_of_orders(environ) as session,
+    ):
+        for server, name in ((sound, "sound"), (pipewire, "pipewire-0")):
+            server.bind(str(tmp_path / name))
+            server.listen()
+            server.settimeout(0)
+        yield session, (sound, pipewire)
+
+
+@pytest.mark.parametrize("forged", FORGED)
+@pytest.mark.parametrize(("order", "service"), ORDERS)
+async def test_nothing_is_reached_without_a_permit(served, order, service, forged):
+    session, servers = served
+    with pytest.raises(RefusedError):
+        await session.carry_out(order(warrant=FORGED[forged](session, service)))
+    for server in servers:
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@asynccontextmanager
+async def with_a_screen(monkeypatch):
+    """A session with a camera, and a screen that one of its programs shares."""
+    async with (
+        own_pipewire(monkeypatch) as env,
+        camera(env, "webcam"),
+        camera(env, "screen", role="Screen"),
+    ):
+        with starter_of_orders() as session:
+            yield session, env
+
+
+@real
+async def test_a_permit_for_cameras_is_of_no_other_source(monkeypatch):
+    async with with_a_screen(monkeypatch) as (session, env):
+        found, _ = await session.carry_out(FindCamera(b""))
+        webcam = decode_camera(found)
+        assert webcam.title == "Camera webcam"
+        screen = await node(env, "screen")
+        serial = int(screen["object.serial"])
+        assert serial != webcam.serial
+        with pytest.raises(SetupError, match="has no camera"):
+            await session.carry_out(TAKE(b"", serial=serial))
+        assert (await node(env, "screen"))["state"] != "running"
+        _, (fd,) = await session.carry_out(TAKE(b"", serial=webcam.serial))
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        TAKE(b"", width=1 << 31),
+        TAKE(b"", serial="1 ! filesink"),
+        TakeScreen(-1, 640, 480),
+        TakeScreen("1 ! filesink location=x", 640, 480),
+        TakeScreen(1, 640, 0),
+        ShowFrame("1; rm x", 640, 480, 0, 0),
+        ShowFrame("102030\n", 640, 480, 0, 0),
+        ShowFrame("102030", 640, 480, 1 << 31, 0),
+        ShowFrame("102030", "-c", 480, 0, 0),
+    ],
+)
+async def test_no_words_of_an_order_reach_a_command_line(served, order):
+    session, _ = served
+    if hasattr(order, "warrant"):
+        order = msgspec.structs.replace(order, warrant=session.permit(CAMERA))
+    with pytest.raises(PeerError, match="not an order"):
+        await session.carry_out(order)
+
+
+async def test_a_jail_that_starts_ends_with_its_order(tmp_path):
+    """Its first process leaves the group, and asks for its death last."""
+    made, place = tmp_path / "bwrap", tmp_path / "number"
+    made.write_text(f"""#!/bin/sh
+setsid sh -c 'echo $$ > {place}.new; mv {place}.new {place}; exec sleep 1000' &
+wait
+""")
+    made.chmod(0o755)
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    near, far = socket.socketpair()
+    with near, far, starter_of_orders(environ) as session:
+        order = TakeScreen(1, 640, 480)
+        async with session.carrying_out(order, [far.fileno()]) as begun:
+            os.close(begun.fds[0])
+            await eventually(place.exists)
+            inside = os.pidfd_open(int(place.read_text()))
+        await ended(inside)
+        os.close(inside)
+
+
+@pytest.mark.parametrize("count", [0, 2])
+async def test_pictures_of_a_screen_are_of_the_one_connection(served, count):
+    session, _ = served
+    with pytest.raises(PeerError, match="descriptors"):
+        await session.carry_out(TakeScreen(1, 640, 480), [0] * count)
+
+
+def test_children_import_no_event_loop():
+    program = "import sys, broker.session.media as m; print(m.m, 'trio' in sys.modules)"
+    said = subprocess.check_output([sys.executable, "-c", program], text=True)
+    assert said.split()[-1] == "False"

@@ -1,0 +1,85 @@
+"""A viewer that was taken over orders programs, and asks about processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import msgspec
+import pytest
+
+from broker.core.errors import PeerError
+from broker.ipc.session import messages
+from broker.ipc.session.programs import (
+    MeasureProcesses,
+    ProcessFigures,
+    decode_figures,
+)
+from broker.session import programs
+from broker.session.errand import Errand
+from tests.kit.session import starter_of_orders
+
+
+@pytest.fixture
+def orders():
+    with starter_of_orders() as session:
+        yield session
+
+
+@pytest.fixture
+def program_of_the_user():
+    """It is no child of the broker's: its parent has gone."""
+    argv = ["sh", "-c", "setsid sleep 600 >/dev/null & echo $!"]
+    pid = int(subprocess.run(argv, stdout=subprocess.PIPE, check=True).stdout)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+
+
+async def test_no_process_of_the_user_is_measured(orders, program_of_the_user):
+    pids = [os.getpid(), program_of_the_user, 1]
+    result, _ = await orders.carry_out(MeasureProcesses(pids))
+    assert [found.pid for found in decode_figures(result)] == [os.getpid()]
+
+
+def test_a_process_that_is_not_to_be_measured_hides_none_before_it(monkeypatch):
+    """A worker that was taken over changes its memory without an end."""
+    mine = ProcessFigures(os.getpid(), 5)
+
+    def figures_of(_pid):
+        if figures:
+            return figures.pop()
+        time.sleep(30)
+        os._exit(0)
+
+    figures = [mine]
+    monkeypatch.setattr(programs, "figures_of", figures_of)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    began = time.monotonic()
+    with ours, theirs:
+        order = MeasureProcesses([os.getpid()] * 2)
+        programs.carry_out_program(Errand(theirs, b""), order)
+        answer = messages.decode_answer(ours.recv(messages.MESSAGE_BYTES))
+    assert decode_figures(answer.result) == [mine]
+    assert time.monotonic() - began < 20
+    os.wait()
+
+
+class _Named(msgspec.Struct, tag_field="type", tag="start-fork-server"):
+    program: str
+    allow_unjailed: bool = False
+
+
+@pytest.mark.parametrize(
+    "program", ["os", "broker.programs.local", "broker.programs.helper_forks --x", ""]
+)
+async def test_no_other_program_becomes_a_fork_server(orders, program):
+    read, write = os.pipe()
+    try:
+        with pytest.raises(PeerError, match="not an order"):
+            await orders.carry_out(_Named(program), [read, write])
+    finally:
+        os.close(read)
+        os.close(write)

@@ -1,0 +1,130 @@
+"""What a viewer that was taken over can do with the kernel, tried from inside.
+
+It has descriptors and its own directories; it executes nothing, connects to nothing,
+signals only processes of which it was given a pidfd, and opens no file of the user's.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import signal
+import socket
+import threading
+
+import pytest
+
+from broker.helpers.viewer_confinement import confine_viewer
+from tests.kit.wayland.compositor import short_directory
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_TGKILL = 234
+
+
+@pytest.fixture
+def place():
+    """A directory with the viewer's own, a secret of the user's, and a service."""
+    with short_directory() as base, socket.socket(socket.AF_UNIX) as service:
+        (base / "own").mkdir()
+        (base / "settings").mkdir()
+        (base / "settings/levels").write_text("1")
+        (base / "secret").write_text("secret")
+        service.bind(str(base / "service"))
+        service.listen()
+        yield base
+
+
+def confined(place, action):
+    """Do it in a process that is confined as the viewer; how that ended."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            confine_viewer([place / "settings"], [place / "own"])
+            code = 7 if action() else 8
+        except OSError as error:
+            code = {errno.EACCES: 10, errno.EPERM: 11}.get(error.errno, 12)
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+DENIED = {10, 11}
+
+
+def test_it_executes_and_forks_nothing(place):
+    assert confined(place, lambda: os.execv("/bin/true", ["true"])) == -signal.SIGSYS
+    assert confined(place, os.fork) == -signal.SIGSYS
+
+
+def test_it_connects_to_nothing(place):
+    def connect():
+        socket.socket(socket.AF_UNIX).connect(str(place / "service"))
+
+    assert confined(place, connect) in DENIED
+
+
+@pytest.mark.parametrize("make", [socket.socket, lambda *a: socket.socketpair(*a)[0]])
+def test_it_sends_no_datagram(place, make):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(place / "journal"))
+
+        def send():
+            sock = make(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            sock.sendto(b"READY=1", str(place / "journal"))
+            return True
+
+        assert confined(place, send) in DENIED
+        journal.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            journal.recv(10)
+
+
+@pytest.mark.parametrize(
+    "family", [socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_VSOCK]
+)
+def test_it_has_no_network(place, family):
+    assert confined(place, lambda: socket.socket(family, socket.SOCK_STREAM)) in DENIED
+
+
+def test_it_signals_and_traces_nobody(place):
+    parent = os.getpid()
+    assert confined(place, lambda: os.kill(parent, 0)) == -signal.SIGSYS
+    assert confined(place, lambda: os.pidfd_open(parent)) == -signal.SIGSYS
+    tgkill = confined(place, lambda: _libc.syscall(_TGKILL, parent, parent, 0))
+    assert tgkill == -signal.SIGSYS
+    assert confined(place, lambda: os.open(f"/proc/{parent}", os.O_RDONLY)) in DENIED
+    assert confined(place, lambda: _libc.ptrace(16, parent, 0, 0)) == -signal.SIGSYS
+
+
+def test_it_opens_no_file_of_the_user(place):
+    for name in ("secret", "settings/../secret"):
+        assert confined(place, (place / name).read_text) in DENIED
+    root = f"/proc/self/root{place}/secret"
+    assert confined(place, lambda: open(root).read()) in DENIED  # noqa: SIM115
+    assert confined(place, lambda: os.listdir(place)) in DENIED
+    for new in (place / "new", place / "settings/levels"):
+        assert confined(place, lambda new=new: new.write_text("x")) in DENIED
+    assert confined(place, lambda: os.symlink("/", place / "own/link")) in DENIED
+    assert confined(place, lambda: (place / "own/file").rename(place / "f")) != 7
+    assert (place / "settings/levels").read_text() == "1"
+
+
+def test_it_does_what_a_viewer_does(place):
+    """Threads, sockets that it listens on, descriptors of others, its own files."""
+
+    def work():
+        ran = []
+        thread = threading.Thread(target=ran.append, args=(1,))
+        thread.start()
+        thread.join()
+        (place / "own/log").write_text("line")
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(place / "own/display"))
+            sock.listen()
+        socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        text = (place / "settings/levels").read_text()
+        return ran == [1] and text == "1"
+
+    assert confined(place, work) == 7

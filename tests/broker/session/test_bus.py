@@ -1,0 +1,103 @@
+"""Connections to the session's bus: what starts, answers and ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from broker.core.errors import SetupError
+from broker.ipc.session.bus import ConnectBus
+from broker.viewer.filtered_bus import FilteredBus, bus_on
+from tests.integration.test_notification_server import bus
+from tests.kit.session import starter_of_orders
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("xdg-dbus-proxy") is None, reason="xdg-dbus-proxy is needed"
+)
+
+
+async def receive_all(connection):
+    while True:
+        await connection.receive()
+
+
+@asynccontextmanager
+async def starter(**environ):
+    with starter_of_orders({**os.environ, **environ}) as session:
+        yield session
+
+
+async def test_a_session_without_a_bus_says_so():
+    environ = {k: v for k, v in os.environ.items() if k != "DBUS_SESSION_BUS_ADDRESS"}
+    with (
+        starter_of_orders(environ) as session,
+        pytest.raises(ConnectionError, match="this session has no D-Bus"),
+    ):
+        async with FilteredBus(session).notifications():
+            pass
+
+
+async def test_a_bus_that_has_gone_is_named_as_the_kernel_does(tmp_path):
+    address = f"unix:path={tmp_path}/none"
+    async with starter(DBUS_SESSION_BUS_ADDRESS=address) as session:
+        with pytest.raises(ConnectionError) as caught:
+            async with FilteredBus(session).notifications():
+                pass
+    assert caught.value.strerror == os.strerror(errno.ENOENT)
+
+
+async def test_without_the_proxy_nothing_is_connected(tmp_path):
+    environ = {"PATH": str(tmp_path), "DBUS_SESSION_BUS_ADDRESS": "unix:path=/none"}
+    async with starter(**environ) as session:
+        with pytest.raises(SetupError, match="xdg-dbus-proxy is not installed"):
+            await session.carry_out(ConnectBus("notifications"))
+
+
+@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed")
+async def test_a_connection_outlives_signals_to_the_broker_and_ends_with_its_block(
+    monkeypatch,
+):
+    async with bus(monkeypatch), starter() as session:
+        async with session.carrying_out(ConnectBus("notifications")) as begun:
+            fd, end = begun.fds
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(begun.process.pid, number)
+            async with bus_on(socket.socket(fileno=fd)) as connection:
+                assert connection.unique_name
+            os.close(end)
+            await begun.process.wait()
+        found = FilteredBus(session)
+        async with found.notifications() as one, found.notifications() as other:
+            assert one.unique_name != other.unique_name
+
+
+@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed")
+async def test_a_proxy_that_ends_is_the_end_of_its_connection(monkeypatch):
+    async with (
+        bus(monkeypatch),
+        starter() as session,
+        session.carrying_out(ConnectBus("notifications")) as begun,
+    ):
+        fd, end = begun.fds
+        async with bus_on(socket.socket(fileno=fd)) as connection:
+            os.kill(begun.process.pid, signal.SIGKILL)
+            with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
+                await receive_all(connection)
+        os.close(end)
+
+
+def test_the_child_has_no_event_loop():
+    code = "import sys, broker.session.bus; sys.exit('trio' in sys.modules)"
+    root = Path(__file__).parents[3]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
+    assert done.returncode == 0

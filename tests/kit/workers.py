@@ -1,0 +1,38 @@
+"""Workers and pumps whose fork servers the test's own process starts."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import trio
+
+from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_start import start_server
+from broker.helpers.process.memory import ProcessMemory, read_memory
+from broker.viewer.workers import pool
+from broker.viewer.workers.process import Worker
+
+
+def open_workers(
+    keepers: ForkServerHandle | None = None, *, allow_unjailed: bool = False
+) -> AbstractAsyncContextManager[pool.Workers]:
+    """Own workers for the length of the block, as a viewer does."""
+    return pool.open_workers(keepers, start_server, allow_unjailed=allow_unjailed)
+
+
+def compositor_at(path: Path) -> Callable[[], Awaitable[Path]]:
+    """Return how a guest finds a compositor that is always there."""
+
+    async def compositor() -> Path:
+        await trio.lowlevel.checkpoint()
+        return path
+
+    return compositor
+
+
+def worker_memory(worker: Worker) -> ProcessMemory:
+    """Return the memory of both halves together; zeroes when it has ended."""
+    parts = [read_memory(pid) for pid in (worker.keeper_pid, worker.inner_pid)]
+    return ProcessMemory(sum(m.resident for m in parts), sum(m.private for m in parts))
