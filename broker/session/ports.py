@@ -10,13 +10,18 @@ import msgspec
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
 from broker.core.services import TCP
-from broker.ipc.control.types.network import ForwardRequest
 from broker.ipc.session import services as m
 from broker.session.errand import Errand
 
 _LOOPBACK = "127.0.0.1"
 _TABLE = "/proc/net/tcp"
 _BACKLOG = 64
+
+
+class _Forwarded(msgspec.Struct):
+    """The parameter of ``Forward`` that is looked at (``api.ForwardRequest``)."""
+
+    local: int
 
 
 def connect_port(errand: Errand, order: m.ConnectPort) -> None:
@@ -43,7 +48,7 @@ def listen_port(errand: Errand, order: m.ListenPort) -> None:
     Raises RefusedError.
     """
     call = errand.call(order.warrant, {"Forward"})
-    asked = msgspec.json.decode(call.parameters, type=ForwardRequest)
+    asked = msgspec.json.decode(call.parameters, type=_Forwarded)
     # guard: a call for one port listens on no other one
     if asked.local != order.port:
         raise RefusedError(f"a forward of port {asked.local} is not of this one")

@@ -10,7 +10,7 @@ from policy.records.document import read_document
 from policy.records.field_types import Field
 from policy.records.patterns import PATHS
 from policy.records.quantities import YesNo
-from policy.services.record import COMMAND, CONCURRENT, take_fields
+from policy.services.fields import COMMAND, CONCURRENT, take_fields
 
 FOLDER = "services.d"
 """In the user's own directory of settings, and no other."""

@@ -64,7 +64,7 @@ from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
 from policy.names import ADMIN_NAMES
 from policy.records.model import CalledService, Record
-from policy.services.record import DEFAULT_CALLS
+from policy.services.fields import DEFAULT_CALLS
 
 if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
