@@ -29,6 +29,7 @@ GUARDS = (
     Guard("the desktop's dialog about screens comes when a share is permitted", "if False:", BUS, "screens_are_reached"),
     Guard("a permit for the sandbox's own windows shows none of the desktop's", "if False:", BUS, "screens_are_reached"),
     Guard("an icon has its own bus name only", "item = 'org.kde.*'", BUS, "no_name_of"),
+    Guard("the connection ends with the last notification", "if False:", SERVER, "nothing_is_connected"),
     Guard("nobody else connects to the proxy", "pass", BUS, "one_connection"),
     Guard("disposables push out histories of their record alone", "oldest = next(iter(self._history))", "tests/attack/test_notifications_hostile.py", "push_out"),
     Guard("a sandbox with many notifications leaves room for the others'", "places.append((0, row))", "tests/attack/test_notifications_hostile.py", "are_listed"),
