@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -37,10 +37,9 @@ from broker.core.stderr_log import run_isolated
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
-from broker.ipc.in_thread import in_thread
+from broker.ipc.session.folders import DrawIcons
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
-from broker.viewer import menu_icons
 from broker.viewer.authority.interface import Authority
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_services import DesktopServices
@@ -69,7 +68,7 @@ from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.named_lease import several_run
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
-from policy.records.model import Record
+from policy.records.model import Label, Record
 
 _GRACE = 5.0
 _TOKEN_CHARACTERS = 1000
@@ -128,6 +127,8 @@ class ViewerRole:
         self._host = host
         self._nursery: trio.Nursery | None = None
         self._indicator = Indicator()
+        self._drawn: Mapping[str, Label] = {}
+        """For which icons in the menu were looked at."""
         self.authority = authority
         """Decides every request of a sandbox; all services of the viewer use it."""
         self.clipboard = ClipboardService(
@@ -250,8 +251,11 @@ class ViewerRole:
                     self._nursery.start_soon(run_isolated, guest.follow_record)
 
     async def _follow_icons(self) -> None:
-        records = [*self.authority.records.records.values()]
-        await in_thread(menu_icons.follow, records)
+        records = self.authority.records.records.values()
+        labels = {record.name: record.viewer.label for record in records}
+        if labels != self._drawn:
+            await self._tools.session.carry_out(DrawIcons())
+            self._drawn = labels
 
     async def _decide_again(self) -> None:
         await run_isolated(self.clipboard.decide_again)
