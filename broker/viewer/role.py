@@ -20,6 +20,7 @@ from broker.authority.audit import event_log
 from broker.authority.permit import Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
+from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, sandboxes_named, take_sandbox_name
 from broker.core.paths import Paths
@@ -37,6 +38,7 @@ from broker.core.stderr_log import run_isolated
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
+from broker.ipc.in_thread import in_thread
 from broker.ipc.session.folders import DrawIcons
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
@@ -208,6 +210,9 @@ class ViewerRole:
 
         The authority runs by then.
         """
+        # A broker that was killed has left its own.
+        for left in self._paths.displays.glob("*"):
+            await in_thread(remove_tree, left)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._follow_changes)
@@ -311,7 +316,7 @@ class ViewerRole:
             lease,
             lambda: self.record(lease.record),
             self._tools,
-            directory=self._paths.sandbox(lease.sandbox),
+            display=self._paths.displays / lease.sandbox,
             logs=logs,
         )
         guest.acted = partial(self.authority.acted, lease.id)
