@@ -80,7 +80,13 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.files import carry_out_file
 
             carry_out_file(errand, order)
-        case folders.OpenFolder() | folders.GiveFolder() | folders.ServeFolder():
+        case (
+            folders.OpenFolder()
+            | folders.GiveFolder()
+            | folders.ServeFolder()
+            | folders.DrawIcons()
+            | folders.DrawLetters()
+        ):
             from broker.session.folders import carry_out_folder
 
             carry_out_folder(errand, order)
