@@ -39,6 +39,8 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     port: int | None = None
     schemes: tuple[str, ...] = ()
     """Those that the rule names."""
+    printer: str = ""
+    """The one that the rule names."""
 
 
 class CallWarrant(TypedMessage, frozen=True, tag="call"):

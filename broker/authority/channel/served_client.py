@@ -37,6 +37,7 @@ from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.warrant import PermitWarrant, sign
+from policy.rules.conditions import NO_LIMITS
 
 _SHARE_SECONDS = 5.0
 """For so long a client is told that a sandbox's share of the log is used up."""
@@ -325,14 +326,18 @@ class ClientChannel:
 
     def _warrant(self, permit: Permit) -> bytes:
         asked, lease = permit.request, permit.request.lease
+        limits = NO_LIMITS if permit.rule is None else permit.rule.limits
         return sign(
             self._key,
             PermitWarrant(
                 time.monotonic(),
                 *(lease.sandbox, lease.record, asked.service),
                 *(asked.argument, permit.target),
-                *(asked.scheme, asked.host),
-                *(asked.port, permit.schemes),
+                scheme=asked.scheme,
+                host=asked.host,
+                port=asked.port,
+                schemes=permit.schemes,
+                printer=limits.printer or "",
             ),
         )
 
