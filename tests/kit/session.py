@@ -102,7 +102,7 @@ class SigningSession(SessionOrders):
     def permit(self, service: str, **fields: Any) -> bytes:
         """Return a warrant; ``fields`` differ from a desktop's permit."""
         warrant = PermitWarrant(
-            time.monotonic(), "web-1", "web", "@adminvm", (), service, "+"
+            time.monotonic(), "web-1", "web", "@adminvm", (), "", service, "+"
         )
         return sign(self.key, msgspec.structs.replace(warrant, **fields))
 
