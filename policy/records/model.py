@@ -248,7 +248,7 @@ class ThrowawayVm(msgspec.Struct, frozen=True, tag=True):
     cpus: int
     command: tuple[str, ...]
     boot_deadline: int
-    manager: Literal["libvirt", "vmspawn"] = "libvirt"
+    manager: Literal["libvirt-qemu", "vmspawn"] = "libvirt-qemu"
 
     @staticmethod
     def domain(record: str) -> str:
@@ -258,7 +258,7 @@ class ThrowawayVm(msgspec.Struct, frozen=True, tag=True):
     @property
     def kind(self) -> LaunchKind:
         """The row of its kind."""
-        return kinds.VMSPAWN if self.manager == "vmspawn" else kinds.LIBVIRT
+        return KINDS[self.manager]
 
 
 class Bwrap(msgspec.Struct, frozen=True, tag=True):
