@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeGuard
+from typing import ClassVar, Literal, NamedTuple, TypeGuard
 
 import msgspec
 from typing_extensions import override
@@ -351,25 +351,49 @@ class SharedBox(msgspec.Struct, frozen=True, tag=True):
         return kinds.SHARED_BOX
 
 
-class HybridPeer(msgspec.Struct, frozen=True, tag=True):
+class Peer(msgspec.Struct, frozen=True):
+    """How a sandbox that another program starts is recognised: ``[peer]``.
+
+    ``key`` is its key there; ``machine``: a VM, whose guest may have our agent;
+    ``leased``: when its lease begins, where no launcher asks for that, and ``hint``.
+    """
+
+    key: ClassVar[str]
+    machine: ClassVar[bool] = True
+    leased: ClassVar[str] = ""
+    hint: ClassVar[str] = ""
+
+    @property
+    def claim(self) -> str | int:
+        """The value of its key, as a launcher names it: the first field."""
+        value = getattr(self, self.__struct_fields__[0])
+        return value if isinstance(value, int) else str(value)
+
+
+class HybridPeer(Peer, frozen=True, tag=True):
     """A machine behind a hybrid-vsock socket."""
 
     path: Path
+    key: ClassVar[str] = "hybrid"
 
 
-class CidPeer(msgspec.Struct, frozen=True, tag=True):
+class CidPeer(Peer, frozen=True, tag=True):
     """A machine with a vsock context id, in the host's network namespace."""
 
     cid: int
+    key: ClassVar[str] = "cid"
 
 
-class LibvirtPeer(msgspec.Struct, frozen=True, tag=True):
+class LibvirtPeer(Peer, frozen=True, tag=True):
     """A domain of libvirt's, by its name or its UUID."""
 
     domain: str
+    key: ClassVar[str] = "libvirt"
+    leased: ClassVar[str] = "by libvirt's hook"
+    hint: ClassVar[str] = "'brokerctl launcher install libvirt', then start the domain"
 
 
-class MachinePeer(msgspec.Struct, frozen=True, tag=True):
+class MachinePeer(Peer, frozen=True, tag=True):
     """A virtual machine of systemd-machined, by its name.
 
     ``hybrid`` is the hybrid-vsock socket of one without a context id.
@@ -377,12 +401,18 @@ class MachinePeer(msgspec.Struct, frozen=True, tag=True):
 
     name: str
     hybrid: Path | None = None
+    key: ClassVar[str] = "machine"
+    leased: ClassVar[str] = "when its machine is registered with systemd-machined"
+    hint: ClassVar[str] = "'machinectl list' shows the registered machines"
 
 
-class UnixPeer(msgspec.Struct, frozen=True, tag=True):
+class UnixPeer(Peer, frozen=True, tag=True):
     """A container behind a UNIX socket."""
 
     path: Path
+    key: ClassVar[str] = "unix"
+    # A container's sockets are those of its display and sound only.
+    machine: ClassVar[bool] = False
 
 
 class External(msgspec.Struct, frozen=True, tag=True):
