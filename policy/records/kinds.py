@@ -57,7 +57,7 @@ class LaunchKind:
     ``gpu``: how its programs can draw with a GPU.
     ``host_x11``: an Xwayland of this machine shows its X11 programs.
     ``needed``: the key that its records must set.
-    ``programs``: those that it needs, each with its package of Debian.
+    ``programs``: those that it needs, each with its package of Debian, if any.
     """
 
     name: str
@@ -95,12 +95,12 @@ _MICROVM = LaunchKind(
 )
 # A manager has the network and the disks.
 _MANAGED = replace(_MICROVM, homes=False, network=False)
-_MONITOR = replace(_MICROVM, monitor=True)
 
 MICROVM = replace(_MICROVM, name="microvm", folders=True, gpu="render")
-FIRECRACKER = replace(_MONITOR, name="firecracker")
-CLOUD_HYPERVISOR = replace(_MONITOR, name="cloud-hypervisor")
-CROSVM = replace(_MONITOR, name="crosvm")
+FIRECRACKER, CLOUD_HYPERVISOR, CROSVM = (
+    replace(_MICROVM, name=name, monitor=True, programs=((name, ""),))
+    for name in ("firecracker", "cloud-hypervisor", "crosvm")
+)
 LIBVIRT = replace(
     _MANAGED,
     name="libvirt-qemu",
