@@ -30,8 +30,8 @@ from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types import leases as api
 from broker.ipc.control.types.base import Nothing
 from policy.records.model import (
-    Peer,
     Record,
+    RecordPeer,
     RecordSet,
     is_of_others,
 )
@@ -205,7 +205,7 @@ def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None
         )
 
 
-def check_peer(record: Record, peer: Peer, request: api.LeaseRequest) -> None:
+def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> None:
     """Refuse a lease for another peer than the record's own.
 
     The record defines the peer of a sandbox; a launcher only reports the start.

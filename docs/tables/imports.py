@@ -265,14 +265,17 @@ def kind_dispatches() -> list[str]:
         for name in sorted(modules())
         if not name.startswith(_LAUNCHERS)
         if _MENTIONS.search(text := modules()[name].read_text())
-        for line in _dispatches(ast.parse(text), listing=name in _TABLES)
+        for line in kinds_asked_for(text, listing=name in _TABLES)
     ]
 
 
-def _dispatches(parsed: ast.Module, *, listing: bool) -> list[int]:
-    """Return lines; where kinds are listed, only those that compare."""
+def kinds_asked_for(text: str, *, listing: bool = False) -> list[int]:
+    """Return lines of code that ask for a launch kind.
+
+    ``listing``: the code may list kinds, and only those lines count that compare one.
+    """
     lines: set[int] = set()
-    waiting: list[ast.AST] = [parsed]
+    waiting: list[ast.AST] = [ast.parse(text)]
     while waiting:
         node = waiting.pop()
         if _compares_kinds(node) or (not listing and _lists_kinds(node)):

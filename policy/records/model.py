@@ -351,7 +351,7 @@ class SharedBox(msgspec.Struct, frozen=True, tag=True):
         return kinds.SHARED_BOX
 
 
-class Peer(msgspec.Struct, frozen=True):
+class RecordPeer(msgspec.Struct, frozen=True):
     """How a sandbox that another program starts is recognised: ``[peer]``.
 
     ``key`` is its key there; ``machine``: a VM, whose guest may have our agent;
@@ -370,21 +370,21 @@ class Peer(msgspec.Struct, frozen=True):
         return value if isinstance(value, int) else str(value)
 
 
-class HybridPeer(Peer, frozen=True, tag=True):
+class HybridPeer(RecordPeer, frozen=True, tag=True):
     """A machine behind a hybrid-vsock socket."""
 
     path: Path
     key: ClassVar[str] = "hybrid"
 
 
-class CidPeer(Peer, frozen=True, tag=True):
+class CidPeer(RecordPeer, frozen=True, tag=True):
     """A machine with a vsock context id, in the host's network namespace."""
 
     cid: int
     key: ClassVar[str] = "cid"
 
 
-class LibvirtPeer(Peer, frozen=True, tag=True):
+class LibvirtPeer(RecordPeer, frozen=True, tag=True):
     """A domain of libvirt's, by its name or its UUID."""
 
     domain: str
@@ -393,7 +393,7 @@ class LibvirtPeer(Peer, frozen=True, tag=True):
     hint: ClassVar[str] = "'brokerctl launcher install libvirt', then start the domain"
 
 
-class MachinePeer(Peer, frozen=True, tag=True):
+class MachinePeer(RecordPeer, frozen=True, tag=True):
     """A virtual machine of systemd-machined, by its name.
 
     ``hybrid`` is the hybrid-vsock socket of one without a context id.
@@ -406,7 +406,7 @@ class MachinePeer(Peer, frozen=True, tag=True):
     hint: ClassVar[str] = "'machinectl list' shows the registered machines"
 
 
-class UnixPeer(Peer, frozen=True, tag=True):
+class UnixPeer(RecordPeer, frozen=True, tag=True):
     """A container behind a UNIX socket."""
 
     path: Path
