@@ -28,7 +28,7 @@ from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
 from policy.records.kinds import KIND_KEY, KINDS, LaunchKind
 from policy.records.launch_table import LAUNCH, PEER, STATE
-from policy.records.launches import check, launch_of, path_of
+from policy.records.launches import NEEDED, check, launch_of, path_of
 from policy.records.model import (
     GPU_GLOBAL,
     STRIP_PIXELS,
@@ -353,7 +353,7 @@ class _Checks:
                     "",
                     _without_meaning(KINDS[kind]),
                 )
-        self._needed(KINDS[kind])
+        self._needed(kind)
         if kind != PEER.only:
             if "peer" in values:
                 self._at(
@@ -365,11 +365,11 @@ class _Checks:
         elif isinstance(values.get("peer", {}), Mapping):
             self._peer(self._table("peer"))
 
-    def _needed(self, kind: LaunchKind) -> None:
+    def _needed(self, kind: str) -> None:
         """Some kinds have a key without which they say nothing."""
-        if kind.needed is None:
+        if kind not in NEEDED:
             return
-        key, message, expected, hint = kind.needed
+        key, message, expected, hint = NEEDED[kind]
         if f"launch.{key}" not in self.taken and key not in self._table("launch"):
             self._at(("launch", "kind"), message, expected, hint)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 KIND_KEY = "launch.kind"
 """The key of a record that names its kind."""
@@ -28,15 +28,6 @@ Capability = Literal[
 ]
 
 
-class NeededKey(NamedTuple):
-    """A key of [launch] without which a record is refused, and how."""
-
-    key: str
-    message: str
-    expected: str
-    hint: str
-
-
 @dataclass(frozen=True, slots=True)
 class LaunchKind:
     """One kind, by its name in records.
@@ -53,11 +44,10 @@ class LaunchKind:
     ``whole_gpu``: with a GPU it has all of /dev/dri, what shows pictures too.
     ``of_others``: other programs start it, at any time.
     ``boundary``: it is kept from the user's files and sockets; without, it is a label.
-    ``monitor``: a VMM other than QEMU runs it, without folders and encrypted disks.
+    ``monitor``: a VMM other than QEMU runs it, without folders and encrypted disks;
+    its program has the name of the kind.
     ``gpu``: how its programs can draw with a GPU.
     ``host_x11``: an Xwayland of this machine shows its X11 programs.
-    ``needed``: the key that its records must set.
-    ``programs``: those that it needs, each with its package of Debian, if any.
     """
 
     name: str
@@ -75,8 +65,6 @@ class LaunchKind:
     monitor: bool = False
     gpu: Literal["buffers", "render"] = "buffers"
     host_x11: bool = False
-    needed: NeededKey | None = None
-    programs: tuple[tuple[str, str], ...] = ()
 
     @property
     def box(self) -> bool:
@@ -88,7 +76,6 @@ class LaunchKind:
         return bool(getattr(self, capability))
 
 
-_QEMU = ("qemu-system-x86_64", "qemu-system-x86")
 _CONTAINER = LaunchKind("", own_command=True, holds=True, network=True)
 _MICROVM = LaunchKind(
     "", agent=True, own_command=True, boots=True, homes=True, network=True
@@ -97,56 +84,15 @@ _MICROVM = LaunchKind(
 _MANAGED = replace(_MICROVM, homes=False, network=False)
 
 MICROVM = replace(_MICROVM, name="microvm", folders=True, gpu="render")
-FIRECRACKER, CLOUD_HYPERVISOR, CROSVM = (
-    replace(_MICROVM, name=name, monitor=True, programs=((name, ""),))
-    for name in ("firecracker", "cloud-hypervisor", "crosvm")
-)
-LIBVIRT = replace(
-    _MANAGED,
-    name="libvirt-qemu",
-    programs=(
-        ("virsh", "libvirt-clients"),
-        ("libvirtd", "libvirt-daemon libvirt-daemon-driver-qemu"),
-        _QEMU,
-    ),
-)
-VMSPAWN = replace(
-    _MANAGED,
-    name="vmspawn",
-    programs=(("systemd-vmspawn", "systemd-container"), _QEMU),
-)
-BWRAP = replace(
-    _CONTAINER,
-    name="bwrap",
-    instant=True,
-    host_x11=True,
-    programs=(("bwrap", "bubblewrap"),),
-)
-PODMAN = replace(_CONTAINER, name="podman", programs=(("podman", "podman"),))
-NSPAWN = replace(
-    _CONTAINER,
-    name="nspawn",
-    programs=(("systemd-nspawn", "systemd-container"), ("newuidmap", "uidmap")),
-    needed=NeededKey(
-        "rootfs",
-        "the directory of the container's root is missing",
-        'rootfs = "an absolute path"',
-        "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
-    ),
-)
-FLATPAK = LaunchKind(
-    "flatpak",
-    holds=True,
-    whole_gpu=True,
-    host_x11=True,
-    programs=(("flatpak", "flatpak"),),
-    needed=NeededKey(
-        "app",
-        "the application is missing",
-        'app = "an application ID as org.gnome.gedit"',
-        "'flatpak list --app --columns=application' prints those installed",
-    ),
-)
+FIRECRACKER = replace(_MICROVM, name="firecracker", monitor=True)
+CLOUD_HYPERVISOR = replace(_MICROVM, name="cloud-hypervisor", monitor=True)
+CROSVM = replace(_MICROVM, name="crosvm", monitor=True)
+LIBVIRT = replace(_MANAGED, name="libvirt-qemu")
+VMSPAWN = replace(_MANAGED, name="vmspawn")
+BWRAP = replace(_CONTAINER, name="bwrap", instant=True, host_x11=True)
+PODMAN = replace(_CONTAINER, name="podman")
+NSPAWN = replace(_CONTAINER, name="nspawn")
+FLATPAK = LaunchKind("flatpak", holds=True, whole_gpu=True, host_x11=True)
 SHARED_BOX = LaunchKind("shared-box", boundary=False, host_x11=True)
 EXTERNAL = LaunchKind("external", of_others=True)
 """Started by others.  Whether our agent is inside depends on its ``[peer]``."""

@@ -131,6 +131,25 @@ _BUILDERS: Mapping[str, Callable[[Taken], Launch]] = MappingProxyType(
 """Of kinds that are not micro VMs."""
 
 
+NEEDED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
+    {
+        kinds.FLATPAK.name: (
+            "app",
+            "the application is missing",
+            'app = "an application ID as org.gnome.gedit"',
+            "'flatpak list --app --columns=application' prints those installed",
+        ),
+        kinds.NSPAWN.name: (
+            "rootfs",
+            "the directory of the container's root is missing",
+            'rootfs = "an absolute path"',
+            "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
+        ),
+    }
+)
+"""By kind: the key of [launch] without which a record of it is refused, and how."""
+
+
 def check(taken: Mapping[str, object], complain: Complain) -> None:
     """Complain about what a machine of this record cannot have."""
     # guard: a GPU is used in the way of its kind

@@ -273,10 +273,7 @@ class Bwrap(msgspec.Struct, frozen=True, tag=True):
     provides_network: bool = False
     gpu: Gpu = "none"
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.BWRAP
+    kind: ClassVar[LaunchKind] = kinds.BWRAP
 
 
 class Podman(msgspec.Struct, frozen=True, tag=True):
@@ -299,10 +296,7 @@ class Podman(msgspec.Struct, frozen=True, tag=True):
     open_files: int = FEW_OPEN_FILES
     gpu: Gpu = "none"
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.PODMAN
+    kind: ClassVar[LaunchKind] = kinds.PODMAN
 
 
 class Nspawn(msgspec.Struct, frozen=True, tag=True):
@@ -318,10 +312,7 @@ class Nspawn(msgspec.Struct, frozen=True, tag=True):
     network: str = "none"
     provides_network: bool = False
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.NSPAWN
+    kind: ClassVar[LaunchKind] = kinds.NSPAWN
 
 
 class Flatpak(msgspec.Struct, frozen=True, tag=True):
@@ -334,10 +325,7 @@ class Flatpak(msgspec.Struct, frozen=True, tag=True):
     open_files: int = FEW_OPEN_FILES
     gpu: Gpu = "none"
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.FLATPAK
+    kind: ClassVar[LaunchKind] = kinds.FLATPAK
 
 
 class SharedBox(msgspec.Struct, frozen=True, tag=True):
@@ -345,10 +333,7 @@ class SharedBox(msgspec.Struct, frozen=True, tag=True):
 
     required: bool = False
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.SHARED_BOX
+    kind: ClassVar[LaunchKind] = kinds.SHARED_BOX
 
 
 class RecordPeer(msgspec.Struct, frozen=True):
@@ -420,10 +405,7 @@ class External(msgspec.Struct, frozen=True, tag=True):
 
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.EXTERNAL
+    kind: ClassVar[LaunchKind] = kinds.EXTERNAL
 
 
 Launch = (

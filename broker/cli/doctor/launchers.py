@@ -17,9 +17,6 @@ from policy.records.kinds import KINDS, LaunchKind
 from policy.records.loader import load_records, search_path
 from policy.records.model import Record
 
-_NO_PACKAGE = "see docs/launchers/vmm.md"
-"""Of a program that no package of Debian has."""
-
 
 async def check_launchers(context: Context) -> Sequence[Finding]:
     """Check what the records need, and name labels."""
@@ -33,7 +30,7 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
         *_missing(context, kinds),
         *_without_x11(context, records),
         *_without_gpu(records),
-        *_monitors(kinds),
+        *_monitors(context, kinds),
         *await _without_network(context, records),
         *_labels(records),
     ]
@@ -52,12 +49,15 @@ def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]
         yield warn("launchers", text, "boot Linux 6.11 or later")
     path = context.environ.get("PATH", os.defpath)
     for kind in kinds:
-        for program, package in kind.programs:
+        for program, package in launcher_of(kind).programs:
             # virsh starts libvirtd, which is not on everybody's PATH.
             if shutil.which(program, path=f"{path}:/usr/sbin:/usr/local/sbin") is None:
-                text = f'records of kind "{kind.name}" need {program}, '
-                mend = f"sudo apt install {package}" if package else _NO_PACKAGE
-                yield warn("launchers", f"{text}which is not installed", mend)
+                yield _lacks(kind, program, f"sudo apt install {package}")
+
+
+def _lacks(kind: LaunchKind, program: str, mend: str) -> Finding:
+    text = f'records of kind "{kind.name}" need {program}, which is not installed'
+    return warn("launchers", text, mend)
 
 
 def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
@@ -73,10 +73,14 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     return [warn("launchers", text, "sudo apt install xwayland")]
 
 
-def _monitors(kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
-    """What VMMs other than QEMU lack, besides their programs."""
-    names = [f'"{kind.name}"' for kind in kinds if kind.monitor]
-    for name in names:
+def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
+    """What VMMs other than QEMU lack."""
+    monitors = [kind for kind in kinds if kind.monitor]
+    names = [f'"{kind.name}"' for kind in monitors]
+    path = context.environ.get("PATH", os.defpath)
+    for kind, name in zip(monitors, names, strict=True):
+        if shutil.which(kind.name, path=path) is None:
+            yield _lacks(kind, kind.name, "see docs/launchers/vmm.md")
         text = f"the kind {name} is experimental: it was only tested with a substitute"
         yield warn("launchers", text, 'use kind = "microvm", which is QEMU')
     missing = accel.permission() if names else None

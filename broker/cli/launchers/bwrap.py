@@ -115,4 +115,4 @@ def _starter(box: Box) -> Start:
     return start
 
 
-LAUNCHER = Launcher(run=held(Bwrap, _begin))
+LAUNCHER = Launcher(run=held(Bwrap, _begin), programs=(("bwrap", "bubblewrap"),))

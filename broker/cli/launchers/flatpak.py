@@ -211,4 +211,6 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     return [warn("launchers", text, "see docs/launchers/flatpak.md")]
 
 
-LAUNCHER = Launcher(run=run_recorded_app, check=_check)
+LAUNCHER = Launcher(
+    run=run_recorded_app, programs=(("flatpak", "flatpak"),), check=_check
+)

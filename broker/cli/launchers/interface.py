@@ -35,11 +35,13 @@ class Launcher:
     ``run``: of a kind that is held (``LaunchKind.holds``).
     ``make``: has the machine of a record while its block runs, where another program
     makes it for each run.
-    ``check``: what records of the kind lack on this machine, for ``brokerctl doctor``.
+    ``programs``: those that it needs, each with its package of Debian.
+    ``check``: what else records of the kind lack on this machine, for ``brokerctl doctor``.
     """
 
     run: RunRecord | None = None
     make: Callable[[Paths, Record, Steps], AbstractAsyncContextManager[None]] | None = (
         None
     )
+    programs: tuple[tuple[str, str], ...] = ()
     check: Callable[[Context, Sequence[Record]], Awaitable[list[Finding]]] = _nothing

@@ -46,7 +46,8 @@ from broker.ipc.control.methods import LEASE_LIST, MACHINE_EVENT
 from policy.records.model import Record, ThrowawayVm
 
 _URI = "qemu:///session"
-_QEMU = "qemu-system-x86_64"
+QEMU = ("qemu-system-x86_64", "qemu-system-x86")
+"""The program, and its package."""
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 # libvirt's first contact asks QEMU for its features, for 10 s and more.
 _START_SECONDS = 120.0
@@ -147,7 +148,7 @@ async def describe_boot(
     """Return QEMU, and the boot of a record's image; writes its initramfs."""
     launch = record.host.launch
     assert isinstance(launch, ThrowawayVm)
-    qemu = require_program(_QEMU, "qemu-system-x86")
+    qemu = require_program(*QEMU)
     image = find_image(paths, launch.image)
     choice = await choose_accel(qemu, image.kernel, image.initrd, cache=paths.cache)
     boot = ImageBoot(
@@ -288,4 +289,11 @@ def _environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C"}
 
 
-LAUNCHER = Launcher(make=throwaway_domain)
+LAUNCHER = Launcher(
+    make=throwaway_domain,
+    programs=(
+        ("virsh", "libvirt-clients"),
+        ("libvirtd", "libvirt-daemon libvirt-daemon-driver-qemu"),
+        QEMU,
+    ),
+)

@@ -70,4 +70,8 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     return []
 
 
-LAUNCHER = Launcher(run=held(Nspawn, _begin), check=_check)
+LAUNCHER = Launcher(
+    run=held(Nspawn, _begin),
+    programs=(("systemd-nspawn", "systemd-container"), ("newuidmap", "uidmap")),
+    check=_check,
+)

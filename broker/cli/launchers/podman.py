@@ -267,4 +267,6 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     return [warn("launchers", text, mend)]
 
 
-LAUNCHER = Launcher(run=held(Podman, _begin), check=_check)
+LAUNCHER = Launcher(
+    run=held(Podman, _begin), programs=(("podman", "podman"),), check=_check
+)

@@ -18,6 +18,7 @@ from broker.cli.doctor.finding import Context, Finding, warn
 from broker.cli.launchers.interface import Launcher
 from broker.cli.launchers.libvirt_domain import (
     MESSAGE_CHARS,
+    QEMU,
     VHOST_VSOCK,
     Made,
     describe_boot,
@@ -159,4 +160,8 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     return [warn("launchers", text, "loginctl enable-linger")]
 
 
-LAUNCHER = Launcher(make=vmspawn_machine, check=_check)
+LAUNCHER = Launcher(
+    make=vmspawn_machine,
+    programs=(("systemd-vmspawn", "systemd-container"), QEMU),
+    check=_check,
+)
