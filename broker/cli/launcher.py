@@ -17,6 +17,7 @@ from broker.cli import render
 from broker.cli.launchers.flatpak_setup import install_flatpak, remove_flatpak
 from broker.cli.launchers.libvirt import install_libvirt, prepare, remove_libvirt
 from broker.cli.launchers.podman_rootful import install_rootful
+from broker.cli.launchers.setup import hook_written, setup_errors
 from broker.cli.launchers.shared_box import (
     BOXES,
     BoxProgram,
@@ -24,7 +25,6 @@ from broker.cli.launchers.shared_box import (
     run_shared_box,
     write_opener,
 )
-from broker.cli.machines.setup import hook_written, setup_errors
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths

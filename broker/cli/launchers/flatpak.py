@@ -24,7 +24,7 @@ from broker.cli.launchers.held import (
     writable_places,
 )
 from broker.cli.launchers.interface import Launcher
-from broker.cli.machines.setup import setup_errors
+from broker.cli.launchers.setup import setup_errors
 from broker.cli.policy.records import read_records
 from broker.cli.proxy.flatpak_x11 import XSocket, start_words
 from broker.cli.proxy.x11 import require_xwayland

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.cli import render
 from broker.cli.launchers.flatpak import installed_at, take_app
-from broker.cli.machines.setup import setup_errors
+from broker.cli.launchers.setup import setup_errors
 from broker.cli.sandboxes.desktop_entry import brokerctl_program, quoted
 from broker.core.errors import UpstreamError
 from broker.core.files.replace_file import replace_file

@@ -14,7 +14,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.machines.setup import hook_written, sudo_caller
+from broker.cli.launchers.setup import hook_written, sudo_caller
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError, UpstreamError

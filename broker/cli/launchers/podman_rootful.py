@@ -5,7 +5,7 @@ from __future__ import annotations
 import pwd
 
 from broker.cli import render
-from broker.cli.machines.setup import hook_written, sudo_caller
+from broker.cli.launchers.setup import hook_written, sudo_caller
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.host.launchers.podman.containers_conf import ROOTFUL_CONF, name_hooks
