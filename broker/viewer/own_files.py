@@ -11,6 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import policy
+import shims
 from broker.core.paths import Paths
 from broker.viewer.sandboxes.time_zone import LOCALES, LOCALTIME
 from broker.viewer.sound.levels import levels_folder
@@ -46,6 +48,8 @@ def own_files(paths: Paths) -> OwnFiles:
     # Links out of /etc: the kernel asks for a rule about what they lead to.
     read |= {path.resolve(): "the language of programs" for path in LOCALES}
     read[LOCALTIME.resolve()] = "the time zone of programs"
+    for package in (policy, shims):
+        read[Path(package.__file__ or "").parent] = "our code beside the broker's"
     read[_ZONES] = "a time zone that is chosen later"
     read[paths.state / "link"] = (
         "key and pinned host of the link, again at each connection; they are made before"
