@@ -3,9 +3,10 @@
 Pure by rule: nothing here imports ``broker``, but its table of characters that are not
 seen, and only ``loader`` reads files.
 
-Processes: most processes (destinations); authority, viewer, host, brokerctl (errors,
-limits); authority, brokerctl (files); authority, viewer, brokerctl (names); authority,
-viewer, host, vitrail-devices, brokerctl (suggestions).
+Processes: most processes (destinations, suggestions); authority, session children,
+vitrail-local, before it is confined, viewer, host, brokerctl (errors, limits);
+authority, session children, brokerctl (files); authority, session children, viewer,
+brokerctl (names).
 """
 
 from __future__ import annotations

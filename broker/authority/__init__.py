@@ -1,7 +1,8 @@
 """May it: rules, grants, questions, the audit log and the control socket.
 
 Processes: authority, viewer (file_watch); authority, brokerctl (lockdown); authority,
-viewer, host (options); authority, viewer, brokerctl (permit).
+vitrail-local, before it is confined, viewer, host (options); authority, viewer,
+brokerctl (permit).
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """Vocabulary without input or output: errors, limits, names, port table.
 
-Processes: authority, viewer, host, brokerctl (authority_report, lease, notify,
-services); most processes (decoding, errors, escape, paths, stderr_log, token_bucket);
-authority, viewer, switch (fair_share); authority, viewer, host, worker, flowguard,
-brokerctl (framing); worker, brokerctl (key_verdicts); viewer, host, brokerctl
-(launch_changes, process_status); authority, viewer, host, vitrail-devices, brokerctl
-(names); authority, viewer, prompt agent, vitrail-access, brokerctl (prompt_words,
-question); authority, viewer, brokerctl (sliding_window); viewer, worker, brokerctl
-(ssh_agent).
+Processes: authority, vitrail-local, before it is confined, viewer, host, brokerctl
+(authority_report, lease); most processes (decoding, errors, escape, framing, names,
+paths, stderr_log, token_bucket); authority, viewer, switch (fair_share); worker,
+brokerctl (key_verdicts); vitrail-local, before it is confined, viewer, host, brokerctl
+(launch_changes); authority, viewer, host, brokerctl (notify); session children,
+vitrail-local, before it is confined, viewer, host, brokerctl (process_status);
+authority, viewer, prompt agent, vitrail-access, brokerctl (prompt_words, question);
+authority, session children, vitrail-local, before it is confined, viewer, host,
+brokerctl (services); authority, viewer, brokerctl (sliding_window); session children,
+viewer, worker, brokerctl (ssh_agent).
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Sockets, and the link of two machines.
 
-Processes: viewer, host (activation, display_header, hangup); viewer, host, brokerctl
-(addresses, endpoints, listeners); viewer, brokerctl (connection_quota); viewer,
-vitrail-access, brokerctl (session_bus).
+Processes: vitrail-local, before it is confined, viewer, host (activation, hangup);
+session children, vitrail-local, before it is confined, viewer, host, brokerctl
+(addresses); viewer, brokerctl (connection_quota); viewer, host (display_header);
+viewer, host, brokerctl (endpoints); vitrail-local, before it is confined, viewer, host,
+brokerctl (listeners); viewer, vitrail-access, brokerctl (session_bus).
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """What is done with the user's rights for the viewer, in one child of the starter each.
 
-Processes: session child.  It has the session's variables and blocking calls; it is forked
-for one order (``ipc.session``) and ends with it.  A module has the orders about one thing.
+Processes: session children (bus, cameras, child, chooser, chosen_files, connecting,
+desktop_service, errand, files, folder_server, folders, known_hosts, letters, links,
+media, ports, printing, programs, read_warrant, screen_frame, secrets, security_key,
+services, sound_server, ssh_agent, tools, video); session children, brokerctl
+(menu_icons).
 """

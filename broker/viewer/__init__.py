@@ -1,6 +1,7 @@
 """The viewer part: the user, the rules and the screen.
 
-Processes: viewer, brokerctl (menu_icons, settings_files).
+Processes: vitrail-local, before it is confined, viewer (own_files); viewer, brokerctl
+(settings_files).
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Records of sandboxes: format, reading, schema.
 
-Processes: authority, brokerctl (build, desktop_tables, folder, launch_table, launches,
-loader, record_schema); authority, viewer, vitrail-devices, brokerctl (device); vitrail-
-devices, brokerctl (device_json); authority, viewer, brokerctl (document, field_types,
-globals, patterns, quantities, scan, syntax); authority, viewer, host, brokerctl (kinds,
-model).
+Processes: authority, session children, brokerctl (build, desktop_tables, folder,
+launch_table, launches, loader, record_schema); authority, viewer, vitrail-devices,
+brokerctl (device); vitrail-devices, brokerctl (device_json); authority, session
+children, viewer, brokerctl (document, field_types, globals, patterns, quantities, scan,
+syntax); authority, session children, vitrail-local, before it is confined, viewer,
+host, brokerctl (kinds, model).
 """

@@ -1,5 +1,5 @@
 """The authority and the processes that it permits: both ends of their channel.
 
-Processes: authority, viewer, host (frame_link, record_messages); authority, viewer
-(request_messages).
+Processes: authority, vitrail-local, before it is confined, viewer, host (frame_link,
+record_messages); authority, viewer (request_messages).
 """

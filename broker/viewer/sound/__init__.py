@@ -1,4 +1,5 @@
 """Sound of the viewer's sandboxes: streams, mixer, microphone.
 
-Processes: viewer, brokerctl (indicator, levels, mixer).
+Processes: viewer, brokerctl (indicator); vitrail-local, before it is confined, viewer,
+brokerctl (levels, mixer).
 """

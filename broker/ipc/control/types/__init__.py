@@ -2,7 +2,10 @@
 
 ``control.api`` has all of them; a process that answers some names those only.
 
-Processes: authority, viewer, brokerctl (asking, clipboard_status, devices, folders,
-log, network, notifications, opening, running, windows); authority, viewer, host,
-brokerctl (base, faults, leases, status, status_rows).
+Processes: authority, viewer, brokerctl (asking, clipboard_status, devices, log,
+network, notifications, windows); authority, session children, vitrail-local, before it
+is confined, viewer, host, brokerctl (base); authority, vitrail-local, before it is
+confined, viewer, host, brokerctl (faults, leases, status_rows); authority, session
+children, viewer, brokerctl (folders, opening, running); authority, viewer, host,
+brokerctl (status).
 """
