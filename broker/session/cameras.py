@@ -38,7 +38,8 @@ class _Object(msgspec.Struct):
     """An object of ``pw-dump``."""
 
     id: int
-    type: str
+    type: str = ""
+    """Empty: it has gone while the objects were listed."""
     info: _Info | None = None
 
     def text(self, name: str) -> str:

@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 from broker.core.errors import PeerError, RefusedError, SetupError
-from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE, SSH_AGENT
+from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE, SECURITY_KEY, SSH_AGENT
 from broker.ipc.session.media import (
     ConnectSound,
     FindCamera,
+    OpenSecurityKey,
     ShowFrame,
     TakeCamera,
     TakeScreen,
@@ -34,6 +35,7 @@ ORDERS = [
     pytest.param(ConnectSound, AUDIO, id="sound"),
     pytest.param(FindCamera, CAMERA, id="find"),
     pytest.param(TAKE, CAMERA, id="camera"),
+    pytest.param(OpenSecurityKey, SECURITY_KEY, id="key"),
 ]
 FORGED = {
     "none": lambda _session, _service: b"-",
@@ -47,9 +49,15 @@ FORGED = {
 }
 
 
+_OPENED = """
+import os, pathlib, broker.session.security_key as module
+module.open_key = lambda: pathlib.Path({place!r}).touch() or os.open("/dev/null", 0)
+"""
+
+
 @pytest.fixture
 def served(tmp_path):
-    """A session with a sound server and a PipeWire that accept connections."""
+    """A session with a sound server, a PipeWire and a security key."""
     environ = {
         **os.environ,
         "PULSE_SERVER": f"unix:{tmp_path}/sound",
@@ -58,7 +66,7 @@ def served(tmp_path):
     with (
         socket.socket(socket.AF_UNIX) as sound,
         socket.socket(socket.AF_UNIX) as pipewire,
-        starter_of_orders(environ) as session,
+        starter_of_orders(environ, _OPENED.format(place=f"{tmp_path}/key")) as session,
     ):
         for server, name in ((sound, "sound"), (pipewire, "pipewire-0")):
             server.bind(str(tmp_path / name))
@@ -69,10 +77,15 @@ def served(tmp_path):
 
 @pytest.mark.parametrize("forged", FORGED)
 @pytest.mark.parametrize(("order", "service"), ORDERS)
-async def test_nothing_is_reached_without_a_permit(served, order, service, forged):
+async def test_nothing_is_reached_without_a_permit(
+    served, order, service, forged, tmp_path
+):
     session, servers = served
+    made = order(warrant=FORGED[forged](session, service))
+    fds = [servers[0].fileno()] * 2 if order is OpenSecurityKey else []
     with pytest.raises(RefusedError):
-        await session.carry_out(order(warrant=FORGED[forged](session, service)))
+        await session.carry_out(made, fds)
+    assert not (tmp_path / "key").exists()
     for server in servers:
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -149,10 +162,22 @@ wait
 
 
 @pytest.mark.parametrize("count", [0, 2])
-async def test_pictures_of_a_screen_are_of_the_one_connection(served, count):
+async def test_descriptors_are_as_many_as_an_order_has(served, count):
     session, _ = served
-    with pytest.raises(PeerError, match="descriptors"):
-        await session.carry_out(TakeScreen(1, 640, 480), [0] * count)
+    key = OpenSecurityKey(session.permit(SECURITY_KEY))
+    for order, least in ((TakeScreen(1, 640, 480), 0), (key, 1)):
+        with pytest.raises(PeerError, match="descriptors"):
+            await session.carry_out(order, [0] * (least + count))
+
+
+async def test_a_permitted_key_is_opened_for_its_process_alone(served, tmp_path):
+    session, _ = served
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        order = OpenSecurityKey(session.permit(SECURITY_KEY))
+        async with session.carrying_out(order, [far.fileno()] * 2) as begun:
+            assert begun.fds == ()
+            assert (tmp_path / "key").exists()
 
 
 def test_children_import_no_event_loop():

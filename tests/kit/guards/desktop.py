@@ -51,6 +51,7 @@ GUARDS = (
     Guard("the sound server is reached with a permit for sound", "", ORDERS, "without_a_permit"),
     Guard("cameras are named to who may use one", "", ORDERS, "without_a_permit"),
     Guard("a camera is opened with a permit for cameras", "", ORDERS, "without_a_permit"),
+    Guard("a security key is opened with a permit for it", "", ORDERS, "without_a_permit"),
     Guard("pictures are of the camera that was shown", "if True:", ORDERS, "of_no_other"),
     Guard("pictures that are not taken are dropped", "yield from ('queue', 'max-size-buffers=0', 'max-size-bytes=0', 'max-size-time=0', '!')", CAMERA, "are_dropped"),
     Guard("programs of a sandbox have bounds of their own cameras", "if False:", CAMERA, "has_bounds"),

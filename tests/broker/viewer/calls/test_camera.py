@@ -187,7 +187,8 @@ def test_a_shared_screen_is_not_taken_for_a_camera():
     webcam = node(31, **video, media_role="Camera", node_description="Web\ncam")
     better = node(32, **video, media_role="Camera", priority_session=100)
     sound = node(33, media_class="Audio/Source", media_role="Camera")
-    dump = json.dumps([FACTORY, screen, webcam, sound, {"id": 1, "type": "x"}])
+    gone = {"id": 2, "info": None}
+    dump = json.dumps([gone, FACTORY, screen, webcam, sound, {"id": 1, "type": "x"}])
     (found,) = cameras_in(dump.encode())
     assert (found.serial, found.shown) == (40, (11, 31))
     assert "\n" not in found.title
