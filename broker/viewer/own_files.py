@@ -40,11 +40,8 @@ def own_files(paths: Paths) -> OwnFiles:
     }
     for directory in write:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    read = dict.fromkeys(
-        paths.config, "the chords of copy and paste, and mistakes in settings files"
-    )
     # Links out of /etc: the kernel asks for a rule about what they lead to.
-    read |= {path.resolve(): "the language of programs" for path in LOCALES}
+    read = {path.resolve(): "the language of programs" for path in LOCALES}
     read[LOCALTIME.resolve()] = "the time zone of programs"
     read[_ZONES] = "a time zone that is chosen later"
     read[paths.state / "link"] = (

@@ -60,6 +60,14 @@ class InProcess(PolicyAuthority):
         return getattr(self.decider, name)
 
 
+class NoSession:
+    """It carries out nothing."""
+
+    async def carry_out(self, order, fds=()):
+        await trio.lowlevel.checkpoint()
+        raise UpstreamError("nothing is carried out here")
+
+
 class Stand:
     def __init__(self, path, log, session=None):
         self.path = path
@@ -80,7 +88,7 @@ class Stand:
                 pump=None,
                 log=log,
                 compositor=lambda: path / "wayland-0",
-                session=session,
+                session=session or NoSession(),
             ),
             log=log,
             host=self.host,
