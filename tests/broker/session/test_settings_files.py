@@ -7,7 +7,6 @@ import os
 
 import pytest
 import trio
-import trio.testing
 from click.testing import CliRunner
 
 from broker.cli.doctor.finding import Context, FindingState
@@ -54,10 +53,12 @@ class Checks:
     def __init__(self, paths):
         self._paths = paths
         self.fails = False
+        self.failed = trio.Event()
 
     async def carry_out(self, order, fds=()):
         await trio.lowlevel.checkpoint()
         if self.fails:
+            self.failed.set()
             raise UpstreamError("no process for it")
         lines = [problem.first_line() for problem in settings_problems(self._paths)]
         fd = os.memfd_create("lines")
@@ -154,7 +155,7 @@ async def test_a_check_that_is_not_carried_out_is_made_again(
     watch = SettingsWatch(paths, checks, lambda *said: told.send_nowait(said))
     name, wrong = next(iter(WRONG_ONCE.items()))
     nursery.start_soon(watch.run)
-    await trio.testing.wait_all_tasks_blocked()
+    await checks.failed.wait()
     checks.fails = False
     (paths.config[0] / name).write_text(wrong)
     _, text = await more.receive()
