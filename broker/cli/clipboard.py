@@ -9,13 +9,13 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.run.connect import ask, offline_paths
+from broker.core.clipboard.chord_settings import TEXTS, ChordChoice, chosen, load_choice
+from broker.core.clipboard.chord_settings import save_choice as save
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.ipc.control.api import ClipboardStatus, Nothing
 from broker.ipc.control.methods import CLIPBOARD, CLIPBOARD_CHORDS, CLIPBOARD_CLEAR
 from broker.viewer.clipboard.outcomes import in_words
-from broker.viewer.clipboard.settings import TEXTS, ChordChoice, chosen, load_choice
-from broker.viewer.clipboard.settings import save_choice as save
 
 
 @click.group("clipboard")

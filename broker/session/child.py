@@ -84,6 +84,8 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             folders.OpenFolder()
             | folders.GiveFolder()
             | folders.ServeFolder()
+            | folders.ReadChords()
+            | folders.CheckSettings()
             | folders.DrawIcons()
             | folders.DrawLetters()
         ):

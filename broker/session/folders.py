@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.core.clipboard.chord_settings import load_choice
 from broker.core.errors import PeerError, RefusedError
 from broker.core.files.opened_folder import OpenedFolder, folder_argument
 from broker.core.names import sandboxes_named
@@ -24,6 +25,7 @@ from broker.session.errand import Errand
 from broker.session.folder_server import memory_file, serve_folder
 from broker.session.letters import draw_letters
 from broker.session.menu_icons import draw_icons
+from broker.session.settings_files import settings_problems
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import Folders, RecordSet
 
@@ -37,10 +39,19 @@ def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
             draw_icons(_records(find_paths()).records.values())
             errand.answer()
         case m.DrawLetters():
-            with memory_file(draw_letters(order.height)) as fd:
-                errand.answer(fds=[fd])
+            _answer(errand, draw_letters(order.height))
+        case m.ReadChords():
+            _answer(errand, msgspec.json.encode(load_choice(find_paths())))
+        case m.CheckSettings():
+            found = [one.first_line() for one in settings_problems(find_paths())]
+            _answer(errand, msgspec.json.encode(found))
         case _:
             raise PeerError("no folder is open")
+
+
+def _answer(errand: Errand, content: bytes) -> None:
+    with memory_file(content) as fd:
+        errand.answer(fds=[fd])
 
 
 def _share(errand: Errand, order: m.OpenFolder) -> None:

@@ -134,7 +134,7 @@ class _ViewerProcess:
         side = ViewerSide(ground, authority, lambda: self._viewer, self._own_warnings)
         self._end = make_end(side)
         self._viewer = make_viewer(ground, workers, authority, self._end.host, session)
-        self._settings = SettingsWatch(ground.paths, authority.notify)
+        self._settings = SettingsWatch(ground.paths, session, authority.notify)
         report = StatusCollector(
             role=ground.role,
             parts=self._end.rows(self._viewer, workers),

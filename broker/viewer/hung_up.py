@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import trio
 
-from broker.helpers.process.popen import happened
+from broker.helpers.process.polled import happened
 
 _LOOK_SECONDS = 0.5
 

@@ -42,11 +42,8 @@ def own_files(paths: Paths) -> OwnFiles:
     }
     for directory in write:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    read = dict.fromkeys(
-        paths.config, "the chords of copy and paste, and mistakes in settings files"
-    )
     # Links out of /etc: the kernel asks for a rule about what they lead to.
-    read |= {path.resolve(): "the language of programs" for path in LOCALES}
+    read = {path.resolve(): "the language of programs" for path in LOCALES}
     read[LOCALTIME.resolve()] = "the time zone of programs"
     for package in (policy, shims):
         read[Path(package.__file__ or "").parent] = "our code beside the broker's"

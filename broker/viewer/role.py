@@ -13,11 +13,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import trio
 from typing_extensions import override
 
 from broker.authority.audit import event_log
 from broker.authority.permit import Request
+from broker.core.clipboard.chord_settings import ChordChoice
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.files.trees import remove_tree
@@ -39,7 +41,7 @@ from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.ipc.in_thread import in_thread
-from broker.ipc.session.folders import DrawIcons
+from broker.ipc.session.folders import DrawIcons, ReadChords
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
 from broker.viewer.authority.interface import Authority
@@ -48,7 +50,6 @@ from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.calls.screens import ScreenShares
 from broker.viewer.calls.ssh_keys import has_keys
 from broker.viewer.clipboard.service import ClipboardService
-from broker.viewer.clipboard.settings import load_choice
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
@@ -69,6 +70,7 @@ from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.named_lease import several_run
+from broker.viewer.session_orders import Session, answered_file
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from policy.records.model import Label, Record
@@ -139,7 +141,7 @@ class ViewerRole:
             decider=authority,
             log=log,
             record=lambda lease: self.record(lease.record),
-            choose=partial(load_choice, paths),
+            choose=partial(_chords, tools.session),
         )
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(tools.session)
@@ -593,3 +595,8 @@ class ViewerRole:
             if guest is not None:
                 guest.stopping = False  # its host could not be asked
             raise
+
+
+async def _chords(session: Session) -> ChordChoice:
+    content = await answered_file(session, ReadChords())
+    return msgspec.json.decode(content, type=ChordChoice)

@@ -5,6 +5,7 @@ See ``ipc.session``.  The viewer itself is confined.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -101,6 +102,13 @@ class Session(Protocol):
         Raises as ``carrying_out``.
         """
         ...
+
+
+async def answered_file(session: Session, order: SessionOrder) -> bytes:
+    """Return the content of the file that answers an order.  Raises VitrailError."""
+    _, (fd,) = await session.carry_out(order)
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
 
 
 async def _start_no_other(

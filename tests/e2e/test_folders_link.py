@@ -6,11 +6,11 @@ import json
 import os
 
 import pytest
-from broker.viewer.folders.sftp_server import find_sftp_server
 
 from broker.core.errors import SetupError
 from broker.host.images.store import DEFAULT_PACKAGES, ImageSpec
 from broker.host.vmm.folder_server import find_virtiofsd
+from broker.session.folder_server import find_sftp_server
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from broker.core.errors import RefusedError
-from broker.helpers.process.popen import lives
+from broker.helpers.process.polled import lives
 
 
 @contextmanager

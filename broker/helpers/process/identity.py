@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import SetupError
-from broker.helpers.process.popen import lives
+from broker.helpers.process.polled import lives
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

@@ -6,9 +6,7 @@ have been imported.
 
 from __future__ import annotations
 
-import errno
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -59,28 +57,6 @@ def start_process(
         stderr=stderr,
         start_new_session=True,
     )
-
-
-def lives(pidfd: int) -> bool:
-    """Return whether a pidfd's process is alive, so that facts read by its pid are its own.
-
-    False, too, where the kernel has no memory to say.
-    """
-    # guard: a process of which nothing is known is not taken for a living one
-    return happened(pidfd, select.POLLIN) is False
-
-
-def happened(fd: int, events: int) -> bool | None:
-    """Whether a descriptor has one of these events; None without memory to say."""
-    poll = select.poll()
-    poll.register(fd, events)
-    try:
-        return bool(poll.poll(0))
-    except OSError as error:
-        # guard: an end is awaited also without memory for a moment
-        if error.errno != errno.ENOMEM:
-            raise
-        return None
 
 
 BUBBLEWRAP = "bwrap"

@@ -26,7 +26,7 @@ import trio
 from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process import popen
-from broker.helpers.process.popen import happened
+from broker.helpers.process.polled import happened
 
 _TAIL_BYTES = 4096
 _LOOK_SECONDS = 0.05

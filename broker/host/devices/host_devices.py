@@ -28,7 +28,7 @@ from broker.core.lease import Lease, Opening
 from broker.core.limits import devices as limits
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
-from broker.helpers.process.popen import happened
+from broker.helpers.process.polled import happened
 from broker.host.devices.crosvm import CrosvmDevice
 from broker.host.devices.devices_client import DeviceClient, connect
 from broker.host.devices.libvirt import LibvirtDevice

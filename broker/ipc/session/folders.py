@@ -46,6 +46,20 @@ class ServeFolder(TypedMessage, frozen=True, tag="serve-folder"):
     """Serve the given directory over a connection, whose descriptor comes along."""
 
 
+class ReadChords(TypedMessage, frozen=True, tag="read-chords"):
+    """Read which chords the user wants.  Answer: a file with the choice.
+
+    No warrant: the viewer shows and sends them.
+    """
+
+
+class CheckSettings(TypedMessage, frozen=True, tag="check-settings"):
+    """Look for mistakes in settings files.  Answer: a file with a line for each.
+
+    No warrant: the answer has what the user is told.
+    """
+
+
 class DrawIcons(TypedMessage, frozen=True, tag="draw-icons"):
     """Draw sandboxes' icons in the menu again that differ from their records.
 
@@ -62,7 +76,15 @@ class DrawLetters(TypedMessage, frozen=True, tag="draw-letters"):
     height: Annotated[int, msgspec.Meta(ge=1, le=256)]
 
 
-FolderOrder: TypeAlias = OpenFolder | GiveFolder | ServeFolder | DrawIcons | DrawLetters
+FolderOrder: TypeAlias = (
+    OpenFolder
+    | GiveFolder
+    | ServeFolder
+    | ReadChords
+    | CheckSettings
+    | DrawIcons
+    | DrawLetters
+)
 
 
 class FolderForHost(TypedMessage, frozen=True, tag="folder"):

@@ -18,6 +18,7 @@ import trio
 from typing_extensions import override
 
 from broker.authority.audit import event_log
+from broker.core.clipboard.chord_settings import DEFAULT, ChordChoice
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Lease
@@ -34,7 +35,6 @@ from broker.viewer.clipboard.exchange.exports import MARK
 from broker.viewer.clipboard.exchange.operations import TransferStatus
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
-from broker.viewer.clipboard.settings import DEFAULT, ChordChoice
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.workers import clipboard_member
 from policy.records.model import Record
@@ -269,13 +269,13 @@ class ClipboardService:
         decider: Permits,
         log: event_log.EventLog,
         record: Callable[[Lease], Record | None],
-        choose: Callable[[], ChordChoice] = lambda: DEFAULT,
+        choose: Callable[[], Awaitable[ChordChoice]],
     ) -> None:
         self._terms = Terms(decider, record)
         self.notify: Notify = decider.notify
         self._log = log
         self._choose = choose
-        self.choice = choose()
+        self.choice = DEFAULT
         """The chords in force."""
         self._telling = Telling(
             log, self._lease, self._tell_person, lambda: self.choice.paste
@@ -305,6 +305,10 @@ class ClipboardService:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Do the actions, until cancelled."""
+        try:
+            await self.choose_again()
+        except VitrailError as error:
+            log_exception(error)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._tick)
@@ -440,7 +444,7 @@ class ClipboardService:
 
     async def choose_again(self) -> ChordChoice:
         """Read the user's choice of chords, and send it to every worker."""
-        self.choice = self._choose()
+        self.choice = await self._choose()
         async with trio.open_nursery() as nursery:
             for party in self._parties.values():
                 nursery.start_soon(party.follow)

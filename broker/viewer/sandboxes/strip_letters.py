@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import os
 
 import msgspec
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
 from broker.ipc.session.folders import DrawLetters
-from broker.viewer.session_orders import Session
+from broker.viewer.session_orders import Session, answered_file
 
 _PAD = 3
 """Pixels left and right of the name."""
@@ -39,11 +38,8 @@ class StripLetters:
 
     async def _letters(self, height: int) -> Letters:
         try:
-            _, (fd,) = await self._session.carry_out(DrawLetters(height))
-            with os.fdopen(fd, "rb") as file:
-                found = msgspec.json.decode(
-                    file.read(), type=dict[str, tuple[int, str]]
-                )
+            content = await answered_file(self._session, DrawLetters(height))
+            found = msgspec.json.decode(content, type=dict[str, tuple[int, str]])
         except (SetupError, UpstreamError, ValueError) as error:
             log_stderr(f"name strip: no font of the desktop's: {error}")
             return {}

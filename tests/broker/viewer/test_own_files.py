@@ -46,6 +46,6 @@ def test_nothing_that_others_are_governed_by_is_written(paths):
             assert not mine.is_relative_to(other)
 
 
-def test_nothing_of_the_home_is_read_but_settings(paths, tmp_path):
+def test_nothing_of_the_home_is_read_but_the_links_key(paths, tmp_path):
     read = [p for p in own_files(paths).read if p.is_relative_to(tmp_path)]
-    assert read == [paths.config[0], paths.state / "link"]
+    assert read == [paths.state / "link"]

@@ -61,6 +61,14 @@ class InProcess(PolicyAuthority):
         return getattr(self.decider, name)
 
 
+class NoSession:
+    """It carries out nothing."""
+
+    async def carry_out(self, order, fds=()):
+        await trio.lowlevel.checkpoint()
+        raise UpstreamError("nothing is carried out here")
+
+
 class Stand:
     def __init__(self, path, log, session=None):
         self.path = path
@@ -82,7 +90,7 @@ class Stand:
                 log=log,
                 compositor=compositor_at(path / "wayland-0"),
                 display=lambda: path / "wayland-0",
-                session=session,
+                session=session or NoSession(),
             ),
             log=log,
             host=self.host,

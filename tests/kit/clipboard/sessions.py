@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from broker.core.clipboard.chord_settings import DEFAULT
 from broker.ipc import clipboard as m
 from broker.ipc import sealed_memfd
 from broker.viewer.clipboard.service import ClipboardService
-from broker.viewer.clipboard.settings import DEFAULT
 from broker.viewer.workers import clipboard_member
 from tests.kit.rulebook import VAULT, WORK, lease_of, rulebook
 
@@ -155,6 +155,14 @@ class Board:
         return self.book.events(*(kinds or ("clipboard",)))
 
 
+def _chooses(choose):
+    async def chosen():
+        await trio.lowlevel.checkpoint()
+        return choose()
+
+    return chosen
+
+
 @asynccontextmanager
 async def board(rules="", *, choose=lambda: DEFAULT, records=()):
     """Rules for vitrail.ClipboardPaste: a line each, without its service."""
@@ -173,7 +181,7 @@ async def board(rules="", *, choose=lambda: DEFAULT, records=()):
             decider=book.decider,
             log=book.log,
             record=lambda lease: book.records.records.get(lease.record),
-            choose=choose,
+            choose=_chooses(choose),
         )
         it = Board(book, clipboard)
         clipboard.notify = it.notify

@@ -182,7 +182,7 @@ GUARDS = (
     Guard("records are followed without room for a thread", "except ZeroDivisionError:", "tests/broker/host_and_viewer/test_record_copy.py", "no_thread"),
     Guard("no room for a thread ends one request", "except ZeroDivisionError as error:", "tests/broker/ipc/test_in_thread.py", "limit_of_threads"),
     Guard("an error of the work is not taken for a missing thread", "if False:", "tests/broker/ipc/test_in_thread.py", "as_it_is"),
-    Guard("settings are read without room for a thread", "except ZeroDivisionError:", "tests/broker/viewer/test_settings_files.py", "no_thread"),
+    Guard("a check that is not carried out ends no broker", "except ZeroDivisionError as error:", "tests/broker/session/test_settings_files.py", "made_again"),
     Guard("a mixer's socket is served again, whatever ended it", "except (SetupError, OSError) as error:", "tests/broker/viewer/sound/test_mixer.py", "served_again"),
     Guard("a sandbox ends without room for a thread", "with trio.move_on_after(_REMOVE_SECONDS):", "tests/broker/viewer/sandboxes/test_guest.py", "no_thread"),
     Guard("doctor changes no file of the log", "if False:", "tests/integration/test_doctor.py", "test_shipping"),

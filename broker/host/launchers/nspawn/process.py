@@ -21,7 +21,7 @@ from broker.helpers.mounts.mounts import wait_set_up
 from broker.helpers.mounts.opened import open_without_links
 from broker.helpers.process.gate import Gate, close_output
 from broker.helpers.process.identity import open_pidfd
-from broker.helpers.process.popen import lives
+from broker.helpers.process.polled import lives
 from broker.helpers.process.spawn import (
     PIPE,
     Child,

@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from broker.helpers.process.identity import open_pidfd
-from broker.helpers.process.popen import lives
+from broker.helpers.process.polled import lives
 from broker.helpers.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
 from broker.host.launchers.nspawn.process import descendants
 from broker.host.launchers.vmspawn.arguments import (

@@ -6,11 +6,11 @@ import pytest
 import trio
 import trio.testing
 
+from broker.core.clipboard.chord_settings import chosen
 from broker.core.errors import UpstreamError
 from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as m
 from broker.ipc.worker import WindowReport
-from broker.viewer.clipboard.settings import chosen
 from broker.viewer.workers import clipboard_member
 from tests.kit.clipboard.sessions import TEXT, board
 from tests.kit.eventually import eventually

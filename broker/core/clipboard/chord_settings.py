@@ -4,8 +4,8 @@
     copy = "Super+Shift+C"        # both of these instead of a preset
     paste = "Super+Shift+V"
 
-The first ``clipboard.toml`` of the configuration directories holds.  The viewer reads
-it, and brokerctl, which also writes it.
+The first ``clipboard.toml`` of the configuration directories holds.  A session child reads
+it for the viewer, and brokerctl, which also writes it.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import trio
@@ -11,10 +12,13 @@ from click.testing import CliRunner
 from broker.cli.doctor.finding import Context, FindingState
 from broker.cli.doctor.viewer import check_policy
 from broker.cli.policy.verbs import command
+from broker.core.errors import UpstreamError
 from broker.core.paths import Paths
-from broker.viewer.settings_files import settings_problems
+from broker.ipc.session.folders import CheckSettings, ReadChords
+from broker.session.settings_files import settings_problems
+from broker.viewer.session_orders import answered_file
 from broker.viewer.settings_watch import SettingsWatch
-from tests.kit.threads import no_threads
+from tests.kit.session import starter_of_orders
 
 GOOD = {
     "audit.toml": 'mode = "required"\nkeep = "90d"\n',
@@ -41,6 +45,25 @@ WRONG_ONCE = {
     "link.toml": "pieces = -1\n",
     "ship.toml": '[[target]]\nname = "A B"\nto = "journald"\n',
 }
+
+
+class Checks:
+    """A session that checks here."""
+
+    def __init__(self, paths):
+        self._paths = paths
+        self.fails = False
+        self.failed = trio.Event()
+
+    async def carry_out(self, order, fds=()):
+        await trio.lowlevel.checkpoint()
+        if self.fails:
+            self.failed.set()
+            raise UpstreamError("no process for it")
+        lines = [problem.first_line() for problem in settings_problems(self._paths)]
+        fd = os.memfd_create("lines")
+        os.pwrite(fd, json.dumps(lines).encode(), 0)
+        return b"", [fd]
 
 
 @pytest.fixture(name="paths")
@@ -104,7 +127,9 @@ async def test_a_running_broker_tells_of_a_mistake_once_and_warns_until_it_is_me
     paths, nursery, autojump_clock
 ):
     told, more = trio.open_memory_channel(100)
-    watch = SettingsWatch(paths, lambda title, text: told.send_nowait((title, text)))
+    watch = SettingsWatch(
+        paths, Checks(paths), lambda title, text: told.send_nowait((title, text))
+    )
     nursery.start_soon(watch.run)
     for name, wrong in WRONG_ONCE.items():
         (paths.config[0] / name).write_text(wrong)
@@ -121,17 +146,36 @@ async def test_a_running_broker_tells_of_a_mistake_once_and_warns_until_it_is_me
     assert more.statistics().current_buffer_used == 0
 
 
-async def test_a_mistake_is_told_where_there_is_no_thread(
+async def test_a_check_that_is_not_carried_out_is_made_again(
     paths, nursery, autojump_clock
 ):
     told, more = trio.open_memory_channel(100)
-    watch = SettingsWatch(paths, lambda title, text: told.send_nowait((title, text)))
+    checks = Checks(paths)
+    checks.fails = True
+    watch = SettingsWatch(paths, checks, lambda *said: told.send_nowait(said))
     name, wrong = next(iter(WRONG_ONCE.items()))
+    nursery.start_soon(watch.run)
+    await checks.failed.wait()
+    checks.fails = False
     (paths.config[0] / name).write_text(wrong)
-    with no_threads():
-        nursery.start_soon(watch.run)
-        _, text = await more.receive()
+    _, text = await more.receive()
     assert f"{name}:1:" in text
+
+
+async def test_a_session_child_checks_and_reads_settings(paths):
+    config = paths.config[0].parent / "xdg"
+    config.mkdir()
+    (config / "vitrail").symlink_to(paths.config[0])
+    (paths.config[0] / "audit.toml").write_text(WRONG_ONCE["audit.toml"])
+    (paths.config[0] / "clipboard.toml").write_text(GOOD["clipboard.toml"])
+    environ = dict(os.environ, XDG_CONFIG_HOME=str(config))
+    with starter_of_orders(environ) as session:
+        lines = json.loads(await answered_file(session, CheckSettings()))
+        choice = json.loads(await answered_file(session, ReadChords()))
+    assert [line.partition(":")[0].rpartition("/")[2] for line in lines] == [
+        "audit.toml"
+    ]
+    assert choice["preset"] == "qubes"
 
 
 def test_services_of_the_desktop_are_read(paths):

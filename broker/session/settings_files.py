@@ -13,12 +13,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from broker.authority.audit.settings import load_settings
+from broker.core.clipboard.chord_settings import load_choice
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, read_config
 from broker.helpers.shipper.config import load_config
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import declared_role, load_link_config
-from broker.viewer.clipboard.settings import load_choice
 from policy.errors import WHOLE_FILE, Problem, Span
 from policy.records.document import read_document
 from policy.services.desktop import FOLDER, parse_service

@@ -1,0 +1,28 @@
+"""Whether something has happened to a descriptor, without waiting (poll(2))."""
+
+from __future__ import annotations
+
+import errno
+import select
+
+
+def lives(pidfd: int) -> bool:
+    """Return whether a pidfd's process is alive, so that facts read by its pid are its own.
+
+    False, too, where the kernel has no memory to say.
+    """
+    # guard: a process of which nothing is known is not taken for a living one
+    return happened(pidfd, select.POLLIN) is False
+
+
+def happened(fd: int, events: int) -> bool | None:
+    """Whether a descriptor has one of these events; None without memory to say."""
+    poll = select.poll()
+    poll.register(fd, events)
+    try:
+        return bool(poll.poll(0))
+    except OSError as error:
+        # guard: an end is awaited also without memory for a moment
+        if error.errno != errno.ENOMEM:
+            raise
+        return None
