@@ -1,17 +1,21 @@
 """``vitrail-viewer``: owns screen, sound and the user, and decides.
 
-Order of start: the fork server of helpers, the authority, the pump, the link's listener,
+Order of start: the fork server of helpers, the link's listener, the authority, the pump,
 the control socket.
 """
 
 from __future__ import annotations
 
 import argparse
+import socket
 from collections.abc import Callable
+
+import trio
 
 from broker.authority.options import AuthorityHandle, Options
 from broker.net.link.wire_types import Role
-from broker.net.link_service.config import load_link_config
+from broker.net.link_service.config import LinkConfig, load_link_config
+from broker.net.listeners import Listener, open_listener
 from broker.programs.start import Forks, Run, add_unjailed, parser_for, run_broker
 
 
@@ -44,6 +48,8 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
     link = load_link_config(
         options.paths, Role.VIEWER, endpoint=words.listen, peer_cid=words.peer_cid
     )
+    # Now: a confined viewer makes no sockets of a network, and connects to none.
+    listener = trio.run(_listen, link, options.sockets.get("link"))
 
     async def run(
         authority: AuthorityHandle,
@@ -55,16 +61,30 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
         from broker.viewer.broker import run_viewer
         from broker.viewer.host_ends.linked_host import LinkedHost
 
-        await run_viewer(
-            authority,
-            options,
-            forks,
-            ready,
-            role="viewer",
-            make_end=lambda side: LinkedHost(side, link),
-        )
+        try:
+            await run_viewer(
+                authority,
+                options,
+                forks,
+                ready,
+                role="viewer",
+                make_end=lambda side: LinkedHost(side, link, listener),
+            )
+        finally:
+            listener.close()
 
     return run
+
+
+async def _listen(link: LinkConfig, activated: socket.socket | None) -> Listener:
+    """Return the listener, of the service manager's socket where there is one.
+
+    Raises SetupError.
+    """
+    if activated is None:
+        return await open_listener(link.endpoint, mode=link.mode)
+    activated.settimeout(0)
+    return Listener(link.endpoint, activated)
 
 
 if __name__ == "__main__":
