@@ -89,7 +89,8 @@ class Listener:
         if self.sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self.sock)
         if self.path is not None:
-            with contextlib.suppress(FileNotFoundError):
+            # A confined process leaves it: the next one replaces it.
+            with contextlib.suppress(FileNotFoundError, PermissionError):
                 if _inode(self.path) == self.inode:
                     self.path.unlink()
         self.sock.close()

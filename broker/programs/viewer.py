@@ -1,6 +1,6 @@
 """``vitrail-viewer``: owns screen, sound and the user, and decides.
 
-Order of start: the fork server of helpers, the authority, the pump, the link's listener,
+Order of start: the fork server of helpers, the link's listener, the authority, the pump,
 the control socket.
 """
 
@@ -55,6 +55,7 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
         forks: Forks,
         ready: Callable[[], None],
     ) -> None:
+        # Now: a confined viewer makes no sockets of a network, and connects to none.
         listener = await _listen(options, link)
         confine_viewer(*own_files(options.paths))
         # Late: executed in the confined process alone, and mistakes in link.toml are
@@ -62,14 +63,17 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
         from broker.viewer.broker import run_viewer
         from broker.viewer.host_ends.linked_host import LinkedHost
 
-        await run_viewer(
-            authority,
-            options,
-            forks,
-            ready,
-            role="viewer",
-            make_end=lambda side: LinkedHost(side, link, listener),
-        )
+        try:
+            await run_viewer(
+                authority,
+                options,
+                forks,
+                ready,
+                role="viewer",
+                make_end=lambda side: LinkedHost(side, link, listener),
+            )
+        finally:
+            listener.close()
 
     return run
 

@@ -172,8 +172,12 @@ class RemoteHost(LinkEnd):
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Take connections of a listener, which it closes, until cancelled."""
+        """Accept until cancelled, then close the listener.
+
+        Raises SetupError when there is no key.
+        """
         try:
+            self._store.identity()
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self.state.enter("waiting")

@@ -105,7 +105,7 @@ async def viewer_side(tmp_path, ends):
     (tmp_path / "v").mkdir()
     async with journal(tmp_path / "v") as log, trio.open_nursery() as nursery:
         remote = ends.viewer_end(log, HoldingViewer())
-        await nursery.start(remote.run, None)
+        await nursery.start(remote.run, await ends.listener())
         yield remote
         nursery.cancel_scope.cancel()
 

@@ -66,7 +66,7 @@ async def taken_host(tmp_path):
         ends = Ends(base)
         async with journal(tmp_path) as log, trio.open_nursery() as nursery:
             remote = ends.viewer_end(log, viewer)
-            await nursery.start(remote.run)
+            await nursery.start(remote.run, await ends.listener())
             with trio.fail_after(60):
                 epoch = await ends.dialled(nursery, obey)
                 epoch.channel.leases = Lax()

@@ -38,7 +38,7 @@ async def a_viewer(tmp_path):
         ends = Ends(base)
         async with journal(tmp_path) as log, trio.open_nursery() as nursery:
             remote = ends.viewer_end(log, viewer)
-            await nursery.start(remote.run)
+            await nursery.start(remote.run, await ends.listener())
             with trio.fail_after(60):
                 yield ends, viewer, remote, nursery
             nursery.cancel_scope.cancel()

@@ -62,7 +62,7 @@ class LinkedHost:
         return [*report.log_warnings, *self.warnings(), *await self._side.warnings()]
 
     async def begin(self, nursery: trio.Nursery) -> None:
-        """See ``HostEnd``: the listener is up; a host comes when it does."""
+        """See ``HostEnd``: a host comes when it does."""
         await nursery.start(self.host.run, self._listener)
 
     async def end(self, stop_all: Callable[[], Awaitable[None]]) -> None:
