@@ -354,7 +354,7 @@ class _Checks:
                     _without_meaning(KINDS[kind]),
                 )
         self._needed(kind)
-        if kind != PEER.only:
+        if not PEER.belongs_to(kind):
             if "peer" in values:
                 self._at(
                     ("peer",),

@@ -289,9 +289,8 @@ class Field:
     """A key of a table: its kind and its meaning.
 
     ``default`` is written as in the file; None means that there is none, and
-    ``default_words`` then says what holds instead.  ``only`` names the value
-    of ``launch.kind`` that the key belongs to, ``also`` further ones.  ``own``:
-    not inherited.
+    ``default_words`` then says what holds instead.  ``only`` has the values of
+    ``launch.kind`` that the key belongs to; none: all.  ``own``: not inherited.
     """
 
     key: str
@@ -300,13 +299,12 @@ class Field:
     default: object = None
     default_words: str = ""
     required: bool = False
-    only: str = ""
+    only: tuple[str, ...] = ()
     own: bool = False
-    also: tuple[str, ...] = ()
 
     def belongs_to(self, kind: str) -> bool:
         """Whether it has a meaning where ``launch.kind`` is ``kind``."""
-        return not self.only or kind in {self.only, *self.also}
+        return not self.only or kind in self.only
 
 
 @dataclass(frozen=True)
@@ -314,21 +312,20 @@ class Table:
     """A table of a file; ``name`` is empty for the file's top.
 
     ``short``: the key that is meant where a word is in place of the table
-    (``audio = "raw"``).  ``own``: none of it is inherited.  ``only`` and ``also``
-    are as those of a field.
+    (``audio = "raw"``).  ``own``: none of it is inherited.  ``only`` is
+    as that of a field.
     """
 
     name: str
     summary: str
     fields: tuple[Field, ...]
-    only: str = ""
+    only: tuple[str, ...] = ()
     short: str = ""
     own: bool = False
-    also: tuple[str, ...] = ()
 
     def belongs_to(self, kind: str) -> bool:
         """Whether it has a meaning where ``launch.kind`` is ``kind``."""
-        return not self.only or kind in {self.only, *self.also}
+        return not self.only or kind in self.only
 
     @property
     def by_key(self) -> Mapping[str, Field]:

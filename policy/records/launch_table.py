@@ -54,12 +54,12 @@ _CONTAINER_IMAGE = Pattern(
 
 
 def _switch(key: str, only: str, text: str) -> Field:
-    return Field(key, YesNo(), text, default=False, only=only)
+    return Field(key, YesNo(), text, default=False, only=(only,))
 
 
 def _bind(key: str, words: str) -> Field:
     text = f"Files and directories of the host's that it sees at the same path {words}"
-    return Field(key, PATHS, text, default=[], only=_HOLDS[0], also=_HOLDS[1:])
+    return Field(key, PATHS, text, default=[], only=_HOLDS)
 
 
 LAUNCH = Table(
@@ -104,8 +104,7 @@ LAUNCH = Table(
             NAME,
             "The guest image ('brokerctl image list').",
             default="default",
-            only=_BOOTS[0],
-            also=_BOOTS[1:],
+            only=_BOOTS,
         ),
         Field(
             "root",
@@ -119,8 +118,7 @@ LAUNCH = Table(
             ),
             "Where the programs are from; with `host`, `image` has no meaning.",
             default="image",
-            only=_VM,
-            also=MONITORS,
+            only=(_VM, *MONITORS),
         ),
         Field(
             "packages",
@@ -135,8 +133,7 @@ LAUNCH = Table(
             "that image and rebuilds it when this changes. The image is then this record's own: "
             "`image` names one that no other record uses.",
             default=[],
-            only=_VM,
-            also=MONITORS,
+            only=(_VM, *MONITORS),
         ),
         Field(
             "host_files",
@@ -160,8 +157,7 @@ LAUNCH = Table(
             "something of the machine and of the user: an own certificate names a "
             "company.",
             default=[],
-            only=_VM,
-            also=MONITORS,
+            only=(_VM, *MONITORS),
         ),
         Field(
             "memory",
@@ -169,16 +165,14 @@ LAUNCH = Table(
             "Memory of the machine; of a container, where the user's control groups "
             "can limit it.",
             default=768,
-            only=_VM,
-            also=(*MONITORS, _LIBVIRT, _VMSPAWN, _PODMAN, _NSPAWN),
+            only=(_VM, *MONITORS, _LIBVIRT, _VMSPAWN, _PODMAN, _NSPAWN),
         ),
         Field(
             "cpus",
             Whole(*limits.CPUS),
             "Virtual processors.",
             default=1,
-            only=_BOOTS[0],
-            also=_BOOTS[1:],
+            only=_BOOTS,
         ),
         Field(
             "network",
@@ -194,8 +188,7 @@ LAUNCH = Table(
             ),
             "The network that the sandbox can reach.",
             default="none",
-            only=_NETWORK[0],
-            also=_NETWORK[1:],
+            only=_NETWORK,
         ),
         Field(
             "provides_network",
@@ -205,8 +198,7 @@ LAUNCH = Table(
             "machine (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE): they make tunnels "
             "and forward packets. Those of a box or container do not, and are proxies.",
             default=False,
-            only=_NETWORK[0],
-            also=_NETWORK[1:],
+            only=_NETWORK,
         ),
         Field(
             "command",
@@ -219,8 +211,7 @@ LAUNCH = Table(
             ),
             "The program to start when 'brokerctl run' names none.",
             default=["foot"],
-            only=_OWN_COMMAND[0],
-            also=_OWN_COMMAND[1:],
+            only=_OWN_COMMAND,
         ),
         Field(
             "fork",
@@ -239,7 +230,7 @@ LAUNCH = Table(
             "the same addresses in the kernel; with `copy` they have no page in common. `shared` "
             "goes with no folder, no `huge_pages`, no `shared_image` and no `gpu`.",
             default="copy",
-            only=_VM,
+            only=(_VM,),
         ),
         Field(
             "folders",
@@ -248,7 +239,7 @@ LAUNCH = Table(
             "beside those of [folders]. Each is a process (virtiofsd); a machine with a "
             "place boots and is not copied.",
             default=0,
-            only=_VM,
+            only=(_VM,),
         ),
         _switch(
             "huge_pages",
@@ -278,22 +269,21 @@ LAUNCH = Table(
             "disposable sandbox: a window then comes sooner, and the machine's memory "
             "is in use all the time.",
             default=0,
-            only=_VM,
+            only=(_VM,),
         ),
         Field(
             "boot_deadline",
             Whole(*limits.BOOT_SECONDS, unit="seconds"),
             "How long the guest's agent may take to answer.",
             default=90,
-            only=_BOOTS[0],
-            also=_BOOTS[1:],
+            only=_BOOTS,
         ),
         Field(
             "container_image",
             _CONTAINER_IMAGE,
             "The image of the container, in the user's own store: it is never pulled.",
             default_words="none; 'brokerctl run' needs this or `rootfs`",
-            only=_PODMAN,
+            only=(_PODMAN,),
         ),
         Field(
             "rootfs",
@@ -301,15 +291,14 @@ LAUNCH = Table(
             "A directory that is the container's root, in place of an image; nothing is "
             "written to it.",
             default_words="none; a record of kind `nspawn` needs it",
-            only=_PODMAN,
-            also=(_NSPAWN,),
+            only=(_PODMAN, _NSPAWN),
         ),
         Field(
             "app",
             FLATPAK_APP,
             "The application to run.",
             default_words="none; a record of this kind needs it",
-            only=_FLATPAK,
+            only=(_FLATPAK,),
         ),
         _switch(
             "share_network",
@@ -325,8 +314,7 @@ LAUNCH = Table(
             "Processes of the container, where the user's control groups can limit "
             "them.",
             default=512,
-            only=_PODMAN,
-            also=(_NSPAWN,),
+            only=(_PODMAN, _NSPAWN),
         ),
         Field(
             "open_files",
@@ -336,8 +324,7 @@ LAUNCH = Table(
             "program can then keep your other programs from passing descriptors, so that "
             "no further window opens until it ends.",
             default=limits.FEW_OPEN_FILES,
-            only=_HOLDS[0],
-            also=_HOLDS[1:],
+            only=_HOLDS,
         ),
         _switch(
             "user_namespaces",
@@ -363,8 +350,7 @@ LAUNCH = Table(
             ),
             "Whether its programs draw with this machine's GPU. Experimental.",
             default="none",
-            only=_BWRAP,
-            also=(_PODMAN, _FLATPAK, _VM),
+            only=(_BWRAP, _PODMAN, _FLATPAK, _VM),
         ),
         Field(
             "required",
@@ -373,8 +359,7 @@ LAUNCH = Table(
             "domain that `peer.libvirt` names, is stopped from starting when it cannot "
             "have its lease.  Otherwise it starts without display and sound.",
             default=False,
-            only=_PODMAN,
-            also=(_SHARED, _EXTERNAL),
+            only=(_PODMAN, _SHARED, _EXTERNAL),
         ),
     ),
 )
@@ -415,8 +400,7 @@ STATE = Table(
             default=False,
         ),
     ),
-    only=_HOMES[0],
-    also=_HOMES[1:],
+    only=_HOMES,
 )
 
 PEER = Table(
@@ -457,7 +441,7 @@ PEER = Table(
             "`vitrail.Display` for waypipe, and at `wayland-0` for Wayland itself.",
         ),
     ),
-    only=_EXTERNAL,
+    only=(_EXTERNAL,),
     own=True,
 )
 
@@ -489,7 +473,7 @@ LIMITS = Table(
             "Memory that all waiting machines of the broker (`launch.standby`) may "
             "have together for one of this record to be among them.",
             default=2048,
-            only=_VM,
+            only=(_VM,),
         ),
     ),
 )

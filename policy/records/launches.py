@@ -152,11 +152,12 @@ NEEDED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
 
 def check(taken: Mapping[str, object], complain: Complain) -> None:
     """Complain about what a machine of this record cannot have."""
-    # guard: a GPU is used in the way of its kind
     kind = KINDS[str(taken[KIND_KEY])]
-    if taken.get("launch.gpu", "none") not in {"none", kind.gpu}:
+    # guard: a GPU is used in the way of its kind
+    way = kind.gpu
+    if taken.get("launch.gpu", "none") not in {"none", way}:
         what = f'kind = "{kind.name}" cannot have such a GPU'
-        complain(("launch", "gpu"), what, f'"none" or "{kind.gpu}"', "docs/gpu.md")
+        complain(("launch", "gpu"), what, f'"none" or "{way}"', "docs/gpu.md")
     if kind.monitor:
         _check_monitor(taken, complain)
     elif taken.get("launch.fork") == "shared":

@@ -223,7 +223,7 @@ def _kinds() -> Schema:
         "properties": {
             "launch": {
                 "required": ["kind"],
-                "properties": {"kind": {"const": PEER.only}},
+                "properties": {"kind": {"const": PEER.only[0]}},
             }
         },
     }
@@ -282,7 +282,7 @@ def _field_lines(field: Field) -> Iterator[str]:
 
 
 def _kind_words(part: Table | Field) -> str:
-    return " or ".join(f'`"{kind}"`' for kind in (part.only, *part.also))
+    return " or ".join(f'`"{kind}"`' for kind in part.only)
 
 
 def _default(field: Field) -> str:

@@ -12,13 +12,14 @@ from broker.core.streams.wayland_verdicts import (
     advertised_version,
 )
 from broker.jail.wayland import handler_table
-from broker.jail.wayland.protocol import document, generate
 from broker.jail.wayland.protocol.tables import INTERFACES
+from docs.tables import wayland_globals as globals_page
+from docs.tables import wayland_protocols as protocols
 
 
 def all_globals() -> set[str]:
     """Interfaces that no message makes, so that a registry must offer them."""
-    interfaces = generate.all_interfaces()
+    interfaces = protocols.all_interfaces()
     made = {
         argument.interface.name
         for interface in interfaces.values()
@@ -31,7 +32,7 @@ def all_globals() -> set[str]:
 
 def test_the_checked_in_tables_are_what_pywayland_gives():
     namespace = {}
-    exec(compile(generate.render(), "generated", "exec"), namespace)
+    exec(compile(protocols.render(), "generated", "exec"), namespace)
     assert dict(namespace["INTERFACES"]) == dict(INTERFACES)
 
 
@@ -79,6 +80,6 @@ def test_advertised_versions(name, offered, allowed, version):
 
 def test_the_documents_table_is_the_datas():
     text = (Path(__file__).parents[5] / "docs/wayland.md").read_text()
-    assert document.updated(text) == text
+    assert globals_page.updated(text) == text
     with pytest.raises(ValueError, match="no place"):
-        document.updated("nothing")
+        globals_page.updated("nothing")
