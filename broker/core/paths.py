@@ -71,6 +71,11 @@ class Paths:
         """State of persistent sandboxes; see ``broker.host.homes``."""
         return self.state / "homes"
 
+    @property
+    def displays(self) -> Path:
+        """Where the viewer's keepers listen; a directory for each sandbox."""
+        return self.runtime / "display"
+
     def sandbox(self, name: str) -> Path:
         """The runtime directory of one running sandbox (0700)."""
         return self.runtime / "sandboxes" / name

@@ -24,6 +24,8 @@ _SYSTEM = (Path("/etc"), Path("/proc/self"), Path("/proc/sys"))
 def confine_viewer(read: Iterable[Path], write: Iterable[Path]) -> None:
     """Confine this process, which has one thread, to these files and its sockets.
 
+    Before it imports the code of the viewer: that is executed confined.
+
     Raises SetupError.
     """
     pid = os.getpid()

@@ -6,7 +6,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -30,13 +30,9 @@ from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types import leases as api
 from broker.ipc.control.types.base import Nothing
 from policy.records.model import (
-    CidPeer,
-    HybridPeer,
-    LibvirtPeer,
-    MachinePeer,
     Record,
+    RecordPeer,
     RecordSet,
-    UnixPeer,
     is_of_others,
 )
 
@@ -209,45 +205,24 @@ def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None
         )
 
 
-def check_peer(
-    record: Record,
-    peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer,
-    request: api.LeaseRequest,
-) -> None:
+def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> None:
     """Refuse a lease for another peer than the record's own.
 
     The record defines the peer of a sandbox; a launcher only reports the start.
     Raises RefusedError.
     """
-    known: tuple[str, str | int]
-    match peer:
-        case HybridPeer():
-            known = ("hybrid", str(peer.path))
-        case CidPeer():
-            known = ("cid", peer.cid)
-        case LibvirtPeer():
-            raise RefusedError(
-                f"'{record.name}' is leased by libvirt's hook, not by hand",
-                where=record.where("peer.libvirt"),
-                hint="'brokerctl launcher install libvirt', then start the domain",
-            )
-        case MachinePeer():
-            raise RefusedError(
-                f"'{record.name}' is leased when its machine is registered with "
-                "systemd-machined, not by hand",
-                where=record.where("peer.machine"),
-                hint="'machinectl list' shows the registered machines",
-            )
-        case UnixPeer():
-            known = ("unix", str(peer.path))
-        case _:
-            assert_never(peer)
+    if peer.leased:
+        raise RefusedError(
+            f"'{record.name}' is leased {peer.leased}, not by hand",
+            where=record.where(f"peer.{peer.key}"),
+            hint=peer.hint,
+        )
     claims = {"hybrid": request.hybrid, "cid": request.cid, "unix": request.unix}
     asked = [claim for claim in claims.items() if claim[1] is not None]
-    if asked != [known]:
+    if asked != [(peer.key, peer.claim)]:
         raise RefusedError(
             f"that is not the peer of '{record.name}'",
-            where=record.where(f"peer.{known[0]}"),
+            where=record.where(f"peer.{peer.key}"),
             hint="use the record's [peer], or correct the record",
         )
 

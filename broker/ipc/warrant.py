@@ -28,6 +28,8 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     target: str
     schemes: tuple[str, ...]
     """Those that the rule names."""
+    printer: str
+    """The one that the rule names, or none."""
     service: str
     argument: str
     scheme: str | None = None
@@ -37,7 +39,7 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     write: bool = False
 
 
-OF_REQUEST = PermitWarrant.__struct_fields__[5:]
+OF_REQUEST = PermitWarrant.__struct_fields__[6:]
 """The fields that are the request's."""
 _encode = msgspec.json.Encoder().encode
 

@@ -39,12 +39,15 @@ def _filters() -> Sequence[bytes]:
 
 
 def _become(
-    filters: Sequence[bytes], order: messages.Order, fds: Sequence[int]
+    filters: Sequence[bytes],
+    compositor: str,
+    order: messages.Order,
+    fds: Sequence[int],
 ) -> None:
     keepers, pumps, acceptors = filters
     match order:
         case messages.ForkKeeper():
-            become_keeper(order, fds, keepers)
+            become_keeper(order, fds, keepers, compositor)
         case messages.ForkAcceptor():
             become_acceptor(order, fds, acceptors, pumps)
         case messages.ForkPump():
@@ -76,12 +79,13 @@ def _fork_starter(
 def main() -> None:
     """Fork helpers on order.
 
-    Arguments: the numbers of our sockets; in a broker's first one also those of the
-    starter's sockets, and of the file with its variables, which this process never reads.
+    Arguments: the numbers of our sockets; the path of the compositor's; in a broker's
+    first one also the numbers of the starter's sockets, and of the file with its
+    variables, which this process never reads.
     """
-    numbers = [int(number) for number in sys.argv[2:]]
+    numbers = [int(number) for number in sys.argv[3:]]
     present = _fork_starter(*numbers) if numbers else None
-    start = forking(partial(_become, from_child(_filters)))
+    start = forking(partial(_become, from_child(_filters), sys.argv[2]))
     serve("vitrail-helpers", start, present=present)
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core import limits
-from broker.core.errors import PeerError, UpstreamError
+from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.helpers.compositor_connection import connect_compositor
 from broker.helpers.compositor_descriptors import compositor_process, descriptors_left
 from broker.helpers.process.hardening import harden
@@ -221,12 +221,16 @@ def _refuse(ours: socket.socket, reason: str) -> None:
 
 
 def become_keeper(
-    order: messages.ForkKeeper, fds: Sequence[int], program: bytes
+    order: messages.ForkKeeper, fds: Sequence[int], program: bytes, compositor: str
 ) -> None:
     """Be the keeper of an order, which owns these descriptors.
 
-    ``program`` is its filter of system calls.
+    ``program`` is its filter of system calls, ``compositor`` the socket of the session's.
+    Raises RefusedError for another one.
     """
+    # guard: a keeper connects a viewer to no service of the user's
+    if order.compositor != compositor:
+        raise RefusedError(f"{order.compositor!r} is not the session's compositor")
     set_name("vitrail-keeper")
     harden(program)
     supervisor, jailed, pidfd = fds

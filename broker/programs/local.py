@@ -66,6 +66,11 @@ class _Parts:
     ) -> None:
         """Be the viewer."""
         # Late: the host's process has no code of these.
+        from broker.helpers.viewer_confinement import confine_viewer
+        from broker.viewer.own_files import own_files
+
+        confine_viewer(*own_files(options.paths))
+        # Executed in the confined process alone.
         from broker.viewer.broker import run_viewer
         from broker.viewer.host_ends.local_host import LocalHost
 

@@ -109,6 +109,7 @@ def _run(
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
+    notify = service_manager()
     forks, starter = start_forks(os.environb)
     options = Options(
         paths=find_paths(),
@@ -216,15 +217,25 @@ def _activated(known: Container[str]) -> dict[str, socket.socket]:
     return sockets
 
 
-def notify(text: str) -> None:
-    """Notify the service manager, sd_notify(3); nothing without ``NOTIFY_SOCKET``."""
+def service_manager() -> Callable[[str], None]:
+    """Return how to notify the service manager, sd_notify(3).
+
+    It is connected to now: a confined viewer no longer connects.  Nothing without
+    ``NOTIFY_SOCKET``.
+    """
     address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        if address.startswith("@"):
-            address = "\0" + address[1:]
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+
+    def notify(text: str) -> None:
         # The service manager may have gone by the time we end.
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock,
-        ):
-            sock.sendto(f"{text}\n".encode(), address)
+        with contextlib.suppress(OSError):
+            sock.send(f"{text}\n".encode())
+
+    with contextlib.suppress(OSError):
+        if address:
+            sock.connect(address)
+            return notify
+    sock.close()
+    return lambda _: None

@@ -10,9 +10,13 @@ import argparse
 from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
+from broker.helpers.viewer_confinement import confine_viewer
 from broker.net.link.wire_types import Role
-from broker.net.link_service.config import load_link_config
+from broker.net.link_service.config import LinkConfig, load_link_config
+from broker.net.link_service.key_store import LinkStore
+from broker.net.listeners import Listener, open_listener
 from broker.programs.start import Forks, Run, add_unjailed, parser_for, run_broker
+from broker.viewer.own_files import own_files
 
 
 def main() -> None:
@@ -51,7 +55,10 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
         forks: Forks,
         ready: Callable[[], None],
     ) -> None:
-        # Late: mistakes in link.toml are reported before these are loaded.
+        listener = await _listen(options, link)
+        confine_viewer(*own_files(options.paths))
+        # Late: executed in the confined process alone, and mistakes in link.toml are
+        # reported before these are loaded.
         from broker.viewer.broker import run_viewer
         from broker.viewer.host_ends.linked_host import LinkedHost
 
@@ -61,10 +68,20 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
             forks,
             ready,
             role="viewer",
-            make_end=lambda side: LinkedHost(side, link),
+            make_end=lambda side: LinkedHost(side, link, listener),
         )
 
     return run
+
+
+async def _listen(options: Options, link: LinkConfig) -> Listener:
+    """Listen for the host, with a key to answer by.  Raises SetupError."""
+    LinkStore(options.paths).identity()
+    activated = options.sockets.get("link")
+    if activated is None:
+        return await open_listener(link.endpoint, mode=link.mode)
+    activated.settimeout(0)
+    return Listener(link.endpoint, activated)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,8 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from broker.core.errors import SetupError
 from broker.core.names import take_sandbox_name
@@ -29,12 +27,8 @@ from broker.ipc.devices.description import Device
 from policy.records.device import DeviceError, DeviceFacts, DeviceRule, Interface
 from policy.records.device_json import rule_from
 
-MachineKind = Literal["qmp", "libvirt", "crosvm"]
-_TARGETS: Mapping[str, MachineKind] = {
-    "qmp": "qmp",
-    "libvirt": "libvirt",
-    "crosvm": "crosvm",
-}
+_WAYS = ("qmp", "libvirt", "crosvm")
+"""Protocols by which a machine takes a device: keys of [[machine]]."""
 # No leading dash: they are words of a command line.
 _DOMAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+:-]{0,99}")
 _PATH = re.compile(r"/[!-~]{1,106}")
@@ -58,7 +52,7 @@ class MachineRecord:
     """How a machine that another program started takes a device."""
 
     sandbox: str
-    kind: MachineKind
+    kind: str
     target: str
     """The path of a socket, or the name of a libvirt domain."""
     uri: str = ""
@@ -173,17 +167,14 @@ def _machine(table: object, place: str) -> MachineRecord:
     values: dict[str, str] = dict(table)
     _sandbox(values.pop("sandbox", ""), place)
     uri = values.pop("uri", "")
-    if len(values) != 1 or not values.keys() <= _TARGETS.keys():
-        raise DeviceError(
-            place, f"exactly one of these is needed: {', '.join(_TARGETS)}"
-        )
-    ((name, target),) = values.items()
-    kind = _TARGETS[name]
+    if len(values) != 1 or not {*values} <= {*_WAYS}:
+        raise DeviceError(place, f"exactly one of these is needed: {', '.join(_WAYS)}")
+    ((kind, target),) = values.items()
     if uri and kind != "libvirt":
         raise DeviceError(f"{place}.uri", "only for a libvirt domain")
     # guard: targets are names
     if not (_DOMAIN if kind == "libvirt" else _PATH).fullmatch(target):
-        raise DeviceError(f"{place}.{name}", "not the name or path that belongs here")
+        raise DeviceError(f"{place}.{kind}", "not the name or path that belongs here")
     if uri and not _URI.fullmatch(uri):
         raise DeviceError(f"{place}.uri", "not a URI of libvirt")
     return MachineRecord(str(table["sandbox"]), kind, target, uri or _SYSTEM)

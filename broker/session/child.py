@@ -25,6 +25,9 @@ def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None
     channel_fd, words = fds
     os.dup2(words, 2)
     os.close(words)
+    if host >= 0:
+        # guard: a program of an order has no socket of the host's
+        os.set_inheritable(host, False)  # noqa: FBT003 -- os has no name for it
     set_name("vitrail-session")
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     # The starter ignores what a terminal sends to the group; a program must not.
@@ -52,6 +55,7 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
         case (
             media.ConnectSound()
             | media.FindCamera()
+            | media.OpenSecurityKey()
             | media.ShowFrame()
             | media.TakeCamera()
             | media.TakeScreen()
@@ -76,7 +80,13 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             from broker.session.files import carry_out_file
 
             carry_out_file(errand, order)
-        case folders.OpenFolder() | folders.GiveFolder() | folders.ServeFolder():
+        case (
+            folders.OpenFolder()
+            | folders.GiveFolder()
+            | folders.ServeFolder()
+            | folders.DrawIcons()
+            | folders.DrawLetters()
+        ):
             from broker.session.folders import carry_out_folder
 
             carry_out_folder(errand, order)

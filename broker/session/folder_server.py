@@ -14,7 +14,7 @@ import resource
 import select
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from broker.core.errors import UpstreamError
@@ -53,8 +53,10 @@ def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
     with ExitStack() as ours, ExitStack() as theirs:
         status, told = _pipe(ours, theirs)
         start, waits = _pipe(ours, theirs, outwards=True)
-        rules = _memory(theirs, program_filters.folder_server_filter())
-        users = _memory(theirs, account)
+        rules = theirs.enter_context(
+            memory_file(program_filters.folder_server_filter())
+        )
+        users = theirs.enter_context(memory_file(account))
         words = [
             *_few_resources(),
             *("bwrap", "--json-status-fd", str(told), "--block-fd", str(waits)),
@@ -90,12 +92,13 @@ def _pipe(
     return own, other
 
 
-def _memory(theirs: ExitStack, content: bytes) -> int:
-    fd = os.memfd_create("jail", os.MFD_CLOEXEC)
-    theirs.callback(os.close, fd)
-    os.write(fd, content)
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+@contextmanager
+def memory_file(content: bytes) -> Iterator[int]:
+    """Yield a file in memory, to be read from its beginning."""
+    with os.fdopen(os.memfd_create("session"), "wb") as file:
+        file.write(content)
+        file.seek(0)
+        yield file.fileno()
 
 
 def _leader(status: int) -> int:

@@ -21,16 +21,29 @@ from broker.ipc import fdpass
 from broker.ipc.control.types.folders import FolderShareRequest
 from broker.ipc.session import folders as m
 from broker.session.errand import Errand
-from broker.session.folder_server import serve_folder
+from broker.session.folder_server import memory_file, serve_folder
+from broker.session.letters import draw_letters
+from broker.session.menu_icons import draw_icons
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import Folders, RecordSet
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
-    # guard: a folder is given and served once it was opened
-    if not isinstance(order, m.OpenFolder):
-        raise PeerError("no folder is open")
+    match order:
+        case m.OpenFolder():
+            _share(errand, order)
+        case m.DrawIcons():
+            draw_icons(_records(find_paths()).records.values())
+            errand.answer()
+        case m.DrawLetters():
+            with memory_file(draw_letters(order.height)) as fd:
+                errand.answer(fds=[fd])
+        case _:
+            raise PeerError("no folder is open")
+
+
+def _share(errand: Errand, order: m.OpenFolder) -> None:
     paths = find_paths()
     records = _records(paths)
     with _opened(errand, order, paths, records) as (folder, sandbox):

@@ -8,12 +8,13 @@ import socket
 import msgspec
 
 from broker.core.errors import PeerError
-from broker.core.services import AUDIO, CAMERA
+from broker.core.services import AUDIO, CAMERA, SECURITY_KEY
 from broker.ipc.session import media as m
 from broker.session.cameras import find_camera, pipewire_socket
 from broker.session.connecting import connect_path
 from broker.session.errand import Errand
 from broker.session.screen_frame import show_frame
+from broker.session.security_key import serve_key
 from broker.session.sound_server import find_sound
 from broker.session.video import PictureSource, take_pictures
 
@@ -39,6 +40,10 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
             source = PictureSource(f"target-object={camera.serial}", camera.shown)
             with connect_path(pipewire_socket(os.environ)) as server:
                 take_pictures(errand, source, (order.width, order.height), server)
+        case m.OpenSecurityKey():
+            # guard: a security key is opened with a permit for it
+            errand.permit(order.warrant, {SECURITY_KEY})
+            serve_key(errand, *_descriptors(errand, 2))
         case m.ShowFrame():
             show_frame(errand, order)
         case m.TakeScreen():

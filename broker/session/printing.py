@@ -72,6 +72,9 @@ def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:
 def print_document(errand: Errand, order: m.PrintDocument) -> None:
     """Send a document to a printer.  Raises UpstreamError, SetupError."""
     permit = errand.permit(order.warrant, {PRINT})
+    # guard: a rule's printer is the one that prints
+    if permit.printer not in {"", order.printer}:
+        raise RefusedError(f"a permit for {permit.printer} is not for {order.printer}")
     # guard: the title of a printed document begins with its sandbox
     title = f"{permit.sandbox}: {printable(order.title, 100)}"
     # Each value is one word, and none of them can begin as an option does.

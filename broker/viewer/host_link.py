@@ -48,7 +48,7 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch, request_pace
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import receive, shake_hands
-from broker.net.listeners import Listener, open_listener
+from broker.net.listeners import Listener
 from broker.viewer.devices.remote import RemoteDevices
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.host_door import Door
@@ -168,22 +168,11 @@ class RemoteHost(LinkEnd):
 
     async def run(
         self,
-        activated: socket.socket | None = None,
+        listener: Listener,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Listen until cancelled; started when the listener is up.
-
-        ``activated`` is a listening socket that a service manager made.  Raises SetupError when it cannot listen, or has no key.
-        """
-        self._store.identity()
-        if activated is None:
-            listener = await open_listener(
-                self._config.endpoint, mode=self._config.mode
-            )
-        else:
-            activated.settimeout(0)
-            listener = Listener(self._config.endpoint, activated)
+        """Take connections of a listener, which it closes, until cancelled."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from broker.authority.audit import event_log
 from broker.authority.permit import Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
+from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, sandboxes_named, take_sandbox_name
 from broker.core.paths import Paths
@@ -38,9 +39,9 @@ from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Host
 from broker.ipc.in_thread import in_thread
+from broker.ipc.session.folders import DrawIcons
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
-from broker.viewer import menu_icons
 from broker.viewer.authority.interface import Authority
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_services import DesktopServices
@@ -70,7 +71,7 @@ from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.named_lease import several_run
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
-from policy.records.model import Record
+from policy.records.model import Label, Record
 
 _GRACE = 5.0
 _TOKEN_CHARACTERS = 1000
@@ -130,6 +131,8 @@ class ViewerRole:
         self._nursery: trio.Nursery | None = None
         bus = FilteredBus(tools.session)
         self._indicator = Indicator(bus.notifications)
+        self._drawn: Mapping[str, Label] = {}
+        """For which icons in the menu were looked at."""
         self.authority = authority
         """Decides every request of a sandbox; all services of the viewer use it."""
         self.clipboard = ClipboardService(
@@ -212,6 +215,9 @@ class ViewerRole:
 
         The authority runs by then.
         """
+        # A broker that was killed has left its own.
+        for left in self._paths.displays.glob("*"):
+            await in_thread(remove_tree, left)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._follow_changes)
@@ -255,8 +261,11 @@ class ViewerRole:
                     self._nursery.start_soon(run_isolated, guest.follow_record)
 
     async def _follow_icons(self) -> None:
-        records = [*self.authority.records.records.values()]
-        await in_thread(menu_icons.follow, records)
+        records = self.authority.records.records.values()
+        labels = {record.name: record.viewer.label for record in records}
+        if labels != self._drawn:
+            await self._tools.session.carry_out(DrawIcons())
+            self._drawn = labels
 
     async def _decide_again(self) -> None:
         await run_isolated(self.clipboard.decide_again)
@@ -312,7 +321,7 @@ class ViewerRole:
             lease,
             lambda: self.record(lease.record),
             self._tools,
-            directory=self._paths.sandbox(lease.sandbox),
+            display=self._paths.displays / lease.sandbox,
             logs=logs,
         )
         guest.acted = partial(self.authority.acted, lease.id)
@@ -511,7 +520,12 @@ class ViewerRole:
             raise RefusedError("the sandbox has no valid record")
         await status.say()
         await security_keys.carry(
-            opening, conn, self.authority, self._shared_key, task_status=status
+            opening,
+            conn,
+            self.authority,
+            self._shared_key,
+            self._tools.session,
+            task_status=status,
         )
 
     async def _carry_raw_sound(

@@ -17,36 +17,40 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 TOPS = ("broker", "policy", "shims")
 LAUNCH_CLASSES = frozenset(
-    [
-        "MicroVM",
-        "ThrowawayVm",
-        "External",
-        "Bwrap",
-        "Podman",
-        "Nspawn",
-        "Flatpak",
-        "SharedBox",
-    ]
+    {
+        *("MicroVM", "ThrowawayVm", "External", "Bwrap", "Podman", "Nspawn"),
+        *("Flatpak", "SharedBox"),
+        *("HybridPeer", "CidPeer", "LibvirtPeer", "MachinePeer", "UnixPeer"),
+    }
 )
+"""Classes of launches, and of the peers by which foreign ones are recognised."""
 LAUNCH_KINDS = frozenset(
-    [
-        "microvm",
-        "external",
-        "libvirt-qemu",
-        "vmspawn",
-        "firecracker",
-        "cloud-hypervisor",
-        "crosvm",
-        "bwrap",
-        "podman",
-        "nspawn",
-        "shared-box",
-        "flatpak",
-        "toolbox",
-        "distrobox",
-    ]
+    {
+        *("microvm", "external", "libvirt-qemu", "vmspawn", "firecracker"),
+        *("cloud-hypervisor", "crosvm", "bwrap", "podman", "nspawn", "shared-box"),
+        *("flatpak", "toolbox", "distrobox"),
+    }
 )
-_MENTIONS = re.compile("|".join(sorted(LAUNCH_CLASSES | LAUNCH_KINDS)))
+LAUNCH_ROWS = frozenset(
+    {
+        *("MICROVM", "FIRECRACKER", "CLOUD_HYPERVISOR", "CROSVM", "LIBVIRT"),
+        *("VMSPAWN", "BWRAP", "PODMAN", "NSPAWN", "FLATPAK", "SHARED_BOX"),
+        *("EXTERNAL", "MONITORS"),
+    }
+)
+"""Constants that are a kind's row, several, or the value of a VMM."""
+_LAUNCHERS = ("broker.host.launchers.", "broker.cli.launchers.")
+"""Folders of launchers: the host's half, and brokerctl's."""
+_TABLES = frozenset(
+    {
+        "policy.records.kinds",
+        "policy.records.model",
+        "policy.records.launches",
+        "policy.records.launch_table",
+    }
+)
+"""A kind's row, its class, and how its record becomes that: they list kinds."""
+_MENTIONS = re.compile("|".join(sorted(LAUNCH_CLASSES | LAUNCH_KINDS | LAUNCH_ROWS)))
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 
 
@@ -259,36 +263,78 @@ def kind_dispatches() -> list[str]:
     return [
         f"{name}:{line}"
         for name in sorted(modules())
-        if not name.startswith("broker.host.launchers.")
+        if not name.startswith(_LAUNCHERS)
         if _MENTIONS.search(text := modules()[name].read_text())
-        for line in sorted(set(_dispatches(ast.parse(text))))
+        for line in kinds_asked_for(text, listing=name in _TABLES)
     ]
 
 
-def _dispatches(parsed: ast.Module) -> Iterator[int]:
-    for node in ast.walk(parsed):
-        if isinstance(node, ast.expr | ast.pattern) and _asks_for_a_kind(node):
-            yield node.lineno
+def kinds_asked_for(text: str, *, listing: bool = False) -> list[int]:
+    """Return lines of code that ask for a launch kind.
+
+    ``listing``: the code may list kinds, and only those lines count that compare one.
+    """
+    lines: set[int] = set()
+    waiting: list[ast.AST] = [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
+        if _compares_kinds(node) or (not listing and _lists_kinds(node)):
+            lines.add(getattr(node, "lineno", 0))
+        # Types are in the subscripts of annotations and of type aliases.
+        waiting += [
+            child
+            for child in ast.iter_child_nodes(node)
+            if not (isinstance(node, ast.Subscript) and child is node.slice)
+        ]
+    return sorted(lines)
 
 
-def _asks_for_a_kind(node: ast.AST) -> bool:
+def _compares_kinds(node: ast.AST) -> bool:
     match node:
-        case ast.Call(func=ast.Name("isinstance"), args=[_, wanted]):
-            inner = [n.id for n in ast.walk(wanted) if isinstance(n, ast.Name)]
-            return not LAUNCH_CLASSES.isdisjoint(inner)
-        case ast.MatchClass(cls=ast.Name(id=name)):
-            return name in LAUNCH_CLASSES
-        case ast.MatchValue(value=ast.Constant(value=text)):
-            return text in LAUNCH_KINDS
+        case ast.Call(func=ast.Name("isinstance" | "issubclass"), args=[_, wanted]):
+            return any(_is_kind(part) for part in ast.walk(wanted))
+        case ast.MatchClass(cls=cls):
+            return _is_kind(cls)
+        case ast.MatchValue(value=value):
+            return _is_kind(value) or _names_kind(value)
         case ast.Compare():
-            return any(_kinds_of(side) for side in (node.left, *node.comparators))
-        case ast.Dict(keys=keys):
-            return sum(_kinds_of(key) for key in keys if key is not None) > 1
+            sides = (node.left, *node.comparators)
+            parts = [
+                part for side in sides for part in (side, *getattr(side, "elts", ()))
+            ]
+            return any(_is_kind(part) or _names_kind(part) for part in parts)
         case _:
             return False
 
 
-def _kinds_of(node: ast.expr) -> int:
-    """Return how many launch kinds a constant, a tuple or a set of such names."""
-    parts = [node, *getattr(node, "elts", ())]
-    return sum(isinstance(n, ast.Constant) and n.value in LAUNCH_KINDS for n in parts)
+def _lists_kinds(node: ast.AST) -> bool:
+    """Whether kinds, or classes of launches, are keys, elements or arguments."""
+    match node:
+        case ast.Dict(keys=keys):
+            return any(k is not None and (_is_kind(k) or _names_kind(k)) for k in keys)
+        case ast.Set(elts=parts) | ast.Tuple(elts=parts) | ast.List(elts=parts):
+            return any(_is_kind(part) for part in parts)
+        case ast.Call(args=parts):
+            return any(_is_kind(part) for part in parts)
+        case _:
+            return False
+
+
+def _is_kind(node: ast.AST) -> bool:
+    """Whether an expression is a kind's row, its name, or a class of launches."""
+    match node:
+        case (
+            ast.Name(id=name)
+            | ast.Attribute(attr="name" | "value", value=ast.Name(id=name))
+        ):
+            return name in LAUNCH_ROWS | LAUNCH_CLASSES
+        case ast.Attribute(attr="name" | "value", value=ast.Attribute(attr=name)):
+            return name in LAUNCH_ROWS
+        case ast.Attribute(attr=name):
+            return name in LAUNCH_ROWS | LAUNCH_CLASSES
+        case _:
+            return False
+
+
+def _names_kind(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value in LAUNCH_KINDS

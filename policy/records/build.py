@@ -26,9 +26,9 @@ from policy.records.desktop_tables import (
 from policy.records.document import Complain, Document
 from policy.records.field_types import REFUSED, Field, Table
 from policy.records.field_types import Path as KeyPath
-from policy.records.kinds import EXTERNAL, FLATPAK, KIND_KEY, MONITORS, NSPAWN
+from policy.records.kinds import KIND_KEY, KINDS, LaunchKind
 from policy.records.launch_table import LAUNCH, PEER, STATE
-from policy.records.launches import check, launch_of, path_of
+from policy.records.launches import NEEDED, check, launch_of, path_of
 from policy.records.model import (
     GPU_GLOBAL,
     STRIP_PIXELS,
@@ -98,23 +98,6 @@ _OTHERWISE = {
     "sandbox": "a file describes one sandbox: its keys are at the top, without a [table]",
 }
 """Words that others have for a key, or that say it the other way round."""
-
-
-_NEEDED: Mapping[object, tuple[str, str, str, str]] = {
-    FLATPAK.name: (
-        "app",
-        "the application is missing",
-        'app = "an application ID as org.gnome.gedit"',
-        "'flatpak list --app --columns=application' prints those installed",
-    ),
-    NSPAWN.name: (
-        "rootfs",
-        "the directory of the container's root is missing",
-        'rootfs = "an absolute path"',
-        "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
-    ),
-}
-"""By kind: the key without which a record of it is refused, and how."""
 
 
 class _Reader:
@@ -206,12 +189,12 @@ class _Reader:
         ]
 
 
-def _without_meaning(kind: object) -> str:
+def _without_meaning(kind: LaunchKind) -> str:
     """Return the hint for a key of [launch] that other kinds have."""
-    if kind in MONITORS:
+    if kind.monitor:
         return 'remove it, or set kind = "microvm"'
     others = "; the program that starts the sandbox decides this"
-    return "remove it" + (others if kind == EXTERNAL.name else "")
+    return "remove it" + (others if kind.of_others else "")
 
 
 def _not_known(key: str, table: Table) -> str:
@@ -368,7 +351,7 @@ class _Checks:
                     ("launch", field.key),
                     f"'{field.key}' has no meaning for kind = \"{kind}\"",
                     "",
-                    _without_meaning(kind),
+                    _without_meaning(KINDS[kind]),
                 )
         self._needed(kind)
         if kind != PEER.only:
@@ -382,11 +365,11 @@ class _Checks:
         elif isinstance(values.get("peer", {}), Mapping):
             self._peer(self._table("peer"))
 
-    def _needed(self, kind: object) -> None:
+    def _needed(self, kind: str) -> None:
         """Some kinds have a key without which they say nothing."""
-        if kind not in _NEEDED:
+        if kind not in NEEDED:
             return
-        key, message, expected, hint = _NEEDED[kind]
+        key, message, expected, hint = NEEDED[kind]
         if f"launch.{key}" not in self.taken and key not in self._table("launch"):
             self._at(("launch", "kind"), message, expected, hint)
 
@@ -468,14 +451,7 @@ class _Checks:
 
     def machine(self) -> None:
         """Not every machine can have everything."""
-        taken = self.taken
-        shared = taken.get("launch.fork") == "shared"
-        if (
-            taken[KIND_KEY] in MONITORS
-            or shared
-            or taken.get("launch.gpu", "none") != "none"
-        ):
-            check(self.taken, self._at)
+        check(self.taken, self._at)
 
 
 def _top(taken: Taken) -> int:

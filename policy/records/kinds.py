@@ -7,7 +7,7 @@ without knowing its kind, comes from these rows.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -24,6 +24,7 @@ Capability = Literal[
     "network",
     "folders",
     "boundary",
+    "monitor",
 ]
 
 
@@ -43,6 +44,10 @@ class LaunchKind:
     ``whole_gpu``: with a GPU it has all of /dev/dri, what shows pictures too.
     ``of_others``: other programs start it, at any time.
     ``boundary``: it is kept from the user's files and sockets; without, it is a label.
+    ``monitor``: a VMM other than QEMU runs it, without folders and encrypted disks;
+    its program has the name of the kind.
+    ``gpu``: how its programs can draw with a GPU.
+    ``host_x11``: an Xwayland of this machine shows its X11 programs.
     """
 
     name: str
@@ -57,6 +62,9 @@ class LaunchKind:
     whole_gpu: bool = False
     of_others: bool = False
     boundary: bool = True
+    monitor: bool = False
+    gpu: Literal["buffers", "render"] = "buffers"
+    host_x11: bool = False
 
     @property
     def box(self) -> bool:
@@ -68,31 +76,24 @@ class LaunchKind:
         return bool(getattr(self, capability))
 
 
-def _machine(name: str, *, homes: bool = True, folders: bool = False) -> LaunchKind:
-    """Return the row of a virtual machine that is made of an image."""
-    return LaunchKind(
-        name,
-        agent=True,
-        own_command=True,
-        boots=True,
-        homes=homes,
-        network=homes,
-        folders=folders,
-    )
+_CONTAINER = LaunchKind("", own_command=True, holds=True, network=True)
+_MICROVM = LaunchKind(
+    "", agent=True, own_command=True, boots=True, homes=True, network=True
+)
+# A manager has the network and the disks.
+_MANAGED = replace(_MICROVM, homes=False, network=False)
 
-
-MICROVM = _machine("microvm", folders=True)
-FIRECRACKER = _machine("firecracker")
-CLOUD_HYPERVISOR = _machine("cloud-hypervisor")
-CROSVM = _machine("crosvm")
-# Their manager has the network and the disks.
-LIBVIRT = _machine("libvirt-qemu", homes=False)
-VMSPAWN = _machine("vmspawn", homes=False)
-BWRAP = LaunchKind("bwrap", own_command=True, instant=True, holds=True, network=True)
-PODMAN = LaunchKind("podman", own_command=True, holds=True, network=True)
-NSPAWN = LaunchKind("nspawn", own_command=True, holds=True, network=True)
-FLATPAK = LaunchKind("flatpak", holds=True, whole_gpu=True)
-SHARED_BOX = LaunchKind("shared-box", boundary=False)
+MICROVM = replace(_MICROVM, name="microvm", folders=True, gpu="render")
+FIRECRACKER = replace(_MICROVM, name="firecracker", monitor=True)
+CLOUD_HYPERVISOR = replace(_MICROVM, name="cloud-hypervisor", monitor=True)
+CROSVM = replace(_MICROVM, name="crosvm", monitor=True)
+LIBVIRT = replace(_MANAGED, name="libvirt-qemu")
+VMSPAWN = replace(_MANAGED, name="vmspawn")
+BWRAP = replace(_CONTAINER, name="bwrap", instant=True, host_x11=True)
+PODMAN = replace(_CONTAINER, name="podman")
+NSPAWN = replace(_CONTAINER, name="nspawn")
+FLATPAK = LaunchKind("flatpak", holds=True, whole_gpu=True, host_x11=True)
+SHARED_BOX = LaunchKind("shared-box", boundary=False, host_x11=True)
 EXTERNAL = LaunchKind("external", of_others=True)
 """Started by others.  Whether our agent is inside depends on its ``[peer]``."""
 
@@ -118,10 +119,11 @@ KINDS: Mapping[str, LaunchKind] = MappingProxyType(
 """Kind by its name.  A kind is a row here, a folder of ``broker.host.launchers``, a page
 of ``docs/launchers`` and a class of ``tests/conformance/launchers``."""
 
-MONITORS = (FIRECRACKER.name, CLOUD_HYPERVISOR.name, CROSVM.name)
-"""Kinds of micro VMs whose VMM is not QEMU."""
-
 
 def kinds_with(capability: Capability) -> tuple[str, ...]:
     """Return the names of the kinds that have a capability, in the table's order."""
     return tuple(kind.name for kind in KINDS.values() if kind.has(capability))
+
+
+MONITORS = kinds_with("monitor")
+"""Kinds of micro VMs whose VMM is not QEMU."""

@@ -12,7 +12,7 @@ import msgspec
 from policy.records import kinds
 from policy.records.desktop_tables import FOLDERS
 from policy.records.field_types import Path as KeyPath
-from policy.records.kinds import KIND_KEY, MONITORS
+from policy.records.kinds import KIND_KEY, KINDS
 from policy.records.launch_table import STATE
 from policy.records.model import (
     HOST_IMAGE,
@@ -62,7 +62,7 @@ def _micro_vm(taken: Taken) -> MicroVM:
     }
     keys = ["cpus", "network", "provides_network", "command", "boot_deadline"]
     keys += ["root", "host_files"]
-    if kind in MONITORS:
+    if KINDS[kind].monitor:
         made |= {"monitor": kind, "fork": "no"}
     else:
         keys += ["fork", "folders", "huge_pages", "shared_image"]
@@ -94,17 +94,6 @@ def _peer(
     return UnixPeer(Path(taken["peer.unix"]))
 
 
-def _throwaway(taken: Taken) -> ThrowawayVm:
-    return ThrowawayVm(
-        image=taken["launch.image"],
-        memory_mib=taken["launch.memory"],
-        cpus=taken["launch.cpus"],
-        command=taken["launch.command"],
-        boot_deadline=taken["launch.boot_deadline"],
-        manager="vmspawn" if taken[KIND_KEY] == kinds.VMSPAWN.name else "libvirt",
-    )
-
-
 def _of_keys(launch: type[Launch], **names: str) -> Callable[[Taken], Launch]:
     """Return what makes a launch whose attributes are the keys of its table.
 
@@ -130,8 +119,8 @@ def path_of(kind: type, value: object) -> object:
 _BUILDERS: Mapping[str, Callable[[Taken], Launch]] = MappingProxyType(
     {
         kinds.EXTERNAL.name: _external,
-        kinds.LIBVIRT.name: _throwaway,
-        kinds.VMSPAWN.name: _throwaway,
+        kinds.LIBVIRT.name: _of_keys(ThrowawayVm, manager="kind"),
+        kinds.VMSPAWN.name: _of_keys(ThrowawayVm, manager="kind"),
         kinds.BWRAP.name: _of_keys(Bwrap),
         kinds.PODMAN.name: _of_keys(Podman, image="container_image"),
         kinds.NSPAWN.name: _of_keys(Nspawn),
@@ -142,14 +131,33 @@ _BUILDERS: Mapping[str, Callable[[Taken], Launch]] = MappingProxyType(
 """Of kinds that are not micro VMs."""
 
 
+NEEDED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
+    {
+        kinds.FLATPAK.name: (
+            "app",
+            "the application is missing",
+            'app = "an application ID as org.gnome.gedit"',
+            "'flatpak list --app --columns=application' prints those installed",
+        ),
+        kinds.NSPAWN.name: (
+            "rootfs",
+            "the directory of the container's root is missing",
+            'rootfs = "an absolute path"',
+            "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
+        ),
+    }
+)
+"""By kind: the key of [launch] without which a record of it is refused, and how."""
+
+
 def check(taken: Mapping[str, object], complain: Complain) -> None:
     """Complain about what a machine of this record cannot have."""
     # guard: a GPU is used in the way of its kind
-    way = "render" if taken[KIND_KEY] == kinds.MICROVM.name else "buffers"
-    if taken.get("launch.gpu", "none") not in {"none", way}:
-        what = f'kind = "{taken[KIND_KEY]}" cannot have such a GPU'
-        complain(("launch", "gpu"), what, f'"none" or "{way}"', "docs/gpu.md")
-    if taken[KIND_KEY] in MONITORS:
+    kind = KINDS[str(taken[KIND_KEY])]
+    if taken.get("launch.gpu", "none") not in {"none", kind.gpu}:
+        what = f'kind = "{kind.name}" cannot have such a GPU'
+        complain(("launch", "gpu"), what, f'"none" or "{kind.gpu}"', "docs/gpu.md")
+    if kind.monitor:
         _check_monitor(taken, complain)
     elif taken.get("launch.fork") == "shared":
         _check_shared(taken, complain)

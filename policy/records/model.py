@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeGuard
+from typing import ClassVar, Literal, NamedTuple, TypeGuard
 
 import msgspec
 from typing_extensions import override
@@ -248,7 +248,7 @@ class ThrowawayVm(msgspec.Struct, frozen=True, tag=True):
     cpus: int
     command: tuple[str, ...]
     boot_deadline: int
-    manager: Literal["libvirt", "vmspawn"] = "libvirt"
+    manager: Literal["libvirt-qemu", "vmspawn"] = "libvirt-qemu"
 
     @staticmethod
     def domain(record: str) -> str:
@@ -258,7 +258,7 @@ class ThrowawayVm(msgspec.Struct, frozen=True, tag=True):
     @property
     def kind(self) -> LaunchKind:
         """The row of its kind."""
-        return kinds.VMSPAWN if self.manager == "vmspawn" else kinds.LIBVIRT
+        return KINDS[self.manager]
 
 
 class Bwrap(msgspec.Struct, frozen=True, tag=True):
@@ -273,10 +273,7 @@ class Bwrap(msgspec.Struct, frozen=True, tag=True):
     provides_network: bool = False
     gpu: Gpu = "none"
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.BWRAP
+    kind: ClassVar[LaunchKind] = kinds.BWRAP
 
 
 class Podman(msgspec.Struct, frozen=True, tag=True):
@@ -299,10 +296,7 @@ class Podman(msgspec.Struct, frozen=True, tag=True):
     open_files: int = FEW_OPEN_FILES
     gpu: Gpu = "none"
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.PODMAN
+    kind: ClassVar[LaunchKind] = kinds.PODMAN
 
 
 class Nspawn(msgspec.Struct, frozen=True, tag=True):
@@ -318,10 +312,7 @@ class Nspawn(msgspec.Struct, frozen=True, tag=True):
     network: str = "none"
     provides_network: bool = False
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.NSPAWN
+    kind: ClassVar[LaunchKind] = kinds.NSPAWN
 
 
 class Flatpak(msgspec.Struct, frozen=True, tag=True):
@@ -334,10 +325,7 @@ class Flatpak(msgspec.Struct, frozen=True, tag=True):
     open_files: int = FEW_OPEN_FILES
     gpu: Gpu = "none"
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.FLATPAK
+    kind: ClassVar[LaunchKind] = kinds.FLATPAK
 
 
 class SharedBox(msgspec.Struct, frozen=True, tag=True):
@@ -345,31 +333,52 @@ class SharedBox(msgspec.Struct, frozen=True, tag=True):
 
     required: bool = False
 
+    kind: ClassVar[LaunchKind] = kinds.SHARED_BOX
+
+
+class RecordPeer(msgspec.Struct, frozen=True):
+    """How a sandbox that another program starts is recognised: ``[peer]``.
+
+    ``key`` is its key there; ``machine``: a VM, whose guest may have our agent;
+    ``leased``: when its lease begins, where no launcher asks for that, and ``hint``.
+    """
+
+    key: ClassVar[str]
+    machine: ClassVar[bool] = True
+    leased: ClassVar[str] = ""
+    hint: ClassVar[str] = ""
+
     @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.SHARED_BOX
+    def claim(self) -> str | int:
+        """The value of its key, as a launcher names it: the first field."""
+        value = getattr(self, self.__struct_fields__[0])
+        return value if isinstance(value, int) else str(value)
 
 
-class HybridPeer(msgspec.Struct, frozen=True, tag=True):
+class HybridPeer(RecordPeer, frozen=True, tag=True):
     """A machine behind a hybrid-vsock socket."""
 
     path: Path
+    key: ClassVar[str] = "hybrid"
 
 
-class CidPeer(msgspec.Struct, frozen=True, tag=True):
+class CidPeer(RecordPeer, frozen=True, tag=True):
     """A machine with a vsock context id, in the host's network namespace."""
 
     cid: int
+    key: ClassVar[str] = "cid"
 
 
-class LibvirtPeer(msgspec.Struct, frozen=True, tag=True):
+class LibvirtPeer(RecordPeer, frozen=True, tag=True):
     """A domain of libvirt's, by its name or its UUID."""
 
     domain: str
+    key: ClassVar[str] = "libvirt"
+    leased: ClassVar[str] = "by libvirt's hook"
+    hint: ClassVar[str] = "'brokerctl launcher install libvirt', then start the domain"
 
 
-class MachinePeer(msgspec.Struct, frozen=True, tag=True):
+class MachinePeer(RecordPeer, frozen=True, tag=True):
     """A virtual machine of systemd-machined, by its name.
 
     ``hybrid`` is the hybrid-vsock socket of one without a context id.
@@ -377,12 +386,18 @@ class MachinePeer(msgspec.Struct, frozen=True, tag=True):
 
     name: str
     hybrid: Path | None = None
+    key: ClassVar[str] = "machine"
+    leased: ClassVar[str] = "when its machine is registered with systemd-machined"
+    hint: ClassVar[str] = "'machinectl list' shows the registered machines"
 
 
-class UnixPeer(msgspec.Struct, frozen=True, tag=True):
+class UnixPeer(RecordPeer, frozen=True, tag=True):
     """A container behind a UNIX socket."""
 
     path: Path
+    key: ClassVar[str] = "unix"
+    # A container's sockets are those of its display and sound only.
+    machine: ClassVar[bool] = False
 
 
 class External(msgspec.Struct, frozen=True, tag=True):
@@ -390,10 +405,7 @@ class External(msgspec.Struct, frozen=True, tag=True):
 
     peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
 
-    @property
-    def kind(self) -> LaunchKind:
-        """The row of its kind."""
-        return kinds.EXTERNAL
+    kind: ClassVar[LaunchKind] = kinds.EXTERNAL
 
 
 Launch = (

@@ -12,7 +12,7 @@ from typing import Literal
 from policy.destinations import NETWORK
 from policy.errors import visible
 from policy.records.kinds import KIND_KEY
-from policy.records.model import Record, RecordSet, UnixPeer, is_of_others
+from policy.records.model import Record, RecordSet, is_of_others
 
 AGENT = "vitrail.Agent"
 DISPLAY = "vitrail.Display"
@@ -147,8 +147,7 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
             reason = f"'{record.name}' is launched by us, so its agent may report"
             return trace.end("allow", reason, where)
         launch = record.host.launch
-        if is_of_others(launch) and not isinstance(launch.peer, UnixPeer):
-            # A container's sockets are those of its display and sound only.
+        if is_of_others(launch) and launch.peer.machine:
             reason = f"'{record.name}' is a VM whose guest may have our agent"
             return trace.end("allow", reason, where)
         reason = f"'{record.name}' is not a machine with our agent"

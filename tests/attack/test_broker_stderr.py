@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import socket
 import sys
 from pathlib import Path
@@ -20,8 +19,10 @@ from broker.cli.proxy import pulse, wayland
 from broker.core.errors import InternalError, PeerError
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.core.token_bucket import TokenBucket
+from broker.ipc.session.media import OpenSecurityKey
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
+from tests.kit.session import starter_of_orders
 
 DRIVES = "\x1b]0;owned\x07"
 HOSTILE = f"{DRIVES}\nvitrail: all is well\x9b6n\u202e"
@@ -77,17 +78,24 @@ async def test_process_of_a_security_key_that_was_taken_over(monkeypatch, capfd)
     """
     monkeypatch.setenv("A_SECRET_OF_THE_SESSION", "hunter2")
 
-    def taken_over(_module: str, *args: str) -> list[str]:
-        return [sys.executable, "-I", "-c", _TAKEN_OVER, *args]
-
-    monkeypatch.setattr(security_keys, "our_program", taken_over)
-    monkeypatch.setattr(security_keys, "open_key", lambda _: os.open("/dev/null", 0))
+    prepare = f"""
+import os, broker.session.security_key as module
+module.our_program = lambda _, *args: [sys.executable, "-I", "-c", {_TAKEN_OVER!r}, *args]
+module.open_key = lambda: os.open("/dev/null", 0)
+"""
     monkeypatch.setattr(security_keys, "_lines", TokenBucket(1 / 60, 20))
     opening = SimpleNamespace(lease=SimpleNamespace(sandbox="mail"))
     conn, guest = socket.socketpair()
-    with conn, guest, trio.fail_after(60):
+    order, ignored = OpenSecurityKey(b""), trio.TASK_STATUS_IGNORED
+    with (
+        conn,
+        guest,
+        trio.fail_after(60),
+        starter_of_orders(prepare=prepare) as session,
+    ):
+        judges = None, SharedKey()
         await security_keys._carry(
-            opening, conn, (None, SharedKey()), Path("/"), trio.TASK_STATUS_IGNORED
+            opening, conn, judges, order, session, task_status=ignored
         )
         guest.settimeout(5)
         assert guest.recv(100) == b"nothing"

@@ -12,7 +12,7 @@ import re
 import socket
 from collections import Counter
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,6 @@ from broker.host.network.switch import switches
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
 from broker.host.network.switch.switches import Switches
 from broker.net.addresses import UnixEndpoint
-from broker.viewer.devices import security_keys
 from tests.kit import attacker
 from tests.kit.attacker import Target
 from tests.kit.eventually import eventually
@@ -231,10 +230,15 @@ def _pump(handle):
         os.close(handle.pidfd)
 
 
-async def test_a_process_of_a_security_key(session, monkeypatch):
-    session.take_over(monkeypatch, security_keys)
+async def test_a_process_of_a_security_key(session):
+    prepare = f"""
+from tests.kit import attacker
+honest, place = module.our_program, {str(session.report)!r}
+target = attacker.Target{astuple(session.target)!r}
+module.our_program = lambda *words: attacker.words(place, target, honest(*words))
+"""
     rule = "vitrail.SecurityKey * work @adminvm ask host=bank.example\n"
-    async with rulebook(rule) as b, connected(b, monkeypatch):
+    async with rulebook(rule) as b, connected(b, prepare=prepare):
         found = await session.found()
     session.check(found, dev=1, memfd=2, socket=3)
 

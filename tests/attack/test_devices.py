@@ -102,7 +102,7 @@ async def test_a_sandbox_has_few_processes_for_the_security_key(monkeypatch):
     """Each is a Python process, and a sandbox may open hundreds of streams."""
     begun, shared = [], SharedKey()
 
-    async def carry(opening, conn, judges, root, task_status):
+    async def carry(opening, *_, task_status):
         begun.append(opening.lease.sandbox)
         task_status.started()
         await trio.sleep_forever()
@@ -119,6 +119,7 @@ async def test_a_sandbox_has_few_processes_for_the_security_key(monkeypatch):
                     None,
                     b.decider,
                     shared,
+                    None,
                     task_status=task_status,
                 )
 
@@ -134,6 +135,7 @@ async def test_a_sandbox_has_few_processes_for_the_security_key(monkeypatch):
                         None,
                         b.decider,
                         shared,
+                        None,
                         task_status=task_status,
                     )
                 )

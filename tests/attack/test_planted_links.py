@@ -17,9 +17,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from broker.cli.launchers import held as run_box
 from broker.cli.quick import box as quick_box
 from broker.cli.quick.made_record import leads_through_links, with_files
-from broker.cli.run import box as run_box
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.files.planted_links import named_path, refuse_links
 from broker.core.paths import find_paths
@@ -218,7 +218,7 @@ def test_a_box_in_haste_leaves_links_to_the_one_that_looks(home, monkeypatch):
 
 @pytest.mark.parametrize("key", ["read_only", "read_write"])
 def test_the_box_of_a_record_in_haste_binds_no_link(home, monkeypatch, key):
-    """``run.box`` looks whose the link is."""
+    """``launchers.held`` looks whose the link is."""
     planted(home, "../.ssh/id")
     answer = {
         "sandbox_class": "disposable",

@@ -15,22 +15,22 @@ _ALL = "vitrail.SecurityKey * @anyvm @adminvm ask host=bank.example\n"
 _DENY = "vitrail.SecurityKey * work @adminvm deny\n"
 
 
-async def _reaches(b, monkeypatch, lease=WORK):
+async def _reaches(b, lease=WORK):
     """Whether a program of the sandbox gets an answer of the key."""
     with trio.fail_after(30):
         try:
-            async with connected(b, monkeypatch, lease=lease) as (program, token):
+            async with connected(b, lease=lease) as (program, token):
                 return await program.begin() is not None and bool(token.seen)
         except* trio.BrokenResourceError:
             pass
     return False
 
 
-async def test_sandbox_that_an_earlier_rule_denies_does_not_reach_the_key(monkeypatch):
+async def test_sandbox_that_an_earlier_rule_denies_does_not_reach_the_key():
     """The first rule that matches decides, for the connection as for a use."""
     async with rulebook(_DENY + _ALL) as b:
-        assert not await _reaches(b, monkeypatch)
-        assert await _reaches(b, monkeypatch, VAULT)
+        assert not await _reaches(b)
+        assert await _reaches(b, VAULT)
         denied, allowed = b.events("decision")
         assert denied["verdict"] == "deny"
         assert denied["rule"].endswith("50-test.policy:1")
@@ -52,10 +52,10 @@ async def test_sandbox_that_an_earlier_rule_denies_does_not_reach_the_key(monkey
         ("vitrail.SecurityKey * work @adminvm ask rate=1/h\n" * 2, True),
     ],
 )
-async def test_connection_is_what_the_rules_say(monkeypatch, rules, reaches):
+async def test_connection_is_what_the_rules_say(rules, reaches):
     async with rulebook(rules) as b:
         for _ in range(2):
-            assert await _reaches(b, monkeypatch) == reaches
+            assert await _reaches(b) == reaches
 
 
 async def _enter(program, channel, word):
@@ -63,13 +63,13 @@ async def _enter(program, channel, word):
     return (await program.receive()).payload[0]
 
 
-async def test_sandbox_does_not_use_up_the_tries_of_the_pin(monkeypatch):
+async def test_sandbox_does_not_use_up_the_tries_of_the_pin():
     """Nor by connecting again: the wrong ones are counted for its record."""
     token, answers = Token(), []
     async with rulebook(_ALL) as b:
         b.person.says = no
         for _ in range(4):
-            async with connected(b, monkeypatch, token=token) as (program, _):
+            async with connected(b, token=token) as (program, _):
                 with trio.fail_after(30):
                     channel = await program.begin()
                     answers += [await _enter(program, channel, b"x") for _ in range(2)]
@@ -79,11 +79,11 @@ async def test_sandbox_does_not_use_up_the_tries_of_the_pin(monkeypatch):
         assert words == "to enter a PIN of your security key, after 2 wrong ones"
 
 
-async def test_wrong_pins_are_forgotten_with_the_right_one_only(monkeypatch):
+async def test_wrong_pins_are_forgotten_with_the_right_one_only():
     """A yes of the person is for one more."""
     token = Token()
     async with rulebook(_ALL) as b:
-        async with connected(b, monkeypatch, token=token) as (program, _):
+        async with connected(b, token=token) as (program, _):
             with trio.fail_after(30):
                 channel = await program.begin()
                 b.person.says = no
@@ -98,10 +98,10 @@ async def test_wrong_pins_are_forgotten_with_the_right_one_only(monkeypatch):
         assert len(b.person.asked) == 2
 
 
-async def test_rule_that_allows_lets_no_sandbox_guess(monkeypatch):
+async def test_rule_that_allows_lets_no_sandbox_guess():
     async with rulebook(_ALL.replace("ask", "allow")) as b:
         b.person.says = no
-        async with connected(b, monkeypatch) as (program, token):
+        async with connected(b) as (program, token):
             with trio.fail_after(30):
                 channel = await program.begin()
                 for _ in range(5):
@@ -110,14 +110,14 @@ async def test_rule_that_allows_lets_no_sandbox_guess(monkeypatch):
         assert len(b.person.asked) == 3
 
 
-async def test_try_whose_answer_the_process_does_not_report_is_a_wrong_one(monkeypatch):
+async def test_try_whose_answer_the_process_does_not_report_is_a_wrong_one():
     """A program that hangs up at once would have a try for each connection."""
     token = Token()
     token.silent = True
     async with rulebook(_ALL) as b:
         b.person.says = no
         for _ in range(3):
-            async with connected(b, monkeypatch, token=token) as (program, _):
+            async with connected(b, token=token) as (program, _):
                 with trio.fail_after(30):
                     channel = await program.begin()
                     await program.send(channel, CtapHidCommand.CBOR, pin(b"x"))

@@ -411,6 +411,7 @@ def made(home):
         ({"document": "tmpx/none.pdf"}, {}),
         ({}, {"service": FILE_COPY}),
         ({}, {"target": "work"}),
+        ({}, {"printer": "Home"}),
     ],
 )
 async def test_only_a_document_of_ours_is_printed_by_its_permit(home, change, permit):

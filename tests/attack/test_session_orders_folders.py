@@ -16,7 +16,7 @@ import pytest
 from broker.core.errors import PeerError, RefusedError
 from broker.core.services import AUDIO, FOLDER
 from broker.host.folders.given import GivenFolders
-from broker.ipc.session.folders import GiveFolder, OpenFolder, ServeFolder
+from broker.ipc.session.folders import DrawIcons, GiveFolder, OpenFolder, ServeFolder
 from tests.kit.session import starter_of_orders
 
 RECORD = """\
@@ -175,6 +175,19 @@ async def test_the_viewer_is_not_served_the_folders_of_this_machine(session, hom
         await opened.more(GiveFolder(permit(session)))
         with pytest.raises(Exception, match="ended before it answered"):
             await opened.more(ServeFolder())
+
+
+async def test_icons_are_drawn_by_their_records_alone(session, home):
+    """The viewer says neither how an icon looks, nor which there are."""
+    icons = home / ".local/share/icons/hicolor/scalable/apps"
+    icons.mkdir(parents=True)
+    ours, other = icons / "vitrail-sandbox-web.svg", icons / "vitrail-sandbox-x.svg"
+    for file in (ours, other):
+        file.write_text("before")
+    await session.carry_out(DrawIcons())
+    assert "#" in ours.read_text()
+    assert other.read_text() == "before"
+    assert sorted(icons.iterdir()) == [ours, other]
 
 
 def test_a_folders_child_has_no_event_loop():

@@ -7,11 +7,15 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack, suppress
+from functools import partial
 
 import msgspec
 import pytest
 
 from broker.core.errors import PeerError
+from broker.helpers.process.fork_client import ForkServer
+from broker.ipc.fork_server import CONNECT, ForkKeeper
 from broker.ipc.session import messages
 from broker.ipc.session.programs import (
     MeasureProcesses,
@@ -20,7 +24,11 @@ from broker.ipc.session.programs import (
 )
 from broker.session import programs
 from broker.session.errand import Errand
+from broker.viewer.session_orders import order_server
+from broker.viewer.workers import pool
 from tests.kit.session import starter_of_orders
+
+_PACKETS = socket.AF_UNIX, socket.SOCK_SEQPACKET
 
 
 @pytest.fixture
@@ -83,3 +91,36 @@ async def test_no_other_program_becomes_a_fork_server(orders, program):
     finally:
         os.close(read)
         os.close(write)
+
+
+async def test_a_keeper_connects_to_no_service_of_the_user(orders, tmp_path):
+    """The viewer names a socket, and reads as a jailed half what the keeper connects."""
+    path = tmp_path / "bus"
+    server = ForkServer(pool.KEEPERS, partial(order_server, orders))
+    with socket.socket(socket.AF_UNIX) as bus, ExitStack() as ours:
+        bus.bind(str(path))
+        bus.listen()
+        pairs = [socket.socketpair(*_PACKETS) for _ in range(2)]
+        (supervisor, its), (jailed, other) = pairs
+        for sock in (supervisor, its, jailed, other):
+            ours.enter_context(sock)
+        half = ours.enter_context(subprocess.Popen(["sleep", "600"]))
+        ours.callback(half.kill)
+        pidfd = os.pidfd_open(half.pid)
+        ours.callback(os.close, pidfd)
+        order = partial(ForkKeeper, sandbox="web", compositor=str(path), clients=1)
+        child = await server.fork(order, [its.fileno(), other.fileno(), pidfd])
+        its.close()
+        other.close()
+        jailed.settimeout(5)
+        with suppress(BrokenPipeError):
+            jailed.send(CONNECT)
+        bus.settimeout(0)
+        with suppress(ConnectionResetError, TimeoutError):
+            jailed.recv(16)
+        with pytest.raises(BlockingIOError):
+            bus.accept()
+        child.kill()
+        await child.wait()
+        child.close()
+    await server.close()

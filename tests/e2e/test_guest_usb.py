@@ -6,7 +6,6 @@ The far end of its connection is a virtual device of the test, which speaks as
 
 from __future__ import annotations
 
-import os
 import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,6 +23,7 @@ from broker.jail.security_key.ctaphid import CtapHidCommand
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.rulebook import WORK, rulebook, yes
+from tests.kit.usb.key_process import starter_with_key
 from tests.kit.usb.token import Token, serve_token
 from tests.kit.usb.virtual_device import HIGH_SPEED, VirtualDevice
 from tests.kit.usb.vms import SPEC
@@ -106,10 +106,10 @@ async def shell(broker: AgentBroker, script: str, number: int) -> list[str]:
     return output.decode().split()
 
 
-async def test_our_machine_uses_a_device_and_a_security_key(monkeypatch):
+async def test_our_machine_uses_a_device_and_a_security_key():
     async with started() as (broker, listeners):
         await takes_a_device_and_loses_it_again(broker, listeners[DEVICE])
-        await signs_with_the_hosts_key(broker, listeners[SECURITY_KEY], monkeypatch)
+        await signs_with_the_hosts_key(broker, listeners[SECURITY_KEY])
 
 
 async def takes_a_device_and_loses_it_again(broker, listener):
@@ -136,14 +136,13 @@ async def takes_a_device_and_loses_it_again(broker, listener):
         nursery.cancel_scope.cancel()
 
 
-async def signs_with_the_hosts_key(broker, listener, monkeypatch):
+async def signs_with_the_hosts_key(broker, listener):
     """The guest's libfido2, its kernel's uhid, our program, our process, the rules."""
     token = Token()
     hidraw, key = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    monkeypatch.setattr(security_keys, "open_key", lambda root: os.dup(key.fileno()))
     hidraw.settimeout(0)
     stream = await listener.accept()
-    with hidraw, key, stream.socket:
+    with hidraw, key, stream.socket, starter_with_key(key) as session:
         async with rulebook(_RULE) as b, trio.open_nursery() as nursery:
             b.person.says = yes()
             nursery.start_soon(serve_token, hidraw, token)
@@ -152,7 +151,12 @@ async def signs_with_the_hosts_key(broker, listener, monkeypatch):
                 opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
                 conn = stream.socket._sock  # the process is given its descriptor
                 await security_keys.carry(
-                    opening, conn, b.decider, SharedKey(), task_status=task_status
+                    opening,
+                    conn,
+                    b.decider,
+                    SharedKey(),
+                    session,
+                    task_status=task_status,
                 )
 
             await nursery.start(carry)

@@ -21,9 +21,9 @@ import trio
 
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
+from broker.host.launchers.monitors import start_machine
 from broker.host.vmm.control import Monitor
 from broker.host.vmm.launcher import clean_leftovers
-from broker.host.vmm.monitors.starting import start_machine
 from broker.host.vmm.qemu_arguments import Accel
 from tests.e2e import test_microvm_network as world
 from tests.e2e.test_microvm_network import UNSHARE

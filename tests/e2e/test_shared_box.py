@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from broker.cli.run.shared_box import (
+from broker.cli.launchers.shared_box import (
     BOXES,
     box_name,
     relative_display,

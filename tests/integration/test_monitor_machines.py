@@ -14,9 +14,9 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError, VitrailError
-from broker.host.vmm.control import HYBRID, Monitor
+from broker.host.launchers.monitors import connect_by, start_machine
+from broker.host.vmm.control import Monitor
 from broker.host.vmm.launcher import Tools, adopt_vm, clean_leftovers
-from broker.host.vmm.monitors.starting import connect_by, start_machine
 from broker.host.vmm.qemu_arguments import Accel, HomeDisk
 from broker.host.vmm.running import EndKind
 from broker.host.vmm.vm_state import find_processes, read_state
@@ -87,7 +87,7 @@ class Stage:
     async def start(self, nursery, **changes):
         root = self.place / "root"
         root.write_bytes(bytes(1 << 20))
-        backend = None if self.kind in HYBRID else self.backend
+        backend = None if self.kind.hybrid else self.backend
         tools = Tools(self.program, Accel.KVM, backend, monitor=self.kind)
         spec = tiny_spec(self.run, root=root, **changes)
         self.losses = []

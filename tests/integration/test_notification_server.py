@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 import pytest
 import trio
@@ -202,6 +203,44 @@ async def test_a_server_that_dies_ends_what_it_showed_and_the_next_one_is_used(
         async with desktop(address) as there:
             it.server.show(2, bubble("work: t"))
             await there.until("work: t")
+
+
+def filters(address):
+    """The proxies of this bus."""
+    found = []
+    for proc in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = proc.read_bytes().split(b"\0")
+            if words[0] == b"xdg-dbus-proxy" and address.encode() in words:
+                found.append(proc)
+    return found
+
+
+async def test_nothing_is_connected_while_nothing_is_shown(monkeypatch):
+    """A connection's filter is a process, and a viewer runs all day."""
+    async with bus(monkeypatch) as address, desktop(address) as there, client() as it:
+        for number in (1, 3):
+            assert filters(address) == []
+            it.server.show(number, bubble())
+            it.server.show(number + 1, bubble("work: t"))
+            await there.until("work: s", "work: t")
+            assert len(filters(address)) == 1
+            it.server.close(number)
+            await there.until("work: t")
+            assert len(filters(address)) == 1
+            # By the user.
+            (theirs,) = there.shown
+            there.shown.clear()
+            await there.tell("NotificationClosed", theirs, 2)
+            await eventually(lambda: not filters(address))
+        assert await it.hear(2) == [ServerTold(2, reason=2), ServerTold(4, reason=2)]
+        # One that comes while the connection ends is shown.
+        for number in range(5, 15):
+            it.server.show(number, bubble(f"work: {number}"))
+            await there.until(f"work: {number}")
+            it.server.close(number)
+            await there.until()
+        assert len(it.told) == 2
 
 
 async def test_without_a_bus_a_notification_is_closed_at_once(monkeypatch):

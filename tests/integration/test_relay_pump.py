@@ -141,14 +141,14 @@ async def test_a_pump_that_speaks_nonsense_ends_with_its_streams_alone(
     argv = [sys.executable, "-c", _NONSENSE, str(theirs.fileno()), packet.hex()]
     child = spawn(argv, cwd=os.getcwd(), pass_fds=[theirs.fileno()])
     theirs.close()
-    pump = Pump(PumpHandle(broker, child.pid))
+    pump = Pump(PumpHandle(broker, child.pid, os.dup(child.pidfd)))
     with trio.fail_after(60):
         async with trio.open_nursery() as run:
             run.start_soon(pump.run)
             line = lay(nursery, pump.relay)
             assert (await line.end(30)).reason is EndReason.PUMP_DIED
         await pump.wait_died()
-        await child.wait()
+        await child.wait()  # the pump's client has reaped it
     assert "is ended" in capfd.readouterr().err
 
 

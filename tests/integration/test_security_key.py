@@ -13,6 +13,7 @@ from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
 from broker.jail.security_key import cbor
 from broker.jail.security_key.ctaphid import CtapHidCommand
+from broker.session.security_key import find_keys, open_key
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.eventually import eventually
@@ -23,8 +24,8 @@ from tests.kit.usb.token import assertion
 _RULE = "vitrail.SecurityKey * work @adminvm ask host=bank.example\n"
 
 
-async def test_use_of_the_key_is_asked_about_and_signed(monkeypatch):
-    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+async def test_use_of_the_key_is_asked_about_and_signed():
+    async with rulebook(_RULE) as b, connected(b) as (program, token):
         b.person.says = yes()
         with trio.fail_after(30):
             channel = await program.begin()
@@ -38,8 +39,8 @@ async def test_use_of_the_key_is_asked_about_and_signed(monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["evil.example", "bank.example.evil.example"])
-async def test_other_relying_parties_are_refused_unasked(monkeypatch, host):
-    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+async def test_other_relying_parties_are_refused_unasked(host):
+    async with rulebook(_RULE) as b, connected(b) as (program, token):
         with trio.fail_after(30):
             channel = await program.begin()
             await program.send(channel, CtapHidCommand.CBOR, assertion(host))
@@ -50,8 +51,8 @@ async def test_other_relying_parties_are_refused_unasked(monkeypatch, host):
         assert b.events("decision")[-1]["verdict"] == "deny"
 
 
-async def test_no_of_the_person_reaches_the_guest(monkeypatch):
-    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+async def test_no_of_the_person_reaches_the_guest():
+    async with rulebook(_RULE) as b, connected(b) as (program, token):
         b.person.says = no
         with trio.fail_after(30):
             channel = await program.begin()
@@ -61,8 +62,8 @@ async def test_no_of_the_person_reaches_the_guest(monkeypatch):
         assert (CtapHidCommand.CBOR, b"\x02") not in token.seen
 
 
-async def test_garbage_of_a_guest_is_answered_or_ends_its_connection(monkeypatch):
-    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+async def test_garbage_of_a_guest_is_answered_or_ends_its_connection():
+    async with rulebook(_RULE) as b, connected(b) as (program, token):
         with trio.fail_after(30):
             channel = await program.begin()
             await program.stream.send_all(os.urandom(64 * 50))
@@ -85,6 +86,7 @@ async def test_sandbox_without_a_rule_does_not_reach_the_key():
                     conn,
                     b.decider,
                     SharedKey(),
+                    None,
                     task_status=trio.TASK_STATUS_IGNORED,
                 )
 
@@ -97,17 +99,17 @@ def test_keys_are_found_by_their_usage_page(tmp_path):
         folder = tmp_path / name / "device"
         folder.mkdir(parents=True)
         (folder / "report_descriptor").write_bytes(descriptor)
-    assert [str(path) for path in security_keys.find_keys(tmp_path)] == ["/dev/hidraw1"]
+    assert [str(path) for path in find_keys(tmp_path)] == ["/dev/hidraw1"]
     with pytest.raises(RefusedError, match="no security key is plugged in"):
-        security_keys.open_key(tmp_path / "none")
+        open_key(tmp_path / "none")
 
 
 _DENY = "vitrail.SecurityKey * work @adminvm deny\n"
 
 
-async def test_rule_that_denies_stops_a_use_that_waits_for_the_touch(monkeypatch):
+async def test_rule_that_denies_stops_a_use_that_waits_for_the_touch():
     """The person has said yes, has not touched the key, and changes the rules."""
-    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+    async with rulebook(_RULE) as b, connected(b) as (program, token):
         b.person.says = yes()
         token.silent = True
         with trio.fail_after(60):
@@ -120,18 +122,18 @@ async def test_rule_that_denies_stops_a_use_that_waits_for_the_touch(monkeypatch
             await eventually(lambda: token.seen[-1][0] == CtapHidCommand.CANCEL)
 
 
-async def test_key_without_a_rule_is_taken_back(monkeypatch):
+async def test_key_without_a_rule_is_taken_back():
     """Else the sandbox could continue the tries of its PIN."""
-    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, _):
+    async with rulebook(_RULE) as b, connected(b) as (program, _):
         with trio.fail_after(30):
             await program.begin()
             await b.change("50-test.policy", _DENY)
             assert await program.receive() is None
 
 
-async def test_use_after_use_is_asked_about(monkeypatch):
+async def test_use_after_use_is_asked_about():
     """The end of the one and the question of the next come together."""
-    async with rulebook(_RULE) as b, connected(b, monkeypatch) as (program, token):
+    async with rulebook(_RULE) as b, connected(b) as (program, token):
         b.person.says = no
         with trio.fail_after(60):
             channel = await program.begin()

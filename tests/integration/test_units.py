@@ -241,6 +241,8 @@ async def test_readiness_is_told_when_it_is_true_and_the_end_when_it_begins():
             )
             with trio.fail_after(30):
                 assert await told.recv(100) == b"READY=1\n"
+            # Connected at its start: a confined viewer connects to nothing later.
+            Path(env["HOME"], "notify").unlink()
             for path in (paths.control, link):
                 with socket.socket(socket.AF_UNIX) as probe:
                     probe.connect(str(path))

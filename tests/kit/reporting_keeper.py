@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from broker.programs import helper_forks, keeper
+from tests.kit import keeper_forks  # noqa: F401 -- to any compositor
 
 
 def _reporting(parameters: keeper.KeeperParameters) -> None:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from broker.core.files.opened_folder import folder_argument
-from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER
+from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER, SECURITY_KEY
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
@@ -47,6 +47,7 @@ _SERVICES: Mapping[type[Any], str] = MappingProxyType(
         files.StoreFiles: FILE_COPY,
         media.ConnectSound: AUDIO,
         media.FindCamera: CAMERA,
+        media.OpenSecurityKey: SECURITY_KEY,
         media.TakeCamera: CAMERA,
     }
 )
@@ -101,7 +102,7 @@ class SigningSession(SessionOrders):
     def permit(self, service: str, **fields: Any) -> bytes:
         """Return a warrant; ``fields`` differ from a desktop's permit."""
         warrant = PermitWarrant(
-            time.monotonic(), "web-1", "web", "@adminvm", (), service, "+"
+            time.monotonic(), "web-1", "web", "@adminvm", (), "", service, "+"
         )
         return sign(self.key, msgspec.structs.replace(warrant, **fields))
 

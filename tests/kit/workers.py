@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import trio
 
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_client import ForkServerHandle, ForkServerProgram
 from broker.helpers.process.fork_start import start_server
 from broker.helpers.process.memory import ProcessMemory, read_memory
+from broker.helpers.process.spawn import Child
+from broker.ipc.fork_server import ForkServerModule
 from broker.viewer.workers import pool
 from broker.viewer.workers.process import Worker
 
@@ -18,8 +22,17 @@ from broker.viewer.workers.process import Worker
 def open_workers(
     keepers: ForkServerHandle | None = None, *, allow_unjailed: bool = False
 ) -> AbstractAsyncContextManager[pool.Workers]:
-    """Own workers for the length of the block, as a viewer does."""
-    return pool.open_workers(keepers, start_server, allow_unjailed=allow_unjailed)
+    """Own workers for the length of the block, as a viewer does.
+
+    Their keepers connect to the compositor that the test names.
+    """
+    return pool.open_workers(keepers, _start, allow_unjailed=allow_unjailed)
+
+
+async def _start(program: ForkServerProgram, theirs: socket.socket) -> Child:
+    if program.module == ForkServerModule.HELPERS:
+        program = replace(program, module="tests.kit.keeper_forks")
+    return await start_server(program, theirs)
 
 
 def compositor_at(path: Path) -> Callable[[], Awaitable[Path]]:

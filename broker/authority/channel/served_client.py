@@ -326,8 +326,10 @@ class ClientChannel:
     def _warrant(self, permit: Permit) -> bytes:
         request, now = permit.request, time.monotonic()
         asked = {name: getattr(request, name) for name in OF_REQUEST}
-        lease, to = request.lease, (permit.target, permit.schemes)
-        warrant = PermitWarrant(now, lease.sandbox, lease.record, *to, **asked)
+        lease, rule = request.lease, permit.rule
+        by = permit.schemes, "" if rule is None else rule.limits.printer or ""
+        whose = now, lease.sandbox, lease.record, permit.target
+        warrant = PermitWarrant(*whose, *by, **asked)
         return sign(self._key, warrant)
 
     async def _choose(self, message: m.AskChoice, held: _Held) -> m.FromAuthority:

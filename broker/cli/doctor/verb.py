@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
-from broker.cli.doctor import host, launchers, shipping, viewer, vm_launchers
+from broker.cli.doctor import host, launchers, shipping, viewer
 from broker.cli.doctor.finding import Check, Context, Finding, FindingState, fail
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import VitrailError
@@ -39,7 +39,6 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("compositor", viewer.check_compositor),
     ("policy", viewer.check_policy),
     ("launchers", launchers.check_launchers),
-    ("virtual machines", vm_launchers.check_vm_launchers),
     ("questions", viewer.check_questions),
     ("broker", viewer.check_broker),
     ("audit", viewer.check_audit),

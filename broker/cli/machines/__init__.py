@@ -1,1 +1,1 @@
-"""Verbs about virtual machines that other programs start."""
+"""``brokerctl guest`` and ``restart``: our agent in foreign machines, another broker."""

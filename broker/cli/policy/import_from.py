@@ -14,9 +14,9 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.launchers.flatpak import take_app
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
-from broker.cli.run.flatpak import take_app
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool

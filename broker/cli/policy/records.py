@@ -17,7 +17,7 @@ from broker.core.escape import printable
 from broker.core.paths import Paths
 from policy.errors import Problem
 from policy.records.loader import FOLDER, load_records, search_path
-from policy.records.model import Launch, MicroVM, RecordSet, ThrowawayVm
+from policy.records.model import Launch, MicroVM, RecordSet
 from policy.suggestions import did_you_mean, nearest
 
 if TYPE_CHECKING:
@@ -37,11 +37,6 @@ def read_records(paths: Paths) -> RecordSet:
 def is_micro_vm(launch: Launch) -> TypeGuard[MicroVM]:
     """Whether the broker starts a micro VM of it, with a home on a disk."""
     return launch.kind.homes
-
-
-def is_made_for_run(launch: Launch) -> TypeGuard[ThrowawayVm]:
-    """Whether brokerctl has another program make its machine for each run."""
-    return launch.kind.boots and not launch.kind.homes
 
 
 def record_file(where: str) -> str:

@@ -21,8 +21,8 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
+from broker.cli.launchers.held import copy_output
 from broker.cli.proxy.x11 import write_bridge
-from broker.cli.run.box import copy_output
 from broker.cli.run.progress import Steps
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn

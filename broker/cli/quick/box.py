@@ -3,7 +3,7 @@
 The window of such a box is on the screen before trio, click and msgspec would have
 been imported.  It is taken for the plain cases alone: a broker runs, and no option
 asks for more than quiet.  A record is not read here: the broker, which has read it,
-describes its box.  ``run.box`` does the same for all others, and reports the mistake
+describes its box.  ``launchers.bwrap`` does the same for all others, and reports the mistake
 where nothing can be run at all.
 """
 
@@ -44,7 +44,7 @@ _LAST_OUTPUT_SECONDS = 1.0
 def run(words: tuple[str, ...]) -> int | None:
     """Run a program to its end and return its exit code, 128 and more for a signal.
 
-    None, and nothing has been done, where ``run.box`` must do it.
+    None, and nothing has been done, where ``launchers.bwrap`` must do it.
     """
     # guard: a box in haste follows no link
     if leads_through_links(words, Path.cwd()):
@@ -96,7 +96,7 @@ def _described(broker: Calls, name: str) -> dict[str, object] | None:
     try:
         found = broker.call("LaunchBox", {"record": name})
     except VitrailError:
-        return None  # one that does not know it; run.box reports all others
+        return None  # one that does not know it; launchers.bwrap reports all others
     return found if isinstance(found.get("sandbox_class"), str) else None
 
 

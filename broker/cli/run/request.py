@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.launchers.bwrap import run_box
+from broker.cli.launchers.table import launcher_of
 from broker.cli.pairing.role import role_here
 from broker.cli.policy.records import (
     hint_for_unknown,
-    is_made_for_run,
     read_records,
     record_file,
     refuse_broken,
 )
 from broker.cli.run.attached import AttachedProgram
-from broker.cli.run.box import run_box, run_recorded
 from broker.cli.run.connect import broker_runs, open_client
-from broker.cli.run.container import run_container
-from broker.cli.run.nspawn import run_tree
 from broker.cli.run.options import StreamWords
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
@@ -40,19 +38,7 @@ from broker.ipc.control.api import RunItem, RunRequest
 from broker.ipc.control.methods import RUN
 from broker.ipc.control.types.faults import NotFoundError
 from broker.net.link.wire_types import Role
-from policy.records import kinds
-from policy.records.model import (
-    Bwrap,
-    Flatpak,
-    Nspawn,
-    Podman,
-    Record,
-    ThrowawayVm,
-)
-
-_MadeForRun = Callable[
-    [Paths, Record, ThrowawayVm, Steps], AbstractAsyncContextManager[None]
-]
+from policy.records.model import Record
 
 _END_SECONDS = 15.0
 """For the broker to end what an interrupted run has started."""
@@ -60,33 +46,10 @@ _END_SECONDS = 15.0
 
 def run_flatpak(app: str, argv: list[str], words: StreamWords) -> NoReturn:
     """Run an installed Flatpak application, and exit as it does."""
-    from broker.cli.run.flatpak import run_app, take_app
+    from broker.cli.launchers.flatpak import run_app, take_app
 
     given = argv[1:] if argv[:1] == ["--"] else argv
     sys.exit(run_app(take_app(app), given, quiet=words.quiet, as_json=words.as_json))
-
-
-def _run_recorded_app(
-    record: Record,
-    launch: Flatpak,
-    argv: Sequence[str] | None,
-    *,
-    quiet: bool,
-    as_json: bool,
-) -> int:
-    # Late, like images: a box starts while these would be read.
-    from broker.cli.run.flatpak import run_recorded_app
-
-    return run_recorded_app(record, launch, argv, quiet=quiet, as_json=as_json)
-
-
-_STARTS: Mapping[type, Callable[..., int]] = {
-    Bwrap: run_recorded,
-    Podman: run_container,
-    Nspawn: run_tree,
-    Flatpak: _run_recorded_app,
-}
-"""How this command runs a record's sandbox to its end, by the kind of launch."""
 
 
 def run_bwrap(
@@ -127,12 +90,9 @@ def run_held(
             "--memory, --cpus, --network and --image are for machines: "
             f"'{record.name}' is a box or container"
         )
-    start = _STARTS[type(record.host.launch)]
-    sys.exit(
-        start(
-            record, record.host.launch, argv, quiet=words.quiet, as_json=words.as_json
-        )
-    )
+    run = launcher_of(record.host.launch.kind).run
+    assert run is not None
+    sys.exit(run(record, argv, quiet=words.quiet, as_json=words.as_json))
 
 
 def on_host(
@@ -154,7 +114,7 @@ def held_record(name: str) -> Record | None:
     if role_here(paths) is not None:
         return None
     record = read_records(paths).records.get(name)
-    if record is None or type(record.host.launch) not in _STARTS:
+    if record is None or not record.host.launch.kind.holds:
         return None
     return record
 
@@ -220,29 +180,13 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
                 raise
 
 
-def _by_libvirt() -> _MadeForRun:
-    # Late, as vmspawn's: few records are of these kinds.
-    from broker.cli.machines.throwaway import throwaway_domain
-
-    return throwaway_domain
-
-
-def _by_vmspawn() -> _MadeForRun:
-    from broker.cli.machines.vmspawn import vmspawn_machine
-
-    return vmspawn_machine
-
-
-_MADE_FOR_RUN = {kinds.LIBVIRT.name: _by_libvirt, kinds.VMSPAWN.name: _by_vmspawn}
-
-
 @asynccontextmanager
 async def _its_domain(
     paths: Paths, record: Record | None, request: RunRequest, steps: Steps
 ) -> AsyncGenerator[None]:
     """Have the domain or machine of a record that is made for a run, for this run."""
-    launch = None if record is None else record.host.launch
-    if record is None or launch is None or not is_made_for_run(launch):
+    make = None if record is None else launcher_of(record.host.launch.kind).make
+    if record is None or make is None:
         yield
         return
     changes = (request.memory_mib, request.cpus, request.network, request.image)
@@ -253,8 +197,7 @@ async def _its_domain(
             where=record.where("launch.kind"),
             hint="leave out --detach, --memory, --cpus, --network and --image",
         )
-    made_for_run = _MADE_FOR_RUN[launch.kind.name]()
-    async with made_for_run(paths, record, launch, steps):
+    async with make(paths, record, steps):
         yield
 
 

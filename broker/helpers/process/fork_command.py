@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from broker.helpers.compositor_socket import display_path
 from broker.helpers.process.popen import our_program
 from broker.ipc.fork_server import ForkServerModule
 
@@ -22,9 +23,10 @@ def command(
 ) -> list[str]:
     """Return the command line of a server whose clients are at these sockets."""
     numbers = ",".join(map(str, controls))
-    return our_program(
-        module, numbers, *map(str, more), *[ALLOW_UNJAILED] * allow_unjailed
-    )
+    if module == ForkServerModule.WORKERS:
+        return our_program(module, numbers, *[ALLOW_UNJAILED] * allow_unjailed)
+    # Keepers connect to the session's compositor, whatever a client orders.
+    return our_program(module, numbers, str(display_path() or ""), *map(str, more))
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:

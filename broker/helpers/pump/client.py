@@ -70,9 +70,7 @@ class Pump:
         handle.control.settimeout(0)
         self._handle = handle
         self._control = handle.control
-        held = handle.pidfd >= 0
-        self._reaps = held and handle.end < 0
-        self._pidfd = handle.pidfd if held else os.pidfd_open(handle.pid)
+        self._pidfd = handle.pidfd
         self.code: int | None = None
         """How it ended: its exit code, or minus the signal's number."""
         self._pending: dict[int, _Pending] = {}
@@ -165,13 +163,13 @@ class Pump:
             if patience.cancelled_caught:
                 _kill(pidfd)
                 await _wait_ended(pidfd)
-            if self._reaps:
+            if self._handle.end < 0:
                 # It has ended, so this does not block.
                 found = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)  # noqa: ASYNC222
                 if found is not None:
                     exited = found.si_code == os.CLD_EXITED
                     self.code = found.si_status if exited else -found.si_status
-            elif self._handle.end >= 0:
+            else:
                 self.code = await end_of(self._handle.end)
         finally:
             if self._handle.words is not None:

@@ -12,13 +12,12 @@ from broker.ipc.captured_stderr import FirstWords
 class PumpHandle:
     """A pump as its broker holds it.
 
-    ``control`` is the broker's end; closing it ends the pump.  ``pidfd`` is -1 where
-    another process holds the pump.
+    ``control`` is the broker's end; closing it ends the pump.
     """
 
     control: socket.socket
     pid: int
-    pidfd: int = -1
+    pidfd: int
     words: FirstWords | None = None
     """Its standard error, which the broker reads at its end."""
     end: int = -1

@@ -29,6 +29,8 @@ _IGNORED = "00:00:00:00"
 class CrosvmDevice:
     """One USB device of one running crosvm."""
 
+    backend = "crosvm"
+
     def __init__(self, control: Path) -> None:
         self._control = control
         self._port: int | None = None

@@ -337,8 +337,7 @@ class DeviceHost:
         # After the other one at the end: QEMU gives a device back to this
         # machine's drivers, and where that is strict it is unauthorized before.
         stack.push_async_callback(_quietly, device)
-        backend = "qemu" if isinstance(device, QemuDevice) else "crosvm"
-        attachment = self._made(stack, client, made.attachment, backend)
+        attachment = self._made(stack, client, made.attachment, device.backend)
         await device.attach(node)
         return attachment
 

@@ -25,6 +25,8 @@ _numbers = itertools.count(1)
 class QemuDevice:
     """One ``usb-host`` of one machine."""
 
+    backend = "qemu"
+
     def __init__(self, qmp: Qmp, attachment: str) -> None:
         self._qmp = qmp
         self._id = f"vitrail-{attachment}-{next(_numbers)}"

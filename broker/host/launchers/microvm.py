@@ -300,7 +300,7 @@ class MicroVms:
         """Start a machine, paused: a copy of a booted one where that is possible."""
         # Late: a host that starts no machines needs none of it.
         from broker.host.images.launch_files import fingerprint
-        from broker.host.vmm.monitors.starting import start_machine
+        from broker.host.launchers.monitors import start_machine
         from broker.host.vmm.parent.request import StartRequest
         from broker.host.vmm.parent.starting import Starter
 
@@ -428,8 +428,8 @@ class MicroVms:
         return None
 
     async def _take_over(self, sandbox: SandboxName, directory: Path) -> _Adopted:
+        from broker.host.launchers.monitors import connect_by
         from broker.host.vmm.launcher import adopt_vm
-        from broker.host.vmm.monitors.starting import connect_by
         from broker.net.peers.launch_secret import read_secret
 
         assert self._nursery is not None

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 import trio
 
@@ -25,25 +25,22 @@ from broker.host.vmm.qmp import Qmp, QmpEvent, open_qmp
 class Monitor(StrEnum):
     """The programs that can run a machine; the values of ``launch.kind`` but QEMU's."""
 
-    QEMU = "qemu"
-    FIRECRACKER = "firecracker"
-    CLOUD_HYPERVISOR = "cloud-hypervisor"
-    CROSVM = "crosvm"
+    program: str
+    """Its name in messages, and its process's role."""
+    hybrid: bool
+    """Whether it has a vsock of its own, whose connections arrive at UNIX sockets."""
 
-    @property
-    def program(self) -> str:
-        """Its name in messages, and its process's role."""
-        return _PROGRAMS[self]
+    def __new__(cls, name: str, program: str = "", *hybrid: bool) -> Self:
+        """Take the columns of a row."""
+        made = str.__new__(cls, name)
+        made._value_, made.program, made.hybrid = name, program, any(hybrid)
+        return made
 
+    QEMU = "qemu", "QEMU"
+    FIRECRACKER = "firecracker", "Firecracker", True
+    CLOUD_HYPERVISOR = "cloud-hypervisor", "Cloud Hypervisor", True
+    CROSVM = "crosvm", "crosvm"
 
-_PROGRAMS = {
-    Monitor.QEMU: "QEMU",
-    Monitor.FIRECRACKER: "Firecracker",
-    Monitor.CLOUD_HYPERVISOR: "Cloud Hypervisor",
-    Monitor.CROSVM: "crosvm",
-}
-HYBRID = frozenset({Monitor.FIRECRACKER, Monitor.CLOUD_HYPERVISOR})
-"""Those with a vsock of their own, whose connections arrive at UNIX sockets."""
 
 QMP_SOCKET = "qmp"
 CONSOLE_SOCKET = "console"

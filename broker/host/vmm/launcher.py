@@ -30,7 +30,6 @@ from broker.host.processes.tracked import Tracked
 from broker.host.vmm.arena import make_arena
 from broker.host.vmm.control import (
     CONSOLE_SOCKET,
-    HYBRID,
     QMP_SOCKET,
     Connect,
     Monitor,
@@ -85,7 +84,7 @@ class Tools:
     @property
     def hybrid(self) -> bool:
         """Whether a guest's connections arrive at UNIX sockets."""
-        return self.vhost_device_vsock is not None or self.monitor in HYBRID
+        return self.vhost_device_vsock is not None or self.monitor.hybrid
 
 
 async def start_vm(

@@ -9,7 +9,7 @@ from pathlib import Path
 from broker.core.errors import SetupError
 from broker.core.paths import Paths
 from broker.host.images.store import Image
-from broker.host.vmm.control import HYBRID, Monitor
+from broker.host.vmm.control import Monitor
 from broker.host.vmm.launcher import Tools
 
 _QEMU = "qemu-system-x86_64"
@@ -87,7 +87,7 @@ async def _find_monitor(
         vmm=Path(found).resolve(),
         accel=Accel.KVM,
         vhost_device_vsock=None
-        if monitor in HYBRID
+        if monitor.hybrid
         else await _find_backend(paths, progress),
         monitor=monitor,
     )

@@ -46,7 +46,23 @@ class ServeFolder(TypedMessage, frozen=True, tag="serve-folder"):
     """Serve the given directory over a connection, whose descriptor comes along."""
 
 
-FolderOrder: TypeAlias = OpenFolder | GiveFolder | ServeFolder
+class DrawIcons(TypedMessage, frozen=True, tag="draw-icons"):
+    """Draw sandboxes' icons in the menu again that differ from their records.
+
+    No warrant: the child reads the records, and an icon that is not there is not made.
+    """
+
+
+class DrawLetters(TypedMessage, frozen=True, tag="draw-letters"):
+    """Draw the letters of names in frames, in the user's font.  Answer: a file of them.
+
+    No warrant: it tells what any picture of a frame does.
+    """
+
+    height: Annotated[int, msgspec.Meta(ge=1, le=256)]
+
+
+FolderOrder: TypeAlias = OpenFolder | GiveFolder | ServeFolder | DrawIcons | DrawLetters
 
 
 class FolderForHost(TypedMessage, frozen=True, tag="folder"):

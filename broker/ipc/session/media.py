@@ -59,6 +59,15 @@ class TakeScreen(TypedMessage, frozen=True, tag="take-screen"):
     height: Pixels
 
 
+class OpenSecurityKey(TypedMessage, frozen=True, tag="open-security-key"):
+    """Start the process between a guest and the security key of this machine.
+
+    Descriptors: the guest's connection, and the socket of its questions.
+    """
+
+    warrant: bytes
+
+
 class ShowFrame(TypedMessage, frozen=True, tag="show-frame"):
     """Show a frame around a screen until it ends, or the screen does.
 
@@ -74,7 +83,9 @@ class ShowFrame(TypedMessage, frozen=True, tag="show-frame"):
     y: Place
 
 
-MediaOrder: TypeAlias = ConnectSound | FindCamera | ShowFrame | TakeCamera | TakeScreen
+MediaOrder: TypeAlias = (
+    ConnectSound | FindCamera | OpenSecurityKey | ShowFrame | TakeCamera | TakeScreen
+)
 
 
 class FoundCamera(TypedMessage, frozen=True, tag="camera"):

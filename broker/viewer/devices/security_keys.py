@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
-import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -24,7 +20,7 @@ import trio
 
 from broker.authority.permit import Request
 from broker.core.decoding import UNREADABLE
-from broker.core.errors import PeerError, RefusedError, SetupError, VitrailError
+from broker.core.errors import PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.limits import devices as device_limits
@@ -33,24 +29,19 @@ from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
-from broker.helpers.process.popen import our_program
-from broker.helpers.process.spawn import spawn
-from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
+from broker.ipc.session.media import OpenSecurityKey
 from broker.viewer.authority.interface import Permits
 from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.session_orders import Begun, Session
 from policy.names import sample_hosts
 
-_HIDRAW = Path("/sys/class/hidraw")
-_FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
-"""Usage Page (0xF1D0), the beginning of a FIDO report descriptor (CTAP 2.1, 11.2.8.2)."""
 _WORDS = {
     "register": "to register at {} with your security key",
     "sign in": "to sign in to {} with your security key",
     "look": "to look whether your security key is registered at {}",
 }
 _MESSAGE_BYTES = 1024
-_REPORT_DESCRIPTOR_BYTES = 4096
 _LAST_WORDS = 300
 _CANCEL_SECONDS = 0.5
 _END_SECONDS = 5.0
@@ -70,44 +61,14 @@ class _Said(msgspec.Struct, forbid_unknown_fields=True):
     right: bool = False
 
 
-def find_keys(root: Path = _HIDRAW) -> Iterator[Path]:
-    """Yield the device nodes of the security keys of this machine."""
-    for entry in sorted(root.glob("hidraw*")):
-        with contextlib.suppress(OSError):
-            with (entry / "device/report_descriptor").open("rb") as file:
-                descriptor = file.read(_REPORT_DESCRIPTOR_BYTES)
-            if _FIDO_USAGE.match(descriptor):
-                yield Path("/dev") / entry.name
-
-
-def open_key(root: Path = _HIDRAW) -> int:
-    """Return the open node of the one security key.
-
-    Raises RefusedError without one or with several, SetupError when it may
-    not be opened.
-    """
-    found = list(find_keys(root))
-    if len(found) != 1:
-        words = "no security key is" if not found else f"{len(found)} security keys are"
-        raise RefusedError(f"{words} plugged in", hint="plug in exactly one")
-    try:
-        return os.open(found[0], os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        raise SetupError(
-            f"{found[0]} cannot be opened: {error.strerror}",
-            hint="the package libfido2-1 or libu2f-udev has the udev rule that lets "
-            "the user at the machine use it",
-        ) from error
-
-
 async def carry(
     opening: Opening,
     conn: socket.socket,
     decider: Permits,
     shared: SharedKey,
+    session: Session,
     *,
     task_status: trio.TaskStatus[None],
-    root: Path = _HIDRAW,
 ) -> None:
     """Serve one guest's connection until it ends; the caller closes it.
 
@@ -116,71 +77,58 @@ async def carry(
     """
     with shared.place(opening.lease.id):
         # guard: no rule, no key
-        async with decider.permit(await connection(opening, decider)):
-            await _carry(opening, conn, (decider, shared), root, task_status)
+        async with decider.permit(await connection(opening, decider)) as permit:
+            order = OpenSecurityKey(permit.warrant)
+            judges = decider, shared
+            await _carry(opening, conn, judges, order, session, task_status=task_status)
 
 
 async def _carry(
     opening: Opening,
     conn: socket.socket,
     judges: tuple[Permits, SharedKey],
-    root: Path,
+    order: OpenSecurityKey,
+    session: Session,
+    *,
     task_status: trio.TaskStatus[None],
 ) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, contextlib.ExitStack() as given:
-        given.enter_context(theirs)
-        key = open_key(root)
-        given.callback(os.close, key)
-        fds = (conn.fileno(), key, theirs.fileno())
-        words = [*map(str, fds), secrets.token_hex(8)]
-        argv = our_program("broker.programs.security_key", *words)
-        last = FirstWords()
-        # Its standard streams are none of our files: it may read and write whatever it
-        # has, as the terminal in which the broker runs.
-        # guard: a process of a security key has none of the broker's files
-        output = last.fd
-        # guard: a process of a security key has no variables of the session
-        env = {"PATH": os.defpath}
-        try:
-            child = spawn(
-                argv,
-                name="security-key",
-                env=env,
-                pass_fds=fds,
-                stdout=output,
-                stderr=output,
-            )
-        except BaseException:
-            last.close()
-            raise
-        given.close()
-        task_status.started()
+    with ours, theirs:
         ours.settimeout(0)
+        fds = conn.fileno(), theirs.fileno()
+        async with session.carrying_out(order, fds) as begun:
+            theirs.close()
+            task_status.started()
 
-        async def end() -> None:
-            ours.shutdown(socket.SHUT_WR)
-            # It cancels what the key works on, unless a guest has taken it over.
-            with trio.move_on_after(_END_SECONDS, shield=True):
-                await child.wait()
-            await child.kill_and_wait()
+            async def end() -> None:
+                ours.shutdown(socket.SHUT_WR)
+                # It cancels what the key works on, unless a guest has taken it over.
+                with trio.move_on_after(_END_SECONDS, shield=True):
+                    await begun.process.wait()
+                await begun.end()
 
-        try:
-            async with trio.open_nursery() as nursery:
+            try:
+                async with trio.open_nursery() as nursery:
 
-                async def questions() -> None:
-                    """Without questions there is no key."""
-                    await _Questions(opening, *judges, ours, end).serve()
-                    child.kill()
+                    async def questions() -> None:
+                        """Without questions there is no key."""
+                        await _Questions(opening, *judges, ours, end).serve()
+                        await begun.end()
 
-                nursery.start_soon(questions)
-                await child.wait()
-                nursery.cancel_scope.cancel()
-        finally:
-            await end()
-            if text := last.text(_LAST_WORDS):
-                _log(opening, text)
-            last.close()
+                    nursery.start_soon(questions)
+                    await begun.process.wait()
+                    nursery.cancel_scope.cancel()
+            finally:
+                await end()
+                _log_last_words(opening, begun)
+
+
+def _log_last_words(opening: Opening, begun: Begun) -> None:
+    words = begun.process.words
+    if words is not None:
+        if text := words.text(_LAST_WORDS):
+            _log(opening, text)
+        words.close()
 
 
 def _log(opening: Opening, text: str) -> None:

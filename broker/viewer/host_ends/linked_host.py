@@ -14,6 +14,7 @@ from broker.ipc.control.method import AnyMethod
 from broker.ipc.control.methods import TABLE
 from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
+from broker.net.listeners import Listener
 from broker.viewer.broker import ViewerSide
 from broker.viewer.host_link import RemoteHost
 from broker.viewer.linked_status import LinkedViewerRows
@@ -26,8 +27,10 @@ class LinkedHost:
 
     table: Mapping[str, AnyMethod] = TABLE
 
-    def __init__(self, side: ViewerSide, link: LinkConfig) -> None:
+    def __init__(self, side: ViewerSide, link: LinkConfig, listener: Listener) -> None:
+        """``listener`` was made before this process was confined."""
         self._side = side
+        self._listener = listener
         ground, authority = side.ground, side.authority
         self._witness = CheckpointWitness(RemoteCheckpoints(authority), authority)
         ground.pump.max_write, ground.pump.mode = link.pieces, link.relay
@@ -60,8 +63,7 @@ class LinkedHost:
 
     async def begin(self, nursery: trio.Nursery) -> None:
         """See ``HostEnd``: the listener is up; a host comes when it does."""
-        sockets = self._side.ground.options.sockets
-        await nursery.start(self.host.run, sockets.get("link"))
+        await nursery.start(self.host.run, self._listener)
 
     async def end(self, stop_all: Callable[[], Awaitable[None]]) -> None:
         """See ``HostEnd``: the host's machines live on."""

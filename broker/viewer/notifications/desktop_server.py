@@ -117,18 +117,21 @@ class DesktopServer:
                     await self._connected()
                 except Exception as error:  # noqa: BLE001 -- no bus, no server, one that dies
                     self._complaint.tell(error)
+                else:
+                    if not self._stopped:
+                        continue  # nothing is shown; the next one may wait already
                 self._closing.clear()
                 lost, self._wanted = self._wanted, {}
                 for number in lost:
                     self._told(ServerTold(number))
 
     async def _connected(self) -> None:
-        """Connect to the session bus, and speak with the server until it has gone."""
+        """Have a connection to the session bus while something is to be shown."""
         async with self._bus() as connection, connection.router() as router:
             await self._serve(router)
 
     async def _serve(self, router: DBusRouter) -> None:
-        """Speak with the server until it has gone."""
+        """Speak with the server until it has gone, or nothing is shown any more."""
         send, signals = trio.open_memory_channel[Message](_SIGNALS_WAITING)
         rules = (
             MatchRule(type="signal", interface=_NAME, path=_SERVICE.object_path),
@@ -149,6 +152,10 @@ class DesktopServer:
                 nursery.start_soon(self._listen, session, signals)
                 while not self._stopped:
                     await self._bring(session)
+                    # Its filter is a process.
+                    # guard: the connection ends with the last notification
+                    if not self._wanted and not session.shown:
+                        break
                     await self._changed.wait()
                     self._changed = trio.Event()
             finally:
@@ -227,6 +234,7 @@ class DesktopServer:
                 session.tokens.pop(number, None)
                 self._wanted.pop(number, None)
                 self._told(ServerTold(number, reason=reason))
+                self._changed.set()
             case _:
                 pass  # of a later version of the specification
 

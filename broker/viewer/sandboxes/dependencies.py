@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from broker.authority.audit import event_log
@@ -44,7 +45,10 @@ class GuestTools:
     """Where the mixer finds what plays."""
     sound_places: SoundServerPlaces = field(default_factory=SoundServerPlaces)
     """Connections of all sandboxes to the sound server."""
-    letters: StripLetters = field(default_factory=StripLetters)
-    """Of the names in frames."""
     colours: FrameColours = field(default_factory=FrameColours)
     """Of all frames."""
+
+    @cached_property
+    def letters(self) -> StripLetters:
+        """Of the names in frames."""
+        return StripLetters(self.session)

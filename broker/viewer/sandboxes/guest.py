@@ -83,7 +83,7 @@ class Guest:
         record: Callable[[], Record | None],
         tools: GuestTools,
         *,
-        directory: Path,
+        display: Path,
         logs: Path,
     ) -> None:
         self.lease = lease
@@ -92,7 +92,7 @@ class Guest:
         """Whether its end has been requested."""
         self._record = record
         self._tools = tools
-        self._display = directory / "display"
+        self._display = display
         self.programs = LeasePrograms(logs)
         self.transfers = Exchanges()
         """Its programs' requests about files and links."""
@@ -195,9 +195,6 @@ class Guest:
             ):
                 for _ in range(2):
                     await in_thread(remove_tree, self._display, abandon_on_cancel=True)
-            with contextlib.suppress(OSError):
-                # Empty, unless it is a machine's of ours, whose owner removes it.
-                self._display.parent.rmdir()
 
     @property
     def state(self) -> str:

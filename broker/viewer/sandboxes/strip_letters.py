@@ -1,25 +1,17 @@
-"""The sandbox's name for the strip of its frames, in the user's own font.
-
-The default is fontconfig's bold sans-serif; an alias for the family ``Vitrail`` in
-``fonts.conf`` chooses another.
-"""
+"""The sandbox's name for the strip of its frames, in the user's own font."""
 
 from __future__ import annotations
 
 import base64
 import os
-import sys
-from pathlib import Path
 
 import msgspec
 
-import broker
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.spawn import run_tool
+from broker.ipc.session.folders import DrawLetters
+from broker.viewer.session_orders import Session
 
-PATTERN = "Vitrail,sans-serif:bold"
-_MODULE = "broker.helpers.prompt.name_strip"
 _PAD = 3
 """Pixels left and right of the name."""
 
@@ -30,8 +22,8 @@ Letters = dict[str, tuple[int, bytes]]
 class StripLetters:
     """The letters of each height, drawn at its first use."""
 
-    def __init__(self, pattern: str = PATTERN) -> None:
-        self._pattern = pattern
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._found: dict[int, Letters] = {}
 
     async def name(self, name: str, height: int) -> bytes:
@@ -47,27 +39,17 @@ class StripLetters:
 
     async def _letters(self, height: int) -> Letters:
         try:
-            file, index = await self._font()
-            flags = ["-s", "-P", "-B"]
-            env = {
-                "PATH": os.environ.get("PATH", os.defpath),
-                "PYTHONPATH": str(Path(broker.__file__).parents[1]),
-            }
-            words = [sys.executable, *flags, "-m", _MODULE, str(height), file, index]
-            out = await run_tool(words, env=env)
-            found = msgspec.json.decode(out, type=dict[str, tuple[int, str]])
-        except (SetupError, UpstreamError, OSError, ValueError) as error:
+            _, (fd,) = await self._session.carry_out(DrawLetters(height))
+            with os.fdopen(fd, "rb") as file:
+                found = msgspec.json.decode(
+                    file.read(), type=dict[str, tuple[int, str]]
+                )
+        except (SetupError, UpstreamError, ValueError) as error:
             log_stderr(f"name strip: no font of the desktop's: {error}")
             return {}
         return {
             c: (width, base64.b64decode(text)) for c, (width, text) in found.items()
         }
-
-    async def _font(self) -> tuple[str, str]:
-        words = ("fc-match", "--format", "%{file}\n%{index}", self._pattern)
-        file, _, index = (await run_tool(words)).decode().rpartition("\n")
-        # The upper half names an instance of a variable font (FT_New_Face).
-        return file, str(int(index or 0) & 0xFFFF)
 
 
 def compose(name: str, letters: Letters, height: int) -> bytes:

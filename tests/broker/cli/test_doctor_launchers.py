@@ -11,6 +11,7 @@ from broker.cli.doctor import launchers
 from broker.cli.doctor.finding import Context, FindingState
 from broker.cli.doctor.launchers import check_launchers
 from broker.cli.images import x11_needs
+from broker.cli.launchers import microvm, podman
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.host.images.store import GPU_PACKAGES
@@ -82,15 +83,15 @@ async def test_a_machine_with_a_gpu_needs_a_renderer_and_a_driver(
     def missing():
         raise SetupError("no such program", hint="install it")
 
-    monkeypatch.setattr(launchers, "find_renderer", missing)
-    monkeypatch.setattr(launchers, "own_node", lambda: None)
+    monkeypatch.setattr(microvm, "find_renderer", missing)
+    monkeypatch.setattr(microvm, "own_node", lambda: None)
     (tmp_path / "initrd").write_bytes(b"")
     image = SimpleNamespace(
         name="default",
         initrd=tmp_path / "initrd",
         manifest=SimpleNamespace(versions=dict.fromkeys(GPU_PACKAGES, "1")),
     )
-    monkeypatch.setattr(launchers, "list_images", lambda _: [image])
+    monkeypatch.setattr(microvm, "list_images", lambda _: [image])
     made = context(tmp_path, {"t1": 'microvm"\ngpu = "render'})
     found = {one.text: one.mend for one in await check_launchers(made)}
     assert found == {
@@ -173,7 +174,7 @@ async def test_nspawn_without_a_control_group_is_named(tmp_path, monkeypatch):
 async def test_crun_with_mixed_control_groups_is_named(
     tmp_path, monkeypatch, mixed, runtime, named
 ):
-    monkeypatch.setattr(launchers, "_MIXED", tmp_path if mixed else tmp_path / "no")
+    monkeypatch.setattr(podman, "_MIXED", tmp_path if mixed else tmp_path / "no")
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "podman").write_text(f"#!/bin/sh\necho {runtime}\n")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from broker.cli.doctor import vm_launchers
+from broker.cli.doctor import launchers
 from broker.cli.doctor.finding import Context, FindingState
-from broker.cli.doctor.vm_launchers import check_vm_launchers
+from broker.cli.doctor.launchers import check_launchers
+from broker.cli.launchers import external
 from broker.core.paths import find_paths
 from broker.host.launchers.libvirt.hook import install_hook
 from broker.host.vmm.accel import Accel, AcceleratorChoice
@@ -19,7 +20,7 @@ TEXT = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n{} = "x"\n'
 def place(tmp_path, monkeypatch):
     """A machine without anything; returns what the doctor finds there."""
     for name in ("VHOST_VSOCK", "MACHINED", "HOOKS", "LIBRARIES"):
-        monkeypatch.setattr(vm_launchers, name, tmp_path / name)
+        monkeypatch.setattr(external, name, tmp_path / name)
 
     async def look(*keys, path="/nowhere"):
         environ = {
@@ -34,7 +35,7 @@ def place(tmp_path, monkeypatch):
         folder.mkdir(parents=True, exist_ok=True)
         for key in keys:
             (folder / f"{key}.toml").write_text(TEXT.format(key))
-        return await check_vm_launchers(Context(find_paths(environ), environ))
+        return await check_launchers(Context(find_paths(environ), environ))
 
     return look
 
@@ -141,14 +142,14 @@ async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind)
     text = f'class = "disposable"\n[launch]\nkind = "{kind}"\n'
     (folder / "fast.toml").write_text(text)
     missing = AcceleratorChoice(Accel.TCG, "no permission to open it", "join a group")
-    monkeypatch.setattr(vm_launchers.accel, "permission", lambda: missing)
+    monkeypatch.setattr(launchers.accel, "permission", lambda: missing)
     program, experimental, kvm = await place()
     assert kind in program.text
     assert program.mend == "see docs/launchers/vmm.md"
     assert ("no permission to open it" in kvm.text, kvm.mend) == (True, "join a group")
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / kind).touch(0o755)
-    monkeypatch.setattr(vm_launchers.accel, "permission", lambda: None)
+    monkeypatch.setattr(launchers.accel, "permission", lambda: None)
     (found,) = await place(path=str(tmp_path / "bin"))
     assert found.text == experimental.text
     assert f'the kind "{kind}" is experimental' in found.text

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.machines.flatpak import install_flatpak, remove_flatpak
+from broker.cli.launchers.flatpak_setup import install_flatpak, remove_flatpak
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
 from broker.host.launchers.flatpak.files import held

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a program of an order has no socket of the host's", "pass", "tests/attack/test_session_orders_bus.py", "nothing_of_the_broker"),
     Guard("a viewer that reads no answer stops no question", "pass", "tests/broker/session/test_session_orders.py", "unread"),
     Guard("an order that is none ends no starter", "except ZeroDivisionError as error:", "tests/broker/session/test_session_orders.py", "garbage"),
     Guard("orders of a viewer are few at one time", "if False:", "tests/broker/session/test_session_orders.py", "few"),
@@ -35,6 +36,7 @@ GUARDS = (
     Guard("items come as they are taken", "if False:", "tests/broker/ipc/control/test_forwarded.py", "item"),
     Guard("an item that is given up was not sent, or the next one may come", "pass", "tests/integration/test_control_forward.py", "given_up"),
     Guard("a process answers its own methods only", "return call", "tests/integration/test_control_forward.py", "own_methods"),
+    Guard("a keeper connects a viewer to no service of the user's", "if False:", "tests/attack/test_session_orders_programs.py", "a_keeper_connects_to_no"),
     Guard("a viewer looks at no process of the user's", "if True:", "tests/attack/test_session_orders_programs.py", "no_process_of_the_user"),
     Guard("a process that is slow to measure hides none before it", "pass", "tests/attack/test_session_orders_programs.py", "hides_none"),
     Guard("a worker's claims cost few processes", "await trio.lowlevel.checkpoint()", "tests/broker/viewer/sandboxes/test_screen.py", "few_looks"),

@@ -503,7 +503,7 @@ GUARDS = (
     Guard(
         "a container's programs open few files",
         "return ()",
-        "tests/broker/cli/run/test_container_limits.py",
+        "tests/broker/cli/launchers/test_container_limits.py",
         "how_many_files",
     ),
     Guard(
@@ -827,7 +827,7 @@ GUARDS = (
     Guard(
         "an image asks for no disk and no timer",
         "_IMAGE = ()",
-        "tests/broker/cli/run/test_container_limits.py",
+        "tests/broker/cli/launchers/test_container_limits.py",
         "no_room",
     ),
     Guard(

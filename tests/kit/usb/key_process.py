@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 from contextlib import asynccontextmanager
 
@@ -22,6 +21,7 @@ from broker.jail.security_key.ctaphid import (
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.rulebook import WORK
+from tests.kit.session import starter_of_orders
 from tests.kit.usb.token import Token, serve_token
 
 
@@ -55,17 +55,26 @@ class Program:
         return message and int.from_bytes(message.payload[8:12], "big")
 
 
+def starter_with_key(key, prepare=""):
+    """A session whose security key is this socket; see ``starter_of_orders``."""
+    place = "import os, broker.session.security_key as module\n"
+    place += "module.open_key = lambda: os.dup(int(fds[2]))\n"
+    return starter_of_orders(prepare=place + prepare, more=[key.fileno()])
+
+
 @asynccontextmanager
-async def connected(b, monkeypatch, *, lease=WORK, token=None):
-    """A guest's program, through the real process, with a token."""
+async def connected(b, *, lease=WORK, token=None, prepare=""):
+    """A guest's program, through the real process, with a token.
+
+    ``prepare``: as of ``starter_of_orders``.
+    """
     token = token or Token()
     shared = b.__dict__.setdefault("shared_key", SharedKey())
     hidraw, key = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     guest, conn = socket.socketpair()
-    monkeypatch.setattr(security_keys, "open_key", lambda root: os.dup(key.fileno()))
     hidraw.settimeout(0)
     opening = Opening(lease, SECURITY_KEY, 1, "cid 20")
-    with hidraw, key, guest, conn:
+    with hidraw, key, guest, conn, starter_with_key(key, prepare) as session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_token, hidraw, token)
 
@@ -73,7 +82,12 @@ async def connected(b, monkeypatch, *, lease=WORK, token=None):
                 # Its caller's, who closes it at the end; a refusal is recorded.
                 with conn, contextlib.suppress(RefusedError):
                     await security_keys.carry(
-                        opening, conn, b.decider, shared, task_status=task_status
+                        opening,
+                        conn,
+                        b.decider,
+                        shared,
+                        session,
+                        task_status=task_status,
                     )
                     return
                 if not begun.is_set():

@@ -275,8 +275,7 @@ def test_a_domain_for_a_run_has_these_settings(kind):
     made, problems = parse_record("work", Path("work.toml"), text.encode())
     assert problems == []
     launch = made.host.launch
-    manager = kind.removesuffix("-qemu")
-    assert launch == ThrowawayVm("tools", 1024, 2, ("foot", "-F"), 120, manager)
+    assert launch == ThrowawayVm("tools", 1024, 2, ("foot", "-F"), 120, kind)
     assert launch.domain(made.name) == "vitrail-work"
     assert made.host.command == ("foot", "-F")
     assert made.host.state is None

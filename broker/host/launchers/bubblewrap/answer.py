@@ -9,7 +9,7 @@ from policy.records.model import Bwrap, Record
 def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
     """Describe the box of a record; empty for a record of another kind, or none.
 
-    Empty, too, where the record names a language: run.box looks up what that is now.
+    Empty, too, where the record names a language: launchers.bwrap looks up what that is now.
     """
     launch = None if record is None else record.host.launch
     looks = {} if record is None else dict(record.viewer.looks)

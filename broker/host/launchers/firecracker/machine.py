@@ -6,10 +6,12 @@ process that a lease recognises is the VMM, and no helper is needed.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import MappingProxyType
 
 from typing_extensions import override
 
+from broker.host.images.vmlinux import find_vmlinux
 from broker.host.launchers.firecracker import requests
 from broker.host.launchers.firecracker.requests import InstanceState
 from broker.host.vmm.control import Connect, Monitor
@@ -40,6 +42,12 @@ class FirecrackerPlan(MonitorPlan):
 
     monitor = Monitor.FIRECRACKER
     connect: Connect = staticmethod(connect)
+
+    @override
+    @staticmethod
+    async def find_kernel(kernel: Path, cache: Path) -> Path:
+        # It takes ELF only.
+        return await find_vmlinux(kernel, cache)
 
     @override
     def arguments(self) -> list[str]:

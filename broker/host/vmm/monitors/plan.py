@@ -54,6 +54,12 @@ class MonitorPlan(LaunchPlan):
 
     monitor: Monitor
 
+    @staticmethod
+    async def find_kernel(kernel: Path, cache: Path) -> Path:
+        """Return the kernel in the form that the VMM takes, kept in ``cache``."""
+        del cache
+        return kernel
+
     @abstractmethod
     def arguments(self) -> list[str]:
         """Return the VMM's command line."""

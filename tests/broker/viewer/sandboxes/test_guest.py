@@ -50,7 +50,7 @@ async def guest(tmp_path, top="", text=None):
             LEASE,
             lambda: mine,
             tools,
-            directory=tmp_path / "run",
+            display=tmp_path / "run/display",
             logs=tmp_path / "logs",
         )
         await viewer.start(made.run)

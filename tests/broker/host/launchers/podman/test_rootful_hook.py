@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.cli.machines import rootful as root_command
-from broker.cli.machines.rootful import install_rootful
+from broker.cli.launchers import podman_setup as root_command
+from broker.cli.launchers.podman_setup import install_rootful
 from broker.core.errors import SetupError
 from broker.host.launchers.podman.containers_conf import name_hooks
 from broker.host.launchers.podman.hooks import (

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import trio
 
+from broker.cli.launchers.held import end_launch, local_paths
 from broker.cli.policy.records import read_records
 from broker.cli.proxy.x11 import bridge_here
-from broker.cli.run.box import end_launch, local_paths
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import SetupError

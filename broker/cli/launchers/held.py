@@ -1,32 +1,21 @@
-"""``brokerctl run`` of a box: a program of this machine's under bubblewrap.
-
-Without a record (``--bwrap``) one is made for the run: a separate sandbox with the
-label "untrusted", windows and sound through the filters, and nothing else.  The rules
-are asked about it as about any other.
-"""
+"""``brokerctl run`` of a box or container: held until the broker has leased it."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import trio
 
 from broker.cli import render
+from broker.cli.launchers.interface import RunRecord
 from broker.cli.pairing.role import role_here
 from broker.cli.policy.records import read_records
-from broker.cli.quick.kept_home import kept_home
-from broker.cli.quick.made_record import (
-    made_record,
-    new_name,
-    record_text,
-    with_files,
-)
+from broker.cli.quick.kept_home import KeptHome, kept_home
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
@@ -35,9 +24,6 @@ from broker.core.files.planted_links import refuse_links
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths, find_paths
 from broker.helpers.process.spawn import Child
-from broker.host.devices.render_nodes import box_words
-from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import HeldBox, start_held
 from broker.ipc.control.api import (
     LaunchBindRequest,
     LaunchEndRequest,
@@ -46,44 +32,60 @@ from broker.ipc.control.api import (
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
 from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
-from policy.records.model import Bwrap, Record
+from policy.records.model import Bwrap, Nspawn, Podman, Record
 
-_NOT_YET = Path("/nonexistent")
-"""In place of the sockets' directory until the broker has made it."""
+_Launch = TypeVar("_Launch", bound=Bwrap | Podman | Nspawn)
 _END_SECONDS = 5.0
 _READ_BYTES = 65536
 
 
-def run_box(
-    argv: Sequence[str], *, quiet: bool, as_json: bool, x11: bool = False
-) -> int:
-    """Run a program without a record to its end.
+@dataclass(frozen=True)
+class HeldRun:
+    """A record's program that a launcher starts here."""
 
-    Returns its exit code, 128 and more for a signal.
-    """
-    name = new_name()
-    steps = Steps(quiet=quiet, as_json=as_json)
-    code = trio.run(_run_unrecorded, name, tuple(argv), steps, x11)
-    if code and not x11:
-        # Late: most programs do not fail.
-        from broker.cli.images.x11_needs import tell_failed
+    paths: Paths
+    record: Record
+    command: tuple[str, ...]
+    home: KeptHome | None
+    without_links: Mapping[Path, Path]
+    """What the record binds, each path without its links."""
+    steps: Steps
 
-        tell_failed(argv[0])
-    return exit_code(name, code, as_json=as_json)
+    @property
+    def tree(self) -> Path | None:
+        """The directory of its home."""
+        return None if self.home is None else self.home.tree
 
 
-def run_recorded(
-    record: Record,
-    launch: Bwrap,
-    argv: Sequence[str] | None,
-    *,
-    quiet: bool,
-    as_json: bool,
-) -> int:
-    """Run a box by its record to its end; returns as ``run_box``."""
-    steps = Steps(quiet=quiet, as_json=as_json)
-    name, code = trio.run(_run_recorded, record, launch, argv, steps)
-    return exit_code(name, code, as_json=as_json)
+def held(
+    launch: type[_Launch],
+    begin: Callable[[HeldRun, _Launch], Awaitable[tuple[str, int]]],
+) -> RunRecord:
+    """Return how records of a launch run, by what runs one: its name and exit code."""
+
+    def run(
+        record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
+    ) -> int:
+        steps = Steps(quiet=quiet, as_json=as_json)
+        name, code = trio.run(_run, record, argv, steps)
+        return exit_code(name, code, as_json=as_json)
+
+    async def _run(
+        record: Record, argv: Sequence[str] | None, steps: Steps
+    ) -> tuple[str, int]:
+        paths, own = local_paths(), record.host.launch
+        assert isinstance(own, launch)
+        root: Path | None = getattr(own, "rootfs", None)
+        binds = (*filter(None, [root]), *own.read_only, *own.read_write)
+        without_links = refuse_planted_links(paths, binds)
+        async with steps.shown():
+            await ensure_broker(paths)
+            with kept_home(paths, record.name, record.host.sandbox_class) as home:
+                command = tuple(argv or record.host.command)
+                prepared = HeldRun(paths, record, command, home, without_links, steps)
+                return await begin(prepared, own)
+
+    return run
 
 
 def exit_code(name: str, code: int, *, as_json: bool) -> int:
@@ -92,48 +94,6 @@ def exit_code(name: str, code: int, *, as_json: bool) -> int:
     if as_json:
         render.json_line({"sandbox": name, "code": code})
     return code
-
-
-async def _run_unrecorded(
-    name: str,
-    argv: tuple[str, ...],
-    steps: Steps,
-    x11: bool,  # noqa: FBT001 -- trio.run has no keyword arguments
-) -> int:
-    paths = local_paths()
-    words, files = with_files(argv, Path.cwd(), writable_places(paths))
-    async with steps.shown():
-        await ensure_broker(paths)
-        with made_record(paths, name, record_text("untrusted", "bwrap")):
-            box = replace(_box(words, files), x11=x11)
-            return (await leased(paths, name, _starter(box), steps))[1]
-
-
-async def _run_recorded(
-    record: Record, launch: Bwrap, argv: Sequence[str] | None, steps: Steps
-) -> tuple[str, int]:
-    paths = local_paths()
-    binds = (*launch.read_only, *launch.read_write)
-    shared = record.viewer.folders
-    without_links = refuse_planted_links(paths, binds)
-    async with steps.shown():
-        await ensure_broker(paths)
-        with kept_home(paths, record.name, record.host.sandbox_class) as home:
-            command = argv or launch.command
-            tree = None if home is None else home.tree
-            box = _box(command, launch.read_only, launch.read_write, tree)
-            box = replace(
-                box,
-                locale=tuple(locale_environment(record.viewer).items()),
-                resolver=_resolver(launch.network),
-                open_files=launch.open_files,
-                user_namespaces=launch.user_namespaces,
-                x11=record.viewer.window.x11,
-                devices=box_words() if launch.gpu == "buffers" else (),
-                without_links=without_links,
-                folders=bool(shared.read_only or shared.read_write),
-            )
-            return await leased(paths, record.name, _starter(box), steps)
 
 
 def writable_places(paths: Paths) -> list[Path]:
@@ -166,17 +126,6 @@ def local_paths() -> Paths:
     return paths
 
 
-def _box(
-    command: Sequence[str],
-    files: tuple[Path, ...],
-    writable: tuple[Path, ...] = (),
-    home: Path | None = None,
-) -> Box:
-    """A box that learns language and terminal type of the user's environment."""
-    box = Box(tuple(command), _NOT_YET, files, writable, home)
-    return box.speaking_as(os.environ).reading(sys.stdin)
-
-
 def variables_of(record: Record) -> dict[str, str]:
     """Return language, terminal type and time zone of a container's programs."""
     return {
@@ -187,7 +136,8 @@ def variables_of(record: Record) -> dict[str, str]:
     }
 
 
-def _resolver(network: str) -> str | None:
+def resolver(network: str) -> str | None:
+    """Return the resolv.conf(5) of a network; None without one."""
     # Late: most boxes have no network, and start without this code.
     from broker.host.box_resolver import resolver_lines
 
@@ -196,7 +146,7 @@ def _resolver(network: str) -> str | None:
 
 def resolver_file(folder: Path, network: str) -> Path | None:
     """Write the resolv.conf(5) that containers with this network see."""
-    lines = _resolver(network)
+    lines = resolver(network)
     if lines is None:
         return None
     target = folder / f"resolv.conf.{network}"
@@ -227,15 +177,6 @@ class WaitingProgram(Protocol):
 
 
 Start = Callable[[Path], Awaitable[WaitingProgram]]
-
-
-def _starter(box: Box) -> Start:
-    """Return how to start a box with the sockets of its lease."""
-
-    async def start(sockets: Path) -> HeldBox:
-        return await start_held(replace(box, sockets=sockets))
-
-    return start
 
 
 async def leased(

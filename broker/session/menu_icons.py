@@ -1,7 +1,7 @@
 """Icons of sandboxes in the menu, in the colours of their records (Icon Theme Specification).
 
-``brokerctl new`` makes a sandbox's icon; the viewer draws it again when a record that is
-in force has another colour or name.
+``brokerctl new`` makes a sandbox's icon; a session child draws it again when a record
+that is in force has another colour or name.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def icon(record: Record) -> str:
     return _ICON.format(colour=label.colour, letter=letter)
 
 
-def follow(records: Iterable[Record]) -> None:
+def draw_icons(records: Iterable[Record]) -> None:
     """Draw the icons again that are there and differ from their records.
 
     Raises OSError.

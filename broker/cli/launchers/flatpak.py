@@ -15,18 +15,20 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.machines.setup import setup_errors
-from broker.cli.policy.records import read_records
-from broker.cli.proxy.flatpak_x11 import XSocket, start_words
-from broker.cli.proxy.x11 import require_xwayland
-from broker.cli.quick.made_record import made_record, record_text, with_files
-from broker.cli.run.box import (
+from broker.cli.doctor.finding import Context, Finding, warn
+from broker.cli.launchers.held import (
     exit_code,
     leased,
     local_paths,
     refuse_planted_links,
     writable_places,
 )
+from broker.cli.launchers.interface import Launcher
+from broker.cli.launchers.setup import setup_errors
+from broker.cli.policy.records import read_records
+from broker.cli.proxy.flatpak_x11 import XSocket, start_words
+from broker.cli.proxy.x11 import require_xwayland
+from broker.cli.quick.made_record import made_record, record_text, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import SetupError, UpstreamError
@@ -65,7 +67,7 @@ def run_app(app: str, words: Sequence[str], *, quiet: bool, as_json: bool) -> in
     for record in read_records(paths).records.values():
         launch = record.host.launch
         if isinstance(launch, Flatpak) and launch.app == app:
-            return run_recorded_app(record, launch, words, quiet=quiet, as_json=as_json)
+            return run_recorded_app(record, words, quiet=quiet, as_json=as_json)
     name = f"flatpak-{hashlib.sha256(app.encode()).hexdigest()[:6]}"
     text = record_text(app[:LABEL_CHARS], "flatpak") + f'app = "{app}"\n'
     run = _Run(paths, name, Flatpak(app), words, text, x11=None)
@@ -88,16 +90,12 @@ def installed_at(app: str) -> Path:
 
 
 def run_recorded_app(
-    record: Record,
-    launch: Flatpak,
-    words: Sequence[str] | None,
-    *,
-    quiet: bool,
-    as_json: bool,
+    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
 ) -> int:
     """Run the application of a record to its end; returns as ``run_app``."""
-    x11 = record.viewer.window.x11
-    run = _Run(local_paths(), record.name, launch, words or (), None, x11=x11)
+    launch, x11 = record.host.launch, record.viewer.window.x11
+    assert isinstance(launch, Flatpak)
+    run = _Run(local_paths(), record.name, launch, argv or (), None, x11=x11)
     return run.to_its_end(quiet=quiet, as_json=as_json)
 
 
@@ -199,3 +197,20 @@ class _Run:
                 f"on: 'brokerctl launcher remove flatpak --app {launch.app}' undoes "
                 "it, 'install' has its menu entry start it by Vitrail"
             )
+
+
+async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
+    del context
+    names = [
+        record.name for record in records if record.values.get("launch.share_network")
+    ]
+    if not names:
+        return []
+    text = f"{', '.join(sorted(names))}: share_network lets these applications reach "
+    text += "abstract sockets, such as that of an Xwayland"
+    return [warn("launchers", text, "see docs/launchers/flatpak.md")]
+
+
+LAUNCHER = Launcher(
+    run=run_recorded_app, programs=(("flatpak", "flatpak"),), check=_check
+)

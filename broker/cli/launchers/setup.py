@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+from broker.cli import render
 from broker.core.errors import SetupError
 
 
@@ -30,3 +33,32 @@ def setup_errors(problem: str, *, hint: str = "") -> Iterator[None]:
 def hook_written(hint: str = "") -> AbstractContextManager[None]:
     """Write a hook's files in the block.  It raises SetupError where that fails."""
     return setup_errors("the hook cannot be installed", hint=hint)
+
+
+@dataclass(frozen=True)
+class SetupWords:
+    """The words of 'install'; ``app`` is empty where there is none."""
+
+    uid: int | None
+    app: str
+    as_json: bool
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A program whose sandboxes can be set up; ``remove`` gets the application."""
+
+    program: str
+    install: Callable[[SetupWords], None]
+    remove: Callable[[str], None]
+    of_an_app: bool = False
+
+
+def remove_files(paths: Iterable[Path]) -> None:
+    """Remove those that exist, and say so."""
+    for path in paths:
+        try:
+            path.unlink()
+        except FileNotFoundError:
+            continue
+        render.note(f"removed {path}")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.run.container import can_limit
+from broker.cli.launchers.podman import can_limit
 from broker.host.launchers.podman.arguments import (
     Container,
     ContainerLimits,

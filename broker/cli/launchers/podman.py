@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -13,20 +14,20 @@ import msgspec
 import trio
 
 from broker.cli import render
-from broker.cli.proxy.x11 import write_bridge
-from broker.cli.quick.kept_home import KeptHome, kept_home
-from broker.cli.run.box import (
+from broker.cli.doctor.finding import Context, Finding, warn
+from broker.cli.launchers.held import (
+    HeldRun,
     copy_output,
-    exit_code,
-    local_paths,
-    refuse_planted_links,
+    held,
     resolver_file,
     variables_of,
 )
+from broker.cli.launchers.interface import Launcher
+from broker.cli.proxy.x11 import write_bridge
+from broker.cli.quick.kept_home import KeptHome
 from broker.cli.run.progress import Steps
-from broker.cli.run.start import ensure_broker
 from broker.cli.run.terminal import has_input
-from broker.core.errors import SetupError
+from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from broker.host.devices.render_nodes import render_nodes
@@ -67,47 +68,21 @@ _KEPT = (
 """Podman's own settings; a container gets none of the user's environment."""
 
 
-def run_container(
-    record: Record,
-    launch: Podman,
-    argv: Sequence[str] | None,
-    *,
-    quiet: bool,
-    as_json: bool,
-) -> int:
-    """Run a container by its record to its end.
-
-    Returns its exit code, 128 and more for a signal; 125 is Podman's own error.
-    """
-    steps = Steps(quiet=quiet, as_json=as_json)
-    code = trio.run(_run, record, launch, argv, steps)
-    return exit_code(record.name, code, as_json=as_json)
-
-
-async def _run(
-    record: Record, launch: Podman, argv: Sequence[str] | None, steps: Steps
-) -> int:
-    paths = local_paths()
-    roots = () if launch.rootfs is None else (launch.rootfs,)
-    binds = (*roots, *launch.read_only, *launch.read_write)
-    without_links = refuse_planted_links(paths, binds)
-    async with steps.shown():
-        await ensure_broker(paths)
-        with kept_home(paths, record.name, record.host.sandbox_class) as home:
-            container = _described(
-                record, launch, argv, None if home is None else home.tree
-            )
-            hooks, env = _hooks(paths), _environment()
-            resolver = resolver_file(hooks, launch.network)
-            container = replace(container, resolver=resolver)
-            if record.viewer.window.x11:
-                bridge = write_bridge(hooks / "vitrail-x11")
-                command = await _whole_command(container, env)
-                container = replace(container, bridge=bridge, command=command)
-            async with bound_for_podman(hooks, without_links, env) as places:
-                # guard: Podman gets no path that a sandbox can change
-                container = replace(container, places=places)
-                return await _run_container(paths, container, home, steps)
+async def _begin(run: HeldRun, launch: Podman) -> tuple[str, int]:
+    """Run a container; the exit code 125 is Podman's own error."""
+    paths, record = run.paths, run.record
+    container = _described(run, launch)
+    hooks, env = _hooks(paths), _environment()
+    container = replace(container, resolver=resolver_file(hooks, launch.network))
+    if record.viewer.window.x11:
+        bridge = write_bridge(hooks / "vitrail-x11")
+        command = await _whole_command(container, env)
+        container = replace(container, bridge=bridge, command=command)
+    async with bound_for_podman(hooks, run.without_links, env) as places:
+        # guard: Podman gets no path that a sandbox can change
+        container = replace(container, places=places)
+        code = await _run_container(paths, container, run.home, run.steps)
+    return record.name, code
 
 
 async def _whole_command(
@@ -212,13 +187,12 @@ def _write(fd: int, text: str) -> None:
         os.write(fd, text.encode())
 
 
-def _described(
-    record: Record, launch: Podman, argv: Sequence[str] | None, home: Path | None
-) -> Container:
+def _described(run: HeldRun, launch: Podman) -> Container:
     """Return the container of a record.
 
     Raises SetupError for one that says neither image nor root.
     """
+    record = run.record
     if launch.image is None and launch.rootfs is None:
         raise SetupError(
             f"'{record.name}' has no container_image and no rootfs",
@@ -234,12 +208,12 @@ def _described(
         )
     return Container(
         record=record.name,
-        command=tuple(argv or launch.command),
+        command=run.command,
         image=launch.image,
         rootfs=launch.rootfs,
         read_only=launch.read_only,
         read_write=launch.read_write,
-        home=home,
+        home=run.tree,
         limits=limits if can_limit() else None,
         variables=variables_of(record),
         open_files=launch.open_files,
@@ -267,3 +241,32 @@ def _hooks(paths: Paths) -> Path:
         folder, program, paths.control, search_path(paths.runtime, paths.config)
     )
     return folder
+
+
+_MIXED = Path("/sys/fs/cgroup/unified")
+"""Where the unified hierarchy is, on a machine that has both versions."""
+
+
+async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """Whether Podman's runtime refuses this machine's control groups."""
+    del records
+    podman = shutil.which("podman", path=context.environ.get("PATH"))
+    if podman is None or not _MIXED.exists():
+        return []
+    words = [podman, "info", "--format", "{{.Host.OCIRuntime.Name}}"]
+    try:
+        name = (await run_tool(words, env=context.environ)).decode().strip()
+    except (UpstreamError, OSError) as error:
+        return [warn("launchers", f"'podman info' fails: {error}", "podman info")]
+    if name != "crun":
+        return []
+    text = (
+        "crun does not start containers where both versions of control groups are mixed"
+    )
+    mend = 'sudo apt install runc; [engine] runtime = "runc" in containers.conf'
+    return [warn("launchers", text, mend)]
+
+
+LAUNCHER = Launcher(
+    run=held(Podman, _begin), programs=(("podman", "podman"),), check=_check
+)

@@ -43,12 +43,7 @@ async def start_machine(
 
     cache, nursery = place
     make_plan = _plan(tools.monitor)
-    if tools.monitor is Monitor.FIRECRACKER:
-        # It takes ELF only.
-        from broker.host.images.vmlinux import find_vmlinux
-
-        kernel = await find_vmlinux(spec.kernel, cache)
-        spec = replace(spec, kernel=kernel)
+    spec = replace(spec, kernel=await make_plan.find_kernel(spec.kernel, cache))
     vm = await start_vm(
         spec,
         tools,

@@ -8,14 +8,17 @@ when it dies in whatever way, the kernel ends vmspawn, and QEMU with it.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import trio
 
-from broker.cli.machines.throwaway import (
+from broker.cli.doctor.finding import Context, Finding, warn
+from broker.cli.launchers.interface import Launcher
+from broker.cli.launchers.libvirt_domain import (
     MESSAGE_CHARS,
+    QEMU,
     VHOST_VSOCK,
     Made,
     describe_boot,
@@ -45,7 +48,7 @@ _END_SECONDS = 20.0
 
 @asynccontextmanager
 async def vmspawn_machine(
-    paths: Paths, record: Record, launch: ThrowawayVm, steps: Steps
+    paths: Paths, record: Record, steps: Steps
 ) -> AsyncGenerator[None]:
     """Have the machine of a record while the block runs; it is leased and boots.
 
@@ -58,7 +61,7 @@ async def vmspawn_machine(
         return
     _require_systemd()
     with run_directory(paths) as directory:
-        spec = await _described(paths, record, launch, directory)
+        spec = await _described(paths, record, directory)
         made = Made(spec.machine, spec.boot.uuid, spec.vhost_user, fifo_of(directory))
         with ExitStack() as ours:
             # Open for reading, too: written bytes wait there for the shell.
@@ -90,7 +93,7 @@ async def vmspawn_machine(
 
 def _require_systemd() -> None:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    if not Path(runtime, "systemd/private").is_socket():
+    if not _has_systemd(runtime):
         why = (
             "is not running" if runtime else "is not found: XDG_RUNTIME_DIR is not set"
         )
@@ -100,16 +103,18 @@ def _require_systemd() -> None:
         )
 
 
-async def _described(
-    paths: Paths, record: Record, launch: ThrowawayVm, directory: Path
-) -> Spawned:
+def _has_systemd(runtime: str) -> bool:
+    return Path(runtime, "systemd/private").is_socket()
+
+
+async def _described(paths: Paths, record: Record, directory: Path) -> Spawned:
     require_program("systemd-vmspawn", "systemd-container")
-    qemu, boot = await describe_boot(paths, record, launch, directory)
+    qemu, boot = await describe_boot(paths, record, directory)
     kernel_vsock = VHOST_VSOCK.exists()
     vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
     write_gates(directory, qemu)
     return Spawned(
-        machine=launch.domain(record.name),
+        machine=ThrowawayVm.domain(record.name),
         boot=boot,
         cid=draw_cid() if kernel_vsock else None,
         vhost_user=None if kernel_vsock else vhost_user,
@@ -145,3 +150,18 @@ async def _end(made: Made, child: Child | None) -> None:
         await child.stop()
     if child.popen.stderr is not None:
         child.popen.stderr.close()
+
+
+async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
+    del records
+    if _has_systemd(context.environ.get("XDG_RUNTIME_DIR", "")):
+        return []
+    text = 'records of kind "vmspawn" need a service manager of this user'
+    return [warn("launchers", text, "loginctl enable-linger")]
+
+
+LAUNCHER = Launcher(
+    make=vmspawn_machine,
+    programs=(("systemd-vmspawn", "systemd-container"), QEMU),
+    check=_check,
+)

@@ -20,6 +20,7 @@ from xml.etree import ElementTree as ET
 import trio
 
 from broker.cli import render
+from broker.cli.launchers.interface import Launcher
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.core.errors import SetupError, UpstreamError, VitrailError
@@ -45,7 +46,8 @@ from broker.ipc.control.methods import LEASE_LIST, MACHINE_EVENT
 from policy.records.model import Record, ThrowawayVm
 
 _URI = "qemu:///session"
-_QEMU = "qemu-system-x86_64"
+QEMU = ("qemu-system-x86_64", "qemu-system-x86")
+"""The program, and its package."""
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 # libvirt's first contact asks QEMU for its features, for 10 s and more.
 _START_SECONDS = 120.0
@@ -57,7 +59,7 @@ _KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFI
 
 @asynccontextmanager
 async def throwaway_domain(
-    paths: Paths, record: Record, launch: ThrowawayVm, steps: Steps
+    paths: Paths, record: Record, steps: Steps
 ) -> AsyncGenerator[None]:
     """Have the domain of a record while the block runs; it is leased and boots.
 
@@ -68,19 +70,17 @@ async def throwaway_domain(
     if await is_leased(paths, record.name):
         yield
         return
-    made, virsh = await _made(paths, record, launch, steps)
+    made, virsh = await _made(paths, record, steps)
     try:
         yield
     finally:
         await _end(made, virsh)
 
 
-async def _made(
-    paths: Paths, record: Record, launch: ThrowawayVm, steps: Steps
-) -> tuple[Made, Child]:
+async def _made(paths: Paths, record: Record, steps: Steps) -> tuple[Made, Child]:
     """Make the domain, lease it and let it run; nothing is left of a failed start."""
     with run_directory(paths) as directory:
-        made = await _described(paths, record, launch, directory)
+        made = await _described(paths, record, directory)
         await report_step(paths, "prepare", made)
         virsh = _make(made)
         try:
@@ -127,13 +127,11 @@ async def is_leased(paths: Paths, name: str) -> bool:
     return any(lease.sandbox == name for lease in leases)
 
 
-async def _described(
-    paths: Paths, record: Record, launch: ThrowawayVm, directory: Path
-) -> Made:
+async def _described(paths: Paths, record: Record, directory: Path) -> Made:
     """Write the XML of a record's domain."""
     require_program("virsh", "libvirt-clients")
-    qemu, boot = await describe_boot(paths, record, launch, directory)
-    spec = Throwaway(launch.domain(record.name), qemu, boot)
+    qemu, boot = await describe_boot(paths, record, directory)
+    spec = Throwaway(ThrowawayVm.domain(record.name), qemu, boot)
     vhost_user = None
     if not VHOST_VSOCK.exists():
         vhost_user = paths.runtime / "libvirt" / record.name / "vsock/vhost.sock"
@@ -145,10 +143,12 @@ async def _described(
 
 
 async def describe_boot(
-    paths: Paths, record: Record, launch: ThrowawayVm, directory: Path
+    paths: Paths, record: Record, directory: Path
 ) -> tuple[Path, ImageBoot]:
     """Return QEMU, and the boot of a record's image; writes its initramfs."""
-    qemu = require_program(_QEMU, "qemu-system-x86")
+    launch = record.host.launch
+    assert isinstance(launch, ThrowawayVm)
+    qemu = require_program(*QEMU)
     image = find_image(paths, launch.image)
     choice = await choose_accel(qemu, image.kernel, image.initrd, cache=paths.cache)
     boot = ImageBoot(
@@ -287,3 +287,13 @@ async def _virsh(*words: str) -> str:
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return {**kept, "LC_ALL": "C"}
+
+
+LAUNCHER = Launcher(
+    make=throwaway_domain,
+    programs=(
+        ("virsh", "libvirt-clients"),
+        ("libvirtd", "libvirt-daemon libvirt-daemon-driver-qemu"),
+        QEMU,
+    ),
+)

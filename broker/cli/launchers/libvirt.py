@@ -14,7 +14,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
-from broker.cli.machines.setup import hook_written, sudo_caller
+from broker.cli.launchers.setup import Setup, SetupWords, hook_written, sudo_caller
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError, SetupError, UpstreamError
@@ -32,17 +32,18 @@ from policy.records.model import LibvirtPeer, is_of_others
 _VHOST_VSOCK = Path("/dev/vhost-vsock")
 
 
-def install_libvirt(uid: int | None, *, as_json: bool) -> None:
+def _install_libvirt(words: SetupWords) -> None:
     """Write the hook; ``uid``: whose broker the system's libvirtd reports to.
 
     Raises SetupError.
     """
+    uid = words.uid
     if uid is None:
         uid = sudo_caller() or None
     with hook_written("'sudo brokerctl launcher install libvirt'"):
         written = install_hook(uid)
-    render.written_files(written, as_json=as_json)
-    if as_json:
+    render.written_files(written, as_json=words.as_json)
+    if words.as_json:
         return
     if uid is None:
         render.note(
@@ -55,7 +56,7 @@ def install_libvirt(uid: int | None, *, as_json: bool) -> None:
     )
 
 
-def remove_libvirt() -> None:
+def _remove_libvirt(_app: str) -> None:
     """Remove the hook.  Raises SetupError."""
     for path in (hook_program(FOLDER), hook_program(FOLDER, "lxc"), SETTINGS):
         try:
@@ -162,3 +163,6 @@ def _virsh(connect: str, *words: str) -> str:
             hint=f"'virsh --connect {printable(connect, 100)} list --all' shows the "
             "domains",
         ) from error
+
+
+LIBVIRT_SETUP = Setup("libvirt", _install_libvirt, _remove_libvirt)

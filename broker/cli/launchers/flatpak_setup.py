@@ -7,8 +7,8 @@ import stat
 from pathlib import Path
 
 from broker.cli import render
-from broker.cli.machines.setup import setup_errors
-from broker.cli.run.flatpak import installed_at, take_app
+from broker.cli.launchers.flatpak import installed_at, take_app
+from broker.cli.launchers.setup import Setup, setup_errors
 from broker.cli.sandboxes.desktop_entry import brokerctl_program, quoted
 from broker.core.errors import UpstreamError
 from broker.core.files.replace_file import replace_file
@@ -21,7 +21,7 @@ from broker.host.launchers.flatpak.files import (
     remove_override,
 )
 from broker.host.launchers.flatpak.key_file import parse
-from broker.viewer.menu_icons import data_home
+from broker.session.menu_icons import data_home
 
 _ENTRY_BYTES = 1 << 20
 
@@ -119,3 +119,11 @@ def _menu() -> Path:
 def _ours(app: str) -> list[Path]:
     found = [_menu() / f"{app}.desktop", *_menu().glob(f"{app}.*.desktop")]
     return [path for path in found if menu.is_ours(_text(path) or "", app)]
+
+
+FLATPAK_SETUP = Setup(
+    "flatpak",
+    lambda words: install_flatpak(words.app, as_json=words.as_json),
+    remove_flatpak,
+    of_an_app=True,
+)

@@ -1,0 +1,83 @@
+"""What records of sandboxes that other programs start need on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from broker.cli.doctor.finding import Context, Finding, ok, warn
+from broker.cli.launchers.interface import Launcher
+from broker.host.launchers.libvirt.hook import FOLDER, hook_program, hook_source
+from broker.host.vmm.hosttools import find_vhost_device_vsock
+from policy.records.model import LibvirtPeer, MachinePeer, Record, is_of_others
+
+VHOST_VSOCK = Path("/dev/vhost-vsock")
+MACHINED = Path("/run/systemd/machine/io.systemd.Machine")
+HOOKS = FOLDER
+LIBRARIES = Path("/usr")
+_DRIVERS = "libvirt/connection-driver/libvirt_driver_{}.so"
+_INSTALL_HOOK = "sudo brokerctl launcher install libvirt"
+
+
+async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
+    launches = [record.host.launch for record in records]
+    peers = {type(launch.peer) for launch in launches if is_of_others(launch)}
+    return [
+        *(_libvirt(context) if LibvirtPeer in peers else ()),
+        *(_machined() if MachinePeer in peers else ()),
+    ]
+
+
+def _libvirt(context: Context) -> Iterator[Finding]:
+    path = context.environ.get("PATH", os.defpath)
+    if shutil.which("virsh", path=path) is None:
+        text = "records name domains of libvirt, and virsh is not installed"
+        yield warn("launchers", text, "sudo apt install libvirt-clients")
+    yield from _drivers()
+    hook = hook_program(HOOKS)
+    if not os.access(hook, os.X_OK):
+        text = f"records name domains of libvirt, and {hook} is missing: leases cannot begin"
+        yield warn("launchers", text, _INSTALL_HOOK)
+    elif hook.read_bytes() != hook_source():
+        text = f"{hook} is of another version of Vitrail"
+        yield warn("launchers", text, _INSTALL_HOOK)
+    if not VHOST_VSOCK.exists() and find_vhost_device_vsock(context.paths) is None:
+        text = f"domains do not get a vsock without {VHOST_VSOCK} or vhost-device-vsock"
+        yield warn("launchers", text, "sudo modprobe vhost_vsock")
+
+
+def _drivers() -> Iterator[Finding]:
+    """A record does not say whether its domain is a machine or a container."""
+    found = {
+        kind
+        for kind in ("qemu", "lxc")
+        for folder in ("lib*", "lib/*-linux-gnu*")
+        if any(LIBRARIES.glob(f"{folder}/{_DRIVERS.format(kind)}"))
+    }
+    if not found:
+        text = "records name domains of libvirt, and libvirt does not have a driver"
+        mend = "sudo apt install libvirt-daemon-driver-qemu (containers: -driver-lxc)"
+        yield warn("launchers", text, mend)
+    elif found == {"qemu"}:
+        text = "libvirt does not have a driver for containers"
+        yield ok("launchers", f"{text}: sudo apt install libvirt-daemon-driver-lxc")
+
+
+def _machined() -> Iterator[Finding]:
+    if not MACHINED.exists():
+        text = f"records name machines of systemd-machined, and {MACHINED} is missing"
+        yield warn(
+            "launchers",
+            text,
+            "sudo apt install systemd-container (257 or later)",
+        )
+    if not VHOST_VSOCK.exists():
+        text = (
+            f"records name machines of systemd-machined, and {VHOST_VSOCK} is missing"
+        )
+        yield warn("launchers", text, "sudo modprobe vhost_vsock")
+
+
+LAUNCHER = Launcher(check=_check)
