@@ -26,9 +26,12 @@ _Pages = Annotated[
 # guard: a printer is not an option of lp(1)
 _Printer = Annotated[
     str,
-    msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,126}(/[!-.0-~]{1,127})?\Z"),
+    msgspec.Meta(
+        pattern=r"^[^\x00-\x20\x7f/#-][^\x00-\x20\x7f/#]{0,126}"
+        r"(/[^\x00-\x20\x7f/#]{1,127})?\Z"
+    ),
 ]
-"""A queue as in ``printer=`` of a rule, or the user's own instance of one."""
+"""A queue of CUPS, or the user's own instance of one."""
 _Origin = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,30}\Z")]
 
 

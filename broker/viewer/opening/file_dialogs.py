@@ -20,7 +20,7 @@ import trio
 
 from broker.authority.audit import event_log
 from broker.authority.permit import USER, Permit, Request
-from broker.core.errors import RefusedError, UpstreamError, VitrailError
+from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.limits.transfer import SAVED_AT_ONCE
@@ -151,6 +151,9 @@ class FileDialogs:
             try:
                 files = await self._parts.own.choose(ask, permit.warrant, places)
                 chosen = files.found.files > 0
+            except (PeerError, RefusedError):
+                chosen = True  # or nothing was shown
+                raise
             finally:
                 if not chosen:
                     self._declined.note(record)
