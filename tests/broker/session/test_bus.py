@@ -5,30 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-import trio
 
 from broker.core.errors import SetupError
 from broker.ipc.session.bus import ConnectBus
-from broker.viewer.filtered_bus import FilteredBus, bus_on
-from tests.integration.test_notification_server import bus
+from broker.viewer.filtered_bus import FilteredBus
 from tests.kit.session import starter_of_orders
 
 pytestmark = pytest.mark.skipif(
     shutil.which("xdg-dbus-proxy") is None, reason="xdg-dbus-proxy is needed"
 )
-
-
-async def receive_all(connection):
-    while True:
-        await connection.receive()
 
 
 @asynccontextmanager
@@ -61,39 +52,6 @@ async def test_without_the_proxy_nothing_is_connected(tmp_path):
     async with starter(**environ) as session:
         with pytest.raises(SetupError, match="xdg-dbus-proxy is not installed"):
             await session.carry_out(ConnectBus("notifications"))
-
-
-@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed")
-async def test_a_connection_outlives_signals_to_the_broker_and_ends_with_its_block(
-    monkeypatch,
-):
-    async with bus(monkeypatch), starter() as session:
-        async with session.carrying_out(ConnectBus("notifications")) as begun:
-            fd, end = begun.fds
-            for number in (signal.SIGINT, signal.SIGTERM):
-                os.kill(begun.process.pid, number)
-            async with bus_on(socket.socket(fileno=fd)) as connection:
-                assert connection.unique_name
-            os.close(end)
-            await begun.process.wait()
-        found = FilteredBus(session)
-        async with found.notifications() as one, found.notifications() as other:
-            assert one.unique_name != other.unique_name
-
-
-@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is needed")
-async def test_a_proxy_that_ends_is_the_end_of_its_connection(monkeypatch):
-    async with (
-        bus(monkeypatch),
-        starter() as session,
-        session.carrying_out(ConnectBus("notifications")) as begun,
-    ):
-        fd, end = begun.fds
-        async with bus_on(socket.socket(fileno=fd)) as connection:
-            os.kill(begun.process.pid, signal.SIGKILL)
-            with pytest.raises((trio.EndOfChannel, trio.BrokenResourceError)):
-                await receive_all(connection)
-        os.close(end)
 
 
 def test_the_child_has_no_event_loop():
