@@ -54,6 +54,7 @@ class Desktop:
     def __init__(self, connection):
         self.connection = connection
         self.called = []
+        self.told = []
 
     async def serve(self):
         while True:
@@ -63,6 +64,8 @@ class Desktop:
                 place = fields[HeaderFields.interface], fields[HeaderFields.member]
                 self.called.append(".".join(place))
                 await self.connection.send(new_method_return(call))
+            elif call.header.fields.get(HeaderFields.destination):
+                self.told.append(call.header.fields[HeaderFields.member])
 
 
 @asynccontextmanager
@@ -184,6 +187,26 @@ async def test_a_use_has_no_calls_of_another(monkeypatch, use, other):
     ):
         assert await fails(router, other)
     assert desktop.called == []
+
+
+@pytest.mark.parametrize("use", USES)
+async def test_no_signal_goes_to_another_program(monkeypatch, use):
+    async with session(monkeypatch) as (desktop, orders):
+        async with connected(orders, use) as router:
+            for name in NAMES:
+                await router.send(signal_to(name, "Filtered"))
+            await fails(router, message_bus.GetId())
+        async with connected(orders, "own") as router:
+            await router.send(signal_to(SYSTEMD, "Own"))
+            await fails(router, ATTACKS["start a program"])
+        told = [one for one in desktop.told if one in {"Filtered", "Own"}]
+        assert told == ["Own"]
+
+
+def signal_to(name, member):
+    signal = new_signal(DBusAddress("/any", interface="org.example.Any"), member)
+    signal.header.fields[HeaderFields.destination] = name
+    return signal
 
 
 EAVESDROPS = (
