@@ -41,10 +41,11 @@ from broker.host.processes.tracked import find
 from broker.host.role import ActiveLease, HostRole
 from broker.host_and_viewer.find_record import find_record
 from broker.ipc.audit import schema
-from broker.ipc.control import host_methods as methods
+from broker.ipc.control import launch_methods as methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.control.types import leases as api
+from broker.ipc.control.types import launches as api
 from broker.ipc.control.types.base import Nothing
+from broker.ipc.control.types.leases import LeaseItem
 from broker.ipc.in_thread import in_thread
 from policy.records.model import Record, RecordSet, is_held
 from shims.bundle import call_tool, files_tool
@@ -362,12 +363,12 @@ class LaunchControl:
 
     @serves(methods.LAUNCH_BIND)
     async def bind_launch(
-        self, exchange: Exchange[api.LeaseItem], request: api.LaunchBindRequest
-    ) -> api.LeaseItem:
+        self, exchange: Exchange[LeaseItem], request: api.LaunchBindRequest
+    ) -> LeaseItem:
         """Lease it to its first process."""
         del exchange
         active_lease = await self._launches.bind(request.id, request.leader)
-        return api.LeaseItem(lease=lease_status(active_lease))
+        return LeaseItem(lease=lease_status(active_lease))
 
     @serves(methods.LAUNCH_END)
     async def end_launch(

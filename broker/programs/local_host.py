@@ -30,6 +30,7 @@ from broker.host_and_viewer.open_authority import open_authority, serve_calls
 from broker.host_and_viewer.status_rows import process_status
 from broker.ipc import event_loop
 from broker.ipc.control.host_methods import HOST_METHODS
+from broker.ipc.control.launch_methods import LAUNCH_METHODS
 from broker.net.host_pair import pair_messages as p
 
 
@@ -128,7 +129,12 @@ class _LocalHost:
             await host.adopt(launches)
             await nursery.start(launches.run)
             await nursery.start(
-                serve_calls, self._handle, "host", "local", parts, HOST_METHODS
+                serve_calls,
+                self._handle,
+                "host",
+                "local",
+                parts,
+                {**HOST_METHODS, **LAUNCH_METHODS},
             )
             await self._viewer.pair.ask(p.HostReady)
             await self._told_to_end.wait()

@@ -13,10 +13,10 @@ it is confined, viewer, host, security key, vitrail-devices (devices); session c
 vitrail-local, before it is confined, viewer, host (host_viewer); vitrail-local, before
 it is confined, viewer, host, worker, brokerctl (link); viewer, host, netguard, switch,
 flowguard, brokerctl (network); viewer, worker, brokerctl (notifications, tray);
-vitrail-local, before it is confined, viewer, worker, brokerctl (pulse); pump and
-acceptor, viewer, host, brokerctl (relay); session children, viewer, worker, brokerctl
-(ssh_agent); helpers, viewer, prompt agent, vitrail-access, worker, brokerctl (wayland);
-worker, brokerctl (waypipe).
+vitrail-local, before it is confined, viewer, worker, brokerctl (pulse); session
+children, pump and acceptor, viewer, host, brokerctl (relay); session children, viewer,
+worker, brokerctl (ssh_agent); helpers, viewer, prompt agent, vitrail-access, worker,
+brokerctl (wayland); worker, brokerctl (waypipe).
 """
 
 from __future__ import annotations

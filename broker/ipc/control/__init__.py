@@ -6,7 +6,7 @@ viewer, host (dispatch, forwarded_frames); viewer, host (fitting); vitrail-local
 it is confined, viewer, host (forward); authority, session children, vitrail-local,
 before it is confined, viewer, host (forwarded); authority (forwarder, varlink_service);
 authority, vitrail-local, before it is confined, viewer, host, brokerctl (host_methods,
-method, varlink); authority, viewer, host, brokerctl (shared_methods).
+method, varlink); authority, viewer, host, brokerctl (launch_methods, shared_methods).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from broker.ipc.control.types.base import *
 from broker.ipc.control.types.clipboard_status import *
 from broker.ipc.control.types.devices import *
 from broker.ipc.control.types.folders import *
+from broker.ipc.control.types.launches import *
 from broker.ipc.control.types.leases import *
 from broker.ipc.control.types.log import *
 from broker.ipc.control.types.network import *

@@ -1,4 +1,4 @@
-"""The rows of the methods that the host's process answers: leases and launches."""
+"""The rows of the methods that each host's process answers: leases."""
 
 from __future__ import annotations
 
@@ -11,15 +11,6 @@ _LEASES = Absence(
     "this broker is a viewer: it grants no leases",
     "type it on the host, which owns the machines",
 )
-_LAUNCHES = tuple(
-    Absence(
-        role,
-        "this broker leases no containers and boxes by their launchers",
-        "vitrail-local does, where host and viewer are one machine",
-    )
-    for role in ("host", "viewer")
-)
-
 LEASE_ACQUIRE = Method(
     "LeaseAcquire",
     leases.LeaseRequest,
@@ -47,38 +38,6 @@ LEASE_RELEASE = Method(
     Owner.HOST,
     "End a lease.",
     absent=(_LEASES,),
-)
-LAUNCH_PREPARE = Method(
-    "LaunchPrepare",
-    leases.LaunchPrepareRequest,
-    leases.LaunchAnswer,
-    Owner.HOST,
-    "Prepare the launch of a container or box.",
-    absent=_LAUNCHES,
-)
-LAUNCH_BOX = Method(
-    "LaunchBox",
-    leases.LaunchBoxRequest,
-    leases.LaunchBoxAnswer,
-    Owner.HOST,
-    "How the box of a record is started.",
-    absent=_LAUNCHES,
-)
-LAUNCH_BIND = Method(
-    "LaunchBind",
-    leases.LaunchBindRequest,
-    leases.LeaseItem,
-    Owner.HOST,
-    "Lease it to its first process; returns when its sockets exist.",
-    absent=_LAUNCHES,
-)
-LAUNCH_END = Method(
-    "LaunchEnd",
-    leases.LaunchEndRequest,
-    Nothing,
-    Owner.HOST,
-    "End it; returns when its streams are cut.",
-    absent=_LAUNCHES,
 )
 
 

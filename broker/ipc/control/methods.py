@@ -3,8 +3,8 @@
 One row for each method of ``io.vitrail.Broker``.  The server dispatches by the row, both
 clients call by it, and ``docs.tables.control`` writes the interface description from it.
 The handler is marked ``@serves(ROW)`` where its process implements it.  The rows of
-``host_methods`` and ``shared_methods`` are in the table, too: the host's process has
-no others.
+``host_methods``, ``launch_methods`` and ``shared_methods`` are in the table, too: the
+host's process has no others.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 from broker.ipc.control import api
 from broker.ipc.control.api import INTERFACE, Nothing
 from broker.ipc.control.host_methods import *
+from broker.ipc.control.launch_methods import *
 from broker.ipc.control.method import Absence, AnyMethod, Method, Owner, table
 from broker.ipc.control.shared_methods import *
 

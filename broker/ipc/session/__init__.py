@@ -9,6 +9,6 @@ something.
 One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``).  A child ends when
 it has answered; one that serves for longer is ended by SIGTERM.
 
-Processes: session children, viewer (bus, files, media, messages, services); session
-children, vitrail-local, before it is confined, viewer, host (folders, programs).
+Processes: session children, viewer (bus, files, media, messages, programs, services);
+session children, vitrail-local, before it is confined, viewer, host (folders).
 """

@@ -2,8 +2,8 @@
 
 Processes: viewer, host (control, preamble); viewer, host, brokerctl (epoch, handshake,
 keys, link_reader); vitrail-local, before it is confined, viewer, host (lease_book,
-messages); viewer (pending_connections, preamble_gate); vitrail-local, before it is
-confined, viewer, host, brokerctl (wire_types).
+messages); viewer (pending_connections, preamble_gate); session children, vitrail-local,
+before it is confined, viewer, host, brokerctl (wire_types).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
 """The clipboard between the viewer's sandboxes.
 
-Processes: viewer, brokerctl (outcomes, settings).
+Processes: viewer, brokerctl (outcomes).
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from broker.ipc.control.types import leases as api
+from broker.ipc.control.types import launches as api
 from policy.records.model import Bwrap, Record
 
 

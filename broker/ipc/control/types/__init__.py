@@ -7,5 +7,5 @@ network, notifications, windows); authority, session children, vitrail-local, be
 is confined, viewer, host, brokerctl (base); authority, vitrail-local, before it is
 confined, viewer, host, brokerctl (faults, leases, status_rows); authority, session
 children, viewer, brokerctl (folders, opening, running); authority, viewer, host,
-brokerctl (status).
+brokerctl (launches, status).
 """

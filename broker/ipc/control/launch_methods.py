@@ -1,0 +1,52 @@
+"""The rows of the methods that the host's process of ``vitrail-local`` answers: launches."""
+
+from __future__ import annotations
+
+from broker.ipc.control.method import Absence, Method, Owner, table
+from broker.ipc.control.types import launches
+from broker.ipc.control.types.base import Nothing
+from broker.ipc.control.types.leases import LeaseItem
+
+_LAUNCHES = tuple(
+    Absence(
+        role,
+        "this broker leases no containers and boxes by their launchers",
+        "vitrail-local does, where host and viewer are one machine",
+    )
+    for role in ("host", "viewer")
+)
+
+LAUNCH_PREPARE = Method(
+    "LaunchPrepare",
+    launches.LaunchPrepareRequest,
+    launches.LaunchAnswer,
+    Owner.HOST,
+    "Prepare the launch of a container or box.",
+    absent=_LAUNCHES,
+)
+LAUNCH_BOX = Method(
+    "LaunchBox",
+    launches.LaunchBoxRequest,
+    launches.LaunchBoxAnswer,
+    Owner.HOST,
+    "How the box of a record is started.",
+    absent=_LAUNCHES,
+)
+LAUNCH_BIND = Method(
+    "LaunchBind",
+    launches.LaunchBindRequest,
+    LeaseItem,
+    Owner.HOST,
+    "Lease it to its first process; returns when its sockets exist.",
+    absent=_LAUNCHES,
+)
+LAUNCH_END = Method(
+    "LaunchEnd",
+    launches.LaunchEndRequest,
+    Nothing,
+    Owner.HOST,
+    "End it; returns when its streams are cut.",
+    absent=_LAUNCHES,
+)
+
+LAUNCH_METHODS = table(globals())

@@ -1,0 +1,63 @@
+"""Launches: containers and boxes that the caller starts, leased by their launchers."""
+
+from __future__ import annotations
+
+from broker.ipc.control.types.base import ApiAnswer, ApiRequest
+
+
+class LaunchPrepareRequest(ApiRequest, frozen=True, kw_only=True):
+    """Give a sandbox that the caller is about to start its name and directory."""
+
+    record: str
+    sandbox: str | None = None
+    """Its name while it runs; None: the record's, or a fresh one if disposable."""
+    ours: bool | None = None
+    """Whether 'brokerctl stop' is to end its first process, too."""
+
+
+class LaunchAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """A launch that waits for its first process."""
+
+    id: str
+    sandbox: str
+    directory: str
+    """Of its sockets, to be mounted into the sandbox read-only."""
+    open_files: int | None = None
+    """That each of its programs may have open; None: the record has no such key."""
+
+
+class LaunchBoxRequest(ApiRequest, frozen=True, kw_only=True):
+    """How a box of a record is started."""
+
+    record: str
+
+
+class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
+    """A box of bubblewrap; without a class there is no such record."""
+
+    sandbox_class: str | None = None
+    command: list[str] | None = None
+    read_only: list[str] | None = None
+    read_write: list[str] | None = None
+    open_files: int | None = None
+    user_namespaces: bool | None = None
+    network: str | None = None
+    x11: bool | None = None
+    """Whether an X server is in it, for programs that need one."""
+    folders: bool | None = None
+    """Whether directories of the user's may be mounted into it."""
+    gpu: bool | None = None
+    """Whether it has this machine's render nodes."""
+
+
+class LaunchBindRequest(ApiRequest, frozen=True, kw_only=True):
+    """Lease a prepared launch to its first process, which has run nothing yet."""
+
+    id: str
+    leader: int
+
+
+class LaunchEndRequest(ApiRequest, frozen=True, kw_only=True):
+    """End a launch, bound or not."""
+
+    id: str
