@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import trio  # noqa: F401 -- it asks ldconfig for a library: not in the jail
 
 from broker.core.errors import SetupError
+from broker.helpers.fork_command import ALLOW_UNJAILED
 from broker.helpers.process import jail
-from broker.helpers.process.fork_command import ALLOW_UNJAILED
 from broker.helpers.process.fork_server import Start, StartedChild, serve
 from broker.ipc.fork_server import Order
 

@@ -17,8 +17,8 @@ from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host.folders.folder_mounts import FolderHost
+from broker.host.host_status import measure
 from broker.host.launches import LaunchControl, Launches
-from broker.host.measuring import measure
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess
 from broker.host_and_viewer.foundation import Foundation
