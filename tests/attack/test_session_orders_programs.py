@@ -14,12 +14,12 @@ import msgspec
 import pytest
 
 from broker.core.errors import PeerError
+from broker.core.process_status import ProcessFigures
 from broker.helpers.process.fork_client import ForkServer
 from broker.ipc.fork_server import CONNECT, ForkKeeper
 from broker.ipc.session import messages
 from broker.ipc.session.programs import (
     MeasureProcesses,
-    ProcessFigures,
     decode_figures,
 )
 from broker.session import programs

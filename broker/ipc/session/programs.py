@@ -11,6 +11,7 @@ import msgspec
 
 from broker.core.decoding import UNREADABLE, TypedMessage
 from broker.core.errors import InternalError
+from broker.core.process_status import ProcessFigures
 from broker.ipc.fork_server import ForkServerModule
 
 
@@ -42,16 +43,6 @@ class MeasureProcesses(TypedMessage, frozen=True, tag="measure-processes"):
     """Measure processes.  Answer: the figures of those that are the broker's."""
 
     pids: Annotated[list[Pid], msgspec.Meta(max_length=PIDS)]
-
-
-class ProcessFigures(msgspec.Struct, frozen=True, array_like=True):
-    """What the kernel says about a process; of one that has ended, nothing."""
-
-    pid: int
-    memory: int = 0
-    """Bytes: shared pages divided by the number of processes that have them."""
-    jail: str = ""
-    """Its walls: "namespaces seccomp"."""
 
 
 encode_figures = msgspec.json.Encoder().encode_lines
