@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 _PROC = Path("/proc")
+
+
+class ProcessFigures(msgspec.Struct, frozen=True, array_like=True):
+    """What the kernel says about a process; of one that has ended, nothing."""
+
+    pid: int
+    memory: int = 0
+    """Bytes: shared pages divided by the number of processes that have them."""
+    jail: str = ""
+    """Its walls: "namespaces seccomp"."""
 
 
 def status_fields(pid: int) -> Mapping[str, list[str]]:

@@ -14,13 +14,13 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.core.names import ServiceName
+from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_client import (
     ForkedProcess,
     ForkServer,
     ForkServerHandle,
     ForkServerProgram,
 )
-from broker.helpers.process.fork_start import start_server
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
 from broker.ipc.captured_stderr import FirstWords

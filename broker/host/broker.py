@@ -11,9 +11,9 @@ import trio
 
 from broker.authority.options import AuthorityHandle, Options
 from broker.core.names import LeaseId
+from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_client import ForkServerHandle
-from broker.helpers.process.fork_start import start_server
-from broker.host.measuring import measure
+from broker.host.host_status import measure
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
 from broker.host_and_viewer.checkpoints import CheckpointWitness

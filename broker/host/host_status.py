@@ -6,15 +6,22 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import trio
 from typing_extensions import override
 
 from broker.core.lease import Opening
+from broker.helpers.process.memory import figures_of
 from broker.host.role import ActiveLease, HostRole
+from broker.host_and_viewer.measured_rows import Found
 from broker.host_and_viewer.status_rows import StatusRows, process_status
 from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
+from broker.ipc.in_thread import in_thread
 from broker.net.peers.identity import describe
 from policy.records.model import Record, RecordSet
+
+_lookers = trio.CapacityLimiter(2)
+"""Threads that measure, so that none of those that other work needs is held up."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +101,18 @@ def lease_status(active_lease: ActiveLease) -> LeaseStatus:
         pid=active_lease.machine.facts.pid,
         since=active_lease.began,
     )
+
+
+async def measure(pids: Sequence[int], found: Found) -> None:
+    """Measure processes: ``measured_rows.Measure``.
+
+    In a thread: the kernel walks every page of each process for it, and waits for one
+    that is changing its memory; streams must not wait as well.
+    """
+
+    def look() -> None:
+        for pid in pids:
+            found[pid] = figures_of(pid)
+
+    # guard: measuring leaves other work its threads
+    await in_thread(look, abandon_on_cancel=True, limiter=_lookers)

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import msgspec
 import trio
 
+from broker.core.process_status import ProcessFigures
 from broker.ipc.control.types.status_rows import ProcessStatus
-from broker.ipc.process_figures import ProcessFigures
 
 _LOOK_SECONDS = 3.0
 Found: TypeAlias = dict[int, ProcessFigures]

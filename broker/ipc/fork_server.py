@@ -44,6 +44,10 @@ class ForkServerModule(enum.StrEnum):
     WORKERS = "broker.programs.fork_server"
 
 
+ALLOW_UNJAILED = "allow-unjailed"
+"""The argument of ``WORKERS`` that permits them where no jail can be built."""
+
+
 class Jail(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which walls a worker has.
 

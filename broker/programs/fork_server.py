@@ -15,9 +15,8 @@ import trio  # noqa: F401 -- it asks ldconfig for a library: not in the jail
 
 from broker.core.errors import SetupError
 from broker.helpers.process import jail
-from broker.helpers.process.fork_command import ALLOW_UNJAILED
 from broker.helpers.process.fork_server import Start, StartedChild, serve
-from broker.ipc.fork_server import Order
+from broker.ipc.fork_server import ALLOW_UNJAILED, Order
 
 _JAILED = "broker.programs.fork_server_jailed"
 

@@ -18,8 +18,8 @@ from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
+from broker.host.host_status import measure
 from broker.host.launches import LaunchControl, Launches
-from broker.host.measuring import measure
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess
 from broker.host_and_viewer.foundation import Foundation

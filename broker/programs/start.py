@@ -25,8 +25,8 @@ from broker.authority.options import (
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
+from broker.helpers.fork_start import spawn_server
 from broker.helpers.process.fork_client import ForkServerHandle
-from broker.helpers.process.fork_start import spawn_server
 from broker.helpers.process.popen import our_program, start_process
 from broker.helpers.pump.starting import PUMPS
 from broker.ipc import event_loop

@@ -11,7 +11,7 @@ import struct
 from broker.core.errors import PeerError
 from broker.core.process_status import status_fields
 from broker.helpers.compositor_socket import find_compositor
-from broker.helpers.process.fork_command import OUTLIVE_BROKER, command, variables
+from broker.helpers.fork_command import OUTLIVE_BROKER, command, variables
 from broker.helpers.process.memory import figures_of
 from broker.ipc.session import programs as m
 from broker.session.errand import Errand

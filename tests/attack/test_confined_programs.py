@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 
 from broker.core.services import WAYLAND_DOOR
+from broker.helpers import fork_command
 from broker.helpers.carrying_filters import acceptor_filter, pump_filter
-from broker.helpers.process import fork_command, hardening
+from broker.helpers.process import hardening
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.helpers.pump.process import start_pump

@@ -19,7 +19,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.helpers.process.fork_start import start_server
+from broker.helpers.fork_start import start_server
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor

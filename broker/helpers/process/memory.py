@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.core.process_status import walls_of
-from broker.ipc.process_figures import ProcessFigures
+from broker.core.process_status import ProcessFigures, walls_of
 
 _PROC = Path("/proc")
 _KIB = 1024

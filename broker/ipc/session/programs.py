@@ -11,8 +11,8 @@ import msgspec
 
 from broker.core.decoding import UNREADABLE, TypedMessage
 from broker.core.errors import InternalError
+from broker.core.process_status import ProcessFigures
 from broker.ipc.fork_server import ForkServerModule
-from broker.ipc.process_figures import ProcessFigures
 
 
 class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):

@@ -10,7 +10,7 @@ import trio
 
 from broker.core import process_status
 from broker.helpers.process import memory as process_memory
-from broker.host import measuring
+from broker.host import host_status as measuring
 from broker.host_and_viewer import measured_rows as status
 from broker.ipc.control import api
 from tests.kit.eventually import eventually

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from broker.helpers.process import fork_start
+from broker.helpers import fork_start
 from broker.helpers.process.spawn import Child, spawn
 from broker.programs.local import main
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import trio
 
+from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_client import ForkServer
-from broker.helpers.process.fork_start import start_server
 from broker.helpers.pump.client import Pump
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.starting import PUMPS, fork_pump

@@ -30,7 +30,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
-from broker.helpers.process.fork_start import start_server
+from broker.helpers.fork_start import start_server
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
 from broker.host.machine_interface import MachineFacts

@@ -13,7 +13,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.names import SandboxName
-from broker.helpers.process import fork_start
+from broker.helpers import fork_start
 from broker.viewer.workers import pool as module
 from broker.viewer.workers.pool import WAYLAND_SOCKET
 from tests.kit.workers import open_workers

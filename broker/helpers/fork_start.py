@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import trio
 
+from broker.helpers.fork_command import OUTLIVE_BROKER, command, variables
 from broker.helpers.process.fork_client import ForkServerProgram
-from broker.helpers.process.fork_command import OUTLIVE_BROKER, command, variables
 from broker.helpers.process.spawn import Child, spawn
 
 

@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from broker.helpers.compositor_socket import display_path
 from broker.helpers.process.popen import our_program
-from broker.ipc.fork_server import ForkServerModule
+from broker.ipc.fork_server import ALLOW_UNJAILED, ForkServerModule
 
-ALLOW_UNJAILED = "allow-unjailed"
-"""The argument that permits workers without a jail, where none can be built."""
 OUTLIVE_BROKER = frozenset({ForkServerModule.WORKERS})
 """Those that see by themselves that the broker has gone, and end their children then."""
 
