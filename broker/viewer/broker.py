@@ -28,7 +28,7 @@ from broker.host_and_viewer.runtime import Runtime, open_runtime
 from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
-from broker.ipc.host_viewer import Host
+from broker.ipc.host_folders import Host
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.control import viewer_parts
 from broker.viewer.part import (

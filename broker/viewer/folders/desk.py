@@ -29,7 +29,7 @@ from broker.core.services import FOLDER
 from broker.core.stderr_log import isolated, log_exception
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
-from broker.ipc.host_viewer import FolderSource, GivenFolder, Mounted
+from broker.ipc.host_folders import FolderSource, GivenFolder, Mounted
 from broker.ipc.session.folders import GiveFolder, OpenFolder, ServeFolder
 from broker.viewer.authority.interface import Permits
 from broker.viewer.sandboxes.guest_folders import GuestFolders
