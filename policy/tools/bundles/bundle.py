@@ -41,8 +41,8 @@ from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import is_name, parse_record_set
 from policy.records.patterns import NAME
 from policy.rules.rulefiles import FOLDER as RULES
-from policy.rules.ruleset import rules_of_map
 from policy.tools import limits as tool_limits
+from policy.tools.files_in_memory import rules_of_map
 
 _FIRST = "vitrail-bundle 1"
 _KEYS = 16
