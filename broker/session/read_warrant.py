@@ -10,7 +10,8 @@ import msgspec
 
 from broker.core.decoding import Reader, TypedMessage, reader
 from broker.ipc.control.forwarded import Begin
-from broker.ipc.warrant import SIGNATURE_BYTES, PermitWarrant
+from broker.ipc.permit_warrant import PermitWarrant
+from broker.ipc.warrant import SIGNATURE_BYTES
 
 SECONDS = 60.0
 """For so long a warrant is good: it is used at once, and a sandbox's permit may end."""

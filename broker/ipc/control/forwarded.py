@@ -17,7 +17,6 @@ import msgspec
 from broker.core import limits
 from broker.core.decoding import Reader, reader
 from broker.core.framing import encode_frame
-from broker.ipc.warrant import sign
 
 FRAME_BYTES = limits.CONTROL_MESSAGE_BYTES + 4096
 """A message of the control socket, and the words around it."""
@@ -69,11 +68,6 @@ Order = Begin | CallItemTaken | Cancel
 Answer = CallItem | Done
 
 _encode = msgspec.json.Encoder().encode
-
-
-def encode_order(key: bytes, order: Order) -> bytes:
-    """Return the frame of an order, signed.  Raises ValueError beyond ``FRAME_BYTES``."""
-    return encode_frame(sign(key, order), FRAME_BYTES)
 
 
 def encode_answer(answer: Answer) -> bytes:
