@@ -9,7 +9,7 @@ import msgspec
 import trio
 
 from broker.ipc.control.types.status_rows import ProcessStatus
-from broker.ipc.process_figures import ProcessFigures
+from broker.ipc.session.process_figures import ProcessFigures
 
 _LOOK_SECONDS = 3.0
 Found: TypeAlias = dict[int, ProcessFigures]

@@ -7,8 +7,8 @@ other side.
 
 The host knows peers, CIDs and machines; the viewer knows policy, windows and
 the user.  The host asks the viewer nothing about rules: it announces a
-lease, then offers streams, and the viewer takes or refuses them.  (``host_folders`` is
-about folders.)
+lease, then offers streams, and the viewer takes or refuses them.  (What it asks about
+folders is in ``host_and_viewer.host_folders``.)
 """
 
 from __future__ import annotations

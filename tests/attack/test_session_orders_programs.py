@@ -16,8 +16,8 @@ import pytest
 from broker.core.errors import PeerError
 from broker.helpers.process.fork_client import ForkServer
 from broker.ipc.fork_server import CONNECT, ForkKeeper
-from broker.ipc.process_figures import ProcessFigures
 from broker.ipc.session import messages
+from broker.ipc.session.process_figures import ProcessFigures
 from broker.ipc.session.programs import MeasureProcesses, decode_figures
 from broker.session import programs
 from broker.session.errand import Errand

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.process_status import walls_of
-from broker.ipc.process_figures import ProcessFigures
+from broker.ipc.session.process_figures import ProcessFigures
 
 _PROC = Path("/proc")
 _KIB = 1024

@@ -34,7 +34,7 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
     """The client's, as the kernel reported it to the process with the socket."""
     uid: int
     at: float
-    """CLOCK_MONOTONIC; the order is a warrant (``ipc.warrant``)."""
+    """CLOCK_MONOTONIC; the order is a warrant (``ipc.session.warrant``)."""
 
 
 class CallItemTaken(msgspec.Struct, frozen=True, tag="taken"):

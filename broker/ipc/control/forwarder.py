@@ -34,7 +34,7 @@ from broker.ipc.control.forwarded import (
 from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.varlink import Call, VarlinkReply
-from broker.ipc.warrant import sign
+from broker.ipc.session.warrant import sign
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 

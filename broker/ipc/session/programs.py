@@ -12,7 +12,7 @@ import msgspec
 from broker.core.decoding import UNREADABLE, TypedMessage
 from broker.core.errors import InternalError
 from broker.ipc.fork_server import ForkServerModule
-from broker.ipc.process_figures import ProcessFigures
+from broker.ipc.session.process_figures import ProcessFigures
 
 
 class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):

@@ -21,8 +21,8 @@ from broker.core.lease import Lease, Opening
 from broker.core.limits import host_viewer as folder_limits
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
+from broker.host_and_viewer.host_folders import GivenFolder
 from broker.host_and_viewer.stream_events import StreamEvents
-from broker.ipc.host_folders import GivenFolder
 from broker.net.hangup import given, hang_up
 
 

@@ -34,8 +34,8 @@ from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, ServiceName, take_lease_id
 from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
+from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import sealed_memfd
-from broker.ipc.host_folders import GivenFolder
 from broker.ipc.host_viewer import Viewer
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairAnswer, PairEnd
