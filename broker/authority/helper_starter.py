@@ -19,7 +19,7 @@ import trio
 from broker.core.errors import PeerError, SetupError, UpstreamError
 from broker.ipc import fdpass
 from broker.ipc import starter as m
-from broker.ipc.warrant import KEY_BYTES
+from broker.ipc.session.warrant import KEY_BYTES
 
 _ANSWER_SECONDS = 10.0
 _PAUSE = 0.05
@@ -70,7 +70,7 @@ class HelperStarter:
         sock.setblocking(False)  # noqa: FBT003 -- the socket's own
         self._sock = sock
         self.key = os.urandom(KEY_BYTES)
-        """Of the authority's warrants (``ipc.warrant``)."""
+        """Of the authority's warrants (``ipc.session.warrant``)."""
         with contextlib.suppress(OSError):  # one that has ended carries out nothing
             fdpass.send(sock, m.encode(m.WarrantKey(self.key)))
         self._turn = trio.Lock()

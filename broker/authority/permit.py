@@ -158,7 +158,7 @@ class Permit:
     number: int = 0
     """Of the permit, in the process that asked another one for it."""
     warrant: bytes = b""
-    """The authority's, for those who carry it out (``ipc.warrant``)."""
+    """The authority's, for those who carry it out (``ipc.session.warrant``)."""
     changed: Callable[[Permit], None] = lambda _permit: None
     """Called when it holds by other terms: another rule, a smaller size."""
     over: str = ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from broker.helpers.compositor_socket import display_path
 from broker.helpers.process.popen import our_program
 from broker.ipc.fork_server import ALLOW_UNJAILED, ForkServerModule
 
@@ -17,14 +16,17 @@ def command(
     controls: Sequence[int],
     more: Sequence[int] = (),
     *,
+    compositor: str = "",
     allow_unjailed: bool = False,
 ) -> list[str]:
-    """Return the command line of a server whose clients are at these sockets."""
+    """Return the command line of a server whose clients are at these sockets.
+
+    Keepers connect to ``compositor``, whatever a client orders; without one to none.
+    """
     numbers = ",".join(map(str, controls))
     if module == ForkServerModule.WORKERS:
         return our_program(module, numbers, *[ALLOW_UNJAILED] * allow_unjailed)
-    # Keepers connect to the session's compositor, whatever a client orders.
-    return our_program(module, numbers, str(display_path() or ""), *map(str, more))
+    return our_program(module, numbers, compositor, *map(str, more))
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, str]:

@@ -14,16 +14,27 @@ from broker.helpers.process.spawn import Child, spawn
 
 
 def spawn_server(
-    program: ForkServerProgram, controls: Sequence[int], more: Sequence[int] = ()
+    program: ForkServerProgram,
+    controls: Sequence[int],
+    more: Sequence[int] = (),
+    *,
+    compositor: str = "",
 ) -> Child:
     """Start a fork server whose clients have the other ends of these sockets.
 
-    ``more`` are descriptors of which it gets the numbers, too.
+    ``more`` are descriptors of which it gets the numbers, too; ``compositor`` as for
+    ``fork_command.command``.
 
     Raises SetupError, OSError.
     """
     return spawn(
-        command(program.module, controls, more, allow_unjailed=program.allow_unjailed),
+        command(
+            program.module,
+            controls,
+            more,
+            compositor=compositor,
+            allow_unjailed=program.allow_unjailed,
+        ),
         name=program.module.rpartition(".")[2],
         env=variables(os.environ),
         pass_fds=[*controls, *more],
@@ -32,6 +43,9 @@ def spawn_server(
 
 
 async def start_server(program: ForkServerProgram, theirs: socket.socket) -> Child:
-    """Start a fork server with one client: a ``fork_client.StartServer``."""
+    """Start a fork server with one client: a ``fork_client.StartServer``.
+
+    Its client orders no keepers.
+    """
     await trio.lowlevel.checkpoint()
     return spawn_server(program, [theirs.fileno()])

@@ -17,7 +17,7 @@ from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
-from broker.ipc.host_viewer import Mounted
+from broker.host_and_viewer.host_folders import Mounted
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairAnswer, PairEnd
 from broker.net.link import messages as m

@@ -143,7 +143,7 @@ class HostRole:
         """All live leases, oldest first."""
         return list(self._tenancies.values())
 
-    # -- host_viewer.Host ---------------------------------------------------
+    # -- host_viewer.Machines -----------------------------------------------
 
     async def start(
         self,

@@ -195,7 +195,7 @@ class Permitted(AuthorityAnswer, frozen=True, tag=34):
     returns: bool
     schemes: tuple[str, ...]
     warrant: bytes
-    """See ``ipc.warrant``."""
+    """See ``ipc.session.warrant``."""
 
 
 class PermitNow(AuthorityAnswer, frozen=True, tag=35):

@@ -1,4 +1,4 @@
-"""The interface between host and viewer: leases, streams, devices and folders.
+"""The interface between host and viewer: leases, streams and devices.
 
 Host and viewer are two processes: on one machine the calls travel over a pair of
 sockets (``net.host_pair``), on two machines over the authenticated link.  So whatever
@@ -7,16 +7,16 @@ other side.
 
 The host knows peers, CIDs and machines; the viewer knows policy, windows and
 the user.  The host asks the viewer nothing about rules: it announces a
-lease, then offers streams, and the viewer takes or refuses them.
+lease, then offers streams, and the viewer takes or refuses them.  (What it asks about
+folders is in ``host_and_viewer.host_folders``.)
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import trio
@@ -105,68 +105,6 @@ class DeviceSource(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class GivenFolder:
-    """A directory of the user's that a sandbox may have, opened by a session child."""
-
-    path: Path
-    """Without links."""
-    ticket: bytes
-    """By which the host of this machine knows it."""
-    serve: Callable[[int], Awaitable[None]]
-    """Serves it over a connection to its end, if the host is on another machine."""
-
-    @property
-    def name(self) -> str:
-        """The directory's name in a sandbox."""
-        return self.path.name
-
-
-class Mounted(Protocol):
-    """A folder in a sandbox."""
-
-    path: str
-    """Where it is inside."""
-    kept: bool
-    """After its end: whether a program of the sandbox may have kept it."""
-    place: int | None
-    """Which device of a micro VM has it: its guest mounts it.  None elsewhere."""
-
-    async def release(self) -> None:
-        """Unmount it now.  Raises RefusedError where files of it are open."""
-        ...
-
-    async def lost(self) -> None:
-        """Wait until it is gone without a request, and raise UpstreamError then."""
-        ...
-
-
-class FolderSource(Protocol):
-    """The way of a directory into a sandbox."""
-
-    @property
-    def unavailable(self) -> str:
-        """Why no sandbox of this host takes a folder; empty: they do."""
-        ...
-
-    def mounted(
-        self, lease: Lease, folder: GivenFolder, *, write: bool
-    ) -> AbstractAsyncContextManager[Mounted]:
-        """Mount a folder while the block runs.  Raises VitrailError."""
-        ...
-
-    async def end_sandbox(self, lease: Lease, reason: str) -> None:
-        """End a sandbox."""
-        ...
-
-    async def forget(self, lease: Lease) -> bool:
-        """Unmount what an earlier broker has left in a sandbox.
-
-        Returns whether a program of it may have kept some of it.
-        """
-        ...
-
-
 class Machines(Protocol):
     """Requests of the viewer that a host on another machine serves, too."""
 
@@ -202,15 +140,6 @@ class Machines(Protocol):
         ``reason`` is for the log.  Returns when it is gone, also when it was
         gone before.
         """
-        ...
-
-
-class Host(Machines, Protocol):
-    """Requests of the viewer that the host serves, within its records."""
-
-    @property
-    def folders(self) -> FolderSource:
-        """The way of the user's directories into sandboxes."""
         ...
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from broker.core.decoding import Reader, TypedMessage, reader
-from broker.ipc.warrant import KEY_BYTES
+from broker.ipc.session.warrant import KEY_BYTES
 
 MESSAGE_BYTES = 16384
 DESCRIPTORS = 2
@@ -56,7 +56,7 @@ class ShowNotification(TypedMessage, frozen=True, tag="notify"):
 
 
 class WarrantKey(TypedMessage, frozen=True, tag="key"):
-    """The key of the authority's warrants (``ipc.warrant``).  Has no answer."""
+    """The key of the authority's warrants (``ipc.session.warrant``).  Has no answer."""
 
     key: Annotated[bytes, msgspec.Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
 

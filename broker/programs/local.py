@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
+from broker.helpers.compositor_socket import display_path
 from broker.helpers.forked_part import ForkedPart, fork_part
 from broker.programs.start import Forks, add_unjailed, parser_for, run_broker
 
@@ -22,7 +23,11 @@ def main() -> None:
     add_unjailed(parser)
     parts = _Parts()
     run_broker(
-        "local", parser.parse_args(), lambda _options: parts.run, beside=parts.fork
+        "local",
+        parser.parse_args(),
+        lambda _options: parts.run,
+        beside=parts.fork,
+        compositor=str(display_path() or ""),
     )
 
 

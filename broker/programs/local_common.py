@@ -14,12 +14,15 @@ from broker.helpers.process import fork_client, memory
 from broker.host_and_viewer import (
     find_record,
     foundation,
+    host_folders,
     lease_listing,
     log_client,
+    measured_rows,
     open_authority,
     status_rows,
 )
 from broker.ipc import acceptor, host_viewer, sealed_memfd
+from broker.ipc.control import launch_methods
 from broker.net import addresses, hangup, listeners
 from broker.net.host_pair import pair_end
 from broker.net.link_service import far_end

@@ -70,15 +70,16 @@ def run_broker(
     prepare: Callable[[Options], Run],
     *,
     beside: Beside | None = None,
+    compositor: str = "",
 ) -> None:
     """Run a broker to its end; exits with 1 and a sentence when it cannot start.
 
     ``prepare`` is called before other processes are started: mistakes in the
-    configuration are reported there.
+    configuration are reported there.  ``compositor``: the socket that keepers connect to.
     """
     program = f"vitrail-{role}"
     try:
-        _run(role, words, prepare, beside)
+        _run(role, words, prepare, beside, compositor)
     except (VitrailError, ExceptionGroup) as group:
         # A task's error arrives in the groups of the nurseries around it.
         error = sole(group)
@@ -93,6 +94,7 @@ def _run(
     words: argparse.Namespace,
     prepare: Callable[[Options], Run],
     beside: Beside | None,
+    compositor: str,
 ) -> None:
     if os.geteuid() == 0:
         raise SetupError(
@@ -110,7 +112,7 @@ def _run(
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
     notify = service_manager()
-    forks, starter = start_forks(os.environb)
+    forks, starter = start_forks(os.environb, compositor)
     options = Options(
         paths=find_paths(),
         starter=starter,
@@ -133,7 +135,9 @@ def _run(
     event_loop.run(run, authority, options, forks, ready)
 
 
-def start_forks(environ: Mapping[bytes, bytes]) -> tuple[Forks, socket.socket]:
+def start_forks(
+    environ: Mapping[bytes, bytes], compositor: str = ""
+) -> tuple[Forks, socket.socket]:
     """Start the fork server of helpers, and the starter with these variables.
 
     Returns it and the authority's end.  Raises SetupError when it cannot be started.
@@ -148,7 +152,7 @@ def start_forks(environ: Mapping[bytes, bytes]) -> tuple[Forks, socket.socket]:
         try:
             ours = other, orders, folders, variables
             more = [file.fileno() for file in ours]
-            process = spawn_server(PUMPS, controls, more)
+            process = spawn_server(PUMPS, controls, more, compositor=compositor)
         except OSError as error:
             raise SetupError(
                 f"the process that forks helpers cannot be started: {error.strerror}",

@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable
 
 from broker.authority.options import AuthorityHandle, Options
+from broker.helpers.compositor_socket import display_path
 from broker.helpers.viewer_confinement import confine_viewer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig, load_link_config
@@ -41,7 +42,12 @@ def main() -> None:
         "link.toml, or 2)",
     )
     words = parser.parse_args()
-    run_broker("viewer", words, lambda options: _prepare(options, words))
+    run_broker(
+        "viewer",
+        words,
+        lambda options: _prepare(options, words),
+        compositor=str(display_path() or ""),
+    )
 
 
 def _prepare(options: Options, words: argparse.Namespace) -> Run:

@@ -23,7 +23,7 @@ from broker.core.transfer.file_names import (
 from broker.ipc.control.types.opening import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import files as m
-from broker.ipc.warrant import sign
+from broker.ipc.session.warrant import sign
 from broker.session import chooser
 from broker.session.errand import Errand
 from broker.session.read_warrant import FileTicket, read_ticket

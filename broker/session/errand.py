@@ -12,7 +12,7 @@ from broker.core.errors import RefusedError, VitrailError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
 from broker.ipc.session import messages
-from broker.ipc.warrant import PermitWarrant
+from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.read_warrant import CallWarrant, read_warrant
 from policy.names import ADMIN_NAMES
 

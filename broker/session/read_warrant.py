@@ -1,4 +1,4 @@
-"""Reading what the authority has signed (``ipc.warrant``)."""
+"""Reading what the authority has signed (``ipc.session.warrant``)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import msgspec
 
 from broker.core.decoding import Reader, TypedMessage, reader
 from broker.ipc.control.forwarded import Begin
-from broker.ipc.warrant import SIGNATURE_BYTES, PermitWarrant
+from broker.ipc.session.permit_warrant import PermitWarrant
+from broker.ipc.session.warrant import SIGNATURE_BYTES
 
 SECONDS = 60.0
 """For so long a warrant is good: it is used at once, and a sandbox's permit may end."""

@@ -38,7 +38,7 @@ from broker.core.ssh_agent import (
 )
 from broker.ipc.session import messages
 from broker.ipc.session import services as m
-from broker.ipc.warrant import PermitWarrant
+from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 from broker.session.known_hosts import names_of
 from policy.names import ADMIN_NAMES

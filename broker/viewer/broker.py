@@ -17,6 +17,7 @@ from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host_and_viewer.control_handlers import Shared, SharedControl
+from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.joined_status import StatusCollector
 from broker.host_and_viewer.lease_listing import LeaseListing
 from broker.host_and_viewer.open_authority import (
@@ -28,7 +29,6 @@ from broker.host_and_viewer.runtime import Runtime, open_runtime
 from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
-from broker.ipc.host_viewer import Host
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.control import viewer_parts
 from broker.viewer.part import (

@@ -64,7 +64,7 @@ _HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
 
 
 class RemoteHost(LinkEnd):
-    """Implements ``host_viewer.Host`` for a host on another machine."""
+    """Implements ``host_folders.Host`` for a host on another machine."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class RemoteHost(LinkEnd):
         self.devices = RemoteDevices(self._up)
         self.folders = StreamedFolders(log)
 
-    # -- host_viewer.Host ----------------------------------------------------------
+    # -- host_folders.Host ----------------------------------------------------------
 
     async def start(
         self,

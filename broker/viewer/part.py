@@ -12,9 +12,9 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.fork_client import ForkServerHandle, StartServer
+from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.measured_rows import Found
 from broker.host_and_viewer.runtime import Runtime, fork_server_died
-from broker.ipc.host_viewer import Host
 from broker.ipc.session.programs import (
     PIDS,
     FindCompositor,

@@ -37,9 +37,9 @@ from broker.core.services import (
     TRANSFERS,
 )
 from broker.core.stderr_log import run_isolated
+from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
-from broker.ipc.host_viewer import Host
 from broker.ipc.in_thread import in_thread
 from broker.ipc.session.folders import DrawIcons, ReadChords
 from broker.ipc.worker import RaiseWindow

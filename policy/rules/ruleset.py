@@ -1,7 +1,7 @@
 """Files of rules put together: order, shadowing, inclusion.
 
 A set holds every rule in the order in which it is asked.  Files come from a
-``Tree``: a directory (``rulefiles``) or a map of names to text.
+``Tree``: a directory (``rulefiles``), or files in memory (``tools.files_in_memory``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,33 +45,6 @@ class Tree(Protocol):
 
 
 @dataclass(frozen=True)
-class MapTree:
-    """Files in memory."""
-
-    files: Mapping[str, str]
-
-    def show(self, path: str) -> str:
-        """See ``Tree``."""
-        return path
-
-    def read(self, path: str) -> bytes:
-        """See ``Tree``."""
-        try:
-            return self.files[path].encode("utf-8", "surrogatepass")
-        except KeyError:
-            raise ReadError("there is no such file") from None
-
-    def entries(self, path: str) -> list[str]:
-        """See ``Tree``."""
-        folder = "" if path == "." else path + "/"
-        inside = [name for name in self.files if name.startswith(folder)]
-        if folder and not inside:
-            raise ReadError("there is no such directory")
-        names = [name.removeprefix(folder) for name in inside]
-        return [name for name in names if "/" not in name]
-
-
-@dataclass(frozen=True)
 class RuleSet:
     """All rules in order, and all problems in the order of the files.
 
@@ -87,19 +60,6 @@ class RuleSet:
 def is_rule_file(name: str) -> bool:
     """Editors leave NAME.policy~ and .NAME.policy.swp about; those are none."""
     return name.endswith(SUFFIX) and not name.startswith(".")
-
-
-def rules_of_map(files: Mapping[str, str], *, compat: bool = False) -> RuleSet:
-    """Return the set that files in memory make.
-
-    As in a directory: names that end in ``.policy`` in C order; with a file
-    ``__main__`` that one alone.
-    """
-    tree = MapTree(files)
-    names = (
-        [MAIN] if MAIN in files else [n for n in tree.entries(".") if is_rule_file(n)]
-    )
-    return assemble([(tree, name) for name in names], compat=compat)
 
 
 def assemble(

@@ -29,9 +29,9 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.services import AGENT
 from broker.host.folders.given import GivenFolders
 from broker.host.viewer_process import ViewerProcess
+from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import fdpass
 from broker.ipc.control.types.faults import HeldError
-from broker.ipc.host_viewer import GivenFolder
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.session.folders import FolderForHost, encode_for_host
 from broker.net.host_pair import pair_end

@@ -17,8 +17,8 @@ import trio
 import trio.testing
 from jeepney import DBusAddress, HeaderFields, MessageType
 
+from broker.authority.decisions.put_question import wants
 from broker.core.errors import RefusedError, UpstreamError
-from broker.core.prompt_words import wants
 from broker.core.question import Keep
 from broker.core.services import SCREEN_SHARE
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn

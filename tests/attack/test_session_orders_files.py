@@ -21,7 +21,7 @@ from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc.control.api import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import files as m
-from broker.ipc.warrant import sign
+from broker.ipc.session.warrant import sign
 from broker.session.printing import document
 from broker.session.read_warrant import FileTicket
 from broker.viewer.opening.own import Own

@@ -9,8 +9,8 @@ import pytest
 
 from broker.host.network.flowguard import dns_messages as dns
 from broker.host.network.frameguard.packets import ICMP, read
-from broker.host.network.switch.frames import LanSwitch
-from broker.host.network.switch.switch_ports import PortRole, SwitchPort, mac_of
+from broker.host.network.switch.frames import LanSwitch, SwitchPort
+from broker.host.network.switch.switch_ports import PortRole, mac_of
 from tests.broker.host.network.test_flow_filter import frame, tcp, udp
 
 A, B, C = 1, 2, 3

@@ -32,7 +32,7 @@ from broker.ipc.control.forwarder import Forwarder
 from broker.ipc.control.method import Owner, serves
 from broker.ipc.control.methods import GET_VERSION, RUN, SHUTDOWN, STOP, TABLE
 from broker.ipc.control.varlink import Call
-from broker.ipc.warrant import SIGNATURE_BYTES
+from broker.ipc.session.warrant import SIGNATURE_BYTES
 from tests.kit.control import EXCHANGE, ScriptedBroker, partly, stream_of
 from tests.kit.eventually import eventually
 

@@ -24,8 +24,9 @@ from broker.ipc import fdpass
 from broker.ipc.control.forwarded import Begin
 from broker.ipc.session import files, folders, media
 from broker.ipc.session.messages import SessionOrder
+from broker.ipc.session.permit_warrant import PermitWarrant
+from broker.ipc.session.warrant import KEY_BYTES, sign
 from broker.ipc.starter import WarrantKey, encode
-from broker.ipc.warrant import KEY_BYTES, PermitWarrant, sign
 from broker.viewer.session_orders import Begun, SessionOrders
 
 _SERVES = f"""

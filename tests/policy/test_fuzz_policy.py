@@ -7,7 +7,7 @@ import time
 import pytest
 
 from fuzz import policy as target
-from policy.rules.ruleset import rules_of_map
+from policy.tools.files_in_memory import rules_of_map
 
 
 def test_the_seeds_reach_the_inside_of_every_door():

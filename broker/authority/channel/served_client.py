@@ -36,7 +36,8 @@ from broker.core.names import LeaseId, SandboxName
 from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
-from broker.ipc.warrant import OF_REQUEST, PermitWarrant, sign
+from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
+from broker.ipc.session.warrant import sign
 
 _SHARE_SECONDS = 5.0
 """For so long a client is told that a sandbox's share of the log is used up."""
@@ -73,7 +74,7 @@ class ClientChannel:
     ) -> None:
         """``serve_control``: returns when the control socket is served.
 
-        ``key``: of the warrants of permits (``ipc.warrant``).
+        ``key``: of the warrants of permits (``ipc.session.warrant``).
 
         ``checkpoints``: of a broker with a link.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from types import MappingProxyType
 from typing import Protocol
 
 import trio
@@ -11,7 +12,6 @@ import trio
 from broker.authority.audit.event_log import EventLog
 from broker.authority.permit import Asked, Request
 from broker.core.errors import InternalError
-from broker.core.prompt_words import wants
 from broker.core.question import (
     Keep,
     PersonAnswer,
@@ -27,6 +27,34 @@ from policy.rules.conditions import RuleLimits
 from policy.rules.engine import PolicyAnswer as Verdict
 
 GONE = "who asked has gone"
+_WANTS = MappingProxyType(
+    {
+        "vitrail.Display": "to show windows on this screen",
+        "vitrail.Agent": "to report to Vitrail and be given programs to run",
+        "vitrail.AudioOutput": "to play sound",
+        "vitrail.AudioInput": "to listen to your microphone",
+        "vitrail.Camera": "to use your camera",
+        "vitrail.ScreenShare": "to see a screen or window that you choose",
+        "vitrail.ClipboardPaste": "to give what you copied in it",
+        "vitrail.ClipboardCopy": "to put something into your clipboard",
+        "vitrail.OpenURL": "to open an address",
+        "vitrail.OpenFile": "to have a file opened",
+        "vitrail.FileDialog": "to have you choose some of your files",
+        "vitrail.Print": "to print",
+        "vitrail.FileCopy": "to copy files to another sandbox",
+        "vitrail.Call": "to call a service of another sandbox",
+        "vitrail.Notification": "to show notifications on your desktop",
+        "vitrail.Folder": "to use one of your folders",
+        "vitrail.Device": "to use a device of this computer",
+        "vitrail.Network": "to reach a host on the network",
+        "vitrail.SecurityKey": "to use your security key",
+        "vitrail.Secret": "to have a secret",
+        "vitrail.Settings": "to follow the looks of your desktop",
+        "vitrail.SshAgent": "to use an ssh key",
+        "vitrail.Tcp": "to connect to a port",
+        "vitrail.Tray": "to show icons in your panel",
+    }
+)
 
 
 class Asker(Protocol):
@@ -96,6 +124,12 @@ def keeps(held: RuleLimits) -> tuple[Keep, ...]:
     if held.remember == "session":
         return (Keep.ONCE, Keep.SESSION)
     return (Keep.ONCE,)
+
+
+def wants(service: str) -> str:
+    """Return what a sandbox wants that asks for a service: 'to play sound'."""
+    known = _WANTS.get(service)
+    return known or f"to use the service {untrusted_word(service)}"
 
 
 def question_of(request: Request, answer: Verdict, record: Record | None) -> Question:

@@ -28,12 +28,13 @@ from broker.cli.policy.load import (
 from broker.core.escape import printable
 from policy.records.device_json import device_from
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
-from policy.rules.ruleset import RuleSet, rules_of_map
+from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.rules.world import World
 from policy.tools import limits as tool_limits
 from policy.tools.calls import canonical_service, canonical_target
 from policy.tools.explain import answer_json
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.qubes import compat as qubes
 from policy.tools.qubes.world_json import WorldError, world_from_json
 

@@ -38,14 +38,7 @@ from policy.records.device_json import device_json
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.rule import Rule
 from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules
-from policy.rules.ruleset import (
-    MapTree,
-    RuleSet,
-    Tree,
-    assemble,
-    is_rule_file,
-    rules_of_map,
-)
+from policy.rules.ruleset import RuleSet, Tree, assemble, is_rule_file
 from policy.tools.calls import canonical_target
 from policy.tools.cases import (
     SUFFIX,
@@ -61,6 +54,7 @@ from policy.tools.diff import Change
 from policy.tools.diff import diff as compare
 from policy.tools.effective import EffectiveCall, grants, grants_to, told_facts
 from policy.tools.explain import answer_json, call_json
+from policy.tools.files_in_memory import MapTree, rules_of_map
 from policy.tools.fmt import fmt as even
 
 

@@ -6,8 +6,14 @@ the accessibility bus passes words to every program of the session.
 
 from __future__ import annotations
 
-from broker.core.prompt_words import claims, request_words, target_words
-from broker.helpers.prompt.dialog import WORD, Dialog, keep_words
+from broker.core.prompt_words import VIEWER_NAMES
+from broker.helpers.prompt.dialog import (
+    WORD,
+    Dialog,
+    claims,
+    keep_words,
+    request_words,
+)
 from broker.ipc.prompt import Described, DescribedRow
 
 _CHARACTERS = 400
@@ -26,6 +32,15 @@ def kind(dialog: Dialog) -> str:
     question = dialog.question
     record = f" · record {question.record}" if question.record else ""
     return question.label + record
+
+
+def target_words(target: str) -> str:
+    """Return a target as people read it."""
+    if target in VIEWER_NAMES:
+        return "you, at this screen"
+    if target.startswith("@dispvm:"):
+        return f"a fresh {target.removeprefix('@dispvm:')} sandbox"
+    return target
 
 
 def reach(dialog: Dialog) -> str:

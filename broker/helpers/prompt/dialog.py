@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from broker.core import limits
 from broker.core.limits import wayland as wayland_limits
-from broker.core.prompt_words import claims, duration, request_words, wrapped
+from broker.core.prompt_words import CHECKED
 from broker.core.question import Keep, PersonAnswer, Question
 from broker.helpers.prompt.guard import Guard
 
@@ -27,6 +27,8 @@ LINE = 24
 ROWS = 6
 """Targets that are seen at one time; the others by wheel or arrow keys."""
 _HEAD = 92
+LINE_CHARACTERS = 64
+"""Of a row of a dialog; hosts in lower case fit into it as they are drawn."""
 # guard: buttons further apart than an image
 _APART = wayland_limits.WAYLAND_CURSOR_PIXELS + 16
 """Between the buttons: further than a sandbox's pointer image may be from where a
@@ -92,12 +94,45 @@ def lay_out(question: Question) -> Layout:
     return Layout(height, text, targets, tuple(keeps), phrase, hint, allow, deny)
 
 
+def request_words(question: Question) -> str:
+    """What the sandbox wants."""
+    return f"wants {question.words}."
+
+
+def claims(question: Question) -> list[str]:
+    """What the sandbox says of its request, and what the broker knows, a line each."""
+    lines = [f"argument: {question.argument}"] if question.argument else []
+    said = "" if question.service == CHECKED else ", it says"
+    return lines + [f"{name}{said}: {value}" for name, value in question.details]
+
+
+def wrapped(line: str) -> list[str]:
+    """A line as rows of a dialog, each with ``LINE_CHARACTERS`` at most."""
+    return [
+        line[at : at + LINE_CHARACTERS]
+        for at in range(0, max(1, len(line)), LINE_CHARACTERS)
+    ]
+
+
 def text_rows(question: Question) -> list[tuple[str, bool]]:
     """What the sandbox wants and says of it, in rows; True for those of the request."""
     rows = [(row, True) for row in wrapped(request_words(question))]
     # guard: what is long is wrapped
     rows += [(row, False) for claim in claims(question) for row in wrapped(claim)]
     return rows
+
+
+def duration(seconds: float) -> str:
+    """Return '10 minutes'; the largest unit that is whole."""
+    whole = round(seconds)
+    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if whole >= size and whole % size == 0:
+            return _count(whole // size, unit)
+    return _count(whole, "second")
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
 
 
 def keep_words(question: Question, keep: Keep) -> str:

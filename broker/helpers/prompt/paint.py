@@ -12,8 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from broker.core.prompt_words import target_words
-from broker.helpers.prompt.description import hint, kind, plain, reach
+from broker.helpers.prompt.description import hint, kind, plain, reach, target_words
 from broker.helpers.prompt.dialog import (
     FRAME,
     PAD,

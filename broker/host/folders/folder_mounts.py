@@ -87,7 +87,7 @@ class MountedFolder:
 
 
 class FolderHost:
-    """What ``host_viewer.FolderSource`` asks, for one machine's sandboxes."""
+    """What ``host_folders.FolderSource`` asks, for one machine's sandboxes."""
 
     unavailable = ""
 

@@ -24,7 +24,7 @@ from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.types.base import Caller
 from broker.ipc.control.varlink import Call, VarlinkReply
-from broker.ipc.warrant import SIGNATURE_BYTES
+from broker.ipc.session.warrant import SIGNATURE_BYTES
 
 
 async def serve_forwarded(

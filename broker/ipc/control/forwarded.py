@@ -17,7 +17,6 @@ import msgspec
 from broker.core import limits
 from broker.core.decoding import Reader, reader
 from broker.core.framing import encode_frame
-from broker.ipc.warrant import sign
 
 FRAME_BYTES = limits.CONTROL_MESSAGE_BYTES + 4096
 """A message of the control socket, and the words around it."""
@@ -35,7 +34,7 @@ class Begin(msgspec.Struct, frozen=True, tag="begin"):
     """The client's, as the kernel reported it to the process with the socket."""
     uid: int
     at: float
-    """CLOCK_MONOTONIC; the order is a warrant (``ipc.warrant``)."""
+    """CLOCK_MONOTONIC; the order is a warrant (``ipc.session.warrant``)."""
 
 
 class CallItemTaken(msgspec.Struct, frozen=True, tag="taken"):
@@ -69,11 +68,6 @@ Order = Begin | CallItemTaken | Cancel
 Answer = CallItem | Done
 
 _encode = msgspec.json.Encoder().encode
-
-
-def encode_order(key: bytes, order: Order) -> bytes:
-    """Return the frame of an order, signed.  Raises ValueError beyond ``FRAME_BYTES``."""
-    return encode_frame(sign(key, order), FRAME_BYTES)
 
 
 def encode_answer(answer: Answer) -> bytes:

@@ -20,19 +20,21 @@ from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
+from broker.core.framing import encode_frame
 from broker.core.stderr_log import log_stderr
 from broker.ipc.control.forwarded import (
+    FRAME_BYTES,
     Answer,
     Begin,
     CallItemTaken,
     Cancel,
     Done,
     Order,
-    encode_order,
 )
 from broker.ipc.control.forwarded_frames import ForwardedFrames
 from broker.ipc.control.method import Exchange
 from broker.ipc.control.varlink import Call, VarlinkReply
+from broker.ipc.session.warrant import sign
 
 _answers: msgspec.json.Decoder[Answer] = msgspec.json.Decoder(Answer)
 
@@ -80,7 +82,7 @@ class ForwardedCalls:
         return number
 
     def _order(self, order: Order) -> None:
-        self._send(encode_order(self._key, order))
+        self._send(encode_frame(sign(self._key, order), FRAME_BYTES))
 
     def taken(self, number: int) -> None:
         """Ask for the next item of a call."""

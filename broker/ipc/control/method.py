@@ -72,7 +72,7 @@ class Exchange(Generic[_Answer]):
     emit: Emit[_Answer]
     """Sends an item; does nothing unless ``more``."""
     warrant: bytes = b""
-    """The authority's, where it passed the call on (``ipc.warrant``)."""
+    """The authority's, where it passed the call on (``ipc.session.warrant``)."""
 
 
 Handler = Callable[[_Part, Exchange[_Answer], _Request], Awaitable[_Answer]]

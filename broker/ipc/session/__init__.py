@@ -2,7 +2,7 @@
 
 The viewer is confined: it opens no file of the user's, connects to no service, and starts
 no program.  A child of the starter carries out one order.  It checks the order's
-``warrant`` (``ipc.warrant``) where what is done could harm the user, takes all else
+``warrant`` (``ipc.session.warrant``) where what is done could harm the user, takes all else
 (programs, options, places) from its own code, and answers, with descriptors where it opens
 something.
 

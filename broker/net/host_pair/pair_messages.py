@@ -131,7 +131,7 @@ class EndHost(m.LinkRequest, frozen=True, tag="end"):
 
 
 class FolderMounted(m.LinkReply, frozen=True, tag="mounted"):
-    """The folder is in the sandbox; see ``host_viewer.Mounted``."""
+    """The folder is in the sandbox; see ``host_folders.Mounted``."""
 
     path: bytes
     place: int | None = None

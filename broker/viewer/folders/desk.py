@@ -27,9 +27,9 @@ from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
 from broker.core.services import FOLDER
 from broker.core.stderr_log import isolated, log_exception
+from broker.host_and_viewer.host_folders import FolderSource, GivenFolder, Mounted
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
-from broker.ipc.host_viewer import FolderSource, GivenFolder, Mounted
 from broker.ipc.session.folders import GiveFolder, OpenFolder, ServeFolder
 from broker.viewer.authority.interface import Permits
 from broker.viewer.sandboxes.guest_folders import GuestFolders

@@ -21,14 +21,14 @@ from broker.core.lease import Lease, Opening
 from broker.core.limits import host_viewer as folder_limits
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
+from broker.host_and_viewer.host_folders import GivenFolder
 from broker.host_and_viewer.stream_events import StreamEvents
-from broker.ipc.host_viewer import GivenFolder
 from broker.net.hangup import given, hang_up
 
 
 @dataclass(eq=False)
 class StreamedFolder:
-    """A folder in a guest on another machine; implements ``host_viewer.Mounted``."""
+    """A folder in a guest on another machine; implements ``host_folders.Mounted``."""
 
     folder: GivenFolder
     path: str
@@ -63,7 +63,7 @@ class StreamedFolder:
 
 
 class StreamedFolders:
-    """Implements ``host_viewer.FolderSource`` for sandboxes on another machine."""
+    """Implements ``host_folders.FolderSource`` for sandboxes on another machine."""
 
     unavailable = ""
 

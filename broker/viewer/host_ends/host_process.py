@@ -1,6 +1,6 @@
 """The host as the viewer has it on one machine: a process beside it.
 
-Implements ``host_viewer.Host`` by messages over a pair of sockets, and takes leases and
+Implements ``host_folders.Host`` by messages over a pair of sockets, and takes leases and
 streams from there.  A host that was taken over may announce anything; the authority
 knows only the leases that it has recorded.
 """
@@ -34,8 +34,9 @@ from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, ServiceName, take_lease_id
 from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
+from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import sealed_memfd
-from broker.ipc.host_viewer import GivenFolder, Viewer
+from broker.ipc.host_viewer import Viewer
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairAnswer, PairEnd
 from broker.net.link import messages as m
@@ -54,7 +55,7 @@ class _Stream:
 
 @dataclass(eq=False)
 class MountedByHost:
-    """A folder that the host's process has mounted: ``host_viewer.Mounted``."""
+    """A folder that the host's process has mounted: ``host_folders.Mounted``."""
 
     pair: PairEnd
     number: int
@@ -116,7 +117,7 @@ class HostProcess:
             await self.pair.run(task_status=task_status)
             nursery.cancel_scope.cancel()
 
-    # -- host_viewer.Host ------------------------------------------------------------
+    # -- host_folders.Host ------------------------------------------------------------
 
     async def start(
         self,
@@ -175,7 +176,7 @@ class HostProcess:
         finally:
             os.close(fd)
 
-    # -- host_viewer.FolderSource ---------------------------------------------------------
+    # -- host_folders.FolderSource ---------------------------------------------------------
 
     @asynccontextmanager
     async def mounted(

@@ -36,7 +36,7 @@ from policy.names import ADMIN_NAMES
 from policy.records.model import Record, boots
 
 if TYPE_CHECKING:
-    from broker.ipc.host_viewer import Host
+    from broker.host_and_viewer.host_folders import Host
     from broker.viewer.role import ViewerRole
     from broker.viewer.sandboxes.guest import Guest
 

@@ -15,7 +15,8 @@ from types import MappingProxyType
 
 from policy import limits
 from policy.rules.checks import SERVICES
-from policy.rules.ruleset import RuleSet, rules_of_map
+from policy.rules.ruleset import RuleSet
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.importers import Imported, ImportNote
 from policy.tools.importers.qubes_xml import Qube, QubesSystem
 from policy.tools.qubes.differences import differences

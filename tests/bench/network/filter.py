@@ -22,8 +22,8 @@ from broker.host.network.frameguard.ethernet_frames import FrameFilter
 from broker.host.network.frameguard.frameguard import Addresses
 from broker.host.network.frameguard.veth import LENGTH, PacketGuard
 from policy.rules.engine import Engine, PolicyCall
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
+from policy.tools.files_in_memory import rules_of_map
 from tests.broker.host.network.test_flow_filter import (
     ACK,
     GUEST,

@@ -24,8 +24,8 @@ import time
 from collections.abc import Callable
 
 from policy.rules.engine import Engine, PolicyCall
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.linting.lint import lint
 from tests.kit.result_file import result_file
 

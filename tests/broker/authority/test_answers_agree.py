@@ -25,8 +25,8 @@ from broker.core.names import LeaseId, SandboxName
 from broker.ipc.audit.schema import LeaseBegin
 from policy.names import ADMIN_NAMES
 from policy.rules.engine import PolicyCall
-from policy.rules.ruleset import rules_of_map
 from policy.tools.calls import canonical_target
+from policy.tools.files_in_memory import rules_of_map
 from tests.kit.rulebook import no, rulebook
 from tests.kit.world import record
 

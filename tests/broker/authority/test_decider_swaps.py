@@ -11,7 +11,7 @@ from broker.core.errors import RefusedError
 from broker.core.question import PersonAnswer
 from policy.rules.engine import Engine
 from policy.rules.last_good import choose
-from policy.rules.ruleset import rules_of_map
+from policy.tools.files_in_memory import rules_of_map
 from tests.kit.rulebook import VAULT, WORK, rulebook
 
 LINES = st.lists(

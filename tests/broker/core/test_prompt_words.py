@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.authority.decisions.put_question import wants
 from broker.authority.questions.phrase import (
     ensure_phrase,
     phrase_file,
@@ -15,8 +16,10 @@ from broker.authority.questions.phrase import (
 )
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.core.paths import find_paths
-from broker.core.prompt_words import CHECKED, claims, duration, target_words, wants
+from broker.core.prompt_words import CHECKED
 from broker.core.question import PersonAnswer, untrusted_word
+from broker.helpers.prompt.description import target_words
+from broker.helpers.prompt.dialog import claims, duration
 from broker.ipc import prompt as m
 from tests.kit.prompting import MANY, question
 

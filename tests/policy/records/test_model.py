@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from broker.authority.decisions import put_question
 from broker.core import limits as broker_limits
-from broker.core import prompt_words as words
 from broker.core import services
 from broker.core.errors import RefusedError
 from broker.core.limits import wayland as wayland_limits
@@ -71,7 +71,7 @@ def test_services_are_those_of_the_broker():
 def test_lint_knows_every_service():
     """Those that have a port, and those that the person is told about."""
     assert set(services.PORTS) <= set(SERVICES)
-    assert set(words._WANTS) <= set(SERVICES)
+    assert set(put_question._WANTS) <= set(SERVICES)
 
 
 def test_cids_are_those_that_can_be_peers():

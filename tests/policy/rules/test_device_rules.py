@@ -11,7 +11,6 @@ from policy.records.device_json import device_text
 from policy.rules.conditions import DEVICE_KEYS
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.last_good import written
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.algebra import Atoms, reach
 from policy.tools.cases import parse_cases, run_cases
@@ -19,6 +18,7 @@ from policy.tools.device_example import example
 from policy.tools.diff import diff
 from policy.tools.effective import grants
 from policy.tools.explain import answer_json, explain
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.linting.lint import lint
 
 _WORLD = World({"work": Domain("work"), "banking": Domain("banking")})

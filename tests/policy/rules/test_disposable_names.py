@@ -8,8 +8,8 @@ import pytest
 
 from policy.records.loader import load_records
 from policy.rules.engine import Engine, PolicyCall
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import world_of
+from policy.tools.files_in_memory import rules_of_map
 
 _SHIPPED = Path(__file__).parents[3] / "broker" / "data" / "sandboxes.d"
 _RULES = """\

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policy.rules.engine import Engine, PolicyCall
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.qubes import compat
 from tests.policy import reference, strategies
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from policy import limits
 from policy.rules.engine import Engine, PolicyCall
-from policy.rules.ruleset import rules_of_map
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.qubes.world_json import world_from_json
 
 

@@ -7,8 +7,8 @@ import pytest
 from policy.names import ANY_KEY
 from policy.rules.engine import HOST_KEY, Engine, PolicyCall
 from policy.rules.last_good import written
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
+from policy.tools.files_in_memory import rules_of_map
 
 WORLD = World({"dom0": Domain("dom0"), "work": Domain("work")})
 FINGERPRINT = "SHA256:" + "aB+/" * 10 + "abc"

@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.last_good import choose, keep, kept, written
-from policy.rules.ruleset import RuleSet, rules_of_map
+from policy.rules.ruleset import RuleSet
 from policy.rules.world import Domain, World
+from policy.tools.files_in_memory import rules_of_map
 from tests.policy import strategies
 
 _WORLD = World({"work": Domain("work"), "vault": Domain("vault"), "web": Domain("web")})

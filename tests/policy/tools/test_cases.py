@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 
 from policy.rules.engine import Engine
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.cases import covered, junit, parse_cases, run_cases, tap
+from policy.tools.files_in_memory import rules_of_map
 
 _WORLD = World({"work": Domain("work"), "vault": Domain("vault"), "web": Domain("web")})
 _RULES = rules_of_map(

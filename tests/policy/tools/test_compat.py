@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from policy.rules.engine import PolicyCall
-from policy.rules.ruleset import rules_of_map
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.qubes import compat
 from policy.tools.qubes.world_json import world_from_json
 

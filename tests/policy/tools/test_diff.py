@@ -7,9 +7,9 @@ import itertools
 from hypothesis import HealthCheck, given, settings
 
 from policy.rules.engine import Engine, PolicyCall
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.diff import diff, outcome
+from policy.tools.files_in_memory import rules_of_map
 from tests.policy import strategies
 
 

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from policy.rules.engine import Engine
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import World
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.qubes import compat
 from policy.tools.qubes.differences import ROWS, differences
 from tests.policy import strategies

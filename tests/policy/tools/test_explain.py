@@ -6,9 +6,9 @@ from hypothesis import HealthCheck, given, settings
 
 from policy.rules.engine import Engine, PolicyCall, intended
 from policy.rules.grammar import Form, parse_lines
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.explain import as_json, explain, with_rule
+from policy.tools.files_in_memory import rules_of_map
 from tests.policy import strategies
 
 _QUIET = settings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policy.rules.ruleset import rules_of_map
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.fmt import fmt
 from tests.policy import strategies
 

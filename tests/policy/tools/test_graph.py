@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rulefiles import load_rules
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.flows import flows
 from policy.tools.graph import graph_text
 from policy.tools.qubes.world_json import world_from_json

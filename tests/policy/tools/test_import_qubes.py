@@ -8,9 +8,9 @@ import pytest
 
 from policy.records.loader import load_records
 from policy.rules.engine import Engine, PolicyCall
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import world_of
 from policy.tools import limits as tool_limits
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.importers import ImportFileError
 from policy.tools.importers.qubes import QubesNames, import_qubes
 from policy.tools.importers.qubes_xml import read_qubes_xml

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 
 from policy.rules.checks import CHECKS
 from policy.rules.engine import Engine, PolicyCall
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import Domain, World
 from policy.tools.algebra import Atoms, reach
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.linting.lint import lint
 from tests.policy import strategies
 

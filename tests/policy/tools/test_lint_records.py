@@ -9,8 +9,8 @@ import pytest
 from policy.records.globals import OPTIONS
 from policy.records.loader import load_records
 from policy.rules.checks import CHECKS
-from policy.rules.ruleset import rules_of_map
 from policy.rules.world import world_of
+from policy.tools.files_in_memory import rules_of_map
 from policy.tools.linting.lint_records import lint_records
 
 EXAMPLES = (

@@ -17,7 +17,13 @@ Sans-IO: frames in, (port, frame) out.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import IPv6Address
 
+from broker.core.limits import network as limits
+from broker.core.token_bucket import TokenBucket
+from broker.host.network.addresses import ipv6_beside
 from broker.host.network.flowguard.dns_messages import (
     AAAA,
     NOERROR,
@@ -46,7 +52,7 @@ from broker.host.network.frameguard.packets import (
     neighbour_back,
     read,
 )
-from broker.host.network.switch.switch_ports import ROUTER, PortRole, SwitchPort, mac_of
+from broker.host.network.switch.switch_ports import ROUTER, PortRole, mac_of
 
 _IPV4 = b"\x08\x00"
 _REQUEST, _REPLY = b"\x00\x01", b"\x00\x02"
@@ -59,6 +65,33 @@ _NOT_UNICAST6 = frozenset({0, 0xFE, 0xFF})
 """First octets of addresses that no packet is routed to."""
 _CARRIED6 = frozenset({1, 2, 3, 4, 128, 129})
 """ICMPv6 that a port may send to another: errors and echo, and nothing of a link's own."""
+
+
+def _bucket() -> TokenBucket:
+    return TokenBucket(limits.NEIGHBOURS_PER_SECOND, limits.NEIGHBOURS_BURST)
+
+
+@dataclass(frozen=True, eq=False)
+class SwitchPort:
+    """One sandbox's place at the switch."""
+
+    number: int
+    address: bytes
+    role: PortRole
+    name: str
+    """By which other members find it."""
+    pace: TokenBucket = field(default_factory=_bucket)
+    """Of the answers that the switch itself gives."""
+
+    @cached_property
+    def mac(self) -> bytes:
+        """The address of its card."""
+        return mac_of(self.address)
+
+    @cached_property
+    def address6(self) -> bytes:
+        """Its address of IPv6."""
+        return IPv6Address(ipv6_beside(".".join(map(str, self.address)))).packed
 
 
 class LanSwitch:

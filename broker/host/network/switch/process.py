@@ -27,7 +27,7 @@ from broker.core.stderr_log import log_stderr
 from broker.helpers.descriptor_filter import keep_descriptors_only
 from broker.host.network.frameguard.ethernet_frames import FrameError
 from broker.host.network.frameguard.veth import LENGTH, take_frames
-from broker.host.network.switch.frames import LanSwitch
+from broker.host.network.switch.frames import LanSwitch, SwitchPort
 from broker.host.network.switch.switch_ports import unpack_port
 
 _MESSAGE_BYTES = 512
@@ -131,7 +131,7 @@ class SwitchProcess:
             log_stderr("a sandbox has no network: its port's descriptor was lost")
             return True
         (fd,) = fds
-        replaced = self._switch.join(unpack_port(fd, data))
+        replaced = self._switch.join(SwitchPort(fd, *unpack_port(data)))
         if replaced is not None:
             self._close(replaced)
         self._streams[fd] = SwitchStream(fd)

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
-from ipaddress import IPv6Address
 
-from broker.core.limits import network as limits
-from broker.core.token_bucket import TokenBucket
-from broker.host.network.addresses import LAN, PROVIDED, ipv6_beside
+from broker.host.network.addresses import LAN, PROVIDED
 
 LAN_WORD, THROUGH_WORD = "lan:", "through:"
 """The beginnings of ``launch.network`` of a member and of a client."""
@@ -35,33 +31,6 @@ def mac_of(address: bytes) -> bytes:
     return _MAC + address
 
 
-def _bucket() -> TokenBucket:
-    return TokenBucket(limits.NEIGHBOURS_PER_SECOND, limits.NEIGHBOURS_BURST)
-
-
-@dataclass(frozen=True, eq=False)
-class SwitchPort:
-    """One sandbox's place at the switch."""
-
-    number: int
-    address: bytes
-    role: PortRole
-    name: str
-    """By which other members find it."""
-    pace: TokenBucket = field(default_factory=_bucket)
-    """Of the answers that the switch itself gives."""
-
-    @cached_property
-    def mac(self) -> bytes:
-        """The address of its card."""
-        return mac_of(self.address)
-
-    @cached_property
-    def address6(self) -> bytes:
-        """Its address of IPv6."""
-        return IPv6Address(ipv6_beside(".".join(map(str, self.address)))).packed
-
-
 _PORT = struct.Struct(">4sB")
 
 
@@ -70,11 +39,10 @@ def pack_port(address: bytes, role: PortRole, name: str) -> bytes:
     return _PORT.pack(address, role) + name.encode()
 
 
-def unpack_port(number: int, message: bytes) -> SwitchPort:
-    """Return the port of a message of the host."""
+def unpack_port(message: bytes) -> tuple[bytes, PortRole, str]:
+    """Return the address, role and name of a message of the host."""
     address, role = _PORT.unpack_from(message)
-    name = message[_PORT.size :].decode()
-    return SwitchPort(number, address, PortRole(role), name)
+    return address, PortRole(role), message[_PORT.size :].decode()
 
 
 @dataclass(frozen=True)

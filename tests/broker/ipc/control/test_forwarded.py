@@ -19,7 +19,7 @@ from broker.ipc.control.forwarded import (
     Done,
 )
 from broker.ipc.control.forwarder import ForwardedCalls
-from broker.ipc.warrant import SIGNATURE_BYTES
+from broker.ipc.session.warrant import SIGNATURE_BYTES
 
 EMPTY = msgspec.Raw(b"{}")
 CALLER = (7, 1000)

@@ -1,0 +1,30 @@
+"""The warrant of a permit (``warrant``): what the authority has permitted."""
+
+from __future__ import annotations
+
+from broker.core.decoding import TypedMessage
+
+
+class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
+    """A permit, with its target, and fields of its request (``authority.permit``)."""
+
+    at: float
+    """CLOCK_MONOTONIC, when it was signed."""
+    sandbox: str
+    record: str
+    target: str
+    schemes: tuple[str, ...]
+    """Those that the rule names."""
+    printer: str
+    """The one that the rule names, or none."""
+    service: str
+    argument: str
+    scheme: str | None = None
+    host: str | None = None
+    port: int | None = None
+    key: str | None = None
+    write: bool = False
+
+
+OF_REQUEST = PermitWarrant.__struct_fields__[6:]
+"""The fields that are the request's."""
