@@ -1,8 +1,7 @@
 """May it: rules, grants, questions, the audit log and the control socket.
 
 Processes: authority, viewer (file_watch); authority, brokerctl (lockdown); authority,
-vitrail-local, before it is confined, viewer, host (options); authority, viewer,
-brokerctl (permit).
+vitrail-local, launcher, viewer, host (options); authority, viewer, brokerctl (permit).
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """Holds one descriptor: programs beside the authority, and what starts them.
 
-Processes: authority, helpers, vitrail-local, before it is confined, viewer, brokerctl
-(apart); session children, shipper, folder mounts, launch tools, brokerctl
-(box_filters); session children, brokerctl (bubblewrap_status); helpers, brokerctl
-(carrying_filters, compositor_connection); helpers (compositor_descriptors, starter);
-most processes (compositor_socket, descriptor_filter, landlock, session_filters);
-session children, viewer, host (console_log); vitrail-local, before it is confined,
-viewer, host, launch tools (forked_part); prompt agent, vitrail-access, screen frame
-(helper_confinement); viewer, worker (order_channel); shipper, launch tools
-(program_jail); vitrail-local, before it is confined, viewer (viewer_confinement,
-viewer_filter).
+Processes: authority, helpers, vitrail-local, launcher, viewer, brokerctl (apart);
+session children, brokerctl (bubblewrap_status); helpers, brokerctl
+(compositor_connection); helpers (compositor_descriptors, starter); authority, session
+children, vitrail-local, launcher, viewer, host, brokerctl (compositor_socket); session
+children, viewer, host (console_log); session children, vitrail-local, launcher, viewer,
+host (fork_command); vitrail-local, launcher, viewer, host (fork_start); vitrail-local,
+launcher, viewer, host, launch tools (forked_part); prompt agent, vitrail-access, screen
+frame (helper_confinement); most processes (landlock); viewer, worker (order_channel);
+shipper, launch tools (program_jail); vitrail-local, launcher, viewer
+(viewer_confinement).
 """
 
 from __future__ import annotations

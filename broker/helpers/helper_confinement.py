@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from broker.helpers import landlock
+from broker.helpers.filters.session_filters import keeper_filter
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.program_files import program_files
-from broker.helpers.session_filters import keeper_filter
 
 _SYSTEM = (Path("/etc"), Path("/proc/self"))
 

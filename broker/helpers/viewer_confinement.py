@@ -32,7 +32,7 @@ def confine_viewer(read: Iterable[Path], write: Iterable[Path]) -> None:
 
     def filters() -> Sequence[bytes]:
         # Late: in the child alone that compiles it.
-        from broker.helpers.viewer_filter import viewer_filter
+        from broker.helpers.filters.viewer_filter import viewer_filter
 
         return [viewer_filter(pid)]
 

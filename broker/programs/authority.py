@@ -91,7 +91,7 @@ def _prepare() -> None:
 
 def _filters() -> Sequence[bytes]:
     # Late: in the child alone that compiles it.
-    from broker.helpers.session_filters import authority_filter
+    from broker.helpers.filters.session_filters import authority_filter
 
     return [authority_filter()]
 

@@ -32,8 +32,8 @@ from broker.programs.keeper import become_keeper
 
 def _filters() -> Sequence[bytes]:
     # Late: in the child alone that compiles them.
-    from broker.helpers.carrying_filters import acceptor_filter, pump_filter
-    from broker.helpers.session_filters import keeper_filter
+    from broker.helpers.filters.carrying_filters import acceptor_filter, pump_filter
+    from broker.helpers.filters.session_filters import keeper_filter
 
     return keeper_filter(), pump_filter(), acceptor_filter()
 

@@ -18,7 +18,7 @@ import sys
 import time
 
 from broker.core.errors import PeerError
-from broker.helpers.descriptor_filter import keep_descriptors_only
+from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 from broker.jail.security_key.ctaphid import REPORT_BYTES
 from broker.jail.security_key.parser import (
     Action,

@@ -11,7 +11,13 @@ from collections.abc import Sequence
 from broker.core.errors import UpstreamError, VitrailError
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
-from broker.ipc.session import bus, files, folders, media, messages, programs, services
+from broker.ipc.session import bus_orders as bus
+from broker.ipc.session import file_orders as files
+from broker.ipc.session import folder_orders as folders
+from broker.ipc.session import media_orders as media
+from broker.ipc.session import order_messages as messages
+from broker.ipc.session import program_orders as programs
+from broker.ipc.session import service_orders as services
 from broker.session.errand import Errand
 
 _PR_SET_PDEATHSIG = 1
@@ -60,7 +66,7 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             | media.TakeCamera()
             | media.TakeScreen()
         ):
-            from broker.session.media import carry_out_media
+            from broker.session.user_media.media_errands import carry_out_media
 
             carry_out_media(errand, order)
         case (
@@ -73,11 +79,11 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             | services.AskAgent()
             | services.NameHost()
         ):
-            from broker.session.services import carry_out_service
+            from broker.session.user_services.service_errands import carry_out_service
 
             carry_out_service(errand, order)
         case _ if isinstance(order, files.FileOrder):
-            from broker.session.files import carry_out_file
+            from broker.session.user_files.file_errands import carry_out_file
 
             carry_out_file(errand, order)
         case (
@@ -89,11 +95,11 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             | folders.DrawIcons()
             | folders.DrawLetters()
         ):
-            from broker.session.folders import carry_out_folder
+            from broker.session.user_folders.folder_errands import carry_out_folder
 
             carry_out_folder(errand, order)
         case bus.ConnectBus():
-            from broker.session.bus import carry_out_bus
+            from broker.session.session_bus_filter import carry_out_bus
 
             carry_out_bus(errand, order)
         case (
@@ -101,6 +107,6 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
             | programs.FindCompositor()
             | programs.MeasureProcesses()
         ):
-            from broker.session.programs import carry_out_program
+            from broker.session.broker_programs import carry_out_program
 
             carry_out_program(errand, order)

@@ -11,7 +11,7 @@ from typing import TypeVar
 from broker.core.errors import RefusedError, VitrailError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
-from broker.ipc.session import messages
+from broker.ipc.session import order_messages as messages
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.read_warrant import CallWarrant, read_warrant
 from policy.names import ADMIN_NAMES

@@ -31,6 +31,7 @@ from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.control import viewer_parts
+from broker.viewer.orders.session_orders import Session, SessionOrders, order_server
 from broker.viewer.part import (
     make_viewer,
     measure,
@@ -39,7 +40,6 @@ from broker.viewer.part import (
 )
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
-from broker.viewer.session_orders import Session, SessionOrders, order_server
 from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.workers.pool import Workers
 

@@ -15,16 +15,16 @@ from broker.helpers.process.fork_client import ForkServerHandle, StartServer
 from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.measured_rows import Found
 from broker.host_and_viewer.runtime import Runtime, fork_server_died
-from broker.ipc.session.programs import (
+from broker.ipc.session.program_orders import (
     PIDS,
     FindCompositor,
     MeasureProcesses,
     decode_figures,
 )
 from broker.viewer.authority.interface import Authority
+from broker.viewer.orders.session_orders import Session
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
-from broker.viewer.session_orders import Session
 from broker.viewer.settings_watch import SettingsWatch
 from broker.viewer.sound.raw_audio import WARNING, is_raw
 from broker.viewer.workers.pool import Workers, open_workers

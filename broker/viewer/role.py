@@ -41,7 +41,7 @@ from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.in_thread import in_thread
-from broker.ipc.session.folders import DrawIcons, ReadChords
+from broker.ipc.session.folder_orders import DrawIcons, ReadChords
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
 from broker.viewer.authority.interface import Authority
@@ -53,7 +53,6 @@ from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.shared_key import SharedKey
-from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.hung_up import when_hung_up
@@ -65,12 +64,13 @@ from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
 from broker.viewer.opening.targets import Targets
+from broker.viewer.orders.filtered_bus import FilteredBus
+from broker.viewer.orders.session_orders import Session, answered_file
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.named_lease import several_run
-from broker.viewer.session_orders import Session, answered_file
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from policy.records.model import Label, Record

@@ -11,11 +11,11 @@ from broker.core.errors import VitrailError
 from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception
-from broker.ipc.session.folders import CheckSettings
-from broker.viewer.session_orders import Session, answered_file
+from broker.ipc.session.folder_orders import CheckSettings
+from broker.viewer.orders.session_orders import Session, answered_file
 
 _FILES = ("audit.toml", "clipboard.toml", "link.toml", "ship.toml")
-"""Those that ``session.settings_files`` reads."""
+"""Those that ``session.user_folders.settings_files`` reads."""
 
 
 class SettingsWatch:

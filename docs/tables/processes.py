@@ -66,7 +66,7 @@ PROGRAMS = (
         1_880,
     ),
     Program(
-        "vitrail-local, before it is confined",
+        "vitrail-local, launcher",
         ("broker.programs.local",),
         USER,
         153,

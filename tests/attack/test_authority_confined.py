@@ -21,8 +21,8 @@ from broker.authority.reachable_files import keep_to_own_files
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import find_paths
+from broker.helpers.filters.session_filters import authority_filter
 from broker.helpers.process.hardening import harden_authority
-from broker.helpers.session_filters import authority_filter
 from broker.ipc.starter import (
     HelperProgram,
     ShowNotification,

@@ -21,7 +21,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import CAMERA
 from broker.helpers.process.spawn import run_tool
 from broker.ipc.guest.file_requests import CallService
-from broker.session.cameras import find_camera
+from broker.session.user_media.cameras import find_camera
 from broker.viewer.calls.calls import call_request
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.video import VideoUse, pictures

@@ -19,7 +19,7 @@ import pytest
 
 from broker.core.services import WAYLAND_DOOR
 from broker.helpers import fork_command
-from broker.helpers.carrying_filters import acceptor_filter, pump_filter
+from broker.helpers.filters.carrying_filters import acceptor_filter, pump_filter
 from broker.helpers.process import hardening
 from broker.helpers.process.hardening import confine
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
@@ -155,7 +155,7 @@ async def test_the_attempts_work_where_nothing_confines(session):
 
 
 def _seccomp():
-    from broker.helpers.process.libseccomp import seccomp
+    from broker.helpers.filters.libseccomp import seccomp
 
     return seccomp
 

@@ -19,7 +19,7 @@ from functools import partial
 import pytest
 import trio
 
-from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.helpers.pump.engine import RelayEngine

@@ -20,10 +20,15 @@ from broker.core.services import CALL
 from broker.core.transfer.file_names import suggested_name
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.ipc.guest.file_requests import ChooseFiles, FileFilter, decode_ask
-from broker.ipc.session.files import FoundFiles
+from broker.ipc.session.file_orders import FoundFiles
 from broker.jail.worker.transfer import _checked as _checked_ask
-from broker.session.chooser import FileChoice, PortalRequest, _filter_row, paths_in
-from broker.session.chosen_files import (
+from broker.session.user_files.chooser import (
+    FileChoice,
+    PortalRequest,
+    _filter_row,
+    paths_in,
+)
+from broker.session.user_files.chosen_files import (
     checked,
     checked_names,
     chosen_state,

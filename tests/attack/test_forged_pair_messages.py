@@ -33,7 +33,7 @@ from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import fdpass
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.sealed_memfd import sealed
-from broker.ipc.session.folders import FolderForHost, encode_for_host
+from broker.ipc.session.folder_orders import FolderForHost, encode_for_host
 from broker.net.host_pair import pair_end
 from broker.net.host_pair import pair_messages as p
 from broker.net.link import messages as m

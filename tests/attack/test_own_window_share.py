@@ -29,8 +29,8 @@ from broker.jail.worker.window_pictures import (
 from broker.viewer.calls import screens
 from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.calls.video import OPENED_PER_MINUTE
-from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.broker.viewer.calls.test_camera import Log
 from tests.kit.rulebook import WORK, rulebook
 

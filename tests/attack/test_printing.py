@@ -22,7 +22,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import CALL
 from broker.ipc.guest.file_requests import PrintPages, decode_ask
-from broker.ipc.session.files import KeptPages
+from broker.ipc.session.file_orders import KeptPages
 from broker.jail.worker.transfer import _checked
 from broker.viewer.opening.meter import DECLINED_PER_MINUTE
 from broker.viewer.opening.moving import TransferParts

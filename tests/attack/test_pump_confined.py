@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.helpers.carrying_filters import pump_filter
+from broker.helpers.filters.carrying_filters import pump_filter
 from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_client import ForkServer
 from broker.helpers.process.hardening import confine

@@ -34,9 +34,9 @@ from broker.viewer.calls.screens import (
     screen_in,
 )
 from broker.viewer.calls.video import ENDED_SECONDS
-from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.desktop_portal import PortalBus
 from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.orders.filtered_bus import FilteredBus
 from shims.files import camera as camera_shim
 from shims.files import screen_cast as shim
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
@@ -255,7 +255,7 @@ async def test_a_share_does_not_outlive_its_window(made, autojump_clock):
 def frames_by(*words):
     """A session whose frames are drawn by this program."""
     prepare = f"""
-import broker.session.screen_frame as module
+import broker.session.user_media.screen_frame as module
 module.our_program = lambda *_: {list(words)!r}
 """
     with starter_of_orders(prepare=prepare) as session:

@@ -26,8 +26,8 @@ from jeepney.io.trio import open_dbus_connection
 
 from broker.core.errors import RefusedError
 from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE
-from broker.ipc.session.bus import ConnectBus
-from broker.viewer.filtered_bus import FilteredBus
+from broker.ipc.session.bus_orders import ConnectBus
+from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.integration.test_notification_server import bus
 from tests.kit.eventually import eventually
 from tests.kit.session import starter_of_orders

@@ -20,10 +20,10 @@ from broker.core.transfer.urls import take_url
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc.control.api import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
-from broker.ipc.session import files as m
+from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
-from broker.session.printing import document
 from broker.session.read_warrant import FileTicket
+from broker.session.user_files.printing import document
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
 from tests.kit.eventually import eventually

@@ -16,7 +16,12 @@ import pytest
 from broker.core.errors import PeerError, RefusedError
 from broker.core.services import AUDIO, FOLDER
 from broker.host.folders.given import GivenFolders
-from broker.ipc.session.folders import DrawIcons, GiveFolder, OpenFolder, ServeFolder
+from broker.ipc.session.folder_orders import (
+    DrawIcons,
+    GiveFolder,
+    OpenFolder,
+    ServeFolder,
+)
 from tests.kit.session import starter_of_orders
 
 RECORD = """\
@@ -191,6 +196,6 @@ async def test_icons_are_drawn_by_their_records_alone(session, home):
 
 
 def test_a_folders_child_has_no_event_loop():
-    code = "import broker.session.folders, sys; sys.exit('trio' in sys.modules)"
+    code = "import broker.session.user_folders.folder_errands, sys; sys.exit('trio' in sys.modules)"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

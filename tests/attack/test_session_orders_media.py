@@ -15,7 +15,7 @@ import pytest
 
 from broker.core.errors import PeerError, RefusedError, SetupError
 from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE, SECURITY_KEY, SSH_AGENT
-from broker.ipc.session.media import (
+from broker.ipc.session.media_orders import (
     ConnectSound,
     FindCamera,
     OpenSecurityKey,
@@ -50,7 +50,7 @@ FORGED = {
 
 
 _OPENED = """
-import os, pathlib, broker.session.security_key as module
+import os, pathlib, broker.session.user_media.key_device as module
 module.open_key = lambda: pathlib.Path({place!r}).touch() or os.open("/dev/null", 0)
 """
 
@@ -181,6 +181,6 @@ async def test_a_permitted_key_is_opened_for_its_process_alone(served, tmp_path)
 
 
 def test_children_import_no_event_loop():
-    program = "import sys, broker.session.media as m; print(m.m, 'trio' in sys.modules)"
+    program = "import sys, broker.session.user_media.media_errands as m; print(m.m, 'trio' in sys.modules)"
     said = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert said.split()[-1] == "False"

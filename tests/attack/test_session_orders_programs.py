@@ -17,14 +17,14 @@ from broker.core.errors import PeerError
 from broker.core.process_status import ProcessFigures
 from broker.helpers.process.fork_client import ForkServer
 from broker.ipc.fork_server import CONNECT, ForkKeeper
-from broker.ipc.session import messages
-from broker.ipc.session.programs import (
+from broker.ipc.session import order_messages as messages
+from broker.ipc.session.program_orders import (
     MeasureProcesses,
     decode_figures,
 )
-from broker.session import programs
+from broker.session import broker_programs as programs
 from broker.session.errand import Errand
-from broker.viewer.session_orders import order_server
+from broker.viewer.orders.session_orders import order_server
 from broker.viewer.workers import pool
 from tests.kit.session import starter_of_orders
 

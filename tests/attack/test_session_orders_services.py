@@ -35,7 +35,7 @@ from broker.core.ssh_agent import (
     fingerprint,
     string,
 )
-from broker.ipc.session.services import (
+from broker.ipc.session.service_orders import (
     AskAgent,
     AskSecret,
     ConnectPort,

@@ -10,8 +10,8 @@ import socket
 import pytest
 import trio
 
-from broker.ipc.session.bus import ConnectBus
-from broker.viewer.filtered_bus import FilteredBus, bus_on
+from broker.ipc.session.bus_orders import ConnectBus
+from broker.viewer.orders.filtered_bus import FilteredBus, bus_on
 from tests.integration.test_notification_server import bus
 from tests.kit.session import starter_of_orders
 

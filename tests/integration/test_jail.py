@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import InternalError
-from broker.helpers import session_filters
-from broker.helpers.process import program_filters
+from broker.helpers.filters import program_filters, session_filters
 from broker.helpers.worker_jail import entering, worker_filter
 
 _ROOT = Path(__file__).parents[2]

@@ -14,9 +14,9 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.notifications.board import Bubble
 from broker.viewer.notifications.desktop_server import DesktopServer, ServerTold
+from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
 from tests.kit.notified import no_other_server

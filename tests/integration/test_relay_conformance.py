@@ -10,7 +10,7 @@ import trio.testing
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.helpers.carrying_filters import pump_filter
+from broker.helpers.filters.carrying_filters import pump_filter
 from broker.helpers.pump.process import start_pump
 from broker.helpers.pump.turns import available
 from broker.ipc.pump import EndReason

@@ -18,9 +18,9 @@ import trio.testing
 
 from broker.core.errors import UpstreamError
 from broker.core.limits import relay as relay_limits
-from broker.helpers.carrying_filters import pump_filter
+from broker.helpers.filters.carrying_filters import pump_filter
+from broker.helpers.filters.libseccomp import seccomp as pyseccomp
 from broker.helpers.process.hardening import confine
-from broker.helpers.process.libseccomp import seccomp as pyseccomp
 from broker.helpers.process.spawn import spawn
 from broker.helpers.pump import process
 from broker.helpers.pump.channel_messages import encode_from_pump

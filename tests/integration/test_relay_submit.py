@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from broker.core.errors import UpstreamError
-from broker.helpers.carrying_filters import pump_filter
+from broker.helpers.filters.carrying_filters import pump_filter
 from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import EndReason, StreamEnd, Submit
 from tests.kit.relay.sockets import fds, running

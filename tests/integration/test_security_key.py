@@ -13,7 +13,7 @@ from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
 from broker.jail.security_key import cbor
 from broker.jail.security_key.ctaphid import CtapHidCommand
-from broker.session.security_key import find_keys, open_key
+from broker.session.user_media.key_device import find_keys, open_key
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.eventually import eventually

@@ -287,7 +287,7 @@ def outcome(attempt: Callable[[], object], confine: Callable[[], object]) -> str
 def report(place: str, target: Target, confine: Callable[[], object]) -> None:
     """Write what this process has, and what it achieves once it is confined."""
     # Late: the program's own, whichever of the bindings that is.
-    from broker.helpers.process.libseccomp import seccomp
+    from broker.helpers.filters.libseccomp import seccomp
 
     named = Attempts(target, _caller(seccomp)).named()
     found = {

@@ -22,12 +22,14 @@ from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
 from broker.ipc import fdpass
 from broker.ipc.control.forwarded import Begin
-from broker.ipc.session import files, folders, media
-from broker.ipc.session.messages import SessionOrder
+from broker.ipc.session import file_orders as files
+from broker.ipc.session import folder_orders as folders
+from broker.ipc.session import media_orders as media
+from broker.ipc.session.order_messages import SessionOrder
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import KEY_BYTES, sign
 from broker.ipc.starter import WarrantKey, encode
-from broker.viewer.session_orders import Begun, SessionOrders
+from broker.viewer.orders.session_orders import Begun, SessionOrders
 
 _SERVES = f"""
 import socket, sys

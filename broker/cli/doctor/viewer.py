@@ -27,7 +27,7 @@ from broker.ipc.control import client
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import GET_VERSION
 from broker.ipc.in_thread import in_thread
-from broker.session.settings_files import settings_problems
+from broker.session.user_folders.settings_files import settings_problems
 from policy.records.loader import load_records, search_path
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 

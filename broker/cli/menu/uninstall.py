@@ -19,7 +19,7 @@ from broker.core.files.trees import remove_tree
 from broker.core.paths import Paths, find_paths
 from broker.ipc.control.api import StopRequest
 from broker.ipc.control.methods import STOP
-from broker.session.menu_icons import data_home
+from broker.session.user_folders.menu_icons import data_home
 
 _ENTRY = "vitrail-sandbox-"
 

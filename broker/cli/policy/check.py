@@ -14,7 +14,7 @@ from broker.cli.policy.directories import holds, parts
 from broker.cli.policy.load import rule_directories
 from broker.cli.policy.records import copy_example, print_problems, with_check
 from broker.cli.run.connect import offline_paths
-from broker.session.settings_files import settings_problems
+from broker.session.user_folders.settings_files import settings_problems
 from policy.errors import Problem
 from policy.records.loader import load_records, search_path
 from policy.records.model import RecordSet

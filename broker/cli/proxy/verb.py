@@ -154,7 +154,7 @@ def relay(
 
 def _filters() -> list[bytes]:
     # Late: in the child alone that compiles it.
-    from broker.helpers.carrying_filters import pump_filter
+    from broker.helpers.filters.carrying_filters import pump_filter
 
     return [pump_filter()]
 

@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     command = rest[end + 1 :]
     if command:
         # Late: Podman's files are bound without it.
-        from broker.helpers import box_filters
+        from broker.helpers.filters import box_filters
         from broker.helpers.process.hardening import install
 
         install(box_filters.tree_filter())

@@ -18,9 +18,9 @@ import sys
 from pathlib import Path
 
 from broker.core.errors import VitrailError
-from broker.helpers.process import seccomp
+from broker.helpers.filters import seccomp
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.process.hardening import check, install, lower_limit, prctl
-from broker.helpers.process.libseccomp import seccomp as libseccomp
 
 _libc = ctypes.CDLL(None, use_errno=True)
 

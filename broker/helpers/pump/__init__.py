@@ -2,8 +2,8 @@
 
 Processes: pump and acceptor, brokerctl (channel, channel_messages, engine, flow, pool,
 process, turns); viewer, host, brokerctl (client); pump and acceptor, vitrail-local,
-before it is confined, viewer, host, brokerctl (handle); vitrail-local, before it is
-confined, viewer, host (starting).
+launcher, viewer, host, brokerctl (handle); vitrail-local, launcher, viewer, host
+(starting).
 """
 
 from __future__ import annotations

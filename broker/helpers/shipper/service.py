@@ -25,7 +25,7 @@ from broker.core.limits import audit as audit_limits
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
-from broker.helpers.box_filters import box_filter
+from broker.helpers.filters.box_filters import box_filter
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import Child, spawn
 from broker.helpers.shipper.config import ShipConfig, load_config

@@ -10,8 +10,8 @@ import fcntl
 import os
 from functools import cache
 
+from broker.helpers.filters.seccomp import NEVER, SeccompRules, words
 from broker.helpers.process.hardening import install
-from broker.helpers.process.seccomp import NEVER, SeccompRules, words
 
 _PROT_EXEC = 4
 _AT_EMPTY_PATH = 0x1000

@@ -1,6 +1,6 @@
 """Directories of the user's that session children have given to the host.
 
-They come on a socket that the viewer does not have (``ipc.session.folders``).  The
+They come on a socket that the viewer does not have (``ipc.session.folder_orders``).  The
 viewer names one by its ticket, so it can have no directory mounted that the user or a
 record has not shared with this very sandbox, and none twice.
 """
@@ -15,7 +15,11 @@ from broker.core.errors import RefusedError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import transfer as limits
 from broker.ipc import fdpass
-from broker.ipc.session.folders import FOR_HOST_BYTES, FolderForHost, read_for_host
+from broker.ipc.session.folder_orders import (
+    FOR_HOST_BYTES,
+    FolderForHost,
+    read_for_host,
+)
 
 _KEPT = 4 * limits.FOLDERS_PER_SANDBOX
 

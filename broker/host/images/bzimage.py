@@ -18,7 +18,7 @@ from functools import cache
 
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.helpers.descriptor_filter import keep_descriptors_only
+from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 
 _MAGIC_AT, _MAGIC = 0x202, b"HdrS"
 _VERSION_AT, _LEAST_VERSION = 0x206, 0x0208

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.helpers.process import program_filters
+from broker.helpers.filters import program_filters
 from broker.helpers.process.jail_libraries import find_program
 from broker.host.processes.ready import listen_unix
 from broker.host.processes.tracked import Tracked

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import SetupError
-from broker.helpers.process import program_filters
+from broker.helpers.filters import program_filters
 from broker.helpers.process.jail_libraries import find_program
 from broker.host.devices.render_nodes import joining, render_nodes, render_words
 from broker.host.processes.tracked import Tracked

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.errors import SetupError
-from broker.helpers.box_filters import box_filter
+from broker.helpers.filters.box_filters import box_filter
 from broker.helpers.process.popen import our_program, require_installed
 from broker.helpers.program_jail import program_jail
 

@@ -49,7 +49,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from broker.core.errors import SetupError
-from broker.helpers.process import program_filters
+from broker.helpers.filters import program_filters
 from broker.host.processes.tracked import Tracked
 from broker.host.vmm.vsock_backend import (
     PORT_MUX,

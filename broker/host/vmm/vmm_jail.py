@@ -35,7 +35,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.helpers.process import program_filters
+from broker.helpers.filters import program_filters
 from broker.helpers.process.identity import identity_of, process_stat
 from broker.helpers.process.jail_libraries import library_words
 from broker.helpers.process.spawn import run_tool

@@ -3,9 +3,9 @@
 Processes: shipper in its jail, brokerctl (counts, filters, plan, query); authority,
 viewer, shipper, shipper in its jail, brokerctl (database); most processes (event,
 schema); shipper in its jail, vitrail-ingest, brokerctl (ingest); authority, vitrail-
-local, before it is confined, viewer, host (log_messages); authority, shipper in its
-jail, vitrail-ingest, brokerctl (nodes); authority, viewer, shipper, shipper in its
-jail, vitrail-ingest, brokerctl (tree).
+local, launcher, viewer, host (log_messages); authority, shipper in its jail, vitrail-
+ingest, brokerctl (nodes); authority, viewer, shipper, shipper in its jail, vitrail-
+ingest, brokerctl (tree).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from broker.core.limits import link as link_limits
 from broker.ipc.control.types.faults import fault_of, from_fault
 from broker.ipc.control.types.leases import LeaseStatus
 from broker.ipc.control.types.status_rows import ProcessStatus, SandboxStatus
-from broker.ipc.session.folders import TICKET_BYTES
+from broker.ipc.session.folder_orders import TICKET_BYTES
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 

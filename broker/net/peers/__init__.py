@@ -1,8 +1,8 @@
 """Identity of the peer at the far end: claims, credentials, leases.
 
-Processes: authority, vitrail-local, before it is confined, viewer, vitrail-devices,
-brokerctl (control_peers); host, brokerctl (credentials, flatpak_instances, identity);
-host (launch_secret, leases); most processes (peer_process).
+Processes: authority, vitrail-local, launcher, viewer, vitrail-devices, brokerctl
+(control_peers); host, brokerctl (credentials, flatpak_instances, identity); host
+(launch_secret, leases); most processes (peer_process).
 """
 
 from __future__ import annotations

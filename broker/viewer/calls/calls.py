@@ -46,7 +46,7 @@ from broker.core.services import (
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import CallService, GuestCall
-from broker.ipc.session.services import StartService
+from broker.ipc.session.service_orders import StartService
 from broker.viewer.calls import camera, screens
 from broker.viewer.calls.box_calls import is_box, joined_in_box
 from broker.viewer.calls.desktop_services import DesktopServices

@@ -1,7 +1,7 @@
 """``vitrail.Camera``: pictures of the user's camera, for programs of a sandbox.
 
 They come from a camera's node of the session's PipeWire, by a jailed process
-(``broker.session.video``) whose connection sees that node alone
+(``broker.session.user_media.video``) whose connection sees that node alone
 (``shims.files.video_node``).
 """
 
@@ -16,7 +16,7 @@ from typing import ClassVar
 from typing_extensions import override
 
 from broker.ipc.audit import schema
-from broker.ipc.session.media import FindCamera, TakeCamera, decode_camera
+from broker.ipc.session.media_orders import FindCamera, TakeCamera, decode_camera
 from broker.viewer.calls.video import (
     VideoEvent,
     VideoSource,

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from broker.core.errors import SetupError
 from broker.core.services import NOTIFICATION, TRAY
 from broker.core.stderr_log import log_stderr
-from broker.ipc.session.services import ServeNow, StartService
+from broker.ipc.session.service_orders import ServeNow, StartService
 from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.screens import ScreenShares
-from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.session_orders import Session
+from broker.viewer.orders.filtered_bus import FilteredBus
+from broker.viewer.orders.session_orders import Session
 from broker.viewer.tray.tray_icons import TrayIcons
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 The user says yes to it, chooses it in the desktop's own dialog, if that shows one
 (org.freedesktop.portal.ScreenCast), and it has a frame in the sandbox's colour while it is
 shared.  The portal's connection to
-PipeWire sees the chosen node alone; ``broker.session.video`` takes its pictures.
+PipeWire sees the chosen node alone; ``broker.session.user_media.video`` takes its pictures.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from broker.authority.audit import event_log
 from broker.core.errors import UpstreamError
 from broker.core.lease import Lease
 from broker.ipc.audit import schema
-from broker.ipc.session.media import ShowFrame, TakeScreen
+from broker.ipc.session.media_orders import ShowFrame, TakeScreen
 from broker.viewer.calls.video import (
     START_SECONDS,
     VideoEvent,
@@ -34,7 +34,6 @@ from broker.viewer.calls.video import (
     VideoUse,
     VideoUses,
 )
-from broker.viewer.filtered_bus import FilteredBus
 from broker.viewer.opening.desktop_portal import (
     DISMISSED,
     PATH,
@@ -43,7 +42,8 @@ from broker.viewer.opening.desktop_portal import (
     portal_bus,
 )
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.session_orders import Begun, Session
+from broker.viewer.orders.filtered_bus import FilteredBus
+from broker.viewer.orders.session_orders import Begun, Session
 from broker.viewer.sound.indicator import Indicator, Wording
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(

@@ -18,10 +18,10 @@ from broker.core.errors import InternalError, SetupError, UpstreamError
 from broker.core.limits import ssh_agent as limits
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.ipc import transfer as messages
-from broker.ipc.session.services import AskAgent, NameHost, UseAgent
+from broker.ipc.session.service_orders import AskAgent, NameHost, UseAgent
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.session_orders import Begun, Session
+from broker.viewer.orders.session_orders import Begun, Session
 
 _decode_answer: Reader[AgentAnswer] = reader(
     msgspec.msgpack.Decoder(AgentAnswer), "not an agent's answer", InternalError

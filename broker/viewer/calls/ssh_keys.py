@@ -4,7 +4,7 @@ A program of a sandbox connects, and its worker decodes its requests to an agent
 connection is decided as ``+list``; each login and each signature of a content is decided
 by itself, with the key, the user and the host that are signed.  The bytes that a key
 signs are written of the same fields that the rules and the user saw, at the user's own
-agent by ``session.ssh_agent``: a worker that was taken over may ask, and not have
+agent by ``session.user_services.agent_use``: a worker that was taken over may ask, and not have
 anything else signed.
 """
 
@@ -42,7 +42,7 @@ from broker.viewer.calls.places import CallPaces
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, UserSsh, user_ssh
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
-from broker.viewer.session_orders import Session
+from broker.viewer.orders.session_orders import Session
 from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME, sample_hosts
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.ipc.session.services import ConnectPort, ListenPort
+from broker.ipc.session.service_orders import ConnectPort, ListenPort
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.session_orders import Session
+from broker.viewer.orders.session_orders import Session
 
 _READ_BYTES = 1 << 16
 _PORT = re.compile("[1-9][0-9]{0,4}")

@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
-from broker.ipc.session.services import AskSecret
+from broker.ipc.session.service_orders import AskSecret
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.session_orders import Session
+from broker.viewer.orders.session_orders import Session
 
 
 @asynccontextmanager

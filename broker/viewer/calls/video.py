@@ -1,6 +1,6 @@
 """Pictures of a source of the desktop's PipeWire, for programs of a sandbox.
 
-A jailed process for each use takes them (``broker.session.video``).
+A jailed process for each use takes them (``broker.session.user_media.video``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.sliding_window import SlidingWindow
 from broker.ipc.audit import schema
-from broker.ipc.session.media import MediaOrder
+from broker.ipc.session.media_orders import MediaOrder
 from broker.net.session_bus import OpenBus
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.session_orders import Session
+from broker.viewer.orders.session_orders import Session
 from broker.viewer.sound.indicator import Indicator, Wording
 
 USES = 4

@@ -30,10 +30,10 @@ from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
 from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
-from broker.ipc.session.media import OpenSecurityKey
+from broker.ipc.session.media_orders import OpenSecurityKey
 from broker.viewer.authority.interface import Permits
 from broker.viewer.devices.shared_key import SharedKey
-from broker.viewer.session_orders import Begun, Session
+from broker.viewer.orders.session_orders import Begun, Session
 from policy.names import sample_hosts
 
 _WORDS = {

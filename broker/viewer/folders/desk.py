@@ -30,11 +30,11 @@ from broker.core.stderr_log import isolated, log_exception
 from broker.host_and_viewer.host_folders import FolderSource, GivenFolder, Mounted
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
-from broker.ipc.session.folders import GiveFolder, OpenFolder, ServeFolder
+from broker.ipc.session.folder_orders import GiveFolder, OpenFolder, ServeFolder
 from broker.viewer.authority.interface import Permits
+from broker.viewer.orders.session_orders import Begun, Session
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.named_lease import one_lease
-from broker.viewer.session_orders import Begun, Session
 from policy.records.model import Record
 
 Notify = Callable[[str, str], None]

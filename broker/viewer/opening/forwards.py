@@ -31,7 +31,7 @@ from broker.ipc.in_thread import in_thread
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listening, take_port
-from broker.viewer.session_orders import Session
+from broker.viewer.orders.session_orders import Session
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest

@@ -1,6 +1,6 @@
 """The user's own files and programs, as orders to children of the starter.
 
-No path of the user's is opened or looked up here; see ``ipc.session.files``.
+No path of the user's is opened or looked up here; see ``ipc.session.file_orders``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from broker.core.escape import printable
 from broker.core.transfer.urls import Url
 from broker.ipc import fdpass
 from broker.ipc.guest.file_requests import ChooseFiles
-from broker.ipc.session import files as m
-from broker.ipc.session.messages import SessionOrder
+from broker.ipc.session import file_orders as m
+from broker.ipc.session.order_messages import SessionOrder
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.pipes import PipeEnd
-from broker.viewer.session_orders import Begun, Session
+from broker.viewer.orders.session_orders import Begun, Session
 
 _PRINT_SECONDS = 60.0
 

@@ -24,7 +24,7 @@ from broker.ipc.audit import schema
 from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.ipc.session.files import FoundFiles
+from broker.ipc.session.file_orders import FoundFiles
 from broker.viewer.opening.exchanges import Delivery, Moved
 from broker.viewer.opening.logged import begun_transfer
 from broker.viewer.opening.moving import TransferParts, new_return

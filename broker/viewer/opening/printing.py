@@ -26,7 +26,7 @@ from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview
 from broker.ipc.guest.file_requests import PrintPages
-from broker.ipc.session.files import KeptPages
+from broker.ipc.session.file_orders import KeptPages
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told

@@ -12,10 +12,10 @@ from broker.core.notify import Notify
 from broker.helpers.compositor_socket import display_path
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
+from broker.viewer.orders.session_orders import Session
 from broker.viewer.sandboxes.screen import silent
 from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sandboxes.window_rules import FrameColours
-from broker.viewer.session_orders import Session
 from broker.viewer.sound.levels import levels_folder
 from broker.viewer.sound.mixer import desks_folder
 from broker.viewer.workers.pool import Workers

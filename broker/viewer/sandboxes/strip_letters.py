@@ -8,8 +8,8 @@ import msgspec
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
-from broker.ipc.session.folders import DrawLetters
-from broker.viewer.session_orders import Session, answered_file
+from broker.ipc.session.folder_orders import DrawLetters
+from broker.viewer.orders.session_orders import Session, answered_file
 
 _PAD = 3
 """Pixels left and right of the name."""

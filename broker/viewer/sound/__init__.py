@@ -1,5 +1,5 @@
 """Sound of the viewer's sandboxes: streams, mixer, microphone.
 
-Processes: viewer, brokerctl (indicator); vitrail-local, before it is confined, viewer,
-brokerctl (levels, mixer).
+Processes: viewer, brokerctl (indicator); vitrail-local, launcher, viewer, brokerctl
+(levels, mixer).
 """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import socket
 
-from broker.ipc.session.media import ConnectSound
-from broker.viewer.session_orders import Session
+from broker.ipc.session.media_orders import ConnectSound
+from broker.viewer.orders.session_orders import Session
 
 
 async def connect_sound(session: Session, warrant: bytes) -> socket.socket:

@@ -12,7 +12,7 @@ import time
 import trio
 
 from broker.cli.proxy.verb import Order, serve
-from broker.helpers.carrying_filters import pump_filter
+from broker.helpers.filters.carrying_filters import pump_filter
 from broker.helpers.pump.handle import PumpHandle
 from broker.helpers.pump.process import start_pump
 from broker.ipc.pump import RelayMode

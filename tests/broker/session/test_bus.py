@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import SetupError
-from broker.ipc.session.bus import ConnectBus
-from broker.viewer.filtered_bus import FilteredBus
+from broker.ipc.session.bus_orders import ConnectBus
+from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.kit.session import starter_of_orders
 
 pytestmark = pytest.mark.skipif(
@@ -55,7 +55,9 @@ async def test_without_the_proxy_nothing_is_connected(tmp_path):
 
 
 def test_the_child_has_no_event_loop():
-    code = "import sys, broker.session.bus; sys.exit('trio' in sys.modules)"
+    code = (
+        "import sys, broker.session.session_bus_filter; sys.exit('trio' in sys.modules)"
+    )
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
     assert done.returncode == 0

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from broker.session import known_hosts
-from broker.session.known_hosts import names_of
+from broker.session.user_services import known_hosts
+from broker.session.user_services.known_hosts import names_of
 
 KEY = b"the key of a host"
 TEXT = base64.b64encode(KEY).decode()

@@ -13,7 +13,7 @@ from broker.authority.helper_starter import HelperStarter
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AUDIO, SSH_AGENT
 from broker.ipc import fdpass, fork_server
-from broker.ipc.session.media import ConnectSound
+from broker.ipc.session.media_orders import ConnectSound
 from tests.kit.session import starter_of_orders
 
 

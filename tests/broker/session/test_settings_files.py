@@ -14,9 +14,9 @@ from broker.cli.doctor.viewer import check_policy
 from broker.cli.policy.verbs import command
 from broker.core.errors import UpstreamError
 from broker.core.paths import Paths
-from broker.ipc.session.folders import CheckSettings, ReadChords
-from broker.session.settings_files import settings_problems
-from broker.viewer.session_orders import answered_file
+from broker.ipc.session.folder_orders import CheckSettings, ReadChords
+from broker.session.user_folders.settings_files import settings_problems
+from broker.viewer.orders.session_orders import answered_file
 from broker.viewer.settings_watch import SettingsWatch
 from tests.kit.session import starter_of_orders
 

@@ -57,7 +57,7 @@ class Program:
 
 def starter_with_key(key, prepare=""):
     """A session whose security key is this socket; see ``starter_of_orders``."""
-    place = "import os, broker.session.security_key as module\n"
+    place = "import os, broker.session.user_media.key_device as module\n"
     place += "module.open_key = lambda: os.dup(int(fds[2]))\n"
     return starter_of_orders(prepare=place + prepare, more=[key.fileno()])
 

@@ -7,8 +7,8 @@ import signal
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from broker.helpers import box_filters
 from broker.helpers.bubblewrap_status import not_started
+from broker.helpers.filters import box_filters
 from broker.helpers.process.gate import READY, Gate
 from broker.helpers.process.memory_file import memory_file
 from broker.host.launchers.bubblewrap.arguments import Box, BoxDescriptors, bwrap_args

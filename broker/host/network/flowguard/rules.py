@@ -27,7 +27,7 @@ from broker.core import limits
 from broker.core.framing import FrameReader
 from broker.core.limits import network as network_limits
 from broker.core.streams import network_flows as m
-from broker.helpers.descriptor_filter import keep_descriptors_only
+from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import (
     GATEWAY6,
     GUEST,

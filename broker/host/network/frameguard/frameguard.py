@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from broker.core import limits
-from broker.helpers.descriptor_filter import keep_descriptors_only
+from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import has_ipv6
 from broker.host.network.frameguard.ethernet_frames import FrameError, FrameFilter
 

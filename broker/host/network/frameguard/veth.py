@@ -42,7 +42,7 @@ from typing_extensions import override
 
 from broker.core import limits
 from broker.core.limits import network as network_limits
-from broker.helpers.descriptor_filter import keep_descriptors_only
+from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import GATEWAY, GATEWAY6, GUEST, GUEST6, MTU
 from broker.host.network.frameguard.ethernet_frames import FrameError, joined
 from broker.host.network.frameguard.frameguard import Addresses, FrameGuard

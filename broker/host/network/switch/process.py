@@ -24,7 +24,7 @@ from collections import Counter, deque
 from broker.core import limits
 from broker.core.fair_share import may_take
 from broker.core.stderr_log import log_stderr
-from broker.helpers.descriptor_filter import keep_descriptors_only
+from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 from broker.host.network.frameguard.ethernet_frames import FrameError
 from broker.host.network.frameguard.veth import LENGTH, take_frames
 from broker.host.network.switch.frames import LanSwitch, SwitchPort

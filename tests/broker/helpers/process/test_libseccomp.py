@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from broker.helpers import box_filters, session_filters
-from broker.helpers.process import libseccomp, program_filters, seccomp
+from broker.helpers.filters import (
+    box_filters,
+    libseccomp,
+    program_filters,
+    seccomp,
+    session_filters,
+)
 from broker.helpers.worker_jail import worker_filter
 
 FILTERS = (

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from broker.helpers.carrying_filters import pump_filter
+from broker.helpers.filters.carrying_filters import pump_filter
 from broker.helpers.pump.engine import RelayEngine
 from broker.helpers.pump.process import start_pump
 from broker.helpers.pump.turns import accelerator, available

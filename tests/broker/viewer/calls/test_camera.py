@@ -14,8 +14,8 @@ import trio.testing
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.ipc.session.media import FoundCamera
-from broker.session.cameras import cameras_in
+from broker.ipc.session.media_orders import FoundCamera
+from broker.session.user_media.cameras import cameras_in
 from broker.viewer.calls import video
 from broker.viewer.calls.camera import SIZES, Cameras
 from broker.viewer.calls.video import ENDED_SECONDS, OPENED_PER_MINUTE

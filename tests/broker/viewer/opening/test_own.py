@@ -16,7 +16,7 @@ from broker.core.services import OPEN_URL
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import take_url
 from broker.ipc.control.api import OpenRequest
-from broker.session.links import LOOP
+from broker.session.user_files.links import LOOP
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
@@ -152,7 +152,7 @@ def test_the_program_for_files_has_no_variable_of_the_session(tmp_path):
     """It is asked in a process that has one; the errand is a real one."""
     program = """
 import os, socket
-import broker.session.files as files
+import broker.session.user_files.file_errands as files
 from broker.session.errand import Errand
 os.environ["TOKEN"] = "secret of the session"
 files.files_tool = lambda: b"import os, sys; sys.stderr.write(' '.join(os.environ))"
@@ -190,7 +190,7 @@ async def test_more_paths_are_named_than_fit_into_a_message(tmp_path):
 
 def test_a_child_for_these_orders_imports_no_event_loop():
     program = (
-        "import sys, broker.session.child, broker.session.files\n"
+        "import sys, broker.session.child, broker.session.user_files.file_errands\n"
         "sys.exit('trio' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

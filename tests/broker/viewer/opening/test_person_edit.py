@@ -10,7 +10,7 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.ipc.control.api import OpenRequest
-from broker.ipc.session.files import FoundFiles
+from broker.ipc.session.file_orders import FoundFiles
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import ToolResult, UserFiles

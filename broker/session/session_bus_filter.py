@@ -26,7 +26,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.services import SCREEN_SHARE
 from broker.helpers.process import popen
-from broker.ipc.session import bus as m
+from broker.ipc.session import bus_orders as m
 from broker.session.errand import Errand
 
 _PROGRAM: Final = "xdg-dbus-proxy"

@@ -10,7 +10,7 @@ import msgspec
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
 from broker.core.services import TCP
-from broker.ipc.session import services as m
+from broker.ipc.session import service_orders as m
 from broker.session.errand import Errand
 
 _LOOPBACK = "127.0.0.1"

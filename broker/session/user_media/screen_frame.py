@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from broker.helpers.process.popen import Process, our_program
-from broker.ipc.session.media import ShowFrame
+from broker.ipc.session.media_orders import ShowFrame
 from broker.session.errand import Errand
 
 

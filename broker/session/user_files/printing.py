@@ -15,9 +15,9 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
 from broker.core.services import PRINT
-from broker.ipc.session import files as m
+from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
-from broker.session.links import open_document
+from broker.session.user_files.links import open_document
 
 _HINT = "'lpoptions -d PRINTER' chooses the usual one, and printer= of the rule another"
 

@@ -18,9 +18,9 @@ from broker.core.escape import printable
 from broker.core.services import FILE_COPY
 from broker.helpers.process import popen
 from broker.ipc import fdpass
-from broker.ipc.session import files as m
-from broker.session import chosen_files, links, printing
+from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
+from broker.session.user_files import chosen_files, links, printing
 from shims.bundle import bundle
 
 INCOMING = "Incoming"

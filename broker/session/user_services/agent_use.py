@@ -36,11 +36,11 @@ from broker.core.ssh_agent import (
     fingerprint,
     wrongly_signed,
 )
-from broker.ipc.session import messages
-from broker.ipc.session import services as m
+from broker.ipc.session import order_messages as messages
+from broker.ipc.session import service_orders as m
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
-from broker.session.known_hosts import names_of
+from broker.session.user_services.known_hosts import names_of
 from policy.names import ADMIN_NAMES
 
 _READ_BYTES = 1 << 14

@@ -20,12 +20,12 @@ from broker.core.services import FOLDER
 from broker.helpers.mounts.opened import open_folder
 from broker.ipc import fdpass
 from broker.ipc.control.types.folders import FolderShareRequest
-from broker.ipc.session import folders as m
+from broker.ipc.session import folder_orders as m
 from broker.session.errand import Errand
-from broker.session.folder_server import memory_file, serve_folder
-from broker.session.letters import draw_letters
-from broker.session.menu_icons import draw_icons
-from broker.session.settings_files import settings_problems
+from broker.session.user_folders.folder_server import memory_file, serve_folder
+from broker.session.user_folders.letters import draw_letters
+from broker.session.user_folders.menu_icons import draw_icons
+from broker.session.user_folders.settings_files import settings_problems
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import Folders, RecordSet
 

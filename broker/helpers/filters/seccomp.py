@@ -16,8 +16,8 @@ import errno
 import os
 from collections.abc import Iterable
 
-from broker.helpers.process.libseccomp import ERRORS
-from broker.helpers.process.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.libseccomp import ERRORS
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
 
 
 def words(text: str) -> tuple[str, ...]:

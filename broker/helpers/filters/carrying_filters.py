@@ -15,9 +15,9 @@ import fcntl
 import os
 import socket
 
-from broker.helpers.descriptor_filter import PROT_EXEC, descriptor_rules
-from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.helpers.process.seccomp import SeccompRules, words
+from broker.helpers.filters.descriptor_filter import PROT_EXEC, descriptor_rules
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.seccomp import SeccompRules, words
 
 _FIONBIO = 0x5421  # asm-generic/ioctls.h; how Python makes a socket non-blocking
 _SOCKET_KIND = 0xF

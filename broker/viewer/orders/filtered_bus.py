@@ -1,4 +1,4 @@
-"""The viewer's connections to the session's bus, each through a filter (``session.bus``)."""
+"""The viewer's connections to the session's bus, each through a filter (``session.session_bus_filter``)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.ipc.session.bus import BusUse, ConnectBus
+from broker.ipc.session.bus_orders import BusUse, ConnectBus
 from broker.net.session_bus import answer_of
-from broker.viewer.session_orders import Session
+from broker.viewer.orders.session_orders import Session
 
 _HELLO_SECONDS = 5.0
 

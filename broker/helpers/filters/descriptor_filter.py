@@ -10,9 +10,9 @@ written memory executable, sendto(2) can address another socket than the connect
 
 from __future__ import annotations
 
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.seccomp import SeccompRules, words
 from broker.helpers.process.hardening import confine
-from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.helpers.process.seccomp import SeccompRules, words
 
 PROT_EXEC = 4
 _POINTER = 0xFFFFFFFFFFFFFFFF

@@ -13,7 +13,7 @@ from broker.core.services import OPEN_URL
 from broker.core.transfer.urls import DEFAULT_SCHEMES, Url, take_url
 from broker.helpers.process import popen
 from broker.ipc.control.types.opening import OpenRequest
-from broker.ipc.session import files as m
+from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
 from policy.names import ADMIN_NAMES
 

@@ -15,12 +15,12 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
-from broker.ipc.session.bus import BusOrder
-from broker.ipc.session.files import FileOrder
-from broker.ipc.session.folders import FolderOrder
-from broker.ipc.session.media import MediaOrder
-from broker.ipc.session.programs import ProgramOrder
-from broker.ipc.session.services import ServiceOrder
+from broker.ipc.session.bus_orders import BusOrder
+from broker.ipc.session.file_orders import FileOrder
+from broker.ipc.session.folder_orders import FolderOrder
+from broker.ipc.session.media_orders import MediaOrder
+from broker.ipc.session.program_orders import ProgramOrder
+from broker.ipc.session.service_orders import ServiceOrder
 
 MESSAGE_BYTES = 1 << 17
 DESCRIPTORS = 8

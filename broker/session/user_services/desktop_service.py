@@ -17,15 +17,15 @@ from pathlib import Path
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths, read_config
 from broker.core.services import CALL, RESERVED
-from broker.helpers import box_filters
 from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.console_log import ConsoleLog
+from broker.helpers.filters import box_filters
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process import popen
 from broker.helpers.process.jail_libraries import MERGED, merged_words, python_words
 from broker.helpers.process.namespace_limits import limit_box
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
-from broker.ipc.session import services as m
+from broker.ipc.session import service_orders as m
 from broker.session.errand import Errand
 from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import files_tool

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 
-from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.helpers.session_filters import CLONE_THREAD, in_session
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.session_filters import CLONE_THREAD, in_session
 
 _SOCKET_KIND = 0xF
 

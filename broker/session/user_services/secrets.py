@@ -13,7 +13,7 @@ import struct
 from broker.core.errors import RefusedError
 from broker.core.limits.transfer import SECRET_BYTES, SECRET_SECONDS
 from broker.core.services import SECRET
-from broker.ipc.session import services as m
+from broker.ipc.session import service_orders as m
 from broker.session.errand import Errand
 from broker.session.tools import tool_output
 

@@ -21,8 +21,9 @@ from broker.core.errors import UpstreamError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import host_viewer as folder_limits
 from broker.helpers.bubblewrap_status import START_SECONDS, STATUS_BYTES, leader_of
+from broker.helpers.filters import program_filters
 from broker.helpers.mounts.namespaces import has_mount, mount_namespace
-from broker.helpers.process import popen, program_filters
+from broker.helpers.process import popen
 from broker.helpers.process.jail_libraries import find_program, library_words
 from broker.session.errand import Errand
 

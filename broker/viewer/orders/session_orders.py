@@ -34,9 +34,9 @@ from broker.helpers.process.spawn import send_signal
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import Channel, pair
 from broker.ipc.fork_server import ForkServerModule, ForkSession
-from broker.ipc.session import messages
-from broker.ipc.session.messages import SessionOrder
-from broker.ipc.session.programs import StartForkServer
+from broker.ipc.session import order_messages as messages
+from broker.ipc.session.order_messages import SessionOrder
+from broker.ipc.session.program_orders import StartForkServer
 
 _END_SECONDS = 3.0
 """For a child that was asked to end."""

@@ -12,8 +12,8 @@ import socket
 import stat
 from functools import cache
 
-from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.helpers.process.seccomp import NEVER, SeccompRules, words
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.seccomp import NEVER, SeccompRules, words
 
 _PROT_EXEC, _PROT_WRITE = 4, 2
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET

@@ -6,8 +6,8 @@ import errno
 import socket
 from functools import cache
 
-from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.helpers.process.seccomp import NEVER, SeccompRules
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.seccomp import NEVER, SeccompRules
 
 CLONE_THREAD = 0x10000
 

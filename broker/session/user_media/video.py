@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.errors import SetupError
-from broker.helpers import box_filters
+from broker.helpers.filters import box_filters
 from broker.helpers.process.jail_libraries import library_words, python_words
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.popen import DEVNULL, Process

@@ -22,11 +22,11 @@ from broker.core.transfer.file_names import (
 )
 from broker.ipc.control.types.opening import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
-from broker.ipc.session import files as m
+from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
-from broker.session import chooser
 from broker.session.errand import Errand
 from broker.session.read_warrant import FileTicket, read_ticket
+from broker.session.user_files import chooser
 
 _TITLES = {"open": "open files", "folder": "open a folder", "save": "save a file"}
 _SAME_NAMES = 100

@@ -9,14 +9,14 @@ import msgspec
 
 from broker.core.errors import PeerError
 from broker.core.services import AUDIO, CAMERA, SECURITY_KEY
-from broker.ipc.session import media as m
-from broker.session.cameras import find_camera, pipewire_socket
+from broker.ipc.session import media_orders as m
 from broker.session.connecting import connect_path
 from broker.session.errand import Errand
-from broker.session.screen_frame import show_frame
-from broker.session.security_key import serve_key
-from broker.session.sound_server import find_sound
-from broker.session.video import PictureSource, take_pictures
+from broker.session.user_media.cameras import find_camera, pipewire_socket
+from broker.session.user_media.key_device import serve_key
+from broker.session.user_media.screen_frame import show_frame
+from broker.session.user_media.sound_server import find_sound
+from broker.session.user_media.video import PictureSource, take_pictures
 
 
 def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:

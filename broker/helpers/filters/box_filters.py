@@ -6,9 +6,9 @@ import errno
 import socket
 from functools import cache
 
-from broker.helpers.process.libseccomp import seccomp as libseccomp
-from broker.helpers.process.program_filters import CLONE_NEW, close_set_id
-from broker.helpers.process.seccomp import SeccompRules, words
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.program_filters import CLONE_NEW, close_set_id
+from broker.helpers.filters.seccomp import SeccompRules, words
 
 _BOX_FAMILIES = frozenset(
     {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}

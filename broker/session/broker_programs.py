@@ -13,7 +13,7 @@ from broker.core.process_status import status_fields
 from broker.helpers.compositor_socket import display_path, find_compositor
 from broker.helpers.fork_command import OUTLIVE_BROKER, command, variables
 from broker.helpers.process.memory import figures_of
-from broker.ipc.session import programs as m
+from broker.ipc.session import program_orders as m
 from broker.session.errand import Errand
 
 _PR_SET_PDEATHSIG = 1

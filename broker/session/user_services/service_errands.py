@@ -6,7 +6,7 @@ Imported here: a child needs one of these modules.
 from __future__ import annotations
 
 from broker.core.errors import InternalError
-from broker.ipc.session import services as m
+from broker.ipc.session import service_orders as m
 from broker.session.errand import Errand
 
 
@@ -14,23 +14,23 @@ def carry_out_service(errand: Errand, order: m.ServiceOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
     match order:
         case m.ConnectPort():
-            from broker.session.ports import connect_port
+            from broker.session.user_services.loopback_ports import connect_port
 
             connect_port(errand, order)
         case m.ListenPort():
-            from broker.session.ports import listen_port
+            from broker.session.user_services.loopback_ports import listen_port
 
             listen_port(errand, order)
         case m.AskSecret():
-            from broker.session.secrets import ask_secret
+            from broker.session.user_services.secrets import ask_secret
 
             ask_secret(errand, order)
         case m.StartService():
-            from broker.session.desktop_service import start_service
+            from broker.session.user_services.desktop_service import start_service
 
             start_service(errand, order)
         case m.UseAgent():
-            from broker.session.ssh_agent import use_agent
+            from broker.session.user_services.agent_use import use_agent
 
             use_agent(errand, order)
         case m.ServeNow() | m.AskAgent() | m.NameHost():

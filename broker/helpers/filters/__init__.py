@@ -1,0 +1,8 @@
+"""Filters of system calls: how they are made, and which process has which.
+
+Processes: session children, shipper, folder mounts, launch tools, brokerctl
+(box_filters); helpers, brokerctl (carrying_filters); most processes (descriptor_filter,
+libseccomp, seccomp, session_filters); session children, host, shipper, folder mounts,
+launch tools, brokerctl (program_filters); vitrail-local, launcher, viewer
+(viewer_filter).
+"""

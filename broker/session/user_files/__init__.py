@@ -1,0 +1,4 @@
+"""The user's files: chosen in the desktop's dialog, copied, opened and printed.
+
+Processes: session children.
+"""
