@@ -12,7 +12,7 @@ from pathlib import Path
 from docs.tables import authority as authority_messages
 from docs.tables import desktop as desktop_policies
 from docs.tables import ipc as message_policies
-from docs.tables import port_frames, waypipe
+from docs.tables import port_frames, session, waypipe
 from docs.tables import sound as pulse
 from docs.tables import transfer as transfer_policies
 from docs.tables.channel import ChannelPolicy
@@ -64,6 +64,7 @@ def page() -> str:
         _table("Workers and fork servers", dict(message_policies.WORKER)),
         _table("The authority", dict(authority_messages.AUTHORITY)),
         _table("Forwarded calls of the control socket", dict(message_policies.CONTROL)),
+        _table("Orders of the viewer", dict(session.ORDERS)),
     ]
     return "\n".join(parts)
 

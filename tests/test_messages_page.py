@@ -13,11 +13,12 @@ from broker.core.transfer import entries
 from broker.ipc import agent, authority, fork_server, worker
 from broker.ipc.control import forwarded
 from broker.ipc.guest import file_requests
+from broker.ipc.session import order_messages
 from broker.jail.pulse.commands import Command
 from broker.jail.waypipe.blocks import BlockKind
 from docs.tables import authority as authority_messages
 from docs.tables import ipc as message_policies
-from docs.tables import port_frames, waypipe
+from docs.tables import port_frames, session, waypipe
 from docs.tables import sound as pulse
 from docs.tables import transfer as transfer_policies
 
@@ -53,6 +54,10 @@ CHANNELS = {
     "control": (
         message_policies.CONTROL,
         tags(forwarded.Order, forwarded.Answer),
+    ),
+    "session": (
+        session.ORDERS,
+        tags(order_messages.SessionOrder, order_messages.SessionAnswer),
     ),
     "worker": (
         message_policies.WORKER,

@@ -31,7 +31,7 @@ from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.control import viewer_parts
-from broker.viewer.orders.session_orders import Session, SessionOrders, order_server
+from broker.viewer.orders.session_orders import SessionOrders, UserSession, order_server
 from broker.viewer.part import (
     make_viewer,
     measure,
@@ -126,7 +126,7 @@ class _ViewerProcess:
         authority: AuthorityClient,
         make_end: Callable[[ViewerSide], HostEnd],
         workers: Workers,
-        session: Session,
+        session: UserSession,
     ) -> None:
         self._ground = ground
         self._session = session

@@ -22,7 +22,7 @@ from broker.ipc.session.program_orders import (
     decode_figures,
 )
 from broker.viewer.authority.interface import Authority
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.settings_watch import SettingsWatch
@@ -48,7 +48,7 @@ def make_viewer(
     workers: Workers,
     authority: Authority,
     host: Host,
-    session: Session,
+    session: UserSession,
 ) -> ViewerRole:
     """Return the viewer's role in this runtime."""
     return ViewerRole(
@@ -68,7 +68,7 @@ def make_viewer(
 
 
 async def viewer_warnings(
-    viewer: ViewerRole, settings: SettingsWatch, session: Session
+    viewer: ViewerRole, settings: SettingsWatch, session: UserSession
 ) -> list[str]:
     """Return warnings about the guests and the desktop, for ``brokerctl status``."""
     found = [
@@ -92,7 +92,7 @@ async def viewer_warnings(
     return found
 
 
-async def measure(session: Session, pids: Sequence[int], into: Found) -> None:
+async def measure(session: UserSession, pids: Sequence[int], into: Found) -> None:
     """Have processes measured: with a session, a ``measured_rows.Measure``."""
     real = [pid for pid in pids if 0 < pid < 1 << 31][:PIDS]
     with suppress(UpstreamError):
@@ -100,12 +100,12 @@ async def measure(session: Session, pids: Sequence[int], into: Found) -> None:
         into.update((found.pid, found) for found in decode_figures(result))
 
 
-async def _find_compositor(session: Session) -> Path | None:
+async def _find_compositor(session: UserSession) -> Path | None:
     result, _ = await session.carry_out(FindCompositor())
     return Path(os.fsdecode(result)) if result else None
 
 
-async def _compositor(session: Session) -> Path:
+async def _compositor(session: UserSession) -> Path:
     found = await _find_compositor(session)
     if found is None:
         display = os.environ.get("WAYLAND_DISPLAY", "wayland-0")

@@ -13,13 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import trio
 from typing_extensions import override
 
 from broker.authority.audit import event_log
 from broker.authority.permit import Request
-from broker.core.clipboard.chord_settings import ChordChoice
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.files.trees import remove_tree
@@ -41,7 +39,7 @@ from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
 from broker.ipc.in_thread import in_thread
-from broker.ipc.session.folder_orders import DrawIcons, ReadChords
+from broker.ipc.session.folder_orders import DrawIcons
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
 from broker.viewer.authority.interface import Authority
@@ -49,6 +47,7 @@ from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_services import DesktopServices
 from broker.viewer.calls.screens import ScreenShares
 from broker.viewer.calls.ssh_keys import has_keys
+from broker.viewer.clipboard.ordered_chords import ordered_chords
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
@@ -65,7 +64,6 @@ from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
 from broker.viewer.opening.targets import Targets
 from broker.viewer.orders.filtered_bus import FilteredBus
-from broker.viewer.orders.session_orders import Session, answered_file
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.guest_folders import GuestFolders
@@ -141,7 +139,7 @@ class ViewerRole:
             decider=authority,
             log=log,
             record=lambda lease: self.record(lease.record),
-            choose=partial(_chords, tools.session),
+            choose=partial(ordered_chords, tools.session),
         )
         """The user's copies, pastes and drags between sandboxes."""
         own = Own(tools.session)
@@ -595,8 +593,3 @@ class ViewerRole:
             if guest is not None:
                 guest.stopping = False  # its host could not be asked
             raise
-
-
-async def _chords(session: Session) -> ChordChoice:
-    content = await answered_file(session, ReadChords())
-    return msgspec.json.decode(content, type=ChordChoice)

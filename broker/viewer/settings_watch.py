@@ -12,7 +12,7 @@ from broker.core.notify import Notify
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception
 from broker.ipc.session.folder_orders import CheckSettings
-from broker.viewer.orders.session_orders import Session, answered_file
+from broker.viewer.orders.session_orders import UserSession, answered_file
 
 _FILES = ("audit.toml", "clipboard.toml", "link.toml", "ship.toml")
 """Those that ``session.user_folders.settings_files`` reads."""
@@ -21,7 +21,7 @@ _FILES = ("audit.toml", "clipboard.toml", "link.toml", "ship.toml")
 class SettingsWatch:
     """Tells the user of mistakes in these files while the broker runs."""
 
-    def __init__(self, paths: Paths, session: Session, notify: Notify) -> None:
+    def __init__(self, paths: Paths, session: UserSession, notify: Notify) -> None:
         self._paths = paths
         self._session = session
         self._notify = notify

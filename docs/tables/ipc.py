@@ -254,6 +254,12 @@ _FORK_SERVERS: Mapping[str, ChannelPolicy] = {
         "the pump's channel to the broker, the file for its standard error, and a pipe "
         "for its end",
     ),
+    "fork-session": _order(
+        "to the starter",
+        "A child with the user's rights, which checks its order.",
+        "the child's channel to the viewer, the file for its standard error, and a pipe "
+        "for its end",
+    ),
     "forked": ChannelPolicy(
         "a fork server", "as an answer", _DECODE, "the child's pidfd", "Nothing."
     ),

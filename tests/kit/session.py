@@ -113,7 +113,7 @@ class SigningSession(SessionOrders):
     async def carrying_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> AsyncIterator[Begun]:
-        """See ``Session``."""
+        """See ``UserSession``."""
         if getattr(order, "warrant", None) == b"" and type(order) in _SERVICES:
             warrant = self.permit(_SERVICES[type(order)])
             order = msgspec.structs.replace(order, warrant=warrant)

@@ -19,7 +19,7 @@ from broker.viewer.calls.screens import ScreenShares
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.orders.filtered_bus import FilteredBus
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.tray.tray_icons import TrayIcons
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class DesktopServices:
 
     def __init__(
         self,
-        session: Session,
+        session: UserSession,
         cameras: Cameras,
         screens: ScreenShares,
         notifications: NotificationService,

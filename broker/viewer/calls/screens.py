@@ -43,7 +43,7 @@ from broker.viewer.opening.desktop_portal import (
 )
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.orders.filtered_bus import FilteredBus
-from broker.viewer.orders.session_orders import Begun, Session
+from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.viewer.sound.indicator import Indicator, Wording
 
 SIZES: Mapping[str, tuple[int, int]] = MappingProxyType(
@@ -105,7 +105,7 @@ class ScreenShares(VideoUses):
     off: ClassVar[VideoEvent] = schema.ScreenOff
 
     def __init__(
-        self, log: event_log.EventLog, session: Session, bus: FilteredBus
+        self, log: event_log.EventLog, session: UserSession, bus: FilteredBus
     ) -> None:
         super().__init__(log, session, bus.notifications)
         self._bus = bus
@@ -233,7 +233,7 @@ async def _until_closed(
 
 @asynccontextmanager
 async def framed(
-    session: Session, colour: str, found: SharedScreen, ended: Callable[[], None]
+    session: UserSession, colour: str, found: SharedScreen, ended: Callable[[], None]
 ) -> AsyncIterator[Callable[[], None]]:
     """Have a frame around a screen while the block runs.  Raises VitrailError.
 

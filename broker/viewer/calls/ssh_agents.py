@@ -21,7 +21,7 @@ from broker.ipc import transfer as messages
 from broker.ipc.session.service_orders import AskAgent, NameHost, UseAgent
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.orders.session_orders import Begun, Session
+from broker.viewer.orders.session_orders import Begun, UserSession
 
 _decode_answer: Reader[AgentAnswer] = reader(
     msgspec.msgpack.Decoder(AgentAnswer), "not an agent's answer", InternalError
@@ -64,7 +64,7 @@ class SandboxAgent:
 
 
 @asynccontextmanager
-async def user_ssh(session: Session, warrant: bytes) -> AsyncIterator[UserSsh]:
+async def user_ssh(session: UserSession, warrant: bytes) -> AsyncIterator[UserSsh]:
     """Have the user's ssh serve a connection to an agent, its own or a sandbox's.
 
     Raises ToldError without an agent of the user's, where the permit leads there.

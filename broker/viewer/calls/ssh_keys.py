@@ -42,7 +42,7 @@ from broker.viewer.calls.places import CallPaces
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, UserSsh, user_ssh
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME, sample_hosts
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ FarAgent = Callable[[Permit, OpenExchange], AbstractAsyncContextManager[SandboxA
 class SshKeys:
     """Serves the ssh agent connections of one viewer's sandboxes."""
 
-    def __init__(self, decider: Permits, session: Session, far_agent: FarAgent) -> None:
+    def __init__(
+        self, decider: Permits, session: UserSession, far_agent: FarAgent
+    ) -> None:
         """``far_agent`` leads to that of a permit's target, as a context."""
         self._decider = decider
         self._session = session

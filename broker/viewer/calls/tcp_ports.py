@@ -13,7 +13,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.session.service_orders import ConnectPort, ListenPort
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 
 _READ_BYTES = 1 << 16
 _PORT = re.compile("[1-9][0-9]{0,4}")
@@ -30,7 +30,7 @@ def take_port(untrusted_text: str) -> int:
     return int(untrusted_text)
 
 
-async def user_port(session: Session, warrant: bytes, port: int) -> socket.socket:
+async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.socket:
     """Return a connection to a service of the user's on this machine's loopback.
 
     Raises ToldError where nothing listens there.
@@ -44,7 +44,7 @@ async def user_port(session: Session, warrant: bytes, port: int) -> socket.socke
 
 @asynccontextmanager
 async def listening(
-    session: Session, warrant: bytes, port: int
+    session: UserSession, warrant: bytes, port: int
 ) -> AsyncIterator[tuple[socket.socket, int]]:
     """Listen on a port of the user's loopback; 0: the kernel chooses it.
 

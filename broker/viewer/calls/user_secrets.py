@@ -10,12 +10,12 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
 from broker.ipc.session.service_orders import AskSecret
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 
 
 @asynccontextmanager
 async def user_secret(
-    session: Session, warrant: bytes, name: str
+    session: UserSession, warrant: bytes, name: str
 ) -> AsyncIterator[socket.socket]:
     """Have a secret read, and yield a socket that delivers it as a service would.
 

@@ -23,7 +23,7 @@ from broker.ipc.audit import schema
 from broker.ipc.session.media_orders import MediaOrder
 from broker.net.session_bus import OpenBus
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.sound.indicator import Indicator, Wording
 
 USES = 4
@@ -80,7 +80,9 @@ class VideoUses(ABC):
     off: ClassVar[VideoEvent]
     """Events of a begin and an end."""
 
-    def __init__(self, log: event_log.EventLog, session: Session, bus: OpenBus) -> None:
+    def __init__(
+        self, log: event_log.EventLog, session: UserSession, bus: OpenBus
+    ) -> None:
         self.session = session
         self.indicator = Indicator(bus, self.wording)
         self._log = log
@@ -200,7 +202,7 @@ class VideoUses(ABC):
 
 @asynccontextmanager
 async def pictures(
-    session: Session, source: VideoSource, size: tuple[int, int]
+    session: UserSession, source: VideoSource, size: tuple[int, int]
 ) -> AsyncIterator[socket.socket]:
     """Take pictures while the block runs; yields where they come, one after the other.
 

@@ -33,7 +33,7 @@ from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
 from broker.ipc.session.media_orders import OpenSecurityKey
 from broker.viewer.authority.interface import Permits
 from broker.viewer.devices.shared_key import SharedKey
-from broker.viewer.orders.session_orders import Begun, Session
+from broker.viewer.orders.session_orders import Begun, UserSession
 from policy.names import sample_hosts
 
 _WORDS = {
@@ -66,7 +66,7 @@ async def carry(
     conn: socket.socket,
     decider: Permits,
     shared: SharedKey,
-    session: Session,
+    session: UserSession,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
@@ -88,7 +88,7 @@ async def _carry(
     conn: socket.socket,
     judges: tuple[Permits, SharedKey],
     order: OpenSecurityKey,
-    session: Session,
+    session: UserSession,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:

@@ -32,7 +32,7 @@ from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.session.folder_orders import GiveFolder, OpenFolder, ServeFolder
 from broker.viewer.authority.interface import Permits
-from broker.viewer.orders.session_orders import Begun, Session
+from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.named_lease import one_lease
 from policy.records.model import Record
@@ -81,7 +81,7 @@ class FolderDesk:
         leases: Callable[[], Iterable[Lease]],
         record: Callable[[Lease], Record | None],
         inside: Callable[[Lease], GuestFolders | None],
-        session: Session,
+        session: UserSession,
         streamed: bool = False,
     ) -> None:
         """``streamed``: guests connect to the viewer for their folders."""

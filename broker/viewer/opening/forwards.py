@@ -31,7 +31,7 @@ from broker.ipc.in_thread import in_thread
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.calls import SandboxCalls, both_again
 from broker.viewer.calls.tcp_ports import is_own, listening, take_port
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -65,7 +65,7 @@ class PortForwards:
         log: EventLog,
         calls: SandboxCalls,
         pump: PumpSupervisor,
-        session: Session,
+        session: UserSession,
         named: Callable[[str], Guest],
     ) -> None:
         self._decider = decider

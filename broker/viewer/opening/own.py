@@ -21,7 +21,7 @@ from broker.ipc.session import file_orders as m
 from broker.ipc.session.order_messages import SessionOrder
 from broker.viewer.opening.exchanges import Delivery
 from broker.viewer.opening.pipes import PipeEnd
-from broker.viewer.orders.session_orders import Begun, Session
+from broker.viewer.orders.session_orders import Begun, UserSession
 
 _PRINT_SECONDS = 60.0
 
@@ -61,7 +61,7 @@ class ToolResult:
 class Own:
     """Files of the user's, and their browser."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: UserSession) -> None:
         self._session = session
 
     async def open_url(self, url: Url, warrant: bytes, *, called: bool = False) -> None:

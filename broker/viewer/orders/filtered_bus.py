@@ -16,7 +16,7 @@ from jeepney.io.trio import DBusConnection
 from broker.core.errors import SetupError, UpstreamError
 from broker.ipc.session.bus_orders import BusUse, ConnectBus
 from broker.net.session_bus import answer_of
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 
 _HELLO_SECONDS = 5.0
 
@@ -25,7 +25,7 @@ _HELLO_SECONDS = 5.0
 class FilteredBus:
     """Connects to the session's bus for one use."""
 
-    session: Session
+    session: UserSession
 
     @asynccontextmanager
     async def notifications(self) -> AsyncIterator[DBusConnection]:

@@ -59,7 +59,7 @@ class Begun:
     async def more(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> tuple[bytes, Sequence[int]]:
-        """Have the same child carry out a further order; as ``Session.carry_out``."""
+        """Have the same child carry out a further order; as ``UserSession.carry_out``."""
         return await _exchange(self.process, self.channel, order, fds)
 
     async def end(self) -> None:
@@ -81,7 +81,7 @@ class Begun:
         return await end_of(self.process.end)
 
 
-class Session(Protocol):
+class UserSession(Protocol):
     """Carries out orders with the user's rights."""
 
     def carrying_out(
@@ -104,7 +104,7 @@ class Session(Protocol):
         ...
 
 
-async def answered_file(session: Session, order: SessionOrder) -> bytes:
+async def answered_file(session: UserSession, order: SessionOrder) -> bytes:
     """Return the content of the file that answers an order.  Raises VitrailError."""
     _, (fd,) = await session.carry_out(order)
     with os.fdopen(fd, "rb") as file:
@@ -122,7 +122,7 @@ async def _start_no_other(
 
 
 class SessionOrders:
-    """Has orders carried out by children of the starter; a ``Session``."""
+    """Has orders carried out by children of the starter; a ``UserSession``."""
 
     def __init__(self, starter: ForkServerHandle) -> None:
         self._server = ForkServer(_PROGRAM, _start_no_other, first=starter)
@@ -131,7 +131,7 @@ class SessionOrders:
     async def carrying_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> AsyncIterator[Begun]:
-        """See ``Session``."""
+        """See ``UserSession``."""
         with ExitStack() as undo:
             ours, theirs = pair()
             undo.callback(ours.close)
@@ -158,7 +158,7 @@ class SessionOrders:
     async def carry_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> tuple[bytes, Sequence[int]]:
-        """See ``Session``."""
+        """See ``UserSession``."""
         async with self.carrying_out(order, fds) as begun:
             return begun.result, begun.fds
 
@@ -190,7 +190,7 @@ class OrderedServer:
 
 
 async def order_server(
-    session: Session, program: ForkServerProgram, theirs: socket.socket
+    session: UserSession, program: ForkServerProgram, theirs: socket.socket
 ) -> OrderedServer:
     """Order a fork server: with a session, a ``fork_client.StartServer``."""
     module = ForkServerModule(program.module)

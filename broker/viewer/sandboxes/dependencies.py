@@ -12,7 +12,7 @@ from broker.core.notify import Notify
 from broker.helpers.compositor_socket import display_path
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.sandboxes.screen import silent
 from broker.viewer.sandboxes.strip_letters import StripLetters
 from broker.viewer.sandboxes.window_rules import FrameColours
@@ -33,7 +33,7 @@ class GuestTools:
 
     Raises SetupError when there is none, UpstreamError when it cannot be looked for.
     """
-    session: Session
+    session: UserSession
     """Carries out what needs the user's rights."""
     display: Callable[[], Path | None] = display_path
     """Where the compositor's socket has to be."""

@@ -9,7 +9,7 @@ import msgspec
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
 from broker.ipc.session.folder_orders import DrawLetters
-from broker.viewer.orders.session_orders import Session, answered_file
+from broker.viewer.orders.session_orders import UserSession, answered_file
 
 _PAD = 3
 """Pixels left and right of the name."""
@@ -21,7 +21,7 @@ Letters = dict[str, tuple[int, bytes]]
 class StripLetters:
     """The letters of each height, drawn at its first use."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: UserSession) -> None:
         self._session = session
         self._found: dict[int, Letters] = {}
 

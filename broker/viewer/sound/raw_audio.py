@@ -17,7 +17,7 @@ from broker.authority.audit import event_log
 from broker.core.lease import Opening
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.sound.sound_connection import connect_sound
 from policy.records.model import Record
 
@@ -35,7 +35,7 @@ def is_raw(record: Record | None) -> bool:
 async def raw_stream(
     opening: Opening,
     conn: socket.socket,
-    session: Session,
+    session: UserSession,
     *,
     warrant: bytes,
     pump: PumpSupervisor,

@@ -45,7 +45,7 @@ from policy.records.model import Record
 
 if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
-    from broker.viewer.orders.session_orders import Session
+    from broker.viewer.orders.session_orders import UserSession
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.workers.process import Worker
 
@@ -78,7 +78,7 @@ class GuestSound:
         *,
         ensure_worker: Callable[[], Awaitable[Worker]],
         start: Start,
-        session: Session,
+        session: UserSession,
         levels: Callable[[], Path],
         desks: Callable[[], Path],
         places: SoundServerPlaces,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import socket
 
 from broker.ipc.session.media_orders import ConnectSound
-from broker.viewer.orders.session_orders import Session
+from broker.viewer.orders.session_orders import UserSession
 
 
-async def connect_sound(session: Session, warrant: bytes) -> socket.socket:
+async def connect_sound(session: UserSession, warrant: bytes) -> socket.socket:
     """Return a connection, which is the caller's; ``warrant``: of a permit for sound.
 
     Raises SetupError or UpstreamError when no sound server is to be had, RefusedError

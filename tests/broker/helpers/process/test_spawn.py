@@ -9,7 +9,7 @@ import socket
 import pytest
 import trio
 
-from broker.helpers.process import spawn
+from broker.helpers.process import polled, spawn
 from broker.viewer.hung_up import when_hung_up
 
 
@@ -51,9 +51,9 @@ def test_who_is_not_known_to_live_is_not_taken_for_a_living_process(monkeypatch)
     monkeypatch.setattr(select, "poll", lambda: Forgetful(12))
     own = os.pidfd_open(os.getpid())
     try:
-        assert not spawn.lives(own)
+        assert not polled.lives(own)
         monkeypatch.undo()
-        assert spawn.lives(own)
+        assert polled.lives(own)
     finally:
         os.close(own)
 

@@ -61,7 +61,9 @@ async def test_programs_up_to_the_limit_are_served_at_once_and_further_ones_wait
             sock.close()
 
 
-async def test_a_socket_that_ended_is_served_again(monkeypatch, autojump_clock, capfd):
+async def test_a_socket_that_ended_is_served_again(
+    monkeypatch, autojump_clock, capfd, tmp_path
+):
     """An error of one connection arrives in the group of a nursery."""
     times, again = [], trio.Event()
 
@@ -75,7 +77,7 @@ async def test_a_socket_that_ended_is_served_again(monkeypatch, autojump_clock, 
 
     monkeypatch.setattr(sandbox_sound, "serve_desk", serve)
     sound = GuestSound.__new__(GuestSound)
-    sound._desks, sound._lease = (lambda: None), SimpleNamespace(sandbox="mail")
+    sound._desks, sound._lease = (lambda: tmp_path), SimpleNamespace(sandbox="mail")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(sound._serve_desk)
         await again.wait()

@@ -1,0 +1,15 @@
+"""The chords that the user wants, by an order."""
+
+from __future__ import annotations
+
+import msgspec
+
+from broker.core.clipboard.chord_settings import ChordChoice
+from broker.ipc.session.folder_orders import ReadChords
+from broker.viewer.orders.session_orders import UserSession, answered_file
+
+
+async def ordered_chords(session: UserSession) -> ChordChoice:
+    """Return them as their settings file is now.  Raises VitrailError."""
+    content = await answered_file(session, ReadChords())
+    return msgspec.json.decode(content, type=ChordChoice)
