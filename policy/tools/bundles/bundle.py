@@ -27,7 +27,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -39,12 +38,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
-from policy.records.loader import SUFFIX, CollectedRecords, is_name
-from policy.records.model import RecordSet
+from policy.records.loader import is_name
 from policy.records.patterns import NAME
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.tools import limits as tool_limits
-from policy.tools.files_in_memory import rules_of_map
+from policy.tools.files_in_memory import parse_record_set, rules_of_map
 
 _FIRST = "vitrail-bundle 1"
 _KEYS = 16
@@ -59,15 +57,6 @@ _RECORD_FILE = re.compile(rf"{RECORDS}/[a-z][a-z0-9-]{{0,30}}\.toml")
 
 class BundleError(ValueError):
     """Not a bundle, or not one to be used; the text says why."""
-
-
-def _records(files: Mapping[str, str]) -> RecordSet:
-    """Return the records of files, by base name (``NAME.toml``)."""
-    collected = CollectedRecords()
-    for file, text in sorted(files.items()):
-        name = file.removesuffix(SUFFIX)
-        collected.add_content(name, Path(file), text.encode("utf-8", "surrogatepass"))
-    return collected.finish()
 
 
 @dataclass(frozen=True)
@@ -100,7 +89,7 @@ class Bundle:
             *rules_of_map(
                 {k: v for k, v in rules.items() if k.endswith(".policy")}
             ).problems,
-            *_records(self.folder(RECORDS)).problems,
+            *parse_record_set(self.folder(RECORDS)).problems,
         ]
 
 
