@@ -57,19 +57,22 @@ def _become(
             raise InternalError("an order for another fork server")
 
 
-def _carry_out_order(host: int, key: bytes, fds: Sequence[int]) -> None:
-    # Late: in the child alone, so that this server's children do not have it.
+def _become_starter(control: int, session: int, host: int, variables: int) -> None:
+    # Late: in the starter, for its children, so that this server's do not have it.
     from broker.session.child import become_session_child
 
-    become_session_child(key, fds, host)
+    def carry_out(key: bytes, fds: Sequence[int]) -> None:
+        become_session_child(key, fds, host)
+
+    share()
+    starter.become_starter(control, session, variables, carry_out)
 
 
 def _fork_starter(
     control: int, session: int, host: int, variables: int
 ) -> StartedChild:
     clients = [int(number) for number in sys.argv[1].split(",")]
-    carry_out = partial(_carry_out_order, host)
-    run = partial(starter.become_starter, control, session, variables, carry_out)
+    run = partial(_become_starter, control, session, host, variables)
     share()
     started = fork_child(run, partial(fdpass.close_all, clients))
     fdpass.close_all([control, session, host, variables])

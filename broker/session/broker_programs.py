@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import signal
 import socket
 import struct
 
@@ -18,7 +17,6 @@ from broker.session.errand import Errand
 
 _PR_SET_PDEATHSIG = 1
 _STDERR = 2
-_MEASURE_SECONDS = 2
 _PEER = struct.Struct("3i")
 """SO_PEERCRED, unix(7): pid, uid, gid."""
 
@@ -59,20 +57,15 @@ def _measure(errand: Errand, pids: list[int]) -> None:
     peer = errand.channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     viewer, _, _ = _PEER.unpack(peer)
     read, write = os.pipe()
-    if os.fork() == 0:
-        try:
-            # The kernel walks a process's pages, and waits while it changes its memory.
-            # guard: a process that is slow to measure hides none before it
-            signal.alarm(_MEASURE_SECONDS)
-            for pid in pids:
-                # guard: a viewer looks at no process of the user's
-                if _is_brokers(pid, viewer):
-                    os.write(write, m.encode_figures([figures_of(pid)]))
-        finally:
-            os._exit(0)
-    os.close(write)
-    with open(read, "rb") as found:  # noqa: PTH123 -- it is a descriptor
-        errand.answer(found.read())
+    # Before it looks: the kernel walks a process's pages, and waits while it changes its
+    # memory, deaf to all but SIGKILL.
+    # guard: a process that is slow to measure hides none before it
+    errand.answer(fds=[read])
+    os.close(read)
+    for pid in pids:
+        # guard: a viewer looks at no process of the user's
+        if _is_brokers(pid, viewer):
+            os.write(write, m.encode_figures([figures_of(pid)]))
 
 
 def _is_brokers(pid: int, viewer: int) -> bool:

@@ -95,9 +95,16 @@ async def viewer_warnings(
 async def measure(session: UserSession, pids: Sequence[int], into: Found) -> None:
     """Have processes measured: with a session, a ``measured_rows.Measure``."""
     real = [pid for pid in pids if 0 < pid < 1 << 31][:PIDS]
+    said = bytearray()
     with suppress(UpstreamError):
-        result, _ = await session.carry_out(MeasureProcesses(real))
-        into.update((found.pid, found) for found in decode_figures(result))
+        async with session.carrying_out(MeasureProcesses(real)) as begun:
+            try:
+                async with trio.lowlevel.FdStream(*begun.fds) as stream:
+                    async for data in stream:
+                        said += data
+            finally:  # a process that is slow to measure ends the wait
+                lines = bytes(said[: said.rfind(b"\n") + 1])
+                into.update((found.pid, found) for found in decode_figures(lines))
 
 
 async def _find_compositor(session: UserSession) -> Path | None:

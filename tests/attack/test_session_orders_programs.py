@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from contextlib import ExitStack, suppress
 from functools import partial
 
@@ -14,17 +13,10 @@ import msgspec
 import pytest
 
 from broker.core.errors import PeerError
-from broker.core.process_status import ProcessFigures
 from broker.helpers.process.fork_client import ForkServer
 from broker.ipc.fork_server import CONNECT, ForkKeeper
-from broker.ipc.session import order_messages as messages
-from broker.ipc.session.program_orders import (
-    MeasureProcesses,
-    decode_figures,
-)
-from broker.session import broker_programs as programs
-from broker.session.errand import Errand
 from broker.viewer.orders.session_orders import order_server
+from broker.viewer.part import measure
 from broker.viewer.workers import pool
 from tests.kit.session import starter_of_orders
 
@@ -47,32 +39,28 @@ def program_of_the_user():
 
 
 async def test_no_process_of_the_user_is_measured(orders, program_of_the_user):
-    pids = [os.getpid(), program_of_the_user, 1]
-    result, _ = await orders.carry_out(MeasureProcesses(pids))
-    assert [found.pid for found in decode_figures(result)] == [os.getpid()]
+    found = {}
+    await measure(orders, [os.getpid(), program_of_the_user, 1], found)
+    assert list(found) == [os.getpid()]
 
 
-def test_a_process_that_is_not_to_be_measured_hides_none_before_it(monkeypatch):
+SLOW = """
+import time
+from broker.session import broker_programs
+honest, asked = broker_programs.figures_of, []
+def figures_of(pid):
+    asked.append(pid)
+    return honest(pid) if len(asked) == 1 else time.sleep(600)
+broker_programs.figures_of = figures_of
+"""
+
+
+async def test_a_process_that_is_not_to_be_measured_hides_none_before_it():
     """A worker that was taken over changes its memory without an end."""
-    mine = ProcessFigures(os.getpid(), 5)
-
-    def figures_of(_pid):
-        if figures:
-            return figures.pop()
-        time.sleep(30)
-        os._exit(0)
-
-    figures = [mine]
-    monkeypatch.setattr(programs, "figures_of", figures_of)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    began = time.monotonic()
-    with ours, theirs:
-        order = MeasureProcesses([os.getpid()] * 2)
-        programs.carry_out_program(Errand(theirs, b""), order)
-        answer = messages.decode_answer(ours.recv(messages.MESSAGE_BYTES))
-    assert decode_figures(answer.result) == [mine]
-    assert time.monotonic() - began < 20
-    os.wait()
+    found = {}
+    with starter_of_orders(prepare=SLOW) as orders, trio.move_on_after(3):
+        await measure(orders, [os.getpid(), os.getpid(), 1], found)
+    assert list(found) == [os.getpid()]
 
 
 class _Named(msgspec.Struct, tag_field="type", tag="start-fork-server"):

@@ -40,7 +40,7 @@ PIDS = 1024
 
 
 class MeasureProcesses(TypedMessage, frozen=True, tag="measure-processes"):
-    """Measure processes.  Answer: the figures of those that are the broker's."""
+    """Measure processes.  Answer: a pipe with the figures of those that are the broker's."""
 
     pids: Annotated[list[Pid], msgspec.Meta(max_length=PIDS)]
 

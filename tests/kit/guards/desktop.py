@@ -19,7 +19,7 @@ ICONS = "tests/attack/test_sandbox_icons.py"
 ORDERS = "tests/attack/test_session_orders_files.py"
 PRINTING = "tests/attack/test_printing.py"
 CAMERA = "tests/attack/test_camera.py"
-ORDERS = "tests/attack/test_session_orders_media.py"
+MEDIA_ORDERS = "tests/attack/test_session_orders_media.py"
 USES = "tests/broker/viewer/calls/test_camera.py"
 SCREENS = "tests/attack/test_screen_share.py"
 OWN_WINDOWS = "tests/attack/test_own_window_share.py"
@@ -46,13 +46,13 @@ GUARDS = (
     Guard("we choose the size of the camera's pictures", "if False:", CAMERA, "our_sizes"),
     Guard("the process that reads a camera sees nothing else of PipeWire", "", CAMERA, "nothing_else"),
     Guard("a camera without pictures is not waited for", "with trio.CancelScope():", CAMERA, "gigapixels"),
-    Guard("what an order has begun ends with its block", "", ORDERS, "jail_that_starts"),
-    Guard("the jail of an order ends whole", "started.kill()", ORDERS, "jail_that_starts"),
-    Guard("the sound server is reached with a permit for sound", "", ORDERS, "without_a_permit"),
-    Guard("cameras are named to who may use one", "", ORDERS, "without_a_permit"),
-    Guard("a camera is opened with a permit for cameras", "", ORDERS, "without_a_permit"),
-    Guard("a security key is opened with a permit for it", "", ORDERS, "without_a_permit"),
-    Guard("pictures are of the camera that was shown", "if True:", ORDERS, "of_no_other"),
+    Guard("what an order has begun ends with its block", "", MEDIA_ORDERS, "jail_that_starts"),
+    Guard("the jail of an order ends whole", "started.kill()", MEDIA_ORDERS, "jail_that_starts"),
+    Guard("the sound server is reached with a permit for sound", "", MEDIA_ORDERS, "without_a_permit"),
+    Guard("cameras are named to who may use one", "", MEDIA_ORDERS, "without_a_permit"),
+    Guard("a camera is opened with a permit for cameras", "", MEDIA_ORDERS, "without_a_permit"),
+    Guard("a security key is opened with a permit for it", "", MEDIA_ORDERS, "without_a_permit"),
+    Guard("pictures are of the camera that was shown", "if True:", MEDIA_ORDERS, "of_no_other"),
     Guard("pictures that are not taken are dropped", "yield from ('queue', 'max-size-buffers=0', 'max-size-bytes=0', 'max-size-time=0', '!')", CAMERA, "are_dropped"),
     Guard("programs of a sandbox have bounds of their own cameras", "if False:", CAMERA, "has_bounds"),
     Guard("a program gets the camera that it has asked for", "if False:", CAMERA, "has_not_asked"),

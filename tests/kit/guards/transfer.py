@@ -159,7 +159,6 @@ GUARDS = (
     Guard("a file comes back by the rules of that time", "", "tests/broker/viewer/opening/test_person_edit.py"),
     Guard("a file comes back from where the rules lead", "if False:", "tests/broker/viewer/opening/test_person_edit.py", "where_the_rules"),
     Guard("only a rule makes a folder writable", "if False:", "tests/broker/viewer/folders/test_desk.py", "without_write"),
-    Guard("a folder is given and served once it was opened", "if False:", "tests/attack/test_session_orders_folders.py", "given_to_no_one"),
     Guard("a folder is mounted by the permit for it", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
     Guard("a folder that is permitted to read is not written to", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
     Guard("a folder goes to the sandbox that the user or a record names", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
