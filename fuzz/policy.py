@@ -40,7 +40,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: E402
 
 from policy import limits  # noqa: E402
 from policy.records.globals import OPTIONS  # noqa: E402
-from policy.records.loader import parse_record, parse_record_set  # noqa: E402
+from policy.records.loader import parse_record  # noqa: E402
 from policy.rules.engine import Engine, PolicyCall  # noqa: E402
 from policy.rules.ruleset import RuleSet  # noqa: E402
 from policy.rules.world import (  # noqa: E402
@@ -58,7 +58,10 @@ from policy.tools.bundles.bundle import (  # noqa: E402
 )
 from policy.tools.cases import parse_cases, run_cases, tap  # noqa: E402
 from policy.tools.explain import as_json, explain  # noqa: E402
-from policy.tools.files_in_memory import rules_of_map  # noqa: E402
+from policy.tools.files_in_memory import (  # noqa: E402
+    parse_record_set,
+    rules_of_map,
+)
 from policy.tools.fmt import fmt  # noqa: E402
 from policy.tools.linting.lint import lint  # noqa: E402
 from policy.tools.linting.lint_records import lint_records  # noqa: E402

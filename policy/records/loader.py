@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -74,15 +74,6 @@ def parse_record(
     alone.add_content(name, source, content)
     found = alone.finish()
     return found.records.get(name), list(found.problems)
-
-
-def parse_record_set(files: Mapping[str, str]) -> RecordSet:
-    """Return the records in memory, by base name (``NAME.toml``).  Pure."""
-    collected = CollectedRecords()
-    for file, text in sorted(files.items()):
-        name = file.removesuffix(SUFFIX)
-        collected.add_content(name, Path(file), text.encode("utf-8", "surrogatepass"))
-    return collected.finish()
 
 
 class _Report:

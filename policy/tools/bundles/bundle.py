@@ -38,11 +38,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from policy import limits
 from policy.errors import Problem
 from policy.records.loader import FOLDER as RECORDS
-from policy.records.loader import is_name, parse_record_set
+from policy.records.loader import is_name
 from policy.records.patterns import NAME
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.tools import limits as tool_limits
-from policy.tools.files_in_memory import rules_of_map
+from policy.tools.files_in_memory import parse_record_set, rules_of_map
 
 _FIRST = "vitrail-bundle 1"
 _KEYS = 16
