@@ -49,14 +49,14 @@ PROGRAMS = (
         USER,
         42,
         3_700,
-        1_790,
+        1_800,
         # tests/integration/test_helper_forks.py watches the server.
         without=(
             *("broker.programs.acceptor", "broker.helpers.pump.process"),
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 159, 15_800, 9_650),
+    Program("session children", ("broker.session.child",), USER, 159, 15_750, 9_640),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -83,7 +83,7 @@ PROGRAMS = (
         CONFINED,
         357,
         43_100,
-        27_010,
+        27_020,
         without=("broker.programs.local_host",),
     ),
     Program(

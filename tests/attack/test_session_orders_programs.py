@@ -11,6 +11,7 @@ from functools import partial
 
 import msgspec
 import pytest
+import trio
 
 from broker.core.errors import PeerError
 from broker.helpers.process.fork_client import ForkServer
