@@ -37,6 +37,9 @@ def confine_viewer(read: Iterable[Path], write: Iterable[Path]) -> None:
         return [viewer_filter(pid)]
 
     [program] = from_child(filters)
+    # guard: no thread of the viewer was there before it was confined
+    if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 -- names are not needed
+        raise SetupError("the viewer cannot be confined: it has more than one thread")
     try:
         harden(program)
         landlock.restrict(

@@ -12,11 +12,16 @@ import os
 import signal
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
+from broker.core.errors import SetupError
 from broker.helpers.viewer_confinement import confine_viewer
+from broker.ipc.control.methods import STATUS
+from broker.ipc.control.types.base import Nothing
 from tests.kit.wayland.compositor import short_directory
+from tests.kit.world import world
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _TGKILL = 234
@@ -128,3 +133,30 @@ def test_it_does_what_a_viewer_does(place):
         return ran == [1] and text == "1"
 
     assert confined(place, work) == 7
+
+
+def test_a_thread_of_before_is_not_left_out(place):
+    """Filter and rules are of the thread that installs them, and of those it starts."""
+
+    def late():
+        wait = threading.Event()
+        threading.Thread(target=wait.wait, daemon=True).start()
+        try:
+            confine_viewer([], [])
+        except SetupError:
+            return True
+        return False
+
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7 if late() else 8)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+async def test_a_viewer_that_runs_is_confined():
+    async with world(image=False) as made, made.client() as client:
+        status = await client.call(STATUS, Nothing())
+        [pid] = [row.pid for row in status.processes if row.role == "broker"]
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            fields = (task / "status").read_text().split("\n")
+            assert {"NoNewPrivs:\t1", "Seccomp:\t2"} <= set(fields)
