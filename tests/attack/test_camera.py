@@ -60,7 +60,7 @@ async def taken():
     """Pictures of the session's camera."""
     with starter_of_orders() as session:
         async with (
-            Cameras(None, session).source(VideoUse(None)) as source,
+            Cameras(None, session, None).source(VideoUse(None)) as source,
             pictures(session, source, SIZE) as far,
         ):
             yield far
