@@ -96,7 +96,7 @@ async def told(error, service, ask):
 
     log = Log()
     parts = TransferParts(Decider(), log, Targets(error), None, tuple)
-    made = OpeningService(parts, pump=None, desktop=None)
+    made = OpeningService(parts, pump=None, desktop=SimpleNamespace(session=None))
     room = SimpleNamespace(
         request_size=1 << 20,
         file_size=1 << 20,
