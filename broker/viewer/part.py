@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import SetupError, VitrailError
 from broker.helpers.process.fork_client import ForkServerHandle, StartServer
 from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.measured_rows import Found
@@ -86,7 +86,8 @@ async def viewer_warnings(
         for sandbox, reason in viewer.clipboard.troubles()
     ]
     found += settings.warnings()
-    with suppress(UpstreamError), trio.move_on_after(_LOOK_SECONDS):
+    # A status is shown, too, where the kernel lets no order through.
+    with suppress(VitrailError), trio.move_on_after(_LOOK_SECONDS):
         if await _find_compositor(session) is None:
             found.append("no compositor answers; no window can be shown")
     return found
@@ -96,7 +97,7 @@ async def measure(session: UserSession, pids: Sequence[int], into: Found) -> Non
     """Have processes measured: with a session, a ``measured_rows.Measure``."""
     real = [pid for pid in pids if 0 < pid < 1 << 31][:PIDS]
     said = bytearray()
-    with suppress(UpstreamError):
+    with suppress(VitrailError):
         async with session.carrying_out(MeasureProcesses(real)) as begun:
             try:
                 async with trio.lowlevel.FdStream(*begun.fds) as stream:

@@ -133,7 +133,7 @@ async def test_own_windows_have_a_place_and_a_pace():
         return pytest.RaisesGroup(error, flatten_subgroups=True)
 
     async with rulebook("vitrail.ScreenShare +own work @adminvm allow\n") as b:
-        desktop = SimpleNamespace(screens=shares)
+        desktop = SimpleNamespace(screens=shares, session=None)
         calls = SandboxCalls(b.decider, None, None, desktop)
         async with sharing(calls):
             with refused("too many"):

@@ -176,7 +176,9 @@ async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
     # Nor is the user asked whether there is to be one.
     guest = SimpleNamespace(lease=lease())
     opening = SimpleNamespace(lease=lease(), stream=1, peer="", service="vitrail.Call")
-    calls = SandboxCalls(None, None, None, SimpleNamespace(screens=shares))
+    calls = SandboxCalls(
+        None, None, None, SimpleNamespace(screens=shares, session=None)
+    )
     exchange = OpenExchange(guest, opening)
     with pytest.raises(RefusedError, match="taken the screen back"):
         await calls.call(exchange, CallService(SCREEN_SHARE, "1280x720"), None)
