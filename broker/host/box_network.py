@@ -6,16 +6,19 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from broker.core.errors import UpstreamError
 from broker.host.network.namespace import refuse_own, start_card, start_network
-from broker.host.network.passt import GuestNetwork
+from broker.host.network.passt import RESOLV_CONF, GuestNetwork
 from broker.host.network.switch.switches import SwitchSeat
 
 _PIDFD_GET_NET_NAMESPACE = 0xFF04
 
 
-async def start_box_network(leader: int, *, decided: bool = False) -> GuestNetwork:
+async def start_box_network(
+    leader: int, resolv_conf: Path = RESOLV_CONF, *, decided: bool = False
+) -> GuestNetwork:
     """Give the network namespace of a process an interface with the frame filter.
 
     ``leader`` is its pidfd, ``decided`` as in ``start_network``.  Raises SetupError when
@@ -23,7 +26,9 @@ async def start_box_network(leader: int, *, decided: bool = False) -> GuestNetwo
     no namespace of its own.
     """
     with _namespace_of(leader) as namespace:
-        return await start_network("veth", (namespace,), decided=decided)
+        return await start_network(
+            "veth", (namespace,), decided=decided, resolv_conf=resolv_conf
+        )
 
 
 async def start_box_card(leader: int, seat: SwitchSeat, name: str) -> GuestNetwork:

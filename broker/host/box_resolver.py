@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from broker.host.network.addresses import RESOLVER
 from broker.host.network.passt import RESOLV_CONF, has_only_loopback
 from broker.host.network.switch.switch_ports import is_shared, name_server
 
 
-def resolver_lines(*, network: str = "user") -> str:
+def resolver_lines(resolv_conf: Path = RESOLV_CONF, *, network: str = "user") -> str:
     """Return the resolv.conf(5) of a box: the host's servers, or passt's for them.
 
     With ``network = "rules"`` it is the frame filter; see ``name_server`` for a switch.
@@ -17,7 +19,7 @@ def resolver_lines(*, network: str = "user") -> str:
     if network == "rules":
         return f"nameserver {RESOLVER}\n"
     try:
-        text = RESOLV_CONF.read_text(errors="replace")
+        text = resolv_conf.read_text(errors="replace")
     except OSError:
         text = ""
     if has_only_loopback(text):

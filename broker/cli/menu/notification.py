@@ -47,9 +47,12 @@ class DesktopNotification:
         *,
         seconds: int = 0,
         urgent: bool = False,
+        percent: int | None = None,
     ) -> None:
         """Show it without buttons; ``seconds``: 0 is as long as the server shows it."""
         words = [*self._words(seconds, urgent=urgent), "--print-id"]
+        if percent is not None:
+            words.append(f"--hint=int:value:{percent}")
         self._id = (await self._send(words, title, text)).strip() or self._id
 
     async def ask(self, title: str, text: str, buttons: Mapping[str, str]) -> str:

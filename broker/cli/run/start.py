@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -46,10 +46,11 @@ async def ensure_broker(
     *,
     environ: Mapping[str, str] | None = None,
     module: str = "broker.programs.local",
+    words: Sequence[str] = (),
 ) -> bool:
     """Start a broker unless one runs; returns whether it was started now.
 
-    ``module`` is the broker program.
+    ``module`` is the broker program, ``words`` its arguments.
 
     It outlives us; its standard error goes to ``broker.log`` in the state
     directory.  ``environ`` is its environment (ours by default): its
@@ -66,13 +67,14 @@ async def ensure_broker(
         # Another process may have started one while we waited for the lock.
         if await _answers(paths):
             return False
-        await _start(paths, module, environ)
+        await _start(paths, module, words, environ)
     return True
 
 
 async def _start(
     paths: Paths,
     module: str,
+    words: Sequence[str],
     environ: Mapping[str, str] | None,
 ) -> None:
     log = _open_log(paths.state / "broker.log")
@@ -81,7 +83,7 @@ async def _start(
             env = dict(os.environ if environ is None else environ)
             env["NOTIFY_SOCKET"] = notify.getsockname()
             child = spawn(
-                our_program(module),
+                our_program(module, *words),
                 name=f"vitrail-{module.rpartition('.')[2]}",
                 env=env,
                 stdout=log,

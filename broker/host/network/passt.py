@@ -112,7 +112,9 @@ def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
     )
 
 
-def start_user_network(passt: Path | None, *, decided: bool = False) -> GuestNetwork:
+def start_user_network(
+    passt: Path | None, resolv_conf: Path = RESOLV_CONF, *, decided: bool = False
+) -> GuestNetwork:
     """Start passt and the frame filter for one guest.
 
     ``decided``: the filter asks about each flow (``network = "rules"``).
@@ -123,7 +125,7 @@ def start_user_network(passt: Path | None, *, decided: bool = False) -> GuestNet
     Raises SetupError when passt is missing.
     """
     passt = require_passt(passt)
-    forward = not decided and forwards_names()
+    forward = not decided and forwards_names(resolv_conf)
     with ExitStack() as ours, ExitStack() as mine:
         guest, outer = _pair()
         mine.callback(guest.close)
@@ -141,7 +143,7 @@ def start_user_network(passt: Path | None, *, decided: bool = False) -> GuestNet
             flows, asks = _pair()
             mine.callback(flows.close)
             ours.enter_context(asks)
-            names = map(ours.enter_context, resolver_sockets())
+            names = map(ours.enter_context, resolver_sockets(resolv_conf))
             fds = (*fds, asks.fileno(), *(one.fileno() for one in names))
             argv = our_program(
                 "broker.host.network.flowguard.rules", "qemu", *map(str, fds)

@@ -75,25 +75,26 @@ class QubesNames:
         return made
 
 
-_SOURCE = "qubes.xml"
-"""In notes: the file of the system."""
-
-
-def import_qubes(rules: Mapping[str, str], system: QubesSystem | None) -> Imported:
+def import_qubes(
+    rules: Mapping[str, str], system: QubesSystem | None, source: str = "qubes.xml"
+) -> Imported:
     """Return records and rules for a Qubes system.
 
     ``rules`` are the rule files (``30-user.policy``, ``include/admin``);
     ``system`` is None where only rules are there.
     """
-    return _Import(rules, system).run()
+    return _Import(rules, system, source).run()
 
 
 class _Import:
-    def __init__(self, rules: Mapping[str, str], system: QubesSystem | None) -> None:
+    def __init__(
+        self, rules: Mapping[str, str], system: QubesSystem | None, source: str
+    ) -> None:
         self._rules = rules
         self._qubes = () if system is None else system.qubes
         self._default = "" if system is None else system.default_dispvm
         self._known = system is not None
+        self._source = source
         self._names = QubesNames()
         self._tags = QubesNames()
         self._types: set[str] = set()
@@ -163,7 +164,7 @@ class _Import:
         if name.startswith(("@", "*", "uuid:")):
             return word
         if self._known and name not in {qube.name for qube in self._qubes}:
-            self._note(where, "unknown", f"there is no qube '{name}' in {_SOURCE}")
+            self._note(where, "unknown", f"there is no qube '{name}' in {self._source}")
         return prefix + self._names.take(name)
 
     def _type(self, kind: str, where: str) -> str:
@@ -228,7 +229,7 @@ class _Import:
             tags.append(self._tags.take(f"qubes-{qube.kind}"))
         if len(tags) > limits.TAGS:
             self._note(
-                f"{_SOURCE}: {qube.name}",
+                f"{self._source}: {qube.name}",
                 "tags",
                 f"has {len(tags)} tags; the first {limits.TAGS} are imported",
             )
@@ -240,7 +241,7 @@ class _Import:
         return self._names.take(wanted) if wanted in known else ""
 
     def _record_notes(self, qube: Qube) -> None:
-        where = f"{_SOURCE}: {qube.name}"
+        where = f"{self._source}: {qube.name}"
         if qube.provides_network:
             self._note(
                 where, "network", "gives other qubes a network; here each has its own"
@@ -261,7 +262,7 @@ class _Import:
         for names, what in ((self._names, "qube"), (self._tags, "tag")):
             for old, new in sorted(names.changed.items()):
                 if what == "qube" or not old.startswith("qubes-"):
-                    self._note(_SOURCE, "name", f"{what} '{old}' is '{new}' here")
+                    self._note(self._source, "name", f"{what} '{old}' is '{new}' here")
 
 
 def notes_once(notes: tuple[ImportNote, ...]) -> Iterator[ImportNote]:

@@ -76,9 +76,9 @@ class OciArchive:
             raise ArchiveError(f"a manifest has 1 to {LAYERS} layers")
         return [_digest(layer) for layer in layers]
 
-    def blob(self, digest: str) -> bytes:
+    def blob(self, digest: str, most: int = JSON_BYTES) -> bytes:
         """Return a small blob, its digest checked."""
-        data = b"".join(self._blob(digest, JSON_BYTES))
+        data = b"".join(self._blob(digest, most))
         return data
 
     def unpack(self, digest: str, out: IO[bytes], most: int) -> int:
