@@ -13,7 +13,6 @@ import socket
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -260,9 +259,7 @@ async def test_the_filter_of_a_machines_frames(session, monkeypatch, decided):
     session.take_over(monkeypatch, passt)
     program = Path("/bin/sleep")
     monkeypatch.setattr(passt, "passt_args", lambda *_, **__: [str(program), "1000"])
-    sockets = partial(passt.resolver_sockets, _resolver(session))
-    monkeypatch.setattr(passt, "resolver_sockets", sockets)
-    network = passt.start_user_network(program, decided=decided)
+    network = passt.start_user_network(program, _resolver(session), decided=decided)
     try:
         found = await session.found()
     finally:
