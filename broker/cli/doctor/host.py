@@ -132,8 +132,13 @@ async def check_landlock(context: Context) -> Sequence[Finding]:
     """Check for the barrier between the user's files and the process that decides."""
     del context
     if version := landlock.version():
-        return [ok("landlock", f"version {version}: the authority opens its own files")]
-    text = "the kernel has no Landlock: a taken-over authority could open your files"
+        return [
+            ok(
+                "landlock",
+                f"version {version}: authority and viewer open their own files",
+            )
+        ]
+    text = "the kernel has no Landlock: a taken-over authority or viewer could open your files"
     return [warn("landlock", text, "boot Linux 5.13 or later, with landlock in lsm=")]
 
 
