@@ -222,6 +222,10 @@ def _remove_stale(endpoint: Endpoint, path: Path) -> None:
     )
 
 
+_LISTENS = b"00010000"
+"""The flags of a row of such a socket: __SO_ACCEPTCON."""
+
+
 def has_listener(path: Path) -> bool:
     """Whether a program listens at a socket's path.  Raises OSError if that is unknown."""
     with socket.socket(socket.AF_UNIX) as probe:
@@ -232,7 +236,16 @@ def has_listener(path: Path) -> bool:
             return False
         except BlockingIOError:
             return True  # its backlog is full
+        except PermissionError:  # a confined process connects to nothing
+            return _is_listed(path)
         return True
+
+
+def _is_listed(path: Path) -> bool:
+    """Whether the kernel lists a listening socket of this path (proc(5), unix)."""
+    rows = map(bytes.split, Path("/proc/self/net/unix").read_bytes().splitlines()[1:])
+    listening = (row[-1] for row in rows if row[3] == _LISTENS)
+    return os.fsencode(path) in listening
 
 
 async def _lock(directory: Path) -> int:

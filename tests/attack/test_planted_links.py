@@ -29,6 +29,7 @@ from broker.host.launchers.bubblewrap import process
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.process import start_held
 from broker.ipc.control.api import OpenRequest
+from broker.viewer.folders.desk import FolderDesk, SharedFolder
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
@@ -174,8 +175,10 @@ def test_shared_folders_and_records_count(home):
     """A folder that is shared for now, and those of records that do not run."""
 
     def shared(name, *, write):
-        return SimpleNamespace(folder=SimpleNamespace(path=home / name), write=write)
+        return SharedFolder(home / name, None, write, mounted=object())
 
+    desk = FolderDesk.__new__(FolderDesk)
+    desk._shared = [shared("now", write=True), shared("read", write=False)]
     role = SimpleNamespace(
         authority=SimpleNamespace(
             records=SimpleNamespace(
@@ -183,9 +186,7 @@ def test_shared_folders_and_records_count(home):
             )
         ),
         _paths=SimpleNamespace(homes=home / "homes"),
-        folders=SimpleNamespace(
-            shared=lambda: [shared("now", write=True), shared("read", write=False)]
-        ),
+        folders=desk,
     )
     names = {place.name for place in ViewerRole.writable_places(role)}
     assert names == {"homes", "recorded", "now"}

@@ -20,6 +20,7 @@ from broker.core.errors import SetupError
 from broker.helpers.viewer_confinement import confine_viewer
 from broker.ipc.control.methods import STATUS
 from broker.ipc.control.types.base import Nothing
+from broker.net.listeners import has_listener
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import world
 
@@ -114,6 +115,13 @@ def test_it_opens_no_file_of_the_user(place):
     assert confined(place, lambda: os.symlink("/", place / "own/link")) in DENIED
     assert confined(place, lambda: (place / "own/file").rename(place / "f")) != 7
     assert (place / "settings/levels").read_text() == "1"
+
+
+def test_it_knows_a_socket_that_is_served_from_one_that_was_left(place):
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(place / "left"))
+    served, left = place / "service", place / "left"
+    assert confined(place, lambda: has_listener(served) and not has_listener(left)) == 7
 
 
 def test_it_does_what_a_viewer_does(place):

@@ -188,11 +188,7 @@ class GuestSound:
         complained = False
         while True:
             try:
-                desks, name = self._desks(), self._lease.sandbox
-                # Of a broker that was killed: no other one has a sandbox of this name,
-                # and this process cannot connect to it to learn whether it is served.
-                (desks / name).unlink(missing_ok=True)
-                await serve_desk(desks, name, self)
+                await serve_desk(self._desks(), self._lease.sandbox, self)
             # guard: a mixer's socket is served again, whatever ended it
             except (SetupError, OSError, ExceptionGroup) as error:
                 if not complained:
