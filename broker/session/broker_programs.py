@@ -34,7 +34,7 @@ def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
 
 
 def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
-    """Execute it in this process, so that the starter reaps it."""
+    """Execute it in this process, so that its parent reaps it."""
     if len(errand.fds) != 2:
         raise PeerError("a fork server has a client and a standard error")
     client, stderr = errand.fds

@@ -10,8 +10,7 @@ from tests.kit.guards.mutation import Guard, main
 GUARDS = (
     Guard("no thread of the viewer was there before it was confined", "if False:", "tests/attack/test_viewer_confined.py", "of_before"),
     Guard("a program of an order has no socket of the host's", "pass", "tests/attack/test_session_orders_bus.py", "nothing_of_the_broker"),
-    Guard("a viewer that reads no answer stops no question", "pass", "tests/broker/session/test_session_orders.py", "unread"),
-    Guard("an order that is none ends no starter", "except ZeroDivisionError as error:", "tests/broker/session/test_session_orders.py", "garbage"),
+    Guard("a viewer that was taken over holds up no question", "return bool(server.run(kept))", "tests/broker/session/test_session_orders.py", "full"),
     Guard("orders of a viewer are few at one time", "if False:", "tests/broker/session/test_session_orders.py", "few"),
     Guard("the viewer makes threads and no processes", "", "tests/attack/test_viewer_confined.py", "forks_nothing"),
     Guard("the viewer connects to no service of the session", "", "tests/attack/test_viewer_confined.py", "connects_to_nothing"),
