@@ -76,6 +76,10 @@ class SeccompRules:
         """Answer a call with this errno."""
         self._add(libseccomp.ERRNO(code), name)
 
+    def deny_number(self, number: int, code: int) -> None:
+        """Answer a call that libseccomp may be too old to know with this errno."""
+        self._filter.add_rule(libseccomp.ERRNO(code), number)
+
     def refuse(self, name: str, code: int, *args: object) -> None:
         """Answer a call with these arguments with this errno."""
         self._add(libseccomp.ERRNO(code), name, *args)
