@@ -12,6 +12,7 @@ GUARDS = (
     Guard("a program of an order has no socket of the host's", "pass", "tests/attack/test_session_orders_bus.py", "nothing_of_the_broker"),
     Guard("a viewer that was taken over holds up no question", "return bool(server.run(kept))", "tests/broker/session/test_session_orders.py", "full"),
     Guard("a file that is named once is edited once", "if False:", "tests/attack/test_session_orders_files.py", "edited_once"),
+    Guard("workers without a jail are the user's choice", "unjailed = True", "tests/attack/test_session_orders_programs.py", "without_a_jail"),
     Guard("orders of a viewer are few at one time", "if False:", "tests/broker/session/test_session_orders.py", "few"),
     Guard("the viewer makes threads and no processes", "", "tests/attack/test_viewer_confined.py", "forks_nothing"),
     Guard("the viewer connects to no service of the session", "", "tests/attack/test_viewer_confined.py", "connects_to_nothing"),
