@@ -6,8 +6,7 @@ import errno
 import socket
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.program_filters import close_set_id
-from broker.helpers.filters.seccomp import words
+from broker.helpers.filters.seccomp import close_set_id, words
 from broker.helpers.filters.session_filters import CLONE_THREAD, in_session
 
 _SOCKET_KIND = 0xF
