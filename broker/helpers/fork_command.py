@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from broker.helpers.process.popen import our_program
 from broker.ipc.fork_server import ALLOW_UNJAILED, ForkServerModule
 
+UNJAILED = "VITRAIL_ALLOW_UNJAILED"
+"""The starter's variable that says that the user permits workers without a jail."""
 OUTLIVE_BROKER = frozenset({ForkServerModule.WORKERS})
 """Those that see by themselves that the broker has gone, and end their children then."""
 

@@ -2,9 +2,9 @@
 
 It is forked by the fork server of helpers and has the session's variables for its
 helpers, and nothing else of the broker.  It starts the programs of ``ipc.starter.HelperProgram`` and
-notify-send(1), and reports how each ended.  It reads no byte of a sandbox: its only
-socket is the authority's, and a request names a program and nothing else of its command
-line.  An authority that was taken over can show dialogs and notifications by it, which
+notify-send(1), and reports how each ended.  It reads no byte of a sandbox or of the
+viewer, whose socket it gives to a process of its own (``OrderServer``): a request of the
+authority names a program and nothing else of its command line.  An authority that was taken over can show dialogs and notifications by it, which
 it can do in any case.
 
 The starter ends when the authority does, and its helpers end with it (PR_SET_PDEATHSIG).
@@ -12,6 +12,7 @@ The starter ends when the authority does, and its helpers end with it (PR_SET_PD
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -27,6 +28,7 @@ from broker.helpers.process import popen
 from broker.helpers.process.fork_server import (
     ForkLoop,
     StartedChild,
+    fork_child,
     forking,
     patiently,
 )
@@ -36,6 +38,7 @@ from broker.ipc import fork_server as fork_messages
 from broker.ipc import starter as m
 
 _NOTIFY = "notify-send"
+_PR_SET_PDEATHSIG = 1
 _ORDERS = 250
 """Children at one time, few of them the authority's helpers."""
 CarryOut: TypeAlias = Callable[[bytes, Sequence[int]], None]
@@ -46,33 +49,30 @@ def _nothing(_key: bytes, _fds: Sequence[int]) -> None:
     raise InternalError("this broker has no viewer")
 
 
-class HelperServer:
-    """Starts what the authority asks for, and carries out the viewer's orders."""
+class OrderServer:
+    """Has the viewer's orders carried out, in a process that it can hold up.
 
-    def __init__(self, carry_out: CarryOut | None = None) -> None:
-        """``carry_out`` is called in a child for each order of the viewer."""
+    A viewer that was taken over attaches descriptors that are slow to write to, or to
+    close: it waits for nobody but itself.
+    """
+
+    def __init__(self, carry_out: CarryOut, key: bytes) -> None:
+        """``carry_out`` is called in a child for each order."""
         self._loop = ForkLoop()
-        self._carry_out = carry_out or _nothing
-        self._key = b""
-        """With which the authority signs; empty: no order with a warrant is good."""
+        self._carry_out = carry_out
+        self._key = key
 
-    def run(self, control: socket.socket, session: socket.socket | None = None) -> None:
-        """Serve blocking sockets until the authority has gone.
+    def run(self, fd: int) -> None:
+        """Serve this socket until the viewer or the starter has gone."""
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        set_name("vitrail-orders")
+        self._loop.add(socket.socket(fileno=fd), self._serve)
+        self._loop.run()
 
-        ``session``: of a broker with a viewer.  Raises PeerError for a wrong request.
-        """
-        self._loop.add(control, self._serve)
-        if session is not None:
-            # guard: a viewer that reads no answer stops no question
-            session.setblocking(False)  # noqa: FBT003 -- the socket's own
-            self._loop.add(session, self._serve_viewer)
-        self._loop.run(control)
-
-    def _serve_viewer(self, session: socket.socket) -> bool:
+    def _serve(self, session: socket.socket) -> bool:
         """Have one order carried out; False: the viewer has gone, or is given up."""
         try:
             return self._loop.fork(self._start, session)
-        # guard: an order that is none ends no starter
         except VitrailError as error:
             log_stderr(f"vitrail: the viewer is served no more: {error}")
             return False
@@ -93,6 +93,42 @@ class HelperServer:
             raise InternalError("an order for another fork server")
         self._carry_out(self._key, fds)
 
+
+class HelperServer:
+    """Starts what the authority asks for, and the process of the viewer's orders."""
+
+    def __init__(self, carry_out: CarryOut | None = None) -> None:
+        """``carry_out``: see ``OrderServer``."""
+        self._loop = ForkLoop()
+        self._carry_out = carry_out or _nothing
+        self._session: socket.socket | None = None
+
+    def run(self, control: socket.socket, session: socket.socket | None = None) -> None:
+        """Serve blocking sockets until the authority has gone.
+
+        ``session``: of a broker with a viewer, which is served once the authority has
+        told the key of its warrants.  Raises PeerError for a wrong request.
+        """
+        self._session = session
+        self._loop.add(control, self._serve)
+        self._loop.run(control)
+
+    def _fork_orders(self, key: bytes, session: socket.socket) -> bool:
+        """Give the viewer's socket to a process of its own; False: it has that."""
+        server = OrderServer(self._carry_out, key)
+        # What the loop has open is closed there, this not.
+        kept = os.dup(session.fileno())
+        try:
+            # guard: a viewer that was taken over holds up no question
+            started = fork_child(partial(server.run, kept), self._loop.leave)
+        except OSError as error:
+            log_stderr(f"vitrail: no process for the viewer's orders: {error}")
+            return False
+        finally:
+            os.close(kept)
+        self._loop.keep(started, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+        return False
+
     def _serve(self, control: socket.socket) -> bool:
         """Serve one request; False: there is none any more."""
         size, most = m.MESSAGE_BYTES, m.DESCRIPTORS
@@ -107,7 +143,10 @@ class HelperServer:
         try:
             request = m.decode_request(data)
             if isinstance(request, m.WarrantKey):
-                self._key = request.key
+                if self._session is not None:
+                    serve = partial(self._fork_orders, request.key)
+                    self._loop.add(self._session, serve)
+                    self._session = None
                 return True
             argv = _command(request, fds)
             started = popen.start_process(argv, pass_fds=fds)

@@ -25,6 +25,7 @@ from broker.authority.options import (
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
+from broker.helpers.fork_command import UNJAILED
 from broker.helpers.fork_start import spawn_server
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import our_program, start_process
@@ -112,7 +113,9 @@ def _run(
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
     notify = service_manager()
-    forks, starter = start_forks(os.environb, compositor)
+    unjailed = b"1" if words.allow_unjailed_workers else b""
+    environ = {**os.environb, UNJAILED.encode(): unjailed}
+    forks, starter = start_forks(environ, compositor)
     options = Options(
         paths=find_paths(),
         starter=starter,

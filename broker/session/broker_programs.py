@@ -10,7 +10,7 @@ import struct
 from broker.core.errors import PeerError
 from broker.core.process_status import status_fields
 from broker.helpers.compositor_socket import display_path, find_compositor
-from broker.helpers.fork_command import OUTLIVE_BROKER, command, variables
+from broker.helpers.fork_command import OUTLIVE_BROKER, UNJAILED, command, variables
 from broker.helpers.process.memory import figures_of
 from broker.ipc.session import program_orders as m
 from broker.session.errand import Errand
@@ -34,15 +34,17 @@ def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
 
 
 def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
-    """Execute it in this process, so that the starter reaps it."""
+    """Execute it in this process, so that its parent reaps it."""
     if len(errand.fds) != 2:
         raise PeerError("a fork server has a client and a standard error")
     client, stderr = errand.fds
+    # guard: workers without a jail are the user's choice
+    unjailed = bool(os.environ.get(UNJAILED))
     argv = command(
         order.program,
         [client],
         compositor=str(display_path() or ""),
-        allow_unjailed=order.allow_unjailed,
+        allow_unjailed=unjailed,
     )
     os.chdir("/")
     os.set_inheritable(client, True)  # noqa: FBT003 -- the os module's own

@@ -50,16 +50,27 @@ class Errand:
         return messages.decode_order(got.data) if got.data else None
 
     def permit(
-        self, untrusted_warrant: bytes, services: Collection[str], *, here: bool = True
+        self,
+        untrusted_warrant: bytes,
+        services: Collection[str],
+        *,
+        here: bool = True,
+        ahead: bool = False,
     ) -> PermitWarrant:
         """Return the permit that an order comes with.
 
-        ``here``: its target has to be the user's desktop.  Raises RefusedError.
+        ``here``: its target has to be the user's desktop.  ``ahead``: each use needs a
+        further one.  Raises RefusedError.
         """
         warrant = self._read(untrusted_warrant, PermitWarrant)
         # guard: a permit is for the service that it names
         if warrant.service not in services:
             raise RefusedError(f"a permit for {warrant.service} is not for this")
+        # guard: a permit ahead of the uses that a rule asks about is for none of them
+        if warrant.ahead and not ahead:
+            raise RefusedError(
+                f"a permit ahead of uses of {warrant.service} is for none"
+            )
         # guard: a permit for another sandbox opens nothing of the user's
         if here and warrant.target not in ADMIN_NAMES:
             raise RefusedError(f"a permit for {warrant.target} is not for the desktop")

@@ -32,7 +32,7 @@ class FileTicket(TypedMessage, frozen=True, tag="ticket"):
     sandbox: str = ""
     """That has asked for it; empty: the user has."""
     states: tuple[str, ...] = ()
-    """For ``save``: what was at each path then, see ``session.user_files.chosen_files``."""
+    """Unless to send: what was at each path then, see ``session.user_files.chosen_files``."""
 
 
 Warrant: TypeAlias = PermitWarrant | CallWarrant

@@ -18,10 +18,12 @@ from broker.core.limits import authority as authority_limits
 from broker.core.services import DISPLAY
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
+from broker.ipc.session.permit_warrant import PermitWarrant
+from broker.ipc.session.warrant import SIGNATURE_BYTES
 from broker.viewer.authority.request_messages import asked_of
 from tests.kit.authority import hostile
 from tests.kit.eventually import eventually
-from tests.kit.rulebook import VAULT, WORK, lease_of
+from tests.kit.rulebook import VAULT, WORK, lease_of, no, yes
 
 ALLOW = "t.Do * * @adminvm allow\n"
 WRITTEN_HERE = {
@@ -237,6 +239,46 @@ async def test_an_answer_to_a_question_that_was_not_put():
         await client.say(m.AskPermit(2, asked, chosen=1))
         await ends(made, "an answer that the user has not given")
         assert made.person.asked == []
+
+
+async def test_an_answer_to_a_question_about_something_else():
+    """The user has chosen who gets a device; that permits nothing else."""
+    rules = "t.Do * * @adminvm ask\nt.Secret * * @adminvm ask\n"
+    async with hostile(rules) as (made, client):
+        await client.announce(WORK)
+        made.person.says = yes(target="work")
+        await client.say(m.AskChoice(2, [ask(2).asked], "to attach a mouse", ()))
+        chosen = (await client.hear(m.Chosen)).question
+        secret = asked_of(Request(lease=WORK, service="t.Secret", argument="+bank"))
+        made.person.says = no
+        await client.say(m.AskPermit(3, secret, chosen=chosen))
+        assert (await client.hear(m.Failed)).request == 3
+        assert len(made.person.asked) == 2, "the user is asked about that, too"
+
+
+async def test_a_question_that_has_not_named_the_request():
+    """One yes is for what its question has named, though one rule asks about both."""
+    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        made.person.says = yes()
+        await client.say(ask(2, argument="+weather"))
+        await client.hear(m.Permitted)
+        made.person.says = no
+        other = asked_of(Request(lease=WORK, service="t.Do", argument="+bank"))
+        await client.say(m.AskPermit(3, other, covered=2))
+        assert (await client.hear(m.Failed)).request == 3
+        assert len(made.person.asked) == 2
+
+
+async def test_a_permit_ahead_of_its_uses_is_no_warrant_for_one():
+    """A rule that asks about each use is a yes before, and carries nothing out."""
+    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(ask(2, ahead=True))
+        signed = (await client.hear(m.Permitted)).warrant
+        assert made.person.asked == []
+        warrant = msgspec.json.decode(signed[SIGNATURE_BYTES:], type=PermitWarrant)
+        assert warrant.ahead
 
 
 async def test_no_message_answers_a_question():

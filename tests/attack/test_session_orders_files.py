@@ -26,6 +26,7 @@ from broker.session.read_warrant import FileTicket
 from broker.session.user_files.printing import document
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
+from shims.files.protocol import LENGTH
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
 from tests.kit.session import starter_of_orders
@@ -149,6 +150,41 @@ async def test_a_file_that_is_to_be_sent_is_not_replaced(home, order):
         with pytest.raises(RefusedError, match="are not for this"):
             await order_with(session, order, ticket, *ends)
     assert (home / "id").read_text() == SECRET
+
+
+async def _edited(session, ticket, text):
+    """Edit a file of a ticket, as its sandbox would."""
+    read, write = os.pipe()
+    with pipe() as (entries, back), os.fdopen(write, "wb") as out:
+        entry = {"type": "file", "path": ["notes"], "size": len(text)}
+        for message, content in ((entry, text), ({"type": "end"}, b"")):
+            data = json.dumps(message).encode()
+            out.write(LENGTH.pack(len(data)) + data + content)
+        out.flush()
+        fds = [back.fileno(), read]
+        fd = m.in_memory(ticket)
+        try:
+            async with session.carrying_out(m.EditFile("work"), [fd, *fds]) as begun:
+                out.close()
+                return await begun.outcome()
+        finally:
+            os.close(fd)
+            os.close(read)
+            assert entries
+
+
+async def test_a_file_that_is_named_once_is_edited_once(home):
+    """What the user has written since is not replaced, and not read."""
+    notes = home / "notes"
+    notes.write_text("before")
+    with desktop(home) as session:
+        request = OpenRequest(path=str(notes), edit=True)
+        ticket = (await Own(session).named(session.call("Open", request), ())).ticket
+        await _edited(session, ticket, b"edited")
+        assert notes.read_text() == "edited"
+        with pytest.raises(RefusedError, match="changed since"):
+            await _edited(session, ticket, b"attack")
+        assert notes.read_text() == "edited"
 
 
 async def test_a_ticket_outlives_the_warrant_of_its_call(home):

@@ -14,8 +14,15 @@ import pytest
 import trio
 
 from broker.core.errors import PeerError
+from broker.helpers.fork_command import UNJAILED
 from broker.helpers.process.fork_client import ForkServer
-from broker.ipc.fork_server import CONNECT, ForkKeeper
+from broker.ipc.fork_server import (
+    ALLOW_UNJAILED,
+    CONNECT,
+    ForkKeeper,
+    ForkServerModule,
+)
+from broker.ipc.session.program_orders import StartForkServer
 from broker.viewer.orders.session_orders import order_server
 from broker.viewer.part import measure
 from broker.viewer.workers import pool
@@ -64,6 +71,16 @@ async def test_a_process_that_is_not_to_be_measured_hides_none_before_it():
     assert list(found) == [os.getpid()]
 
 
+SHOWN = """
+import sys
+from broker.session import broker_programs
+def command(*words, **options):
+    made = honest(*words, **options)
+    return ["/bin/sh", "-c", 'echo "$*" >&2', "sh", *made]
+honest, broker_programs.command = broker_programs.command, command
+"""
+
+
 class _Named(msgspec.Struct, tag_field="type", tag="start-fork-server"):
     program: str
     allow_unjailed: bool = False
@@ -80,6 +97,31 @@ async def test_no_other_program_becomes_a_fork_server(orders, program):
     finally:
         os.close(read)
         os.close(write)
+
+
+async def test_a_viewer_permits_no_worker_without_a_jail(orders):
+    order = _Named("broker.programs.fork_server", allow_unjailed=True)
+    read, write = os.pipe()
+    try:
+        with pytest.raises(PeerError, match="not an order"):
+            await orders.carry_out(order, [read, write])
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.parametrize("said", ["", "1"])
+async def test_the_user_permits_workers_without_a_jail(said):
+    """The command line of the fork server that an order becomes."""
+    with starter_of_orders({**os.environ, UNJAILED: said}, SHOWN) as orders:
+        ours, theirs = socket.socketpair(*_PACKETS)
+        read, write = os.pipe()
+        with ours, theirs, os.fdopen(read) as shown:
+            order = StartForkServer(ForkServerModule.WORKERS)
+            async with orders.carrying_out(order, [theirs.fileno(), write]):
+                os.close(write)
+                words = await trio.to_thread.run_sync(shown.readline)
+    assert (ALLOW_UNJAILED in words.split()) == bool(said)
 
 
 async def test_a_keeper_connects_to_no_service_of_the_user(orders, tmp_path):

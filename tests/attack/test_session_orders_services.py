@@ -158,6 +158,7 @@ async def test_no_other_secret_is_read(keyring):
         keyring.permit(SECRET, argument="+other"),
         keyring.permit(SECRET, argument="+git", target="vault"),
         keyring.permit(TCP, argument="+git"),
+        keyring.permit(SECRET, argument="+git", ahead=True),
     ):
         with pytest.raises(RefusedError):
             await keyring.carry_out(AskSecret(warrant, "git"))

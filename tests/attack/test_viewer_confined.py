@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import resource
 import signal
 import socket
+import stat
+import struct
+import termios
 import threading
 from pathlib import Path
 
@@ -26,6 +31,7 @@ from tests.kit.world import world
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _TGKILL = 234
+_F_SETSIG, _F_SETOWN_EX, _SIOCSPGRP, _SO_PEERPIDFD = 10, 15, 0x8902, 77
 
 
 @pytest.fixture
@@ -72,12 +78,13 @@ def test_it_connects_to_nothing(place):
 
 
 @pytest.mark.parametrize("make", [socket.socket, lambda *a: socket.socketpair(*a)[0]])
-def test_it_sends_no_datagram(place, make):
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_RAW])
+def test_it_sends_no_datagram(place, make, kind):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(place / "journal"))
 
         def send():
-            sock = make(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+            sock = make(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
             sock.sendto(b"READY=1", str(place / "journal"))
             return True
 
@@ -102,6 +109,146 @@ def test_it_signals_and_traces_nobody(place):
     assert tgkill == -signal.SIGSYS
     assert confined(place, lambda: os.open(f"/proc/{parent}", os.O_RDONLY)) in DENIED
     assert confined(place, lambda: _libc.ptrace(16, parent, 0, 0)) == -signal.SIGSYS
+
+
+@pytest.fixture
+def victim():
+    """A process of the user's."""
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+        os._exit(0)
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def _by_fcntl(sock, pid):
+    fcntl.fcntl(sock, fcntl.F_SETOWN, pid)
+
+
+def _by_fcntl_ex(sock, pid):
+    fcntl.fcntl(
+        sock, _F_SETOWN_EX, (1).to_bytes(4, "little") + pid.to_bytes(4, "little")
+    )
+
+
+def _by_ioctl(sock, pid):
+    fcntl.ioctl(sock, _SIOCSPGRP, pid.to_bytes(4, "little"))
+
+
+@pytest.mark.parametrize("own", [_by_fcntl, _by_fcntl_ex, _by_ioctl])
+def test_no_socket_signals_for_it(place, victim, own):
+    def send():
+        one, other = socket.socketpair()
+        own(one, victim)
+        fcntl.fcntl(one, fcntl.F_SETFL, os.O_ASYNC)
+        return other.send(b"x")
+
+    assert confined(place, send) in DENIED
+
+
+def test_it_chooses_no_signal_of_a_descriptor(place):
+    def choose():
+        return not fcntl.fcntl(0, _F_SETSIG, int(signal.SIGKILL))
+
+    assert confined(place, choose) in DENIED
+
+
+def test_a_connection_gives_no_pidfd(place):
+    with socket.socket(socket.AF_UNIX) as mine:
+        mine.connect(str(place / "service"))
+        peer = (socket.SOL_SOCKET, _SO_PEERPIDFD)
+        assert confined(place, lambda: mine.getsockopt(*peer)) in DENIED
+
+
+def test_it_limits_no_other_process(place, victim):
+    def limit():
+        return resource.prlimit(victim, resource.RLIMIT_CPU, (0, 0))
+
+    assert confined(place, limit) in DENIED
+    scheduling = (
+        lambda: os.setpriority(os.PRIO_PROCESS, victim, 9) is None,
+        lambda: os.sched_setaffinity(victim, {0}) is None,
+    )
+    for change in scheduling:
+        assert confined(place, change) in DENIED
+
+
+def test_it_types_into_no_terminal(place):
+    """A broker that a shell has started has the shell's terminal."""
+    master, slave = os.openpty()
+
+    def type_in():
+        os.setsid()
+        fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+        fcntl.ioctl(slave, termios.TIOCSTI, b"x")
+        return True
+
+    assert confined(place, type_in) in DENIED
+    os.close(master)
+    os.close(slave)
+
+
+def test_it_attaches_no_memory_of_other_programs(place):
+    memory = _libc.shmget(0, 4096, 0o1600)
+    _libc.shmat.restype = ctypes.c_void_p
+
+    def attach():
+        found = _libc.shmat(memory, None, 0)
+        if found == ctypes.c_void_p(-1).value:
+            raise OSError(ctypes.get_errno(), "shmat")
+        return True
+
+    try:
+        assert confined(place, attach) in DENIED
+    finally:
+        _libc.shmctl(memory, 0, None)
+
+
+def test_a_file_of_the_user_keeps_its_mode_and_times(place):
+    secret = place / "secret"
+    before = secret.stat()
+    for change in (
+        lambda: secret.chmod(0o666),
+        lambda: os.utime(secret, (1, 1)),
+        lambda: os.chown(secret, -1, os.getgid()),
+        lambda: os.setxattr(secret, "user.a", b"1"),
+        lambda: os.truncate(secret, 0),
+    ):
+        assert confined(place, lambda change=change: change() is None) in DENIED
+    after = secret.stat()
+    assert (after.st_mode, after.st_ctime_ns) == (before.st_mode, before.st_ctime_ns)
+
+
+@pytest.mark.parametrize("call", ["setxattrat", "file_setattr"])
+def test_a_file_keeps_its_attributes_whatever_libseccomp_knows(place, call):
+    path = os.fsencode(place / "secret")
+
+    def change():
+        value = ctypes.create_string_buffer(b"value")
+        given = struct.pack("QII", ctypes.addressof(value), 5, 0)
+        calls = {
+            "setxattrat": (463, -100, path, 0, b"user.a", given, 16),
+            "file_setattr": (469, -100, path, bytes(24), ctypes.c_size_t(24), 0),
+        }
+        if _libc.syscall(*calls[call]) < 0:
+            raise OSError(ctypes.get_errno(), call)
+        return True
+
+    # ENOSYS: an older kernel
+    assert confined(place, change) in DENIED | {12}
+
+
+def test_it_makes_no_file_setuid(place):
+    file = place / "settings/levels"
+
+    def make():
+        os.fchmod(os.open(file, os.O_RDONLY), 0o4755)
+        return True
+
+    assert confined(place, make) in DENIED
+    assert not file.stat().st_mode & stat.S_ISUID
 
 
 def test_it_opens_no_file_of_the_user(place):

@@ -20,7 +20,7 @@ from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.request_messages import request_of
 from broker.authority.channel.sent_records import SentRecords
 from broker.authority.decisions.decision_events import not_opened
-from broker.authority.permit import Asked, ChoiceText, Permit, Request
+from broker.authority.permit import ChoiceText, ChosenRequest, Permit, Request
 from broker.authority.policy_authority import PolicyAuthority
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import (
@@ -57,6 +57,18 @@ class _Held:
     permit: Permit | None = None
 
 
+_NAMED = (
+    *("lease", "service", "argument", "target", "source", "scheme", "host", "port"),
+    *("protocol", "key", "device", "write", "raw"),
+)
+"""What a question is about, beside content, which may be of several types."""
+
+
+def _alike(one: Request, other: Request) -> bool:
+    """Whether a question about one request has named the other one."""
+    return all(getattr(one, name) == getattr(other, name) for name in _NAMED)
+
+
 class ClientChannel:
     """One client of the authority, from its first message to its last."""
 
@@ -89,7 +101,7 @@ class ClientChannel:
         self._held: dict[int, _Held] = {}
         self._opened: dict[int, Request] = {}
         """Permits on record as streams, until their ``PermitOver``."""
-        self._chosen: dict[int, Asked] = {}
+        self._chosen: dict[int, ChosenRequest] = {}
         self._last = 0
         self._waiting = 0
         self._told: tuple[object, object] = (None, None)
@@ -251,11 +263,19 @@ class ClientChannel:
             self._done(message.request)
             return
         request = request_of(message.asked, lease)
-        covered = self._held.get(message.covered)
-        chosen = self._chosen.get(message.chosen)
+        named = self._held.get(message.covered)
+        covered = None if named is None else named.permit
+        # guard: a yes is for what its question has named
+        if covered is not None and not _alike(covered.request, request):
+            covered = None
+        choice = self._chosen.get(message.chosen)
         # guard: a choice was the user's
-        if message.chosen and chosen is None:
+        if message.chosen and choice is None:
             raise PeerError("it refers to an answer that the user has not given")
+        chosen = None if choice is None else choice.asked
+        # guard: a choice is for the request that was chosen
+        if choice is not None and not _alike(choice.request, request):
+            chosen = None
         held = self._held[message.request] = _Held()
 
         async def permit() -> None:
@@ -264,7 +284,7 @@ class ClientChannel:
                     async with self._authority.decider.permit(
                         request,
                         on_ask=lambda: self._asking(message.request),
-                        covered=None if covered is None else covered.permit,
+                        covered=covered,
                         chosen=chosen,
                         gone=held.gone,
                     ) as got:
@@ -345,7 +365,7 @@ class ClientChannel:
                 text = ChoiceText(message.words, message.details)
                 chosen = await self._authority.decider.choose(requests, text)
                 number = chosen.asked.number
-                self._chosen[number] = chosen.asked
+                self._chosen[number] = chosen
                 while len(self._chosen) > _ANSWERS_KEPT:
                     del self._chosen[next(iter(self._chosen))]
                 place = requests.index(chosen.request)

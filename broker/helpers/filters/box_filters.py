@@ -7,8 +7,8 @@ import socket
 from functools import cache
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.program_filters import CLONE_NEW, close_set_id
-from broker.helpers.filters.seccomp import SeccompRules, words
+from broker.helpers.filters.program_filters import CLONE_NEW
+from broker.helpers.filters.seccomp import SeccompRules, close_set_id, words
 
 _BOX_FAMILIES = frozenset(
     {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}

@@ -9,23 +9,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import stat
 from functools import cache
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.seccomp import NEVER, SeccompRules, words
+from broker.helpers.filters.seccomp import NEVER, SeccompRules, close_set_id, words
 
 _PROT_EXEC, _PROT_WRITE = 4, 2
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 CLONE_NEW = 0x7E020000
 _CLONE_THREAD = 0x10000
-
-_MODES = (
-    *(("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)),
-    *(("open", 2), ("openat", 3), ("creat", 1)),
-    *(("mknod", 1), ("mknodat", 2), ("mkdir", 1), ("mkdirat", 2)),
-)
-"""Calls that set a file's mode, and which argument that is."""
 
 # QEMU probes for these and works without them, so a call is not an attack: it is
 # answered by ENOSYS and does not kill.
@@ -132,16 +124,3 @@ def folder_server_filter() -> bytes:
     # guard: a guest makes no setuid files in a folder
     close_set_id(rules)
     return rules.program()
-
-
-def close_set_id(rules: SeccompRules) -> None:
-    """No file is made setuid or setgid: the user's own outside, and not ours to run.
-
-    The mount is nosuid; another user of this machine has another mount.
-    """
-    for bit in (stat.S_ISUID, stat.S_ISGID):
-        for name, argument in _MODES:
-            rules.refuse(name, errno.EPERM, rules.has(argument, bit))
-    # Its mode is passed by a pointer; programs fall back to openat.
-    # guard: a guest hides no setuid bit behind a pointer
-    rules.deny("openat2", errno.ENOSYS)

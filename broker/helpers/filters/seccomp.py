@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterable
 
 from broker.helpers.filters.libseccomp import ERRORS
@@ -37,6 +38,14 @@ NEVER = words("""
  modify_ldt iopl ioperm personality lookup_dcookie nfsservctl
  setuid setgid setreuid setregid setresuid setresgid setgroups capset
 """)
+
+
+_MODES = (
+    *(("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)),
+    *(("open", 2), ("openat", 3), ("creat", 1)),
+    *(("mknod", 1), ("mknodat", 2), ("mkdir", 1), ("mkdirat", 2)),
+)
+"""Calls that set a file's mode, and which argument that is."""
 
 
 class SeccompRules:
@@ -76,6 +85,10 @@ class SeccompRules:
         """Answer a call with this errno."""
         self._add(libseccomp.ERRNO(code), name)
 
+    def deny_number(self, number: int, code: int) -> None:
+        """Answer a call that libseccomp may be too old to know with this errno."""
+        self._filter.add_rule(libseccomp.ERRNO(code), number)
+
     def refuse(self, name: str, code: int, *args: object) -> None:
         """Answer a call with these arguments with this errno."""
         self._add(libseccomp.ERRNO(code), name, *args)
@@ -114,3 +127,16 @@ class SeccompRules:
             self._filter.export_bpf(file)
             file.seek(0)
             return file.read()
+
+
+def close_set_id(rules: SeccompRules) -> None:
+    """No file is made setuid or setgid: the user's own outside, and not ours to run.
+
+    The mount is nosuid; another user of this machine has another mount.
+    """
+    for bit in (stat.S_ISUID, stat.S_ISGID):
+        for name, argument in _MODES:
+            rules.refuse(name, errno.EPERM, rules.has(argument, bit))
+    # Its mode is passed by a pointer; programs fall back to openat.
+    # guard: a guest hides no setuid bit behind a pointer
+    rules.deny("openat2", errno.ENOSYS)

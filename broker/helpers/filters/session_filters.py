@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import socket
 from functools import cache
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.seccomp import NEVER, SeccompRules
+from broker.helpers.filters.seccomp import NEVER, SeccompRules, words
 
 CLONE_THREAD = 0x10000
+_F_SETOWN_EX = 15
+_TIOCSTI, _TIOCLINUX, _FIOSETOWN, _SIOCSPGRP = 0x5412, 0x541C, 0x8901, 0x8902
+_SO_PASSPIDFD, _SO_PEERPIDFD = 76, 77
+_SCHEDULING = words("""
+ setpriority ioprio_set sched_setaffinity sched_setattr sched_setparam
+ sched_setscheduler migrate_pages move_pages
+""")
+_SHARED_MEMORY = words("""
+ shmget shmat shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl
+ mq_open mq_unlink
+""")
 
 
 @cache
@@ -47,4 +59,34 @@ def in_session(needed: frozenset[str]) -> SeccompRules:
     # guard: a keeper signals its jailed half alone
     rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
+    _leave_others(rules, pidfds="pidfd_open" in needed)
     return rules
+
+
+def _leave_others(rules: SeccompRules, *, pidfds: bool) -> None:
+    """Close what acts on the user's other programs without a path or a descriptor."""
+    for command in (fcntl.F_SETOWN, fcntl.F_SETSIG, _F_SETOWN_EX):
+        # guard: no descriptor signals another process for its owner
+        rules.deny_if("fcntl", rules.equal(1, command))
+    for request in (_FIOSETOWN, _SIOCSPGRP):
+        # guard: no socket signals another process for its owner
+        rules.deny_if("ioctl", rules.equal(1, request))
+    for request in (_TIOCSTI, _TIOCLINUX):
+        # guard: nothing is typed into the terminal that the broker was started from
+        rules.deny_if("ioctl", rules.equal(1, request))
+    # A limit of processor time ends a process as a signal does.
+    other, new = (libseccomp.Arg(index, libseccomp.NE, 0) for index in (0, 2))
+    # guard: limits of other processes stay
+    rules.deny_if("prlimit64", other, new)
+    for name in _SCHEDULING:
+        # guard: other processes run as they did
+        rules.deny(name, errno.EPERM)
+    for name in _SHARED_MEMORY:
+        # guard: memory that other programs share is theirs
+        rules.deny(name, errno.EPERM)
+    if pidfds:
+        return
+    level = rules.equal(1, socket.SOL_SOCKET)
+    for call, option in (("getsockopt", _SO_PEERPIDFD), ("setsockopt", _SO_PASSPIDFD)):
+        # guard: a connection gives no right to signal its other end
+        rules.deny_if(call, level, rules.equal(2, option))

@@ -220,6 +220,8 @@ class ForkLoop:
         if not got.data:
             return False
         order = messages.decode_order(got.data)
+        if not got.fds:
+            raise PeerError("an order without a descriptor")
         *fds, end = got.fds
         try:
             started = start(order, fds, partial(self._leave, end))
@@ -245,8 +247,11 @@ class ForkLoop:
         return True
 
     def _leave(self, end: int) -> None:
-        """In a child: close the server's files."""
         os.close(end)
+        self.leave()
+
+    def leave(self) -> None:
+        """In a child: close the server's files."""
         for client, _ in self._clients.values():
             client.close()
         for pidfd, child in self._children.items():

@@ -19,12 +19,11 @@ class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):
     """Become a fork server.
 
     Descriptors: its client's socket, its standard error.  It is one of those that the
-    broker begins with, and its children are confined.
+    broker begins with, and its children are confined; whether workers may be without a
+    jail where none can be built, the user has said.
     """
 
     program: ForkServerModule
-    allow_unjailed: bool = False
-    """Of workers: also where no jail can be built."""
 
 
 class FindCompositor(TypedMessage, frozen=True, tag="find-compositor"):

@@ -95,7 +95,10 @@ def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
         paths = [_named(path, writable) for path in given]
     edit = request.edit and request.path is not None
     verb: Literal["send", "edit"] = "edit" if edit else "send"
-    _answer(errand, FileTicket(verb, tuple(map(os.fsencode, paths))), size)
+    # Of a file to edit: it is replaced once.
+    states = (chosen_state(Path(paths[0])),) if edit else ()
+    found = FileTicket(verb, tuple(map(os.fsencode, paths)), states=states)
+    _answer(errand, found, size)
 
 
 def _named(path: str, writable: Iterable[Path]) -> str:

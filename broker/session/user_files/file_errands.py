@@ -50,6 +50,10 @@ def _send(errand: Errand, _order: m.SendFiles) -> None:
 def _edit(errand: Errand, order: m.EditFile) -> None:
     passed, write, back = errand.fds
     found = chosen_files.ticket(errand, m.from_memory(passed), "edit")
+    states = tuple(chosen_files.chosen_state(Path(os.fsdecode(p))) for p in found.paths)
+    # guard: a file that is named once is edited once
+    if found.states != states:
+        raise RefusedError("the file was changed since you named it")
     words = [b"edit", *found.paths, order.origin.encode()]
     errand.answer(run_tool(errand, words, stdin=back, stdout=write))
 

@@ -42,7 +42,7 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
                 take_pictures(errand, source, (order.width, order.height), server)
         case m.OpenSecurityKey():
             # guard: a security key is opened with a permit for it
-            errand.permit(order.warrant, {SECURITY_KEY})
+            errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)
             serve_key(errand, *_descriptors(errand, 2))
         case m.ShowFrame():
             show_frame(errand, order)

@@ -51,7 +51,7 @@ def use_agent(errand: Errand, order: m.UseAgent) -> None:
 
     Raises RefusedError, SetupError where the user has no agent, UpstreamError, PeerError.
     """
-    permit = errand.permit(order.warrant, {SSH_AGENT}, here=False)
+    permit = errand.permit(order.warrant, {SSH_AGENT}, here=False, ahead=True)
     with socket.socket(socket.AF_UNIX) as sock:
         agent = None
         if permit.target in ADMIN_NAMES:

@@ -194,7 +194,7 @@ async def order_server(
 ) -> OrderedServer:
     """Order a fork server: with a session, a ``fork_client.StartServer``."""
     module = ForkServerModule(program.module)
-    order = StartForkServer(module, allow_unjailed=program.allow_unjailed)
+    order = StartForkServer(module)
     async with AsyncExitStack() as stack:
         carrying_out = session.carrying_out(order, [theirs.fileno(), _STDERR])
         begun = await stack.enter_async_context(carrying_out)

@@ -151,7 +151,6 @@ class Guest:
     ) -> None:
         """Parent of this guest's tasks, until ``close``."""
         self._display.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._display.chmod(0o700)
         with self._scope:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import time
@@ -89,7 +90,9 @@ async def _asks_a_helper(control):
     return await helper.wait() is not None
 
 
-@pytest.mark.parametrize("how", ["garbage", "another order", "unread"])
+@pytest.mark.parametrize(
+    "how", ["garbage", "another order", "unread", "no descriptor", "full pipe"]
+)
 async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tmp_path):
     """The person is still asked: the starter serves the authority, too."""
     notify = tmp_path / "notify-send"
@@ -105,6 +108,18 @@ async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tm
             fdpass.send(sock, fork_server.encode(fork_server.ForkPump(1)), [write])
             os.close(read)
             os.close(write)
+        elif how == "no descriptor":
+            fdpass.send(sock, fork_server.encode(fork_server.ForkSession(1)))
+        elif how == "full pipe":
+            # Its last descriptor is where the starter writes how the child ended.
+            read, write = os.pipe()
+            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+            os.write(write, bytes(4096))
+            order = fork_server.encode(fork_server.ForkSession(1))
+            fdpass.send(sock, order, [write])
+            await trio.lowlevel.wait_readable(sock)
+            _, (child,) = fdpass.receive(sock, 1 << 16, 4)
+            await trio.lowlevel.wait_readable(child)
         else:
             sock.settimeout(5)
             for number in range(5000):
