@@ -101,4 +101,6 @@ async def test_a_file_that_never_answers_ends_its_own_connection_alone():
 async def _as_before(w, before):
     """No file of the container's is left in the broker."""
     now = descriptors(await w.broker_pid())
-    return all(now[kind] <= before[kind] for kind in now if kind.startswith("/"))
+    # The fork server of workers, which runs now, has the broker's file for its errors.
+    kinds = {kind for kind in now if kind.startswith("/")} - {"/memfd"}
+    return all(now[kind] <= before[kind] for kind in kinds)
