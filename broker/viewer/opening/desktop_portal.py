@@ -29,8 +29,8 @@ from broker.net.session_bus import OpenBus, owner_changes, why
 
 NAME = "org.freedesktop.portal.Desktop"
 PATH = "/org/freedesktop/portal/desktop"
-CHOSEN, DISMISSED = 0, (1, 2)
-"""Codes of a response."""
+DISMISSED = (1, 2)
+"""Codes of a response without a choice."""
 _REQUEST: Final = "org.freedesktop.portal.Request"
 _PROPERTIES = DBusAddress(PATH, NAME, "org.freedesktop.DBus.Properties")
 _REPLY_SECONDS, _CLOSE_SECONDS = 25.0, 2.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.core.errors import UpstreamError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.transfer.urls import Url
 from broker.ipc import fdpass
@@ -124,7 +124,7 @@ class Own:
                 stack.callback(os.close, pipe)
                 async with self._session.carrying_out(order, [pipe]) as begun:
                     await begun.outcome()
-        except UpstreamError as error:
+        except (RefusedError, SetupError, UpstreamError) as error:
             delivery.end(str(error))
         else:
             delivery.end("")
