@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 
-from broker.core.errors import PeerError
 from broker.core.process_status import status_fields
 from broker.helpers.compositor_socket import display_path, find_compositor
 from broker.helpers.fork_command import OUTLIVE_BROKER, command, variables
@@ -35,9 +34,7 @@ def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
 
 def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
     """Execute it in this process, so that the starter reaps it."""
-    if len(errand.fds) != 2:
-        raise PeerError("a fork server has a client and a standard error")
-    client, stderr = errand.fds
+    client, stderr = errand.descriptors(2)
     argv = command(
         order.program,
         [client],

@@ -23,7 +23,7 @@ def viewer_filter(pid: int) -> bytes:
     rules.kill_if("clone", rules.clear(0, CLONE_THREAD))
     # guard: the viewer connects to no service of the session
     rules.deny("connect", errno.EACCES)
-    # A datagram needs no connection, and its address is behind a pointer.
+    # A datagram needs no connection, and a filter cannot read its address.
     for call in ("socket", "socketpair"):
         # guard: the viewer sends nothing to a socket that it is not connected to
         rules.deny_if(call, rules.masked(1, _SOCKET_KIND, socket.SOCK_DGRAM))

@@ -1,9 +1,9 @@
-"""Orders about files and links of the user's: opening, copying, choosing, printing.
+"""Orders about the user's files and links: opening, copying, choosing, printing.
 
 A file is named by the user's call or chosen in a dialog.  The answer is a ticket
-(``session.read_warrant.FileTicket``) and names to show; what is done with the file comes with
-the ticket.  Tickets and warrants of calls are as long as the user's command lines, so
-they are passed in files in memory.
+(``session.read_warrant.FileTicket``) and names to show; an order to use the file
+contains the ticket.  Tickets and warrants of calls are as long as the user's command
+lines, so they are passed in files in memory.
 """
 
 from __future__ import annotations

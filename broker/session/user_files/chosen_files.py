@@ -44,7 +44,7 @@ def ticket(
         raise RefusedError("the user has neither named nor chosen these files")
     # guard: files are used as the user has named or chosen them
     if found.verb != verb:
-        raise RefusedError(f"files to {found.verb} are not for this")
+        raise RefusedError(f"files to {found.verb} cannot be used to {verb}")
     return found
 
 
@@ -140,7 +140,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
         # The dialog asked about a folder, and about no file that is in it.
         found = [free_place(path) for path in found]
     elif len(found) > 1 and (save or not ask.several):
-        raise UpstreamError("more was chosen than one file")
+        raise UpstreamError("more than one file was chosen")
     encoded = tuple(map(os.fsencode, found))
     states = tuple(map(chosen_state, found)) if save else ()
     verb: Literal["save", "send"] = "save" if save else "send"
@@ -169,7 +169,7 @@ def checked_names(ask: ChooseFiles) -> tuple[str, ...]:
     names = saved_names(ask.names, ask.kind)
     # guard: names of several files lead nowhere else
     if names != ask.names:
-        raise PeerError("names that a worker does not leave as they are")
+        raise PeerError("names of files that a worker has not checked")
     return names
 
 
@@ -178,7 +178,7 @@ def require_folder(paths: Sequence[Path], names: Sequence[str]) -> None:
     one = len({path.parent for path in paths}) == 1
     # guard: several files are saved in the folder that was chosen
     if not one or len(set(paths)) != len(names) or len(paths) != len(names):
-        raise UpstreamError("other files were chosen than those of one folder")
+        raise UpstreamError("the chosen files are not in one folder")
 
 
 def free_place(path: Path) -> Path:
@@ -192,7 +192,10 @@ def free_place(path: Path) -> Path:
         if not os.path.lexists(tried):
             return tried
         tried = path.with_stem(f"{path.stem} ({number})")
-    raise RefusedError(f"{_SAME_NAMES} files of the name {printable(path.name, 100)}")
+    raise RefusedError(
+        f"there are {_SAME_NAMES} files with the name {printable(path.name, 100)}",
+        hint="rename some of them, or choose another folder",
+    )
 
 
 def checked(path: Path, writable: Iterable[Path], *, save: bool) -> Path:

@@ -36,9 +36,7 @@ if __name__ == "__main__":
 
 def carry_out_file(errand: Errand, order: m.FileOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
-    # guard: an order has its descriptors
-    if len(errand.fds) != _DESCRIPTORS.get(type(order), 0):
-        raise RefusedError("an order with other descriptors than its own")
+    errand.descriptors(_DESCRIPTORS.get(type(order), 0))
     _WORK[type(order)](errand, order)
 
 
@@ -58,7 +56,7 @@ def _save(errand: Errand, order: m.SaveFile) -> None:
     passed, read = errand.fds
     found = chosen_files.ticket(errand, m.from_memory(passed), "save")
     if order.number >= len(found.paths):
-        raise RefusedError("so many files were not chosen")
+        raise RefusedError(f"only {len(found.paths)} files were chosen")
     path, state = found.paths[order.number], found.states[order.number]
     before = order.before or state
     words = ["save", os.fsdecode(path), found.sandbox, before, str(KEEP_FREE_BYTES)]

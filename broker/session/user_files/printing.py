@@ -48,7 +48,7 @@ def _made(untrusted_document: str) -> Path:
     """Return a document of ours.  Its form was checked when it was decoded."""
     path = _spool() / untrusted_document
     if not path.is_file():
-        raise RefusedError("that document is not there any more")
+        raise RefusedError("the document no longer exists")
     return path
 
 

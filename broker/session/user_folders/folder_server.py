@@ -54,7 +54,7 @@ def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
     UpstreamError, RefusedError.
     """
     program = find_sftp_server()
-    (conn,) = errand.fds
+    (conn,) = errand.descriptors(1)
     account = f"user:x:{os.getuid()}:{os.getgid()}::/:/\n".encode()
     with ExitStack() as ours, ExitStack() as theirs:
         status, told = _pipe(ours, theirs)

@@ -37,7 +37,8 @@ class KeyAgent(Protocol):
     async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:
         """Return its answer.
 
-        ``warrant``: of the permit, where something is signed.  Raises UpstreamError, PeerError.
+        ``warrant``: of the permit, where something is signed.  Raises UpstreamError,
+        PeerError.
         """
         ...
 
