@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.services import FILE_COPY, FILE_DIALOG, OPEN_FILE, OPEN_URL, PRINT
 from broker.core.transfer.urls import take_url
+from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc.control.api import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
@@ -102,12 +103,10 @@ def called(home):
 
 async def order_with(session, order, ticket, *fds):
     """Carry out an order with a ticket, and wait for its second answer."""
-    fd = m.in_memory(ticket)
-    try:
+    with ExitStack() as stack:
+        fd = memory_file(stack, ticket)
         async with session.carrying_out(order, [fd, *fds]) as begun:
             return await begun.outcome()
-    finally:
-        os.close(fd)
 
 
 # -- tickets ---------------------------------------------------------------------------
@@ -364,7 +363,10 @@ async def test_a_choice_to_save_replaces_what_was_there_then(home):
                 write.close()
         assert (home / "id").read_text() == "changed since"
         # Nothing but that file has a number.
-        with pipe() as (read, _), pytest.raises(RefusedError, match="files were chosen"):
+        with (
+            pipe() as (read, _),
+            pytest.raises(RefusedError, match="files were chosen"),
+        ):
             await order_with(session, m.SaveFile(1), found.ticket, read.fileno())
 
 

@@ -178,16 +178,8 @@ read_kept: Reader[KeptPages] = reader(
 )
 
 
-def in_memory(data: bytes) -> int:
-    """Return a descriptor of a file in memory with this content."""
-    fd = os.memfd_create("vitrail-ticket", os.MFD_CLOEXEC)
-    with os.fdopen(fd, "wb", closefd=False) as file:
-        file.write(data)
-    return fd
-
-
 def from_memory(fd: int) -> bytes:
-    """Return the content of such a file.  Raises OSError for a pipe or socket."""
+    """Return the content of a file in memory.  Raises OSError for a pipe or socket."""
     found = bytearray()
     while len(found) < _PASSED_BYTES and (data := os.pread(fd, 1 << 20, len(found))):
         found += data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from broker.core.transfer.file_names import (
     suggested_name,
     take_file_name,
 )
+from broker.helpers.process.memory_file import memory_file
 from broker.ipc.control.types.opening import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
@@ -53,11 +55,9 @@ def _answer(errand: Errand, found: FileTicket, size: int | None = None) -> None:
     names = [path.rpartition(b"/")[2] for path in found.paths[:most]]
     shown = tuple(name.decode(errors="replace") for name in names)
     told = m.FoundFiles(len(found.paths), shown, size)
-    fd = m.in_memory(sign(errand.key, found))
-    try:
-        errand.answer(msgspec.msgpack.encode(told), [fd])
-    finally:
-        os.close(fd)
+    with ExitStack() as stack:
+        passed = memory_file(stack, sign(errand.key, found))
+        errand.answer(msgspec.msgpack.encode(told), [passed])
 
 
 def _writable(more: Iterable[bytes]) -> list[Path]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.services import FILE_COPY
 from broker.helpers.process import popen
+from broker.helpers.process.memory_file import memory_file
 from broker.ipc import fdpass
 from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
@@ -90,8 +92,6 @@ def run_tool(
     The order is answered when it runs.  Raises UpstreamError with its last words when it
     fails.
     """
-    # One file, read from memory: it need not be on a disk.
-    tool, errors = m.in_memory(files_tool()), m.in_memory(b"")
 
     def begun(_process: popen.Process) -> None:
         # The process has its own, whose end is the pipe's.
@@ -100,17 +100,20 @@ def run_tool(
 
     # guard: the program for files has no variable of the session
     env = {"LC_ALL": "C.UTF-8"}
-    code = errand.run(
-        [sys.executable, "-I", f"/proc/self/fd/{tool}", *map(os.fsdecode, words)],
-        env=env,
-        pass_fds=[tool],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=errors,
-        begun=begun,
-    )
-    size = os.fstat(errors).st_size
-    said = os.pread(errors, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
+    with ExitStack() as stack:
+        # One file, read from memory: it need not be on a disk.
+        tool, errors = memory_file(stack, files_tool()), memory_file(stack, b"")
+        code = errand.run(
+            [sys.executable, "-I", f"/proc/self/fd/{tool}", *map(os.fsdecode, words)],
+            env=env,
+            pass_fds=[tool],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=errors,
+            begun=begun,
+        )
+        size = os.fstat(errors).st_size
+        said = os.pread(errors, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
     if code:
         text = printable(said.strip(), 400)
         raise UpstreamError(text.removeprefix("vitrail: ") or f"it ended with {code}")
