@@ -54,8 +54,8 @@ def _measure(errand: Errand, pids: list[int]) -> None:
     peer = errand.channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     viewer, _, _ = _PEER.unpack(peer)
     read, write = os.pipe()
-    # Before it looks: the kernel walks a process's pages, and waits while it changes its
-    # memory, deaf to all but SIGKILL.
+    # Answered first: the kernel walks a process's pages, and waits while the process
+    # changes its memory; only SIGKILL ends that.
     # guard: a process that is slow to measure hides none before it
     errand.answer(fds=[read])
     os.close(read)

@@ -107,7 +107,7 @@ def _named(path: str, writable: Iterable[Path]) -> str:
 
 
 def _size_of(path: str) -> int:
-    """The size of a file of the user's.  Raises RefusedError without one."""
+    """Return the size of the user's file.  Raises RefusedError if there is none."""
     try:
         facts = Path(path).stat()
     except OSError as error:
@@ -205,7 +205,7 @@ def checked(path: Path, writable: Iterable[Path], *, save: bool) -> Path:
         return named_path(path, writable)
     take_file_name(os.fsencode(path.name))
     found = named_path(path.parent, writable) / path.name
-    # What a shell, a desktop or a program of the user's reads at its start is there.
+    # Shells, desktops and the user's programs read such files when they start.
     # guard: a sandbox saves nothing hidden
     if any(part.startswith(".") for part in found.parts):
         raise RefusedError(

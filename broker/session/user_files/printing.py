@@ -46,7 +46,7 @@ def answer_kept(errand: Errand, path: Path, written: bytes) -> None:
 
 
 def _made(untrusted_document: str) -> Path:
-    """Return a document of ours.  Its form was checked when it was decoded."""
+    """Return our document.  Its name was checked when it was decoded."""
     path = _spool() / untrusted_document
     if not path.is_file():
         raise RefusedError("the document no longer exists")

@@ -1,6 +1,6 @@
 """The user's own files and programs, as orders to children of the starter.
 
-No path of the user's is opened or looked up here; see ``ipc.session.file_orders``.
+This module opens and looks up no path of the user; see ``ipc.session.file_orders``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ToolResult:
 
 
 class Own:
-    """Files of the user's, and their browser."""
+    """The user's files, and programs for addresses, documents and printing."""
 
     def __init__(self, session: UserSession) -> None:
         self._session = session
