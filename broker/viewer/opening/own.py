@@ -15,8 +15,7 @@ import trio
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.transfer.urls import Url
-from broker.helpers.process.memory_file import memory_file
-from broker.ipc import fdpass
+from broker.ipc import fdpass, sealed_memfd
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.order_messages import SessionOrder
@@ -96,7 +95,7 @@ class Own:
         self, order: SessionOrder, passed: bytes | None = None
     ) -> UserFiles:
         with ExitStack() as stack:
-            fds = [] if passed is None else [memory_file(stack, passed)]
+            fds = [] if passed is None else [_in_memory(stack, passed)]
             result, got = await self._session.carry_out(order, fds)
             stack.callback(fdpass.close_all, got)
             ticket = b"".join(map(m.from_memory, got))
@@ -168,7 +167,7 @@ class Own:
         The result is complete once the block has ended, which ``awaited`` waits for.
         """
         with ExitStack() as stack:
-            fds = [memory_file(stack, ticket), *(end.fileno() for end in ends)]
+            fds = [_in_memory(stack, ticket), *(end.fileno() for end in ends)]
             async with self._session.carrying_out(order, fds) as begun:
                 for end in ends:
                     end.close()  # the process has its own, whose end is the pipe's
@@ -224,3 +223,9 @@ async def _followed(begun: Begun, *, awaited: bool = True) -> AsyncIterator[Tool
         yield result
         if not awaited:
             nursery.cancel_scope.cancel()
+
+
+def _in_memory(stack: ExitStack, data: bytes) -> int:
+    fd = sealed_memfd.sealed([data])
+    stack.callback(os.close, fd)
+    return fd
