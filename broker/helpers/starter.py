@@ -74,7 +74,9 @@ class OrderServer:
         try:
             return self._loop.fork(self._start, session)
         except VitrailError as error:
-            log_stderr(f"vitrail: the viewer is served no more: {error}")
+            log_stderr(
+                f"vitrail: no further order of the viewer is carried out: {error}"
+            )
             return False
 
     def _start(

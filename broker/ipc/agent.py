@@ -1,6 +1,6 @@
 """Messages between broker and guest agent on ``vitrail.Agent``.
 
-JSON objects with a ``type`` key, one in each frame (``ipc.framing``).  The
+JSON objects with a ``type`` key, one in each frame (``core.framing``).  The
 guest's side is ``shims/guest``, which repeats this table because a
 shim imports no module of the broker; a test holds the two together.
 
@@ -246,5 +246,5 @@ decode_from_guest: Reader[FromGuest] = reader(
 
 
 def encode(message: FromGuest | ToGuest) -> bytes:
-    """Return a frame's body; ``ipc.framing`` adds the length."""
+    """Return a frame's body; ``core.framing`` adds the length."""
     return _encoder.encode(message)

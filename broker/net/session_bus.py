@@ -1,4 +1,4 @@
-"""The session bus, as parts of the viewer use it: answers, owners of names, failures."""
+"""The session bus, as viewer and brokerctl use it: answers, owners of names, failures."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel, ServeControl
-from broker.authority.control.log_control import LogControl
+from broker.authority.control.log_control import EventsPart, LogControl
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.log_runtime import open_log_runtime
@@ -137,7 +137,7 @@ async def _serve(
                 stream = trio.SocketStream(calls)
                 forwards[name] = Forwarder("other process", stream, log.starter.key)
                 await nursery.start(forwards[name].run)
-            api = _control(role, parts, forwards)
+            api = _control(role, parts, forwards, options.paths.audit)
 
             async def control() -> None:
                 await nursery.start(_serve_control, api, options)
@@ -234,7 +234,7 @@ class _Attended:
 
 
 def _control(
-    role: str, parts: AuthorityParts, forwards: Mapping[str, Forward]
+    role: str, parts: AuthorityParts, forwards: Mapping[str, Forward], log: Path
 ) -> Dispatcher:
     """Return what answers 'brokerctl': this process, or else the method's owner."""
     own: list[object] = [
@@ -243,6 +243,7 @@ def _control(
     ]
     if role != "host":
         own.append(QuestionControl(parts.questions, parts.authority.decider))
+        own.append(EventsPart(log))
     other = forwards.get("viewer") or forwards["host"]
     owners = {owner: forwards.get(owner.value, other) for owner in Owner}
     refuse = parts.authority.lockdown.refuse

@@ -6,7 +6,7 @@ does is to shut the last one, the system-call filter.  After that there are
 four kinds of sockets and nothing else:
 
 * the channel from the supervisor and the pipe to it (typed messages,
-  ``core.worker``);
+  ``ipc.worker``);
 * the channel to the keeper, which makes connections to the compositor;
 * the listening socket on which this sandbox's Wayland clients arrive;
 * the connections accepted there or handed over by the two channels.

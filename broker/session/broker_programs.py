@@ -7,7 +7,6 @@ import os
 import socket
 import struct
 
-from broker.core.errors import PeerError
 from broker.core.process_status import status_fields
 from broker.helpers.compositor_socket import display_path, find_compositor
 from broker.helpers.fork_command import OUTLIVE_BROKER, UNJAILED, command, variables
@@ -35,9 +34,7 @@ def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
 
 def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
     """Execute it in this process, so that its parent reaps it."""
-    if len(errand.fds) != 2:
-        raise PeerError("a fork server has a client and a standard error")
-    client, stderr = errand.fds
+    client, stderr = errand.descriptors(2)
     # guard: workers without a jail are the user's choice
     unjailed = bool(os.environ.get(UNJAILED))
     argv = command(
@@ -59,8 +56,8 @@ def _measure(errand: Errand, pids: list[int]) -> None:
     peer = errand.channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     viewer, _, _ = _PEER.unpack(peer)
     read, write = os.pipe()
-    # Before it looks: the kernel walks a process's pages, and waits while it changes its
-    # memory, deaf to all but SIGKILL.
+    # Answered first: the kernel walks a process's pages, and waits while the process
+    # changes its memory; only SIGKILL ends that.
     # guard: a process that is slow to measure hides none before it
     errand.answer(fds=[read])
     os.close(read)

@@ -49,7 +49,7 @@ def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None
         except VitrailError as error:
             errand.fail(error)
         except OSError as error:
-            errand.fail(UpstreamError(f"your session: {error.strerror}"))
+            errand.fail(UpstreamError(f"your session: {error.strerror or error}"))
 
 
 def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:

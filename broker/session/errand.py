@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from broker.core.errors import RefusedError, VitrailError
+from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
 from broker.ipc.session import order_messages as messages
@@ -48,6 +48,13 @@ class Errand:
         got = fdpass.receive(self.channel, size, most)
         self.fds = list(got.fds)
         return messages.decode_order(got.data) if got.data else None
+
+    def descriptors(self, count: int) -> list[int]:
+        """Return the order's descriptors.  Raises PeerError for another number."""
+        # guard: an order has its descriptors
+        if len(self.fds) != count:
+            raise PeerError(f"an order with {len(self.fds)} descriptors, not {count}")
+        return self.fds
 
     def permit(
         self,
@@ -90,7 +97,9 @@ class Errand:
     def _read(self, untrusted_warrant: bytes, kind: type[_W]) -> _W:
         warrant = read_warrant(self.key, untrusted_warrant)
         if not isinstance(warrant, kind):
-            raise RefusedError("the authority has not permitted it, or too long ago")
+            raise RefusedError(
+                "the permission for this is missing or has expired", hint="try again"
+            )
         return warrant
 
     def run(

@@ -14,7 +14,7 @@ from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import SIGNATURE_BYTES
 
 SECONDS = 60.0
-"""For so long a warrant is good: it is used at once, and a sandbox's permit may end."""
+"""A warrant expires after this time: it is used at once, and permits may end."""
 CallWarrant = Begin
 """A call of the control socket that the authority has passed on."""
 

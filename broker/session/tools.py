@@ -1,4 +1,4 @@
-"""The output of a program of the session's."""
+"""The output of the session's programs."""
 
 from __future__ import annotations
 

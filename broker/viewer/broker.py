@@ -164,7 +164,7 @@ class _ViewerProcess:
         self._parts = [
             self._shared,
             LeaseListing(report.leases),
-            *viewer_parts(self._viewer, runner, ground.paths),
+            *viewer_parts(self._viewer, runner),
         ]
 
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from broker.core.paths import Paths
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.folders.control import FolderControl
@@ -10,11 +9,10 @@ from broker.viewer.network_control import NetworkControl
 from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
-from broker.viewer.subscriptions import EventsPart
 from broker.viewer.window_requests import WindowsPart
 
 
-def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[object]:
+def viewer_parts(viewer: ViewerRole, runner: Runner) -> list[object]:
     """Return what answers for every role with a screen."""
     return [
         runner,
@@ -22,7 +20,6 @@ def viewer_parts(viewer: ViewerRole, runner: Runner, paths: Paths) -> list[objec
         viewer.forwards,
         WindowsPart(viewer),
         NetworkControl(viewer),
-        EventsPart(paths.audit),
         ClipboardControl(viewer.clipboard),
         DeviceControl(viewer.devices, viewer.cameras, viewer.screens),
         FolderControl(viewer.folders),

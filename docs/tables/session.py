@@ -15,22 +15,22 @@ def _order(when: str, gain: str, descriptors: str = "none") -> ChannelPolicy:
     return ChannelPolicy("the viewer", when, _CHILD, descriptors, gain)
 
 
-def _permit(service: str) -> str:
-    return f"with a permit for {service}, a minute at most after it"
+def _permit(service: str, what: str = "") -> str:
+    return f"within a minute of a permit for {service}{what}"
 
 
 ORDERS: Mapping[str, ChannelPolicy] = {
     "connect-bus": _order(
-        f"{_ANYTHING}; for screens with a permit for vitrail.ScreenShare",
+        f"{_ANYTHING}; for screens {_permit('vitrail.ScreenShare')}",
         "Notifications, an icon in the panel, and the desktop's settings, by a filter.",
     ),
     "open-address": _order(
-        f"{_permit('vitrail.OpenURL')} and this scheme and host, or with a call of "
+        f"{_permit('vitrail.OpenURL', ', this scheme and host')}, or of a call of "
         "brokerctl for this address",
         "Another path at a host that was permitted, in the user's browser.",
     ),
     "find-named-files": _order(
-        "with a call of brokerctl that names them",
+        "within a minute of a call of brokerctl that names them",
         "A ticket for files that the user has named; their names and number.",
         "the call's warrant, in memory",
     ),
@@ -66,11 +66,11 @@ ORDERS: Mapping[str, ChannelPolicy] = {
     "show-document": _order(_ANYTHING, "Shows a document that it made of pixels."),
     "find-usual-printer": _order(_ANYTHING, "The name of the usual printer."),
     "print-document": _order(
-        f"{_permit('vitrail.Print')}, on the rule's printer",
+        _permit("vitrail.Print", " on the rule's printer"),
         "Other pages than the user has seen, on that printer.",
     ),
     "open-folder": _order(
-        "with a call of brokerctl that names it, or for a folder of a record",
+        "within a minute of a call of brokerctl that names it, or for a folder of a record",
         "Nothing: the child keeps it.",
     ),
     "give-folder": _order(
@@ -112,24 +112,24 @@ ORDERS: Mapping[str, ChannelPolicy] = {
     "find-compositor": _order(_ANYTHING, "The path of the compositor's socket."),
     "measure-processes": _order(_ANYTHING, "The memory of the broker's processes."),
     "connect-port": _order(
-        f"{_permit('vitrail.Tcp')} and this port",
+        _permit("vitrail.Tcp", " and this port"),
         "A connection to a port that was permitted.",
     ),
     "listen-port": _order(
-        "with a call of `brokerctl forward` for this port",
+        "within a minute of a call of `brokerctl forward` for this port",
         "What the user's programs send to a port that the user forwards.",
     ),
     "ask-secret": _order(
-        f"{_permit('vitrail.Secret')} and this name", "A secret that was permitted."
+        _permit("vitrail.Secret", " and this name"), "A secret that was permitted."
     ),
     "start-service": _order(
         _permit("that service"),
-        "A call of a service that was permitted, with another argument.",
+        "The same call of a service again, for a minute.",
     ),
     "serve-now": _order(f"{_NEXT}, when there is a place", "As start-service."),
     "use-agent": _order(_permit("vitrail.SshAgent"), "Names and comments of keys."),
     "ask-agent": _order(
-        f"{_NEXT}; to sign, with a permit for the key and host",
+        f"{_NEXT}; to sign, {_permit('this use of the key')}",
         "The same use of a key again, for a minute.",
     ),
     "name-host": _order(_NEXT, "Names of a host of whose key it has the bytes."),

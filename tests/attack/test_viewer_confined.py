@@ -20,10 +20,12 @@ import threading
 from pathlib import Path
 
 import pytest
+import trio
 
 from broker.core.errors import SetupError
 from broker.helpers.viewer_confinement import confine_viewer
-from broker.ipc.control.methods import STATUS
+from broker.ipc.control.api import EventsRequest
+from broker.ipc.control.methods import EVENTS, STATUS
 from broker.ipc.control.types.base import Nothing
 from broker.net.listeners import has_listener
 from tests.kit.wayland.compositor import short_directory
@@ -315,3 +317,21 @@ async def test_a_viewer_that_runs_is_confined():
         for task in Path(f"/proc/{pid}/task").iterdir():
             fields = (task / "status").read_text().split("\n")
             assert {"NoNewPrivs:\t1", "Seccomp:\t2"} <= set(fields)
+
+
+async def test_events_are_sent_beside_a_confined_viewer():
+    began = trio.Event()
+
+    async def take(_item):
+        await trio.lowlevel.checkpoint()
+        began.set()
+
+    async with (
+        world(image=False) as made,
+        made.client() as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.call, EVENTS, EventsRequest(), take)
+        with trio.fail_after(60):
+            await began.wait()
+        nursery.cancel_scope.cancel()

@@ -1,6 +1,6 @@
 """The entries of a transfer: directories and files, checked as they pass.
 
-Each entry is a frame (``ipc.framing``) with a JSON object, ``dir``, ``file`` or
+Each entry is a frame (``core.framing``) with a JSON object, ``dir``, ``file`` or
 ``end``; a file's bytes follow its frame, exactly as many as it says.  There are
 no links, owners, times or modes: what arrives is a plain file or directory.
 

@@ -31,7 +31,7 @@ def viewer_filter(pid: int) -> bytes:
     rules.kill_if("clone", rules.clear(0, CLONE_THREAD))
     # guard: the viewer connects to no service of the session
     rules.deny("connect", errno.EACCES)
-    # A datagram needs no connection, and its address is behind a pointer.
+    # A datagram needs no connection, and a filter cannot read its address.
     for call in ("socket", "socketpair"):
         # SOCK_RAW: the kernel makes a socket of datagrams of it, too.
         for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):

@@ -127,7 +127,7 @@ EVENTS = Method(
     "Events",
     api.EventsRequest,
     api.EventItem,
-    Owner.VIEWER,
+    Owner.AUTHORITY,
     "With more: events of the audit log as they are recorded.",
     absent=(_host_lacks("it sends no events"),),
     waits=True,

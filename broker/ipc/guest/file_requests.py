@@ -1,6 +1,6 @@
 """Messages between a sandbox's program and its broker, before and after the bytes.
 
-JSON objects with a ``type`` key, one in each frame (``ipc.framing``), on the ports
+JSON objects with a ``type`` key, one in each frame (``core.framing``), on the ports
 of ``vitrail.OpenURL``, ``vitrail.OpenFile``, ``vitrail.FileCopy`` and ``vitrail.Call``.
 The other side is ``shims/files``, which repeats the tables because a shim imports
 nothing of ours; a test compares the two.

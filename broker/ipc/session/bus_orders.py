@@ -12,9 +12,10 @@ BusUse: TypeAlias = Literal["notifications", "settings", "screens", "tray"]
 class ConnectBus(TypedMessage, frozen=True, tag="connect-bus"):
     """Connect to the session's bus through a filter, which this order's child becomes.
 
-    Answer: the socket, past its authentication, and a pipe, with whose close the filter
-    ends; of an icon in the tray, the bus name that it may have.  Notifications, the desktop's settings and icons harm nobody, so only
-    ``screens`` needs a warrant: of a permit to share one.
+    Answer: the authenticated socket, and a pipe, whose close ends the filter; for
+    ``tray`` also the bus name that the icon may have.  Only ``screens`` needs a
+    warrant, of a permit to share one: notifications, the desktop's settings and icons
+    harm nobody.
     """
 
     use: BusUse

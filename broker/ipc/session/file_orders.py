@@ -1,9 +1,9 @@
-"""Orders about files and links of the user's: opening, copying, choosing, printing.
+"""Orders about the user's files and links: opening, copying, choosing, printing.
 
 A file is named by the user's call or chosen in a dialog.  The answer is a ticket
-(``session.read_warrant.FileTicket``) and names to show; what is done with the file comes with
-the ticket.  Tickets and warrants of calls are as long as the user's command lines, so
-they are passed in files in memory.
+(``session.read_warrant.FileTicket``) and names to show; an order to use the file
+contains the ticket.  Tickets and warrants of calls are as long as the user's command
+lines, so they are passed in files in memory.
 """
 
 from __future__ import annotations
@@ -178,16 +178,8 @@ read_kept: Reader[KeptPages] = reader(
 )
 
 
-def in_memory(data: bytes) -> int:
-    """Return a descriptor of a file in memory with this content."""
-    fd = os.memfd_create("vitrail-ticket", os.MFD_CLOEXEC)
-    with os.fdopen(fd, "wb", closefd=False) as file:
-        file.write(data)
-    return fd
-
-
 def from_memory(fd: int) -> bytes:
-    """Return the content of such a file.  Raises OSError for a pipe or socket."""
+    """Return the content of a file in memory.  Raises OSError for a pipe or socket."""
     found = bytearray()
     while len(found) < _PASSED_BYTES and (data := os.pread(fd, 1 << 20, len(found))):
         found += data

@@ -24,8 +24,8 @@ Place = Annotated[int, msgspec.Meta(ge=-(1 << 16), le=1 << 16)]
 class ConnectSound(TypedMessage, frozen=True, tag="connect-sound"):
     """Connect to the sound server.  Answer: the socket.
 
-    The filter is the worker's, so a permit of a record with ``audio = "raw"`` opens
-    nothing else than another one.
+    The worker filters it, so a permit of a record with ``audio = "raw"`` opens the same
+    socket as any other.
     """
 
     warrant: bytes
@@ -50,8 +50,8 @@ class TakeScreen(TypedMessage, frozen=True, tag="take-screen"):
     """Take pictures of what the user shares.  Answer: as for ``TakeCamera``.
 
     Descriptor: the connection to PipeWire that the desktop's portal has made, which
-    sees the chosen screen alone.  Without a permit: who has the connection has the
-    screen, and the user's choice takes longer than a warrant is good.
+    sees only the chosen screen.  Needs no permit: whoever has the connection has the
+    screen, and the user may take longer to choose than a warrant is good.
     """
 
     node: ObjectNumber
@@ -71,9 +71,9 @@ class OpenSecurityKey(TypedMessage, frozen=True, tag="open-security-key"):
 class ShowFrame(TypedMessage, frozen=True, tag="show-frame"):
     """Show a frame around a screen until it ends, or the screen does.
 
-    Answer: a socket with a byte when it is drawn, whose end is to be closed when there is
-    a picture.  Without a permit: it reads nothing, and
-    the colours of all frames are the viewer's in any case.
+    Answer: a socket with a byte when it is drawn; the viewer closes it at the first
+    picture.  Needs no permit: it reads nothing, and the viewer chooses the colours of
+    all frames in any case.
     """
 
     colour: Colour

@@ -1,4 +1,4 @@
-"""Orders about services of the user's: programs, secrets, ssh agents, ports."""
+"""Orders about the user's services: programs, secrets, ssh agents, ports."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ListenPort(TypedMessage, frozen=True, tag="listen-port"):
 
 
 class AskSecret(TypedMessage, frozen=True, tag="ask-secret"):
-    """Read a secret of the user's.  Answer: the socket that has it, and its other end."""
+    """Read one of the user's secrets.  Answer: the socket that has it, and its other end."""
 
     warrant: bytes
     name: ArgumentText

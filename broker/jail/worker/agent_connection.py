@@ -1,6 +1,6 @@
 """One connection of a guest agent: frames in, frames out, deadlines.
 
-The shell around ``ipc.framing`` and ``ipc.agent``.  It runs in the sandbox's
+The shell around ``core.framing`` and ``ipc.agent``.  It runs in the sandbox's
 jailed worker.  Whatever the guest does wrong ends this one connection.
 """
 

@@ -1,6 +1,6 @@
 """The control channel of one epoch: sealed records, typed requests.
 
-A record is a frame (``ipc.framing``: ``u32`` length, then that many bytes)
+A record is a frame (``core.framing``: ``u32`` length, then that many bytes)
 whose body is one message (``link.messages``) sealed with ChaCha20-Poly1305
 (RFC 8439).  Key: the session's CONTROL key of that direction.  Nonce: four
 zero bytes and the record's number, ``u64``, which is counted on both ends and

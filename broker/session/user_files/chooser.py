@@ -1,9 +1,8 @@
 """The file chooser of the user's desktop: ``org.freedesktop.portal.FileChooser``.
 
-It is a program of the user's own, and shows the files of the user's session.  What it
-is told of a sandbox is the sandbox's name, in our words, a name to begin with and
-which files it lists; what it answers are addresses of files.  Source: the documentation
-of XDG Desktop Portal.
+It is the user's own program, and shows the user's files.  We tell it the sandbox's
+name, in our words, a name to begin with and which files it lists; it answers addresses
+of files.  Source: the documentation of XDG Desktop Portal.
 """
 
 from __future__ import annotations

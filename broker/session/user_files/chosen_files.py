@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from broker.core.transfer.file_names import (
     suggested_name,
     take_file_name,
 )
+from broker.helpers.process.memory_file import memory_file
 from broker.ipc.control.types.opening import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
@@ -44,7 +46,7 @@ def ticket(
         raise RefusedError("the user has neither named nor chosen these files")
     # guard: files are used as the user has named or chosen them
     if found.verb != verb:
-        raise RefusedError(f"files to {found.verb} are not for this")
+        raise RefusedError(f"files to {found.verb} cannot be used to {verb}")
     return found
 
 
@@ -53,11 +55,9 @@ def _answer(errand: Errand, found: FileTicket, size: int | None = None) -> None:
     names = [path.rpartition(b"/")[2] for path in found.paths[:most]]
     shown = tuple(name.decode(errors="replace") for name in names)
     told = m.FoundFiles(len(found.paths), shown, size)
-    fd = m.in_memory(sign(errand.key, found))
-    try:
-        errand.answer(msgspec.msgpack.encode(told), [fd])
-    finally:
-        os.close(fd)
+    with ExitStack() as stack:
+        passed = memory_file(stack, sign(errand.key, found))
+        errand.answer(msgspec.msgpack.encode(told), [passed])
 
 
 def _writable(more: Iterable[bytes]) -> list[Path]:
@@ -110,7 +110,7 @@ def _named(path: str, writable: Iterable[Path]) -> str:
 
 
 def _size_of(path: str) -> int:
-    """The size of a file of the user's.  Raises RefusedError without one."""
+    """Return the size of the user's file.  Raises RefusedError if there is none."""
     try:
         facts = Path(path).stat()
     except OSError as error:
@@ -143,7 +143,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
         # The dialog asked about a folder, and about no file that is in it.
         found = [free_place(path) for path in found]
     elif len(found) > 1 and (save or not ask.several):
-        raise UpstreamError("more was chosen than one file")
+        raise UpstreamError("more than one file was chosen")
     encoded = tuple(map(os.fsencode, found))
     states = tuple(map(chosen_state, found)) if save else ()
     verb: Literal["save", "send"] = "save" if save else "send"
@@ -172,7 +172,7 @@ def checked_names(ask: ChooseFiles) -> tuple[str, ...]:
     names = saved_names(ask.names, ask.kind)
     # guard: names of several files lead nowhere else
     if names != ask.names:
-        raise PeerError("names that a worker does not leave as they are")
+        raise PeerError("names of files that a worker has not checked")
     return names
 
 
@@ -181,7 +181,7 @@ def require_folder(paths: Sequence[Path], names: Sequence[str]) -> None:
     one = len({path.parent for path in paths}) == 1
     # guard: several files are saved in the folder that was chosen
     if not one or len(set(paths)) != len(names) or len(paths) != len(names):
-        raise UpstreamError("other files were chosen than those of one folder")
+        raise UpstreamError("the chosen files are not in one folder")
 
 
 def free_place(path: Path) -> Path:
@@ -195,7 +195,10 @@ def free_place(path: Path) -> Path:
         if not os.path.lexists(tried):
             return tried
         tried = path.with_stem(f"{path.stem} ({number})")
-    raise RefusedError(f"{_SAME_NAMES} files of the name {printable(path.name, 100)}")
+    raise RefusedError(
+        f"there are {_SAME_NAMES} files with the name {printable(path.name, 100)}",
+        hint="rename some of them, or choose another folder",
+    )
 
 
 def checked(path: Path, writable: Iterable[Path], *, save: bool) -> Path:
@@ -205,7 +208,7 @@ def checked(path: Path, writable: Iterable[Path], *, save: bool) -> Path:
         return named_path(path, writable)
     take_file_name(os.fsencode(path.name))
     found = named_path(path.parent, writable) / path.name
-    # What a shell, a desktop or a program of the user's reads at its start is there.
+    # Shells, desktops and the user's programs read such files when they start.
     # guard: a sandbox saves nothing hidden
     if any(part.startswith(".") for part in found.parts):
         raise RefusedError(

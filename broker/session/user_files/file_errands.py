@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -17,6 +18,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.services import FILE_COPY
 from broker.helpers.process import popen
+from broker.helpers.process.memory_file import memory_file
 from broker.ipc import fdpass
 from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
@@ -36,9 +38,7 @@ if __name__ == "__main__":
 
 def carry_out_file(errand: Errand, order: m.FileOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
-    # guard: an order has its descriptors
-    if len(errand.fds) != _DESCRIPTORS.get(type(order), 0):
-        raise RefusedError("an order with other descriptors than its own")
+    errand.descriptors(_DESCRIPTORS.get(type(order), 0))
     _WORK[type(order)](errand, order)
 
 
@@ -62,7 +62,7 @@ def _save(errand: Errand, order: m.SaveFile) -> None:
     passed, read = errand.fds
     found = chosen_files.ticket(errand, m.from_memory(passed), "save")
     if order.number >= len(found.paths):
-        raise RefusedError("so many files were not chosen")
+        raise RefusedError(f"only {len(found.paths)} files were chosen")
     path, state = found.paths[order.number], found.states[order.number]
     before = order.before or state
     words = ["save", os.fsdecode(path), found.sandbox, before, str(KEEP_FREE_BYTES)]
@@ -96,8 +96,6 @@ def run_tool(
     The order is answered when it runs.  Raises UpstreamError with its last words when it
     fails.
     """
-    # One file, read from memory: it need not be on a disk.
-    tool, errors = m.in_memory(files_tool()), m.in_memory(b"")
 
     def begun(_process: popen.Process) -> None:
         # The process has its own, whose end is the pipe's.
@@ -106,17 +104,20 @@ def run_tool(
 
     # guard: the program for files has no variable of the session
     env = {"LC_ALL": "C.UTF-8"}
-    code = errand.run(
-        [sys.executable, "-I", f"/proc/self/fd/{tool}", *map(os.fsdecode, words)],
-        env=env,
-        pass_fds=[tool],
-        stdin=stdin,
-        stdout=stdout,
-        stderr=errors,
-        begun=begun,
-    )
-    size = os.fstat(errors).st_size
-    said = os.pread(errors, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
+    with ExitStack() as stack:
+        # One file, read from memory: it need not be on a disk.
+        tool, errors = memory_file(stack, files_tool()), memory_file(stack, b"")
+        code = errand.run(
+            [sys.executable, "-I", f"/proc/self/fd/{tool}", *map(os.fsdecode, words)],
+            env=env,
+            pass_fds=[tool],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=errors,
+            begun=begun,
+        )
+        size = os.fstat(errors).st_size
+        said = os.pread(errors, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
     if code:
         text = printable(said.strip(), 400)
         raise UpstreamError(text.removeprefix("vitrail: ") or f"it ended with {code}")

@@ -17,8 +17,8 @@ from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
 from policy.names import ADMIN_NAMES
 
-# Nothing of a display server's or a bus's address may come from elsewhere; these
-# are what a program of the user's needs to reach the session.
+# The user's programs need these to reach the session; addresses of a display server or
+# bus come from nowhere else.
 _SESSION = (
     "PATH",
     "HOME",
@@ -54,7 +54,7 @@ def open_url(errand: Errand, order: m.OpenAddress) -> None:
 
 
 def open_document(errand: Errand, path: Path) -> None:
-    """Open a file of our own making."""
+    """Open a file that we have made."""
     _open(errand, str(path))
 
 

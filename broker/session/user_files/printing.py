@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -15,6 +15,7 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
 from broker.core.services import PRINT
+from broker.helpers.process.memory_file import memory_file
 from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
 from broker.session.user_files.links import open_document
@@ -45,10 +46,10 @@ def answer_kept(errand: Errand, path: Path, written: bytes) -> None:
 
 
 def _made(untrusted_document: str) -> Path:
-    """Return a document of ours.  Its form was checked when it was decoded."""
+    """Return our document.  Its name was checked when it was decoded."""
     path = _spool() / untrusted_document
     if not path.is_file():
-        raise RefusedError("that document is not there any more")
+        raise RefusedError("the document no longer exists")
     return path
 
 
@@ -85,10 +86,11 @@ def print_document(errand: Errand, order: m.PrintDocument) -> None:
 
 def _run(errand: Errand, argv: list[str]) -> str:
     """Run a program of CUPS to its end; returns what it wrote.  Raises UpstreamError."""
-    output, errors = m.in_memory(b""), m.in_memory(b"")
-    env = {**os.environ, "LC_ALL": "C"}
-    code = errand.run(argv, env=env, stdout=output, stderr=errors)
-    if code:
-        words = printable(m.from_memory(errors).strip(), 400)
-        raise UpstreamError(f"{argv[0]} failed: {words}")
-    return m.from_memory(output).decode(errors="replace")
+    with ExitStack() as stack:
+        output, errors = memory_file(stack, b""), memory_file(stack, b"")
+        env = {**os.environ, "LC_ALL": "C"}
+        code = errand.run(argv, env=env, stdout=output, stderr=errors)
+        if code:
+            words = printable(m.from_memory(errors).strip(), 400)
+            raise UpstreamError(f"{argv[0]} failed: {words}")
+        return m.from_memory(output).decode(errors="replace")

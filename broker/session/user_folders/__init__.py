@@ -1,4 +1,4 @@
-"""Directories of the user's for sandboxes, and what the viewer has written or read there.
+"""The user's directories for sandboxes, and settings and icons of the user's desktop.
 
 Processes: session children (folder_errands, folder_server, letters); session children,
 brokerctl (menu_icons, settings_files).

@@ -6,7 +6,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -18,11 +18,12 @@ from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
 from broker.core.services import FOLDER
 from broker.helpers.mounts.opened import open_folder
+from broker.helpers.process.memory_file import memory_file
 from broker.ipc import fdpass
 from broker.ipc.control.types.folders import FolderShareRequest
 from broker.ipc.session import folder_orders as m
 from broker.session.errand import Errand
-from broker.session.user_folders.folder_server import memory_file, serve_folder
+from broker.session.user_folders.folder_server import serve_folder
 from broker.session.user_folders.letters import draw_letters
 from broker.session.user_folders.menu_icons import draw_icons
 from broker.session.user_folders.settings_files import settings_problems
@@ -50,8 +51,8 @@ def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
 
 
 def _answer(errand: Errand, content: bytes) -> None:
-    with memory_file(content) as fd:
-        errand.answer(fds=[fd])
+    with ExitStack() as stack:
+        errand.answer(fds=[memory_file(stack, content)])
 
 
 def _share(errand: Errand, order: m.OpenFolder) -> None:

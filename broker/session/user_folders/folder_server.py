@@ -11,20 +11,25 @@ from __future__ import annotations
 
 import os
 import resource
-import select
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from broker.core.errors import UpstreamError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import host_viewer as folder_limits
-from broker.helpers.bubblewrap_status import START_SECONDS, STATUS_BYTES, leader_of
+from broker.helpers.bubblewrap_status import (
+    START_SECONDS,
+    STATUS_BYTES,
+    leader_of,
+    read_line,
+)
 from broker.helpers.filters import program_filters
 from broker.helpers.mounts.namespaces import has_mount, mount_namespace
 from broker.helpers.process import popen
 from broker.helpers.process.jail_libraries import find_program, library_words
+from broker.helpers.process.memory_file import memory_file
 from broker.session.errand import Errand
 
 ROOT, PLACE = "/shared", "here"
@@ -49,15 +54,13 @@ def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
     UpstreamError, RefusedError.
     """
     program = find_sftp_server()
-    (conn,) = errand.fds
+    (conn,) = errand.descriptors(1)
     account = f"user:x:{os.getuid()}:{os.getgid()}::/:/\n".encode()
     with ExitStack() as ours, ExitStack() as theirs:
         status, told = _pipe(ours, theirs)
         start, waits = _pipe(ours, theirs, outwards=True)
-        rules = theirs.enter_context(
-            memory_file(program_filters.folder_server_filter())
-        )
-        users = theirs.enter_context(memory_file(account))
+        rules = memory_file(theirs, program_filters.folder_server_filter())
+        users = memory_file(theirs, account)
         words = [
             *_few_resources(),
             *("bwrap", "--json-status-fd", str(told), "--block-fd", str(waits)),
@@ -68,7 +71,9 @@ def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
 
         def begun(_process: popen.Process) -> None:
             theirs.close()
-            _mount(_leader(status), folder, write=write)
+            report = read_line(status, STATUS_BYTES)
+            leader = leader_of(report, "the process that serves the folder")
+            _mount(leader, folder, write=write)
             os.write(start, b"1")
             errand.answer()
 
@@ -91,27 +96,6 @@ def _pipe(
     ours.callback(os.close, own)
     theirs.callback(os.close, other)
     return own, other
-
-
-@contextmanager
-def memory_file(content: bytes) -> Iterator[int]:
-    """Yield a file in memory, to be read from its beginning."""
-    with os.fdopen(os.memfd_create("session"), "wb") as file:
-        file.write(content)
-        file.seek(0)
-        yield file.fileno()
-
-
-def _leader(status: int) -> int:
-    """Return the jail's first process.  Raises UpstreamError where none is reported."""
-    line, until = b"", time.monotonic() + START_SECONDS
-    while b"\n" not in line and len(line) < STATUS_BYTES:
-        left = max(0.0, until - time.monotonic())
-        data = select.select([status], [], [], left)[0] and os.read(status, 512)
-        if not data:
-            break
-        line += data
-    return leader_of(line, "the process that serves the folder")
 
 
 def _mount(pid: int, folder: OpenedFolder, *, write: bool) -> None:

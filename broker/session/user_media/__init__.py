@@ -1,4 +1,4 @@
-"""Sound, cameras, screens and security keys of the user's.
+"""The user's sound, cameras, screens and security keys.
 
 Processes: session children.
 """

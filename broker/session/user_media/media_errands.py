@@ -1,4 +1,4 @@
-"""Sound, cameras, screens and security keys of the user's."""
+"""The user's sound, cameras, screens and security keys."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import socket
 
 import msgspec
 
-from broker.core.errors import PeerError
 from broker.core.services import AUDIO, CAMERA, SECURITY_KEY
 from broker.ipc.session import media_orders as m
 from broker.session.connecting import connect_path
@@ -43,19 +42,12 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
         case m.OpenSecurityKey():
             # guard: a security key is opened with a permit for it
             errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)
-            serve_key(errand, *_descriptors(errand, 2))
+            serve_key(errand, *errand.descriptors(2))
         case m.ShowFrame():
             show_frame(errand, order)
         case m.TakeScreen():
-            (remote,) = _descriptors(errand, 1)
+            (remote,) = errand.descriptors(1)
             # WebRTC takes no other form of screens.
             source = PictureSource(f"path={order.node}", steady=False, form="BGRx")
             with socket.socket(fileno=remote) as server:
                 take_pictures(errand, source, (order.width, order.height), server)
-
-
-def _descriptors(errand: Errand, count: int) -> list[int]:
-    """Return the descriptors of an order.  Raises PeerError for another number."""
-    if len(errand.fds) != count:
-        raise PeerError(f"an order with {len(errand.fds)} descriptors, not {count}")
-    return errand.fds

@@ -1,4 +1,4 @@
-"""What sandboxes call of the user's: programs, secrets, ssh agents, ports.
+"""The user's services that sandboxes call: programs, secrets, ssh agents, ports.
 
 Processes: session children.
 """

@@ -23,6 +23,7 @@ from broker.helpers.filters import box_filters
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process import popen
 from broker.helpers.process.jail_libraries import MERGED, merged_words, python_words
+from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.namespace_limits import limit_box
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.session import service_orders as m
@@ -98,19 +99,21 @@ def _serve(
 ) -> None:
     """Run a service in its jail, and hand its end of the stream back."""
     near, far = (ours.enter_context(end) for end in socket.socketpair())
+    theirs = ours.enter_context(ExitStack())
     held = BoundFiles((*service.read, *service.write), {}, ours)
     read, write, status, report = *os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)
+    for fd in (write, report):
+        theirs.callback(os.close, fd)
     fds = (
         report,
-        _memory(box_filters.box_filter()),
-        _memory(files_tool()),
+        memory_file(theirs, box_filters.box_filter()),
+        memory_file(theirs, files_tool()),
         far.fileno(),
     )
 
     def begun(started: popen.Process) -> None:
         far.close()
-        for fd in (write, *fds[:-1]):
-            os.close(fd)
+        theirs.close()
         try:
             leader = leader_of(read_line(status, STATUS_BYTES), "the service")
             _wait_ready(near)
@@ -142,12 +145,6 @@ def _command_line(service: DesktopService, fds: tuple[int, int, int, int]) -> li
         *_jail_words(service, Path.home(), os.getuid()),
         *(*python_words(), f"/proc/self/fd/{tool}", "serve-here", str(far)),
     ]
-
-
-def _memory(data: bytes) -> int:
-    fd = os.memfd_create("service", os.MFD_CLOEXEC)
-    os.pwrite(fd, data, 0)
-    return fd
 
 
 def _jail_words(service: DesktopService, home: Path, uid: int) -> Iterator[str]:

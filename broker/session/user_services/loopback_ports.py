@@ -51,7 +51,7 @@ def listen_port(errand: Errand, order: m.ListenPort) -> None:
     asked = msgspec.json.decode(call.parameters, type=_Forwarded)
     # guard: a call for one port listens on no other one
     if asked.local != order.port:
-        raise RefusedError(f"a forward of port {asked.local} is not of this one")
+        raise RefusedError(f"the call forwards port {asked.local}, not this one")
     table = os.open(_TABLE, os.O_RDONLY | os.O_CLOEXEC)
     with socket.socket() as sock:
         try:

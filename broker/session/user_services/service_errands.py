@@ -1,4 +1,4 @@
-"""Services of the user's that a sandbox may call: programs, secrets, agents, ports.
+"""The user's services that a sandbox may call: programs, secrets, agents, ports.
 
 Imported here: a child needs one of these modules.
 """

@@ -54,7 +54,7 @@ class DesktopServices:
     async def serving(
         self, order: StartService, places: CallPlaces, caller: str
     ) -> AsyncIterator[socket.socket]:
-        """Run a service of the user's in its jail while the block runs.
+        """Run the user's service in its jail while the block runs.
 
         Yields its end of the stream.  Raises ToldError where the user has none of this
         name or too many of it run, SetupError without bubblewrap, UpstreamError where

@@ -1,9 +1,9 @@
 """``vitrail.ScreenShare``: a screen or window of the desktop, for programs of a sandbox.
 
 The user says yes to it, chooses it in the desktop's own dialog, if that shows one
-(org.freedesktop.portal.ScreenCast), and it has a frame in the sandbox's colour while it is
-shared.  The portal's connection to
-PipeWire sees the chosen node alone; ``broker.session.user_media.video`` takes its pictures.
+(org.freedesktop.portal.ScreenCast), and it has a frame in the sandbox's colour while it
+is shared.  The portal's connection to PipeWire sees only the chosen node;
+``broker.session.user_media.video`` takes its pictures.
 """
 
 from __future__ import annotations

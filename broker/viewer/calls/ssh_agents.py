@@ -1,7 +1,7 @@
 """The agents that keep ssh keys: the user's own, and those of sandboxes.
 
-An answer of a sandbox's agent was decoded in its worker, one of the user's own in a
-child of the starter.
+The sandbox's worker decodes the answers of its agent, a session child those of the
+user's own.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ class KeyAgent(Protocol):
     async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:
         """Return its answer.
 
-        ``warrant``: of the permit, where something is signed.  Raises UpstreamError, PeerError.
+        ``warrant``: of the permit, where something is signed.  Raises UpstreamError,
+        PeerError.
         """
         ...
 
 
 class SandboxAgent:
-    """The agent of a sandbox, behind a program that the broker has started there."""
+    """The agent of a sandbox, by a program that the broker has started there."""
 
     def __init__(self, exchange: OpenExchange) -> None:
         self._guest = exchange.guest

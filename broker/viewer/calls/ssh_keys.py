@@ -4,8 +4,8 @@ A program of a sandbox connects, and its worker decodes its requests to an agent
 connection is decided as ``+list``; each login and each signature of a content is decided
 by itself, with the key, the user and the host that are signed.  The bytes that a key
 signs are written of the same fields that the rules and the user saw, at the user's own
-agent by ``session.user_services.agent_use``: a worker that was taken over may ask, and not have
-anything else signed.
+agent by ``session.user_services.agent_use``: a worker that was taken over may ask, and
+not have anything else signed.
 """
 
 from __future__ import annotations

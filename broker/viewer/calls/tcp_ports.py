@@ -31,7 +31,7 @@ def take_port(untrusted_text: str) -> int:
 
 
 async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.socket:
-    """Return a connection to a service of the user's on this machine's loopback.
+    """Return a connection to the user's service on this machine's loopback.
 
     Raises ToldError where nothing listens there.
     """

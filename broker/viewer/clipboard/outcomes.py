@@ -2,7 +2,7 @@
 
 The log first: unrecorded content does not cross.  Names in the texts are
 sandboxes' validated ones; types are well-formed ones, and escaped again by
-the code that shows them (``viewer.desktop``).
+the code that shows them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Folders of sandboxes on another machine: each is served over a stream of its guest's.
 
 The guest mounts it by sshfs(1), whose connection comes as any stream of its sandbox.
-A session child of this folder alone serves it: OpenSSH's sftp-server in a jail, where
-the directory is mounted as in a virtiofsd of one machine (``session.user_folders.folder_server``).  The host only carries bytes.
+Each folder has a session child that serves it: OpenSSH's sftp-server in a jail, where
+the directory is mounted as in a virtiofsd of one machine
+(``session.user_folders.folder_server``).  The host only carries bytes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Requests to the portal of the user's desktop (documentation of XDG Desktop Portal).
 
-It and its dialogs are programs of the user's own session.
+The portal and its dialogs are programs of the user's session.
+The viewer asks it to share screens; ``session.user_files.chooser`` has files chosen.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from broker.net.session_bus import OpenBus, owner_changes, why
 
 NAME = "org.freedesktop.portal.Desktop"
 PATH = "/org/freedesktop/portal/desktop"
-CHOSEN, DISMISSED = 0, (1, 2)
-"""Codes of a response."""
+DISMISSED = (1, 2)
+"""Codes of a response without a choice."""
 _REQUEST: Final = "org.freedesktop.portal.Request"
 _PROPERTIES = DBusAddress(PATH, NAME, "org.freedesktop.DBus.Properties")
 _REPLY_SECONDS, _CLOSE_SECONDS = 25.0, 2.0

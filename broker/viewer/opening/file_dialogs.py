@@ -50,7 +50,6 @@ DIALOGS = 4
 """On the desktop at one time."""
 _FIRST_TRANSFER = 1 << 33
 """Numbers in the log, apart from those of other transfers."""
-_SAME_NAMES = 100
 _LARGEST = 1 << 50
 BROKEN_OFF = "the transfer was interrupted"
 """The last words of the process that keeps a file, where it got a part."""

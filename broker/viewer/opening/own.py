@@ -1,6 +1,6 @@
 """The user's own files and programs, as orders to children of the starter.
 
-No path of the user's is opened or looked up here; see ``ipc.session.file_orders``.
+This module opens and looks up no path of the user; see ``ipc.session.file_orders``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import trio
 
-from broker.core.errors import UpstreamError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.transfer.urls import Url
-from broker.ipc import fdpass
+from broker.ipc import fdpass, sealed_memfd
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.order_messages import SessionOrder
@@ -59,7 +59,7 @@ class ToolResult:
 
 
 class Own:
-    """Files of the user's, and their browser."""
+    """The user's files, and programs for addresses, documents and printing."""
 
     def __init__(self, session: UserSession) -> None:
         self._session = session
@@ -124,7 +124,7 @@ class Own:
                 stack.callback(os.close, pipe)
                 async with self._session.carrying_out(order, [pipe]) as begun:
                     await begun.outcome()
-        except UpstreamError as error:
+        except (RefusedError, SetupError, UpstreamError) as error:
             delivery.end(str(error))
         else:
             delivery.end("")
@@ -226,6 +226,6 @@ async def _followed(begun: Begun, *, awaited: bool = True) -> AsyncIterator[Tool
 
 
 def _in_memory(stack: ExitStack, data: bytes) -> int:
-    fd = m.in_memory(data)
+    fd = sealed_memfd.sealed([data])
     stack.callback(os.close, fd)
     return fd

@@ -13,7 +13,7 @@ import trio
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection
 
-from broker.core.errors import SetupError, UpstreamError
+from broker.core.errors import SetupError, UpstreamError, sole
 from broker.ipc.session.bus_orders import BusUse, ConnectBus
 from broker.net.session_bus import answer_of
 from broker.viewer.orders.session_orders import UserSession
@@ -72,9 +72,13 @@ class FilteredBus:
                 connection = await stack.enter_async_context(
                     bus_on(sock, descriptors=use == "screens")
                 )
-            except (SetupError, UpstreamError) as error:
+            except (SetupError, UpstreamError, ExceptionGroup) as error:
+                # Of the router's nursery: one failure, in a wrapper.
+                found = sole(error)
+                if not isinstance(found, SetupError | UpstreamError):
+                    raise
                 # As a bus that is not there.
-                raise ConnectionError(errno.ENOTCONN, error.message) from error
+                raise ConnectionError(errno.ENOTCONN, found.message) from error
             yield connection, begun.result.decode()
 
 

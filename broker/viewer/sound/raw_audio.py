@@ -45,9 +45,9 @@ async def raw_stream(
 ) -> None:
     """Relay one connection to the sound server; returns at its end.
 
-    ``warrant``: of its permit.  ``answer`` is awaited once it is taken; until then the connection is the
-    caller's, who has a refusal to answer on it.  Raises SetupError or UpstreamError
-    when no sound server is to be had.
+    ``warrant``: of its permit.  ``answer`` is awaited once it is taken; until then the
+    connection is the caller's, who has a refusal to answer on it.  Raises SetupError or
+    UpstreamError without a sound server.
     """
     began = trio.current_time()
     with await connect_sound(session, warrant) as server:

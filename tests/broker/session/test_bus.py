@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import trio
+from jeepney import new_error
+from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError
 from broker.ipc.session.bus_orders import ConnectBus
@@ -61,3 +66,36 @@ def test_the_child_has_no_event_loop():
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, check=False)
     assert done.returncode == 0
+
+
+class Refusing:
+    """A session whose bus answers the first call with an error."""
+
+    def __init__(self, nursery):
+        self._nursery = nursery
+
+    @asynccontextmanager
+    async def carrying_out(self, order, fds=()):
+        del order, fds
+        ours, theirs = socket.socketpair()
+        read, write = os.pipe()
+        bus = DBusConnection(trio.socket.from_stdlib_socket(theirs))
+
+        async def answer():
+            hello = await bus.receive()
+            name = "org.freedesktop.DBus.Error.LimitsExceeded"
+            await bus.send(new_error(hello, name, "s", ("too many connections",)))
+
+        async with bus:
+            self._nursery.start_soon(answer)
+            try:
+                yield SimpleNamespace(fds=(ours.detach(), read), result=b"")
+            finally:
+                os.close(write)
+
+
+async def test_a_bus_that_refuses_is_as_one_that_is_not_there():
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(ConnectionError, match="too many connections"):
+            async with FilteredBus(Refusing(nursery)).notifications():
+                pass

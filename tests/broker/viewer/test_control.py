@@ -6,7 +6,7 @@ import msgspec
 import pytest
 import trio
 
-from broker.authority.control.log_control import LogControl
+from broker.authority.control.log_control import EventsPart, LogControl
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.lockdown import Lockdown
 from broker.core.errors import InternalError, RefusedError
@@ -27,7 +27,6 @@ from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.opening.forwards import PortForwards
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.runner import Runner
-from broker.viewer.subscriptions import EventsPart
 from broker.viewer.window_requests import WindowsPart
 
 

@@ -138,7 +138,7 @@ class BoxDescriptors:
     passwd: int
     group: int
     rules: int
-    """The system-call filter (``process.program_filters``)."""
+    """The system-call filter (``filters.program_filters``)."""
     resolver: int | None = None
     hosts: int | None = None
     x11: int | None = None

@@ -102,7 +102,7 @@ def nspawn_args(
 
     ``group`` is a control group to be made by systemd, or the directory of an empty
     one of ours.  ``root`` has the tree's path without links, and which file it is
-    (``folders.binding``).
+    (``helpers.mounts.binding``).
     """
     return [
         *_grouped(group),
