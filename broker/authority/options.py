@@ -43,19 +43,3 @@ class ClientEnds:
 def client_roles(role: str) -> Sequence[str]:
     """Return the roles of the authority's clients in a broker of this role."""
     return ("host", "viewer") if role == "local" else (role,)
-
-
-def client_pair() -> tuple[ClientEnds, ClientEnds]:
-    """Return the ends of a client and of the authority."""
-    (ours, theirs), (answers, calls) = socket.socketpair(), socket.socketpair()
-    return ClientEnds(ours, answers), ClientEnds(theirs, calls)
-
-
-@dataclass(frozen=True)
-class AuthorityHandle:
-    """The authority as the broker that started it holds it."""
-
-    clients: Mapping[str, ClientEnds]
-    """Of the roles ``host``, ``viewer``, or both."""
-    pid: int
-    pidfd: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from broker.helpers import landlock
-from broker.helpers.filters.session_filters import keeper_filter
+from broker.helpers.filters.keeper_filter import keeper_filter
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.program_files import program_files
 

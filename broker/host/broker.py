@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 
 import trio
 
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.options import Options
 from broker.core.names import LeaseId
 from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.host.host_status import measure
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
+from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.host_and_viewer.control_handlers import Shared, SharedControl
 from broker.host_and_viewer.joined_status import StatusCollector

@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import trio
 
 from broker.authority.channel.frame_link import FrameLink
-from broker.authority.options import AuthorityHandle
 from broker.core.errors import InternalError
 from broker.core.limits import authority as authority_limits
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.spawn import send_signal, wait_ended
+from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.host_and_viewer.log_client import LogClient
 from broker.ipc.control.dispatch import Dispatcher
 from broker.ipc.control.forward import serve_forwarded

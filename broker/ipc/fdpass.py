@@ -14,14 +14,12 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
-from broker.core.errors import PeerError, UpstreamError
+from broker.core.errors import PeerError
 
 _INT = array.array("i").itemsize
 # As plain numbers: an enumeration's own "&" costs as much as a system call.
 _FDS_LOST, _CUT = int(socket.MSG_CTRUNC), int(socket.MSG_TRUNC)
 _CLOSE_ON_EXEC, _NO_SIGNAL = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_NOSIGNAL)
-
-_SO_PASSRIGHTS = 83  # Linux 6.16, asm-generic/socket.h
 
 
 @cache
@@ -84,22 +82,6 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
     return Received(data, tuple(fds))
 
 
-def refuse_descriptors(sock: socket.socket) -> bool:
-    """Have the kernel refuse messages to this UNIX socket with descriptors.
-
-    The sender's sendmsg(2) fails with EPERM.  A listening socket's connections
-    inherit it, so it is called before listen(2).  A descriptor that is dropped
-    is closed by the process that reads or drops the message, which can take as long
-    as its maker likes.  False before Linux 6.16 (SO_PASSRIGHTS), and nothing
-    is refused then.
-    """
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
-    except OSError:
-        return False
-    return True
-
-
 def send(
     sock: socket.socket,
     data: bytes | bytearray | memoryview,
@@ -116,26 +98,6 @@ def send(
     rights = array.array("i", fds)
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
     return sock.sendmsg([data], ancillary, _NO_SIGNAL)
-
-
-def duplicates(fds: Iterable[int]) -> list[int]:
-    """Duplicate descriptors; the caller closes the new ones.
-
-    A number means another file as soon as its owner has closed it: a task that waits
-    before it sends descriptors of others needs its own.  Raises UpstreamError when
-    there is no room for them, and then leaves none open.
-    """
-    made: list[int] = []
-    try:
-        for fd in fds:
-            made.append(os.dup(fd))  # noqa: PERF401 -- closed if a later one fails
-    except OSError as error:
-        close_all(made)
-        raise UpstreamError(
-            f"no descriptor for a message: {error.strerror}",
-            hint="the process may have too many open files",
-        ) from error
-    return made
 
 
 def close_all(fds: Iterable[int]) -> None:

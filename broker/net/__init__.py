@@ -3,8 +3,8 @@
 Processes: vitrail-local, launcher, viewer, host (activation, hangup); session children,
 vitrail-local, launcher, viewer, host, brokerctl (addresses); viewer, brokerctl
 (connection_quota); viewer, host (display_header); viewer, host, brokerctl (endpoints);
-vitrail-local, launcher, viewer, host, brokerctl (listeners); viewer, vitrail-access,
-brokerctl (session_bus).
+vitrail-local, launcher, viewer, host, brokerctl (listeners, refused_descriptors);
+viewer, vitrail-access, brokerctl (session_bus).
 """
 
 from __future__ import annotations

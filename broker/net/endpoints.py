@@ -15,7 +15,6 @@ import trio
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError
 from broker.core.escape import printable
-from broker.ipc import fdpass
 from broker.ipc.channel import when_ready
 from broker.net.addresses import (
     Endpoint,
@@ -25,6 +24,7 @@ from broker.net.addresses import (
     explain_connect,
     new_socket,
 )
+from broker.net.refused_descriptors import refuse_descriptors
 
 _CONNECT_RETRY_SECONDS = 0.02
 
@@ -38,7 +38,7 @@ async def connect(
     """Return a connected, non-blocking socket that the caller owns.
 
     ``descriptors``: whether a UNIX socket's far end may send some, where the
-    kernel can refuse them (``ipc.fdpass.refuse_descriptors``).
+    kernel can refuse them (``ipc.refuse_descriptors``).
     For a hybrid endpoint the hand-shake is done and nothing beyond it read.
     Raises UpstreamError or SetupError with a sentence, also when it takes
     longer than ``deadline`` seconds.
@@ -73,7 +73,7 @@ def connect_at_once(
     sock = new_socket(socket.AF_UNIX, endpoint)
     # guard: who is connected to sends no descriptor
     if not descriptors:
-        fdpass.refuse_descriptors(sock)
+        refuse_descriptors(sock)
     try:
         sock.connect(os.fspath(path))
     except OSError as error:

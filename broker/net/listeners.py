@@ -19,7 +19,6 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.ipc import fdpass
 from broker.net.addresses import (
     Endpoint,
     HybridEndpoint,
@@ -27,6 +26,7 @@ from broker.net.addresses import (
     VsockEndpoint,
     new_socket,
 )
+from broker.net.refused_descriptors import refuse_descriptors
 
 _LOCK_RETRY_SECONDS = 0.01
 
@@ -110,7 +110,7 @@ async def open_listener(
     A UNIX socket is made with ``mode``.  One that a dead program left is
     replaced, a live one's or another kind of file never.  ``descriptors``:
     whether its clients may send some, where the kernel can refuse them
-    (``ipc.fdpass.refuse_descriptors``).  ``sock`` is a new UNIX socket to be
+    (``ipc.refuse_descriptors``).  ``sock`` is a new UNIX socket to be
     used, closed on an error.  ``alone``: no other program makes sockets in its
     directory, and one that can lock it is not waited for.  Raises SetupError with a
     sentence.
@@ -121,7 +121,7 @@ async def open_listener(
                 sock = new_socket(socket.AF_UNIX, endpoint)
             # guard: who connects sends no descriptor
             if not descriptors:
-                fdpass.refuse_descriptors(sock)
+                refuse_descriptors(sock)
             return await _listen_unix(endpoint, sock, backlog, alone=alone, mode=mode)
         case VsockEndpoint():
             return _listen_vsock(endpoint, backlog)

@@ -33,7 +33,7 @@ from broker.programs.keeper import become_keeper
 def _filters() -> Sequence[bytes]:
     # Late: in the child alone that compiles them.
     from broker.helpers.filters.carrying_filters import acceptor_filter, pump_filter
-    from broker.helpers.filters.session_filters import keeper_filter
+    from broker.helpers.filters.keeper_filter import keeper_filter
 
     return keeper_filter(), pump_filter(), acceptor_filter()
 

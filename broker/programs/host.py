@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.options import Options
+from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import load_link_config
 from broker.programs.start import Forks, Run, add_unjailed, parser_for, run_broker

@@ -11,9 +11,10 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.options import Options
 from broker.helpers.compositor_socket import display_path
 from broker.helpers.forked_part import ForkedPart, fork_part
+from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.programs.start import Forks, add_unjailed, parser_for, run_broker
 
 

@@ -12,7 +12,7 @@ import socket
 
 import trio
 
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.options import Options
 from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_client import ForkServerHandle
@@ -22,6 +22,7 @@ from broker.host.host_status import measure
 from broker.host.launches import LaunchControl, Launches
 from broker.host.part import HostPart
 from broker.host.viewer_process import ViewerProcess
+from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.host_and_viewer.foundation import Foundation
 from broker.host_and_viewer.lease_listing import LeaseListing
 from broker.host_and_viewer.log_client import LogClient

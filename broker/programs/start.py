@@ -16,12 +16,7 @@ from collections.abc import Awaitable, Callable, Container, Mapping
 from importlib import resources
 from pathlib import Path
 
-from broker.authority.options import (
-    AuthorityHandle,
-    Options,
-    client_pair,
-    client_roles,
-)
+from broker.authority.options import ClientEnds, Options, client_roles
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
@@ -30,6 +25,7 @@ from broker.helpers.fork_start import spawn_server
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import our_program, start_process
 from broker.helpers.pump.starting import PUMPS
+from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
 
@@ -175,7 +171,7 @@ def _packets() -> tuple[socket.socket, socket.socket]:
 
 def _start_authority(role: str, options: Options) -> AuthorityHandle:
     """Start it.  Raises SetupError when the process cannot be started."""
-    pairs = {name: client_pair() for name in client_roles(role)}
+    pairs = {name: _client_pair() for name in client_roles(role)}
     theirs = [pair[1] for pair in pairs.values()]
     activated = options.sockets.get("control")
     control = -1 if activated is None else activated.fileno()
@@ -205,6 +201,12 @@ def _start_authority(role: str, options: Options) -> AuthorityHandle:
     process.returncode = 0  # it is waited for by its pidfd
     ours = {name: pair[0] for name, pair in pairs.items()}
     return AuthorityHandle(ours, process.pid, os.pidfd_open(process.pid))
+
+
+def _client_pair() -> tuple[ClientEnds, ClientEnds]:
+    """Return the ends of a client and of the authority."""
+    (ours, theirs), (answers, calls) = socket.socketpair(), socket.socketpair()
+    return ClientEnds(ours, answers), ClientEnds(theirs, calls)
 
 
 def _activated(known: Container[str]) -> dict[str, socket.socket]:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.options import Options
 from broker.helpers.compositor_socket import display_path
 from broker.helpers.viewer_confinement import confine_viewer
+from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig, load_link_config
 from broker.net.link_service.key_store import LinkStore

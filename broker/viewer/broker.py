@@ -12,10 +12,11 @@ from typing import Protocol
 
 import trio
 
-from broker.authority.options import AuthorityHandle, Options
+from broker.authority.options import Options
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.helpers.process.fork_client import ForkServerHandle
+from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.host_and_viewer.control_handlers import Shared, SharedControl
 from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.joined_status import StatusCollector

@@ -18,12 +18,12 @@ from functools import partial
 import pytest
 import trio
 
-from broker.ipc import fdpass
 from broker.ipc.control.api import LeaseRequest
 from broker.ipc.control.methods import LEASE_ACQUIRE
 from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
 from broker.net.listeners import open_listener
+from broker.net.refused_descriptors import refuse_descriptors
 from tests.kit.container import container
 from tests.kit.eventually import eventually
 from tests.kit.vm.siege import HEADER
@@ -184,7 +184,7 @@ async def test_a_far_end_cannot_attach_descriptors_to_a_stream(connects):
             listener.close()
         with ours, theirs:
             with socket.socket(socket.AF_UNIX) as other:
-                can = fdpass.refuse_descriptors(other)
+                can = refuse_descriptors(other)
             if not can:
                 pytest.skip("the kernel has no SO_PASSRIGHTS (Linux 6.16)")
             with pytest.raises(PermissionError):

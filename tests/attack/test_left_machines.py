@@ -24,7 +24,7 @@ from broker.host.vmm.control import (
 )
 from broker.host.vmm.monitors.api_socket import ApiSocket
 from broker.host.vmm.qmp import Qmp
-from broker.ipc import fdpass
+from broker.net.refused_descriptors import refuse_descriptors
 from tests.kit.wayland.compositor import short_directory
 
 GREETING = b'{"QMP": {}}\n'
@@ -95,7 +95,7 @@ async def test_machine_that_is_silent_delays_no_other_lease():
 
 def _require_refusals():
     with socket.socket(socket.AF_UNIX) as sock:
-        if not fdpass.refuse_descriptors(sock):
+        if not refuse_descriptors(sock):
             pytest.skip("the kernel has no SO_PASSRIGHTS (Linux 6.16)")
 
 

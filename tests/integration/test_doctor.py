@@ -15,7 +15,8 @@ from broker.cli.doctor import host, shipping, verb, viewer
 from broker.cli.doctor.finding import Context, Finding, FindingState
 from broker.core.errors import UpstreamError
 from broker.helpers import landlock
-from broker.helpers.shipper.cursor import Cursor, save_cursor
+from broker.helpers.shipper.cursor import Cursor
+from broker.helpers.shipper.saved_cursor import save_cursor
 from broker.ipc.audit.schema import BrokerStop
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving

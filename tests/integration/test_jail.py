@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import InternalError
-from broker.helpers.filters import program_filters, session_filters
+from broker.helpers.filters import program_filters
+from broker.helpers.filters.keeper_filter import keeper_filter
 from broker.helpers.worker_jail import entering, worker_filter
 
 _ROOT = Path(__file__).parents[2]
@@ -71,7 +72,7 @@ def test_told_otherwise_it_starts_behind_the_other_walls_and_says_so(tmp_path):
     "program",
     [
         worker_filter.worker_filter,
-        session_filters.keeper_filter,
+        keeper_filter,
         program_filters.vmm_filter,
         program_filters.renderer_filter,
     ],

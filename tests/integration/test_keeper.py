@@ -191,7 +191,7 @@ import os, socket, sys, time
 from broker.helpers.worker_jail.entering import fork_jailed
 from broker.helpers.worker_jail.worker_filter import lock_worker
 from broker.helpers.process.hardening import harden
-from broker.helpers.filters.session_filters import keeper_filter
+from broker.helpers.filters.keeper_filter import keeper_filter
 from broker.programs import keeper
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 supervisor, ours_too = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

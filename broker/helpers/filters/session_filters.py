@@ -25,18 +25,6 @@ _SHARED_MEMORY = words("""
 
 
 @cache
-def keeper_filter() -> bytes:
-    """The BPF program of a keeper: it stays in the session, so a deny-list.
-
-    It makes UNIX connections and waits; it starts nothing and inspects no other
-    process.  It can signal only the process of which it was given a pidfd.
-    """
-    rules = in_session(frozenset({"pidfd_send_signal"}))
-    rules.kill(["clone", "clone3"])
-    return rules.program()
-
-
-@cache
 def authority_filter() -> bytes:
     """The BPF program of the authority: a keeper's, but with threads and pidfds.
 

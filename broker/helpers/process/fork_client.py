@@ -14,6 +14,7 @@ import trio
 from typing_extensions import override
 
 from broker.core.errors import PeerError, SetupError, UpstreamError
+from broker.helpers.descriptor_copies import duplicates
 from broker.helpers.process.pidfd import PidfdProcess, describe_end
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
@@ -206,7 +207,7 @@ class ForkServer:
         self, order: Callable[[int], messages.Order], fds: Sequence[int]
     ) -> tuple[messages.Forked, int]:
         # A number that is closed while this waits for its turn is another file's.
-        mine = fdpass.duplicates(fds)
+        mine = duplicates(fds)
         try:
             async with self._turn:
                 for _ in range(2):

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from broker.core.errors import SetupError, UpstreamError
-from broker.core.files.replace_file import replace_file
+from broker.core.errors import SetupError
 from broker.core.paths import read_config
 
-_SUFFIX = ".json"
+SUFFIX = ".json"
 
 
 class Cursor(msgspec.Struct, kw_only=True):
@@ -53,7 +52,7 @@ def load_cursor(directory: Path, name: str) -> Cursor:
 
     A shipper that was taken over may have written it, or made something else there.
     """
-    path = directory / f"{name}{_SUFFIX}"
+    path = directory / f"{name}{SUFFIX}"
     try:
         # guard: a cursor is a small regular file
         data = read_config(path, os.O_NOFOLLOW)
@@ -65,17 +64,6 @@ def load_cursor(directory: Path, name: str) -> Cursor:
         raise SetupError(
             f"{path} is not a cursor: {error}",
             hint="remove it, and this receiver gets the log from its beginning",
-        ) from error
-
-
-def save_cursor(directory: Path, cursor: Cursor) -> None:
-    """Put it on disk.  Raises UpstreamError when the disk refuses."""
-    path = directory / f"{cursor.name}{_SUFFIX}"
-    try:
-        replace_file(path, msgspec.json.encode(cursor) + b"\n")
-    except OSError as error:
-        raise UpstreamError(
-            f"the cursor {path} cannot be written: {error.strerror}"
         ) from error
 
 

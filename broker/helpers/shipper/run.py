@@ -32,7 +32,7 @@ from broker.helpers.shipper.config import (
     PostgresTarget,
     ShipConfig,
 )
-from broker.helpers.shipper.cursor import load_cursor, save_cursor
+from broker.helpers.shipper.cursor import load_cursor
 from broker.helpers.shipper.edges import edge, grown, proof_of, tree_at
 from broker.helpers.shipper.local_receivers import (
     LocalTarget,
@@ -40,6 +40,7 @@ from broker.helpers.shipper.local_receivers import (
     open_receiver,
 )
 from broker.helpers.shipper.receiver_lock import locked
+from broker.helpers.shipper.saved_cursor import save_cursor
 from broker.helpers.shipper.terms import BAD_ENDS, Batch, ShippedItem, Target
 from broker.ipc.audit.filters import Found
 from broker.ipc.audit.ingest import SignedNote

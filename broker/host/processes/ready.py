@@ -13,7 +13,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.host.processes.tracked import Tracked
-from broker.ipc import fdpass
+from broker.net.refused_descriptors import refuse_descriptors
 
 _LOOK_SECONDS = 0.01
 
@@ -47,7 +47,7 @@ async def open_stream(path: Path) -> trio.SocketStream:
     try:
         # The process that reads a byte closes the descriptors that come with it.
         # guard: the monitor of a machine sends no descriptor
-        fdpass.refuse_descriptors(sock)
+        refuse_descriptors(sock)
         sock.setblocking(False)  # noqa: FBT003 -- the socket module's own
         sock.connect(os.fspath(path))
         await trio.lowlevel.checkpoint()

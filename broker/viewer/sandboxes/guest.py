@@ -31,6 +31,7 @@ from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
 from broker.core.stderr_log import log_exception, run_isolated
+from broker.helpers.descriptor_copies import duplicates
 from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
@@ -359,7 +360,7 @@ class Guest:
         waits: the other end of a transfer is another sandbox's task.
         """
         # guard: descriptors of an order to a worker that begins
-        mine = fdpass.duplicates(fds)
+        mine = duplicates(fds)
         try:
             await (await self._ensure_worker()).send(message, mine)
         finally:

@@ -17,6 +17,7 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
+from broker.helpers.descriptor_copies import duplicates
 from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
 from broker.ipc import acceptor, fdpass, worker
 from broker.net.display_header import read_header
@@ -63,7 +64,7 @@ class GuestStreams:
         """Keep a duplicate of the guest's arena.  Raises UpstreamError."""
         # guard: one arena of a sandbox is kept
         self.drop_arena()
-        self._arena = fdpass.duplicates([fd])
+        self._arena = duplicates([fd])
 
     def drop_arena(self) -> None:
         """The sandbox has ended."""

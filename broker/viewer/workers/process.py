@@ -21,6 +21,7 @@ from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.wayland_rules import WindowRules
 from broker.core.token_bucket import TokenBucket
+from broker.helpers.descriptor_copies import duplicates
 from broker.helpers.order_channel import OrderChannel
 from broker.helpers.process.fork_client import ForkedProcess
 from broker.ipc import agent, clipboard, fdpass, sealed_memfd, transfer
@@ -197,7 +198,7 @@ class Worker:
         # A number that is closed while the order waits for its turn is another file's
         # by then, perhaps another sandbox's.
         # guard: descriptors of an order that waits
-        mine = fdpass.duplicates(fds)
+        mine = duplicates(fds)
         gone = f"the worker of {self.sandbox} has ended"
         try:
             async with self._sending:

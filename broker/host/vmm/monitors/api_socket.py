@@ -17,8 +17,8 @@ from pathlib import Path
 from broker.core.errors import UpstreamError
 from broker.host.processes.ready import wait_ready
 from broker.host.processes.tracked import Tracked
-from broker.ipc import fdpass
 from broker.net.peers.peer_process import peer_numbers
+from broker.net.refused_descriptors import refuse_descriptors
 
 
 class ApiSocket:
@@ -79,7 +79,7 @@ class ApiSocket:
         conn = socket.socket(socket.AF_UNIX, self._kind | socket.SOCK_CLOEXEC)
         try:
             # guard: the API of a VMM sends no descriptor
-            fdpass.refuse_descriptors(conn)
+            refuse_descriptors(conn)
             conn.settimeout(0)
             conn.connect(path)  # a UNIX connect is done or refused at once
             self._prove(conn)

@@ -11,6 +11,7 @@ import pytest
 
 from broker.helpers.filters import (
     box_filters,
+    keeper_filter,
     libseccomp,
     program_filters,
     seccomp,
@@ -20,7 +21,7 @@ from broker.helpers.worker_jail import worker_filter
 
 FILTERS = (
     (worker_filter, "worker_filter"),
-    (session_filters, "keeper_filter"),
+    (keeper_filter, "keeper_filter"),
     (program_filters, "vmm_filter"),
     (program_filters, "renderer_filter"),
     (box_filters, "box_filter"),
@@ -40,7 +41,9 @@ def debians():
 
 
 def programs(monkeypatch, binding):
-    for module in (seccomp, session_filters, program_filters, box_filters):
+    for module in (
+        *(seccomp, session_filters, keeper_filter, program_filters, box_filters),
+    ):
         monkeypatch.setattr(module, "libseccomp", binding)
     return {name: getattr(module, name).__wrapped__() for module, name in FILTERS}
 

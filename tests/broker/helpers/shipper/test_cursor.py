@@ -7,13 +7,9 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import SetupError, UpstreamError
-from broker.helpers.shipper.cursor import (
-    Cursor,
-    held_back,
-    load_cursor,
-    save_cursor,
-)
+from broker.helpers.shipper.cursor import Cursor, held_back, load_cursor
 from broker.helpers.shipper.receiver_lock import locked
+from broker.helpers.shipper.saved_cursor import save_cursor
 
 
 def test_there_and_back(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from broker.authority.audit.store import open_store
 from broker.core.errors import SetupError
 from broker.helpers.shipper.config import JsonlTarget
-from broker.helpers.shipper.cursor import Cursor, save_cursor
+from broker.helpers.shipper.cursor import Cursor
 from broker.helpers.shipper.run import ShipperPaths, ship_once
+from broker.helpers.shipper.saved_cursor import save_cursor
 from broker.helpers.shipper.service import load
 from broker.helpers.shipper.state import shipping_warnings, unshipped
 from tests.kit.audit.shipping import filled, record

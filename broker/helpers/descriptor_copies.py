@@ -1,0 +1,29 @@
+"""Copies of descriptors for a message that waits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from broker.core.errors import UpstreamError
+from broker.ipc.fdpass import close_all
+
+
+def duplicates(fds: Iterable[int]) -> list[int]:
+    """Duplicate descriptors; the caller closes the new ones.
+
+    A number means another file as soon as its owner has closed it: a task that waits
+    before it sends descriptors of others needs its own.  Raises UpstreamError when
+    there is no room for them, and then leaves none open.
+    """
+    made: list[int] = []
+    try:
+        for fd in fds:
+            made.append(os.dup(fd))  # noqa: PERF401 -- closed if a later one fails
+    except OSError as error:
+        close_all(made)
+        raise UpstreamError(
+            f"no descriptor for a message: {error.strerror}",
+            hint="the process may have too many open files",
+        ) from error
+    return made

@@ -1,0 +1,19 @@
+"""The system-call filter of a keeper, and of helpers that show something."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from broker.helpers.filters.session_filters import in_session
+
+
+@cache
+def keeper_filter() -> bytes:
+    """The BPF program of a keeper: it stays in the session, so a deny-list.
+
+    It makes UNIX connections and waits; it starts nothing and inspects no other
+    process.  It can signal only the process of which it was given a pidfd.
+    """
+    rules = in_session(frozenset({"pidfd_send_signal"}))
+    rules.kill(["clone", "clone3"])
+    return rules.program()

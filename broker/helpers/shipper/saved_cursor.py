@@ -1,0 +1,22 @@
+"""Putting a receiver's cursor on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import UpstreamError
+from broker.core.files.replace_file import replace_file
+from broker.helpers.shipper.cursor import SUFFIX, Cursor
+
+
+def save_cursor(directory: Path, cursor: Cursor) -> None:
+    """Put it on disk.  Raises UpstreamError when the disk refuses."""
+    path = directory / f"{cursor.name}{SUFFIX}"
+    try:
+        replace_file(path, msgspec.json.encode(cursor) + b"\n")
+    except OSError as error:
+        raise UpstreamError(
+            f"the cursor {path} cannot be written: {error.strerror}"
+        ) from error
