@@ -70,7 +70,7 @@ PROGRAMS = (
         ("broker.programs.local",),
         USER,
         157,
-        13_600,
+        13_650,
         7_230,
         without=(
             *("broker.programs.local_host", "broker.viewer.broker"),

@@ -41,9 +41,7 @@ def debians():
 
 
 def programs(monkeypatch, binding):
-    for module in (
-        *(seccomp, session_filters, keeper_filter, program_filters, box_filters),
-    ):
+    for module in (*(seccomp, session_filters, program_filters, box_filters),):
         monkeypatch.setattr(module, "libseccomp", binding)
     return {name: getattr(module, name).__wrapped__() for module, name in FILTERS}
 
