@@ -132,17 +132,13 @@ class SessionOrders:
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> AsyncIterator[Begun]:
         """See ``UserSession``."""
-        with ExitStack() as undo:
-            ours, theirs = pair()
-            undo.callback(ours.close)
-            with theirs:
-                words = FirstWords()
-                undo.callback(words.close)
-                child = await self._server.fork(
-                    ForkSession, [theirs.fileno(), words.fd]
-                )
-            child.words = words
-            undo.pop_all()
+        try:
+            child, ours = await self._fork()
+        except OSError as error:
+            raise UpstreamError(
+                f"no descriptor for an order with your rights: {error.strerror}",
+                hint="raise the limit on open files ('ulimit -n')",
+            ) from error
         try:
             got = await _exchange(child, ours, order, fds)
             yield Begun(*got, child, ours)
@@ -154,6 +150,24 @@ class SessionOrders:
                     await _end(child)
                 finally:
                     child.close()
+
+    async def _fork(self) -> tuple[ForkedProcess, Channel]:
+        """Return a child, which waits for its order, and the channel for that.
+
+        Raises OSError without descriptors, and as ``ForkServer.fork``.
+        """
+        with ExitStack() as undo:
+            ours, theirs = pair()
+            undo.callback(ours.close)
+            with theirs:
+                words = FirstWords()
+                undo.callback(words.close)
+                child = await self._server.fork(
+                    ForkSession, [theirs.fileno(), words.fd]
+                )
+            child.words = words
+            undo.pop_all()
+        return child, ours
 
     async def carry_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
