@@ -110,7 +110,14 @@ async def removed(h, name="notes"):
     await eventually(gone, deadline=60)
     assert not (h.config / "sandboxes.d" / f"{name}.toml").exists()
     left = {path.name for path in paths_of(h.env).runtime.iterdir()}
-    assert left <= {"start.lock", "sandboxes", "launch", "sandboxes.d"}
+    assert left <= {
+        "start.lock",
+        "sandboxes",
+        "launch",
+        "sandboxes.d",
+        "display",
+        "sound",
+    }
 
 
 BROWSER = """\

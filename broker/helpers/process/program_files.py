@@ -17,6 +17,8 @@ def program_files() -> Iterator[Path]:
     yield from (Path(sys.base_prefix), Path(sys.prefix))
     yield Path(sys.executable).resolve().parents[1]
     yield Path(broker.__file__).parent
+    # Where modules are looked for, also by a .pth file of an environment.
+    yield from (path for path in map(Path, sys.path) if path.is_dir())
     yield Path("/etc/ld.so.cache")
     if sys.pycache_prefix:
         yield Path(sys.pycache_prefix)

@@ -80,7 +80,9 @@ class LinkStore:
         """
         with explained(self.key_file):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.directory.chmod(0o700)
+            # A confined viewer changes no mode: it was right when this was called first.
+            if stat.S_IMODE(self.directory.stat().st_mode) != 0o700:
+                self.directory.chmod(0o700)
             if not self.key_file.exists():
                 fresh = BrokerIdentity.from_seed(secrets.token_bytes(KEY_BYTES))
                 # The first one stays, of two brokers that start at once.
