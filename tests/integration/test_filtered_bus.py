@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -21,6 +22,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@asynccontextmanager
+async def orders():
+    with starter_of_orders() as session:
+        yield session
+
+
 async def receive_all(connection):
     while True:
         await connection.receive()
@@ -29,7 +36,7 @@ async def receive_all(connection):
 async def test_a_connection_outlives_signals_to_the_broker_and_ends_with_its_block(
     monkeypatch,
 ):
-    async with bus(monkeypatch), starter_of_orders() as session:
+    async with bus(monkeypatch), orders() as session:
         async with session.carrying_out(ConnectBus("notifications")) as begun:
             fd, end = begun.fds
             for number in (signal.SIGINT, signal.SIGTERM):
@@ -46,7 +53,7 @@ async def test_a_connection_outlives_signals_to_the_broker_and_ends_with_its_blo
 async def test_a_proxy_that_ends_is_the_end_of_its_connection(monkeypatch):
     async with (
         bus(monkeypatch),
-        starter_of_orders() as session,
+        orders() as session,
         session.carrying_out(ConnectBus("notifications")) as begun,
     ):
         fd, end = begun.fds
