@@ -21,6 +21,7 @@ from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc.control.api import OpenRequest
 from broker.ipc.guest.file_requests import ChooseFiles
+from broker.ipc.sealed_memfd import sealed
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
 from broker.session.read_warrant import FileTicket
@@ -161,7 +162,7 @@ async def _edited(session, ticket, text):
             out.write(LENGTH.pack(len(data)) + data + content)
         out.flush()
         fds = [back.fileno(), read]
-        fd = m.in_memory(ticket)
+        fd = sealed([ticket])
         try:
             async with session.carrying_out(m.EditFile("work"), [fd, *fds]) as begun:
                 out.close()
