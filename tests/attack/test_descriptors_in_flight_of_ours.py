@@ -142,6 +142,7 @@ async def test_the_starter_outlives_a_moment_without_room(monkeypatch, where, ca
     server = threading.Thread(target=served.run, args=[theirs])
     with ours, theirs, trio.fail_after(60):
         asks = HelperStarter(ours)
+        theirs.recv(1 << 16)  # the key of warrants, which has no answer
         short(monkeypatch, where, call)
         server.start()
         try:
