@@ -50,6 +50,11 @@ def fork_part(name: str, run: Callable[[], None]) -> ForkedPart:
     return ForkedPart(pid, os.pidfd_open(pid))
 
 
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel end this process with its parent (prctl(2)); 0: no longer."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+
+
 def _become(name: str, run: Callable[[], None], parent: int) -> NoReturn:
     """Never returns and never unwinds into the parent's code."""
     code = 1
@@ -57,7 +62,7 @@ def _become(name: str, run: Callable[[], None], parent: int) -> NoReturn:
         # Handlers, not SIG_IGN, which the programs that it starts would inherit.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _ignore)
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        end_with_parent()
         # A parent that died before that line sends no signal any more.
         if os.getppid() == parent:
             set_name(name)

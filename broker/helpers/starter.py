@@ -1,18 +1,18 @@
 """The starter: the process that starts an authority's helpers.
 
 It is forked by the fork server of helpers and has the session's variables for its
-helpers, and nothing else of the broker.  It starts the programs of ``ipc.starter.HelperProgram`` and
-notify-send(1), and reports how each ended.  It reads no byte of a sandbox or of the
-viewer, whose socket it gives to a process of its own (``OrderServer``): a request of the
-authority names a program and nothing else of its command line.  An authority that was taken over can show dialogs and notifications by it, which
-it can do in any case.
+helpers, and nothing else of the broker.  It starts the programs of
+``ipc.starter.HelperProgram`` and notify-send(1), and reports how each ended.  It reads
+no byte of a sandbox or of the viewer, whose socket another process has
+(``OrderServer``): a request of the authority names a program and nothing else of its
+command line.  An authority that was taken over can show dialogs and notifications by
+it, which it can do in any case.
 
 The starter ends when the authority does, and its helpers end with it (PR_SET_PDEATHSIG).
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
@@ -24,6 +24,7 @@ from typing import TypeAlias
 
 from broker.core.errors import InternalError, PeerError, SetupError, VitrailError
 from broker.core.stderr_log import log_stderr
+from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process import popen
 from broker.helpers.process.fork_server import (
     ForkLoop,
@@ -38,9 +39,8 @@ from broker.ipc import fork_server as fork_messages
 from broker.ipc import starter as m
 
 _NOTIFY = "notify-send"
-_PR_SET_PDEATHSIG = 1
 _ORDERS = 250
-"""Children at one time, few of them the authority's helpers."""
+"""Children of a viewer at one time."""
 CarryOut: TypeAlias = Callable[[bytes, Sequence[int]], None]
 """Carries out an order, with the authority's key and the child's descriptors."""
 
@@ -50,10 +50,10 @@ def _nothing(_key: bytes, _fds: Sequence[int]) -> None:
 
 
 class OrderServer:
-    """Has the viewer's orders carried out, in a process that it can hold up.
+    """Forks a child for each order of the viewer, in another process than the starter.
 
     A viewer that was taken over attaches descriptors that are slow to write to, or to
-    close: it waits for nobody but itself.
+    close: then its own orders wait, and no others.
     """
 
     def __init__(self, carry_out: CarryOut, key: bytes) -> None:
@@ -64,7 +64,7 @@ class OrderServer:
 
     def run(self, fd: int) -> None:
         """Serve this socket until the viewer or the starter has gone."""
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        end_with_parent()
         set_name("vitrail-orders")
         self._loop.add(socket.socket(fileno=fd), self._serve)
         self._loop.run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import socket
 import struct
@@ -10,11 +9,11 @@ import struct
 from broker.core.process_status import status_fields
 from broker.helpers.compositor_socket import display_path, find_compositor
 from broker.helpers.fork_command import OUTLIVE_BROKER, UNJAILED, command, variables
+from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.memory import figures_of
 from broker.ipc.session import program_orders as m
 from broker.session.errand import Errand
 
-_PR_SET_PDEATHSIG = 1
 _STDERR = 2
 _PEER = struct.Struct("3i")
 """SO_PEERCRED, unix(7): pid, uid, gid."""
@@ -46,7 +45,7 @@ def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
     os.chdir("/")
     os.set_inheritable(client, True)  # noqa: FBT003 -- the os module's own
     if order.program in OUTLIVE_BROKER:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, 0, 0, 0, 0)
+        end_with_parent(0)
     errand.answer()
     os.dup2(stderr, _STDERR)
     os.execve(argv[0], argv, variables(os.environ))  # noqa: S606 -- no shell

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
 from collections.abc import Sequence
 
 from broker.core.errors import UpstreamError, VitrailError
+from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
 from broker.ipc.session import bus_orders as bus
@@ -16,11 +16,8 @@ from broker.ipc.session import file_orders as files
 from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
 from broker.ipc.session import order_messages as messages
-from broker.ipc.session import program_orders as programs
 from broker.ipc.session import service_orders as services
 from broker.session.errand import Errand
-
-_PR_SET_PDEATHSIG = 1
 
 
 def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None:
@@ -35,7 +32,7 @@ def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None
         # guard: a program of an order has no socket of the host's
         os.set_inheritable(host, False)  # noqa: FBT003 -- os has no name for it
     set_name("vitrail-session")
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    end_with_parent()
     # The starter ignores what a terminal sends to the group; a program must not.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
@@ -57,56 +54,27 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
 
     Imported here: a child needs one of these modules, and the starter none.
     """
-    match order:
-        case (
-            media.ConnectSound()
-            | media.FindCamera()
-            | media.OpenSecurityKey()
-            | media.ShowFrame()
-            | media.TakeCamera()
-            | media.TakeScreen()
-        ):
-            from broker.session.user_media.media_errands import carry_out_media
+    if isinstance(order, media.MediaOrder):
+        from broker.session.user_media.media_errands import carry_out_media
 
-            carry_out_media(errand, order)
-        case (
-            services.ConnectPort()
-            | services.ListenPort()
-            | services.AskSecret()
-            | services.StartService()
-            | services.ServeNow()
-            | services.UseAgent()
-            | services.AskAgent()
-            | services.NameHost()
-        ):
-            from broker.session.user_services.service_errands import carry_out_service
+        carry_out_media(errand, order)
+    elif isinstance(order, services.ServiceOrder):
+        from broker.session.user_services.service_errands import carry_out_service
 
-            carry_out_service(errand, order)
-        case _ if isinstance(order, files.FileOrder):
-            from broker.session.user_files.file_errands import carry_out_file
+        carry_out_service(errand, order)
+    elif isinstance(order, files.FileOrder):
+        from broker.session.user_files.file_errands import carry_out_file
 
-            carry_out_file(errand, order)
-        case (
-            folders.OpenFolder()
-            | folders.GiveFolder()
-            | folders.ServeFolder()
-            | folders.ReadChords()
-            | folders.CheckSettings()
-            | folders.DrawIcons()
-            | folders.DrawLetters()
-        ):
-            from broker.session.user_folders.folder_errands import carry_out_folder
+        carry_out_file(errand, order)
+    elif isinstance(order, folders.FolderOrder):
+        from broker.session.user_folders.folder_errands import carry_out_folder
 
-            carry_out_folder(errand, order)
-        case bus.ConnectBus():
-            from broker.session.session_bus_filter import carry_out_bus
+        carry_out_folder(errand, order)
+    elif isinstance(order, bus.BusOrder):
+        from broker.session.session_bus_filter import carry_out_bus
 
-            carry_out_bus(errand, order)
-        case (
-            programs.StartForkServer()
-            | programs.FindCompositor()
-            | programs.MeasureProcesses()
-        ):
-            from broker.session.broker_programs import carry_out_program
+        carry_out_bus(errand, order)
+    else:
+        from broker.session.broker_programs import carry_out_program
 
-            carry_out_program(errand, order)
+        carry_out_program(errand, order)

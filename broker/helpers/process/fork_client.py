@@ -149,7 +149,7 @@ class ForkServer:
         return self._run.child.pid if self._run is not None else 0
 
     async def reap(self, died: _Died | None = None) -> None:
-        """Reap what is started here when it ends, and call ``died``: pid and code."""
+        """Reap each server that this client has started; then call ``died``: pid, code."""
         async for child in self._started:
             pid = child.pid
             # guard: a fork server that has died does not stay as a zombie

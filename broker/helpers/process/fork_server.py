@@ -4,8 +4,8 @@
 broker's side.  The server is started by exec, imports all that its children
 need, and then waits for orders on its sockets.  Its death ends no child.
 
-Each client has a socket of its own, and may order any child: each client has the
-user's rights anyway.
+Each client has a socket of its own, and may order any child: what a child gets is in
+its code and in what the client has.
 
 The price of forking: all children of one server share the layout of their
 address space, so an attacker who has taken one over knows it for the others.
@@ -144,7 +144,7 @@ class _Child:
 
 
 class ForkLoop:
-    """Serves clients, and reaps what was started for them."""
+    """Serves clients, and reaps their children."""
 
     def __init__(self) -> None:
         self._clients: dict[int, tuple[socket.socket, Serve]] = {}
@@ -167,9 +167,7 @@ class ForkLoop:
             # child is left for process 1 to reap.
             for pidfd in ready - self._clients.keys():
                 self._reap(pidfd)
-            clients = ready & self._clients.keys()
-            # A warrant's key, which the first has sent, is there before an order.
-            for number in sorted(clients, key=lambda fd: self._clients[fd][0] != first):
+            for number in ready & self._clients.keys():
                 client, serve_one = self._clients[number]
                 if not serve_one(client):
                     self._waiting.unregister(number)

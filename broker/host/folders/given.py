@@ -47,7 +47,7 @@ class GivenFolders:
         return found[1], found[0].write
 
     def _receive(self) -> None:
-        """Take what was sent: a child sends before the viewer has its ticket."""
+        """Take the folders that were sent: a child sends one before the viewer has its ticket."""
         while True:
             try:
                 got = fdpass.receive(self._sock, FOR_HOST_BYTES, 1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import msgspec
 
@@ -50,12 +49,7 @@ def open_url(errand: Errand, order: m.OpenAddress) -> None:
         _require_called(errand, order.warrant, url)
     else:
         _require_permitted(errand, order.warrant, url)
-    _open(errand, url.canonical)
-
-
-def open_document(errand: Errand, path: Path) -> None:
-    """Open a file that we have made."""
-    _open(errand, str(path))
+    open_here(errand, url.canonical)
 
 
 def _require_called(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
@@ -80,7 +74,11 @@ def _require_permitted(errand: Errand, untrusted_warrant: bytes, url: Url) -> No
         raise RefusedError(f"no rule names the scheme {url.scheme}")
 
 
-def _open(errand: Errand, word: str) -> None:
+def open_here(errand: Errand, word: str) -> None:
+    """Open an address, or a file of our own, by the user's program for it.
+
+    Raises SetupError without one, UpstreamError where that fails at once.
+    """
     if shutil.which("gio") is None:
         raise SetupError(
             "no program opens addresses",

@@ -18,7 +18,7 @@ from broker.core.services import PRINT
 from broker.helpers.process.memory_file import memory_file
 from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
-from broker.session.user_files.links import open_document
+from broker.session.user_files.links import open_here
 
 _HINT = "'lpoptions -d PRINTER' chooses the usual one, and printer= of the rule another"
 
@@ -55,7 +55,7 @@ def _made(untrusted_document: str) -> Path:
 
 def show(errand: Errand, order: m.ShowDocument) -> None:
     """Show the user what is to be printed."""
-    open_document(errand, _made(order.document))
+    open_here(errand, str(_made(order.document)))
 
 
 def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:

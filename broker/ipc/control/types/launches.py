@@ -33,7 +33,7 @@ class LaunchBoxRequest(ApiRequest, frozen=True, kw_only=True):
 
 
 class LaunchBoxAnswer(ApiAnswer, frozen=True, kw_only=True):
-    """A box of bubblewrap; without a class there is no such record."""
+    """A box of bubblewrap; no class: no such record exists."""
 
     sandbox_class: str | None = None
     command: list[str] | None = None
