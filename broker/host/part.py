@@ -18,7 +18,7 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.notify import Notify
 from broker.core.stderr_log import log_exception, log_stderr
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission
 from broker.host.devices.host_devices import DeviceHost

@@ -7,7 +7,7 @@ import socket
 import struct
 
 from broker.core.process_status import status_fields
-from broker.helpers.compositor_socket import display_path, find_compositor
+from broker.helpers.compositor_socket import display_path
 from broker.helpers.fork_command import OUTLIVE_BROKER, UNJAILED, command, variables
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.memory import figures_of
@@ -24,9 +24,6 @@ def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
     match order:
         case m.StartForkServer():
             _become_fork_server(errand, order)
-        case m.FindCompositor():
-            found = find_compositor()
-            errand.answer(b"" if found is None else os.fsencode(found))
         case m.MeasureProcesses():
             _measure(errand, order.pids)
 

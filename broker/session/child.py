@@ -12,12 +12,18 @@ from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
 from broker.ipc.session import bus_orders as bus
+from broker.ipc.session import display_orders as display
 from broker.ipc.session import file_orders as files
 from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session import service_orders as services
+from broker.session.broker_programs import carry_out_program
 from broker.session.errand import Errand
+from broker.session.session_bus_filter import carry_out_bus
+from broker.session.user_display.display_errands import carry_out_display
+from broker.session.user_media.media_errands import carry_out_media
+from broker.session.user_services.service_errands import carry_out_service
 
 
 def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None:
@@ -52,15 +58,11 @@ def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None
 def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
     """Carry out an order.
 
-    Imported here: a child needs one of these modules, and the starter none.
+    Files and folders take megabytes, so a child that needs them has them alone.
     """
     if isinstance(order, media.MediaOrder):
-        from broker.session.user_media.media_errands import carry_out_media
-
         carry_out_media(errand, order)
     elif isinstance(order, services.ServiceOrder):
-        from broker.session.user_services.service_errands import carry_out_service
-
         carry_out_service(errand, order)
     elif isinstance(order, files.FileOrder):
         from broker.session.user_files.file_errands import carry_out_file
@@ -71,10 +73,8 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
 
         carry_out_folder(errand, order)
     elif isinstance(order, bus.BusOrder):
-        from broker.session.session_bus_filter import carry_out_bus
-
         carry_out_bus(errand, order)
+    elif isinstance(order, display.DisplayOrder):
+        carry_out_display(errand, order)
     else:
-        from broker.session.broker_programs import carry_out_program
-
         carry_out_program(errand, order)

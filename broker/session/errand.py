@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.helpers.process import popen
+from broker.helpers.process.memory_file import memory_file
 from broker.ipc import fdpass
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session.permit_warrant import PermitWarrant
@@ -34,6 +36,11 @@ class Errand:
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""
         fdpass.send(self.channel, messages.encode(messages.Carried(result)), fds)
+
+    def answer_file(self, content: bytes) -> None:
+        """Answer with a file of this content.  Raises OSError."""
+        with ExitStack() as stack:
+            self.answer(fds=[memory_file(stack, content)])
 
     def fail(self, error: VitrailError) -> None:
         """Answer that it is not done.  Raises OSError if nobody waits."""

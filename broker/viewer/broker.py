@@ -15,7 +15,7 @@ import trio
 from broker.authority.options import Options
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.host_and_viewer.control_handlers import Shared, SharedControl
 from broker.host_and_viewer.host_folders import Host

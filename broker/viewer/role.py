@@ -262,7 +262,9 @@ class ViewerRole:
 
     async def _follow_icons(self) -> None:
         records = self.authority.records.records.values()
-        labels = {record.name: record.viewer.label for record in records}
+        # No icon is made for what 'brokerctl run' has written.
+        kept = (r for r in records if not r.source.is_relative_to(self._paths.runtime))
+        labels = {record.name: record.viewer.label for record in kept}
         if labels != self._drawn:
             await self._tools.session.carry_out(DrawIcons())
             self._drawn = labels

@@ -12,7 +12,8 @@ import socket
 from broker.core.services import WAYLAND_DOOR
 from broker.helpers import fork_command
 from broker.helpers.fork_start import spawn_server
-from broker.helpers.process.fork_client import ForkServer, ForkServerHandle
+from broker.helpers.process.fork_client import ForkServer
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.host.acceptor import Acceptors, end_acceptor
 from broker.net.addresses import UnixEndpoint

@@ -17,7 +17,7 @@ import pytest
 
 from broker.core.files.opened_folder import folder_argument
 from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER, SECURITY_KEY
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
 from broker.ipc import fdpass

@@ -26,13 +26,6 @@ class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):
     program: ForkServerModule
 
 
-class FindCompositor(TypedMessage, frozen=True, tag="find-compositor"):
-    """Find the running compositor.  Answer: the path of its socket, empty without one.
-
-    It is the session's, and the order names none.
-    """
-
-
 Pid = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 PIDS = 1024
 """Most processes that are measured at one time."""
@@ -57,5 +50,5 @@ def decode_figures(data: bytes) -> list[ProcessFigures]:
         raise InternalError(f"not figures: {error}") from error
 
 
-ProgramOrder: TypeAlias = StartForkServer | FindCompositor | MeasureProcesses
+ProgramOrder: TypeAlias = StartForkServer | MeasureProcesses
 """Orders of this family."""
