@@ -20,9 +20,7 @@ from broker.ipc.session import order_messages as messages
 from broker.ipc.session import service_orders as services
 from broker.session.broker_programs import carry_out_program
 from broker.session.errand import Errand
-from broker.session.session_bus_filter import carry_out_bus
 from broker.session.user_display.display_errands import carry_out_display
-from broker.session.user_media.media_errands import carry_out_media
 from broker.session.user_services.service_errands import carry_out_service
 
 
@@ -58,9 +56,11 @@ def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None
 def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
     """Carry out an order.
 
-    Files and folders take megabytes, so a child that needs them has them alone.
+    What takes megabytes is loaded by a child that needs it; the rest is the starter's.
     """
     if isinstance(order, media.MediaOrder):
+        from broker.session.user_media.media_errands import carry_out_media
+
         carry_out_media(errand, order)
     elif isinstance(order, services.ServiceOrder):
         carry_out_service(errand, order)
@@ -73,6 +73,8 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
 
         carry_out_folder(errand, order)
     elif isinstance(order, bus.BusOrder):
+        from broker.session.session_bus_filter import carry_out_bus
+
         carry_out_bus(errand, order)
     elif isinstance(order, display.DisplayOrder):
         carry_out_display(errand, order)

@@ -56,7 +56,7 @@ PROGRAMS = (
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 163, 15_800, 9_670),
+    Program("session children", ("broker.session.child",), USER, 163, 15_850, 9_670),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
