@@ -49,7 +49,7 @@ PROGRAMS = (
         USER,
         45,
         3_950,
-        1_950,
+        1_960,
         # tests/integration/test_helper_forks.py watches the server.
         without=(
             *("broker.programs.acceptor", "broker.helpers.pump.process"),
@@ -63,7 +63,7 @@ PROGRAMS = (
         CONFINED,
         35,
         3_450,
-        1_860,
+        1_870,
     ),
     Program(
         "vitrail-local, launcher",
@@ -71,7 +71,7 @@ PROGRAMS = (
         USER,
         149,
         13_250,
-        7_020,
+        7_030,
         without=(
             *("broker.programs.local_host", "broker.viewer.broker"),
             "broker.viewer.host_ends.local_host",
@@ -113,10 +113,10 @@ PROGRAMS = (
         CONFINED,
         366,
         44_450,
-        27_990,
+        28_000,
         linked=True,
     ),
-    Program("prompt agent", ("broker.programs.prompt",), USER, 39, 3_950, 2_110),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 39, 4_000, 2_120),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 36, 3_150, 1_520),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
     Program(
@@ -136,7 +136,7 @@ PROGRAMS = (
         ("broker.programs.ingest",),
         USER,
         33,
-        3_150,
+        3_200,
         1_740,
         linked=True,
     ),
@@ -174,7 +174,7 @@ PROGRAMS = (
         CONFINED,
         24,
         2_150,
-        1_080,
+        1_090,
     ),
     Program(
         "netguard",
@@ -194,7 +194,7 @@ PROGRAMS = (
         USER,
         22,
         1_050,
-        530,
+        540,
         without=("broker.host.images.bzimage",),
     ),
     Program(
@@ -224,7 +224,7 @@ PROGRAMS = (
         5_300,
         3_280,
     ),
-    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 43, 4_750, 2_770),
+    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 43, 4_750, 2_780),
     Program(
         "OCI hook",
         ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),

@@ -157,7 +157,7 @@ from broker.session.errand import Errand
 os.environ["TOKEN"] = "secret of the session"
 files.files_tool = lambda: b"import os, sys; sys.stderr.write(' '.join(os.environ))"
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-print(files.run_tool(Errand(ours, b""), []).decode())
+print(files.run_files_tool(Errand(ours, b""), []).decode())
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=True, text=True
