@@ -97,17 +97,11 @@ class Request:
     @property
     def subject(self) -> Subject:
         """The key that equal requests share, for grants and late answers."""
+        what = (self.service, self.argument, self.target, self.mime, self.scheme)
+        # guard: a yes to read is not one to write
+        more = (self.source, self.write, self.raw)
         return Subject(
-            self.lease.id,
-            self.service,
-            self.argument,
-            self.target,
-            self.mime,
-            self.scheme,
-            self.host,
-            self.protocol,
-            self.port,
-            self.key,
+            self.lease.id, *what, self.host, self.protocol, self.port, self.key, *more
         )
 
 
