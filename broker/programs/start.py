@@ -28,6 +28,7 @@ from broker.helpers.pump.starting import PUMPS
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
+from broker.net.refused_descriptors import refuse_descriptors
 
 Forks = Mapping[str, ForkServerHandle]
 """The fork server of helpers, for the clients that order each of ``_FORKED``.
@@ -206,6 +207,9 @@ def _start_authority(role: str, options: Options) -> AuthorityHandle:
 def _client_pair() -> tuple[ClientEnds, ClientEnds]:
     """Return the ends of a client and of the authority."""
     (ours, theirs), (answers, calls) = socket.socketpair(), socket.socketpair()
+    for end in (theirs, calls):
+        # guard: a viewer that was taken over gives the authority no file to close
+        refuse_descriptors(end)
     return ClientEnds(ours, answers), ClientEnds(theirs, calls)
 
 

@@ -37,6 +37,10 @@ def viewer_filter(pid: int) -> bytes:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
             # guard: the viewer sends nothing to a socket that it is not connected to
             rules.deny_if(call, rules.masked(1, _SOCKET_KIND, kind))
+    linger = rules.equal(2, socket.SO_LINGER)
+    # Of whom it gives it to: the last one that closes it waits.
+    # guard: a viewer makes no descriptor slow to close
+    rules.deny_if("setsockopt", rules.equal(1, socket.SOL_SOCKET), linger)
     for name in _BY_PATH:
         # guard: a file of the user's keeps its mode, owner, times and attributes
         rules.deny(name, errno.EPERM)

@@ -10,7 +10,12 @@ from tests.kit.guards.mutation import Guard, main
 GUARDS = (
     Guard("no thread of the viewer was there before it was confined", "if False:", "tests/attack/test_viewer_confined.py", "of_before"),
     Guard("a program of an order has no socket of the host's", "pass", "tests/attack/test_session_orders_bus.py", "nothing_of_the_broker"),
-    Guard("a viewer that was taken over holds up no question", "return bool(server.run(kept))", "tests/broker/session/test_session_orders.py", "full"),
+    Guard("a viewer that was taken over holds up no question", "return bool(server.run(kept))", "tests/broker/session/test_session_orders.py", "slow"),
+    Guard("how a child ends is told without a wait", "read, end = os.pipe2(os.O_CLOEXEC)", "tests/attack/test_slow_orders.py", "fills"),
+    Guard("a client that reads no answer delays no other one's order", "", "tests/attack/test_slow_orders.py", "reads_no_answer"),
+    Guard("a viewer that was taken over gives the authority no file to close", "pass", "tests/attack/test_slow_orders.py", "attaches_nothing"),
+    Guard("a viewer that was taken over gives the host no file to close", "", "tests/attack/test_slow_orders.py", "attaches_nothing"),
+    Guard("a viewer makes no descriptor slow to close", "", "tests/attack/test_slow_orders.py", "slow_to_close"),
     Guard("a file that is named once is edited once", "if False:", "tests/attack/test_session_orders_files.py", "edited_once"),
     Guard("workers without a jail are the user's choice", "unjailed = True", "tests/attack/test_session_orders_programs.py", "without_a_jail"),
     Guard("a yes is for what its question has named", "if False:", "tests/attack/test_forged_authority_messages.py", "not_named"),
