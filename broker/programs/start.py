@@ -7,7 +7,6 @@ separate program, so neither has code or data of host or viewer.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import resource
 import socket
@@ -25,6 +24,7 @@ from broker.helpers.fork_start import spawn_server
 from broker.helpers.process.fork_client import ForkServerHandle
 from broker.helpers.process.popen import our_program, start_process
 from broker.helpers.pump.starting import PUMPS
+from broker.helpers.service_manager import report, take_address
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.ipc import event_loop
 from broker.net.activation import VARIABLES, take_activated
@@ -109,7 +109,7 @@ def _run(
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
-    notify = service_manager()
+    take_address()
     unjailed = b"1" if words.allow_unjailed_workers else b""
     environ = {**os.environb, UNJAILED.encode(): unjailed}
     forks, starter = start_forks(environ, compositor)
@@ -119,13 +119,14 @@ def _run(
         shipped=shipped if words.examples else None,
         allow_unjailed=words.allow_unjailed_workers,
         sockets=_activated(words.sockets),
-        stopping=lambda: notify("STOPPING=1"),
     )
     run = prepare(options)
     authority = _start_authority(role, options)
 
     def ready() -> None:
-        notify("READY=1")
+        if role == "host":
+            # A viewer is confined, and orders it.
+            report("READY=1")
         sys.stderr.write(f"vitrail-{role}: ready\n")
 
     if beside is not None:
@@ -228,27 +229,3 @@ def _activated(known: Container[str]) -> dict[str, socket.socket]:
                 hint="ListenStream= and Accept=no in the .socket unit",
             )
     return sockets
-
-
-def service_manager() -> Callable[[str], None]:
-    """Return how to notify the service manager, sd_notify(3).
-
-    It is connected to now: a confined viewer no longer connects.  Nothing without
-    ``NOTIFY_SOCKET``.
-    """
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-
-    def notify(text: str) -> None:
-        # The service manager may have gone by the time we end.
-        with contextlib.suppress(OSError):
-            sock.send(f"{text}\n".encode())
-
-    with contextlib.suppress(OSError):
-        if address:
-            sock.connect(address)
-            return notify
-    sock.close()
-    return lambda _: None
