@@ -14,6 +14,7 @@ from collections.abc import Callable
 from broker.authority.options import Options
 from broker.helpers.compositor_socket import display_path
 from broker.helpers.forked_part import ForkedPart, fork_part
+from broker.helpers.terminal_log import leave_terminal
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.programs.start import Forks, add_unjailed, parser_for, run_broker
 
@@ -23,9 +24,11 @@ def main() -> None:
     parser = parser_for("vitrail-local", "Vitrail's broker for one machine")
     add_unjailed(parser)
     parts = _Parts()
+    words = parser.parse_args()
+    leave_terminal()
     run_broker(
         "local",
-        parser.parse_args(),
+        words,
         lambda _options: parts.run,
         beside=parts.fork,
         compositor=str(display_path() or ""),

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from broker.authority.options import Options
 from broker.helpers.compositor_socket import display_path
+from broker.helpers.terminal_log import leave_terminal
 from broker.helpers.viewer_confinement import confine_viewer
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.net.link.wire_types import Role
@@ -43,6 +44,7 @@ def main() -> None:
         "link.toml, or 2)",
     )
     words = parser.parse_args()
+    leave_terminal()
     run_broker(
         "viewer",
         words,
