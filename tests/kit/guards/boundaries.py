@@ -11,6 +11,7 @@ GUARDS = (
     Guard("no thread of the viewer was there before it was confined", "if False:", "tests/attack/test_viewer_confined.py", "of_before"),
     Guard("a program of an order has no socket of the host's", "pass", "tests/attack/test_session_orders_bus.py", "nothing_of_the_broker"),
     Guard("a viewer that was taken over holds up no question", "return bool(server.run(kept))", "tests/broker/session/test_session_orders.py", "slow"),
+    Guard("a keeper opens no file of the user", "", "tests/attack/test_keeper_files.py", "opens_no_file"),
     Guard("what was permitted once is done once", "if False:", "tests/attack/test_session_orders_repeated.py", "once"),
     Guard("files that were named long ago are not sent", "if False:", "tests/attack/test_session_orders_repeated.py", "long_ago"),
     Guard("a broker does not hold the terminal that it was started from", "pass", "tests/attack/test_broker_terminal.py"),
