@@ -13,11 +13,13 @@ from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.helpers.process import popen
 from broker.ipc import fdpass
 from broker.ipc.session import order_messages as messages
-from broker.ipc.session.permit_warrant import PermitWarrant
+from broker.ipc.session.bus_orders import HoldPermit
+from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.session.read_warrant import SECONDS, CallWarrant, read_warrant
 from broker.session.used_warrants import UsedWarrants
 from policy.names import ADMIN_NAMES
 
+_OF_PERMIT = ("sandbox", "record", "target", *OF_REQUEST)
 _W = TypeVar("_W", PermitWarrant, CallWarrant)
 
 
@@ -83,6 +85,9 @@ class Errand:
         further one.  Raises RefusedError.
         """
         warrant = self._read(untrusted_warrant, PermitWarrant)
+        # guard: nothing begins by a permit because something else goes on by it
+        if warrant.renewed:
+            raise RefusedError("a renewed permit begins nothing")
         # guard: a permit is for the service that it names
         if warrant.service not in services:
             raise RefusedError(f"a permit for {warrant.service} is not for this")
@@ -96,6 +101,32 @@ class Errand:
             raise RefusedError(f"a permit for {warrant.target} is not for the desktop")
         self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
+
+    def hold(self, permit: PermitWarrant) -> None:
+        """Return when the viewer has closed its end, or the permit has ended.
+
+        Raises VitrailError for another order, OSError.
+        """
+        until = permit.at + SECONDS
+        # guard: what a permit has begun ends with it, whatever a viewer keeps open
+        while (left := until - time.monotonic()) > 0:
+            self.channel.settimeout(left)
+            try:
+                order = self.next()
+            except TimeoutError:
+                return
+            if order is None:
+                return
+            if not isinstance(order, HoldPermit):
+                raise PeerError("it has begun already")
+            fresh = self._read(order.warrant, PermitWarrant)
+            # guard: a permit is held by its own renewals
+            if any(
+                getattr(fresh, name) != getattr(permit, name) for name in _OF_PERMIT
+            ):
+                raise RefusedError("this is another permit")
+            until = fresh.at + SECONDS
+            self.answer()
 
     def call(self, untrusted_warrant: bytes, methods: Collection[str]) -> CallWarrant:
         """Return the user's call that an order comes with.  Raises RefusedError.
