@@ -13,7 +13,6 @@ import signal
 import sys
 
 from broker.core.escape import displayed
-from broker.helpers.helper_confinement import confine_helper
 from broker.helpers.process.process_name import set_name
 
 _READ_BYTES = 1 << 14
@@ -40,6 +39,9 @@ def leave_terminal() -> None:
 
 def _show(read: int, terminal: int) -> None:
     """Show what comes until nobody can write any more; never returns."""
+    # Late: in this process alone.
+    from broker.helpers.helper_confinement import confine_helper
+
     code = 1
     try:
         # The broker ends by such a signal, and says something then.

@@ -41,6 +41,9 @@ class Program:
         return closure(self.entry, self.without)
 
 
+_OF_TERMINAL: Final = "broker.helpers.helper_confinement"
+"""Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
+
 PROGRAMS = (
     Program("authority", ("broker.programs.authority",), USER, 202, 24_750, 16_000),
     Program(
@@ -74,7 +77,7 @@ PROGRAMS = (
         7_230,
         without=(
             *("broker.programs.local_host", "broker.viewer.broker"),
-            "broker.viewer.host_ends.local_host",
+            *("broker.viewer.host_ends.local_host", _OF_TERMINAL),
         ),
     ),
     Program(
@@ -84,7 +87,7 @@ PROGRAMS = (
         357,
         42_600,
         26_630,
-        without=("broker.programs.local_host",),
+        without=("broker.programs.local_host", _OF_TERMINAL),
     ),
     Program(
         "vitrail-local, host",
@@ -96,6 +99,7 @@ PROGRAMS = (
         without=(
             *("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
             *("broker.viewer.own_files", "broker.helpers.viewer_confinement"),
+            _OF_TERMINAL,
         ),
     ),
     Program(
@@ -115,6 +119,7 @@ PROGRAMS = (
         44_750,
         28_180,
         linked=True,
+        without=(_OF_TERMINAL,),
     ),
     Program("prompt agent", ("broker.programs.prompt",), USER, 39, 3_950, 2_110),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 36, 3_150, 1_520),

@@ -327,20 +327,9 @@ class ClientChannel:
                 self._warrant(now, renewed=True),
             )
         )
-        self.put(
-            m.Permitted(
-                number,
-                permit.target,
-                permit.where,
-                permit.user,
-                permit.autostart,
-                permit.max_size,
-                permit.answered,
-                permit.returns,
-                permit.schemes,
-                self._warrant(permit),
-            )
-        )
+        to = (permit.target, permit.where, permit.user, permit.autostart)
+        terms = (permit.max_size, permit.answered, permit.returns, permit.schemes)
+        self.put(m.Permitted(number, *to, *terms, self._warrant(permit)))
         self._tell_share(permit.request.lease)
         try:
             await held.over.wait()

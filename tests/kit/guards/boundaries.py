@@ -11,6 +11,7 @@ GUARDS = (
     Guard("no thread of the viewer was there before it was confined", "if False:", "tests/attack/test_viewer_confined.py", "of_before"),
     Guard("a program of an order has no socket of the host's", "pass", "tests/attack/test_session_orders_bus.py", "nothing_of_the_broker"),
     Guard("a viewer that was taken over holds up no question", "return bool(server.run(kept))", "tests/broker/session/test_session_orders.py", "slow"),
+    Guard("a viewer hears of no file that it cannot open", "pass", "tests/attack/test_viewer_confined.py", "hears_of_no_file"),
     Guard("a permit that has ended is not renewed", "", "tests/attack/test_forged_authority_messages.py", "not_renewed"),
     Guard("nothing begins by a permit because something else goes on by it", "if False:", "tests/attack/test_session_orders_bus.py", "begins_by"),
     Guard("what a permit has begun ends with it, whatever a viewer keeps open", "while left := 1000000.0:", "tests/attack/test_session_orders_bus.py", "portals_screens_end"),
