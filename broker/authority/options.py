@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +22,6 @@ class Options:
     allow_unjailed: bool = False
     sockets: Mapping[str, socket.socket] = field(default_factory=dict)
     """Handed over by a service manager: ``control``, ``link``."""
-    stopping: Callable[[], None] = lambda: None
-    """Called when the end begins."""
 
 
 @dataclass(frozen=True)

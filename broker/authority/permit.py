@@ -97,17 +97,11 @@ class Request:
     @property
     def subject(self) -> Subject:
         """The key that equal requests share, for grants and late answers."""
+        what = (self.service, self.argument, self.target, self.mime, self.scheme)
+        # guard: a yes to read is not one to write
+        more = (self.source, self.write, self.raw)
         return Subject(
-            self.lease.id,
-            self.service,
-            self.argument,
-            self.target,
-            self.mime,
-            self.scheme,
-            self.host,
-            self.protocol,
-            self.port,
-            self.key,
+            self.lease.id, *what, self.host, self.protocol, self.port, self.key, *more
         )
 
 
@@ -161,6 +155,8 @@ class Permit:
     """The authority's, for those who carry it out (``ipc.session.warrant``)."""
     changed: Callable[[Permit], None] = lambda _permit: None
     """Called when it holds by other terms: another rule, a smaller size."""
+    renew: Callable[[], None] = lambda: None
+    """Has ``warrant`` replaced by one of now."""
     over: str = ""
     """Why it was ended, once it was."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -21,6 +21,18 @@ def compositor_process(path: Path) -> int:
         return int(kind.unpack(peer)[0])
 
 
+def counts_descriptors() -> bool:
+    """Return whether the kernel counts a process's for those who may not list them.
+
+    It does since Linux 6.2.
+    """
+    return _count("self") > 0
+
+
+def _count(pid: int | str) -> int:
+    return Path(f"/proc/{pid}/fd").stat().st_size
+
+
 def descriptors_left(pid: int) -> float:
     """Return the share of its descriptors that a process has left, 0 to 1.
 
@@ -31,7 +43,7 @@ def descriptors_left(pid: int) -> float:
         return 1.0
     try:
         most, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        used = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+        used = _count(pid) or sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     except OSError:
         return 1.0
     return 1.0 if most == resource.RLIM_INFINITY else max(0.0, 1 - used / most)

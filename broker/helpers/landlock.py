@@ -24,6 +24,7 @@ _PATH_BENEATH = 1
 _READ = 1 << 2 | 1 << 3  # files, directories
 _WRITE = _READ | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 14
 """And: change, cut and remove files, make and remove directories, files and sockets."""
+_LISTEN = 1 << 5 | 1 << 9
 _OF_FILES = 1 << 1 | 1 << 2 | 1 << 14
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 """How many rights on files a version of Landlock knows, one bit each; later ones: 16."""
@@ -34,11 +35,13 @@ def restrict(
     read: Iterable[Path] = (),
     write: Iterable[Path] = (),
     scopes: int = ABSTRACT_SOCKETS | SIGNALS,
+    listen: Iterable[Path] = (),
 ) -> int:
     """Forbid this thread all files but these and those below these directories, and TCP.
 
-    Paths that do not exist are left out.  ``scopes``: of processes that do not
-    descend from this one, it also reaches no abstract socket, and signals none.
+    Below those of ``listen`` it can make sockets, and remove files.  Paths that do not
+    exist are left out.  ``scopes``: of processes that do not descend from this one, it
+    also reaches no abstract socket, and signals none.
     Returns the version that the kernel has, 0 for none: then nothing was forbidden.  The
     process must not be able to gain privileges, and have one thread.  Raises OSError.
     """
@@ -51,7 +54,7 @@ def restrict(
     ruleset = _libc.syscall(_CREATE, rules, 8 if abi < 4 else 16 if abi < 6 else 24, 0)
     check(ruleset, "Landlock rules")
     try:
-        for paths, rights in ((read, _READ), (write, _WRITE)):
+        for paths, rights in ((read, _READ), (write, _WRITE), (listen, _LISTEN)):
             for path in paths:
                 _allow(ruleset, path, rights & known)
         check(_libc.syscall(_RESTRICT, ruleset, 0), "Landlock")

@@ -128,7 +128,7 @@ class HelperServer:
             return False
         finally:
             os.close(kept)
-        self._loop.keep(started, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+        self._loop.keep(started)
         return False
 
     def _serve(self, control: socket.socket) -> bool:
@@ -173,7 +173,7 @@ class HelperServer:
         try:
             pidfd = os.pidfd_open(started.pid)
             try:
-                end, write = os.pipe2(os.O_CLOEXEC)
+                end, write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
             except OSError:
                 os.close(pidfd)
                 raise

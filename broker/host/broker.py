@@ -13,6 +13,7 @@ from broker.authority.options import Options
 from broker.core.names import LeaseId
 from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_handle import ForkServerHandle
+from broker.helpers.service_manager import report
 from broker.host.host_status import measure
 from broker.host.part import HostPart
 from broker.host.viewer_link import RemoteViewer
@@ -118,7 +119,7 @@ class _Host:
             await self._authority.serve_control()
             ready()
             await self._ground.shutdown.wait()
-            self._ground.options.stopping()
+            report("STOPPING=1")
             # Machines end with their host.
             self._host.role.refuse_new()
             await self._shared.stop_all()

@@ -94,6 +94,12 @@ class PermitGone(ClientMessage, frozen=True, tag=3):
     request: int
 
 
+class RenewWarrant(ClientMessage, frozen=True, tag=21):
+    """Answered by ``PermitNow`` for a permit that it has; else not."""
+
+    request: int
+
+
 class AskChoice(ClientMessage, frozen=True, tag=4):
     """Have the user choose one of these.  Answered by Chosen or Failed."""
 
@@ -199,11 +205,13 @@ class Permitted(AuthorityAnswer, frozen=True, tag=34):
 
 
 class PermitNow(AuthorityAnswer, frozen=True, tag=35):
-    """The permit holds by other rules from now on."""
+    """The permit holds, by these rules from now on."""
 
     where: str
     max_size: int | None
     returns: bool
+    warrant: bytes
+    """By which what has begun goes on."""
 
 
 class PermitCut(AuthorityAnswer, frozen=True, tag=36):
@@ -245,6 +253,7 @@ FromClient: TypeAlias = (
     | HoldCheckpoint
     | AskPreview
     | AskRules
+    | RenewWarrant
 )
 FromAuthority: TypeAlias = (
     Welcome

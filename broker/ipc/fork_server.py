@@ -6,8 +6,8 @@ There are three: of helpers (starter, pumps, keepers, acceptors), of jailed halv
 workers, and the starter, of the viewer's orders with the user's rights.
 
 One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``): one
-answer for each order.  The descriptors of an order are the child's, but the
-last: the write end of a pipe, which the server keeps and into which it writes
+answer for each order.  The descriptors of an order are the child's.  Those of the
+answer are its pidfd and the read end of a pipe, into which the server writes
 how the child ended (``END``).  A pipe that ends without that says that the
 server died first.  The server is trusted: a message that is not one of these
 is an internal error.
@@ -30,8 +30,10 @@ _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 ENTRANCES = 16
 """Most listening sockets of one acceptor."""
-DESCRIPTORS = 2 * ENTRANCES + 2
+DESCRIPTORS = 2 * ENTRANCES + 1
 """Most descriptors of an order."""
+ANSWERED = 2
+"""Descriptors of ``Forked``."""
 MESSAGE_BYTES = 65536
 END = struct.Struct("<i")
 """How a child ended: its exit code, or minus the signal's number."""
@@ -127,7 +129,7 @@ Order: TypeAlias = ForkWorker | ForkKeeper | ForkAcceptor | ForkPump | ForkSessi
 
 
 class Forked(TypedMessage, frozen=True, tag="forked"):
-    """The child of that order runs; its pidfd is attached."""
+    """The child of that order runs; its pidfd and its pipe are attached."""
 
     number: _Count
     pid: _Count

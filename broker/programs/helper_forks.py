@@ -73,9 +73,12 @@ def _become(
 def _become_starter(control: int, session: int, host: int, variables: int) -> None:
     # Late: in the starter, for its children, so that this server's do not have it.
     from broker.session.child import become_session_child
+    from broker.session.used_warrants import UsedWarrants
+
+    used = UsedWarrants()
 
     def carry_out(key: bytes, fds: Sequence[int]) -> None:
-        become_session_child(key, fds, host)
+        become_session_child(key, fds, host, used)
 
     share()
     starter.become_starter(control, session, variables, carry_out)

@@ -25,8 +25,13 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import PeerError, RefusedError, UpstreamError
+from broker.helpers import landlock
 from broker.helpers.compositor_connection import connect_compositor
-from broker.helpers.compositor_descriptors import compositor_process, descriptors_left
+from broker.helpers.compositor_descriptors import (
+    compositor_process,
+    counts_descriptors,
+    descriptors_left,
+)
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
@@ -220,6 +225,22 @@ def _refuse(ours: socket.socket, reason: str) -> None:
     fdpass.send(ours, messages.REFUSED + reason.encode()[:1000])
 
 
+def confine_keeper(program: bytes, compositor: str) -> None:
+    """Confine this process to connections, and to listening beside the compositor.
+
+    ``program`` is its filter of system calls.  Raises OSError.
+    """
+    harden(program)
+    # Landlock hides the descriptors of other processes, too: where they can only be
+    # listed, more would be lost than is won.
+    if counts_descriptors():
+        # guard: a keeper opens no file of the user
+        landlock.restrict(
+            scopes=landlock.ABSTRACT_SOCKETS,
+            listen=[Path(compositor).parent] if compositor else [],
+        )
+
+
 def become_keeper(
     order: messages.ForkKeeper, fds: Sequence[int], program: bytes, compositor: str
 ) -> None:
@@ -232,7 +253,7 @@ def become_keeper(
     if order.compositor != compositor:
         raise RefusedError(f"{order.compositor!r} is not the session's compositor")
     set_name("vitrail-keeper")
-    harden(program)
+    confine_keeper(program, compositor)
     supervisor, jailed, pidfd = fds
     keep(
         KeeperParameters(

@@ -13,6 +13,7 @@ import socket
 
 from broker.helpers.compositor_socket import display_path
 from broker.helpers.forked_part import ForkedPart, fork_part
+from broker.helpers.terminal_log import leave_terminal
 from broker.programs.start import (
     StartedBroker,
     add_unjailed,
@@ -26,9 +27,11 @@ def main() -> None:
     parser = parser_for("vitrail-local", "Vitrail's broker for one machine")
     add_unjailed(parser)
     parts = _Parts()
+    words = parser.parse_args()
+    leave_terminal()
     run_broker(
         "local",
-        parser.parse_args(),
+        words,
         lambda _options: parts.run,
         beside=parts.fork,
         compositor=str(display_path() or ""),

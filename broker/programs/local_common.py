@@ -27,10 +27,14 @@ from broker.net import addresses, hangup, listeners
 from broker.net.host_pair import pair_end
 from broker.net.link_service import far_end
 from broker.net.peers import peer_process
+from broker.net.refused_descriptors import refuse_descriptors
 from policy import suggestions
 from shims import bundle
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
     """Return the ends of the viewer and of the host."""
-    return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    viewer, host = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    # guard: a viewer that was taken over gives the host no file to close
+    refuse_descriptors(host)
+    return viewer, host

@@ -8,7 +8,6 @@ process loads trio, so that all load at the same time.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import resource
 import socket
@@ -25,9 +24,11 @@ from broker.core.paths import find_paths
 from broker.helpers.fork_command import UNJAILED, command, variables
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.process.popen import Process, our_program, start_process
+from broker.helpers.service_manager import report, take_address
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.ipc.fork_server import ForkServerModule
 from broker.net.activation import VARIABLES, take_activated
+from broker.net.refused_descriptors import refuse_descriptors
 
 Forks = Mapping[str, ForkServerHandle]
 """The fork server of helpers, for the clients that order each of ``_FORKED``.
@@ -141,12 +142,15 @@ def _run(
 
     # guard: no core files
     forbid_core_files()
+    # Its file may be the terminal's.
+    # guard: a broker reads nothing that the user types
+    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
     # Sockets and logs are ours alone from their first moment.
     os.umask(0o077)
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
-    notify = service_manager()
+    take_address()
     unjailed = b"1" if words.allow_unjailed_workers else b""
     environ = {**os.environb, UNJAILED.encode(): unjailed}
     helpers = start_helpers(environ, compositor)
@@ -156,13 +160,14 @@ def _run(
         shipped=shipped if words.examples else None,
         allow_unjailed=words.allow_unjailed_workers,
         sockets=_activated(words.sockets),
-        stopping=lambda: notify("STOPPING=1"),
     )
     run = prepare(options)
     authority = _start_authority(role, options, helpers.authority_filter)
 
     def ready() -> None:
-        notify("READY=1")
+        if role == "host":
+            # A viewer is confined, and orders it.
+            report("READY=1")
         sys.stderr.write(f"vitrail-{role}: ready\n")
 
     forks = helpers.forks()
@@ -256,6 +261,9 @@ def _start_authority(role: str, options: Options, filters: int) -> AuthorityHand
 def _client_pair() -> tuple[ClientEnds, ClientEnds]:
     """Return the ends of a client and of the authority."""
     (ours, theirs), (answers, calls) = socket.socketpair(), socket.socketpair()
+    for end in (theirs, calls):
+        # guard: a viewer that was taken over gives the authority no file to close
+        refuse_descriptors(end)
     return ClientEnds(ours, answers), ClientEnds(theirs, calls)
 
 
@@ -274,27 +282,3 @@ def _activated(known: Container[str]) -> dict[str, socket.socket]:
                 hint="ListenStream= and Accept=no in the .socket unit",
             )
     return sockets
-
-
-def service_manager() -> Callable[[str], None]:
-    """Return how to notify the service manager, sd_notify(3).
-
-    It is connected to now: a confined viewer no longer connects.  Nothing without
-    ``NOTIFY_SOCKET``.
-    """
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address.startswith("@"):
-        address = "\0" + address[1:]
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-
-    def notify(text: str) -> None:
-        # The service manager may have gone by the time we end.
-        with contextlib.suppress(OSError):
-            sock.send(f"{text}\n".encode())
-
-    with contextlib.suppress(OSError):
-        if address:
-            sock.connect(address)
-            return notify
-    sock.close()
-    return lambda _: None

@@ -11,6 +11,7 @@ import argparse
 from broker.authority.options import Options
 from broker.helpers.apart import read_compiled
 from broker.helpers.compositor_socket import display_path
+from broker.helpers.terminal_log import leave_terminal
 from broker.helpers.viewer_confinement import confine_viewer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig, load_link_config
@@ -48,6 +49,7 @@ def main() -> None:
         "link.toml, or 2)",
     )
     words = parser.parse_args()
+    leave_terminal()
     run_broker(
         "viewer",
         words,

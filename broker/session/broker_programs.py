@@ -11,6 +11,7 @@ from broker.helpers.compositor_socket import display_path
 from broker.helpers.fork_command import OUTLIVE_BROKER, UNJAILED, command, variables
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.memory import figures_of
+from broker.helpers.service_manager import report
 from broker.ipc.session import program_orders as m
 from broker.session.errand import Errand
 
@@ -26,6 +27,9 @@ def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
             _become_fork_server(errand, order)
         case m.MeasureProcesses():
             _measure(errand, order.pids)
+        case m.ReportState():
+            report(f"{order.state.upper()}=1", wait=True)
+            errand.answer()
 
 
 def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:

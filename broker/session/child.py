@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from broker.core.errors import UpstreamError, VitrailError
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.process_name import set_name
-from broker.ipc import fdpass
 from broker.ipc.session import bus_orders as bus
 from broker.ipc.session import display_orders as display
 from broker.ipc.session import file_orders as files
@@ -20,14 +19,17 @@ from broker.ipc.session import order_messages as messages
 from broker.ipc.session import service_orders as services
 from broker.session.broker_programs import carry_out_program
 from broker.session.errand import Errand
+from broker.session.used_warrants import UsedWarrants
 from broker.session.user_display.display_errands import carry_out_display
 from broker.session.user_services.service_errands import carry_out_service
 
 
-def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None:
+def become_session_child(
+    key: bytes, fds: Sequence[int], host: int, used: UsedWarrants
+) -> None:
     """Carry out the order that comes on the first of these descriptors.
 
-    ``host``: see ``Errand``.
+    ``host``, ``used``: see ``Errand``.
     """
     channel_fd, words = fds
     os.dup2(words, 2)
@@ -41,12 +43,11 @@ def become_session_child(key: bytes, fds: Sequence[int], host: int = -1) -> None
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     with socket.socket(fileno=channel_fd) as channel:
-        got = fdpass.receive(channel, messages.MESSAGE_BYTES, messages.DESCRIPTORS)
-        if not got.data:
-            return
-        errand = Errand(channel, key, list(got.fds), host)
+        errand = Errand(channel, key, host=host, used=used)
         try:
-            _carry_out(errand, messages.decode_order(got.data))
+            order = errand.next()
+            if order is not None:
+                _carry_out(errand, order)
         except VitrailError as error:
             errand.fail(error)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,10 +15,13 @@ from broker.helpers.process import popen
 from broker.helpers.process.memory_file import memory_file
 from broker.ipc import fdpass
 from broker.ipc.session import order_messages as messages
-from broker.ipc.session.permit_warrant import PermitWarrant
-from broker.session.read_warrant import CallWarrant, read_warrant
+from broker.ipc.session.bus_orders import HoldPermit
+from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
+from broker.session.read_warrant import SECONDS, CallWarrant, read_warrant
+from broker.session.used_warrants import UsedWarrants
 from policy.names import ADMIN_NAMES
 
+_OF_PERMIT = ("sandbox", "record", "target", *OF_REQUEST)
 _W = TypeVar("_W", PermitWarrant, CallWarrant)
 
 
@@ -32,6 +36,10 @@ class Errand:
     """Descriptors that came with the order."""
     host: int = -1
     """The socket to the host's process of this machine, which all children share."""
+    used: UsedWarrants = field(default_factory=UsedWarrants)
+    """What was done already, which all children share, too."""
+    order: str = ""
+    """The kind of the last order."""
 
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""
@@ -50,11 +58,18 @@ class Errand:
         fdpass.send(self.channel, messages.encode(failed))
 
     def next(self) -> messages.SessionOrder | None:
-        """Return the next order on the same channel; None: the viewer has closed it."""
+        """Return the next order on the channel; None: the viewer has closed it.
+
+        Raises PeerError.
+        """
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
         got = fdpass.receive(self.channel, size, most)
         self.fds = list(got.fds)
-        return messages.decode_order(got.data) if got.data else None
+        if not got.data:
+            return None
+        order = messages.decode_order(got.data)
+        self.order = type(order).__name__
+        return order
 
     def descriptors(self, count: int) -> list[int]:
         """Return the order's descriptors.  Raises PeerError for another number."""
@@ -77,6 +92,9 @@ class Errand:
         further one.  Raises RefusedError.
         """
         warrant = self._read(untrusted_warrant, PermitWarrant)
+        # guard: nothing begins by a permit because something else goes on by it
+        if warrant.renewed:
+            raise RefusedError("a renewed permit begins nothing")
         # guard: a permit is for the service that it names
         if warrant.service not in services:
             raise RefusedError(f"a permit for {warrant.service} is not for this")
@@ -88,7 +106,34 @@ class Errand:
         # guard: a permit for another sandbox opens nothing of the user's
         if here and warrant.target not in ADMIN_NAMES:
             raise RefusedError(f"a permit for {warrant.target} is not for the desktop")
+        self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
+
+    def hold(self, permit: PermitWarrant) -> None:
+        """Return when the viewer has closed its end, or the permit has ended.
+
+        Raises VitrailError for another order, OSError.
+        """
+        until = permit.at + SECONDS
+        # guard: what a permit has begun ends with it, whatever a viewer keeps open
+        while (left := until - time.monotonic()) > 0:
+            self.channel.settimeout(left)
+            try:
+                order = self.next()
+            except TimeoutError:
+                return
+            if order is None:
+                return
+            if not isinstance(order, HoldPermit):
+                raise PeerError("it has begun already")
+            fresh = self._read(order.warrant, PermitWarrant)
+            # guard: a permit is held by its own renewals
+            if any(
+                getattr(fresh, name) != getattr(permit, name) for name in _OF_PERMIT
+            ):
+                raise RefusedError("this is another permit")
+            until = fresh.at + SECONDS
+            self.answer()
 
     def call(self, untrusted_warrant: bytes, methods: Collection[str]) -> CallWarrant:
         """Return the user's call that an order comes with.  Raises RefusedError.
@@ -99,7 +144,17 @@ class Errand:
         # guard: a call of the user's is for what the user called
         if warrant.method.rpartition(".")[2] not in methods:
             raise RefusedError(f"a call of {warrant.method} does not ask for this")
+        self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
+
+    def use(self, signed: bytes, until: float) -> None:
+        """Note that this order is carried out by a warrant or ticket, which is read.
+
+        ``until``: when that has expired.  Raises RefusedError.
+        """
+        # guard: what was permitted once is done once
+        if not self.used.take(signed, self.order, time.monotonic(), until):
+            raise RefusedError("the permission for this was used already")
 
     def _read(self, untrusted_warrant: bytes, kind: type[_W]) -> _W:
         warrant = read_warrant(self.key, untrusted_warrant)

@@ -15,16 +15,21 @@ from broker.ipc.session.warrant import SIGNATURE_BYTES
 
 SECONDS = 60.0
 """A warrant expires after this time: it is used at once, and permits may end."""
+TICKET_SECONDS = 1800.0
+"""A ticket to send or to edit expires after this time."""
 CallWarrant = Begin
 """A call of the control socket that the authority has passed on."""
 
 
 class FileTicket(TypedMessage, frozen=True, tag="ticket"):
-    """Files that the user has named or chosen; good while the broker runs.
+    """Files that the user has named or chosen.
 
-    A child signs it, because the files may be copied long after they were named.
+    A child signs it, because the files may be copied long after they were named: a
+    sandbox may have to be started before.  One to save is good while the broker runs.
     """
 
+    at: float
+    """CLOCK_MONOTONIC, when it was signed."""
     verb: Literal["send", "edit", "save"]
     """The only thing that is done with them."""
     paths: tuple[bytes, ...]
@@ -55,9 +60,14 @@ def read_warrant(key: bytes, untrusted_data: bytes) -> Warrant | None:
 
 
 def read_ticket(key: bytes, untrusted_data: bytes) -> FileTicket | None:
-    """Return the ticket that was signed with this key; None: it is not one."""
+    """Return the ticket that was signed with this key; None: it is not one, or has expired."""
     ticket = _read_signed(key, untrusted_data)
-    return ticket if isinstance(ticket, FileTicket) else None
+    if not isinstance(ticket, FileTicket):
+        return None
+    # guard: files that were named long ago are not sent
+    if ticket.verb != "save" and time.monotonic() - ticket.at > TICKET_SECONDS:
+        return None
+    return ticket
 
 
 def _read_signed(key: bytes, untrusted_data: bytes) -> _Signed | None:

@@ -23,7 +23,7 @@ from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 from jeepney.bus import get_bus
 
 from broker.core import limits
-from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamError
 from broker.core.services import SCREEN_SHARE
 from broker.helpers.process import popen
 from broker.ipc.session import bus_orders as m
@@ -121,6 +121,9 @@ USES: Final[Mapping[m.BusUse, BusAccess]] = MappingProxyType(
 
 def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
     """Carry out one of these orders.  Raises VitrailError, OSError."""
+    if not isinstance(order, m.ConnectBus):
+        raise PeerError("nothing has begun")
+    permit = None
     # guard: the desktop's dialog about screens comes when a share is permitted
     if order.use == "screens":
         permit = errand.permit(order.warrant, {SCREEN_SHARE})
@@ -145,7 +148,7 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
     ready, told = os.pipe()
     # It takes this process's place, which would cost three times its memory; another
     # process makes the connection.  It ends when nobody can read what it says: with the
-    # viewer's descriptor, or with the starter.
+    # viewer's descriptor, or with the process that holds a permit.
     if os.fork():
         os.close(ready)
         # It complains of each connection that is closed before its last message.
@@ -164,7 +167,11 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
             shutil.rmtree(folder)
         _authenticate(sock, descriptors=USES[order.use].descriptors)
         sock.settimeout(0)
-        errand.answer(item.encode(), [sock.fileno(), ready])
+        fds = [sock.fileno(), ready] if permit is None else [sock.fileno()]
+        errand.answer(item.encode(), fds)
+    if permit is not None:
+        # The filter ends with this process, which has the end that it looks at.
+        errand.hold(permit)
 
 
 def _words(access: BusAccess, item: str, told: int) -> Iterator[str]:

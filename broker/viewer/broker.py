@@ -5,17 +5,21 @@ The same on one machine and on two; only the way to its host differs (``HostEnd`
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import trio
 
 from broker.authority.options import Options
+from broker.core.errors import VitrailError
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
+from broker.core.stderr_log import log_stderr
 from broker.helpers.process.fork_handle import ForkServerHandle
+from broker.helpers.service_manager import ADDRESS
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.host_and_viewer.control_handlers import Shared, SharedControl
 from broker.host_and_viewer.host_folders import Host
@@ -30,6 +34,7 @@ from broker.host_and_viewer.runtime import Runtime, open_runtime
 from broker.host_and_viewer.status_rows import StatusRows
 from broker.ipc.control import api
 from broker.ipc.control.method import AnyMethod
+from broker.ipc.session.program_orders import ReportState
 from broker.viewer.authority.authority_client import AuthorityClient
 from broker.viewer.control import viewer_parts
 from broker.viewer.orders.session_orders import SessionOrders, UserSession, order_server
@@ -183,11 +188,20 @@ class _ViewerProcess:
                 self._end.table,
             )
             await self._authority.serve_control()
+            await self._report("ready")
             ready()
             await self._ground.shutdown.wait()
-            self._ground.options.stopping()
+            await self._report("stopping")
             await self._end.end(self._shared.stop_all)
             nursery.cancel_scope.cancel()
+
+    async def _report(self, state: Literal["ready", "stopping"]) -> None:
+        """Have the service manager know, if there is one."""
+        if ADDRESS in os.environ:
+            try:
+                await self._session.carry_out(ReportState(state))
+            except VitrailError as error:
+                log_stderr(f"vitrail: the service manager is not told: {error}")
 
     def _live(self) -> list[Lease]:
         return [guest.lease for guest in self._viewer.guests()]

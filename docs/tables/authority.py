@@ -38,6 +38,11 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     ),
     "PermitOver": _asks("for a request that it has sent", "None: it gives up.", _FREE),
     "PermitGone": _asks("for a request that it has sent", "None: it gives up.", _FREE),
+    "RenewWarrant": _asks(
+        "for a request that it has sent",
+        "None: what a permit has begun goes on while that is there.",
+        f"{_FREE}, and one signature",
+    ),
     "AskChoice": _asks(
         "for leases that it has announced; a host of two machines never",
         "A question to the user; the answer is theirs.",

@@ -313,6 +313,41 @@ async def test_a_way_to_record_that_there_is_not():
         await ends(made, "in a way that there is not")
 
 
+async def test_what_has_ended_is_not_renewed(monkeypatch):
+    """Also while its end is recorded; a live permit is."""
+    async with hostile("t.Do * * @adminvm allow ttl=1s\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(ask(2))
+        given = await client.hear(m.Permitted)
+        await client.say(m.RenewWarrant(2))
+        fresh = await client.hear(m.PermitNow)
+        first, second = (
+            msgspec.json.decode(one.warrant[SIGNATURE_BYTES:], type=PermitWarrant)
+            for one in (given, fresh)
+        )
+        assert not first.renewed
+        assert second.at > first.at
+        assert second == msgspec.structs.replace(first, at=second.at, renewed=True)
+        recorded = trio.Event()
+
+        async def slowly(event):
+            await recorded.wait()
+
+        monkeypatch.setattr(made.log, "note", slowly)
+        await client.hear(m.PermitCut)
+        await client.say(m.RenewWarrant(2), m.AskReport(3))
+        await client.hear(m.Report)
+        assert not [one for one in client.heard if isinstance(one, m.PermitNow)]
+        recorded.set()
+
+
+async def test_a_renewal_of_another_clients_permit():
+    async with hostile(ALLOW) as (made, client):
+        await client.announce(WORK)
+        await client.say(m.RenewWarrant(9))
+        await ends(made, "a request that it has not sent")
+
+
 @pytest.mark.parametrize("data", [b"\xff" * 64, b"\0\0\0\0", b"\3\0\0\0\xc1\xc1\xc1"])
 async def test_bytes_that_are_no_message(data):
     async with hostile() as (made, client):

@@ -21,7 +21,7 @@ from broker.core.question import Keep, PersonAnswer
 from tests.integration.test_asking import desk, of
 from tests.kit.eventually import eventually
 from tests.kit.helper_starter import ended_starter
-from tests.kit.rulebook import VAULT, WORK, rulebook
+from tests.kit.rulebook import VAULT, WORK, rulebook, yes
 
 ASKS = "t.Ask * @anyvm @anyvm ask\nt.Ask * @anyvm @adminvm ask\n"
 
@@ -44,6 +44,22 @@ async def flooded(b, number, **more):
                 await trio.testing.wait_all_tasks_blocked(0.02)
         nursery.cancel_scope.cancel()
     return reasons
+
+
+@pytest.mark.parametrize(
+    ("more", "limit"), [("write", " write=yes"), ("raw", ""), ("source", "")]
+)
+async def test_a_remembered_yes_is_not_for_more_than_was_asked(more, limit):
+    """To read a folder, or to play through the filter: not to write, nor without one."""
+    wider = {"source": "@adminvm"}.get(more, True)
+    rule = "t.Ask * * vault ask"
+    async with rulebook(f"{rule}{limit} ttl=8h\n") as b:
+        b.person.says = yes(keep=Keep.TIME)
+        await b.once(argument="+paper", target="vault")
+        await b.once(argument="+paper", target="vault")
+        assert len(b.person.asked) == 1
+        await b.once(argument="+paper", target="vault", **{more: wider})
+        assert len(b.person.asked) == 2
 
 
 async def test_a_flood_of_questions_shows_few_dialogs_and_writes_little():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from jeepney.io.trio import open_dbus_connection
 
 from broker.core.errors import RefusedError
 from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE
-from broker.ipc.session.bus_orders import ConnectBus
+from broker.ipc.session.bus_orders import ConnectBus, HoldPermit
+from broker.viewer.orders import session_orders
 from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.integration.test_notification_server import bus
 from tests.kit.eventually import eventually
@@ -69,7 +71,7 @@ class Desktop:
 
 
 @asynccontextmanager
-async def session(monkeypatch):
+async def session(monkeypatch, prepare=""):
     """The session's programs, and what takes a viewer's orders."""
     async with (
         bus(monkeypatch) as address,
@@ -79,7 +81,7 @@ async def session(monkeypatch):
             for name in NAMES:
                 await router.send_and_get_reply(message_bus.RequestName(name))
         desktop = Desktop(connection)
-        with starter_of_orders() as orders:
+        with starter_of_orders(prepare=prepare) as orders:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(desktop.serve)
                 yield desktop, orders
@@ -94,7 +96,7 @@ async def connected(orders, use):
         if use == "own":
             opened = await open_dbus_connection()
         elif use == "screens":
-            opened = found.screens(orders.permit(SCREEN_SHARE))
+            opened = found.screens(orders.permit(SCREEN_SHARE), lambda: b"")
         else:
             opened = getattr(found, use)()
         made = await stack.enter_async_context(opened)
@@ -314,6 +316,92 @@ async def test_screens_are_reached_by_a_permit_to_share_one(monkeypatch, forge):
         async with connected(orders, "screens") as router:
             assert not await fails(router, portal_call("ScreenCast", "CreateSession"))
     assert desktop.called == ["org.freedesktop.portal.ScreenCast.CreateSession"]
+
+
+SHORT = "from broker.session import read_warrant; read_warrant.SECONDS = 2.0"
+
+
+@asynccontextmanager
+async def begun_screens(orders):
+    """A viewer that was taken over has the portal's screens; yields what it has."""
+    order = ConnectBus("screens", orders.permit(SCREEN_SHARE))
+    async with orders.carrying_out(order) as begun:
+        (fd,) = begun.fds
+        sock = trio.socket.from_stdlib_socket(socket.socket(fileno=fd))
+        with sock:
+            yield begun, sock
+
+
+async def test_the_portals_screens_end_with_their_permit(monkeypatch):
+    """Whatever a viewer keeps open; its filter is ended, and the desktop's cast with it."""
+    async with (
+        session(monkeypatch, SHORT) as (_, orders),
+        begun_screens(orders) as (begun, sock),
+    ):
+        for _ in range(5):
+            fresh = orders.permit(SCREEN_SHARE, renewed=True)
+            await begun.more(HoldPermit(fresh))
+            await trio.sleep(0.5)  # past the time of the first one
+        assert not ended(sock)
+        with trio.fail_after(30):
+            assert await sock.recv(1) == b""
+            await begun.process.wait()
+
+
+def ended(sock):
+    """Whether the far end has closed."""
+    try:
+        with socket.socket(fileno=os.dup(sock.fileno())) as same:
+            return not same.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda orders: b"",
+        lambda orders: orders.permit(SCREEN_SHARE, renewed=True)[:-1] + b" ",
+        lambda orders: orders.permit(SCREEN_SHARE, sandbox="mail-1", renewed=True),
+        lambda orders: orders.permit(CAMERA, renewed=True),
+        lambda orders: orders.permit(SCREEN_SHARE, argument="+own", renewed=True),
+        lambda orders: orders.permit(
+            SCREEN_SHARE, at=time.monotonic() - 61, renewed=True
+        ),
+    ],
+    ids=["none", "changed", "sandbox", "camera", "own windows", "old"],
+)
+async def test_screens_are_held_by_their_own_permit(monkeypatch, forge):
+    async with (
+        session(monkeypatch) as (_, orders),
+        begun_screens(orders) as (begun, sock),
+    ):
+        with pytest.raises(RefusedError):
+            await begun.more(HoldPermit(forge(orders)))
+        with trio.fail_after(30):
+            assert await sock.recv(1) == b""
+
+
+async def test_nothing_begins_by_a_permit_that_goes_on(monkeypatch):
+    async with session(monkeypatch) as (_, orders):
+        warrant = orders.permit(SCREEN_SHARE, renewed=True)
+        with pytest.raises(RefusedError, match="begins nothing"):
+            await orders.carry_out(ConnectBus("screens", warrant))
+
+
+async def test_a_share_goes_on_while_its_permit_is_renewed(monkeypatch):
+    """As a viewer holds it."""
+    monkeypatch.setattr(session_orders, "HOLD_SECONDS", 0.3)
+    async with session(monkeypatch, SHORT) as (_, orders):
+
+        def renewed():
+            return orders.permit(SCREEN_SHARE, renewed=True)
+
+        bus = FilteredBus(orders).screens(orders.permit(SCREEN_SHARE), renewed)
+        async with bus as connection, connection.router() as router:
+            until = trio.current_time() + 3
+            while trio.current_time() < until:
+                assert not await fails(router, message_bus.GetId())
 
 
 async def test_a_proxy_has_one_connection_and_nothing_of_the_broker(monkeypatch):

@@ -111,22 +111,27 @@ async def order_with(session, order, ticket, *fds):
             return await begun.outcome()
 
 
+def ticket_of(*fields, ago=0.0):
+    """Return a ticket that a session child has made then."""
+    return FileTicket(time.monotonic() - ago, *fields)
+
+
 # -- tickets ---------------------------------------------------------------------------
 
 
 TICKETS = {
     "none": lambda session, path: b"",
-    "other key": lambda session, path: sign(b"x" * 32, FileTicket("send", (path,))),
+    "other key": lambda session, path: sign(b"x" * 32, ticket_of("send", (path,))),
     "changed": lambda session, path: (
-        sign(session.key, FileTicket("send", (b"/x",)))[:32]
-        + msgspec.json.encode(FileTicket("send", (path,)))
+        sign(session.key, ticket_of("send", (b"/x",)))[:32]
+        + msgspec.json.encode(ticket_of("send", (path,)))
     ),
     "permit": lambda session, path: session.permit(FILE_COPY),
     "call": lambda session, path: session.call("Open", OpenRequest(copy=["/x"])),
     "save": lambda session, path: sign(
-        session.key, FileTicket("save", (path,), "work", ("-",))
+        session.key, ticket_of("save", (path,), "work", ("-",))
     ),
-    "edit": lambda session, path: sign(session.key, FileTicket("edit", (path,))),
+    "edit": lambda session, path: sign(session.key, ticket_of("edit", (path,))),
 }
 
 
@@ -143,7 +148,7 @@ async def test_only_files_that_were_named_or_chosen_are_sent(home, forge):
 @pytest.mark.parametrize("order", [m.EditFile("work"), m.SaveFile(0)])
 async def test_a_file_that_is_to_be_sent_is_not_replaced(home, order):
     with desktop(home) as session, pipe() as (read, write):
-        ticket = sign(session.key, FileTicket("send", (os.fsencode(home / "id"),)))
+        ticket = sign(session.key, ticket_of("send", (os.fsencode(home / "id"),)))
         ends = [read.fileno()]
         if isinstance(order, m.EditFile):
             ends.insert(0, write.fileno())
@@ -179,18 +184,21 @@ async def test_a_file_that_is_named_once_is_edited_once(home):
     notes.write_text("before")
     with desktop(home) as session:
         request = OpenRequest(path=str(notes), edit=True)
-        ticket = (await Own(session).named(session.call("Open", request), ())).ticket
+        ticket, another = [
+            (await Own(session).named(session.call("Open", request), ())).ticket
+            for _ in range(2)
+        ]
         await _edited(session, ticket, b"edited")
         assert notes.read_text() == "edited"
         with pytest.raises(RefusedError, match="changed since"):
-            await _edited(session, ticket, b"attack")
+            await _edited(session, another, b"attack")
         assert notes.read_text() == "edited"
 
 
 async def test_a_ticket_outlives_the_warrant_of_its_call(home):
     """A sandbox may have to be started, and the user to be asked, before the copy."""
     with desktop(home) as session, pipe() as (read, write):
-        ticket = sign(session.key, FileTicket("send", (os.fsencode(home / "id"),)))
+        ticket = sign(session.key, ticket_of("send", (os.fsencode(home / "id"),)))
         await order_with(session, m.SendFiles(), ticket, write.fileno())
         write.close()
         assert SECRET.encode() in os.read(read.fileno(), 4096)
@@ -409,12 +417,13 @@ async def test_a_choice_to_save_replaces_what_was_there_then(home):
 
 async def test_more_files_than_one_are_asked_for(home):
     async with portal(home, [f"file://{home}/id", f"file://{home}/x"]) as (session, _):
-        warrant = session.permit(FILE_DIALOG, argument="+open")
+        several = ChooseFiles("open", several=True)
+        first, second = [
+            session.permit(FILE_DIALOG, argument="+open") for _ in range(2)
+        ]
         with pytest.raises(UpstreamError, match="more than one"):
-            await Own(session).choose(ChooseFiles("open"), warrant, ())
-        found = await Own(session).choose(
-            ChooseFiles("open", several=True), warrant, ()
-        )
+            await Own(session).choose(ChooseFiles("open"), first, ())
+        found = await Own(session).choose(several, second, ())
         assert found.found.files == 2
 
 

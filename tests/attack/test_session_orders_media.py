@@ -12,9 +12,11 @@ from functools import partial
 
 import msgspec
 import pytest
+import trio
 
 from broker.core.errors import PeerError, RefusedError, SetupError
 from broker.core.services import AUDIO, CAMERA, SCREEN_SHARE, SECURITY_KEY, SSH_AGENT
+from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.media_orders import (
     ConnectSound,
     FindCamera,
@@ -117,6 +119,28 @@ async def test_a_permit_for_cameras_is_of_no_other_source(monkeypatch):
         assert (await node(env, "screen"))["state"] != "running"
         _, (fd,) = await session.carry_out(TAKE(b"", serial=webcam.serial))
         os.close(fd)
+
+
+SHORT = "from broker.session import read_warrant; read_warrant.SECONDS = 3.0"
+
+
+@real
+async def test_a_camera_ends_with_its_permit(monkeypatch):
+    """Whatever a viewer keeps open, which was taken over."""
+    async with own_pipewire(monkeypatch) as env, camera(env, "webcam"):
+        with starter_of_orders(prepare=SHORT) as session:
+            found, _ = await session.carry_out(FindCamera(b""))
+            order = TAKE(b"", serial=decode_camera(found).serial)
+            async with session.carrying_out(order) as begun:
+                (fd,) = begun.fds
+                for _ in range(7):
+                    fresh = session.permit(CAMERA, renewed=True)
+                    await begun.more(HoldPermit(fresh))
+                    await trio.sleep(0.5)  # past the time of the first one
+                assert not begun.process.has_ended()
+                with socket.socket(fileno=fd), trio.fail_after(30):
+                    await begun.process.wait()
+            assert (await node(env, "webcam"))["state"] != "running"
 
 
 @pytest.mark.parametrize(

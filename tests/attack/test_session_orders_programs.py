@@ -16,13 +16,14 @@ import trio
 from broker.core.errors import PeerError
 from broker.helpers.fork_command import UNJAILED
 from broker.helpers.process.fork_client import ForkServer
+from broker.helpers.service_manager import ADDRESS
 from broker.ipc.fork_server import (
     ALLOW_UNJAILED,
     CONNECT,
     ForkKeeper,
     ForkServerModule,
 )
-from broker.ipc.session.program_orders import StartForkServer
+from broker.ipc.session.program_orders import ReportState, StartForkServer
 from broker.viewer.orders.session_orders import order_server
 from broker.viewer.part import measure
 from broker.viewer.workers import pool
@@ -108,6 +109,32 @@ async def test_a_viewer_permits_no_worker_without_a_jail(orders):
     finally:
         os.close(read)
         os.close(write)
+
+
+class _Said(msgspec.Struct, tag_field="type", tag="report-state"):
+    state: str
+
+
+@pytest.mark.parametrize("said", ["mainpid", "ready=1\nMAINPID=1\nFDSTORE", ""])
+async def test_the_service_manager_is_told_of_two_states(said, tmp_path):
+    path = tmp_path / "notify"
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+        starter_of_orders({**os.environ, ADDRESS: str(path)}) as orders,
+    ):
+        manager.bind(str(path))
+        manager.setblocking(False)
+        with pytest.raises(PeerError, match="not an order"):
+            await orders.carry_out(_Said(said))
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+        manager.settimeout(30)
+        for state in ("ready", "stopping"):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(orders.carry_out, ReportState(state))
+                receive = partial(trio.to_thread.run_sync, manager.recv, 100)
+                assert await receive() == f"{state.upper()}=1\n".encode()
+                assert await receive() == b"BARRIER=1"
 
 
 @pytest.mark.parametrize("said", ["", "1"])

@@ -69,6 +69,7 @@ async def test_a_permitted_port_is_connected_to(session, server):
         ours.sendall(b"hello")
         assert theirs.recv(5) == b"hello"
     listener.close()
+    warrant = session.permit(TCP, argument=f"+{port}")
     with pytest.raises(UpstreamError, match="nothing answers on port"):
         await session.carry_out(ConnectPort(warrant, port))
 

@@ -226,6 +226,30 @@ def test_a_file_of_the_user_keeps_its_mode_and_times(place):
     assert (after.st_mode, after.st_ctime_ns) == (before.st_mode, before.st_ctime_ns)
 
 
+def test_it_hears_of_no_file_of_the_user(place):
+    """A watch tells the names in a directory that cannot be listed."""
+    events = _libc.inotify_init1(0)
+    os.setxattr(place / "secret", "user.origin", b"https://")
+    try:
+        for attempt in (
+            lambda: _libc.inotify_init1(0),
+            lambda: _libc.inotify_add_watch(events, os.fsencode(place), 0xFFF),
+        ):
+            assert confined(place, lambda attempt=attempt: _succeeds(attempt)) in DENIED
+        secret = place / "secret"
+        assert confined(place, lambda: os.getxattr(secret, "user.origin")) in DENIED
+        assert confined(place, lambda: os.listxattr(secret)) in DENIED
+    finally:
+        os.close(events)
+
+
+def _succeeds(call):
+    """Raise OSError where a function of the library of C has failed."""
+    if call() < 0:
+        raise OSError(ctypes.get_errno(), "failed")
+    return True
+
+
 @pytest.mark.parametrize("call", ["setxattrat", "file_setattr"])
 def test_a_file_keeps_its_attributes_whatever_libseccomp_knows(place, call):
     path = os.fsencode(place / "secret")

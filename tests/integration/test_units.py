@@ -223,6 +223,14 @@ async def test_a_link_door_that_another_program_holds_is_said_in_a_sentence():
     assert "Traceback" not in told
 
 
+def datagram_sockets(pid):
+    """The UNIX sockets of datagrams that a process has open, by their inodes."""
+    rows = [row.split() for row in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    there = {row[6] for row in rows if row[4] == "0002"}
+    names = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+    return there & {name.removeprefix("socket:[").rstrip("]") for name in names}
+
+
 async def test_readiness_is_told_when_it_is_true_and_the_end_when_it_begins():
     """READY=1 once both listeners are up, STOPPING=1 on SIGTERM, exit code 0."""
     ordinary_user()
@@ -242,14 +250,16 @@ async def test_readiness_is_told_when_it_is_true_and_the_end_when_it_begins():
             )
             with trio.fail_after(30):
                 assert await told.recv(100) == b"READY=1\n"
-            # Connected at its start: a confined viewer connects to nothing later.
-            Path(env["HOME"], "notify").unlink()
+                assert await told.recv(100) == b"BARRIER=1"
+            # What is confined cannot say who the main process is, or keep files there.
+            assert not datagram_sockets(child.pid)
             for path in (paths.control, link):
                 with socket.socket(socket.AF_UNIX) as probe:
                     probe.connect(str(path))
             os.kill(child.pid, signal.SIGTERM)
             with trio.fail_after(30):
                 assert await told.recv(100) == b"STOPPING=1\n"
+                assert await told.recv(100) == b"BARRIER=1"
                 assert await child.wait() == 0
         assert not paths.control.exists()
         # A confined viewer leaves the path: the next one replaces it.

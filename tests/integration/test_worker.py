@@ -353,7 +353,7 @@ class Impostor:
 
     def half(self):
         """One process is both; what ends is never written down."""
-        end, unwritten = os.pipe()
+        end, unwritten = os.pipe2(os.O_NONBLOCK)
         os.close(unwritten)
         return ForkedProcess(self.child.pid, os.pidfd_open(self.child.pid), end)
 

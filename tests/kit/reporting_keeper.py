@@ -14,13 +14,13 @@ from broker.programs import helper_forks, keeper
 from tests.kit import keeper_forks  # noqa: F401 -- to any compositor
 
 
-def _reporting(parameters: keeper.KeeperParameters) -> None:
+def _reporting(program: bytes, compositor: str) -> None:
     text = " ".join([str(os.getpid()), *sorted(sys.modules)])
     Path(os.environ["VITRAIL_DEBUG"]).write_text(f"{text}\n")
-    _keep(parameters)
+    _confine(program, compositor)
 
 
-_keep, keeper.keep = keeper.keep, _reporting
+_confine, keeper.confine_keeper = keeper.confine_keeper, _reporting
 
 if __name__ == "__main__":
     helper_forks.main()

@@ -38,10 +38,12 @@ prepare, *fds, host = sys.argv[1:]
 exec(prepare)
 from broker.helpers import starter
 from broker.session.child import become_session_child
+from broker.session.used_warrants import UsedWarrants
 host = socket.socket(fileno=int(host))
 control, session = (socket.socket(fileno=int(fd)) for fd in fds[:2])
+used = UsedWarrants()
 def carry_out(key, fds):
-    become_session_child(key, fds, host.fileno())
+    become_session_child(key, fds, host.fileno(), used)
 starter.serve_authority(control, session, carry_out)
 """
 

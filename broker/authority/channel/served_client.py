@@ -147,6 +147,10 @@ class ClientChannel:
                 with contextlib.suppress(RefusedError):
                     known = self._rights.running(lease)
                     self._authority.decider.acted(known.id, max(0.0, ago))
+            case m.RenewWarrant(number):
+                held = self._holding(number)
+                if held is not None and held.permit is not None:
+                    held.permit.changed(held.permit)
             case m.NotifyUser():
                 self._authority.decider.notify(
                     message.title, message.text, sandbox=message.sandbox
@@ -318,39 +322,33 @@ class ClientChannel:
                 del self._opened[next(iter(self._opened))]  # of one that ends none
             self._opened[number] = permit.request
         permit.changed = lambda now: self.put(
-            m.PermitNow(number, now.where, now.max_size, now.returns)
-        )
-        self.put(
-            m.Permitted(
-                number,
-                permit.target,
-                permit.where,
-                permit.user,
-                permit.autostart,
-                permit.max_size,
-                permit.answered,
-                permit.returns,
-                permit.schemes,
-                self._warrant(permit),
+            m.PermitNow(
+                *(number, now.where, now.max_size, now.returns),
+                self._warrant(now, renewed=True),
             )
         )
+        to = (permit.target, permit.where, permit.user, permit.autostart)
+        terms = (permit.max_size, permit.answered, permit.returns, permit.schemes)
+        self.put(m.Permitted(number, *to, *terms, self._warrant(permit)))
         self._tell_share(permit.request.lease)
         try:
             await held.over.wait()
         finally:
+            # guard: a permit that has ended is not renewed
+            permit.changed = lambda _: None
             if not held.over.is_set():
                 # Before the end is recorded: taking away comes first.
                 reason = permit.over or f"the time of {permit.where} is over"
                 # guard: a client is told of a cut
                 self.put(m.PermitCut(number, reason, permit.where))
 
-    def _warrant(self, permit: Permit) -> bytes:
+    def _warrant(self, permit: Permit, *, renewed: bool = False) -> bytes:
         request, now = permit.request, time.monotonic()
         asked = {name: getattr(request, name) for name in OF_REQUEST}
         lease, rule = request.lease, permit.rule
         by = permit.schemes, "" if rule is None else rule.limits.printer or ""
         whose = now, lease.sandbox, lease.record, permit.target
-        warrant = PermitWarrant(*whose, *by, **asked)
+        warrant = PermitWarrant(*whose, *by, **asked, renewed=renewed)
         return sign(self._key, warrant)
 
     async def _choose(self, message: m.AskChoice, held: _Held) -> m.FromAuthority:

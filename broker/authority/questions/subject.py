@@ -19,3 +19,6 @@ class Subject(NamedTuple):
     protocol: str | None = None
     port: int | None = None
     key: str | None = None
+    source: str = ""
+    write: bool = False
+    raw: bool = False

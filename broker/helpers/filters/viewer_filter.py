@@ -15,7 +15,13 @@ _BY_PATH = words("""
  setxattr lsetxattr removexattr lremovexattr truncate
 """)
 """Changes of a file that Landlock does not govern, or did not always."""
-_LATE = {"setxattrat": 463, "removexattrat": 466, "file_setattr": 469}
+_SEEN_BY_PATH = words("""
+ inotify_init inotify_init1 inotify_add_watch fanotify_init fanotify_mark
+ getxattr lgetxattr listxattr llistxattr
+""")
+"""What tells of files that cannot be opened, and is not governed by Landlock either."""
+_LATE = {"setxattrat": 463, "getxattrat": 464, "listxattrat": 465}
+_LATE |= {"removexattrat": 466, "file_setattr": 469}
 """Those of Linux 6.13 and 6.17; the same numbers everywhere."""
 
 
@@ -37,9 +43,16 @@ def viewer_filter(pid: int) -> bytes:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
             # guard: the viewer sends nothing to a socket that it is not connected to
             rules.deny_if(call, rules.masked(1, _SOCKET_KIND, kind))
+    linger = rules.equal(2, socket.SO_LINGER)
+    # Of whom it gives it to: the last one that closes it waits.
+    # guard: a viewer makes no descriptor slow to close
+    rules.deny_if("setsockopt", rules.equal(1, socket.SOL_SOCKET), linger)
     for name in _BY_PATH:
         # guard: a file of the user's keeps its mode, owner, times and attributes
         rules.deny(name, errno.EPERM)
+    for name in _SEEN_BY_PATH:
+        # guard: a viewer hears of no file that it cannot open
+        rules.deny(name, errno.EACCES)
     for number in _LATE.values():
         # guard: a file keeps its attributes where libseccomp does not know the call
         rules.deny_number(number, errno.EPERM)

@@ -62,10 +62,9 @@ class ForkedProcess(PidfdProcess):
         super().__init__(pid, pidfd)
         self.jail = jail
         self.end = end
-        """The pipe into which its server writes how it ended."""
+        """The pipe, not blocking, into which its server writes how it ended."""
         self.words: FirstWords | None = None
         """Its standard error, where that is captured."""
-        os.set_blocking(end, False)
 
     async def describe_end(self) -> str:
         """Say how it ended, when it has: "was killed by SIGKILL", or "died"."""
@@ -165,19 +164,12 @@ class ForkServer:
         Raises UpstreamError when there is no process for it, SetupError when its
         jail cannot be built.
         """
-        mine, theirs = os.pipe2(os.O_CLOEXEC)
-        try:
-            answer, pidfd = await self._ask(order, [*fds, theirs])
-        except BaseException:
-            os.close(mine)
-            raise
-        finally:
-            os.close(theirs)
-        return ForkedProcess(answer.pid, pidfd, mine, answer.jail)
+        answer, (pidfd, end) = await self._ask(order, fds)
+        return ForkedProcess(answer.pid, pidfd, end, answer.jail)
 
     async def _ask(
         self, order: Callable[[int], messages.Order], fds: Sequence[int]
-    ) -> tuple[messages.Forked, int]:
+    ) -> tuple[messages.Forked, Sequence[int]]:
         # A number that is closed while this waits for its turn is another file's.
         mine = duplicates(fds)
         try:
@@ -221,8 +213,8 @@ class _Run:
 
     async def ask(
         self, order: Callable[[int], messages.Order], fds: Sequence[int]
-    ) -> tuple[messages.Forked, int] | None:
-        """Return the answer and the child's pidfd; None: this server is dead.
+    ) -> tuple[messages.Forked, Sequence[int]] | None:
+        """Return the answer and its descriptors; None: this server is dead.
 
         Cancelled, it leaves an answer behind, which the next call discards.
         """
@@ -244,9 +236,9 @@ class _Run:
 
     async def _answer(
         self, number: int, scope: trio.CancelScope
-    ) -> tuple[messages.Forked, int] | None:
+    ) -> tuple[messages.Forked, Sequence[int]] | None:
         while True:
-            got = await self._channel.receive(fd_limit=1)
+            got = await self._channel.receive(messages.ANSWERED)
             if not got.data:
                 return None
             answer = messages.decode_answer(got.data)
@@ -258,7 +250,7 @@ class _Run:
                 continue
             match answer:
                 case messages.Forked():
-                    return answer, got.fds[0]
+                    return answer, got.fds
                 case messages.ForkFailed(_, reason, ""):
                     what = self._program.what
                     raise UpstreamError(f"no process for {what}: {reason}")
@@ -281,6 +273,8 @@ class _Run:
 def _discard(answer: messages.Answer, fds: Sequence[int]) -> None:
     """End a child for which no task waits any more."""
     if isinstance(answer, messages.Forked):
-        child = PidfdProcess(answer.pid, fds[0])
+        pidfd, end = fds
+        os.close(end)
+        child = PidfdProcess(answer.pid, pidfd)
         child.kill()
         child.close()

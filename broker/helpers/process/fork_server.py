@@ -122,7 +122,7 @@ def serve(
     for client in clients:
         server.add(client, partial(server.fork, start))
     if present is not None:
-        server.keep(present, os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
+        server.keep(present)
     server.run()
     if end_children:
         server.kill_children()
@@ -140,7 +140,7 @@ def share() -> None:
 class _Child:
     pid: int
     end: int
-    """The pipe into which its end is written."""
+    """The pipe into which its end is written; -1: nobody wants to know."""
 
 
 class ForkLoop:
@@ -178,8 +178,11 @@ class ForkLoop:
         """How many run."""
         return len(self._children)
 
-    def keep(self, started: StartedChild, end: int) -> None:
-        """Reap a child when it ends, and write into ``end`` how it did."""
+    def keep(self, started: StartedChild, end: int = -1) -> None:
+        """Reap a child when it ends, and write into ``end`` how it did.
+
+        ``end`` is our own end of a pipe of ours, which does not block.
+        """
         self._children[started.pidfd] = _Child(started.pid, end)
         self._waiting.register(started.pidfd, select.POLLIN)
 
@@ -195,7 +198,10 @@ class ForkLoop:
         os.close(pidfd)
         _, status = os.waitpid(child.pid, 0)
         code = os.waitstatus_to_exitcode(status)
-        # It may not be wanted any more; and an end without a code is told by the close.
+        if child.end < 0:
+            return
+        # It may not be wanted any more, or the client has filled the pipe by its own
+        # end; and an end without a code is told by the close.
         with contextlib.suppress(OSError):
             os.write(child.end, messages.END.pack(code))
         os.close(child.end)
@@ -203,7 +209,7 @@ class ForkLoop:
     def fork(self, start: Start, client: socket.socket) -> bool:
         """Obey one order to fork; false: the client has gone, or is given up.
 
-        It left an answer unread, or the kernel refuses descriptors: then it starts a
+        It left answers unread, or the kernel refuses descriptors: then it starts a
         server of its own, and other clients keep this one.
         """
         try:
@@ -213,39 +219,53 @@ class ForkLoop:
             return False
 
     def _obey(self, start: Start, client: socket.socket) -> bool:
+        # guard: a client that reads no answer delays no other one's order
+        client.setblocking(False)  # noqa: FBT003 -- the socket's own
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
-        got = patiently(partial(fdpass.receive, client, size, most))
-        if not got.data:
+        data, fds = patiently(partial(fdpass.receive, client, size, most))
+        if not data:
             return False
-        order = messages.decode_order(got.data)
-        if not got.fds:
-            raise PeerError("an order without a descriptor")
-        *fds, end = got.fds
+        order = messages.decode_order(data)
+        answer: messages.Answer
+        told = []
         try:
-            started = start(order, fds, partial(self._leave, end))
+            started, end = self._start(start, order, fds)
         except OSError as error:
-            os.close(end)
-            failed = messages.ForkFailed(order.number, str(error.strerror))
+            answer = messages.ForkFailed(order.number, str(error.strerror))
         except SetupError as error:
-            os.close(end)
-            failed = messages.ForkFailed(
+            answer = messages.ForkFailed(
                 order.number, error.message[:4000], error.hint[:4000]
             )
         else:
-            self.keep(started, end)
-            # Before the answer: until then a listening socket has no path and no
-            # backlog, so this process is never the last to hold one.
-            # guard: the warm process keeps no socket
-            fdpass.close_all(fds)
-            forked = messages.Forked(order.number, started.pid, started.jail)
-            _answer(client, forked, [started.pidfd])
-            return True
+            answer = messages.Forked(order.number, started.pid, started.jail)
+            told = [started.pidfd, end]
+        # Before the answer: until then a listening socket has no path and no
+        # backlog, so this process is never the last to hold one.
+        # guard: the warm process keeps no socket
         fdpass.close_all(fds)
-        _answer(client, failed, [])
+        try:
+            patiently(partial(fdpass.send, client, messages.encode(answer), told))
+        finally:
+            fdpass.close_all(told[1:])
         return True
 
-    def _leave(self, end: int) -> None:
-        os.close(end)
+    def _start(
+        self, start: Start, order: messages.Order, fds: Sequence[int]
+    ) -> tuple[StartedChild, int]:
+        """Return the child, and where its client reads how it ends."""
+        # A pipe of the client's could be full, and its file one that is slow to close.
+        # guard: how a child ends is told without a wait
+        read, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            started = start(order, fds, partial(self._leave, [read, end]))
+        except BaseException:
+            fdpass.close_all([read, end])
+            raise
+        self.keep(started, end)
+        return started, read
+
+    def _leave(self, ends: Sequence[int]) -> None:
+        fdpass.close_all(ends)
         self.leave()
 
     def leave(self) -> None:
@@ -254,11 +274,8 @@ class ForkLoop:
             client.close()
         for pidfd, child in self._children.items():
             os.close(pidfd)
-            os.close(child.end)
-
-
-def _answer(client: socket.socket, answer: messages.Answer, fds: Sequence[int]) -> None:
-    patiently(partial(fdpass.send, client, messages.encode(answer), fds))
+            if child.end >= 0:
+                os.close(child.end)
 
 
 def patiently(call: Callable[[], _T]) -> _T:

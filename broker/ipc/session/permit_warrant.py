@@ -26,7 +26,9 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     write: bool = False
     ahead: bool = False
     """No use is permitted by it: a rule that asks about each was not asked."""
+    renewed: bool = False
+    """Nothing begins by it: what the permit has begun goes on."""
 
 
-OF_REQUEST = PermitWarrant.__struct_fields__[6:]
+OF_REQUEST = PermitWarrant.__struct_fields__[6:-1]
 """The fields that are the request's."""

@@ -5,7 +5,7 @@ They need no warrant: each says why it harms nobody.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
@@ -50,5 +50,14 @@ def decode_figures(data: bytes) -> list[ProcessFigures]:
         raise InternalError(f"not figures: {error}") from error
 
 
-ProgramOrder: TypeAlias = StartForkServer | MeasureProcesses
+class ReportState(TypedMessage, frozen=True, tag="report-state"):
+    """Report to the service manager, if there is one, that the broker is in a state.
+
+    A broker whose viewer was taken over is as ready as that one says.
+    """
+
+    state: Literal["ready", "stopping"]
+
+
+ProgramOrder: TypeAlias = StartForkServer | MeasureProcesses | ReportState
 """Orders of this family."""

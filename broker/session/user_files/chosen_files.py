@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,7 +28,7 @@ from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
 from broker.session.errand import Errand
-from broker.session.read_warrant import FileTicket, read_ticket
+from broker.session.read_warrant import TICKET_SECONDS, FileTicket, read_ticket
 from broker.session.user_files import chooser
 
 _TITLES = {"open": "open files", "folder": "open a folder", "save": "save a file"}
@@ -47,6 +48,9 @@ def ticket(
     # guard: files are used as the user has named or chosen them
     if found.verb != verb:
         raise RefusedError(f"files to {found.verb} cannot be used to {verb}")
+    # What is saved replaces what was saved before, see ``EditFile.before``.
+    if verb != "save":
+        errand.use(untrusted_ticket, found.at + TICKET_SECONDS)
     return found
 
 
@@ -97,7 +101,9 @@ def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
     verb: Literal["send", "edit"] = "edit" if edit else "send"
     # Of a file to edit: it is replaced once.
     states = (chosen_state(Path(paths[0])),) if edit else ()
-    found = FileTicket(verb, tuple(map(os.fsencode, paths)), states=states)
+    found = FileTicket(
+        time.monotonic(), verb, tuple(map(os.fsencode, paths)), states=states
+    )
     _answer(errand, found, size)
 
 
@@ -147,7 +153,8 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
     encoded = tuple(map(os.fsencode, found))
     states = tuple(map(chosen_state, found)) if save else ()
     verb: Literal["save", "send"] = "save" if save else "send"
-    _answer(errand, FileTicket(verb, encoded, permit.sandbox, states))
+    now = time.monotonic()
+    _answer(errand, FileTicket(now, verb, encoded, permit.sandbox, states))
 
 
 def chosen_state(path: Path) -> str:

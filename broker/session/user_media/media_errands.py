@@ -34,11 +34,12 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
             errand.answer(msgspec.msgpack.encode(found))
         case m.TakeCamera():
             # guard: a camera is opened with a permit for cameras
-            errand.permit(order.warrant, {CAMERA})
+            permit = errand.permit(order.warrant, {CAMERA})
             camera = find_camera(order.serial)
             source = PictureSource(f"target-object={camera.serial}", camera.shown)
+            size = order.width, order.height
             with connect_path(pipewire_socket(os.environ)) as server:
-                take_pictures(errand, source, (order.width, order.height), server)
+                take_pictures(errand, source, size, server, permit)
         case m.OpenSecurityKey():
             # guard: a security key is opened with a permit for it
             errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)

@@ -8,18 +8,21 @@ the sandbox has not taken when the next one comes is dropped.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sysconfig
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.errors import SetupError
 from broker.helpers.filters import box_filters
+from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.jail_libraries import library_words, python_words
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.popen import DEVNULL, Process
+from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 from shims.bundle import files_tool
 
@@ -50,11 +53,15 @@ class PictureSource:
 
 
 def take_pictures(
-    errand: Errand, source: PictureSource, size: tuple[int, int], server: socket.socket
+    errand: Errand,
+    source: PictureSource,
+    size: tuple[int, int],
+    server: socket.socket,
+    permit: PermitWarrant | None = None,
 ) -> None:
-    """Take pictures until the viewer ends it; ``server``: a connection to PipeWire.
+    """Take pictures until the viewer ends it, or ``permit`` is not held, if there is one.
 
-    Raises SetupError, OSError.
+    ``server``: a connection to PipeWire.  Raises SetupError, OSError.
     """
     with ExitStack() as ours:
         near, far = (ours.enter_context(end) for end in socket.socketpair())
@@ -76,8 +83,25 @@ def take_pictures(
             server.close()
             errand.answer(fds=[near.fileno()])
             near.close()
+            if permit is not None:
+                _hold_beside(errand, permit)
 
         errand.run(words, pass_fds=fds, stdout=DEVNULL, stderr=DEVNULL, begun=begun)
+
+
+def _hold_beside(errand: Errand, permit: PermitWarrant) -> None:
+    """Have a child end this process, as a viewer does, when a permit is not held."""
+    ours = os.pidfd_open(os.getpid())
+    if os.fork():
+        os.close(ours)
+        return
+    try:
+        end_with_parent()
+        errand.hold(permit)
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(ours, signal.SIGTERM)
+        os._exit(0)
 
 
 def pipeline(

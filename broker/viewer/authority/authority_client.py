@@ -123,6 +123,7 @@ class AuthorityClient(LogClient):
         used = False
         try:
             permit = await self._wait_for_permit(asking, on_ask, gone)
+            permit.renew = partial(self._put_or_lose, m.RenewWarrant(number))
             permit.still_holds()
             used = True
             with permit.scope:
@@ -255,7 +256,7 @@ def _tell(asking: _Asking, message: m.PermitNow | m.PermitCut | m.Asking) -> Non
             asking.news.set()
         case m.PermitNow() if permit is not None:
             permit.where, permit.returns = message.where, message.returns
-            permit.max_size = message.max_size
+            permit.max_size, permit.warrant = message.max_size, message.warrant
         case m.PermitCut() if permit is not None:
             permit.end(message.reason, message.where)
 

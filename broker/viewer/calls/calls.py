@@ -242,9 +242,15 @@ class SandboxCalls:
                 users = self._desktop.screens
             colour = call.guest.valid_record().viewer.label.colour
             carry = partial(self._relay, call)
-            warrant = call.permit.warrant
-            size, lease = sizes[ask.argument], call.guest.lease
-            await users.serve(lease, size, carry, colour, warrant=warrant)
+            size, permit = sizes[ask.argument], call.permit
+            await users.serve(
+                call.guest.lease,
+                size,
+                carry,
+                colour,
+                warrant=permit.warrant,
+                renewed=partial(_renewed, permit),
+            )
             return
         if daemon := self._desktop.daemons.get(ask.service):
             own = call.guest.lease.id
@@ -471,6 +477,12 @@ def both_again(near: socket.socket, far: socket.socket) -> tuple[int, int]:
             return ours.detach(), theirs.detach()
     except OSError as error:
         raise ToldError("the service has gone") from error
+
+
+def _renewed(permit: Permit) -> bytes:
+    """Return its last warrant, and have the authority send another one."""
+    permit.renew()
+    return permit.warrant
 
 
 def _named(record: Record, service: str) -> CalledService:

@@ -48,4 +48,4 @@ class Cameras(VideoUses):
         result, _ = await self.session.carry_out(FindCamera(use.warrant))
         camera = decode_camera(result)
         order = partial(TakeCamera, use.warrant, camera.serial)
-        yield VideoSource(camera.title, order)
+        yield VideoSource(camera.title, order, renewed=use.renewed)

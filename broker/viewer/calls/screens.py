@@ -123,7 +123,7 @@ class ScreenShares(VideoUses):
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
         """See ``VideoUses``."""
-        connect = partial(self._bus.screens, use.warrant)
+        connect = partial(self._bus.screens, use.warrant, use.renewed)
         async with portal_bus(connect, _CAST, "screen sharing", _HINT) as bus:
             session, found = await self._chosen(use, bus)
             no = partial(self.refuse_a_while, use.lease)

@@ -23,7 +23,7 @@ from broker.ipc.audit import schema
 from broker.ipc.session.media_orders import MediaOrder
 from broker.net.session_bus import OpenBus
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.orders.session_orders import UserSession
+from broker.viewer.orders.session_orders import Renewed, UserSession
 from broker.viewer.sound.indicator import Indicator, Wording
 
 USES = 4
@@ -55,6 +55,8 @@ class VideoSource:
     """Of it, for the event."""
     seen: Callable[[], None] = lambda: None
     """Called when there is a picture."""
+    renewed: Renewed | None = None
+    """Of a permit that the order for pictures holds."""
 
 
 @dataclass(eq=False)
@@ -66,6 +68,8 @@ class VideoUse:
     """The sandbox's."""
     warrant: bytes = b""
     """Of the permit."""
+    renewed: Renewed = lambda: b""
+    """Of the permit, too."""
     title: str = ""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     over: trio.Event = field(default_factory=trio.Event)
@@ -140,6 +144,7 @@ class VideoUses(ABC):
         colour: str = "",
         *,
         warrant: bytes = b"",
+        renewed: Renewed = lambda: b"",
     ) -> None:
         """Have ``carry`` bring pictures to a sandbox, which is permitted, to the end.
 
@@ -155,7 +160,7 @@ class VideoUses(ABC):
             raise ToldError(f"too many sandboxes use {self.noun}")
         self.check_pace(lease)
         self._log.check_share(lease)
-        use = self._uses[name] = VideoUse(lease, colour, warrant)
+        use = self._uses[name] = VideoUse(lease, colour, warrant, renewed)
         try:
             with use.scope:
                 async with self.source(use) as source:
@@ -219,4 +224,10 @@ async def pictures(
             except trio.TooSlowError as error:
                 raise UpstreamError(f"{source.title} gives no picture") from error
             source.seen()
-            yield near
+            if source.renewed is None:
+                yield near
+                return
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(begun.hold, source.renewed)
+                yield near
+                nursery.cancel_scope.cancel()

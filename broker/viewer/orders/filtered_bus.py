@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,9 +13,10 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError, UpstreamError, sole
+from broker.ipc import fdpass
 from broker.ipc.session.bus_orders import BusUse, ConnectBus
 from broker.net.session_bus import answer_of
-from broker.viewer.orders.session_orders import UserSession
+from broker.viewer.orders.session_orders import Begun, Renewed, UserSession
 
 _HELLO_SECONDS = 5.0
 
@@ -40,22 +40,33 @@ class FilteredBus:
             yield connection
 
     @asynccontextmanager
-    async def screens(self, warrant: bytes) -> AsyncIterator[DBusConnection]:
-        """Have a connection to the portal's screens; see ``_connected``."""
-        async with self._connected("screens", warrant) as (connection, _):
-            yield connection
+    async def screens(
+        self, warrant: bytes, renewed: Renewed
+    ) -> AsyncIterator[DBusConnection]:
+        """Have a connection to the portal's screens; see ``_connected``.
+
+        The permit is held while the block runs.  Raises RefusedError when it has ended.
+        """
+        async with self._connected("screens", warrant) as (connection, begun):
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(begun.hold, renewed)
+                    yield connection
+                    nursery.cancel_scope.cancel()
+            except ExceptionGroup as error:
+                raise sole(error) from error  # as the block's
 
     @asynccontextmanager
     async def tray(self) -> AsyncIterator[tuple[DBusConnection, str]]:
         """Have a connection to the panel, and an icon's bus name; see ``_connected``."""
-        async with self._connected("tray") as (connection, name):
-            yield connection, name
+        async with self._connected("tray") as (connection, begun):
+            yield connection, begun.result.decode()
 
     @asynccontextmanager
     async def _connected(
         self, use: BusUse, warrant: bytes = b""
-    ) -> AsyncIterator[tuple[DBusConnection, str]]:
-        """Have a connection while the block runs.
+    ) -> AsyncIterator[tuple[DBusConnection, Begun]]:
+        """Have a connection, and what was begun for it, while the block runs.
 
         Raises OSError without a bus or filter, RefusedError without a permit,
         trio.TooSlowError, or what a router does.
@@ -66,8 +77,8 @@ class FilteredBus:
                 begun = await stack.enter_async_context(
                     self.session.carrying_out(order)
                 )
-                fd, end = begun.fds
-                stack.callback(os.close, end)
+                fd, *ends = begun.fds
+                stack.callback(fdpass.close_all, ends)
                 sock = socket.socket(fileno=fd)
                 connection = await stack.enter_async_context(
                     bus_on(sock, descriptors=use == "screens")
@@ -79,7 +90,7 @@ class FilteredBus:
                     raise
                 # As a bus that is not there.
                 raise ConnectionError(errno.ENOTCONN, found.message) from error
-            yield connection, begun.result.decode()
+            yield connection, begun
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -16,7 +16,7 @@ from contextlib import (
     asynccontextmanager,
 )
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import trio
 
@@ -34,9 +34,14 @@ from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import Channel, pair
 from broker.ipc.fork_server import ForkServerModule, ForkSession
 from broker.ipc.session import order_messages as messages
+from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.order_messages import SessionOrder
 from broker.ipc.session.program_orders import StartForkServer
 
+Renewed: TypeAlias = Callable[[], bytes]
+"""Return the last warrant of a permit, and have the authority send another one."""
+HOLD_SECONDS = 20.0
+"""A third of the time for which a warrant is good."""
 _END_SECONDS = 3.0
 """For a child that was asked to end."""
 _STDERR = 2
@@ -60,6 +65,12 @@ class Begun:
     ) -> tuple[bytes, Sequence[int]]:
         """Have the same child carry out a further order; as ``UserSession.carry_out``."""
         return await _exchange(self.process, self.channel, order, fds)
+
+    async def hold(self, renewed: Renewed) -> None:
+        """Hold the permit by which it goes on, until cancelled.  Raises VitrailError."""
+        while True:
+            await trio.sleep(HOLD_SECONDS)
+            await self.more(HoldPermit(renewed()))
 
     async def end(self) -> None:
         """Have it end now; returns when it has.  Not cancellable."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import time
+from contextlib import ExitStack
 
 import pytest
 import trio
@@ -15,6 +15,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AUDIO, SSH_AGENT
 from broker.ipc import fdpass, fork_server
 from broker.ipc.session.media_orders import ConnectSound
+from tests.kit.lingering import given_slow_socket
 from tests.kit.session import starter_of_orders
 
 
@@ -91,7 +92,7 @@ async def _asks_a_helper(control):
 
 
 @pytest.mark.parametrize(
-    "how", ["garbage", "another order", "unread", "no descriptor", "full pipe"]
+    "how", ["garbage", "another order", "unread", "no descriptor", "slow to close"]
 )
 async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tmp_path):
     """The person is still asked: the starter serves the authority, too."""
@@ -99,7 +100,11 @@ async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tm
     notify.write_text("#!/bin/sh\n")
     notify.chmod(0o755)
     environ = dict(os.environ, PATH=f"{tmp_path}:{os.environ['PATH']}")
-    with starter_of_orders(environ) as session, trio.fail_after(60):
+    with (
+        ExitStack() as stack,
+        starter_of_orders(environ) as session,
+        trio.fail_after(60),
+    ):
         sock = session.starter.control
         if how == "garbage":
             fdpass.send(sock, b"garbage")
@@ -110,16 +115,9 @@ async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tm
             os.close(write)
         elif how == "no descriptor":
             fdpass.send(sock, fork_server.encode(fork_server.ForkSession(1)))
-        elif how == "full pipe":
-            # Its last descriptor is where the starter writes how the child ended.
-            read, write = os.pipe()
-            fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-            os.write(write, bytes(4096))
+        elif how == "slow to close":
             order = fork_server.encode(fork_server.ForkSession(1))
-            fdpass.send(sock, order, [write])
-            await trio.lowlevel.wait_readable(sock)
-            _, (child,) = fdpass.receive(sock, 1 << 16, 4)
-            await trio.lowlevel.wait_readable(child)
+            stack.enter_context(given_slow_socket(sock, order))
         else:
             sock.settimeout(5)
             for number in range(5000):

@@ -28,11 +28,10 @@ class Server:
         got = fdpass.receive(self.sock, messages.MESSAGE_BYTES, messages.DESCRIPTORS)
         fdpass.close_all(got.fds)
         order = messages.decode_order(got.data)
-        pidfd = os.pidfd_open(os.getpid())
-        fdpass.send(
-            self.sock, messages.encode(messages.Forked(order.number, 1)), [pidfd]
-        )
-        os.close(pidfd)
+        forked = messages.encode(messages.Forked(order.number, 1))
+        told = [os.pidfd_open(os.getpid()), *os.pipe2(os.O_NONBLOCK)]
+        fdpass.send(self.sock, forked, told[:2])
+        fdpass.close_all(told)
 
     def kill(self):
         self.killed = True

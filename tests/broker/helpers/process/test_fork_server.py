@@ -40,16 +40,14 @@ def serving(*clients, run):
 def order(sock, number):
     """Order a child; returns our end of its socket, and the pidfd."""
     ours, theirs = socket.socketpair()
-    read, end = os.pipe()
-    fds = [theirs.fileno(), end]
+    fds = [theirs.fileno()]
     fdpass.send(sock, messages.encode(messages.ForkPump(number)), fds)
     theirs.close()
-    os.close(end)
     sock.settimeout(30)
-    got = fdpass.receive(sock, messages.MESSAGE_BYTES, 1)
+    got = fdpass.receive(sock, messages.MESSAGE_BYTES, messages.ANSWERED)
     assert messages.decode_answer(got.data).number == number
-    os.close(read)
-    (pidfd,) = got.fds
+    pidfd, end = got.fds
+    os.close(end)
     return ours, pidfd
 
 
@@ -106,17 +104,14 @@ def test_a_client_that_leaves_ends_neither_server_nor_children():
 
 def test_a_client_that_leaves_an_order_unanswered_ends_no_other():
     (a, a_end), (b, b_end) = packets(), packets()
-    read, end = os.pipe()
     sock, theirs = socket.socketpair()
-    fds = [theirs.fileno(), end]
+    fds = [theirs.fileno()]
     for number in range(3):
         fdpass.send(a, messages.encode(messages.ForkPump(number)), fds)
     a.close()
     theirs.close()
-    os.close(end)
     sock.close()
     with serving(a_end, b_end, run=tell_files):
-        os.close(read)
         second, two = order(b, 1)
         assert second.recv(4096)
         for mine in (second, b):

@@ -100,6 +100,15 @@ async def test_a_permit_is_live_while_its_block_runs():
         assert (event["sandbox"], event["verdict"]) == ("work", "allow")
 
 
+async def test_a_permit_has_a_new_warrant_when_it_wants_one():
+    async with client_of("t.Do * work @adminvm allow\n") as (_, client):
+        await client.lease_begun(WORK)
+        async with client.permit(request()) as permit:
+            first = permit.warrant
+            permit.renew()
+            await eventually(lambda: permit.warrant != first)
+
+
 async def test_a_denial_says_where():
     async with client_of("t.Do * work @adminvm deny\n") as (_, client):
         await client.lease_begun(WORK)

@@ -1,0 +1,65 @@
+"""Which warrants and tickets were used, as all session children know it.
+
+A viewer that was taken over repeats an order.  What was permitted once is done once, so a
+child notes a warrant before it acts by it, in memory that the starter's descendants share
+and the viewer does not have.  A child that is killed in between has used it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_ENTRY = struct.Struct("=16sd")
+"""A digest, and the time of CLOCK_MONOTONIC from which it may be forgotten."""
+_PLACES = 1 << 14
+"""More than children can be forked in the time for which one warrant is good."""
+_TRIED = 64
+"""Places that one warrant may have."""
+
+
+class UsedWarrants:
+    """A table in shared memory: it has no more than ``_PLACES`` entries."""
+
+    def __init__(self) -> None:
+        """Of this process and those that it forks."""
+        self._table = mmap.mmap(-1, _PLACES * _ENTRY.size)
+        self._lock = os.memfd_create("used-warrants")
+
+    def take(self, signed: bytes, purpose: str, now: float, until: float) -> bool:
+        """Note a use; false: it was used for that before, or there is no room.
+
+        ``until``: when it has expired.
+        """
+        key = hashlib.blake2b(purpose.encode() + signed, digest_size=16).digest()
+        with self._locked():
+            free = -1
+            for place in self._places(key):
+                known, end = _ENTRY.unpack_from(self._table, place)
+                if end < now:
+                    free = place if free < 0 else free
+                elif known == key:
+                    return False
+            if free >= 0:
+                _ENTRY.pack_into(self._table, free, key, until)
+            return free >= 0
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Be the only process here; the kernel takes the lock from one that dies."""
+        fcntl.lockf(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock, fcntl.LOCK_UN)
+
+    @staticmethod
+    def _places(key: bytes) -> Iterator[int]:
+        first = int.from_bytes(key[:4], "little")
+        for number in range(first, first + _TRIED):
+            yield number % _PLACES * _ENTRY.size

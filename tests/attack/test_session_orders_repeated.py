@@ -1,0 +1,150 @@
+"""A viewer that was taken over repeats what was permitted once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from contextlib import ExitStack
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.services import AUDIO, FILE_COPY
+from broker.ipc.control.types.opening import OpenRequest
+from broker.ipc.session import file_orders as m
+from broker.ipc.session.media_orders import ConnectSound
+from broker.ipc.session.warrant import sign
+from broker.session import used_warrants
+from broker.session.read_warrant import TICKET_SECONDS, FileTicket
+from broker.session.used_warrants import UsedWarrants
+from broker.viewer.opening.own import Own
+from broker.viewer.opening.pipes import pipe
+from tests.attack.test_session_orders_files import _home, desktop, order_with
+from tests.broker.session.test_session_orders import sound
+
+__all__ = ["_home", "sound"]
+USED = "was used already"
+
+
+async def test_a_permit_opens_the_microphone_once(sound):
+    server, session = sound
+    warrant = session.permit(AUDIO)
+    _, (fd,) = await session.carry_out(ConnectSound(warrant))
+    os.close(fd)
+    server.accept()[0].close()
+    with pytest.raises(RefusedError, match=USED):
+        await session.carry_out(ConnectSound(warrant))
+    server.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        server.accept()
+
+
+async def test_several_at_once_use_a_permit_once(sound):
+    """Children of all orders know it at the same time."""
+    server, session = sound
+    warrant, got, refused = session.permit(AUDIO), [], []
+
+    async def order():
+        try:
+            got.extend((await session.carry_out(ConnectSound(warrant)))[1])
+        except RefusedError as error:
+            refused.append(error.message)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(order)
+    assert len(got) == 1
+    assert len(refused) == 19
+    os.close(got[0])
+    server.accept()[0].close()
+
+
+async def test_files_are_stored_once_by_a_permit(home):
+    with desktop(home) as session:
+        warrant = session.permit(FILE_COPY)
+        # Nothing comes: the first one is carried out, and fails.
+        for kind, match in ((UpstreamError, None), (RefusedError, USED)):
+            with pipe() as (read, write):
+                write.close()
+                order = session.carrying_out(m.StoreFiles(warrant), [read.fileno()])
+                with pytest.raises(kind, match=match):
+                    async with order as begun:
+                        await begun.outcome()
+
+
+async def test_a_call_names_files_once(home):
+    with desktop(home) as session:
+        warrant = session.call("Open", OpenRequest(copy=[str(home / "id")]))
+        await Own(session).named(warrant, ())
+        with pytest.raises(RefusedError, match=USED):
+            await Own(session).named(warrant, ())
+
+
+async def _sent(session, ticket):
+    """What is sent by a ticket."""
+    with pipe() as (read, write):
+        try:
+            await order_with(session, m.SendFiles(), ticket, write.fileno())
+        finally:
+            write.close()
+        return os.read(read.fileno(), 4096)
+
+
+async def test_files_that_were_named_once_are_sent_once(home):
+    """Also what the user has written into them since."""
+    with desktop(home) as session:
+        path = (os.fsencode(home / "id"),)
+        ticket = sign(session.key, FileTicket(time.monotonic(), "send", path))
+        assert await _sent(session, ticket)
+        with pytest.raises(RefusedError, match=USED):
+            await _sent(session, ticket)
+
+
+async def test_files_that_were_named_long_ago_are_not_sent(home):
+    with desktop(home) as session:
+        path = (os.fsencode(home / "id"),)
+        for ago, error in ((TICKET_SECONDS - 60, ""), (TICKET_SECONDS + 1, "neither")):
+            at = time.monotonic() - ago
+            ticket = sign(session.key, FileTicket(at, "send", path))
+            with ExitStack() as stack:
+                if error:
+                    stack.enter_context(pytest.raises(RefusedError, match=error))
+                assert await _sent(session, ticket)
+
+
+def test_uses_are_noted_until_they_have_expired():
+    used = UsedWarrants()
+    assert used.take(b"a", "x", 10.0, 70.0)
+    assert not used.take(b"a", "x", 70.0, 130.0)
+    assert used.take(b"b", "x", 70.0, 130.0)
+    assert used.take(b"a", "y", 70.0, 130.0)
+    assert used.take(b"a", "x", 70.1, 130.1)
+
+
+def test_a_table_that_is_full_permits_nothing(monkeypatch):
+    monkeypatch.setattr(used_warrants, "_PLACES", 8)
+    used = UsedWarrants()
+    taken = [used.take(b"%d" % number, "x", 10.0, 70.0) for number in range(9)]
+    assert taken == [*[True] * 8, False]
+    assert not used.take(b"0", "x", 10.0, 70.0)
+    assert used.take(b"9", "x", 71.0, 131.0)
+
+
+def test_a_child_that_was_killed_holds_up_no_other():
+    """The viewer may end its children at any time."""
+    used = UsedWarrants()
+    ours, theirs = socket.socketpair()
+    pid = os.fork()
+    if pid == 0:
+        with used._locked():
+            theirs.send(b"x")
+            signal.pause()
+        os._exit(0)
+    with ours, theirs:
+        assert ours.recv(1) == b"x"
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        assert used.take(b"a", "x", 10.0, 70.0)
