@@ -29,6 +29,7 @@ from broker.session.user_folders.menu_icons import draw_icons
 from broker.session.user_folders.settings_files import settings_problems
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import Folders, RecordSet
+from policy.records.places import writable
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
@@ -96,7 +97,7 @@ def _opened(
     """Yield the directory and the name of the sandbox, or record, that it is for."""
     private = [paths.runtime, paths.state, paths.cache, *paths.config]
     linked = [paths.homes, *map(Path, order.linked)]
-    linked += (place for one in records.records.values() for place in one.writable)
+    linked += (place for one in records.records.values() for place in writable(one))
     name = _of_record(order, records) if order.record else _of_call(errand, order)
     folder = open_folder(order.path, Path.home(), private, linked)
     try:
