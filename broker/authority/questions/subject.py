@@ -11,7 +11,7 @@ class Subject(NamedTuple):
     lease: str
     service: str
     argument: str
-    asked: str
+    target: str
     """The target that the sandbox named."""
     mime: str | None
     scheme: str | None
@@ -19,3 +19,6 @@ class Subject(NamedTuple):
     protocol: str | None = None
     port: int | None = None
     key: str | None = None
+    way: str = ""
+    about: str = ""
+    write: bool = False

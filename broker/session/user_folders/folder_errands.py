@@ -13,7 +13,7 @@ import msgspec
 
 from broker.core.clipboard.chord_settings import load_choice
 from broker.core.errors import PeerError, RefusedError
-from broker.core.files.opened_folder import OpenedFolder, folder_argument
+from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
 from broker.core.services import FOLDER
@@ -68,7 +68,8 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
             raise PeerError("the folder is given first")
         permit = errand.permit(give.warrant, {FOLDER})
         # guard: a folder is mounted by the permit for it
-        if permit.argument != folder_argument(folder.name):
+        named = folder_argument(folder.name), folder_object(folder.path)
+        if (permit.argument, permit.about) != named:
             raise RefusedError("the permit is for another folder")
         # guard: a folder that is permitted to read is not written to
         if order.write and not permit.write:
