@@ -30,7 +30,7 @@ from policy.rules.wording import wording
 GONE = "who asked has gone"
 SAID = ", it says"
 """After the title of what the viewer's process or the sandbox says."""
-_WORDS_CHARACTERS = 500
+_WORDS_CHARACTERS = 240
 
 
 class Asker(Protocol):

@@ -38,7 +38,7 @@ from policy.rules.wording import PIN, key_words
 
 _WAYS = frozenset({REGISTER, SIGN_IN, LOOK})
 _MESSAGE_BYTES = 1024
-_WORDS_CHARACTERS = 400
+_WORDS_CHARACTERS = 240
 _LAST_WORDS = 300
 _CANCEL_SECONDS = 0.5
 _END_SECONDS = 5.0
