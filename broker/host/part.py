@@ -40,7 +40,8 @@ from broker.host_and_viewer.foundation import Foundation
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Viewer
 from broker.net.peers.identity import VsockClaim
-from policy.records.model import Record, boots, is_held
+from policy.records.model import Record, boots
+from policy.records.places import is_held
 from policy.suggestions import did_you_mean
 
 if TYPE_CHECKING:

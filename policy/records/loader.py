@@ -62,20 +62,6 @@ def load_records(
     return collected.finish()
 
 
-def parse_record(
-    name: str, source: Path, content: bytes
-) -> tuple[Record | None, list[Problem]]:
-    """Return the record in a file's content, and its problems.
-
-    Exactly one of the two is empty.  Pure: ``source`` only names the file.
-    There are no others here that it could inherit from.
-    """
-    alone = CollectedRecords()
-    alone.add_content(name, source, content)
-    found = alone.finish()
-    return found.records.get(name), list(found.problems)
-
-
 class _Report:
     """Collects the problems of one file."""
 

@@ -15,7 +15,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from broker.core.files.opened_folder import folder_argument
+from broker.core.files.opened_folder import folder_argument, folder_object
 from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER, SECURITY_KEY
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.process.popen import start_process
@@ -139,12 +139,13 @@ class _SigningBegun(Begun):
         if isinstance(order, folders.GiveFolder) and not order.warrant:
             assert isinstance(self.order, folders.OpenFolder)
             name = self.session.sandbox
-            argument = folder_argument(Path(os.fsdecode(self.result)).name)
+            path = Path(os.fsdecode(self.result))
             warrant = self.session.permit(
                 FOLDER,
                 sandbox=name,
                 record=self.order.record or name,
-                argument=argument,
+                argument=folder_argument(path.name),
+                about=folder_object(path),
                 write=self.order.write,
             )
             order = folders.GiveFolder(warrant)

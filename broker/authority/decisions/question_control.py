@@ -16,6 +16,12 @@ from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types.faults import NotFoundError
 
+_SHOWN = (
+    *("sandbox", "record", "label", "service", "argument", "words"),
+    *("default_target", "seconds", "rule"),
+)
+"""Fields of a question that are shown as they are."""
+
 
 class QuestionControl:
     """The methods of the control socket about questions and grants."""
@@ -88,19 +94,11 @@ def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
     asked = entry.question
     return api.PendingQuestion(
         id=entry.id,
-        sandbox=asked.sandbox,
-        record=asked.record,
-        label=asked.label,
+        **{name: getattr(asked, name) for name in _SHOWN},
         color=asked.colour,
-        service=asked.service,
-        argument=asked.argument,
-        words=asked.words,
         details=[f"{name}: {value}" for name, value in asked.details],
         targets=list(asked.targets),
-        default_target=asked.default_target,
         keeps=[keep.value for keep in asked.keeps],
-        seconds=asked.seconds,
-        rule=asked.rule,
         left=max(0.0, entry.deadline - trio.current_time()),
         shown=entry.id == shown,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import PeerError, RefusedError
-from broker.core.files.opened_folder import OpenedFolder, folder_argument
+from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
 from broker.core.services import FOLDER
@@ -26,6 +26,7 @@ from broker.session.user_folders.menu_icons import draw_icons
 from broker.session.user_folders.settings_files import settings_problems
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import Folders, RecordSet
+from policy.records.places import writable
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
@@ -55,7 +56,8 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
             raise PeerError("the folder is given first")
         permit = errand.permit(give.warrant, {FOLDER})
         # guard: a folder is mounted by the permit for it
-        if permit.argument != folder_argument(folder.name):
+        named = folder_argument(folder.name), folder_object(folder.path)
+        if (permit.argument, permit.about) != named:
             raise RefusedError("the permit is for another folder")
         # guard: a folder that is permitted to read is not written to
         if order.write and not permit.write:
@@ -84,7 +86,7 @@ def _opened(
     """Yield the directory and the name of the sandbox, or record, that it is for."""
     private = [paths.runtime, paths.state, paths.cache, *paths.config]
     linked = [paths.homes, *map(Path, order.linked)]
-    linked += (place for one in records.records.values() for place in one.writable)
+    linked += (place for one in records.records.values() for place in writable(one))
     name = _of_record(order, records) if order.record else _of_call(errand, order)
     folder = open_folder(order.path, Path.home(), private, linked)
     try:

@@ -24,24 +24,21 @@ from broker.core.errors import PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.limits import devices as device_limits
-from broker.core.limits import transfer as limits
 from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
-from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
+from broker.ipc.security_key import ENTER_PIN, LOOK, READ, REGISTER, SIGN_IN
 from broker.ipc.session.media_orders import OpenSecurityKey
 from broker.viewer.authority.interface import Permits
+from broker.viewer.authority.rule_hosts import named_hosts
 from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.orders.session_orders import Begun, UserSession
-from policy.names import sample_hosts
+from policy.rules.wording import PIN, key_words
 
-_WORDS = {
-    "register": "to register at {} with your security key",
-    "sign in": "to sign in to {} with your security key",
-    "look": "to look whether your security key is registered at {}",
-}
+_WAYS = frozenset({REGISTER, SIGN_IN, LOOK})
 _MESSAGE_BYTES = 1024
+_WORDS_CHARACTERS = 240
 _LAST_WORDS = 300
 _CANCEL_SECONDS = 0.5
 _END_SECONDS = 5.0
@@ -150,7 +147,7 @@ async def connection(opening: Opening, decider: Permits) -> Request:
     grants it, too: of all hosts that are named it takes one that is granted.
     """
     rules = await decider.rules_about(SECURITY_KEY, opening.lease.sandbox)
-    hosts = sample_hosts(h for r in rules if r.action != "deny" for h in r.host)
+    hosts = named_hosts(rules)
     requests = [replace(_of(opening), host=host, ahead=True) for host in hosts]
     answers = await decider.preview(requests)
     for request, answer in zip(requests, answers, strict=True):
@@ -288,7 +285,9 @@ class _Questions:
     def _shown(self, said: _Said) -> contextlib.AbstractContextManager[None]:
         if said.what not in {REGISTER, SIGN_IN}:
             return contextlib.nullcontext()
-        words = _request(self._opening, said).words
+        request = _request(self._opening, said)
+        words = key_words(request.way, request.host or "", request.about)
+        words = untrusted_word(words, _WORDS_CHARACTERS)
         return self._shared.shown(self._opening.lease, words)
 
     @asynccontextmanager
@@ -314,8 +313,8 @@ class _Questions:
         asks = wrong >= device_limits.SECURITY_KEY_PIN_TRIES
         return replace(
             await connection(self._opening, self._decider),
-            words=f"to enter a PIN of your security key, after {wrong} wrong ones",
-            details=(("wrong PINs of this sandbox", str(wrong)),),
+            way=PIN,
+            claims=(("wrong PINs", str(wrong)),),
             asks=asks,
         )
 
@@ -334,16 +333,9 @@ def _decode(untrusted_data: bytes) -> _Said:
 
 def _request(opening: Opening, said: _Said) -> Request:
     """U2F sends only a hash of the relying party: ``host=`` cannot allow it."""
-    words = _WORDS.get(said.what, _WORDS["sign in"])
-    # Its process has checked that it is a host, and may have been taken over since.
-    # guard: the relying party's letters
-    party = untrusted_word(said.host, limits.URL_HOST_CHARS)
-    if not party:
-        digest = untrusted_word(said.digest[:16])
-        party = f"a service known by its hash only ({digest}…)"
     return replace(
         _of(opening),
         host=said.host or None,
-        words=words.format(party),
-        details=(("relying party", party), ("for", said.what)),
+        way=said.what if said.what in _WAYS else SIGN_IN,
+        about="" if said.host else said.digest,
     )
