@@ -15,7 +15,7 @@ GUARDS = (
     Guard("a machine that follows an index takes no bundle in its place", "if False:", "tests/integration/test_bundle_fetch.py", "returns_by_one"),
     Guard("the number of an index is not a time to come", "if False:", "tests/integration/test_bundle_fetch.py", "time_to_come"),
     Guard("a key for the index alone signs no bundle", "again = {name, index_of(name)}", "tests/policy/tools/test_bundle_index.py", "index_alone"),
-    Guard("a yes to read is not one to write", "more = ()", "tests/attack/test_questions.py", "more_than_was_asked"),
+    Guard("a yes to read is not one to write", "named = {n: getattr(self, n) for n in Subject._fields if n not in {'write', 'source', 'raw'}}", "tests/attack/test_questions.py", "more_than_was_asked"),
     Guard("a long text does not end the starter", 'shown = "\\n".join(lines)', "tests/broker/authority/questions/test_desktop.py", "many_lines"),
     Guard("a ring waits for its time", "if False:", "tests/integration/test_bundle_fetch.py", "in_their_time"),
     Guard("an older index is not followed", "if False:", "tests/integration/test_bundle_fetch.py", "in_their_time"),
