@@ -16,7 +16,7 @@ def _order(when: str, gain: str, descriptors: str = "none") -> ChannelPolicy:
 
 
 def _permit(service: str, what: str = "") -> str:
-    return f"within a minute of a permit for {service}{what}"
+    return f"within a minute of a permit for {service}{what}, once"
 
 
 ORDERS: Mapping[str, ChannelPolicy] = {
@@ -24,27 +24,31 @@ ORDERS: Mapping[str, ChannelPolicy] = {
         f"{_ANYTHING}; for screens {_permit('vitrail.ScreenShare')}",
         "Notifications, an icon in the panel, and the desktop's settings, by a filter.",
     ),
+    "hold-permit": _order(
+        f"{_NEXT}, with the permit's warrant, renewed",
+        "Screens and a camera go on while their permit is live, and a minute longer.",
+    ),
     "open-address": _order(
         f"{_permit('vitrail.OpenURL', ', this scheme and host')}, or of a call of "
         "brokerctl for this address",
         "Another path at a host that was permitted, in the user's browser.",
     ),
     "find-named-files": _order(
-        "within a minute of a call of brokerctl that names them",
+        "within a minute of a call of brokerctl that names them, once",
         "A ticket for files that the user has named; their names and number.",
         "the call's warrant, in memory",
     ),
     "choose-on-desktop": _order(
         _permit("vitrail.FileDialog"),
-        "The desktop's dialog, titled with the permit's sandbox, once more.",
+        "The desktop's dialog, titled with the permit's sandbox.",
     ),
     "send-files": _order(
-        "with a ticket to send",
+        "with a ticket to send, once, within half an hour",
         "The files of the ticket, which the user has named or chosen.",
         "the ticket, in memory, and the pipe for their entries",
     ),
     "edit-file": _order(
-        "with a ticket to edit",
+        "with a ticket to edit, once, within half an hour",
         "Content of the file that the user edits in a sandbox.",
         "the ticket, in memory, and two pipes",
     ),
@@ -109,6 +113,9 @@ ORDERS: Mapping[str, ChannelPolicy] = {
         "Confined processes, until there are 250.",
         "its client's socket, and its standard error",
     ),
+    "report-state": _order(
+        _ANYTHING, "The service manager takes the broker for ready, or for ending."
+    ),
     "find-compositor": _order(_ANYTHING, "The path of the compositor's socket."),
     "measure-processes": _order(_ANYTHING, "The memory of the broker's processes."),
     "connect-port": _order(
@@ -124,13 +131,13 @@ ORDERS: Mapping[str, ChannelPolicy] = {
     ),
     "start-service": _order(
         _permit("that service"),
-        "The same call of a service again, for a minute.",
+        "A call of a service that was permitted.",
     ),
     "serve-now": _order(f"{_NEXT}, when there is a place", "As start-service."),
     "use-agent": _order(_permit("vitrail.SshAgent"), "Names and comments of keys."),
     "ask-agent": _order(
         f"{_NEXT}; to sign, {_permit('this use of the key')}",
-        "The same use of a key again, for a minute.",
+        "A use of a key that was permitted.",
     ),
     "name-host": _order(_NEXT, "Names of a host of whose key it has the bytes."),
     "done": ChannelPolicy(
