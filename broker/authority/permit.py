@@ -151,8 +151,8 @@ class Permit:
     """The authority's, for those who carry it out (``ipc.session.warrant``)."""
     changed: Callable[[Permit], None] = lambda _permit: None
     """Called when it holds by other terms: another rule, a smaller size."""
-    renew: Callable[[], None] = lambda: None
-    """Has ``warrant`` replaced by one of now."""
+    renewed: Callable[[], bytes] = lambda: b""
+    """Return ``warrant``, and have the authority replace it by one of now."""
     over: str = ""
     """Why it was ended, once it was."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import socket
 import time
@@ -109,19 +111,23 @@ class Errand:
         self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
 
-    def hold(self, permit: PermitWarrant) -> None:
+    def hold(self, permit: PermitWarrant, beside: int = -1) -> None:
         """Return when the viewer has closed its end, or the permit has ended.
 
-        Raises VitrailError for another order, OSError.
+        ``beside``: also when this is readable.  Raises VitrailError for another order,
+        OSError.
         """
+        waiting = select.poll()
+        waiting.register(self.channel, select.POLLIN)
+        if beside >= 0:
+            waiting.register(beside, select.POLLIN)
         until = permit.at + SECONDS
         # guard: what a permit has begun ends with it, whatever a viewer keeps open
         while (left := until - time.monotonic()) > 0:
-            self.channel.settimeout(left)
-            try:
-                order = self.next()
-            except TimeoutError:
+            ready = [fd for fd, _ in waiting.poll(1000 * left)]
+            if not ready or beside in ready:
                 return
+            order = self.next()
             if order is None:
                 return
             if not isinstance(order, HoldPermit):
@@ -174,10 +180,12 @@ class Errand:
         stdout: int | None = None,
         stderr: int | None = None,
         begun: Callable[[popen.Process], None] = lambda _process: None,
+        held: PermitWarrant | None = None,
     ) -> int:
         """Run a program to its end and return its code, as ``popen.start_process``.
 
-        It ends with this process, a jail as a whole; ``begun`` is called when it runs.
+        It ends with this process, a jail as a whole, and with ``held``, if that is given;
+        ``begun`` is called when it runs.
         """
         started: popen.Process | None = None
         given_up = False
@@ -206,12 +214,22 @@ class Errand:
         try:
             if not given_up:
                 begun(started)
+                if held is not None:
+                    self._hold_beside(held, started)
+                    given_up = True
         except BaseException:
             end()
             raise
         if given_up:
             end()
         return started.wait()
+
+    def _hold_beside(self, permit: PermitWarrant, started: popen.Process) -> None:
+        ended = os.pidfd_open(started.pid)  # not reaped, so still its own
+        try:
+            self.hold(permit, ended)
+        finally:
+            os.close(ended)
 
     def wait_for_hangup(self) -> None:
         """Return when the viewer has closed its end."""

@@ -26,7 +26,7 @@ ORDERS: Mapping[str, ChannelPolicy] = {
     ),
     "hold-permit": _order(
         f"{_NEXT}, with the permit's warrant, renewed",
-        "Screens and a camera go on while their permit is live, and a minute longer.",
+        "Screens, a camera, a security key while their permit is live, and a minute more.",
     ),
     "open-address": _order(
         f"{_permit('vitrail.OpenURL', ', this scheme and host')}, or of a call of "
@@ -104,7 +104,7 @@ ORDERS: Mapping[str, ChannelPolicy] = {
     ),
     "open-security-key": _order(
         _permit("vitrail.SecurityKey"),
-        "A yes to each use of the key while the process runs.",
+        "A yes to each use of the key while the permit is live.",
         "the guest's connection, and the socket of its questions",
     ),
     "show-frame": _order(_ANYTHING, "A coloured frame around a screen."),

@@ -19,7 +19,6 @@ from broker.cli.proxy import pulse, wayland
 from broker.core.errors import InternalError, PeerError
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.core.token_bucket import TokenBucket
-from broker.ipc.session.media_orders import OpenSecurityKey
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.session import starter_of_orders
@@ -86,7 +85,8 @@ module.open_key = lambda: os.open("/dev/null", 0)
     monkeypatch.setattr(security_keys, "_lines", TokenBucket(1 / 60, 20))
     opening = SimpleNamespace(lease=SimpleNamespace(sandbox="mail"))
     conn, guest = socket.socketpair()
-    order, ignored = OpenSecurityKey(b""), trio.TASK_STATUS_IGNORED
+    permit = SimpleNamespace(warrant=b"", renewed=bytes)
+    ignored = trio.TASK_STATUS_IGNORED
     with (
         conn,
         guest,
@@ -95,7 +95,7 @@ module.open_key = lambda: os.open("/dev/null", 0)
     ):
         judges = None, SharedKey()
         await security_keys._carry(
-            opening, conn, judges, order, session, task_status=ignored
+            opening, conn, judges, permit, session, task_status=ignored
         )
         guest.settimeout(5)
         assert guest.recv(100) == b"nothing"

@@ -121,7 +121,7 @@ async def test_a_permit_for_cameras_is_of_no_other_source(monkeypatch):
         os.close(fd)
 
 
-SHORT = "from broker.session import read_warrant; read_warrant.SECONDS = 3.0"
+SHORT = "from broker.session import read_warrant; read_warrant.SECONDS = 3.0\n"
 
 
 @real
@@ -141,6 +141,29 @@ async def test_a_camera_ends_with_its_permit(monkeypatch):
                 with socket.socket(fileno=fd), trio.fail_after(30):
                     await begun.process.wait()
             assert (await node(env, "webcam"))["state"] != "running"
+
+
+KEY = """
+from broker.session.user_media import key_device
+key_device.open_key = lambda: key_device.os.open("/dev/null", 0)
+key_device.our_program = lambda *_: ["/bin/sleep", "600"]
+"""
+
+
+async def test_a_security_key_ends_with_its_permit():
+    """Whatever a viewer keeps open, which was taken over."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs, starter_of_orders(prepare=SHORT + KEY) as session:
+        fds = [theirs.fileno()] * 2
+        async with session.carrying_out(OpenSecurityKey(b""), fds) as begun:
+            theirs.close()
+            for _ in range(7):
+                await begun.more(HoldPermit(b""))
+                await trio.sleep(0.5)  # past the time of the first one
+            assert not begun.process.has_ended()
+            with trio.fail_after(30):
+                await begun.process.wait()
+            assert ours.recv(1) == b""
 
 
 @pytest.mark.parametrize(

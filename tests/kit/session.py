@@ -25,6 +25,7 @@ from broker.ipc.control.forwarded import Begin
 from broker.ipc.session import file_orders as files
 from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
+from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.order_messages import SessionOrder
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import KEY_BYTES, sign
@@ -149,6 +150,9 @@ class _SigningBegun(Begun):
                 write=self.order.write,
             )
             order = folders.GiveFolder(warrant)
+        service = _SERVICES.get(type(self.order), "")
+        if order == HoldPermit(b"") and service:
+            order = HoldPermit(self.session.permit(service, renewed=True))
         return await super().more(order, fds)
 
 

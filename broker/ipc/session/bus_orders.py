@@ -24,10 +24,10 @@ class ConnectBus(TypedMessage, frozen=True, tag="connect-bus"):
 
 
 class HoldPermit(TypedMessage, frozen=True, tag="hold-permit"):
-    """Let what a permit has begun go on: screens, a camera.  A further order of theirs.
+    """Let what a permit has begun go on: screens, a camera, a security key.
 
-    ``warrant``: that of the permit, renewed.  Without one within
-    ``read_warrant.SECONDS`` of the one before, and with its channel, it ends.
+    A further order of theirs.  ``warrant``: that of the permit, renewed.  Without one
+    within ``read_warrant.SECONDS`` of the one before, and with its channel, it ends.
     """
 
     warrant: bytes

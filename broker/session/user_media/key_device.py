@@ -12,6 +12,7 @@ from pathlib import Path
 from broker.core.errors import RefusedError, SetupError
 from broker.helpers.process.popen import Process, our_program
 from broker.ipc.fdpass import close_all
+from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 
 _HIDRAW = Path("/sys/class/hidraw")
@@ -52,10 +53,12 @@ def open_key(root: Path = _HIDRAW) -> int:
         ) from error
 
 
-def serve_key(errand: Errand, guest: int, questions: int) -> None:
-    """Serve a guest's connection until it ends; the viewer answers the questions.
+def serve_key(
+    errand: Errand, guest: int, questions: int, permit: PermitWarrant
+) -> None:
+    """Serve a guest's connection until it or the permit ends.
 
-    Raises RefusedError and SetupError where there is no key.
+    The viewer answers the questions.  Raises RefusedError and SetupError where there is no key.
     """
     fds = (guest, open_key(), questions)
     words = [*map(str, fds), secrets.token_hex(8)]
@@ -71,4 +74,12 @@ def serve_key(errand: Errand, guest: int, questions: int) -> None:
         close_all(fds)
         errand.answer()
 
-    errand.run(argv, env=env, pass_fds=fds, stdout=output, stderr=output, begun=begun)
+    errand.run(
+        argv,
+        env=env,
+        pass_fds=fds,
+        stdout=output,
+        stderr=output,
+        begun=begun,
+        held=permit,
+    )

@@ -42,8 +42,9 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
                 take_pictures(errand, source, size, server, permit)
         case m.OpenSecurityKey():
             # guard: a security key is opened with a permit for it
-            errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)
-            serve_key(errand, *errand.descriptors(2))
+            permit = errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)
+            guest, questions = errand.descriptors(2)
+            serve_key(errand, guest, questions, permit)
         case m.ShowFrame():
             show_frame(errand, order)
         case m.TakeScreen():

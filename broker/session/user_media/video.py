@@ -8,17 +8,15 @@ the sandbox has not taken when the next one comes is dropped.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import sysconfig
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.core.errors import SetupError
 from broker.helpers.filters import box_filters
-from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.jail_libraries import library_words, python_words
 from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.popen import DEVNULL, Process
@@ -83,25 +81,15 @@ def take_pictures(
             server.close()
             errand.answer(fds=[near.fileno()])
             near.close()
-            if permit is not None:
-                _hold_beside(errand, permit)
 
-        errand.run(words, pass_fds=fds, stdout=DEVNULL, stderr=DEVNULL, begun=begun)
-
-
-def _hold_beside(errand: Errand, permit: PermitWarrant) -> None:
-    """Have a child end this process, as a viewer does, when a permit is not held."""
-    ours = os.pidfd_open(os.getpid())
-    if os.fork():
-        os.close(ours)
-        return
-    try:
-        end_with_parent()
-        errand.hold(permit)
-    finally:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(ours, signal.SIGTERM)
-        os._exit(0)
+        errand.run(
+            words,
+            pass_fds=fds,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+            begun=begun,
+            held=permit,
+        )
 
 
 def pipeline(

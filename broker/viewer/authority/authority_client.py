@@ -122,7 +122,7 @@ class AuthorityClient(LogClient):
         used = False
         try:
             permit = await self._wait_for_permit(asking, on_ask, gone)
-            permit.renew = partial(self._put_or_lose, m.RenewWarrant(number))
+            permit.renewed = partial(self._renewed, permit)
             permit.still_holds()
             used = True
             with permit.scope:
@@ -152,6 +152,11 @@ class AuthorityClient(LogClient):
         if asking.permit is None:
             raise InternalError("an answer that is not a permit")
         return asking.permit
+
+    def _renewed(self, permit: Permit) -> bytes:
+        """See ``Permit.renewed``."""
+        self._put_or_lose(m.RenewWarrant(permit.number))
+        return permit.warrant
 
     async def _tell_gone(self, asking: _Asking, gone: trio.Event) -> None:
         await gone.wait()

@@ -249,7 +249,7 @@ class SandboxCalls:
                 carry,
                 colour,
                 warrant=permit.warrant,
-                renewed=partial(_renewed, permit),
+                renewed=permit.renewed,
             )
             return
         if daemon := self._desktop.daemons.get(ask.service):
@@ -471,12 +471,6 @@ def both_again(near: socket.socket, far: socket.socket) -> tuple[int, int]:
             return ours.detach(), theirs.detach()
     except OSError as error:
         raise ToldError("the service has gone") from error
-
-
-def _renewed(permit: Permit) -> bytes:
-    """Return its last warrant, and have the authority send another one."""
-    permit.renew()
-    return permit.warrant
 
 
 def _named(record: Record, service: str) -> CalledService:

@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 import trio
 
-from broker.authority.permit import Request
+from broker.authority.permit import Permit, Request
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, VitrailError
 from broker.core.escape import printable
@@ -75,16 +75,17 @@ async def carry(
     with shared.place(opening.lease.id):
         # guard: no rule, no key
         async with decider.permit(await connection(opening, decider)) as permit:
-            order = OpenSecurityKey(permit.warrant)
             judges = decider, shared
-            await _carry(opening, conn, judges, order, session, task_status=task_status)
+            await _carry(
+                opening, conn, judges, permit, session, task_status=task_status
+            )
 
 
 async def _carry(
     opening: Opening,
     conn: socket.socket,
     judges: tuple[Permits, SharedKey],
-    order: OpenSecurityKey,
+    permit: Permit,
     session: UserSession,
     *,
     task_status: trio.TaskStatus[None],
@@ -92,7 +93,7 @@ async def _carry(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.settimeout(0)
-        fds = conn.fileno(), theirs.fileno()
+        fds, order = (conn.fileno(), theirs.fileno()), OpenSecurityKey(permit.warrant)
         async with session.carrying_out(order, fds) as begun:
             theirs.close()
             task_status.started()
@@ -113,6 +114,7 @@ async def _carry(
                         await begun.end()
 
                     nursery.start_soon(questions)
+                    nursery.start_soon(begun.hold, permit.renewed)
                     await begun.process.wait()
                     nursery.cancel_scope.cancel()
             finally:

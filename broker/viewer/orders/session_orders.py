@@ -67,10 +67,13 @@ class Begun:
         return await _exchange(self.process, self.channel, order, fds)
 
     async def hold(self, renewed: Renewed) -> None:
-        """Hold the permit by which it goes on, until cancelled.  Raises VitrailError."""
+        """Hold the permit by which it goes on, until it ends.  Raises RefusedError."""
         while True:
             await trio.sleep(HOLD_SECONDS)
-            await self.more(HoldPermit(renewed()))
+            try:
+                await self.more(HoldPermit(renewed()))
+            except UpstreamError:
+                return  # it has ended, and who waits for it notices
 
     async def end(self) -> None:
         """Have it end now; returns when it has.  Not cancellable."""

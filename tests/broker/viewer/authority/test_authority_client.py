@@ -105,8 +105,7 @@ async def test_a_permit_has_a_new_warrant_when_it_wants_one():
     async with client_of("t.Do * work @adminvm allow\n") as (_, client):
         await client.lease_begun(WORK)
         async with client.permit(request()) as permit:
-            first = permit.warrant
-            permit.renew()
+            first = permit.renewed()
             await eventually(lambda: permit.warrant != first)
 
 
