@@ -41,8 +41,8 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
                 take_pictures(errand, source, (order.width, order.height), server)
         case m.OpenSecurityKey():
             # guard: a security key is opened with a permit for it
-            errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)
-            serve_key(errand, *errand.descriptors(2))
+            permit = errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)
+            serve_key(errand, permit, *errand.descriptors(2))
         case m.ShowFrame():
             show_frame(errand, order)
         case m.TakeScreen():
