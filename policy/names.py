@@ -6,6 +6,8 @@ ADMIN = "@adminvm"
 ADMIN_NAMES = frozenset({ADMIN, "dom0", "uuid:00000000-0000-0000-0000-000000000000"})
 ANY_KEY = "*"
 """The key of a call that lists keys: it is within every grant about one of them."""
+PIN = "pin"
+"""The way of a security key's PIN, which is for no relying party (``rules.wording``)."""
 NO_NAME = "a-name-that-no-rule-has"
 
 

@@ -11,15 +11,13 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from policy.names import ADMIN_NAMES
+from policy.names import ADMIN_NAMES, PIN
 
 if TYPE_CHECKING:
     from policy.rules.engine import PolicyCall
 
 CHOICE = "choice"
 """The way of a question who gets a device; no client may name it."""
-PIN = "pin"
-"""The way of a security key's PIN, which is for no relying party."""
 CLAIMS = 64
 """Of one request: a type of a paste is a line."""
 _WORDS = MappingProxyType(

@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from broker.authority.permit import Permit, Request
 from broker.core.files.opened_folder import folder_argument, folder_object
 from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER, SECURITY_KEY
 from broker.helpers.process.fork_handle import ForkServerHandle
@@ -27,7 +28,7 @@ from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.order_messages import SessionOrder
-from broker.ipc.session.permit_warrant import PermitWarrant
+from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.ipc.session.warrant import KEY_BYTES, sign
 from broker.ipc.starter import WarrantKey, encode
 from broker.viewer.orders.session_orders import Begun, SessionOrders
@@ -126,6 +127,30 @@ class SigningSession(SessionOrders):
             begun.__class__ = _SigningBegun
             begun.session, begun.order = self, order  # type: ignore[attr-defined]
             yield begun
+
+
+class SigningPermits:
+    """A decider whose permits have warrants, as those of an authority."""
+
+    def __init__(self, session: SigningSession, decider: Any) -> None:
+        self._session, self._decider = session, decider
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decider, name)
+
+    @asynccontextmanager
+    async def permit(self, request: Request, **more: Any) -> AsyncIterator[Permit]:
+        """See ``Permits``."""
+        async with self._decider.permit(request, **more) as permit:
+            lease = request.lease
+            fields = {name: getattr(request, name) for name in OF_REQUEST}
+            permit.warrant = self._session.permit(
+                **fields,
+                sandbox=lease.sandbox,
+                record=lease.record,
+                target=permit.target,
+            )
+            yield permit
 
 
 class _SigningBegun(Begun):

@@ -6,9 +6,9 @@ from broker.authority.permit import Request
 from broker.core.errors import PeerError
 from broker.core.lease import Lease
 from broker.ipc import authority as m
-from policy.names import ADMIN
+from policy.names import ADMIN, PIN
 from policy.records.device import DeviceFacts, take_interface
-from policy.rules.wording import CLAIMS, PIN, is_known
+from policy.rules.wording import CLAIMS, is_known
 
 REQUEST_FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device"}
 """What a request and its message have in common."""

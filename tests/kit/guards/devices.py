@@ -38,6 +38,8 @@ GUARDS = (
     Guard("who has the security key is shown", "if True:\n    yield\n    return", "tests/attack/test_security_key_turns.py", "shown"),
     Guard("requests to the security key have a pace", "", "tests/attack/test_security_key_turns.py", "pace"),
     Guard("a revoked permission is not repeated", "if True:", "tests/broker/jail/security_key/test_parser.py", "revoked_u2f"),
+    Guard("a permit is for one use of a security key", "if False:", "tests/attack/test_security_key_permits.py", "for_one_use"),
+    Guard("a permit for one use of a security key is for no other one", "return True", "tests/attack/test_security_key_permits.py", "for_this_use"),
     Guard("one use for each question", "return allowed is not None", "tests/broker/jail/security_key/test_parser.py", "signature_is_one_use"),
     Guard("a permission that is revoked is cancelled at the key", "if not allow and not made.sent:", "tests/broker/jail/security_key/test_parser.py", "revoked_before_the_touch"),
     Guard("devices that do not answer have threads of their own", "return await in_thread(describe, port, self._root)", "tests/attack/test_device_service.py", "many_devices"),
