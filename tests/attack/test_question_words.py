@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from broker.authority.decisions.put_question import texts_of
+from broker.authority.decisions.question_control import _grant
 from broker.authority.permit import Request
 from broker.core.question import Keep
 from broker.helpers.prompt.dialog import LINE_CHARACTERS, text_rows
@@ -251,6 +252,11 @@ async def test_a_remembered_yes_is_for_what_was_read(first, other):
         await client.say(ask(3, **first))
         await client.hear(m.Permitted)
         assert len(made.person.asked) == 1
+        decider = made.authority.decider
+        (grant,) = decider.grants.all(decider.clock.now())
+        shown = _grant(decider, grant).about.split(", ")
+        told = [first.get(key) for key in ("host", "about", "way")]
+        assert shown == ([one for one in told if one] or [""])
         made.person.says = no
         await client.say(ask(4, **{**first, **other}))
         assert (await client.hear(m.Failed)).request == 4

@@ -67,6 +67,8 @@ def test_a_question_as_text():
 
 
 def test_a_grant_as_text():
+    shared = msgspec.structs.replace(GRANT, argument="a", about="/home/me/a")
+    assert "+a (/home/me/a) to you: 90 s left" in grants.line(shared)
     assert grants.line(GRANT) == (
         "00aabbcc work vitrail.AudioInput to you: 90 s left, 1 in use "
         "(/etc/vitrail/policy.d/30-mine.policy:4)"

@@ -11,7 +11,7 @@ from broker.authority.questions.grants import Grant
 from broker.authority.questions.prompts import Questions
 from broker.authority.questions.queue import QueueEntry
 from broker.core.errors import RefusedError
-from broker.core.question import Keep
+from broker.core.question import Keep, untrusted_word
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types.faults import NotFoundError
@@ -105,12 +105,14 @@ def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
 
 
 def _grant(decider: Decider, grant: Grant) -> api.GrantStatus:
-    left = grant.until - decider.clock.now()
+    left, subject = grant.until - decider.clock.now(), grant.subject
+    more = subject.host, subject.about, subject.way, "to change it" * subject.write
     return api.GrantStatus(
         id=grant.id,
         sandbox=grant.sandbox,
-        service=grant.subject.service,
-        argument=grant.subject.argument.removeprefix("+"),
+        service=subject.service,
+        argument=subject.argument.removeprefix("+"),
+        about=untrusted_word(", ".join(filter(None, more))),
         target=grant.target,
         keep=grant.keep.value,
         rule=grant.rule,
