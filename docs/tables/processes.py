@@ -45,7 +45,7 @@ _OF_TERMINAL: Final = "broker.helpers.helper_confinement"
 """Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 199, 24_550, 15_880),
+    Program("authority", ("broker.programs.authority",), USER, 199, 24_550, 15_890),
     Program(
         "helpers",
         ("broker.programs.helper_forks",),
