@@ -59,25 +59,6 @@ def destination_of(text: str) -> str | None:
 
 
 @lru_cache(maxsize=4096)
-def arguments_for(argument: str) -> tuple[str, ...]:
-    """Return the arguments of rules that match a call's argument, both with ``+``."""
-    name = argument[1:]
-    try:
-        network = ip_network(name)
-    except ValueError:
-        labels = name.split(".")
-        above = (f"+*.{'.'.join(labels[at:])}" for at in range(1, len(labels)))
-        return tuple(dict.fromkeys((argument, *above)))
-    found = tuple(
-        f"+{network.supernet(new_prefix=bits)}"
-        for bits in range(network.prefixlen, -1, -1)
-    )
-    inside = embedded_ipv4(network.network_address.packed)
-    # guard: a rule about an IPv4 address is one about those that lead to it
-    return found + arguments_for(f"+{ip_address(inside)}") if inside else found
-
-
-@lru_cache(maxsize=4096)
 def is_inner(argument: str) -> bool:
     """Whether it is an address that only a rule which names its network opens.
 

@@ -207,8 +207,11 @@ def read_proof(text: str) -> Tuple[int, List[bytes], str]:
         raise WrongError(f"a proof that cannot be read: {error}") from error
 
 
-def last_key(notes: List[str], origin: str) -> List[bytes]:
-    """The log's keys, each certified by the one before, the first by its name."""
+def certified_keys(notes: List[str], origin: str) -> List[bytes]:
+    """Return the log's keys: its name certifies the first, each one the next.
+
+    Raises WrongError.
+    """
     keys: List[bytes] = []
     for number, text in enumerate(notes):
         note = read_note(text)
@@ -249,7 +252,7 @@ def check(
     # Size and root, not the text: a head of the same log says one line more.
     if kept is not None and read_note(kept)[1:4] != note[1:4]:
         raise WrongError("it does not lead to the checkpoint that you kept")
-    if not note.signed_by(last_key(notes, note.origin)[-1]):
+    if not note.signed_by(certified_keys(notes, note.origin)[-1]):
         raise WrongError("its checkpoint is not signed by the log's key")
     if root_of(body.encode(), index, note.size, path) != note.root:
         raise WrongError("the event is not in the tree that was signed")

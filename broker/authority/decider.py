@@ -148,7 +148,10 @@ class Decider:
             raise RefusedError(reason, where=permit.where)
 
     async def _confirm(self, permit: Permit, on_ask: OnAsk) -> None:
-        """While the decision was written other rules may have come.  Raises RefusedError."""
+        """Judge a permit by the rules of now, and ask again if they changed.
+
+        They may have while the decision was recorded.  Raises RefusedError.
+        """
         answer, reason, where = self._judge.revalidate(permit)
         if permit.grant and permit.grant not in self.grants:
             reason, where = "the grant has ended meanwhile", permit.where

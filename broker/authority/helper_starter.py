@@ -37,7 +37,10 @@ class Helper:
         """How it ended: exit code, or minus the signal's number."""
 
     async def wait(self) -> int:
-        """Wait for its end and return how it ended; SIGKILL with its starter."""
+        """Wait for its end; return its exit code, or minus the signal's number.
+
+        -SIGKILL, if the starter has ended before.
+        """
         if self.code is None:
             await trio.lowlevel.wait_readable(self._end)
             data = os.read(self._end, m.END.size)

@@ -94,9 +94,9 @@ class MessagePipe:
         self._rest = b""
 
     async def send(self, data: bytes) -> None:
-        """Write one message; waits while the broker does not read.
+        """Write one message; waits while the viewer does not read.
 
-        Raises OSError (EPIPE) when the broker has closed.
+        Raises OSError (EPIPE) when the viewer has closed.
         """
         await trio.lowlevel.checkpoint()
         self._rest += _LENGTH.pack(len(data)) + data
@@ -118,7 +118,7 @@ class MessagePipe:
 
 
 def order_pair() -> tuple[OrderChannel, socket.socket, int]:
-    """Return the broker's end, and the socket and the pipe to give away."""
+    """Return the viewer's end, and the socket and the pipe to give away."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         # Data that the far end sends here must not get into our queue.

@@ -13,87 +13,32 @@ The starter ends when the authority does, and its helpers end with it (PR_SET_PD
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeAlias
 
 from broker.core.errors import InternalError, PeerError, SetupError, VitrailError
 from broker.core.stderr_log import log_stderr
-from broker.helpers.forked_part import end_with_parent
+from broker.helpers.order_server import CarryOut, OrderServer
 from broker.helpers.process import popen
 from broker.helpers.process.fork_server import (
     ForkLoop,
     StartedChild,
     fork_child,
-    forking,
     patiently,
 )
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
-from broker.ipc import fork_server as fork_messages
 from broker.ipc import starter as m
 
 _NOTIFY = "notify-send"
-_ORDERS = 250
-"""Children of a viewer at one time."""
-CarryOut: TypeAlias = Callable[[bytes, Sequence[int]], None]
-"""Carries out an order, with the authority's key and the child's descriptors."""
 
 
 def _nothing(_key: bytes, _fds: Sequence[int]) -> None:
     raise InternalError("this broker has no viewer")
-
-
-class OrderServer:
-    """Forks a child for each order of the viewer, in another process than the starter.
-
-    A viewer that was taken over attaches descriptors that are slow to write to, or to
-    close: then its own orders wait, and no others.
-    """
-
-    def __init__(self, carry_out: CarryOut, key: bytes) -> None:
-        """``carry_out`` is called in a child for each order."""
-        self._loop = ForkLoop()
-        self._carry_out = carry_out
-        self._key = key
-
-    def run(self, fd: int) -> None:
-        """Serve this socket until the viewer or the starter has gone."""
-        end_with_parent()
-        set_name("vitrail-orders")
-        self._loop.add(socket.socket(fileno=fd), self._serve)
-        self._loop.run()
-
-    def _serve(self, session: socket.socket) -> bool:
-        """Have one order carried out; False: the viewer has gone, or is given up."""
-        try:
-            return self._loop.fork(self._start, session)
-        except VitrailError as error:
-            log_stderr(
-                f"vitrail: no further order of the viewer is carried out: {error}"
-            )
-            return False
-
-    def _start(
-        self,
-        order: fork_messages.Order,
-        fds: Sequence[int],
-        leave: Callable[[], None],
-    ) -> StartedChild:
-        # guard: orders of a viewer are few at one time
-        if self._loop.children >= _ORDERS:
-            raise OSError(errno.EAGAIN, f"{_ORDERS} orders are being carried out")
-        return forking(self._session)(order, fds, leave)
-
-    def _session(self, order: fork_messages.Order, fds: Sequence[int]) -> None:
-        if not isinstance(order, fork_messages.ForkSession):
-            raise InternalError("an order for another fork server")
-        self._carry_out(self._key, fds)
 
 
 class HelperServer:

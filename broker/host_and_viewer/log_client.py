@@ -51,7 +51,9 @@ class AuthorityCall:
 
 
 class LogClient:
-    """Records events, and follows the authority's records.
+    """The end of the authority's channel in the host, and of the viewer's a part.
+
+    It records events, and follows the authority's records.
 
     ``run`` receives; everything else waits for it.
     """

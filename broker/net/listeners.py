@@ -58,8 +58,8 @@ class Listener:
                 continue
             except OSError as error:
                 raise UpstreamError(
-                    f"{self.endpoint}: cannot accept: {error.strerror}",
-                    hint="raise the limit on open files ('ulimit -n')",
+                    f"cannot accept a connection on {self.endpoint}: {error.strerror}",
+                    hint="raise the limit on open files (LimitNOFILE= of a unit)",
                 ) from error
             else:
                 conn.settimeout(0)

@@ -1,11 +1,11 @@
 """The worker: the jailed process in which all bytes of one sandbox are parsed.
 
 Forked, never executed: when ``run_worker`` is called everything is imported,
-the walls of ``launch.jail`` are built, and the first thing that the event loop
+the walls of ``helpers.worker_jail`` are built, and the first thing that the event loop
 does is to shut the last one, the system-call filter.  After that there are
 four kinds of sockets and nothing else:
 
-* the channel from the supervisor and the pipe to it (typed messages,
+* the channel from the viewer and the pipe to it (typed messages,
   ``ipc.worker``);
 * the channel to the keeper, which makes connections to the compositor;
 * the listening socket on which this sandbox's Wayland clients arrive;
@@ -52,22 +52,22 @@ from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 
 
 def run_worker(
-    supervisor: socket.socket,
+    viewer: socket.socket,
     pipe: MessagePipe,
     display: socket.socket,
     keeper: socket.socket,
     achieved: Jail,
 ) -> None:
-    """Serve one sandbox until the supervisor orders a stop or closes.
+    """Serve one sandbox until the viewer orders a stop or closes.
 
-    Orders come by ``supervisor``, and messages are sent by ``pipe``.
+    Orders come by ``viewer``, and messages are sent by ``pipe``.
     """
     display.settimeout(0)
-    worker = _Worker(Channel(supervisor), pipe, display, Channel(keeper), achieved)
+    worker = _Worker(Channel(viewer), pipe, display, Channel(keeper), achieved)
     try:
         event_loop.run(worker.run)
     except Exception:
-        # Standard error is /dev/null here; the supervisor writes it down.
+        # Standard error is /dev/null here; the viewer logs it.
         text = messages.clip(traceback.format_exc()[-4000:])
         pipe.send_last(messages.encode(messages.Broken(text)))
         raise
@@ -105,13 +105,13 @@ class _Compositor:
 class _Worker:
     def __init__(
         self,
-        supervisor: Channel,
+        viewer: Channel,
         pipe: MessagePipe,
         display: socket.socket,
         keeper: Channel,
         achieved: Jail,
     ) -> None:
-        self._supervisor = supervisor
+        self._viewer = viewer
         self._pipe = pipe
         self._display = display
         self._compositor = _Compositor(keeper)
@@ -156,7 +156,7 @@ class _Worker:
 
     async def _first_order(self) -> messages.Frames:
         """Receive the rules: without them there is no display."""
-        got = await self._supervisor.receive()
+        got = await self._viewer.receive()
         order = messages.decode_to_worker(got.data) if got.data else None
         if not isinstance(order, messages.Frames):
             raise InternalError("the first order was not how windows are treated")
@@ -170,7 +170,7 @@ class _Worker:
 
     async def _obey(self, nursery: trio.Nursery, windows: SandboxWindows) -> None:
         while True:
-            got = await self._supervisor.receive(fd_limit=2)
+            got = await self._viewer.receive(fd_limit=2)
             order = messages.decode_to_worker(got.data) if got.data else None
             if order is None or isinstance(order, messages.StopWorker):
                 return
@@ -238,10 +238,14 @@ class _Worker:
         nursery.start_soon(self._run_agent, shell, stream, self._agent_scope)
 
     async def _run_agent(
-        self, shell: AgentShell, stream: int, scope: trio.CancelScope
+        self, shell: AgentShell, stream: int, replaced: trio.CancelScope
     ) -> None:
+        """Serve a connection of the guest's agent until it ends, or a newer one comes.
+
+        The viewer is told why it has ended.
+        """
         reason = "replaced by a newer connection of the guest agent"
-        with scope:
+        with replaced:
             reason = await shell.run()
         self._counts.pop(stream, None)
         if self._agent is shell:
@@ -272,7 +276,7 @@ class _Worker:
         order: messages.AgentStream | messages.DisplayStream,
         fds: tuple[int, ...],
     ) -> None:
-        """Take a stream that the supervisor has let in."""
+        """Take a stream that the viewer has admitted."""
         if not fds:
             raise InternalError("a stream without its descriptor")
         conn = socket.socket(fileno=fds[0])

@@ -57,7 +57,8 @@ class StrictMode:
                     self._restore()
         except OSError as error:
             raise SetupError(
-                f"strict mode cannot be changed: {error.strerror}",
+                f"cannot turn strict mode of USB {'on' if wanted else 'off'}: "
+                f"{error.strerror}",
                 where=str(self._shared),
             ) from error
 

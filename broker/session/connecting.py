@@ -19,8 +19,8 @@ def connect_path(path: Path) -> socket.socket:
     except TimeoutError as error:
         sock.close()
         raise UpstreamError(
-            f"{path} did not answer within {limits.ADMIT_SECONDS:g} s",
-            hint="is the program that listens there busy or stopped?",
+            f"cannot connect to {path}: no answer within {limits.ADMIT_SECONDS:g} s",
+            hint="check whether the program that listens there is stopped",
         ) from error
     except OSError as error:
         sock.close()

@@ -86,7 +86,7 @@ class NetworkFlows:
         self._log = log
         self._record = record
         self._open: dict[LeaseId, dict[int, FlowRow]] = {}
-        self._filters: dict[LeaseId, _Filter] = {}
+        self._filters: dict[LeaseId, _FlowguardConnection] = {}
         self._taken: set[LeaseId] = set()
 
     @contextmanager
@@ -137,7 +137,9 @@ class NetworkFlows:
         with conn:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
             task_status.started()
-            one = _Filter(opening, stream, self._decider, self._log, self._record)
+            one = _FlowguardConnection(
+                opening, stream, self._decider, self._log, self._record
+            )
             self._open[opening.lease.id] = one.flows
             self._filters[opening.lease.id] = one
             try:
@@ -162,8 +164,8 @@ class _FlowSubject(event_log.StreamSubject):
     detail: dict[str, schema.Scalar]
 
 
-class _Filter:
-    """One sandbox's filter."""
+class _FlowguardConnection:
+    """The viewer's connection with one sandbox's flowguard."""
 
     def __init__(
         self,

@@ -252,7 +252,10 @@ class Runner:
         # after another program has started the machine waits for that.
         while (guest := self._viewer.guest(lease.id)) is None:
             if self._running(lease.sandbox) != lease:
-                raise UpstreamError(f"{lease.sandbox} ended while it was started")
+                raise UpstreamError(
+                    f"{lease.sandbox} ended while it was starting",
+                    hint="'brokerctl audit' shows why",
+                )
             await trio.sleep(_LOOK_SECONDS)
         return guest
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
 from typing import Literal, NamedTuple
 
-from policy.destinations import NET, NETWORK, arguments_for, is_inner
+from policy.destinations import NET, NETWORK, embedded_ipv4, is_inner
 from policy.errors import visible
 from policy.names import ADMIN, ADMIN_NAMES, ANY_KEY, sample_host
 from policy.records.device import DeviceFacts
@@ -167,7 +169,7 @@ class Engine:
         get, service = self._index.get, call.service
         arguments: tuple[str, ...] = (call.argument,)
         if service == NETWORK:
-            arguments = arguments_for(call.argument)
+            arguments = matching_arguments(call.argument)
         found = (
             *(get((service, one)) for one in arguments),
             get((service, None)),
@@ -507,3 +509,22 @@ def is_internal(target: str, world: World) -> bool:
     """Whether no user is offered a target: its sandbox is an internal one."""
     domain = world.domains.get(target.removeprefix(DISPVM_OF))
     return domain is not None and domain.internal
+
+
+@lru_cache(maxsize=4096)
+def matching_arguments(argument: str) -> tuple[str, ...]:
+    """Return the arguments of rules that match a call's argument, both with ``+``."""
+    name = argument[1:]
+    try:
+        network = ip_network(name)
+    except ValueError:
+        labels = name.split(".")
+        above = (f"+*.{'.'.join(labels[at:])}" for at in range(1, len(labels)))
+        return tuple(dict.fromkeys((argument, *above)))
+    found = tuple(
+        f"+{network.supernet(new_prefix=bits)}"
+        for bits in range(network.prefixlen, -1, -1)
+    )
+    inside = embedded_ipv4(network.network_address.packed)
+    # guard: a rule about an IPv4 address is one about those that lead to it
+    return found + matching_arguments(f"+{ip_address(inside)}") if inside else found

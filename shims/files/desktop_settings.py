@@ -55,12 +55,12 @@ class MirroredSettings(BusInterface):
         """See ``BusInterface``."""
         return {
             ("ReadAll", "as"): ("a{sa{sv}}", lambda call: self._matching(*call.body)),
-            ("ReadOne", "ss"): ("v", lambda call: self._one(*call.body)),
+            ("ReadOne", "ss"): ("v", lambda call: self._value_of(*call.body)),
             # It has a variant too many, which programs expect of it.
-            ("Read", "ss"): ("v", lambda call: (("v", *self._one(*call.body)),)),
+            ("Read", "ss"): ("v", lambda call: (("v", *self._value_of(*call.body)),)),
         }
 
-    def _one(self, space: str, key: str) -> Tuple[Any, ...]:
+    def _value_of(self, space: str, key: str) -> Tuple[Any, ...]:
         self._begin()
         if (space, key) not in self._values:
             raise CallError("portal.Error.NotFound", "there is no such setting")

@@ -88,6 +88,8 @@ def load_settings(config: Sequence[Path]) -> AuditSettings:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             known = ", ".join(AuditSettings.__struct_fields__)
             raise SetupError(
-                str(error), where=str(path), hint=f"it may have {known}"
+                f"invalid settings: {error}",
+                where=str(path),
+                hint=f"the valid keys are {known}",
             ) from error
     return AuditSettings()

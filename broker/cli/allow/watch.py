@@ -86,7 +86,7 @@ async def watch_refusals(env: Mapping[str, str]) -> None:
             async with trio.open_nursery() as nursery:
                 async for refusal in refusals_from_now(log):
                     if budget.take(refusal.sandbox, trio.current_time()):
-                        nursery.start_soon(_one, refusal, budget, env)
+                        nursery.start_soon(_offer_refusal, refusal, budget, env)
     finally:
         os.close(lock)
 
@@ -103,9 +103,10 @@ def _only_one(paths: Paths) -> int:
     return lock
 
 
-async def _one(
+async def _offer_refusal(
     refusal: RefusedCall, budget: OfferBudget, env: Mapping[str, str]
 ) -> None:
+    """Offer a rule by notification; the offer's place is free then."""
     try:
         with trio.move_on_after(OPEN_SECONDS):
             await offer_by_notification(refusal, env)

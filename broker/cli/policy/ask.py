@@ -203,7 +203,7 @@ def _batch(lines: Iterable[bytes], asker: _Asker) -> int:
         if not line.strip():
             continue
         try:
-            answer = _one(line, asker)
+            answer = _verdict(line, asker)
         except (WorldError, ValueError, RecursionError) as error:
             reason = f"the line is not understood: {printable(str(error), 200)}"
             answer = Verdict(None, PolicyAnswer("error", reason, notify=True))
@@ -239,7 +239,7 @@ def print_verdict(verdict: Verdict) -> None:
         Console(highlight=False, soft_wrap=True).print(Text(printable(text, 1000)))
 
 
-def _one(line: bytes, asker: _Asker) -> Verdict:
+def _verdict(line: bytes, asker: _Asker) -> Verdict:
     if len(line) > tool_limits.WORLD_BYTES:
         raise ValueError(f"more than {tool_limits.WORLD_BYTES} bytes")
     asked = json.loads(line)

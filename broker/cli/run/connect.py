@@ -46,7 +46,10 @@ def warn_unless_found() -> None:
 
 
 def broker_runs(paths: Paths) -> bool:
-    """Whether a broker of this user answers."""
+    """Return whether a broker of this user takes connections.
+
+    Raises SetupError when that cannot be tried.
+    """
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(paths.control))

@@ -79,7 +79,9 @@ def _walked(
             continue
         hops += 1
         if hops > _HOPS:
-            raise RefusedError(f"{printable(str(path), 200)} has too many links")
+            raise RefusedError(
+                f"{printable(str(path), 200)}: too many levels of symbolic links"
+            )
         left += [(place, here / part) for place in places if here.is_relative_to(place)]
         here = Path("/") if target.startswith("/") else here
         todo += [part for part in reversed(target.split("/")) if part]

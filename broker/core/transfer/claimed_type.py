@@ -5,10 +5,10 @@ from __future__ import annotations
 import mimetypes
 
 
-def claimed(name: str) -> str:
-    """Return the type that the name says, or nothing.
+def mime_type_of_name(name: str) -> str:
+    """Return the MIME type that a file's name claims, or nothing.
 
-    As of a path, which is what the target's opener looks at (``shims/files``).
+    The name is read as a path, as the target's opener does (``shims/files``).
     """
     # mimetypes reads a word with a colon as an address: "data:,a.html" is text/plain to
     # it, and from Python 3.12 on "ab:a.png?.html" a picture.

@@ -136,7 +136,9 @@ def take_url(
     _refuse_characters(untrusted_text)
     found = _SCHEME.match(untrusted_text)
     if found is None:
-        raise RefusedError("the address does not begin with a scheme, as https:")
+        raise RefusedError(
+            "the address has no scheme", hint="write it as in https://example.org/"
+        )
     scheme = take_scheme(found[1], schemes)
     url = _take_rest(scheme, untrusted_text[found.end() :])
     # guard: length of an encoded address

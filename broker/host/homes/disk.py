@@ -27,8 +27,8 @@ def find_mke2fs() -> str:
     found = shutil.which("mke2fs", path=f"{os.defpath}:/usr/sbin:/sbin")
     if found is None:
         raise SetupError(
-            "mke2fs is not installed: a persistent sandbox cannot get a home",
-            hint="'sudo apt install e2fsprogs'",
+            "cannot make the home of a persistent sandbox: mke2fs is not installed",
+            hint="sudo apt install e2fsprogs",
         )
     return found
 

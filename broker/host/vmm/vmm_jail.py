@@ -245,7 +245,7 @@ def jailed_words(
 
 
 async def why_no_jail() -> str:
-    """Return the reason for which this machine cannot build jails, or ""."""
+    """Return why the host cannot jail a VMM on this machine; empty: it can."""
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         return _MISSING

@@ -47,10 +47,10 @@ def least_fragment(spec: Spec) -> int:
     return _FRAGMENT_PIECES * least_bytes(spec)
 
 
-def bounded(spec: Spec, asked: Sizes, most: int, *, early: bool) -> Sizes:
-    """Return the buffer sizes to request from the server, within the limits.
+def bounded_sizes(spec: Spec, asked: Sizes, most: int, *, early: bool) -> Sizes:
+    """Return the buffer sizes to request: of the least latency at least.
 
-    ``most`` is the largest buffer; the least possible one is allowed even so.
+    ``most`` bytes at most, unless the least possible buffer is larger.
     ``early`` says that the client wants early requests.
     """
     least = least_bytes(spec)

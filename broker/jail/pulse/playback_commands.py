@@ -14,7 +14,7 @@ from broker.jail.pulse.commands import (
     Error,
     SoundRefusedError,
 )
-from broker.jail.pulse.latency import Sizes, bounded
+from broker.jail.pulse.latency import Sizes, bounded_sizes
 from broker.jail.pulse.playback_stream import Playback
 from broker.jail.pulse.properties import pcm_formats
 from broker.jail.pulse.samples import are_places, is_valid, places_of, settled
@@ -157,7 +157,7 @@ def _set_sizes(f: PulseFilter, fields: Fields) -> None:
     asked = Sizes(*(fields.number(at) for at in (_MAXLENGTH, _TLENGTH, _MINREQ)))
     early = len(fields) > _EARLY and fields.truth(_EARLY)
     most = f.sandbox.rules.buffer_bytes
-    held = bounded(fields.spec(_SPEC), asked, most, early=early)
+    held = bounded_sizes(fields.spec(_SPEC), asked, most, early=early)
     fields[_MAXLENGTH], fields[_TLENGTH] = held.buffer, held.target
     fields[_MINREQ] = held.request
 
@@ -259,7 +259,7 @@ def set_buffer(f: PulseFilter, tag: int, fields: Fields) -> None:
     most = f.sandbox.rules.buffer_bytes
     asked = Sizes(fields.number(1), fields.number(2), fields.number(4))
     early = len(fields) > 6 and fields.truth(6)
-    held = bounded(stream.spec, asked, most, early=early)
+    held = bounded_sizes(stream.spec, asked, most, early=early)
     # guard: sizes of a stream that runs
     fields[1], fields[2], fields[4] = held.buffer, held.target, held.request
     letters = "LLLLLb" + "b" * (len(fields) - 6)

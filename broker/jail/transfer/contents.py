@@ -7,7 +7,7 @@ run when opened.  A file that is none of these passes: its name decides alone.
 from __future__ import annotations
 
 from broker.core.errors import RefusedError
-from broker.core.transfer.claimed_type import claimed
+from broker.core.transfer.claimed_type import mime_type_of_name
 from broker.core.transfer.entries import Entry, FileEntry, entry_frame
 
 HEAD_BYTES = 512
@@ -59,7 +59,7 @@ def refuse_contents(name: str, head: bytes) -> None:
     not opened at all: to open them is to run them.
     """
     ending = name.rpartition(".")[2].lower() if "." in name else ""
-    found, said = sniffed(head), claimed(name)
+    found, said = sniffed(head), mime_type_of_name(name)
     # guard: programs are not opened
     if found in _RUNS or ending in _RUN_NAMES:
         raise RefusedError("a program is not opened, only documents")
@@ -83,7 +83,7 @@ def refuse_disguise(name: str, head: bytes) -> None:
     Less is asked of a copy than of a file that is opened: programs and archives may
     be copied, and pictures often have the ending of another picture format.
     """
-    found, said = sniffed(head), claimed(name)
+    found, said = sniffed(head), mime_type_of_name(name)
     if not found or not said.startswith(_DISGUISES):
         return
     both = found.startswith("image/") and said.startswith("image/")

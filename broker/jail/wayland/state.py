@@ -64,12 +64,13 @@ class ClientState(ObjectTable, ABC):
         self.rules = rules
         self.machine = machine
         self.wake = wake
-        self._init_life()
+        self._init_progress()
         self._init_compositor()
         self._init_windows()
         self._init_input()
 
-    def _init_life(self) -> None:
+    def _init_progress(self) -> None:
+        """The connection's error, clock and budgets, and work that is paused."""
         self.ready = False
         self.fault: Exception | None = None
         self.paused = False
@@ -129,6 +130,7 @@ class ClientState(ObjectTable, ABC):
         self.inhibitors: list[IdleInhibitor] = []
 
     def _init_input(self) -> None:
+        """Input devices of the client, and what has the focus."""
         self.pointers: list[Pointer] = []
         self.devices: list[DataDevice] = []
         self.hands: Hands

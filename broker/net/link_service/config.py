@@ -123,9 +123,10 @@ def _read(paths: Paths) -> tuple[_File, str]:
         try:
             return msgspec.toml.decode(text, type=_File), str(path)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            known = ", ".join(_File.__struct_fields__)
             raise SetupError(
-                str(error),
+                f"invalid settings: {error}",
                 where=str(path),
-                hint="it may have listen, connect, peer_cid, peer_uid, pieces and relay",
+                hint=f"the valid keys are {known}",
             ) from error
     return _File(), str(paths.config[0] / "link.toml")

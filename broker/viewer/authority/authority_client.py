@@ -203,7 +203,7 @@ class AuthorityClient(LogClient):
         self._shown.clear()
 
     async def choose(self, requests: Sequence[Request]) -> ChosenRequest:
-        """See ``Permits.choose``."""
+        """Have the user choose one request; see ``interface.Permits.choose``."""
         call = AuthorityCall()
         asked = [asked_of(request) for request in requests]
         ask = partial(m.AskChoice, asked=asked)

@@ -64,7 +64,10 @@ class Permits(Protocol):
         ...
 
     async def choose(self, requests: Sequence[Request]) -> ChosenRequest:
-        """Have the user choose one of several requests; see ``choice.choose``."""
+        """Have the user choose one of several requests for one device.
+
+        Nothing is permitted by that: see ``decisions.choice.choose``.
+        """
         ...
 
     def acted(self, lease: str, ago: float = 0.0) -> None:

@@ -126,8 +126,11 @@ class VideoUses(ABC):
                 f"{self.noun} was opened {OPENED_PER_MINUTE} times a minute"
             )
 
-    async def end(self, sandbox: str) -> VideoUse | None:
-        """Take it from a sandbox; returns when nothing of it is open any more."""
+    async def take_back(self, sandbox: str) -> VideoUse | None:
+        """End a sandbox's use, and refuse its record for a while.
+
+        Returns the use, when nothing of it is open any more; None: there was none.
+        """
         use = self._uses.get(sandbox)
         if use is not None:
             # guard: a camera that was taken back is not opened again at once

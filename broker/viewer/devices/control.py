@@ -46,7 +46,7 @@ class DeviceControl:
         del exchange
         kind, colon, sandbox = request.port.partition(":")
         if (users := self._videos.get(kind + colon)) is not None:
-            use = await users.end(sandbox)
+            use = await users.take_back(sandbox)
             if use is None:
                 raise RefusedError(f"that sandbox does not use {users.noun}")
             return api.DeviceAnswer(

@@ -207,7 +207,10 @@ class Own:
         with trio.move_on_after(_PRINT_SECONDS):
             result, _ = await self._session.carry_out(order)
             return result
-        raise UpstreamError(f"{program} took longer than {_PRINT_SECONDS:g} s")
+        raise UpstreamError(
+            f"{program} did not finish within {_PRINT_SECONDS:g} s",
+            hint="check the print server with 'lpstat -t'",
+        )
 
 
 @asynccontextmanager

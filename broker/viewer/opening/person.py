@@ -17,7 +17,7 @@ from broker.core.errors import InternalError, RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
-from broker.core.transfer.claimed_type import claimed
+from broker.core.transfer.claimed_type import mime_type_of_name
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url, take_url
 from broker.ipc.audit import schema
@@ -123,7 +123,7 @@ class PersonOpens:
             return _Wanted(OPEN_URL, url=take_url(request.url, None))
         files = await self._own.named(warrant, tuple(self._writable()))
         if request.path is not None:
-            mime, edit = claimed(request.path), bool(request.edit)
+            mime, edit = mime_type_of_name(request.path), bool(request.edit)
             return _Wanted(OPEN_FILE, files, mime=mime, edit=edit)
         return _Wanted(FILE_COPY, files)
 

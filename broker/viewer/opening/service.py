@@ -25,7 +25,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.limits import transfer as limits
 from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL, SSH_AGENT
-from broker.core.transfer.claimed_type import claimed
+from broker.core.transfer.claimed_type import mime_type_of_name
 from broker.core.transfer.file_names import take_file_name
 from broker.core.transfer.urls import DEFAULT_SCHEMES, take_url
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
@@ -278,7 +278,7 @@ def _asked(opening: Opening, ask: Ask) -> Wanted:
         case OpenFile() if opening.service == OPEN_FILE:
             name = take_file_name(ask.name.encode())
             # The type is claimed by the name, not by the program: one claim less.
-            mime = claimed(name)
+            mime = mime_type_of_name(name)
             return Wanted(
                 opening.service, name, ask.size, 1, mime, name=name, edit=ask.edit
             )

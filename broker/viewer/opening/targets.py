@@ -187,7 +187,7 @@ class Targets:
         lease, started = await self._lease(target, wait, source, autostart=autostart)
         guest = self._viewer.guest(lease.id)
         if guest is None:
-            raise UpstreamError(f"{lease.sandbox} ended while it was started")
+            raise UpstreamError(f"{lease.sandbox} ended while it was starting")
         try:
             yield guest
         except BaseException:

@@ -400,7 +400,7 @@ class Guest:
             case agent.AgentStep():
                 await self.screen.agent_step(untrusted, self._record())
             case _:
-                await self._ended(self.programs.take(untrusted))
+                await self._record_exit(self.programs.take(untrusted))
 
     async def _mount_folders(self) -> None:
         """Have them mounted; a guest that cannot still runs its programs."""
@@ -418,9 +418,10 @@ class Guest:
             }
             if not known:
                 lost = agent.AgentExited(program.number, -1)
-                await self._ended(self.programs.take(lost))
+                await self._record_exit(self.programs.take(lost))
 
-    async def _ended(self, program: LeaseProgram | None) -> None:
+    async def _record_exit(self, program: LeaseProgram | None) -> None:
+        """Record the exit of a program, and set ``idle`` when none runs; None: of none."""
         if program is None:
             return
         await self._tools.log.note(
@@ -522,7 +523,7 @@ class Guest:
         no input, has closed it or has ended.
         """
         if program.input is None:
-            raise RefusedError(f"program {program.number} was started without input")
+            raise RefusedError(f"program {program.number} has no standard input")
         size = limits.AGENT_INPUT_BYTES
         pieces = [data[at : at + size] for at in range(0, len(data), size)]
         async with program.input.writing:

@@ -87,8 +87,8 @@ async def import_image(
     progress(f"reading {printable(str(origin), 200)}")
     if not origin.is_file():
         raise SetupError(
-            f"cannot import {printable(str(origin), 200)}: not a file",
-            hint="name an OCI archive, or an image of podman as podman:IMAGE",
+            f"cannot import {printable(str(origin), 200)}: no such file",
+            hint="name an OCI archive, or a Podman image as podman:IMAGE",
         )
 
     async def write(work: Path) -> dict[str, str]:
@@ -243,6 +243,7 @@ async def _merged(archive: Path, work: Path) -> Merged:
     if merged.error:
         raise UpstreamError(
             f"cannot import the archive: {printable(merged.error, 400)}",
-            hint="write it again with 'podman save --format oci-archive'",
+            hint="an archive that is incomplete is saved again with "
+            "'podman save --format oci-archive -o FILE IMAGE'",
         )
     return merged

@@ -97,7 +97,7 @@ class GuestNames:
         self._pace = TokenBucket(rate, rate * burst)
 
     def take(self, packet: Packet, now: float) -> None:
-        """Take a packet of the guest to its name server."""
+        """Handle a packet that the guest sent to its name server; others are refused."""
         if packet.protocol not in {UDP, TCP} or packet.target != _DNS:
             self._to_guest(refusal(packet))
         elif packet.protocol == TCP:

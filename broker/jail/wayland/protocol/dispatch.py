@@ -154,7 +154,9 @@ def _taking_event(message: MessageSignature, function: Callable[..., None]) -> H
             core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
         ) -> None:
             if size != want:
-                raise UpstreamError(f"the compositor sent {message} of {size} bytes")
+                raise UpstreamError(
+                    f"the compositor sent {message} with {size} bytes instead of {want}"
+                )
             function(core, obj, *unpack(data, pos + 8))
 
         return numbers
@@ -220,7 +222,10 @@ def _forward_plain_event(message: MessageSignature, size_wanted: int) -> Handler
         core: ClientState, obj: ProtocolObject, data: bytes, pos: int, size: int
     ) -> None:
         if size != size_wanted:
-            raise UpstreamError(f"the compositor sent {message} of {size} bytes")
+            raise UpstreamError(
+                f"the compositor sent {message} with {size} bytes instead of "
+                f"{size_wanted}"
+            )
         out = core.down.data
         out += pack(obj.cid)
         out += data[pos + 4 : pos + size]

@@ -24,15 +24,15 @@ def packer(message: MessageSignature) -> Packer:
     return _NUMBERS.get(len(message.kinds), _any)(whole.pack, opcode, size)
 
 
-def _none(pack: Packer, opcode: int, size: int) -> Packer:
+def _no_number(pack: Packer, opcode: int, size: int) -> Packer:
     return lambda object_id: pack(object_id, opcode, size)
 
 
-def _one(pack: Packer, opcode: int, size: int) -> Packer:
+def _one_number(pack: Packer, opcode: int, size: int) -> Packer:
     return lambda object_id, a: pack(object_id, opcode, size, a)
 
 
-def _two(pack: Packer, opcode: int, size: int) -> Packer:
+def _two_numbers(pack: Packer, opcode: int, size: int) -> Packer:
     return lambda object_id, a, b: pack(object_id, opcode, size, a, b)
 
 
@@ -40,7 +40,7 @@ def _any(pack: Packer, opcode: int, size: int) -> Packer:
     return lambda object_id, *args: pack(object_id, opcode, size, *args)
 
 
-_NUMBERS = {0: _none, 1: _one, 2: _two}
+_NUMBERS = {0: _no_number, 1: _one_number, 2: _two_numbers}
 """By how many numbers there are: most messages have few, and are written often."""
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from broker.core.limits import pulse as limits
 from broker.core.streams.sound_rules import SoundRules
 from broker.jail.pulse.commands import INVALID, REQUESTS, Command
-from broker.jail.pulse.latency import Sizes, bounded, least_bytes
+from broker.jail.pulse.latency import Sizes, bounded_sizes, least_bytes
 from broker.jail.pulse.samples import frame_bytes
 from broker.jail.pulse.tagstruct import Spec, encode
 from tests.kit.sound.talk import STEREO, Talk, create_playback
@@ -50,11 +50,11 @@ def test_no_size_makes_a_device_faster_than_the_floor(
     spec, maxlength, target, request, most, mode
 ):
     asked = Sizes(maxlength, target, request)
-    held = bounded(spec, asked, most, early=mode == "early")
+    held = bounded_sizes(spec, asked, most, early=mode == "early")
     assert device_bytes(mode, spec, held) >= least_bytes(spec)
     assert held.request >= least_bytes(spec)
     assert least_bytes(spec) * 4 <= held.buffer <= max(most, least_bytes(spec) * 4)
-    assert bounded(spec, held, most, early=mode == "early") == held
+    assert bounded_sizes(spec, held, most, early=mode == "early") == held
     # A stream with room for two pieces is never left with less.
     if held.request < request != INVALID:
         assert held.target == held.buffer
@@ -62,7 +62,7 @@ def test_no_size_makes_a_device_faster_than_the_floor(
 
 @given(specs, st.integers(0, INVALID))
 def test_an_unset_latency_stays_unset(spec, maxlength):
-    held = bounded(spec, Sizes(maxlength, INVALID, INVALID), MOST, early=False)
+    held = bounded_sizes(spec, Sizes(maxlength, INVALID, INVALID), MOST, early=False)
     assert (held.target, held.request) == (INVALID, INVALID)
 
 
@@ -79,7 +79,7 @@ def test_an_unset_latency_stays_unset(spec, maxlength):
 )
 def test_a_long_latency_is_not_changed(early, target, minreq):
     asked = Sizes(65536, target, minreq)
-    assert bounded(STEREO, asked, MOST, early=early) == asked
+    assert bounded_sizes(STEREO, asked, MOST, early=early) == asked
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_a_long_latency_is_not_changed(early, target, minreq):
     ],
 )
 def test_sizes_at_the_limits(early, asked, held):
-    assert bounded(STEREO, Sizes(*asked), MOST, early=early) == Sizes(*held)
+    assert bounded_sizes(STEREO, Sizes(*asked), MOST, early=early) == Sizes(*held)
 
 
 def test_the_least_buffer_is_allowed_whatever_the_rules_say():
     wide = Spec(5, 8, 192_000)
-    held = bounded(wide, Sizes(INVALID, 1, 1), 4096, early=False)
+    held = bounded_sizes(wide, Sizes(INVALID, 1, 1), 4096, early=False)
     assert held == Sizes(4 * 15360, 4 * 15360, 15360)
 
 

@@ -159,14 +159,14 @@ async def test_a_camera_that_was_taken_back_stays_so_for_a_while(made, autojump_
         nursery.start_soon(asks)
         await trio.testing.wait_all_tasks_blocked()
         assert [use.title for use in cameras.uses()] == ["webcam"]
-        await cameras.end("work")
+        await cameras.take_back("work")
         assert log.done[-3:] == ["closed", "hidden", "CameraOff"]
     assert refusals == ["the user has taken the camera back"]
     with pytest.raises(RefusedError, match="taken the camera back"):
         await cameras.serve(lease(), SIZE, at_once)
     await trio.sleep(ENDED_SECONDS)
     await cameras.serve(lease(), SIZE, at_once)
-    assert await cameras.end("work") is None
+    assert await cameras.take_back("work") is None
 
 
 def node(number, **props):
