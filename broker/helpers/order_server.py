@@ -1,0 +1,71 @@
+"""The orders of the viewer: a process of the starter's, which forks a child for each.
+
+It reads no order: a child does (``session.child``).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from broker.core.errors import InternalError, VitrailError
+from broker.core.stderr_log import log_stderr
+from broker.helpers.forked_part import end_with_parent
+from broker.helpers.process.fork_server import ForkLoop, StartedChild, forking
+from broker.helpers.process.process_name import set_name
+from broker.ipc import fork_server as fork_messages
+
+_CHILDREN = 250
+"""Children of a viewer at one time."""
+CarryOut: TypeAlias = Callable[[bytes, Sequence[int]], None]
+"""Carries out an order, with the authority's key and the child's descriptors."""
+
+
+class OrderServer:
+    """The process ``vitrail-orders``: forks a session child for each order.
+
+    A viewer that was taken over attaches descriptors that are slow to write to, or to
+    close: then its own orders wait, and no others.
+    """
+
+    def __init__(self, carry_out: CarryOut, key: bytes) -> None:
+        """``carry_out`` is called in a child for each order."""
+        self._loop = ForkLoop()
+        self._carry_out = carry_out
+        self._key = key
+
+    def run(self, fd: int) -> None:
+        """Serve this socket until the viewer or the starter has gone."""
+        end_with_parent()
+        set_name("vitrail-orders")
+        self._loop.add(socket.socket(fileno=fd), self._serve)
+        self._loop.run()
+
+    def _serve(self, session: socket.socket) -> bool:
+        """Have one order carried out; False: the viewer has gone, or is given up."""
+        try:
+            return self._loop.fork(self._fork_session_child, session)
+        except VitrailError as error:
+            log_stderr(
+                f"vitrail: no further order of the viewer is carried out: {error}"
+            )
+            return False
+
+    def _fork_session_child(
+        self,
+        order: fork_messages.Order,
+        fds: Sequence[int],
+        leave: Callable[[], None],
+    ) -> StartedChild:
+        """Fork a child.  Raises OSError, also for too many at one time."""
+        # guard: orders of a viewer are few at one time
+        if self._loop.children >= _CHILDREN:
+            raise OSError(errno.EAGAIN, f"{_CHILDREN} orders are being carried out")
+        return forking(self._session)(order, fds, leave)
+
+    def _session(self, order: fork_messages.Order, fds: Sequence[int]) -> None:
+        if not isinstance(order, fork_messages.ForkSession):
+            raise InternalError("an order for another fork server")
+        self._carry_out(self._key, fds)
