@@ -2,8 +2,9 @@
 
 They use Python's standard library only.
 
-Processes: session children, vitrail-local, launcher, viewer, host, brokerctl (bundle);
-libvirt's hook (vitrail_libvirt_hook); OCI hook (vitrail_oci_hook, vitrail_oci_rootful).
+Processes: session children, vitrail-local before its fork, viewer, host, brokerctl
+(bundle); libvirt's hook (vitrail_libvirt_hook); OCI hook (vitrail_oci_hook,
+vitrail_oci_rootful).
 """
 
 from __future__ import annotations

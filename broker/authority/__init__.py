@@ -1,7 +1,8 @@
 """May it: rules, grants, questions, the audit log and the control socket.
 
 Processes: authority, viewer (file_watch); authority, brokerctl (lockdown); authority,
-vitrail-local, launcher, viewer, host (options); authority, viewer, brokerctl (permit).
+vitrail-local before its fork, viewer, host (options); authority, viewer, brokerctl
+(permit).
 """
 
 from __future__ import annotations

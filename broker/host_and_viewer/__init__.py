@@ -2,7 +2,7 @@
 
 The authority imports nothing of it.
 
-Processes: vitrail-local, launcher, viewer, host (authority_handle, find_record,
+Processes: vitrail-local before its fork, viewer, host (authority_handle, find_record,
 foundation, host_folders, lease_listing, log_client, measured_rows, open_authority,
 record_copy, status_rows); viewer, host, brokerctl (sandbox_names).
 """

@@ -1,6 +1,6 @@
 """The viewer part: the user, the rules and the screen.
 
-Processes: vitrail-local, launcher, viewer (own_files).
+Processes: vitrail-local before its fork, viewer (own_files).
 """
 
 from __future__ import annotations

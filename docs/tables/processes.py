@@ -69,7 +69,7 @@ PROGRAMS = (
         1_860,
     ),
     Program(
-        "vitrail-local, launcher",
+        "vitrail-local before its fork",
         ("broker.programs.local",),
         USER,
         151,

@@ -1,7 +1,7 @@
 """USB devices: descriptors, descriptions, and who has which.  Sans-IO.
 
-Processes: vitrail-devices (description, descriptors, table); vitrail-local, launcher,
-viewer, host, vitrail-devices (messages).
+Processes: vitrail-devices (description, descriptors, table); vitrail-local before its
+fork, viewer, host, vitrail-devices (messages).
 """
 
 from __future__ import annotations

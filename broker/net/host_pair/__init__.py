@@ -1,4 +1,4 @@
 """The pair of sockets between host and viewer on one machine.
 
-Processes: vitrail-local, launcher, viewer, host.
+Processes: vitrail-local before its fork, viewer, host.
 """

@@ -1,5 +1,5 @@
 """One sandbox as the viewer sees it: worker, streams, programs.
 
-Processes: viewer, brokerctl (named_lease); vitrail-local, launcher, viewer, brokerctl
-(time_zone).
+Processes: viewer, brokerctl (named_lease); vitrail-local before its fork, viewer,
+brokerctl (time_zone).
 """

@@ -1,5 +1,5 @@
 """Sound of the viewer's sandboxes: streams, mixer, microphone.
 
-Processes: viewer, brokerctl (indicator); vitrail-local, launcher, viewer, brokerctl
-(levels, mixer).
+Processes: viewer, brokerctl (indicator); vitrail-local before its fork, viewer,
+brokerctl (levels, mixer).
 """
