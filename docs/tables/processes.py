@@ -45,7 +45,7 @@ _OF_TERMINAL: Final = "broker.helpers.helper_confinement"
 """Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 199, 24_550, 15_890),
+    Program("authority", ("broker.programs.authority",), USER, 199, 24_600, 15_890),
     Program(
         "helpers",
         ("broker.programs.helper_forks",),
@@ -154,7 +154,7 @@ PROGRAMS = (
         35_100,
         22_570,
     ),
-    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_150, 21_970),
+    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_200, 21_970),
     Program("files", ("shims.files.own_files",), CONFINED, 13, 1_850, 1_230),
     Program(
         "services and cameras, jailed",
