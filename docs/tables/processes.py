@@ -56,7 +56,7 @@ PROGRAMS = (
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 164, 15_950, 9_800),
+    Program("session children", ("broker.session.child",), USER, 164, 16_000, 9_800),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -238,7 +238,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(modules=532, lines=63_900, code=41_400)
+TOGETHER = Size(modules=532, lines=63_950, code=41_400)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
