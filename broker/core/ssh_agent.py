@@ -235,3 +235,9 @@ def fingerprint(key: bytes) -> str:
     """Return a key's fingerprint as ssh-keygen(1) and ssh-add(1) print it."""
     digest = hashlib.sha256(key).digest()
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
+
+
+def key_name(key: AgentKey) -> str:
+    """Return a key as rules and the user know it; a comment's blanks are hyphens."""
+    comment = "-".join(key.comment.split())
+    return f"{fingerprint(key.key)} {comment}"

@@ -35,7 +35,7 @@ interfaces a configuration (USB_MAXINTERFACES); cameras have a dozen settings ea
 DEVICE_LINE_BYTES = 65536
 """One line of ``brokerctl device match --batch``."""
 
-_DEVICE_ID = re.compile(r"([0-9a-f]{4}):([0-9a-f]{4})", re.IGNORECASE)
+DEVICE_ID = re.compile(r"([0-9a-f]{4}):([0-9a-f]{4})", re.IGNORECASE)
 _ID_PATTERN = re.compile(
     r"([0-9a-f]{4}):([0-9a-f]{4}|\*)|(\*):(\*)", re.IGNORECASE | re.ASCII
 )
@@ -43,7 +43,7 @@ _INTERFACE = re.compile(r"([0-9a-f]{2}):([0-9a-f]{2}):([0-9a-f]{2})", re.IGNOREC
 _INTERFACE_PATTERN = re.compile(
     r"([0-9a-f]{2}):([0-9a-f]{2}|\*(?=:\*)):([0-9a-f]{2}|\*)", re.IGNORECASE
 )
-_PORT = re.compile(r"usb[0-9]{1,4}|[0-9]{1,4}-[0-9]{1,3}(?:\.[0-9]{1,3}){0,6}")
+PORT_NAME = re.compile(r"usb[0-9]{1,4}|[0-9]{1,4}-[0-9]{1,3}(?:\.[0-9]{1,3}){0,6}")
 
 HID, HUB = 0x03, 0x09
 _KEYBOARD_PROTOCOL = 0x01
@@ -220,7 +220,7 @@ def _interface_pattern(text: str) -> DevicePattern | None:
 
 
 def _port_pattern(text: str) -> DevicePattern | None:
-    return DevicePattern((text,), text) if _PORT.fullmatch(text) else None
+    return DevicePattern((text,), text) if PORT_NAME.fullmatch(text) else None
 
 
 def _text_pattern(text: str) -> DevicePattern | None:
@@ -284,16 +284,6 @@ def take_interface(text: str) -> Interface | None:
     """Return the interface ``CC:SS:PP``, None when it is not one."""
     found = _INTERFACE.fullmatch(text)
     return Interface(*(int(part, 16) for part in found.groups())) if found else None
-
-
-def is_device_id(text: str) -> bool:
-    """Whether a text is ``VVVV:PPPP`` without wildcards."""
-    return _DEVICE_ID.fullmatch(text) is not None
-
-
-def is_port(text: str) -> bool:
-    """Whether a text names a USB port as the kernel does, ``1-2.1`` or ``usb1``."""
-    return _PORT.fullmatch(text) is not None
 
 
 # -- the form of rule files ------------------------------------------------------------
@@ -409,7 +399,7 @@ def _values(device: DeviceFacts, name: str) -> Values:
         case "with-interface" | "class":
             return device.interfaces
         case "id":
-            found = _DEVICE_ID.fullmatch(device.id)
+            found = DEVICE_ID.fullmatch(device.id)
             return (
                 [tuple(int(part, 16) for part in found.groups())] if found else [("",)]
             )

@@ -13,19 +13,19 @@ from typing import Any, NoReturn
 
 from policy.records.device import (
     ATTRIBUTES,
+    DEVICE_ID,
     DEVICE_INTERFACES,
     DEVICE_LINE_BYTES,
     DEVICE_TEXT_CHARS,
     EQUALS,
     OPERATORS,
+    PORT_NAME,
     Condition,
     DeviceError,
     DeviceFacts,
     DeviceRule,
     Interface,
     condition,
-    is_device_id,
-    is_port,
     take_interface,
 )
 from policy.suggestions import did_you_mean
@@ -196,3 +196,13 @@ def answer_line(untrusted_line: bytes) -> dict[str, object]:
         return {"match": match_line(untrusted_line)}
     except DeviceError as error:
         return {"match": False, "error": error.message, "place": error.place or "line"}
+
+
+def is_device_id(text: str) -> bool:
+    """Whether a text is ``VVVV:PPPP`` without wildcards."""
+    return DEVICE_ID.fullmatch(text) is not None
+
+
+def is_port(text: str) -> bool:
+    """Whether a text names a USB port as the kernel does, ``1-2.1`` or ``usb1``."""
+    return PORT_NAME.fullmatch(text) is not None

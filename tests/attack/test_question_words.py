@@ -221,6 +221,22 @@ async def test_a_paste_in_the_name_of_another_sandbox(fields):
         assert made.person.asked == []
 
 
+@pytest.mark.parametrize("argument", ["+", "+x"])
+async def test_a_screen_that_is_shared_unasked(argument):
+    """Each share is asked about, also where a rule allows it."""
+    screen = {"service": "vitrail.ScreenShare", "argument": argument, "settled": True}
+    async with hostile("vitrail.ScreenShare * * @adminvm allow\n") as (made, client):
+        await client.announce(WORK)
+        made.person.says = yes()
+        for number in (2, 3):
+            await client.say(ask(number, **screen, asks=False))
+            await client.hear(m.Permitted)
+            assert len(made.person.asked) == number - 1
+        await client.say(ask(4, **{**screen, "argument": "+own"}))
+        await client.hear(m.Permitted)
+        assert len(made.person.asked) == 2
+
+
 async def test_a_pin_for_a_use_of_the_key():
     fields = {"service": "vitrail.SecurityKey", "way": "pin", "host": "bank.example"}
     async with hostile("vitrail.SecurityKey * * @adminvm ask\n") as (made, client):

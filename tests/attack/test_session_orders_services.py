@@ -333,7 +333,8 @@ def asking(session, begun):
     """Ask by a permit with these fields."""
 
     async def ask(what, service=SSH_AGENT, **fields):
-        warrant = session.permit(service, key=NAME, **fields) if fields else b""
+        fields = {"key": NAME, **fields} if fields else {}
+        warrant = session.permit(service, **fields) if fields else b""
         result, _ = await begun.more(AskAgent(what, warrant))
         return msgspec.msgpack.decode(result, type=AgentAnswer)
 
@@ -394,6 +395,9 @@ async def test_no_other_use_of_a_key_is_signed(agent):
             (login(host_key=OTHER), at),
             (login(b"s3", host_key=HOST), dict(at, host=None, about="")),
             (login(key=b"another key"), at),
+            (login(), dict(at, key=f"{fingerprint(KEY)} backup@desk")),
+            (login(), dict(at, key=fingerprint(KEY))),
+            (login(key=b"another key"), dict(at, key="")),
             (CONTENT, {}),
             (CONTENT, {"argument": "+sign.file", "host": ""}),
             (CONTENT, {"argument": "+login.git", "host": ""}),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker.authority.permit import Request
 from broker.core.errors import PeerError
 from broker.core.lease import Lease
+from broker.core.services import SCREEN_SHARE
 from broker.ipc import authority as m
 from policy.names import ADMIN, PIN
 from policy.records.device import DeviceFacts, take_interface
@@ -26,11 +27,11 @@ def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
     # guard: what the user gives, the sandbox of the request gets
     if asked.source and (asked.source, asked.target) != (ADMIN, lease.sandbox):
         raise PeerError("it asks for a sandbox in the name of another")
-    return Request(
-        lease=lease,
-        device=None if asked.device is None else _device(asked.device),
-        **{name: getattr(asked, name) for name in REQUEST_FIELDS},
-    )
+    fields = {name: getattr(asked, name) for name in REQUEST_FIELDS}
+    # guard: the user says yes to each share of a screen, whatever its viewer says
+    fields["asks"] |= asked.service == SCREEN_SHARE and asked.argument != "+own"
+    device = None if asked.device is None else _device(asked.device)
+    return Request(lease=lease, device=device, **fields)
 
 
 def _device(asked: m.AskedDevice) -> DeviceFacts:

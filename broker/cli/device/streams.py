@@ -14,7 +14,7 @@ import msgspec
 from broker.cli.audio import running_filters, sound_server
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
-from policy.records.device import is_port
+from policy.records.device_json import is_port
 
 _CAMERAS = Path("/sys/class/video4linux")
 

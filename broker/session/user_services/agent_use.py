@@ -30,10 +30,13 @@ from broker.core.ssh_agent import (
     AgentAsk,
     BindSession,
     KeyDone,
+    KeyList,
     KeyRefused,
+    ListKeys,
     SignContent,
     SignLogin,
     fingerprint,
+    key_name,
     wrongly_signed,
 )
 from broker.ipc.session import order_messages as messages
@@ -111,6 +114,8 @@ class _Use:
     """The user's; None: the connection leads to a sandbox's."""
     hosts: dict[bytes, bytes] = field(default_factory=dict)
     """The key of the host by session, which the agent has checked."""
+    names: dict[bytes, str] = field(default_factory=dict)
+    """The agent's keys, as permits name them."""
 
     def answer(self, asked: messages.SessionOrder) -> bytes:
         """Return the answer to a further order.  Raises RefusedError, PeerError."""
@@ -124,7 +129,7 @@ class _Use:
         if isinstance(ask, BindSession):
             return msgspec.msgpack.encode(self._bind(agent, ask))
         if isinstance(ask, SignLogin | SignContent):
-            self._check(asked.warrant, ask)
+            self._check(agent, asked.warrant, ask)
         return msgspec.msgpack.encode(agent.ask(ask))
 
     def _bind(self, agent: _Agent, ask: BindSession) -> AgentAnswer:
@@ -138,7 +143,17 @@ class _Use:
             self.hosts[ask.session] = ask.host_key
         return answer
 
-    def _check(self, untrusted_warrant: bytes, ask: SignLogin | SignContent) -> None:
+    def _name(self, agent: _Agent, key: bytes) -> str:
+        """Return how a permit names a key, with the agent's comment; empty: unknown."""
+        if key not in self.names:
+            answer = agent.ask(ListKeys())
+            keys = answer.keys if isinstance(answer, KeyList) else ()
+            self.names = {one.key: key_name(one) for one in keys}
+        return self.names.get(key, "")
+
+    def _check(
+        self, agent: _Agent, untrusted_warrant: bytes, ask: SignLogin | SignContent
+    ) -> None:
         """Raise RefusedError unless this very use was permitted."""
         permit = self.errand.permit(untrusted_warrant, {SSH_AGENT})
         # guard: a permit of another sandbox uses no key
@@ -151,9 +166,10 @@ class _Use:
                 raise RefusedError(f"a permit for {permit.host} is not for this login")
         else:
             argument = f"+sign.{ask.namespace}"
-        used = (permit.key or "").partition(" ")[0]
+        # A rule and the user may know the key by its comment.
+        name = self._name(agent, ask.key)
         # guard: a permit for one use of a key is for no other
-        if (permit.argument, used) != (argument, fingerprint(ask.key)):
+        if not name or (permit.argument, permit.key) != (argument, name):
             raise RefusedError(f"a permit for {permit.argument} is not for this use")
 
     def _is_at(self, permitted: str | None, key: str, ask: SignLogin) -> bool:

@@ -33,6 +33,7 @@ from broker.core.ssh_agent import (
     SignContent,
     SignLogin,
     fingerprint,
+    key_name,
     wrongly_signed,
 )
 from broker.ipc import transfer as messages
@@ -212,7 +213,7 @@ class _Conversation:
         self, ask: SignLogin | SignContent, key: AgentKey, bound: bytes | None
     ) -> Request:
         """Return the request for one use of a key."""
-        name = _name(key)
+        name = key_name(key)
         host: str | None
         claims: list[tuple[str, str]] = []
         if isinstance(ask, SignContent):
@@ -257,7 +258,7 @@ class _Conversation:
                     replace(
                         self.listing,
                         argument=argument,
-                        key=_name(key),
+                        key=key_name(key),
                         host=host,
                         ahead=False,
                     ),
@@ -311,9 +312,3 @@ def _to(request: Request, target: str) -> Request:
         ahead=True,
         counts_bytes=False,
     )
-
-
-def _name(key: AgentKey) -> str:
-    """Return a key as rules and the user know it; a comment's blanks are hyphens."""
-    comment = "-".join(key.comment.split())
-    return f"{fingerprint(key.key)} {comment}"

@@ -126,6 +126,7 @@ GUARDS = (
     Guard("a client's requests are bounded", "if False:", "tests/attack/test_forged_authority_messages.py", "requests_without_end"),
     Guard("a preview is about few requests", "if False:", "tests/attack/test_forged_authority_messages.py", "previews_without_end"),
     Guard("a client words no question", "if False:", "tests/attack/test_question_words.py", "words_of_a_paste or no_way"),
+    Guard("the user says yes to each share of a screen, whatever its viewer says", "", "tests/attack/test_question_words.py", "shared_unasked"),
     Guard("a PIN permits no use of a security key", "if False:", "tests/attack/test_question_words.py", "a_pin_for_a_use"),
     Guard("what the user gives, the sandbox of the request gets", "if False:", "tests/attack/test_question_words.py", "name_of_another"),
     Guard("a choice is who gets one device", "if False:", "tests/attack/test_question_words.py", "choice_between"),
