@@ -40,7 +40,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (  # noqa: E402
 
 from policy import limits  # noqa: E402
 from policy.records.globals import OPTIONS  # noqa: E402
-from policy.records.loader import parse_record  # noqa: E402
 from policy.rules.engine import Engine, PolicyCall  # noqa: E402
 from policy.rules.ruleset import RuleSet  # noqa: E402
 from policy.rules.world import (  # noqa: E402
@@ -68,6 +67,7 @@ from policy.tools.linting.lint_records import lint_records  # noqa: E402
 from policy.tools.qubes import compat  # noqa: E402
 from policy.tools.qubes.differences import differences  # noqa: E402
 from policy.tools.qubes.world_json import WorldError, world_from_json  # noqa: E402
+from policy.tools.record_files import parse_record  # noqa: E402
 from policy.tools.replay import simulate  # noqa: E402
 
 WORLD = World(

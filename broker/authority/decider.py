@@ -42,7 +42,6 @@ from broker.authority.decisions.late_answers import LateAnswers
 from broker.authority.decisions.rate_limits import Meters
 from broker.authority.permit import (
     Asked,
-    ChoiceText,
     ChosenRequest,
     OnAsk,
     Permit,
@@ -170,13 +169,11 @@ class Decider:
         """See ``Permits.rules_about``."""
         return self._judge.rules_about(service, source, target)
 
-    async def choose(
-        self, requests: Sequence[Request], text: ChoiceText
-    ) -> ChosenRequest:
+    async def choose(self, requests: Sequence[Request]) -> ChosenRequest:
         """Have the user choose one of several requests; see ``choice.choose``."""
         self._questions += 1
         return await choose(
-            requests, text, asker=self.asker, log=self._log, number=self._questions
+            requests, asker=self.asker, log=self._log, number=self._questions
         )
 
     def acted(self, lease: str, ago: float = 0.0) -> None:
@@ -428,9 +425,7 @@ class Decider:
         lease = next((x for x in self._judge.running() if x.id == subject.lease), None)
         if lease is None:
             return  # it ends with its lease
-        asked = subject._asdict()
-        target = asked.pop("asked")
-        request = Request(**{**asked, "target": target, "lease": lease})
+        request = Request(**{**subject._asdict(), "lease": lease})
         answer = self._judge.verdict(request)
         if answer.verdict != "allow" and not self._serves(grant, answer):
             await self.revoke([grant], f"{answer.where} does not let it go on")

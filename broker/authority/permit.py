@@ -15,6 +15,7 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.prompt_words import VIEWER
 from broker.core.question import PersonAnswer
+from broker.core.services import OPEN_URL
 from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.device import DeviceFacts
 
@@ -64,10 +65,13 @@ class Request:
     source: str = ""
     """The giver, where it is not the lease's sandbox: ``@adminvm`` for content that
     the user's own programs give to the sandbox."""
-    words: str = ""
-    """The operation, in plain words; empty: as of every request of the service."""
-    details: tuple[tuple[str, str], ...] = ()
-    """The details that the user is shown; empty: the stated attributes."""
+    way: str = ""
+    """How it is done, where that differs: of those of the service (``rules.wording``)."""
+    about: str = ""
+    """What no rule names: a whole address, a folder's path, a printer, a host's key, the
+    hash of a relying party."""
+    claims: tuple[tuple[str, str], ...] = ()
+    """What the sandbox says of it, by titles of the service; empty: type and size."""
     settled: bool = False
     """The target is settled: no rule leads elsewhere, and no choice is offered."""
     tells: bool = False
@@ -97,12 +101,11 @@ class Request:
     @property
     def subject(self) -> Subject:
         """The key that equal requests share, for grants and late answers."""
-        what = (self.service, self.argument, self.target, self.mime, self.scheme)
         # guard: a yes to read is not one to write
-        more = (self.source, self.write, self.raw)
-        return Subject(
-            self.lease.id, *what, self.host, self.protocol, self.port, self.key, *more
-        )
+        named = {name: getattr(self, name) for name in Subject._fields}
+        # A yes is for a host, whatever the rest of the address.
+        about = "" if self.service == OPEN_URL else self.about
+        return Subject(**{**named, "lease": self.lease.id, "about": about})
 
 
 @dataclass(frozen=True)
@@ -119,13 +122,6 @@ class ChosenRequest(NamedTuple):
 
     request: Request
     asked: Asked
-
-
-class ChoiceText(NamedTuple):
-    """The texts of the question; ``details`` are what the device says about itself."""
-
-    words: str
-    details: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(eq=False)

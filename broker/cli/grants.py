@@ -67,6 +67,7 @@ def line(grant: GrantStatus) -> str:
         else f"{grant.left:.0f} s left"
     )
     what = grant.service + (f"+{grant.argument}" if grant.argument else "")
+    what += f" ({grant.about})" if grant.about else ""
     live = f", {grant.live} in use" if grant.live else ""
     return printable(
         f"{grant.id} {grant.sandbox} {what} to {shown_target(grant.target)}: "

@@ -11,7 +11,6 @@ from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.cli.run.connect import ask
 from broker.core.escape import printable
-from broker.core.prompt_words import CHECKED
 from broker.ipc.control.api import Nothing, PendingQuestion
 from broker.ipc.control.methods import PENDING
 
@@ -44,8 +43,7 @@ def lines(question: PendingQuestion) -> list[str]:
     ]
     if question.argument:
         out.append(f"   argument: {question.argument}")
-    said = "" if question.service == CHECKED else "it says "
-    out += [f"   {said}{detail}" for detail in question.details]
+    out += [f"   {detail}" for detail in question.details]
     targets = [
         f"[{shown_target(one)}]"
         if one == question.default_target

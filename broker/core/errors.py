@@ -7,7 +7,12 @@ next (``hint``).  ``str()`` gives the first line; ``diagnostics()`` the whole.
 
 from __future__ import annotations
 
+import re
+
 from typing_extensions import override
+
+_NUMBER = re.compile(r"\[Errno -?\d+\] ")
+"""How the text of an OSError begins; what follows says the same in words."""
 
 
 class VitrailError(Exception):
@@ -19,8 +24,8 @@ class VitrailError(Exception):
     def __init__(self, message: str, *, hint: str = "", where: str = "") -> None:
         if type(self) is VitrailError:
             raise TypeError("raise a subclass that says whose fault it is")
-        super().__init__(message)
-        self.message = message
+        self.message = _NUMBER.sub("", message)
+        super().__init__(self.message)
         self.hint = hint
         self.where = where
 

@@ -76,11 +76,6 @@ def escape_markup(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def unescape_markup(markup: str) -> str:
-    """Return the text of which ``escape_markup`` made this."""
-    return markup.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&")
-
-
 def _escape(char: str) -> str:
     if char == "\\":
         return "\\\\"

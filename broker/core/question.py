@@ -47,7 +47,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     words: str
     """The sandbox's request in plain words."""
     details: tuple[tuple[str, str], ...] = ()
-    """The sandbox's claims about it: name and escaped value."""
+    """What else is permitted, and claims, whose titles say that they are: title and
+    escaped value."""
     targets: tuple[str, ...]
     """Targets to choose from; at least one."""
     default_target: str = ""

@@ -1,35 +1,55 @@
 """Compiling filters of system calls in a process that ends.
 
 libseccomp and its Python binding take megabytes, and a process that compiles keeps them
-for life.
+for life.  They also take a while to load, so one child compiles for other processes, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn, TypeAlias
 
 import msgspec
 
 from broker.core.errors import SetupError
 
+Compile: TypeAlias = Callable[[], Sequence[bytes]]
 
-def from_child(compiled: Callable[[], Sequence[bytes]]) -> list[bytes]:
+
+def from_child(
+    compiled: Compile, others: Mapping[int, Compile] | None = None
+) -> list[bytes]:
     """Return what a child of this process has compiled, which ends then.
 
-    The caller has one thread.  Raises SetupError when the child fails.
+    ``others``: pipes from which other processes read theirs (``read_compiled``); they
+    are closed.  The caller has one thread.  Raises SetupError when the child fails.
     """
+    pipes = others or {}
     read, write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        _compile(compiled, write)
-    os.close(write)
-    with open(read, "rb") as pipe:  # noqa: PTH123 -- a descriptor
-        data = pipe.read()
-    if os.waitpid(pid, 0)[1]:
+        _compile({**pipes, write: compiled})
+    for end in (*pipes, write):
+        os.close(end)
+    try:
+        return read_compiled(read)
+    finally:
+        os.waitpid(pid, 0)
+
+
+def read_compiled(pipe: int) -> list[bytes]:
+    """Return what a child of another process has compiled; closes the pipe.
+
+    Raises SetupError when that child failed.
+    """
+    with open(pipe, "rb") as file:
+        data = file.read()
+    # guard: no process serves without its filter
+    if not data:
         raise SetupError(
             "the system-call filters cannot be compiled",
             hint="the broker's log shows why; 'brokerctl doctor' names the packages",
@@ -37,14 +57,14 @@ def from_child(compiled: Callable[[], Sequence[bytes]]) -> list[bytes]:
     return msgspec.msgpack.decode(data, type=list[bytes])
 
 
-def _compile(compiled: Callable[[], Sequence[bytes]], write: int) -> NoReturn:
+def _compile(pipes: Mapping[int, Compile]) -> NoReturn:
     code = 1
     try:
-        with open(write, "wb") as pipe:
-            pipe.write(msgspec.msgpack.encode(compiled()))
+        for write, compiled in pipes.items():
+            # A reader that has ended needs none.
+            with contextlib.suppress(BrokenPipeError), open(write, "wb") as pipe:  # noqa: PTH123 -- a descriptor
+                pipe.write(msgspec.msgpack.encode(compiled()))
         code = 0
-    except BrokenPipeError:
-        pass  # the reader has ended, as a broker does that finds a mistake at its start
     except BaseException:  # noqa: BLE001 -- the bottom of a forked process
         traceback.print_exc()
     finally:

@@ -9,34 +9,25 @@ and nothing else.  A kernel without Landlock leaves it the files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from broker.core.errors import SetupError
 from broker.helpers import landlock
-from broker.helpers.apart import from_child
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.program_files import program_files
 
 _SYSTEM = (Path("/etc"), Path("/proc/self"), Path("/proc/sys"))
 
 
-def confine_viewer(read: Iterable[Path], write: Iterable[Path]) -> None:
+def confine_viewer(program: bytes, read: Iterable[Path], write: Iterable[Path]) -> None:
     """Confine this process, which has one thread, to these files and its sockets.
 
-    Before it imports the code of the viewer: that is executed confined.
+    ``program`` is its ``viewer_filter``.  Before it imports the code of the viewer:
+    that is executed confined.
 
     Raises SetupError.
     """
-    pid = os.getpid()
-
-    def filters() -> Sequence[bytes]:
-        # Late: in the child alone that compiles it.
-        from broker.helpers.filters.viewer_filter import viewer_filter
-
-        return [viewer_filter(pid)]
-
-    [program] = from_child(filters)
     # guard: no thread of the viewer was there before it was confined
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 -- names are not needed
         raise SetupError("the viewer cannot be confined: it has more than one thread")

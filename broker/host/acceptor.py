@@ -18,9 +18,9 @@ from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_client import (
     ForkedProcess,
     ForkServer,
-    ForkServerHandle,
     ForkServerProgram,
 )
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.ipc import acceptor as messages
 from broker.ipc import fdpass
 from broker.ipc.captured_stderr import FirstWords

@@ -14,7 +14,8 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc.host_viewer import first_of
-from policy.records.model import Record, has_command, is_held
+from policy.records.model import Record, has_command
+from policy.records.places import is_held
 
 SERVING_PROGRAM = "vitrail-services"
 _START_SECONDS = 60.0

@@ -12,7 +12,7 @@ import trio
 from broker.authority.options import Options
 from broker.core.names import LeaseId
 from broker.helpers.fork_start import start_server
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.service_manager import report
 from broker.host.host_status import measure
 from broker.host.part import HostPart

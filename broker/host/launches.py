@@ -47,7 +47,8 @@ from broker.ipc.control.types import launches as api
 from broker.ipc.control.types.base import Nothing
 from broker.ipc.control.types.leases import LeaseItem
 from broker.ipc.in_thread import in_thread
-from policy.records.model import Record, RecordSet, is_held
+from policy.records.model import Record, RecordSet
+from policy.records.places import is_held
 from shims.bundle import call_tool, files_tool
 
 _TOOL_START = b"#!/usr/bin/env -S python3 -I -S -B\n"

@@ -18,7 +18,7 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.notify import Notify
 from broker.core.stderr_log import log_exception, log_stderr
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.host.acceptor import Acceptors
 from broker.host.admission import Admission
 from broker.host.devices.host_devices import DeviceHost
@@ -40,7 +40,8 @@ from broker.host_and_viewer.foundation import Foundation
 from broker.ipc.audit import schema
 from broker.ipc.host_viewer import Viewer
 from broker.net.peers.identity import VsockClaim
-from policy.records.model import Record, boots, is_held
+from policy.records.model import Record, boots
+from policy.records.places import is_held
 from policy.suggestions import did_you_mean
 
 if TYPE_CHECKING:

@@ -9,7 +9,8 @@ import trio
 from broker.authority.audit.event_log import EventLog
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.fork_client import ForkServer, ForkServerHandle, StartServer
+from broker.helpers.process.fork_client import ForkServer, StartServer
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.pump.client import Pump, PumpStatistics
 from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.ipc.audit import schema

@@ -15,11 +15,8 @@ import trio
 
 from broker.authority.audit.event_log import EventLog
 from broker.authority.options import Options
-from broker.helpers.process.fork_client import (
-    ForkServerHandle,
-    ServerProcess,
-    StartServer,
-)
+from broker.helpers.process.fork_client import StartServer
+from broker.helpers.process.fork_handle import ForkServerHandle, ServerProcess
 from broker.host_and_viewer.foundation import CurrentRecords, Foundation
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc.audit import schema

@@ -8,6 +8,6 @@ host, worker, brokerctl (channel); most processes (event_loop, fdpass, fork_serv
 in_thread); vitrail-local, launcher, viewer, host (host_viewer); authority, prompt
 agent, vitrail-access (prompt); session children, pump and acceptor, viewer, host,
 brokerctl (pump); vitrail-local, launcher, viewer, host, shipper, worker, brokerctl
-(sealed_memfd); viewer, security key (security_key); authority, helpers (starter);
-viewer, brokerctl (wayland_rules).
+(sealed_memfd); session children, viewer, security key (security_key); authority,
+helpers (starter); viewer, brokerctl (wayland_rules).
 """

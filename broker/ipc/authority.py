@@ -51,8 +51,9 @@ class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     stream: int
     peer: str
     source: str
-    words: str
-    details: tuple[tuple[str, str], ...]
+    way: str
+    about: str
+    claims: tuple[tuple[str, str], ...]
     settled: bool
     tells: bool
     raw: bool
@@ -101,12 +102,13 @@ class RenewWarrant(ClientMessage, frozen=True, tag=21):
 
 
 class AskChoice(ClientMessage, frozen=True, tag=4):
-    """Have the user choose one of these.  Answered by Chosen or Failed."""
+    """Have the user choose who gets a device.  Answered by Chosen or Failed.
+
+    All of these are for the same device.
+    """
 
     request: int
     asked: list[AskedRequest]
-    words: str
-    details: tuple[tuple[str, str], ...]
 
 
 class Acted(ClientMessage, frozen=True, tag=6):

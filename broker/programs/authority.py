@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -41,7 +41,7 @@ from broker.core.errors import (
 from broker.core.limits import authority as authority_limits
 from broker.core.paths import find_paths
 from broker.core.stderr_log import log_stderr
-from broker.helpers.apart import from_child
+from broker.helpers.apart import read_compiled
 from broker.helpers.process.hardening import harden_authority
 from broker.helpers.process.process_name import set_name
 from broker.ipc import authority as m
@@ -63,12 +63,12 @@ _Clients = Mapping[str, ClientEnds]
 
 
 def _become_authority(
-    clients: _Clients, broker: int, role: str, options: Options
+    clients: _Clients, broker: int, role: str, options: Options, filters: int
 ) -> NoReturn:
     """Never returns: the log's threads are not waited for."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
-        _prepare()
+        _prepare(filters)
         event_loop.run(_run, clients, broker, role, options)
         code = 0
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
@@ -79,21 +79,14 @@ def _become_authority(
         os._exit(code)
 
 
-def _prepare() -> None:
+def _prepare(filters: int) -> None:
     """Harden the process; the broker decides when it ends."""
     # A service manager signals every process of a broker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     set_name("vitrail-author")  # fifteen characters at most
-    [program] = from_child(_filters)
+    [program] = read_compiled(filters)
     harden_authority(program)
-
-
-def _filters() -> Sequence[bytes]:
-    # Late: in the child alone that compiles it.
-    from broker.helpers.filters.session_filters import authority_filter
-
-    return [authority_filter()]
 
 
 async def _run(clients: _Clients, broker: int, role: str, options: Options) -> None:
@@ -279,7 +272,7 @@ async def _last(link: FrameLink, message: m.FromAuthority) -> None:
 def main() -> None:
     """Entry point; ``programs.start`` has the arguments."""
     role, shipped, *numbers = sys.argv[1:]
-    broker, starter, control, *fds = map(int, numbers)
+    broker, starter, filters, control, *fds = map(int, numbers)
     os.umask(0o077)
     options = Options(
         paths=find_paths(),
@@ -292,7 +285,7 @@ def main() -> None:
         name: ClientEnds(*sockets[2 * at : 2 * at + 2])
         for at, name in enumerate(client_roles(role))
     }
-    _become_authority(clients, broker, role, options)
+    _become_authority(clients, broker, role, options, filters)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,14 @@ calls, a keeper other programs and processes.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
 
 from broker.core.errors import InternalError
 from broker.helpers import starter
-from broker.helpers.apart import from_child
+from broker.helpers.apart import Compile, from_child
 from broker.helpers.process.fork_server import (
     StartedChild,
     fork_child,
@@ -30,8 +31,20 @@ from broker.programs.acceptor import become_acceptor
 from broker.programs.keeper import become_keeper
 
 
-def _filters() -> Sequence[bytes]:
-    # Late: in the child alone that compiles them.
+def _of_authority() -> Sequence[bytes]:
+    # Late, as all of them: in the child alone that compiles.
+    from broker.helpers.filters.session_filters import authority_filter
+
+    return [authority_filter()]
+
+
+def _of_viewer(pid: int) -> Sequence[bytes]:
+    from broker.helpers.filters.viewer_filter import viewer_filter
+
+    return [viewer_filter(pid)]
+
+
+def _of_children() -> Sequence[bytes]:
     from broker.helpers.filters.carrying_filters import acceptor_filter, pump_filter
     from broker.helpers.filters.keeper_filter import keeper_filter
 
@@ -86,12 +99,18 @@ def main() -> None:
     """Fork helpers on order.
 
     Arguments: the numbers of our sockets; the path of the compositor's; in a broker's
-    first one also the numbers of the starter's sockets, and of the file with its
-    variables, which this process never reads.
+    first one also the numbers of the pipes for the filters of authority and viewer, of
+    the starter's sockets, and of the file with its variables, which this process never
+    reads.
     """
     numbers = [int(number) for number in sys.argv[3:]]
+    others: dict[int, Compile] = {}
+    if numbers:
+        authority, viewer, *numbers = numbers
+        others = {viewer: partial(_of_viewer, os.getppid()), authority: _of_authority}
+    filters = from_child(_of_children, others)
     present = _fork_starter(*numbers) if numbers else None
-    start = forking(partial(_become, from_child(_filters), sys.argv[2]))
+    start = forking(partial(_become, filters, sys.argv[2]))
     serve("vitrail-helpers", start, present=present)
 
 

@@ -8,13 +8,17 @@ control socket, which the authority serves.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from broker.authority.options import Options
-from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import load_link_config
-from broker.programs.start import Forks, Run, add_unjailed, parser_for, run_broker
+from broker.programs.start import (
+    Run,
+    StartedBroker,
+    add_unjailed,
+    parser_for,
+    run_broker,
+)
 
 
 def main() -> None:
@@ -35,16 +39,13 @@ def main() -> None:
 def _prepare(options: Options, words: argparse.Namespace) -> Run:
     link = load_link_config(options.paths, Role.HOST, endpoint=words.connect)
 
-    async def run(
-        authority: AuthorityHandle,
-        options: Options,
-        forks: Forks,
-        ready: Callable[[], None],
-    ) -> None:
+    async def run(broker: StartedBroker) -> None:
         # Late: mistakes in link.toml are reported before these are loaded.
         from broker.host.broker import run_host
 
-        await run_host(authority, options, link, forks, ready)
+        await run_host(
+            broker.authority, broker.options, link, broker.forks, broker.ready
+        )
 
     return run
 

@@ -8,15 +8,18 @@ leases again.
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
 
-from broker.authority.options import Options
 from broker.helpers.compositor_socket import display_path
 from broker.helpers.forked_part import ForkedPart, fork_part
 from broker.helpers.terminal_log import leave_terminal
-from broker.host_and_viewer.authority_handle import AuthorityHandle
-from broker.programs.start import Forks, add_unjailed, parser_for, run_broker
+from broker.programs.start import (
+    StartedBroker,
+    add_unjailed,
+    parser_for,
+    run_broker,
+)
 
 
 def main() -> None:
@@ -41,12 +44,12 @@ class _Parts:
     def __init__(self) -> None:
         self._host: tuple[socket.socket, ForkedPart] | None = None
 
-    def fork(self, authority: AuthorityHandle, options: Options, forks: Forks) -> None:
+    def fork(self, broker: StartedBroker) -> None:
         """Fork the host's process, with all that both parts import."""
         from broker.programs import local_common
 
         ours, theirs = local_common.pair()
-        clients = authority.clients
+        clients, forks = broker.authority.clients, broker.forks
 
         def host() -> None:
             # Its ends alone: the others' have to end with their processes.
@@ -55,10 +58,15 @@ class _Parts:
             forks["pumps"].control.close()
             forks["keepers"].control.close()
             forks["session"].control.close()
+            os.close(broker.viewer_filter)
             from broker.programs.local_host import run_local_host
 
             run_local_host(
-                authority, options, theirs, forks["acceptors"], forks["folders"].control
+                broker.authority,
+                broker.options,
+                theirs,
+                forks["acceptors"],
+                forks["folders"].control,
             )
 
         self._host = ours, fork_part("vitrail-host", host)
@@ -66,19 +74,15 @@ class _Parts:
         clients["host"].close()
         forks["acceptors"].control.close()
 
-    async def run(
-        self,
-        authority: AuthorityHandle,
-        options: Options,
-        forks: Forks,
-        ready: Callable[[], None],
-    ) -> None:
+    async def run(self, broker: StartedBroker) -> None:
         """Be the viewer."""
         # Late: the host's process has no code of these.
+        from broker.helpers.apart import read_compiled
         from broker.helpers.viewer_confinement import confine_viewer
         from broker.viewer.own_files import own_files
 
-        confine_viewer(*own_files(options.paths))
+        [program] = read_compiled(broker.viewer_filter)
+        confine_viewer(program, *own_files(broker.options.paths))
         # Executed in the confined process alone.
         from broker.viewer.broker import run_viewer
         from broker.viewer.host_ends.local_host import LocalHost
@@ -86,10 +90,10 @@ class _Parts:
         assert self._host is not None
         sock, process = self._host
         await run_viewer(
-            authority,
-            options,
-            forks,
-            ready,
+            broker.authority,
+            broker.options,
+            broker.forks,
+            broker.ready,
             role="local",
             make_end=lambda side: LocalHost(side, sock, process),
         )

@@ -15,7 +15,7 @@ import trio
 from broker.authority.options import Options
 from broker.core.errors import PeerError, VitrailError, sole
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
 from broker.host.host_status import measure

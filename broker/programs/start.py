@@ -1,7 +1,8 @@
 """Start-up shared by the broker programs: arguments, limits, authority, pump, readiness.
 
 Order: the fork server of helpers, which forks the starter, then the authority.  Each is a
-separate program, so neither has code or data of host or viewer.
+separate program, so neither has code or data of host or viewer.  They start before this
+process loads trio, so that all load at the same time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import resource
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Container, Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -19,14 +21,12 @@ from broker.authority.options import ClientEnds, Options, client_roles
 from broker.core.errors import SetupError, VitrailError, sole
 from broker.core.escape import displayed
 from broker.core.paths import find_paths
-from broker.helpers.fork_command import UNJAILED
-from broker.helpers.fork_start import spawn_server
-from broker.helpers.process.fork_client import ForkServerHandle
-from broker.helpers.process.popen import our_program, start_process
-from broker.helpers.pump.starting import PUMPS
+from broker.helpers.fork_command import UNJAILED, command, variables
+from broker.helpers.process.fork_handle import ForkServerHandle
+from broker.helpers.process.popen import Process, our_program, start_process
 from broker.helpers.service_manager import report, take_address
 from broker.host_and_viewer.authority_handle import AuthorityHandle
-from broker.ipc import event_loop
+from broker.ipc.fork_server import ForkServerModule
 from broker.net.activation import VARIABLES, take_activated
 from broker.net.refused_descriptors import refuse_descriptors
 
@@ -36,9 +36,47 @@ Forks = Mapping[str, ForkServerHandle]
 ``session`` is the starter, for the viewer's orders; at ``folders`` the host receives
 what their children hand to it."""
 _FORKED = ("pumps", "keepers", "acceptors")
-Beside = Callable[[AuthorityHandle, Options, Forks], None]
+
+
+@dataclass(frozen=True)
+class StartedHelpers:
+    """The fork server of helpers, a moment after its start.  The owner closes all."""
+
+    controls: Mapping[str, socket.socket]
+    """See ``Forks``."""
+    process: Process
+    starter: socket.socket
+    """The authority's end."""
+    authority_filter: int
+    viewer_filter: int
+    """Pipes, see ``apart.read_compiled``."""
+
+    def forks(self) -> Forks:
+        """Return what the clients have.  Raises OSError without a descriptor."""
+        # Late: with trio, which a broker loads when its processes do so.
+        from broker.helpers.process.spawn import Child
+
+        process = self.process
+        child = Child(process, os.pidfd_open(process.pid), ForkServerModule.HELPERS)
+        return {n: ForkServerHandle(sock, child) for n, sock in self.controls.items()}
+
+
+@dataclass(frozen=True)
+class StartedBroker:
+    """What a broker's first process has started before its event loop."""
+
+    authority: AuthorityHandle
+    options: Options
+    forks: Forks
+    viewer_filter: int
+    """See ``StartedHelpers``."""
+    ready: Callable[[], None]
+    """To be called when it can be used."""
+
+
+Beside = Callable[[StartedBroker], None]
 """Forks another part of the broker, before the event loop starts."""
-Run = Callable[[AuthorityHandle, Options, Forks, Callable[[], None]], Awaitable[None]]
+Run = Callable[[StartedBroker], Awaitable[None]]
 
 
 def parser_for(program: str, description: str) -> argparse.ArgumentParser:
@@ -116,16 +154,16 @@ def _run(
     take_address()
     unjailed = b"1" if words.allow_unjailed_workers else b""
     environ = {**os.environb, UNJAILED.encode(): unjailed}
-    forks, starter = start_forks(environ, compositor)
+    helpers = start_helpers(environ, compositor)
     options = Options(
         paths=find_paths(),
-        starter=starter,
+        starter=helpers.starter,
         shipped=shipped if words.examples else None,
         allow_unjailed=words.allow_unjailed_workers,
         sockets=_activated(words.sockets),
     )
     run = prepare(options)
-    authority = _start_authority(role, options)
+    authority = _start_authority(role, options, helpers.authority_filter)
 
     def ready() -> None:
         if role == "host":
@@ -133,56 +171,67 @@ def _run(
             report("READY=1")
         sys.stderr.write(f"vitrail-{role}: ready\n")
 
+    forks = helpers.forks()
+    started = StartedBroker(authority, options, forks, helpers.viewer_filter, ready)
     if beside is not None:
-        beside(authority, options, forks)
+        beside(started)
     # The host's: without one on this machine a folder is served by its session child.
     forks["folders"].control.close()
-    event_loop.run(run, authority, options, forks, ready)
+    # Late, as trio is.
+    from broker.ipc import event_loop
+
+    event_loop.run(run, started)
 
 
-def start_forks(
+def start_helpers(
     environ: Mapping[bytes, bytes], compositor: str = ""
-) -> tuple[Forks, socket.socket]:
+) -> StartedHelpers:
     """Start the fork server of helpers, and the starter with these variables.
 
-    Returns it and the authority's end.  Raises SetupError when it cannot be started.
+    Raises SetupError when it cannot be started.
     """
     pairs = {name: _packets() for name in _FORKED}
     (starter, other), (session, orders) = _packets(), _packets()
     host, folders = _packets()
-    controls = [theirs.fileno() for _, theirs in pairs.values()]
-    variables = open(os.memfd_create("variables"), "wb", 0)  # noqa: PTH123, SIM115
-    with other, orders, folders, variables:
-        variables.write(b"".join(b"%b=%b\0" % item for item in environ.items()))
+    authority_filter, authority = os.pipe2(os.O_CLOEXEC)
+    viewer_filter, viewer = os.pipe2(os.O_CLOEXEC)
+    theirs = [end.fileno() for _, end in pairs.values()]
+    file = open(os.memfd_create("variables"), "wb", 0)  # noqa: PTH123, SIM115
+    with other, orders, folders, file:
+        file.write(b"".join(b"%b=%b\0" % item for item in environ.items()))
+        given = other, orders, folders, file
+        more = [authority, viewer, *(one.fileno() for one in given)]
+        argv = command(ForkServerModule.HELPERS, theirs, more, compositor=compositor)
         try:
-            ours = other, orders, folders, variables
-            more = [file.fileno() for file in ours]
-            process = spawn_server(PUMPS, controls, more, compositor=compositor)
+            process = start_process(
+                argv, env=variables(os.environ), pass_fds=[*theirs, *more]
+            )
         except OSError as error:
             raise SetupError(
                 f"the process that forks helpers cannot be started: {error.strerror}",
                 hint="raise the limit on processes ('ulimit -u')",
             ) from error
-    for _, theirs in pairs.values():
-        theirs.close()
-    forks = {name: ForkServerHandle(own, process) for name, (own, _) in pairs.items()}
-    forks["session"] = ForkServerHandle(session, process)
-    forks["folders"] = ForkServerHandle(host, process)
-    return forks, starter
+    for end in (authority, viewer):
+        os.close(end)
+    for _, sock in pairs.values():
+        sock.close()
+    controls = {name: own for name, (own, _) in pairs.items()}
+    controls |= {"session": session, "folders": host}
+    return StartedHelpers(controls, process, starter, authority_filter, viewer_filter)
 
 
 def _packets() -> tuple[socket.socket, socket.socket]:
     return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def _start_authority(role: str, options: Options) -> AuthorityHandle:
+def _start_authority(role: str, options: Options, filters: int) -> AuthorityHandle:
     """Start it.  Raises SetupError when the process cannot be started."""
     pairs = {name: _client_pair() for name in client_roles(role)}
     theirs = [pair[1] for pair in pairs.values()]
     activated = options.sockets.get("control")
     control = -1 if activated is None else activated.fileno()
     fds = [
-        *(options.starter.fileno(), control),
+        *(options.starter.fileno(), filters, control),
         *(end.fileno() for ends in theirs for end in (ends.requests, ends.calls)),
     ]
     shipped = "" if options.shipped is None else str(options.shipped)
@@ -202,6 +251,7 @@ def _start_authority(role: str, options: Options) -> AuthorityHandle:
     for ends in theirs:
         ends.close()
     options.starter.close()
+    os.close(filters)
     if activated is not None:
         activated.close()
     process.returncode = 0  # it is waited for by its pidfd

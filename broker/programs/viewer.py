@@ -7,18 +7,23 @@ the control socket.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 
 from broker.authority.options import Options
+from broker.helpers.apart import read_compiled
 from broker.helpers.compositor_socket import display_path
 from broker.helpers.terminal_log import leave_terminal
 from broker.helpers.viewer_confinement import confine_viewer
-from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.net.link.wire_types import Role
 from broker.net.link_service.config import LinkConfig, load_link_config
 from broker.net.link_service.key_store import LinkStore
 from broker.net.listeners import Listener, open_listener
-from broker.programs.start import Forks, Run, add_unjailed, parser_for, run_broker
+from broker.programs.start import (
+    Run,
+    StartedBroker,
+    add_unjailed,
+    parser_for,
+    run_broker,
+)
 from broker.viewer.own_files import own_files
 
 
@@ -58,15 +63,11 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
         options.paths, Role.VIEWER, endpoint=words.listen, peer_cid=words.peer_cid
     )
 
-    async def run(
-        authority: AuthorityHandle,
-        options: Options,
-        forks: Forks,
-        ready: Callable[[], None],
-    ) -> None:
+    async def run(broker: StartedBroker) -> None:
         # Now: a confined viewer makes no sockets of a network, and connects to none.
-        listener = await _listen(options, link)
-        confine_viewer(*own_files(options.paths))
+        listener = await _listen(broker.options, link)
+        [program] = read_compiled(broker.viewer_filter)
+        confine_viewer(program, *own_files(broker.options.paths))
         # Late: executed in the confined process alone, and mistakes in link.toml are
         # reported before these are loaded.
         from broker.viewer.broker import run_viewer
@@ -74,10 +75,10 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
 
         try:
             await run_viewer(
-                authority,
-                options,
-                forks,
-                ready,
+                broker.authority,
+                broker.options,
+                broker.forks,
+                broker.ready,
                 role="viewer",
                 make_end=lambda side: LinkedHost(side, link, listener),
             )

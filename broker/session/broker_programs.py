@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
 import struct
 
 from broker.core.process_status import status_fields
-from broker.helpers.compositor_socket import display_path, find_compositor
+from broker.helpers.compositor_socket import display_path
 from broker.helpers.fork_command import OUTLIVE_BROKER, UNJAILED, command, variables
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.memory import figures_of
-from broker.helpers.service_manager import report
+from broker.helpers.service_manager import SECONDS, report
 from broker.ipc.session import program_orders as m
 from broker.session.errand import Errand
 
@@ -25,14 +26,27 @@ def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
     match order:
         case m.StartForkServer():
             _become_fork_server(errand, order)
-        case m.FindCompositor():
-            found = find_compositor()
-            errand.answer(b"" if found is None else os.fsencode(found))
         case m.MeasureProcesses():
             _measure(errand, order.pids)
         case m.ReportState():
-            report(f"{order.state.upper()}=1", wait=True)
+            report(f"{order.state.upper()}=1", _wait_read)
             errand.answer()
+
+
+def _wait_read(sock: socket.socket) -> None:
+    """Wait until the service manager has read all (sd_notify_barrier(3)).
+
+    It looks for the unit of the process that sends, which ends then.
+    """
+    read, write = os.pipe2(os.O_CLOEXEC)
+    try:
+        socket.send_fds(sock, [b"BARRIER=1"], [write])
+    finally:
+        os.close(write)
+        waiting = select.poll()
+        waiting.register(read, 0)  # its other end is closed with the message
+        waiting.poll(1000 * SECONDS)
+        os.close(read)
 
 
 def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:

@@ -11,13 +11,17 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.process_name import set_name
 from broker.ipc.session import bus_orders as bus
+from broker.ipc.session import display_orders as display
 from broker.ipc.session import file_orders as files
 from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session import service_orders as services
+from broker.session.broker_programs import carry_out_program
 from broker.session.errand import Errand
 from broker.session.used_warrants import UsedWarrants
+from broker.session.user_display.display_errands import carry_out_display
+from broker.session.user_services.service_errands import carry_out_service
 
 
 def become_session_child(
@@ -53,15 +57,13 @@ def become_session_child(
 def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
     """Carry out an order.
 
-    Imported here: a child needs one of these modules, and the starter none.
+    What takes megabytes is loaded by a child that needs it; the rest is the starter's.
     """
     if isinstance(order, media.MediaOrder):
         from broker.session.user_media.media_errands import carry_out_media
 
         carry_out_media(errand, order)
     elif isinstance(order, services.ServiceOrder):
-        from broker.session.user_services.service_errands import carry_out_service
-
         carry_out_service(errand, order)
     elif isinstance(order, files.FileOrder):
         from broker.session.user_files.file_errands import carry_out_file
@@ -75,7 +77,7 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
         from broker.session.session_bus_filter import carry_out_bus
 
         carry_out_bus(errand, order)
+    elif isinstance(order, display.DisplayOrder):
+        carry_out_display(errand, order)
     else:
-        from broker.session.broker_programs import carry_out_program
-
         carry_out_program(errand, order)

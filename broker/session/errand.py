@@ -8,11 +8,14 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 from broker.core.errors import PeerError, RefusedError, VitrailError
 from broker.helpers.process import popen
+from broker.helpers.process.memory_file import memory_file
 from broker.ipc import fdpass
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session.bus_orders import HoldPermit
@@ -22,6 +25,7 @@ from broker.session.used_warrants import UsedWarrants
 from policy.names import ADMIN_NAMES
 
 _OF_PERMIT = ("sandbox", "record", "target", *OF_REQUEST)
+_NO_OTHERS: Mapping[int, Callable[[], bool]] = MappingProxyType({})
 _W = TypeVar("_W", PermitWarrant, CallWarrant)
 
 
@@ -44,6 +48,11 @@ class Errand:
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""
         fdpass.send(self.channel, messages.encode(messages.Carried(result)), fds)
+
+    def answer_file(self, content: bytes) -> None:
+        """Answer with a file of this content.  Raises OSError."""
+        with ExitStack() as stack:
+            self.answer(fds=[memory_file(stack, content)])
 
     def fail(self, error: VitrailError) -> None:
         """Answer that it is not done.  Raises OSError if nobody waits."""
@@ -104,22 +113,31 @@ class Errand:
         self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
 
-    def hold(self, permit: PermitWarrant, beside: int = -1) -> None:
+    def hold(
+        self,
+        permit: PermitWarrant,
+        beside: int = -1,
+        others: Mapping[int, Callable[[], bool]] = _NO_OTHERS,
+    ) -> None:
         """Return when the viewer has closed its end, or the permit has ended.
 
-        ``beside``: also when this is readable.  Raises VitrailError for another order,
-        OSError.
+        ``beside``: also when this is readable.  ``others`` are called when theirs is;
+        False: no more.  Raises VitrailError for another order, OSError.
         """
         waiting = select.poll()
-        waiting.register(self.channel, select.POLLIN)
-        if beside >= 0:
-            waiting.register(beside, select.POLLIN)
+        for fd in {self.channel.fileno(), *others, beside} - {-1}:
+            waiting.register(fd, select.POLLIN)
         until = permit.at + SECONDS
         # guard: what a permit has begun ends with it, whatever a viewer keeps open
         while (left := until - time.monotonic()) > 0:
             ready = [fd for fd, _ in waiting.poll(1000 * left)]
             if not ready or beside in ready:
                 return
+            for fd in others.keys() & set(ready):
+                if not others[fd]():
+                    waiting.unregister(fd)
+            if self.channel.fileno() not in ready:
+                continue
             order = self.next()
             if order is None:
                 return
@@ -174,11 +192,12 @@ class Errand:
         stderr: int | None = None,
         begun: Callable[[popen.Process], None] = lambda _process: None,
         held: PermitWarrant | None = None,
+        others: Mapping[int, Callable[[], bool]] = _NO_OTHERS,
     ) -> int:
         """Run a program to its end and return its code, as ``popen.start_process``.
 
-        It ends with this process, a jail as a whole, and with ``held``, if that is given;
-        ``begun`` is called when it runs.
+        It ends with this process, a jail as a whole, and with ``held``, if that is given
+        (``others``: see ``hold``); ``begun`` is called when it runs.
         """
         started: popen.Process | None = None
         given_up = False
@@ -208,7 +227,7 @@ class Errand:
             if not given_up:
                 begun(started)
                 if held is not None:
-                    self._hold_beside(held, started)
+                    self._hold_beside(held, started, others)
                     given_up = True
         except BaseException:
             end()
@@ -217,10 +236,15 @@ class Errand:
             end()
         return started.wait()
 
-    def _hold_beside(self, permit: PermitWarrant, started: popen.Process) -> None:
+    def _hold_beside(
+        self,
+        permit: PermitWarrant,
+        started: popen.Process,
+        others: Mapping[int, Callable[[], bool]],
+    ) -> None:
         ended = os.pidfd_open(started.pid)  # not reaped, so still its own
         try:
-            self.hold(permit, ended)
+            self.hold(permit, ended, others)
         finally:
             os.close(ended)
 

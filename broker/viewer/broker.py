@@ -18,7 +18,7 @@ from broker.core.errors import VitrailError
 from broker.core.lease import Lease
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.service_manager import ADDRESS
 from broker.host_and_viewer.authority_handle import AuthorityHandle
 from broker.host_and_viewer.control_handlers import Shared, SharedControl

@@ -11,13 +11,14 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import SetupError, VitrailError
-from broker.helpers.process.fork_client import ForkServerHandle, StartServer
+from broker.helpers.process.fork_client import StartServer
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.measured_rows import Found
 from broker.host_and_viewer.runtime import Runtime, fork_server_died
+from broker.ipc.session.display_orders import FindCompositor
 from broker.ipc.session.program_orders import (
     PIDS,
-    FindCompositor,
     MeasureProcesses,
     decode_figures,
 )

@@ -72,6 +72,7 @@ from broker.viewer.sandboxes.named_lease import several_run
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
 from policy.records.model import Label, Record
+from policy.records.places import writable
 
 _GRACE = 5.0
 _TOKEN_CHARACTERS = 1000
@@ -245,7 +246,7 @@ class ViewerRole:
         records = self.authority.records.records.values()
         return [
             self._paths.homes,
-            *(place for record in records for place in record.writable),
+            *(place for record in records for place in writable(record)),
             *self.folders.written(),
         ]
 
@@ -262,7 +263,9 @@ class ViewerRole:
 
     async def _follow_icons(self) -> None:
         records = self.authority.records.records.values()
-        labels = {record.name: record.viewer.label for record in records}
+        # No icon is made for what 'brokerctl run' has written.
+        kept = (r for r in records if not r.source.is_relative_to(self._paths.runtime))
+        labels = {record.name: record.viewer.label for record in kept}
         if labels != self._drawn:
             await self._tools.session.carry_out(DrawIcons())
             self._drawn = labels

@@ -33,8 +33,9 @@ def _tells(when: str) -> ChannelPolicy:
 AUTHORITY: Mapping[str, ChannelPolicy] = {
     "AskPermit": _asks(
         "for a lease that it has announced; a host of two machines never",
-        "What the rules allow for that sandbox, or a question to the user; one that "
-        "names an answer that the user has not given ends the channel.",
+        "What the rules allow for that sandbox, or a question to the user, in the "
+        "authority's words; one that names an answer that the user has not given, or a "
+        "way or a claim that its service has not, ends the channel.",
     ),
     "PermitOver": _asks("for a request that it has sent", "None: it gives up.", _FREE),
     "PermitGone": _asks("for a request that it has sent", "None: it gives up.", _FREE),
@@ -44,8 +45,10 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
         f"{_FREE}, and one signature",
     ),
     "AskChoice": _asks(
-        "for leases that it has announced; a host of two machines never",
-        "A question to the user; the answer is theirs.",
+        "for leases that it has announced, all about one device; a host of two "
+        "machines never",
+        "A question to the user about who gets a device, in the authority's words; the "
+        "answer is theirs.",
     ),
     "AskPreview": _asks(
         "for AUTHORITY_PREVIEWS requests at most; a host of two machines never",

@@ -29,9 +29,9 @@ ORDERS: Mapping[str, ChannelPolicy] = {
         "Screens, a camera, a security key while their permit is live, and a minute more.",
     ),
     "open-address": _order(
-        f"{_permit('vitrail.OpenURL', ', this scheme and host')}, or of a call of "
+        f"{_permit('vitrail.OpenURL', ' and this address')}, or of a call of "
         "brokerctl for this address",
-        "Another path at a host that was permitted, in the user's browser.",
+        "The address once more, in the user's browser.",
     ),
     "find-named-files": _order(
         "within a minute of a call of brokerctl that names them, once",
@@ -70,7 +70,7 @@ ORDERS: Mapping[str, ChannelPolicy] = {
     "show-document": _order(_ANYTHING, "Shows a document that it made of pixels."),
     "find-usual-printer": _order(_ANYTHING, "The name of the usual printer."),
     "print-document": _order(
-        _permit("vitrail.Print", " on the rule's printer"),
+        _permit("vitrail.Print", " on this printer, and the rule's"),
         "Other pages than the user has seen, on that printer.",
     ),
     "open-folder": _order(
@@ -104,7 +104,7 @@ ORDERS: Mapping[str, ChannelPolicy] = {
     ),
     "open-security-key": _order(
         _permit("vitrail.SecurityKey"),
-        "A yes to each use of the key while the permit is live.",
+        "Nothing: the child passes on a yes to a use of the key with its permit, once.",
         "the guest's connection, and the socket of its questions",
     ),
     "show-frame": _order(_ANYTHING, "A coloured frame around a screen."),

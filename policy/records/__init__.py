@@ -5,5 +5,5 @@ folder, globals, launch_table, launches, loader, patterns, quantities, record_sc
 scan, syntax); authority, viewer, vitrail-devices, brokerctl (device); vitrail-devices,
 brokerctl (device_json); authority, session children, viewer, brokerctl (field_types);
 authority, session children, vitrail-local, launcher, viewer, host, brokerctl (kinds,
-model).
+model); session children, viewer, host, brokerctl (places).
 """

@@ -103,9 +103,9 @@ _OTHERWISE = {
 class _Reader:
     """Takes one document apart; ``failed`` once something was wrong."""
 
-    def __init__(self, document: Document, log_stderr: Complain) -> None:
+    def __init__(self, document: Document, complain: Complain) -> None:
         self._document = document
-        self._complain = log_stderr
+        self._complain = complain
         self.failed = False
         self.taken: Taken = {}
         self.paths: dict[str, KeyPath] = {}
@@ -221,14 +221,14 @@ def take_draft(
     name: str,
     source: Path,
     document: Document,
-    log_stderr: Complain,
+    complain: Complain,
     lines: Sequence[str] = (),
 ) -> Draft:
     """Return what a file sets, reporting problems of the rest.
 
     ``name`` is the file's base name, already checked; ``lines`` is its text.
     """
-    reader = _Reader(document, log_stderr)
+    reader = _Reader(document, complain)
     for table in TABLES:
         reader.table(table)
     said = reader.taken.get("name", name)
@@ -245,13 +245,13 @@ def take_draft(
 
 
 def build_record(
-    draft: Draft, parents: Sequence[Draft], log_stderr: Complain
+    draft: Draft, parents: Sequence[Draft], complain: Complain
 ) -> Record | None:
     """Return the record of a draft, or complain and return None.
 
     ``parents`` are those that it inherits from, the nearest first.
     """
-    checks = _Checks(draft, _with_parents(draft, parents), log_stderr)
+    checks = _Checks(draft, _with_parents(draft, parents), complain)
     checks.kind()
     checks.state()
     checks.window()
@@ -322,11 +322,11 @@ def _impossible(path: KeyPath, message: str, expected: str, hint: str) -> None:
 class _Checks:
     """Checks of keys that depend on each other, for keys that the draft itself sets."""
 
-    def __init__(self, draft: Draft, taken: Taken, log_stderr: Complain) -> None:
+    def __init__(self, draft: Draft, taken: Taken, complain: Complain) -> None:
         self.taken = taken
         self.failed = False
         self._draft = draft
-        self._complain = log_stderr
+        self._complain = complain
 
     def _at(self, path: KeyPath, message: str, expected: str, hint: str) -> None:
         self.failed = True

@@ -66,7 +66,7 @@ class _Places:
         return line, offset - self._starts[line - 1] + 1
 
 
-def read_document(text: str, log_stderr: Complain) -> Document:
+def read_document(text: str, complain: Complain) -> Document:
     r"""Return all that can be understood of ``text``, complaining about the rest.
 
     ``text`` has ``\n`` line ends.  A complaint means that the file must not
@@ -76,7 +76,7 @@ def read_document(text: str, log_stderr: Complain) -> Document:
 
     def note(span: Span, message: str, expected: str, hint: str) -> None:
         refused.add(span.line)
-        log_stderr(span, message, expected, hint)
+        complain(span, message, expected, hint)
 
     clean = _without_hidden(text, note)
     places = _Places(clean)
@@ -86,7 +86,7 @@ def read_document(text: str, log_stderr: Complain) -> Document:
     keys, spans = _locate(good, places)
     document = Document(values, keys, spans, _lost(text, refused))
     for path in _disagreement(document):
-        log_stderr(
+        complain(
             document.key(path),
             "this way of writing it is not understood here",
             "",
@@ -101,13 +101,13 @@ def _lost(text: str, refused: set[int]) -> frozenset[str]:
     return frozenset(word[1] for word in words if word)
 
 
-def _without_hidden(text: str, log_stderr: Complain) -> str:
+def _without_hidden(text: str, complain: Complain) -> str:
     """Refuse what a reader cannot see, and lines that are too long."""
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         if len(line) > limits.LINE_CHARS:
             lines[number - 1] = ""
-            log_stderr(
+            complain(
                 Span(number, limits.LINE_CHARS + 1, number, len(line) + 1),
                 f"the line has {len(line)} characters",
                 f"at most {limits.LINE_CHARS}",
@@ -122,7 +122,7 @@ def _without_hidden(text: str, log_stderr: Complain) -> str:
             if char not in " \t" and (char.isspace() or hidden(char))
         ]
         for column, char in unseen:
-            log_stderr(
+            complain(
                 Span(number, column, number, column + 1),
                 f"hidden character U+{ord(char):04X}",
                 "characters that a reader can see",
@@ -137,14 +137,14 @@ def _without_hidden(text: str, log_stderr: Complain) -> str:
 
 
 def _parse_each(
-    text: str, statements: list[Statement], places: _Places, log_stderr: Complain
+    text: str, statements: list[Statement], places: _Places, complain: Complain
 ) -> list[Statement]:
     """Return the statements that are valid alone, below valid headers."""
     good: list[Statement] = []
     lost_table = False
     for statement in statements:
         piece = text[statement.start : statement.end]
-        valid = _parse_alone(piece, statement, places, log_stderr)
+        valid = _parse_alone(piece, statement, places, complain)
         if valid and statement.key is not None:
             key = text[slice(*statement.key)]
             statement.parts = key_parts(key, statement.start)
@@ -158,10 +158,10 @@ def _parse_each(
 
 
 def _parse_alone(
-    piece: str, statement: Statement, places: _Places, log_stderr: Complain
+    piece: str, statement: Statement, places: _Places, complain: Complain
 ) -> bool:
     if statement.failed and statement.failed.too_deep:
-        log_stderr(
+        complain(
             places.span(statement.failed.offset, statement.failed.offset + 1),
             f"brackets are nested deeper than {limits.NESTING}",
             "",
@@ -176,7 +176,7 @@ def _parse_alone(
 
         stop = statement.failed.offset - statement.start if statement.failed else -1
         found = explain(piece, str(error), stop)
-        log_stderr(
+        complain(
             places.span(statement.start + found.start, statement.start + found.end),
             found.message,
             found.expected,
@@ -184,7 +184,7 @@ def _parse_alone(
         )
         return False
     if statement.failed or statement.key is None:
-        log_stderr(
+        complain(
             places.span(statement.start, statement.end),
             "this way of writing it is not understood here",
             "",
@@ -195,7 +195,7 @@ def _parse_alone(
 
 
 def _without_twins(
-    text: str, good: list[Statement], places: _Places, log_stderr: Complain
+    text: str, good: list[Statement], places: _Places, complain: Complain
 ) -> list[Statement]:
     """Return the statements without those that say the same key again.
 
@@ -212,7 +212,7 @@ def _without_twins(
         if before is statement:
             kept.append(statement)
         else:
-            _complain_twin(text, statement, before, places, log_stderr)
+            _complain_twin(text, statement, before, places, complain)
     return kept
 
 
@@ -221,14 +221,14 @@ def _complain_twin(
     statement: Statement,
     before: Statement | None,
     places: _Places,
-    log_stderr: Complain,
+    complain: Complain,
 ) -> None:
     assert statement.key is not None
     what = "table" if statement.header else "key"
     hint = "keep one of the two"
     if before is not None:
         hint += f"; the other is in line {places.span(before.start, before.end).line}"
-    log_stderr(
+    complain(
         places.span(*statement.key),
         f"the {what} '{text[slice(*statement.key)]}' is already set above",
         "",
@@ -237,10 +237,10 @@ def _complain_twin(
 
 
 def _parse_together(
-    text: str, good: list[Statement], places: _Places, log_stderr: Complain
+    text: str, good: list[Statement], places: _Places, complain: Complain
 ) -> tuple[dict[str, object], list[Statement]]:
     """Return the values of all statements, without those that clash."""
-    good = _without_twins(text, good, places, log_stderr)
+    good = _without_twins(text, good, places, complain)
     for _ in range(limits.CLASHES):
         kept = _blank_all_but(text, good)
         try:
@@ -252,7 +252,7 @@ def _parse_together(
         starts = [statement.start for statement in good]
         index = max(0, bisect.bisect_left(starts, at) - 1)
         clash = good[index]
-        _complain_twin(text, clash, None, places, log_stderr)
+        _complain_twin(text, clash, None, places, complain)
         last = index + 1
         if clash.header:
             while last < len(good) and not good[last].header:

@@ -38,16 +38,16 @@ class Kind(Protocol):
         """The expected value, as in ``expected: …`` and in the reference."""
         ...
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """Return the clean value, or complain and return ``REFUSED``."""
         ...
 
 
 def refuse(
-    kind: Kind, value: object, path: Path, log_stderr: Complain, hint: str = ""
+    kind: Kind, value: object, path: Path, complain: Complain, hint: str = ""
 ) -> ValueRefused:
     """Complain that a value is not of a kind."""
-    log_stderr(path, f"{show(value)} is not allowed here", kind.words, hint)
+    complain(path, f"{show(value)} is not allowed here", kind.words, hint)
     return REFUSED
 
 
@@ -89,7 +89,7 @@ class Choice:
         """The words, quoted."""
         return " or ".join(f'"{option}"' for option in self.options)
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if isinstance(value, str) and any(
             re.fullmatch(word.replace("NAME", NAME), value) for word in self.options
@@ -97,7 +97,7 @@ class Choice:
             return value
         hint = self.instead.get(value, "") if isinstance(value, str) else ""
         hint = hint or did_you_mean(value, self.options)
-        return refuse(self, value, path, log_stderr, hint)
+        return refuse(self, value, path, complain, hint)
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class Whole:
             f" ({self.unit})" if self.unit else ""
         )
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if is_whole(value, self.low, self.high):
             return value
-        return refuse(self, value, path, log_stderr)
+        return refuse(self, value, path, complain)
 
 
 @dataclass(frozen=True)
@@ -134,14 +134,14 @@ class MemoryAmount:
         """The range and the ways to write it."""
         return f'MiB from {self.low} to {self.high}, as 768, "768M" or "2G"'
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``; the clean value is an int in MiB."""
         amount: object = value
         if isinstance(value, str) and (found := re.fullmatch(MEMORY_FORM, value)):
             amount = int(found[1]) * (1024 if found[2] == "G" else 1)
         if is_whole(amount, self.low, self.high):
             return amount
-        return refuse(self, value, path, log_stderr)
+        return refuse(self, value, path, complain)
 
 
 MEMORY_FORM = "([1-9][0-9]{0,7})([MG])"
@@ -155,14 +155,14 @@ class Pattern:
     regex: str
     max_length: int
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         fits = isinstance(value, str) and len(value) <= self.max_length
         if fits and re.fullmatch(self.regex, str(value), re.ASCII):
             return value
         lower = str(value).lower()
         hint = f'write "{lower}"' if re.fullmatch(self.regex, lower, re.ASCII) else ""
-        return refuse(self, value, path, log_stderr, hint if fits else "")
+        return refuse(self, value, path, complain, hint if fits else "")
 
 
 @dataclass(frozen=True)
@@ -176,13 +176,13 @@ class Title:
         """The rule in words."""
         return f"1 to {self.max_length} printable characters, no space at either end"
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if isinstance(value, str) and 0 < len(value) <= self.max_length:
             plain = value.isprintable() and value.strip() == value
             if plain:
                 return value
-        return refuse(self, value, path, log_stderr)
+        return refuse(self, value, path, complain)
 
 
 @dataclass(frozen=True)
@@ -196,14 +196,14 @@ class Colour:
         """The form and the names."""
         return f"#rrggbb or one of {', '.join(self.palette)}"
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if isinstance(value, str):
             if value in self.palette:
                 return self.palette[value]
             if re.fullmatch("#[0-9a-fA-F]{6}", value):
                 return value.lower()
-        return refuse(self, value, path, log_stderr, did_you_mean(value, self.palette))
+        return refuse(self, value, path, complain, did_you_mean(value, self.palette))
 
 
 @dataclass(frozen=True)
@@ -217,7 +217,7 @@ class SocketPath:
         """The rule in words."""
         return f"an absolute path of at most {self.max_bytes} bytes without '..'"
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if isinstance(value, str) and len(value) > 1 and value.startswith("/"):
             plain = value.isprintable() and not value.endswith("/")
@@ -225,7 +225,7 @@ class SocketPath:
             canonical = not {"", ".", ".."}.intersection(parts)
             if plain and canonical and len(value.encode()) <= self.max_bytes:
                 return value
-        return refuse(self, value, path, log_stderr)
+        return refuse(self, value, path, complain)
 
 
 @dataclass(frozen=True)
@@ -239,26 +239,26 @@ class Words:
     unique: bool = False
     max_bytes: int = 1 << 30
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if not isinstance(value, list) or not self.low <= len(value) <= self.high:
             alone = isinstance(value, str) and self.high
             hint = f"write [{show(value)}]" if alone else ""
-            return refuse(self, value, path, log_stderr, hint)
+            return refuse(self, value, path, complain, hint)
         items = [
-            self.item.take(item, (*path, index), log_stderr)
+            self.item.take(item, (*path, index), complain)
             for index, item in enumerate(value)
         ]
         if REFUSED in items:
             return REFUSED
         for index, item in enumerate(items):
             if self.unique and item in items[:index]:
-                log_stderr(
+                complain(
                     (*path, index), f"{show(item)} is already in the array", "", ""
                 )
                 return REFUSED
         if sum(len(str(item).encode()) + 1 for item in items) > self.max_bytes:
-            log_stderr(
+            complain(
                 path,
                 "the array is too long",
                 f"at most {self.max_bytes} bytes in all",
@@ -277,11 +277,11 @@ class Argument:
         """The rule in words."""
         return f"text without NUL, at most {limits.COMMAND_BYTES - 1} bytes"
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if isinstance(value, str) and "\0" not in value:
             return value
-        return refuse(self, value, path, log_stderr)
+        return refuse(self, value, path, complain)
 
 
 @dataclass(frozen=True)

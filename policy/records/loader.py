@@ -62,20 +62,6 @@ def load_records(
     return collected.finish()
 
 
-def parse_record(
-    name: str, source: Path, content: bytes
-) -> tuple[Record | None, list[Problem]]:
-    """Return the record in a file's content, and its problems.
-
-    Exactly one of the two is empty.  Pure: ``source`` only names the file.
-    There are no others here that it could inherit from.
-    """
-    alone = CollectedRecords()
-    alone.add_content(name, source, content)
-    found = alone.finish()
-    return found.records.get(name), list(found.problems)
-
-
 class _Report:
     """Collects the problems of one file."""
 
@@ -84,7 +70,7 @@ class _Report:
         self.lines: list[str] = []
         self.problems: list[Problem] = []
 
-    def log_stderr(self, span: Span, message: str, expected: str, hint: str) -> None:
+    def complain(self, span: Span, message: str, expected: str, hint: str) -> None:
         line = self.lines[span.line - 1] if span.line <= len(self.lines) else ""
         self.problems.append(Problem(self._file, span, message, expected, hint, line))
 
@@ -109,7 +95,7 @@ def _decode(content: bytes, report: _Report) -> str:
         except UnicodeDecodeError as error:
             column = len(line[: error.start].decode("utf-8")) + 1
             kept.append("")
-            report.log_stderr(
+            report.complain(
                 Span(number, column, number, column + 1),
                 f"byte 0x{line[error.start]:02x} is not UTF-8",
                 "UTF-8 text",
@@ -191,8 +177,8 @@ class CollectedRecords:
     def add_content(self, name: str, path: Path, content: bytes) -> None:
         """Add what stood in a file."""
         report = _Report(path)
-        document = read_document(_decode(content, report), report.log_stderr)
-        draft = take_draft(name, path, document, report.log_stderr, report.lines)
+        document = read_document(_decode(content, report), report.complain)
+        draft = take_draft(name, path, document, report.complain, report.lines)
         self._drafts[name] = (draft, report)
         self._problems.append(report)
 
@@ -246,7 +232,7 @@ class CollectedRecords:
                 break
         if wrong:
             span = draft.document.span((INHERITS_KEY,))
-            report.log_stderr(span, wrong, "", hint)
+            report.complain(span, wrong, "", hint)
         return [] if wrong else [parent for _, parent in chain]
 
     def first_problem(self, name: str) -> Problem | None:
@@ -258,7 +244,7 @@ class CollectedRecords:
         """The record of a name, with all that it inherits, built once."""
         if name not in self._built:
             draft, report = self._drafts[name]
-            made = build_record(draft, self._parents(draft, report), report.log_stderr)
+            made = build_record(draft, self._parents(draft, report), report.complain)
             assert made is not None or report.problems
             self._built[name] = None if report.problems else made
         return self._built[name]

@@ -18,7 +18,7 @@ import msgspec
 from typing_extensions import override
 
 from policy.errors import Problem, Spot
-from policy.limits import FEW_OPEN_FILES, SHARED_FOLDERS
+from policy.limits import FEW_OPEN_FILES
 from policy.records import kinds
 from policy.records.kinds import KINDS, LaunchKind
 
@@ -423,16 +423,6 @@ def is_of_others(launch: Launch) -> TypeGuard[External]:
     return launch.kind.of_others
 
 
-def has_folders(launch: Launch) -> TypeGuard[MicroVM]:
-    """Whether folders can be shared with a launch while it runs."""
-    return launch.kind.folders
-
-
-def is_held(launch: Launch) -> TypeGuard[Bwrap | Podman | Nspawn | Flatpak]:
-    """Whether 'brokerctl run' holds its process, with paths and limits of the record."""
-    return launch.kind.holds
-
-
 def has_command(
     launch: Launch,
 ) -> TypeGuard[MicroVM | ThrowawayVm | Bwrap | Podman | Nspawn]:
@@ -492,25 +482,6 @@ class Record:
         default_factory=lambda: MappingProxyType({}), compare=False, repr=False
     )
     text: str = field(default="", compare=False, repr=False)
-
-    @property
-    def folder_places(self) -> int:
-        """How many folders a micro VM of this record can have; 0 for other kinds."""
-        launch = self.host.launch
-        if not has_folders(launch):
-            return 0
-        shared = self.viewer.folders
-        own = len(shared.read_only) + len(shared.read_write)
-        return min(own + launch.folders, SHARED_FOLDERS[1])
-
-    @property
-    def writable(self) -> tuple[Path, ...]:
-        """Directories and files of the user's that its programs may write to."""
-        launch = self.host.launch
-        own: tuple[Path, ...] = ()
-        if is_held(launch):
-            own = launch.read_write
-        return (*own, *self.viewer.folders.read_write)
 
     def where(self, key: str) -> str:
         """``file:line:column`` of a key, or that its default holds."""

@@ -27,7 +27,7 @@ class YesNo:
         """The two words."""
         return "true or false"
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if isinstance(value, bool):
             return value
@@ -36,7 +36,7 @@ class YesNo:
         # guard: an array is refused as any other value is
         if isinstance(value, str) and value in {"true", "false"}:
             hint = f"write {value}, without quotation marks"
-        return refuse(self, value, path, log_stderr, hint)
+        return refuse(self, value, path, complain, hint)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Bytes:
             'as 64000 (bytes), "64K", "10M" or "2G"'
         )
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``; the clean value is an int in bytes."""
         amount: object = value
         if isinstance(value, str) and (found := re.fullmatch(BYTES_FORM, value)):
@@ -66,7 +66,7 @@ class Bytes:
             found := re.fullmatch(BYTES_FORM + "i?B", value)
         ):
             hint = f'write "{found[1]}{found[2]}"'
-        return refuse(self, value, path, log_stderr, hint)
+        return refuse(self, value, path, complain, hint)
 
 
 def written_bytes(amount: int) -> str:
@@ -90,7 +90,7 @@ class Seconds:
         low, high = written_time(self.low), written_time(self.high)
         return f'a time from {low} to {high}, as "30s", "10m" or "2h"'
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``; the clean value is an int in seconds."""
         found = re.fullmatch(TIME_FORM, value) if isinstance(value, str) else None
         amount = int(found[1]) * _SECONDS[found[2]] if found else None
@@ -100,7 +100,7 @@ class Seconds:
         plain = isinstance(value, str) and value.isascii() and value.isdigit()
         if plain or is_whole(value, self.low, self.high):
             hint = f'write "{str(value)[:12]}s" for seconds'
-        return refuse(self, value, path, log_stderr, hint)
+        return refuse(self, value, path, complain, hint)
 
 
 def written_time(amount: int) -> str:
@@ -142,21 +142,21 @@ class GlobalName:
             return sorted(OPTIONS)
         return sorted({*USUAL, *OPTIONS} - NEEDED)
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if not isinstance(value, str):
-            return refuse(self, value, path, log_stderr)
+            return refuse(self, value, path, complain)
         if value in self.names:
             return value
         if self.deny and value in NEEDED:
             hint = 'for no windows at all: display = "none"'
-            return refuse(self, value, path, log_stderr, hint)
+            return refuse(self, value, path, complain, hint)
         if value in NEVER:
             hint = f"no sandbox has it: {NEVER[value]}"
             if not self.deny:
                 hint = f"no record can allow it: {NEVER[value]}"
-            return refuse(self, value, path, log_stderr, hint)
+            return refuse(self, value, path, complain, hint)
         if value in USUAL:
             hint = "every sandbox has it already, so leave it out"
-            return refuse(self, value, path, log_stderr, hint)
-        return refuse(self, value, path, log_stderr, did_you_mean(value, self.names))
+            return refuse(self, value, path, complain, hint)
+        return refuse(self, value, path, complain, did_you_mean(value, self.names))

@@ -2,5 +2,5 @@
 
 Processes: authority, brokerctl (applied, checks, conditions, engine, grammar, rule,
 rulefiles, ruleset, tokens, verdict, world); authority (last_good); authority, viewer,
-brokerctl (record_gate).
+brokerctl (record_gate, wording).
 """

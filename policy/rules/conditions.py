@@ -94,9 +94,9 @@ class RuleLimits:
     write: bool | None = None
     printer: str | None = None
 
-    def as_json(self) -> dict[str, object]:
+    def as_json(self) -> dict[str, Any]:
         """Return those that are set, by the key that sets them."""
-        found: dict[str, object] = {}
+        found: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None:

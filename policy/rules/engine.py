@@ -284,7 +284,7 @@ class Engine:
         """
         rule = self.rules[number]
         wanted = rule.redirect.text if rule.redirect else target
-        final, reason = _final(wanted, call.source, world)
+        final, reason = final_target(wanted, call.source, world)
         trace: tuple[EngineStep, ...] = (EngineStep("target", final, rule.where),)
         if rule.redirect:
             trace = (EngineStep("redirect", wanted, rule.where), *trace)
@@ -350,7 +350,7 @@ class Engine:
             return _no(rule, reason, observed, notify=rule.notify)
         default = None
         if rule.default_target:
-            default, _ = _final(rule.default_target.text, call.source, world)
+            default, _ = final_target(rule.default_target.text, call.source, world)
         return PolicyAnswer(
             "ask",
             f"asked by {rule.where}",
@@ -377,33 +377,13 @@ class Engine:
         return {
             target
             for target, reason in (
-                _final(text, call.source, world)
+                final_target(text, call.source, world)
                 for text in self._found(call, asking, world, at)
             )
             if not reason
-            and not _internal(target, world)
+            and not is_internal(target, world)
             and self._denied_fresh(call, target, at, world) is None
         }
-
-    def offers(self, call: PolicyCall, asking: Rule, target: str, world: World) -> bool:
-        """Whether one target (as ``offered`` names it) is among those offered."""
-        names = {target}
-        if target == world.template(call.source):
-            names.add(DISPVM)
-        if target == "dom0":
-            names |= ADMIN_NAMES
-        prefix = DISPVM_OF if target.startswith(DISPVM_OF) else ""
-        domain = world.domains.get(target.removeprefix(prefix))
-        if domain is not None and domain.uuid is not None:
-            names.add(f"{prefix}uuid:{domain.uuid}")
-        at = self.rules.index(asking)
-        if self._denied_fresh(call, target, at, world) is not None:
-            return False
-        return any(
-            _final(text, call.source, world) == (target, "")
-            and not _internal(target, world)
-            for text in names.intersection(self._found(call, asking, world, None))
-        )
 
     def _found(
         self, call: PolicyCall, asking: Rule, world: World, number: int | None
@@ -414,22 +394,6 @@ class Engine:
         text = asking.redirect.text
         at = self.rules.index(asking) if number is None else number
         return set() if self.denied_before(call, text, at, world) else {text}
-
-    def surely_offered(
-        self, call: PolicyCall, target: str, asking: Rule, world: World
-    ) -> bool:
-        """Whether a target of this rule is offered, where that is quickly seen."""
-        final, reason = _final(target, call.source, world)
-        if reason or _internal(final, world):
-            return False
-        at = self.rules.index(asking)
-        if self._denied_fresh(call, final, at, world) is not None:
-            return False
-        number, _ = self._first(call, target, world)
-        if number < 0 or self.rules[number].action == "deny":
-            return number < 0 and asking.redirect is not None
-        first = self.rules[number]
-        return first is asking or first.redirect is None or bool(asking.redirect)
 
     def _granted(self, call: PolicyCall, world: World) -> set[str]:
         """Return the targets that rules for this service and source offer a user.
@@ -506,7 +470,7 @@ def intended(target: str, world: World) -> str | None:
     return target
 
 
-def _final(target: str, source: str, world: World) -> tuple[str, str]:
+def final_target(target: str, source: str, world: World) -> tuple[str, str]:
     """Where a call really goes, and why it cannot go there (or nothing)."""
     if target == DEFAULT:
         return target, "neither the call nor the rule names a target"
@@ -539,6 +503,7 @@ def _runs(target: str, world: World) -> bool:
     return domain is not None and domain.power_state == "Running"
 
 
-def _internal(target: str, world: World) -> bool:
+def is_internal(target: str, world: World) -> bool:
+    """Whether no user is offered a target: its sandbox is an internal one."""
     domain = world.domains.get(target.removeprefix(DISPVM_OF))
     return domain is not None and domain.internal

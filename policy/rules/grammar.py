@@ -101,7 +101,7 @@ class _Line:
         """Our keys, for the service that the line begins with."""
         return keys_of((self.text.split(maxsplit=1) or [""])[0])
 
-    def log_stderr(
+    def complain(
         self,
         field: GrammarField | None,
         message: str,
@@ -130,7 +130,7 @@ def parse_lines(
             line = _Line(file, number, raw.decode("utf-8", "replace"), form)
             column = len(raw[: error.start].decode("utf-8")) + 1
             byte = f"byte 0x{raw[error.start]:02x} is not UTF-8"
-            line.log_stderr(GrammarField(" ", column), byte, "UTF-8 text")
+            line.complain(GrammarField(" ", column), byte, "UTF-8 text")
             item: Rule | Directive | None = _barrier(line)
         else:
             line = _Line(file, number, text, form)
@@ -180,14 +180,14 @@ def _readable(line: _Line) -> bool:
     if len(line.text) > limits.LINE_CHARS:
         message = f"the line has {len(line.text)} characters"
         line.text = line.text[: limits.LINE_CHARS]
-        line.log_stderr(None, message, f"at most {limits.LINE_CHARS}")
+        line.complain(None, message, f"at most {limits.LINE_CHARS}")
         return False
     if line.text.isascii() and line.text.isprintable():
         return True
     for column, char in enumerate(line.text, 1):
         # guard: no character of a rule is hidden
         if char not in " \t" and (char.isspace() or hidden(char)):
-            line.log_stderr(
+            line.complain(
                 GrammarField(char, column),
                 f"hidden character U+{ord(char):04X}",
                 "characters that a reader can see",
@@ -221,12 +221,12 @@ def _directive(line: _Line, fields: list[GrammarField]) -> Rule | Directive:
     if name.text not in known:
         expected = ", ".join(f"{word} {DIRECTIVES[word]}".strip() for word in known)
         hint = did_you_mean(name.text, known)
-        line.log_stderr(name, f"unknown directive '{name.text[:40]}'", expected, hint)
+        line.complain(name, f"unknown directive '{name.text[:40]}'", expected, hint)
     elif len(parameters) != len(DIRECTIVES[name.text].split()):
         words = DIRECTIVES[name.text] or "nothing"
-        line.log_stderr(None, f"'{name.text}' takes {words}", words)
+        line.complain(None, f"'{name.text}' takes {words}", words)
     elif name.text == "!compat-4.0" and not line.form.compat:
-        line.log_stderr(
+        line.complain(
             name,
             "'!compat-4.0' is not supported: the old policy directory is not read",
             "",
@@ -248,7 +248,7 @@ def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
         least = 3 if line.form.old is not None else 5
         have = len(fields) - (5 - least)
         columns = _COLUMNS if least == 5 else _COLUMNS.removeprefix("SERVICE ARGUMENT ")
-        line.log_stderr(None, f"{have} fields, at least {least} are needed", columns)
+        line.complain(None, f"{have} fields, at least {least} are needed", columns)
         return _barrier(line)
     service, argument = _service(line, fields[0], fields[1])
     source = _token(line, fields[2], Place.SOURCE)
@@ -259,7 +259,7 @@ def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
         made = _parameters(line, action, fields[5:])
         bare = target is not None and target.text == "@default"
         if bare and action == "allow" and not made.get("redirect"):
-            line.log_stderr(
+            line.complain(
                 fields[3],
                 "'allow' for '@default' says to whom with target=",
                 "target=NAME",
@@ -299,7 +299,7 @@ def _service(
         hint = "the argument belongs in the next column" if "+" in service.text else ""
         if service.text.endswith(","):
             hint = "blanks separate the columns, and no commas"
-        line.log_stderr(
+        line.complain(
             GrammarField(bad[0], service.column + bad.start()),
             f"'{bad[0]}' cannot be in a service's name",
             "A-Z, a-z, 0-9, '.', '_' and '-', or * alone",
@@ -309,15 +309,15 @@ def _service(
         argument = _destination(line, argument)
     elif argument.text != "*":
         if not argument.text.startswith("+"):
-            line.log_stderr(argument, "an argument begins with '+'", "* or +ARGUMENT")
+            line.complain(argument, "an argument begins with '+'", "* or +ARGUMENT")
         elif bad := _NOT_ARGUMENT.search(argument.text):
-            line.log_stderr(
+            line.complain(
                 GrammarField(bad[0], argument.column + bad.start()),
                 f"'{bad[0]}' cannot be in an argument",
                 "A-Z, a-z, 0-9, '+', '.', '_' and '-', or * alone",
             )
         elif service.text == "*":
-            line.log_stderr(argument, "service * has argument * only", "*")
+            line.complain(argument, "service * has argument * only", "*")
     if len(line.problems) > before:
         return None, None
     return (
@@ -329,12 +329,12 @@ def _service(
 def _destination(line: _Line, argument: GrammarField) -> GrammarField:
     """Return the argument of a rule about destinations, in its canonical form."""
     if not argument.text.startswith("+"):
-        line.log_stderr(argument, "an argument begins with '+'", EXPECTED)
+        line.complain(argument, "an argument begins with '+'", EXPECTED)
         return argument
     try:
         return argument._replace(text=f"+{pattern_of(argument.text[1:])}")
     except ValueError as error:
-        line.log_stderr(argument, str(error), EXPECTED)
+        line.complain(argument, str(error), EXPECTED)
         return argument
 
 
@@ -342,7 +342,7 @@ def _token(line: _Line, field: GrammarField, place: Place) -> Token | None:
     try:
         return parse_token(field.text, place, compat=line.form.compat)
     except TokenError as error:
-        line.log_stderr(field, str(error), error.expected, error.hint)
+        line.complain(field, str(error), error.expected, error.hint)
         return None
 
 
@@ -352,7 +352,7 @@ def _action(line: _Line, field: GrammarField) -> Action | None:
             return action
     words = ", ".join(ACTIONS)
     hint = did_you_mean(field.text, ACTIONS)
-    line.log_stderr(field, f"'{field.text[:40]}' is not an action", words, hint)
+    line.complain(field, f"'{field.text[:40]}' is not an action", words, hint)
     return None
 
 
@@ -370,12 +370,12 @@ def _parameters(
         if field.text.startswith("#"):
             hint = "a comment needs a separate line"
             behind = GrammarField(line.text[field.column - 1 :], field.column)
-            line.log_stderr(behind, "a comment cannot follow a rule", "key=value", hint)
+            line.complain(behind, "a comment cannot follow a rule", "key=value", hint)
             break
         if not equals:
-            line.log_stderr(field, f"'{field.text[:40]}' is not key=value", "key=value")
+            line.complain(field, f"'{field.text[:40]}' is not key=value", "key=value")
         elif key in seen:
-            line.log_stderr(field, f"'{key}' is given twice", "", "keep one of the two")
+            line.complain(field, f"'{key}' is given twice", "", "keep one of the two")
         elif key in QUBES_KEYS and action in QUBES_KEYS[key]:
             _qubes_key(line, key, at, made)
         elif key in known and action in known[key].actions and not line.form.compat:
@@ -405,7 +405,7 @@ def _qubes_key(line: _Line, key: str, at: GrammarField, made: dict[str, Any]) ->
     elif at.text in _YES_NO:
         made[key] = _YES_NO[at.text]
     else:
-        line.log_stderr(at, f"'{key}' is yes or no", "yes, no")
+        line.complain(at, f"'{key}' is yes or no", "yes, no")
 
 
 def _our_key(line: _Line, key: str, at: GrammarField, ours: dict[str, object]) -> None:
@@ -413,7 +413,7 @@ def _our_key(line: _Line, key: str, at: GrammarField, ours: dict[str, object]) -
     value = one.take(at.text)
     if value is None:
         hint = _shorter(one.take, at.text)
-        line.log_stderr(at, f"not a value of '{key}'", one.expected, hint)
+        line.complain(at, f"not a value of '{key}'", one.expected, hint)
     else:
         ours[key] = value
 
@@ -433,11 +433,11 @@ def _foreign_key(line: _Line, action: Action, key: GrammarField) -> None:
     if key.text == "mime" and action == "deny" and not line.form.compat:
         hint = "allow the types that may pass, and deny the rest after it"
         text = "a deny cannot depend on 'mime', which the sandbox claims itself"
-        line.log_stderr(key, text, expected, hint)
+        line.complain(key, text, expected, hint)
         return
     every = [*QUBES_KEYS] if line.form.compat else [*QUBES_KEYS, *line.keys]
     if key.text in every:
-        line.log_stderr(key, f"'{action}' has no '{key.text}'", expected)
+        line.complain(key, f"'{action}' has no '{key.text}'", expected)
         return
     hint = did_you_mean(key.text, known)
-    line.log_stderr(key, f"unknown key '{key.text[:40]}'", expected, hint)
+    line.complain(key, f"unknown key '{key.text[:40]}'", expected, hint)

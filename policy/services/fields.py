@@ -30,22 +30,22 @@ CONCURRENT = Field("concurrent", Whole(1, 64), "Calls at one time.", DEFAULT_CAL
 
 
 def take_fields(
-    fields: Sequence[Field], table: object, path: Path, log_stderr: Complain
+    fields: Sequence[Field], table: object, path: Path, complain: Complain
 ) -> dict[str, Any] | None:
     """Return the clean values of a table, with defaults; None after a complaint."""
     by_key = {field.key: field for field in fields}
     known = ", ".join(by_key)
     if not isinstance(table, Mapping):
-        log_stderr(path, "a service is a table", known, "")
+        complain(path, "a service is a table", known, "")
         return None
     values = {f.key: f.default for f in fields if not f.required}
     for key, value in table.items():
         if key in by_key:
-            values[key] = by_key[key].kind.take(value, (*path, key), log_stderr)
+            values[key] = by_key[key].kind.take(value, (*path, key), complain)
             continue
         message, hint = f"unknown key '{key[:60]}'", did_you_mean(key, by_key)
-        log_stderr((*path, key), message, known, hint)
+        complain((*path, key), message, known, hint)
         values[key] = REFUSED
     if missing := [f.key for f in fields if f.key not in values]:
-        log_stderr(path, f"'{missing[0]}' is missing", known, "")
+        complain(path, f"'{missing[0]}' is missing", known, "")
     return None if missing or REFUSED in values.values() else values

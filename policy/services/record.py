@@ -42,14 +42,14 @@ class ServiceTables:
 
     words: str = f"tables [services.NAME] with {', '.join(f.key for f in FIELDS)}"
 
-    def take(self, value: object, path: Path, log_stderr: Complain) -> object:
+    def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""
         if not isinstance(value, Mapping) or len(value) > limits.SERVICES:
-            return refuse(self, value, path, log_stderr)
+            return refuse(self, value, path, complain)
         made = []
         for name, table in value.items():
             # guard: a service in a record is not the broker's own
-            good = SERVICE_NAME.take(name, (*path, name), log_stderr) is not REFUSED
-            values = take_fields(FIELDS, table, (*path, name), log_stderr)
+            good = SERVICE_NAME.take(name, (*path, name), complain) is not REFUSED
+            values = take_fields(FIELDS, table, (*path, name), complain)
             made.append(CalledService(name, **values) if good and values else None)
         return REFUSED if None in made else tuple(made)

@@ -19,7 +19,7 @@ from broker.cli.sandboxes.backups.backup_record import reaching_keys
 from broker.cli.sandboxes.state import command
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, TREE, HomeStore
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 
 MAIL = SandboxName("mail")
 HEAD = 'class = "persistent"\ndisplay = "allow"\n'

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 from contextlib import ExitStack
-from dataclasses import replace
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from broker.authority.audit.refusals import Counter
 from broker.authority.audit.shares import LogShares, cost

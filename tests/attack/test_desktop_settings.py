@@ -15,7 +15,7 @@ from broker.viewer.calls.desktop_settings import (
     settings_in,
 )
 from policy.records.desktop_tables import LOOKS as LOOKS_TABLE
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 from tests.kit.desktop_portal import desktop_portal
 from tests.kit.eventually import eventually
 from tests.kit.guest_notifications import notifying

@@ -21,6 +21,7 @@ from broker.ipc.audit import schema
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import SIGNATURE_BYTES
 from broker.viewer.authority.request_messages import asked_of
+from policy.records.device import DeviceFacts
 from tests.kit.authority import hostile
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, yes
@@ -243,11 +244,12 @@ async def test_an_answer_to_a_question_that_was_not_put():
 
 async def test_an_answer_to_a_question_about_something_else():
     """The user has chosen who gets a device; that permits nothing else."""
-    rules = "t.Do * * @adminvm ask\nt.Secret * * @adminvm ask\n"
+    rules = "vitrail.Device * * @adminvm ask\nt.Secret * * @adminvm ask\n"
     async with hostile(rules) as (made, client):
         await client.announce(WORK)
         made.person.says = yes(target="work")
-        await client.say(m.AskChoice(2, [ask(2).asked], "to attach a mouse", ()))
+        mouse = Request(lease=WORK, service="vitrail.Device", device=DeviceFacts("1:2"))
+        await client.say(m.AskChoice(2, [asked_of(mouse)]))
         chosen = (await client.hear(m.Chosen)).question
         secret = asked_of(Request(lease=WORK, service="t.Secret", argument="+bank"))
         made.person.says = no
@@ -411,8 +413,9 @@ async def test_a_choice_that_is_given_up_in_the_same_read_is_not_shown():
     """It stood there, and an answer to it was for nobody."""
     async with hostile("t.Do * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
-        asked = [ask(2).asked]
-        given_up = (m.AskChoice(2, asked, "to do it", ()), m.PermitOver(2))
+        mouse = Request(lease=WORK, service="vitrail.Device", device=DeviceFacts("1:2"))
+        asked = [asked_of(mouse)]
+        given_up = (m.AskChoice(2, asked), m.PermitOver(2))
         await client.write(b"".join(map(m.encode_from_client, given_up)))
         assert "withdrawn" in (await client.hear(m.Failed)).message
         assert made.person.asked == []
@@ -446,7 +449,7 @@ async def test_leases_without_end_are_bounded(monkeypatch):
     "question",
     [
         ask(2),
-        m.AskChoice(2, [], "to do it", ()),
+        m.AskChoice(2, []),
         m.AskPreview(2, []),
         m.AskRules(2, "t.Do", "work", ""),
     ],

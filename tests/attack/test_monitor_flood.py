@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -63,8 +65,10 @@ class _Silent:
     """A decider that never answers."""
 
     @staticmethod
-    def permit(_request):
-        return trio.open_nursery()
+    @asynccontextmanager
+    async def permit(_request):
+        async with trio.open_nursery():
+            yield SimpleNamespace(warrant=b"")
 
 
 async def test_guest_that_asks_and_cancels_is_read_slowly(autojump_clock):

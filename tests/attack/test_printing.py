@@ -17,6 +17,7 @@ import pytest
 import trio
 import trio.testing
 
+from broker.authority.decisions.put_question import texts_of
 from broker.authority.permit import Permit
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
@@ -362,8 +363,8 @@ async def test_documents_whose_programs_hang_up_come_no_more():
             nursery.start_soon(service.serve)
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
-    words = [request.words for request in service.asked]
-    assert len(set(words)) == len(words) == DECLINED_PER_MINUTE
+    shown = [texts_of(request) for request in service.asked]
+    assert len(set(shown)) == len(shown) == DECLINED_PER_MINUTE
     with pytest.raises(RefusedError, match="were refused in a minute"):
         await service.serve()
 
@@ -390,7 +391,7 @@ async def test_the_printer_is_the_one_of_the_question():
 
         nursery.start_soon(ask)
         await trio.testing.wait_all_tasks_blocked()
-        assert "on Office" in service.asked[0].words
+        assert "on Office" in texts_of(service.asked[0])[0]
         service.answer.printer = "Lobby"
         service.waits.set()
     assert not service.given

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from broker.helpers.apart import read_compiled
 from broker.helpers.filters.carrying_filters import pump_filter
 from broker.helpers.fork_start import start_server
 from broker.helpers.process.fork_client import ForkServer
@@ -25,7 +26,7 @@ from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.helpers.pump.client import Pump
 from broker.helpers.pump.process import start_pump
 from broker.helpers.pump.starting import PUMPS, fork_pump
-from broker.programs.start import start_forks
+from broker.programs.start import start_helpers
 from tests.kit.eventually import eventually
 from tests.kit.relay.sockets import forked_pump, running
 
@@ -130,8 +131,9 @@ async def test_a_pump_has_no_variable_of_the_starter_that_was_forked_before_it(
     """One process forks both, and the starter has the session's variables."""
     secret = os.urandom(16).hex()
     monkeypatch.setenv("TOKEN_OF_THE_SESSION", secret)
-    forks, control = start_forks(os.environb)
-    with control:
+    started = start_helpers(os.environb)
+    forks = started.forks()
+    with started.starter:
         server = ForkServer(PUMPS, start_server, first=forks["pumps"])
         async with running(await fork_pump(server)) as pump:
             children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
@@ -143,6 +145,8 @@ async def test_a_pump_has_no_variable_of_the_starter_that_was_forked_before_it(
     for name in ("keepers", "acceptors", "session", "folders"):
         forks[name].control.close()
     assert await forks["pumps"].process.wait() == 0
+    for pipe in (started.authority_filter, started.viewer_filter):
+        assert len(read_compiled(pipe)) == 1
 
 
 def test_a_pump_that_cannot_be_confined_ends():

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from policy.records.loader import parse_record
 from policy.records.record_schema import TABLES
+from policy.tools.record_files import parse_record
 
 VALUES = (
     *("true", "0", "-1", "9" * 400, "0x1f", "1e999", "nan", "-inf", "1.5"),

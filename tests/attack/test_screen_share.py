@@ -17,7 +17,6 @@ import trio
 import trio.testing
 from jeepney import DBusAddress, HeaderFields, MessageType
 
-from broker.authority.decisions.put_question import wants
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.question import Keep
 from broker.core.services import SCREEN_SHARE
@@ -500,7 +499,7 @@ async def test_no_rule_and_no_remembered_yes_shares_a_screen_unasked(rule):
         question = b.person.asked[-1]
         assert question.sandbox == "work"
         assert question.keeps == (Keep.ONCE,)
-        assert wants(question.service) == "to see a screen or window that you choose"
+        assert question.words == "to see a screen or window that you choose"
         b.person.says = no
         with pytest.raises(RefusedError, match="no"):
             async with b.decider.permit(request):

@@ -75,8 +75,9 @@ async def test_sandbox_does_not_use_up_the_tries_of_the_pin():
                     answers += [await _enter(program, channel, b"x") for _ in range(2)]
         assert token.tries == 6
         assert answers == [0x31] * 2 + [0x27] * 6
-        (words,) = {question.words for question in b.person.asked}
-        assert words == "to enter a PIN of your security key, after 2 wrong ones"
+        (asked,) = {(one.words, one.details) for one in b.person.asked}
+        words = "to enter a PIN of your security key, after wrong ones"
+        assert asked == (words, (("wrong PINs, it says", "2"),))
 
 
 async def test_wrong_pins_are_forgotten_with_the_right_one_only():

@@ -257,13 +257,14 @@ URLS = {
     "no host": {"host": None},
     "scheme": {"scheme": "http"},
     "target": {"target": "work"},
+    "the rest of it": {"about": f"{URL}other"},
 }
 
 
 @pytest.mark.parametrize("fields", URLS.values(), ids=URLS)
 async def test_an_address_needs_its_own_permit(home, fields):
     with desktop(home, **programs(home, "gio")) as session:
-        good = {"scheme": "https", "host": "good.example"}
+        good = {"scheme": "https", "host": "good.example", "about": URL}
         warrant = session.permit(**{"service": OPEN_URL, **good, **fields})
         with pytest.raises(RefusedError):
             await session.carry_out(m.OpenAddress(warrant, URL))
@@ -274,7 +275,7 @@ async def test_an_address_needs_its_own_permit(home, fields):
 async def test_a_scheme_needs_a_rule_that_names_it(home):
     with desktop(home, **programs(home, "gio")) as session:
         url = "matrix:u/a:b.c"
-        fields = {"scheme": "matrix", "host": take_url(url, None).host}
+        fields = {"scheme": "matrix", "host": take_url(url, None).host, "about": url}
         warrant = session.permit(OPEN_URL, **fields)
         with pytest.raises(RefusedError, match="names the scheme"):
             await session.carry_out(m.OpenAddress(warrant, url))
@@ -287,7 +288,7 @@ async def test_a_scheme_needs_a_rule_that_names_it(home):
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "--help", "/etc/passwd", "x"])
 async def test_what_is_not_an_address_is_not_opened(home, url):
     with desktop(home, **programs(home, "gio")) as session:
-        fields = {"scheme": url.partition(":")[0], "host": None}
+        fields = {"scheme": url.partition(":")[0], "host": None, "about": url}
         warrant = session.permit(OPEN_URL, **fields, schemes=(fields["scheme"],))
         with pytest.raises(RefusedError):
             await session.carry_out(m.OpenAddress(warrant, url))
@@ -460,15 +461,18 @@ def made(home):
         ({}, {"service": FILE_COPY}),
         ({}, {"target": "work"}),
         ({}, {"printer": "Home"}),
+        ({}, {"about": "Home"}),
+        ({}, {"about": ""}),
     ],
 )
 async def test_only_a_document_of_ours_is_printed_by_its_permit(home, change, permit):
     (home / "id.pdf").write_text(SECRET)
     with desktop(home, **programs(home, "lp")) as session:
         name = made(home)
-        order = m.PrintDocument(session.permit(PRINT), name, "Office/two", "t")
+        good = {"service": PRINT, "about": "Office/two"}
+        order = m.PrintDocument(session.permit(**good), name, "Office/two", "t")
         bad = msgspec.structs.replace(
-            order, warrant=session.permit(**{"service": PRINT, **permit}), **change
+            order, warrant=session.permit(**{**good, **permit}), **change
         )
         with pytest.raises((RefusedError, PeerError)):
             await session.carry_out(bad)

@@ -60,8 +60,9 @@ def share(session, path, *, write=False, sandbox="web"):
     return session.call("FolderShare", path=str(path), sandbox=sandbox, write=write)
 
 
-def permit(session, name="docs", **fields):
-    return session.permit(FOLDER, argument=f"+{name}", **fields)
+def permit(session, home, name="docs", **fields):
+    path = str(home / name)
+    return session.permit(FOLDER, argument=f"+{name}", about=path, **fields)
 
 
 async def given(session, order, warrant):
@@ -80,13 +81,16 @@ async def given(session, order, warrant):
 async def test_the_host_gets_what_the_user_shares(session, home, write):
     path = home / "docs"
     order = OpenFolder(share(session, path, write=write), str(path), write)
-    assert await given(session, order, permit(session, write=write)) == (path, write)
+    assert await given(session, order, permit(session, home, write=write)) == (
+        path,
+        write,
+    )
 
 
 async def test_the_host_gets_the_folders_of_a_record(session, home):
     for name, write in (("read", False), ("written", True)):
         order = OpenFolder(b"", str(home / name), write, record="web")
-        warrant = permit(session, name, write=write)
+        warrant = permit(session, home, name, write=write)
         assert await given(session, order, warrant) == (home / name, write)
 
 
@@ -94,7 +98,7 @@ async def test_the_host_gets_the_folders_of_a_record(session, home):
     ("forge", "write"),
     [
         (lambda session, home: b"-", False),
-        (lambda session, home: permit(session), False),
+        (permit, False),
         (lambda session, home: session.call("FilesOpen", path="docs"), False),
         (lambda session, home: share(session, home / "other"), False),
         (lambda session, home: share(session, home / "docs"), True),
@@ -135,15 +139,17 @@ async def test_a_secret_that_the_user_named(session, home):
     [
         {"write": False},
         {"argument": "+other"},
+        {"about": "/another/docs"},
         {"sandbox": "mail-1", "record": "mail"},
         {"target": "mail"},
     ],
-    ids=["to read", "folder", "sandbox", "target"],
+    ids=["to read", "folder", "path", "sandbox", "target"],
 )
 async def test_a_permit_for_something_else(session, home, fields):
     path = home / "docs"
     order = OpenFolder(share(session, path, write=True), str(path), True)
-    warrant = session.permit(FOLDER, **{"argument": "+docs", "write": True} | fields)
+    good = {"argument": "+docs", "about": str(path), "write": True}
+    warrant = session.permit(FOLDER, **good | fields)
     async with session.carrying_out(order) as opened:
         with pytest.raises(RefusedError):
             await opened.more(GiveFolder(warrant))
@@ -163,7 +169,7 @@ async def test_a_permit_for_another_service(session, home):
 async def test_a_folder_that_was_given_to_no_one_is_not_served(session, home):
     path = home / "docs"
     session.host.close()
-    for first in (GiveFolder(permit(session)), ServeFolder()):
+    for first in (GiveFolder(permit(session, home)), ServeFolder()):
         with pytest.raises(PeerError, match="no folder is open"):
             await session.carry_out(first)
     order = OpenFolder(share(session, path), str(path), False)
@@ -177,7 +183,7 @@ async def test_the_viewer_is_not_served_the_folders_of_this_machine(session, hom
     path = home / "docs"
     order = OpenFolder(share(session, path), str(path), False)
     async with session.carrying_out(order) as opened:
-        await opened.more(GiveFolder(permit(session)))
+        await opened.more(GiveFolder(permit(session, home)))
         with pytest.raises(Exception, match="ended before it answered"):
             await opened.more(ServeFolder())
 

@@ -350,10 +350,11 @@ async def test_permitted_uses_of_a_key_are_signed(agent):
         assert await ask(bind(b"s2", OTHER)) == KeyDone()
         signed = SignatureMade(b"a signature")
         at = {"argument": "+login.git", "host": "git.example.test"}
+        at["about"] = fingerprint(HOST)
         assert await ask(login(), **at) == signed
         assert await ask(login(host_key=HOST), **at) == signed
         assert await ask(login(b"s3"), argument="+login.git") == signed
-        unknown = {"argument": "+login.git", "host": fingerprint(OTHER)}
+        unknown = dict(at, host=fingerprint(OTHER), about=fingerprint(OTHER))
         assert await ask(login(b"s2"), **unknown) == signed
         assert await ask(CONTENT, argument="+sign.git", host="") == signed
         for key, names in ((HOST, ["git.example.test"]), (OTHER, [])):
@@ -366,6 +367,7 @@ async def test_no_other_use_of_a_key_is_signed(agent):
     made, session = agent
     order = UseAgent(session.permit(SSH_AGENT, argument="+list"))
     at = {"argument": "+login.git", "host": "git.example.test"}
+    at["about"] = fingerprint(HOST)
     async with session.carrying_out(order) as begun:
         ask = asking(session, begun)
         await ask(bind())
@@ -382,11 +384,15 @@ async def test_no_other_use_of_a_key_is_signed(agent):
             (login(), dict(at, host=None)),
             (login(), dict(at, host="other.example.test")),
             (login(), dict(at, host=fingerprint(HOST))),
+            (login(), dict(at, about=fingerprint(OTHER))),
+            (login(), dict(at, about="")),
             (login(b"s2"), at),
+            (login(b"s2"), dict(at, about=fingerprint(OTHER))),
             (login(b"s3"), at),
+            (login(b"s3"), dict(at, host=None)),
             (login(b"s4"), at),
             (login(host_key=OTHER), at),
-            (login(b"s3", host_key=HOST), dict(at, host=None)),
+            (login(b"s3", host_key=HOST), dict(at, host=None, about="")),
             (login(key=b"another key"), at),
             (CONTENT, {}),
             (CONTENT, {"argument": "+sign.file", "host": ""}),

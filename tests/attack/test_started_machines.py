@@ -35,7 +35,7 @@ from broker.viewer.host_starts import HostStarts
 from broker.viewer.opening import origins
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.targets import Targets
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 from tests.kit.link.roles import PaperMachine, host_role
 from tests.kit.rulebook import VAULT, WORK
 

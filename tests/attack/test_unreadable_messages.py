@@ -23,9 +23,9 @@ from broker.ipc import agent, prompt, worker
 from broker.ipc.control import varlink
 from broker.ipc.devices import messages as devices
 from broker.ipc.guest import file_requests
+from broker.ipc.session import key_uses
 from broker.net.link import messages as link
 from broker.net.link.wire_types import Role
-from broker.viewer.devices import security_keys
 from broker.viewer.sound import mixer
 
 DEEP = 100_000
@@ -54,7 +54,7 @@ FROM_JSON = {
     "QEMU": lambda body: QmpReader(1 << 20).feed(body + b"\n"),
     "guest": agent.decode_from_guest,
     "files in a guest": file_requests.decode_ask,
-    "security key's process": security_keys._decode,
+    "security key's process": key_uses.decode_use,
     "devices, to root": devices.decode_request,
     "devices": devices.decode_reply,
     "control": varlink.decode_call,

@@ -23,6 +23,7 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
+from broker.helpers.filters.viewer_filter import viewer_filter
 from broker.helpers.viewer_confinement import confine_viewer
 from broker.ipc.control.api import EventsRequest
 from broker.ipc.control.methods import EVENTS, STATUS
@@ -55,7 +56,9 @@ def confined(place, action):
     if pid == 0:
         code = 99
         try:
-            confine_viewer([place / "settings"], [place / "own"])
+            confine_viewer(
+                viewer_filter(os.getpid()), [place / "settings"], [place / "own"]
+            )
             code = 7 if action() else 8
         except OSError as error:
             code = {errno.EACCES: 10, errno.EPERM: 11}.get(error.errno, 12)
@@ -323,7 +326,7 @@ def test_a_thread_of_before_is_not_left_out(place):
         wait = threading.Event()
         threading.Thread(target=wait.wait, daemon=True).start()
         try:
-            confine_viewer([], [])
+            confine_viewer(viewer_filter(os.getpid()), [], [])
         except SetupError:
             return True
         return False

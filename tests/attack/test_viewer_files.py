@@ -15,6 +15,7 @@ from broker.core.files.trees import remove_tree
 from broker.core.paths import find_paths
 from broker.core.streams.sound_rules import Level
 from broker.helpers import landlock
+from broker.helpers.filters.viewer_filter import viewer_filter
 from broker.helpers.viewer_confinement import confine_viewer
 from broker.viewer.own_files import own_files
 from broker.viewer.sandboxes.time_zone import LOCALTIME, time_zone
@@ -57,7 +58,7 @@ def done(action):
     if pid == 0:
         code = 3
         try:
-            confine_viewer(*own_files(find_paths()))
+            confine_viewer(viewer_filter(os.getpid()), *own_files(find_paths()))
             try:
                 action()
                 code = 0

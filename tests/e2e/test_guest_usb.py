@@ -23,6 +23,7 @@ from broker.jail.security_key.ctaphid import CtapHidCommand
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.rulebook import WORK, rulebook, yes
+from tests.kit.session import SigningPermits
 from tests.kit.usb.key_process import starter_with_key
 from tests.kit.usb.token import Token, serve_token
 from tests.kit.usb.virtual_device import HIGH_SPEED, VirtualDevice
@@ -153,7 +154,7 @@ async def signs_with_the_hosts_key(broker, listener):
                 await security_keys.carry(
                     opening,
                     conn,
-                    b.decider,
+                    SigningPermits(session, b.decider),
                     SharedKey(),
                     session,
                     task_status=task_status,

@@ -60,13 +60,15 @@ def test_a_question_as_text():
     assert lines[0].endswith("wants to open an address [42 s left, on the screen]")
     assert "   targets: @dispvm:web, [personal]" in lines
     assert "   a yes may hold: once, time" in lines
-    assert "   it says host: example.org" in lines
+    assert "   host: example.org" in lines
     # The host of an ssh key's use is one whose signature was checked.
     checked = msgspec.structs.replace(QUESTION, service="vitrail.SshAgent")
     assert "   host: example.org" in pending.lines(checked)
 
 
 def test_a_grant_as_text():
+    shared = msgspec.structs.replace(GRANT, argument="a", about="/home/me/a")
+    assert "+a (/home/me/a) to you: 90 s left" in grants.line(shared)
     assert grants.line(GRANT) == (
         "00aabbcc work vitrail.AudioInput to you: 90 s left, 1 in use "
         "(/etc/vitrail/policy.d/30-mine.policy:4)"

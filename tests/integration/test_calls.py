@@ -160,7 +160,8 @@ async def test_a_question_offers_targets_and_its_answer_holds():
             nursery.start_soon(call)
             (question,) = await eventually(pending)
             assert set(question.targets) == {"vault", "absent"}
-            assert question.details == ["service: pick"]
+            assert question.words == "to call the service pick"
+            assert question.details == []
             assert w.events("program.started", name="vitrail-files") == []
             answer = QuestionAnswerRequest(
                 id=question.id, allow=True, target="vault", keep="time"

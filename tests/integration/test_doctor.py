@@ -20,6 +20,7 @@ from broker.helpers.shipper.saved_cursor import save_cursor
 from broker.ipc.audit.schema import BrokerStop
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
+from tests.kit.sound.servers import SERVERS, sound_server
 
 
 @pytest.fixture
@@ -244,6 +245,33 @@ async def test_a_real_compositor(context: Context) -> None:
         found = await viewer.check_compositor(Context(context.paths, env))
     assert found[0].state is FindingState.OK, found
     assert str(comp.display) in found[0].text
+
+
+async def test_no_sound_server_and_one_that_hangs(
+    context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (none,) = await viewer.check_sound(context)
+    assert none.state is FindingState.WARN
+    assert "silent" in none.text
+    monkeypatch.setattr(viewer, "_SOUND_SECONDS", 0.3)
+    path = Path(context.environ["XDG_RUNTIME_DIR"]) / "pulse/native"
+    path.parent.mkdir()
+    with socket.socket(socket.AF_UNIX) as stuck:
+        stuck.bind(str(path))
+        stuck.listen()
+        (hung,) = await viewer.check_sound(context)
+    assert hung.state is FindingState.FAIL
+    assert "does not answer" in hung.text
+
+
+@pytest.mark.parametrize("kind", SERVERS)
+async def test_a_real_sound_server(context: Context, kind: str) -> None:
+    async with sound_server(kind) as server:
+        env = {**context.environ, "PULSE_SERVER": f"unix:{server.socket}"}
+        (found,) = await viewer.check_sound(Context(context.paths, env))
+    assert found.state is FindingState.OK, found
+    assert f"{server.socket}: " in found.text
+    assert "1 output" in found.text
 
 
 @pytest.mark.parametrize("namespace", [None, 7])

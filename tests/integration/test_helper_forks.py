@@ -7,12 +7,18 @@ confined: so it executes none of that once it takes orders.
 from __future__ import annotations
 
 import json
+import os
 import socket
 
+import pytest
+
+from broker.core.errors import SetupError
 from broker.core.services import WAYLAND_DOOR
 from broker.helpers import fork_command
+from broker.helpers.apart import from_child, read_compiled
 from broker.helpers.fork_start import spawn_server
-from broker.helpers.process.fork_client import ForkServer, ForkServerHandle
+from broker.helpers.process.fork_client import ForkServer
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.host.acceptor import Acceptors, end_acceptor
 from broker.net.addresses import UnixEndpoint
@@ -82,3 +88,19 @@ async def test_it_executes_no_code_of_its_confined_children(tmp_path, monkeypatc
     confined = _closure("pump and acceptor") - _closure("helpers")
     assert "broker.helpers.pump.engine" in confined
     assert seen & confined == set()
+
+
+def test_a_process_does_not_begin_without_its_filter():
+    """One child compiles for several; each reader has all of its own, or an error."""
+
+    def fail():
+        raise ImportError("no libseccomp here")
+
+    pipes = [os.pipe() for _ in range(2)]
+    with pytest.raises(SetupError, match="cannot be compiled"):
+        from_child(
+            lambda: [b"x"], {pipes[0][1]: lambda: [b"1", b"2"], pipes[1][1]: fail}
+        )
+    assert read_compiled(pipes[0][0]) == [b"1", b"2"]
+    with pytest.raises(SetupError, match="cannot be compiled"):
+        read_compiled(pipes[1][0])

@@ -86,7 +86,7 @@ async def test_it_reads_the_question_and_the_choice(monkeypatch):
                 first = await says(reader, "Vitrail asks about web")
                 for words in (
                     "web wants to open an address.",
-                    "host, it says: www.example.org",
+                    "A yes is for the host: www.example.org",
                     "What shall it reach? Choose one:",
                     "The keys Up and Down choose: banking, work.",
                     "how long a yes holds: once, for 10 minutes.",

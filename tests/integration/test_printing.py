@@ -141,7 +141,9 @@ async def test_the_user_sees_the_pages_before_they_are_printed():
             async with running_print(work, name) as child:
                 asked = await answered(w, answer)
                 assert asked["sandbox"] == "work"
-                assert "1 page on Office" in asked["words"]
+                assert asked["words"] == "to print on Office"
+                assert "pages, it says: 1" in asked["details"]
+                assert f"document, it says: {name}" in asked["details"]
                 assert await child.wait() == (0 if count else 1)
             assert len(cups.jobs()) == count
         (job,) = cups.jobs()

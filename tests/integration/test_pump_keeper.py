@@ -12,7 +12,7 @@ import trio
 from broker.core.limits import relay as relay_limits
 from broker.helpers import fork_start
 from broker.helpers.fork_start import spawn_server, start_server
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.pump.starting import PUMPS
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.runtime import open_runtime

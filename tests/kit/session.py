@@ -15,9 +15,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from broker.core.files.opened_folder import folder_argument
+from broker.authority.permit import Permit, Request
+from broker.core.files.opened_folder import folder_argument, folder_object
 from broker.core.services import AUDIO, CAMERA, FILE_COPY, FOLDER, SECURITY_KEY
-from broker.helpers.process.fork_client import ForkServerHandle
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.process.popen import start_process
 from broker.helpers.process.spawn import Child
 from broker.ipc import fdpass
@@ -27,7 +28,7 @@ from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.order_messages import SessionOrder
-from broker.ipc.session.permit_warrant import PermitWarrant
+from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.ipc.session.warrant import KEY_BYTES, sign
 from broker.ipc.starter import WarrantKey, encode
 from broker.viewer.orders.session_orders import Begun, SessionOrders
@@ -128,6 +129,30 @@ class SigningSession(SessionOrders):
             yield begun
 
 
+class SigningPermits:
+    """A decider whose permits have warrants, as those of an authority."""
+
+    def __init__(self, session: SigningSession, decider: Any) -> None:
+        self._session, self._decider = session, decider
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decider, name)
+
+    @asynccontextmanager
+    async def permit(self, request: Request, **more: Any) -> AsyncIterator[Permit]:
+        """See ``Permits``."""
+        async with self._decider.permit(request, **more) as permit:
+            lease = request.lease
+            fields = {name: getattr(request, name) for name in OF_REQUEST}
+            permit.warrant = self._session.permit(
+                **fields,
+                sandbox=lease.sandbox,
+                record=lease.record,
+                target=permit.target,
+            )
+            yield permit
+
+
 class _SigningBegun(Begun):
     """As ``Begun``; its further orders get warrants, too."""
 
@@ -140,12 +165,13 @@ class _SigningBegun(Begun):
         if isinstance(order, folders.GiveFolder) and not order.warrant:
             assert isinstance(self.order, folders.OpenFolder)
             name = self.session.sandbox
-            argument = folder_argument(Path(os.fsdecode(self.result)).name)
+            path = Path(os.fsdecode(self.result))
             warrant = self.session.permit(
                 FOLDER,
                 sandbox=name,
                 record=self.order.record or name,
-                argument=argument,
+                argument=folder_argument(path.name),
+                about=folder_object(path),
                 write=self.order.write,
             )
             order = folders.GiveFolder(warrant)

@@ -11,7 +11,8 @@ from pathlib import Path
 import trio
 
 from broker.helpers.fork_start import start_server
-from broker.helpers.process.fork_client import ForkServerHandle, ForkServerProgram
+from broker.helpers.process.fork_client import ForkServerProgram
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.helpers.process.memory import ProcessMemory, read_memory
 from broker.helpers.process.spawn import Child
 from broker.ipc.fork_server import ForkServerModule

@@ -6,7 +6,9 @@ from broker.authority.permit import Request
 from broker.core.errors import PeerError
 from broker.core.lease import Lease
 from broker.ipc import authority as m
+from policy.names import ADMIN, PIN
 from policy.records.device import DeviceFacts, take_interface
+from policy.rules.wording import CLAIMS, is_known
 
 REQUEST_FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device"}
 """What a request and its message have in common."""
@@ -14,6 +16,16 @@ REQUEST_FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device
 
 def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
     """Return the request that a message describes.  Raises PeerError."""
+    titles = [title for title, _ in asked.claims]
+    # guard: a client words no question
+    if len(titles) > CLAIMS or not is_known(asked.service, asked.way, titles):
+        raise PeerError("it words a request as its service's never are")
+    # guard: a PIN permits no use of a security key
+    if asked.way == PIN and not asked.ahead:
+        raise PeerError("a PIN is entered before a use")
+    # guard: what the user gives, the sandbox of the request gets
+    if asked.source and (asked.source, asked.target) != (ADMIN, lease.sandbox):
+        raise PeerError("it asks for a sandbox in the name of another")
     return Request(
         lease=lease,
         device=None if asked.device is None else _device(asked.device),

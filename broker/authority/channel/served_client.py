@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -20,7 +20,7 @@ from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.request_messages import request_of
 from broker.authority.channel.sent_records import SentRecords
 from broker.authority.decisions.decision_events import not_opened
-from broker.authority.permit import ChoiceText, ChosenRequest, Permit, Request
+from broker.authority.permit import ChosenRequest, Permit, Request
 from broker.authority.policy_authority import PolicyAuthority
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import (
@@ -33,6 +33,7 @@ from broker.core.errors import (
 from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.names import LeaseId, SandboxName
+from broker.core.services import DEVICE
 from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
@@ -59,14 +60,27 @@ class _Held:
 
 _NAMED = (
     *("lease", "service", "argument", "target", "source", "scheme", "host", "port"),
-    *("protocol", "key", "device", "write", "raw"),
+    *("protocol", "key", "device", "write", "raw", "way", "about"),
 )
 """What a question is about, beside content, which may be of several types."""
+_TERMS = m.Permitted.__struct_fields__[1:-1]
+"""What a client is told of a permit, but for its number and its warrant."""
 
 
 def _alike(one: Request, other: Request) -> bool:
     """Whether a question about one request has named the other one."""
+    # guard: a type that crosses was named
+    types = [value for title, value in one.claims if title == "type"]
+    if other.mime not in {one.mime, *types}:
+        return False
     return all(getattr(one, name) == getattr(other, name) for name in _NAMED)
+
+
+def _same_device(one: Request, other: Request) -> bool:
+    """Whether both are for the device of the first one, but for their sandboxes."""
+    if one.service != DEVICE or one.device is None:
+        return False
+    return _alike(replace(one, lease=other.lease, target=other.target), other)
 
 
 class ClientChannel:
@@ -327,9 +341,8 @@ class ClientChannel:
                 self._warrant(now, renewed=True),
             )
         )
-        to = (permit.target, permit.where, permit.user, permit.autostart)
-        terms = (permit.max_size, permit.answered, permit.returns, permit.schemes)
-        self.put(m.Permitted(number, *to, *terms, self._warrant(permit)))
+        terms = {name: getattr(permit, name) for name in _TERMS}
+        self.put(m.Permitted(number, warrant=self._warrant(permit), **terms))
         self._tell_share(permit.request.lease)
         try:
             await held.over.wait()
@@ -357,11 +370,11 @@ class ClientChannel:
                 request_of(asked, self._rights.running(asked.lease))
                 for asked in message.asked
             ]
-            if not requests:
-                raise PeerError("it asks for a choice between no requests")
+            # guard: a choice is who gets one device
+            if not requests or not all(_same_device(requests[0], x) for x in requests):
+                raise PeerError("it asks for a choice that is not of one device")
             with held.scope:
-                text = ChoiceText(message.words, message.details)
-                chosen = await self._authority.decider.choose(requests, text)
+                chosen = await self._authority.decider.choose(requests)
                 number = chosen.asked.number
                 self._chosen[number] = chosen
                 while len(self._chosen) > _ANSWERS_KEPT:

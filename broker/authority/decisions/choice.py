@@ -1,32 +1,34 @@
 """One question about several requests of which the user chooses one, or none.
 
 For an event of the machine, not of a sandbox: a device was plugged in, and rules
-allow it to more than one sandbox.
+allow it to more than one sandbox.  ``ClientChannel`` takes requests for one device only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from broker.authority.audit.event_log import EventLog
-from broker.authority.decisions.put_question import Asker, digest, put_question
-from broker.authority.permit import ChoiceText, ChosenRequest, Request
+from broker.authority.decisions.put_question import (
+    Asker,
+    digest,
+    put_question,
+    texts_of,
+)
+from broker.authority.permit import ChosenRequest, Request
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.question import (
-    PersonAnswer,
-    Question,
-    unfit,
-    untrusted_details,
-    untrusted_word,
-)
+from broker.core.question import PersonAnswer, Question, unfit, untrusted_word
 from broker.ipc.audit import schema
+from policy.rules.wording import CHOICE
 
 _GREY = "#555555"
 
 
-def question_of(requests: Sequence[Request], text: ChoiceText) -> Question:
+def question_of(requests: Sequence[Request]) -> Question:
     """Return the question whose targets are the sandboxes of these requests."""
+    words, details = texts_of(replace(requests[0], way=CHOICE))
     return Question(
         # No sandbox asks: a name with a blank is never a sandbox's.
         sandbox="this computer",
@@ -36,8 +38,8 @@ def question_of(requests: Sequence[Request], text: ChoiceText) -> Question:
         colour=_GREY,
         service=untrusted_word(requests[0].service),
         argument="",
-        words=text.words,
-        details=untrusted_details(text.details),
+        words=words,
+        details=details,
         targets=tuple(str(request.lease.sandbox) for request in requests),
         subject=digest(*requests),
     )
@@ -45,7 +47,6 @@ def question_of(requests: Sequence[Request], text: ChoiceText) -> Question:
 
 async def choose(
     requests: Sequence[Request],
-    text: ChoiceText,
     *,
     asker: Asker,
     log: EventLog,
@@ -58,7 +59,7 @@ async def choose(
     """
     if len(requests) > limits.QUESTION_TARGETS:
         raise RefusedError(f"{len(requests)} sandboxes are too many to choose from")
-    question = question_of(requests, text)
+    question = question_of(requests)
     admitted = asker.admit(question)
     if isinstance(admitted, PersonAnswer):
         raise RefusedError(admitted.reason)

@@ -133,41 +133,19 @@ def notice(request: Request, outcome: str, how: str) -> tuple[str, str]:
 
 def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
     """Return limits as an event has them: ``rate`` as ``3/60s``."""
-    found: dict[str, schema.Scalar] = {}
-    if held.max_size is not None:
-        found["max-size"] = held.max_size
+    found: dict[str, schema.Scalar] = held.as_json()
     if held.rate is not None:
         found["rate"] = f"{held.rate.calls}/{held.rate.seconds}s"
-    if held.ttl is not None:
-        found["ttl"] = held.ttl
-    if held.gesture is not None:
-        found["gesture"] = held.gesture
-    if held.remember is not None:
-        found["remember"] = held.remember
-    if held.returns is not None:
-        found["return"] = held.returns
-    if held.write is not None:
-        found["write"] = held.write
-    if held.printer is not None:
-        found["printer"] = held.printer
     return found
 
 
 def _attributes(request: Request) -> dict[str, schema.Scalar]:
     """Types and sizes; a host is the event's object, by the setting ``names``."""
     found: dict[str, schema.Scalar] = {}
-    if request.mime is not None:
-        found["mime"] = untrusted_word(request.mime)
-    if request.scheme is not None:
-        found["scheme"] = untrusted_word(request.scheme)
-    if request.size is not None:
-        found["size"] = request.size
-    if request.protocol is not None:
-        found["protocol"] = untrusted_word(request.protocol)
-    if request.port is not None:
-        found["port"] = request.port
-    if request.key is not None:
-        found["key"] = untrusted_word(request.key)
+    for name in ("mime", "scheme", "size", "protocol", "port", "key"):
+        value = getattr(request, name)
+        if value is not None:
+            found[name] = untrusted_word(value) if isinstance(value, str) else value
     if request.device is not None:
         found.update(_device(request.device))
     return found
@@ -187,17 +165,9 @@ def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
     }
 
 
-class RequestSubject(event_log.EventSubject):
-    """The fields of an event that say who asks for what."""
-
-    service: str
-    stream: int
-    peer: str
-
-
-def subject(request: Request) -> RequestSubject:
+def subject(request: Request) -> event_log.StreamSubject:
     """Return a request's fields for an event."""
-    return RequestSubject(
+    return event_log.StreamSubject(
         **event_log.of(request.lease),
         service=untrusted_word(request.service),
         stream=request.stream,

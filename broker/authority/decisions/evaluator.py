@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from broker.authority.decisions.decision_events import Digests
-from broker.authority.decisions.put_question import question_of
+from broker.authority.decisions.put_question import call_of, question_of
 from broker.authority.permit import Permit, Request
 from broker.authority.rules import Rules
 from broker.core.lease import Lease
@@ -21,7 +21,7 @@ from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.model import RecordSet
 from policy.rules import record_gate, verdict
 from policy.rules.conditions import NO_LIMITS
-from policy.rules.engine import Engine, PolicyCall
+from policy.rules.engine import Engine
 from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.rule import Rule
 from policy.rules.world import World, world_of
@@ -171,24 +171,6 @@ class Evaluator:
         if held.max_size is not None:
             permit.narrow(held.max_size)
         return answer, "", ""
-
-
-def call_of(request: Request) -> PolicyCall:
-    """Return the call that the rule engine evaluates for a request."""
-    return PolicyCall(
-        request.service,
-        request.argument,
-        request.source or request.lease.sandbox,
-        request.target,
-        request.mime,
-        request.scheme,
-        request.host,
-        request.size,
-        request.device,
-        request.protocol,
-        request.port,
-        request.key,
-    )
 
 
 def _of_record(request: Request) -> record_gate.RecordRequest:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from types import MappingProxyType
 from typing import Protocol
 
 import trio
@@ -25,36 +24,13 @@ from policy.names import ADMIN_NAMES
 from policy.records.model import Record
 from policy.rules.conditions import RuleLimits
 from policy.rules.engine import PolicyAnswer as Verdict
+from policy.rules.engine import PolicyCall
+from policy.rules.wording import wording
 
 GONE = "who asked has gone"
-_WANTS = MappingProxyType(
-    {
-        "vitrail.Display": "to show windows on this screen",
-        "vitrail.Agent": "to report to Vitrail and be given programs to run",
-        "vitrail.AudioOutput": "to play sound",
-        "vitrail.AudioInput": "to listen to your microphone",
-        "vitrail.Camera": "to use your camera",
-        "vitrail.ScreenShare": "to see a screen or window that you choose",
-        "vitrail.ClipboardPaste": "to give what you copied in it",
-        "vitrail.ClipboardCopy": "to put something into your clipboard",
-        "vitrail.OpenURL": "to open an address",
-        "vitrail.OpenFile": "to have a file opened",
-        "vitrail.FileDialog": "to have you choose some of your files",
-        "vitrail.Print": "to print",
-        "vitrail.FileCopy": "to copy files to another sandbox",
-        "vitrail.Call": "to call a service of another sandbox",
-        "vitrail.Notification": "to show notifications on your desktop",
-        "vitrail.Folder": "to use one of your folders",
-        "vitrail.Device": "to use a device of this computer",
-        "vitrail.Network": "to reach a host on the network",
-        "vitrail.SecurityKey": "to use your security key",
-        "vitrail.Secret": "to have a secret",
-        "vitrail.Settings": "to follow the looks of your desktop",
-        "vitrail.SshAgent": "to use an ssh key",
-        "vitrail.Tcp": "to connect to a port",
-        "vitrail.Tray": "to show icons in your panel",
-    }
-)
+SAID = ", it says"
+"""After the title of what the viewer's process or the sandbox says."""
+_WORDS_CHARACTERS = 240
 
 
 class Asker(Protocol):
@@ -126,24 +102,29 @@ def keeps(held: RuleLimits) -> tuple[Keep, ...]:
     return (Keep.ONCE,)
 
 
-def wants(service: str) -> str:
-    """Return what a sandbox wants that asks for a service: 'to play sound'."""
-    known = _WANTS.get(service)
-    return known or f"to use the service {untrusted_word(service)}"
+def call_of(request: Request) -> PolicyCall:
+    """Return the call that the rule engine evaluates for a request."""
+    named = {name: getattr(request, name) for name in PolicyCall._fields}
+    return PolicyCall(**{**named, "source": request.source or request.lease.sandbox})
+
+
+def texts_of(request: Request) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return a question's words and details: what is permitted, then what is claimed."""
+    words, lines = wording(
+        call_of(request), request.way, request.about, write=request.write
+    )
+    size = "" if request.size is None else f"{request.size} bytes"
+    claims = request.claims or (("type", request.mime), ("size", size))
+    # guard: a claim is marked as one
+    said = [(f"{title}{SAID}", value) for title, value in claims]
+    details = untrusted_details([*lines, *said])
+    return untrusted_word(words, _WORDS_CHARACTERS), details
 
 
 def question_of(request: Request, answer: Verdict, record: Record | None) -> Question:
     """Return the question that a rule asks about a request."""
     lease = request.lease
     label = None if record is None else record.viewer.label
-    claims = {
-        "type": request.mime,
-        "scheme": request.scheme,
-        "host": request.host,
-        "size": None if request.size is None else f"{request.size} bytes",
-        "protocol": request.protocol,
-        "port": None if request.port is None else str(request.port),
-    }
     targets = answer.targets
     if request.settled:
         targets = ("dom0",) if request.target in ADMIN_NAMES else (request.target,)
@@ -152,6 +133,7 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         default = request.target
     if (not default or request.settled) and len(targets) == 1:
         default = targets[0]
+    words, details = texts_of(request)
     # guard: an answer is for one device
     return Question(
         sandbox=lease.sandbox,
@@ -161,8 +143,8 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         colour="#555555" if label is None else label.colour,
         service=untrusted_word(request.service),
         argument=untrusted_word(request.argument.removeprefix("+")),
-        words=request.words or wants(request.service),
-        details=untrusted_details(request.details or claims.items()),
+        words=words,
+        details=details,
         targets=targets,
         default_target=default,
         keeps=keeps(answer.limits) if request.device is None else (Keep.ONCE,),
@@ -175,7 +157,7 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
 def digest(*requests: Request) -> str:
     """Return what distinguishes the questions about these, however they are shown."""
     parts = [
-        (r.subject, r.source, r.size, r.device, r.words, r.details) for r in requests
+        (r.subject, r.about, r.source, r.size, r.device, r.claims) for r in requests
     ]
     # guard: a yes is for one request
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()

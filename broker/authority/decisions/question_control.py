@@ -11,10 +11,16 @@ from broker.authority.questions.grants import Grant
 from broker.authority.questions.prompts import Questions
 from broker.authority.questions.queue import QueueEntry
 from broker.core.errors import RefusedError
-from broker.core.question import Keep
+from broker.core.question import Keep, untrusted_word
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types.faults import NotFoundError
+
+_SHOWN = (
+    *("sandbox", "record", "label", "service", "argument", "words"),
+    *("default_target", "seconds", "rule"),
+)
+"""Fields of a question that are shown as they are."""
 
 
 class QuestionControl:
@@ -88,31 +94,25 @@ def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
     asked = entry.question
     return api.PendingQuestion(
         id=entry.id,
-        sandbox=asked.sandbox,
-        record=asked.record,
-        label=asked.label,
+        **{name: getattr(asked, name) for name in _SHOWN},
         color=asked.colour,
-        service=asked.service,
-        argument=asked.argument,
-        words=asked.words,
         details=[f"{name}: {value}" for name, value in asked.details],
         targets=list(asked.targets),
-        default_target=asked.default_target,
         keeps=[keep.value for keep in asked.keeps],
-        seconds=asked.seconds,
-        rule=asked.rule,
         left=max(0.0, entry.deadline - trio.current_time()),
         shown=entry.id == shown,
     )
 
 
 def _grant(decider: Decider, grant: Grant) -> api.GrantStatus:
-    left = grant.until - decider.clock.now()
+    left, subject = grant.until - decider.clock.now(), grant.subject
+    more = subject.host, subject.about, subject.way, "to change it" * subject.write
     return api.GrantStatus(
         id=grant.id,
         sandbox=grant.sandbox,
-        service=grant.subject.service,
-        argument=grant.subject.argument.removeprefix("+"),
+        service=subject.service,
+        argument=subject.argument.removeprefix("+"),
+        about=untrusted_word(", ".join(filter(None, more))),
         target=grant.target,
         keep=grant.keep.value,
         rule=grant.rule,

@@ -11,7 +11,7 @@ class Subject(NamedTuple):
     lease: str
     service: str
     argument: str
-    asked: str
+    target: str
     """The target that the sandbox named."""
     mime: str | None
     scheme: str | None
@@ -22,3 +22,5 @@ class Subject(NamedTuple):
     source: str = ""
     write: bool = False
     raw: bool = False
+    way: str = ""
+    about: str = ""

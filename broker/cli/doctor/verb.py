@@ -37,6 +37,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("images", host.check_images),
     ("disk", host.check_disk),
     ("compositor", viewer.check_compositor),
+    ("sound", viewer.check_sound),
     ("policy", viewer.check_policy),
     ("launchers", launchers.check_launchers),
     ("questions", viewer.check_questions),

@@ -1,4 +1,4 @@
-"""The viewer's half of ``brokerctl doctor``: compositor, rules, log."""
+"""The viewer's half of ``brokerctl doctor``: compositor, sound, rules, log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from broker.cli import render
 from broker.cli.audit.proof.sealed_log import open_sealed
 from broker.cli.audit.proof.verify import verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
-from broker.core.errors import SetupError
+from broker.cli.proxy.sound_server import connect_server
+from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
 from broker.helpers.compositor_socket import find_compositor
@@ -28,6 +29,7 @@ from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import GET_VERSION
 from broker.ipc.in_thread import in_thread
 from broker.session.user_folders.settings_files import settings_problems
+from broker.session.user_media.sound_server import find_sound
 from policy.records.loader import load_records, search_path
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 
@@ -54,6 +56,7 @@ WANTED: Mapping[str, str] = MappingProxyType(
 """Globals that make it safer, and the effect of their absence."""
 
 _COMPOSITOR_SECONDS = 5.0
+_SOUND_SECONDS = 5.0
 
 
 async def check_compositor(context: Context) -> Sequence[Finding]:
@@ -121,6 +124,48 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
         if name not in found
     ]
     return findings
+
+
+async def check_sound(context: Context) -> Sequence[Finding]:
+    """Ask the sound server for its name and its outputs, as a mixer does."""
+    name = "sound"
+    try:
+        path = find_sound(context.environ)
+        (await connect_server(path)).close()
+    except (SetupError, UpstreamError) as error:
+        text = f"{error.message}: sandboxes are silent"
+        mend = "start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket"
+        return [warn(name, printable(text), mend)]
+    with trio.move_on_after(_SOUND_SECONDS):
+        # libpulse waits inside, as libwayland does.
+        return [await in_thread(_ask_sound, path, abandon_on_cancel=True)]
+    text = f"{path} accepts connections but does not answer"
+    return [
+        fail(
+            name,
+            printable(text),
+            "restart it: systemctl --user restart pulseaudio.socket pipewire-pulse",
+        )
+    ]
+
+
+def _ask_sound(path: Path) -> Finding:
+    try:
+        # Late: it loads libpulse, which is needed for this alone.
+        import pulsectl
+    except OSError:
+        text = "libpulse is not installed: 'brokerctl audio' shows no levels"
+        return warn("sound", text, "sudo apt install libpulse0")
+    try:
+        with pulsectl.Pulse("brokerctl-doctor", server=f"unix:{path}") as pulse:
+            told, outputs = pulse.server_info(), len(pulse.sink_list())
+    except pulsectl.PulseError as error:
+        text = f"the sound server at {path} refuses: {error}"
+        return fail("sound", printable(text), "look at its log")
+    text = f"{path}: {told.server_name}, {render.count(outputs, 'output')}"
+    if not outputs:
+        return warn("sound", printable(text), "look for a sound card: 'wpctl status'")
+    return ok("sound", printable(text))
 
 
 async def check_policy(context: Context) -> Sequence[Finding]:

@@ -33,6 +33,7 @@ from broker.ipc.control.client import Client
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
 from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
 from policy.records.model import Bwrap, Nspawn, Podman, Record
+from policy.records.places import writable
 
 _Launch = TypeVar("_Launch", bound=Bwrap | Podman | Nspawn)
 _END_SECONDS = 5.0
@@ -99,7 +100,7 @@ def exit_code(name: str, code: int, *, as_json: bool) -> int:
 def writable_places(paths: Paths) -> list[Path]:
     """Directories in which a sandbox of this machine may have made links."""
     records = read_records(paths).records.values()
-    return [paths.homes, *(place for record in records for place in record.writable)]
+    return [paths.homes, *(place for record in records for place in writable(record))]
 
 
 def refuse_planted_links(paths: Paths, binds: Iterable[Path]) -> dict[Path, Path]:

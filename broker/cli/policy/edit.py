@@ -45,12 +45,12 @@ from policy.errors import Problem
 from policy.files import read_file
 from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import SUFFIX as RECORD
-from policy.records.loader import parse_record
 from policy.records.quantities import Seconds
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
 from policy.tools import limits as tool_limits
 from policy.tools.bundles.bundle import belongs
+from policy.tools.record_files import parse_record
 
 _BROKEN = 3
 _DEFAULT = "30-user.policy"

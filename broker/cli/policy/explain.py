@@ -35,6 +35,7 @@ from policy.errors import visible
 from policy.rules.rulefiles import SHIPPED
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
+from policy.rules.wording import wording
 from policy.tools.explain import Explanation, as_json, call_json, explain
 from policy.tools.linting.finding import problem_json
 from policy.tools.linting.unknown import meant_service
@@ -161,6 +162,9 @@ def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> 
             _line(f"  {found.answer.rule.where}: {found.answer.rule.text.strip()}")
     for step in found.answer.trace:
         _line(f"  {step.question}: {shown_target(step.answer)}")
+    if verdict.answer.verdict == "ask":
+        words, _ = wording(found.call)
+        _line(f"  you would read: {found.call.source} wants {words}")
     shown = [m for m in found.misses if every or m.column != "service"]
     if shown:
         _line("earlier rules, and the first column that did not match:")

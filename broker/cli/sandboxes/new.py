@@ -21,9 +21,10 @@ from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
 from broker.core.names import take_sandbox_name
 from broker.core.paths import Paths
-from policy.records.loader import FOLDER, parse_record
+from policy.records.loader import FOLDER
 from policy.records.model import Record
 from policy.suggestions import did_you_mean
+from policy.tools.record_files import parse_record
 
 _DEFAULT = "demo"
 _PROGRAMS = {

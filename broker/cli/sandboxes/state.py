@@ -39,8 +39,8 @@ from broker.core.paths import find_paths
 from broker.host.homes.disk import make_disk
 from broker.host.homes.renaming import Renaming, recover, rename_sandbox
 from broker.host.homes.store import DISK, Home, full_disk_reported
-from policy.records.loader import parse_record
 from policy.records.model import Record
+from policy.tools.record_files import parse_record
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")

@@ -7,12 +7,21 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core.escape import printable
+
+_PATH_CHARACTERS = 1 << 16
+"""All of a path of PATH_MAX bytes, each escaped."""
 _ARGUMENT = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 
 
 def folder_argument(name: str) -> str:
     """Return the argument of a request for a folder of this name."""
     return f"+{name}" if _ARGUMENT.fullmatch(name) else "+"
+
+
+def folder_object(path: Path) -> str:
+    """Return what a request for a folder is about: its path, whole and escaped."""
+    return printable(os.fsencode(path), _PATH_CHARACTERS)
 
 
 @dataclass(eq=False)

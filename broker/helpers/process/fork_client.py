@@ -8,13 +8,14 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 import trio
 from typing_extensions import override
 
 from broker.core.errors import PeerError, SetupError, UpstreamError
 from broker.helpers.descriptor_copies import duplicates
+from broker.helpers.process.fork_handle import ForkServerHandle, ServerProcess
 from broker.helpers.process.pidfd import PidfdProcess, describe_end
 from broker.ipc import fdpass
 from broker.ipc import fork_server as messages
@@ -43,26 +44,6 @@ class ForkServerProgram:
     allow_unjailed: bool = False
 
 
-class ServerProcess(Protocol):
-    """A fork server as who has started it holds it."""
-
-    @property
-    def pid(self) -> int:
-        """Its process id, until it has ended."""
-        ...
-
-    def kill(self) -> None:
-        """End it; does nothing when it has ended."""
-        ...
-
-    async def wait(self) -> int | None:
-        """Wait for its end; return its exit code, or minus the signal's number.
-
-        None where that is not known.  Any number of tasks may wait.
-        """
-        ...
-
-
 StartServer: TypeAlias = Callable[
     [ForkServerProgram, socket.socket], Awaitable[ServerProcess]
 ]
@@ -70,15 +51,6 @@ StartServer: TypeAlias = Callable[
 
 Raises SetupError, UpstreamError, OSError.
 """
-
-
-@dataclass(frozen=True)
-class ForkServerHandle:
-    """A client's way to a fork server that runs already, with others' children, too."""
-
-    control: socket.socket
-    process: ServerProcess
-    """Of whose parent it is a child; another client has only its ``pid``."""
 
 
 class ForkedProcess(PidfdProcess):

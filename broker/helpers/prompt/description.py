@@ -88,6 +88,12 @@ def next_step(dialog: Dialog, *, armed: bool) -> str:
     return words + hint(dialog, armed=armed)
 
 
+def _read_out(line: str) -> str:
+    """Return a line as it is spoken: Orca leaves out a label of one or two words."""
+    # guard: a screen reader reads what a yes is for
+    return line if len(line.split()) > 2 else f"A yes is for the {line}"
+
+
 def describe(dialog: Dialog, now: float) -> Described:
     """Return all of it but the phrase and the time that is left."""
     question = dialog.question
@@ -102,7 +108,7 @@ def describe(dialog: Dialog, now: float) -> Described:
                 [
                     f"{question.sandbox} {request_words(question)}",
                     kind(dialog),
-                    *claims(question),
+                    *map(_read_out, claims(question)),
                     reach(dialog),
                     *choices(dialog),
                 ],

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from broker.core import limits
 from broker.core.limits import wayland as wayland_limits
-from broker.core.prompt_words import CHECKED
 from broker.core.question import Keep, PersonAnswer, Question
 from broker.helpers.prompt.guard import Guard
 
@@ -29,6 +28,8 @@ ROWS = 6
 _HEAD = 92
 LINE_CHARACTERS = 64
 """Of a row of a dialog; hosts in lower case fit into it as they are drawn."""
+_CONTINUED = "    "
+"""Begins the further rows of a line, so that a value does not look like a line."""
 # guard: buttons further apart than an image
 _APART = wayland_limits.WAYLAND_CURSOR_PIXELS + 16
 """Between the buttons: further than a sandbox's pointer image may be from where a
@@ -100,17 +101,19 @@ def request_words(question: Question) -> str:
 
 
 def claims(question: Question) -> list[str]:
-    """What the sandbox says of its request, and what the broker knows, a line each."""
+    """What is asked for, and what the sandbox says of it, a line each."""
     lines = [f"argument: {question.argument}"] if question.argument else []
-    said = "" if question.service == CHECKED else ", it says"
-    return lines + [f"{name}{said}: {value}" for name, value in question.details]
+    return lines + [f"{name}: {value}" for name, value in question.details]
 
 
 def wrapped(line: str) -> list[str]:
     """A line as rows of a dialog, each with ``LINE_CHARACTERS`` at most."""
+    first, rest = line[:LINE_CHARACTERS], line[LINE_CHARACTERS:]
+    width = LINE_CHARACTERS - len(_CONTINUED)
+    # guard: a long value begins no line
     return [
-        line[at : at + LINE_CHARACTERS]
-        for at in range(0, max(1, len(line)), LINE_CHARACTERS)
+        first,
+        *(_CONTINUED + rest[at : at + width] for at in range(0, len(rest), width)),
     ]
 
 

@@ -25,6 +25,7 @@ from broker.core.stderr_log import log_exception
 from broker.host.launchers.microvm_machine import MicroVmMachine, remove_directory
 from broker.ipc.audit import schema
 from policy.records.model import MicroVM, Record, State
+from policy.records.places import folder_places
 
 if TYPE_CHECKING:
     from broker.host.images.store import Image
@@ -156,7 +157,7 @@ class MicroVms:
                     initrd=image.write_initrd(
                         directory,
                         {**settings, **files},
-                        folders=wanted.folder_places > 0,
+                        folders=folder_places(wanted) > 0,
                         network=launch.network != "none" or bool(seats),
                         shared_image=launch.shared_image,
                         router=launch.provides_network,
@@ -261,7 +262,7 @@ class MicroVms:
             seats=seats,
             disposable=record.host.sandbox_class == "disposable",
             home=home,
-            folders=record.folder_places,
+            folders=folder_places(record),
             huge_pages=launch.huge_pages,
             shared_image_bytes=image.shared_bytes() if launch.shared_image else 0,
             arena_bytes=image.arena_bytes() if launch.pixel_arena else 0,

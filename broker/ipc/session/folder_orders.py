@@ -46,13 +46,6 @@ class ServeFolder(TypedMessage, frozen=True, tag="serve-folder"):
     """Serve the given directory over a connection, whose descriptor comes along."""
 
 
-class ReadChords(TypedMessage, frozen=True, tag="read-chords"):
-    """Read which chords the user wants.  Answer: a file with the choice.
-
-    No warrant: the viewer shows and sends them.
-    """
-
-
 class CheckSettings(TypedMessage, frozen=True, tag="check-settings"):
     """Look for mistakes in settings files.  Answer: a file with a line for each.
 
@@ -67,23 +60,8 @@ class DrawIcons(TypedMessage, frozen=True, tag="draw-icons"):
     """
 
 
-class DrawLetters(TypedMessage, frozen=True, tag="draw-letters"):
-    """Draw the letters of names in frames, in the user's font.  Answer: a file of them.
-
-    No warrant: it tells what any picture of a frame does.
-    """
-
-    height: Annotated[int, msgspec.Meta(ge=1, le=256)]
-
-
 FolderOrder: TypeAlias = (
-    OpenFolder
-    | GiveFolder
-    | ServeFolder
-    | ReadChords
-    | CheckSettings
-    | DrawIcons
-    | DrawLetters
+    OpenFolder | GiveFolder | ServeFolder | CheckSettings | DrawIcons
 )
 
 

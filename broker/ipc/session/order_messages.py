@@ -16,6 +16,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.ipc.session.bus_orders import BusOrder
+from broker.ipc.session.display_orders import DisplayOrder
 from broker.ipc.session.file_orders import FileOrder
 from broker.ipc.session.folder_orders import FolderOrder
 from broker.ipc.session.media_orders import MediaOrder
@@ -27,7 +28,13 @@ DESCRIPTORS = 8
 """Most descriptors of an order or an answer."""
 
 SessionOrder: TypeAlias = (
-    BusOrder | FileOrder | FolderOrder | MediaOrder | ProgramOrder | ServiceOrder
+    BusOrder
+    | DisplayOrder
+    | FileOrder
+    | FolderOrder
+    | MediaOrder
+    | ProgramOrder
+    | ServiceOrder
 )
 
 

@@ -24,6 +24,8 @@ class PermitWarrant(TypedMessage, frozen=True, tag="permit"):
     port: int | None = None
     key: str | None = None
     write: bool = False
+    way: str = ""
+    about: str = ""
     ahead: bool = False
     """No use is permitted by it: a rule that asks about each was not asked."""
     renewed: bool = False

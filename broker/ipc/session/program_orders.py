@@ -26,13 +26,6 @@ class StartForkServer(TypedMessage, frozen=True, tag="start-fork-server"):
     program: ForkServerModule
 
 
-class FindCompositor(TypedMessage, frozen=True, tag="find-compositor"):
-    """Find the running compositor.  Answer: the path of its socket, empty without one.
-
-    It is the session's, and the order names none.
-    """
-
-
 Pid = Annotated[int, msgspec.Meta(ge=1, lt=1 << 31)]
 PIDS = 1024
 """Most processes that are measured at one time."""
@@ -66,7 +59,5 @@ class ReportState(TypedMessage, frozen=True, tag="report-state"):
     state: Literal["ready", "stopping"]
 
 
-ProgramOrder: TypeAlias = (
-    StartForkServer | FindCompositor | MeasureProcesses | ReportState
-)
+ProgramOrder: TypeAlias = StartForkServer | MeasureProcesses | ReportState
 """Orders of this family."""

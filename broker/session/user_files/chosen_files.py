@@ -30,6 +30,7 @@ from broker.ipc.session.warrant import sign
 from broker.session.errand import Errand
 from broker.session.read_warrant import TICKET_SECONDS, FileTicket, read_ticket
 from broker.session.user_files import chooser
+from policy.records.places import writable
 
 _TITLES = {"open": "open files", "folder": "open a folder", "save": "save a file"}
 _SAME_NAMES = 100
@@ -76,7 +77,7 @@ def _writable(more: Iterable[bytes]) -> list[Path]:
     records = load_records(search_path(paths.runtime, paths.config)).records.values()
     return [
         paths.homes,
-        *(place for record in records for place in record.writable),
+        *(place for record in records for place in writable(record)),
         *(Path(os.fsdecode(place)) for place in more),
     ]
 

@@ -44,7 +44,7 @@ def carry_out_file(errand: Errand, order: m.FileOrder) -> None:
 
 def _send(errand: Errand, _order: m.SendFiles) -> None:
     found = chosen_files.ticket(errand, m.from_memory(errand.fds[0]), "send")
-    errand.answer(run_tool(errand, ["send", *found.paths], stdout=errand.fds[1]))
+    errand.answer(run_files_tool(errand, ["send", *found.paths], stdout=errand.fds[1]))
 
 
 def _edit(errand: Errand, order: m.EditFile) -> None:
@@ -55,7 +55,7 @@ def _edit(errand: Errand, order: m.EditFile) -> None:
     if found.states != states:
         raise RefusedError("the file was changed since you named it")
     words = [b"edit", *found.paths, order.origin.encode()]
-    errand.answer(run_tool(errand, words, stdin=back, stdout=write))
+    errand.answer(run_files_tool(errand, words, stdin=back, stdout=write))
 
 
 def _save(errand: Errand, order: m.SaveFile) -> None:
@@ -66,25 +66,25 @@ def _save(errand: Errand, order: m.SaveFile) -> None:
     path, state = found.paths[order.number], found.states[order.number]
     before = order.before or state
     words = ["save", os.fsdecode(path), found.sandbox, before, str(KEEP_FREE_BYTES)]
-    errand.answer(run_tool(errand, words, stdin=read))
+    errand.answer(run_files_tool(errand, words, stdin=read))
 
 
 def _store(errand: Errand, order: m.StoreFiles) -> None:
     permit = errand.permit(order.warrant, {FILE_COPY})
     top = Path.home() / INCOMING / permit.sandbox
     words = ["store", str(top), permit.sandbox, str(KEEP_FREE_BYTES)]
-    errand.answer(run_tool(errand, words, stdin=errand.fds[0]))
+    errand.answer(run_files_tool(errand, words, stdin=errand.fds[0]))
 
 
 def _keep_pages(errand: Errand, order: m.KeepPages) -> None:
     with printing.document(order.name) as path:
         words = ["pages", str(path), str(KEEP_FREE_BYTES)]
-        written = run_tool(errand, words, stdin=errand.fds[0])
+        written = run_files_tool(errand, words, stdin=errand.fds[0])
         printing.answer_kept(errand, path, written)
         errand.wait_for_hangup()
 
 
-def run_tool(
+def run_files_tool(
     errand: Errand,
     words: Sequence[str | bytes],
     *,

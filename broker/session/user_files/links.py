@@ -67,7 +67,8 @@ def _require_called(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
 def _require_permitted(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
     permit = errand.permit(untrusted_warrant, {OPEN_URL})
     # guard: an address is one that the permit is about
-    if (permit.scheme, permit.host or "") != (url.scheme, url.host):
+    named = permit.scheme, permit.host or "", permit.about
+    if named != (url.scheme, url.host, url.shown):
         raise RefusedError("a permit for another address is not for this one")
     # guard: a rule without schemes opens pages and mail
     if not permit.schemes and url.scheme not in DEFAULT_SCHEMES:

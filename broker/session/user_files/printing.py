@@ -76,6 +76,9 @@ def print_document(errand: Errand, order: m.PrintDocument) -> None:
     # guard: a rule's printer is the one that prints
     if permit.printer not in {"", order.printer}:
         raise RefusedError(f"a permit for {permit.printer} is not for {order.printer}")
+    # guard: the printer that the user has read is the one that prints
+    if permit.about != order.printer:
+        raise RefusedError(f"a permit for {permit.about} is not for {order.printer}")
     # guard: the title of a printed document begins with its sandbox
     title = f"{permit.sandbox}: {printable(order.title, 100)}"
     # Each value is one word, and none of them can begin as an option does.

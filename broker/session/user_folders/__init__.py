@@ -1,5 +1,5 @@
 """The user's directories for sandboxes, and settings and icons of the user's desktop.
 
-Processes: session children (folder_errands, folder_server, letters); session children,
-brokerctl (menu_icons, settings_files).
+Processes: session children (folder_errands, folder_server); session children, brokerctl
+(menu_icons, settings_files).
 """

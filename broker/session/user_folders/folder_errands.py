@@ -6,29 +6,27 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from broker.core.clipboard.chord_settings import load_choice
 from broker.core.errors import PeerError, RefusedError
-from broker.core.files.opened_folder import OpenedFolder, folder_argument
+from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
 from broker.core.services import FOLDER
 from broker.helpers.mounts.opened import open_folder
-from broker.helpers.process.memory_file import memory_file
 from broker.ipc import fdpass
 from broker.ipc.control.types.folders import FolderShareRequest
 from broker.ipc.session import folder_orders as m
 from broker.session.errand import Errand
 from broker.session.user_folders.folder_server import serve_folder
-from broker.session.user_folders.letters import draw_letters
 from broker.session.user_folders.menu_icons import draw_icons
 from broker.session.user_folders.settings_files import settings_problems
 from policy.records.loader import load_records, search_path, with_last_good
 from policy.records.model import Folders, RecordSet
+from policy.records.places import writable
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
@@ -39,20 +37,11 @@ def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
         case m.DrawIcons():
             draw_icons(_records(find_paths()).records.values())
             errand.answer()
-        case m.DrawLetters():
-            _answer(errand, draw_letters(order.height))
-        case m.ReadChords():
-            _answer(errand, msgspec.json.encode(load_choice(find_paths())))
         case m.CheckSettings():
             found = [one.first_line() for one in settings_problems(find_paths())]
-            _answer(errand, msgspec.json.encode(found))
+            errand.answer_file(msgspec.json.encode(found))
         case _:
             raise PeerError("no folder is open")
-
-
-def _answer(errand: Errand, content: bytes) -> None:
-    with ExitStack() as stack:
-        errand.answer(fds=[memory_file(stack, content)])
 
 
 def _share(errand: Errand, order: m.OpenFolder) -> None:
@@ -67,7 +56,8 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
             raise PeerError("the folder is given first")
         permit = errand.permit(give.warrant, {FOLDER})
         # guard: a folder is mounted by the permit for it
-        if permit.argument != folder_argument(folder.name):
+        named = folder_argument(folder.name), folder_object(folder.path)
+        if (permit.argument, permit.about) != named:
             raise RefusedError("the permit is for another folder")
         # guard: a folder that is permitted to read is not written to
         if order.write and not permit.write:
@@ -96,7 +86,7 @@ def _opened(
     """Yield the directory and the name of the sandbox, or record, that it is for."""
     private = [paths.runtime, paths.state, paths.cache, *paths.config]
     linked = [paths.homes, *map(Path, order.linked)]
-    linked += (place for one in records.records.values() for place in one.writable)
+    linked += (place for one in records.records.values() for place in writable(one))
     name = _of_record(order, records) if order.record else _of_call(errand, order)
     folder = open_folder(order.path, Path.home(), private, linked)
     try:

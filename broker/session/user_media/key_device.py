@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import secrets
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from broker.helpers.process.popen import Process, our_program
 from broker.ipc.fdpass import close_all
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
+from broker.session.user_media.key_permits import KeyPermits
 
 _HIDRAW = Path("/sys/class/hidraw")
 _FIDO_USAGE = re.compile(rb"\x06\xd0\xf1")
@@ -54,13 +56,15 @@ def open_key(root: Path = _HIDRAW) -> int:
 
 
 def serve_key(
-    errand: Errand, guest: int, questions: int, permit: PermitWarrant
+    errand: Errand, connection: PermitWarrant, guest: int, questions: int
 ) -> None:
-    """Serve a guest's connection until it or the permit ends.
+    """Serve a guest's connection until it ends; the viewer answers the questions.
 
-    The viewer answers the questions.  Raises RefusedError and SetupError where there is no key.
+    ``connection``: the permit for it, by which it goes on.  Raises RefusedError and
+    SetupError where there is no key, PeerError for a wrong answer.
     """
-    fds = (guest, open_key(), questions)
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fds = (guest, open_key(), far.detach())
     words = [*map(str, fds), secrets.token_hex(8)]
     argv = our_program("broker.programs.security_key", *words)
     # Its standard streams are none of our files: it may read and write whatever it
@@ -74,12 +78,14 @@ def serve_key(
         close_all(fds)
         errand.answer()
 
-    errand.run(
-        argv,
-        env=env,
-        pass_fds=fds,
-        stdout=output,
-        stderr=output,
-        begun=begun,
-        held=permit,
-    )
+    with near, socket.socket(fileno=questions) as viewer:
+        errand.run(
+            argv,
+            env=env,
+            pass_fds=fds,
+            stdout=output,
+            stderr=output,
+            begun=begun,
+            held=connection,
+            others=KeyPermits(errand, connection, near, viewer).readers(),
+        )

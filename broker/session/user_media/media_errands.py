@@ -43,8 +43,7 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
         case m.OpenSecurityKey():
             # guard: a security key is opened with a permit for it
             permit = errand.permit(order.warrant, {SECURITY_KEY}, ahead=True)
-            guest, questions = errand.descriptors(2)
-            serve_key(errand, guest, questions, permit)
+            serve_key(errand, permit, *errand.descriptors(2))
         case m.ShowFrame():
             show_frame(errand, order)
         case m.TakeScreen():

@@ -147,7 +147,7 @@ class _Use:
         if isinstance(ask, SignLogin):
             argument = f"+login.{ask.user}"
             # guard: a permit for a login is for its host
-            if not self._is_at(permit.host, ask):
+            if not self._is_at(permit.host, permit.about, ask):
                 raise RefusedError(f"a permit for {permit.host} is not for this login")
         else:
             argument = f"+sign.{ask.namespace}"
@@ -156,12 +156,15 @@ class _Use:
         if (permit.argument, used) != (argument, fingerprint(ask.key)):
             raise RefusedError(f"a permit for {permit.argument} is not for this use")
 
-    def _is_at(self, permitted: str | None, ask: SignLogin) -> bool:
+    def _is_at(self, permitted: str | None, key: str, ask: SignLogin) -> bool:
         """Whether the session of a login is with the host that the permit names."""
         bound = self.hosts.get(ask.session)
         if ask.host_key and bound != ask.host_key:
             return False
         if bound is None or permitted is None:
-            return bound is None and permitted is None
+            return bound is None and permitted is None and not key
+        # guard: a login is at the host whose key the user has read
+        if fingerprint(bound) != key:
+            return False
         names = names_of(bound, [permitted], Path.home())
         return permitted in (names or [fingerprint(bound)])

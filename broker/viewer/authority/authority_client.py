@@ -19,7 +19,6 @@ from typing_extensions import override
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.permit import (
     Asked,
-    ChoiceText,
     ChosenRequest,
     OnAsk,
     Permit,
@@ -203,13 +202,11 @@ class AuthorityClient(LogClient):
         self._changes += 1
         self._shown.clear()
 
-    async def choose(
-        self, requests: Sequence[Request], text: ChoiceText
-    ) -> ChosenRequest:
+    async def choose(self, requests: Sequence[Request]) -> ChosenRequest:
         """See ``Permits.choose``."""
         call = AuthorityCall()
         asked = [asked_of(request) for request in requests]
-        ask = partial(m.AskChoice, asked=asked, words=text.words, details=text.details)
+        ask = partial(m.AskChoice, asked=asked)
         number = self._begin(call, ask)
         try:
             await call.answered.wait()

@@ -15,7 +15,6 @@ import trio
 
 from broker.authority.permit import (
     Asked,
-    ChoiceText,
     ChosenRequest,
     OnAsk,
     Permit,
@@ -64,9 +63,7 @@ class Permits(Protocol):
         """
         ...
 
-    async def choose(
-        self, requests: Sequence[Request], text: ChoiceText
-    ) -> ChosenRequest:
+    async def choose(self, requests: Sequence[Request]) -> ChosenRequest:
         """Have the user choose one of several requests; see ``choice.choose``."""
         ...
 

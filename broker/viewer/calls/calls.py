@@ -432,20 +432,14 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         return replace(made, target=VIEWER, settled=True, counts_bytes=counts)
     argument, name = f"+{ask.argument}", ask.argument
     if ask.service == TCP:
-        port = str(take_port(ask.argument))
-        words, details = f"to connect to port {port}", (("port", port),)
-        return replace(made, argument=f"+{port}", words=words, details=details)
+        return replace(made, argument=f"+{take_port(ask.argument)}")
     if ask.service == SECRET:
         if not name:
             raise RefusedError("a secret has a name: vitrail-call vitrail.Secret NAME")
-        words, details = f"to have the secret {name}", (("secret", name),)
-        return replace(made, argument=argument, words=words, details=details)
+        return replace(made, argument=argument)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
         raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
-    words = f"to call the service {ask.service}"
-    shown = [("service", ask.service), *([("argument", name)] if name else [])]
-    made = replace(made, words=words, details=tuple(shown))
     if "." in ask.service:
         return replace(made, argument=argument)
     argument = f"+{ask.service}" + (argument if name else "")
@@ -502,7 +496,6 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
         lease=opening.lease,
         service=ServiceName(ask.service),
         argument=f"+{screens.OWN}" if own else "+",
-        words="to share one of its own windows" if own else "",
         stream=opening.stream,
         peer=opening.peer,
         settled=True,

@@ -10,7 +10,7 @@ not have anything else signed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ from broker.core.errors import PeerError, RefusedError
 from broker.core.lease import Lease
 from broker.core.limits import ssh_agent as limits
 from broker.core.prompt_words import VIEWER
-from broker.core.question import untrusted_word
 from broker.core.services import SSH_AGENT
 from broker.core.ssh_agent import (
     AgentAnswer,
@@ -38,12 +37,13 @@ from broker.core.ssh_agent import (
 )
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview, ShownRule
+from broker.viewer.authority.rule_hosts import named_hosts
 from broker.viewer.calls.places import CallPaces
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, UserSsh, user_ssh
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.orders.session_orders import UserSession
-from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME, sample_hosts
+from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME
 
 if TYPE_CHECKING:
     from broker.viewer.authority.interface import Permits
@@ -213,35 +213,28 @@ class _Conversation:
     ) -> Request:
         """Return the request for one use of a key."""
         name = _name(key)
-        details = [("key", name)]
         host: str | None
+        claims: list[tuple[str, str]] = []
         if isinstance(ask, SignContent):
             argument = f"{CONTENT}{ask.namespace}"
-            host, words = "", "to sign something with an ssh key"
-            details.append(("signed for", ask.namespace))
+            host = ""
         else:
             argument = f"{LOGIN}{ask.user}"
-            words = "to log in with an ssh key"
             host = None if bound is None else await self._host(bound)
-            details += [("user", ask.user), ("host", host or "not known")]
-            if bound is not None:
-                details.append(("host key", fingerprint(bound)))
-            details += [("by way of", await self._host(one)) for one in self.way]
-        if self.target not in ADMIN_NAMES:
-            words += f" of {untrusted_word(self.target)}"
+            claims = [("by way of", await self._host(one)) for one in self.way]
         return replace(
             self.listing,
             argument=argument,
             key=name,
             host=host,
-            words=words,
-            details=tuple(details),
+            about="" if bound is None else fingerprint(bound),
+            claims=tuple(claims),
             ahead=False,
         )
 
     async def _host(self, key: bytes) -> str:
         """Return a host's name, or its key's fingerprint where the user has no name."""
-        names = await self.ssh.names(key, _named_hosts(await self._rules()))
+        names = await self.ssh.names(key, named_hosts(await self._rules()))
         return names[0] if names else fingerprint(key)
 
     async def _rules(self) -> Sequence[ShownRule]:
@@ -257,7 +250,7 @@ class _Conversation:
         }
         offered: set[bytes] = set()
         for argument in sorted(arguments):
-            hosts = [""] if argument.startswith(CONTENT) else _named_hosts(rules)
+            hosts = [""] if argument.startswith(CONTENT) else named_hosts(rules)
             uses = [
                 (
                     key,
@@ -281,10 +274,6 @@ class _Conversation:
                 if _grants(one)
             }
         return [one for one in self.keys.values() if one.key in offered]
-
-
-def _named_hosts(rules: Iterable[ShownRule]) -> tuple[str, ...]:
-    return sample_hosts(h for rule in rules if rule.action != "deny" for h in rule.host)
 
 
 def _grants(answer: Preview | None) -> bool:

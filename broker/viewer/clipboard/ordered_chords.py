@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from broker.core.clipboard.chord_settings import ChordChoice
-from broker.ipc.session.folder_orders import ReadChords
+from broker.ipc.session.display_orders import ReadChords
 from broker.viewer.orders.session_orders import UserSession, answered_file
 
 

@@ -21,9 +21,6 @@ from broker.viewer.clipboard.exchange.reasons import DRAG
 from policy.records.model import Clipboard, Record
 
 SERVICE = "vitrail.ClipboardPaste"
-INWARD_WORDS = "to get what you have copied"
-OUTWARD_WORDS = "to put what you copied in it into your own clipboard"
-DRAG_WORDS = "that what you dragged is dropped where you dropped it"
 _ACTIONS = frozenset({"allow", "ask"})
 Records = Callable[[Lease], Record | None]
 
@@ -166,11 +163,11 @@ class Terms:
             raise RefusedError("the records allow none of its types")
         crossing.sort(key=lambda one: one.answer.verdict != "ask")
         where, covered = "", None
-        details = _details(crossing)
+        claims = _claims(crossing)
         for one in crossing:
-            request = _request(source, target, one.kind, one.size, details)
+            request = _request(source, target, one.kind, one.size, claims)
             if action.drag:
-                request = replace(request, words=DRAG_WORDS)
+                request = replace(request, way="drag")
             async with self._decider.permit(request, covered=covered) as permit:
                 where, covered = where or permit.where, covered or permit
         return await self._as_now(crossing, source, target, where)
@@ -225,7 +222,7 @@ class Terms:
         return found
 
 
-def _details(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
+def _claims(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
     """All that one yes lets cross, as the user is shown it.
 
     A line for each type, which are CLIPBOARD_KINDS at most: in one line the
@@ -237,7 +234,8 @@ def _details(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
     size = f"{sum(known)} bytes" if len(known) == len(sizes) else ""
     together = " together" if size and len(kinds) > 1 else ""
     # guard: a line for each type of a question
-    return (*(("type", kind) for kind in kinds), ("size", size + together))
+    types = [("type", kind) for kind in kinds]
+    return (*types, *([("size", size + together)] if size else []))
 
 
 def _request(
@@ -245,12 +243,11 @@ def _request(
     target: Lease | None,
     kind: str,
     size: int | None,
-    details: tuple[tuple[str, str], ...] = (),
+    claims: tuple[tuple[str, str], ...] = (),
 ) -> Request:
     lease = source or target
     if lease is None:
         raise RefusedError("the sandbox of this copy or paste has ended")
-    words = "" if source and target else INWARD_WORDS if target else OUTWARD_WORDS
     # guard: a paste goes where the keyboard is
     return Request(
         lease=lease,
@@ -261,8 +258,7 @@ def _request(
         size=size,
         # The chord is what the user does; it was pressed just now.
         gesture=0.0,
-        words=words,
-        details=details,
+        claims=claims,
         settled=True,
         tells=True,
     )

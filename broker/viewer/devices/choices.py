@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import trio
 
-from broker.authority.permit import ChoiceText, ChosenRequest, Request
+from broker.authority.permit import ChosenRequest, Request
 from broker.core.errors import VitrailError
 from broker.core.lease import Lease
 from broker.core.stderr_log import isolated, log_stderr
@@ -51,13 +51,10 @@ class DeviceChoices:
     async def _choice(
         self, item: DeviceItem, requests: Sequence[Request]
     ) -> ChosenRequest | None:
-        words = f"to attach {item.title}"
         scope = self._open[item.number] = trio.CancelScope()
         try:
             with scope:
-                return await self._decider.choose(
-                    requests, ChoiceText(words, requests[0].details)
-                )
+                return await self._decider.choose(requests)
         except VitrailError as error:
             self.decline(item.number, [request.lease for request in requests])
             log_stderr(f"vitrail: {item.title} is not attached: {error}")

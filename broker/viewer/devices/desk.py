@@ -387,13 +387,7 @@ def request_of(item: DeviceItem, lease: Lease) -> Request:
         service=DEVICE,
         argument=f"+{item.port}",
         device=facts_of(item),
-        words=f"to use {item.title}",
-        details=(
-            ("device", item.title),
-            ("number", item.device_id),
-            ("port", item.port),
-            ("interfaces", " ".join(item.interfaces[:16])),
-        ),
+        claims=(("device", item.title),),
         settled=True,
         counts_bytes=False,
     )

@@ -7,58 +7,47 @@ sends; here arrive only the questions: which relying party, and for what.
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Annotated
 
-import msgspec
 import trio
 
 from broker.authority.permit import Permit, Request
-from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.core.limits import devices as device_limits
-from broker.core.limits import transfer as limits
 from broker.core.question import untrusted_word
 from broker.core.services import SECURITY_KEY
 from broker.core.stderr_log import log_stderr
 from broker.core.token_bucket import TokenBucket
-from broker.ipc.security_key import ENTER_PIN, READ, REGISTER, SIGN_IN
+from broker.ipc.security_key import ENTER_PIN, LOOK, READ, REGISTER, SIGN_IN
+from broker.ipc.session.key_uses import (
+    USE_BYTES,
+    KeyAnswer,
+    KeyUse,
+    decode_use,
+    encode_key_answer,
+)
 from broker.ipc.session.media_orders import OpenSecurityKey
 from broker.viewer.authority.interface import Permits
+from broker.viewer.authority.rule_hosts import named_hosts
 from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.orders.session_orders import Begun, UserSession
-from policy.names import sample_hosts
+from policy.names import PIN
+from policy.rules.wording import key_words
 
-_WORDS = {
-    "register": "to register at {} with your security key",
-    "sign in": "to sign in to {} with your security key",
-    "look": "to look whether your security key is registered at {}",
-}
-_MESSAGE_BYTES = 1024
+_WAYS = frozenset({REGISTER, SIGN_IN, LOOK})
+_WORDS_CHARACTERS = 240
 _LAST_WORDS = 300
 _CANCEL_SECONDS = 0.5
 _END_SECONDS = 5.0
 """For its process to cancel at the key and end: milliseconds, but on a busy machine."""
 _lines = TokenBucket(1 / 60, 20)
 """Of the broker's own log, about all processes together."""
-
-
-class _Said(msgspec.Struct, forbid_unknown_fields=True):
-    """A message of the process, which its guest may have taken over."""
-
-    ask: Annotated[int, msgspec.Meta(ge=1)] = 0
-    what: Annotated[str, msgspec.Meta(max_length=20)] = ""
-    host: Annotated[str, msgspec.Meta(max_length=253)] = ""
-    digest: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    over: Annotated[int, msgspec.Meta(ge=1)] = 0
-    right: bool = False
 
 
 async def carry(
@@ -152,7 +141,7 @@ async def connection(opening: Opening, decider: Permits) -> Request:
     grants it, too: of all hosts that are named it takes one that is granted.
     """
     rules = await decider.rules_about(SECURITY_KEY, opening.lease.sandbox)
-    hosts = sample_hosts(h for r in rules if r.action != "deny" for h in r.host)
+    hosts = named_hosts(rules)
     requests = [replace(_of(opening), host=host, ahead=True) for host in hosts]
     answers = await decider.preview(requests)
     for request, answer in zip(requests, answers, strict=True):
@@ -189,7 +178,7 @@ class _Questions:
         self._shared = shared
         self._last = self._current = 0
         self._over = trio.Event()
-        self._next: _Said | None = None
+        self._next: KeyUse | None = None
         self._more = trio.Event()
         self._pace = TokenBucket(
             device_limits.SECURITY_KEY_MESSAGES_PER_SECOND,
@@ -203,7 +192,7 @@ class _Questions:
             with contextlib.suppress(OSError):  # it has ended, with a verdict unread
                 while untrusted_data := await self._receive():
                     try:
-                        said = _decode(untrusted_data)
+                        said = decode_use(untrusted_data)
                     except PeerError as error:
                         _log(self._opening, str(error))
                         break
@@ -217,11 +206,11 @@ class _Questions:
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:
-                return self._sock.recv(_MESSAGE_BYTES)
+                return self._sock.recv(USE_BYTES)
             except BlockingIOError:
                 continue
 
-    def _take(self, said: _Said) -> None:
+    def _take(self, said: KeyUse) -> None:
         """Handle a report of the key's process: a new request, or the end of one."""
         if said.over and said.over == self._current:
             if said.right:
@@ -245,7 +234,7 @@ class _Questions:
                 await self._answer(said, self._over)
                 self._current = 0
 
-    async def _answer(self, said: _Said, over: trio.Event) -> None:
+    async def _answer(self, said: KeyUse, over: trio.Event) -> None:
         """Permit a message until it is over."""
         lease = self._opening.lease
         async with trio.open_nursery() as nursery:
@@ -271,14 +260,14 @@ class _Questions:
                         await self._end()
             nursery.cancel_scope.cancel()
 
-    async def _use(self, said: _Said, over: trio.Event) -> None:
+    async def _use(self, said: KeyUse, over: trio.Event) -> None:
         """Ask rules and user; the permission ends with the message, or its time."""
         with contextlib.suppress(VitrailError):
-            async with self._permit(said):
+            async with self._permit(said) as warrant:
                 # guard: a turn at the security key ends
                 with trio.move_on_after(device_limits.SECURITY_KEY_TURN_SECONDS):
                     with self._shown(said):
-                        self._say(said.ask, allow=True)
+                        self._say(said.ask, allow=True, warrant=warrant)
                         await over.wait()
                     return
         # Also when it was allowed and is not any more.
@@ -287,25 +276,28 @@ class _Questions:
         with trio.move_on_after(_CANCEL_SECONDS):
             await over.wait()
 
-    def _shown(self, said: _Said) -> contextlib.AbstractContextManager[None]:
+    def _shown(self, said: KeyUse) -> contextlib.AbstractContextManager[None]:
         if said.what not in {REGISTER, SIGN_IN}:
             return contextlib.nullcontext()
-        words = _request(self._opening, said).words
+        request = _request(self._opening, said)
+        words = key_words(request.way, request.host or "", request.about)
+        words = untrusted_word(words, _WORDS_CHARACTERS)
         return self._shared.shown(self._opening.lease, words)
 
     @asynccontextmanager
-    async def _permit(self, said: _Said) -> AsyncIterator[None]:
-        """Hold the permission of a question.  Raises VitrailError for a no."""
+    async def _permit(self, said: KeyUse) -> AsyncIterator[bytes]:
+        """Hold the permission of a question, its warrant.  Raises VitrailError for a no."""
         if said.what != ENTER_PIN:
-            async with self._decider.permit(_request(self._opening, said)):
-                yield
+            request = _request(self._opening, said)
+            async with self._decider.permit(request) as permit:
+                yield permit.warrant
             return
         lease, permitted = self._opening.lease, False
         wrong = self._shared.enter_pin(lease)
         try:
-            async with self._decider.permit(await self._pin(wrong)):
+            async with self._decider.permit(await self._pin(wrong)) as permit:
                 permitted = True
-                yield
+                yield permit.warrant
         finally:
             if not permitted:
                 self._shared.not_entered(lease)
@@ -316,36 +308,22 @@ class _Questions:
         asks = wrong >= device_limits.SECURITY_KEY_PIN_TRIES
         return replace(
             await connection(self._opening, self._decider),
-            words=f"to enter a PIN of your security key, after {wrong} wrong ones",
-            details=(("wrong PINs of this sandbox", str(wrong)),),
+            way=PIN,
+            claims=(("wrong PINs", str(wrong)),),
             asks=asks,
         )
 
-    def _say(self, number: int, *, allow: bool) -> None:
+    def _say(self, number: int, *, allow: bool, warrant: bytes = b"") -> None:
         """Send the verdict on a request to the key's process."""
         with contextlib.suppress(OSError):  # it has ended
-            self._sock.send(json.dumps({"verdict": number, "allow": allow}).encode())
+            self._sock.send(encode_key_answer(KeyAnswer(number, allow, warrant)))
 
 
-def _decode(untrusted_data: bytes) -> _Said:
-    try:
-        return msgspec.json.decode(untrusted_data, type=_Said)
-    except UNREADABLE as error:
-        raise PeerError(f"the security key's process: {error}") from error
-
-
-def _request(opening: Opening, said: _Said) -> Request:
+def _request(opening: Opening, said: KeyUse) -> Request:
     """U2F sends only a hash of the relying party: ``host=`` cannot allow it."""
-    words = _WORDS.get(said.what, _WORDS["sign in"])
-    # Its process has checked that it is a host, and may have been taken over since.
-    # guard: the relying party's letters
-    party = untrusted_word(said.host, limits.URL_HOST_CHARS)
-    if not party:
-        digest = untrusted_word(said.digest[:16])
-        party = f"a service known by its hash only ({digest}…)"
     return replace(
         _of(opening),
         host=said.host or None,
-        words=words.format(party),
-        details=(("relying party", party), ("for", said.what)),
+        way=said.what if said.what in _WAYS else SIGN_IN,
+        about="" if said.host else said.digest,
     )

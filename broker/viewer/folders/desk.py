@@ -21,7 +21,7 @@ from broker.authority.audit import event_log
 from broker.authority.permit import Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
-from broker.core.files.opened_folder import folder_argument
+from broker.core.files.opened_folder import folder_argument, folder_object
 from broker.core.lease import Lease
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
@@ -367,14 +367,11 @@ async def give(path: Path, opened: Begun, warrant: bytes) -> GivenFolder:
 
 def request_of(shared: SharedFolder) -> Request:
     """Return the request for a folder."""
-    way = "to read and change" if shared.write else "to read"
-    path = printable(str(shared.path), 200)
     return Request(
         lease=shared.lease,
         service=FOLDER,
         argument=folder_argument(shared.name),
-        words=f"{way} one of your folders",
-        details=(("folder", path), ("changes", "yes" if shared.write else "no")),
+        about=folder_object(shared.path),
         settled=True,
         write=shared.write,
         counts_bytes=False,

@@ -18,7 +18,6 @@ from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter
 
 from broker.core.errors import UpstreamError
-from broker.core.escape import unescape_markup
 from broker.core.limits import notifications as limits
 from broker.net.session_bus import Complaint, OpenBus, answer_of, owner_changes
 from broker.viewer.notifications.board import Bubble, badge
@@ -251,6 +250,11 @@ async def _abilities(router: DBusRouter) -> tuple[bool, bool]:
         return True, True
     able = set(answer.body[0])
     return "actions" in able, "body-markup" in able
+
+
+def unescape_markup(markup: str) -> str:
+    """Return the text of which ``escape_markup`` made this."""
+    return markup.replace("&gt;", ">").replace("&lt;", "<").replace("&amp;", "&")
 
 
 def _notify(bubble: Bubble, replaces: int, session: _Session) -> Message:

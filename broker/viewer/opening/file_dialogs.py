@@ -53,11 +53,7 @@ _FIRST_TRANSFER = 1 << 33
 _LARGEST = 1 << 50
 BROKEN_OFF = "the transfer was interrupted"
 """The last words of the process that keeps a file, where it got a part."""
-_WORDS = {
-    "open": "to have you choose files, which are copied into it",
-    "folder": "to have you choose a folder, which is copied into it",
-    "save": "to save a file where you choose",
-}
+_KINDS = ("open", "folder", "save")
 
 
 @dataclass(frozen=True)
@@ -113,7 +109,7 @@ class FileDialogs:
 
         Programs ask before they show a dialog, and use their own where there is none.
         """
-        requests = [_request(opening, kind) for kind in _WORDS]
+        requests = [_request(opening, kind) for kind in _KINDS]
         answers = await self._decider.preview(requests)
         if all(answer is None or answer.verdict == "deny" for answer in answers):
             raise RefusedError("no rule for vitrail.FileDialog lets it")
@@ -298,6 +294,5 @@ def _request(opening: Opening, kind: str) -> Request:
         argument=f"+{kind}",
         stream=opening.stream,
         peer=opening.peer,
-        words=_WORDS[kind],
         tells=True,
     )

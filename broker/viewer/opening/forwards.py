@@ -96,7 +96,6 @@ class PortForwards:
             argument=f"+{port}",
             source=VIEWER,
             target=guest.lease.sandbox,
-            words=f"to connect to port {port}",
             settled=True,
             tells=True,
         )

@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from broker.authority.audit.event_log import EventLog
-from broker.authority.decisions.decision_events import RequestSubject, subject
+from broker.authority.audit.event_log import EventLog, StreamSubject
+from broker.authority.decisions.decision_events import subject
 from broker.authority.permit import Permit
 from broker.core.errors import VitrailError, sole
 from broker.core.escape import printable
 from broker.ipc.audit import schema
 from broker.viewer.opening.exchanges import Moved
 
-_OF_BOTH = (*RequestSubject.__annotations__, "transfer", "target")
+_OF_BOTH = (*StreamSubject.__annotations__, "transfer", "target")
 """Fields of both events."""
 
 

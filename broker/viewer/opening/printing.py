@@ -206,19 +206,17 @@ class Printing:
 
 
 def _request(opening: Opening, size: int, document: _Document | None = None) -> Request:
-    words = ""
-    details: tuple[tuple[str, str], ...] = ()
+    claims: tuple[tuple[str, str], ...] = ()
     if document is not None:
         file = document.kept.document.rpartition("/")[2]
-        shown = f"the window of {file} shows"
-        words = f"to print {document.words}, which {shown}"
-        details = (("document", document.name),)
+        pages = str(document.kept.pages)
+        claims = (("document", document.name), ("pages", pages), ("window", file))
     return Request(
         lease=opening.lease,
         service=PRINT,
         size=size,
         stream=opening.stream,
         peer=opening.peer,
-        words=words,
-        details=details,
+        about="" if document is None else document.printer,
+        claims=claims,
     )

@@ -293,15 +293,11 @@ def _asked(opening: Opening, ask: Ask) -> Wanted:
 def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
     target = ask.target if isinstance(ask, OpenUrl | OpenFile | CopyFiles) else ""
     url = asked.url
-    # The host on a separate line, which is never shortened.
-    details = [("host", url.host)] if url is not None and url.host else []
-    details.append(("what", asked.what))
+    claims = []
     if url is None:
-        details.append(("size", f"{asked.size} bytes"))
+        claims = [("what", asked.what), ("size", f"{asked.size} bytes")]
     if asked.mime:
-        details.append(("type", asked.mime))
-    if asked.edit:
-        details.append(("changes", "come back and replace it"))
+        claims.append(("type", asked.mime))
     return Request(
         lease=opening.lease,
         service=opening.service,
@@ -312,7 +308,9 @@ def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
         size=None if url else asked.size,
         stream=opening.stream,
         peer=opening.peer,
-        details=tuple(details),
+        way="edit" if asked.edit else "",
+        about=url.shown if url else "",
+        claims=tuple(claims),
         # The program that asks is notified; a notification would repeat it.
         tells=True,
     )

@@ -25,11 +25,10 @@ from broker.core.errors import UpstreamError
 from broker.helpers.process.fork_client import (
     ForkedProcess,
     ForkServer,
-    ForkServerHandle,
     ForkServerProgram,
-    ServerProcess,
     end_of,
 )
+from broker.helpers.process.fork_handle import ForkServerHandle, ServerProcess
 from broker.helpers.process.spawn import send_signal
 from broker.ipc.captured_stderr import FirstWords
 from broker.ipc.channel import Channel, pair

@@ -8,7 +8,7 @@ import msgspec
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
-from broker.ipc.session.folder_orders import DrawLetters
+from broker.ipc.session.display_orders import DrawLetters
 from broker.viewer.orders.session_orders import UserSession, answered_file
 
 _PAD = 3

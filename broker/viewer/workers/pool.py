@@ -25,10 +25,10 @@ from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.order_channel import order_pair
 from broker.helpers.process.fork_client import (
     ForkServer,
-    ForkServerHandle,
     ForkServerProgram,
     StartServer,
 )
+from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.ipc.channel import pair
 from broker.ipc.clipboard import ChordsMessage
 from broker.ipc.fork_server import ForkKeeper, ForkServerModule, ForkWorker

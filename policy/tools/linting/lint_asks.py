@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from policy.destinations import port_ranges
 from policy.names import ADMIN
 from policy.rules.conditions import NO_MATCH
-from policy.rules.engine import Engine, PolicyCall, expand
+from policy.rules.engine import PolicyCall, expand
 from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.tokens import Token
@@ -22,12 +22,13 @@ from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF, World
 from policy.tools import limits as tool_limits
 from policy.tools.device_example import example
 from policy.tools.linting.finding import found_in, parameter, tokens_of
+from policy.tools.linting.offers import OfferingEngine
 from policy.tools.linting.sarif import LintFinding
 
 
 def lint_asks(rules: RuleSet, world: World) -> Iterator[LintFinding]:
     """Yield findings about what rules redirect to and what asks offer."""
-    engine = Engine(rules)
+    engine = OfferingEngine(rules)
     names = [name for name in world.names if name != "dom0"]
     by_key: dict[str, list[str]] = {}
     for name in names:
@@ -66,7 +67,7 @@ class _Classes:
     takes too long; calls that were skipped get no finding.
     """
 
-    def __init__(self, engine: Engine, world: World) -> None:
+    def __init__(self, engine: OfferingEngine, world: World) -> None:
         self.left = tool_limits.LINT_CALLS
         self._engine = engine
         self._world = world
@@ -205,7 +206,7 @@ def _call(rule: Rule, service: str, argument: str, source: str) -> PolicyCall:
 
 
 def _redirect(
-    engine: Engine, number: int, sources: list[str], world: World
+    engine: OfferingEngine, number: int, sources: list[str], world: World
 ) -> Iterator[LintFinding]:
     rule = engine.rules[number]
     assert rule.redirect is not None
@@ -219,7 +220,7 @@ def _redirect(
 
 
 def _asks(
-    engine: Engine, rule: Rule, calls: _Calls, classes: _Classes, world: World
+    engine: OfferingEngine, rule: Rule, calls: _Calls, classes: _Classes, world: World
 ) -> Iterator[LintFinding]:
     same = (rule.service, rule.argument, rule.source.key, rule.match, rule.redirect)
     nothing = classes.nothing.get(same)
@@ -248,7 +249,9 @@ def _asks(
         yield found_in("default-not-offered", rule, column, text)
 
 
-def _offers_soon(engine: Engine, rule: Rule, call: PolicyCall, world: World) -> bool:
+def _offers_soon(
+    engine: OfferingEngine, rule: Rule, call: PolicyCall, world: World
+) -> bool:
     """Whether a target is surely offered, seen without collecting all."""
     for tried, target in enumerate(expand(rule.redirect or rule.target, world)):
         if tried == tool_limits.LINT_TRIES:

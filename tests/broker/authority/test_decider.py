@@ -290,7 +290,7 @@ async def test_the_person_is_asked_in_plain_words_and_chooses():
         assert question.targets == ("vault",)
         assert question.default_target == "vault"
         assert (question.sandbox, question.colour) == ("work", "#009e73")
-        assert question.words == "to use the service t.Ask"
+        assert question.words == "to call the service t.Ask"
         assert (
             question.argument == "\\\\x1b[31m\\\\u202e" or question.argument.isascii()
         )

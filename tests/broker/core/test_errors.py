@@ -52,3 +52,10 @@ def test_the_sole_error_of_nested_groups_is_found_and_none_of_several_chosen():
     several = ExceptionGroup("c", [one, two])
     assert errors.sole(several) is several
     assert errors.sole(ExceptionGroup("d", [several])) is several
+
+
+def test_a_message_has_the_words_of_an_error_of_the_system_without_its_number():
+    error = FileNotFoundError(2, "No such file or directory", "/x")
+    assert str(errors.UpstreamError(f"the log: {error}")) == (
+        "the log: No such file or directory: '/x'"
+    )

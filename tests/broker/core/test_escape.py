@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from broker.core.escape import escape_markup, printable, unescape_markup
+from broker.core.escape import escape_markup, printable
+from broker.viewer.notifications.desktop_server import unescape_markup
 
 
 @pytest.mark.parametrize(

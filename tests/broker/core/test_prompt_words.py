@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.authority.decisions.put_question import wants
 from broker.authority.questions.phrase import (
     ensure_phrase,
     phrase_file,
@@ -16,7 +15,6 @@ from broker.authority.questions.phrase import (
 )
 from broker.core.errors import InternalError, PeerError, RefusedError
 from broker.core.paths import find_paths
-from broker.core.prompt_words import CHECKED
 from broker.core.question import PersonAnswer, untrusted_word
 from broker.helpers.prompt.description import target_words
 from broker.helpers.prompt.dialog import claims, duration
@@ -54,14 +52,14 @@ def test_durations(seconds, words):
 
 
 def test_what_the_broker_knows_is_not_a_claim():
-    details = {"details": (("host", "git.example.test"),), "argument": ""}
-    assert claims(question(**details)) == ["host, it says: git.example.test"]
-    assert claims(question(service=CHECKED, **details)) == ["host: git.example.test"]
+    details = (("host", "git.example.test"), ("size, it says", "4 bytes"))
+    assert claims(question(details=details, argument="")) == [
+        "host: git.example.test",
+        "size, it says: 4 bytes",
+    ]
 
 
-def test_services_and_targets():
-    assert wants("vitrail.AudioInput") == "to listen to your microphone"
-    assert wants("x.\u202eY") == "to use the service x.\\u202eY"
+def test_targets():
     assert target_words("dom0") == target_words("@adminvm") == "you, at this screen"
     assert target_words("@dispvm:web") == "a fresh web sandbox"
     assert target_words("work") == "work"

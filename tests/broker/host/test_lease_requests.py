@@ -13,8 +13,9 @@ from broker.core.paths import find_paths
 from broker.host import lease_requests
 from broker.host.lease_requests import asked_name, check_peer, sandbox_name
 from broker.ipc.control.api import LeaseRequest, MachineEventRequest
-from policy.records.loader import load_records, parse_record
+from policy.records.loader import load_records
 from policy.records.model import RecordSet
+from policy.tools.record_files import parse_record
 from tests.kit.control import EXCHANGE
 from tests.kit.world import record
 

@@ -14,7 +14,7 @@ from broker.ipc import worker
 from broker.ipc.wayland_rules import order_of, traced
 from broker.jail.wayland.sandbox import CEILINGS
 from broker.viewer.sandboxes.window_rules import rules_from
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 
 FULL = """\
 class = "disposable"

@@ -15,7 +15,7 @@ from broker.helpers.process.fork_client import ForkServer
 from broker.helpers.process.memory import read_memory
 from broker.helpers.pump.starting import PUMPS, fork_pump
 from broker.host_and_viewer.measured_rows import Found
-from broker.ipc.session.program_orders import FindCompositor
+from broker.ipc.session.display_orders import FindCompositor
 from broker.viewer.orders.session_orders import order_server
 from broker.viewer.part import measure
 from broker.viewer.workers import pool

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from broker.core.errors import UpstreamError
-from broker.ipc.session.program_orders import FindCompositor
+from broker.ipc.session.display_orders import FindCompositor
 from broker.viewer.part import viewer_warnings
 
 

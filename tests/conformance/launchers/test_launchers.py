@@ -40,8 +40,8 @@ from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.net.peers.credentials import pid_namespaces_of_self
 from broker.net.peers.identity import ProcessFacts, check
-from policy.records.loader import parse_record
 from policy.records.model import RecordSet
+from policy.tools.record_files import parse_record
 from tests.kit.control import partly
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import SilentViewer, host_role

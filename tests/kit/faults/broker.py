@@ -9,18 +9,20 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from broker.helpers import fork_start
-from broker.helpers.process.spawn import Child, spawn
+from broker.helpers.process.popen import Process, start_process
+from broker.programs import start
 from broker.programs.local import main
 
 VARIABLES = ("LD_PRELOAD", "VITRAIL_FAULTS")
 
 
-def _spawn(*words: Any, env: dict[str, str], **more: Any) -> Child:
+def _start(
+    argv: list[str], *, env: dict[str, str] | None = None, **more: Any
+) -> Process:
     kept = {name: os.environ[name] for name in VARIABLES}
-    return spawn(*words, env=env | kept, **more)
+    return start_process(argv, env=None if env is None else env | kept, **more)
 
 
 if __name__ == "__main__":
-    fork_start.spawn = _spawn
+    start.start_process = _start
     main()

@@ -85,6 +85,7 @@ GUARDS = (
     Guard("a permit to save chooses no file to read", "if False:", ORDERS, "dialog_needs"),
     Guard("only our own documents are shown and printed", "_Pages = str", ORDERS, "document_of_ours"),
     Guard("a printer is not an option of lp(1)", "_Printer = str", ORDERS, "is_printed"),
+    Guard("the printer that the user has read is the one that prints", "if False:", ORDERS, "is_printed"),
     Guard("a rule's printer is the one that prints", "if False:", ORDERS, "is_printed"),
     Guard("the title of a printed document begins with its sandbox", "title = order.title", ORDERS, "is_printed"),
     Guard("documents are not in the viewer's own directories", "return find_paths().cache / 'printing'", ORDERS, "in_no_directory"),

@@ -219,6 +219,7 @@ GUARDS = (
     Guard("a session is of a host if the user's agent tells signatures apart", "if False:", "tests/attack/test_session_orders_services.py", "any_signature"),
     Guard("a session is of the host whose key the user's agent has checked", "if not ask.forwarding:", "tests/attack/test_session_orders_services.py", "other_use"),
     Guard("a permit of another sandbox uses no key", "if False:", "tests/attack/test_session_orders_services.py", "other_use"),
+    Guard("a login is at the host whose key the user has read", "if False:", "tests/attack/test_session_orders_services.py", "other_use"),
     Guard("a permit for a login is for its host", "if False:", "tests/attack/test_session_orders_services.py", "other_use"),
     Guard("a permit for one use of a key is for no other", "if False:", "tests/attack/test_session_orders_services.py", "other_use"),
 )  # fmt: skip

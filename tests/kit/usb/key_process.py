@@ -21,7 +21,7 @@ from broker.jail.security_key.ctaphid import (
 from broker.viewer.devices import security_keys
 from broker.viewer.devices.shared_key import SharedKey
 from tests.kit.rulebook import WORK
-from tests.kit.session import starter_of_orders
+from tests.kit.session import SigningPermits, starter_of_orders
 from tests.kit.usb.token import Token, serve_token
 
 
@@ -84,7 +84,7 @@ async def connected(b, *, lease=WORK, token=None, prepare=""):
                     await security_keys.carry(
                         opening,
                         conn,
-                        b.decider,
+                        SigningPermits(session, b.decider),
                         shared,
                         session,
                         task_status=task_status,

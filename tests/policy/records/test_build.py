@@ -9,7 +9,6 @@ import pytest
 
 from broker.core.streams.wayland_verdicts import DMABUF
 from policy.records.kinds import MONITORS
-from policy.records.loader import parse_record
 from policy.records.model import (
     Audio,
     CidPeer,
@@ -25,6 +24,8 @@ from policy.records.model import (
     UnixPeer,
     Window,
 )
+from policy.records.places import folder_places
+from policy.tools.record_files import parse_record
 
 CORPUS = Path(__file__).parent.parent.parent / "corpus" / "policy"
 GOOD = sorted((CORPUS / "good").glob("*.toml"))
@@ -320,7 +321,7 @@ def test_a_machine_of_another_vmm_is_a_micro_vm_that_boots(kind):
     assert (launch.monitor, launch.memory_mib, launch.cpus) == (kind, 1024, 2)
     assert (launch.fork, launch.network, launch.packages) == ("no", "user", ("gedit",))
     assert made.host.state.size == 1 << 30
-    assert made.folder_places == 0
+    assert folder_places(made) == 0
 
 
 @pytest.mark.parametrize("network", ["rules", "lan:lab", "through:vpn"])

@@ -26,10 +26,10 @@ _CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def _read(text: str) -> tuple[Document, list[str]]:
     found: list[str] = []
 
-    def log_stderr(span: Span, message: str, expected: str, hint: str) -> None:
+    def complain(span: Span, message: str, expected: str, hint: str) -> None:
         found.append(f"{span.line}:{span.column}: {message}")
 
-    return read_document(text, log_stderr), found
+    return read_document(text, complain), found
 
 
 def _slice(text: str, span: Span) -> str:

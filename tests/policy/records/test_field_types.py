@@ -24,10 +24,10 @@ _CHOICE = field_types.Choice({"none": "nothing", "user": "something"})
 def _take(kind, value):
     found: list[tuple[object, ...]] = []
 
-    def log_stderr(path, message, expected, hint):
+    def complain(path, message, expected, hint):
         found.append((path, message, expected, hint))
 
-    return kind.take(value, ("key",), log_stderr), found
+    return kind.take(value, ("key",), complain), found
 
 
 @pytest.mark.parametrize(

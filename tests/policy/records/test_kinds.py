@@ -20,9 +20,8 @@ from policy.records.model import (
     ThrowawayVm,
     boots,
     has_command,
-    has_folders,
-    is_held,
 )
+from policy.records.places import has_folders, is_held
 
 _ROOT = Path(__file__).parents[3]
 _VM = ("image", 512, 1)

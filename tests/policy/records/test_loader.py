@@ -16,11 +16,10 @@ from policy.records import build
 from policy.records.loader import (
     FOLDER,
     load_records,
-    parse_record,
     search_path,
 )
 from policy.rules.record_gate import DISPLAY, RecordRequest, decide
-from policy.tools.record_files import load_files
+from policy.tools.record_files import load_files, parse_record
 
 OPEN = 'class = "disposable"\ndisplay = "allow"\n'
 SHUT = 'class = "disposable"\ndisplay = "none"\n'

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from broker.authority.decisions import put_question
 from broker.core import limits as broker_limits
 from broker.core import services
 from broker.core.errors import RefusedError
@@ -22,7 +21,7 @@ from policy.records.field_types import Choice
 from policy.records.launch_table import PEER
 from policy.records.patterns import NAME
 from policy.records.record_schema import TABLES
-from policy.rules import record_gate
+from policy.rules import record_gate, wording
 from policy.rules.checks import SERVICES
 from policy.tools.schemas.schema import kind_schema
 from tests.policy import record_globals
@@ -71,7 +70,7 @@ def test_services_are_those_of_the_broker():
 def test_lint_knows_every_service():
     """Those that have a port, and those that the person is told about."""
     assert set(services.PORTS) <= set(SERVICES)
-    assert set(put_question._WANTS) <= set(SERVICES)
+    assert {row.partition(" ")[0] for row in wording._WORDS} <= set(SERVICES)
 
 
 def test_cids_are_those_that_can_be_peers():

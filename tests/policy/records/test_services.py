@@ -8,9 +8,9 @@ import pytest
 
 from broker.core.limits import transfer as broker_limits
 from policy import limits
-from policy.records.loader import parse_record
 from policy.records.model import CalledService
 from policy.services.desktop import parse_service
+from policy.tools.record_files import parse_record
 
 RECORD = 'class = "persistent"\n'
 

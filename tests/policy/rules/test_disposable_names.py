@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from policy.records.loader import load_records
-from policy.rules.engine import Engine, PolicyCall
+from policy.rules.engine import PolicyCall
 from policy.rules.world import world_of
 from policy.tools.files_in_memory import rules_of_map
+from policy.tools.linting.offers import OfferingEngine
 
 _SHIPPED = Path(__file__).parents[3] / "broker" / "data" / "sandboxes.d"
 _RULES = """\
@@ -34,7 +35,7 @@ x * @anyvm @anyvm allow
 def test_a_record_s_name_is_its_sandboxes(source, target, verdict):
     records = load_records((), shipped=_SHIPPED)
     running = [("web-1234", "web"), ("viewer-77", "viewer")]
-    engine = Engine(rules_of_map({"10-a.policy": _RULES}))
+    engine = OfferingEngine(rules_of_map({"10-a.policy": _RULES}))
     answer = engine.answer(
         PolicyCall("x", "+", source, target), world_of(records, running)
     )
@@ -63,9 +64,9 @@ def test_a_record_s_name_as_target_is_a_fresh_one_of_it(target, verdict):
     """A sandbox chooses the words of its call, and the denied operation is the real one."""
     world = world_of(load_records((), shipped=_SHIPPED), [("web-1234", "web")])
     call = PolicyCall("x", "+", "work", target)
-    engine = Engine(rules_of_map({"10-a.policy": _FRESH.format("allow")}))
+    engine = OfferingEngine(rules_of_map({"10-a.policy": _FRESH.format("allow")}))
     assert engine.answer(call, world).verdict == verdict
-    asking = Engine(rules_of_map({"10-a.policy": _FRESH.format("ask")}))
+    asking = OfferingEngine(rules_of_map({"10-a.policy": _FRESH.format("ask")}))
     answer = asking.answer(call, world)
     if answer.rule is not None and answer.verdict == "ask":
         offered = set(answer.targets)
@@ -81,7 +82,7 @@ def test_a_record_s_name_as_target_is_a_fresh_one_of_it(target, verdict):
 def test_a_rule_that_comes_before_the_denial_counts():
     world = world_of(load_records((), shipped=_SHIPPED))
     text = "x * work web allow\nx * work @dispvm:web deny\n"
-    engine = Engine(rules_of_map({"10-a.policy": text}))
+    engine = OfferingEngine(rules_of_map({"10-a.policy": text}))
     call = PolicyCall("x", "+", "work", "web")
     assert engine.answer(call, world).verdict == "allow"
 
@@ -99,7 +100,7 @@ def test_a_rule_that_comes_before_the_denial_counts():
 def test_ask_about_a_record_offers_its_running_sandboxes(rules, offered):
     """A paste has one target, the focused window's: ``ask`` never asked about it."""
     world = world_of(load_records((), shipped=_SHIPPED), [("web-1234", "web")])
-    engine = Engine(rules_of_map({"10-a.policy": rules}))
+    engine = OfferingEngine(rules_of_map({"10-a.policy": rules}))
     call = PolicyCall("x", "+", "work", "web-1234")
     answer = engine.answer(call, world)
     assert (answer.verdict, set(answer.targets)) == ("ask", offered)
@@ -110,7 +111,7 @@ def test_ask_about_a_record_offers_its_running_sandboxes(rules, offered):
 def test_denied_running_sandbox_is_not_offered():
     world = world_of(load_records((), shipped=_SHIPPED), [("web-1234", "web")])
     rules = "x * work web-1234 deny\nx * work web ask\n"
-    engine = Engine(rules_of_map({"10-a.policy": rules}))
+    engine = OfferingEngine(rules_of_map({"10-a.policy": rules}))
     assert (
         engine.answer(PolicyCall("x", "+", "work", "web-1234"), world).verdict == "deny"
     )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.world import Domain, World
 from policy.tools.files_in_memory import rules_of_map
+from policy.tools.linting.offers import OfferingEngine
 from policy.tools.qubes import compat
 from tests.policy import reference, strategies
 
@@ -269,7 +270,7 @@ def test_no_call_raises(service, argument, source, target):
 def test_offers_is_offered(text, world, calls):
     """One target asked for is as all of them looked through."""
     rules = rules_of_map({"1.policy": text})
-    engine = Engine(rules)
+    engine = OfferingEngine(rules)
     everything = ["dom0", *world.names, *(f"@dispvm:{n}" for n in world.names), "x"]
     for call in calls:
         for rule in rules.rules:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from policy.records.loader import parse_record
 from policy.tools.importers import ImportFileError
 from policy.tools.importers.flatpak import import_flatpak, record_name
+from policy.tools.record_files import parse_record
 
 PERMISSIONS = """\
 [Context]

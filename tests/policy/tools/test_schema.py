@@ -13,12 +13,11 @@ import pytest
 from hypothesis import given
 
 from policy.records.device_json import device_json
-from policy.records.loader import parse_record
 from policy.rules.engine import Engine
 from policy.tools.explain import answer_json
 from policy.tools.files_in_memory import rules_of_map
 from policy.tools.qubes.world_json import WorldError, world_from_json
-from policy.tools.record_files import load_files
+from policy.tools.record_files import load_files, parse_record
 from policy.tools.schemas.schema import reference, schema
 from policy.tools.schemas.schema_calls import SCHEMAS, text_of
 from tests.policy import strategies

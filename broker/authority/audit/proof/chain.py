@@ -5,11 +5,12 @@ Pure: checkpoints in, keys and their problems out.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from broker.authority.audit.proof.ed25519 import is_signed_by
-from broker.authority.audit.proof.note import Note, origin_of, verifier_key
+from broker.authority.audit.proof.note import ED25519, Note, key_id, origin_of
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ class Chain:
     def first_key(self) -> str:
         """The first key as verifiers of notes take it."""
         return verifier_key(self.origin, self.keys[0].public) if self.keys else ""
+
+
+def verifier_key(name: str, key: bytes) -> str:
+    """Return a public key as verifiers of notes take it: name, id, type and key."""
+    coded = base64.b64encode(ED25519 + key).decode()
+    return f"{name}+{key_id(name, key).hex()}+{coded}"
 
 
 def read_chain(changes: Iterable[Note], known: Iterable[Note] = ()) -> Chain:

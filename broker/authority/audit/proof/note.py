@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _ORIGIN = "vitrail.invalid/audit/"
 _ORIGIN_LABEL = b"vitrail audit 1 origin\0"
 _HEAD = "vitrail-head"
-_ED25519 = b"\x01"
+ED25519 = b"\x01"
 SIGNATURE_BYTES = 64
 _ID_BYTES = 4
 _DASH = "\N{EM DASH} "
@@ -52,13 +52,7 @@ def origin_of(first_key: bytes) -> str:
 
 def key_id(name: str, key: bytes) -> bytes:
     """The bytes before a signature that identify its key; they prove nothing."""
-    return sha256(name.encode() + b"\n" + _ED25519 + key).digest()[:_ID_BYTES]
-
-
-def verifier_key(name: str, key: bytes) -> str:
-    """A public key as verifiers of notes take it: name, id, type and key."""
-    coded = base64.b64encode(_ED25519 + key).decode()
-    return f"{name}+{key_id(name, key).hex()}+{coded}"
+    return sha256(name.encode() + b"\n" + ED25519 + key).digest()[:_ID_BYTES]
 
 
 @dataclass(frozen=True)

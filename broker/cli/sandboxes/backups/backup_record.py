@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from broker.core.errors import InternalError
 from broker.core.limits import clipboard as clipboard_limits
-from policy.records.loader import parse_record
 from policy.records.model import Record
+from policy.tools.record_files import parse_record
 
 _FRESH = b'class = "persistent"\n'
 

@@ -18,7 +18,7 @@ class PendingQuestion(ApiAnswer, frozen=True, kw_only=True):
     words: str
     """The operation that the sandbox requests, in plain words."""
     details: list[str] = []
-    """The sandbox's claims about it, each ``name: value``."""
+    """What else is permitted, then claims (``TITLE, it says``), each ``title: value``."""
     targets: list[str]
     """The targets that the user may choose."""
     default_target: str
@@ -57,6 +57,8 @@ class GrantStatus(ApiAnswer, frozen=True, kw_only=True):
     sandbox: str
     service: str
     argument: str
+    about: str = ""
+    """What else it is for: a host, a folder's path, a printer, how it is done."""
     target: str
     keep: str
     """``time`` or ``session``."""

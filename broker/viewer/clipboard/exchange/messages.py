@@ -7,7 +7,9 @@ that by the connection, it is never taken from a message.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+
+import msgspec
+from typing_extensions import override
 
 from broker.core.clipboard.types import DEFAULT_PATTERNS
 from broker.core.limits import clipboard as limits
@@ -16,8 +18,11 @@ VIEWER = "@adminvm"
 """The user's own programs, as rules name them."""
 
 
-@dataclass(frozen=True, slots=True)
-class CopyTerms:
+class _Message(msgspec.Struct, frozen=True):
+    """Base of all: forty dataclasses would take a tenth of the viewer's loading."""
+
+
+class CopyTerms(_Message, frozen=True):
     """Limits of a copy out of a sandbox, before the target is known.
 
     Also what may be read of the user's own selection, for a paste.
@@ -32,8 +37,7 @@ class CopyTerms:
     """Where nothing is copied, the primary selection counts."""
 
 
-@dataclass(frozen=True, slots=True)
-class PasteTerms:
+class PasteTerms(_Message, frozen=True):
     """Terms of one paste: the strictest of its rule and records."""
 
     patterns: tuple[str, ...] = DEFAULT_PATTERNS
@@ -48,33 +52,33 @@ class PasteTerms:
     """``file:line``, for the log."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(_Message, frozen=True):
     """Content of one kind.  It is not in ``repr``, so in no log by mistake."""
 
     kind: str
-    data: bytes = field(repr=False)
+    data: bytes
+
+    @override
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.kind!r})"
 
 
 # -- in -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class FocusTaken:
+class FocusTaken(_Message, frozen=True):
     """A worker says that a window of its sandbox has the keyboard."""
 
     sandbox: str
 
 
-@dataclass(frozen=True, slots=True)
-class FocusGone:
+class FocusGone(_Message, frozen=True):
     """A worker says that no window of its sandbox has the keyboard any more."""
 
     sandbox: str
 
 
-@dataclass(frozen=True, slots=True)
-class CopyPressed:
+class CopyPressed(_Message, frozen=True):
     """A worker saw the copy chord; ``press`` is its number for it.
 
     ``outward``: a rule may let it into the user's own selection as well.
@@ -86,8 +90,7 @@ class CopyPressed:
     outward: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class PastePressed:
+class PastePressed(_Message, frozen=True):
     """A worker saw the paste chord.
 
     ``host``: what may be read of the user's own selection when nothing was
@@ -98,8 +101,7 @@ class PastePressed:
     host: CopyTerms | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TypesTold:
+class TypesTold(_Message, frozen=True):
     """The answer to AskTypes; none if the sandbox has no selection."""
 
     sandbox: str
@@ -107,25 +109,26 @@ class TypesTold:
     untrusted_types: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DataCame:
+class DataCame(_Message, frozen=True):
     """All that Read asked for, or the rewritten content."""
 
     sandbox: str
     transfer: int
-    untrusted_data: bytes = field(repr=False)
+    untrusted_data: bytes
+
+    @override
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.sandbox!r}, {self.transfer!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class DataTooLarge:
+class DataTooLarge(_Message, frozen=True):
     """The type has more than was asked for; its worker stopped reading."""
 
     sandbox: str
     transfer: int
 
 
-@dataclass(frozen=True, slots=True)
-class SourceFailed:
+class SourceFailed(_Message, frozen=True):
     """The source died, or its selection was replaced, before all was read.
 
     ``reason``: of a worker that could not rewrite an item.
@@ -136,8 +139,7 @@ class SourceFailed:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(_Message, frozen=True):
     """Policy's answer to AskPolicy; no terms: denied."""
 
     transfer: int
@@ -145,16 +147,14 @@ class Decided:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class OfferEnded:
+class OfferEnded(_Message, frozen=True):
     """The target has another selection now."""
 
     sandbox: str
     transfer: int
 
 
-@dataclass(frozen=True, slots=True)
-class OfferRefused:
+class OfferRefused(_Message, frozen=True):
     """The target's worker could not offer it."""
 
     sandbox: str
@@ -162,8 +162,7 @@ class OfferRefused:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ConsentRevoked:
+class ConsentRevoked(_Message, frozen=True):
     """Policy no longer allows the current offer there."""
 
     target: str
@@ -171,8 +170,7 @@ class ConsentRevoked:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
+class Exported(_Message, frozen=True):
     """The answer to Export: the compositor has it; or a ``problem``."""
 
     sandbox: str
@@ -180,47 +178,41 @@ class Exported:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportEnded:
+class ExportEnded(_Message, frozen=True):
     """The user's selection is another one now."""
 
     sandbox: str
     transfer: int
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignDrag:
+class ForeignDrag(_Message, frozen=True):
     """A drag of another sandbox came over one of its windows."""
 
     sandbox: str
 
 
-@dataclass(frozen=True, slots=True)
-class DragStarted:
+class DragStarted(_Message, frozen=True):
     """A worker says that an application of its sandbox drags, under this mark."""
 
     sandbox: str
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
-class DragPerformed:
+class DragPerformed(_Message, frozen=True):
     """A worker says that its drag was dropped on a window that accepts it."""
 
     sandbox: str
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
-class DragEnded:
+class DragEnded(_Message, frozen=True):
     """A worker says that its drag is over."""
 
     sandbox: str
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
-class DragOver:
+class DragOver(_Message, frozen=True):
     """A worker says that a drag from elsewhere is over a window of its sandbox.
 
     ``number`` is its own for it; ``mark`` is empty for one of the user's own
@@ -233,16 +225,14 @@ class DragOver:
     terms: CopyTerms | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DragDropped:
+class DragDropped(_Message, frozen=True):
     """A worker says that this drag was dropped there."""
 
     sandbox: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class DragWanted:
+class DragWanted(_Message, frozen=True):
     """A worker says that the user's own programs want a type of its drag.
 
     ``number`` is its own for it.  No terms: no rule lets it out.
@@ -255,25 +245,21 @@ class DragWanted:
     terms: CopyTerms | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxGone:
+class SandboxGone(_Message, frozen=True):
     """Its lease or its worker ended."""
 
     sandbox: str
 
 
-@dataclass(frozen=True, slots=True)
-class EpochChanged:
+class EpochChanged(_Message, frozen=True):
     """The link to the host is another one: identities must be asked for again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cleared:
+class Cleared(_Message, frozen=True):
     """The user ran ``brokerctl clipboard clear``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ticked:
+class Ticked(_Message, frozen=True):
     """Time has passed (``Crossing.deadline``)."""
 
 
@@ -311,8 +297,7 @@ Event = (
 # -- out -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class AskTypes:
+class AskTypes(_Message, frozen=True):
     """Ask the sandbox's worker which types its selection has.
 
     ``host``: not the sandbox's, but the user's, which the compositor shows to
@@ -330,8 +315,7 @@ class AskTypes:
     """The number of the drop of the user's own drag, of which it is asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(_Message, frozen=True):
     """Read one type, through our pipe; say when it is over ``max_bytes``.
 
     The worker sends at most one byte more than that: then all is refused.
@@ -344,8 +328,7 @@ class Read:
     host: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rewrite:
+class Rewrite(_Message, frozen=True):
     """Have the target's worker clean it in its jail; answered as Read is."""
 
     sandbox: str
@@ -354,16 +337,14 @@ class Rewrite:
     clean: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class StopTransfer:
+class StopTransfer(_Message, frozen=True):
     """Close the pipe; nothing more is wanted of this transfer."""
 
     sandbox: str
     transfer: int
 
 
-@dataclass(frozen=True, slots=True)
-class AskPolicy:
+class AskPolicy(_Message, frozen=True):
     """May this go from ``source`` to ``target``?  Answered by Decided.
 
     ``origin``: the user's selection was itself copied out of that sandbox,
@@ -380,8 +361,7 @@ class AskPolicy:
     """Whether it was dragged there, not copied."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer:
+class Offer(_Message, frozen=True):
     """Make it the target's selection, served by its filter; forget it after ``ttl``.
 
     With ``drop``: give it to the window where that was dropped, instead.
@@ -397,8 +377,7 @@ class Offer:
     drop: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class CarryFiles:
+class CarryFiles(_Message, frozen=True):
     """Have the files' bytes go to the target by ``vitrail.FileCopy``.
 
     ``files`` are addresses that only the source may use: they are its own.
@@ -410,16 +389,14 @@ class CarryFiles:
     files: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptDrag:
+class AcceptDrag(_Message, frozen=True):
     """A rule could let that drag in: the user may drop it."""
 
     sandbox: str
     number: int
 
 
-@dataclass(frozen=True, slots=True)
-class EndDrag:
+class EndDrag(_Message, frozen=True):
     """Nothing more is wanted of that drag; ``finished``: all was read."""
 
     sandbox: str
@@ -427,8 +404,7 @@ class EndDrag:
     finished: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(_Message, frozen=True):
     """Give it to the user's own program that asked."""
 
     sandbox: str
@@ -436,8 +412,7 @@ class Serve:
     item: Item
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+class Export(_Message, frozen=True):
     """Make it the user's own selection, by the chord's press and under ``mark``."""
 
     sandbox: str
@@ -447,16 +422,14 @@ class Export:
     mark: str
 
 
-@dataclass(frozen=True, slots=True)
-class Withdraw:
+class Withdraw(_Message, frozen=True):
     """The target's filter forgets its offer."""
 
     target: str
     transfer: int
 
 
-@dataclass(frozen=True, slots=True)
-class Blame:
+class Blame(_Message, frozen=True):
     """A worker sent an impossible message: its sandbox's streams end."""
 
     sandbox: str
@@ -477,8 +450,7 @@ class Outcome(enum.Enum):
     CLEARED = "cleared"
 
 
-@dataclass(frozen=True, slots=True)
-class RecordCrossing:
+class RecordCrossing(_Message, frozen=True):
     """For the log and the user: never content."""
 
     outcome: Outcome

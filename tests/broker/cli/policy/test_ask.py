@@ -133,6 +133,14 @@ def test_the_service_comes_first(run, service):
         )
 
 
+def test_explain_shows_the_words_of_a_question(run):
+    code, out = run("explain", "b+x", "work", "vault")
+    assert code == 0
+    assert "you would read: work wants to call the service b\n" in out
+    _, out = run("explain", "a", "work", "vault")
+    assert "you would read" not in out
+
+
 def test_explain(run):
     """The rule, the earlier ones, the flip; as text and as JSON."""
     code, out = run("explain", "a", "work", "vault")

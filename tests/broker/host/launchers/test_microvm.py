@@ -29,7 +29,7 @@ from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
 from broker.net.peers import credentials
 from broker.net.peers.identity import HybridClaim, VsockClaim
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, old_logs
 from tests.kit.wayland.compositor import short_directory

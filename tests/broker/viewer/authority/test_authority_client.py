@@ -13,7 +13,7 @@ import trio
 from broker.authority.audit.event_log import of
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.request_messages import request_of
-from broker.authority.permit import USER, ChoiceText, Request
+from broker.authority.permit import USER, Request
 from broker.core.errors import (
     InternalError,
     RefusedError,
@@ -52,9 +52,9 @@ def test_a_request_is_the_same_beyond_the_channel():
     """Each field has a value that is not its default, so a forgotten one is noticed."""
     made = Request(
         lease=WORK,
-        service="t.Do",
+        service="vitrail.SecurityKey",
         argument="+x",
-        target="vault",
+        target="work",
         mime="text/plain",
         scheme="https",
         host="h",
@@ -63,9 +63,10 @@ def test_a_request_is_the_same_beyond_the_channel():
         device=FACTS,
         stream=4,
         peer="cid 5",
-        source="dom0",
-        words="to do it",
-        details=(("a", "b"),),
+        source="@adminvm",
+        way="sign in",
+        about="its hash",
+        claims=(("wrong PINs", "2"),),
         settled=True,
         tells=True,
         raw=True,
@@ -198,7 +199,7 @@ async def test_a_request_that_cannot_be_sent_ends_no_channel():
             async with client.permit(unfit):
                 raise AssertionError
         with pytest.raises(InternalError):
-            await client.choose([unfit], ChoiceText("to do it", ()))
+            await client.choose([unfit])
         with trio.move_on_after(10):
             async with client.permit(request()):
                 pass
@@ -268,25 +269,26 @@ async def test_a_yes_after_the_program_went_is_for_its_next_request():
 
 
 async def test_a_covered_request_is_not_asked_about_again():
-    async with client_of("t.Do * work @adminvm ask\n") as (s, client):
+    paste, claims = "vitrail.ClipboardPaste", (("type", "x/a"), ("type", "x/b"))
+    async with client_of(f"{paste} * work @adminvm ask mime=x/*\n") as (s, client):
         await client.lease_begun(WORK)
         s.person.says = yes()
         async with (
-            client.permit(request(mime="text/plain")) as first,
-            client.permit(request(mime="text/html"), covered=first),
+            client.permit(request(paste, mime="x/a", claims=claims)) as first,
+            client.permit(request(paste, mime="x/b"), covered=first),
         ):
             assert len(s.person.asked) == 1
 
 
 async def test_the_user_chooses_one_of_several():
 
-    async with client_of("t.Do * @anyvm @adminvm ask\n") as (s, client):
+    device = {"service": "vitrail.Device", "device": DeviceFacts("0951:1666")}
+    async with client_of("vitrail.Device * @anyvm @adminvm ask\n") as (s, client):
         for lease in (WORK, VAULT):
             await client.lease_begun(lease)
         s.person.says = yes(target="vault")
-        found = await client.choose(
-            [request(lease=WORK), request(lease=VAULT)], ChoiceText("to attach it")
-        )
+        requests = [request(lease=lease, **device) for lease in (WORK, VAULT)]
+        found = await client.choose(requests)
         assert found.request.lease == VAULT
         async with client.permit(found.request, chosen=found.asked):
             assert len(s.person.asked) == 1

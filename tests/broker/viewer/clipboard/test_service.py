@@ -76,8 +76,8 @@ async def test_the_person_is_asked_about_this_target_only():
         (question,) = b.book.person.asked
         assert question.targets == ("vault",)
         assert question.words == "to give what you copied in it"
-        assert ("type", "text/plain") in question.details
-        assert ("size", f"{len(TEXT)} bytes") in question.details
+        assert ("type, it says", "text/plain") in question.details
+        assert ("size, it says", f"{len(TEXT)} bytes") in question.details
         (asked,) = b.events("question.asked")
         (pasted,) = b.events("clipboard.pasted")
         assert asked["sequence"] < pasted["sequence"]
@@ -115,9 +115,9 @@ async def test_one_question_of_a_rule_names_all_types_and_their_size():
         assert sorted(piece.size for piece in offer.pieces) == [3, len(TEXT)]
         (asked,) = b.book.person.asked
         assert asked.details == (
-            ("type", "text/plain"),
-            ("type", "image/png"),
-            ("size", f"{len(TEXT) + 3} bytes together"),
+            ("type, it says", "text/plain"),
+            ("type, it says", "image/png"),
+            ("size, it says", f"{len(TEXT) + 3} bytes together"),
         )
         assert [e["verdict"] for e in b.events("decision")] == ["allow", "allow"]
         assert len(b.events("question.asked")) == 1
@@ -132,11 +132,11 @@ async def test_a_long_name_of_a_type_hides_no_other_one_from_the_person():
         await b.paste()
         (asked,) = b.book.person.asked
         first, second, third, size = asked.details
-        assert first == ("type", "text/plain")
+        assert first == ("type, it says", "text/plain")
         assert second[1].startswith("a" * 30)
         assert second[1].endswith("a" * 30)
-        assert third == ("type", "image/png")
-        assert size == ("size", f"{len(TEXT) + 4} bytes together")
+        assert third == ("type, it says", "image/png")
+        assert size == ("size, it says", f"{len(TEXT) + 4} bytes together")
 
 
 @pytest.mark.parametrize(

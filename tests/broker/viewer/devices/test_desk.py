@@ -174,7 +174,8 @@ async def test_person_is_asked_and_a_no_leaves_the_device():
         source.plug(manufacturer="SanDisk", product="Ultra")
         await until(source, lambda: b.person.asked)
         (question,) = b.person.asked
-        assert question.words == "to use SanDisk Ultra (storage)"
+        assert question.words == "to use the USB device 0951:1666"
+        assert ("device, it says", "SanDisk Ultra (storage)") in question.details
         await quiet()
         assert source.attached_to == []
         b.person.says = yes()
@@ -257,7 +258,8 @@ async def test_two_sandboxes_that_want_one_device_are_one_question(action):
         (question,) = b.person.asked
         assert question.targets == ("work", "vault")
         assert question.default_target == ""
-        assert "SanDisk Ultra (storage)" in question.words
+        assert question.words == "to attach the USB device 0951:1666"
+        assert ("device, it says", "SanDisk Ultra (storage)") in question.details
         assert question.sandbox == "this computer"
         await quiet()
         assert source.attached_to == []

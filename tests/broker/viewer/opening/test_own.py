@@ -46,8 +46,8 @@ def recorder(tmp_path, code=0):
     return f"{script.parent}:{os.environ['PATH']}"
 
 
-def permit(session):
-    return session.permit(OPEN_URL, scheme="https", host="a.b")
+def permit(session, url="https://a.b/"):
+    return session.permit(OPEN_URL, scheme="https", host="a.b", about=url)
 
 
 async def named(own, session, *paths):
@@ -58,7 +58,8 @@ async def named(own, session, *paths):
 async def test_an_address_is_one_word_after_two_dashes(tmp_path):
     more = {"VITRAIL_SECRET": "x", "LD_PRELOAD": "", "PATH": recorder(tmp_path)}
     with desktop(tmp_path / "home", **more) as (own, session):
-        await own.open_url(take_url("https://a.b/$(id)"), permit(session))
+        url = "https://a.b/$(id)"
+        await own.open_url(take_url(url), permit(session, url))
     words, env = json.loads((tmp_path / "called").read_text())
     assert words == ["open", "--", "https://a.b/$(id)"]
     assert "VITRAIL_SECRET" not in env
@@ -157,7 +158,7 @@ from broker.session.errand import Errand
 os.environ["TOKEN"] = "secret of the session"
 files.files_tool = lambda: b"import os, sys; sys.stderr.write(' '.join(os.environ))"
 ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-print(files.run_tool(Errand(ours, b""), []).decode())
+print(files.run_files_tool(Errand(ours, b""), []).decode())
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, check=True, text=True

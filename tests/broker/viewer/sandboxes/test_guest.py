@@ -22,7 +22,7 @@ from broker.viewer.sandboxes import time_zone as time_zones
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.workers.clipboard_member import ClipboardMember
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal, pair

@@ -15,7 +15,7 @@ from broker.ipc.agent import AgentExited, AgentFailed, AgentStarted, Output
 from broker.viewer.sandboxes.launch_steps import TEXTS, Step
 from broker.viewer.sandboxes.programs import LeasePrograms
 from broker.viewer.sandboxes.run_progress import Follower
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 from tests.kit.link.roles import LEASE
 from tests.kit.world import record
 

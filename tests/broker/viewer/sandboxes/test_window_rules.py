@@ -11,7 +11,7 @@ import trio.testing
 
 from broker.core.errors import UpstreamError
 from broker.viewer.sandboxes.window_rules import BETWEEN, FrameColours, GuestFrames
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 from tests.kit.audit.paper import PaperWorker
 from tests.kit.link.roles import LEASE
 from tests.kit.world import record

@@ -24,7 +24,7 @@ from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import MixerRequest
 from broker.viewer.sound.sandbox_sound import GuestSound
-from policy.records.loader import parse_record
+from policy.tools.record_files import parse_record
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal
 from tests.kit.session import starter_of_orders

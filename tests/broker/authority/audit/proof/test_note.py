@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.authority.audit.proof import note as n
+from broker.authority.audit.proof.chain import verifier_key
 from broker.authority.audit.proof.ed25519 import PrivateKey, is_signed_by
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
@@ -48,7 +49,7 @@ def test_the_key_id_is_the_one_of_the_specification() -> None:
     name, digits, coded = vkey.split("+")
     key = base64.b64decode(coded)[1:]
     assert n.key_id(name, key).hex() == digits
-    assert n.verifier_key(name, key) == vkey
+    assert verifier_key(name, key) == vkey
 
 
 def test_where_the_key_changes_the_next_one_stands() -> None:

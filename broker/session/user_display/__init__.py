@@ -1,0 +1,4 @@
+"""The user's compositor, font and chords.
+
+Processes: session children.
+"""

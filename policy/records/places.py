@@ -1,0 +1,39 @@
+"""The directories of the user's that a sandbox's programs have, by its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeGuard
+
+from policy.limits import SHARED_FOLDERS
+from policy.records.model import Record
+
+if TYPE_CHECKING:
+    from policy.records.model import Bwrap, Flatpak, Launch, MicroVM, Nspawn, Podman
+
+
+def has_folders(launch: Launch) -> TypeGuard[MicroVM]:
+    """Whether folders can be shared with a launch while it runs."""
+    return launch.kind.folders
+
+
+def is_held(launch: Launch) -> TypeGuard[Bwrap | Podman | Nspawn | Flatpak]:
+    """Whether 'brokerctl run' holds its process, with paths and limits of the record."""
+    return launch.kind.holds
+
+
+def folder_places(record: Record) -> int:
+    """Return how many folders a micro VM can have; 0 for other kinds."""
+    launch = record.host.launch
+    if not has_folders(launch):
+        return 0
+    shared = record.viewer.folders
+    own = len(shared.read_only) + len(shared.read_write)
+    return min(own + launch.folders, SHARED_FOLDERS[1])
+
+
+def writable(record: Record) -> tuple[Path, ...]:
+    """Return the directories and files of the user's that its programs may write to."""
+    launch = record.host.launch
+    own = launch.read_write if is_held(launch) else ()
+    return (*own, *record.viewer.folders.read_write)
