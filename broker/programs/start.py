@@ -143,8 +143,9 @@ def _run(
     # guard: no core files
     forbid_core_files()
     # Its file may be the terminal's.
-    # guard: a broker reads nothing that the user types
-    os.dup2(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), 0)
+    with open(os.devnull, "rb") as empty:  # noqa: PTH123 -- a path is not needed
+        # guard: a broker reads nothing that the user types
+        os.dup2(empty.fileno(), 0)
     # Sockets and logs are ours alone from their first moment.
     os.umask(0o077)
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
