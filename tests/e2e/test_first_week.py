@@ -154,8 +154,10 @@ async def week():
             place = mine / file.relative_to(images.parent)
             await trio.to_thread.run_sync(copied, file, place)
         async with screen({**plain, "XDG_CACHE_HOME": str(cache)}) as s:
+            w = Week(s)
             try:
-                yield Week(s)
+                with w.person:
+                    yield w
             finally:
                 await brokerctl("stop", "--broker", env=s.env, deadline=60)
 
