@@ -45,7 +45,7 @@ _OF_TERMINAL: Final = "broker.helpers.helper_confinement"
 """Of the process that writes on the terminal, which ``helpers.terminal_log`` forks."""
 
 PROGRAMS = (
-    Program("authority", ("broker.programs.authority",), USER, 199, 24_600, 15_890),
+    Program("authority", ("broker.programs.authority",), USER, 199, 24_550, 15_890),
     Program(
         "helpers",
         ("broker.programs.helper_forks",),
@@ -59,7 +59,7 @@ PROGRAMS = (
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 169, 16_300, 10_000),
+    Program("session children", ("broker.session.child",), USER, 169, 16_350, 10_010),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -73,7 +73,7 @@ PROGRAMS = (
         ("broker.programs.local",),
         USER,
         151,
-        13_300,
+        13_350,
         7_070,
         without=(
             *("broker.programs.local_host", "broker.viewer.broker"),
@@ -86,7 +86,7 @@ PROGRAMS = (
         CONFINED,
         359,
         42_650,
-        26_650,
+        26_640,
         without=("broker.programs.local_host", _OF_TERMINAL),
     ),
     Program(
