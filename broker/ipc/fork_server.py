@@ -32,6 +32,9 @@ ENTRANCES = 16
 """Most listening sockets of one acceptor."""
 DESCRIPTORS = 2 * ENTRANCES + 1
 """Most descriptors of an order."""
+CHILDREN = 2048
+"""Most children of one client at one time: a keeper, an acceptor or a jailed half for each
+of LEASES sandboxes, and those that end."""
 ANSWERED = 2
 """Descriptors of ``Forked``."""
 MESSAGE_BYTES = 65536

@@ -19,7 +19,12 @@ from broker.ipc import fork_server as messages
 from broker.net.refused_descriptors import refuse_descriptors
 from broker.programs import local_common, start
 from tests.attack.test_viewer_confined import DENIED, confined, place  # noqa: F401
-from tests.broker.helpers.process.test_fork_server import order, packets, serving
+from tests.broker.helpers.process.test_fork_server import (
+    order,
+    packets,
+    serving,
+    tell_files,
+)
 
 _MANY = 4000
 """Answers that fit into no socket."""
@@ -105,6 +110,25 @@ def test_a_client_that_reads_no_answer_holds_up_no_fork_server():
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             order_many(a)
         assert still_serves(b)
+        a.close()
+        b.close()
+
+
+def test_a_client_leaves_processes_to_others(monkeypatch):
+    monkeypatch.setattr(messages, "CHILDREN", 3)
+    (a, a_end), (b, b_end) = packets(), packets()
+    with serving(a_end, b_end, run=tell_files):
+        first = [order(a, number) for number in range(3)]
+        fdpass.send(a, messages.encode(messages.ForkPump(4)), [0])
+        got = fdpass.receive(a, messages.MESSAGE_BYTES, messages.ANSWERED)
+        assert isinstance(messages.decode_answer(got.data), messages.ForkFailed)
+        assert still_serves(b)
+        first[0][0].close()
+        ended(first[0][1])
+        first[0] = order(a, 5)
+        for sock, pidfd in first:
+            sock.close()
+            os.close(pidfd)
         a.close()
         b.close()
 

@@ -141,6 +141,8 @@ class _Child:
     pid: int
     end: int
     """The pipe into which its end is written; -1: nobody wants to know."""
+    client: int = -1
+    """The number of the socket by which it was ordered."""
 
 
 class ForkLoop:
@@ -178,12 +180,13 @@ class ForkLoop:
         """How many run."""
         return len(self._children)
 
-    def keep(self, started: StartedChild, end: int = -1) -> None:
+    def keep(self, started: StartedChild, end: int = -1, client: int = -1) -> None:
         """Reap a child when it ends, and write into ``end`` how it did.
 
-        ``end`` is our own end of a pipe of ours, which does not block.
+        ``end`` is our own end of a pipe of ours, which does not block; ``client`` the
+        number of the socket by which it was ordered.
         """
-        self._children[started.pidfd] = _Child(started.pid, end)
+        self._children[started.pidfd] = _Child(started.pid, end, client)
         self._waiting.register(started.pidfd, select.POLLIN)
 
     def kill_children(self) -> None:
@@ -229,7 +232,7 @@ class ForkLoop:
         answer: messages.Answer
         told = []
         try:
-            started, end = self._start(start, order, fds)
+            started, end = self._start(start, client.fileno(), order, fds)
         except OSError as error:
             answer = messages.ForkFailed(order.number, str(error.strerror))
         except SetupError as error:
@@ -250,9 +253,13 @@ class ForkLoop:
         return True
 
     def _start(
-        self, start: Start, order: messages.Order, fds: Sequence[int]
+        self, start: Start, client: int, order: messages.Order, fds: Sequence[int]
     ) -> tuple[StartedChild, int]:
-        """Return the child, and where its client reads how it ends."""
+        """Return the child, and where its client reads how it ends.  Raises as ``Start``."""
+        count = sum(child.client == client for child in self._children.values())
+        # guard: a client leaves processes to others
+        if count >= messages.CHILDREN:
+            raise OSError(errno.EAGAIN, f"{count} children of this client run")
         # A pipe of the client's could be full, and its file one that is slow to close.
         # guard: how a child ends is told without a wait
         read, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -261,7 +268,7 @@ class ForkLoop:
         except BaseException:
             fdpass.close_all([read, end])
             raise
-        self.keep(started, end)
+        self.keep(started, end, client)
         return started, read
 
     def _leave(self, ends: Sequence[int]) -> None:

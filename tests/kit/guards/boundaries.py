@@ -22,6 +22,7 @@ GUARDS = (
     Guard("a broker does not hold the terminal that it was started from", "pass", "tests/attack/test_broker_terminal.py"),
     Guard("what a broker writes drives no terminal", "shown = decoder.decode(data).encode()", "tests/attack/test_broker_terminal.py", "drives"),
     Guard("a broker reads nothing that the user types", "", "tests/attack/test_broker_terminal.py", "no_part"),
+    Guard("a client leaves processes to others", "if False:", "tests/attack/test_slow_orders.py", "to_others"),
     Guard("how a child ends is told without a wait", "read, end = os.pipe2(os.O_CLOEXEC)", "tests/attack/test_slow_orders.py", "fills"),
     Guard("a client that reads no answer delays no other one's order", "", "tests/attack/test_slow_orders.py", "reads_no_answer"),
     Guard("a viewer that was taken over gives the authority no file to close", "pass", "tests/attack/test_slow_orders.py", "attaches_nothing"),
