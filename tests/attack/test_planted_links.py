@@ -34,6 +34,7 @@ from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole
+from policy.tools.record_files import parse_record
 from tests.kit.control import exchange
 from tests.kit.session import starter_of_orders
 from tests.kit.shims import files_program
@@ -104,7 +105,7 @@ def test_a_link_that_stays_in_the_directory_is_followed(home):
 
 def test_links_in_a_circle_end(home):
     path = planted(home, "report.pdf")
-    with pytest.raises(RefusedError, match="too many links"):
+    with pytest.raises(RefusedError, match="too many levels of symbolic links"):
         named_path(path, [])
 
 
@@ -179,12 +180,10 @@ def test_shared_folders_and_records_count(home):
 
     desk = FolderDesk.__new__(FolderDesk)
     desk._shared = [shared("now", write=True), shared("read", write=False)]
+    text = f'class = "persistent"\n[launch]\nkind = "bwrap"\n[folders]\nread_write = ["{home}/recorded"]\n'
+    record, _ = parse_record("a", home / "a.toml", text.encode())
     role = SimpleNamespace(
-        authority=SimpleNamespace(
-            records=SimpleNamespace(
-                records={"a": SimpleNamespace(writable=(home / "recorded",))}
-            )
-        ),
+        authority=SimpleNamespace(records=SimpleNamespace(records={"a": record})),
         _paths=SimpleNamespace(homes=home / "homes"),
         folders=desk,
     )

@@ -72,7 +72,7 @@ def test_a_rebuild_leaves_an_imported_image_as_it_is(tmp_path, monkeypatch):
 def test_an_import_of_something_that_is_no_file(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     words = ["import", str(tmp_path / "missing\x1b"), "mine"]
-    with pytest.raises(SetupError, match=r"missing\\x1b: not a file"):
+    with pytest.raises(SetupError, match=r"missing\\x1b: no such file"):
         CliRunner().invoke(command, words, catch_exceptions=False)
 
 

@@ -163,7 +163,7 @@ async def test_a_run_whose_machine_ends_before_it_has_a_guest_says_so():
         machines.running = LEASE
 
         async def refused():
-            with pytest.raises(UpstreamError, match="ended while it was started"):
+            with pytest.raises(UpstreamError, match="ended while it was starting"):
                 await machines.run(trio.CancelScope())
 
         streams.start_soon(refused)
