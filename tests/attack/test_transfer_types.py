@@ -11,7 +11,7 @@ import pytest
 from broker.core.errors import RefusedError
 from broker.core.lease import Opening
 from broker.core.services import OPEN_FILE
-from broker.core.transfer.claimed_type import claimed
+from broker.core.transfer.claimed_type import mime_type_of_name
 from broker.ipc.guest.file_requests import OpenFile
 from broker.viewer.opening.service import _asked, _request
 from shims.files.openers import kind_of
@@ -50,7 +50,7 @@ async def test_a_name_is_of_the_type_that_opens_it(name):
 def test_the_target_sees_the_same_type(name, tmp_path):
     path = tmp_path / name
     path.write_text("<p>")
-    assert (claimed(name) or "text/plain") == kind_of(str(path))
+    assert (mime_type_of_name(name) or "text/plain") == kind_of(str(path))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "data:,a.txt", "b.c.PNG"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.errors import RefusedError
-from broker.core.transfer.claimed_type import claimed
+from broker.core.transfer.claimed_type import mime_type_of_name
 from broker.jail.transfer.contents import refuse_contents, refuse_disguise
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -102,4 +102,4 @@ def test_disguises_are_not_copied(name, head):
     ],
 )
 def test_the_type_that_a_name_claims(name, kind):
-    assert claimed(name) == kind
+    assert mime_type_of_name(name) == kind
