@@ -35,6 +35,7 @@ from broker.authority.reachable_files import keep_to_own_files
 from broker.core.errors import (
     InternalError,
     PeerError,
+    SetupError,
     VitrailError,
     sole,
 )
@@ -71,6 +72,9 @@ def _become_authority(
         _prepare(filters)
         event_loop.run(_run, clients, broker, role, options)
         code = 0
+    except SetupError as error:
+        # Also where the broker has failed, which ends who compiles the filter.
+        log_stderr(f"vitrail: the authority does not start: {error}")
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
         sys.excepthook(*sys.exc_info())
     finally:
