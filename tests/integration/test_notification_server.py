@@ -104,10 +104,10 @@ async def desktop(address, able=("body", "actions", "body-markup")):
 
 
 class Client:
-    def __init__(self, nursery, orders):
+    def __init__(self, nursery, connected):
         self.told = []
         self.heard = trio.Event()
-        self.server = DesktopServer(self.tell, FilteredBus(orders).notifications)
+        self.server = DesktopServer(self.tell, connected)
         nursery.start_soon(self.server.run)
 
     def tell(self, told):
@@ -129,8 +129,22 @@ def bubble(title="work: s", body="&lt;b&gt;"):
 async def client():
     with starter_of_orders() as orders:
         async with trio.open_nursery() as nursery:
-            yield Client(nursery, orders)
+            yield Client(nursery, FilteredBus(orders).notifications)
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def client_without_filter(address):
+    """A client whose connection has no xdg-dbus-proxy in front of the bus."""
+
+    @asynccontextmanager
+    async def connected():
+        async with await open_dbus_connection(address) as connection:
+            yield connection
+
+    async with trio.open_nursery() as nursery:
+        yield Client(nursery, connected)
+        nursery.cancel_scope.cancel()
 
 
 async def test_it_shows_changes_and_closes(monkeypatch):
@@ -152,11 +166,13 @@ async def test_it_shows_changes_and_closes(monkeypatch):
         await there.until()  # the broker has ended
 
 
-async def test_a_forged_press_is_not_the_servers(monkeypatch):
+@pytest.mark.parametrize("filtered", [True, False])
+async def test_a_forged_press_is_not_the_servers(monkeypatch, filtered):
+    """The filter keeps other programs' signals back; the client ignores them, too."""
     async with (
         bus(monkeypatch) as address,
         desktop(address) as there,
-        client() as it,
+        client() if filtered else client_without_filter(address) as it,
         await open_dbus_connection(address) as other,
     ):
         it.server.show(1, bubble())
