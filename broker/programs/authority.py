@@ -73,8 +73,9 @@ def _become_authority(
         event_loop.run(_run, clients, broker, role, options)
         code = 0
     except SetupError as error:
-        # Also where the broker has failed, which ends who compiles the filter.
-        log_stderr(f"vitrail: the authority does not start: {error}")
+        # A broker that has ended, and with it who compiles the filter, has said why.
+        if os.getppid() == broker:
+            log_stderr(f"vitrail: the authority does not start: {error}")
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
         sys.excepthook(*sys.exc_info())
     finally:

@@ -221,6 +221,7 @@ async def test_a_link_door_that_another_program_holds_is_said_in_a_sentence():
     assert f"vitrail-viewer: unix:{place} is in use" in told
     assert "hint: " in told
     assert "Traceback" not in told
+    assert "compiled" not in told, "which is no cause, but an effect"
 
 
 def datagram_sockets(pid):
