@@ -13,11 +13,12 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import trio
 
 from broker.core.services import PORTS
-from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
+from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.ipc.control.api import LeaseRequest
 from broker.ipc.control.methods import LEASE_ACQUIRE
 from tests.kit.shims import guest_program
@@ -59,14 +60,15 @@ class PlainGuest:
     async def command(self, *words, deadline=60):
         """Run one of the guest's commands; returns code and output."""
         tools = self.folder / "runtime/bin"
-        child = spawn(
-            [str(tools / words[0]), *words[1:]],
-            env=self.env,
-            cwd=self.home,
-            stdout=PIPE,
-            stderr=PIPE,
-        )
-        with child.popen.stdout as out, child.popen.stderr as err:
+        # Files: a program that fills a pipe would wait for who waits for its end.
+        with TemporaryFile() as out, TemporaryFile() as err:
+            child = spawn(
+                [str(tools / words[0]), *words[1:]],
+                env=self.env,
+                cwd=self.home,
+                stdout=out.fileno(),
+                stderr=err.fileno(),
+            )
             try:
                 with trio.fail_after(deadline):
                     code = await child.wait()
@@ -75,6 +77,8 @@ class PlainGuest:
                     child.kill()
                     with trio.CancelScope(shield=True):
                         await child.wait()
+            out.seek(0)
+            err.seek(0)
             return code, (out.read() + err.read()).decode()
 
     async def script(self, text, deadline=60):
