@@ -13,39 +13,21 @@ from broker.helpers.process.fork_client import ForkServerProgram
 from broker.helpers.process.spawn import Child, spawn
 
 
-def spawn_server(
-    program: ForkServerProgram,
-    controls: Sequence[int],
-    more: Sequence[int] = (),
-    *,
-    compositor: str = "",
-) -> Child:
+def spawn_server(program: ForkServerProgram, controls: Sequence[int]) -> Child:
     """Start a fork server whose clients have the other ends of these sockets.
 
-    ``more`` are descriptors of which it gets the numbers, too; ``compositor`` as for
-    ``fork_command.command``.
-
-    Raises SetupError, OSError.
+    Its clients order no keepers.  Raises SetupError, OSError.
     """
     return spawn(
-        command(
-            program.module,
-            controls,
-            more,
-            compositor=compositor,
-            allow_unjailed=program.allow_unjailed,
-        ),
+        command(program.module, controls, allow_unjailed=program.allow_unjailed),
         name=program.module.rpartition(".")[2],
         env=variables(os.environ),
-        pass_fds=[*controls, *more],
+        pass_fds=controls,
         outlive_us=program.module in OUTLIVE_BROKER,
     )
 
 
 async def start_server(program: ForkServerProgram, theirs: socket.socket) -> Child:
-    """Start a fork server with one client: a ``fork_client.StartServer``.
-
-    Its client orders no keepers.
-    """
+    """Start a fork server with one client: a ``fork_client.StartServer``."""
     await trio.lowlevel.checkpoint()
     return spawn_server(program, [theirs.fileno()])

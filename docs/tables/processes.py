@@ -95,7 +95,7 @@ PROGRAMS = (
         USER,
         275,
         31_100,
-        19_140,
+        19_130,
         without=(
             *("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
             *("broker.viewer.own_files", "broker.helpers.viewer_confinement"),
@@ -107,8 +107,8 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         267,
-        32_050,
-        20_000,
+        32_000,
+        19_990,
         linked=True,
     ),
     Program(
