@@ -22,6 +22,7 @@ from broker.authority.channel.sent_records import SentRecords
 from broker.authority.decisions.decision_events import not_opened
 from broker.authority.permit import ChosenRequest, Permit, Request
 from broker.authority.policy_authority import PolicyAuthority
+from broker.authority.questions.subject import Subject
 from broker.core.authority_report import AuthorityReport
 from broker.core.errors import (
     InternalError,
@@ -58,10 +59,7 @@ class _Held:
     permit: Permit | None = None
 
 
-_NAMED = (
-    *("lease", "service", "argument", "target", "source", "scheme", "host", "port"),
-    *("protocol", "key", "device", "write", "raw", "way", "about"),
-)
+_NAMED = {*Subject._fields, "device"} - {"mime"}
 """What a question is about, beside content, which may be of several types."""
 _TERMS = m.Permitted.__struct_fields__[1:-1]
 """What a client is told of a permit, but for its number and its warrant."""
