@@ -38,7 +38,10 @@ def leave_terminal() -> None:
 
 
 def _show(read: int, terminal: int) -> None:
-    """Show what comes until nobody can write any more; never returns."""
+    """Copy the pipe to the terminal, escaped, until all writers have closed it.
+
+    Never returns.
+    """
     # Late: in this process alone.
     from broker.helpers.helper_confinement import confine_helper
 

@@ -213,7 +213,7 @@ class PermitNow(AuthorityAnswer, frozen=True, tag=35):
     max_size: int | None
     returns: bool
     warrant: bytes
-    """By which what has begun goes on."""
+    """Signed now, for an operation that has begun (``HoldPermit``)."""
 
 
 class PermitCut(AuthorityAnswer, frozen=True, tag=36):

@@ -109,7 +109,7 @@ def call_of(request: Request) -> PolicyCall:
 
 
 def texts_of(request: Request) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return a question's words and details: what is permitted, then what is claimed."""
+    """Return the words and details of a question; claims follow what is permitted."""
     words, lines = wording(
         call_of(request), request.way, request.about, write=request.write
     )

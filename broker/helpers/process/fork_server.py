@@ -140,7 +140,7 @@ def share() -> None:
 class _Child:
     pid: int
     end: int
-    """The pipe into which its end is written; -1: nobody wants to know."""
+    """The pipe into which the server writes how it ends; -1: no client waits."""
     client: int = -1
     """The number of the socket by which it was ordered."""
 
@@ -183,7 +183,7 @@ class ForkLoop:
     def keep(self, started: StartedChild, end: int = -1, client: int = -1) -> None:
         """Reap a child when it ends, and write into ``end`` how it did.
 
-        ``end`` is our own end of a pipe of ours, which does not block; ``client`` the
+        ``end``: of a pipe that the server has made, and that does not block; ``client``: the
         number of the socket by which it was ordered.
         """
         self._children[started.pidfd] = _Child(started.pid, end, client)
