@@ -51,15 +51,15 @@ PROGRAMS = (
         ("broker.programs.helper_forks",),
         USER,
         49,
-        4_200,
-        2_100,
+        4_250,
+        2_110,
         # tests/integration/test_helper_forks.py watches the server.
         without=(
             *("broker.programs.acceptor", "broker.helpers.pump.process"),
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 169, 16_350, 10_010),
+    Program("session children", ("broker.session.child",), USER, 169, 16_350, 10_020),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -95,7 +95,7 @@ PROGRAMS = (
         USER,
         275,
         31_100,
-        19_130,
+        19_140,
         without=(
             *("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
             *("broker.viewer.own_files", "broker.helpers.viewer_confinement"),
@@ -107,8 +107,8 @@ PROGRAMS = (
         ("broker.programs.host",),
         USER,
         267,
-        32_000,
-        19_990,
+        32_050,
+        20_000,
         linked=True,
     ),
     Program(
@@ -121,13 +121,13 @@ PROGRAMS = (
         linked=True,
         without=(_OF_TERMINAL,),
     ),
-    Program("prompt agent", ("broker.programs.prompt",), USER, 39, 4_000, 2_120),
-    Program("vitrail-access", ("broker.programs.accessible",), USER, 35, 3_150, 1_520),
+    Program("prompt agent", ("broker.programs.prompt",), USER, 39, 4_000, 2_130),
+    Program("vitrail-access", ("broker.programs.accessible",), USER, 35, 3_200, 1_530),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 4, 100, 40),
     Program(
-        "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 18, 1_000, 540
+        "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 18, 1_000, 550
     ),
-    Program("shipper", ("broker.programs.shipper",), USER, 47, 4_950, 2_580),
+    Program("shipper", ("broker.programs.shipper",), USER, 47, 4_950, 2_590),
     Program(
         "shipper in its jail",
         ("broker.programs.shipper_jailed",),
@@ -145,16 +145,16 @@ PROGRAMS = (
         1_740,
         linked=True,
     ),
-    Program("fork server", ("broker.programs.fork_server",), USER, 22, 1_900, 830),
+    Program("fork server", ("broker.programs.fork_server",), USER, 22, 1_950, 840),
     Program(
         "fork server in its jail",
         ("broker.programs.fork_server_jailed",),
         CONFINED,
         213,
         35_150,
-        22_580,
+        22_590,
     ),
-    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_200, 21_970),
+    Program("worker", ("broker.programs.worker",), CONFINED, 206, 34_200, 21_980),
     Program("files", ("shims.files.own_files",), CONFINED, 13, 1_850, 1_230),
     Program(
         "services and cameras, jailed",
@@ -170,16 +170,16 @@ PROGRAMS = (
         USER,
         14,
         950,
-        490,
+        500,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 25, 2_250, 1_170),
+    Program("security key", ("broker.programs.security_key",), USER, 25, 2_250, 1_180),
     Program(
         "frameguard",
         ("broker.host.network.frameguard.frameguard",),
         CONFINED,
         24,
         2_150,
-        1_070,
+        1_080,
     ),
     Program(
         "netguard",
@@ -191,15 +191,15 @@ PROGRAMS = (
         CONFINED,
         29,
         2_750,
-        1_450,
+        1_460,
     ),
     Program(
         "launch tools",
         ("broker.host.vmm.jailed_tool", "broker.host.images.unpack"),
         USER,
         22,
-        1_050,
-        540,
+        1_100,
+        550,
         without=("broker.host.images.bzimage",),
     ),
     Program(
@@ -215,11 +215,11 @@ PROGRAMS = (
         ("broker.host.images.bzimage",),
         CONFINED,
         17,
-        1_200,
-        470,
+        1_250,
+        480,
     ),
     Program(
-        "switch", ("broker.host.network.switch.process",), CONFINED, 37, 3_550, 1_970
+        "switch", ("broker.host.network.switch.process",), CONFINED, 37, 3_600, 1_980
     ),
     Program(
         "flowguard",
@@ -227,7 +227,7 @@ PROGRAMS = (
         CONFINED,
         44,
         5_300,
-        3_270,
+        3_280,
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 43, 4_750, 2_780),
     Program(

@@ -85,7 +85,7 @@ class XSocket:
             )
             command = prepare(Box(words, self._sockets), ours, beside)
             child = spawn(
-                command.argv,
+                command.argv(self._sockets),
                 name="bwrap",
                 pass_fds=(*command.pass_fds, listener),
                 stdin=command.stdin,

@@ -35,7 +35,12 @@ from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.popen import PIPE, kill_jail, start_process
 from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.command import kill, prepare, require_ready
+from broker.host.launchers.bubblewrap.command import (
+    BoxCommand,
+    kill,
+    prepare,
+    require_ready,
+)
 
 _READ_BYTES = 65536
 _LAST_OUTPUT_SECONDS = 1.0
@@ -141,20 +146,36 @@ def _paths() -> Paths | None:
 
 
 def _leased(broker: Calls, name: str, box: Box) -> int:
-    launch = broker.call("LaunchPrepare", {"record": name, "ours": True})
-    number = str(launch["id"])
-    try:
-        with _held(replace(box, sockets=Path(str(launch["directory"])))) as held:
-            broker.call("LaunchBind", {"id": number, "leader": held.leader})
+    broker.begin("LaunchPrepare", {"record": name, "ours": True})
+    with ExitStack() as launched, ExitStack() as ours:
+        try:
+            # Takes as long as the broker does to answer.
+            files = BoundFiles(box.binds, {}, ours) if box.binds else None
+            command = prepare(box, ours)
+        finally:
+            launch = broker.answer()
+            number = str(launch["id"])
+            launched.callback(_end_launch, broker, number)
+        argv = command.argv(Path(str(launch["directory"])))
+        with _held(box, argv, command, ours) as held:
+            # Its folders are mounted by the broker, and all else while that leases it.
+            if box.folders:
+                held.check(files)
+            broker.begin("LaunchBind", {"id": number, "leader": held.leader})
+            if not box.folders:
+                held.check(files)
+            broker.answer()
             held.release()
             return held.run_to_end(_write)
-    finally:
-        # A broker that is gone does it later.
-        with suppress(VitrailError):
-            broker.call("LaunchEnd", {"id": number})
 
 
-@dataclass(frozen=True)
+def _end_launch(broker: Calls, number: str) -> None:
+    # A broker that is gone does it later.
+    with suppress(VitrailError):
+        broker.call("LaunchEnd", {"id": number})
+
+
+@dataclass
 class _Running:
     """A started box."""
 
@@ -162,14 +183,26 @@ class _Running:
     """A pidfd of bubblewrap's process outside, which ends with the box's own code."""
     leader: int
     """The first process inside, as its pid is outside."""
+    box: Box
     gate: Gate
-    stdin: bool
     output: tuple[int, ...]
     wait: Callable[[], int]
+    mounted: bool = False
+
+    def check(self, files: BoundFiles | None) -> None:
+        """Wait until bubblewrap has mounted the box; compare the files, and limit it.
+
+        Raises UpstreamError, and RefusedError where it has other files.
+        """
+        require_ready(read_line(self.output[0], len(READY)))
+        if files is not None:
+            files.check(self.leader)
+        limit_box(self.leader, nested=self.box.user_namespaces)
+        self.mounted = True
 
     def release(self) -> None:
         """Let the program run.  Raises OSError when bubblewrap has gone."""
-        if self.stdin:
+        if self.box.stdin:
             self.gate.open_with_input(0)
         else:
             self.gate.open()
@@ -195,13 +228,16 @@ class _Running:
 
 
 @contextmanager
-def _held(box: Box) -> Iterator[_Running]:
-    """Start a box whose program waits for its release; it ends with the block."""
-    with ExitStack() as ours:
-        files = BoundFiles(box.binds, {}, ours) if box.binds else None
-        command = prepare(box, ours)
+def _held(
+    box: Box, argv: list[str], command: BoxCommand, ours: ExitStack
+) -> Iterator[_Running]:
+    """Start a box whose program waits for its release; it ends with the block.
+
+    ``ours`` closes the command's files, before the end is waited for.
+    """
+    with ours:
         popen = start_process(
-            command.argv,
+            argv,
             pass_fds=command.pass_fds,
             stdin=command.stdin,
             stdout=PIPE,
@@ -211,7 +247,7 @@ def _held(box: Box) -> Iterator[_Running]:
         assert popen.stdout is not None
         assert popen.stderr is not None
         output = popen.stdout.fileno(), popen.stderr.fileno()
-        started = False
+        held: _Running | None = None
         try:
             bwrap = os.pidfd_open(popen.pid)  # not reaped, so the pid was not reused
             ours.callback(os.close, bwrap)
@@ -221,19 +257,14 @@ def _held(box: Box) -> Iterator[_Running]:
             # The first process inside, before bwrap outside: that asks the kernel
             # late to end the box with it.
             ours.callback(kill, pidfd)
-            require_ready(read_line(output[0], len(READY)))
-            if files is not None:
-                files.check(leader)
-            limit_box(leader, nested=box.user_namespaces)
-            started = True
-            gate = command.gate
-            yield _Running(bwrap, leader, gate, box.stdin, output, popen.wait)
+            held = _Running(bwrap, leader, box, command.gate, output, popen.wait)
+            yield held
         finally:
             ours.close()
             if popen.returncode is None:
                 kill_jail(popen.pid)
             popen.wait()
-            if not started:
+            if held is None or not held.mounted:
                 os.set_blocking(output[1], False)
                 with suppress(BlockingIOError):
                     _write(os.read(output[1], _READ_BYTES))

@@ -7,9 +7,14 @@ too: but only where there is one.
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
-from broker.core.errors import InternalError, SetupError, UpstreamError
+from broker.core.errors import (
+    InternalError,
+    SetupError,
+    UpstreamError,
+    VitrailError,
+)
 from broker.core.paths import Paths
 from broker.ipc.control.blocking_connection import (
     ANSWER_SECONDS,
@@ -25,6 +30,16 @@ class Calls:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._unanswered = False
+
+    def begin(self, method: str, parameters: dict[str, object]) -> None:
+        """Send a call whose answer is taken later, by ``answer``."""
+        if self._unanswered:
+            with suppress(VitrailError):
+                self.answer()
+        call = {"method": f"{_INTERFACE}.{method}", "parameters": parameters}
+        self._connection.send(json.dumps(call).encode(), ANSWER_SECONDS)
+        self._unanswered = True
 
     def call(self, method: str, parameters: dict[str, object]) -> dict[str, object]:
         """Return the answer of a method that has one.
@@ -32,8 +47,12 @@ class Calls:
         Raises what the broker refuses with, or UpstreamError when it does not
         answer in time.
         """
-        call = {"method": f"{_INTERFACE}.{method}", "parameters": parameters}
-        self._connection.send(json.dumps(call).encode(), ANSWER_SECONDS)
+        self.begin(method, parameters)
+        return self.answer()
+
+    def answer(self) -> dict[str, object]:
+        """Wait for the answer of the call that ``begin`` sent; raises as ``call``."""
+        self._unanswered = False
         message = self._connection.receive()
         try:
             reply = json.loads(message)

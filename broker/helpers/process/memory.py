@@ -30,7 +30,7 @@ def read_memory(pid: int) -> ProcessMemory:
     changing its memory.
     """
     try:
-        text = (_PROC / str(pid) / "smaps_rollup").read_text("ascii")
+        text = (_PROC / str(pid) / "smaps_rollup").read_bytes().decode("ascii")
     except OSError:
         return ProcessMemory()
     return parse_rollup(text)

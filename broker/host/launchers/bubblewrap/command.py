@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from broker.helpers.bubblewrap_status import not_started
 from broker.helpers.filters import box_filters
@@ -19,13 +20,12 @@ _HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
 
 @dataclass(frozen=True)
 class BoxCommand:
-    """A box that is about to be started.
+    """A box that is about to be started, in a directory of sockets yet to be named.
 
     ``pass_fds`` and ``stdin`` are bubblewrap's, which the caller closes with
     ``theirs`` once it runs; ``gate`` and ``status`` are the caller's own.
     """
 
-    argv: list[str]
     pass_fds: tuple[int, ...]
     stdin: int
     theirs: ExitStack
@@ -33,12 +33,21 @@ class BoxCommand:
     status: int
     """bubblewrap says here which process is the first one inside, and at the end how
     it was; it would die of a closed pipe."""
+    _box: Box
+    _fds: BoxDescriptors
+
+    def argv(self, sockets: Path) -> list[str]:
+        """Return bubblewrap's words for a box with this directory of sockets."""
+        box = replace(self._box, sockets=sockets)
+        return bwrap_args(box, self._fds, os.getuid(), os.getgid())
 
 
 def prepare(
     box: Box, ours: ExitStack, beside: tuple[int, int] | None = None
 ) -> BoxCommand:
     """Make the pipes and files; ``ours`` closes all until they are handed over.
+
+    Needs no lease, so it can be done while the broker answers.
 
     ``beside``: namespaces of another sandbox that it joins (``BoxDescriptors``).
     """
@@ -67,8 +76,7 @@ def prepare(
     )
     named = tuple(fd for fd in (resolver, x11, own) if fd is not None)
     passed = (status, passwd, group, rules, hosts, *named, *(beside or ()))
-    argv = bwrap_args(box, fds, uid, gid)
-    return BoxCommand(argv, passed, stdin, theirs, gate, heard)
+    return BoxCommand(passed, stdin, theirs, gate, heard, box, fds)
 
 
 def _x11_bridge() -> bytes:

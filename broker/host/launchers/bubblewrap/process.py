@@ -65,7 +65,7 @@ async def start_held(box: Box) -> HeldBox:
         files = BoundFiles(box.binds, box.without_links, opened)
         command = prepare(box, ours)
         child = spawn(
-            command.argv,
+            command.argv(box.sockets),
             name="bwrap",
             cwd="/",
             pass_fds=command.pass_fds,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -58,3 +59,21 @@ def test_upstreams_binding_is_preferred(monkeypatch):
     assert libseccomp._binding() is sys
     monkeypatch.setitem(sys.modules, "seccomp", None)
     assert libseccomp._binding().__name__ == "pyseccomp"
+
+
+_LOAD = """
+import sys
+started = []
+sys.addaudithook(lambda name, args: name == "subprocess.Popen" and started.append(args))
+from ctypes.util import find_library as before
+from broker.helpers.filters.libseccomp import seccomp
+from ctypes.util import find_library
+assert seccomp.SyscallFilter(seccomp.ALLOW) is not None
+print(started, find_library is before)
+"""
+
+
+def test_the_binding_is_loaded_without_another_program():
+    words = [sys.executable, "-c", _LOAD]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout == "[] True\n", done.stderr
