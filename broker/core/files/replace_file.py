@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -34,7 +33,7 @@ def whole_file(
     """
     # A separate name, so that two writers do not mix their bytes, and one that
     # cannot be guessed: the directory may be another user's, too.
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     fd = os.open(fresh, _FLAGS, 0o600)
     try:
         with os.fdopen(fd, "wb") as file:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import os
 import pwd
-import secrets
 import shutil
 import stat
 from contextlib import ExitStack
@@ -87,11 +86,8 @@ def _one_of(file: Path) -> int | None:
         if len(fields) == 3 and fields[0] in names:
             first, count = fields[1], fields[2]
             if first.isdecimal() and count.isdecimal() and int(count) > 0:
-                return (
-                    int(first)
-                    + int(count) // 2
-                    + secrets.randbelow(-(-int(count) // 2))
-                )
+                by_chance = int.from_bytes(os.urandom(8), "big")
+                return int(first) + int(count) // 2 + by_chance % -(-int(count) // 2)
     return None
 
 
