@@ -48,13 +48,14 @@ def read_compiled(pipe: int) -> list[bytes]:
     """
     with open(pipe, "rb") as file:
         data = file.read()
+    try:
+        return msgspec.msgpack.decode(data, type=list[bytes])
     # guard: no process serves without its filter
-    if not data:
+    except msgspec.DecodeError as error:  # nothing, or a part: it ended before
         raise SetupError(
             "the system-call filters cannot be compiled",
             hint="the broker's log shows why; 'brokerctl doctor' names the packages",
-        )
-    return msgspec.msgpack.decode(data, type=list[bytes])
+        ) from error
 
 
 def _compile(pipes: Mapping[int, Compile]) -> NoReturn:
