@@ -66,7 +66,7 @@ PROGRAMS = (
         CONFINED,
         35,
         3_500,
-        1_870,
+        1_860,
     ),
     Program(
         "vitrail-local before its fork",
@@ -199,7 +199,7 @@ PROGRAMS = (
         USER,
         22,
         1_100,
-        550,
+        540,
         without=("broker.host.images.bzimage",),
     ),
     Program(
@@ -229,7 +229,7 @@ PROGRAMS = (
         5_300,
         3_280,
     ),
-    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 43, 4_750, 2_780),
+    Program("vitrail-devices", ("broker.programs.devices",), ROOT, 43, 4_750, 2_770),
     Program(
         "OCI hook",
         ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),

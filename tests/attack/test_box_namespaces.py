@@ -22,8 +22,8 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.helpers.process import namespace_limits
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
+from tests.kit.boxes import start_held
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import start_held
+from tests.kit.boxes import start_held
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),

@@ -27,7 +27,6 @@ from broker.helpers.mounts import bound_files
 from broker.helpers.mounts.opened import open_folder
 from broker.host.launchers.bubblewrap import process
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import start_held
 from broker.ipc.control.api import OpenRequest
 from broker.viewer.folders.desk import FolderDesk, SharedFolder
 from broker.viewer.opening.moving import TransferParts
@@ -35,6 +34,7 @@ from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole
 from policy.tools.record_files import parse_record
+from tests.kit.boxes import start_held
 from tests.kit.control import exchange
 from tests.kit.session import starter_of_orders
 from tests.kit.shims import files_program
@@ -235,7 +235,7 @@ def test_the_box_of_a_record_in_haste_binds_no_link(home, monkeypatch, key):
     monkeypatch.setattr(quick_box, "_paths", find_paths)
     calls = SimpleNamespace(call=lambda *_: answer)
     monkeypatch.setattr(quick_box, "open_calls", lambda *_: calls)
-    monkeypatch.setattr(quick_box, "_leased", launched)
+    monkeypatch.setattr(quick_box, "leased", launched)
     answer[key] = [str(home / "work/report.pdf")]
     assert quick_box.run_record("work", ()) is None
     answer[key] = [str(home / "work/real.pdf")]
@@ -335,7 +335,7 @@ async def test_a_link_that_is_made_while_a_box_starts_shows_nothing(
     files = (path, home / "work") if whole else (path,)
     script = f"cat {path}/id {home}/work/*/id 2>/dev/null; :"
     box = Box(("sh", "-c", script), home / "sockets", files)
-    while_it_starts(monkeypatch, "process.spawn", swap)
+    while_it_starts(monkeypatch, "process.start_process", swap)
     while_it_starts(monkeypatch, "BoundFiles.check", swap_back)
     with pytest.raises((RefusedError, UpstreamError)):
         assert SECRET not in await output(box)
@@ -362,7 +362,7 @@ async def test_a_wrong_file_is_not_moved_with_its_mount_out_of_sight(home, monke
         home / "sockets",
         (path, home / "work"),
     )
-    while_it_starts(monkeypatch, "process.spawn", swap)
+    while_it_starts(monkeypatch, "process.start_process", swap)
     while_it_starts(monkeypatch, "BoundFiles.check", move)
     with pytest.raises(RefusedError, match="another sandbox has changed"):
         assert SECRET not in await output(box)

@@ -25,7 +25,6 @@ from broker.helpers.process.spawn import run_tool
 from broker.host.box_network import start_box_network
 from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.network.addresses import GATEWAY, GUEST
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_microvm_network import (
@@ -42,6 +41,7 @@ from tests.e2e.test_microvm_network import (
     resolver,
     said_by,
 )
+from tests.kit.boxes import start_held
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.nspawn import skip_without_nspawn

@@ -28,7 +28,6 @@ from broker.helpers.process.spawn import run_tool
 from broker.host.box_network import start_box_network
 from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import start_held
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from broker.viewer.network import NetworkFlows
 from tests.e2e.test_microvm_network import UNSHARE
@@ -41,6 +40,7 @@ from tests.e2e.test_network_rules import (
     internet,
     name_server,
 )
+from tests.kit.boxes import start_held
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.wayland.compositor import short_directory

@@ -31,12 +31,12 @@ from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.box_network import start_box_network
 from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.network.addresses import RESOLVER
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from broker.viewer.network import NetworkFlows
 from tests.broker.host.network.test_quic_hello import crypto, initial, message
 from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
+from tests.kit.boxes import start_held
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.nspawn import skip_without_nspawn

@@ -16,16 +16,16 @@ from pathlib import Path
 import trio
 
 from broker.cli.launchers.held import (
-    HeldRun,
-    Start,
     exit_code,
-    held,
-    leased,
     local_paths,
+    refuse_planted_links,
     resolver,
     writable_places,
 )
 from broker.cli.launchers.interface import Launcher
+from broker.cli.quick.box import leased
+from broker.cli.quick.calls import Calls
+from broker.cli.quick.kept_home import kept_home
 from broker.cli.quick.made_record import (
     made_record,
     new_name,
@@ -34,11 +34,12 @@ from broker.cli.quick.made_record import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
+from broker.core.paths import Paths
 from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import HeldBox, start_held
+from broker.ipc.control.blocking_connection import open_connection
 from broker.viewer.sandboxes.time_zone import locale_environment
-from policy.records.model import Bwrap
+from policy.records.model import Bwrap, Record
 
 _NOT_YET = Path("/nonexistent")
 """In place of the sockets' directory until the broker has made it."""
@@ -51,48 +52,51 @@ def run_box(
 
     Returns its exit code, 128 and more for a signal.
     """
-    name = new_name()
-    steps = Steps(quiet=quiet, as_json=as_json)
-    code = trio.run(_run_unrecorded, name, tuple(argv), steps, x11)
+    name, paths = new_name(), local_paths()
+    words, files = with_files(tuple(argv), Path.cwd(), writable_places(paths))
+    trio.run(ensure_broker, paths)
+    with made_record(paths, name, record_text("untrusted", "bwrap")):
+        box = replace(_box(words, files), x11=x11)
+        code = _run(paths, name, box, quiet=quiet, as_json=as_json)
     if code and not x11:
         # Late: most programs do not fail.
         from broker.cli.images.x11_needs import tell_failed
 
         tell_failed(argv[0])
-    return exit_code(name, code, as_json=as_json)
+    return code
 
 
-async def _run_unrecorded(
-    name: str,
-    argv: tuple[str, ...],
-    steps: Steps,
-    x11: bool,  # noqa: FBT001 -- trio.run has no keyword arguments
+def _run_record(
+    record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
 ) -> int:
-    paths = local_paths()
-    words, files = with_files(argv, Path.cwd(), writable_places(paths))
-    async with steps.shown():
-        await ensure_broker(paths)
-        with made_record(paths, name, record_text("untrusted", "bwrap")):
-            box = replace(_box(words, files), x11=x11)
-            return (await leased(paths, name, _starter(box), steps))[1]
-
-
-async def _begin(run: HeldRun, launch: Bwrap) -> tuple[str, int]:
-    viewer = run.record.viewer
+    paths, launch, viewer = local_paths(), record.host.launch, record.viewer
+    assert isinstance(launch, Bwrap)
+    binds = (*launch.read_only, *launch.read_write)
+    without_links = refuse_planted_links(paths, binds)
     shared = viewer.folders
-    box = _box(run.command, launch.read_only, launch.read_write, run.tree)
-    box = replace(
-        box,
-        locale=tuple(locale_environment(viewer).items()),
-        resolver=resolver(launch.network),
-        open_files=launch.open_files,
-        user_namespaces=launch.user_namespaces,
-        x11=viewer.window.x11,
-        devices=box_words() if launch.gpu == "buffers" else (),
-        without_links=run.without_links,
-        folders=bool(shared.read_only or shared.read_write),
-    )
-    return await leased(run.paths, run.record.name, _starter(box), run.steps)
+    trio.run(ensure_broker, paths)
+    with kept_home(paths, record.name, record.host.sandbox_class) as home:
+        command = tuple(argv or record.host.command)
+        tree = None if home is None else home.tree
+        box = replace(
+            _box(command, launch.read_only, launch.read_write, tree),
+            locale=tuple(locale_environment(viewer).items()),
+            resolver=resolver(launch.network),
+            open_files=launch.open_files,
+            user_namespaces=launch.user_namespaces,
+            x11=viewer.window.x11,
+            devices=box_words() if launch.gpu == "buffers" else (),
+            without_links=without_links,
+            folders=bool(shared.read_only or shared.read_write),
+        )
+        return _run(paths, record.name, box, quiet=quiet, as_json=as_json)
+
+
+def _run(paths: Paths, record: str, box: Box, *, quiet: bool, as_json: bool) -> int:
+    steps = Steps(quiet=quiet, as_json=as_json)
+    with open_connection(paths) as connection:
+        name, code = leased(Calls(connection), record, box, steps.output)
+    return exit_code(name, code, as_json=as_json)
 
 
 def _box(
@@ -106,13 +110,4 @@ def _box(
     return box.speaking_as(os.environ).reading(sys.stdin)
 
 
-def _starter(box: Box) -> Start:
-    """Return how to start a box with the sockets of its lease."""
-
-    async def start(sockets: Path) -> HeldBox:
-        return await start_held(replace(box, sockets=sockets))
-
-    return start
-
-
-LAUNCHER = Launcher(run=held(Bwrap, _begin), programs=(("bwrap", "bubblewrap"),))
+LAUNCHER = Launcher(run=_run_record, programs=(("bwrap", "bubblewrap"),))

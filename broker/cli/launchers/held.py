@@ -1,4 +1,4 @@
-"""``brokerctl run`` of a box or container: held until the broker has leased it."""
+"""``brokerctl run`` of a container or tree: held until the broker has leased it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from broker.ipc.control.api import (
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
 from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
-from policy.records.model import Bwrap, Nspawn, Podman, Record
+from policy.records.model import Nspawn, Podman, Record
 from policy.records.places import writable
 
-_Launch = TypeVar("_Launch", bound=Bwrap | Podman | Nspawn)
+_Launch = TypeVar("_Launch", bound=Podman | Nspawn)
 _END_SECONDS = 5.0
 _READ_BYTES = 65536
 

@@ -1,21 +1,18 @@
 """``brokerctl run`` of a box without an event loop, and without click.
 
 The window of such a box is on the screen before trio, click and msgspec would have
-been imported.  It is taken for the plain cases alone: a broker runs, and no option
-asks for more than quiet.  A record is not read here: the broker, which has read it,
-describes its box.  ``launchers.bwrap`` does the same for all others, and reports the mistake
-where nothing can be run at all.
+been imported.  ``run`` and ``run_record`` serve the plain cases: a broker runs, and no
+option asks for more than quiet.  They read no record: the broker, which has read it,
+describes its box.  ``launchers.bwrap`` prepares all other boxes, and reports the mistake
+where nothing can be run; ``leased`` runs those, too.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from broker.cli.quick.calls import Calls, open_calls
@@ -26,24 +23,13 @@ from broker.cli.quick.made_record import (
     record_text,
     with_files,
 )
-from broker.core.errors import UpstreamError, VitrailError
+from broker.core.errors import VitrailError
 from broker.core.paths import Paths, find_paths
-from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.mounts.bound_files import BoundFiles
-from broker.helpers.process.gate import READY, Gate
-from broker.helpers.process.namespace_limits import limit_box
-from broker.helpers.process.popen import PIPE, kill_jail, start_process
 from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.command import (
-    BoxCommand,
-    kill,
-    prepare,
-    require_ready,
-)
-
-_READ_BYTES = 65536
-_LAST_OUTPUT_SECONDS = 1.0
+from broker.host.launchers.bubblewrap.command import prepare
+from broker.host.launchers.bubblewrap.process import Write, held_box
 
 
 def run(words: tuple[str, ...]) -> int | None:
@@ -63,7 +49,7 @@ def run(words: tuple[str, ...]) -> int | None:
         command, files = with_files(words, Path.cwd())
         stack.enter_context(made_record(paths, name, record_text("untrusted", "bwrap")))
         box = Box(command, Path(), files).speaking_as(os.environ).reading(sys.stdin)
-        code = _leased(broker, name, box)
+        _, code = leased(broker, name, box, _write)
     if code:
         # Late: most programs do not fail.
         from broker.cli.images.x11_needs import tell_failed
@@ -92,7 +78,7 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
             home = stack.enter_context(kept)
             box = replace(box, home=None if home is None else home.tree)
         box = box.speaking_as(os.environ).reading(sys.stdin)
-        code = _leased(broker, name, box)
+        _, code = leased(broker, name, box, _write)
     return code if code >= 0 else 128 - code
 
 
@@ -145,19 +131,23 @@ def _paths() -> Paths | None:
     return None if other else paths
 
 
-def _leased(broker: Calls, name: str, box: Box) -> int:
-    broker.begin("LaunchPrepare", {"record": name, "ours": True})
+def leased(broker: Calls, record: str, box: Box, write: Write) -> tuple[str, int]:
+    """Run a box under a lease to its end; ``write`` gets its output.
+
+    Returns the sandbox's name and the exit code, -N for a signal.  Raises VitrailError.
+    """
+    broker.begin("LaunchPrepare", {"record": record, "ours": True})
     with ExitStack() as launched, ExitStack() as ours:
         try:
             # Takes as long as the broker does to answer.
-            files = BoundFiles(box.binds, {}, ours) if box.binds else None
+            files = BoundFiles(box.binds, box.without_links, ours)
             command = prepare(box, ours)
         finally:
             launch = broker.answer()
             number = str(launch["id"])
             launched.callback(_end_launch, broker, number)
-        argv = command.argv(Path(str(launch["directory"])))
-        with _held(box, argv, command, ours) as held:
+        box = replace(box, sockets=Path(str(launch["directory"])))
+        with held_box(box, command, ours, write) as held:
             # Its folders are mounted by the broker, and all else while that leases it.
             if box.folders:
                 held.check(files)
@@ -166,120 +156,13 @@ def _leased(broker: Calls, name: str, box: Box) -> int:
                 held.check(files)
             broker.answer()
             held.release()
-            return held.run_to_end(_write)
+            return str(launch["sandbox"]), held.run_to_end(write)
 
 
 def _end_launch(broker: Calls, number: str) -> None:
     # A broker that is gone does it later.
     with suppress(VitrailError):
         broker.call("LaunchEnd", {"id": number})
-
-
-@dataclass
-class _Running:
-    """A started box."""
-
-    bwrap: int
-    """A pidfd of bubblewrap's process outside, which ends with the box's own code."""
-    leader: int
-    """The first process inside, as its pid is outside."""
-    box: Box
-    gate: Gate
-    output: tuple[int, ...]
-    wait: Callable[[], int]
-    mounted: bool = False
-
-    def check(self, files: BoundFiles | None) -> None:
-        """Wait until bubblewrap has mounted the box; compare the files, and limit it.
-
-        Raises UpstreamError, and RefusedError where it has other files.
-        """
-        require_ready(read_line(self.output[0], len(READY)))
-        if files is not None:
-            files.check(self.leader)
-        limit_box(self.leader, nested=self.box.user_namespaces)
-        self.mounted = True
-
-    def release(self) -> None:
-        """Let the program run.  Raises OSError when bubblewrap has gone."""
-        if self.box.stdin:
-            self.gate.open_with_input(0)
-        else:
-            self.gate.open()
-
-    def run_to_end(self, write: Callable[[bytes], None]) -> int:
-        """Pass its output on until it has ended; returns its exit code."""
-        waiting = select.poll()
-        for fd in (self.bwrap, *self.output):
-            waiting.register(fd, select.POLLIN)
-        still, deadline = len(self.output), float("inf")
-        while still and (left := deadline - time.monotonic()) > 0:
-            for fd, _ in waiting.poll(None if left == float("inf") else left * 1000):
-                if fd == self.bwrap:
-                    # Its last output is still in the pipes.
-                    deadline = time.monotonic() + _LAST_OUTPUT_SECONDS
-                elif data := os.read(fd, _READ_BYTES):
-                    write(data)
-                    continue
-                else:
-                    still -= 1
-                waiting.unregister(fd)
-        return self.wait()
-
-
-@contextmanager
-def _held(
-    box: Box, argv: list[str], command: BoxCommand, ours: ExitStack
-) -> Iterator[_Running]:
-    """Start a box whose program waits for its release; it ends with the block.
-
-    ``ours`` closes the command's files, before the end is waited for.
-    """
-    with ours:
-        popen = start_process(
-            argv,
-            pass_fds=command.pass_fds,
-            stdin=command.stdin,
-            stdout=PIPE,
-            stderr=PIPE,
-        )
-        command.theirs.close()
-        assert popen.stdout is not None
-        assert popen.stderr is not None
-        output = popen.stdout.fileno(), popen.stderr.fileno()
-        held: _Running | None = None
-        try:
-            bwrap = os.pidfd_open(popen.pid)  # not reaped, so the pid was not reused
-            ours.callback(os.close, bwrap)
-            leader = leader_of(read_line(command.status, STATUS_BYTES), "the box")
-            pidfd = _pidfd(leader)
-            ours.callback(os.close, pidfd)
-            # The first process inside, before bwrap outside: that asks the kernel
-            # late to end the box with it.
-            ours.callback(kill, pidfd)
-            held = _Running(bwrap, leader, box, command.gate, output, popen.wait)
-            yield held
-        finally:
-            ours.close()
-            if popen.returncode is None:
-                kill_jail(popen.pid)
-            popen.wait()
-            if held is None or not held.mounted:
-                os.set_blocking(output[1], False)
-                with suppress(BlockingIOError):
-                    _write(os.read(output[1], _READ_BYTES))
-            popen.stdout.close()
-            popen.stderr.close()
-
-
-def _pidfd(leader: int) -> int:
-    try:
-        return os.pidfd_open(leader)
-    except OSError as error:
-        raise UpstreamError(
-            f"cannot watch the first process of the box (pid {leader}): {error.strerror}",
-            hint="'No such process' means that the box ended while it was started",
-        ) from error
 
 
 def _write(untrusted_data: bytes) -> None:

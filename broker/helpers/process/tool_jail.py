@@ -13,10 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import trio
-
-from broker.helpers.bubblewrap_status import START_SECONDS, STATUS_BYTES, leader_of
-
 _NOTHING: Mapping[Path, str] = MappingProxyType({})
 ROOM = "/work"
 """The one directory that a jailed program can write to."""
@@ -43,28 +39,3 @@ def jail_words(
     if room is None:
         return [*words, "--chdir", "/", "--"]
     return [*words, "--bind", str(room), ROOM, "--chdir", ROOM, "--"]
-
-
-async def read_leader(fd: int, what: str) -> int:
-    """Wait for a jail's first process; return its pid.
-
-    Raises UpstreamError where bubblewrap reports none in time.
-    """
-    os.set_blocking(fd, False)
-    return leader_of(await read_line(fd, STATUS_BYTES), what)
-
-
-async def read_line(fd: int, most: int) -> bytes:
-    """Return a line, or what there is of one in time."""
-    line = b""
-    with trio.move_on_after(START_SECONDS):
-        while b"\n" not in line and len(line) < most:
-            await trio.lowlevel.wait_readable(fd)
-            try:
-                data = os.read(fd, most - len(line))
-            except BlockingIOError:  # woken by a number that was another file before
-                continue
-            if not data:
-                break
-            line += data
-    return line

@@ -28,7 +28,6 @@ from broker.helpers.process.identity import boot_id
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.host import launches
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.process import start_held
 from broker.host.launchers.interface import read_state
 from broker.host.launchers.nspawn.arguments import ContainerTree
 from broker.host.launchers.nspawn.process import start_held as start_tree
@@ -42,6 +41,7 @@ from broker.net.peers.credentials import pid_namespaces_of_self
 from broker.net.peers.identity import ProcessFacts, check
 from policy.records.model import RecordSet
 from policy.tools.record_files import parse_record
+from tests.kit.boxes import start_held
 from tests.kit.control import partly
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import SilentViewer, host_role

@@ -1,104 +1,136 @@
-"""A box that is started and held before its program runs, until it has its lease."""
+"""A box that is started and held before its program runs, until it has its lease.
+
+Without an event loop: a box's window is on the screen before one would have been loaded.
+"""
 
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-import trio
-
 from broker.core.errors import UpstreamError
+from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.mounts.bound_files import BoundFiles
-from broker.helpers.process.gate import READY, Gate, close_output
-from broker.helpers.process.identity import open_pidfd
+from broker.helpers.process.gate import READY, Gate
 from broker.helpers.process.namespace_limits import limit_box
-from broker.helpers.process.spawn import PIPE, Child, spawn
-from broker.helpers.process.tool_jail import read_leader, read_line
+from broker.helpers.process.popen import PIPE, Process, kill_jail, start_process
 from broker.host.launchers.bubblewrap.arguments import Box
-from broker.host.launchers.bubblewrap.command import kill, prepare, require_ready
+from broker.host.launchers.bubblewrap.command import BoxCommand, kill, require_ready
+
+_READ_BYTES = 65536
+_LAST_OUTPUT_SECONDS = 1.0
+Write = Callable[[bytes], None]
+"""Takes output of the box's program, which may contain any bytes."""
 
 
 @dataclass(eq=False)
 class HeldBox:
-    """A box whose program waits."""
+    """A box whose program waits; made by ``held_box``."""
 
-    child: Child
+    popen: Process
+    """bubblewrap's process outside, which ends with the box's program."""
     leader: int
     """The first process inside, as its pid is outside."""
     _pidfd: int
+    """Of ``popen``."""
+    _box: Box
     _gate: Gate
-    _stdin: bool
-    _status: int
-    """bubblewrap says here at the end how it was, and would die of a closed pipe."""
+    _output: tuple[int, int]
+    mounted: bool = False
+
+    def check(self, files: BoundFiles) -> None:
+        """Wait until bubblewrap has mounted the box; compare the files, and limit it.
+
+        Raises UpstreamError, and RefusedError where it has other files.
+        """
+        require_ready(read_line(self._output[0], len(READY)))
+        files.check(self.leader)
+        limit_box(self.leader, nested=self._box.user_namespaces)
+        self.mounted = True
 
     def release(self) -> None:
         """Let the program run.  Raises OSError when bubblewrap has gone."""
-        if self._stdin:
+        if self._box.stdin:
             self._gate.open_with_input(0)
         else:
             self._gate.open()
 
-    def abandon(self) -> None:
-        """Give up the means to let it run; it ends without running its program."""
-        self._gate.abandon()
+    def run_to_end(self, write: Write) -> int:
+        """Pass its output on until it has ended; returns its exit code."""
+        waiting = select.poll()
+        for fd in (self._pidfd, *self._output):
+            waiting.register(fd, select.POLLIN)
+        still, deadline = len(self._output), float("inf")
+        while still and (left := deadline - time.monotonic()) > 0:
+            for fd, _ in waiting.poll(None if left == float("inf") else left * 1000):
+                if fd == self._pidfd:
+                    # Its last output is still in the pipes.
+                    deadline = time.monotonic() + _LAST_OUTPUT_SECONDS
+                elif data := os.read(fd, _READ_BYTES):
+                    write(data)
+                    continue
+                else:
+                    still -= 1
+                waiting.unregister(fd)
+        return self.popen.wait()
 
-    async def end(self) -> None:
-        """End it, if it has not ended, and close our descriptors; not cancellable."""
-        with trio.CancelScope(shield=True):
-            # The first process inside, before bwrap outside: that asks the kernel late
-            # to end the box with it.
-            kill(self._pidfd)
-            self.abandon()
-            await self.child.stop()
-            os.close(self._pidfd)
-            os.close(self._status)
 
+@contextmanager
+def held_box(
+    box: Box, command: BoxCommand, ours: ExitStack, write: Write
+) -> Iterator[HeldBox]:
+    """Start a prepared box, in its directory of sockets; it ends with the block.
 
-async def start_held(box: Box) -> HeldBox:
-    """Start bubblewrap; its output is in the child's pipes.
-
-    Raises SetupError when it is not installed, UpstreamError when it does not say
-    in time that it has started, RefusedError when its files are others than were named.
+    ``ours`` closes the command's files, before the end is waited for.  ``write`` gets
+    what bubblewrap says where the box was not mounted.  Raises SetupError when it is not
+    installed, UpstreamError when it does not say in time that it has started.
     """
-    with ExitStack() as ours, ExitStack() as opened:
-        files = BoundFiles(box.binds, box.without_links, opened)
-        command = prepare(box, ours)
-        child = spawn(
+    with ours:
+        popen = start_process(
             command.argv(box.sockets),
-            name="bwrap",
-            cwd="/",
             pass_fds=command.pass_fds,
             stdin=command.stdin,
             stdout=PIPE,
             stderr=PIPE,
         )
         command.theirs.close()
+        assert popen.stdout is not None
+        assert popen.stderr is not None
+        output = popen.stdout.fileno(), popen.stderr.fileno()
+        held: HeldBox | None = None
         try:
-            leader = await read_leader(command.status, "the box")
-            pidfd = _hold(leader)
+            bwrap = os.pidfd_open(popen.pid)  # not reaped, so the pid was not reused
+            ours.callback(os.close, bwrap)
+            leader = leader_of(read_line(command.status, STATUS_BYTES), "the box")
+            pidfd = _pidfd(leader)
             ours.callback(os.close, pidfd)
-            await _mounted(child)
-            files.check(leader)
-            limit_box(leader, nested=box.user_namespaces)
-        except BaseException:
-            with trio.CancelScope(shield=True):
-                await child.stop()
-            close_output(child)
-            raise
-        ours.pop_all()
-        return HeldBox(child, leader, pidfd, command.gate, box.stdin, command.status)
+            # The first process inside, before bwrap outside: that asks the kernel
+            # late to end the box with it.
+            ours.callback(kill, pidfd)
+            held = HeldBox(popen, leader, bwrap, box, command.gate, output)
+            yield held
+        finally:
+            ours.close()
+            if popen.returncode is None:
+                kill_jail(popen.pid)
+            popen.wait()
+            if held is None or not held.mounted:
+                os.set_blocking(output[1], False)
+                with suppress(BlockingIOError):
+                    write(os.read(output[1], _READ_BYTES))
+            popen.stdout.close()
+            popen.stderr.close()
 
 
-def _hold(leader: int) -> int:
-    """Return a pidfd of a box's first process.  Raises UpstreamError if it ended."""
+def _pidfd(leader: int) -> int:
     try:
-        return open_pidfd(leader)
+        return os.pidfd_open(leader)
     except OSError as error:
-        raise UpstreamError(f"the box ended at once: {error.strerror}") from error
-
-
-async def _mounted(child: Child) -> None:
-    """Wait until the box has all mounts: its gate says so before all other output."""
-    assert child.popen.stdout is not None
-    require_ready(await read_line(child.popen.stdout.fileno(), len(READY)))
+        raise UpstreamError(
+            f"cannot watch the first process of the box (pid {leader}): {error.strerror}",
+            hint="'No such process' means that the box ended while it was started",
+        ) from error
