@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.core.limits import wayland as limits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.messages import Outcome
 from broker.viewer.clipboard.exchange.reasons import NOTHING
@@ -55,6 +56,14 @@ async def window(it: Desk, name, title, *argv, shown="", **env):
     it.run(name, *argv, **env)
     await wait_window(it.comp, title=shown or title, deadline=DEADLINE)
     await it.focus(name, shown or title)
+
+
+async def test_more_programs_may_copy_than_windows_come_at_once():
+    """Each wl-copy shows a window when a sync is answered, a protocol error ends it."""
+    async with desk("red") as it:
+        for number in range(limits.WAYLAND_MAPPINGS_PER_MINUTE + 2):
+            await copied(it.rooms["red"], f"{number}")
+        assert await pasted(it.rooms["red"]) == str(number).encode()
 
 
 async def test_text_crosses_by_two_chords_and_is_wiped():

@@ -128,6 +128,8 @@ class ClientState(ObjectTable, ABC):
         self.promoted: set[Subsurface] = set()
         self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []
         self.inhibitors: list[IdleInhibitor] = []
+        self.unsent_syncs: list[ProtocolObject] = []
+        """Callbacks of wl_display.sync that the compositor does not have yet."""
 
     def _init_input(self) -> None:
         """Input devices of the client, and what has the focus."""

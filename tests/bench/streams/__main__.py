@@ -169,7 +169,7 @@ async def measure(mib: int, rounds: int) -> dict[str, dict[str, list[float]]]:
     ):
         machines = {}
         for way, mode in WAYS.items():
-            await s.starter.make(s.request(f"maker{way}", mode=mode))
+            await s.starter.make(await s.request(f"maker{way}", mode=mode))
             entered = s.machine(way, mode=mode, seconds=1200)
             started, broker, vm = await stack.enter_async_context(entered)
             print(f"{way}: {started.how} {started.why}")

@@ -213,6 +213,7 @@ GUARDS = (
     Guard("the input method gets text, and places in it", "if False:", "tests/broker/jail/wayland/handlers/test_seat.py", "text_and_places_in_it"),
     Guard("windows come at a pace", "pass", "tests/broker/jail/wayland/handlers/test_seat.py", "have_a_pace"),
     Guard("a window that comes too fast waits", "window.held = 0", "tests/broker/jail/wayland/handlers/test_seat.py", "waits_for_its_turn"),
+    Guard("no answer to a sync precedes a configure event that waits", "pass", "tests/broker/jail/wayland/handlers/test_seat.py", "sync_is_answered_after"),
     Guard("a window that comes by itself is not chosen", "window.chosen = True", "tests/attack/test_wayland_stolen_keys.py", "not_a_gesture"),
     Guard("a window that ends hands on no keys", "if False:", "tests/attack/test_wayland_stolen_keys.py", "hands_no_key or connection_that_ends"),
     Guard("modifiers with the focus only", "pass", "tests/attack/test_wayland_modifiers.py", "without_the_focus"),

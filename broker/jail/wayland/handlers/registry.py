@@ -20,6 +20,7 @@ from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Rules
 from broker.jail.wayland.protocol.ids import ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import INVALID_OBJECT, ProtocolFault
+from broker.jail.wayland.scene import resize_timeout
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
@@ -105,8 +106,8 @@ class Globals:
 
 
 def sync(core: ClientState, _display: ProtocolObject, new_id: int) -> None:
-    callback = core.make(new_id, "wl_callback", 1)
-    core.up.data += emit.sync(1, callback.sid)
+    core.unsent_syncs.append(core.make(new_id, "wl_callback", 1, server=False))
+    resize_timeout.send_syncs(core)
 
 
 _ID = struct.Struct("=I")

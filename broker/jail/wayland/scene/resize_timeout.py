@@ -10,7 +10,8 @@ The compositor is acknowledged nothing: only the application can say which
 configure its next picture is for.
 
 A window that comes too fast waits for its first configure event, without which it cannot
-be shown (``choice.may_come``).
+be shown (``choice.may_come``).  So do answers to wl_display.sync: some clients, wl-copy(1)
+among them, take one for the sign that the event has come, and show the window.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def hurry(core: ClientState, now: float) -> None:
     core.now, core.due = now, None
     try:
         _crop_late(core, now)
-        _let_in(core)
+        send_syncs(core)
     except Exception as error:  # noqa: BLE001 - one door: see internal
         core.fail(internal(error))
 
@@ -51,11 +52,36 @@ def _crop_late(core: ClientState, now: float) -> None:
 def held(core: ClientState, window: Toplevel, serial: int) -> bool:
     """Whether a window waits for its turn, and for the configure event until then."""
     # guard: a window that comes too fast waits
-    window.held = 0 if choice.may_come(core.sandbox, window, core.now) else serial
-    if window.held:
-        later = core.now + limits.WAYLAND_LATE_SECONDS
-        core.due = min(later, core.due or later)
+    window.held = 0 if _may_come(core, window) else serial
     return bool(window.held)
+
+
+def _may_come(core: ClientState, window: Toplevel) -> bool:
+    """Whether its turn has come; else ``hurry`` is to ask again."""
+    if choice.may_come(core.sandbox, window, core.now):
+        return True
+    later = core.now + limits.WAYLAND_LATE_SECONDS
+    core.due = min(later, core.due or later)
+    return False
+
+
+def send_syncs(core: ClientState) -> None:
+    """Send the client's wl_display.sync requests, unless a window waits for its turn."""
+    _let_in(core)
+    # guard: no answer to a sync precedes a configure event that waits
+    if core.unsent_syncs and any(_waits(core, xdg) for xdg in core.windows):
+        return
+    for callback in core.unsent_syncs:
+        core.up.data += emit.sync(1, core.give_sid(callback))
+    core.unsent_syncs.clear()
+
+
+def _waits(core: ClientState, xdg: XdgSurface) -> bool:
+    role = xdg.role
+    if not isinstance(role, Toplevel) or not xdg.committed or xdg.mapped:
+        return False
+    # The compositor may answer the sync before it sends the configure event.
+    return bool(role.held) or (not xdg.serials and not _may_come(core, role))
 
 
 def _let_in(core: ClientState) -> None:

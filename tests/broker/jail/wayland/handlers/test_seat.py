@@ -655,6 +655,36 @@ def test_a_window_that_comes_too_fast_waits_for_its_turn(talk):
     assert talk.core.fault is None
 
 
+def answers(talk, since: int, callback: int) -> list[tuple[str, list[int]]]:
+    """Events of the window and of a callback, in order."""
+    wanted = {(talk.xdg, "configure"), (callback, "done")}
+    seen = [(oid, name, args) for oid, _, name, args in talk.events[since:]]
+    return [(name, args) for oid, name, args in seen if (oid, name) in wanted]
+
+
+def test_a_sync_is_answered_after_the_configure_event_that_waits(talk):
+    """wl-copy shows its window once a sync is answered, and a protocol error ends it."""
+    serial = many_windows(talk)
+    since = len(talk.events)
+    callback = talk.make(1, "sync", "wl_callback")
+    assert answers(talk, since, callback) == []
+    talk.now += 61
+    resize_timeout.hurry(talk.core, talk.now)
+    talk.pump()
+    first, second = answers(talk, since, callback)
+    assert (first, second[0]) == (("configure", [serial]), "done")
+
+
+def test_a_window_that_is_given_up_holds_no_sync(talk):
+    many_windows(talk)
+    since = len(talk.events)
+    callback = talk.make(1, "sync", "wl_callback")
+    talk.send(talk.top, "destroy")
+    resize_timeout.hurry(talk.core, talk.core.due)
+    talk.pump()
+    assert [name for name, _ in answers(talk, since, callback)] == ["done"]
+
+
 def test_windows_that_answer_input_have_none(talk):
     for number in range(limits.WAYLAND_MAPPINGS_PER_MINUTE + 5):
         talk.sandbox.act(talk.now)
