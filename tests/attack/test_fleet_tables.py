@@ -113,7 +113,7 @@ async def test_changed_event_after_a_dropped_day_is_found(
     )
     answer = verify(server, tmp_path)
     assert answer.code == 3
-    assert "not what the machine signed" in answer.out
+    assert "differs from what the machine signed" in answer.out
 
 
 async def test_edge_with_no_checkpoint_after_it_proves_nothing(
