@@ -55,7 +55,7 @@ from policy.tools.record_files import parse_record
 _BROKEN = 3
 _DEFAULT = "30-user.policy"
 _NEW_RULES = """# SERVICE  ARGUMENT  SOURCE  TARGET  ACTION  [key=value ...]
-# The first line that fits decides; what none allows is denied.
+# The first matching line decides; a call that no line allows is denied.
 """
 _NEW_RECORD = """class = "disposable"
 display = "allow"
@@ -95,7 +95,7 @@ class _Edit:
         if self.before != self.old:
             raise RefusedError(
                 f"{self.file} was changed during the edit",
-                hint="check the file and edit it again",
+                hint="check the file, then edit it again",
             )
 
 
@@ -104,32 +104,32 @@ class _Edit:
 @click.option(
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The directory with policy.d and sandboxes.d, as /etc/vitrail; "
-    "otherwise your own.",
+    help="Directory with policy.d and sandboxes.d, such as /etc/vitrail "
+    "[default: your own].",
 )
 @click.option(
     "--confirm",
     metavar="TIME",
     callback=_seconds,
-    help="Revert automatically after this time, as 60s, unless it is confirmed.",
+    help="Revert the edit after this time, such as 60s, unless it is confirmed.",
 )
-@click.option("--yes", is_flag=True, help="Install without asking.")
+@click.option("--yes", is_flag=True, help="Install without asking for confirmation.")
 @JSON
 def edit(
     name: str, *, to: Path | None, confirm: int | None, yes: bool, as_json: bool
 ) -> None:
     """Edit the rules (NAME.policy) or the record (NAME.toml) NAME.
 
-    Without an ending NAME is the record or the file of rules that there is of it;
-    a new one is rules where NAME begins with a digit, and a record otherwise.
+    If NAME has no suffix, it is the existing record or file of rules; a new file contains
+    rules if NAME begins with a digit, and a record otherwise.
 
-    A copy is edited with VISUAL or EDITOR and checked together with all other files;
-    one with an error is not installed.  The decisions that would change are shown
-    first.  With --confirm it holds for that time only, unless it is confirmed at the
-    terminal; a lost terminal or a restart takes it back too.
+    VISUAL or EDITOR edits a copy, which is checked together with all other files; a copy
+    with an error is not installed.  The decisions that would change are shown first.
+    With --confirm, the edit is reverted after this time unless you confirm it at the
+    terminal; it is also reverted if the terminal is closed or the machine restarts.
 
-    Exit code: 0 installed or unchanged, 1 not installed, 3 not installed
-    because of an error.
+    Exit code: 0 installed or unchanged, 1 not installed, 3 not installed because of an
+    error.
     """
     base = Path.cwd() / (to or offline_paths().config[0])
     name = _whole_name(name, (base, *offline_paths().config))
@@ -197,7 +197,7 @@ def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
     if len(found) > 1:
         raise RefusedError(
             f"'{printable(name, 100)}' is the name of a record and of a file of rules",
-            hint=f"'brokerctl policy edit {record}' or '… {rules}'",
+            hint=f"run 'brokerctl policy edit {record}' or 'brokerctl policy edit {rules}'",
         )
     return found.pop() if found else rules if name[:1].isdigit() else record
 
@@ -229,7 +229,8 @@ def _one_at_a_time(base: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise RefusedError(
-            f"another edit in {base} is in progress", hint="wait until that is finished"
+            f"another edit in {base} is in progress",
+            hint="wait until the other edit is finished",
         ) from error
     finally:
         os.close(fd)
@@ -270,7 +271,7 @@ def _beginning(job: _Edit, folder: str) -> bytes:
     for base in offline_paths().config:
         hidden = base / folder / job.file.name
         if hidden != job.file and hidden.is_file():
-            render.note(f"copied {hidden}, over which your file takes precedence")
+            render.note(f"copied {hidden}; your copy takes precedence")
             return _read(hidden)
     return (_NEW_RULES if folder == RULES else _NEW_RECORD).encode()
 

@@ -162,8 +162,8 @@ def test_explain_event(run):
     code, out = run("explain", "--event", 2)
     assert code == 1
     assert "event 2: deny, by " in out
-    assert "asked was a+ work vault" in out
-    assert "other rules" not in out
+    assert "call: a+ work vault" in out
+    assert "rules have changed" not in out
     assert "to get allow, add before" in out
     (run.rules / "30-user.policy").write_text("a * * * allow\n")
     code, out = run("explain", "--event", 2, "--json")
