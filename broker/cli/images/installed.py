@@ -81,7 +81,8 @@ def roll_back(paths: Paths, name: str) -> Image:
     if previous is None or previous.directory == present.directory.resolve():
         raise SetupError(
             f"cannot roll back the guest image {name!r}: there is no earlier version",
-            hint="'brokerctl image build' and 'image rebuild' keep the one they replace",
+            hint="run 'brokerctl image build' or 'brokerctl image rebuild' first: both keep the "
+            "version that they replace",
         )
     point(paths.images / name, previous.directory.name)
     point(_previous(paths, name), present.directory.resolve().name)
@@ -121,7 +122,8 @@ def remove_image(paths: Paths, name: str) -> None:
     link = paths.images / name
     if not link.is_symlink():
         raise SetupError(
-            f"there is no guest image {name!r}", hint="'brokerctl image list' shows all"
+            f"there is no guest image {name!r}",
+            hint="to list the images, run 'brokerctl image list'",
         )
     link.unlink()
     _previous(paths, name).unlink(missing_ok=True)

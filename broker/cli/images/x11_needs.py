@@ -77,8 +77,8 @@ def needs_x11_text(names: Iterable[str], image: str) -> str:
     """Return the sentence about programs that need X11."""
     shown = ", ".join(names)
     return (
-        f"{shown}: shows its windows by X11, which the image {image} lacks; "
-        f"'{addition(image)}' adds it"
+        f"the image {image} lacks X11, which these programs need: {shown}; "
+        f"to add X11, run '{addition(image)}'"
     )
 
 
@@ -106,8 +106,8 @@ def tell_failed(program: str) -> None:
     if direct & _X11 and not any(one.startswith(_WAYLAND) for one in direct):
         name = printable(posixpath.basename(program), 60)
         sys.stderr.write(
-            f"{name} shows its windows by X11, which this box lacks: "
-            f"'brokerctl run --bwrap --x11 -- {name}' has it\n"
+            f"{name} needs X11, which this box lacks; run "
+            f"'brokerctl run --bwrap --x11 -- {name}' instead\n"
         )
 
 
@@ -193,7 +193,7 @@ def needed_libraries(file: IO[bytes]) -> frozenset[str]:
 
 def _part(file: IO[bytes], offset: int, length: int) -> bytes:
     if length > _MOST_BYTES:
-        raise ValueError(f"a table of {length} bytes")
+        raise ValueError(f"a table has an invalid size of {length} bytes")
     file.seek(offset)
     return file.read(length)
 

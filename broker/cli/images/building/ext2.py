@@ -57,9 +57,9 @@ def main() -> None:
     try:
         need = measure(Path("root.tar"), int(sys.argv[1]))
     except MemoryError:
-        sys.exit("root.tar takes more memory than an image may")
+        sys.exit("reading root.tar needs more memory than allowed")
     except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
-        sys.exit(f"root.tar cannot be read: {error}")
+        sys.exit(f"cannot read root.tar: {error}")
     words = [
         *sys.argv[2:],
         *("--block-size", str(_BLOCK), "--size-in-blocks", str(need.blocks)),
