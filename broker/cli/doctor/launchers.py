@@ -69,7 +69,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     )
     if not wanting or shutil.which("Xwayland", path=path) is not None:
         return []
-    text = "records of boxes show X11 programs, and Xwayland is not installed"
+    text = "records of boxes allow X11 programs, but Xwayland is not installed"
     return [warn("launchers", text, "sudo apt install xwayland")]
 
 
@@ -81,8 +81,8 @@ def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding
     for kind, name in zip(monitors, names, strict=True):
         if shutil.which(kind.name, path=path) is None:
             yield _lacks(kind, kind.name, "see docs/launchers/vmm.md")
-        text = f"the kind {name} is experimental: it was only tested with a substitute"
-        yield warn("launchers", text, 'use kind = "microvm", which is QEMU')
+        text = f"the kind {name} is experimental: it was tested only with a substitute"
+        yield warn("launchers", text, 'use kind = "microvm", which runs QEMU')
     missing = accel.permission() if names else None
     if missing is not None:
         text = f"records of kind {' and '.join(names)} need KVM: {missing.reason}"
@@ -95,10 +95,10 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
     nodes = render_nodes()
     if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
         return []
-    text = f"{', '.join(sorted(names))}: gpu is set, and /dev/dri has no render node"
-    hint = "their programs draw with the processor"
+    text = f"{', '.join(sorted(names))}: gpu is set, but /dev/dri does not contain a render node"
+    hint = "install a GPU driver; without it, programs draw with the CPU"
     if nodes:
-        text = f"{', '.join(sorted(names))}: gpu is set, and {nodes[0]} is not yours"
+        text = f"{', '.join(sorted(names))}: gpu is set, but you cannot open {nodes[0]}"
         hint = joining(nodes[0])
     return [warn("launchers", text, hint)]
 
@@ -136,6 +136,6 @@ def _labels(records: Sequence[Record]) -> list[Finding]:
     names = [r.name for r in records if not r.host.launch.kind.boundary]
     if not names:
         return []
-    text = f"{', '.join(sorted(names))}: a label, not a boundary: programs in these "
-    text += "boxes can reach your files and sockets"
+    text = f"{', '.join(sorted(names))}: these boxes are labels, not boundaries: programs in these "
+    text += "boxes can access your files and sockets"
     return [warn("launchers", text, "see docs/launchers/boxes.md")]

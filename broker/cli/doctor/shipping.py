@@ -22,7 +22,7 @@ async def check_shipping(context: Context) -> Sequence[Finding]:
     """Whether ``ship.toml`` can be used, and every receiver be talked to."""
     path = find_config(context.paths.config)
     if path is None:
-        return [ok(_NAME, "audit shipping is not configured: there is no ship.toml")]
+        return [ok(_NAME, "audit shipping is not configured: ship.toml does not exist")]
     try:
         config = load_config(path)
     except VitrailError as error:
@@ -57,7 +57,7 @@ def _target(context: Context, config: AnyTarget) -> Finding:
         return warn(
             _NAME, f"{what}: {printable(cursor.problem)}", "brokerctl audit ship"
         )
-    return ok(_NAME, f"{what} has {cursor.sequence} events")
+    return ok(_NAME, f"{what} has received {cursor.sequence} events")
 
 
 def _require_writable(path: Path) -> None:
@@ -65,6 +65,6 @@ def _require_writable(path: Path) -> None:
     there = path.exists()
     if not os.access(path if there else path.parent, os.R_OK | os.W_OK):
         raise UpstreamError(
-            f"{path} cannot be written",
-            hint="is its directory there, and yours to write?",
+            f"cannot write {path}",
+            hint="check that its directory exists and that you can write to it",
         )

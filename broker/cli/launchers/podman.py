@@ -195,9 +195,9 @@ def _described(run: HeldRun, launch: Podman) -> Container:
     record = run.record
     if launch.image is None and launch.rootfs is None:
         raise SetupError(
-            f"'{record.name}' has no container_image and no rootfs",
+            f"record '{record.name}' has neither container_image nor rootfs",
             where=record.where("launch.container_image"),
-            hint="with one of them 'brokerctl run' starts it; without, it is for "
+            hint="set one of them, or start the container with "
             f"'podman run --annotation io.vitrail.sandbox={record.name}'",
         )
     limits = ContainerLimits(launch.memory_mib, launch.pids)
@@ -257,13 +257,13 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     try:
         name = (await run_tool(words, env=context.environ)).decode().strip()
     except (UpstreamError, OSError) as error:
-        return [warn("launchers", f"'podman info' fails: {error}", "podman info")]
+        return [warn("launchers", f"'podman info' failed: {error}", "podman info")]
     if name != "crun":
         return []
     text = (
-        "crun does not start containers where both versions of control groups are mixed"
+        "crun cannot start containers on a system with both versions of control groups"
     )
-    mend = 'sudo apt install runc; [engine] runtime = "runc" in containers.conf'
+    mend = 'sudo apt install runc; then set runtime = "runc" in [engine] of containers.conf'
     return [warn("launchers", text, mend)]
 
 

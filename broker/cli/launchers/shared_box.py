@@ -199,6 +199,6 @@ def _record(paths: Paths, kind: str, words: Sequence[str]) -> Record:
         if record is not None and not record.host.launch.kind.boundary:
             return record
     raise SetupError(
-        f"no record is named '{kind}' with [launch] kind = \"shared-box\"",
-        hint=f"'brokerctl launcher install {kind}' writes it",
+        f"there is no record '{kind}' with [launch] kind = \"shared-box\"",
+        hint=f"to write the record, run 'brokerctl launcher install {kind}'",
     )
