@@ -22,12 +22,12 @@ class Steady:
         self._since = 0.0
 
     def shows(self, what: object, now: float) -> None:
-        """The screen shows this there."""
+        """Record what the screen shows at this place."""
         if what != self._what:
             self._what, self._since = what, now
 
     def chosen(self, what: object) -> None:
-        """The user has moved there, so a key at once is for it."""
+        """Record that the user selected a row; keys apply to it at once."""
         if what != self._what:
             self._what, self._since = what, float("-inf")
 
