@@ -14,7 +14,7 @@ from broker.core.paths import Paths
 from policy.records.folder import FOLDER
 
 _RECORD = """\
-# Made by 'brokerctl run', and removed when that ends.
+# Written by 'brokerctl run', which removes this file when it exits.
 class = "persistent"
 display = "allow"
 tags = ["box"]

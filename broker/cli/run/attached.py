@@ -75,9 +75,9 @@ class AttachedProgram:
             return error
         name = printable(self._started.sandbox, 60)
         return UpstreamError(
-            f"the broker ended; program {self._started.program} continues if {name} does",
-            hint="its further output is in its log: start the broker ('brokerctl "
-            f"status' shows whether {name} is still running), then 'brokerctl logs {name}'",
+            f"the broker ended; program {self._started.program} continues if {name} is running",
+            hint="start the broker; to see whether the sandbox is running, run 'brokerctl "
+            f"status'; to see the program's output, run 'brokerctl logs {name}'",
         )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:

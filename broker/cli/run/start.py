@@ -1,4 +1,4 @@
-"""Starting a broker when a verb needs one and none runs."""
+"""Start a broker if a verb needs one and none is running."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def refuse_root() -> None:
     """Raise SetupError for root: neither brokers nor sway run as root."""
     if os.geteuid() == 0:
         raise SetupError(
-            "this does not run as root: nothing Vitrail does needs that",
-            hint="run it as the user whose desktop it is for; in a checkout, "
+            "brokerctl does not start a broker as root",
+            hint="run the command as the user of the desktop; in a checkout, "
             "'make demo' and './brokerctl' switch to an ordinary user",
         )
 
@@ -97,7 +97,7 @@ async def _start(
 
 @asynccontextmanager
 async def _starting(paths: Paths) -> AsyncIterator[None]:
-    """Be the only one of this user's commands that starts a broker now.
+    """Hold the lock for starting a broker.
 
     Raises UpstreamError when another one takes longer than a start may.
     """
@@ -109,8 +109,8 @@ async def _starting(paths: Paths) -> AsyncIterator[None]:
                 await trio.sleep(_LOOK_SECONDS)
         if patience.cancelled_caught:
             raise UpstreamError(
-                "another command has been starting a broker for too long",
-                hint="'brokerctl doctor' looks for the reason",
+                "another command is starting a broker, but the broker is not ready",
+                hint="to find the reason, run 'brokerctl doctor'",
             )
         yield
     finally:
@@ -142,8 +142,8 @@ async def _answers(paths: Paths) -> bool:
                 return True
         return False
     raise UpstreamError(
-        f"a program listens at {paths.control} but does not answer",
-        hint="'brokerctl doctor' looks for the reason",
+        f"the broker at {paths.control} does not answer",
+        hint="to find the reason, run 'brokerctl doctor'",
     )
 
 
@@ -228,5 +228,5 @@ async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
     message, _, hint = text.partition("\n  hint: ")
     raise UpstreamError(
         f"the broker did not start: {_PROGRAM.sub('', message)}",
-        hint=hint or "run 'vitrail-local' in a terminal to see its whole output",
+        hint=hint or "to see the whole output, run 'vitrail-local' in a terminal",
     )
