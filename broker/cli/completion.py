@@ -1,4 +1,4 @@
-"""``brokerctl completion``: what shells ask for when Tab is pressed.
+"""``brokerctl completion``: shell completion.
 
 The shell's part is click's own; it runs brokerctl with ``_BROKERCTL_COMPLETE``
 set.  Names come from files alone: a broker that hangs must not hang a shell.

@@ -121,7 +121,7 @@ async def open_headless_sway(
     if os.geteuid() == 0:
         raise SetupError(
             "sway does not run as root",
-            hint="run this as an ordinary user; 'make demo' creates one",
+            hint="run the command as an ordinary user; to create one, run 'make demo'",
         )
     config = _prepare(runtime_dir, _config(size, config_extra))
     environment = {
@@ -170,7 +170,7 @@ async def _wait_ready(
     await child.kill_and_wait()
     raise UpstreamError(
         f"sway did not start: {words.text() or 'it printed nothing'}",
-        hint="run 'sway --debug' to see why",
+        hint="to see why, run 'sway --debug'",
     )
 
 

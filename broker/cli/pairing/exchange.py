@@ -50,8 +50,8 @@ async def knock(config: LinkConfig) -> socket.socket:
     except UpstreamError as error:
         raise UpstreamError(
             f"no viewer is waiting to be paired: {error}",
-            hint="first run 'brokerctl pair NAME --as viewer' on the viewer's "
-            "machine, which then waits for this one",
+            hint="run 'brokerctl pair NAME --as viewer' on the viewer's machine, then run "
+            "this command again",
         ) from error
 
 
@@ -96,7 +96,7 @@ async def pair(
                 await _codes_soon(sock, machine)
                 code, fingerprint = machine.code, machine.peer_fingerprint
                 if code is None or fingerprint is None:
-                    raise InternalError("a pairing without codes")
+                    raise InternalError("the pairing has no codes")
                 show(code, fingerprint)
                 await _confirm(sock, machine, ask)
         except trio.TooSlowError as error:
@@ -106,7 +106,7 @@ async def pair(
                 hint="start 'brokerctl pair' on both machines again",
             ) from error
     if machine.peer_key is None:
-        raise InternalError("a pairing that is done has a key")
+        raise InternalError("the finished pairing has no key")
     return machine.peer_key
 
 
@@ -120,7 +120,7 @@ async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
         text = f"the other end did not send its code within {seconds:g} s"
         raise _no_code(machine, text) from error
     except (LinkRefusedError, UpstreamError) as error:
-        hint = error.hint or "'brokerctl pair' on the other machine may show why"
+        hint = error.hint or "see the output of 'brokerctl pair' on the other machine"
         raise _no_code(machine, error.message, hint) from error
 
 
@@ -130,9 +130,9 @@ def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
     # guard: one nonce is shown in a run of pairing
     if machine.nonce_sent:
         return UpstreamError(
-            f"the other end began the pairing and stopped: {text}",
+            f"the other end stopped the pairing: {text}",
             hint="start 'brokerctl pair' on both machines again; if it fails again, "
-            "an attacker is in between",
+            "an attacker may control the connection",
         )
     return NoCodeError(text, hint=hint)
 

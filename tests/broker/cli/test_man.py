@@ -33,7 +33,9 @@ def test_a_verbs_sections():
     assert "mixer" in shown("audio")
     assert "mixer" not in shown("logs")
     assert "Show the live leases" in shown("lease", "release")
-    with pytest.raises(RefusedError, match="no section about 'frobnicate'"):
+    with pytest.raises(
+        RefusedError, match="does not have a section about 'frobnicate'"
+    ):
         shown("frobnicate")
 
 
