@@ -1,4 +1,4 @@
-"""``brokerctl clipboard``: the content held between sandboxes, and the chords."""
+"""``brokerctl clipboard``: the clipboard between sandboxes, and its chords."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def lines(found: ClipboardStatus) -> list[str]:
         out = [f"{held}: {types} (erased in {render.seconds(found.seconds)})"]
     out += [
         f"{offer.source} -> {offer.target}: may be pasted "
-        f"(withdrawn in {render.seconds(offer.seconds)})"
+        f"(expires in {render.seconds(offer.seconds)})"
         for offer in found.offered
     ]
     if found.exported:

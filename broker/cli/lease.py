@@ -1,4 +1,4 @@
-"""``brokerctl lease``: for machines and containers that others start."""
+"""``brokerctl lease``: leases for machines and containers of other launchers."""
 
 from __future__ import annotations
 

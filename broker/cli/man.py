@@ -1,4 +1,4 @@
-"""``brokerctl man``: the manual pages, also where no package has installed them.
+"""``brokerctl man``: show the manual pages, even if no package installed them.
 
 ``pipx`` puts no page where man(1) looks; a wheel has the pages' text in its data, and a
 checkout in ``docs/``.

@@ -1,4 +1,4 @@
-"""``brokerctl pair``: make a host and a viewer know each other's key."""
+"""``brokerctl pair``: pair a host and a viewer."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ async def test_status_and_clear(env):
         assert told.code == 0, told
         assert told.lines == [
             "12 kB from work: text/plain, image/png (erased in 5 min)",
-            "work -> vault: may be pasted (withdrawn in 12.0 s)",
+            "work -> vault: may be pasted (expires in 12.0 s)",
             "your clipboard contains a copy from work",
             "the keyboard focus is in vault",
             "copy Super+Shift+C, paste Super+Shift+V",

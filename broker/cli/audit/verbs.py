@@ -201,7 +201,7 @@ def _moment(time_ns: int) -> str:
 
 
 def _no_words_before(context: click.Context) -> None:
-    """Options before a further verb would silently mean nothing."""
+    """Raise UsageError for options before a subcommand, which would have no effect."""
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
@@ -256,7 +256,7 @@ def _answer(source: Source, asked: EventOptions, show: _Show) -> bool:
 def _events(
     source: Source, filters: Filters, asked: EventOptions, show: _Show
 ) -> Iterator[Found]:
-    """The events in the order in which they are shown."""
+    """Yield the events in the order in which they are shown."""
     backwards = show.reverse if show.last is None else True
     limit = show.first if show.last is None else show.last
     if show.first is not None and show.reverse:
@@ -280,7 +280,7 @@ def _events(
 
 
 def _matches(grep: re.Pattern[str], found: Found) -> bool:
-    """Whether it is found in the line that is shown, or in one of the values."""
+    """Return whether the pattern matches the shown line or one of its values."""
     if grep.search(as_message(found).plain):
         return True
     return any(map(grep.search, value_texts(found)))
@@ -331,7 +331,7 @@ def _read_cursor(path: Path) -> str:
 
 
 def _page(lines: Iterator[str], *, colour: bool) -> None:
-    """Show it in the user's pager, which ends at once if all fits."""
+    """Show the text in the user's pager, which exits at once if the text fits the screen."""
     os.environ.setdefault("LESS", "FRXK")
     click.echo_via_pager(lines, color=colour)
 

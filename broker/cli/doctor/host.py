@@ -288,7 +288,7 @@ async def check_network(context: Context) -> Sequence[Finding]:
 
 
 def passt_words(version: str) -> str:
-    """What doctor says of a passt, by the first line of its ``--version``."""
+    """Return the text of the finding about passt, from its ``--version``."""
     found = re.search(r"\b20\d\d_\d\d_\d\d\b", version.partition("\n")[0])
     if found is None or found[0] < _PASST_KEEPS_STEP:
         return (

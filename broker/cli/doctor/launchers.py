@@ -1,4 +1,4 @@
-"""The part of ``brokerctl doctor`` about records: what sandboxes of all kinds need."""
+"""Checks of ``brokerctl doctor`` of the programs that records need."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _lacks(kind: LaunchKind, program: str, mend: str) -> Finding:
 
 
 def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """Records that show X11 programs where there is no Xwayland for them."""
+    """Return a warning for records of X11 programs if Xwayland is missing."""
     path = context.environ.get("PATH")
     wanting = any(
         record.viewer.window.x11 and record.host.launch.kind.host_x11
@@ -74,7 +74,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 
 def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
-    """What VMMs other than QEMU lack."""
+    """Yield missing programs of VMMs other than QEMU."""
     monitors = [kind for kind in kinds if kind.monitor]
     names = [f'"{kind.name}"' for kind in monitors]
     path = context.environ.get("PATH", os.defpath)
@@ -90,7 +90,7 @@ def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding
 
 
 def _without_gpu(records: Sequence[Record]) -> list[Finding]:
-    """Records whose programs draw with a GPU, where this user has none."""
+    """Return a warning for records with a GPU if this user has none."""
     names = [r.name for r in records if getattr(r.host.launch, "gpu", "") == "buffers"]
     nodes = render_nodes()
     if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
@@ -106,7 +106,7 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
 async def _without_network(
     context: Context, records: Sequence[Record]
 ) -> list[Finding]:
-    """What boxes and containers with a network lack."""
+    """Return warnings for boxes and containers with a network."""
     if not any(
         record.host.launch.kind.holds and record.values.get("launch.network") == "user"
         for record in records

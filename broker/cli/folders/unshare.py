@@ -1,4 +1,4 @@
-"""``brokerctl unshare``: take a shared directory back."""
+"""``brokerctl unshare``: end the sharing of a directory."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def keep_previous(paths: Paths, name: str) -> None:
 
 
 def roll_back(paths: Paths, name: str) -> Image:
-    """Let the previous image take the place of the present one, and the reverse.
+    """Exchange the present image and the previous image.
 
     Machines that run keep the files that they have open.  The build's lock is
     held.  Raises SetupError when there is no previous image.
@@ -94,7 +94,7 @@ def _previous(paths: Paths, name: str) -> Path:
 
 
 def point(link: Path, target: str) -> None:
-    """Make a symbolic link, in place of the old one."""
+    """Replace a symbolic link atomically."""
     fresh = link.with_name(f"{link.name.removeprefix('.')}.link")
     fresh = fresh.with_name(f".{fresh.name}")
     fresh.unlink(missing_ok=True)

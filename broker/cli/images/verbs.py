@@ -52,7 +52,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--packages-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Install the packages named in this file instead of the default ones.",
+    help="Install the packages named in this file ('#' starts a comment), not the default ones.",
 )
 @click.option("--x11", is_flag=True, help="Add support for X11 programs (docs/x11.md).")
 @click.option(

@@ -1,4 +1,4 @@
-"""What records of sandboxes that other programs start need on this machine."""
+"""Checks of ``brokerctl doctor`` of sandboxes that other programs start."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _libvirt(context: Context) -> Iterator[Finding]:
 
 
 def _drivers() -> Iterator[Finding]:
-    """A record does not say whether its domain is a machine or a container."""
+    """Check the drivers of libvirt for machines and for containers."""
     found = {
         kind
         for kind in ("qemu", "lxc")

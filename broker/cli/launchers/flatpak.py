@@ -1,4 +1,4 @@
-"""``brokerctl run --flatpak``: an installed application under a lease."""
+"""``brokerctl run --flatpak``: run an installed application under a lease."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What records of our micro VMs need on this machine."""
+"""Checks of ``brokerctl doctor`` of records of micro VMs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 
 def _without_renderer(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """What micro VMs with a GPU lack here, without which they do not start."""
+    """Return warnings for micro VMs with a GPU that cannot start."""
     wanting = [one for one in _launches(records) if one.gpu == "render"]
     found = []
     for look in (find_renderer, own_node) if wanting else ():

@@ -153,7 +153,7 @@ async def _run_container(
 async def _ended_with_us(
     cid: Path, env: Mapping[str, str]
 ) -> AsyncIterator[Callable[[int], None]]:
-    """Have a container removed where this process is killed before the block's end.
+    """Remove a container even if this process is killed during the block.
 
     The container would run on, as would its window, until ``brokerctl stop``.  Nothing
     of ours is left that could remove it, so a shell waits for the end of our pipe.
@@ -248,7 +248,7 @@ _MIXED = Path("/sys/fs/cgroup/unified")
 
 
 async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """Whether Podman's runtime refuses this machine's control groups."""
+    """Check whether Podman's runtime supports this machine's control groups."""
     del records
     podman = shutil.which("podman", path=context.environ.get("PATH"))
     if podman is None or not _MIXED.exists():

@@ -55,7 +55,7 @@ class Setup:
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove those that exist, and say so."""
+    """Remove existing files, and print their paths."""
     for path in paths:
         try:
             path.unlink()

@@ -1,4 +1,4 @@
-"""``brokerctl restart``: another broker, which takes the machines over.
+"""``brokerctl restart``: replace the broker; the new one takes over the machines.
 
 The broker is killed, because one that is asked to end ends its sandboxes first; the next
 one leases the machines that live on, as after any death of a broker.
@@ -60,7 +60,7 @@ def command(*, yes: bool, as_json: bool) -> None:
 
 
 async def _look() -> tuple[int, list[str]]:
-    """Return the broker's process, and its windows as people know them."""
+    """Return the broker's process and the titles of its windows."""
     async with open_client() as client:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":

@@ -1,4 +1,4 @@
-"""Start a sandbox as its menu entry does: progress, failure and mend by notification.
+"""Start a sandbox from the menu; show progress, failures and fixes by notification.
 
 All kinds of sandboxes start by ``brokerctl run --json`` in a separate process, whose
 lines are shown here.  So there is one place that reports a start, and one that does it.
@@ -60,7 +60,7 @@ _ONCE = "This happens once and may take a few minutes."
 
 @dataclass
 class StartResult:
-    """How one of our commands ended."""
+    """The result of a brokerctl command."""
 
     code: int = 0
     sandbox: str = ""

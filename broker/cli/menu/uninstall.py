@@ -1,4 +1,4 @@
-"""``brokerctl uninstall``: removal of what Vitrail wrote for this user."""
+"""``brokerctl uninstall``: remove files that Vitrail wrote for this user."""
 
 from __future__ import annotations
 

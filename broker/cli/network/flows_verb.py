@@ -1,4 +1,4 @@
-"""``brokerctl network``: where sandboxes are connected to."""
+"""``brokerctl network``: list network flows of sandboxes."""
 
 from __future__ import annotations
 

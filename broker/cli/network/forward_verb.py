@@ -1,4 +1,4 @@
-"""``brokerctl forward``: a port of this machine leads to one of a sandbox's."""
+"""``brokerctl forward``: forward a local port to a sandbox."""
 
 from __future__ import annotations
 

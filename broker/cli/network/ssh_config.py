@@ -1,4 +1,4 @@
-"""``brokerctl ssh-config``: what ssh needs to reach sandboxes by name."""
+"""``brokerctl ssh-config``: print ssh configuration for sandboxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shell of a pairing: one connection, one person, one code each way."""
+"""Run a pairing over a connection, with codes that the user types."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Ask = Callable[[], Awaitable[str]]
 
 
 class NoCodeError(UpstreamError):
-    """It ended before there was a code, and before our nonce was shown."""
+    """The pairing ended before this end sent its nonce."""
 
 
 def pairing_endpoint(link: Endpoint) -> Endpoint:
-    """Where pairing happens, so that it need not share the link's own door."""
+    """Return the endpoint of the pairing, which differs from the link's."""
     match link:
         case VsockEndpoint():
             return VsockEndpoint(link.cid, PAIRING_PORT)
@@ -111,7 +111,7 @@ async def pair(
 
 
 async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
-    """Until both codes are known, no person is waited for."""
+    """Exchange keys and nonces within a time limit."""
     try:
         with trio.fail_after(limits.LINK_HANDSHAKE_SECONDS):
             await _codes(sock, machine)
@@ -150,7 +150,7 @@ async def _codes(sock: socket.socket, machine: Pairing) -> None:
 
 
 async def _confirm(sock: socket.socket, machine: Pairing, ask: Ask) -> None:
-    """Both people type: here, and there, in whatever order."""
+    """Exchange the confirmations of both users, in any order."""
     refused: list[LinkRefusedError | UpstreamError] = []
 
     async def listen(scope: trio.CancelScope) -> None:

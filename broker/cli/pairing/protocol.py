@@ -210,7 +210,7 @@ class Pairing:
         return message
 
     def feed(self, untrusted_data: bytes) -> bytes:
-        """Take bytes, return bytes to send.
+        """Process received bytes; return bytes to send.
 
         Raises LinkRefusedError; the pairing is over then, for good.
         """
@@ -263,7 +263,7 @@ class Pairing:
         return error
 
     def eof(self) -> None:
-        """Say that no byte will come.  Raises unless the brokers are paired."""
+        """Handle the end of the stream.  Raises unless the brokers are paired."""
         if self.state is PairingState.PAIRED:
             return
         self.state = PairingState.REFUSED

@@ -1,4 +1,4 @@
-"""Whether this machine is one of two, for a verb that would start a broker."""
+"""Determine whether this machine is paired, before a verb starts a broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``brokerctl policy edit``: as with visudo, a file with errors is never installed.
+"""``brokerctl policy edit``: edit rules and records; a file with errors is never installed.
 
 The file is copied, edited, checked together with all others, its effect is shown, and
 then it is installed whole.  With ``--confirm`` it is first put into the runtime
@@ -319,7 +319,7 @@ def _show_lines(job: _Edit, new: bytes) -> None:
 
 
 def _asked(question: str, letters: str, otherwise: str) -> str:
-    """Ask until there is an answer; the end of the input is ``q``."""
+    """Ask until the answer is valid; the end of the input means ``q``."""
     while True:
         render.note(f"{question}? ({otherwise})")
         line = LINES.next()

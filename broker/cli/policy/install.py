@@ -34,7 +34,7 @@ class Sets:
 
     @property
     def problems(self) -> list[Problem]:
-        """Of rules and records."""
+        """All problems of rules and records."""
         return [*self.rules.problems, *self.records.problems]
 
 

@@ -1,4 +1,4 @@
-"""``brokerctl policy simulate``, and ``explain --event``: the audit log asked again."""
+"""``brokerctl policy simulate``, and ``explain --event``: decide recorded calls again."""
 
 from __future__ import annotations
 

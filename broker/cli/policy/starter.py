@@ -1,4 +1,4 @@
-"""``brokerctl policy starter``: rules to begin with, for a user who has none."""
+"""``brokerctl policy starter``: write initial rules."""
 
 from __future__ import annotations
 

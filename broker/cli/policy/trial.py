@@ -134,7 +134,7 @@ def _make(folder: Path) -> None:
     except OSError as error:
         raise RefusedError(
             f"cannot create {folder}: {error.strerror}",
-            hint="set XDG_RUNTIME_DIR to the runtime directory of your own session",
+            hint="set XDG_RUNTIME_DIR to the runtime directory of your session",
         ) from error
 
 

@@ -210,7 +210,7 @@ def _folders() -> _Folders | None:
 
 
 async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
-    """The mixer's door; a filter without one is still a filter."""
+    """Serve requests of the mixer, if its directory can be used."""
     from broker.viewer.sound.mixer import serve_desk
 
     name = desk.status().sandbox

@@ -121,7 +121,7 @@ class AttachedProgram:
     async def _order(
         self, method: Method[_Request, Nothing], request: _Request
     ) -> bool:
-        """Give an order; False: the program takes no more, or the broker is gone.
+        """Send an order; return False if the program or the broker has ended.
 
         Neither is an error here: the call that runs the program says what ended.
         """

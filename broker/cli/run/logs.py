@@ -1,4 +1,4 @@
-"""``brokerctl logs``: what a sandbox's machine and its programs printed.
+"""``brokerctl logs``: show the console and the output of a sandbox's programs.
 
 All of it is the sandbox's own text, so it is escaped; the bytes themselves
 are only for a file or a pipe.

@@ -74,7 +74,7 @@ async def _stop(
 
 
 async def _announce(client: Client, name: str) -> None:
-    """Say what ends where a record's name ends more than one sandbox."""
+    """Print the sandboxes to stop if a record has several."""
     status = await client.call(STATUS, Nothing())
     named = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(named) > 1:

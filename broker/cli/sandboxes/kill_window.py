@@ -1,4 +1,4 @@
-"""``brokerctl kill-window``: end a window, whatever its application wants."""
+"""``brokerctl kill-window``: close a window, even if its application refuses."""
 
 from __future__ import annotations
 

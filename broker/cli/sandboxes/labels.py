@@ -1,4 +1,4 @@
-"""``brokerctl labels``: name and colour of each sandbox, for bars and task lists.
+"""``brokerctl labels``: print names and colours of labels for bars and task lists.
 
 A window's application id is ``vitrail.SANDBOX.ID``, set by the filter and not by
 the application, so a rule on it cannot be met by another sandbox.

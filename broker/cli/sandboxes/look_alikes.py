@@ -1,4 +1,4 @@
-"""Colours of a label that look like another record's, told when it is made or edited."""
+"""Warn if a label's colour looks like another record's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``brokerctl new``: a sandbox of one's own, from an example."""
+"""``brokerctl new``: create a sandbox from an example."""
 
 from __future__ import annotations
 
@@ -286,7 +286,7 @@ def _array(words: Iterable[str]) -> str:
 
 
 def _checked(target: Path, text: str) -> Record:
-    """The record that the text is.  Raises RefusedError when it is none."""
+    """Parse the text as a record.  Raises RefusedError if it is invalid."""
     record, problems = parse_record(target.stem, target, text.encode())
     if record is None or problems:
         print_problems(problems, stderr=True)

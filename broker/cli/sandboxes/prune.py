@@ -1,4 +1,4 @@
-"""``brokerctl prune``: removal of what belongs to no sandbox any more."""
+"""``brokerctl prune``: remove unused files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that a sandbox has sent, put where ``brokerctl cp`` names.
+"""Move files that a sandbox sent to the target of ``brokerctl cp``.
 
 They arrive below ``~/Incoming/SOURCE`` by the transfer's own rules and checks.  From
 there only the names that the user typed are moved: a sandbox chooses the content of

@@ -1,4 +1,4 @@
-"""Points in time as people write them: the grammar of systemd.time(7).
+"""Parse points in time, in the grammar of systemd.time(7).
 
 ``now``, ``today``, ``yesterday``, ``tomorrow``; ``2026-11-20``,
 ``[Fri] 2026-11-20 06:00[:30[.5]] [UTC|+02:00|Europe/Berlin]``, ``06:00[:30]``

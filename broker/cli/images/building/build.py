@@ -1,4 +1,4 @@
-"""Making a guest image: mmdebstrap, an ext2 file, an initramfs, a manifest.
+"""Build a guest image: mmdebstrap, an ext2 file, an initramfs, a manifest.
 
 Needs no root.  mmdebstrap builds in a user namespace and hands out a tar
 archive with the right owners; genext2fs makes the file system from that
@@ -138,7 +138,7 @@ async def _build(
 
 
 def _note_x11(work: Path, spec: ImageSpec) -> None:
-    """Tell of programs that need X11, and keep their names for their starts."""
+    """Print which programs need X11, and store their names for their starts."""
     names = []
     if x11_needs.X_SERVER not in spec.packages:
         names = x11_needs.x11_programs(work / "root.tar", spec.packages)
@@ -286,7 +286,7 @@ async def _lines(fd: int) -> AsyncIterator[str]:
 
 
 def bootstrap_failed(said: list[str]) -> VitrailError:
-    """Name the cause among mmdebstrap's last lines."""
+    """Return the error that mmdebstrap's last lines describe."""
     text = "\n".join(said)
     if unknown := re.search(r"Unable to locate package (\S+)", text):
         return SetupError(

@@ -1,4 +1,4 @@
-"""Where images are built: one build of a name at a time, room, left-overs.
+"""Locks, free space and leftovers of image builds.
 
 A build that is killed leaves its unfinished directory beside the images and
 mmdebstrap's scratch directory; a note says where the latter is.  The next
@@ -106,7 +106,7 @@ def need_space(directory: Path, what: str) -> None:
 
 @contextlib.contextmanager
 def disk_full_explained(directory: Path) -> Iterator[None]:
-    """Turn "no space" from whatever place into a sentence with numbers.
+    """Raise SetupError with the free and the needed space if the disk is full.
 
     Raises SetupError.
     """

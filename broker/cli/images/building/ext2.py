@@ -1,4 +1,4 @@
-"""The program that makes an ext2 file of a tar archive, in a jail.
+"""The jailed program that converts a tar archive to an ext2 file.
 
 ``ext2.py LEAST GENEXT2FS…``: measures ``root.tar`` in the current directory, which is
 all that it can write to, and becomes genext2fs.  Standard library only: the jail has
@@ -51,7 +51,7 @@ def measure(path: Path, least: int) -> Need:
 
 
 def main() -> None:
-    """Measure, and become genext2fs."""
+    """Measure the archive, and exec genext2fs."""
     # guard: a header of a root that claims gigabytes takes no memory
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:

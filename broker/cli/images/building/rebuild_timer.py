@@ -1,4 +1,4 @@
-"""The user timer that rebuilds guest images: switched on and off."""
+"""Enable and disable the user timer that rebuilds guest images."""
 
 from __future__ import annotations
 

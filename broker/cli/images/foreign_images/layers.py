@@ -1,4 +1,4 @@
-"""Reading layers into a tree, and writing the tree as one archive.
+"""Read layers into a tree, and write the tree as one archive.
 
 Standard library only; the layers are a stranger's, and this runs in a jail.
 """

@@ -1,4 +1,4 @@
-"""A file system as layers make it, held as names: nothing is ever extracted.
+"""The file tree of merged layers, in memory: nothing is extracted.
 
 Layers of a container image are tar archives of a stranger.  Unpacking them is how
 links and ``..`` lead out of a directory; here they are merged into a tree of names
@@ -223,7 +223,7 @@ class FileTree:
             above[-1].children.pop(parts[-1], None)
 
     def whiteout(self, name: str) -> bool:
-        """Obey a whiteout; returns whether the name was one."""
+        """Apply a whiteout; return whether the name was one."""
         parts = parts_of(name)
         if not parts or not parts[-1].startswith(WHITEOUT):
             return False
@@ -255,7 +255,7 @@ class FileTree:
     # -- the result ------------------------------------------------------------
 
     def entries(self) -> Iterator[tuple[str, Node]]:
-        """Every name but the root's, sorted, directories before their content."""
+        """Yield all names except the root, sorted, directories before their content."""
         stack = [("", self.root)]
         while stack:
             name, node = stack.pop()

@@ -119,7 +119,7 @@ def choose(
     except BundleError as error:
         raise RefusedError(
             f"{printable(server.url, 200)}: {printable(str(error), 300)}",
-            hint="try again later; the last applied rules remain in force",
+            hint="ask the signer to sign the index again; the last applied rules remain in force",
         ) from error
     remember(server, fetched.tag, index.name)
     state = applied_in(base, index.name)

@@ -321,7 +321,7 @@ def _uninterrupted() -> Iterator[None]:
 
 @contextlib.contextmanager
 def one_at_a_time(folder: Path, *, doing: str = "apply the bundle") -> Iterator[None]:
-    """One at a time: two could both find themselves newer."""
+    """Hold the lock of the bundles during the block."""
     fd = open_lock(folder / ".lock", doing=doing)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
