@@ -84,7 +84,7 @@ async def test_day_that_was_dropped_is_stood_for_by_the_trees_edge(
         env=env,
     )
     assert upkeep.code == 0, upkeep.err
-    assert "1 days dropped" in upkeep.err
+    assert "dropped 1 days" in upkeep.err
     answer = verify(server, tmp_path, "--json")
     assert answer.code == 0, answer.out
     (report,) = answer.objects

@@ -135,7 +135,7 @@ async def test_stop(env: dict[str, str], api: ScriptedBroker) -> None:
         two = await brokerctl("stop", "work", "work", "--json", env=env)
         assert two.objects == [{"stopped": ["work", "work"], "broker": False}]
         everything = await brokerctl("stop", "--all", env=env)
-        assert "work was stopped" in everything.err
+        assert "stopped work" in everything.err
         assert (await brokerctl("stop", "gone", env=env)).code == 1
         for words in ([], ["work", "--all"], ["--all", "--broker"]):
             assert (await brokerctl("stop", *words, env=env)).code == 2

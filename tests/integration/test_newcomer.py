@@ -129,7 +129,7 @@ async def test_verbs_that_need_a_broker_say_how_to_start_one(env) -> None:
     for words in (["status"], ["stop", "--all"], ["lease", "list"]):
         said = sentence(await brokerctl(*words, env=env))
         assert "no broker runs" in said
-        assert "'brokerctl run SANDBOX' starts one" in said
+        assert "to start a broker, run 'brokerctl run SANDBOX'" in said
 
 
 # -- a mistake in a record -----------------------------------------------------------
