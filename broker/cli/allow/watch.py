@@ -127,7 +127,7 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
         offer = await in_thread(offer_for, refusal.sequence)
         text = await in_thread(text_of, offer)
     except RefusedError as error:
-        await note.show("No rule can allow this", _told(error))
+        await note.show("No rule can allow this call", _told(error))
         return
     began = trio.current_time()
     choice = await note.ask(f"Allow this? {refusal.what}", text, _BUTTONS)

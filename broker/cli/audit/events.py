@@ -218,7 +218,7 @@ _KINDS: Mapping[str, Callable[[Fields], str]] = MappingProxyType(
             f"pid {_text(f, 'pid')}"
         ),
         "broker.stop": lambda f: _text(f, "broker"),
-        "policy.loaded": lambda f: f"digest {_text(f, 'policy')[:12]} in force",
+        "policy.loaded": lambda f: f"digest {_text(f, 'policy')[:12]} is in force",
         "policy.refused": _problems,
         "lease.begin": _lease,
         "lease.end": _lease,

@@ -54,7 +54,7 @@ async def check_user(context: Context) -> Sequence[Finding]:
                 "run 'brokerctl doctor' as the user of the desktop session",
             )
         ]
-    return [ok("user", f"{user}, an ordinary user")]
+    return [ok("user", f"{user} is an ordinary user")]
 
 
 async def check_runtime(context: Context) -> Sequence[Finding]:

@@ -196,7 +196,7 @@ def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
     }
     if len(found) > 1:
         raise RefusedError(
-            f"'{printable(name, 100)}' is the name of a record and of a file of rules",
+            f"'{printable(name, 100)}' names both a record and a file of rules",
             hint=f"run 'brokerctl policy edit {record}' or 'brokerctl policy edit {rules}'",
         )
     return found.pop() if found else rules if name[:1].isdigit() else record
@@ -207,7 +207,7 @@ def _folder(name: str) -> str:
         if belongs(f"{folder}/{name}"):
             return folder
     raise RefusedError(
-        f"'{printable(name, 100)}' is not the name of a file of rules or of a record",
+        f"'{printable(name, 100)}' is not a valid name of a record or of a file of rules",
         hint="use a name such as 30-user.policy (0-9, a-z, '_', '.' and '-') or work.toml",
     )
 

@@ -197,7 +197,9 @@ def _print_advice(found: Explanation, verdict: Verdict) -> None:
     before = found.flip.before
     ours = before is not None and Path(before.file).parent != SHIPPED
     where = f"before {before.where}" if before is not None and ours else ""
-    _line(f"to get {found.flip.verdict}, add{f' {where}' if where else ''}:")
+    _line(
+        f"to change the decision to {found.flip.verdict}, add{f' {where}' if where else ''}:"
+    )
     _line(f"      {found.flip.text}")
     name = Path(before.file).stem if before is not None and ours else ""
     _line(

@@ -381,7 +381,7 @@ def verify_end(
     else:
         if any(head.checkpoint.root != root for head in heads):
             report.add(
-                0, 0, f"its end, at {report.size} events, differs from the signed log"
+                0, 0, f"the end, at {report.size} events, differs from the signed log"
             )
     return report
 

@@ -156,7 +156,7 @@ def test_a_name_that_is_none(home):
     for name in ("../x.policy", "X.policy", "X", "work.tml", "a/b.policy"):
         code, out = Editing(home, GOOD, name).run()
         assert code == 1
-        assert "is not the name of a file of rules or of a record" in out
+        assert "is not a valid name of a record or of a file of rules" in out
 
 
 def test_kept_in_time(home):
@@ -293,4 +293,4 @@ def test_a_name_of_two_files_is_not_guessed(home):
     (config / "sandboxes.d/two.toml").write_text('class = "disposable"\n')
     code, out = Editing(home, GOOD, "two", "--yes").run()
     assert code == 1
-    assert "is the name of a record and of a file of rules" in out
+    assert "names both a record and a file of rules" in out

@@ -164,7 +164,7 @@ def test_explain_event(run):
     assert "event 2: deny, by " in out
     assert "call: a+ work vault" in out
     assert "rules have changed" not in out
-    assert "to get allow, add before" in out
+    assert "to change the decision to allow, add before" in out
     (run.rules / "30-user.policy").write_text("a * * * allow\n")
     code, out = run("explain", "--event", 2, "--json")
     assert code == 0
