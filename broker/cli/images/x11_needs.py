@@ -1,4 +1,4 @@
-"""Which programs show windows by X11 only: told at build, at start, at the end of a box.
+"""Find programs that need X11, and tell the user at build, start and end.
 
 A program's libraries tell: it needs libX11 or libxcb, directly or by another library,
 and nothing that speaks Wayland.  Libraries that are loaded while it runs (plugins of Qt,
@@ -64,7 +64,7 @@ def note_x11(directory: Path, names: Iterable[str]) -> None:
 
 
 def sentence(program: str, directory: Path) -> str:
-    """Return what to tell the user before a program of an image starts; or ""."""
+    """Return the note to print before a program of an image starts, or ""."""
     try:
         names = (directory / FILE).read_text(encoding="utf-8").split()
     except OSError:
@@ -94,7 +94,7 @@ def lacks_x11(paths: Paths, image: str) -> bool:
 
 
 def tell_failed(program: str) -> None:
-    """Tell the user of a program of this machine that failed in a box without X11.
+    """Print a note if a failed program of a box without X11 needs X11.
 
     Its own words name a variable, and no way out.
     """

@@ -1,4 +1,4 @@
-"""``brokerctl guest``: Vitrail's agent for guests that Vitrail did not build."""
+"""``brokerctl guest``: install the agent in guests that Vitrail did not build."""
 
 from __future__ import annotations
 

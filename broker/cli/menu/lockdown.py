@@ -1,4 +1,4 @@
-"""``brokerctl lockdown``: end microphones, cameras, copies and starts at once."""
+"""``brokerctl lockdown``: stop microphones, cameras, copies and starts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
 def _without_broker(
     paths: Paths, *, begin: bool | None, networks: bool
 ) -> LockdownAnswer:
-    """Change what the next broker finds.  Raises SetupError."""
+    """Store the lockdown for the next broker.  Raises SetupError."""
     path = lockdown_file(paths)
     try:
         if begin:

@@ -1,4 +1,4 @@
-"""``brokerctl menu``: what the entries of the application menu run."""
+"""``brokerctl menu``: run the entries of the application menu."""
 
 from __future__ import annotations
 

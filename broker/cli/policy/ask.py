@@ -1,4 +1,4 @@
-"""``brokerctl policy eval``: what would be decided, for one call or many."""
+"""``brokerctl policy eval``: decide one call or many."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``brokerctl policy check``: every mistake in records and rules at once."""
+"""``brokerctl policy check``: report all errors in records and rules."""
 
 from __future__ import annotations
 

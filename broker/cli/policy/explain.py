@@ -182,7 +182,7 @@ def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> 
 
 
 def _print_advice(found: Explanation, verdict: Verdict) -> None:
-    """Print the line that would turn the answer around, and how to add it."""
+    """Print a line that would change the answer, and how to add it."""
     near = meant_service(found.call.service)
     if near is not None:
         service = visible(found.call.service)

@@ -1,4 +1,4 @@
-"""``brokerctl policy graph``: a picture of who may do what."""
+"""``brokerctl policy graph``: draw permitted calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An edit on trial: in force for a time, and kept only if it is confirmed.
+"""Put an edit in force for a time, and keep it only if the user confirms it.
 
 The file is in the runtime directory, before the permanent ones.  So it is removed when
 the time is over, when the terminal goes, when brokerctl is killed (``policy_undo``) and

@@ -139,7 +139,7 @@ def command(
 
 
 class _Told:
-    """Shows events; equal ones of a hostile client are counted, not repeated."""
+    """Prints events; equal events are counted instead of repeated."""
 
     def __init__(self, *, json: bool) -> None:
         self.also: Callable[[events.SoundEvent], None] | None = None
@@ -191,7 +191,7 @@ class _Told:
 
 @dataclasses.dataclass(frozen=True)
 class _Folders:
-    """Where the mixer and this filter find each other."""
+    """The directories in which the mixer and this filter find each other."""
 
     desks: Path
     levels: Path

@@ -217,7 +217,7 @@ class Connections:
         self._terms = Submit(0, order.mode_in, order.mode_out, idle_ms, order.max_write)
 
     async def accept(self, listener: Listener) -> None:
-        """Accept connections without end, and have each carried."""
+        """Accept connections until cancelled, and relay each."""
         slots = self._slots
         while True:
             if not slots.value:
@@ -228,7 +228,7 @@ class Connections:
                 self._begin(conn, time.monotonic())
 
     def _begin(self, conn: socket.socket, began: float) -> None:
-        """Have a connection carried, by a task if that does not work at once."""
+        """Relay a connection; start a task if the far end does not accept at once."""
         there = self._connect_at_once()
         try:
             taken = there and self._submit(conn, there, began)

@@ -175,7 +175,7 @@ class _Running:
             self.gate.open()
 
     def run_to_end(self, write: Callable[[bytes], None]) -> int:
-        """Pass its output on until it has ended; returns its exit code."""
+        """Pass the program's output on until it ends; return its exit code."""
         waiting = select.poll()
         for fd in (self.bwrap, *self.output):
             waiting.register(fd, select.POLLIN)
@@ -252,7 +252,7 @@ def _pidfd(leader: int) -> int:
 
 
 def _write(untrusted_data: bytes) -> None:
-    """Print output of the program, escaped where a user reads it."""
+    """Print output of the program, escaped on a terminal."""
     from broker.cli.quick.output import write_output
 
     write_output(sys.stdout, untrusted_data)

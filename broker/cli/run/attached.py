@@ -38,7 +38,7 @@ _Request = TypeVar("_Request", bound=msgspec.Struct)
 
 
 class AttachedProgram:
-    """Carries standard input, and the terminal where the program has one."""
+    """Passes standard input, and the terminal if the program has one."""
 
     def __init__(self, paths: Paths, steps: Steps, *, stdin: bool, tty: bool) -> None:
         self._paths = paths
@@ -51,7 +51,7 @@ class AttachedProgram:
     async def run(
         self, call: Callable[[Callable[[RunItem], Awaitable[None]]], Awaitable[RunItem]]
     ) -> RunItem:
-        """Return the last item of a call of Run; ``call`` gets who takes items."""
+        """Call Run, and return its last item; ``call`` receives the consumer of items."""
         with ExitStack() as stack:
             try:
                 async with trio.open_nursery() as nursery:

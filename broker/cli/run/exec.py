@@ -1,4 +1,4 @@
-"""``brokerctl exec``: a further program in a sandbox that runs."""
+"""``brokerctl exec``: run a program in a running sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image of a record that names its packages: built where it is missing."""
+"""Build the image of a record if its packages differ."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
 
 
 def _tell_x11(paths: Paths, record: Record, launch: MicroVM) -> None:
-    """Tell of a program that cannot show a window, before it is waited for."""
+    """Print a note if a program cannot show a window without X11."""
     directory = paths.images / launch.image
     text = x11_needs.sentence(next(iter(launch.command), ""), directory)
     if record.viewer.window.x11 and x11_needs.lacks_x11(paths, launch.image):

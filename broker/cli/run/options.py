@@ -70,7 +70,7 @@ class StreamWords:
 
 
 def options_of_streams(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb these options; it gets them as ``words``."""
+    """Add these options to a verb, which receives them as ``words``."""
 
     @functools.wraps(function)
     def wrapper(
@@ -133,7 +133,7 @@ class _Memory(_IntParameter):
 
 
 def options_of_changes(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options that change a machine for one start, as ``changes``."""
+    """Add the options that change a machine for one start; the verb receives ``changes``."""
 
     @functools.wraps(function)
     def wrapper(

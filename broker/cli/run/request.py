@@ -1,4 +1,4 @@
-"""Run a program as a verb asks for it: in a machine, a container or a box.
+"""Run the program of a verb in a machine, a container or a box.
 
 Apart from the verbs, because it imports what starting takes: an event loop, the
 records, the launchers.  ``brokerctl run --help`` needs none of it.
@@ -184,7 +184,7 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
 async def _its_domain(
     paths: Paths, record: Record | None, request: RunRequest, steps: Steps
 ) -> AsyncGenerator[None]:
-    """Have the domain or machine of a record that is made for a run, for this run."""
+    """Create the domain or machine of a record for this run."""
     make = None if record is None else launcher_of(record.host.launch.kind).make
     if record is None or make is None:
         yield
@@ -212,7 +212,7 @@ def _own_record(request: RunRequest, paths: Paths) -> Record | None:
 
 
 def _module_here(paths: Paths) -> str:
-    """The broker to start for a run on this machine.
+    """Return the module of the broker to start for a run on this machine.
 
     A broker for one machine beside a link would run the same sandboxes with no viewer
     between them and this screen.
@@ -231,7 +231,7 @@ def _module_here(paths: Paths) -> str:
 
 
 def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:
-    """The broker's refusal, with additions from the record files."""
+    """Return the broker's refusal with hints from the record files."""
     found = read_records(paths)
     if isinstance(error, NotFoundError):
         hint = hint_for_unknown(request.record, found.records)

@@ -126,7 +126,7 @@ def _try_lock(lock: int) -> bool:
 
 
 async def _answers(paths: Paths) -> bool:
-    """Whether a broker runs and answers; one that is just dying does not count.
+    """Return whether a broker answers; one that is ending does not count.
 
     A killed broker's socket may live on for milliseconds in a child that it
     had forked and that had not been executed yet.
@@ -185,7 +185,7 @@ def _open_log(path: Path) -> int:
 
 @contextmanager
 def _notified(path: Path) -> Iterator[socket.socket]:
-    """A socket on which the broker says that it is ready, sd_notify(3)."""
+    """Create the socket on which the broker reports that it is ready, sd_notify(3)."""
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(path))

@@ -60,7 +60,7 @@ async def _stop(
     broker: bool,  # noqa: FBT001
     grace: float | None,
 ) -> list[str]:
-    """End each; one that the broker does not know ends this before the next."""
+    """Stop each sandbox; an unknown sandbox ends the command."""
     stopped: list[str] = []
     async with open_client() as client:
         for name in names:

@@ -83,7 +83,7 @@ def _as_json(record: Record, running: list[str]) -> dict[str, object]:
 
 
 def _other(sandbox: SandboxStatus, running: list[str]) -> tuple[str, ...]:
-    """What runs by an example, or by a record that has been removed since."""
+    """Yield running sandboxes of examples or of removed records."""
     programs = ", ".join(program.name for program in sandbox.programs)
     return (
         sandbox.record,

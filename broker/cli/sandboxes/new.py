@@ -178,7 +178,7 @@ def command(
 
 
 def _base(name: str, packages: tuple[str, ...]) -> str:
-    """The example to begin with where none is named."""
+    """Return the default example."""
     if (EXAMPLES / f"{name}.toml").is_file():
         return name
     return "web" if _NEED_NETWORK & {*packages} else _DEFAULT
@@ -201,7 +201,7 @@ def _build(paths: Paths, record: Record) -> None:
 
 
 def _example_text(name: str, config: tuple[Path, ...]) -> str:
-    """The text of one's own record of that name, or of an example.
+    """Return the text of the user's record of that name, or of an example.
 
     Raises SetupError when there is neither.
     """
@@ -218,7 +218,7 @@ def _example_text(name: str, config: tuple[Path, ...]) -> str:
 
 
 def _changed(text: str, name: str, wishes: _Wishes) -> str:
-    """The example with the wishes in their lines; the other lines stay."""
+    """Return the example with the requested values in their lines."""
     head = f"# The sandbox '{name}', created by 'brokerctl new'."
     body = text.split("\n\n", 1)[1] if text.startswith("#") else text
     text = f"#:schema ../schema/sandbox.json\n{head}\n\n{body}"

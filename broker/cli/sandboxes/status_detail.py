@@ -1,4 +1,4 @@
-"""The whole of ``brokerctl status``: leases, streams with rates, processes."""
+"""The detailed form of ``brokerctl status``: leases, streams with rates, processes."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def only(status: Status, sandbox: str) -> Status:
 
 
 def rates_between(earlier: Status, later: Status) -> Rates:
-    """Bytes a second of the streams that were there both times."""
+    """Return the rates of the streams that both statuses contain, in bytes per second."""
     span = later.monotonic - earlier.monotonic
     if span <= 0:
         return {}

@@ -135,7 +135,7 @@ class TopScreen(App[str]):
     # -- keys ------------------------------------------------------------------
 
     def _meant(self) -> Row | None:
-        """The selected sandbox, if a key that is pressed now is meant for it."""
+        """Return the selected sandbox, if a key that is pressed now applies to it."""
         row = self._selected()
         if row is None:
             return None
@@ -183,7 +183,7 @@ class TopScreen(App[str]):
             self._order(ANSWER, request, "allowed" if allow else "denied")
 
     def action_mute(self) -> None:
-        """Mute the selected sandbox, or let it be heard again."""
+        """Mute or unmute the selected sandbox."""
         row = self._meant()
         if row is None:
             return

@@ -1,4 +1,4 @@
-"""``open --check``: what would be accepted, one JSON object for each question."""
+"""``open --check``: print whether addresses and names would be accepted."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def _sandbox_of(source: str) -> str:
 
 
 async def _from_sandbox(source: str, argv: list[str], steps: Steps) -> int:
-    """Have the sandbox's own program ask, as if it had been typed there."""
+    """Run the copy program of the sandbox, as if the user had typed its command."""
     request = RunRequest(record=source, argv=argv, window=False, wait=True)
 
     async def show(item: RunItem) -> None:

@@ -1,4 +1,4 @@
-"""``brokerctl open``: files and addresses of the user's, opened in a sandbox."""
+"""``brokerctl open``: open files and addresses in a sandbox."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def _check_all(
 
 
 def _check(untrusted_text: str, schemes: frozenset[str]) -> dict[str, object]:
-    """An argument with a colon is an address, any other a file name."""
+    """Check an argument: an address if it contains a colon, or else a file name."""
     if ":" in untrusted_text:
         return check_url(untrusted_text, schemes)
     return check_name(untrusted_text.encode("utf-8", "surrogateescape"))

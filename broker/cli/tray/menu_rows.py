@@ -1,4 +1,4 @@
-"""The rows of the panel's menu, from what the broker reports; no input or output.
+"""Compute the rows of the panel's menu from the broker's reports.
 
 Each row but a headline ends something, and lifting a lockdown is the one exception.
 """
@@ -33,14 +33,14 @@ _QUESTIONS = 10
 
 @dataclass(frozen=True)
 class EndMicrophone:
-    """Take the microphone from a sandbox."""
+    """A request to revoke a sandbox's access to the microphone."""
 
     sandbox: str
 
 
 @dataclass(frozen=True)
 class Leave:
-    """Take the item from the panel."""
+    """A request to remove the icon from the panel."""
 
 
 Click: TypeAlias = (

@@ -1,4 +1,4 @@
-"""``brokerctl tray``: what runs, in the desktop's panel."""
+"""``brokerctl tray``: show running sandboxes in the desktop's panel."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def command(*, autostart: bool, no_autostart: bool) -> None:
 
 
 def autostart_file() -> Path:
-    """Where the desktop looks for it (Desktop Application Autostart Specification)."""
+    """Return the autostart file (Desktop Application Autostart Specification)."""
     given = os.environ.get("XDG_CONFIG_HOME", "")
     home = Path(given) if given.startswith("/") else Path.home() / ".config"
     return home / "autostart" / "vitrail-tray.desktop"

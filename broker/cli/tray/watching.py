@@ -1,4 +1,4 @@
-"""The state that the panel shows, asked of the broker when an event says it changed."""
+"""Query the broker for the panel's state after each event."""
 
 from __future__ import annotations
 

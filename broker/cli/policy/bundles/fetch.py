@@ -45,7 +45,7 @@ _OLD_SECONDS = 14 * 86400
 
 @dataclass(frozen=True)
 class BundleServer:
-    """Where bundles come from, and what an answer from there must be signed by."""
+    """A server of bundles, and the keys that must have signed its answers."""
 
     base: Path
     url: str
@@ -286,6 +286,6 @@ def _seen(server: BundleServer) -> _Seen:
 
 
 def remember(server: BundleServer, tag: str, index: str = "") -> None:
-    """Keep the answer's tag: its bundle is in force, or its index was followed."""
+    """Store the tag of an answer whose bundle or index was applied."""
     state = _Seen(server.url, tag, time.time(), index)
     put(_file(server.base), msgspec.json.encode(state))

@@ -41,7 +41,7 @@ _HOUR = 1 / 24
 
 
 def _whoever(content: bytes) -> dict[str, Signer]:
-    """Trust the key that a file names: what it says of itself is asked, not if."""
+    """Trust the key that a file names, because only its contents are read."""
     line = content[:400].decode("ascii", "replace").split("\n")[1:2]
     return {text.removeprefix("key "): Signer("it", None) for text in line}
 
@@ -181,7 +181,7 @@ class Denials:
     """A day, in the week before."""
 
     def jumped(self, factor: float, least: int) -> bool:
-        """Whether there are so many times more, and not only a few."""
+        """Return whether the denials increased by the factor, and are not only a few."""
         expected = self.usual * max(self.days, _HOUR)
         return self.since >= least and self.since > factor * expected
 
