@@ -1,4 +1,4 @@
-"""``brokerctl answer``: the user's answer where there is no dialog."""
+"""``brokerctl answer``: answer a question without the dialog."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEEPS = ("once", "time", "session")
 @click.argument("verdict", type=click.Choice(["allow", "deny"]))
 @click.option(
     "--target",
-    help="One of the question's targets; default: the one that 'brokerctl pending' "
+    help="Target of the answer; default: the one that 'brokerctl pending' "
     "shows in brackets.",
 )
 @click.option(
@@ -26,12 +26,12 @@ _KEEPS = ("once", "time", "session")
     type=click.Choice(_KEEPS),
     default="once",
     show_default=True,
-    help="How long to allow it: one of the times that 'brokerctl pending' offers.",
+    help="How long to allow the request: one of the durations that 'brokerctl pending' lists.",
 )
 def command(number: int, verdict: str, *, target: str | None, keep: str) -> None:
-    """Answer question ID of 'brokerctl pending'.
+    """Answer the question ID of 'brokerctl pending'.
 
-    Exit code: 0 it was answered, 1 it does not wait or was not offered so.
+    Exit code: 0 answered, 1 the question is not pending or does not offer this answer.
     """
     request = QuestionAnswerRequest(
         id=number, allow=verdict == "allow", target=_offered(target), keep=keep

@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _show_all_characters() -> None:
-    """Escape what the terminal's encoding has not: a window's title may be any text."""
+    """Escape characters that the terminal's encoding cannot represent, as in window titles."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # guard: a title that cannot be encoded ends no verb

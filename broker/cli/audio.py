@@ -41,7 +41,7 @@ _WATCH_SECONDS = 0.5
 
 @click.group("audio")
 def command() -> None:
-    """Show and change how loud sandboxes are, and who hears the microphone."""
+    """Show and change the volume and the microphone access of sandboxes."""
 
 
 class _Stream(msgspec.Struct, frozen=True):
@@ -68,7 +68,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
         import pulsectl
     except OSError as error:
         raise SetupError(
-            f"libpulse cannot be loaded: {error}",
+            f"cannot load libpulse: {error}",
             hint="sudo apt install libpulse0",
         ) from error
     path = server_path(None)
@@ -109,7 +109,7 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
 
 
 def running_filters() -> dict[str, SoundStatus]:
-    """All filters that run."""
+    """Return all running filters."""
     found: dict[str, SoundStatus] = {}
     folder = desks_folder()
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
@@ -126,7 +126,7 @@ def _percent(volume: int) -> str:
 
 @command.command("list")
 @click.option("--json", is_flag=True, help="Print JSON.")
-@click.option("--watch", is_flag=True, help="Show each change until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Show each change until interrupted.")
 def list_(*, json: bool, watch: bool) -> None:
     """Show sandboxes with sound: volume, streams, microphone."""
     said: object = None
@@ -180,7 +180,7 @@ def _microphone(desk: SoundStatus | None) -> str:
     if desk is None:
         return "?"
     words = [desk.rule]
-    words += [f"wanted by {desk.application}"] if desk.wanted else []
+    words += [f"requested by {desk.application}"] if desk.wanted else []
     words += ["allowed"] if desk.allowed and desk.rule != "allow" else []
     words += [f"ACTIVE: {desk.source}"] if desk.active else []
     words += [desk.missing] if desk.missing else []
@@ -198,15 +198,17 @@ def _desks_of(name: SandboxName) -> list[SandboxName]:
         return [name]
     named = [SandboxName(desk) for desk in found if is_disposable_of(desk, name)]
     if len(named) > 1:
-        render.note(f"{name} has {len(named)} sandboxes with sound: {', '.join(named)}")
+        render.note(
+            f"record {name} has {len(named)} sandboxes with sound: {', '.join(named)}"
+        )
     if not named:
         records = read_records(offline_paths())
         known = {*records.records, *records.broken}
         if name not in known and not any(is_disposable_of(name, one) for one in known):
             raise RefusedError(
-                f"no sandbox has sound, and no record exists, by the name '{name}'",
-                hint="'brokerctl audio list' shows those with sound, 'brokerctl list' the "
-                "records",
+                f"no record and no sandbox with sound is named '{name}'",
+                hint="to list the sandboxes with sound, run 'brokerctl audio list'; to list the "
+                "records, run 'brokerctl list'",
             )
     return named or [name]
 
@@ -220,7 +222,7 @@ def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
 
 
 def _set_one(name: SandboxName, ask: MixerRequest) -> None:
-    """Set it in the running filter; where none runs, store it for the next start."""
+    """Set the level in the running filter; if none runs, store it for the next start."""
     try:
         status = ask_desk(desks_folder() / name, ask)
     except FileNotFoundError:
@@ -232,7 +234,7 @@ def _set_one(name: SandboxName, ask: MixerRequest) -> None:
         save_level(levels_folder(), name, level)
         words = _loudness(level.volume, muted=level.muted)
         render.note(
-            f"{name}: {words}, from its next sound connection on; it has none now"
+            f"{name} has no sound connection now; the next one starts with: {words}"
         )
         return
     words = _loudness(status.volume, muted=status.muted)
@@ -247,14 +249,14 @@ def _loudness(volume: int, *, muted: bool) -> str:
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("percent", type=click.IntRange(0, 100))
 def volume(*, sandbox: str, percent: int) -> None:
-    """Set how loud a sandbox is, 0 to 100; kept until it is changed."""
+    """Set the volume of a sandbox, 0 to 100, until it is changed again."""
     _set(sandbox, MixerRequest(volume=percent * limits.PULSE_VOLUME // 100))
 
 
 @command.command()
 @click.argument("sandbox", shell_complete=sandboxes)
 def mute(*, sandbox: str) -> None:
-    """Silence a sandbox; its programs do not learn of it."""
+    """Mute a sandbox; its programs are not notified."""
     names = _set(sandbox, MixerRequest(muted=True))
     # A filter that was taken over must not decide about this.
     with sound_server() as pulse:
@@ -266,7 +268,7 @@ def mute(*, sandbox: str) -> None:
 @command.command()
 @click.argument("sandbox", shell_complete=sandboxes)
 def unmute(*, sandbox: str) -> None:
-    """Let a muted sandbox be heard again."""
+    """Unmute a sandbox."""
     _set(sandbox, MixerRequest(muted=False))
 
 
@@ -274,9 +276,10 @@ def unmute(*, sandbox: str) -> None:
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("answer", type=click.Choice(["allow", "deny"]))
 def microphone(*, sandbox: str, answer: str) -> None:
-    """Take the microphone away from a sandbox, or answer 'proxy pulse'.
+    """Deny a sandbox the microphone, or allow it for 'proxy pulse'.
 
-    Returns when it is so.  In a broker, rules for vitrail.AudioInput give it.
+    Return when the change is in effect.  A broker decides by rules for
+    vitrail.AudioInput instead.
     """
     for name in _desks_of(take_sandbox_name(sandbox)):
         _set_microphone(name, answer)
@@ -289,7 +292,7 @@ def _set_microphone(name: SandboxName, answer: str) -> None:
     except FileNotFoundError:
         raise RefusedError(
             f"{name} has no sound connection now",
-            hint="'brokerctl audio list' shows the sandboxes with sound",
+            hint="to list the sandboxes with sound, run 'brokerctl audio list'",
         ) from None
     words = "may use" if status.allowed else "may not use"
     render.note(f"{status.sandbox} {words} the microphone")

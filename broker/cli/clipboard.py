@@ -1,4 +1,4 @@
-"""``brokerctl clipboard``: the content held between sandboxes, and the chords."""
+"""``brokerctl clipboard``: the clipboard between sandboxes, and its chords."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from broker.viewer.clipboard.outcomes import in_words
 
 @click.group("clipboard")
 def command() -> None:
-    """The clipboard between sandboxes, by secure chords."""
+    """Copy and paste between sandboxes with secure key chords."""
 
 
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def status(*, as_json: bool) -> None:
-    """Show the content held for a paste, the open offers, and the chords.
+    """Show the owner of the content, pending pastes, and the chords.
 
-    Never the content.
+    The content itself is never shown.
 
-    Exit code: 0, or 1 when no broker runs or chords do not work somewhere.
+    Exit code: 0 done, 1 no broker is running or chords do not work in a sandbox.
     """
     found = ask(CLIPBOARD, Nothing())
     if as_json:
@@ -44,12 +44,12 @@ def status(*, as_json: bool) -> None:
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def clear(*, as_json: bool) -> None:
-    """Erase the held copy, and withdraw pasted content that is still on offer.
+    """Erase the copied content, and withdraw content that can still be pasted.
 
-    Content that an application has read already stays with it, and so does a copy in
-    the clipboard history of your desktop.
+    Applications that have read the content keep it, as does a clipboard history of the
+    desktop.
 
-    Exit code: 0, or 1 when no broker runs.
+    Exit code: 0 done, 1 no broker is running.
     """
     ask(CLIPBOARD_CLEAR, Nothing())
     if as_json:
@@ -65,27 +65,27 @@ def clear(*, as_json: bool) -> None:
     "copy_chord",
     default="",
     metavar="CHORD",
-    help="A chord of your own, as 'Super+Alt+C'; with --paste.",
+    help="Key chord that copies, such as 'Super+Alt+C'; requires --paste.",
 )
 @click.option(
     "--paste",
     "paste_chord",
     default="",
     metavar="CHORD",
-    help="A chord of your own, as 'Super+Alt+V'; with --copy.",
+    help="Key chord that pastes, such as 'Super+Alt+V'; requires --copy.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def chords(
     preset: str | None, copy_chord: str, paste_chord: str, *, as_json: bool
 ) -> None:
-    """Show the chords, or choose them: PRESET, or two of your own.
+    """Show or set the chords: a PRESET, or --copy and --paste.
 
     'vitrail' is Super+Shift+C and Super+Shift+V.  'qubes' is Ctrl+Shift+C and
-    Ctrl+Shift+V, which terminals inside of sandboxes then cannot have.  A
-    running broker takes them over at once.
+    Ctrl+Shift+V, which terminals in sandboxes then cannot receive.  The setting
+    takes effect in a running broker immediately.
 
-    Exit code: 0, 1 they could not be kept or are no chords, 2 wrong call.
-    """  # fmt: skip
+    Exit code: 0 done, 1 the chords are invalid or cannot be saved, 2 usage error.
+    """
     paths = offline_paths()
     if preset or copy_chord or paste_chord:
         try:
@@ -105,7 +105,7 @@ def _tell_broker() -> None:
     try:
         ask(CLIPBOARD_CHORDS, Nothing())
     except SetupError:
-        render.note("no broker is running; the next one will use these chords")
+        render.note("no broker is running; the next broker will use these chords")
 
 
 def _show(choice: ChordChoice, *, as_json: bool) -> None:
@@ -128,22 +128,22 @@ def _show(choice: ChordChoice, *, as_json: bool) -> None:
 
 def lines(found: ClipboardStatus) -> list[str]:
     """The status as text."""
-    out = ["nothing is held for a paste"]
+    out = ["there is no content to paste"]
     if found.source:
         held = f"{in_words(found.size)} from {found.source}"
         types = ", ".join(found.types)
-        out = [f"{held}: {types} (wiped in {render.seconds(found.seconds)})"]
+        out = [f"{held}: {types} (erased in {render.seconds(found.seconds)})"]
     out += [
         f"{offer.source} -> {offer.target}: may be pasted "
-        f"(taken back in {render.seconds(offer.seconds)})"
+        f"(expires in {render.seconds(offer.seconds)})"
         for offer in found.offered
     ]
     if found.exported:
-        out.append(f"your own clipboard is a copy out of {found.exported}")
+        out.append(f"your clipboard contains a copy from {found.exported}")
     if found.focused:
-        out.append(f"the keyboard is with {found.focused}")
+        out.append(f"the keyboard focus is in {found.focused}")
     out.append(f"copy {found.copy_chord}, paste {found.paste_chord}")
-    out += [f"no chords in {t.sandbox}: {t.reason}" for t in found.troubles]
+    out += [f"chords do not work in {t.sandbox}: {t.reason}" for t in found.troubles]
     if found.problem:
         out.append(found.problem)
     return [printable(line, 1000) for line in out]

@@ -1,4 +1,4 @@
-"""``brokerctl completion``: what shells ask for when Tab is pressed.
+"""``brokerctl completion``: shell completion.
 
 The shell's part is click's own; it runs brokerctl with ``_BROKERCTL_COMPLETE``
 set.  Names come from files alone: a broker that hangs must not hang a shell.
@@ -59,7 +59,7 @@ def _sandboxes() -> list[str]:
 def logged_sandboxes(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Those, and sandboxes of which there are logs."""
+    """Names of records and sandboxes, and of sandboxes with logs."""
     from broker.cli.run.connect import offline_paths
 
     del ctx, param
@@ -144,6 +144,6 @@ def verbs(
 
 
 def _items(names: list[str], incomplete: str) -> list[CompletionItem]:
-    """Those that begin so; without a difference between capitals and others."""
+    """Return completions that begin with the text, ignoring case."""
     wanted = incomplete.lower()
     return [CompletionItem(n) for n in names if n.lower().startswith(wanted)]

@@ -1,4 +1,4 @@
-"""``brokerctl grants``: answers that are remembered, and taking them back."""
+"""``brokerctl grants``: list and revoke temporary permissions."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from broker.ipc.control.methods import GRANT_LIST, GRANT_REVOKE
 @click.group("grants", invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """List or revoke permissions granted for a time, or until a sandbox stops.
+    """List or revoke permissions that were granted until a time or a sandbox's stop.
 
-    Without a verb: list.
+    Without a verb, list them.
     """
     if context.invoked_subcommand is None:
         context.invoke(list_grants)
@@ -29,7 +29,7 @@ def command(context: click.Context) -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_grants(*, as_json: bool = False) -> None:
-    """Show the grants that hold, oldest first."""
+    """List the grants that are in force, oldest first."""
     found = ask(GRANT_LIST, Nothing())
     if as_json:
         render.json_line(msgspec.to_builtins(found))
@@ -45,12 +45,12 @@ def list_grants(*, as_json: bool = False) -> None:
 @click.option("--all", "everything", is_flag=True, help="Revoke all grants.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
-    """Revoke a grant; streams that it allowed are cut at once.
+    """Revoke a grant, and close the streams that it allowed.
 
-    Exit code: 0 it has ended, 1 there is no such grant, 2 wrong call.
+    Exit code: 0 revoked, 1 there is no such grant, 2 usage error.
     """
     if (grant is None) is not everything:
-        raise click.UsageError("name a grant, or --all")
+        raise click.UsageError("specify a grant, or --all")
     ended = ask(GRANT_REVOKE, GrantRevokeRequest(id=grant))
     if as_json:
         render.json_line(msgspec.to_builtins(ended))

@@ -1,4 +1,4 @@
-"""A compositor without a screen: a real sway that draws into memory.
+"""A headless compositor: sway that draws into memory.
 
 For a machine without a desktop (a server, a CI machine): the demo takes its
 screenshot, the tests type into it.
@@ -40,7 +40,7 @@ class HeadlessCompositor:
         self.environment = dict(environment)
 
     async def __aenter__(self) -> Self:
-        """Nothing to do: it runs since it was made."""
+        """Return the compositor, which is already running."""
         return self
 
     async def __aexit__(
@@ -67,7 +67,7 @@ class HeadlessCompositor:
         return msgspec.json.decode(said, type=dict[str, object])
 
     async def command(self, text: str) -> None:
-        """Give sway a command, see sway(5).  Raises UpstreamError."""
+        """Send a command to sway, see sway(5).  Raises UpstreamError."""
         await self._tool("swaymsg", "--", text)
 
     async def type_text(self, text: str) -> None:
@@ -121,7 +121,7 @@ async def open_headless_sway(
     if os.geteuid() == 0:
         raise SetupError(
             "sway does not run as root",
-            hint="run this as an ordinary user; 'make demo' creates one",
+            hint="run the command as an ordinary user; to create one, run 'make demo'",
         )
     config = _prepare(runtime_dir, _config(size, config_extra))
     environment = {
@@ -156,7 +156,7 @@ async def open_headless_sway(
 async def _wait_ready(
     child: Child, runtime_dir: Path, before: set[Path], words: FirstWords
 ) -> Path:
-    """Look every 20 ms: the socket's file is there before it is listened on."""
+    """Connect every 20 ms until sway accepts connections on its socket."""
     try:
         with trio.move_on_after(limits.COMPOSITOR_READY_SECONDS):
             while child.popen.poll() is None:
@@ -170,7 +170,7 @@ async def _wait_ready(
     await child.kill_and_wait()
     raise UpstreamError(
         f"sway did not start: {words.text() or 'it printed nothing'}",
-        hint="run 'sway --debug' to see why",
+        hint="to see why, run 'sway --debug'",
     )
 
 

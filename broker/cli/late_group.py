@@ -15,7 +15,7 @@ _NONE: Mapping[str, str] = MappingProxyType({})
 
 
 class LateGroup(click.RichGroup):
-    """A group whose verbs are loaded late.
+    """A group that loads a verb when it is used.
 
     ``later`` maps a verb's name to ``module:attribute``, the module below broker.cli:
     'brokerctl policy check' then does not wait for what 'policy import' needs.  The

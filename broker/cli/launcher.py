@@ -29,7 +29,7 @@ _PROGRAMS = click.Choice(list(_SETUPS))
 
 @click.group("launcher")
 def command() -> None:
-    """Set up Podman, libvirt, boxes and Flatpaks so that Vitrail shows their windows."""
+    """Set up Podman, libvirt, boxes and Flatpak applications for Vitrail."""
 
 
 command.add_command(prepare)
@@ -40,29 +40,29 @@ command.add_command(prepare)
 @click.option(
     "--uid",
     type=click.IntRange(min=1),
-    help="libvirt, and Podman of root's: the user whose broker leases what root "
-    "starts; default: who called sudo.",
+    help="For libvirt and root's Podman: ID of the user whose broker leases what root "
+    "starts; default: the user who called sudo.",
 )
-@click.option("--app", metavar="APP", help="flatpak: the application's ID.")
+@click.option("--app", metavar="APP", help="For flatpak: ID of the application.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def install(program: str, *, uid: int | None, app: str | None, as_json: bool) -> None:
-    """Install what makes PROGRAM's sandboxes start with their lease.
+    """Install the hooks or wrappers with which PROGRAM starts sandboxes.
 
     podman: an OCI hook for containers with the annotation io.vitrail.sandbox=RECORD.
-    Rootless Podman reads it from this user's containers.conf.d.  Called by root, it
-    writes the hook of root's Podman, for 'sudo podman run'.
+    Rootless Podman reads the hook from this user's containers.conf.d.  If root runs this
+    command, the hook of root's Podman is written, for 'sudo podman run'.
 
     toolbox, distrobox: a record of that name, and a command of that name in
-    ~/.local/bin, before the real one in PATH.  These boxes share your home directory
-    and sockets: their windows get a label, and there is no boundary.
+    ~/.local/bin, which precedes the original command in PATH.  These boxes share your
+    home directory and sockets: their windows have a label, but there is no boundary.
 
-    libvirt: a qemu hook (root installs it, for qemu:///session too) for domains
-    that a record names by [peer] libvirt = "DOMAIN".  libvirtd looks for hooks at
-    its start.
+    libvirt: a qemu hook, which root must install (also for qemu:///session), for domains
+    that a record names with [peer] libvirt = "DOMAIN".  libvirtd reads hooks when it
+    starts.
 
     flatpak --app APP: replaces the permissions of an installed application, so that it
-    has a display and sound under 'brokerctl run --flatpak APP' only, and its menu
-    entries, so that the menu runs that.
+    has a display and sound only under 'brokerctl run --flatpak APP', and its menu
+    entries, so that they run this command.
     """
     chosen = _SETUPS[program]
     _check_app(chosen, app)
@@ -77,18 +77,18 @@ def install(program: str, *, uid: int | None, app: str | None, as_json: bool) ->
 @click.argument("program", type=click.Path(path_type=Path, exists=True))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def run_box(kind: str, program: Path, words: tuple[str, ...]) -> None:
-    """Run PROGRAM, a real toolbox or distrobox, with the sockets of a label."""
+    """Run PROGRAM, the original toolbox or distrobox, with labelled sockets."""
     sys.exit(run_shared_box(BOXES[kind], program, words))
 
 
 @command.command("remove")
 @click.argument("program", type=_PROGRAMS)
-@click.option("--app", metavar="APP", help="flatpak: the application's ID.")
+@click.option("--app", metavar="APP", help="For flatpak: ID of the application.")
 def remove(program: str, *, app: str | None) -> None:
-    """Remove what 'install' wrote; a record of a box stays.
+    """Remove the files that 'install' wrote, except the record of a box.
 
-    flatpak --app APP: give an application back the permissions that it had before
-    'install', or 'brokerctl run' of it, replaced them, and its menu entries.
+    flatpak --app APP: restore the permissions and menu entries that the application had
+    before 'install' or 'brokerctl run' replaced them.
     """
     chosen = _SETUPS[program]
     _check_app(chosen, app)
@@ -104,5 +104,5 @@ def remove_files() -> None:
 def _check_app(chosen: Setup, app: str | None) -> None:
     if chosen.of_an_app != (app is not None):
         raise click.UsageError(
-            "--app APP is required for flatpak, and only for flatpak"
+            "flatpak requires --app APP, and other programs do not accept it"
         )

@@ -1,4 +1,4 @@
-"""``brokerctl lease``: for machines and containers that others start."""
+"""``brokerctl lease``: leases for machines and containers of other launchers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from broker.ipc.control.methods import LEASE_ACQUIRE, LEASE_LIST, LEASE_RELEASE
 
 @click.group("lease")
 def command() -> None:
-    """Bind a machine or container of another launcher to a sandbox."""
+    """Lease machines and containers of other launchers as sandboxes."""
 
 
 @command.command()
@@ -39,16 +39,16 @@ def command() -> None:
 @click.option(
     "--leader",
     type=click.IntRange(min=2),
-    help="Process ID; the lease ends with this process.",
+    help="ID of the process with which the lease ends.",
 )
 @click.option(
     "--connector",
     "connectors",
     type=click.IntRange(min=2),
     multiple=True,
-    help="Another process ID that may connect (a vhost-user backend).",
+    help="ID of another process that may connect, such as a vhost-user backend.",
 )
-@click.option("--detach", is_flag=True, help="Do not wait; needs --leader.")
+@click.option("--detach", is_flag=True, help="Do not wait; requires --leader.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def acquire(
     *,
@@ -62,18 +62,18 @@ def acquire(
     detach: bool,
     as_json: bool,
 ) -> None:
-    """Take a lease for RECORD and hold it until it ends, or Ctrl-C.
+    """Acquire a lease for RECORD, and hold it until it ends or is interrupted.
 
-    Exactly one of --cid, --hybrid and --unix says how the peer is recognised.
-    With --leader it also ends with that process; with --detach only then.
+    Exactly one of --cid, --hybrid and --unix specifies how the peer is identified.  With
+    --leader, the lease also ends with that process; with --detach, only then.
 
-    Exit code: 0 it ended or was detached, 1 refused, 2 wrong call.
+    Exit code: 0 the lease ended or was detached, 1 refused, 2 usage error.
     """
     if sum(way is not None for way in (cid, hybrid, unix)) != 1:
-        raise click.UsageError("give exactly one of --cid, --hybrid and --unix")
+        raise click.UsageError("exactly one of --cid, --hybrid and --unix is required")
     if detach and leader is None:
         raise click.UsageError(
-            "--detach needs --leader, the process with which the lease ends"
+            "--detach requires --leader, the process with which the lease ends"
         )
     request = LeaseRequest(
         record=record,
@@ -108,7 +108,7 @@ async def _acquire(request: LeaseRequest, detach: bool, as_json: bool) -> None: 
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_leases(*, as_json: bool) -> None:
-    """Show every live lease."""
+    """List all leases."""
     answer = ask(LEASE_LIST, Nothing())
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
@@ -131,7 +131,7 @@ def _row(lease: LeaseStatus) -> tuple[str, ...]:
 @command.command()
 @click.argument("lease")
 def release(lease: str) -> None:
-    """End LEASE and cut its streams; its machine is left alone."""
+    """End LEASE and close its streams; its machine continues to run."""
     request = LeaseReleaseRequest(id=take_lease_id(lease))
     ask(LEASE_RELEASE, request)
     render.note(f"lease {lease} has ended")

@@ -13,13 +13,13 @@ from broker.net.link_service.key_store import LinkStore
 
 @click.group("link")
 def command() -> None:
-    """Keys of the link between a host's and a viewer's broker."""
+    """Manage the keys of the link between a host and a viewer."""
 
 
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def key(*, as_json: bool) -> None:
-    """Print this broker's public key and fingerprint."""
+    """Print the public key and the fingerprint of this broker."""
     public = LinkStore(offline_paths()).identity().public
     if as_json:
         render.json_line({"key": str(public), "fingerprint": public.fingerprint})
@@ -31,7 +31,7 @@ def key(*, as_json: bool) -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def list_peers(*, as_json: bool) -> None:
-    """Show the brokers that this one accepts on its link."""
+    """List the brokers that this broker accepts on its link."""
     peers = LinkStore(offline_paths()).peers().all
     for peer in peers:
         role = peer.role.name.lower()
@@ -53,6 +53,6 @@ def list_peers(*, as_json: bool) -> None:
 @command.command("forget")
 @click.argument("name")
 def forget_broker(name: str) -> None:
-    """Accept the broker NAME no longer."""
+    """Stop accepting the broker NAME."""
     forget(LinkStore(offline_paths()), name)
-    render.note(f"{printable(name, 60)} is no longer accepted")
+    render.note(f"this broker no longer accepts {printable(name, 60)}")

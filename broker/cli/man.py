@@ -1,4 +1,4 @@
-"""``brokerctl man``: the manual pages, also where no package has installed them.
+"""``brokerctl man``: show the manual pages, even if no package installed them.
 
 ``pipx`` puts no page where man(1) looks; a wheel has the pages' text in its data, and a
 checkout in ``docs/``.
@@ -32,9 +32,9 @@ _LINK = re.compile(r"\[([^\]]+)\]\([^)\s]+\)")
 @click.command("man")
 @click.argument("words", metavar="[VERB…]", nargs=-1)
 def command(words: tuple[str, ...]) -> None:
-    """Show the manual page, or its section about VERB; vitrail-local has another.
+    """Show the manual page, or its section about VERB.
 
-    Exit code: 0, or 1 when there is no such section.
+    Exit code: 0 done, 1 there is no such section.
     """
     page = _PAGES["brokerctl"]
     if words and words[0] in _PAGES:
@@ -54,7 +54,7 @@ def _text(page: str) -> str:
             return (folder / page).read_text(encoding="utf-8")
     raise RefusedError(
         "the manual pages are not installed",
-        hint="see 'brokerctl VERB --help' for the options",
+        hint="to see the options of a verb, run 'brokerctl VERB --help'",
     )
 
 
@@ -64,8 +64,8 @@ def _section(text: str, verb: str) -> str:
     found = [part for part in parts if _is_about(part.partition("\n")[0], verb)]
     if not found:
         raise RefusedError(
-            f"the manual has no section about '{verb}'",
-            hint="'brokerctl man' shows the whole manual",
+            f"the manual does not have a section about '{verb}'",
+            hint="to read the whole manual, run 'brokerctl man'",
         )
     return "".join(found)
 

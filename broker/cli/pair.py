@@ -1,4 +1,4 @@
-"""``brokerctl pair``: make a host and a viewer know each other's key."""
+"""``brokerctl pair``: pair a host and a viewer."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _ROLES = {"host": Role.HOST, "viewer": Role.VIEWER}
     "role_name",
     type=click.Choice(sorted(_ROLES)),
     required=True,
-    help="The role of this machine.",
+    help="Role of this machine.",
 )
-@click.option("--endpoint", help="Address of the link; the viewer listens.")
-@click.option("--peer-cid", type=int, help="CID of the host; on a viewer.")
+@click.option("--endpoint", help="Address of the link, on which the viewer listens.")
+@click.option("--peer-cid", type=int, help="CID of the host (only on a viewer).")
 def command(
     *, name: str, role_name: str, endpoint: str | None, peer_cid: int | None
 ) -> None:
-    """Pair this machine's broker with another machine's, called NAME here.
+    """Pair this machine's broker with the broker of another machine, NAME.
 
-    Run it on both, the viewer first; each shows a code that is typed on the
-    other one.
+    Run this command on both machines, first on the viewer.  Each machine shows a code,
+    which must be typed on the other one.
     """
     role = _ROLES[role_name]
     paths = offline_paths()
@@ -57,7 +57,7 @@ def command(
     config = _where(role, endpoint, peer_cid)
     found = trio.run(_pair, config, role, store)
     pin(store, Peer(name, role.other, found))
-    render.note(f"paired: {name} is this broker's {role.other.name.lower()}")
+    render.note(f"paired with {name}, which is this broker's {role.other.name.lower()}")
 
 
 def _where(role: Role, endpoint: str | None, peer_cid: int | None) -> LinkConfig:
@@ -80,14 +80,14 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
         # Each reason once: a stranger could come without end.
         if error.message not in told:
             told.add(error.message)
-            render.note(f"a connection was refused: {error.message}")
+            render.note(f"refused a connection: {error.message}")
             render.note(
-                f"  hint: if it came from your host, correct link.toml: {error.hint}"
+                f"  hint: if your host opened the connection, correct link.toml: {error.hint}"
             )
 
     try:
         render.note(
-            f"waiting at {config.endpoint}; run 'brokerctl pair' on the host now"
+            f"waiting on {config.endpoint}; now run 'brokerctl pair' on the host"
         )
         while True:
             sock = await let_in(listener, config, turned_away)
@@ -95,7 +95,7 @@ async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
                 return await _compare(sock, role, store)
             except NoCodeError as error:
                 # Any program of the host's machine can come to this door first.
-                render.note(f"a peer connected, but {error.message}; still waiting")
+                render.note(f"rejected a peer: {error.message}; still waiting")
     finally:
         listener.close()
 

@@ -18,9 +18,9 @@ from broker.ipc.control.methods import PENDING
 @click.command("pending")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, as_json: bool) -> None:
-    """Show the questions that wait for an answer, oldest first.
+    """List pending questions, oldest first.
 
-    Exit code: 0, or 1 when no question waits.
+    Exit code: 0 questions were listed, 1 there are none.
     """
     found = ask(PENDING, Nothing())
     if as_json:
@@ -52,6 +52,6 @@ def lines(question: PendingQuestion) -> list[str]:
     ]
     out.append(f"   targets: {', '.join(targets)}")
     if len(question.keeps) > 1:
-        out.append(f"   a yes may hold: {', '.join(question.keeps)}")
+        out.append(f"   durations: {', '.join(question.keeps)}")
     out.append(f"   asked by {question.rule}")
     return [printable(line, 1000) for line in out]

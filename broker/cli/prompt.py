@@ -19,7 +19,7 @@ from broker.core.errors import SetupError
 
 @click.group("prompt")
 def command() -> None:
-    """The dialog in which Vitrail asks you."""
+    """Configure the dialogs of Vitrail."""
 
 
 @command.command()
@@ -28,13 +28,13 @@ def command() -> None:
 def phrase(words: tuple[str, ...], *, new: bool) -> None:
     """Show your secret phrase, or set it to WORDS.
 
-    Every real dialog carries it; a picture of one in a sandbox's window cannot.
-    If there is none yet, one of random words is made.
+    Every dialog of Vitrail shows the phrase, so a sandbox cannot imitate a dialog.  If
+    there is no phrase yet, a random one is generated.
 
-    Exit code: 0, 1 it could not be read or is not a phrase, 2 wrong call.
+    Exit code: 0 done, 1 the phrase is invalid or cannot be read, 2 usage error.
     """
     if words and new:
-        raise click.UsageError("give either the words of the phrase or --new")
+        raise click.UsageError("specify either the words of the phrase or --new")
     paths = offline_paths()
     try:
         if words or new:
@@ -43,14 +43,14 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
     except OSError as error:
         raise SetupError(
             f"cannot write {phrase_file(paths)}: {render.cause(error)}",
-            hint="its directory must be yours, and its disk must have room",
+            hint="check that you own its directory and that the disk has free space",
         ) from error
     if not known:
         raise SetupError(
-            "the stored phrase is not secret, or not a phrase",
-            hint="'brokerctl prompt phrase --new' generates a new one",
+            "the stored phrase is invalid, or other users can read it",
+            hint="to generate a new phrase, run 'brokerctl prompt phrase --new'",
         )
     sys.stdout.write(f"{known}\n")
     render.note(
-        "Every dialog of Vitrail shows it.  Keep it secret from people and sandboxes."
+        "Every dialog of Vitrail shows this phrase.  Do not reveal it to people or sandboxes."
     )

@@ -63,11 +63,11 @@ def written_files(
 
 
 def cause(error: Exception) -> str:
-    """What failed, for the end of a message: without Python's own words for it."""
+    """Return the cause of an error for the end of a message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     if isinstance(error, UnicodeDecodeError):
-        return "it is not text in UTF-8"
+        return "it is not UTF-8 text"
     return str(error)
 
 

@@ -101,7 +101,7 @@ def refuse_unknown_verb(
 
 
 def report_usage(error: click.ClickException) -> None:
-    """Print it as our other errors: the mistake, the usage, where to read more."""
+    """Print a usage error: the message, the usage and a hint."""
     if type(error).__name__ == "NoArgsIsHelpError":
         # click 8.2 and later; before, click itself prints the help.
         sys.stderr.write(f"{error.format_message().rstrip()}\n")
@@ -113,8 +113,8 @@ def report_usage(error: click.ClickException) -> None:
         return
     path = printable(context.command_path, 200)
     if isinstance(error, UnknownVerbError):
-        render.note(f"  hint: {error.hint}'{path} --help' lists the commands")
+        render.note(f"  hint: {error.hint}to list the commands, run '{path} --help'")
         return
     pieces = " ".join(context.command.collect_usage_pieces(context))
     render.note(f"  usage: {path} {printable(pieces, 1000)}")
-    render.note(f"  hint: '{path} --help' describes it")
+    render.note(f"  hint: for details, run '{path} --help'")

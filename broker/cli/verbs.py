@@ -33,77 +33,83 @@ from broker.core.errors import (
 GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "Sandboxes": {
-            "new": ("sandboxes.new", "Make a sandbox of your own."),
-            "list": ("sandboxes.listing", "Show what can be run, and what runs."),
+            "new": ("sandboxes.new", "Create a sandbox."),
+            "list": ("sandboxes.listing", "List records and running sandboxes."),
             "run": ("run.verb", "Run a program in a sandbox."),
             "shell": ("run.shell", "Open a shell in a sandbox."),
-            "exec": ("run.exec", "Run a program in a sandbox that runs."),
+            "exec": ("run.exec", "Run a program in a running sandbox."),
             "call": ("calls.call", "Call a service of a sandbox."),
-            "services": ("calls.services", "List what can be called."),
-            "stop": ("run.stop", "End sandboxes, or the broker."),
-            "restart": ("machines.restart", "Restart the broker; machines live on."),
-            "sandbox": ("sandboxes.state", "Homes: copy, rename, snapshot, back up."),
-            "demo": ("run.demo", "Show an application of a micro VM once."),
+            "services": ("calls.services", "List the services of sandboxes."),
+            "stop": ("run.stop", "Stop sandboxes, or the broker."),
+            "restart": (
+                "machines.restart",
+                "Restart the broker; machines keep running.",
+            ),
+            "sandbox": ("sandboxes.state", "Copy, rename, snapshot and back up homes."),
+            "demo": ("run.demo", "Show an application in a micro VM."),
         },
-        "What runs": {
-            "status": ("sandboxes.status", "Show what runs, and problems."),
-            "top": ("sandboxes.top", "Watch sandboxes on a live screen."),
-            "tray": ("tray.tray_verb", "Show what runs in the desktop's panel."),
-            "windows": ("sandboxes.windows", "List windows with their sandbox."),
+        "Running sandboxes": {
+            "status": ("sandboxes.status", "Show running sandboxes, and problems."),
+            "top": ("sandboxes.top", "Show sandboxes on a live screen."),
+            "tray": ("tray.tray_verb", "Show running sandboxes in the panel."),
+            "windows": ("sandboxes.windows", "List windows and their sandboxes."),
             "network": (
                 "network.flows_verb",
-                "List flows to hosts outside, with their rules.",
+                "List network flows and their rules.",
             ),
-            "forward": ("network.forward_verb", "Forward a port to a sandbox's."),
-            "ssh-config": ("network.ssh_config", "Print what ssh needs for sandboxes."),
-            "df": ("sandboxes.df", "Show disk space, and what nothing uses."),
-            "prune": ("sandboxes.prune", "Remove what belongs to no sandbox."),
-            "kill-window": ("sandboxes.kill_window", "End a window."),
-            "x11": ("proxy.x11", "Show X11 programs where only Wayland is."),
-            "logs": ("run.logs", "Show what a sandbox printed."),
-            "audio": ("audio", "Show and change how loud sandboxes are."),
-            "clipboard": ("clipboard", "Show or clear the clipboard; choose chords."),
+            "forward": ("network.forward_verb", "Forward a local port to a sandbox."),
+            "ssh-config": (
+                "network.ssh_config",
+                "Print ssh configuration for sandboxes.",
+            ),
+            "df": ("sandboxes.df", "Show used disk space."),
+            "prune": ("sandboxes.prune", "Remove unused files."),
+            "kill-window": ("sandboxes.kill_window", "Close a window."),
+            "x11": ("proxy.x11", "Run X11 programs on a Wayland display."),
+            "logs": ("run.logs", "Show the output of a sandbox."),
+            "audio": ("audio", "Show and change the sound of sandboxes."),
+            "clipboard": ("clipboard", "Show or clear the clipboard; set its chords."),
             "notifications": (
                 "menu.notification_list",
-                "Show what sandboxes notified you of.",
+                "Show notifications of sandboxes.",
             ),
             "device": ("device.verbs", "Attach devices to sandboxes."),
             "share": (
                 "folders.share",
                 "Share a folder with a sandbox; list shared folders.",
             ),
-            "unshare": ("folders.unshare", "Take a shared folder back."),
+            "unshare": ("folders.unshare", "End the sharing of a folder."),
             "open": ("transfer.open_in", "Open files and addresses in a sandbox."),
             "cp": ("transfer.copy", "Copy files to, from and between sandboxes."),
-            "sanitize": ("calls.sanitize", "Make documents harmless."),
+            "sanitize": ("calls.sanitize", "Convert documents to harmless copies."),
         },
         "Questions and decisions": {
-            "pending": ("pending", "Show the questions that wait for an answer."),
+            "pending": ("pending", "Show pending questions."),
             "answer": ("answer", "Answer a question."),
             "allow": ("allow.allow_verb", "Allow a refused request, once or always."),
             "lockdown": (
                 "menu.lockdown",
-                "End microphones, copies and starts at once.",
+                "Stop microphones, copies and starts.",
             ),
             "grants": ("grants", "Show or revoke temporary grants."),
-            "prompt": ("prompt", "Show or set the secret phrase of real dialogs."),
+            "prompt": ("prompt", "Show or set the secret phrase of dialogs."),
             "policy": ("policy.verbs", "Check, explain and test records and rules."),
             "audit": ("audit.verbs", "Show decisions and their outcome."),
         },
         "Set-up": {
-            "doctor": ("doctor.verb", "Find missing or broken parts, and their fix."),
-            "menu": ("menu.menu_verbs", "Start sandboxes as menu entries do."),
-            "labels": ("sandboxes.labels", "Names and colours for bars and rules."),
-            "uninstall": ("menu.uninstall", "Remove what Vitrail wrote for you."),
-            "man": ("man", "Show the manual page, also after pipx install."),
-            "completion": ("completion", "Completion for bash, zsh and fish."),
-            "image": ("images.verbs", "Make, import, list and remove guest images."),
+            "doctor": ("doctor.verb", "Find problems and print their fixes."),
+            "menu": ("menu.menu_verbs", "Start sandboxes from the application menu."),
+            "labels": ("sandboxes.labels", "Print names and colours of labels."),
+            "uninstall": ("menu.uninstall", "Remove files that Vitrail wrote."),
+            "man": ("man", "Show the manual page."),
+            "completion": ("completion", "Print completion for bash, zsh and fish."),
+            "image": ("images.verbs", "Build, import, list and remove guest images."),
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
             "guest": ("machines.guest", "Install the agent in other VMs."),
-            "lease": ("lease", "Leases for machines that other programs start."),
-            "pair": ("pair", "Make a host and a viewer accept each other."),
-            "link": ("link", "The keys of the two brokers of a link."),
-            "proxy": ("proxy.verb", "Run only a relay, Wayland or sound filter."),
+            "lease": ("lease", "Lease machines that other programs started."),
+            "pair": ("pair", "Pair a host with a viewer."),
+            "link": ("link", "Show and remove keys of the link."),
+            "proxy": ("proxy.verb", "Run a relay, Wayland or sound filter alone."),
         },
     }
 )
@@ -114,7 +120,9 @@ VERBS: Mapping[str, str] = MappingProxyType(
 
 _DENIED = "denied: "
 """How a refusal by rules or by a record begins."""
-_ALLOW = "'brokerctl allow' shows the line that allows it, and writes it once or always"
+_ALLOW = (
+    "to see a rule that would allow the request, and to write it, run 'brokerctl allow'"
+)
 
 
 class _Verbs(click.Group):
@@ -166,7 +174,7 @@ def _verbs(
 @click.argument("words", metavar="[VERB…]", nargs=-1, shell_complete=_verbs)
 @click.pass_context
 def _help(context: click.Context, words: tuple[str, ...]) -> None:
-    """Show what VERB does, as 'VERB --help'; without one, all verbs."""
+    """Show the help of VERB, as 'VERB --help' does, or a list of all verbs."""
     app.main([*words, "--help"], prog_name="brokerctl", standalone_mode=False)
     context.exit()
 

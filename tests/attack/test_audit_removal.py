@@ -36,7 +36,7 @@ async def test_hashes_that_were_to_stay_are_missed(path: Path) -> None:
         assert (found.good, found.against, found.uncompared) == (True, 1, 0)
         db.execute("UPDATE pruned SET leaves = NULL WHERE block = 2")
         alone = report(db, path)
-        assert "the event says that they were kept" in alone.problems[0].what
+        assert "the event records that they were kept" in alone.problems[0].what
 
 
 async def test_uncompared_rows_are_not_counted(path: Path) -> None:

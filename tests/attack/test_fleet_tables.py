@@ -84,7 +84,7 @@ async def test_day_that_was_dropped_is_stood_for_by_the_trees_edge(
         env=env,
     )
     assert upkeep.code == 0, upkeep.err
-    assert "1 days dropped" in upkeep.err
+    assert "dropped 1 days" in upkeep.err
     answer = verify(server, tmp_path, "--json")
     assert answer.code == 0, answer.out
     (report,) = answer.objects
@@ -113,7 +113,7 @@ async def test_changed_event_after_a_dropped_day_is_found(
     )
     answer = verify(server, tmp_path)
     assert answer.code == 3
-    assert "not what the machine signed" in answer.out
+    assert "differs from what the machine signed" in answer.out
 
 
 async def test_edge_with_no_checkpoint_after_it_proves_nothing(

@@ -222,7 +222,7 @@ def test_a_socket_that_cuts_sooner_is_refused(monkeypatch):
     ],
 )
 def test_doctor_names_a_passt_that_loses_its_place(version, named):
-    assert ("lose its position" in passt_words(version)) is named
+    assert ("misinterpret a frame boundary" in passt_words(version)) is named
 
 
 @pytest.mark.long

@@ -69,5 +69,5 @@ async def test_header_of_root_that_claims_gigabytes_takes_no_memory(tmp_path):
     with (tmp_path / "root.tar").open("wb") as out:
         out.write(info.tobuf(tarfile.GNU_FORMAT))
         out.truncate(4 << 30)
-    with pytest.raises(UpstreamError, match="more memory than an image may"):
+    with pytest.raises(UpstreamError, match="needs more memory than allowed"):
         await files.make_root(tmp_path, 0)

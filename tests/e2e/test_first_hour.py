@@ -137,7 +137,7 @@ async def a_new_sandbox(h):
     refused = await h.types("run", "demo", code=1)
     assert "brokerctl new demo --from demo" in refused.err
     made = await h.types("new", "demo", "--from", "demo", "--label", "orange")
-    assert "start it: brokerctl run demo" in made.err
+    assert "to start the sandbox, run: brokerctl run demo" in made.err
     assert "demo" in (await h.types("list")).out
 
 
@@ -166,7 +166,7 @@ async def asked_and_interrupted(h):
         lines = run.popen.stderr.read().decode().splitlines()
         assert lines[-1] == "brokerctl: interrupted"
         assert not [line for line in lines if "Traceback" in line]
-    assert "no sandbox runs" in (await h.types("status")).out
+    assert "no sandboxes are running" in (await h.types("status")).out
     (h.config / "policy.d" / "30-mine.policy").unlink()
 
 
@@ -226,7 +226,7 @@ async def updated(h):
     """A newer version over a broker that runs: both are named, and it continues."""
     await h.vitrail.install("0.1.1")
     status = (await h.types("status")).out
-    assert "the broker that runs is Vitrail 0.1.0, brokerctl is 0.1.1" in status
+    assert "the running broker has version 0.1.0, brokerctl has version 0.1.1" in status
     await h.types("exec", "demo", "--", "true")
 
 

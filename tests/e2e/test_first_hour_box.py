@@ -153,7 +153,7 @@ async def test_the_first_hour_with_a_browser():
             async with h.step("  an update beside it"):
                 await h.vitrail.install("0.1.1")
                 status = (await h.types("status")).out
-                assert "is Vitrail 0.1.0, brokerctl is 0.1.1" in status
+                assert "broker has version 0.1.0, brokerctl has version 0.1.1" in status
             async with h.step("  Ctrl-C"):
                 await interrupted(h, run)
         async with h.step("audit connections"):
@@ -193,4 +193,4 @@ async def interrupted(h, run):
     lines = run.popen.stderr.read().decode().splitlines()
     assert lines[-1] == "brokerctl: interrupted"
     assert not [line for line in lines if "Traceback" in line]
-    assert "no sandbox runs" in (await h.types("status")).out
+    assert "no sandboxes are running" in (await h.types("status")).out

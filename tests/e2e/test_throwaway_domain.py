@@ -90,7 +90,7 @@ async def test_a_run_that_would_outlive_its_command_is_refused():
     async with world({"work": RECORD}) as w:
         said = await brokerctl("run", "-d", "work", "--", "foot", env=w.environ)
         assert said.code == 1
-        assert "made for each run and ends with it" in said.err
+        assert "creates a machine for each run" in said.err
         assert not (await w.status()).leases
 
 

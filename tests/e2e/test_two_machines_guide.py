@@ -39,7 +39,7 @@ async def pair(viewer, host):
     (at_viewer,) = [c for c in typed_in_the_guide("viewer") if " pair " in c]
     (at_host,) = [c for c in typed_in_the_guide("host") if " pair " in c]
     async with typing(*at_viewer.split()[1:], env=viewer) as there:
-        await there.wait("waiting at")
+        await there.wait("waiting on")
         async with typing(*at_host.split()[1:], env=host) as here:
             codes = await code_of(here), await code_of(there)
             here.type(codes[1])

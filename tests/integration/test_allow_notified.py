@@ -50,7 +50,7 @@ async def test_the_line_is_shown_and_written_by_two_clicks(run, monkeypatch):
     async with screen() as s, offered(s) as two:
         line, others, file = two[2].split("\n")
         assert line == f"{COPY} + work mail allow"
-        assert others == "It allows nothing between others."
+        assert others == "The line does not change decisions about other sandboxes."
         assert file.endswith("policy.d/10-allowed.policy")
         assert two[3] == {"once": "Once", "always": "Always", "ask": "Ask each time"}
         await picture(s, "line.png")

@@ -38,10 +38,10 @@ async def test_status_and_clear(env):
         told = await brokerctl("clipboard", "status", env=env)
         assert told.code == 0, told
         assert told.lines == [
-            "12 kB from work: text/plain, image/png (wiped in 5 min)",
-            "work -> vault: may be pasted (taken back in 12.0 s)",
-            "your own clipboard is a copy out of work",
-            "the keyboard is with vault",
+            "12 kB from work: text/plain, image/png (erased in 5 min)",
+            "work -> vault: may be pasted (expires in 12.0 s)",
+            "your clipboard contains a copy from work",
+            "the keyboard focus is in vault",
             "copy Super+Shift+C, paste Super+Shift+V",
         ]
         (shown,) = (await brokerctl("clipboard", "status", "--json", env=env)).objects
@@ -51,7 +51,7 @@ async def test_status_and_clear(env):
         told = await brokerctl("clipboard", "clear", "--json", env=env)
         assert told.objects == [{"cleared": True}]
         told = await brokerctl("clipboard", "status", env=env)
-        assert told.lines[0] == "nothing is held for a paste"
+        assert told.lines[0] == "there is no content to paste"
 
 
 async def test_where_there_are_no_chords_it_says_so_and_why(env):
@@ -64,7 +64,7 @@ async def test_where_there_are_no_chords_it_says_so_and_why(env):
         told = await brokerctl("clipboard", "status", env=env)
     assert told.code == 1
     assert told.lines[2:] == [
-        "no chords in work: no keymap \\x1b[31m here",
+        "chords do not work in work: no keymap \\x1b[31m here",
         "clipboard.toml: no preset",
     ]
     assert all(harmless(line) for line in told.lines)

@@ -59,7 +59,7 @@ def test_a_question_as_text():
     assert lines[0].startswith("7: work (Work ")
     assert lines[0].endswith("wants to open an address [42 s left, on the screen]")
     assert "   targets: @dispvm:web, [personal]" in lines
-    assert "   a yes may hold: once, time" in lines
+    assert "   durations: once, time" in lines
     assert "   host: example.org" in lines
     # The host of an ssh key's use is one whose signature was checked.
     checked = msgspec.structs.replace(QUESTION, service="vitrail.SshAgent")

@@ -218,7 +218,7 @@ def test_rings_get_their_bundles_in_their_time(site: Site) -> None:
     for _ in range(2):
         waits, text = site.fetch("all")
         assert (waits.code, text) == (0, "# 1"), waits.err
-        assert "waits until" in waits.err
+        assert "will be applied after" in waits.err
     # Somebody gives out the index from before, or one that has expired since.
     site.publish(first)
     old, text = site.fetch("all")
@@ -283,7 +283,7 @@ def test_index_returns_by_one_bundle_and_its_key_signs_none(site: Site) -> None:
     site.server.beside["b3"] = site.directory / "b1"
     other, text = site.fetch("all")
     assert (other.code, text) == (1, "# 2")
-    assert "not the bundle that the index names" in other.err
+    assert "differs from the bundle that the index names" in other.err
     # The index's key is on a server; it is not one of bundles.
     site.sign(4, "rollout")
     site.index("--ring", f"all={site.directory}/b4")

@@ -75,7 +75,7 @@ async def test_a_program_that_is_not_there_is_told():
         write(s.env, "box", BOX.format(command='"no-such-program"'))
         async with running("menu", "start", "box", env=s.env) as started:
             one = await s.one_with("My box did not start")
-            assert "Its output: " in one[2]
+            assert "Output of the program: " in one[2]
             assert "no-such-program" in one[2]
             assert one[3] == {"again": "Try again"}
             await keep_picture(s, "failed.png")
@@ -123,8 +123,8 @@ async def test_the_button_s_build_shows_its_steps_and_why_it_failed():
             assert step[2].endswith("\nThis happens once and may take a few minutes.")
             await keep_picture(s, "building.png")
             (Path(s.env["HOME"]) / "answered").touch()
-            told = await s.one_with("The image was not built")
-            assert "the archive has no package gone" in told[2]
+            told = await s.one_with("Cannot build the image")
+            assert "the archive does not contain the package gone" in told[2]
             with trio.fail_after(60):
                 assert await started.wait() == 1
             titles = [one[1] for one in await s.shown()]

@@ -72,7 +72,7 @@ async def stop_broker(env) -> None:
 async def test_the_demo_s_record_is_not_there_and_the_answer_makes_it(env) -> None:
     said = sentence(await brokerctl("run", "demo", env=env))
     assert "no sandbox and no record is named 'demo'" in said
-    command = shlex.split(said.partition("to make it yours: ")[2])
+    command = shlex.split(said.partition("create your own sandbox from it, run: ")[2])
     assert command[:2] == ["brokerctl", "new"]
     made = await brokerctl(*command[1:], env=env)
     assert made.code == 0, made.err
@@ -89,7 +89,10 @@ async def test_unknown_names(env) -> None:
     write_record(env, "work", DEMO)
     assert "did you mean 'work'?" in sentence(await brokerctl("run", "wrok", env=env))
     said = sentence(await brokerctl("run", "zzz", env=env))
-    assert "records: work; to make one: brokerctl new zzz" in said
+    assert (
+        "use one of the records: work; to create a record, run: brokerctl new zzz"
+        in said
+    )
     said = sentence(await brokerctl("run", "a\x1b[2Jb", env=env))
     assert "a\\x1b[2Jb" in said
 
@@ -126,7 +129,7 @@ async def test_verbs_that_need_a_broker_say_how_to_start_one(env) -> None:
     for words in (["status"], ["stop", "--all"], ["lease", "list"]):
         said = sentence(await brokerctl(*words, env=env))
         assert "no broker runs" in said
-        assert "'brokerctl run SANDBOX' starts one" in said
+        assert "to start a broker, run 'brokerctl run SANDBOX'" in said
 
 
 # -- a mistake in a record -----------------------------------------------------------
@@ -144,15 +147,13 @@ async def test_a_typo_has_its_line_a_caret_and_the_word_that_was_meant(env) -> N
     ran = await brokerctl("run", "demo", env=env)
     assert ran.code == 1
     assert expected in ran.err
-    assert "'brokerctl policy check' reports every error" in ran.err
+    assert "to list every error, run 'brokerctl policy check'" in ran.err
     assert ran.out == "", "words for the person are on standard error"
     checked = await brokerctl("policy", "check", env=env)
     assert (checked.code, checked.out) == (1, expected)
     listed = await brokerctl("list", env=env)
     assert "no records yet" not in listed.err
-    assert listed.err.endswith(
-        "records that cannot be used because of an error: demo\n"
-    )
+    assert listed.err.endswith("records with errors, which cannot be used: demo\n")
 
 
 # -- the surroundings ----------------------------------------------------------------
@@ -195,7 +196,7 @@ async def test_root(env) -> None:
     for words in (["run", "demo"], ["demo"]):
         argv = as_root([sys.executable, "-c", START, *words])
         said = sentence(await process(argv, env))
-        assert "this does not run as root" in said
+        assert "brokerctl does not start a broker as root" in said
     assert not paths_of(env).cache.exists(), "no image was built before"
 
 
@@ -274,6 +275,6 @@ async def test_no_room_for_an_image(env) -> None:
     env["XDG_CACHE_HOME"] = str(cache)
     argv = [sys.executable, "-c", START, "image", "build"]
     said = sentence(await process(_small_disk("16m", argv), env))
-    assert re.search(r"not enough room for the image in \S*cache/vitrail/images", said)
+    assert re.search(r"not enough space for the image in \S*cache/vitrail/images", said)
     assert re.search(r"\d+ MiB are free, \d+ MiB are needed", said)
-    assert "make room, or name another place with XDG_CACHE_HOME" in said
+    assert "free some space, or set another directory with XDG_CACHE_HOME" in said

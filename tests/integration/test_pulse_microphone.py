@@ -58,7 +58,10 @@ async def test_the_mixer_reports_a_server_that_does_not_answer():
         refused = await audio(nobody, "list", check=False)
     for done, why in ((absent, "No such file"), (refused, "Connection refused")):
         assert done.code == 1
-        assert f"error: no sound server answers at {nobody.socket}: {why}" in done.err
+        assert (
+            f"error: the sound server at {nobody.socket} does not answer: {why}"
+            in done.err
+        )
         assert "hint: start pipewire-pulse" in done.err
 
 
@@ -128,7 +131,7 @@ async def test_denied_means_not_a_byte(kind):
                 assert (done.code, done.data) == (1, b"")
             done = await audio(server, "microphone", "work", "allow", check=False)
             assert done.code == 1
-            assert "without a microphone" in done.err
+            assert "without access to the microphone" in done.err
 
 
 @pytest.mark.long

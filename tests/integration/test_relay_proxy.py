@@ -189,7 +189,7 @@ def test_a_killed_pump_ends_it_with_a_sentence(proxy, server):
         assert conn.recv(1) == b""
     _, err = running.process.communicate(timeout=60)
     assert running.process.returncode == 1
-    assert "error: the relay's process died" in err
+    assert "error: the relay's process exited" in err
     assert "Traceback" not in err
 
 

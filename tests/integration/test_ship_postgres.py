@@ -578,7 +578,7 @@ async def test_brokerctl_ships_and_shows_how_far_it_got(server: Postgres) -> Non
         await filled(paths.state, 25)
         none = await brokerctl("audit", "ship", "--once", env=env)
         assert none.code == 1
-        assert "there is no ship.toml" in none.err
+        assert "ship.toml does not exist" in none.err
         paths.config[0].mkdir(parents=True)
         config = paths.config[0] / "ship.toml"
         config.write_text(

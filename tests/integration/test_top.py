@@ -196,7 +196,7 @@ async def test_windows_answers_sound_and_logs_by_keys(env):
         assert "(muted)" not in person.raw.decode("utf-8", "replace")
         person.raw.clear()
         person.type(b"l")
-        await person.until("Enter goes back")
+        await person.until("Press Enter to return")
         person.raw.clear()
         person.type(b"\r")
         await person.until("[bold]my letter")

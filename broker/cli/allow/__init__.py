@@ -1,1 +1,1 @@
-"""From a refusal to a rule: what line allows it, where, and what else it allows."""
+"""Offer and write the rule that would allow a refused call."""

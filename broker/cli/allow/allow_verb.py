@@ -1,4 +1,4 @@
-"""``brokerctl allow``: allow a refused request, with the line that does it shown first."""
+"""``brokerctl allow``: show the rule that would allow a refused call, and write it."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ _HOW = {"o": "once", "a": "always", "k": "ask", "n": "no"}
     "--once", "how", flag_value="once", help="Allow one call within a minute."
 )
 @click.option("--always", "how", flag_value="always", help="Add the line to the rules.")
-@click.option("--ask", "how", flag_value="ask", help="Add a line that asks each time.")
-@click.option("--list", "listed", is_flag=True, help="List the last refusals.")
+@click.option(
+    "--ask", "how", flag_value="ask", help="Add a line that asks about each call."
+)
+@click.option("--list", "listed", is_flag=True, help="List the newest refusals.")
 @click.option(
     "--watch",
     is_flag=True,
-    help="Offer a rule by notification at each refusal from now on.",
+    help="Watch for refusals, and offer a rule for each in a notification.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
     event: int | None, *, how: str | None, listed: bool, watch: bool, as_json: bool
 ) -> None:
-    """Allow what EVENT, a refusal of the audit log, was about; without it the last one.
+    """Allow the call of EVENT, a refusal in the audit log [default: the newest].
 
-    Shows the line that allows it, the file that gets the line, and the other calls that
-    the line allows; then asks, unless --once, --always or --ask answers.
+    Show the rule that would allow the call, the file to which it would be added, and the
+    other calls that it would allow; then ask, unless --once, --always or --ask is given.
 
-    --once is in force for one call within a minute, and then removed.
+    A rule that is added with --once is in force for one call within a minute.
 
-    Exit code: 0 written, 1 nothing was written, 2 wrong call.
+    Exit code: 0 a rule was written, 1 nothing was written, 2 usage error.
     """
     if watch:
         import trio
@@ -58,7 +60,7 @@ def command(
     if event is None:
         found = last_refusals(1)
         if not found:
-            render.note("the log does not contain a refusal by a rule")
+            render.note("the audit log does not contain a refusal by a rule")
             sys.exit(1)
         event = found[0].sequence
     offer = offer_for(event)
@@ -90,7 +92,7 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
     render.note(f"event {offer.sequence} was refused: {offer.what}")
     rule = f" [{offer.rule}]" if offer.rule else ""
     render.note(printable(f"  reason: {offer.reason}{rule}", 500))
-    render.note(f"this line allows it:\n    {offer.line}")
+    render.note(f"this line would allow the call:\n    {offer.line}")
     render.note(f"  in {offer.file}")
     if not offer.others:
         render.note("the line does not change decisions about other sandboxes")
@@ -101,9 +103,9 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
 
 
 def _asked() -> str:
-    """The user's choice; no where nobody answers."""
+    """Return the user's choice; no at the end of the input."""
     if not sys.stdin.isatty():
-        render.note("choose with --once, --always or --ask")
+        render.note("to choose, pass --once, --always or --ask")
         return "no"
     while True:
         render.note("allow [o]nce, [a]lways, as[k] each time, or [n]o? (n)")
@@ -119,7 +121,9 @@ def _write(offer: RuleOffer, choice: str) -> None:
 
     if choice == "once":
         once(offer)
-        render.note(f"allowed once within {ONCE_SECONDS} s; repeat the action now")
+        render.note(
+            f"one call is allowed within {ONCE_SECONDS} s; repeat the action now"
+        )
         return
     line = offer.asking if choice == "ask" else offer.line
     render.note(f"wrote {always(offer, line)}: {line}")

@@ -1,4 +1,4 @@
-"""The line that would allow a refused request, tried before it is offered.
+"""Rules that would allow a refused call, tested before they are offered.
 
 Nothing here writes.  The line names the two sandboxes of the refused call, so it allows
 that call and its like; what else it allows is compared over all classes of calls.
@@ -37,7 +37,7 @@ ONCE_FILE = "05-once.policy"
 ONCE_SECONDS = 60
 _TIMES = 1000
 _HEAD = """\
-# Written by 'brokerctl allow', each line after a refusal.
+# 'brokerctl allow' wrote each of these lines after a refusal.
 # SERVICE  ARGUMENT  SOURCE  TARGET  ACTION  [key=value ...]
 """
 _ACTION = re.compile(r" (allow|ask)( .*)?$")
@@ -61,12 +61,12 @@ class RuleOffer:
 
     @property
     def file(self) -> Path:
-        """The user's file that the line is for."""
+        """The user's file to which the line is added."""
         return self.base / FOLDER / FILE
 
     @property
     def asking(self) -> str:
-        """The line by which each call is asked about."""
+        """The line that asks about each call."""
         found = _ACTION.search(self.line)
         if found is None or found[1] == "ask":
             return self.line
@@ -74,7 +74,7 @@ class RuleOffer:
 
     @property
     def once(self) -> str:
-        """The line that holds for one call; it is in force for ONCE_SECONDS.
+        """The line that allows one call; it is in force for ONCE_SECONDS.
 
         A broker counts the calls of each meaning of a line, also after the line has gone,
         so each time is another one.
@@ -85,19 +85,19 @@ class RuleOffer:
     @property
     def what(self) -> str:
         """The refused call as the user reads it."""
-        target = self.call.target or "no target named"
+        target = self.call.target or "no target"
         target = shown_target(target)
         source = shown_target(self.call.source)
         return printable(f"{self.call.service}: {source} → {target}", 200)
 
     def content(self, line: str) -> bytes:
-        """Return the file's content with a line more."""
+        """Return the content of the file with a line added."""
         before = _read(self.file)
         return (before or _HEAD.encode()) + f"{line}\n".encode()
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
-        """The classes of calls that the line decides otherwise.
+        """The classes of calls whose decision the line changes.
 
         Raises RefusedError where there are too many to compare.
         """
@@ -135,7 +135,7 @@ def offer_for(number: int) -> RuleOffer:
     if found.flip is None:
         raise RefusedError(
             f"no single rule would allow the call of event {number}",
-            hint=f"'brokerctl policy explain --event {number}' shows why",
+            hint=f"to see why, run 'brokerctl policy explain --event {number}'",
         )
     offer = RuleOffer(
         number,
@@ -151,36 +151,36 @@ def offer_for(number: int) -> RuleOffer:
 
 
 def _refuse_other_gates(then: Recorded, verdict: Verdict) -> None:
-    """Raise RefusedError where rules allow it by now, or where no rule can."""
+    """Raise RefusedError if rules now allow the call, or if no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
             f"the record of '{then.call.source}' denies this call; no rule can allow it",
             where=verdict.where,
-            hint=f"'brokerctl policy edit {then.call.source}' changes the record",
+            hint=f"to change the record, run 'brokerctl policy edit {then.call.source}'",
         )
     if verdict.answer.verdict != "deny":
         raise RefusedError(
-            "no rule was added: the rules already answer "
-            f"'{verdict.answer.verdict}' to this call",
+            "no rule was added: the rules already decide "
+            f"'{verdict.answer.verdict}' for this call",
             where=verdict.where,
             hint="repeat the action",
         )
 
 
 def _try(offer: RuleOffer) -> None:
-    """Raise RefusedError unless the line in its file changes the answer."""
+    """Raise RefusedError unless the line changes the decision when added to its file."""
     made = _with(offer, offer.line)
     if made.rules.problems:
         raise RefusedError(
             "no rule was added, because the rules have an error: "
             f"{made.rules.problems[0].first_line()}",
-            hint="'brokerctl policy check' shows every error of the rules",
+            hint="to list the errors in the rules, run 'brokerctl policy check'",
         )
     # guard: a line is offered only if it has an effect where it is written
     if Engine(made.rules).answer(offer.call, offer.world).verdict == "deny":
         raise RefusedError(
             f"a line in {offer.file.name} would have no effect: {offer.rule} precedes it",
-            hint=f"'brokerctl policy explain --event {offer.sequence}' shows the place",
+            hint=f"to see the rules, run 'brokerctl policy explain --event {offer.sequence}'",
         )
 
 
@@ -190,7 +190,7 @@ def _with(offer: RuleOffer, line: str) -> Sets:
 
 
 def once_file() -> Path:
-    """Where the line for one call is."""
+    """The file for a line that allows one call."""
     return find_paths().runtime / FOLDER / ONCE_FILE
 
 

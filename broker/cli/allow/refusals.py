@@ -1,4 +1,4 @@
-"""Refusals by rules, as the audit log has them."""
+"""Read refusals by rules from the audit log."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class RefusedCall:
     def what(self) -> str:
         """The refused call as the user reads it."""
         target = shown_target(self.target)
-        words = f"{self.service}: {self.sandbox} → {target or 'no target named'}"
+        words = f"{self.service}: {self.sandbox} → {target or 'no target'}"
         return printable(words, 200)
 
 

@@ -29,21 +29,21 @@ from policy.tools.suggest import suggest as lines_for
     "--since",
     default="-7d",
     show_default=True,
-    help="Use decisions since this time, as -7d or yesterday.",
+    help="Use only decisions since this time, such as -7d or yesterday.",
 )
-@click.option("-U", "--until", help="Use decisions until this time.")
-@click.option("--lines", "bare", is_flag=True, help="Print only the lines.")
+@click.option("-U", "--until", help="Use only decisions until this time.")
+@click.option("--lines", "bare", is_flag=True, help="Print only the suggested lines.")
 @JSON
 def suggest(
     sandbox: str, *, since: str, until: str | None, bare: bool, as_json: bool
 ) -> None:
     """Print the smallest set of rules that would have allowed the refused calls.
 
-    SANDBOX is a sandbox or a record.  Of its decisions in the audit log: those that
-    rules denied, and those that a deny with mode=observe would have denied.  One line a
-    destination, each tried on the recorded calls.  Nothing is written.
+    SANDBOX is a sandbox or a record.  The calls are those in the audit log that rules
+    denied, or would have denied without mode=observe.  The output has one rule for each
+    destination, tested on the recorded calls.  Nothing is written.
 
-    Exit code: 0 there are lines, 1 nothing was refused, 3 the rules have an error.
+    Exit code: 0 there are rules, 1 no call was refused, 3 the rules have an error.
     """
     rules = rules_of(())
     end_by_problems(rules.problems)
@@ -64,10 +64,12 @@ def suggest(
     if not as_json:
         _explain(found.lines)
         for reason, count in found.left.most_common():
-            render.note(f"refusals without a line: {count} ({printable(reason, 200)})")
+            render.note(
+                f"no line allows {render.count(count, 'refusal')} ({printable(reason, 200)})"
+            )
     if not found.lines:
         render.note(
-            f"the rules did not refuse any call of '{printable(sandbox, 60)}' in this time"
+            f"the rules did not refuse any call of '{printable(sandbox, 60)}' in this period"
         )
         sys.exit(1)
 
@@ -78,7 +80,7 @@ def _explain(lines: list[Suggestion]) -> None:
         render.note(f"{render.count(count, 'line')} must precede {place}")
     if guessed := [one.line.split()[1][1:] for one in lines if one.guessed]:
         names = ", ".join(guessed[:5]) + (", …" if guessed[5:] else "")
-        render.note(f"names that were only looked up, so the port is a guess: {names}")
+        render.note(f"the port is a guess for names that were only looked up: {names}")
 
 
 def _decisions(

@@ -1,4 +1,4 @@
-"""Offer, by notification, to allow a request that was just refused.
+"""Offer rules for refused calls by notification.
 
 A sandbox chooses when it is refused.  So it could time a notification to appear where
 the user is about to click, or cover the screen with them.  Therefore the first
@@ -40,7 +40,7 @@ _BUTTONS = {"once": "Once", "always": "Always", "ask": "Ask each time"}
 
 
 class OfferBudget:
-    """Which refusals are offered: one of a sandbox at a time, a few a minute."""
+    """Limit offers: one of a sandbox at a time, a few a minute."""
 
     def __init__(self) -> None:
         self._all = SlidingWindow(_IN_ALL, _MINUTE)
@@ -50,11 +50,11 @@ class OfferBudget:
 
     @property
     def sandboxes(self) -> int:
-        """How many sandboxes' names it holds."""
+        """The number of sandboxes with an entry."""
         return len(self._own.keys() | self._open)
 
     def take(self, sandbox: str, now: float) -> bool:
-        """Whether one of a sandbox may be offered now; ``done`` follows."""
+        """Return whether a refusal of a sandbox may be offered now; if so, ``done`` must follow."""
         # guard: names of disposables that are gone are forgotten
         self._own = {name: own for name, own in self._own.items() if not own.idle(now)}
         own = self._own.get(sandbox) or SlidingWindow(_PER_SANDBOX, _MINUTE)
@@ -66,7 +66,7 @@ class OfferBudget:
         return True
 
     def done(self, sandbox: str) -> None:
-        """The notification is closed."""
+        """Release the place of a closed notification."""
         self._open.discard(sandbox)
 
 
@@ -106,7 +106,7 @@ def _only_one(paths: Paths) -> int:
 async def _offer_refusal(
     refusal: RefusedCall, budget: OfferBudget, env: Mapping[str, str]
 ) -> None:
-    """Offer a rule by notification; the offer's place is free then."""
+    """Offer a rule by notification, then release its place in the budget."""
     try:
         with trio.move_on_after(OPEN_SECONDS):
             await offer_by_notification(refusal, env)
@@ -127,7 +127,7 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
         offer = await in_thread(offer_for, refusal.sequence)
         text = await in_thread(text_of, offer)
     except RefusedError as error:
-        await note.show("No rule can allow this", _told(error))
+        await note.show("No rule can allow this call", _told(error))
         return
     began = trio.current_time()
     choice = await note.ask(f"Allow this? {refusal.what}", text, _BUTTONS)
@@ -137,7 +137,7 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
     if choice == "once":
         once(offer)
         await DesktopNotification(env).show(
-            "Allowed once", "Do it again within a minute."
+            "Allowed once", "Repeat the action within a minute."
         )
     elif choice:
         line = offer.asking if choice == "ask" else offer.line
@@ -146,7 +146,7 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
 
 
 def text_of(offer: RuleOffer) -> str:
-    """The line, what else it allows, and its file.  Raises RefusedError.
+    """Return the line, its other effects, and its file.  Raises RefusedError.
 
     The file is last: servers cut long texts at their end.
     """
@@ -155,9 +155,9 @@ def text_of(offer: RuleOffer) -> str:
     shown = f"~{file.removeprefix(home)}" if file.startswith(f"{home}/") else file
     lines = [offer.line]
     if not offer.others:
-        lines.append("It allows nothing between others.")
+        lines.append("The line does not change decisions about other sandboxes.")
     else:
-        lines.append(f"It also decides {len(offer.others)} other kinds of calls:")
+        lines.append(f"The line also decides {len(offer.others)} other kinds of calls:")
     for change in offer.others[:_SHOWN]:
         call = change.call
         sources = ", ".join(change.sources[:_SHOWN])

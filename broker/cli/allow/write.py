@@ -1,4 +1,4 @@
-"""Writing the line of an offer, by the verbs that there are for files of rules."""
+"""Write the line of an offer to a file of rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from broker.helpers.process.spawn import spawn
 
 
 def always(offer: RuleOffer, line: str) -> Path:
-    """Add a line to the user's rules for good.  Returns the file."""
+    """Add a line to the user's rules.  Returns the file."""
     fd = open_lock(offer.base / ".edit.lock", doing="allow")
     try:
         try:
@@ -25,7 +25,7 @@ def always(offer: RuleOffer, line: str) -> Path:
         except BlockingIOError as error:
             raise RefusedError(
                 f"another edit in {offer.base} is in progress",
-                hint="wait until it is finished",
+                hint="wait until the other edit is finished",
             ) from error
         put(offer.file, offer.content(line))
         once_file().unlink(missing_ok=True)  # it would come first, used up or not
@@ -35,7 +35,7 @@ def always(offer: RuleOffer, line: str) -> Path:
 
 
 def once(offer: RuleOffer) -> Path:
-    """Put the line in force for one call, at most ONCE_SECONDS long.
+    """Put the line in force for one call, for at most ONCE_SECONDS.
 
     It is in the runtime directory; a separate process removes it.
     """
@@ -43,7 +43,9 @@ def once(offer: RuleOffer) -> Path:
     require_private(paths)
     file = once_file()
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    content = f"# Written by 'brokerctl allow', for a minute.\n{offer.once}\n".encode()
+    content = (
+        f"# Written by 'brokerctl allow'; valid for a minute.\n{offer.once}\n".encode()
+    )
     digest = hashlib.sha256(content).hexdigest()
     words = our_program("broker.cli.policy.undo", str(file), digest, str(ONCE_SECONDS))
     put(file, content)

@@ -1,1 +1,1 @@
-"""``brokerctl audit``, one module for each verb."""
+"""``brokerctl audit``: a module for each verb."""

@@ -66,7 +66,7 @@ class LoggedConnection:
     events: list[int] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
-        """The connection for programs."""
+        """Return the connection as an object for JSON."""
         return {
             "time": rfc3339(self.time_ns),
             "object": self.what,
@@ -76,17 +76,19 @@ class LoggedConnection:
 
 @click.command("connections", cls=EventCommand)
 @asking
-@click.option("-r", "--reverse", is_flag=True, help="Show the newest first.")
+@click.option(
+    "-r", "--reverse", is_flag=True, help="Show the newest connections first."
+)
 @click.option("--utc", is_flag=True, help="Show times in UTC.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> None:
-    """Show connections: when, whose, which service, how much, and why.
+    """Show connections: time, sandbox, service, bytes, and the deciding rules.
 
     WHY is the line of the record and the line of the rule; EVENT is the number
     of the decision, for 'brokerctl policy explain --event'.  --grep searches the
     printed text.
 
-    Exit code: as audit.
+    Exit code: as for 'brokerctl audit'.
     """
     with reader_may_leave(), open_source(asked) as source:
         wanted = replace(asked.filters, kinds=_KINDS, verdicts=(), rules=())
@@ -111,7 +113,7 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
 
 
 def _asked_for(connection: LoggedConnection, asked: EventOptions) -> bool:
-    """Whether it fits the filters that are about its decision."""
+    """Return whether a connection matches the filters about decisions."""
     verdicts, rules = asked.filters.verdicts, asked.filters.rules
     if verdicts and connection.verdict not in verdicts:
         return False
@@ -120,7 +122,7 @@ def _asked_for(connection: LoggedConnection, asked: EventOptions) -> bool:
 
 
 def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
-    """Join events to connections, in the order of their first event."""
+    """Join events to connections, ordered by their first event."""
     records: dict[str, str] = {}
     live: dict[tuple[str, str, int], LoggedConnection] = {}
     done: list[LoggedConnection] = []
@@ -189,7 +191,7 @@ def _maybe(value: object) -> int | None:
 def _row(connection: LoggedConnection, zone: tzinfo | None) -> tuple[str, ...]:
     when = datetime.fromtimestamp(connection.time_ns // 1_000_000_000, tz=zone)
     lines = [line for line in (connection.record_line, connection.rule) if line]
-    ended = connection.ended or "goes on"
+    ended = connection.ended or "still open"
     cells = (
         f"{when:%m-%d %H:%M:%S}",
         connection.sandbox or "-",
@@ -208,7 +210,7 @@ def _row(connection: LoggedConnection, zone: tzinfo | None) -> tuple[str, ...]:
 
 
 def _whereto(connection: LoggedConnection) -> str:
-    """The target, and the sandbox that was started for it or is of its record."""
+    """Return the target, and the sandbox in which it was opened."""
     target = shown_target(connection.target)
     opened_in = shown_target(connection.opened_in)
     if opened_in and opened_in != target:
@@ -218,7 +220,7 @@ def _whereto(connection: LoggedConnection) -> str:
 
 
 def _short(where: str) -> str:
-    """The file of a place by its last name, with its line."""
+    """Return the base name of a rule's file, with the line."""
     return where.rpartition("/")[2]
 
 

@@ -1,4 +1,4 @@
-"""The options by which events are asked for, the same in every verb of audit."""
+"""Options that select events, common to all verbs of ``brokerctl audit``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def with_values(args: Sequence[str]) -> list[str]:
 
 
 class EventCommand(click.RichCommand):
-    """A verb that asks: ``-b`` and ``-n`` need no value, as in journalctl."""
+    """A verb that selects events; ``-b`` and ``-n`` need no value, as in journalctl."""
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -77,48 +77,48 @@ class EventOptions:
 
     @property
     def anything(self) -> bool:
-        """Whether any option narrows the question."""
+        """Whether any option selects events."""
         return self.filters != Filters() or bool(self.boot) or self.grep is not None
 
 
 _OPTIONS = (
     click.option("-S", "--since", default="", metavar="TIME",
-                 help="Show events since this time: 'today', '-2h', '2026-11-20 06:00', '@SECONDS'."),
-    click.option("-U", "--until", default="", metavar="TIME", help="Show events until this time."),
+                 help="Show only events since this time, such as 'today', '-2h', '2026-11-20 06:00' or '@SECONDS'."),
+    click.option("-U", "--until", default="", metavar="TIME", help="Show only events until this time."),
     click.option("-b", "--boot", default="", metavar="[BOOT]",
-                 help="Events of one boot: its ID, 0 (this boot) or -1 (the previous boot)."),
+                 help="Show only events of this boot: its ID, 0 (this boot) or -1 (the previous boot)."),
     click.option("--sandbox", "sandboxes", multiple=True, metavar="NAME",
                  shell_complete=logged_sandboxes,
                  help="Show only events of this sandbox."),
     click.option("--service", "services", multiple=True, metavar="SERVICE", shell_complete=services,
-                 help="Show only events about this service, as 'Display' or 'vitrail.Display'."),
+                 help="Show only events about this service, such as 'Display' or 'vitrail.Display'."),
     click.option("--verdict", "verdicts", multiple=True,
                  type=click.Choice([v.value for v in schema.EventVerdict]),
                  help="Show only events with this verdict."),
     click.option("--rule", "rules", multiple=True, metavar="FILE[:LINE]",
                  help="Show only events that this rule decided."),
     click.option("--peer", "peers", multiple=True, metavar="PEER",
-                 help="Show only events from this peer, as 'cid 42'."),
+                 help="Show only events from this peer, such as 'cid 42'."),
     click.option("--lease", "leases", multiple=True, metavar="ID", help="Show only events of this lease."),
     click.option("--outcome", "outcomes", multiple=True, metavar="WORD",
                  help="Show only events with this outcome."),
     click.option("--kind", "kinds", multiple=True, metavar="KIND", shell_complete=kinds,
-                 help="Show only events of this kind, or of its first word: 'stream'."),
+                 help="Show only events of this kind, such as 'stream.closed', or of a group, such as 'stream'."),
     click.option("--object", "objects", multiple=True, metavar="OBJECT",
-                 help="Show only events about this address, file or device; with '*' a pattern."),
+                 help="Show only events about this address, file or device; '*' matches any text."),
     click.option("-g", "--grep", default="", metavar="REGEX",
-                 help="Show only events in which a text matches; lower case matches upper case too."),
+                 help="Show only events with a matching text; an expression in lower case ignores case."),
     click.option("--machine", "machines", multiple=True, metavar="NAME",
-                 help="Show only events of this machine (in a fleet's store)."),
+                 help="Show only events of this machine (only in a fleet's store)."),
     click.option("--owner", "owners", multiple=True, metavar="ROLE",
-                 help="Show only events shipped by this role of the database (in a fleet's store)."),
+                 help="Show only events that this database role shipped (only in a fleet's store)."),
     click.option("--store", default="", metavar="ADDRESS",
-                 help="Read this store: postgresql://…, or an audit log's file."),
+                 help="Read this store: postgresql://… or the file of an audit log."),
 )  # fmt: skip
 
 
 def asking(function: _Function) -> _Function:
-    """Give a verb these options; it gets them as ``asked``."""
+    """Add these options to a verb, which receives them as ``asked``."""
 
     @functools.wraps(function)
     def wrapper(**words: object) -> object:
@@ -162,7 +162,7 @@ def _asked(
         if values and not fleet:
             raise click.UsageError(f"{option} needs --store postgresql://…")
     if fleet and boot not in {"", "all"} and len(boot) < 32:
-        raise click.UsageError("--boot takes only a boot ID together with --store")
+        raise click.UsageError("with --store, --boot accepts only a boot ID")
     filters = Filters(
         since_ns=_time("--since", since) if since else None,
         until_ns=_time("--until", until) if until else None,
@@ -201,7 +201,7 @@ def _time(option: str, text: str) -> int:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """As journalctl does: a pattern without capitals ignores them."""
+    """Compile a pattern; one in lower case ignores case, as in journalctl."""
     try:
         return re.compile(text, 0 if any(map(str.isupper, text)) else re.IGNORECASE)
     except re.error as error:
@@ -211,7 +211,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:
-    """A typo must not look like a quiet log."""
+    """Raise UsageError for an unknown kind, which would otherwise match nothing."""
     known = {*schema.KINDS, *(kind.partition(".")[0] for kind in schema.KINDS)}
     for kind in kinds:
         if kind not in known:

@@ -1,4 +1,4 @@
-"""How one recorded event reads: a line for people, an object for programs.
+"""Format a recorded event: as a line of text, or as a JSON object.
 
 Works on plain fields, not on our types, so that the log of a later version
 is still shown, its unknown kinds by their fields.
@@ -58,7 +58,7 @@ def as_line(found: Found, zone: tzinfo | None = None) -> Text:
     if found.machine:
         line.append(f"{printable(found.machine)} ", style="cyan")
     if found.time_after_arrival:
-        line.append("(the time is after its arrival) ", style="yellow")
+        line.append("(the event's time is after its arrival) ", style="yellow")
     line.append_text(as_message(found, fields))
     return line
 
@@ -97,7 +97,7 @@ def _text(fields: Fields, name: str) -> str:
 
 
 def _record_line(fields: Fields) -> str:
-    """The record's line that a decision depends on beside the rule's."""
+    """Return the record's line on which a decision depends, besides the rule's."""
     detail = fields.get("detail")
     value = detail.get("record") if isinstance(detail, dict) else None
     return printable(str(value)) if isinstance(value, str) else ""
@@ -218,7 +218,7 @@ _KINDS: Mapping[str, Callable[[Fields], str]] = MappingProxyType(
             f"pid {_text(f, 'pid')}"
         ),
         "broker.stop": lambda f: _text(f, "broker"),
-        "policy.loaded": lambda f: f"digest {_text(f, 'policy')[:12]} in force",
+        "policy.loaded": lambda f: f"digest {_text(f, 'policy')[:12]} is in force",
         "policy.refused": _problems,
         "lease.begin": _lease,
         "lease.end": _lease,

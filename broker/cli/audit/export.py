@@ -1,4 +1,4 @@
-"""``brokerctl audit export``: events into a file, for others to read or to check."""
+"""``brokerctl audit export``: write events to a file."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _FORMATS = ("raw", "jsonl", "json", "csv")
     type=click.Choice(_FORMATS),
     default="raw",
     show_default=True,
-    help="'raw': each event as it was recorded, one per line.",
+    help="Output format; 'raw' writes each event as it was recorded, one per line.",
 )
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 def command(*, path: Path, asked: EventOptions, output: str, force: bool) -> None:
-    """Write events to FILE, whole or not at all; '-' is standard output.
+    """Write all selected events to FILE; '-' is standard output.
 
-    A line of 'raw' is what the event's hash in the log's tree is over, so an
+    A line of the format 'raw' is the input of the event's hash in the log's tree, so an
     export can be checked against a proof (audit prove) or a checkpoint.
 
-    Exit code: as audit.
+    Exit code: as for 'brokerctl audit'.
     """
     with reader_may_leave(), open_source(asked) as source:
         events = _Counted(_found(source, asked))

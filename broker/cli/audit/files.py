@@ -1,4 +1,4 @@
-"""Writing command output into a file: whole or not at all."""
+"""Write command output to a file atomically."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ def write_out(path: Path, texts: Iterable[str], *, force: bool) -> None:
 
 
 def _there(path: Path) -> click.UsageError:
-    return click.UsageError(f"{path} already exists; --force replaces it")
+    return click.UsageError(f"{path} already exists; to replace it, pass --force")

@@ -39,9 +39,9 @@ def verify_fleet(
         logs = fleet.logs(machines)
         if not logs:
             raise SetupError(
-                f"no log of {', '.join(map(printable, machines)) or 'a machine'} is in "
-                "the database",
-                hint="machines that have shipped theirs: "
+                "the database does not contain a log of "
+                f"{', '.join(map(printable, machines)) or 'any machine'}",
+                hint="use one of the machines that have shipped a log: "
                 + (", ".join(map(printable, fleet.machines())) or "none"),
             )
         notes = [note.whole for _, note in kept]
@@ -82,7 +82,7 @@ def _verify_one(
 def verify_archive(
     store: str, kept: Sequence[tuple[str, Note]], state: Proven | None = None
 ) -> list[Found]:
-    """The same of files with JSON lines."""
+    """Verify the logs in files of JSON lines."""
     notes = [note.whole for _, note in kept]
     with open_archive(store) as archive:
         logs = archive.logs()
@@ -106,7 +106,7 @@ def _moved(
 
 
 def _later(notes: Sequence[str], began: int) -> list[str]:
-    """Without those that were compared before; the keys are needed from the first on."""
+    """Omit checkpoints that were compared before, but keep all keys."""
     return [text for text in notes if _is_needed(text, began)]
 
 

@@ -1,4 +1,4 @@
-"""``brokerctl audit fleet``: a fleet's database, for who runs it."""
+"""``brokerctl audit fleet``: manage a fleet's database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ from broker.helpers.shipper.database import migrate, opened
 
 _VIEWS = Path(__file__).parents[2] / "data/sql/fleet-views.sql"
 _STORE = click.option(
-    "--store", required=True, metavar="ADDRESS", help="The database: postgresql://…"
+    "--store",
+    required=True,
+    metavar="ADDRESS",
+    help="Address of the database: postgresql://…",
 )
 _JSON = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object per line."
@@ -61,7 +64,7 @@ END $$;
 
 @click.group("fleet")
 def fleet() -> None:
-    """A fleet's database: its tables, machines, policies and upkeep."""
+    """Manage a fleet's database: tables, machines, policies and upkeep."""
 
 
 def _run(store: str, *scripts: str) -> list[tuple[object, ...]]:
@@ -74,12 +77,12 @@ def _run(store: str, *scripts: str) -> list[tuple[object, ...]]:
 @fleet.command("init")
 @_STORE
 def init_command(*, store: str) -> None:
-    """Make the tables, or bring them up to date, with their roles and views.
+    """Create or update the tables, roles and views.
 
-    Run it as the role that is to own them, which may create roles.  Machines of the
-    release before still ship meanwhile.
+    Run this command as the role that will own them, which must be able to create roles.
+    Machines of the previous release can still ship events meanwhile.
 
-    Exit code: 0, 1 the database refuses.
+    Exit code: 0 done, 1 the database refused.
     """
     with opened(store) as connection:
         done = migrate(connection)
@@ -109,7 +112,7 @@ def _show(
     columns: dict[str, str],
     *,
     as_json: bool,
-    none: str = "there is none",
+    none: str = "there are no entries",
 ) -> None:
     """Print a question's rows as a table of ``columns``, or as JSON; exit with 1 for none.
 
@@ -142,15 +145,15 @@ def _show(
     type=click.IntRange(0, 10_000),
     default=0,
     metavar="HOURS",
-    help="List only machines that have not shipped for this time.",
+    help="List only machines that have not shipped events for this many hours.",
 )
 @_JSON
 def machines_command(*, store: str, silent: int, as_json: bool) -> None:
-    """Show each machine: when it was last heard of, its events, its policy.
+    """List machines: last contact, number of events, policy.
 
-    A machine without events sends a sign of life once an hour.
+    A machine without new events sends a heartbeat once an hour.
 
-    Exit code: 0, 1 there is none.
+    Exit code: 0 machines were listed, 1 there are none.
     """
     # The log that was heard of last is the machine's.
     query = f"""
@@ -165,7 +168,7 @@ def machines_command(*, store: str, silent: int, as_json: bool) -> None:
         "MACHINE": "machine",
         "ROLE": "role",
         "EVENTS": "events",
-        "LAST HEARD OF": "last_heard",
+        "LAST SEEN": "last_heard",
         "BUNDLE": "bundle",
     }
     _show(store, query, columns, as_json=as_json)
@@ -175,9 +178,9 @@ def machines_command(*, store: str, silent: int, as_json: bool) -> None:
 @_STORE
 @_JSON
 def policies_command(*, store: str, as_json: bool) -> None:
-    """Show which policy bundles are in force, on how many machines.
+    """List the policy bundles that are in force, and their number of machines.
 
-    Exit code: 0, 1 there is none.
+    Exit code: 0 bundles were listed, 1 there are none.
     """
     query = """
         SELECT bundle, policy, count(DISTINCT machine) AS machines,
@@ -188,7 +191,7 @@ def policies_command(*, store: str, as_json: bool) -> None:
         "BUNDLE": "bundle",
         "POLICY": "policy",
         "MACHINES": "machines",
-        "AS ON": "example",
+        "EXAMPLE": "example",
     }
     none = "no machine has reported which policy it loaded"
     _show(store, query, columns, as_json=as_json, none=none)
@@ -198,9 +201,9 @@ def policies_command(*, store: str, as_json: bool) -> None:
 @_STORE
 @_JSON
 def gaps_command(*, store: str, as_json: bool) -> None:
-    """Show events that were lost before they were shipped.
+    """List events that were lost before they were shipped.
 
-    Exit code: 0 there are some, 1 there is none.
+    Exit code: 0 lost events were listed, 1 there are none.
     """
     query = """
         SELECT machine, encode(name, 'hex') AS log, first, last,
@@ -213,30 +216,32 @@ def gaps_command(*, store: str, as_json: bool) -> None:
 @fleet.command("enrol")
 @_STORE
 @click.argument("machine")
-@click.option("--token", is_flag=True, help="Print a new token for its ship.toml.")
+@click.option(
+    "--token", is_flag=True, help="Print a new token for the machine's ship.toml."
+)
 @click.option(
     "--certificate",
     default="",
     metavar="NAME",
-    help="Name in its TLS client certificate.",
+    help="Name in the machine's TLS client certificate.",
 )
 @click.option(
     "--log",
     default="",
     metavar="ORIGIN",
-    help="Name of its log, as 'audit verify' prints it.",
+    help="Name of the machine's log, as printed by 'audit verify'.",
 )
 @click.option("--revoke", is_flag=True, help="Reject further events from this machine.")
 def enrol_command(
     *, store: str, machine: str, token: bool, certificate: str, log: str, revoke: bool
 ) -> None:
-    """Let the ingest service take a machine's batches.
+    """Allow the ingest service to accept a machine's batches.
 
-    By a token, by the name in its client certificate, or by its log's name alone.
-    With the first two a machine that begins a new log stays known; with --log only that
-    log is taken.
+    The service identifies the machine by a token, by the name in its client certificate,
+    or only by the name of its log.  With a token or a certificate, the machine may begin
+    a new log; with --log, only batches of that log are accepted.
 
-    Exit code: 0, 1 the database refuses.
+    Exit code: 0 done, 1 the database refused.
     """
     if sum((token, bool(certificate), bool(log), revoke)) != 1:
         raise click.UsageError(
@@ -245,7 +250,7 @@ def enrol_command(
     name = log.rpartition("/")[2]
     if log and not re.fullmatch("[0-9a-f]{32}", name):
         example = origin_of(bytes(32))
-        raise click.UsageError(f"--log takes the name of a log, such as {example}")
+        raise click.UsageError(f"--log requires the name of a log, such as {example}")
     made = secrets.token_urlsafe(32) if token else ""
     with opened(store) as connection, connection.transaction():
         connection.execute(
@@ -271,19 +276,25 @@ def enrol_command(
 
 @fleet.command("upkeep")
 @_STORE
-@click.option("--keep", default="", metavar="DAYSd", help="Drop older days, as 90d.")
+@click.option(
+    "--keep",
+    default="",
+    metavar="DAYSd",
+    help="Drop days that are older than this, such as 90d.",
+)
 def upkeep_command(*, store: str, keep: str) -> None:
-    """Count new events, thin out checkpoints, drop old days; for a timer.
+    """Count new events, thin out checkpoints and drop old days (for a timer).
 
-    The indexes of the oldest day that has ended are built again, once, which makes them a
-    third smaller; questions and batches continue meanwhile.  A day is dropped whole.  What proves the rest is kept: the left edge of each log's
-    tree.  Nothing is dropped while a log has events there and no later edge.
+    The indexes of the oldest finished day are rebuilt once, which makes them a third
+    smaller; queries and batches continue meanwhile.  Days are dropped as a whole.  The
+    left edge of each log's tree is kept, which proves later events.  A day is not dropped
+    while a log has events of that day and no later edge.
 
-    Exit code: 0, 1 the database refuses or a day cannot be dropped.
+    Exit code: 0 done, 1 the database refused, or a day cannot be dropped.
     """
     found = _KEEP.fullmatch(keep)
     if keep and found is None:
-        raise click.UsageError("--keep takes a number of days, such as 90d")
+        raise click.UsageError("--keep requires a number of days, such as 90d")
     ((counted,),) = _run(store, "SELECT vitrail.count_events()")
     ((thinned,),) = _run(store, "SELECT vitrail.thin_checkpoints()")
     dropped: object = 0
@@ -293,7 +304,7 @@ def upkeep_command(*, store: str, keep: str) -> None:
         ((dropped,),) = _run(store, f"SELECT vitrail.drop_days('{before}')")
     packed = pack_day(store, datetime.now(UTC).date())
     render.note(
-        f"{counted} events counted, {thinned} checkpoints removed, {dropped} days dropped"
+        f"counted {counted} events, removed {thinned} checkpoints, dropped {dropped} days"
         + (f", rebuilt the indexes of {packed}" if packed else "")
     )
 
@@ -327,7 +338,7 @@ def pack_day(store: str, today: date) -> str:
 
 
 def _refuse_unproved(store: str, before: date) -> None:
-    """Refuse while an event of a kept day could not be proved any more."""
+    """Raise SetupError if an event of a kept day could no longer be proved."""
     first = (datetime(before.year, before.month, before.day, tzinfo=UTC)).timestamp()
     query = f"""
         SELECT machine FROM vitrail.log, LATERAL (SELECT sequence FROM vitrail.event
@@ -342,6 +353,6 @@ def _refuse_unproved(store: str, before: date) -> None:
     if rows:
         names = ", ".join(printable(str(name), 60) for (name,) in rows)
         raise SetupError(
-            f"the events after {before} could no longer be proved for: {names}",
-            hint="wait until a shipper of this release has shipped on a later day",
+            f"cannot drop days before {before}: later events could not be proved for {names}",
+            hint="wait until a shipper of this release has shipped events on a later day",
         )

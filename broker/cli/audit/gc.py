@@ -23,7 +23,7 @@ from broker.ipc.control.methods import AUDIT_PRUNE, GET_VERSION
     "--keep",
     default="",
     metavar="SPAN",
-    help="Keep events only for this time, as '90d'.",
+    help="Remove events that are older than this, such as '90d'.",
 )
 @click.option(
     "--max-megabytes",
@@ -32,15 +32,15 @@ from broker.ipc.control.methods import AUDIT_PRUNE, GET_VERSION
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
-    """Remove the bodies of old events; the rest can still be proved.
+    """Remove the bodies of old events; the remaining events can still be proved.
 
-    Events that a receiver of ship.toml has not got yet stay, until the log is twice as
-    large as it may be.
+    Events that a receiver of ship.toml has not received are kept until the log is twice
+    as large as its limit.
 
-    Without an option: as audit.toml says.  A running broker does it automatically,
-    and is asked to do it now.
+    Without options, the limits of audit.toml apply.  A running broker removes old events
+    automatically; this command asks it to do so now.
 
-    Exit code: 0, 1 it did not work, 2 wrong call.
+    Exit code: 0 done, 1 failed, 2 usage error.
     """
     try:
         seconds = take_span(keep) if keep else None
@@ -50,7 +50,7 @@ def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
     if as_json:
         render.json_line({"removed": removed})
     else:
-        render.note(f"{removed} events removed")
+        render.note(f"removed {removed} events")
 
 
 async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> int:

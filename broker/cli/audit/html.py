@@ -1,4 +1,4 @@
-"""The report as one HTML file: no script, nothing from anywhere else.
+"""Write the report as one HTML file, without scripts or external resources.
 
 The page is the template ``data/report/report.html.jinja``.  Every value that it
 prints is escaped twice, everywhere: for what a user would misread

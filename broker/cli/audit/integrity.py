@@ -1,4 +1,4 @@
-"""Whether the events that ``brokerctl audit`` shows are as they were written."""
+"""Warn if the log that ``brokerctl audit`` shows was changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _EVENTS = 20_000
 
 
 def banner(source: Source) -> str:
-    """Return the warning to be shown beneath; nothing where all is well.
+    """Return a warning to show below the events, or an empty string.
 
     A long log, and a fleet's store, are not looked at: 'audit verify' does.
     """
@@ -28,5 +28,5 @@ def banner(source: Source) -> str:
         return ""
     return (
         "WARNING: this log is NOT intact: events were changed, removed "
-        "or added; 'brokerctl audit verify' shows which"
+        "or added; to see which, run 'brokerctl audit verify'"
     )

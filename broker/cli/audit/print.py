@@ -92,7 +92,7 @@ def _csv(events: Iterable[Found]) -> Iterator[str]:
 
 
 def _cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula, and no terminal for orders."""
+    """Escape a cell, so that it is neither a formula nor a terminal control sequence."""
     if value is None or isinstance(value, int | float):
         return "" if value is None else value
     text = printable(str(value), _CELL)

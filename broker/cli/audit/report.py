@@ -31,7 +31,7 @@ from broker.ipc.audit.filters import Filters, value_texts
 )
 @click.option(
     "--title",
-    default="What the sandboxes did",
+    default="Sandbox activity",
     show_default=True,
     help="Heading of the report.",
 )
@@ -40,22 +40,22 @@ from broker.ipc.audit.filters import Filters, value_texts
 def command(
     *, asked: EventOptions, path: Path, title: str, utc: bool, force: bool
 ) -> None:
-    """Write a report: one HTML file that needs nothing else.
+    """Write a self-contained HTML report.
 
-    With a timeline per sandbox, the top talkers, denied attempts, grants,
-    answered questions, and what broke.
+    The report contains a timeline for each sandbox, the most active peers, denied calls,
+    grants, answered questions, and problems.
 
-    It needs the Python package jinja2.
+    The Python package jinja2 is required.
 
-    Exit code: as audit.
+    Exit code: as for 'brokerctl audit'.
     """
     try:
         from broker.cli.audit.html import page
     except ModuleNotFoundError as error:
         raise SetupError(
             f"a report needs the Python package {error.name}",
-            hint="install python3-jinja2, or 'pip install vitrail[report]'; "
-            "'brokerctl audit stats' works without it",
+            hint="install python3-jinja2, or run 'pip install vitrail[report]'; "
+            "'brokerctl audit stats' does not need the package",
         ) from error
     with reader_may_leave(), open_source(asked) as source:
         digest = _digest(source, asked)
@@ -105,5 +105,5 @@ def _words(asked: EventOptions) -> str:
     if asked.filters.machines:
         named.append(f"machine {' or '.join(asked.filters.machines)}")
     if asked.grep is not None:
-        named.append(f"in which {asked.grep.pattern!r} matches")
+        named.append(f"text matching {asked.grep.pattern!r}")
     return "only " + ", ".join(named) if named else ""

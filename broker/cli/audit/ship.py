@@ -28,15 +28,20 @@ from broker.ipc.audit.query import open_log
 
 @click.command("ship")
 @click.option(
-    "--once", "how", flag_value="once", help="Send the events so far, and end."
+    "--once",
+    "how",
+    flag_value="once",
+    help="Send the events that are recorded now, then exit.",
 )
-@click.option("--follow", "how", flag_value="follow", help="Continue with new events.")
+@click.option(
+    "--follow", "how", flag_value="follow", help="Keep running, and send new events."
+)
 @click.option(
     "--status",
     "how",
     flag_value="status",
     default=True,
-    help="Show how far each receiver has got (the default).",
+    help="Show how many events each receiver has (the default).",
 )
 @click.option(
     "--target",
@@ -48,7 +53,7 @@ from broker.ipc.audit.query import open_log
 @click.option(
     "--config",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Another ship.toml.",
+    help="Read this file instead of ship.toml.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -58,19 +63,19 @@ def command(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Send the audit log on to the receivers that ship.toml names.
+    """Send the audit log to the receivers in ship.toml.
 
-    A running broker does that automatically.
+    A running broker sends the log automatically.
 
-    Exit code: 0 every receiver has everything, 1 one has not, 3 the log is not
-    the one that was shipped before.
+    Exit code: 0 all receivers have all events, 1 a receiver lacks events, 3 the log
+    differs from the log that was shipped before.
     """
     paths = offline_paths()
     path = config or find_config(paths.config)
     if path is None:
         raise SetupError(
-            "audit shipping is not configured: there is no ship.toml",
-            hint=f"write {paths.config[0] / 'ship.toml'}; see docs/audit.md, 'Shipping'",
+            "audit shipping is not configured: ship.toml does not exist",
+            hint=f"to configure it, write {paths.config[0] / 'ship.toml'}; see docs/audit.md, 'Shipping'",
         )
     found = load_config(path)
     targets = _chosen(found, names)

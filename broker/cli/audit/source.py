@@ -1,4 +1,4 @@
-"""Where the events come from: this user's log, a copy of one, or a fleet's store."""
+"""Sources of events: this user's log, a copy of a log, or a fleet's store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HASH = 32
 
 
 class Source(Protocol):
-    """Something that can be asked."""
+    """A source of events."""
 
     def filters(self, asked: EventOptions) -> Filters | None:
         """Return the filters in this source's terms; None: nothing can match."""
@@ -114,17 +114,17 @@ class LocalSource:
         newest = self.log.newest()
         if sequence > newest:
             raise IntegrityError(
-                f"the cursor is of event {sequence}, but the log ends at event {newest}",
-                hint="it is the cursor of another log, or this log was cut "
-                "short or rolled back: 'brokerctl audit verify'",
+                f"the cursor names event {sequence}, but the log ends at event {newest}",
+                hint="use a cursor of this log; if it is one, the log was truncated or "
+                "rolled back: run 'brokerctl audit verify'",
             )
         there = self.log.digest(sequence)
         # One that retention has removed cannot be compared.
         if there and there[:_HASH] != digest:
             raise IntegrityError(
                 f"event {sequence} is not the event that the cursor names",
-                hint="it is the cursor of another log, or this log was "
-                "changed: 'brokerctl audit verify'",
+                hint="use a cursor of this log; if it is one, the log was changed: "
+                "run 'brokerctl audit verify'",
             )
         return sequence
 

@@ -1,4 +1,4 @@
-"""``brokerctl audit stats``: how often what happened."""
+"""``brokerctl audit stats``: count events."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _TITLES = (
     type=click.IntRange(1, 10000),
     default=10,
     show_default=True,
-    help="Show this many of each, the most frequent first.",
+    help="Number of entries in each list, the most frequent first.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, asked: EventOptions, top: int, as_json: bool) -> None:
-    """Count events, and what the streams have moved.
+    """Count events, and the bytes of streams.
 
-    By kind, verdict, sandbox, service, rule, peer and outcome.
+    Events are counted by kind, verdict, sandbox, service, rule, peer and outcome.
 
-    Exit code: as audit.
+    Exit code: as for 'brokerctl audit'.
     """
     if asked.grep is not None:
         raise click.UsageError("--grep cannot be used to count events")

@@ -1,4 +1,4 @@
-"""``brokerctl audit``: ask the log, whether a broker runs or not."""
+"""``brokerctl audit``: show events of the log, with or without a running broker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _BEFORE_FOLLOWING = 10
 
 @dataclass(frozen=True)
 class _Show:
-    """How the answer is to look."""
+    """The options of the output."""
 
     follow: bool
     reverse: bool
@@ -73,15 +73,15 @@ _LATER = MappingProxyType(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @asking
-@click.option("-f", "--follow", is_flag=True, help="Continue with new events.")
+@click.option("-f", "--follow", is_flag=True, help="Keep running, and show new events.")
 @click.option(
     "-n",
     "--lines",
     default="",
     metavar="[N]",
-    help="Show the last N events [default: 10], with +N the first N, or 'all'.",
+    help="Show the last N events [default: 10], the first N with +N, or all with 'all'.",
 )
-@click.option("-r", "--reverse", is_flag=True, help="Show the newest first.")
+@click.option("-r", "--reverse", is_flag=True, help="Show the newest events first.")
 @click.option(
     "-o",
     "--output",
@@ -91,8 +91,8 @@ _LATER = MappingProxyType(
 )
 @click.option("--json", "as_json", is_flag=True, help="The same as -o jsonl.")
 @click.option("--utc", is_flag=True, help="Show times in UTC.")
-@click.option("--list-boots", is_flag=True, help="Show the boots in the log.")
-@click.option("--no-pager", is_flag=True, help="Do not page on a terminal.")
+@click.option("--list-boots", is_flag=True, help="List the boots in the log.")
+@click.option("--no-pager", is_flag=True, help="Do not pipe output into a pager.")
 @click.option(
     "--after-cursor",
     "after",
@@ -127,20 +127,21 @@ def command(
 ) -> None:
     """Show the broker's decisions and their outcome.
 
-    Options given more than once mean "or", different ones mean "and".
+    An event must match every given option; an option that is given several times
+    matches any of its values.
 
-    Exit code: 0 something was found, 1 nothing, 2 wrong call, 3 the log has
+    Exit code: 0 events were found, 1 no events match, 2 usage error, 3 the log has
     been changed.
     """
     if context.invoked_subcommand is not None:
         _no_words_before(context)
         return
     if as_json and output not in {None, "jsonl"}:
-        raise click.UsageError("--json means -o jsonl; give only one of them")
+        raise click.UsageError("--json and -o cannot be used together")
     whole = output in {"json", "csv"}
     if follow and (reverse or show_cursor or cursor_file or whole):
         raise click.UsageError(
-            "--follow cannot be used together with -r, a cursor, or an -o other than "
+            "--follow cannot be used with -r, a cursor, or an output format other than "
             "short, cat or jsonl"
         )
     if after and cursor_file:
@@ -200,13 +201,13 @@ def _moment(time_ns: int) -> str:
 
 
 def _no_words_before(context: click.Context) -> None:
-    """Options before a further verb would silently mean nothing."""
+    """Raise UsageError for options before a subcommand, which would have no effect."""
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
         if source is ParameterSource.COMMANDLINE:
             raise click.UsageError(
-                f"give {parameter.opts[-1]} after '{context.invoked_subcommand}'"
+                f"specify {parameter.opts[-1]} after '{context.invoked_subcommand}'"
             )
 
 
@@ -215,7 +216,7 @@ def _lines(text: str) -> tuple[int | None, int | None]:
         return None, None
     if not text.removeprefix("+").isdecimal() or len(text) > 10:
         raise click.UsageError(
-            f"--lines takes a number, +NUMBER or 'all', not {text!r}"
+            f"--lines requires a number, +NUMBER or 'all', not {text!r}"
         )
     return (int(text[1:]), None) if text[0] == "+" else (None, int(text))
 
@@ -234,7 +235,7 @@ class _Seen:
 
 
 def _answer(source: Source, asked: EventOptions, show: _Show) -> bool:
-    """Show it; whether there was anything."""
+    """Show the events; return whether there were any."""
     filters = source.filters(asked)
     seen = _Seen(iter(()) if filters is None else _events(source, filters, asked, show))
     lines = texts(seen, show.output, colour=_coloured(show), utc=show.utc)
@@ -255,7 +256,7 @@ def _answer(source: Source, asked: EventOptions, show: _Show) -> bool:
 def _events(
     source: Source, filters: Filters, asked: EventOptions, show: _Show
 ) -> Iterator[Found]:
-    """The events in the order in which they are shown."""
+    """Yield the events in the order in which they are shown."""
     backwards = show.reverse if show.last is None else True
     limit = show.first if show.last is None else show.last
     if show.first is not None and show.reverse:
@@ -279,7 +280,7 @@ def _events(
 
 
 def _matches(grep: re.Pattern[str], found: Found) -> bool:
-    """Whether it is found in the line that is shown, or in one of the values."""
+    """Return whether the pattern matches the shown line or one of its values."""
     if grep.search(as_message(found).plain):
         return True
     return any(map(grep.search, value_texts(found)))
@@ -330,7 +331,7 @@ def _read_cursor(path: Path) -> str:
 
 
 def _page(lines: Iterator[str], *, colour: bool) -> None:
-    """Show it in the user's pager, which ends at once if all fits."""
+    """Show the text in the user's pager, which exits at once if the text fits the screen."""
     os.environ.setdefault("LESS", "FRXK")
     click.echo_via_pager(lines, color=colour)
 

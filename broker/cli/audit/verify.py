@@ -33,14 +33,14 @@ _log = click.option(
     "--log",
     "path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Use a copy of another log's file.",
+    help="Use this file, a copy of a log.",
 )
 _against = click.option(
     "--against",
     type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     multiple=True,
     metavar="CHECKPOINT",
-    help="File with checkpoints that were stored elsewhere; '-' for standard input.",
+    help="File with checkpoints that were kept elsewhere; '-' for standard input.",
 )
 
 
@@ -48,7 +48,7 @@ _store = click.option(
     "--store",
     default="",
     metavar="ADDRESS",
-    help="Fleet's store: postgresql://…, or files of JSON lines (verify).",
+    help="Use this fleet's store: postgresql://…, or (only verify) files of JSON lines.",
 )
 _machine = click.option(
     "--machine",
@@ -61,15 +61,15 @@ _machine = click.option(
 
 @click.command("verify")
 @_against
-@click.option("--origin", default="", help="The name of the log, as noted earlier.")
-@click.option("--copy", is_flag=True, help="Accept a copy that lacks its signing key.")
+@click.option("--origin", default="", help="Expected name of the log.")
+@click.option("--copy", is_flag=True, help="Accept a copy without its signing key.")
 @_log
 @_store
 @_machine
 @click.option(
     "--state",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Continue after the part that was proved before, as stored in this file (with --store).",
+    help="Keep results in this file, and verify only later events next time (with --store).",
 )
 @click.option(
     "--jobs",
@@ -90,13 +90,14 @@ def verify_command(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Check that the log is as it was written, and report where it is not.
+    """Check whether the log has been changed, and report each change.
 
-    Every event is hashed again, and the tree of all of them compared with every
-    checkpoint that was signed.  With --store, the contents of a fleet's database, or of
-    files with shipped events, are compared with the checkpoints that each machine signed.
+    The hash of every event is computed again, and the tree of all hashes is compared
+    with every signed checkpoint.  With --store, the events in a fleet's database, or in
+    files of shipped events, are compared with the checkpoints that each machine signed.
 
-    Exit code: 0 it is, 1 it could not be read, 2 wrong call, 3 it is not.
+    Exit code: 0 the log is intact, 1 it could not be read, 2 usage error, 3 the log
+    has been changed.
     """
     kept = [(str(file), note) for file in against for note in _notes(file)]
     if store:
@@ -171,7 +172,7 @@ def verified(
         except sqlite3.Error as error:
             raise _unreadable(error) from error
         for line in structure.result():
-            report.add(0, 0, f"its database is damaged: {line}")
+            report.add(0, 0, f"the database is damaged: {line}")
     return report
 
 
@@ -189,10 +190,10 @@ def _unreadable(error: sqlite3.Error) -> VitrailError:
     """
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_IOERR) & 0xFF
     if code in _NOT_ITS_FAULT:
-        return UpstreamError(f"the audit log cannot be read: {error}")
+        return UpstreamError(f"cannot read the audit log: {error}")
     return IntegrityError(
         f"the audit log's database is damaged: {error}",
-        hint="keep the file for inspection; shipped or exported events are still there",
+        hint="keep the file for inspection; shipped and exported events are not affected",
     )
 
 
@@ -215,8 +216,8 @@ def _print(report: VerificationReport) -> None:
     elsewhere = f"{report.against} of them kept elsewhere{unseen}"
     out(f"checkpoints  {report.checkpoints} compared, {elsewhere}")
     out(
-        f"keys         {report.keys}, the last one from event {report.sealed + 1} on: "
-        "a change before it is noticed even if it was made with today's key"
+        f"keys         {report.keys}, the newest from event {report.sealed + 1} on: changes to "
+        "earlier events are detected even if they are signed with the newest key"
     )
     if report.uncovered:
         out(f"uncovered    {report.uncovered}")
@@ -225,7 +226,7 @@ def _print(report: VerificationReport) -> None:
     for problem in report.problems:
         out(f"WRONG        {problem.where}: {printable(problem.what, 400)}")
     if report.count > len(report.problems):
-        out(f"WRONG        and {report.count - len(report.problems)} more")
+        out(f"WRONG        and {report.count - len(report.problems)} more problems")
     out(f"the log is {'intact' if report.good else 'NOT intact'}")
 
 
@@ -269,16 +270,16 @@ def _note(text: str, file: Path) -> Note:
     "--against",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="CHECKPOINT",
-    help="Prove it against this checkpoint instead of the newest one.",
+    help="Prove the event against this checkpoint instead of the newest one.",
 )
 @_log
 def prove_command(*, event: int, against: Path | None, path: Path | None) -> None:
-    """Print a proof that EVENT (its number) is in the log.
+    """Print a proof that the event with the number EVENT is in the log.
 
-    One JSON object with the event, the proof and the log's keys, for people who do not
-    have the log: vitrail_audit_check.py checks it.
+    The output is a JSON object with the event, the proof and the keys of the log, for
+    users who do not have the log; vitrail_audit_check.py checks the proof.
 
-    Exit code: 0, 1 there is no such event, 2 wrong call, 3 the log has been
+    Exit code: 0 done, 1 the event does not exist, 2 usage error, 3 the log has been
     changed.
     """
     note = _notes(against)[-1] if against else None
@@ -295,9 +296,11 @@ def prove_command(*, event: int, against: Path | None, path: Path | None) -> Non
 @click.option(
     "--peer",
     default=None,
-    help="Show checkpoints that are kept for this other broker's log.",
+    help="Show the checkpoints that were kept of this other broker's log.",
 )
-@click.option("--all", "every", is_flag=True, help="Show all, not only the newest.")
+@click.option(
+    "--all", "every", is_flag=True, help="Show all checkpoints, not only the newest."
+)
 @_log
 @_store
 @_machine
@@ -309,12 +312,12 @@ def checkpoint_command(
     store: str,
     machines: tuple[str, ...],
 ) -> None:
-    """Print the log's newest checkpoint, to be kept elsewhere.
+    """Print the newest checkpoint of the log, to be kept elsewhere.
 
-    With --peer, what this log's broker has kept of the other one's; with
-    --store, all that a fleet's database has, for verify --against.
+    With --peer, print the checkpoints of the other broker's log that this broker has
+    kept; with --store, all checkpoints of a fleet's database, for verify --against.
 
-    Exit code: 0, 1 there is none.
+    Exit code: 0 done, 1 there is no checkpoint.
     """
     if machines and not store:
         raise click.UsageError("--machine needs --store")

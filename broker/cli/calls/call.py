@@ -1,4 +1,4 @@
-"""``brokerctl call``: a service of a sandbox, called by the user."""
+"""``brokerctl call``: call a service of a sandbox as the user."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from broker.ipc.control.api import RunRequest
 @click.argument("argument", default="")
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(sandbox: str, service: str, argument: str, *, quiet: bool) -> None:
-    """Call SERVICE of SANDBOX with ARGUMENT, as a sandbox does by vitrail-call.
+    """Call SERVICE of SANDBOX with ARGUMENT, as vitrail-call does in a sandbox.
 
-    Standard input and output are the service's.  SANDBOX is started where it does not
-    run.  No rule is asked: the call is yours, and the service finds 'dom0' as its
-    caller.  'brokerctl services' lists services.
+    Standard input and output are connected to the service.  SANDBOX is started if it is
+    not running.  Rules do not apply, because the user makes the call; the caller that the
+    service sees is 'dom0'.  To list services, run 'brokerctl services'.
 
-    Exit code: the service's own; 127 when there is none of that name.
+    Exit code: the exit code of the service, or 127 if there is no such service.
     """
     words = StreamWords(tty=False, env=(), quiet=quiet, as_json=False)
     request = RunRequest(

@@ -1,4 +1,4 @@
-"""``brokerctl sanitize``: documents made harmless in a sandbox that ends afterwards."""
+"""``brokerctl sanitize``: convert documents to harmless copies in a disposable sandbox."""
 
 from __future__ import annotations
 
@@ -41,16 +41,17 @@ _END_SECONDS = 5.0
     "--to",
     "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Directory for the new documents [default: beside each document].",
+    help="Directory for the new documents [default: the directory of each document].",
 )
 def command(files: tuple[Path, ...], *, sandbox: str, folder: Path | None) -> None:
-    """Make documents harmless: PDF and office documents, and pictures.
+    """Convert PDF files, office documents and pictures to harmless copies.
 
-    Each is read by programs of a fresh disposable SANDBOX, which gives back pixels and
-    the words that it finds in them.  Of these a new PDF (of a picture: PNG) is written
-    here, NAME.safe.pdf, which has nothing else of the document.  The document stays.
+    Programs of a new disposable SANDBOX read each document and return pixels and the
+    recognized text.  From these, this command writes a new PDF file NAME.safe.pdf (for a
+    picture, a PNG file), which contains nothing else of the document.  The document is
+    not changed.
 
-    Exit code: 0, or 1 when one was not made.
+    Exit code: 0 done, 1 a document could not be converted.
     """
     _require_disposable(sandbox)
     failed = False
@@ -81,9 +82,9 @@ def _require_disposable(sandbox: str) -> None:
     # guard: a document is opened where nothing stays and nothing leaves
     if record.host.sandbox_class != "disposable" or network != "none":
         raise RefusedError(
-            f"'{sandbox}' is not a disposable without a network",
+            f"'{sandbox}' is not a disposable record without a network",
             where=record.where("class"),
-            hint='set class = "disposable", and leave out launch.network',
+            hint='set class = "disposable", and remove launch.network',
         )
 
 
@@ -104,7 +105,7 @@ def sanitize(file: Path, sandbox: str, folder: Path) -> Path:
         ).popen
     with child:
         if child.stdout is None:
-            raise UpstreamError("the sandbox does not have an output")
+            raise UpstreamError("the sandbox has no standard output")
         try:
             pages = read_pages(child.stdout)
             made = write_document(pages, file.name, str(folder))

@@ -32,11 +32,11 @@ class OfferedService(NamedTuple):
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(sandbox: str | None, *, as_json: bool) -> None:
-    """List the services of records and of your own desktop.
+    """List the services of records and of your desktop.
 
-    With SANDBOX, which must run, those of its guest's own directories as well; they
-    are the sandbox's words.  Which sandbox may call one, rules for vitrail.Call say:
-    'brokerctl policy graph' draws them.
+    With SANDBOX, which must be running, also list the services in directories of its
+    guest; these names come from the sandbox.  Rules for vitrail.Call decide which
+    sandbox may call a service; to draw them, run 'brokerctl policy graph'.
     """
     from broker.cli import render
     from broker.cli.run.connect import offline_paths
@@ -53,7 +53,7 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         return
     if not found:
         render.note(
-            "no record and no file of the desktop offers a service"
+            "neither a record nor a file of the desktop offers a service"
             if sandbox is None
             else f"'{printable(sandbox, 60)}' offers no service"
         )

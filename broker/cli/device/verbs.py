@@ -41,7 +41,7 @@ _LOOK_SECONDS = 1.0
 
 @click.group("device")
 def command() -> None:
-    """USB devices: which rules they match and which sandbox has them."""
+    """Manage USB devices: list, attach, detach and explain."""
 
 
 def _ports(
@@ -79,14 +79,14 @@ def _devices() -> DevicesAnswer:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def list_devices(*, as_json: bool) -> None:
-    """List the devices that are plugged in and which sandbox has them.
+    """List USB devices, and the sandboxes to which they are attached.
 
-    LEAVES says where this machine's devices.toml lets a device go.  Microphones and
-    cameras of this machine follow: a microphone is shared as a stream, by rules for
-    vitrail.AudioInput, a camera by rules for vitrail.Camera, or as the USB device
-    in its port.
+    LEAVES shows whether devices.toml of this machine allows a device to be attached.
+    The microphones and cameras of this machine are listed as well; a microphone is
+    shared as a stream by rules for vitrail.AudioInput, a camera by rules for
+    vitrail.Camera, or either as the USB device in its port.
 
-    Exit code: 0, or 1 without a broker or vitrail-devices.
+    Exit code: 0 done, 1 the broker or vitrail-devices is not running.
     """
     # Late: it loads the sound server's library, which the other verbs do without.
     from broker.cli.device.streams import stream_devices
@@ -127,7 +127,7 @@ def _row(device: DeviceStatus) -> tuple[str, ...]:
 def attach(port: str, sandbox: str, *, as_json: bool) -> None:
     """Attach the device in PORT to a running SANDBOX, if a rule allows it.
 
-    Exit code: 0 it is attached, 1 refused or it did not work.
+    Exit code: 0 attached, 1 refused or failed.
     """
     request = DeviceAttachRequest(port=port, sandbox=sandbox)
     _show(ask(DEVICE_ATTACH, request), "to", as_json=as_json)
@@ -137,12 +137,12 @@ def attach(port: str, sandbox: str, *, as_json: bool) -> None:
 @click.argument("port", shell_complete=_ports)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def detach(port: str, *, as_json: bool) -> None:
-    """Take back the device in PORT, or the attachment of that name.
+    """Detach the device in PORT, or end the attachment of that name.
 
-    camera:SANDBOX takes your camera back from a sandbox that uses it, screen:SANDBOX
-    your screen from one that sees it.
+    camera:SANDBOX revokes a sandbox's access to your camera, and screen:SANDBOX its
+    access to your screen.
 
-    Exit code: 0 it is taken back, 1 nothing was attached.
+    Exit code: 0 detached, 1 nothing was attached.
     """
     request = DeviceDetachRequest(port=port)
     _show(ask(DEVICE_DETACH, request), "from", as_json=as_json)
@@ -160,7 +160,7 @@ def _show(answer: DeviceAnswer, way: str, *, as_json: bool) -> None:
 @command.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def watch(*, as_json: bool) -> None:
-    """Print each plug, unplug, attach and detach event, until Ctrl-C."""
+    """Print each plug, unplug, attach and detach event, until interrupted."""
     before: dict[str, tuple[str, str]] = {}
     while True:
         devices = {d.port: d for d in _devices().devices}
@@ -181,7 +181,7 @@ def _say(port: str, device: DeviceStatus | None, *, as_json: bool) -> None:
         render.json_line({"port": port, "device": found})
         return
     if device is None:
-        text = f"{port}  gone"
+        text = f"{port}  unplugged"
     else:
         text = f"{port}  {device.sandbox or device.state}  {device.id}  {device.title}"
     sys.stdout.write(printable(text, 400) + "\n")
@@ -200,8 +200,8 @@ def explain(port: str, sandbox: str, *, as_json: bool) -> None:
     device = next((d for d in _devices().devices if d.port == port), None)
     if device is None:
         raise RefusedError(
-            f"no device is in port '{port}'",
-            hint="'brokerctl device list' shows the devices",
+            f"no device is plugged into port '{port}'",
+            hint="to list the devices, run 'brokerctl device list'",
         )
     kinds = (take_interface(kind) for kind in device.interfaces)
     facts = DeviceFacts(
@@ -223,25 +223,27 @@ def explain(port: str, sandbox: str, *, as_json: bool) -> None:
                 line = f"  {miss.rule.where}: {miss.why}"
                 sys.stdout.write(printable(line, 400) + "\n")
         if not leaves:
-            render.note("this machine's devices.toml does not allow that")
+            render.note("this machine's devices.toml does not allow this attachment")
     sys.exit(EXIT[found.answer.verdict] if leaves else 1)
 
 
 @command.command()
-@click.option("--batch", is_flag=True, help="Read lines from standard input.")
+@click.option(
+    "--batch", is_flag=True, help="Read one LINE after another from standard input."
+)
 @click.argument("line", required=False)
 def match(line: str | None, *, batch: bool) -> None:
-    """Print whether a rule's device conditions match a device.
+    """Print whether the device conditions of a rule match a device.
 
-    LINE is {"rule": {...}, "device": {...}}; with --batch, each line of
-    standard input is one.  The answer is {"match": true} or {"match": false}.
-    A malformed line is answered by {"match": false, "error": ..., "place": ...}.
+    LINE is {"rule": {...}, "device": {...}}; with --batch, standard input has one LINE
+    per line.  The answer is {"match": true} or {"match": false}; for a malformed line,
+    it is {"match": false, "error": ..., "place": ...}.
 
-    Exit code: 0 a match (with --batch: every line was understood), 1 otherwise.
+    Exit code: 0 a match (with --batch: every line was valid), 1 otherwise.
     """
     if batch == (line is not None):
         raise click.UsageError(
-            "give either LINE or --batch; with --batch, lines are read from standard input"
+            "specify either LINE or --batch, which reads lines from standard input"
         )
     if batch:
         sys.exit(_batch(sys.stdin.buffer))
@@ -251,7 +253,7 @@ def match(line: str | None, *, batch: bool) -> None:
 
 
 def _batch(lines: BinaryIO) -> int:
-    """Answer each line, bad ones too, in order; 1 when one was not understood."""
+    """Answer each line in order; return 1 if a line was malformed."""
     code = 0
     while line := lines.readline(DEVICE_LINE_BYTES + 2):
         if len(line) > DEVICE_LINE_BYTES + 1 and not line.endswith(b"\n"):
@@ -265,6 +267,6 @@ def _batch(lines: BinaryIO) -> int:
 
 
 def _skip(lines: BinaryIO) -> None:
-    """Pass over the rest of a line without holding it."""
+    """Skip the rest of a line without storing it."""
     while (rest := lines.readline(65536)) and not rest.endswith(b"\n"):
         pass

@@ -11,7 +11,7 @@ from broker.core.paths import Paths
 
 
 class FindingState(enum.StrEnum):
-    """Its result."""
+    """The state of a finding."""
 
     OK = "ok"
     WARN = "warn"
@@ -22,7 +22,7 @@ class FindingState(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of a check: its name, text and fix."""
 
     name: str
     state: FindingState
@@ -44,15 +44,15 @@ Check = Callable[[Context], Awaitable[Sequence[Finding]]]
 
 
 def ok(name: str, text: str) -> Finding:
-    """It is as it must be."""
+    """Return a finding without a problem."""
     return Finding(name, FindingState.OK, text)
 
 
 def warn(name: str, text: str, mend: str = "") -> Finding:
-    """It works with less."""
+    """Return a finding that warns."""
     return Finding(name, FindingState.WARN, text, mend)
 
 
 def fail(name: str, text: str, mend: str = "") -> Finding:
-    """It does not work."""
+    """Return a finding that fails."""
     return Finding(name, FindingState.FAIL, text, mend)

@@ -43,22 +43,22 @@ _NAMESPACES_MEND = (
 
 
 async def check_user(context: Context) -> Sequence[Finding]:
-    """No process of Vitrail runs as root that need not."""
+    """Check that the user is not root."""
     del context
     user = pwd.getpwuid(os.geteuid()).pw_name
     if os.geteuid() == 0:
         return [
             warn(
                 "user",
-                "you are root; brokers and compositors run as an ordinary user",
-                "run this as the user of the desktop session",
+                "this user is root; brokers and compositors run as an ordinary user",
+                "run 'brokerctl doctor' as the user of the desktop session",
             )
         ]
-    return [ok("user", f"{user}, an ordinary user")]
+    return [ok("user", f"{user} is an ordinary user")]
 
 
 async def check_runtime(context: Context) -> Sequence[Finding]:
-    """The directory of all sockets: there, ours, closed to others, short."""
+    """Check the owner, mode and length of the runtime directory."""
     find_paths(context.environ)
     run = Path(context.environ["XDG_RUNTIME_DIR"])
     mend = f"mkdir -p -m 700 {run}"
@@ -67,18 +67,18 @@ async def check_runtime(context: Context) -> Sequence[Finding]:
     except FileNotFoundError:
         return [fail("runtime directory", f"{run} does not exist", mend)]
     if info.st_uid != os.geteuid():
-        return [fail("runtime directory", f"{run} is not yours", mend)]
+        return [fail("runtime directory", f"{run} belongs to another user", mend)]
     if stat.S_IMODE(info.st_mode) & 0o077:
         return [
             fail(
-                "runtime directory", f"other users may enter {run}", f"chmod 700 {run}"
+                "runtime directory", f"other users can access {run}", f"chmod 700 {run}"
             )
         ]
     return [ok("runtime directory", str(run))]
 
 
 async def check_kernel(context: Context) -> Sequence[Finding]:
-    """Which of the kernel's newer answers about peers there are."""
+    """Check which interfaces for identifying peers the kernel has."""
     del context
     release = os.uname().release
     lacks = []
@@ -115,7 +115,7 @@ def _has_peerpidfd() -> bool:
 
 
 async def check_namespaces(context: Context) -> Sequence[Finding]:
-    """The jails: really make the namespaces that they are made of."""
+    """Check the namespaces of jails by creating them."""
     del context
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--net"]
     try:
@@ -135,15 +135,21 @@ async def check_landlock(context: Context) -> Sequence[Finding]:
         return [
             ok(
                 "landlock",
-                f"version {version}: authority and viewer open their own files",
+                f"version {version}: the authority and the viewer can open only their own files",
             )
         ]
-    text = "the kernel has no Landlock: a taken-over authority or viewer could open your files"
-    return [warn("landlock", text, "boot Linux 5.13 or later, with landlock in lsm=")]
+    text = "the kernel has no Landlock: a compromised authority or viewer could open your files"
+    return [
+        warn(
+            "landlock",
+            text,
+            "boot Linux 5.13 or later, with 'landlock' in the kernel parameter lsm=",
+        )
+    ]
 
 
 async def check_bubblewrap(context: Context) -> Sequence[Finding]:
-    """The jail of QEMU and vhost-device-vsock."""
+    """Check bubblewrap, which jails QEMU and vhost-device-vsock."""
     del context
     mend = "sudo apt install bubblewrap"
     if shutil.which("bwrap") is None:
@@ -156,17 +162,17 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
         return [fail("bubblewrap", error.message, _NAMESPACES_MEND)]
     with ExitStack() as stack:
         own = subordinate_namespace(stack, (os.getuid(), os.getgid()))
-    ids = "boxes without your files have their own user ID"
+    ids = "boxes that do not access your files have their own user ID"
     if own is None:
-        ids = (
-            "boxes have your user ID; another one needs newuidmap (uidmap), a range of "
+        ids = "boxes have your user ID; a separate one needs newuidmap (package uidmap), your "
+        ids += (
+            "own range in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
         )
-        ids += "yours in /etc/subuid and /etc/subgid, and a bwrap that is not setuid"
-    return [ok("bubblewrap", f"{version} makes a jail; {ids}")]
+    return [ok("bubblewrap", f"{version} can create a jail; {ids}")]
 
 
 async def check_qemu(context: Context) -> Sequence[Finding]:
-    """The program that runs micro VMs."""
+    """Check QEMU, which runs micro VMs."""
     del context
     name = f"qemu-system-{os.uname().machine}"
     if shutil.which(name) is None:
@@ -178,7 +184,7 @@ async def check_qemu(context: Context) -> Sequence[Finding]:
 
 
 async def check_kvm(context: Context) -> Sequence[Finding]:
-    """Whether a guest really boots under it: the launcher's own test.
+    """Check KVM with the launcher's test, which boots a guest.
 
     The launcher keeps the answer until the host boots again; the first time
     it takes up to ``limits.KVM_PROBE_SECONDS``.
@@ -190,7 +196,7 @@ async def check_kvm(context: Context) -> Sequence[Finding]:
         if missing is not None:
             return [_emulated(missing)]
         text = (
-            f"{accel.DEVICE} can be opened; the first run tries whether a guest boots"
+            f"{accel.DEVICE} can be opened; the first run tests whether a guest boots"
         )
         return [ok("KVM", text)]
     choice = await accel.choose_accel(
@@ -211,7 +217,7 @@ def _emulated(choice: accel.AcceleratorChoice) -> Finding:
 
 
 async def check_vsock(context: Context) -> Sequence[Finding]:
-    """The device, or the program in its place."""
+    """Check the vsock device, or the program that replaces it."""
     device = hosttools.KERNEL_DEVICE
     if hosttools.kernel_vsock_usable():
         return [ok("vsock", f"{device} can be used")]
@@ -220,19 +226,21 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
     mend = "sudo modprobe vhost_vsock" if not device.exists() else ""
     mend = mend or f"sudo setfacl -m u:$USER:rw {device}"
     if tool is None:
-        text = f"{device} {why}; {hosttools.VHOST_DEVICE_VSOCK} is fetched at the first run"
+        text = f"{device} {why}; the first run downloads {hosttools.VHOST_DEVICE_VSOCK}"
         return [warn("vsock", text, mend)]
     said = await run_tool([tool, "--version"])
     version = said.decode(errors="replace").strip()
-    text = f"{device} {why}; {version} ({tool}) is used in its place"
+    text = f"{device} {why}; {version} ({tool}) is used instead"
     if not hybrid_environment():
-        text += ", but blocks where a stream is full both ways: the part that prevents this was not built"
-        return [warn("vsock", text, "install gcc and python3-dev, then Vitrail again")]
+        text += ", but blocks if a stream is full in both directions: the module that prevents this was not built"
+        return [
+            warn("vsock", text, "install gcc and python3-dev, then reinstall Vitrail")
+        ]
     return [ok("vsock", text)]
 
 
 async def check_ports(context: Context) -> Sequence[Finding]:
-    """Our ports on AF_VSOCK: free, or our own broker's."""
+    """Check that the AF_VSOCK ports are free, or used by this user's broker."""
     if not hosttools.kernel_vsock_usable():
         return [ok("ports", "not used: every sandbox has its own sockets")]
     taken = [
@@ -245,7 +253,7 @@ async def check_ports(context: Context) -> Sequence[Finding]:
     text = f"vsock ports in use: {', '.join(taken)}"
     if await _broker_runs(context):
         return [ok("ports", f"{text}, by this user's broker")]
-    mend = "find the program with 'sudo ss --vsock --listening --processes', and end it"
+    mend = "to find the program, run 'sudo ss --vsock --listening --processes'; then end it"
     return [fail("ports", text, mend)]
 
 
@@ -280,28 +288,28 @@ async def check_network(context: Context) -> Sequence[Finding]:
 
 
 def passt_words(version: str) -> str:
-    """What doctor says of a passt, by the first line of its ``--version``."""
+    """Return the text of the finding about passt, from its ``--version``."""
     found = re.search(r"\b20\d\d_\d\d_\d\d\b", version.partition("\n")[0])
     if found is None or found[0] < _PASST_KEEPS_STEP:
         return (
-            "passt is installed; it is older than August 2024 or of unknown age, and might "
-            "lose its position among frames: only our filter's sends prevent that"
+            "passt is installed, but is older than August 2024 or of unknown version, and "
+            "might misinterpret a frame boundary; only Vitrail's own filter prevents this"
         )
-    return "passt is there"
+    return "passt is installed"
 
 
 async def check_image_tools(context: Context) -> Sequence[Finding]:
-    """Whether an image could be built; no failure where one is there already."""
+    """Check the tools that build images; a failure only if there is no image."""
     try:
         await build_room.check_machine()
     except VitrailError as error:
         judge = warn if list_images(context.paths) else fail
         return [judge("image tools", str(error), error.hint)]
-    return [ok("image tools", "mmdebstrap and its requirements are installed")]
+    return [ok("image tools", "mmdebstrap and its dependencies are installed")]
 
 
 async def check_images(context: Context) -> Sequence[Finding]:
-    """Which images there are, and how old."""
+    """Check the images and their age."""
     images = list_images(context.paths)
     if not images:
         mend = f"brokerctl image build {DEFAULT_NAME}"
@@ -315,14 +323,14 @@ async def check_images(context: Context) -> Sequence[Finding]:
         text += f", waypipe {image.waypipe}"
         if age > _OLD_IMAGE_SECONDS:
             mend = f"brokerctl image build {image.name}"
-            found.append(warn("images", f"{text}; its packages lack updates", mend))
+            found.append(warn("images", f"{text}; its packages are out of date", mend))
         else:
             found.append(ok("images", text))
     return found
 
 
 async def check_disk(context: Context) -> Sequence[Finding]:
-    """Room for the audit log, without which all is denied, and for an image."""
+    """Check the free space for the audit log and for an image."""
     found: list[Finding] = []
     needs = (
         ("the audit log", context.paths.state, _STATE_FREE_BYTES, fail),
@@ -343,7 +351,7 @@ async def check_disk(context: Context) -> Sequence[Finding]:
 
 
 def _existing(path: Path) -> Path:
-    """The nearest directory that is there already."""
+    """Return the nearest existing directory."""
     while not path.exists():
         path = path.parent
     return path

@@ -1,4 +1,4 @@
-"""The part of ``brokerctl doctor`` about records: what sandboxes of all kinds need."""
+"""Checks of ``brokerctl doctor`` of the programs that records need."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def _lacks(kind: LaunchKind, program: str, mend: str) -> Finding:
 
 
 def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """Records that show X11 programs where there is no Xwayland for them."""
+    """Return a warning for records of X11 programs if Xwayland is missing."""
     path = context.environ.get("PATH")
     wanting = any(
         record.viewer.window.x11 and record.host.launch.kind.host_x11
@@ -69,20 +69,20 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     )
     if not wanting or shutil.which("Xwayland", path=path) is not None:
         return []
-    text = "records of boxes show X11 programs, and Xwayland is not installed"
+    text = "records of boxes allow X11 programs, but Xwayland is not installed"
     return [warn("launchers", text, "sudo apt install xwayland")]
 
 
 def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
-    """What VMMs other than QEMU lack."""
+    """Yield missing programs of VMMs other than QEMU."""
     monitors = [kind for kind in kinds if kind.monitor]
     names = [f'"{kind.name}"' for kind in monitors]
     path = context.environ.get("PATH", os.defpath)
     for kind, name in zip(monitors, names, strict=True):
         if shutil.which(kind.name, path=path) is None:
             yield _lacks(kind, kind.name, "see docs/launchers/vmm.md")
-        text = f"the kind {name} is experimental: it was only tested with a substitute"
-        yield warn("launchers", text, 'use kind = "microvm", which is QEMU')
+        text = f"the kind {name} is experimental: it was tested only with a substitute"
+        yield warn("launchers", text, 'use kind = "microvm", which runs QEMU')
     missing = accel.permission() if names else None
     if missing is not None:
         text = f"records of kind {' and '.join(names)} need KVM: {missing.reason}"
@@ -90,15 +90,15 @@ def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding
 
 
 def _without_gpu(records: Sequence[Record]) -> list[Finding]:
-    """Records whose programs draw with a GPU, where this user has none."""
+    """Return a warning for records with a GPU if this user has none."""
     names = [r.name for r in records if getattr(r.host.launch, "gpu", "") == "buffers"]
     nodes = render_nodes()
     if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
         return []
-    text = f"{', '.join(sorted(names))}: gpu is set, and /dev/dri has no render node"
-    hint = "their programs draw with the processor"
+    text = f"{', '.join(sorted(names))}: gpu is set, but /dev/dri does not contain a render node"
+    hint = "install a GPU driver; without it, programs draw with the CPU"
     if nodes:
-        text = f"{', '.join(sorted(names))}: gpu is set, and {nodes[0]} is not yours"
+        text = f"{', '.join(sorted(names))}: gpu is set, but you cannot open {nodes[0]}"
         hint = joining(nodes[0])
     return [warn("launchers", text, hint)]
 
@@ -106,7 +106,7 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
 async def _without_network(
     context: Context, records: Sequence[Record]
 ) -> list[Finding]:
-    """What boxes and containers with a network lack."""
+    """Return warnings for boxes and containers with a network."""
     if not any(
         record.host.launch.kind.holds and record.values.get("launch.network") == "user"
         for record in records
@@ -136,6 +136,6 @@ def _labels(records: Sequence[Record]) -> list[Finding]:
     names = [r.name for r in records if not r.host.launch.kind.boundary]
     if not names:
         return []
-    text = f"{', '.join(sorted(names))}: a label, not a boundary: programs in these "
-    text += "boxes can reach your files and sockets"
+    text = f"{', '.join(sorted(names))}: these boxes are labels, not boundaries: programs in these "
+    text += "boxes can access your files and sockets"
     return [warn("launchers", text, "see docs/launchers/boxes.md")]

@@ -1,4 +1,4 @@
-"""Checks of ``brokerctl doctor`` where the audit log is shipped."""
+"""Checks of ``brokerctl doctor`` of the shipping of the audit log."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NAME = "shipping"
 
 
 async def check_shipping(context: Context) -> Sequence[Finding]:
-    """Whether ``ship.toml`` can be used, and every receiver be talked to."""
+    """Check ``ship.toml``, and that every receiver answers."""
     path = find_config(context.paths.config)
     if path is None:
-        return [ok(_NAME, "audit shipping is not configured: there is no ship.toml")]
+        return [ok(_NAME, "audit shipping is not configured: ship.toml does not exist")]
     try:
         config = load_config(path)
     except VitrailError as error:
@@ -34,7 +34,7 @@ async def check_shipping(context: Context) -> Sequence[Finding]:
 
 
 def _target(context: Context, config: AnyTarget) -> Finding:
-    """Asks the receiver for a log that it cannot have: it must answer.
+    """Check that a receiver answers, by asking for a log that it cannot have.
 
     A file is looked at only: to ask it begins it, and cuts off the line that a running
     shipper writes.
@@ -57,14 +57,14 @@ def _target(context: Context, config: AnyTarget) -> Finding:
         return warn(
             _NAME, f"{what}: {printable(cursor.problem)}", "brokerctl audit ship"
         )
-    return ok(_NAME, f"{what} has {cursor.sequence} events")
+    return ok(_NAME, f"{what} has received {cursor.sequence} events")
 
 
 def _require_writable(path: Path) -> None:
-    """Raise UpstreamError where the shipper cannot write a file, or begin it."""
+    """Raise UpstreamError if the shipper cannot write or create a file."""
     there = path.exists()
     if not os.access(path if there else path.parent, os.R_OK | os.W_OK):
         raise UpstreamError(
-            f"{path} cannot be written",
-            hint="is its directory there, and yours to write?",
+            f"cannot write {path}",
+            hint="check that its directory exists and that you can write to it",
         )

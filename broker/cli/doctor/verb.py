@@ -1,4 +1,4 @@
-"""``brokerctl doctor``: is everything here that Vitrail needs, and if not, what mends it.
+"""``brokerctl doctor``: check this machine, and print fixes.
 
 Every check really tries: it opens the device, makes the namespace, asks the
 compositor.  Nothing is changed.
@@ -58,9 +58,9 @@ _MARKS = {
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, as_json: bool) -> None:
-    """Look for missing or broken parts, and print how to fix them.
+    """Find problems of this machine, and print how to fix them.
 
-    Exit code: 0 nothing fails (there may be warnings), 1 something does.
+    Exit code: 0 no check failed (there may be warnings), 1 a check failed.
     """
     context = Context(offline_paths())
     findings = trio.run(examine, context)
@@ -95,7 +95,7 @@ async def examine(context: Context) -> list[Finding]:
 
 
 async def _careful(context: Context, name: str, check: Check) -> Sequence[Finding]:
-    """A check that cannot be made is a finding, and hides no other."""
+    """Run a check; return a finding if the check itself fails."""
     with trio.move_on_after(_CHECK_SECONDS):
         try:
             return await check(context)
@@ -103,7 +103,7 @@ async def _careful(context: Context, name: str, check: Check) -> Sequence[Findin
             return [fail(name, str(error), error.hint)]
         except OSError as error:
             return [fail(name, f"the check failed: {error}")]
-    return [fail(name, f"no answer within {_CHECK_SECONDS:g} s")]
+    return [fail(name, f"the check did not finish within {_CHECK_SECONDS:g} s")]
 
 
 def _print(findings: Sequence[Finding]) -> None:

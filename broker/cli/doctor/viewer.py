@@ -47,10 +47,10 @@ NEEDED: Mapping[str, int] = MappingProxyType(
 
 WANTED: Mapping[str, str] = MappingProxyType(
     {
-        "wp_security_context_manager_v1": "only the filter marks and bounds a "
-        "sandbox's windows; the compositor itself cannot distinguish them from yours",
-        "zwlr_layer_shell_v1": "Vitrail's questions are ordinary windows, and others "
-        "may cover them",
+        "wp_security_context_manager_v1": "only the filter marks and confines the "
+        "windows of a sandbox; the compositor cannot distinguish them from yours",
+        "zwlr_layer_shell_v1": "Vitrail's questions are ordinary windows, which other "
+        "windows can cover",
     }
 )
 """Globals that make it safer, and the effect of their absence."""
@@ -60,7 +60,7 @@ _SOUND_SECONDS = 5.0
 
 
 async def check_compositor(context: Context) -> Sequence[Finding]:
-    """Ask it for its globals, as an application does."""
+    """Check the compositor's globals, as an application does."""
     path = find_compositor(context.environ)
     if path is None:
         display = context.environ.get("WAYLAND_DISPLAY", "")
@@ -70,7 +70,7 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
             else "no compositor is running"
         )
         mend = "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; "
-        mend += "'brokerctl demo' starts a headless one"
+        mend += "to start a headless one, run 'brokerctl demo'"
         return [warn("compositor", printable(text), mend)]
     with trio.move_on_after(_COMPOSITOR_SECONDS):
         # libwayland waits inside; a compositor that hangs must not hang us.
@@ -78,7 +78,7 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
         return judge_globals(path, globals_)
     text = f"{path} accepts connections but does not answer"
     return [
-        fail("compositor", text, "check whether the compositor is stopped or hangs")
+        fail("compositor", text, "check whether the compositor is stopped or blocked")
     ]
 
 
@@ -117,7 +117,9 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
     if missing:
         text = f"{path} lacks {', '.join(missing)}"
         return [fail("compositor", text, "use a newer compositor, or another one")]
-    findings = [ok("compositor", f"{path}: {len(found)} globals, all that we need")]
+    findings = [
+        ok("compositor", f"{path}: {len(found)} globals, including all required ones")
+    ]
     findings += [
         warn("compositor", f"{name} is missing: {without}", "use a newer compositor")
         for name, without in WANTED.items()
@@ -133,7 +135,7 @@ async def check_sound(context: Context) -> Sequence[Finding]:
         path = find_sound(context.environ)
         (await connect_server(path)).close()
     except (SetupError, UpstreamError) as error:
-        text = f"{error.message}: sandboxes are silent"
+        text = f"{error.message}: sandboxes have no sound"
         mend = "start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket"
         return [warn(name, printable(text), mend)]
     with trio.move_on_after(_SOUND_SECONDS):
@@ -144,7 +146,7 @@ async def check_sound(context: Context) -> Sequence[Finding]:
         fail(
             name,
             printable(text),
-            "restart it: systemctl --user restart pulseaudio.socket pipewire-pulse",
+            "restart the sound server: systemctl --user restart pulseaudio.socket pipewire-pulse",
         )
     ]
 
@@ -154,17 +156,17 @@ def _ask_sound(path: Path) -> Finding:
         # Late: it loads libpulse, which is needed for this alone.
         import pulsectl
     except OSError:
-        text = "libpulse is not installed: 'brokerctl audio' shows no levels"
+        text = "libpulse is not installed: 'brokerctl audio' cannot show levels"
         return warn("sound", text, "sudo apt install libpulse0")
     try:
         with pulsectl.Pulse("brokerctl-doctor", server=f"unix:{path}") as pulse:
             told, outputs = pulse.server_info(), len(pulse.sink_list())
     except pulsectl.PulseError as error:
-        text = f"the sound server at {path} refuses: {error}"
-        return fail("sound", printable(text), "look at its log")
+        text = f"the sound server at {path} refused the connection: {error}"
+        return fail("sound", printable(text), "read the log of the sound server")
     text = f"{path}: {told.server_name}, {render.count(outputs, 'output')}"
     if not outputs:
-        return warn("sound", printable(text), "look for a sound card: 'wpctl status'")
+        return warn("sound", printable(text), "to list sound cards, run 'wpctl status'")
     return ok("sound", printable(text))
 
 
@@ -184,7 +186,7 @@ async def check_policy(context: Context) -> Sequence[Finding]:
             text += f" (the first of {len(problems)} problems)"
         return [fail("policy", text, "brokerctl policy check")]
     if not found.records:
-        text = f"no sandbox has a record (looked in {', '.join(map(str, folders))})"
+        text = f"there are no records (searched in {', '.join(map(str, folders))})"
         return [warn("policy", text, "brokerctl new demo --from demo")]
     names = ", ".join(sorted(found.records))
     records = render.count(len(found.records), "record")
@@ -200,25 +202,28 @@ async def check_questions(context: Context) -> Sequence[Finding]:
     except SetupError as error:
         missing.append(fail("questions", error.message, error.hint))
     if shutil.which("notify-send", path=context.environ.get("PATH")) is None:
-        text = "notify-send is not installed: warnings are only in 'brokerctl status' and the log"
+        text = "notify-send is not installed: warnings appear only in 'brokerctl status' and the log"
         missing.append(warn("questions", text, "sudo apt install libnotify-bin"))
     if shutil.which("xdg-dbus-proxy", path=context.environ.get("PATH")) is None:
-        text = "xdg-dbus-proxy is not installed: no notification or icon of a sandbox, no sign of an open microphone, no shared screen"
+        text = "xdg-dbus-proxy is not installed: sandboxes have no notifications, no icons and no screen sharing, and no icon shows an open microphone"
         missing.append(warn("questions", text, "sudo apt install xdg-dbus-proxy"))
-    return missing or [ok("questions", "a dialog and notifications can be shown")]
+    return missing or [ok("questions", "dialogs and notifications can be shown")]
 
 
 async def check_broker(context: Context) -> Sequence[Finding]:
-    """Whether one runs, and whether it answers."""
+    """Check whether a broker is running and answers."""
     try:
         find_paths(context.environ)
     except SetupError:
-        text = "not known: without a runtime directory no broker can be found"
+        text = "unknown: without a runtime directory, no broker can be found"
         return [warn("broker", text)]
     path = context.paths.control
     if not path.exists():
         return [
-            ok("broker", "no broker is running; 'brokerctl run SANDBOX' starts one")
+            ok(
+                "broker",
+                "no broker is running; to start one, run 'brokerctl run SANDBOX'",
+            )
         ]
     try:
         async with client.open_client(path) as connection:
@@ -231,22 +236,20 @@ async def check_broker(context: Context) -> Sequence[Finding]:
 
 
 async def check_audit(context: Context) -> Sequence[Finding]:
-    """Whether the log can be read and is whole."""
+    """Check that the audit log can be read and is intact."""
     path = context.paths.audit
     if not path.exists():
         return [ok("audit", "there is no log yet; the first start creates it")]
     with open_log(path) as log:
         state = await in_thread(log.check)
     if state != "ok":
-        mend = f"move {path} away, keep it for inspection, and start again"
+        mend = f"move {path} to another place for inspection, then start the broker"
         return [fail("audit", f"{path} is damaged: {state}", mend)]
     keys = KeyFile(path).any()
     with open_sealed(path) as db:
         report = verify_end(db, keys)
     if not report.good:
         what = report.problems[0].what
-        mend = (
-            "'brokerctl audit verify' shows more; a broker does not continue this log"
-        )
+        mend = "to see details, run 'brokerctl audit verify'; a broker does not append to this log"
         return [fail("audit", f"{path} does not match its signatures: {what}", mend)]
-    return [ok("audit", f"{report.size} events in {path}, the end signed")]
+    return [ok("audit", f"{report.size} events in {path}, signed to the end")]

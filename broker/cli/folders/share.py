@@ -19,17 +19,19 @@ from broker.ipc.control.methods import FOLDER_SHARE, FOLDERS
 @click.command("share")
 @click.argument("directory", required=False, type=click.Path())
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
-@click.option("--write", is_flag=True, help="Let the sandbox change it.")
+@click.option(
+    "--write", is_flag=True, help="Allow the sandbox to change the folder's files."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     directory: str | None, sandbox: str | None, *, write: bool, as_json: bool
 ) -> None:
-    """Share DIRECTORY with a running SANDBOX, which sees it as /folders/NAME.
+    """Share DIRECTORY with a running SANDBOX, as /folders/NAME.
 
-    Without arguments it lists the shared folders.  A rule for vitrail.Folder has to
-    allow it, with write=yes for --write.
+    Without arguments, list the shared folders.  A rule for vitrail.Folder must allow the
+    sharing, with write=yes for --write.
 
-    Exit code: 0, or 1 refused or it did not work.
+    Exit code: 0 done, 1 refused or failed.
     """
     if directory is None:
         _list(as_json=as_json)
@@ -43,7 +45,7 @@ def command(
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return
-    how = "to read and change" if answer.write else "to read"
+    how = "read-write" if answer.write else "read-only"
     path, inside = printable(answer.path, 400), printable(answer.inside, 400)
     render.note(f"shared {path} with {answer.sandbox} as {inside}, {how}")
 
@@ -54,7 +56,7 @@ def _list(*, as_json: bool) -> None:
         render.json_line(msgspec.to_builtins(found))
         return
     if not found.folders:
-        sys.stdout.write("no folder is shared\n")
+        sys.stdout.write("no folders are shared\n")
         return
     rows = [
         (f.sandbox, printable(f.inside, 100), "write" if f.write else "read", f.path)

@@ -1,4 +1,4 @@
-"""``brokerctl unshare``: take a shared directory back."""
+"""``brokerctl unshare``: end the sharing of a directory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from broker.ipc.control.methods import FOLDER_UNSHARE
 @click.option(
     "--force",
     is_flag=True,
-    help="End the sandbox if it still has files of the folder open.",
+    help="Stop the sandbox if it has open files in the folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(folder: str, sandbox: str, *, force: bool, as_json: bool) -> None:
-    """Take FOLDER (its path, or its name in the sandbox) back from SANDBOX.
+    """End the sharing of FOLDER (a path, or a name in the sandbox) with SANDBOX.
 
-    Exit code: 0 it is unmounted, 1 it is not shared, or files of it are open.
+    Exit code: 0 unmounted, 1 the folder is not shared, or files of it are open.
     """
     if "/" in folder:
         folder = os.path.realpath(folder)
@@ -36,4 +36,4 @@ def command(folder: str, sandbox: str, *, force: bool, as_json: bool) -> None:
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return
-    render.note(f"{answer.sandbox} no longer has {printable(answer.path, 400)}")
+    render.note(f"{answer.sandbox} can no longer access {printable(answer.path, 400)}")

@@ -1,4 +1,4 @@
-"""Texts about an image."""
+"""Format an image for output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from broker.host.images.store import Image
 
 
 def age_text(seconds: float) -> str:
-    """An age as people count it: days once it is more than two."""
+    """Return an age as text, in days if it is more than two."""
     return (
         f"{seconds / 86400:.0f} days" if seconds > 172800 else render.seconds(seconds)
     )

@@ -29,12 +29,15 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.command("export")
 @click.argument("name", shell_complete=images)
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
-@click.option("--key", type=_FILE, required=True, help="An Ed25519 key (PEM).")
+@click.option(
+    "--key", type=_FILE, required=True, help="Private Ed25519 key in PEM format."
+)
 @_JSON
 def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
-    """Write the guest image NAME to FILE, signed.
+    """Write the guest image NAME to FILE, with a signature.
 
-    'brokerctl image import FILE NAME --key PUBLIC' uses it on another machine.
+    To import the file on another machine, run
+    'brokerctl image import FILE NAME --key PUBLIC'.
     """
     from broker.cli.images.foreign_images import signed
 
@@ -60,25 +63,25 @@ def export(name: str, target: Path, *, key: Path, as_json: bool) -> None:
     "--base",
     default=store.DEFAULT_NAME,
     show_default=True,
-    help="Image whose kernel to use.",
+    help="Image whose kernel is used.",
 )
 @click.option(
     "--key",
     type=_FILE,
-    help="Public key that signed ARCHIVE ('image export').",
+    help="Public key of the signer of ARCHIVE, which 'image export' wrote.",
 )
 @_JSON
 def import_(
     origin: str, name: str, *, base: str, key: Path | None, as_json: bool
 ) -> None:
-    """Make the guest image NAME of an OCI image, or of a signed file.
+    """Create the guest image NAME from an OCI image or a signed file.
 
-    ARCHIVE is a file of 'podman save --format oci-archive'; podman:IMAGE asks
-    this user's podman for one.  The image needs python3 and waypipe.  Nothing of
-    it is run or unpacked on this machine; devices in it are left out.
+    ARCHIVE is a file that 'podman save --format oci-archive' wrote; podman:IMAGE reads
+    an image of the user's podman.  The image must contain python3 and waypipe.  No
+    program of the image runs on this machine, and its device files are skipped.
 
-    With --key ARCHIVE is a whole guest image that 'image export' wrote on another
-    machine, and must be signed by that key.
+    With --key, ARCHIVE is a whole guest image that 'image export' wrote on another
+    machine and signed with that key.
     """
     refuse_host(name)
     paths = find_paths()
@@ -90,7 +93,7 @@ def import_(
     if as_json:
         render.json_line(describe(image))
     else:
-        render.note(f"image {image.name}: imported, kernel {image.manifest.kernel}")
+        render.note(f"imported image {image.name} with kernel {image.manifest.kernel}")
         render.note(
             f'to use it, set image = "{image.name}" in the [launch] section of a record'
         )
@@ -100,9 +103,9 @@ def refuse_host(name: str) -> None:
     """Raise RefusedError for the name of the image of this machine's programs."""
     if name == store.HOST_IMAGE:
         raise RefusedError(
-            f"cannot import an image as '{name}': the name is that of the image of this "
-            "machine's own programs",
-            hint="choose another name; 'brokerctl run --root host' makes that image",
+            f"cannot import an image as '{name}': the name is reserved for the image of "
+            "this machine's programs",
+            hint="choose another name; 'brokerctl run --root host' creates the reserved image",
         )
 
 
@@ -115,7 +118,7 @@ def _import_signed(
     if not archive.is_file():
         raise SetupError(
             f"cannot import {printable(str(archive), 200)}: not a file",
-            hint="with --key, name a file that 'brokerctl image export' wrote",
+            hint="with --key, specify a file that 'brokerctl image export' wrote",
         )
     return trio.run(import_signed, paths, name, archive, public, progress)
 
@@ -143,6 +146,6 @@ def renewed(paths: Paths, image: Image, progress: Progress) -> Image:
     from broker.cli.images.foreign_images.hostroot import build_host_image
 
     if image.name != store.HOST_IMAGE:
-        progress("it was imported: import it again to renew it")
+        progress("skipped an imported image; to renew it, import it again")
         return image
     return trio.run(build_host_image, paths, store.DEFAULT_NAME, progress)

@@ -71,7 +71,7 @@ def keep_previous(paths: Paths, name: str) -> None:
 
 
 def roll_back(paths: Paths, name: str) -> Image:
-    """Let the previous image take the place of the present one, and the reverse.
+    """Exchange the present image and the previous image.
 
     Machines that run keep the files that they have open.  The build's lock is
     held.  Raises SetupError when there is no previous image.
@@ -81,7 +81,8 @@ def roll_back(paths: Paths, name: str) -> Image:
     if previous is None or previous.directory == present.directory.resolve():
         raise SetupError(
             f"cannot roll back the guest image {name!r}: there is no earlier version",
-            hint="'brokerctl image build' and 'image rebuild' keep the one they replace",
+            hint="run 'brokerctl image build' or 'brokerctl image rebuild' first: both keep the "
+            "version that they replace",
         )
     point(paths.images / name, previous.directory.name)
     point(_previous(paths, name), present.directory.resolve().name)
@@ -93,7 +94,7 @@ def _previous(paths: Paths, name: str) -> Path:
 
 
 def point(link: Path, target: str) -> None:
-    """Make a symbolic link, in place of the old one."""
+    """Replace a symbolic link atomically."""
     fresh = link.with_name(f"{link.name.removeprefix('.')}.link")
     fresh = fresh.with_name(f".{fresh.name}")
     fresh.unlink(missing_ok=True)
@@ -121,7 +122,8 @@ def remove_image(paths: Paths, name: str) -> None:
     link = paths.images / name
     if not link.is_symlink():
         raise SetupError(
-            f"there is no guest image {name!r}", hint="'brokerctl image list' shows all"
+            f"there is no guest image {name!r}",
+            hint="to list the images, run 'brokerctl image list'",
         )
     link.unlink()
     _previous(paths, name).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The image that a record's packages ask for."""
+"""The image of a record with packages."""
 
 from __future__ import annotations
 

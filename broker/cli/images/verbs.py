@@ -28,7 +28,7 @@ from broker.host.images.store import Image, ImageSpec
 
 @click.group("image", cls=LateGroup)
 def command() -> None:
-    """Make, list and remove guest images."""
+    """Build, list and remove guest images."""
 
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -47,15 +47,17 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     "--package",
     "packages",
     multiple=True,
-    help="Install this package besides the default ones.",
+    help="Install this package in addition to the default ones.",
 )
 @click.option(
     "--packages-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Package names instead of the default ones, separated by space; # comments.",
+    help="Install the packages named in this file ('#' starts a comment), not the default ones.",
 )
-@click.option("--x11", is_flag=True, help="Also show X11 programs (docs/x11.md).")
-@click.option("--gpu", is_flag=True, help="Draw with a GPU (docs/gpu.md).")
+@click.option("--x11", is_flag=True, help="Add support for X11 programs (docs/x11.md).")
+@click.option(
+    "--gpu", is_flag=True, help="Add support for drawing with a GPU (docs/gpu.md)."
+)
 @click.option(
     "--kernel", default="", help=f"Kernel package [default: {store.DEFAULT_KERNEL}]."
 )
@@ -63,7 +65,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     "--mirror", default="", help="Package archive to use instead of this machine's."
 )
 @click.option(
-    "--size", default=0, metavar="MIB", help="Smallest size of the root file system."
+    "--size", default=0, metavar="MIB", help="Minimum size of the root file system."
 )
 @click.option("--force", is_flag=True, help="Build even if the image exists.")
 @_JSON
@@ -81,11 +83,11 @@ def build(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Make the guest image NAME from packages of a Debian suite.
+    """Build the guest image NAME from packages of a Debian suite.
 
-    Needs no root.  Without --package and --packages-file it has the packages of the
-    first record that has this image.  An image that is made of the same already is
-    kept, unless --force asks for a new one with the packages of today.
+    Root is not required.  Without --package and --packages-file, the packages of the
+    first record with this image are installed.  An existing image of the same packages
+    is kept; to build it again with current packages, pass --force.
     """
     foreign.refuse_host(name)
     base = read_packages(packages_file) if packages_file else store.DEFAULT_PACKAGES
@@ -120,7 +122,7 @@ def read_packages(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
             f"cannot read the package list {path}: {render.cause(error)}",
-            hint="the file must be text: package names, with # before comments",
+            hint="write package names as text, separated by spaces; '#' starts a comment",
         ) from error
     return tuple(word for line in lines for word in line.partition("#")[0].split())
 
@@ -134,7 +136,7 @@ def list_(*, as_json: bool) -> None:
         render.json_line([describe(image) for image in found])
         return
     if not found:
-        render.note("there are no images; 'brokerctl image build' makes one")
+        render.note("there are no images; to build one, run 'brokerctl image build'")
         return
     columns = ("IMAGE", "SUITE", "AGE", "SIZE", "WAYPIPE", "KERNEL", "PACKAGES")
     render.table(columns, [_row(image) for image in found])
@@ -156,7 +158,7 @@ def _row(image: Image) -> list[str]:
 @click.argument("names", nargs=-1, required=True, shell_complete=images)
 @_JSON
 def remove(names: Sequence[str], *, as_json: bool) -> None:
-    """Remove images.  Running machines keep using them."""
+    """Remove images.  Running machines continue to use them."""
     paths = find_paths()
     for name in names:
         installed.remove_image(paths, name)
@@ -167,9 +169,10 @@ def remove(names: Sequence[str], *, as_json: bool) -> None:
 @command.command()
 @_JSON
 def rebuild(*, as_json: bool) -> None:
-    """Build every image again, from the current packages.
+    """Build every image again from current packages.
 
-    An imported image stays as it is: import it again.  This is what the user timer vitrail-image-rebuild.timer runs.
+    Imported images are not changed; import them again instead.  The user timer
+    vitrail-image-rebuild.timer runs this command.
     """
     paths = find_paths()
     done = [
@@ -183,10 +186,9 @@ def rebuild(*, as_json: bool) -> None:
 @click.argument("name", default=store.DEFAULT_NAME, shell_complete=images)
 @_JSON
 def rollback(name: str, *, as_json: bool) -> None:
-    """Use the version of NAME that was there before it was last built.
+    """Use the version of NAME that the last build replaced.
 
-    A second rollback returns to the newer one.  Machines that run keep what
-    they were started with.
+    A second rollback restores the newer version.  Running machines are not affected.
     """
     paths = find_paths()
 
@@ -201,7 +203,7 @@ def rollback(name: str, *, as_json: bool) -> None:
     if as_json:
         render.json_line(describe(image))
         return
-    render.note(f"'{image.name}' is the version built {age_text(image.age())} ago")
+    render.note(f"'{image.name}' is now the version built {age_text(image.age())} ago")
 
 
 def _rebuild(paths: Paths, image: Image, *, quiet: bool) -> Image:
@@ -220,7 +222,7 @@ command.add_command(foreign.export)
 @command.command()
 @click.argument("state", type=click.Choice(["on", "off", "status"]))
 def timer(state: str) -> None:
-    """Switch the weekly rebuild of all images on or off."""
+    """Enable or disable the weekly rebuild of all images."""
     from broker.cli.images.building.rebuild_timer import (
         switch_timer,  # needs systemd, rarely used
     )

@@ -1,4 +1,4 @@
-"""Which programs show windows by X11 only: told at build, at start, at the end of a box.
+"""Find programs that need X11, and tell the user at build, start and end.
 
 A program's libraries tell: it needs libX11 or libxcb, directly or by another library,
 and nothing that speaks Wayland.  Libraries that are loaded while it runs (plugins of Qt,
@@ -64,7 +64,7 @@ def note_x11(directory: Path, names: Iterable[str]) -> None:
 
 
 def sentence(program: str, directory: Path) -> str:
-    """Return what to tell the user before a program of an image starts; or ""."""
+    """Return the note to print before a program of an image starts, or ""."""
     try:
         names = (directory / FILE).read_text(encoding="utf-8").split()
     except OSError:
@@ -77,8 +77,8 @@ def needs_x11_text(names: Iterable[str], image: str) -> str:
     """Return the sentence about programs that need X11."""
     shown = ", ".join(names)
     return (
-        f"{shown}: shows its windows by X11, which the image {image} lacks; "
-        f"'{addition(image)}' adds it"
+        f"the image {image} lacks X11, which these programs need: {shown}; "
+        f"to add X11, run '{addition(image)}'"
     )
 
 
@@ -94,7 +94,7 @@ def lacks_x11(paths: Paths, image: str) -> bool:
 
 
 def tell_failed(program: str) -> None:
-    """Tell the user of a program of this machine that failed in a box without X11.
+    """Print a note if a failed program of a box without X11 needs X11.
 
     Its own words name a variable, and no way out.
     """
@@ -106,8 +106,8 @@ def tell_failed(program: str) -> None:
     if direct & _X11 and not any(one.startswith(_WAYLAND) for one in direct):
         name = printable(posixpath.basename(program), 60)
         sys.stderr.write(
-            f"{name} shows its windows by X11, which this box lacks: "
-            f"'brokerctl run --bwrap --x11 -- {name}' has it\n"
+            f"{name} needs X11, which this box lacks; run "
+            f"'brokerctl run --bwrap --x11 -- {name}' instead\n"
         )
 
 
@@ -193,7 +193,7 @@ def needed_libraries(file: IO[bytes]) -> frozenset[str]:
 
 def _part(file: IO[bytes], offset: int, length: int) -> bytes:
     if length > _MOST_BYTES:
-        raise ValueError(f"a table of {length} bytes")
+        raise ValueError(f"a table has an invalid size of {length} bytes")
     file.seek(offset)
     return file.read(length)
 

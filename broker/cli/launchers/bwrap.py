@@ -1,4 +1,4 @@
-"""``brokerctl run`` of a box: a program of this machine's under bubblewrap.
+"""``brokerctl run --bwrap``: run a program of this machine in a box.
 
 Without a record (``--bwrap``) one is made for the run: a separate sandbox with the
 label "untrusted", windows and sound through the filters, and nothing else.  The rules

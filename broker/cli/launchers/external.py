@@ -1,4 +1,4 @@
-"""What records of sandboxes that other programs start need on this machine."""
+"""Checks of ``brokerctl doctor`` of sandboxes that other programs start."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
 def _libvirt(context: Context) -> Iterator[Finding]:
     path = context.environ.get("PATH", os.defpath)
     if shutil.which("virsh", path=path) is None:
-        text = "records name domains of libvirt, and virsh is not installed"
+        text = "records name domains of libvirt, but virsh is not installed"
         yield warn("launchers", text, "sudo apt install libvirt-clients")
     yield from _drivers()
     hook = hook_program(HOOKS)
     if not os.access(hook, os.X_OK):
-        text = f"records name domains of libvirt, and {hook} is missing: leases cannot begin"
+        text = f"records name domains of libvirt, but {hook} is missing: leases cannot begin"
         yield warn("launchers", text, _INSTALL_HOOK)
     elif hook.read_bytes() != hook_source():
-        text = f"{hook} is of another version of Vitrail"
+        text = f"{hook} is from another version of Vitrail"
         yield warn("launchers", text, _INSTALL_HOOK)
     if not VHOST_VSOCK.exists() and find_vhost_device_vsock(context.paths) is None:
-        text = f"domains do not get a vsock without {VHOST_VSOCK} or vhost-device-vsock"
+        text = (
+            f"domains cannot have a vsock without {VHOST_VSOCK} or vhost-device-vsock"
+        )
         yield warn("launchers", text, "sudo modprobe vhost_vsock")
 
 
 def _drivers() -> Iterator[Finding]:
-    """A record does not say whether its domain is a machine or a container."""
+    """Check the drivers of libvirt for machines and for containers."""
     found = {
         kind
         for kind in ("qemu", "lxc")
@@ -57,7 +59,7 @@ def _drivers() -> Iterator[Finding]:
         if any(LIBRARIES.glob(f"{folder}/{_DRIVERS.format(kind)}"))
     }
     if not found:
-        text = "records name domains of libvirt, and libvirt does not have a driver"
+        text = "records name domains of libvirt, but libvirt does not have a driver"
         mend = "sudo apt install libvirt-daemon-driver-qemu (containers: -driver-lxc)"
         yield warn("launchers", text, mend)
     elif found == {"qemu"}:
@@ -67,7 +69,7 @@ def _drivers() -> Iterator[Finding]:
 
 def _machined() -> Iterator[Finding]:
     if not MACHINED.exists():
-        text = f"records name machines of systemd-machined, and {MACHINED} is missing"
+        text = f"records name machines of systemd-machined, but {MACHINED} is missing"
         yield warn(
             "launchers",
             text,
@@ -75,7 +77,7 @@ def _machined() -> Iterator[Finding]:
         )
     if not VHOST_VSOCK.exists():
         text = (
-            f"records name machines of systemd-machined, and {VHOST_VSOCK} is missing"
+            f"records name machines of systemd-machined, but {VHOST_VSOCK} is missing"
         )
         yield warn("launchers", text, "sudo modprobe vhost_vsock")
 

@@ -1,4 +1,4 @@
-"""``brokerctl run --flatpak``: an installed application under a lease."""
+"""``brokerctl run --flatpak``: run an installed application under a lease."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def take_app(app: str) -> str:
     """Return an application ID.  Raises UsageError for another text."""
     if len(app) > FLATPAK_APP.max_length or not re.fullmatch(FLATPAK_APP.regex, app):
         raise click.UsageError(
-            f"{app!r} is not an application ID as org.gnome.gedit: 'flatpak list --app "
-            "--columns=application' prints those installed"
+            f"{app!r} is not an application ID such as org.gnome.gedit; to list the installed "
+            "applications, run 'flatpak list --app --columns=application'"
         )
     return app
 
@@ -84,7 +84,7 @@ def installed_at(app: str) -> Path:
     except UpstreamError as error:
         raise SetupError(
             f"{app} is not an installed application",
-            hint="'flatpak list --app --columns=application' prints those installed",
+            hint="to list the installed applications, run 'flatpak list --app --columns=application'",
         ) from error
     return Path(os.fsdecode(printed.rstrip(b"\n")))
 
@@ -127,7 +127,7 @@ class _Run:
 
     def to_its_end(self, *, quiet: bool, as_json: bool) -> int:
         installed = installed_at(self._launch.app)
-        with setup_errors(f"the permissions of {self._launch.app} cannot be read"):
+        with setup_errors(f"cannot read the permissions of {self._launch.app}"):
             # Each time: an update of the application may have more.
             self._system_names = system_bus_names(installed)
             if self._x11 is not False:
@@ -163,7 +163,7 @@ class _Run:
         server: XSocket | None = None
         start: Sequence[str] = ()
         if self._program is not None and shutil.which("Xwayland"):
-            with setup_errors("the socket of an X server cannot be made"):
+            with setup_errors("cannot create the socket of an X server"):
                 server = XSocket(launch.app, sockets, stack, steps)
             start = start_words(sockets, self._program)
         held = start_held(
@@ -189,13 +189,13 @@ class _Run:
             self._system_names,
         )
         folder = overrides_folder(os.environ)
-        with setup_errors(f"the override of {launch.app} cannot be written"):
+        with setup_errors(f"cannot write the override of {launch.app}"):
             first = write_override(self._paths, folder, launch.app, wanted)
         if first:
             render.note(
-                f"{launch.app} has no display and no sound outside Vitrail from now "
-                f"on: 'brokerctl launcher remove flatpak --app {launch.app}' undoes "
-                "it, 'install' has its menu entry start it by Vitrail"
+                f"from now on, {launch.app} has a display and sound only in Vitrail; to undo "
+                f"this, run 'brokerctl launcher remove flatpak --app {launch.app}'; to start "
+                "it in Vitrail from its menu entry, use 'launcher install' instead"
             )
 
 
@@ -206,8 +206,8 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     ]
     if not names:
         return []
-    text = f"{', '.join(sorted(names))}: share_network lets these applications reach "
-    text += "abstract sockets, such as that of an Xwayland"
+    text = f"{', '.join(sorted(names))}: share_network allows these applications to access "
+    text += "abstract sockets, such as the socket of Xwayland"
     return [warn("launchers", text, "see docs/launchers/flatpak.md")]
 
 

@@ -34,7 +34,7 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
     paths = find_paths()
     location = installed_at(take_app(app))
     folder = overrides_folder(os.environ)
-    with held(paths, app), setup_errors(f"{app} cannot be set up"):
+    with held(paths, app), setup_errors(f"cannot set up {app}"):
         entries = _entries(location, app)
         written = []
         if close_override(paths, folder, app, location):
@@ -54,7 +54,7 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
         )
     render.note(
         f"running instances of {app} keep their permissions; "
-        f"'flatpak kill {app}' ends them"
+        f"to end them, run 'flatpak kill {app}'"
     )
 
 
@@ -65,12 +65,16 @@ def remove_flatpak(app: str) -> None:
     """
     paths = find_paths()
     folder = overrides_folder(os.environ)
-    with held(paths, take_app(app)), setup_errors(f"{app} cannot be set up"):
+    with held(paths, take_app(app)), setup_errors(f"cannot set up {app}"):
         changed = remove_override(paths, folder, app)
         for path in _ours(app):
             path.unlink()
             render.note(f"removed {path}")
-    text = "has its own permissions again" if changed else "was not changed by Vitrail"
+    text = (
+        "has its original permissions again"
+        if changed
+        else "was not changed by Vitrail"
+    )
     render.note(f"{app} {text}")
 
 

@@ -169,7 +169,7 @@ class WaitingProgram(Protocol):
         ...
 
     def release(self) -> None:
-        """Let it run.  Raises OSError when it has gone."""
+        """Let the program run.  Raises OSError if the program has ended."""
         ...
 
     async def end(self) -> None:
@@ -219,7 +219,7 @@ async def end_launch(client: Client, launch: str) -> None:
 
 
 async def copy_output(child: Child, steps: Steps) -> None:
-    """Pass on its output, escaped where a user reads it."""
+    """Pass the program's output on, escaped on a terminal."""
     async with trio.open_nursery() as nursery:
         for pipe in (child.popen.stdout, child.popen.stderr):
             if pipe is not None:

@@ -1,4 +1,4 @@
-"""What brokerctl does for sandboxes of one kind, besides what all have."""
+"""The interface of launchers: what brokerctl does for sandboxes of one kind."""
 
 from __future__ import annotations
 

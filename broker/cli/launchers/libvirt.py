@@ -47,12 +47,12 @@ def _install_libvirt(words: SetupWords) -> None:
         return
     if uid is None:
         render.note(
-            "domains of qemu:///system do not report to a broker; --uid NUMBER names "
-            "the user whose broker they report to"
+            "domains of qemu:///system do not report to a broker; to specify the user "
+            "whose broker they report to, pass --uid NUMBER"
         )
     render.note(
-        "run 'sudo systemctl restart libvirtd' (or virtqemud) next; a session's libvirtd "
-        "exits when it is idle"
+        "now run 'sudo systemctl restart libvirtd' (or virtqemud); the libvirtd of a "
+        "session exits when it is idle"
     )
 
 
@@ -77,17 +77,19 @@ def _remove_libvirt(_app: str) -> None:
     "--connect",
     default="qemu:///session",
     show_default=True,
-    help="libvirt's URI, as virsh -c takes it.",
+    help="Connection URI of libvirt, as for 'virsh --connect'.",
 )
-@click.option("--yes", is_flag=True, help="Define it without asking.")
+@click.option(
+    "--yes", is_flag=True, help="Define the domain without asking for confirmation."
+)
 @click.option("--dry-run", is_flag=True, help="Show the change; write nothing.")
 def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
-    """Give the libvirt DOMAIN a vsock, by which its guest reaches the broker.
+    """Add a vsock to the libvirt DOMAIN, with which its guest connects to the broker.
 
-    Shows the change of its XML and asks before 'virsh define'.  It takes effect
-    when the domain starts next.
+    Show the change of the XML, and ask before 'virsh define'.  The change takes effect
+    at the next start of the domain.
 
-    Exit code: 0 (also when there is nothing to change), 1 refused.
+    Exit code: 0 done (also if no change is needed), 1 refused.
     """
     if shutil.which("virsh") is None:
         raise SetupError(
@@ -160,8 +162,8 @@ def _virsh(connect: str, *words: str) -> str:
     except UpstreamError as error:
         raise RefusedError(
             error.message,
-            hint=f"'virsh --connect {printable(connect, 100)} list --all' shows the "
-            "domains",
+            hint="to list the domains, run 'virsh --connect "
+            f"{printable(connect, 100)} list --all'",
         ) from error
 
 

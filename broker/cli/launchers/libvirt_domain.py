@@ -218,13 +218,13 @@ async def _start(paths: Paths, made: Made, virsh: Child) -> None:
             if has_ended(virsh.pidfd):
                 raise UpstreamError(
                     f"libvirt did not start the domain: {stderr_so_far(virsh, MESSAGE_CHARS)}",
-                    hint=f"'virsh --connect {_URI} list --all' shows its domains",
+                    hint=f"to list the domains, run 'virsh --connect {_URI} list --all'",
                 )
             await trio.sleep(_LOOK_SECONDS)
     if waited.cancelled_caught:
         raise UpstreamError(
-            f"libvirt did not start the domain in {_START_SECONDS:.0f} s",
-            hint="its log is ~/.cache/libvirt/qemu/log",
+            f"libvirt did not start the domain within {_START_SECONDS:.0f} s",
+            hint="see the domain's log in ~/.cache/libvirt/qemu/log",
         )
     pid = _pid(made)
     made.pidfd = open_pidfd(pid)

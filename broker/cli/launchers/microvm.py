@@ -1,4 +1,4 @@
-"""What records of our micro VMs need on this machine."""
+"""Checks of ``brokerctl doctor`` of records of micro VMs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     found = []
     for launch in _launches([r for r in records if r.viewer.window.x11]):
         if launch.root != "host" and x11_needs.lacks_x11(context.paths, launch.image):
-            text = f"the image {launch.image} lacks Xwayland, which its records ask for"
+            text = f"the image {launch.image} lacks Xwayland, which its records require"
             found.append(warn("launchers", text, x11_needs.addition(launch.image)))
     return found
 
 
 def _without_renderer(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """What micro VMs with a GPU lack here, without which they do not start."""
+    """Return warnings for micro VMs with a GPU that cannot start."""
     wanting = [one for one in _launches(records) if one.gpu == "render"]
     found = []
     for look in (find_renderer, own_node) if wanting else ():
@@ -42,7 +42,7 @@ def _without_renderer(context: Context, records: Sequence[Record]) -> list[Findi
     for name in sorted({launch.image for launch in wanting} & {*images}):
         lacks = {*GPU_PACKAGES} - {*images[name].manifest.versions}
         if lacks or not has_gpu(images[name].initrd.read_bytes()):
-            text = f"the image {name} has no driver for a GPU, or no Mesa"
+            text = f"the image {name} lacks a GPU driver or Mesa"
             mend = f"brokerctl image build {name} --gpu"
             found.append(warn("launchers", text, mend))
     return found

@@ -60,7 +60,7 @@ def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
 
 
 async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """Where systemd-nspawn would be refused for want of a control group."""
+    """Check whether systemd-nspawn can create a control group."""
     launch = records[0].host.launch
     assert isinstance(launch, Nspawn)
     try:

@@ -153,7 +153,7 @@ async def _run_container(
 async def _ended_with_us(
     cid: Path, env: Mapping[str, str]
 ) -> AsyncIterator[Callable[[int], None]]:
-    """Have a container removed where this process is killed before the block's end.
+    """Remove a container even if this process is killed during the block.
 
     The container would run on, as would its window, until ``brokerctl stop``.  Nothing
     of ours is left that could remove it, so a shell waits for the end of our pipe.
@@ -195,9 +195,9 @@ def _described(run: HeldRun, launch: Podman) -> Container:
     record = run.record
     if launch.image is None and launch.rootfs is None:
         raise SetupError(
-            f"'{record.name}' has no container_image and no rootfs",
+            f"record '{record.name}' has neither container_image nor rootfs",
             where=record.where("launch.container_image"),
-            hint="with one of them 'brokerctl run' starts it; without, it is for "
+            hint="set one of them, or start the container with "
             f"'podman run --annotation io.vitrail.sandbox={record.name}'",
         )
     limits = ContainerLimits(launch.memory_mib, launch.pids)
@@ -248,7 +248,7 @@ _MIXED = Path("/sys/fs/cgroup/unified")
 
 
 async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """Whether Podman's runtime refuses this machine's control groups."""
+    """Check whether Podman's runtime supports this machine's control groups."""
     del records
     podman = shutil.which("podman", path=context.environ.get("PATH"))
     if podman is None or not _MIXED.exists():
@@ -257,13 +257,13 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     try:
         name = (await run_tool(words, env=context.environ)).decode().strip()
     except (UpstreamError, OSError) as error:
-        return [warn("launchers", f"'podman info' fails: {error}", "podman info")]
+        return [warn("launchers", f"'podman info' failed: {error}", "podman info")]
     if name != "crun":
         return []
     text = (
-        "crun does not start containers where both versions of control groups are mixed"
+        "crun cannot start containers on a system with both versions of control groups"
     )
-    mend = 'sudo apt install runc; [engine] runtime = "runc" in containers.conf'
+    mend = 'sudo apt install runc; then set runtime = "runc" in [engine] of containers.conf'
     return [warn("launchers", text, mend)]
 
 

@@ -46,8 +46,8 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     # guard: root's containers belong to a user's broker
     if uid == 0:
         raise SetupError(
-            "the user whose broker leases the containers of root is not known",
-            hint="add '--uid NUMBER', or run this with sudo",
+            "cannot determine the user whose broker leases the containers of root",
+            hint="pass --uid NUMBER, or run the command with sudo",
         )
     paths = find_paths({"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"})
     records = search_path(paths.runtime, paths.config)
@@ -62,7 +62,9 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
         return
     if other is not None:
         render.note(f"add this directory to hooks_dir in {other}: {ROOTFUL_HOOKS}")
-    render.note("try it: sudo podman run --annotation io.vitrail.sandbox=RECORD …")
+    render.note(
+        "to test the hook, run: sudo podman run --annotation io.vitrail.sandbox=RECORD …"
+    )
 
 
 def _config_home() -> Path:
@@ -99,7 +101,9 @@ def _install_podman(words: SetupWords) -> None:
         return
     if other is not None:
         render.note(f"add this directory to hooks_dir in {other}: {folder}")
-    render.note("try it: podman run --annotation io.vitrail.sandbox=RECORD …")
+    render.note(
+        "to test the hook, run: podman run --annotation io.vitrail.sandbox=RECORD …"
+    )
 
 
 def _remove_podman(_app: str) -> None:

@@ -32,7 +32,7 @@ def setup_errors(problem: str, *, hint: str = "") -> Iterator[None]:
 
 def hook_written(hint: str = "") -> AbstractContextManager[None]:
     """Write a hook's files in the block.  It raises SetupError where that fails."""
-    return setup_errors("the hook cannot be installed", hint=hint)
+    return setup_errors("cannot install the hook", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Setup:
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove those that exist, and say so."""
+    """Remove existing files, and print their paths."""
     for path in paths:
         try:
             path.unlink()

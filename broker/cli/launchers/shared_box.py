@@ -1,4 +1,4 @@
-"""``brokerctl launcher exec``: a command of toolbox or distrobox under a label.
+"""``brokerctl launcher exec``: run a command of toolbox or distrobox with a label.
 
 Such a box shares the home directory and the runtime directory with the user, so
 this is a label and no boundary: programs in it could use the real compositor.  What
@@ -182,7 +182,7 @@ def _values(directory: str) -> dict[str, str]:
 
 
 def _pass_signals_on(child: Child) -> None:
-    """Leave the end to the program: the lease ends when it has.
+    """Pass signals to the program, so that the lease ends after it.
 
     Ctrl-C reaches it without us, because it is in our process group.
     """
@@ -199,6 +199,6 @@ def _record(paths: Paths, kind: str, words: Sequence[str]) -> Record:
         if record is not None and not record.host.launch.kind.boundary:
             return record
     raise SetupError(
-        f"no record is named '{kind}' with [launch] kind = \"shared-box\"",
-        hint=f"'brokerctl launcher install {kind}' writes it",
+        f"there is no record '{kind}' with [launch] kind = \"shared-box\"",
+        hint=f"to write the record, run 'brokerctl launcher install {kind}'",
     )

@@ -49,7 +49,7 @@ def _install_box(box: BoxProgram, words: SetupWords) -> None:
     real = _real(box.command, wrapper)
     record = find_paths().config[0] / FOLDER / f"{program}.toml"
     written = [wrapper]
-    with setup_errors(f"{program} cannot be set up"):
+    with setup_errors(f"cannot set up {program}"):
         record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not record.exists():
             text = _BOX_RECORD.format(program=program, colour=box.colour)
@@ -62,7 +62,7 @@ def _install_box(box: BoxProgram, words: SetupWords) -> None:
     render.written_files(written, as_json=words.as_json)
     if not words.as_json:
         render.note(
-            f"{program} gives a label, not a boundary; see docs/launchers/boxes.md"
+            f"boxes of {program} are labels, not boundaries; see docs/launchers/boxes.md"
         )
 
 

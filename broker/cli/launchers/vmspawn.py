@@ -95,11 +95,13 @@ def _require_systemd() -> None:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if not _has_systemd(runtime):
         why = (
-            "is not running" if runtime else "is not found: XDG_RUNTIME_DIR is not set"
+            "is not running"
+            if runtime
+            else "cannot be found: XDG_RUNTIME_DIR is not set"
         )
         raise SetupError(
-            f"systemd-vmspawn needs this user's service manager, which {why}",
-            hint="run it in a login session; 'loginctl enable-linger' starts it without one",
+            f"systemd-vmspawn needs the service manager of this user, which {why}",
+            hint="run the command in a login session, or run 'loginctl enable-linger' first",
         )
 
 
@@ -125,12 +127,12 @@ async def _wait_held(child: Child, made: Made, directory: Path) -> int:
     """Wait for the process that will be QEMU; its pidfd is kept in ``made``."""
     found = await wait_held(child, made.uuid, directory)
     if found is None:
-        why = "it took too long"
+        why = "it did not answer in time"
         if has_ended(child.pidfd):
             why = stderr_so_far(child, MESSAGE_CHARS)
         raise UpstreamError(
             f"systemd-vmspawn did not start the machine: {why}",
-            hint="check that 'systemd-vmspawn --version' shows 262 or later",
+            hint="check that 'systemd-vmspawn --version' prints 262 or later",
         )
     pid, made.pidfd = found
     return pid
@@ -156,7 +158,7 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     del records
     if _has_systemd(context.environ.get("XDG_RUNTIME_DIR", "")):
         return []
-    text = 'records of kind "vmspawn" need a service manager of this user'
+    text = 'records of kind "vmspawn" need the service manager of this user, which is not available'
     return [warn("launchers", text, "loginctl enable-linger")]
 
 

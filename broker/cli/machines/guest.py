@@ -1,4 +1,4 @@
-"""``brokerctl guest``: Vitrail's agent for guests that Vitrail did not build."""
+"""``brokerctl guest``: install the agent in guests that Vitrail did not build."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shims.bundle import INSTALLER, guest_installer
 
 @click.group("guest")
 def command() -> None:
-    """Install the agent in VMs that Vitrail did not build."""
+    """Install the agent in virtual machines that Vitrail did not build."""
 
 
 @command.command("install")
@@ -26,15 +26,15 @@ def command() -> None:
     "--output",
     "-o",
     metavar="FILE",
-    help="Write the installer there; '-' is standard output.  Default: the cache.",
+    help="Write the installer to this file; '-' is standard output [default: the cache].",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def install(*, output: str | None, as_json: bool) -> None:
     """Write the installer of the guest package, and print the command that runs it.
 
-    It is one shell script for Debian, Fedora, Arch and Alpine, with all programs in
-    it as text.  The guest needs Python 3.9 and waypipe 0.8 or later; the script
-    installs both where apt, dnf, pacman or apk can.
+    The installer is a shell script for Debian, Fedora, Arch and Alpine that contains all
+    programs as text.  The guest needs Python 3.9 and waypipe 0.8 or later; the script
+    installs them with apt, dnf, pacman or apk if possible.
     """
     content = guest_installer()
     if output == "-":
@@ -54,5 +54,5 @@ def install(*, output: str | None, as_json: bool) -> None:
         render.json_line({"file": str(path), "sha256": digest, "command": command_line})
         return
     render.note(f"wrote {path} ({len(content) // 1024} KiB)")
-    render.note(f"run it in the guest: {command_line}")
-    render.note(f"or copy it there, and as root: sh {INSTALLER}")
+    render.note(f"to run the installer in the guest: {command_line}")
+    render.note(f"or copy it to the guest, and run as root: sh {INSTALLER}")

@@ -1,4 +1,4 @@
-"""``brokerctl restart``: another broker, which takes the machines over.
+"""``brokerctl restart``: replace the broker; the new one takes over the machines.
 
 The broker is killed, because one that is asked to end ends its sandboxes first; the next
 one leases the machines that live on, as after any death of a broker.
@@ -26,15 +26,16 @@ from policy.rules.world import DISPOSABLE
 
 
 @click.command("restart")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, yes: bool, as_json: bool) -> None:
-    """Restart the broker, after an update for example; machines live on.
+    """Restart the broker, for example after an update; machines keep running.
 
-    All windows end, and are named first.  A disposable ends with its program, a
-    machine that stays is used by the new broker.
+    All windows are closed, and listed first.  Disposable sandboxes end with their
+    programs; the new broker uses the other machines again.
 
-    Exit code: 0, 1 when no broker runs, it is not this one machine's, or you said no.
+    Exit code: 0 done, 1 no broker is running, another machine shares its sandboxes, or
+    you declined.
     """
     pid, ending = trio.run(_look)
     if ending and not as_json:
@@ -47,27 +48,29 @@ def command(*, yes: bool, as_json: bool) -> None:
     if as_json:
         render.json_line({"windows": ending, "kept": kept, "ends": ends})
         return
-    render.note("the broker was restarted")
+    render.note("restarted the broker")
     for name in kept:
         render.note(
-            f"{printable(name)} is still running; 'brokerctl run' opens its windows again"
+            f"{printable(name)} is still running; to open its windows again, run 'brokerctl run'"
         )
     for name in ends:
-        render.note(f"{printable(name)} was not kept; it ends when its program exits")
+        render.note(
+            f"{printable(name)} was not restored; it ends when its program exits"
+        )
 
 
 async def _look() -> tuple[int, list[str]]:
-    """Return the broker's process, and its windows as people know them."""
+    """Return the broker's process and the titles of its windows."""
     async with open_client() as client:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":
             raise RefusedError(
-                f"this is the {version.role} of two machines, which share their sandboxes",
-                hint="restart its unit; 'brokerctl status' shows what that ends",
+                f"this machine is the {version.role} of two machines that share their sandboxes",
+                hint="to see what would end, run 'brokerctl status'; then restart the unit",
             )
         answer = await client.call(WINDOWS, WindowsRequest())
     shown = [f"[{one.sandbox}] {one.title}" for one in answer.windows]
-    silent = [f"those of {name}, which does not answer" for name in answer.silent]
+    silent = [f"all windows of {name}, which does not answer" for name in answer.silent]
     more = [f"{answer.omitted} more"] if answer.omitted else []
     return version.pid, [printable(text, 200) for text in (*shown, *silent, *more)]
 

@@ -1,1 +1,1 @@
-"""What the application menu starts: it has no terminal, so it reports by notification."""
+"""Programs of the application menu, which report by notification."""

@@ -1,4 +1,4 @@
-"""Entries and icons of the menu as the records are now, and of the windows that are open.
+"""Write menu entries and icons of records and of open windows.
 
 A task bar looks for a window's icon by its application id: an entry of that name, or
 one with that StartupWMClass.  A window's id is ``vitrail.SANDBOX.ID``, and ID is the

@@ -1,4 +1,4 @@
-"""``brokerctl lockdown``: end microphones, cameras, copies and starts at once."""
+"""``brokerctl lockdown``: stop microphones, cameras, copies and starts."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from broker.ipc.control.methods import LOCKDOWN
 
 
 @click.command("lockdown")
-@click.option("--networks", is_flag=True, help="End networks that rules open, too.")
-@click.option("--lift", is_flag=True, help="End the lockdown.")
+@click.option("--networks", is_flag=True, help="Also end networks that rules opened.")
+@click.option("--lift", is_flag=True, help="Lift the lockdown.")
 @click.option(
     "--show", is_flag=True, help="Show whether a lockdown is in force; change nothing."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
-    """End microphones, cameras, copies and new starts at once, until it is lifted.
+    """Stop microphones, cameras, copies and new starts until the lockdown is lifted.
 
-    Windows, playback, notifications and security keys stay.  Where no broker runs, the
-    next one begins in lockdown.
+    Windows, playback, notifications and security keys are not affected.  If no broker is
+    running, the next one starts in lockdown.
 
-    Exit code: 0 done; with --show 0 a lockdown is in force, 1 there is none; 2 wrong call.
+    Exit code: 0 done; with --show, 0 a lockdown is in force, 1 none is; 2 usage error.
     """
     if lift + show > 1 or (networks and (lift or show)):
         raise click.UsageError("--networks, --lift and --show cannot be used together")
@@ -60,7 +60,7 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
 def _without_broker(
     paths: Paths, *, begin: bool | None, networks: bool
 ) -> LockdownAnswer:
-    """Change what the next broker finds.  Raises SetupError."""
+    """Store the lockdown for the next broker.  Raises SetupError."""
     path = lockdown_file(paths)
     try:
         if begin:
@@ -88,12 +88,13 @@ def _open_networks(paths: Paths) -> list[str]:
 def _text(found: LockdownAnswer, open_networks: list[str]) -> list[str]:
     if not found.locked:
         return ["no lockdown is in force"]
-    what = "microphones, cameras, copies and new starts"
-    what += " and networks" if found.networks else ""
-    lines = [f"lockdown: {what} are denied until it is lifted"]
+    what = "networks, " * found.networks + "microphones, cameras, copies and new starts"
+    lines = [f"a lockdown is in force: {what} are denied until the lockdown is lifted"]
     if found.unkept:
         lines.append(found.unkept)
     if open_networks:
         names = ", ".join(open_networks)
-        lines.append(f"no rule decides about the network of {names}: stop them")
+        lines.append(
+            f"rules do not control the network of {names}; stop these sandboxes"
+        )
     return lines

@@ -1,4 +1,4 @@
-"""``brokerctl menu``: what the entries of the application menu run."""
+"""``brokerctl menu``: run the entries of the application menu."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _ACTIONS = {"start": (), "terminal": _TERMINAL, "files": _FILES}
 
 @click.group("menu")
 def command() -> None:
-    """Start and stop sandboxes as menu entries do: notifications tell how it goes."""
+    """Start and stop sandboxes from the application menu, with notifications."""
 
 
 @command.command("start")
 @click.argument("sandbox", shell_complete=sandboxes)
 def start(sandbox: str) -> None:
-    """Start the program of SANDBOX, and notify of progress and failure.
+    """Start the program of SANDBOX, and show progress and failure as notifications.
 
-    A failure is shown with what mends it as a button.
+    A notification of a failure has a button for the suggested fix.
 
-    Exit code: 0, or that of 'brokerctl run'.
+    Exit code: 0 done, otherwise the exit code of 'brokerctl run'.
     """
     _start(sandbox, "start")
 
@@ -50,14 +50,14 @@ def terminal(sandbox: str) -> None:
 @command.command("files")
 @click.argument("sandbox", shell_complete=sandboxes)
 def files(sandbox: str) -> None:
-    """Open a file manager in SANDBOX; a terminal where it has none."""
+    """Open a file manager in SANDBOX, or a terminal if it has none."""
     _start(sandbox, "files")
 
 
 @command.command("stop")
 @click.argument("sandbox", shell_complete=sandboxes)
 def stop(sandbox: str) -> None:
-    """Stop SANDBOX, and notify of the end."""
+    """Stop SANDBOX, and show a notification when it has stopped."""
     from broker.cli.menu.reported_start import stop as stopped
 
     title, _ = _title(sandbox)
@@ -67,10 +67,10 @@ def stop(sandbox: str) -> None:
 @command.command("refresh")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def refresh(*, as_json: bool) -> None:
-    """Write the entries and icons again, as names and colours are now.
+    """Write menu entries and icons again, with current names and colours.
 
-    Also for the windows that are open: task bars find a window's icon by its
-    application id.
+    Entries for open windows are written, too, because task bars find the icon of a
+    window by its application ID.
     """
     from broker.cli.menu.entries import refresh as refreshed
 

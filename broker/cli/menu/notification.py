@@ -1,4 +1,4 @@
-"""One notification on the user's desktop: replaced as things go, with buttons.
+"""A notification on the user's desktop that can be replaced and have buttons.
 
 It is sent by notify-send(1) of libnotify.  A server may show buttons only in a menu of
 its own (mako), so the text must also make sense without them.
@@ -68,7 +68,7 @@ class DesktopNotification:
         return chosen if chosen in buttons else ""
 
     async def close(self) -> None:
-        """Take it off the screen."""
+        """Close the notification."""
         if self._id:
             await self._send(
                 [*self._words(0, urgent=False), f"--expire-time={_CLOSE_MS}"], "", " "
@@ -108,7 +108,7 @@ class DesktopNotification:
 
 
 async def _output(child: Child) -> bytes:
-    """Return all that it writes."""
+    """Return the output of the process."""
     pipe = child.popen.stdout
     assert pipe is not None
     with pipe:

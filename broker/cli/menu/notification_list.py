@@ -17,17 +17,19 @@ from broker.ipc.control.methods import NOTIFICATIONS
 
 @click.command("notifications")
 @click.argument("sandbox", required=False)
-@click.option("--clear", is_flag=True, help="Forget them, once they are listed.")
+@click.option(
+    "--clear", is_flag=True, help="Remove the notifications after listing them."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(sandbox: str | None, *, clear: bool, as_json: bool) -> None:
-    """Show the newest notifications of SANDBOX, or of all.
+    """Show the newest notifications of SANDBOX, or of all sandboxes.
 
-    Those that were only counted are among them.  Title and text are the sandbox's
-    words.  They are in the broker's memory alone, and gone when it ends; the audit log
-    has their sizes.
+    Notifications that were counted but not displayed are included.  Title and text come
+    from the sandbox.  The broker keeps notifications only in memory; the audit log
+    records their sizes.
 
-    Exit code: 0, or 1 when there are none.
-    """  # fmt: skip
+    Exit code: 0 notifications were listed, 1 there are none.
+    """
     request = NotificationsRequest(sandbox=sandbox, clear=clear or None)
     found = ask(NOTIFICATIONS, request)
     if as_json:
@@ -35,9 +37,7 @@ def command(sandbox: str | None, *, clear: bool, as_json: bool) -> None:
     for row in [] if as_json else found.notifications:
         sys.stdout.write("".join(f"{line}\n" for line in _text(row)))
     if found.omitted and not as_json:
-        render.note(
-            f"{found.omitted} earlier notifications did not fit into the answer"
-        )
+        render.note(f"{found.omitted} earlier notifications are not shown")
     if not found.notifications:
         render.note("no notifications")
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Start a sandbox as its menu entry does: progress, failure and mend by notification.
+"""Start a sandbox from the menu; show progress, failures and fixes by notification.
 
 All kinds of sandboxes start by ``brokerctl run --json`` in a separate process, whose
 lines are shown here.  So there is one place that reports a start, and one that does it.
@@ -60,7 +60,7 @@ _ONCE = "This happens once and may take a few minutes."
 
 @dataclass
 class StartResult:
-    """How one of our commands ended."""
+    """The result of a brokerctl command."""
 
     code: int = 0
     sandbox: str = ""
@@ -76,12 +76,14 @@ class StartResult:
     @property
     def text(self) -> str:
         """What failed, as the user reads it."""
-        lines = [self.error or f"it ended with code {self.code}"]
+        lines = [self.error or f"the command exited with code {self.code}"]
         if self.hint and self.hint != self.error:
             lines.append(self.hint)
         if not self.error and self.untrusted_output:
             # guard: a program's own words are marked as its
-            lines += [f"Its output: {line}" for line in self.untrusted_output]
+            lines += [
+                f"Output of the program: {line}" for line in self.untrusted_output
+            ]
         return "\n".join(lines)
 
 
@@ -113,7 +115,7 @@ async def start(
         result.window = seen.window
         if result.code == 0 and result.note:
             told = StartResult(error=result.note, hint=result.note)
-            await _failed(note, f"{title} may show no window", told, env)
+            await _failed(note, f"{title} might not show a window", told, env)
             return result
         if result.code == 0:
             await note.close()
@@ -133,7 +135,7 @@ async def stop(name: str, title: str, icon: str, env: Mapping[str, str]) -> Star
     if result.code == 0:
         await note.show(f"{title} has stopped", "", seconds=_DONE_SECONDS)
     else:
-        await note.show(f"{title} was not stopped", result.text, urgent=True)
+        await note.show(f"Cannot stop {title}", result.text, urgent=True)
     return result
 
 
@@ -157,7 +159,7 @@ async def _failed(
         if built.code == 0:
             await fresh.close()
             return True
-        await fresh.show("The image was not built", built.text, urgent=True)
+        await fresh.show("Cannot build the image", built.text, urgent=True)
         return False
     _in_terminal(mend, env)
     return False

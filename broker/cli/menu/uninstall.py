@@ -1,4 +1,4 @@
-"""``brokerctl uninstall``: removal of what Vitrail wrote for this user."""
+"""``brokerctl uninstall``: remove files that Vitrail wrote for this user."""
 
 from __future__ import annotations
 
@@ -26,24 +26,26 @@ _ENTRY = "vitrail-sandbox-"
 
 @click.command("uninstall")
 @click.option(
-    "--purge", is_flag=True, help="Also remove records, rules, homes, logs and images."
+    "--purge",
+    is_flag=True,
+    help="Also remove all records, rules, homes, logs and images.",
 )
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 def command(*, purge: bool, yes: bool) -> None:
-    """Remove what Vitrail wrote for you, and print how to remove the package.
+    """Remove files that Vitrail wrote, and print how to remove the package.
 
-    Ends all sandboxes and the broker, and removes menu entries, icons and what
-    'launcher install' wrote.  Records, rules, homes, logs and images stay without
-    --purge, which erases them and the audit log.
+    Stop all sandboxes and the broker, and remove menu entries, icons and the files of
+    'launcher install'.  Records, rules, homes, logs and images are kept; with --purge,
+    they are removed together with the audit log.
 
-    Exit code: 0, or 1 when you said no.
+    Exit code: 0 done, 1 you declined.
     """
     paths = find_paths()
     doomed = [*_entries(), *(_own(paths) if purge else [])]
     for path in doomed:
-        render.note(f"will be removed: {path}")
+        render.note(f"to be removed: {path}")
     if broker_runs(paths):
-        render.note("will be stopped: the broker and all sandboxes")
+        render.note("to be stopped: the broker and all sandboxes")
     if not yes:
         if not sys.stdin.isatty():
             raise RefusedError(
@@ -60,8 +62,8 @@ def command(*, purge: bool, yes: bool) -> None:
         else:
             path.unlink(missing_ok=True)
     if not purge:
-        render.note(f"your records and homes stay: {paths.config[0]}, {paths.state}")
-    render.note(f"next: {_package()}")
+        render.note(f"records and homes are kept: {paths.config[0]}, {paths.state}")
+    render.note(f"now remove the package: {_package()}")
 
 
 def _entries() -> Iterator[Path]:
@@ -93,4 +95,4 @@ def _package() -> str:
         return "pipx uninstall vitrail"
     if place.is_relative_to("/usr"):
         return "sudo apt purge vitrail"
-    return f"remove {place.parents[3]}"
+    return f"delete the directory {place.parents[3]}"

@@ -1,4 +1,4 @@
-"""``brokerctl network``: where sandboxes are connected to."""
+"""``brokerctl network``: list network flows of sandboxes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from broker.ipc.control.methods import NETWORK
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(sandbox: str | None, *, as_json: bool) -> None:
-    """List open flows of sandboxes with network = "rules"; only SANDBOX's if given.
+    """List open flows of sandboxes with network = "rules", or only those of SANDBOX.
 
-    Each with the name that led to its address, its bytes and rates (from the
-    sandbox, and to it), and the rule that allows it.
+    Each line shows the resolved name, bytes and rates from and to the sandbox, and the
+    rule that allows the flow.
 
-    Exit code: 0, or 1 when no broker runs or it knows no such sandbox.
+    Exit code: 0 done, 1 no broker is running or the sandbox does not exist.
     """
     answer = ask(NETWORK, NetworkRequest(sandbox=sandbox))
     if as_json:
@@ -37,5 +37,5 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
         render.note("no flows are open")
     if answer.omitted:
         render.note(
-            f"{answer.omitted} more flows: 'brokerctl network SANDBOX' lists those of one"
+            f"{answer.omitted} more flows; to list those of one sandbox, run 'brokerctl network SANDBOX'"
         )

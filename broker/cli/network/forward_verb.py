@@ -1,4 +1,4 @@
-"""``brokerctl forward``: a port of this machine leads to one of a sandbox's."""
+"""``brokerctl forward``: forward a local port to a sandbox."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _PIECE = 1 << 16
 @click.option("--stdio", is_flag=True, help="Connect standard input and output.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
-    """Forward PORT of this machine's loopback to a port of SANDBOX until Ctrl-C.
+    """Forward PORT on the loopback address to a port of SANDBOX, until interrupted.
 
-    A rule for vitrail.Tcp with the source @adminvm has to allow it, as 'vitrail.Tcp
-    +8080 @adminvm SANDBOX allow'.  Programs of yours alone are connected.
+    A rule for vitrail.Tcp with the source @adminvm must allow the connection, such as
+    'vitrail.Tcp +8080 @adminvm SANDBOX allow'.  Only programs of this user can connect.
 
-    With --stdio no port is opened: the one connection is this program's input and
-    output, as ssh's ProxyCommand wants it.
+    With --stdio, no port is opened; the only connection uses standard input and output,
+    as for ProxyCommand of ssh.
 
-    Exit code: 0 with --stdio, 1 refused or ended, 2 wrong call.
+    Exit code: 0 done (with --stdio), 1 refused or ended, 2 usage error.
     """
     found = _PORTS.fullmatch(ports)
     if found is None:
         raise click.UsageError(f"'{ports}' is not PORT or PORT:SANDBOX-PORT")
     local, port = int(found[1]), int(found[2] or found[1])
     if not 0 < port <= 65535 or local > 65535:
-        raise click.UsageError(f"'{ports}': ports are 1 to 65535")
+        raise click.UsageError(f"'{ports}': a port must be between 1 and 65535")
     if stdio and (found[2] or as_json):
-        raise click.UsageError("--stdio takes only the sandbox's port")
+        raise click.UsageError("with --stdio, specify only the sandbox's port")
     request = ForwardRequest(sandbox=sandbox, port=port, local=0 if stdio else local)
     if stdio:
         trio.run(_stdio, request)
@@ -64,7 +64,9 @@ async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT
             render.note(f"a connection failed: {printable(item.failed)}")
         else:
             name = printable(item.sandbox)
-            render.note(f"127.0.0.1:{item.local} is port {request.port} of {name}")
+            render.note(
+                f"forwarding 127.0.0.1:{item.local} to port {request.port} of {name}"
+            )
 
     async with open_client() as client:
         await client.call(FORWARD, request, show)

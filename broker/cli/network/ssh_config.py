@@ -1,4 +1,4 @@
-"""``brokerctl ssh-config``: what ssh needs to reach sandboxes by name."""
+"""``brokerctl ssh-config``: print ssh configuration for sandboxes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ _USER = "user"
 
 @click.command("ssh-config")
 @click.argument("names", metavar="[SANDBOX…]", nargs=-1, shell_complete=sandboxes)
-@click.option(
-    "--user", default=_USER, show_default=True, help="Account in the sandbox."
-)
+@click.option("--user", default=_USER, show_default=True, help="User in the sandbox.")
 @click.option(
     "--port",
     default=_PORT,
@@ -32,13 +30,13 @@ _USER = "user"
     help="Port of sshd in the sandbox.",
 )
 def command(names: tuple[str, ...], *, user: str, port: int) -> None:
-    """Print lines for ssh_config(5) by which 'ssh SANDBOX' connects; all by default.
+    """Print lines for ssh_config(5) for 'ssh SANDBOX' [default: all sandboxes].
 
-    They serve ssh, scp, rsync, git and the remote modes of editors.  The sandbox needs
-    an sshd on a port of its loopback, and a rule: 'vitrail.Tcp +22 @adminvm SANDBOX
-    allow'.  That of a box or container has a port from 1024 on.
+    The lines work for ssh, scp, rsync, git and editors.  The sandbox needs sshd on a
+    loopback port, and a rule 'vitrail.Tcp +22 @adminvm SANDBOX allow'.  In a box or
+    container, the port must be 1024 or higher.
 
-    Exit code: 0, or 1 when a record is missing.
+    Exit code: 0 done, 1 a record does not exist.
     """
     records = read_records(offline_paths()).records
     known = [name for name, one in records.items() if _has_ports(one)]
@@ -46,14 +44,18 @@ def command(names: tuple[str, ...], *, user: str, port: int) -> None:
         if name not in records:
             raise RefusedError(f"no record is named '{printable(name, 64)}'")
         if name not in known:
-            raise RefusedError(f"the ports of '{name}' are not forwarded")
+            raise RefusedError(f"ports of '{name}' cannot be forwarded")
     chosen = sorted(names or known)
     sys.stdout.write("".join(_host(name, user, port) for name in chosen))
     if not chosen:
-        render.note("no record describes a sandbox whose ports are forwarded")
+        render.note("no record describes a sandbox whose ports can be forwarded")
     elif sys.stdout.isatty():
-        render.note("to write the file: brokerctl ssh-config > ~/.ssh/vitrail.conf")
-        render.note("and begin ~/.ssh/config with: Include ~/.ssh/vitrail.conf")
+        render.note(
+            "to write these lines to a file: brokerctl ssh-config > ~/.ssh/vitrail.conf"
+        )
+        render.note(
+            "then add to the beginning of ~/.ssh/config: Include ~/.ssh/vitrail.conf"
+        )
 
 
 def _has_ports(record: Record) -> bool:

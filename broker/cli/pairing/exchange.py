@@ -1,4 +1,4 @@
-"""The shell of a pairing: one connection, one person, one code each way."""
+"""Run a pairing over a connection, with codes that the user types."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Ask = Callable[[], Awaitable[str]]
 
 
 class NoCodeError(UpstreamError):
-    """It ended before there was a code, and before our nonce was shown."""
+    """The pairing ended before this end sent its nonce."""
 
 
 def pairing_endpoint(link: Endpoint) -> Endpoint:
-    """Where pairing happens, so that it need not share the link's own door."""
+    """Return the endpoint of the pairing, which differs from the link's."""
     match link:
         case VsockEndpoint():
             return VsockEndpoint(link.cid, PAIRING_PORT)
@@ -50,8 +50,8 @@ async def knock(config: LinkConfig) -> socket.socket:
     except UpstreamError as error:
         raise UpstreamError(
             f"no viewer is waiting to be paired: {error}",
-            hint="first run 'brokerctl pair NAME --as viewer' on the viewer's "
-            "machine, which then waits for this one",
+            hint="run 'brokerctl pair NAME --as viewer' on the viewer's machine, then run "
+            "this command again",
         ) from error
 
 
@@ -96,7 +96,7 @@ async def pair(
                 await _codes_soon(sock, machine)
                 code, fingerprint = machine.code, machine.peer_fingerprint
                 if code is None or fingerprint is None:
-                    raise InternalError("a pairing without codes")
+                    raise InternalError("the pairing has no codes")
                 show(code, fingerprint)
                 await _confirm(sock, machine, ask)
         except trio.TooSlowError as error:
@@ -106,12 +106,12 @@ async def pair(
                 hint="start 'brokerctl pair' on both machines again",
             ) from error
     if machine.peer_key is None:
-        raise InternalError("a pairing that is done has a key")
+        raise InternalError("the finished pairing has no key")
     return machine.peer_key
 
 
 async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
-    """Until both codes are known, no person is waited for."""
+    """Exchange keys and nonces within a time limit."""
     try:
         with trio.fail_after(limits.LINK_HANDSHAKE_SECONDS):
             await _codes(sock, machine)
@@ -120,7 +120,7 @@ async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
         text = f"the other end did not send its code within {seconds:g} s"
         raise _no_code(machine, text) from error
     except (LinkRefusedError, UpstreamError) as error:
-        hint = error.hint or "'brokerctl pair' on the other machine may show why"
+        hint = error.hint or "see the output of 'brokerctl pair' on the other machine"
         raise _no_code(machine, error.message, hint) from error
 
 
@@ -130,9 +130,9 @@ def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
     # guard: one nonce is shown in a run of pairing
     if machine.nonce_sent:
         return UpstreamError(
-            f"the other end began the pairing and stopped: {text}",
+            f"the other end stopped the pairing: {text}",
             hint="start 'brokerctl pair' on both machines again; if it fails again, "
-            "an attacker is in between",
+            "an attacker may control the connection",
         )
     return NoCodeError(text, hint=hint)
 
@@ -150,7 +150,7 @@ async def _codes(sock: socket.socket, machine: Pairing) -> None:
 
 
 async def _confirm(sock: socket.socket, machine: Pairing, ask: Ask) -> None:
-    """Both people type: here, and there, in whatever order."""
+    """Exchange the confirmations of both users, in any order."""
     refused: list[LinkRefusedError | UpstreamError] = []
 
     async def listen(scope: trio.CancelScope) -> None:

@@ -35,7 +35,8 @@ def forget(store: LinkStore, name: str) -> None:
         if all(peer.name != name for peer in peers.all):
             known = ", ".join(peer.name for peer in peers.all) or "none"
             raise RefusedError(
-                f"no broker is pinned as {name!r}", hint=f"pinned: {known}"
+                f"no broker is pinned as {name!r}",
+                hint=f"use one of the pinned brokers: {known}",
             )
         _write(store, peers.without(name))
 

@@ -94,8 +94,8 @@ class PairingState(enum.Enum):
     WAIT_NONCE = "dialler, COMMIT sent"
     WAIT_OPEN = "acceptor, NONCE sent"
     COMPARE = "codes shown"
-    CONFIRMED = "confirmed here, not yet there"
-    CONFIRMED_THERE = "confirmed there, not yet here"
+    CONFIRMED = "confirmed on this machine, not yet on the other one"
+    CONFIRMED_THERE = "confirmed on the other machine, not yet on this one"
     PAIRED = "done"
     REFUSED = "over"
 
@@ -210,15 +210,15 @@ class Pairing:
         return message
 
     def feed(self, untrusted_data: bytes) -> bytes:
-        """Take bytes, return bytes to send.
+        """Process received bytes; return bytes to send.
 
         Raises LinkRefusedError; the pairing is over then, for good.
         """
         if self.state is PairingState.NEW:
-            raise InternalError("the dialler starts before it is fed")
+            raise InternalError("the dialler must start before it receives data")
         if self.state is PairingState.REFUSED:
             raise LinkRefusedError(
-                "the pairing is over", reason=RefusalReason.MALFORMED
+                "the pairing has ended", reason=RefusalReason.MALFORMED
             )
         self._reader.feed(untrusted_data)
         out = b""
@@ -238,7 +238,9 @@ class Pairing:
         """
         following = TABLE.get((self.state, Typed.RIGHT))
         if following is None:
-            raise InternalError(f"nothing to confirm when it is {self.state}")
+            raise InternalError(
+                f"a pairing cannot be confirmed when it is {self.state}"
+            )
         digits = "".join(c for c in typed if c not in " -\t\r\n")
         if digits != self._code(by_dialler=not self._dials):
             raise self.reject()
@@ -253,15 +255,15 @@ class Pairing:
         Returns the error to raise; its ``answer`` is to be sent.
         """
         error = LinkRefusedError(
-            "the code does not match the other screen's: not paired",
+            "the code does not match the code on the other screen",
             reason=RefusalReason.PERSON,
-            hint="pair once more; if it fails again, an attacker is in between",
+            hint="start the pairing again; if it fails again, an attacker may control the connection",
         )
         self._refuse(error)
         return error
 
     def eof(self) -> None:
-        """Say that no byte will come.  Raises unless the brokers are paired."""
+        """Handle the end of the stream.  Raises unless the brokers are paired."""
         if self.state is PairingState.PAIRED:
             return
         self.state = PairingState.REFUSED
@@ -275,7 +277,7 @@ class Pairing:
         following = TABLE.get((self.state, kind))
         if following is None:
             raise LinkRefusedError(
-                f"{kind.name} when the pairing is at: {self.state.value}",
+                f"unexpected {kind.name} in the state '{self.state.value}'",
                 reason=RefusalReason.MALFORMED,
             )
         if kind is MessageKind.REFUSED:
@@ -315,7 +317,7 @@ class Pairing:
         )
         if self._commit(head, message[HEADER.size :]) != self._commitment:
             raise LinkRefusedError(
-                "the other end opened something else than it committed to",
+                "the other end revealed a value that differs from its commitment",
                 reason=RefusalReason.PROOF,
             )
         self._meet(message)
@@ -327,7 +329,7 @@ class Pairing:
         signed = self._signed(by_dialler=not self._dials)
         if key is None or not key.verifies(message[HEADER.size :], signed):
             raise LinkRefusedError(
-                "the other end does not hold the key that it showed",
+                "the other end does not have the private key for its public key",
                 reason=RefusalReason.PROOF,
             )
         return b""
@@ -347,7 +349,7 @@ class Pairing:
         key = PublicKey(message[HEADER.size : HEADER.size + KEY_BYTES])
         if key == self._identity.public:
             raise LinkRefusedError(
-                "the other end shows this broker's own key", reason=RefusalReason.PROOF
+                "the other end sent this broker's own key", reason=RefusalReason.PROOF
             )
         self._peer_key = key
 

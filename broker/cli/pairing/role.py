@@ -1,4 +1,4 @@
-"""Whether this machine is one of two, for a verb that would start a broker."""
+"""Determine whether this machine is paired, before a verb starts a broker."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def role_here(paths: Paths) -> Role | None:
     roles = {peer.role.other for peer in store.peers().all}
     if len(roles) > 1:
         raise SetupError(
-            "this machine is paired as a host and as a viewer, and link.toml "
-            "does not say which of them it is",
-            hint="write connect or listen into link.toml, or run 'brokerctl link forget'",
+            "this machine is paired both as a host and as a viewer, but link.toml "
+            "does not select one of them",
+            hint="set connect or listen in link.toml, or run 'brokerctl link forget'",
         )
     return roles.pop() if roles else None

@@ -1,1 +1,1 @@
-"""``brokerctl policy``, one module for each verb."""
+"""``brokerctl policy``: a module for each verb."""

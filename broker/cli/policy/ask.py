@@ -1,4 +1,4 @@
-"""``brokerctl policy eval``: what would be decided, for one call or many."""
+"""``brokerctl policy eval``: decide one call or many."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _ATTRIBUTES = ("mime", "scheme", "host", "size", "protocol", "port", "key")
 def told_of(command: Callable[..., None]) -> Callable[..., None]:
     """The options that say what a call is about."""
     for option in (
-        click.option("--key", help="The ssh key: its fingerprint, or its comment."),
+        click.option("--key", help="SSH key: its fingerprint or its comment."),
         click.option("--port", type=click.IntRange(1, 65535), help="Port of a flow."),
         click.option(
             "--protocol",
@@ -54,13 +54,13 @@ def told_of(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--size", type=click.IntRange(0), help="Size of the data, in bytes."
         ),
-        click.option("--host", help="The host of the address; '' for none."),
-        click.option("--scheme", help="The scheme of the address; '' for none."),
-        click.option("--mime", help="The type that the source claims for its data."),
+        click.option("--host", help="Host of the address; '' for none."),
+        click.option("--scheme", help="Scheme of the address; '' for none."),
+        click.option("--mime", help="Type that the source claims for its data."),
         click.option(
             "--device",
             metavar="JSON",
-            help='The device, as {"id": "0951:1666", "interfaces": ["08:06:50"]}.',
+            help='Device, such as {"id": "0951:1666", "interfaces": ["08:06:50"]}.',
         ),
     ):
         command = option(command)
@@ -74,8 +74,10 @@ def told_of(command: Callable[..., None]) -> Callable[..., None]:
 @told_of
 @POLICY
 @WORLD
-@click.option("--compat", is_flag=True, help="Answer as Qubes' parser does.")
-@click.option("--batch", is_flag=True, help="Calls as JSON lines on standard input.")
+@click.option("--compat", is_flag=True, help="Answer as the parser of Qubes does.")
+@click.option(
+    "--batch", is_flag=True, help="Read calls as JSON lines from standard input."
+)
 @JSON
 def evaluate(
     service: str | None,
@@ -91,24 +93,24 @@ def evaluate(
 ) -> None:
     """Decide one call, SERVICE[+ARG] SOURCE TARGET, or many with --batch.
 
-    TARGET may be '' or '@default': the caller names none.  A set of rules with
-    an error gives the decision 'error' and the place of the first one.
+    TARGET may be '' or '@default' for a call without a target.  If the rules have an
+    error, the decision is 'error', with the position of the first error.
 
-    With --batch each line is an object with service, argument ("+x"), source,
-    target, and perhaps policy (file name to text), world, mime, scheme, host,
-    size, device; the answers come in the same order.
+    With --batch, each line is an object with service, argument ("+x"), source and target,
+    and optionally policy (file name to text), world, mime, scheme, host, size and device;
+    answers are printed in the same order.
 
-    Exit code: 0 allow or ask, 1 deny, 2 wrong call, 3 the rules have an error.
-    With --batch 0, or 1 when a line was not understood.
+    Exit code: 0 allow or ask, 1 deny, 2 usage error, 3 the rules have an error.
+    With --batch, 0, or 1 if a line was malformed.
     """
     if batch:
         if service is not None:
             raise click.UsageError(
-                "--batch reads its calls from standard input; give no others"
+                "--batch cannot be used with a call; it reads calls from standard input"
             )
         sys.exit(_batch(sys.stdin.buffer, _Asker(policy, world, compat=compat)))
     if service is None or source is None or target is None:
-        raise click.UsageError("eval takes SERVICE[+ARG] SOURCE TARGET, or --batch")
+        raise click.UsageError("specify SERVICE[+ARG] SOURCE TARGET, or --batch")
     call = call_of(service, source, target, **told)
     asker = _Asker(policy, world, compat=compat)
     if world is None and not compat:
@@ -205,7 +207,7 @@ def _batch(lines: Iterable[bytes], asker: _Asker) -> int:
         try:
             answer = _verdict(line, asker)
         except (WorldError, ValueError, RecursionError) as error:
-            reason = f"the line is not understood: {printable(str(error), 200)}"
+            reason = f"the line is malformed: {printable(str(error), 200)}"
             answer = Verdict(None, PolicyAnswer("error", reason, notify=True))
             code = 1
         sys.stdout.write(json.dumps(verdict_json(answer)) + "\n")
@@ -241,7 +243,7 @@ def print_verdict(verdict: Verdict) -> None:
 
 def _verdict(line: bytes, asker: _Asker) -> Verdict:
     if len(line) > tool_limits.WORLD_BYTES:
-        raise ValueError(f"more than {tool_limits.WORLD_BYTES} bytes")
+        raise ValueError(f"the line exceeds {tool_limits.WORLD_BYTES} bytes")
     asked = json.loads(line)
     if not isinstance(asked, dict):
         raise ValueError("a call must be a JSON object")  # noqa: TRY004 -- all are ValueError here
@@ -292,4 +294,4 @@ def print_answer(answer: PolicyAnswer) -> None:
     for name, value in answer.limits.as_json().items():
         out.print(Text(f"  {name}: {value}"))
     for rule in answer.observed:
-        out.print(Text(f"  would have decided, but mode=observe: {rule.where}"))
+        out.print(Text(f"  would have decided without mode=observe: {rule.where}"))

@@ -1,4 +1,4 @@
-"""``brokerctl policy check``: every mistake in records and rules at once."""
+"""``brokerctl policy check``: report all errors in records and rules."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from policy.tools.record_files import load_files
 @click.option(
     "--compat", is_flag=True, help="Also show where Qubes would decide differently."
 )
-@click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
+@click.option("--strict", is_flag=True, help="Also exit with 1 if there are warnings.")
 def check(
     paths: tuple[Path, ...],
     *,
@@ -44,15 +44,15 @@ def check(
     compat: bool,
     strict: bool,
 ) -> None:
-    """Report every mistake in records (*.toml), rules (*.policy) and settings.
+    """Report all errors in records (*.toml), rules (*.policy) and settings.
 
-    Without PATHS the directories that the broker reads are checked.  A
-    directory is checked as the broker would read it, owner and mode included; a file
-    for its contents only.  Of a settings directory, audit.toml, clipboard.toml,
-    link.toml, ship.toml and the services in services.d are checked too.  Unknown services in rules are warnings;
-    without PATHS so are sandboxes, tags and types that no record has.
+    Without PATHS, check the directories that the broker reads.  A directory is checked as
+    the broker would read it, including owner and mode; of a file, only the contents are
+    checked.  In a settings directory, audit.toml, clipboard.toml, link.toml, ship.toml and
+    the services in services.d are checked, too.  Unknown services in rules are warnings;
+    without PATHS, so are sandboxes, tags and types that no record has.
 
-    Exit code: 0 nothing is wrong, or warnings only; 1 something is; 2 wrong call.
+    Exit code: 0 no errors (there may be warnings), 1 errors, 2 usage error.
     """
     named = tuple(path for path in paths if path.is_dir())
     paths = _inside(paths)

@@ -58,9 +58,8 @@ def parts(directory: Path) -> tuple[Path, ...]:
     )
     if not found:
         raise RefusedError(
-            f"nothing to read in {directory}: it has no records (*{RECORD}) and no "
-            f"rules (*{RULE})",
-            hint=f"name the directory that holds {RECORDS} and {RULES}, or one of these",
+            f"{directory} contains neither records (*{RECORD}) nor rules (*{RULE})",
+            hint=f"specify the directory that contains {RECORDS} and {RULES}, or one of these",
         )
     return found
 

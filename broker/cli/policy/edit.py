@@ -1,4 +1,4 @@
-"""``brokerctl policy edit``: as with visudo, a file with errors is never installed.
+"""``brokerctl policy edit``: edit rules and records; a file with errors is never installed.
 
 The file is copied, edited, checked together with all others, its effect is shown, and
 then it is installed whole.  With ``--confirm`` it is first put into the runtime
@@ -55,7 +55,7 @@ from policy.tools.record_files import parse_record
 _BROKEN = 3
 _DEFAULT = "30-user.policy"
 _NEW_RULES = """# SERVICE  ARGUMENT  SOURCE  TARGET  ACTION  [key=value ...]
-# The first line that fits decides; what none allows is denied.
+# The first matching line decides; a call that no line allows is denied.
 """
 _NEW_RECORD = """class = "disposable"
 display = "allow"
@@ -95,7 +95,7 @@ class _Edit:
         if self.before != self.old:
             raise RefusedError(
                 f"{self.file} was changed during the edit",
-                hint="check the file and edit it again",
+                hint="check the file, then edit it again",
             )
 
 
@@ -104,32 +104,32 @@ class _Edit:
 @click.option(
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The directory with policy.d and sandboxes.d, as /etc/vitrail; "
-    "otherwise your own.",
+    help="Directory with policy.d and sandboxes.d, such as /etc/vitrail "
+    "[default: your own].",
 )
 @click.option(
     "--confirm",
     metavar="TIME",
     callback=_seconds,
-    help="Revert automatically after this time, as 60s, unless it is confirmed.",
+    help="Revert the edit after this time, such as 60s, unless it is confirmed.",
 )
-@click.option("--yes", is_flag=True, help="Install without asking.")
+@click.option("--yes", is_flag=True, help="Install without asking for confirmation.")
 @JSON
 def edit(
     name: str, *, to: Path | None, confirm: int | None, yes: bool, as_json: bool
 ) -> None:
     """Edit the rules (NAME.policy) or the record (NAME.toml) NAME.
 
-    Without an ending NAME is the record or the file of rules that there is of it;
-    a new one is rules where NAME begins with a digit, and a record otherwise.
+    If NAME has no suffix, it is the existing record or file of rules; a new file contains
+    rules if NAME begins with a digit, and a record otherwise.
 
-    A copy is edited with VISUAL or EDITOR and checked together with all other files;
-    one with an error is not installed.  The decisions that would change are shown
-    first.  With --confirm it holds for that time only, unless it is confirmed at the
-    terminal; a lost terminal or a restart takes it back too.
+    VISUAL or EDITOR edits a copy, which is checked together with all other files; a copy
+    with an error is not installed.  The decisions that would change are shown first.
+    With --confirm, the edit is reverted after this time unless you confirm it at the
+    terminal; it is also reverted if the terminal is closed or the machine restarts.
 
-    Exit code: 0 installed or unchanged, 1 not installed, 3 not installed
-    because of an error.
+    Exit code: 0 installed or unchanged, 1 not installed, 3 not installed because of an
+    error.
     """
     base = Path.cwd() / (to or offline_paths().config[0])
     name = _whole_name(name, (base, *offline_paths().config))
@@ -196,8 +196,8 @@ def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
     }
     if len(found) > 1:
         raise RefusedError(
-            f"'{printable(name, 100)}' is the name of a record and of a file of rules",
-            hint=f"'brokerctl policy edit {record}' or '… {rules}'",
+            f"'{printable(name, 100)}' names both a record and a file of rules",
+            hint=f"run 'brokerctl policy edit {record}' or 'brokerctl policy edit {rules}'",
         )
     return found.pop() if found else rules if name[:1].isdigit() else record
 
@@ -207,7 +207,7 @@ def _folder(name: str) -> str:
         if belongs(f"{folder}/{name}"):
             return folder
     raise RefusedError(
-        f"'{printable(name, 100)}' is not the name of a file of rules or of a record",
+        f"'{printable(name, 100)}' is not a valid name of a record or of a file of rules",
         hint="use a name such as 30-user.policy (0-9, a-z, '_', '.' and '-') or work.toml",
     )
 
@@ -229,7 +229,8 @@ def _one_at_a_time(base: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise RefusedError(
-            f"another edit in {base} is in progress", hint="wait until that is finished"
+            f"another edit in {base} is in progress",
+            hint="wait until the other edit is finished",
         ) from error
     finally:
         os.close(fd)
@@ -270,7 +271,7 @@ def _beginning(job: _Edit, folder: str) -> bytes:
     for base in offline_paths().config:
         hidden = base / folder / job.file.name
         if hidden != job.file and hidden.is_file():
-            render.note(f"copied {hidden}, over which your file takes precedence")
+            render.note(f"copied {hidden}; your copy takes precedence")
             return _read(hidden)
     return (_NEW_RULES if folder == RULES else _NEW_RECORD).encode()
 
@@ -318,7 +319,7 @@ def _show_lines(job: _Edit, new: bytes) -> None:
 
 
 def _asked(question: str, letters: str, otherwise: str) -> str:
-    """Ask until there is an answer; the end of the input is ``q``."""
+    """Ask until the answer is valid; the end of the input means ``q``."""
     while True:
         render.note(f"{question}? ({otherwise})")
         line = LINES.next()

@@ -71,19 +71,18 @@ def explain_call(
     as_json: bool,
     **told: Any,  # noqa: ANN401 -- click has typed them
 ) -> None:
-    """Print which rule decides SERVICE[+ARG] SOURCE [TARGET], and why no earlier one.
+    """Print which rule decides SERVICE[+ARG] SOURCE [TARGET], and why earlier rules do not.
 
-    TARGET is you where it is left out.
+    TARGET defaults to 'you', this desktop.
 
-    For each earlier rule the first column that did not match; the rule of
-    another verdict that came closest; and the line that would turn the answer
-    around, which has been tried.
+    The output has the first column of each earlier rule that does not match, the closest
+    rule with another verdict, and a line that would change the answer, which was tested.
 
-    With --event a recorded decision is explained by the current rules; if other rules
-    decided it, that is stated.
+    With --event, explain a recorded decision by the current rules, and report whether
+    other rules decided it.
 
-    Exit code: 0 allow or ask, 1 deny or no such decision, 2 wrong call, 3 the
-    rules have an error.
+    Exit code: 0 allow or ask, 1 deny or no such decision, 2 usage error, 3 the rules
+    have an error.
     """
     rules = rules_of(policy)
     then: Recorded | None = None
@@ -99,9 +98,7 @@ def explain_call(
         then, known = recorded_event(number)
         call, known = then.call, known if world is None else situation_from(world)
     elif service is None or source is None:
-        raise click.UsageError(
-            "explain takes SERVICE[+ARG] SOURCE [TARGET], or --event"
-        )
+        raise click.UsageError("specify SERVICE[+ARG] SOURCE [TARGET], or --event")
     else:
         call = call_of(service, source, VIEWER if target is None else target, **told)
         known = situation_from(world, policy=policy).calling({call.source, call.target})
@@ -140,11 +137,13 @@ def _print_event(then: Recorded, rules: RuleSet) -> None:
     _line(f"{words} ({then.reason})" if then.reason else words)
     call = then.call
     asked = f"{call.service}{call.argument} {call.source} {call.target or '@default'}"
-    _line(f"  asked was {asked}")
+    _line(f"  call: {asked}")
     if then.policy != rules.digest:
-        _line("  decided by other rules than the current ones, which follow")
+        _line("  the rules have changed since; the current rules follow")
     if then.host_dropped:
-        _line("  the host of the address was not recorded; rules that ask for it miss")
+        _line(
+            "  the host of the address was not recorded; rules with a host do not match"
+        )
 
 
 def as_json_of(found: Explanation) -> dict[str, object]:
@@ -156,7 +155,7 @@ def as_json_of(found: Explanation) -> dict[str, object]:
 def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> None:
     print_verdict(verdict)
     if verdict.refused_by_record:
-        _line("the record denies, whatever the rules are; the rules alone:")
+        _line("the record denies this call; without the record, the rules decide:")
         print_answer(found.answer)
         if found.answer.rule is not None:
             _line(f"  {found.answer.rule.where}: {found.answer.rule.text.strip()}")
@@ -164,38 +163,48 @@ def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> 
         _line(f"  {step.question}: {shown_target(step.answer)}")
     if verdict.answer.verdict == "ask":
         words, _ = wording(found.call)
-        _line(f"  you would read: {found.call.source} wants {words}")
+        _line(f"  the question would be: {found.call.source} wants {words}")
     shown = [m for m in found.misses if every or m.column != "service"]
     if shown:
-        _line("earlier rules, and the first column that did not match:")
+        _line("earlier rules, with the first column that did not match:")
     for miss in shown:
         _line(f"  {miss.rule.where}: {miss.rule.text.strip()}")
         _line(f"      {miss.column}: {miss.why}")
     hidden = len(found.misses) - len(shown)
     if hidden:
-        _line(f"  (and {hidden} about other services; --all shows them)")
+        _line(f"  (and {hidden} about other services; to show them, pass --all)")
     if found.nearest is not None and found.nearest not in shown:
-        _line(f"nearest: {found.nearest.rule.where}: {found.nearest.rule.text.strip()}")
+        _line(
+            f"nearest match: {found.nearest.rule.where}: {found.nearest.rule.text.strip()}"
+        )
         _line(f"      {found.nearest.column}: {found.nearest.why}")
     _print_advice(found, verdict)
 
 
 def _print_advice(found: Explanation, verdict: Verdict) -> None:
-    """Print the line that would turn the answer around, and how to add it."""
+    """Print a line that would change the answer, and how to add it."""
     near = meant_service(found.call.service)
     if near is not None:
         service = visible(found.call.service)
-        known = f"did you mean '{near}'?" if near else "'policy check' lists them"
+        known = (
+            f"did you mean '{near}'?"
+            if near
+            else "to list the services, run 'brokerctl policy check'"
+        )
         _line(f"no service is named '{service}': {known}")
     if found.flip is None or verdict.refused_by_record:
         return
     before = found.flip.before
     ours = before is not None and Path(before.file).parent != SHIPPED
     where = f"before {before.where}" if before is not None and ours else ""
-    _line(f"to get {found.flip.verdict}, add{f' {where}' if where else ''}:")
+    _line(
+        f"to change the decision to {found.flip.verdict}, add{f' {where}' if where else ''}:"
+    )
     _line(f"      {found.flip.text}")
     name = Path(before.file).stem if before is not None and ours else ""
-    _line(f"  by: brokerctl policy edit{f' {name}' if name else ''}")
+    _line(
+        f"  to edit the rules, run: brokerctl policy edit{f' {name}' if name else ''}"
+    )
 
 
 def _line(text: str) -> None:

@@ -1,4 +1,4 @@
-"""``brokerctl policy graph``: a picture of who may do what."""
+"""``brokerctl policy graph``: draw permitted calls."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _PICTURE_BYTES = 16 << 20
     "--service",
     "services",
     multiple=True,
-    help="Show only this service, as vitrail.OpenURL.",
+    help="Show only this service, such as vitrail.OpenURL.",
 )
 @click.option(
     "-o",
@@ -61,7 +61,7 @@ _PICTURE_BYTES = 16 << 20
     type=click.Choice(["svg", "dot"]),
     default="svg",
     show_default=True,
-    help="Write a picture, or the graph for Graphviz.",
+    help="Output format: a picture, or the graph for Graphviz.",
 )
 @JSON
 def graph(
@@ -74,16 +74,16 @@ def graph(
     form: str,
     as_json: bool,
 ) -> None:
-    """Draw who may do what to whom, in the colours of the labels.
+    """Draw permitted calls between sandboxes, in the colours of their labels.
 
-    An arrow is solid where something is allowed, dashed where all of it is
-    asked about; its number leads to the list below the picture.  Denied calls have no
-    arrow.  With --json the arrows as a list.
+    A solid arrow is allowed; for a dashed arrow, every call asks.  The number of an arrow
+    refers to the list below the picture.  Denied calls have no arrow.  With --json, print
+    the arrows as a list.
 
-    SVG is drawn by Graphviz's program dot; --format dot and --json need no program.
+    The program dot of Graphviz draws SVG; --format dot and --json do not need it.
 
-    Exit code: 0, 1 no such sandbox, too much for one picture or no dot, 3 the
-    rules have an error.
+    Exit code: 0 done, 1 a sandbox does not exist, the graph is too large or dot is not
+    installed, 3 the rules have an error.
     """
     # A world of a file is a sketch: its rules alone.
     rules = rules_of(policy, alone=world is not None)
@@ -115,7 +115,7 @@ def graph(
         output.write_text(picture, encoding="utf-8")
     except OSError as error:
         raise RefusedError(
-            f"cannot write {output}: {error.strerror}", hint="name another file"
+            f"cannot write {output}: {error.strerror}", hint="specify another file"
         ) from error
     render.note(f"{len({(f.source, f.target) for f in found})} arrows in {output}")
 
@@ -124,9 +124,9 @@ def _draw(text: str) -> str:
     """Return a graph as SVG, drawn by dot."""
     if shutil.which("dot") is None:
         raise SetupError(
-            "a picture needs Graphviz's program dot, which is not installed",
-            hint="install the package graphviz; --format dot writes the graph "
-            "without it, --json the arrows",
+            "cannot draw a picture: the program dot of Graphviz is not installed",
+            hint="install the package graphviz, or write the graph with --format dot "
+            "or its arrows with --json",
         )
     with tempfile.NamedTemporaryFile("w", suffix=".dot", encoding="utf-8") as file:
         file.write(text)
@@ -144,7 +144,7 @@ def _draw(text: str) -> str:
         except UpstreamError as error:
             raise RefusedError(
                 error.message,
-                hint="select some with --sandbox or --service, or use --format dot",
+                hint="select arrows with --sandbox or --service, or use --format dot",
             ) from error
     # Without the document type, which names a file at w3.org: the picture is to
     # refer to nothing outside, and an SVG needs none.
@@ -155,8 +155,8 @@ def _refuse_too_many(found: list[Flow]) -> None:
     boxes = {name for flow in found for name in (flow.source, flow.target)}
     if len(boxes) > tool_limits.GRAPH_NODES:
         raise RefusedError(
-            f"the graph has {len(boxes)} boxes; a picture shows at most {tool_limits.GRAPH_NODES}",
-            hint="select some with --sandbox or --service, or use --json",
+            f"the graph has {len(boxes)} boxes, but a picture can show at most {tool_limits.GRAPH_NODES}",
+            hint="select arrows with --sandbox or --service, or use --json",
         )
 
 
@@ -173,7 +173,7 @@ def _colours(
 
 
 def _title(sandboxes: tuple[str, ...], services: tuple[str, ...]) -> str:
-    title = "Who may do what"
+    title = "Permitted calls"
     if sandboxes:
         title += f" from or to {', '.join(sandboxes)}"
     if services:

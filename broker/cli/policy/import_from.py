@@ -34,7 +34,7 @@ _TO = click.option(
     type=click.Path(file_okay=False, path_type=Path),
     default="vitrail-import",
     show_default=True,
-    help="Directory for policy.d and sandboxes.d; it must not exist.",
+    help="New directory for policy.d and sandboxes.d.",
 )
 _STORES = ("qubes.xml", "var/lib/qubes/qubes.xml")
 _RULES = ("run/qubes/policy.d", "etc/qubes/policy.d", "policy.d", ".")
@@ -42,7 +42,7 @@ _RULES = ("run/qubes/policy.d", "etc/qubes/policy.d", "policy.d", ".")
 
 @click.group("import")
 def import_from() -> None:
-    """Turn the policy of another system into rules and records, with a report."""
+    """Convert the policy of another system to rules and records, with a report."""
 
 
 @import_from.command()
@@ -54,20 +54,20 @@ def import_from() -> None:
 def qubes(directory: Path, to: Path, *, as_json: bool) -> None:
     """Import DIRECTORY, copied from dom0: policy.d and qubes.xml.
 
-    DIRECTORY has policy.d (or etc/qubes/policy.d, run/qubes/policy.d, or the
-    rule files themselves) and, for labels, tags and classes, qubes.xml (or
-    var/lib/qubes/qubes.xml).  Each line that means something else here is
-    reported.  Nothing is put in force: the files are written to --to.
+    DIRECTORY contains policy.d (or etc/qubes/policy.d, run/qubes/policy.d, or the
+    rule files) and, for labels, tags and classes, qubes.xml (or
+    var/lib/qubes/qubes.xml).  Lines with a different meaning in Vitrail are reported.
+    The files are written to --to, and are not in force.
 
-    Exit code: 0, or 1 when the result has mistakes, which are shown.
+    Exit code: 0 done, 1 the result has errors, which are shown.
     """
     rules = _rules(directory)
     store = _first(directory, _STORES)
     if not rules and store is None:
         raise RefusedError(
-            f"{directory} has no rules (*.policy) and no qubes.xml",
+            f"{directory} contains neither rules (*.policy) nor qubes.xml",
             hint="copy /etc/qubes/policy.d and /var/lib/qubes/qubes.xml from dom0 "
-            "into one directory and name that",
+            "into one directory, then specify that directory",
         )
     system = None if store is None else _system(store)
     write_import(import_qubes(rules, system), to, as_json=as_json)
@@ -78,10 +78,10 @@ def qubes(directory: Path, to: Path, *, as_json: bool) -> None:
 @_TO
 @JSON
 def flatpak(app: str, to: Path, *, as_json: bool) -> None:
-    """Write a starting record for APP, an installed Flatpak application.
+    """Write a record for APP, an installed Flatpak application.
 
-    It has less than Flatpak gives the application; each permission that is not
-    taken over is reported.  Nothing is put in force: the file is written to --to.
+    The record has fewer permissions than the application has in Flatpak; each omitted
+    permission is reported.  The file is written to --to, and is not in force.
     """
     if shutil.which("flatpak") is None:
         raise SetupError("flatpak is not installed", hint="sudo apt install flatpak")
@@ -91,7 +91,7 @@ def flatpak(app: str, to: Path, *, as_json: bool) -> None:
     except UpstreamError as error:
         raise RefusedError(
             f"cannot read the permissions of the Flatpak application {app}: {error}",
-            hint="'flatpak list --app --columns=application' prints those installed",
+            hint="to list the installed applications, run 'flatpak list --app --columns=application'",
         ) from error
     try:
         imported = import_flatpak(app, text, Path.home())
@@ -110,7 +110,7 @@ def write_import(imported: Imported, to: Path, *, as_json: bool) -> None:
         to.mkdir(mode=0o700)
     except FileExistsError as error:
         raise RefusedError(
-            f"{to} already exists", hint="name a new directory with --to"
+            f"{to} already exists", hint="specify a new directory with --to"
         ) from error
     for name, text in imported.files.items():
         path = to / name
@@ -142,12 +142,12 @@ def _print(
     render.note(
         f"wrote {render.count(counts['policy.d'], 'file')} of rules and "
         f"{render.count(counts['sandboxes.d'], 'record')} to {to}; "
-        f"places that mean something else here: {len(notes)}"
+        f"lines with a different meaning in Vitrail: {len(notes)}"
     )
     render.note(
-        f"mistakes to correct: {len(problems)}"
+        f"errors to correct: {len(problems)}"
         if problems
-        else "nothing is in force yet; read the files, then copy them into place: "
+        else "these files are not in force yet; to apply them, check them, then run: "
         f"cp -r {to}/. ~/.config/vitrail/"
     )
 
@@ -201,7 +201,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 count += 1
                 if count > tool_limits.IMPORT_FILES:
                     raise RefusedError(
-                        f"{folder} has more than {tool_limits.IMPORT_FILES} files"
+                        f"{folder} contains more than {tool_limits.IMPORT_FILES} files"
                     )
                 yield path
 
@@ -214,5 +214,5 @@ def _read(path: Path) -> bytes:
             raise RefusedError(f"{path} is not a regular file")
         data = file.read(tool_limits.IMPORT_BYTES + 1)
     if len(data) > tool_limits.IMPORT_BYTES:
-        raise RefusedError(f"{path} has more than {tool_limits.IMPORT_BYTES} bytes")
+        raise RefusedError(f"{path} is larger than {tool_limits.IMPORT_BYTES} bytes")
     return data

@@ -34,7 +34,7 @@ class Sets:
 
     @property
     def problems(self) -> list[Problem]:
-        """Of rules and records."""
+        """All problems of rules and records."""
         return [*self.rules.problems, *self.records.problems]
 
 
@@ -79,7 +79,7 @@ def show_changes(old: Sets, new: Sets) -> int:
         render.note(f"and {len(changes) - _SHOWN} more")
     count = render.count(len(changes), "kind")
     render.note(
-        f"decisions change for {count} of calls" if changes else "no decision changes"
+        f"decisions about {count} of calls change" if changes else "no decisions change"
     )
     return len(found) + len(changes)
 
@@ -145,5 +145,5 @@ def open_lock(path: Path, *, doing: str) -> int:
     except OSError as error:
         raise RefusedError(
             f"cannot use {path.parent}: {error.strerror}",
-            hint=f"{doing} as the owner of that directory, or name another one with --to",
+            hint=f"{doing} as the owner of that directory, or specify another one with --to",
         ) from error

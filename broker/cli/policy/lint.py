@@ -40,7 +40,7 @@ _BROKEN = 3
     "--records",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A directory of records, instead of the broker's.",
+    help="Directory of records to use instead of the broker's.",
 )
 @JSON
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
@@ -54,16 +54,16 @@ def lint(
 ) -> None:
     """Find mistakes in valid rules and records.
 
-    Rules that never decide (and the lines that cause it) or never match, names, tags
-    and types that no sandbox has, an 'ask' that offers nothing, targets that include
-    the viewer; in records keys that grant access, with the effect of each, names that
-    look alike, colours that are too close or faint; files that are not read,
-    directories that others may change.
+    In rules: rules that never decide or match, with the lines that cause this; names,
+    tags and types that no sandbox has; an 'ask' without targets; targets that include the
+    viewer.  In records: keys that grant access, with the effect of each; names that look
+    alike; colours that are too similar or faint.  Also files that are not read, and
+    directories that other users can change.
 
-    With --policy or --world alone, records are not looked at, unless --policy names a
-    settings directory that has some.
+    With only --policy or --world, records are not checked, unless --policy names a
+    settings directory that contains records.
 
-    Exit code: 0 nothing found, or notes only; 1 warnings or errors; 3 rules or
+    Exit code: 0 no problems (there may be notes), 1 warnings or errors, 3 rules or
     records cannot be read.
     """
     found, broken = _find(policy, world, records)

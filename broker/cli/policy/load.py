@@ -40,14 +40,14 @@ POLICY = click.option(
     "policy",
     multiple=True,
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="A directory of rules, or a settings directory with its records too, instead "
-    "of those that the broker reads; several shadow each other by base name, the first "
-    "wins.",
+    help="Directory of rules, or settings directory with rules and records, to use "
+    "instead of the broker's; may be repeated, the first file of a name takes "
+    "precedence.",
 )
 WORLD = click.option(
     "--world",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="The sandboxes as JSON (Qubes' --system-info), instead of the records.",
+    help="JSON file of sandboxes (as Qubes' --system-info) to use instead of the records.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -102,12 +102,12 @@ def world_from(file: Path | None, policy: tuple[Path, ...] = ()) -> World:
         with file.open("rb") as opened:
             content = opened.read(tool_limits.WORLD_BYTES + 1)
         if len(content) > tool_limits.WORLD_BYTES:
-            raise WorldError(f"more than {tool_limits.WORLD_BYTES} bytes")
+            raise WorldError(f"it is larger than {tool_limits.WORLD_BYTES} bytes")
         return world_from_json(json.loads(content))
     except (OSError, ValueError, RecursionError) as error:
         raise RefusedError(
-            f"{printable(str(file), 200)} is not a world: {printable(str(error), 200)}",
-            hint='write it as {"domains": {"work": {"tags": [], "type": "AppVM"}}}',
+            f"{printable(str(file), 200)} does not describe sandboxes: {printable(str(error), 200)}",
+            hint='write the file as {"domains": {"work": {"tags": [], "type": "AppVM"}}}',
         ) from error
 
 
@@ -190,7 +190,7 @@ def refusing_too_many() -> Iterator[None]:
     except TooManyError as error:
         raise RefusedError(
             f"too many calls to compare: {error}",
-            hint="name fewer sandboxes with '--world FILE'",
+            hint="list fewer sandboxes in a file, and pass it with --world FILE",
         ) from error
 
 
@@ -201,7 +201,7 @@ def refuse_unknown_source(call: PolicyCall, known: Situation, rules: RuleSet) ->
     meant = canonical_service(call.source)
     if meant in services and call.service in world.domains:
         words = printable(f"{meant} {call.service}", 120)
-        raise click.UsageError(f"name the service first, then the sandbox: {words}")
+        raise click.UsageError(f"specify the service before the sandbox: {words}")
     there = call.source in world.domains or known.has_broken_record(call.source)
     if not there and not call.source.startswith("@"):
         hint = did_you_mean(call.source, world.names)
@@ -263,5 +263,5 @@ def require_sandbox(known: World, name: str) -> None:
         raise RefusedError(
             f"no sandbox is named '{printable(name, 60)}'",
             hint=did_you_mean(name, known.names)
-            or "add a record for the sandbox, or name it in the file of --world",
+            or "add a record for the sandbox, or list it in the file of --world",
         )

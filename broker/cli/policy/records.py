@@ -73,7 +73,7 @@ def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoRetu
     raise RefusedError(
         f"the record '{printable(name, 60)}' has an error, so it denies everything",
         where=problem.where,
-        hint="correct it; 'brokerctl policy check' reports every error",
+        hint="correct the record; to list every error, run 'brokerctl policy check'",
     )
 
 
@@ -93,12 +93,16 @@ def hint_for_unknown(name: str, known: Iterable[str]) -> str:
         if near:
             return near
     example = name if name in examples else nearest(name, examples)
-    there = f"records: {', '.join(known)}; " if known else "there are no records yet; "
+    there = (
+        f"use one of the records: {', '.join(known)}; "
+        if known
+        else "there are no records yet; "
+    )
     shown = printable(name, 31)
     if example:
         made = f"brokerctl new {shown} --from {example}"
-        return f"'{example}' is an example; to make it yours: {made}"
-    return f"{there}to make one: brokerctl new {shown}"
+        return f"'{example}' is an example; to create your own sandbox from it, run: {made}"
+    return f"{there}to create a record, run: brokerctl new {shown}"
 
 
 def with_check(one: LintFinding) -> Problem:

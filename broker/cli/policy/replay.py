@@ -1,4 +1,4 @@
-"""``brokerctl policy simulate``, and ``explain --event``: the audit log asked again."""
+"""``brokerctl policy simulate``, and ``explain --event``: decide recorded calls again."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ from policy.tools.replay import simulate as ask_all_again
     "--since",
     default="-30d",
     show_default=True,
-    help="Use decisions since this time, as -7d or yesterday.",
+    help="Use only decisions since this time, such as -7d or yesterday.",
 )
-@click.option("-U", "--until", help="Use decisions until this time.")
+@click.option("-U", "--until", help="Use only decisions until this time.")
 @click.option(
     "--store", default="", metavar="ADDRESS", help="Read a fleet's database instead."
 )
@@ -54,7 +54,7 @@ from policy.tools.replay import simulate as ask_all_again
     "--machine",
     "machines",
     multiple=True,
-    help="Use only decisions of this machine of the fleet; a pattern, may be repeated.",
+    help="Use only decisions of machines that match this pattern; may be repeated.",
 )
 @JSON
 def simulate(
@@ -66,15 +66,14 @@ def simulate(
     machines: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Ask recorded decisions again, of the rules in NEW (a directory or a file).
+    """Decide recorded calls again with the rules in NEW (a directory or a file).
 
-    Counts the decisions that would change.  Values that were hashed or dropped in the
-    record are not guessed: such a decision counts as not replayable.  Sandboxes have
-    the tags and classes that their records have now, or the records in NEW.
-    With --store it asks the decisions of all machines again, before a bundle is signed:
-    of each machine with its sandboxes, and of the records in NEW.
+    Print the decisions that would change.  A decision whose values were hashed or dropped
+    in the log cannot be replayed.  Sandboxes have the tags and classes of their current
+    records, or of the records in NEW.  With --store, replay the decisions of all machines
+    of a fleet, for example before a bundle is signed, with the sandboxes of each machine.
 
-    Exit code: 0 nothing would change, 1 something would, 3 the rules have an
+    Exit code: 0 no decision would change, 1 decisions would change, 3 the rules have an
     error.
     """
     rules = one_set(new, shipped=True)
@@ -82,7 +81,7 @@ def simulate(
     times = (parsed_time(since), None if until is None else parsed_time(until))
     policy = (new,) if new.is_dir() else ()
     if machines and not store:
-        raise click.UsageError("--machine needs --store")
+        raise click.UsageError("--machine requires --store")
     if store:
         found = _of_fleet(store, machines, rules, policy, times)
     else:
@@ -172,7 +171,7 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
         if found is None or found.sequence != number:
             raise RefusedError(
                 f"the log does not contain event {number}",
-                hint="'brokerctl audit' shows the events",
+                hint="to list the events, run 'brokerctl audit'",
             )
         fields = found.fields()
         try:
@@ -185,7 +184,7 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
             if isinstance(error, NoRuleError) and said:
                 words += printable(f" ({', '.join(said)})", 600)
             raise RefusedError(
-                words, hint="'brokerctl audit' shows the recorded event"
+                words, hint="to see the recorded event, run 'brokerctl audit'"
             ) from error
 
 

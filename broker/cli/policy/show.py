@@ -1,4 +1,4 @@
-"""Answers and changes as a user reads them."""
+"""Format answers and changes as text."""
 
 from __future__ import annotations
 

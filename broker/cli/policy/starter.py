@@ -1,4 +1,4 @@
-"""``brokerctl policy starter``: rules to begin with, for a user who has none."""
+"""``brokerctl policy starter``: write initial rules."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _DISPOSABLES = ("web", "viewer")
 @click.option("--show", is_flag=True, help="Print the rules; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def starter(*, show: bool, as_json: bool) -> None:
-    """Write rules to begin with: what moves between sandboxes asks you.
+    """Write initial rules, which ask before data moves between sandboxes.
 
-    Paste between sandboxes asks; files that leave one ask; addresses and files open in
-    a fresh disposable after a question.  The records 'web' and 'viewer' of these
-    disposables are written, too, where there are none of the name.
+    Pasting between sandboxes and sending files from a sandbox ask first; addresses and
+    files open in a new disposable sandbox after a question.  The records 'web' and
+    'viewer' of these sandboxes are written unless they exist.
 
-    Exit code: 0, or 1 when the file is there already.
+    Exit code: 0 done, 1 the file exists already.
     """
     if show:
         click.echo(_SHIPPED.read_text(encoding="utf-8"), nl=False)
@@ -41,10 +41,12 @@ def starter(*, show: bool, as_json: bool) -> None:
     files = install_starter(offline_paths())
     render.written_files(files, as_json=as_json)
     if not as_json:
-        render.note(f"'brokerctl policy edit {NAME.removesuffix(SUFFIX)}' changes them")
         render.note(
-            "after a refusal: 'brokerctl allow'; by notification: "
-            "systemctl --user enable --now vitrail-allow"
+            f"to change the rules, run 'brokerctl policy edit {NAME.removesuffix(SUFFIX)}'"
+        )
+        render.note(
+            "to allow a refused call, run 'brokerctl allow'; to receive offers by notification, "
+            "run 'systemctl --user enable --now vitrail-allow'"
         )
 
 
@@ -55,7 +57,7 @@ def install_starter(paths: Paths) -> list[Path]:
     if target.exists():
         raise RefusedError(
             f"{target} already exists",
-            hint="'brokerctl policy edit 50-starter' changes it",
+            hint="to change the file, run 'brokerctl policy edit 50-starter'",
         )
     known = read_records(paths)
     written = []
@@ -80,11 +82,11 @@ def offer_starter(paths: Paths) -> None:
         return
     if not sys.stdin.isatty():
         render.note(
-            "there are no rules yet, so nothing moves between sandboxes: "
-            "'brokerctl policy starter' writes rules that ask you"
+            "there are no rules yet, so all calls between sandboxes are denied; "
+            "to write rules that ask you, run 'brokerctl policy starter'"
         )
         return
-    render.note("there are no rules yet: write rules that ask you (y/n)? (y)")
+    render.note("there are no rules yet; write rules that ask you (y/n)? (y)")
     if sys.stdin.readline().strip().lower() in {"", "y", "yes"}:
         for file in install_starter(paths):
             render.note(f"wrote {file}")

@@ -62,7 +62,9 @@ from policy.tools.fmt import fmt as even
 @click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @POLICY
 @WORLD
-@click.option("--junit", "as_junit", is_flag=True, help="Print JUnit's XML, not TAP.")
+@click.option(
+    "--junit", "as_junit", is_flag=True, help="Print JUnit XML instead of TAP."
+)
 @click.option(
     "--min-coverage",
     type=click.IntRange(0, 100),
@@ -79,16 +81,16 @@ def test_policy(
     min_coverage: int,
     as_json: bool,
 ) -> None:
-    """Try the expectations in FILES (*.policytest), or in those beside the rules.
+    """Test the expectations in FILES (*.policytest), or in the files beside the rules.
 
     A line is 'SERVICE[+ARG] SOURCE TARGET [mime= …] -> allow|ask|deny
     [target= targets= default_target= rule=FILE:LINE]'.
 
-    Each case is decided by rules and records together, as the broker decides; where
-    --world names a file, which has no records, by the rules.
+    Rules and records decide each case, as in the broker; with --world FILE, which has no
+    records, only the rules decide.
 
-    Exit code: 0 all as expected, 1 something is not, too few rules are covered, or
-    there is nothing to try; 3 rules or expectations have an error.
+    Exit code: 0 all cases passed, 1 a case failed, too few rules are covered or there
+    are no cases, 3 rules or expectations have an error.
     """
     rules = rules_of(policy)
     cases, problems = _cases(files or _beside(policy))
@@ -113,9 +115,9 @@ def test_policy(
         for rule in missed:
             render.note(f"no test case covers {rule.where}: {rule.text.strip()}")
         bad = sum(1 for result in results if result.wrong)
-        covered_by = f"{share:.0%} of {render.count(len(own), 'rule')} covered"
+        covered_by = f"{share:.0%} of {render.count(len(own), 'rule')} are covered"
         tried = render.count(len(results), "case")
-        render.note(f"{tried}, {bad} not as expected; {covered_by}")
+        render.note(f"{tried}, {bad} failed; {covered_by}")
     sys.exit(any(result.wrong for result in results) or share * 100 < min_coverage)
 
 
@@ -135,12 +137,12 @@ def _refuse_nothing(
     if not own:
         raise RefusedError(
             f"there are no rules to test in {where}",
-            hint="name the directory that holds policy.d, or policy.d itself",
+            hint="specify the directory that contains policy.d, or policy.d itself",
         )
     if not cases:
         raise RefusedError(
             f"there are no expectations (*{SUFFIX}) to test in {where}",
-            hint="write a file of expectations beside the rules, or name one",
+            hint="write a file of expectations beside the rules, or specify one",
         )
 
 
@@ -162,7 +164,9 @@ def _cases(files: tuple[Path, ...]) -> tuple[list[Case], list[Problem]]:
 def _read(file: Path) -> bytes:
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
-        raise RefusedError(content.first_line(), hint="name a file that can be read")
+        raise RefusedError(
+            content.first_line(), hint="specify a file that you can read"
+        )
     return content
 
 
@@ -178,13 +182,13 @@ def _result_json(result: Result) -> dict[str, object]:
 @WORLD
 @JSON
 def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
-    """Show the decisions, not the lines, that change from OLD to NEW.
+    """Show the decisions that change from OLD to NEW.
 
-    Both are directories of rules, settings directories, or single files.  The sandboxes
-    are those of --world, of the records in NEW, or of the records that the broker
-    reads.  Of two settings directories, the keys of records that differ are listed.
+    OLD and NEW are directories of rules, settings directories, or single files.  The
+    sandboxes are those of --world, of the records in NEW, or of the records that the
+    broker reads.  For two settings directories, changed keys of records are listed, too.
 
-    Exit code: 0 none changes, 1 some do, 3 rules have an error.
+    Exit code: 0 no decision changes, 1 decisions change, 3 the rules have an error.
     """
     sets = one_set(old), one_set(new)
     problems = [problem for one in sets for problem in one.problems]
@@ -201,7 +205,7 @@ def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
         for line in records:
             render.note(line)
         render.note(
-            f"changed decisions: {render.count(len(changes), 'class', 'classes')} of calls"
+            f"decisions about {render.count(len(changes), 'class', 'classes')} of calls change"
         )
     sys.exit(bool(changes or records))
 
@@ -257,15 +261,15 @@ def _change_json(change: Change) -> dict[str, object]:
 def effective(
     sandbox: str, *, policy: tuple[Path, ...], world: Path | None, as_json: bool
 ) -> None:
-    """Show every call that SANDBOX may make, and that others may make to it.
+    """Show every call that SANDBOX may make, and that others may make to SANDBOX.
 
-    SANDBOX may be 'you': the user's own calls.
+    SANDBOX may be 'you', for the user's own calls.
 
-    Services that its record denies are left out, whatever rules grant.
+    Services that the record denies are omitted, even if rules allow them.
 
-    Calls not shown are denied.  Calls that no rule distinguishes are shown once.
+    Calls that are not listed are denied.  Calls that no rule distinguishes are listed once.
 
-    Exit code: 0, 1 there is no such sandbox, 3 the rules have an error.
+    Exit code: 0 done, 1 the sandbox does not exist, 3 the rules have an error.
     """
     rules, situation = rules_of(policy), situation_from(world, policy=policy)
     known = situation.world
@@ -318,9 +322,7 @@ def _row(grant: EffectiveCall) -> tuple[str, ...]:
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option(
-    "--write", is_flag=True, help="Write the files; otherwise they are printed."
-)
+@click.option("--write", is_flag=True, help="Write the files instead of printing them.")
 @click.option(
     "--check",
     "only_check",
@@ -333,10 +335,9 @@ def fmt(
 ) -> None:
     """Align the columns of rule FILES; their meaning does not change.
 
-    With --json nothing is printed but which files change (with --write: were
-    changed).
+    With --json, print only which files change (with --write: which files were changed).
 
-    Exit code: 0, or 1 when --check found a file to change.
+    Exit code: 0 done, 1 --check found a file that would change.
     """
     changed: list[str] = []
     for file in files:
@@ -344,7 +345,7 @@ def fmt(
             text = _read(file).decode("utf-8")
         except UnicodeDecodeError as error:
             raise RefusedError(
-                f"{file} is not UTF-8", hint="save it as UTF-8"
+                f"{file} is not UTF-8", hint="save the file as UTF-8"
             ) from error
         new = even(text)
         if new != text:

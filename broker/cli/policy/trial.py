@@ -1,4 +1,4 @@
-"""An edit on trial: in force for a time, and kept only if it is confirmed.
+"""Put an edit in force for a time, and keep it only if the user confirms it.
 
 The file is in the runtime directory, before the permanent ones.  So it is removed when
 the time is over, when the terminal goes, when brokerctl is killed (``policy_undo``) and
@@ -64,8 +64,8 @@ def refuse_trial(base: Path, file: Path) -> None:
     trial = _trial_file(file)
     if base not in find_paths().config:
         raise RefusedError(
-            f"--confirm works only for directories that your own broker reads, not {base}",
-            hint="edit without --confirm, or as the user whose broker reads it",
+            f"--confirm works only for directories that your broker reads, not {base}",
+            hint="edit without --confirm, or as the user whose broker reads the directory",
         )
     if os.path.lexists(trial):
         raise RefusedError(
@@ -96,7 +96,7 @@ def on_trial(
             put(trial, new)
             render.note(
                 f"the edit is in force for {seconds} s; "
-                "type 'keep' and press Enter to keep it"
+                "to keep the edit, type 'keep' and press Enter"
             )
             kept = _kept(seconds)
             if kept:
@@ -108,21 +108,21 @@ def on_trial(
         taken = take_back(trial, digest)
         undo.kill_now()
     changed = not taken and os.path.lexists(trial)
-    since = f"{trial} has been changed since and stays in force"
+    since = f"{trial} was changed in the meantime and remains in force"
     if kept:
         render.note(f"installed {file}")
         if changed:
-            render.note(f"warning: {since}; remove {trial} to revert that")
+            render.note(f"warning: {since}; to revert that change, remove {trial}")
         return
     if changed:
         raise RefusedError(
             f"the edit was not confirmed, but {since}",
-            hint=f"remove {trial} to revert it",
+            hint=f"to revert the change, remove {trial}",
         )
     what = "was reverted" if taken else "had already been reverted"
     raise RefusedError(
         f"the edit was not confirmed and {what}",
-        hint="edit the file again and type 'keep' to confirm",
+        hint="to keep an edit, edit the file again and type 'keep'",
     )
 
 
@@ -134,7 +134,7 @@ def _make(folder: Path) -> None:
     except OSError as error:
         raise RefusedError(
             f"cannot create {folder}: {error.strerror}",
-            hint="set XDG_RUNTIME_DIR to the runtime directory of your own session",
+            hint="set XDG_RUNTIME_DIR to the runtime directory of your session",
         ) from error
 
 

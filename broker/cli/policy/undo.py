@@ -1,4 +1,4 @@
-"""A separate process that reverts an edit unless it was confirmed.
+"""The process that reverts an edit unless it is confirmed.
 
     python broker broker.cli.policy.undo FILE SHA256 SECONDS
 

@@ -50,13 +50,13 @@ SCHEMA_NAMES = ("sandbox", "world", "call", "answer")
 
 
 _ABOUT = (
-    "towards this desktop (you); 'brokerctl policy effective NAME' shows all targets:"
+    "calls to this desktop (to see all targets, run 'brokerctl policy effective NAME'):"
 )
 
 
 @click.group("policy", cls=LateGroup)
 def command() -> None:
-    """Check, explain and test records and rules; works without a running broker."""
+    """Check, explain and test records and rules, without a running broker."""
 
 
 command.later = _LATER
@@ -66,12 +66,13 @@ command.later = _LATER
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show(sandbox: str, *, as_json: bool) -> None:
-    """Show what holds for SANDBOX, and where each value comes from.
+    """Show the values of the record SANDBOX, and where each value is set.
 
-    Below the values: what record and rules together decide about each service towards
-    this desktop, with both lines.  'policy effective' shows all targets.
+    After the values, show the decision about each service towards this desktop, with the
+    deciding lines of record and rules.  To see all targets, run 'brokerctl policy
+    effective'.
 
-    Exit code: 0, or 1 when there is no such record or it has a mistake.
+    Exit code: 0 done, 1 the record does not exist or has an error.
     """
     from broker.cli.policy.load import rules_of, situation_from
     from policy.rules.checks import SERVICES
@@ -100,9 +101,9 @@ def show(sandbox: str, *, as_json: bool) -> None:
 @click.argument("of", type=click.Choice(SCHEMA_NAMES), default="sandbox")
 @click.option("--markdown", is_flag=True, help="Print the reference of all keys.")
 def schema(of: str, *, markdown: bool) -> None:
-    """Print the JSON Schema of a record, for editors; or of another thing.
+    """Print a JSON Schema: of a record [default], or of another format.
 
-    'world' is what --world reads, 'call' and 'answer' are the lines of
+    'world' is the format of --world files; 'call' and 'answer' are the lines of
     'eval --batch'.
     """
     from policy.tools.schemas.schema import reference

@@ -69,7 +69,7 @@ class XSocket:
             try:
                 await self._show(leader)
             except (OSError, VitrailError) as error:
-                render.note(f"{self._app}: no X11 windows: {error}")
+                render.note(f"{self._app} cannot show X11 windows: {error}")
                 with suppress(BlockingIOError):
                     self._listener.accept()[0].close()
             await trio.sleep(_PAUSE_SECONDS)

@@ -1,4 +1,4 @@
-"""The desk of a filter that runs alone: the user decides, not rules."""
+"""Control of a sound filter without a broker: the user decides, not rules."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class LoneDesk:
                 pass
 
     def status(self) -> SoundStatus:
-        """How it is now."""
+        """The current status."""
         sandbox = self._service.sandbox
         return SoundStatus(
             sandbox=sandbox.rules.name,
@@ -64,7 +64,7 @@ class LoneDesk:
         )
 
     async def set_level(self, level: Level) -> None:
-        """Make it so loud, and keep that.  Raises OSError."""
+        """Set and store the volume.  Raises OSError."""
         sandbox = self._service.sandbox
         save_level(self._levels, sandbox.rules.name, level)
         sandbox.set_level(level)
@@ -80,8 +80,8 @@ class LoneDesk:
             await self._service.revoke_microphone()
         elif sandbox.rules.microphone is Microphone.DENY:
             raise RefusedError(
-                "the filter was started without a microphone",
-                hint="start it with --microphone ask",
+                "the filter was started without access to the microphone",
+                hint="start the filter with --microphone ask",
             )
         else:
             sandbox.allow_microphone(trio.current_time())

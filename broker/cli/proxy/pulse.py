@@ -39,26 +39,26 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     "--listen",
     required=True,
     type=click.Path(path_type=Path),
-    help="Socket to create; its clients are filtered.",
+    help="Socket to create, whose clients are filtered.",
 )
 @click.option(
     "--server",
     metavar="PATH",
-    help="The sound server's socket [default: $PULSE_SERVER, or the session's].",
+    help="Socket of the sound server [default: $PULSE_SERVER, or the session's].",
 )
 @click.option(
     "--microphone",
     type=click.Choice([m.value for m in Microphone]),
     default=Microphone.DENY.value,
     show_default=True,
-    help="Whether recordings may use the real source.",
+    help="Whether recordings may use the real microphone.",
 )
 @click.option(
     "--revoked",
     type=click.Choice([r.value for r in Revoked]),
     default=Revoked.SILENCE.value,
     show_default=True,
-    help="What a recording receives after the microphone was revoked.",
+    help="What a recording receives after the microphone is revoked.",
 )
 @click.option("--sink", help="Sink to play to [default: the server's default].")
 @click.option("--source", help="Source to record from [default: the server's default].")
@@ -67,21 +67,21 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     type=_most(pulse_limits.PULSE_STREAMS_PER_SANDBOX),
     default=_DEFAULT.streams,
     show_default=True,
-    help="Number of streams at one time.",
+    help="Maximum number of concurrent streams.",
 )
 @click.option(
     "--rate",
     type=_most(48000 * 8, 8000),
     default=_DEFAULT.rate,
     show_default=True,
-    help="Highest sample rate, Hz.",
+    help="Maximum sample rate in Hz.",
 )
 @click.option(
     "--channels",
     type=_most(pulse_limits.PULSE_CHANNELS_ANY),
     default=_DEFAULT.channels,
     show_default=True,
-    help="Largest number of channels of a stream.",
+    help="Maximum number of channels of a stream.",
 )
 @click.option(
     "--buffer",
@@ -90,7 +90,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     default=_DEFAULT.buffer_bytes,
     show_default=True,
     metavar="BYTES",
-    help="Largest buffer of a stream.",
+    help="Maximum size of a stream's buffer.",
 )
 @click.option(
     "--idle",
@@ -117,11 +117,11 @@ def command(
     idle: int,
     json: bool,
 ) -> None:
-    """Filter the sound of whatever connects to a socket.
+    """Filter the sound of clients that connect to a socket.
 
-    For containers and confined programs: bind the socket into the sandbox and
-    set PULSE_SERVER to it.  'brokerctl audio' shows and changes its volume and
-    its microphone while it runs.
+    For containers and confined programs: bind the socket into the sandbox, and set
+    PULSE_SERVER to it.  While the filter runs, 'brokerctl audio' shows and changes its
+    volume and its access to the microphone.
     """
     rules = SoundRules(
         take_sandbox_name(sandbox),
@@ -139,7 +139,7 @@ def command(
 
 
 class _Told:
-    """Shows events; equal ones of a hostile client are counted, not repeated."""
+    """Prints events; equal events are counted instead of repeated."""
 
     def __init__(self, *, json: bool) -> None:
         self.also: Callable[[events.SoundEvent], None] | None = None
@@ -191,7 +191,7 @@ class _Told:
 
 @dataclasses.dataclass(frozen=True)
 class _Folders:
-    """Where the mixer and this filter find each other."""
+    """The directories in which the mixer and this filter find each other."""
 
     desks: Path
     levels: Path
@@ -210,7 +210,7 @@ def _folders() -> _Folders | None:
 
 
 async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
-    """The mixer's door; a filter without one is still a filter."""
+    """Serve requests of the mixer, if its directory can be used."""
     from broker.viewer.sound.mixer import serve_desk
 
     name = desk.status().sandbox
@@ -240,7 +240,7 @@ async def _run(
     path = server_path(server)
     if not path.is_socket():  # a wrong server is reported at once
         raise SetupError(
-            f"no sound server answers at {path}",
+            f"the sound server at {path} does not answer",
             hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER "
             "(or --server) to its socket",
         )

@@ -44,7 +44,7 @@ async def connect_server(path: Path) -> socket.socket:
         cause = error.__cause__
         why = cause.strerror if isinstance(cause, OSError) else error.message
         raise UpstreamError(
-            f"no sound server answers at {path}: {why}",
+            f"the sound server at {path} does not answer: {why}",
             hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER "
             "(or --server) to its socket",
         ) from error
@@ -64,7 +64,7 @@ def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path
             return Path(first)
         raise SetupError(
             f"the sound server '{name}' is not the absolute path of a UNIX socket",
-            hint="set PULSE_SERVER=unix:/PATH, or unset it for the session's own server",
+            hint="set PULSE_SERVER=unix:/PATH, or unset it to use the session's sound server",
         )
     for variable, below in (
         ("PULSE_RUNTIME_PATH", "native"),
@@ -74,5 +74,5 @@ def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path
             return Path(env[variable]) / below
     raise SetupError(
         "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
-        hint="run it inside the desktop session, or give --server a path",
+        hint="run the command inside the desktop session, or pass a path with --server",
     )

@@ -42,7 +42,7 @@ _BATCH = 16
 
 @click.group("proxy")
 def command() -> None:
-    """Move bytes between sockets, without sandboxes or policy."""
+    """Run a relay or a filter alone, without sandboxes or policy."""
 
 
 @dataclass(frozen=True)
@@ -73,36 +73,39 @@ class Order:
     "connect_to",
     required=True,
     metavar="ENDPOINT",
-    help="Endpoint to connect each of them to.",
+    help="Endpoint to which each connection is relayed.",
 )
 @click.option(
     "--mode-in",
     type=_MODES,
     default="auto",
-    help="Way of moving bytes from the client.",
+    help="How bytes from the client are transferred.",
 )
 @click.option(
-    "--mode-out", type=_MODES, default="auto", help="Way of moving bytes to the client."
+    "--mode-out",
+    type=_MODES,
+    default="auto",
+    help="How bytes to the client are transferred.",
 )
 @click.option(
     "--idle",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="End a connection that is idle for this time [default: never].",
+    help="Close a connection that is idle for this time [default: never].",
 )
 @click.option(
     "--max-connections",
     type=click.IntRange(1, relay_limits.RELAY_STREAMS),
     default=1024,
     show_default=True,
-    help="Number of connections at one time; further clients wait in the listen queue.",
+    help="Maximum number of concurrent connections; further clients wait in the listen queue.",
 )
 @click.option(
     "--max-write",
     type=click.IntRange(min=0),
     default=0,
     metavar="BYTES",
-    help="Largest single write, for transports that lose larger ones; implies copying unless set otherwise.",
+    help="Maximum size of a single write, for transports that lose larger ones; implies the mode 'copy' unless set.",
 )
 @click.option("--json", is_flag=True, help="Print one JSON object per connection.")
 @click.option("-q", "--quiet", is_flag=True, help="Report only errors.")
@@ -118,15 +121,15 @@ def relay(
     json: bool,
     quiet: bool,
 ) -> None:
-    """Accept connections on one endpoint and relay each to another.
+    """Accept connections on one endpoint, and relay each one to another endpoint.
 
     ENDPOINT is unix:PATH, vsock:CID:PORT or hybrid:PATH:PORT (the vsock of
-    Firecracker, Cloud Hypervisor and vhost-device-vsock); to listen also
-    vsock:PORT.  Half-close is kept: when one side ends, the other may still
-    answer for as long as it likes.
+    Firecracker, Cloud Hypervisor and vhost-device-vsock); to listen, also
+    vsock:PORT.  Half-closed connections are supported: after one side stops sending, the
+    other can still send.
 
-    Between UNIX sockets the bytes never enter this program's memory.  SIGTERM
-    or Ctrl-C ends it and all connections.
+    Between UNIX sockets, bytes are not copied through this program's memory.  SIGTERM
+    or Ctrl-C closes all connections and ends the program.
     """
     order = Order(
         listen=parse_listen(listen_on),
@@ -192,7 +195,7 @@ async def serve(order: Order, handle: PumpHandle) -> None:
 async def _fail_with(pump: Pump) -> None:
     await pump.wait_died()
     raise UpstreamError(
-        "the relay's process died, and all connections ended",
+        "the relay's process exited, so all connections were closed",
         hint="start 'brokerctl proxy relay' again",
     )
 
@@ -214,7 +217,7 @@ class Connections:
         self._terms = Submit(0, order.mode_in, order.mode_out, idle_ms, order.max_write)
 
     async def accept(self, listener: Listener) -> None:
-        """Accept connections without end, and have each carried."""
+        """Accept connections until cancelled, and relay each."""
         slots = self._slots
         while True:
             if not slots.value:
@@ -225,7 +228,7 @@ class Connections:
                 self._begin(conn, time.monotonic())
 
     def _begin(self, conn: socket.socket, began: float) -> None:
-        """Have a connection carried, by a task if that does not work at once."""
+        """Relay a connection; start a task if the far end does not accept at once."""
         there = self._connect_at_once()
         try:
             taken = there and self._submit(conn, there, began)

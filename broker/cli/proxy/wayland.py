@@ -27,17 +27,19 @@ _LABEL_TOP = 18
     "--listen",
     required=True,
     type=click.Path(path_type=Path),
-    help="Socket to create; its clients are filtered.",
+    help="Socket to create, whose clients are filtered.",
 )
-@click.option("--display", help="The compositor's socket [default: $WAYLAND_DISPLAY].")
+@click.option("--display", help="Socket of the compositor [default: $WAYLAND_DISPLAY].")
 @click.option(
     "--color", default="#d01010", show_default=True, help="Colour of the frame."
 )
 @click.option(
-    "--border", default=4, show_default=True, help="Width of the frame, pixels."
+    "--border", default=4, show_default=True, help="Width of the frame in pixels."
 )
 @click.option(
-    "--top", type=int, help="Width of the upper strip [default: as --border]."
+    "--top",
+    type=int,
+    help="Height of the upper strip in pixels [default: as --border].",
 )
 @click.option("--label", is_flag=True, help="Show the name in the upper strip.")
 @click.option(
@@ -45,25 +47,23 @@ _LABEL_TOP = 18
     type=click.Choice([f.value for f in Fullscreen]),
     default=Fullscreen.FAKE.value,
     show_default=True,
-    help="How to answer a request for fullscreen.",
+    help="How to answer fullscreen requests.",
 )
 @click.option("--allow", multiple=True, help="Allow another global; may be repeated.")
 @click.option(
     "--waypipe",
     is_flag=True,
-    help="Clients speak waypipe's protocol ('waypipe server'), not Wayland.",
+    help="Accept waypipe's protocol ('waypipe server') instead of Wayland.",
 )
 @click.option(
     "--subsurfaces",
     type=click.Choice(["crop", "promote"]),
     default="crop",
     show_default=True,
-    help="What becomes of parts of a window that reach outside it: cut off, or "
-    "shown in framed popups.",
+    help="How to handle parts that extend beyond a window: cut them off, or show "
+    "them in framed popups.",
 )
-@click.option(
-    "--translucent", is_flag=True, help="Let content below windows shine through."
-)
+@click.option("--translucent", is_flag=True, help="Allow translucent windows.")
 def command(
     *,
     sandbox: str,
@@ -79,10 +79,10 @@ def command(
     translucent: bool,
     waypipe: bool,
 ) -> None:
-    """Filter and frame the windows of whatever connects to a socket.
+    """Filter and frame the windows of clients that connect to a socket.
 
-    For containers and confined programs: bind the socket into the sandbox as
-    its only Wayland display.
+    For containers and confined programs: bind the socket into the sandbox as its only
+    Wayland display.
     """
     name = take_sandbox_name(sandbox)
     rules = WindowRules(
@@ -127,7 +127,7 @@ async def _run(
     if path is None:
         raise SetupError(
             "XDG_RUNTIME_DIR is not set, so the compositor's socket cannot be found",
-            hint="run it inside the desktop session, or give --display an absolute path",
+            hint="run the command inside the desktop session, or pass an absolute path with --display",
         )
     listener = await open_listener(UnixEndpoint(listen.absolute()), descriptors=True)
     try:
@@ -142,7 +142,11 @@ async def _run(
             _trace if traced() else None,
             StreamConnection if waypipe else WaylandConnection,
         )
-        mark = " (the compositor knows it as a sandbox, too)" if context else ""
+        mark = (
+            " (the compositor also identifies its clients as sandboxed)"
+            if context
+            else ""
+        )
         how = (
             f"waypipe --no-gpu --compress none --socket {listener.path} server -- …"
             if waypipe

@@ -20,17 +20,17 @@ from shims.bundle import x11_bridge
     "--write",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write the program to FILE, for a container, and run nothing.",
+    help="Write the program to FILE, for use in a container; run nothing.",
 )
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
 def command(write: Path | None, command_words: tuple[str, ...]) -> None:
-    """Run COMMAND with an X server whose windows are those of this Wayland display.
+    """Run COMMAND with an X server that shows windows on this Wayland display.
 
-    The X server is a rootless Xwayland, started when the first X11 program connects.
-    It shows windows on WAYLAND_DISPLAY and needs no trust: run it where COMMAND runs.
+    The X server is a rootless Xwayland, which starts when the first X11 program connects.
+    It shows windows on WAYLAND_DISPLAY and needs no privileges: run it where COMMAND runs.
 
-    With --write the program that does this is written to a file: it needs Python 3.9 and
-    Xwayland in a container, and nothing of Vitrail.
+    With --write, write the program to a file instead: in a container, it needs only
+    Python 3.9 and Xwayland.
     """
     if write is not None:
         write_bridge(write)
@@ -58,8 +58,8 @@ def require_xwayland() -> None:
     """Raise SetupError where this machine has no Xwayland."""
     if shutil.which("Xwayland") is None:
         raise SetupError(
-            "X11 programs need Xwayland, which this machine does not have",
-            hint="'sudo apt install xwayland' installs it",
+            "X11 programs need Xwayland, which is not installed",
+            hint="sudo apt install xwayland",
         )
 
 

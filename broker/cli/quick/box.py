@@ -166,7 +166,7 @@ def _end_launch(broker: Calls, number: str) -> None:
 
 
 def _write(untrusted_data: bytes) -> None:
-    """Print output of the program, escaped where a user reads it."""
+    """Print output of the program, escaped on a terminal."""
     from broker.cli.quick.output import write_output
 
     write_output(sys.stdout, untrusted_data)

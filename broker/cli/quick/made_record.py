@@ -1,4 +1,4 @@
-"""The record of a program that has none, for as long as it runs."""
+"""A temporary record for a program without one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from broker.core.paths import Paths
 from policy.records.folder import FOLDER
 
 _RECORD = """\
-# Made by 'brokerctl run', and removed when that ends.
+# Written by 'brokerctl run', which removes this file when it exits.
 class = "persistent"
 display = "allow"
 tags = ["box"]
@@ -118,7 +118,7 @@ def shared_record(paths: Paths, name: str, text: str) -> Iterator[None]:
 
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
-    """Be the only run that makes or sweeps lock files."""
+    """Hold the lock for creating and removing lock files."""
     turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)

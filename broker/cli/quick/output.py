@@ -10,7 +10,7 @@ _LINE_CHARS = 4096
 
 
 def write_output(to: TextIO, untrusted_data: bytes) -> None:
-    """Print it: escaped on a terminal, as it is anywhere else."""
+    """Print output, escaped on a terminal and unchanged elsewhere."""
     if to.isatty():
         lines = untrusted_data.split(b"\n")
         to.write("\n".join(printable(line, _LINE_CHARS) for line in lines))

@@ -49,7 +49,7 @@ def summary(status: _Object, now: float) -> str:
     """The short form of a ``Status``.  ``now`` in seconds since 1970."""
     lines = [*_problems(status)]
     if not status["sandboxes"]:
-        return "\n".join([*lines, "no sandbox runs"]) + "\n"
+        return "\n".join([*lines, "no sandboxes are running"]) + "\n"
     memory = memory_of((p["sandbox"], p["memory"]) for p in status["processes"])
     rows = [_row(s, memory.get(s["name"], 0), now) for s in status["sandboxes"]]
     return "".join(f"{line}\n" for line in [*lines, *_aligned([COLUMNS, *rows])])
@@ -79,13 +79,13 @@ def _problems(status: _Object) -> Iterator[str]:
             yield f"{printable(sandbox['name'], 60)} keeps the screen on"
     if status["version"] != __version__:
         yield (
-            f"warning: the broker that runs is Vitrail {printable(status['version'], 40)}, "
-            f"brokerctl is {__version__}: 'brokerctl stop --broker' ends the old one "
-            "with its sandboxes"
+            f"warning: the running broker has version {printable(status['version'], 40)}, "
+            f"brokerctl has version {__version__}; to stop the old broker and its sandboxes, "
+            "run 'brokerctl stop --broker'"
         )
     policy, link = status["policy"], status["link"]
     if not policy["digest"] or policy["denies_all"]:
-        yield "no policy is in force: everything is denied"
+        yield "no policy is in force, so everything is denied"
     for problem in policy["problems"]:
         yield f"policy: {printable(problem)}"
     for warning in status["warnings"]:
@@ -93,7 +93,7 @@ def _problems(status: _Object) -> Iterator[str]:
     if link is not None:
         yield link_line(link)
         for warning in (link["other"] or {}).get("warnings", ()):
-            yield f"warning: the other machine: {printable(warning)}"
+            yield f"warning from the other machine: {printable(warning)}"
 
 
 def link_line(link: _Object) -> str:

@@ -38,7 +38,7 @@ _Request = TypeVar("_Request", bound=msgspec.Struct)
 
 
 class AttachedProgram:
-    """Carries standard input, and the terminal where the program has one."""
+    """Passes standard input, and the terminal if the program has one."""
 
     def __init__(self, paths: Paths, steps: Steps, *, stdin: bool, tty: bool) -> None:
         self._paths = paths
@@ -51,7 +51,7 @@ class AttachedProgram:
     async def run(
         self, call: Callable[[Callable[[RunItem], Awaitable[None]]], Awaitable[RunItem]]
     ) -> RunItem:
-        """Return the last item of a call of Run; ``call`` gets who takes items."""
+        """Call Run, and return its last item; ``call`` receives the consumer of items."""
         with ExitStack() as stack:
             try:
                 async with trio.open_nursery() as nursery:
@@ -75,9 +75,9 @@ class AttachedProgram:
             return error
         name = printable(self._started.sandbox, 60)
         return UpstreamError(
-            f"the broker ended; program {self._started.program} continues if {name} does",
-            hint="its further output is in its log: start the broker ('brokerctl "
-            f"status' shows whether {name} is still running), then 'brokerctl logs {name}'",
+            f"the broker ended; program {self._started.program} continues if {name} is running",
+            hint="start the broker; to see whether the sandbox is running, run 'brokerctl "
+            f"status'; to see the program's output, run 'brokerctl logs {name}'",
         )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:
@@ -121,7 +121,7 @@ class AttachedProgram:
     async def _order(
         self, method: Method[_Request, Nothing], request: _Request
     ) -> bool:
-        """Give an order; False: the program takes no more, or the broker is gone.
+        """Send an order; return False if the program or the broker has ended.
 
         Neither is an error here: the call that runs the program says what ended.
         """

@@ -38,11 +38,11 @@ def offline_paths() -> Paths:
 
 
 def warn_unless_found() -> None:
-    """Warn where no broker can be found, so what runs is not known."""
+    """Print a warning if the running sandboxes cannot be determined."""
     try:
         find_paths()
     except SetupError as error:
-        render.note(f"warning: which sandboxes run is not known: {error.message}")
+        render.note(f"warning: cannot determine the running sandboxes: {error.message}")
 
 
 def broker_runs(paths: Paths) -> bool:
@@ -57,8 +57,8 @@ def broker_runs(paths: Paths) -> bool:
             return False
         except OSError as error:
             raise SetupError(
-                f"the broker at {paths.control} cannot be reached: {error.strerror}",
-                hint="run this as the user who started the broker",
+                f"cannot connect to the broker at {paths.control}: {error.strerror}",
+                hint="run the command as the user who started the broker",
             ) from error
     return True
 
@@ -82,7 +82,7 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
 
 
 def how_to_start(paths: Paths) -> str:
-    """How the broker of this machine is started."""
+    """Return a hint how to start the broker of this machine."""
     from broker.cli.pairing.role import role_here
     from broker.net.link.wire_types import Role
 
@@ -91,9 +91,9 @@ def how_to_start(paths: Paths) -> str:
     except VitrailError:
         role = None  # the program itself reports the error at its start
     if role is Role.HOST:
-        return "start it: vitrail-host, or 'systemctl --user start vitrail-host'"
+        return "start the broker: run vitrail-host, or 'systemctl --user start vitrail-host'"
     program = "vitrail-local" if role is None else "vitrail-viewer"
-    return f"'brokerctl run SANDBOX' starts one, or start it by hand: {program}"
+    return f"to start a broker, run 'brokerctl run SANDBOX' or {program}"
 
 
 def ask(method: Method[_Request, _Answer], request: _Request) -> _Answer:

@@ -1,4 +1,4 @@
-"""``brokerctl demo``: the whole way once, on whatever this machine has.
+"""``brokerctl demo``: start a sandbox with a window, with or without a desktop.
 
 On a desktop the window is shown there, and the demo stays until the
 application has ended.  Without one it is shown on a headless compositor, a
@@ -52,7 +52,7 @@ _SAME_PICTURES = 4
 @click.command("demo")
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
 @click.option(
-    "--record", default="demo", show_default=True, help="The sandbox's record."
+    "--record", default="demo", show_default=True, help="Record of the sandbox."
 )
 @click.option(
     "--screenshot",
@@ -62,7 +62,7 @@ _SAME_PICTURES = 4
 def command(
     command_words: tuple[str, ...], *, record: str, screenshot: Path | None
 ) -> None:
-    """Show an application of a disposable micro VM on your screen."""
+    """Show an application in a disposable micro VM on your screen."""
     argv = command_after_dashes(command_words)
     if argv is None and record == "demo":
         # A window that says where it comes from, without foot's log beside it.
@@ -85,23 +85,23 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
             return
         if broker_runs(paths):
             raise SetupError(
-                "there is no compositor here, but a broker is already running",
-                hint="'brokerctl stop --broker' ends it; then the demo starts its "
-                "own with a headless compositor",
+                "there is no compositor, but a broker is already running",
+                hint="stop the broker with 'brokerctl stop --broker'; the demo then starts its "
+                "own broker with a headless compositor",
             )
         target = screenshot or _default_screenshot(paths)
         with _its_record(paths, request.record):
             await _headless(paths, request, steps, target)
     render.note(
         f"screenshot: {target}\n"
-        f"The whole took {render.seconds(time.monotonic() - began)}.  {_told_more()}"
+        f"The demo took {render.seconds(time.monotonic() - began)}.  {_told_more()}"
     )
 
 
 def _told_more() -> str:
     # In a checkout brokerctl is not on PATH, and for root it is another user's.
     brokerctl = os.environ.get("VITRAIL_BROKERCTL", "brokerctl")
-    return f"'{brokerctl} audit' shows the recorded events."
+    return f"To see the recorded events, run '{brokerctl} audit'."
 
 
 def _default_screenshot(paths: Paths) -> Path:
@@ -119,13 +119,13 @@ async def _prepare(paths: Paths, steps: Steps) -> None:
 
 
 def _one_machine(paths: Paths) -> None:
-    """The demo is a broker for one machine; beside a link that is another thing."""
+    """Raise SetupError if this machine is one of two paired machines."""
     role = role_here(paths)
     if role is not None:
         raise SetupError(
-            f"this machine is the {role.name.lower()} of two (link.toml says so), "
+            f"this machine is the {role.name.lower()} of two machines (link.toml), "
             "but the demo needs a single machine",
-            hint="'brokerctl run' on the viewer shows the same; or set "
+            hint="run 'brokerctl run' on the viewer instead, or set "
             "XDG_CONFIG_HOME to an empty directory for the demo",
         )
 
@@ -150,7 +150,9 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
     wait = RunRequest(record=request.record, argv=request.argv, wait=True)
     try:
         async with open_client(paths) as client:
-            render.note("The window will be on this desktop; close it to end the demo.")
+            render.note(
+                "The window will appear on this desktop; to end the demo, close the window."
+            )
             last = await client.call(RUN, wait, steps.item)
     finally:
         if started:
@@ -227,8 +229,8 @@ async def _wait_window(compositor: HeadlessCompositor) -> None:
             return
         await trio.sleep(_LOOK_SECONDS)  # sway-ipc's own events need a client library
     raise UpstreamError(
-        f"the compositor shows no window after {_WINDOW_SECONDS:g} s",
-        hint="'brokerctl logs' and 'brokerctl audit' show how far it came",
+        f"the compositor did not show a window within {_WINDOW_SECONDS:g} s",
+        hint="to see the reason, run 'brokerctl logs' and 'brokerctl audit'",
     )
 
 

@@ -1,4 +1,4 @@
-"""``brokerctl exec``: a further program in a sandbox that runs."""
+"""``brokerctl exec``: run a program in a running sandbox."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from broker.viewer.sandboxes.named_lease import several_run
 @click.command("exec", context_settings={"allow_interspersed_args": False})
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("command_words", metavar="[--] COMMAND…", nargs=-1, required=True)
-@click.option("-d", "--detach", is_flag=True, help="Return once it has started.")
+@click.option(
+    "-d", "--detach", is_flag=True, help="Return as soon as the program has started."
+)
 @options_of_streams
 def command(
     sandbox: str,
@@ -26,16 +28,16 @@ def command(
     detach: bool,
     words: StreamWords,
 ) -> None:
-    """Run COMMAND in SANDBOX, which must run already; start no machine.
+    """Run COMMAND in SANDBOX, which must be running.
 
-    It may open windows, and none is waited for.  Standard input is passed on;
-    from a terminal it gets a terminal.
+    The command does not wait for a window.  Standard input is passed to COMMAND; if it
+    is a terminal, COMMAND has a terminal, too.
 
-    Exit code: the program's own; 1 when no such sandbox runs.
+    Exit code: the exit code of COMMAND, or 1 if the sandbox is not running.
     """
     argv = command_after_dashes(command_words)
     if argv is None:
-        raise click.UsageError("exec takes SANDBOX and a COMMAND")
+        raise click.UsageError("SANDBOX or COMMAND is missing")
     tty = words.wants_tty(not detach)
     request = RunRequest(
         record=the_running(sandbox),
@@ -61,6 +63,6 @@ def the_running(name: str) -> str:
     shown = printable(name, 60)
     raise NotFoundError(
         f"no sandbox named '{shown}' is running",
-        hint=f"'brokerctl run {shown} -- COMMAND' starts one; "
-        "'brokerctl status' lists the running ones",
+        hint=f"to start the sandbox, run 'brokerctl run {shown} -- COMMAND'; "
+        "to list the running sandboxes, run 'brokerctl status'",
     )

@@ -1,4 +1,4 @@
-"""The image of a record that names its packages: built where it is missing."""
+"""Build the image of a record if its packages differ."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
         raise RefusedError(
             "a record with 'packages' cannot use the default image",
             where=record.where("launch.packages"),
-            hint=f'add image = "{record.name}" to [launch]',
+            hint=f'add image = "{record.name}" to [launch] of the record',
         )
     spec = spec_of(record)
     if spec is not None and not _is_there(paths, spec):
@@ -53,13 +53,13 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
 
 
 def _tell_x11(paths: Paths, record: Record, launch: MicroVM) -> None:
-    """Tell of a program that cannot show a window, before it is waited for."""
+    """Print a note if a program cannot show a window without X11."""
     directory = paths.images / launch.image
     text = x11_needs.sentence(next(iter(launch.command), ""), directory)
     if record.viewer.window.x11 and x11_needs.lacks_x11(paths, launch.image):
         text = (
             f"{record.where('window.x11')}: the image {launch.image} has no X server; "
-            f"'{x11_needs.addition(launch.image)}' adds it"
+            f"to add one, run '{x11_needs.addition(launch.image)}'"
         )
     if text:
         render.note(f"note: {text}")
@@ -81,7 +81,7 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
     if host is not None and is_current(host):
         return
     await _ensure_default(paths, steps)
-    async with steps.step("make an image of this machine's programs"):
+    async with steps.step("create an image of this machine's programs"):
         await build_host_image(paths, store.DEFAULT_NAME, steps.tell)
 
 

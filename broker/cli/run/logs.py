@@ -1,4 +1,4 @@
-"""``brokerctl logs``: what a sandbox's machine and its programs printed.
+"""``brokerctl logs``: show the console and the output of a sandbox's programs.
 
 All of it is the sandbox's own text, so it is escaped; the bytes themselves
 are only for a file or a pipe.
@@ -37,18 +37,22 @@ _LINE = 4096
 
 @click.command("logs")
 @click.argument("sandbox", shell_complete=logged_sandboxes)
-@click.option("--console", is_flag=True, help="Show the guest's console.")
-@click.option("--program", type=click.IntRange(min=1), help="Output of program N.")
-@click.option("-f", "--follow", is_flag=True, help="Continue with new output.")
+@click.option("--console", is_flag=True, help="Show the console of the guest.")
 @click.option(
-    "--raw", is_flag=True, help="Print the bytes unchanged; refused on a terminal."
+    "--program", type=click.IntRange(min=1), help="Show the output of program N."
+)
+@click.option("-f", "--follow", is_flag=True, help="Keep running, and show new output.")
+@click.option(
+    "--raw", is_flag=True, help="Print the bytes unchanged; not allowed on a terminal."
 )
 def command(
     sandbox: str, *, console: bool, program: int | None, follow: bool, raw: bool
 ) -> None:
-    """Show the output of SANDBOX: its newest program, unless an option names another.
+    """Show the output of the newest program of SANDBOX, or another log.
 
-    Works without a broker.  Exit code: 0, or 1 when there is no such log.
+    A running broker is not required.
+
+    Exit code: 0 done, 1 there is no such log.
     """
     if console and program is not None:
         raise click.UsageError("--console and --program cannot be used together")
@@ -79,7 +83,9 @@ def _folder(paths: Paths, name: SandboxName) -> Path:
     if not found:
         return folder
     if len(found) > 1:
-        render.note(f"{name} has logs of {len(found)} sandboxes; this is the newest")
+        render.note(
+            f"{name} has logs of {len(found)} sandboxes; these are the newest sandbox's"
+        )
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
@@ -99,7 +105,7 @@ def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -
         )
     raise SetupError(
         f"{sandbox} has no log {wanted}",
-        hint=f"logs in {folder}: {', '.join(sorted(found))}",
+        hint=f"read one of the logs in {folder}: {', '.join(sorted(found))}",
     )
 
 
@@ -111,13 +117,13 @@ def _without_logs(folder: Path, sandbox: str) -> str:
     record = read_records(offline_paths()).records.get(sandbox)
     if record is not None and record.host.launch.kind.holds:
         return (
-            "its programs write to the terminal of 'brokerctl run', or to "
+            "read the output on the terminal of 'brokerctl run', or run "
             f"'journalctl --user -u vitrail-run@{sandbox}'"
         )
     names = folder.parent.iterdir() if folder.parent.is_dir() else ()
     return (
         did_you_mean(sandbox, [path.name for path in names])
-        or "'brokerctl list' shows the sandboxes; logs begin with the first start"
+        or "to list the sandboxes, run 'brokerctl list'; the first start creates the logs"
     )
 
 

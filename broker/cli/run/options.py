@@ -49,7 +49,7 @@ class StreamWords:
             raise click.UsageError("--tty and --json cannot be used together")
         if not terminal.has_terminal():
             raise click.UsageError(
-                "--tty needs a terminal as standard input and output"
+                "--tty requires a terminal as standard input and output"
             )
         return True
 
@@ -70,7 +70,7 @@ class StreamWords:
 
 
 def options_of_streams(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb these options; it gets them as ``words``."""
+    """Add these options to a verb, which receives them as ``words``."""
 
     @functools.wraps(function)
     def wrapper(
@@ -90,14 +90,17 @@ def options_of_streams(function: Callable[..., None]) -> Callable[..., None]:
 
 _OPTIONS = (
     click.option(
-        "-t/-T", "--tty/--no-tty", default=None, help="Give the program a terminal."
+        "-t/-T",
+        "--tty/--no-tty",
+        default=None,
+        help="Allocate a terminal for the program.",
     ),
     click.option(
         "-e",
         "--env",
         multiple=True,
         metavar="NAME=VALUE",
-        help="Set a variable of the program.",
+        help="Set an environment variable of the program.",
     ),
     click.option("-q", "--quiet", is_flag=True, help="Show no progress."),
     click.option(
@@ -130,7 +133,7 @@ class _Memory(_IntParameter):
 
 
 def options_of_changes(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options that change a machine for one start, as ``changes``."""
+    """Add the options that change a machine for one start; the verb receives ``changes``."""
 
     @functools.wraps(function)
     def wrapper(
@@ -150,23 +153,23 @@ def options_of_changes(function: Callable[..., None]) -> Callable[..., None]:
 
 _CHANGES = (
     click.option(
-        "--memory", type=_Memory(), help="Value for this start; at most the record's."
+        "--memory", type=_Memory(), help="Memory for this start; at most the record's."
     ),
     click.option(
         "--cpus",
         type=click.IntRange(1),
-        help="Value for this start; at most the record's.",
+        help="Number of CPUs for this start; at most the record's.",
     ),
     click.option(
         "--network",
         type=click.Choice(["none", "user"]),
-        help="Network of this start; 'user' only if the record has it.",
+        help="Network for this start; 'user' only if the record allows it.",
     ),
     click.option(
         "--image",
         metavar="IMAGE",
         shell_complete=images,
-        help="Image of this start.",
+        help="Image for this start.",
     ),
 )
 
@@ -177,7 +180,7 @@ def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
         return list(words[1:]) or None
     if words and words[0].startswith("-"):
         raise click.UsageError(
-            f"{words[0]} is where the program's name must be: options precede SANDBOX"
+            f"expected a program instead of {words[0]}; specify options before SANDBOX"
         )
     return list(words) or None
 
@@ -186,5 +189,5 @@ def _pairs(words: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = [word.partition("=") for word in words]
     for name, equals, _value in pairs:
         if not name or not equals:
-            raise click.BadParameter("give NAME=VALUE", param_hint="--env")
+            raise click.BadParameter("specify NAME=VALUE", param_hint="--env")
     return [(name, value) for name, _, value in pairs]

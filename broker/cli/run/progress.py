@@ -1,4 +1,4 @@
-"""Showing how a long thing is getting on, on standard error.
+"""Show the progress of long steps on standard error.
 
 A step that is over within a second leaves one line; a longer one says that
 it runs as soon as it has run for a second.  On a terminal that line is replaced, each
@@ -124,7 +124,7 @@ class Steps:
                 self._print(f"  ✗ {step.step}: {printable(step.detail, 1000)}")
 
     def begin(self, title: str) -> None:
-        """A step begins."""
+        """Show that a step begins."""
         self._running, self._since = title, trio.current_time()
         self._began = self._since
         self._announced, self._detail = False, ""
@@ -140,7 +140,7 @@ class Steps:
                 self._since = trio.current_time()
 
     def done(self, title: str, seconds: float) -> None:
-        """A step is over."""
+        """Show that a step is finished."""
         self._running = None
         self._object(title, "done", seconds=seconds)
         if self._slow_only and seconds < _PATIENCE:

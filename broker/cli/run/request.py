@@ -1,4 +1,4 @@
-"""Run a program as a verb asks for it: in a machine, a container or a box.
+"""Run the program of a verb in a machine, a container or a box.
 
 Apart from the verbs, because it imports what starting takes: an event loop, the
 records, the launchers.  ``brokerctl run --help`` needs none of it.
@@ -58,11 +58,11 @@ def run_bwrap(
     """Run a program of this machine's in a box, and exit as it does."""
     if detach:
         raise click.UsageError(
-            "--detach cannot be used with --bwrap, which ends with the run"
+            "--detach cannot be used with --bwrap, whose box ends with this command"
         )
     if changed:
         raise click.UsageError(
-            "--memory, --cpus, --network and --image are for machines, not --bwrap"
+            "--memory, --cpus, --network and --image cannot be used with --bwrap"
         )
     if x11:
         from broker.cli.proxy.x11 import require_xwayland
@@ -82,12 +82,12 @@ def run_held(
     """Run a record's box or container, and exit as its program does."""
     if detach:
         raise click.UsageError(
-            f"--detach is for machines: 'systemctl --user start "
-            f"vitrail-run@{record.name}' runs a box or container in the background"
+            f"--detach works only for machines; to run '{record.name}' in the background, "
+            f"run 'systemctl --user start vitrail-run@{record.name}'"
         )
     if changed:
         raise click.UsageError(
-            "--memory, --cpus, --network and --image are for machines: "
+            "--memory, --cpus, --network and --image work only for machines: "
             f"'{record.name}' is a box or container"
         )
     run = launcher_of(record.host.launch.kind).run
@@ -184,7 +184,7 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
 async def _its_domain(
     paths: Paths, record: Record | None, request: RunRequest, steps: Steps
 ) -> AsyncGenerator[None]:
-    """Have the domain or machine of a record that is made for a run, for this run."""
+    """Create the domain or machine of a record for this run."""
     make = None if record is None else launcher_of(record.host.launch.kind).make
     if record is None or make is None:
         yield
@@ -192,10 +192,10 @@ async def _its_domain(
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(
-            f"'{record.name}' has a machine that is made for each run and ends with it: "
-            "no option changes or detaches it",
+            f"'{record.name}' creates a machine for each run; options cannot change or "
+            "detach this machine",
             where=record.where("launch.kind"),
-            hint="leave out --detach, --memory, --cpus, --network and --image",
+            hint="omit --detach, --memory, --cpus, --network and --image",
         )
     async with make(paths, record, steps):
         yield
@@ -212,7 +212,7 @@ def _own_record(request: RunRequest, paths: Paths) -> Record | None:
 
 
 def _module_here(paths: Paths) -> str:
-    """The broker to start for a run on this machine.
+    """Return the module of the broker to start for a run on this machine.
 
     A broker for one machine beside a link would run the same sandboxes with no viewer
     between them and this screen.
@@ -221,8 +221,8 @@ def _module_here(paths: Paths) -> str:
         case Role.HOST:
             raise SetupError(
                 "this machine is a host; its viewer shows the windows and "
-                "decides about them",
-                hint="run it on the viewer; 'vitrail-host' must run here",
+                "decides about requests",
+                hint="run the command on the viewer; 'vitrail-host' must run on this machine",
             )
         case Role.VIEWER:
             return "broker.programs.viewer"
@@ -231,7 +231,7 @@ def _module_here(paths: Paths) -> str:
 
 
 def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:
-    """The broker's refusal, with additions from the record files."""
+    """Return the broker's refusal with hints from the record files."""
     found = read_records(paths)
     if isinstance(error, NotFoundError):
         hint = hint_for_unknown(request.record, found.records)
@@ -259,8 +259,8 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
     if request.window is not False and find_compositor() is None:
         display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
         raise SetupError(
-            f"no compositor answers at {printable(display)}, so no window can be shown",
-            hint="run this inside your Wayland session, or set WAYLAND_DISPLAY to its "
-            "socket; 'brokerctl demo' starts a headless compositor, and "
-            "--no-window runs programs that do not need a window",
+            f"cannot show windows: no compositor answers at {printable(display)}",
+            hint="run the command inside your Wayland session, or set WAYLAND_DISPLAY to its "
+            "socket; to use a headless compositor, run 'brokerctl demo'; to run a program "
+            "that does not need a window, pass --no-window",
         )

@@ -17,12 +17,12 @@ _LOGIN_SHELL = ["/bin/sh", "-c", 'exec "${SHELL:-/bin/sh}" -l']
 @click.argument("sandbox", shell_complete=sandboxes)
 @options_of_streams
 def command(sandbox: str, *, words: StreamWords) -> None:
-    """Open a shell in SANDBOX; a record's sandbox that does not run is started.
+    """Open a shell in SANDBOX, which is started if it is not running.
 
-    It may open windows.  Ctrl-D ends it.  Standard input that is not a terminal
-    is what the shell reads: 'brokerctl shell demo < script'.
+    Programs in the shell may open windows.  Ctrl-D ends the shell.  If standard input is
+    not a terminal, the shell reads commands from it: 'brokerctl shell demo < script'.
 
-    Exit code: the shell's own.
+    Exit code: the exit code of the shell.
     """
     tty = words.wants_tty(by_default=True)
     request = RunRequest(

@@ -1,4 +1,4 @@
-"""Starting a broker when a verb needs one and none runs."""
+"""Start a broker if a verb needs one and none is running."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def refuse_root() -> None:
     """Raise SetupError for root: neither brokers nor sway run as root."""
     if os.geteuid() == 0:
         raise SetupError(
-            "this does not run as root: nothing Vitrail does needs that",
-            hint="run it as the user whose desktop it is for; in a checkout, "
+            "brokerctl does not start a broker as root",
+            hint="run the command as the user of the desktop; in a checkout, "
             "'make demo' and './brokerctl' switch to an ordinary user",
         )
 
@@ -97,7 +97,7 @@ async def _start(
 
 @asynccontextmanager
 async def _starting(paths: Paths) -> AsyncIterator[None]:
-    """Be the only one of this user's commands that starts a broker now.
+    """Hold the lock for starting a broker.
 
     Raises UpstreamError when another one takes longer than a start may.
     """
@@ -109,8 +109,8 @@ async def _starting(paths: Paths) -> AsyncIterator[None]:
                 await trio.sleep(_LOOK_SECONDS)
         if patience.cancelled_caught:
             raise UpstreamError(
-                "another command has been starting a broker for too long",
-                hint="'brokerctl doctor' looks for the reason",
+                "another command is starting a broker, but the broker is not ready",
+                hint="to find the reason, run 'brokerctl doctor'",
             )
         yield
     finally:
@@ -126,7 +126,7 @@ def _try_lock(lock: int) -> bool:
 
 
 async def _answers(paths: Paths) -> bool:
-    """Whether a broker runs and answers; one that is just dying does not count.
+    """Return whether a broker answers; one that is ending does not count.
 
     A killed broker's socket may live on for milliseconds in a child that it
     had forked and that had not been executed yet.
@@ -142,8 +142,8 @@ async def _answers(paths: Paths) -> bool:
                 return True
         return False
     raise UpstreamError(
-        f"a program listens at {paths.control} but does not answer",
-        hint="'brokerctl doctor' looks for the reason",
+        f"the broker at {paths.control} does not answer",
+        hint="to find the reason, run 'brokerctl doctor'",
     )
 
 
@@ -185,7 +185,7 @@ def _open_log(path: Path) -> int:
 
 @contextmanager
 def _notified(path: Path) -> Iterator[socket.socket]:
-    """A socket on which the broker says that it is ready, sd_notify(3)."""
+    """Create the socket on which the broker reports that it is ready, sd_notify(3)."""
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(path))
@@ -228,5 +228,5 @@ async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
     message, _, hint = text.partition("\n  hint: ")
     raise UpstreamError(
         f"the broker did not start: {_PROGRAM.sub('', message)}",
-        hint=hint or "run 'vitrail-local' in a terminal to see its whole output",
+        hint=hint or "to see the whole output, run 'vitrail-local' in a terminal",
     )

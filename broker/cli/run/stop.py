@@ -18,12 +18,12 @@ from broker.ipc.control.methods import STATUS, STOP
 
 @click.command("stop")
 @click.argument("sandbox", nargs=-1, shell_complete=sandboxes)
-@click.option("--all", "everything", is_flag=True, help="End every sandbox.")
-@click.option("--broker", is_flag=True, help="End every sandbox, then the broker.")
+@click.option("--all", "everything", is_flag=True, help="Stop every sandbox.")
+@click.option("--broker", is_flag=True, help="Stop every sandbox, then the broker.")
 @click.option(
     "--grace",
     type=click.FloatRange(min=0, max=3600),
-    help="Seconds that a machine has to power off.",
+    help="Time in which a machine must power off, in seconds.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
@@ -34,22 +34,23 @@ def command(
     grace: float | None,
     as_json: bool,
 ) -> None:
-    """End each SANDBOX: ask its machine, insist after a while, cut its streams.
+    """Stop each SANDBOX: shut its machine down, kill it after a time, close its streams.
 
-    A record's name ends all of its sandboxes.  Returns when it is gone.
+    The name of a record stops all of its sandboxes.  The command returns after they have
+    stopped.
 
-    Exit code: 0, 1 when no broker runs or it knows no such sandbox, 2 wrong call.
+    Exit code: 0 done, 1 no broker is running or a sandbox does not exist, 2 usage error.
     """
     if sum([bool(sandbox), everything, broker]) != 1:
-        raise click.UsageError("name sandboxes, or give --all, or --broker")
+        raise click.UsageError("specify a sandbox, --all or --broker")
     stopped = trio.run(_stop, sandbox or (None,), broker, grace)
     if as_json:
         render.json_line({"stopped": stopped, "broker": broker})
         return
     for name in stopped:
-        render.note(f"{printable(name)} was stopped")
+        render.note(f"stopped {printable(name)}")
     if broker:
-        render.note("the broker was stopped")
+        render.note("stopped the broker")
     elif not stopped:
         render.note("no sandbox was running")
 
@@ -59,7 +60,7 @@ async def _stop(
     broker: bool,  # noqa: FBT001
     grace: float | None,
 ) -> list[str]:
-    """End each; one that the broker does not know ends this before the next."""
+    """Stop each sandbox; an unknown sandbox ends the command."""
     stopped: list[str] = []
     async with open_client() as client:
         for name in names:
@@ -73,9 +74,11 @@ async def _stop(
 
 
 async def _announce(client: Client, name: str) -> None:
-    """Say what ends where a record's name ends more than one sandbox."""
+    """Print the sandboxes to stop if a record has several."""
     status = await client.call(STATUS, Nothing())
     named = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(named) > 1:
         names = ", ".join(printable(sandbox) for sandbox in named)
-        render.note(f"ending {len(named)} sandboxes of {printable(name, 60)}: {names}")
+        render.note(
+            f"stopping {len(named)} sandboxes of {printable(name, 60)}: {names}"
+        )

@@ -23,7 +23,7 @@ def has_terminal() -> bool:
 
 
 def has_input() -> bool:
-    """Whether standard input is something to pass on.
+    """Return whether standard input should be passed to the program.
 
     A terminal is not, unless the program gets a terminal too: then the user
     types for this command.  Nor is one that is closed or ``/dev/null``.

@@ -52,7 +52,7 @@ it for a second answer.
 
 
 class TerminalFilter:
-    """Takes a program's output, gives what a terminal may be shown of it."""
+    """Filters a program's output to sequences that a terminal may show."""
 
     def __init__(self, encoding: str = "utf-8") -> None:
         """``encoding`` is the terminal's."""

@@ -14,31 +14,33 @@ from broker.cli.run.options import (
 from broker.core.launch_changes import LaunchChanges
 
 _X11_ELSEWHERE = (
-    "--x11 is for --bwrap: a record's box has 'x11 = true' in [window], and a "
-    "machine shows X11 programs where its image has Xwayland"
+    "--x11 requires --bwrap; for the box of a record, set 'x11 = true' in [window]; "
+    "for a machine, add Xwayland to its image"
 )
 
 
 @click.command("run", context_settings={"allow_interspersed_args": False})
 @click.argument("sandbox", metavar="SANDBOX", required=False, shell_complete=sandboxes)
 @click.argument("command_words", metavar="[-- COMMAND…]", nargs=-1)
-@click.option("-d", "--detach", is_flag=True, help="Return once its window is shown.")
-@click.option("--no-window", is_flag=True, help="Do not expect a window.")
+@click.option(
+    "-d", "--detach", is_flag=True, help="Return as soon as a window is shown."
+)
+@click.option("--no-window", is_flag=True, help="Do not wait for a window.")
 @click.option(
     "--bwrap",
     is_flag=True,
-    help="Run a program of this machine in a box, without a record: -- COMMAND…",
+    help="Run COMMAND, a program of this machine, in a box without a record.",
 )
-@click.option("--x11", is_flag=True, help="Also show X11 programs of a --bwrap box.")
+@click.option("--x11", is_flag=True, help="Also allow X11 programs in a --bwrap box.")
 @click.option(
     "--flatpak",
     metavar="APP",
-    help="Run an installed Flatpak application: -- ARGUMENTS…",
+    help="Run the installed Flatpak application APP with ARGUMENTS.",
 )
 @click.option(
     "--root",
     type=click.Choice(["host"]),
-    help="Run a program of this machine in its own micro VM: -- COMMAND…",
+    help="Run COMMAND, a program of this machine, in its own micro VM.",
 )
 @options_of_changes
 @options_of_streams
@@ -55,28 +57,28 @@ def command(
     words: StreamWords,
     changes: LaunchChanges,
 ) -> None:
-    """Run COMMAND (default: the record's own) in SANDBOX.
+    """Run COMMAND [default: the record's command] in SANDBOX.
 
-    SANDBOX is a record's name, or that of a running sandbox, which then gets
-    a second program.  A broker is started when none runs.  Stays until the
-    program has ended and exits with its code, as the program itself would.
+    SANDBOX is the name of a record or of a running sandbox, which then runs a second
+    program.  A broker is started if none is running.  The command waits for the program
+    and exits with its exit code.
 
-    Standard input is passed on.  A COMMAND that is run from a terminal gets a
-    terminal, and Ctrl-C goes to it; otherwise Ctrl-C ends the run.
+    Standard input is passed to COMMAND.  If it is a terminal, COMMAND has a terminal,
+    too, and receives Ctrl-C; otherwise Ctrl-C ends the run.
 
-    With --bwrap COMMAND is a program of this machine's, in a separate box:
-    without a record, a network, or anything of your home but the files that are
-    named as its arguments, which it can read.
+    With --bwrap, COMMAND is a program of this machine that runs in its own box without a
+    record or a network.  In your home, it can read only files that are named as its
+    arguments.
 
-    With --flatpak APP is an application ID; the record with that launch.app is used,
-    or one is made for the run.
+    With --flatpak, APP is an application ID.  The record with this launch.app is used; if
+    there is none, a temporary record is used.
 
-    With --root host COMMAND is a program of this machine's, too, in a disposable
-    micro VM whose /usr is a read-only copy of this machine's: the record 'host',
-    which is written if there is none.
+    With --root host, COMMAND is a program of this machine that runs in a disposable
+    micro VM, whose /usr is a read-only copy of this machine's.  The record 'host' is
+    written if it does not exist.
     """
     if root and (bwrap or flatpak is not None):
-        raise click.UsageError("--root is for micro VMs, not --bwrap or --flatpak")
+        raise click.UsageError("--root cannot be used with --bwrap or --flatpak")
     changed = bool(changes)
     # Late: the help of this verb needs none of it.
     from broker.cli.run import request
@@ -84,7 +86,7 @@ def command(
 
     if flatpak is not None:
         if bwrap or detach or changed:
-            others = "--bwrap, --detach and the options of machines"
+            others = "--bwrap, --detach, --memory, --cpus, --network and --image"
             raise click.UsageError(f"{others} cannot be used with --flatpak")
         request.run_flatpak(flatpak, [*filter(None, [sandbox]), *command_words], words)
     if x11 and not bwrap:

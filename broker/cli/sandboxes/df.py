@@ -56,7 +56,7 @@ def stored(paths: Paths) -> list[Stored]:
 def _homes(paths: Paths, records: RecordSet) -> Iterator[Stored]:
     store = HomeCopies(paths.homes)
     for home in store.all() if store.root.is_dir() else []:
-        unused = "" if _has_record(records, home.name) else "no record of this name"
+        unused = "" if _has_record(records, home.name) else "no record has this name"
         where, free = str(home.directory), home.meta.kind == TREE
         yield Stored("home", home.name, home.used(), unused, where, free)
         for snapshot in store.snapshots(home.name):
@@ -69,14 +69,14 @@ def _images(paths: Paths, records: RecordSet) -> Iterator[Stored]:
     used = images_in_use(records.records.values())
     for image in list_images(paths):
         # A record with a mistake may start from any image.
-        unused = "" if image.name in used or records.broken else "no record starts it"
+        unused = "" if image.name in used or records.broken else "no record uses it"
         size = image.disk_bytes()
         yield Stored(IMAGE, image.name, size, unused, str(image.directory))
 
 
 def _parents(paths: Paths, records: RecordSet) -> Iterator[Stored]:
     for path in _folders(paths.parents):
-        unused = "" if _has_record(records, path.name) else "no record of this name"
+        unused = "" if _has_record(records, path.name) else "no record has this name"
         yield Stored(PARENT, path.name, disk_usage(path), unused, str(path))
 
 
@@ -109,9 +109,9 @@ def _folders(directory: Path) -> list[Path]:
 @click.command("df")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, as_json: bool) -> None:
-    """Show what Vitrail keeps on disk: homes, images, logs, and what nothing uses.
+    """Show the disk space of homes, images and logs, and which of them are unused.
 
-    Works without a broker.
+    A running broker is not required.
     """
     warn_unless_found()
     found = stored(offline_paths())
@@ -119,13 +119,13 @@ def command(*, as_json: bool) -> None:
         render.json_line([asdict(one) for one in found])
         return
     if not found:
-        render.note("there is nothing on disk")
+        render.note("Vitrail stores nothing on disk")
         return
     rows = [(one.kind, one.name, render.size(one.bytes), one.unused) for one in found]
     render.table(("WHAT", "NAME", "ON DISK", "UNUSED BECAUSE"), rows)
     total = render.size(sum(one.bytes for one in found))
     free = render.size(sum(one.bytes for one in removable(found, images=True)))
-    render.note(f"{total}; 'brokerctl prune --images' removes {free}")
+    render.note(f"{total}; to free {free}, run 'brokerctl prune --images'")
     unbounded = [one for one in found if one.unbounded]
     if unbounded:
         left = render.size(shutil.disk_usage(unbounded[0].path).free)

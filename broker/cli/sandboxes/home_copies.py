@@ -104,7 +104,7 @@ class HomeCopies(HomeStore):
                 rename_at(prepared, target, RENAME_NOREPLACE)
             except FileExistsError as error:
                 raise RefusedError(
-                    f"'{name}' has a snapshot '{label}' already"
+                    f"a snapshot '{label}' of '{name}' already exists"
                 ) from error
             flush(target.parent)
             flush(self.root)
@@ -129,7 +129,7 @@ class HomeCopies(HomeStore):
                 return found
         raise SetupError(
             f"'{name}' has no snapshot '{label}'",
-            hint="'brokerctl sandbox list' shows the snapshots",
+            hint="to list the snapshots, run 'brokerctl sandbox list'",
         )
 
     def _discard(self, path: Path) -> None:
@@ -164,9 +164,9 @@ def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> 
             copy_function=_FileCopies().copy,
         )
     except RecursionError as error:
-        raise UpstreamError(f"{source / TREE} has directories that are too deep") from (
-            error
-        )
+        raise UpstreamError(
+            f"{source / TREE} contains directories that are nested too deeply"
+        ) from (error)
     progress(1, 1)
 
 

@@ -1,4 +1,4 @@
-"""``brokerctl kill-window``: end a window, whatever its application wants."""
+"""``brokerctl kill-window``: close a window, even if its application refuses."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ from broker.ipc.control.methods import WINDOW_CLOSE
 @click.command("kill-window")
 @click.argument("sandbox", shell_complete=sandboxes)
 @click.argument("window", type=click.IntRange(min=1))
-@click.option("--ask", is_flag=True, help="Ask the application to close it instead.")
+@click.option(
+    "--ask", is_flag=True, help="Ask the application to close the window instead."
+)
 def command(sandbox: str, window: int, *, ask: bool) -> None:
-    """End WINDOW of SANDBOX ('brokerctl windows' has the numbers).
+    """Close WINDOW of SANDBOX; 'brokerctl windows' lists the numbers.
 
-    The application's connection to the screen is cut, so all its windows go;
-    most applications end then.  With --ask it receives a request to close this one, as
-    by a click on its cross, and may refuse.
+    The application's connection to the screen is closed, and with it all of its windows;
+    most applications then exit.  With --ask, the application receives a request to close
+    this window, as when its close button is clicked, and may refuse.
 
-    Exit code: 0, or 1 when there is no such window or no broker.
+    Exit code: 0 done, 1 the window does not exist or no broker is running.
     """
     request = WindowCloseRequest(sandbox=sandbox, window=window, ask=ask)
     ask_broker(WINDOW_CLOSE, request)
-    said = "was asked to close" if ask else "is gone"
+    said = "was asked to close" if ask else "was closed"
     render.note(f"window {window} of {printable(sandbox, 60)} {said}")

@@ -1,4 +1,4 @@
-"""``brokerctl labels``: name and colour of each sandbox, for bars and task lists.
+"""``brokerctl labels``: print names and colours of labels for bars and task lists.
 
 A window's application id is ``vitrail.SANDBOX.ID``, set by the filter and not by
 the application, so a rule on it cannot be met by another sandbox.
@@ -52,7 +52,7 @@ class WindowLabel:
 
 @click.command("labels")
 @click.option("--json", "form", flag_value="json", help="Print one JSON array.")
-@click.option("--css", "form", flag_value="css", help="Print GTK CSS, for bars.")
+@click.option("--css", "form", flag_value="css", help="Print GTK CSS for status bars.")
 @click.option(
     "--sway", "form", flag_value="sway", help="Print rules for sway's configuration."
 )
@@ -60,11 +60,11 @@ class WindowLabel:
     "--waybar", "form", flag_value="waybar", help="Print settings for waybar."
 )
 def command(*, form: str | None) -> None:
-    """Show name and colour of each record's windows, by application id.
+    """Show name and colour of each record's windows, by application ID.
 
-    'brokerctl labels --sway > ~/.config/sway/config.d/vitrail' marks titles;
-    run it again when a record has changed.  Sway's font must be one with
-    'pango:' before its name, as in 'font pango:monospace 10'.
+    'brokerctl labels --sway > ~/.config/sway/config.d/vitrail' marks window titles; run
+    this command again after a record has changed.  The font of sway must have the prefix
+    'pango:', as in 'font pango:monospace 10'.
     """
     found = read_records(offline_paths())
     labels = [label_of(found.records[name]) for name in sorted(found.records)]
@@ -101,7 +101,7 @@ def _json(labels: list[WindowLabel]) -> str:
 
 
 def _css(labels: list[WindowLabel]) -> str:
-    lines = ["/* Made by 'brokerctl labels --css'. */"]
+    lines = ["/* Written by 'brokerctl labels --css'. */"]
     for one in labels:
         variable = f"vitrail_{one.record.replace('-', '_')}"
         lines += [
@@ -115,7 +115,7 @@ def _css(labels: list[WindowLabel]) -> str:
 
 
 def _sway(labels: list[WindowLabel]) -> str:
-    lines = ["# Made by 'brokerctl labels --sway'.", f"# {_NEEDS_PANGO}"]
+    lines = ["# Written by 'brokerctl labels --sway'.", f"# {_NEEDS_PANGO}"]
     for one in labels:
         # The filter's own "[name] " stays: this is for the eye.
         title = f"{one.markup} %title".replace('"', "'")
@@ -124,7 +124,9 @@ def _sway(labels: list[WindowLabel]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_NEEDS_PANGO = "Labels need a font line with 'pango:', as: font pango:monospace 10"
+_NEEDS_PANGO = (
+    "Labels require a font with the prefix 'pango:', such as: font pango:monospace 10"
+)
 """sway shows markup as text where its configuration names a font without it (sway(5))."""
 
 

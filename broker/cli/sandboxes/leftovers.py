@@ -1,4 +1,4 @@
-"""What a sandbox leaves beside its home: logs, its parent machine, and its image."""
+"""Find and remove logs, the parent machine and the image of a sandbox."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Leftovers:
     """The image that only this record starts from."""
 
     def describe(self) -> str:
-        """Return words to append to a question: what else goes, with sizes."""
+        """Return the other files to remove, with sizes, as the end of a question."""
         parts: list[str] = []
         if self.logs:
             parts.append(f"its logs ({render.size(sum(map(disk_usage, self.logs)))})")

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 @click.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(*, as_json: bool) -> None:
-    """Show the records, and the sandboxes of each that run.
+    """List records, and the running sandboxes of each record.
 
-    Works without a broker.  A sandbox that runs without a record of yours, as that of
-    'brokerctl demo', is shown, too.  Records with a mistake are shown last, with it.
+    A running broker is not required.  Sandboxes without a record, such as the one of
+    'brokerctl demo', are listed, too.  Records with errors are listed last, with the
+    error.
     """
     paths = offline_paths()
     warn_unless_found()
@@ -57,14 +58,12 @@ def command(*, as_json: bool) -> None:
         render.table(("NAME", "LABEL", "CLASS", "NETWORK", "PROGRAM", "RUNNING"), rows)
     elif not found.broken:
         known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
-        render.note("there are no records yet: 'brokerctl new NAME' makes one")
-        render.note(
-            f"to begin with an example: 'brokerctl new NAME --from {{{known}}}'"
-        )
+        render.note("there are no records yet; to create one, run 'brokerctl new NAME'")
+        render.note(f"to use an example, run 'brokerctl new NAME --from {{{known}}}'")
     print_problems(found.problems, stderr=True)
     if found.broken:
         names = ", ".join(printable(name, 60) for name in sorted(found.broken))
-        render.note(f"records that cannot be used because of an error: {names}")
+        render.note(f"records with errors, which cannot be used: {names}")
 
 
 def _as_json(record: Record, running: list[str]) -> dict[str, object]:
@@ -84,7 +83,7 @@ def _as_json(record: Record, running: list[str]) -> dict[str, object]:
 
 
 def _other(sandbox: SandboxStatus, running: list[str]) -> tuple[str, ...]:
-    """What runs by an example, or by a record that has been removed since."""
+    """Yield running sandboxes of examples or of removed records."""
     programs = ", ".join(program.name for program in sandbox.programs)
     return (
         sandbox.record,

@@ -1,4 +1,4 @@
-"""Colours of a label that look like another record's, told when it is made or edited."""
+"""Warn if a label's colour looks like another record's."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def alike(record: Record, others: Iterable[Record]) -> Iterator[str]:
     for other in others:
         theirs = other.viewer.label.colour
         if mine == theirs:
-            yield f"'{other.name}' has the same colour, {mine}: {_free(others)}"
+            yield f"'{other.name}' has the same colour, {mine}; {_free(others)}"
         elif distance(seen(mine, _USUAL), seen(theirs, _USUAL)) < NEAR:
-            yield f"{mine} looks like {theirs} of '{other.name}': {_free(others)}"
+            yield f"{mine} looks like {theirs} of '{other.name}'; {_free(others)}"
 
 
 def _free(others: Iterable[Record]) -> str:
@@ -36,4 +36,4 @@ def _free(others: Iterable[Record]) -> str:
         for name, colour in PALETTE.items()
         if all(distance(seen(colour, _USUAL), seen(u, _USUAL)) >= NEAR for u in used)
     ]
-    return f"'--label {free[0]}' does not" if free else "'--label' takes another"
+    return f"use --label {free[0]} instead" if free else "use --label to choose another"

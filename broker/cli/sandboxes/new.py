@@ -1,4 +1,4 @@
-"""``brokerctl new``: a sandbox of one's own, from an example."""
+"""``brokerctl new``: create a sandbox from an example."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _PROGRAMS = {
 }
 """Packages whose program has another name, or that are known to be programs."""
 _CLASSES = {
-    "disposable": "a fresh one for each run, and nothing of it stays",
-    "persistent": "its home stays when it stops",
-    "template": "a template of other sandboxes",
+    "disposable": "each run starts a new one, and no data is kept",
+    "persistent": "its home is kept when it stops",
+    "template": "a template for other sandboxes",
 }
 _NEED_NETWORK = frozenset({"firefox-esr", "chromium", "thunderbird"})
 _ROOM = {"firefox-esr": "2G", "chromium": "2G", "libreoffice": "1536M"}
@@ -72,7 +72,7 @@ class _Wishes:
     "example",
     default=None,
     shell_complete=examples,
-    help="Begin with this example, or with one of your records.",
+    help="Copy this example, or one of your records.",
 )
 @click.option(
     "-p",
@@ -85,20 +85,20 @@ class _Wishes:
     "--label",
     default=None,
     shell_complete=colours,
-    help="The colour: a name or #rrggbb.",
+    help="Colour of the label: a name or #rrggbb.",
 )
-@click.option("--command", "words", default=None, help="The program to start.")
+@click.option("--command", "words", default=None, help="Program to start.")
 @click.option(
     "--network",
     type=click.Choice(["none", "user"]),
     default=None,
     help="Network of the sandbox.",
 )
-@click.option("--memory", default=None, help="Memory of the machine, as 2G.")
+@click.option("--memory", default=None, help="Memory of the machine, such as 2G.")
 @click.option(
     "--persistent",
     is_flag=True,
-    help="Keep the sandbox, instead of a new one for each run.",
+    help="Keep the sandbox's home instead of starting a new sandbox for each run.",
 )
 @click.option(
     "--timezone",
@@ -109,12 +109,14 @@ class _Wishes:
     "--host-files",
     multiple=True,
     type=click.Choice(["fonts", "locale", "certificates"]),
-    help="Kind of this machine's files to show to the sandbox; may be repeated.",
+    help="Share these files of this machine with the sandbox, read-only; may be repeated.",
 )
 @click.option(
     "--no-menu", is_flag=True, help="Do not add an entry to the application menu."
 )
-@click.option("--build", is_flag=True, help="Build the image that it needs now.")
+@click.option(
+    "--build", is_flag=True, help="Build the image that the sandbox needs now."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
     name: str,
@@ -132,13 +134,13 @@ def command(
     build: bool,
     as_json: bool,
 ) -> None:
-    """Make the sandbox NAME: its record, and an entry in the application menu.
+    """Create the sandbox NAME: its record, and an entry in the application menu.
 
-    Without --from it begins as the example of that name, as 'web' when a package needs
-    the network, and otherwise as 'demo'.  Nothing is built or started without --build:
-    'brokerctl run NAME' does both.
+    Without --from, the record is a copy of the example of that name, of 'web' if a package
+    needs the network, or else of 'demo'.  Nothing is built or started without --build;
+    'brokerctl run NAME' builds the image and starts the sandbox.
 
-    Exit code: 0, or 1 when there is such a record or a value is not possible.
+    Exit code: 0 done, 1 the record exists already or a value is invalid.
     """
     sandbox = take_sandbox_name(name)
     wishes = _Wishes(
@@ -164,19 +166,19 @@ def command(
         render.json_line({"name": sandbox, "files": [str(file) for file in files]})
         return
     what = record.host.sandbox_class
-    render.note(f"made from '{base}', {what}: {_CLASSES[what]}")
+    render.note(f"created from '{base}', {what}: {_CLASSES[what]}")
     for file in files:
         render.note(f"wrote {file}")
     for text in alike(record, read_records(paths).records.values()):
         render.note(text)
     if build:
         _build(paths, record)
-    render.note(f"start it: brokerctl run {sandbox}")
+    render.note(f"to start the sandbox, run: brokerctl run {sandbox}")
     offer_starter(paths)
 
 
 def _base(name: str, packages: tuple[str, ...]) -> str:
-    """The example to begin with where none is named."""
+    """Return the default example."""
     if (EXAMPLES / f"{name}.toml").is_file():
         return name
     return "web" if _NEED_NETWORK & {*packages} else _DEFAULT
@@ -199,7 +201,7 @@ def _build(paths: Paths, record: Record) -> None:
 
 
 def _example_text(name: str, config: tuple[Path, ...]) -> str:
-    """The text of one's own record of that name, or of an example.
+    """Return the text of the user's record of that name, or of an example.
 
     Raises SetupError when there is neither.
     """
@@ -210,13 +212,14 @@ def _example_text(name: str, config: tuple[Path, ...]) -> str:
     known = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     raise SetupError(
         f"no example and no record is named '{printable(name, 60)}'",
-        hint=did_you_mean(name, known) or f"examples: {', '.join(known)}",
+        hint=did_you_mean(name, known)
+        or f"use one of the examples: {', '.join(known)}",
     )
 
 
 def _changed(text: str, name: str, wishes: _Wishes) -> str:
-    """The example with the wishes in their lines; the other lines stay."""
-    head = f"# The sandbox '{name}', made by 'brokerctl new'."
+    """Return the example with the requested values in their lines."""
+    head = f"# The sandbox '{name}', created by 'brokerctl new'."
     body = text.split("\n\n", 1)[1] if text.startswith("#") else text
     text = f"#:schema ../schema/sandbox.json\n{head}\n\n{body}"
     text = _set(text, "label", "name", _quote(name))
@@ -283,13 +286,13 @@ def _array(words: Iterable[str]) -> str:
 
 
 def _checked(target: Path, text: str) -> Record:
-    """The record that the text is.  Raises RefusedError when it is none."""
+    """Parse the text as a record.  Raises RefusedError if it is invalid."""
     record, problems = parse_record(target.stem, target, text.encode())
     if record is None or problems:
         print_problems(problems, stderr=True)
         raise RefusedError(
-            "this would not be a valid record, so nothing was written",
-            hint="'brokerctl policy schema --markdown' has all keys and values",
+            "the record would not be valid, so nothing was written",
+            hint="to see all keys and values, run 'brokerctl policy schema --markdown'",
         )
     return record
 
@@ -303,5 +306,5 @@ def _write(target: Path, text: str) -> None:
     except FileExistsError as error:
         raise RefusedError(
             f"a record named '{target.stem}' already exists: {target}",
-            hint=f"'brokerctl policy edit {target.stem}' changes it",
+            hint=f"to change the record, run 'brokerctl policy edit {target.stem}'",
         ) from error

@@ -1,4 +1,4 @@
-"""``brokerctl prune``: removal of what belongs to no sandbox any more."""
+"""``brokerctl prune``: remove unused files."""
 
 from __future__ import annotations
 
@@ -18,15 +18,13 @@ from broker.core.paths import Paths, find_paths
 
 
 @click.command("prune")
-@click.option(
-    "--images", is_flag=True, help="Also remove images that no record starts."
-)
-@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--images", is_flag=True, help="Also remove images that no record uses.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(*, images: bool, yes: bool, as_json: bool) -> None:
-    """Remove logs and parent machines that belong to no sandbox any more.
+    """Remove logs and parent machines of sandboxes that no longer exist.
 
-    Homes stay: 'brokerctl sandbox remove' removes one.
+    Homes are kept; to remove one, run 'brokerctl sandbox remove'.
     """
     paths = find_paths()  # of a broker that cannot be found, what runs is not known
     found = removable(stored(paths), images=images)
@@ -34,7 +32,7 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
         if as_json:
             render.json_line([])
         else:
-            render.note("nothing is unused")
+            render.note("there is nothing to remove")
         return
     if not as_json:
         rows = [(one.kind, one.name, render.size(one.bytes)) for one in found]
@@ -42,7 +40,7 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise RefusedError(
-                "cannot ask for confirmation without a terminal",
+                "cannot ask for confirmation: standard input is not a terminal",
                 hint="pass --yes to confirm",
             )
         click.confirm("Remove these?", abort=True, err=True)

@@ -75,7 +75,7 @@ class WaitingQuestion:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that the screen shows."""
+    """The data of the screen."""
 
     rows: tuple[Row, ...]
     questions: tuple[WaitingQuestion, ...]
@@ -121,7 +121,7 @@ def _used(pid: int) -> float | None:
 
 
 def take(client: BlockingClient, cpu: Cpu) -> Snapshot:
-    """Ask the broker and the log.  Raises VitrailError when it cannot be asked."""
+    """Query the broker and the log.  Raises VitrailError if the broker does not answer."""
     status = client.call(STATUS, Nothing())
     windows: dict[str, list[ListedWindow]] = {}
     questions: tuple[WaitingQuestion, ...] = ()

@@ -43,20 +43,20 @@ from policy.records.model import Record
 from policy.tools.record_files import parse_record
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-_YES = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+_YES = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 _NAME = click.argument("name", shell_complete=sandboxes)
 _PASSPHRASE = click.option(
     "--passphrase-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the passphrase [default: gpg asks].",
+    help="File with the passphrase [default: gpg asks for it].",
 )
 
 
 @click.group("sandbox", cls=LateGroup)
 def command() -> None:
-    """Homes of persistent sandboxes: copies, names, snapshots, backups.
+    """Manage persistent sandboxes: copies, names, snapshots and backups.
 
-    A sandbox that runs is refused: stop it first.
+    A running sandbox is refused; stop it first.
     """
 
 
@@ -97,7 +97,7 @@ def _ask(question: str, *, yes: bool) -> None:
         return
     if not sys.stdin.isatty():
         raise RefusedError(
-            f"cannot ask for confirmation, because standard input is not a terminal: "
+            f"cannot ask for confirmation: standard input is not a terminal: "
             f"{question}",
             hint="pass --yes to confirm",
         )
@@ -114,7 +114,7 @@ def _record(name: str) -> Record | None:
 @command.command("list")
 @_JSON
 def list_homes(*, as_json: bool) -> None:
-    """Show the homes: sizes, snapshots, and whether a record uses them."""
+    """List homes: sizes, snapshots, and whether a record uses them."""
     store = _store()
     rows = [_facts(store, home) for home in store.all()] if store.root.is_dir() else []
     if as_json:
@@ -123,7 +123,7 @@ def list_homes(*, as_json: bool) -> None:
     if not rows:
         render.note(
             "no sandbox has a home; "
-            "a sandbox of class 'persistent' gets one when it first runs"
+            "the first run of a sandbox of class 'persistent' creates one"
         )
         return
     render.table(
@@ -158,7 +158,7 @@ def _facts(store: HomeCopies, home: Home) -> dict[str, object]:
 def _state(row: dict[str, object]) -> str:
     if row["in_use"]:
         return "in use"
-    return "stopped" if row["record"] else "no record of this name"
+    return "stopped" if row["record"] else "no record"
 
 
 # -- names ---------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def _state(row: dict[str, object]) -> str:
 @click.argument("new")
 @_JSON
 def clone(name: str, new: str, *, as_json: bool) -> None:
-    """Make the sandbox NEW with a copy of NAME's record and home.
+    """Create the sandbox NEW with a copy of the record and home of NAME.
 
     Snapshots are not copied.
     """
@@ -187,9 +187,9 @@ def clone(name: str, new: str, *, as_json: bool) -> None:
 @click.argument("new")
 @_JSON
 def rename(name: str, new: str, *, as_json: bool) -> None:
-    """Give the sandbox NAME, its home and its snapshots the name NEW.
+    """Rename the sandbox NAME, its home and its snapshots to NEW.
 
-    Rules that name it are not changed: 'brokerctl policy lint' finds them.
+    Rules that contain the name are not changed; to find them, run 'brokerctl policy lint'.
     """
     source, target = take_sandbox_name(name), take_sandbox_name(new)
     store = _store()
@@ -204,7 +204,7 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
     if heirs:
         raise RefusedError(
             f"cannot rename '{source}': other records inherit from it",
-            hint=f"first change 'inherits' of: {', '.join(heirs)}",
+            hint=f"first change 'inherits' in these records: {', '.join(heirs)}",
         )
     with store.lock(source), store.lock(target):
         store.require(source)
@@ -270,7 +270,7 @@ def _report(
         return
     for path in files:
         render.note(f"wrote {path}")
-    render.note(f"'{home.name}' has its home ({render.size(home.used())})")
+    render.note(f"created the home of '{home.name}' ({render.size(home.used())})")
 
 
 def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
@@ -286,10 +286,16 @@ def _done(text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
 
 @command.command()
 @_NAME
-@click.option("--keep-record", is_flag=True, help="Remove only the home.")
-@click.option("--keep-logs", is_flag=True, help="Keep the output of its programs.")
 @click.option(
-    "--image", is_flag=True, help="Also remove its image if no other record uses it."
+    "--keep-record", is_flag=True, help="Remove only the home and its snapshots."
+)
+@click.option(
+    "--keep-logs", is_flag=True, help="Keep the logs of the sandbox's programs."
+)
+@click.option(
+    "--image",
+    is_flag=True,
+    help="Also remove the sandbox's image if no other record uses it.",
 )
 @_YES
 @_JSON
@@ -304,7 +310,7 @@ def remove(
 ) -> None:
     """Remove a sandbox: home, snapshots, record, menu entry, logs and parent machine.
 
-    One that keeps nothing, as a disposable, has no home and no snapshots.
+    A disposable sandbox has no home and no snapshots.
     """
     sandbox = take_sandbox_name(name)
     store, paths = _store(), offline_paths()
@@ -314,9 +320,7 @@ def remove(
         records = read_records(paths).records.values()
         left = find_leftovers(paths, sandbox, records, logs=not keep_logs, image=image)
         if image and not left.image:
-            render.note(
-                f"no image is removed: '{sandbox}' does not have an image of its own"
-            )
+            render.note(f"kept the image: '{sandbox}' does not have its own image")
     if record is not None and store.find(sandbox) is None:
         _remove_record(record, left, yes=yes, as_json=as_json)
         return
@@ -347,9 +351,9 @@ def _remove_record(
         running = [s.name for s in status.sandboxes if s.record == record.name]
         if running:
             raise RefusedError(
-                f"cannot remove the record '{record.name}': sandboxes of it run: "
+                f"cannot remove the record '{record.name}' while its sandboxes are running: "
                 + ", ".join(running),
-                hint=f"end them with 'brokerctl stop {' '.join(running)}'",
+                hint=f"to stop them, run 'brokerctl stop {' '.join(running)}'",
             )
     goes = f"{record.source}{left.describe()}"
     _ask(f"Remove {goes}?", yes=yes)
@@ -365,7 +369,7 @@ def _remove_record(
 @_YES
 @_JSON
 def reset(name: str, *, yes: bool, as_json: bool) -> None:
-    """Empty a sandbox's home; its snapshots stay."""
+    """Empty the home of a sandbox; its snapshots are kept."""
     sandbox = take_sandbox_name(name)
     store = _store()
     with store.lock(sandbox):
@@ -374,9 +378,9 @@ def reset(name: str, *, yes: bool, as_json: bool) -> None:
             raise RefusedError(f"the home of '{sandbox}' is not a disk")
         if home.meta.encrypted:
             raise RefusedError(
-                f"cannot empty the home of '{sandbox}': a new one would not be encrypted",
-                hint=f"'brokerctl sandbox remove --keep-record {sandbox}' removes the home "
-                "and its snapshots; the next start makes a new home",
+                f"cannot empty the home of '{sandbox}': a new home would not be encrypted",
+                hint="to remove the home and its snapshots, run 'brokerctl sandbox remove "
+                f"--keep-record {sandbox}'; the next start creates a new home",
             )
         _ask(f"Empty the home of '{sandbox}' ({render.size(home.used())})?", yes=yes)
         with store.new(DISK) as prepared:
@@ -388,12 +392,12 @@ def reset(name: str, *, yes: bool, as_json: bool) -> None:
 @command.command()
 @_NAME
 @click.argument("label", required=False)
-@click.option("--remove", is_flag=True, help="Remove that snapshot.")
+@click.option("--remove", is_flag=True, help="Remove the snapshot LABEL.")
 @_JSON
 def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> None:
-    """Save a copy of a sandbox's home as LABEL, by default the current time.
+    """Save a copy of a sandbox's home as LABEL [default: the current time].
 
-    With --remove, delete it.
+    With --remove, remove the snapshot LABEL.
     """
     sandbox = take_sandbox_name(name)
     chosen = take_sandbox_name(label or time.strftime("s%Y%m%d-%H%M%S"))
@@ -405,8 +409,8 @@ def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> No
             with _bar(f"copy {sandbox}") as bar:
                 store.snapshot(sandbox, chosen, bar)
     text = (
-        f"saved the home of '{sandbox}' as snapshot '{chosen}'; "
-        f"'brokerctl sandbox restore {sandbox} {chosen}' restores it"
+        f"saved the home of '{sandbox}' as snapshot '{chosen}'; to restore "
+        f"it, run 'brokerctl sandbox restore {sandbox} {chosen}'"
     )
     if remove:
         text = f"removed snapshot '{chosen}' of '{sandbox}'"
@@ -419,12 +423,12 @@ def snapshot(name: str, label: str | None, *, remove: bool, as_json: bool) -> No
 @_YES
 @_JSON
 def restore(name: str, label: str, *, yes: bool, as_json: bool) -> None:
-    """Put a snapshot in the place of a sandbox's home; the snapshot stays."""
+    """Replace a sandbox's home with a copy of a snapshot."""
     sandbox, chosen = take_sandbox_name(name), take_sandbox_name(label)
     store = _store()
     with store.lock(sandbox):
         size = render.size(store.require(sandbox).used())
-        _ask(f"Replace the home of '{sandbox}' ({size}) by '{chosen}'?", yes=yes)
+        _ask(f"Replace the home of '{sandbox}' ({size}) with '{chosen}'?", yes=yes)
         with _bar(f"copy {chosen}") as bar:
             store.restore(sandbox, chosen, bar)
     text = f"restored the home of '{sandbox}' from snapshot '{chosen}'"
@@ -442,7 +446,7 @@ def restore(name: str, label: str, *, yes: bool, as_json: bool) -> None:
     "--recipient",
     "recipients",
     multiple=True,
-    help="A key of gpg, or one of age (age1…, ssh-…); may be repeated.",
+    help="Public key of gpg or age (age1…, ssh-…); may be repeated.",
 )
 @_PASSPHRASE
 @_JSON
@@ -454,9 +458,9 @@ def back_up(
     passphrase_file: Path | None,
     as_json: bool,
 ) -> None:
-    """Write a sandbox's home and record into one encrypted file.
+    """Write the home and the record of a sandbox to an encrypted file.
 
-    Without a recipient it is encrypted with a passphrase, by gpg.
+    Without a recipient, gpg encrypts the file with a passphrase.
     """
     sandbox = take_sandbox_name(name)
     store = _store()
@@ -475,7 +479,7 @@ def back_up(
         with full_disk_reported():
             trio.run(backups.back_up, home, text, file, how, count)
     size = file.stat().st_size
-    text = f"wrote {file} ({render.size(size)}); 'brokerctl sandbox import' reads it"
+    text = f"wrote {file} ({render.size(size)}); to import it, run 'brokerctl sandbox import'"
     _done(text, {"name": sandbox, "file": str(file), "size": size}, as_json=as_json)
 
 
@@ -489,13 +493,13 @@ def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
 @click.option(
     "--identity",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Key of age, for a backup encrypted with age.",
+    help="File with the private key of age, for a backup encrypted with age.",
 )
 @_PASSPHRASE
 @click.option(
     "--trust-record",
     is_flag=True,
-    help="Write its record even if it gives access to files of this machine.",
+    help="Write the record even if it allows access to files of this machine.",
 )
 @_YES
 @_JSON
@@ -509,15 +513,14 @@ def import_backup(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Make the sandbox NAME of a backup.
+    """Create the sandbox NAME from a backup.
 
-    The sandbox and the time that it was made of are shown first, and you are asked
-    where that sandbox is not NAME.
+    First show the sandbox and the time of the backup, and ask if that sandbox is not NAME.
 
-    Its record is written when none is named NAME and the backup's is valid;
-    look at it before the first start.  One that sets more than the sandbox itself
-    (tags, files of this machine, unfiltered sound, windows without a frame, another
-    sandbox's name) needs --trust-record: a backup is encrypted, and not signed.
+    The backup's record is written if there is no record NAME and the backup's is valid;
+    check it before the first start.  A record that sets more than the sandbox itself
+    (tags, files of this machine, unfiltered sound, windows without a frame, the name of
+    another sandbox) requires --trust-record, because a backup is encrypted but not signed.
     """
     sandbox = take_sandbox_name(name)
     store = _store()
@@ -534,7 +537,7 @@ def import_backup(
         render.note(f"{file} is {found.describe()}")
         # guard: another sandbox's backup is imported when the user says so
         if found.name != sandbox:
-            _ask(f"Make it the home of '{sandbox}'?", yes=yes)
+            _ask(f"Import this backup as the home of '{sandbox}'?", yes=yes)
         home = store.publish(prepared, sandbox)
     files = _write_backed_up(sandbox, found.untrusted_record, trusted=trust_record)
     told = {"name": found.name, "made": found.made, "kind": found.meta.kind}
@@ -554,14 +557,14 @@ def _write_backed_up(
     if record is not None and not problems and not reaches:
         files = _write_record(sandbox, untrusted_text)
     if files or reaches:
-        render.note(f"its record:\n{displayed(untrusted_text.rstrip())}")
+        render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
     if reaches:
         kept = place.with_name(f"{place.name}.imported")
         kept.parent.mkdir(parents=True, exist_ok=True)
         replace_file(kept, untrusted_text.encode())
         render.note(
-            f"its record is not used, because it sets {', '.join(reaches)} to more "
-            "than a fresh record has; if you made the backup: "
+            f"the backup's record is not used, because it sets {', '.join(reaches)} to more "
+            "than a new record has; if you wrote the backup, run: "
             f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
             "brokerctl menu refresh"
         )

@@ -20,16 +20,16 @@ from broker.ipc.control.methods import STATUS
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("-a", "--all", "everything", is_flag=True, help="Show everything.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--watch", is_flag=True, help="Repeat once a second until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Repeat once a second until interrupted.")
 def command(
     sandbox: str | None, *, everything: bool, as_json: bool, watch: bool
 ) -> None:
     """Show running sandboxes, one line for each, and current problems.
 
-    With SANDBOX or --all also leases, streams with their rates, processes with
-    their memory and jail, and limits.  --json has everything.
+    With SANDBOX or --all, also show leases, streams with their rates, processes with
+    their memory and jail, and limits.  --json includes everything.
 
-    Exit code: 0, or 1 when no broker runs or it knows no such sandbox.
+    Exit code: 0 done, 1 no broker is running or the sandbox does not exist.
     """
     if sandbox is None and not (everything or as_json or watch):
         sys.stdout.write(summary(msgspec.to_builtins(_ask()), time.time()))

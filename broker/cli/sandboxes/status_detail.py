@@ -1,4 +1,4 @@
-"""The whole of ``brokerctl status``: leases, streams with rates, processes."""
+"""The detailed form of ``brokerctl status``: leases, streams with rates, processes."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def only(status: Status, sandbox: str) -> Status:
         names = ", ".join(s.name for s in status.sandboxes) or "none"
         raise NotFoundError(
             f"no sandbox named '{printable(sandbox, 60)}' is running",
-            hint=f"running sandboxes: {names}",
+            hint=f"use one of the running sandboxes: {names}",
         )
     return msgspec.structs.replace(
         status,
@@ -116,7 +116,7 @@ def only(status: Status, sandbox: str) -> Status:
 
 
 def rates_between(earlier: Status, later: Status) -> Rates:
-    """Bytes a second of the streams that were there both times."""
+    """Return the rates of the streams that both statuses contain, in bytes per second."""
     span = later.monotonic - earlier.monotonic
     if span <= 0:
         return {}
@@ -159,8 +159,8 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
     yield from _policy(status.policy)
     if status.audit and status.audit.failures:
         yield Text(
-            f"warning: the audit log could not be written {status.audit.failures} "
-            "times; actions that had to be recorded were refused",
+            f"warning: {status.audit.failures} writes to the audit log failed; actions "
+            "that had to be recorded were refused",
             style="bold red",
         )
     for warning in status.warnings:
@@ -170,7 +170,7 @@ def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]
     for sandbox in filter(keeps_screen_on, status.sandboxes):
         yield Text(f"{sandbox.name} keeps the screen on", style="bold yellow")
     if not status.sandboxes:
-        yield Text("no sandbox runs")
+        yield Text("no sandboxes are running")
     for table in _tables(status, rates, now):
         yield Text("")
         yield table
@@ -194,7 +194,7 @@ def _link(link: LinkStatus, now: float) -> Iterator[Text]:
         yield Text("link: the other broker does not answer", style="bold yellow")
         return
     yield Text(
-        f"link: there {printable(link.other.program)}, up "
+        f"link: the other end runs {printable(link.other.program)}, up "
         f"{_age(link.other.up_seconds)}, {link.other.leases} leases, "
         f"{link.other.streams} streams, {link.other.refused} refused"
     )
@@ -204,11 +204,11 @@ def _link(link: LinkStatus, now: float) -> Iterator[Text]:
 
 def _policy(policy: PolicyStatus) -> Iterator[Text]:
     if not policy.digest or policy.denies_all:
-        yield Text("no policy is in force: everything is denied", style="bold red")
+        yield Text("no policy is in force, so everything is denied", style="bold red")
     else:
         rules = f", {policy.rules} rules" if policy.rules else ""
-        kept = ", kept from before" if policy.kept else ""
-        yield Text(f"policy {policy.digest[:12]} in force{rules}{kept}")
+        kept = ", kept because the files have errors" if policy.kept else ""
+        yield Text(f"policy {policy.digest[:12]} is in force{rules}{kept}")
     for problem in policy.problems:
         yield Text(f"policy: {printable(problem)}", style="bold red")
 
@@ -229,7 +229,7 @@ def _tables(status: Status, rates: Rates, now: float) -> Iterator[RenderableType
         rows = [_stream(s, rates, now) for s in status.streams]
         yield _table("STREAM SANDBOX SERVICE OUT OUT/S IN IN/S AGE WORK MODE", rows)
     if status.streams_omitted:
-        yield Text(f"and {status.streams_omitted} streams that moved less")
+        yield Text(f"and {status.streams_omitted} streams with less traffic")
     if len(status.sandboxes) == 1 and status.sandboxes[0].limits:
         rows = [_limit(limit) for limit in status.sandboxes[0].limits]
         yield _table("LIMIT USED MAXIMUM REFUSED", rows)
@@ -323,7 +323,7 @@ def _stream(s: StreamStatus, rates: Rates, now: float) -> Sequence[str]:
 def _pump(pump: PumpStatus) -> Text:
     return Text(
         f"pump: pid {pump.pid}, {pump.streams} streams now, {pump.streams_total} "
-        f"so far, {render.size(pump.bytes_total)} moved, "
+        f"in total, {render.size(pump.bytes_total)} transferred, "
         f"{pump.pipes_pooled} pipes pooled"
     )
 

@@ -1,4 +1,4 @@
-"""Whether a key of ``top`` means what the screen shows.
+"""Ignore keys of ``brokerctl top`` until their target has been shown for a second.
 
 A sandbox decides when its question goes and the next one is in its place, and when it
 ends and another row is under the cursor: a key that was meant for the first would act
@@ -14,7 +14,7 @@ from broker.core import limits
 
 
 class Steady:
-    """One place of the screen that keys act on."""
+    """The target of keys at one place of the screen."""
 
     def __init__(self, hold: float = limits.PROMPT_GUARD_SECONDS) -> None:
         self._hold = hold
@@ -22,17 +22,17 @@ class Steady:
         self._since = 0.0
 
     def shows(self, what: object, now: float) -> None:
-        """The screen shows this there."""
+        """Record what the screen shows at this place."""
         if what != self._what:
             self._what, self._since = what, now
 
     def chosen(self, what: object) -> None:
-        """The user has moved there, so a key at once is for it."""
+        """Record that the user selected a row; keys apply to it at once."""
         if what != self._what:
             self._what, self._since = what, float("-inf")
 
     def takes_key(self, now: float) -> bool:
-        """Whether a key that is pressed now is meant for it."""
+        """Return whether a key that is pressed now applies to the target."""
         # guard: a key counts for a steady screen
         if now - self._since < self._hold:
             self._since = now

@@ -19,12 +19,11 @@ _BETWEEN = 0.5
 @click.command("top")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, once.")
 def command(*, as_json: bool) -> None:
-    """Watch sandboxes, questions and events on a live screen.
+    """Show sandboxes, questions and events on a live screen.
 
-    Keys: s stop, k end the newest window, m mute, l log, a allow, d deny, q
-    leave.
+    Keys: s stop, k close the newest window, m mute, l log, a allow, d deny, q quit.
 
-    Exit code: 0, or 1 when no broker runs.
+    Exit code: 0 done, 1 no broker is running.
     """
     paths = find_paths()
     cpu = Cpu()
@@ -40,8 +39,8 @@ def command(*, as_json: bool) -> None:
     except ModuleNotFoundError as error:
         raise SetupError(
             f"the live screen needs the Python package {error.name}",
-            hint="install python3-textual, or 'pip install vitrail[top]'; "
-            "'brokerctl status --watch' works without it",
+            hint="install python3-textual, or run 'pip install vitrail[top]'; "
+            "'brokerctl status --watch' does not need the package",
         ) from error
     screen = TopScreen(paths, cpu)
     while chosen := screen.run():
@@ -61,4 +60,4 @@ def _show_log(sandbox: str) -> None:
         logs.command.callback(sandbox=sandbox, **words)
     except SetupError as error:
         render.error(error)
-    click.prompt("Enter goes back", default="", show_default=False, err=True)
+    click.prompt("Press Enter to return", default="", show_default=False, err=True)

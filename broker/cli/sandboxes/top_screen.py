@@ -31,7 +31,7 @@ from broker.ipc.control.methods import ANSWER, STOP, WINDOW_CLOSE
 _EVERY = 1.0
 """Seconds between two looks."""
 _QUESTIONS = 3
-_JUST_CHANGED = "this has just changed: look, and press again"
+_JUST_CHANGED = "the selection has just changed; check it, and press the key again"
 _COLUMNS = (
     *(("SANDBOX", 15), ("CPU", 5), ("MEMORY", 9), ("STREAMS", 7)),
     *(("NETWORK", 11), ("WINDOWS", 21)),
@@ -51,7 +51,7 @@ class TopScreen(App[str]):
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         ("s", "stop", "Stop"),
-        ("k", "kill", "End window"),
+        ("k", "kill", "Close window"),
         ("m", "mute", "Mute"),
         ("l", "log", "Log"),
         ("a", "answer(True)", "Allow"),
@@ -83,12 +83,12 @@ class TopScreen(App[str]):
         yield Footer()
 
     def on_mount(self) -> None:
-        """Look at once, and then every second."""
+        """Refresh now, then every second."""
         self.set_interval(_EVERY, self.look)
         self.look()
 
     def look(self) -> None:
-        """Ask in a thread, so that keys are taken meanwhile."""
+        """Refresh in a thread, so that keys still work."""
         self.run_worker(self._take, thread=True, exclusive=True)
 
     def _take(self) -> None:
@@ -135,7 +135,7 @@ class TopScreen(App[str]):
     # -- keys ------------------------------------------------------------------
 
     def _meant(self) -> Row | None:
-        """The selected sandbox, if a key that is pressed now is meant for it."""
+        """Return the selected sandbox, if a key that is pressed now applies to it."""
         row = self._selected()
         if row is None:
             return None
@@ -164,7 +164,7 @@ class TopScreen(App[str]):
             return
         self._stopping = ""
         request = StopRequest(sandbox=row.name)
-        self._order(STOP, request, f"{row.name} is gone")
+        self._order(STOP, request, f"stopped {row.name}")
 
     def action_kill(self) -> None:
         """End the newest window of the selected sandbox."""
@@ -173,7 +173,7 @@ class TopScreen(App[str]):
             return
         window = row.windows[-1]
         request = WindowCloseRequest(sandbox=row.name, window=window.number)
-        self._order(WINDOW_CLOSE, request, f"window {window.number} is gone")
+        self._order(WINDOW_CLOSE, request, f"closed window {window.number}")
 
     def action_answer(self, allow: bool) -> None:  # noqa: FBT001 -- Textual calls it
         """Answer the oldest question."""
@@ -183,7 +183,7 @@ class TopScreen(App[str]):
             self._order(ANSWER, request, "allowed" if allow else "denied")
 
     def action_mute(self) -> None:
-        """Mute the selected sandbox, or let it be heard again."""
+        """Mute or unmute the selected sandbox."""
         row = self._meant()
         if row is None:
             return

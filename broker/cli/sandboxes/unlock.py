@@ -38,20 +38,20 @@ _SHOWN_DISK = Path("/home.luks")
     "--for",
     "minutes",
     type=click.IntRange(1, 7 * 24 * 60),
-    help="Minutes until the kernel forgets it [default: the end of the session].",
+    help="Minutes until the kernel removes the passphrase [default: the end of the session].",
 )
 @click.option(
     "--passphrase-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the passphrase in its first line; do not ask.",
+    help="Read the passphrase from the first line of this file.",
 )
 @_JSON
 def unlock(
     name: str, *, minutes: int | None, passphrase_file: Path | None, as_json: bool
 ) -> None:
-    """Put the passphrase of an encrypted home into the kernel's keyring.
+    """Load the passphrase of an encrypted home into the kernel's keyring.
 
-    For a sandbox that has no home yet, it is the passphrase that its home gets.
+    If the sandbox has no home yet, the passphrase will encrypt its new home.
     """
     sandbox = take_sandbox_name(name)
     home = HomeStore(offline_paths().homes).find(sandbox)
@@ -71,10 +71,12 @@ def unlock(
 @_NAME
 @_JSON
 def lock(name: str, *, as_json: bool) -> None:
-    """Remove the passphrase of a home from the keyring; what runs continues."""
+    """Remove the passphrase of a home from the keyring; running sandboxes continue."""
     sandbox = take_sandbox_name(name)
     if not keyring.forget(sandbox):
-        raise RefusedError(f"the keyring does not contain a passphrase of '{sandbox}'")
+        raise RefusedError(
+            f"the keyring does not contain the passphrase of '{sandbox}'"
+        )
     _done(f"the home of '{sandbox}' is locked", sandbox, as_json=as_json, is_open=False)
 
 
@@ -90,7 +92,7 @@ def _passphrase(sandbox: SandboxName, file: Path | None, *, new: bool) -> bytes:
         passphrase = str(asked).encode()
     if len(passphrase) not in keyring.PASSPHRASE_BYTES:
         low, high = keyring.PASSPHRASE_BYTES[0], keyring.PASSPHRASE_BYTES[-1]
-        raise RefusedError(f"a passphrase has {low} to {high} bytes")
+        raise RefusedError(f"the passphrase must have {low} to {high} bytes")
     return passphrase
 
 

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(sandbox: str | None, *, as_json: bool) -> None:
-    """List windows with their sandbox; only SANDBOX's if given.
+    """List windows and their sandboxes, or only the windows of SANDBOX.
 
-    Titles are the applications' own words, escaped; the size is the content's.
+    Applications set the titles, which are escaped; the size is the size of the content.
 
-    Exit code: 0, or 1 when no broker runs, it knows no such sandbox, or a
-    sandbox did not answer.
+    Exit code: 0 done, 1 no broker is running, the sandbox does not exist, or a sandbox
+    did not answer.
     """
     answer = ask(WINDOWS, WindowsRequest(sandbox=sandbox))
     if as_json:
@@ -35,10 +35,10 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
     elif answer.windows:
         render.wide_console().print(as_table(answer.windows))
     else:
-        render.note("no windows are shown")
+        render.note("there are no windows")
     if answer.omitted:
         render.note(
-            f"{answer.omitted} more windows: 'brokerctl windows SANDBOX' lists those of one"
+            f"{answer.omitted} more windows; to list those of one sandbox, run 'brokerctl windows SANDBOX'"
         )
     for name in answer.silent:
         render.note(f"{printable(name)} does not answer; its windows are not listed")
@@ -47,7 +47,7 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
 
 
 def as_table(windows: list[WindowStatus]) -> Table:
-    """For people; ``*`` marks the windows that have the keyboard."""
+    """Return the table as text; ``*`` marks windows with the keyboard focus."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""Files that a sandbox has sent, put where ``brokerctl cp`` names.
+"""Move files that a sandbox sent to the target of ``brokerctl cp``.
 
 They arrive below ``~/Incoming/SOURCE`` by the transfer's own rules and checks.  From
 there only the names that the user typed are moved: a sandbox chooses the content of
@@ -52,13 +52,13 @@ class Arrivals:
                 raise RefusedError(
                     f"no file or directory named '{printable(name, 100)}' has arrived "
                     f"from '{source}'",
-                    hint=f"see {folder} for arrivals",
+                    hint=f"see {folder} for the files that have arrived",
                 )
             place = target / name
             if os.path.lexists(place):
                 raise RefusedError(
-                    f"{place} already exists; it was not replaced",
-                    hint=f"the copy stays at {arrived}",
+                    f"{place} already exists and was not replaced",
+                    hint=f"move the copy from {arrived}",
                 )
             _move(arrived, place)
             moved.append(place)
@@ -90,6 +90,6 @@ def _move(arrived: Path, place: Path) -> None:
         if error.errno != errno.EXDEV:
             raise RefusedError(
                 f"cannot write {place}: {error.strerror}",
-                hint=f"the copy stays at {arrived}",
+                hint=f"move the copy from {arrived}",
             ) from error
         shutil.move(arrived, place)

@@ -1,4 +1,4 @@
-"""``open --check``: what would be accepted, one JSON object for each question."""
+"""``open --check``: print whether addresses and names would be accepted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def check_line(
     try:
         question = _decoder.decode(untrusted_line)
     except UNREADABLE as error:
-        return _no(f"the line is not a question: {error}")
+        return _no(f"the line is malformed: {error}")
     return _answer(question, schemes)
 
 
@@ -70,7 +70,7 @@ def check_name(untrusted_name: bytes) -> dict[str, Any]:
 
 def _answer(question: NameQuestion, schemes: Collection[str]) -> dict[str, Any]:
     if (question.text is None) == (question.bytes_hex is None):
-        return _no("the line needs 'text' or 'bytes_hex', and not both")
+        return _no("the line must have either 'text' or 'bytes_hex'")
     try:
         content = bytes.fromhex(question.bytes_hex or "")
     except ValueError:

@@ -30,18 +30,18 @@ from broker.ipc.control.methods import RUN
 @click.argument("target", metavar="TARGET", shell_complete=places)
 @click.option("-q", "--quiet", is_flag=True, help="Show no progress.")
 def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
-    """Copy files and directories; SANDBOX:PATH is one in a sandbox.
+    """Copy files and directories; SANDBOX:PATH names a file in a sandbox.
 
-    A file here whose name has a colon is ./NAME:REST.
+    If the name of a file on this machine contains a colon, write it as ./NAME:REST.
 
-    TARGET is 'SANDBOX:' or a directory here, as '.'; a record's name is its sandbox that
-    runs, and a new one where none runs.  In a sandbox they arrive in ~/Incoming/SOURCE.
-    They never replace a file, and are plain files: no links, no set-user-ID, not
-    executable.  In a SANDBOX:PATH, '~/' is the home there.  What a sandbox sends needs
-    a rule for vitrail.FileCopy; what you send needs none, and a rule with the source
-    @adminvm may deny it.
+    TARGET is 'SANDBOX:' or a directory on this machine, such as '.'.  The name of a record
+    means its running sandbox, or a new one if none is running.  In a sandbox, files arrive
+    in ~/Incoming/SOURCE.  Copies never replace a file, and are plain files: no links, no
+    set-user-ID bit, not executable.  In SANDBOX:PATH, '~/' is the home in the sandbox.
+    Copies from a sandbox need a rule for vitrail.FileCopy; copies from you need no rule,
+    but a rule with the source @adminvm may deny them.
 
-    Exit code: 0, or 1 when something was refused or broken off.
+    Exit code: 0 done, 1 a copy was refused or interrupted.
     """
     found = {_sandbox_of(source) for source in sources}
     if len(found) != 1:
@@ -67,8 +67,8 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     code = trio.run(_from_sandbox, running_or_record(source), argv, steps)
     if steps.denied:
         render.note(
-            f"  hint: 'brokerctl policy explain vitrail.FileCopy {source} "
-            f"{where or 'you'}' shows the rule and the line that would allow it"
+            "  hint: to see the rule, and a line that would allow the copy, run "
+            f"'brokerctl policy explain vitrail.FileCopy {source} {where or 'you'}'"
         )
     elif code == 0 and here is not None and arrivals is not None:
         names = [posixpath.basename(word.rstrip("/")) for word in words]
@@ -81,7 +81,7 @@ def _existing(path: str) -> str:
     """Return a path here as absolute; raises RefusedError before a machine boots."""
     full = Path(path).absolute()
     if not full.exists():
-        raise RefusedError(f"{path} does not exist", hint="check the spelling")
+        raise RefusedError(f"{path} does not exist", hint="check the path")
     return str(full)
 
 
@@ -112,10 +112,10 @@ def _bad_target(target: str) -> str:
     name, colon, path = target.partition(":")
     if colon and path and "/" not in name:
         return (
-            f"TARGET is '{name}:' without a path: files arrive in ~/Incoming there, "
-            "under the name of their source"
+            f"TARGET must be '{name}:' without a path: files arrive in ~/Incoming of the "
+            "sandbox, in a directory with the name of their source"
         )
-    return "TARGET is 'SANDBOX:', or a directory here, as '.'"
+    return "TARGET must be 'SANDBOX:', or a directory on this machine, such as '.'"
 
 
 class _Steps(Steps):
@@ -153,12 +153,13 @@ def _sandbox_of(source: str) -> str:
         return str(take_sandbox_name(name))
     except RefusedError as error:
         raise RefusedError(
-            error.message, hint=f"{error.hint}; a file here: './{source}'"
+            error.message,
+            hint=f"{error.hint}; for a file on this machine, use './{source}'",
         ) from error
 
 
 async def _from_sandbox(source: str, argv: list[str], steps: Steps) -> int:
-    """Have the sandbox's own program ask, as if it had been typed there."""
+    """Run the copy program of the sandbox, as if the user had typed its command."""
     request = RunRequest(record=source, argv=argv, window=False, wait=True)
 
     async def show(item: RunItem) -> None:

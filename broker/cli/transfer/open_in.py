@@ -1,4 +1,4 @@
-"""``brokerctl open``: files and addresses of the user's, opened in a sandbox."""
+"""``brokerctl open``: open files and addresses in a sandbox."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ OPENING = "VITRAIL_OPENING"
     "--in",
     "sandbox",
     shell_complete=sandboxes,
-    help="Sandbox to open them in, or its record.",
+    help="Sandbox in which to open the targets, or its record.",
 )
-@click.option("--edit", is_flag=True, help="Replace the file by the edited one.")
+@click.option("--edit", is_flag=True, help="Replace the file with the edited file.")
 @click.option(
     "--check", is_flag=True, help="Print what would be accepted; change nothing."
 )
 @click.option(
     "--batch",
     is_flag=True,
-    help="With --check: read questions, one JSON object per line.",
+    help="With --check: read one JSON object per line from standard input.",
 )
 @click.option(
     "--scheme",
@@ -63,33 +63,32 @@ def command(
     schemes: tuple[str, ...],
     quiet: bool,
 ) -> None:
-    """Open addresses and files in a sandbox, which is started where needed.
+    """Open addresses and files in a sandbox, which is started if necessary.
 
-    Without --in the rules for vitrail.OpenURL and vitrail.OpenFile choose the
-    sandbox by scheme, host, type and size; their source is @adminvm.  A file's
-    content goes there and is read-only; nothing comes back.
+    Without --in, the rules for vitrail.OpenURL and vitrail.OpenFile with the source
+    @adminvm choose the sandbox by scheme, host, type and size.  The sandbox receives a
+    read-only copy of a file, and nothing is copied back.
 
-    With --edit, which needs a rule with return=yes, the file is replaced when the
-    program there has ended and the content has changed; the previous version is kept
-    beside it (FILE~).
+    With --edit, which needs a rule with return=yes, the file is replaced after the
+    program has exited if the content has changed; the previous version is kept as FILE~.
 
-    With --check nothing is opened: it prints one JSON object a line.  With
-    --batch the questions come on standard input: {"kind": "url", "text": "https://…"}
-    or {"kind": "name", "bytes_hex": "…"}.
+    With --check, open nothing, and print one JSON object per line.  With --batch,
+    standard input contains the questions: {"kind": "url", "text": "https://…"} or
+    {"kind": "name", "bytes_hex": "…"}.
 
-    Exit code: 0, or 1 when something was refused; --batch always 0.
+    Exit code: 0 done, 1 something was refused; --batch always 0.
     """
     if check:
         _check_all(objects, batch=batch, schemes=schemes)
         return
     if batch or schemes:
-        raise click.UsageError("--batch and --scheme need --check.")
+        raise click.UsageError("--batch and --scheme require --check.")
     if not objects:
-        raise click.UsageError("Give an address or a file.")
+        raise click.UsageError("Specify an address or a file.")
     if os.environ.get(OPENING):
         raise RefusedError(
-            "the desktop's program for addresses would call brokerctl again",
-            hint="choose another default browser, or a rule whose target is a sandbox",
+            "the desktop's default program for this address is brokerctl itself",
+            hint="choose another default browser, or write a rule whose target is a sandbox",
         )
     for one in objects:
         request = _request(one, sandbox, edit=edit)
@@ -117,12 +116,12 @@ def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
     if ":" not in text or (not address and os.path.exists(text)):  # noqa: PTH110
         return OpenRequest(path=str(path.absolute()), sandbox=sandbox, edit=edit)
     if edit:
-        raise click.UsageError("--edit is for files.")
+        raise click.UsageError("--edit works only with files.")
     return OpenRequest(url=text, sandbox=sandbox)
 
 
 async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
-    """Have the broker do it, one that is started where none runs."""
+    """Send the request to the broker, which is started if none is running."""
     refuse_root()
 
     async def show(item: OpenItem) -> None:
@@ -141,7 +140,7 @@ def _check_all(
 ) -> None:
     allowed = frozenset(scheme.lower() for scheme in schemes) or DEFAULT_SCHEMES
     if batch == bool(objects):
-        raise click.UsageError("Give addresses and names, or --batch.")
+        raise click.UsageError("Specify addresses or names, or --batch.")
     if batch:
         for untrusted_line in _lines(sys.stdin.buffer):
             render.json_line(check_line(untrusted_line, allowed))
@@ -154,7 +153,7 @@ def _check_all(
 
 
 def _check(untrusted_text: str, schemes: frozenset[str]) -> dict[str, object]:
-    """An argument with a colon is an address, any other a file name."""
+    """Check an argument: an address if it contains a colon, or else a file name."""
     if ":" in untrusted_text:
         return check_url(untrusted_text, schemes)
     return check_name(untrusted_text.encode("utf-8", "surrogateescape"))

@@ -32,16 +32,18 @@ def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
             answer = sock.makefile("rb").readline(LINE_BYTES * 4)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ECONNREFUSED}:
-                raise FileNotFoundError(error.errno, "no process is there") from error
+                raise FileNotFoundError(
+                    error.errno, "no process is listening"
+                ) from error
             raise UpstreamError(
-                f"cannot ask the mixer of {path.name}: {error.strerror or error}"
+                f"cannot connect to the mixer of {path.name}: {error.strerror or error}"
             ) from error
     try:
         said = msgspec.json.decode(answer, type=MixerReply)
     except UNREADABLE as error:
         raise UpstreamError(
-            f"the mixer of {path.name} sent no answer",
-            hint="'brokerctl status' shows whether that sandbox still runs",
+            f"the mixer of {path.name} does not answer",
+            hint="to see whether the sandbox is still running, run 'brokerctl status'",
         ) from error
     if said.status is None:
         raise RefusedError(said.error, hint=said.hint)

@@ -111,8 +111,10 @@ class TrayItem:
             if path == ITEM_PATH and interface == ITEM and member in _ITEM_CALLS:
                 return ("", ()), None  # ItemIsMenu: the panel opens the menu itself
         except (ValueError, TypeError, KeyError, IndexError) as error:
-            raise UnknownCallError(f"{member}: values of another type") from error
-        raise UnknownCallError(f"no method {member} of {interface} at {path}")
+            raise UnknownCallError(
+                f"{member}: arguments have the wrong type"
+            ) from error
+        raise UnknownCallError(f"{interface} at {path} has no method {member}")
 
     def _property(self, path: str, member: str, body: tuple[Any, ...]) -> Reply:
         table = self._item() if path == ITEM_PATH else _MENU_PROPERTIES
@@ -151,7 +153,7 @@ class TrayItem:
             return ("b", (False,)), None
         if member == "AboutToShowGroup":
             return ("aiai", ([], [])), None
-        raise UnknownCallError(f"no method {member} of the menu")
+        raise UnknownCallError(f"the menu has no method {member}")
 
     def _known(self, numbers: list[int]) -> Iterator[tuple[int, _Placed]]:
         for number in numbers[:_MAX_IDS] or list(self._by_number):

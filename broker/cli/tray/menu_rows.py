@@ -1,4 +1,4 @@
-"""The rows of the panel's menu, from what the broker reports; no input or output.
+"""Compute the rows of the panel's menu from the broker's reports.
 
 Each row but a headline ends something, and lifting a lockdown is the one exception.
 """
@@ -33,14 +33,14 @@ _QUESTIONS = 10
 
 @dataclass(frozen=True)
 class EndMicrophone:
-    """Take the microphone from a sandbox."""
+    """A request to revoke a sandbox's access to the microphone."""
 
     sandbox: str
 
 
 @dataclass(frozen=True)
 class Leave:
-    """Take the item from the panel."""
+    """A request to remove the icon from the panel."""
 
 
 Click: TypeAlias = (
@@ -67,8 +67,8 @@ class MenuRow:
 
 
 _SEEING = {
-    CAMERA_USE: ("CAMERA", "End its camera", "uses your camera"),
-    SCREEN_USE: ("SCREEN", "End its view of your screen", "sees your screen"),
+    CAMERA_USE: ("CAMERA", "Turn off the camera", "uses your camera"),
+    SCREEN_USE: ("SCREEN", "End screen sharing", "sees your screen"),
 }
 """What a row says of each, what ends it, and the tool tip."""
 _OPEN = LockdownAnswer(locked=False, networks=False)
@@ -105,11 +105,11 @@ class TrayState:
 def rows(now: TrayState) -> tuple[MenuRow, ...]:
     """Return the menu."""
     if not now.reachable:
-        return (MenuRow("No broker runs"), MenuRow(), _LEAVE)
+        return (MenuRow("No broker is running"), MenuRow(), _LEAVE)
     found = [*_questions(now), *_sandboxes(now)]
     if now.warnings:
         count = f"{now.warnings} warning{'' if now.warnings == 1 else 's'}"
-        found.append(MenuRow(f"{count}: see 'brokerctl status'"))
+        found.append(MenuRow(f"{count}; run 'brokerctl status'"))
     return (*found, MenuRow(), *_lockdown(now.lockdown), MenuRow(), _LEAVE)
 
 
@@ -132,16 +132,16 @@ def _questions(now: TrayState) -> list[MenuRow]:
         for one in now.questions[:_QUESTIONS]
     ]
     if more := len(now.questions) - len(found):
-        found.append(MenuRow(f"{more} more questions: see 'brokerctl pending'"))
+        found.append(MenuRow(f"{more} more questions; run 'brokerctl pending'"))
     return [*found, MenuRow()]
 
 
 def _sandboxes(now: TrayState) -> list[MenuRow]:
     if not now.sandboxes:
-        return [MenuRow("No sandbox runs")]
+        return [MenuRow("No sandboxes are running")]
     found = [_sandbox(now, one) for one in now.sandboxes[:_SANDBOXES]]
     if more := len(now.sandboxes) - len(found):
-        found.append(MenuRow(f"{more} more sandboxes: see 'brokerctl status'"))
+        found.append(MenuRow(f"{more} more sandboxes; run 'brokerctl status'"))
     return found
 
 
@@ -150,18 +150,18 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
     inside: list[MenuRow] = []
     if one.name in now.listening:
         uses.append("MICROPHONE")
-        inside.append(MenuRow("End its microphone", EndMicrophone(one.name)))
+        inside.append(MenuRow("Turn off the microphone", EndMicrophone(one.name)))
     if keeps_screen_on(one):
         uses.append("keeps the screen on")
     for device in one.devices:
         port = device.split(" ", 1)[0]
-        other = ("a device", _text(f"Take back {device}"), "")
+        other = ("a device", _text(f"Revoke {device}"), "")
         name, label, _ = _SEEING.get(port.partition(":")[0] + ":", other)
         uses.append(name)
         inside.append(MenuRow(label, DeviceDetachRequest(port)))
     inside.extend(
         MenuRow(
-            _text(f"Take back {folder.path}"),
+            _text(f"Revoke {folder.path}"),
             FolderUnshareRequest(folder=folder.path, sandbox=one.name),
         )
         for folder in now.folders
@@ -189,7 +189,9 @@ def keeps_screen_on(one: SandboxStatus) -> bool:
 def _lockdown(lockdown: LockdownAnswer) -> tuple[MenuRow, ...]:
     if not lockdown.locked:
         return (MenuRow("Lockdown", LockdownRequest(begin=True)),)
-    networks = () if lockdown.networks else (MenuRow("… networks, too", _NETWORKS),)
+    networks = (
+        () if lockdown.networks else (MenuRow("Also end all networks", _NETWORKS),)
+    )
     return (MenuRow("Lift the lockdown", LockdownRequest(begin=False)), *networks)
 
 
@@ -207,13 +209,15 @@ def _rate(bytes_a_second: float) -> str:
 def summary(now: TrayState) -> str:
     """Return the text of the tool tip: one line for each fact."""
     if not now.reachable:
-        return "no broker runs"
+        return "no broker is running"
     lines = []
     if now.lockdown.locked:
         lines.append("lockdown")
     if now.questions:
         asked = len(now.questions)
-        lines.append("1 question waits" if asked == 1 else f"{asked} questions wait")
+        lines.append(
+            "1 question is pending" if asked == 1 else f"{asked} questions are pending"
+        )
     lines += [f"{name} records your microphone" for name in now.listening]
     awake = [one.name for one in now.sandboxes if keeps_screen_on(one)]
     lines += [f"{name} keeps the screen on" for name in awake]

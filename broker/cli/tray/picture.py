@@ -1,4 +1,4 @@
-"""The panel's picture: squares in the colours of what runs, and marks beside them."""
+"""Draw the panel's icon: squares in the colours of running sandboxes, and marks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``brokerctl tray``: what runs, in the desktop's panel."""
+"""``brokerctl tray``: show running sandboxes in the desktop's panel."""
 
 from __future__ import annotations
 
@@ -33,18 +33,22 @@ X-GNOME-Autostart-enabled=true
 
 @click.command("tray")
 @click.option(
-    "--autostart", is_flag=True, help="Start it with the desktop from now on."
+    "--autostart", is_flag=True, help="Start the icon together with the desktop."
 )
-@click.option("--no-autostart", is_flag=True, help="Start it by hand only.")
+@click.option(
+    "--no-autostart",
+    is_flag=True,
+    help="Do not start the icon together with the desktop.",
+)
 def command(*, autostart: bool, no_autostart: bool) -> None:
-    """Show what runs in the desktop's panel, with one click to end each part.
+    """Show running sandboxes in the desktop's panel, with a menu to stop them.
 
-    The icon has the colours of running sandboxes, a red spot while one hears the
-    microphone, a yellow one while a question waits, and a red bar in a lockdown.  Its
-    menu stops sandboxes, ends microphones, takes devices and folders back, denies
-    questions, and begins a lockdown.
+    The icon has the colours of running sandboxes, a red spot while a sandbox uses the
+    microphone, a yellow spot while a question is pending, and a red bar in a lockdown.
+    The menu stops sandboxes, microphones and cameras, revokes devices and folders, denies
+    questions, and starts a lockdown.
 
-    It runs until Ctrl-C.  With one of the options it only writes or removes
+    The program runs until interrupted.  With an option, only write or remove
     ~/.config/autostart/vitrail-tray.desktop.
     """
     if autostart and no_autostart:
@@ -56,7 +60,7 @@ def command(*, autostart: bool, no_autostart: bool) -> None:
 
 
 def autostart_file() -> Path:
-    """Where the desktop looks for it (Desktop Application Autostart Specification)."""
+    """Return the autostart file (Desktop Application Autostart Specification)."""
     given = os.environ.get("XDG_CONFIG_HOME", "")
     home = Path(given) if given.startswith("/") else Path.home() / ".config"
     return home / "autostart" / "vitrail-tray.desktop"

@@ -1,4 +1,4 @@
-"""The state that the panel shows, asked of the broker when an event says it changed."""
+"""Query the broker for the panel's state after each event."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def _quietly(
 
 
 async def look(asked: Client) -> TrayState:
-    """Ask once.  Raises what the broker refuses with, UpstreamError where it is gone."""
+    """Ask the broker once.  Raises its refusal, or UpstreamError if it has ended."""
     status = await asked.call(methods.STATUS, Nothing())
     lockdown = await asked.call(methods.LOCKDOWN, LockdownRequest())
     questions: list[PendingQuestion] = []
@@ -120,7 +120,7 @@ async def look(asked: Client) -> TrayState:
 
 
 async def carry_out(paths: Paths, click: Click) -> None:
-    """Do what a click says.  Raises what the broker refuses with."""
+    """Send the request of a click.  Raises the broker's refusal."""
     if isinstance(click, EndMicrophone):
         mixer = desks_folder() / click.sandbox
         order = partial(ask_desk, mixer, MixerRequest(microphone=False))

@@ -47,14 +47,18 @@ async def test_a_program_that_is_missing_is_named_with_its_package(tmp_path):
 
 async def test_a_shared_box_is_called_a_label(tmp_path):
     found = await check_launchers(context(tmp_path, {"t1": "shared-box"}))
-    (label,) = [one for one in found if "label, not a boundary" in one.text]
+    (label,) = [one for one in found if "labels, not boundaries" in one.text]
     assert label.state is FindingState.WARN
     assert label.text.startswith("t1:")
 
 
 @pytest.mark.parametrize(
     ("nodes", "said"),
-    [((), "no render node"), (("renderD128",), "is not yours"), (None, "")],
+    [
+        ((), "not contain a render node"),
+        (("renderD128",), "you cannot open"),
+        (None, ""),
+    ],
 )
 async def test_a_record_that_draws_with_a_gpu_needs_one_of_ours(
     tmp_path, monkeypatch, nodes, said
@@ -96,7 +100,7 @@ async def test_a_machine_with_a_gpu_needs_a_renderer_and_a_driver(
     found = {one.text: one.mend for one in await check_launchers(made)}
     assert found == {
         "no such program": "install it",
-        "the image default has no driver for a GPU, or no Mesa": (
+        "the image default lacks a GPU driver or Mesa": (
             "brokerctl image build default --gpu"
         ),
     }
@@ -181,4 +185,4 @@ async def test_crun_with_mixed_control_groups_is_named(
     (tools / "podman").chmod(0o755)
     path = f"{tools}:{os.environ['PATH']}"
     found = await check_launchers(context(tmp_path, {"a": "podman"}, path))
-    assert any("crun does not start containers" in one.text for one in found) is named
+    assert any("crun cannot start containers" in one.text for one in found) is named

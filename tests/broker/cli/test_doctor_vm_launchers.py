@@ -132,7 +132,7 @@ async def test_what_a_machine_of_vmspawn_needs_is_named(place, tmp_path):
     for name in ("systemd-vmspawn", "qemu-system-x86_64"):
         (programs / name).touch(0o755)
     (found,) = await place(path=str(programs))
-    assert "need a service manager of this user" in found.text
+    assert "need the service manager of this user" in found.text
 
 
 @pytest.mark.parametrize("kind", MONITORS)

@@ -50,7 +50,9 @@ def test_rollback_where_no_image_was_ever_built(tmp_path, monkeypatch):
 @pytest.mark.parametrize("words", [["build", "host"], ["import", "x.tar", "host"]])
 def test_the_name_of_this_machines_programs_is_taken(words, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with pytest.raises(RefusedError, match="this machine's own programs"):
+    with pytest.raises(
+        RefusedError, match="reserved for the image of this machine's programs"
+    ):
         CliRunner().invoke(command, words, catch_exceptions=False)
 
 

@@ -32,8 +32,10 @@ def test_the_whole_page_and_the_brokers():
 def test_a_verbs_sections():
     assert "mixer" in shown("audio")
     assert "mixer" not in shown("logs")
-    assert "Show the live leases" in shown("lease", "release")
-    with pytest.raises(RefusedError, match="no section about 'frobnicate'"):
+    assert "List all leases" in shown("lease", "release")
+    with pytest.raises(
+        RefusedError, match="does not have a section about 'frobnicate'"
+    ):
         shown("frobnicate")
 
 

@@ -43,7 +43,7 @@ async def test_a_note_with_a_command_is_a_notification_with_its_button(
     result = await reported_start.start("old", "Old", "", [], attached=False, env=env)
     assert result.code == 0
     if note == NOTE:
-        told = ("Old may show no window", NOTE, {"mend": "Build the image"})
+        told = ("Old might not show a window", NOTE, {"mend": "Build the image"})
         assert Told.shown == told
     else:
         assert Told.shown is None

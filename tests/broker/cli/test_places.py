@@ -35,7 +35,7 @@ def test_a_file_that_lies_here_does_not_change_a_place(word, sandbox):
 def test_a_name_that_is_no_sandboxs_says_how_to_name_the_file():
     with pytest.raises(RefusedError, match="'My' is not a sandbox name") as caught:
         _sandbox_of("My: report.pdf")
-    assert "a file here: './My: report.pdf'" in caught.value.hint
+    assert "for a file on this machine, use './My: report.pdf'" in caught.value.hint
 
 
 def test_a_file_that_lies_here_does_not_take_the_place_of_an_address(tmp_path):

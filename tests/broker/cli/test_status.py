@@ -45,10 +45,10 @@ def stream(number: int, out: int, back: int, sandbox: str = "web") -> StreamStat
 
 def test_a_broker_of_another_version_is_named() -> None:
     """After an update, until the old broker has ended."""
-    assert "brokerctl is" not in summary(status(), NOW)
+    assert "brokerctl has version" not in summary(status(), NOW)
     old = msgspec.structs.replace(status(), version="0.0.9")
     (line, *_) = summary(old, NOW).splitlines()
-    assert "the broker that runs is Vitrail 0.0.9, brokerctl is 0.1.0" in line
+    assert "the running broker has version 0.0.9, brokerctl has version 0.1.0" in line
 
 
 def status(*streams: StreamStatus, monotonic: float = 10.0) -> Status:
@@ -119,14 +119,14 @@ def test_the_page_names_everything() -> None:
     page = text(status(stream(1, 2048, 5)), {1: (1024.0, 0.0)})
     for words in [
         "Vitrail 0.1.0 (local), pid 12, up 60.0 s, 9 events recorded",
-        "policy abcdefabcdef in force",
+        "policy abcdefabcdef is in force",
         "running (tcg)",
         "default (5 days old)",
         "1:foot",
         "hybrid:/x (pending)",
         "1.0 KiB/s",
         "9.0 MiB",
-        "pump: pid 8, 1 streams now, 4 so far, 4.9 KiB moved",
+        "pump: pid 8, 1 streams now, 4 in total, 4.9 KiB transferred",
     ]:
         assert words in page
 
@@ -152,9 +152,9 @@ def test_what_a_person_must_not_miss() -> None:
     page = text(bad)
     assert "everything is denied" in page
     assert "web.toml:1:2" in page
-    assert "could not be written 3 times" in page
+    assert "3 writes to the audit log failed" in page
     assert "warning: workers run without namespaces" in page
-    assert "no sandbox runs" in page
+    assert "no sandboxes are running" in page
 
 
 def test_markup_and_escapes_stay_text() -> None:
@@ -180,9 +180,9 @@ def test_the_short_form_begins_with_the_problems():
         status(), policy=PolicyStatus(digest=""), warnings=["a\x1b[31mb"], sandboxes=[]
     )
     assert summary(broken, NOW) == (
-        "no policy is in force: everything is denied\n"
+        "no policy is in force, so everything is denied\n"
         "warning: a\\x1b[31mb\n"
-        "no sandbox runs\n"
+        "no sandboxes are running\n"
     )
 
 

@@ -106,13 +106,13 @@ def test_a_plain_home_has_no_passphrase(s, keys):
 
 
 def test_a_locked_home_cannot_be_locked_again(s, keys):
-    with pytest.raises(RefusedError, match="does not contain a passphrase"):
+    with pytest.raises(RefusedError, match="does not contain the passphrase"):
         s.run("lock", "bank")
 
 
 def test_an_encrypted_home_is_not_emptied_in_the_clear(s, keys):
     with pytest.raises(
-        RefusedError, match="a new one would not be encrypted"
+        RefusedError, match="a new home would not be encrypted"
     ) as caught:
         s.run("reset", "bank", "--yes")
     assert "--keep-record" in caught.value.hint

@@ -52,7 +52,7 @@ def test_the_verb_that_was_meant_is_named(capsys, words, meant):
 def test_an_unknown_verb_that_is_near_none_names_the_list(capsys):
     said = answer(capsys, "frobnicate")
     assert said == (
-        "error: No such command 'frobnicate'\n  hint: 'brokerctl --help' lists the commands\n"
+        "error: No such command 'frobnicate'\n  hint: to list the commands, run 'brokerctl --help'\n"
     )
 
 
@@ -78,7 +78,7 @@ def test_a_wrong_option_shows_the_usage_in_one_line_without_padding(capsys):
     assert error.startswith("error: No such option")
     assert "--detach" in error
     assert usage == "  usage: brokerctl run [OPTIONS] SANDBOX [-- COMMAND…]"
-    assert hint == "  hint: 'brokerctl run --help' describes it"
+    assert hint == "  hint: for details, run 'brokerctl run --help'"
 
 
 def test_a_message_of_several_lines_becomes_one(capsys):
@@ -90,8 +90,8 @@ def test_a_message_of_several_lines_becomes_one(capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["cp", "x", "demo:/tmp"], "TARGET is 'demo:' without a path"),
-        (["cp", "demo:x", "/nowhere"], "or a directory here, as '.'"),
+        (["cp", "x", "demo:/tmp"], "TARGET must be 'demo:' without a path"),
+        (["cp", "demo:x", "/nowhere"], "or a directory on this machine, such as '.'"),
         (["cp", "demo:~/", "/tmp"], "PATH of SANDBOX:PATH must name a file"),
     ],
 )

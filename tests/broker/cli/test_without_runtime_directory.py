@@ -51,14 +51,17 @@ def test_what_depends_on_running_sandboxes_is_refused(env, words):
 def test_what_only_reads_warns(env, verb):
     answer = called(verb, env=env)
     assert answer.code == 0
-    assert "which sandboxes run is not known: XDG_RUNTIME_DIR is not set" in answer.err
+    assert (
+        "cannot determine the running sandboxes: XDG_RUNTIME_DIR is not set"
+        in answer.err
+    )
 
 
 def test_doctor_does_not_report_that_no_broker_runs(env):
     paths = find_paths({**env, "XDG_RUNTIME_DIR": "/run/user/1"})
     (finding,) = trio.run(check_broker, Context(paths, env))
     assert finding.state is FindingState.WARN
-    assert finding.text.startswith("not known")
+    assert finding.text.startswith("unknown")
 
 
 def test_without_home_the_users_records_are_read(monkeypatch, tmp_path):

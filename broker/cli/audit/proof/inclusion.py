@@ -24,7 +24,7 @@ FORMAT = "c2sp.org/tlog-proof@v1"
 
 
 class InclusionProof(msgspec.Struct, frozen=True):
-    """The proof as it is handed on."""
+    """The proof in its exported form."""
 
     event: str
     proof: str
@@ -47,20 +47,20 @@ def prove(
     if row is None:
         raise SetupError(
             f"event {number} does not exist, or retention has removed it",
-            hint="'brokerctl audit -n' shows the newest events",
+            hint="to list the newest events, run 'brokerctl audit -n'",
         )
     note = against or _head(db)
     size = note.checkpoint.size
     if number > size:
         raise RefusedError(
             f"event {number} is newer than the checkpoint, which covers {size} events",
-            hint="leave out --against to use the newest checkpoint" if against else "",
+            hint="to use the newest checkpoint, omit --against" if against else "",
         )
     nodes = Nodes(db)
     if nodes.root(size) != note.checkpoint.root:
         raise IntegrityError(
-            f"the log differs from the signed log at {size} events",
-            hint="'brokerctl audit verify' shows where",
+            f"the first {size} events differ from the signed log",
+            hint="to find the differences, run 'brokerctl audit verify'",
         )
     hashes = inclusion_proof(number - 1, size, nodes)
     lines = [FORMAT, f"index {number - 1}"]
@@ -76,7 +76,8 @@ def _head(db: sqlite3.Connection) -> Note:
     ).fetchone()
     if row is None:
         raise IntegrityError(
-            "the log has no signed head", hint="'brokerctl audit verify' shows more"
+            "the log has no signed head",
+            hint="to see details, run 'brokerctl audit verify'",
         )
     return parse_note(row[0])
 
@@ -105,7 +106,7 @@ def inclusion_proof(index: int, size: int, node: Node) -> list[bytes]:
     Raises ValueError when there is no such leaf.
     """
     if not 0 <= index < size:
-        raise ValueError(f"no leaf {index} in a tree of {size}")
+        raise ValueError(f"a tree of {size} leaves does not contain leaf {index}")
     begin, end = 0, size
     path: list[bytes] = []
     while end - begin > 1:

@@ -1,4 +1,4 @@
-"""How far each log was proved before: kept by who verifies, out of the store's reach."""
+"""The verified part of each log, stored by the verifier and not by the store."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class Proven:
         except (OSError, msgspec.DecodeError, ValueError) as error:
             raise SetupError(
                 f"cannot read the results of earlier verifications in {path}: {render.cause(error)}",
-                hint="remove the file; the whole log is then verified again",
+                hint="to verify the whole log again, remove the file",
             ) from error
 
     def of(self, name: str) -> Growing | None:
-        """The tree of a log as it was proved; None: nothing of it was."""
+        """Return the verified tree of a log, or None."""
         tree = self._trees.get(name)
         if tree is None:
             return None
         peaks = bytes.fromhex(tree.edge)
         if tree.size < 0 or len(peaks) != HASH_BYTES * tree.size.bit_count():
             raise ValueError(
-                f"the entry of log {name} is damaged: its hashes do not fit {tree.size} events"
+                f"the entry for log {name} is damaged: its hashes do not match {tree.size} events"
             )
         return Growing(tree.size, split(peaks))
 

@@ -23,7 +23,7 @@ def open_sealed(path: Path) -> Iterator[sqlite3.Connection]:
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version < _SEALED_VERSION:
             raise SetupError(
-                f"{path} was written by an older Vitrail, and was never sealed",
-                hint="the next start of a broker migrates it",
+                f"{path} was written by an older version of Vitrail and is not sealed",
+                hint="to migrate the log, start a broker",
             )
         yield db

@@ -1,4 +1,4 @@
-"""Check of a fleet's store against a machine's signatures: the store as a witness.
+"""Compare the events in a fleet's store with each machine's signatures.
 
 The machine's checkpoints are in the store beside its events, and were there
 before the machine's log could be changed after them.  So the tree of
@@ -64,14 +64,18 @@ def compare(
     report.origin, report.first_key = chain.origin, chain.first_key
     report.keys, report.sealed = len(chain.keys), chain.sealed
     if chain.origin and not chain.origin.endswith(f"/{name}"):
-        report.add(0, 0, f"its checkpoints are those of {chain.origin}")
+        report.add(0, 0, f"the checkpoints belong to the log {chain.origin}")
     expected: dict[int, list[bytes]] = {}
     for note in parsed:
         size = note.checkpoint.size
         if _signed(note, chain):
             expected.setdefault(size, []).append(note.checkpoint.root)
         else:
-            report.add(0, 0, f"a checkpoint at {size} that no key of this log signed")
+            report.add(
+                0,
+                0,
+                f"the checkpoint at {size} events is not signed by a key of this log",
+            )
     tree = Growing() if start is None else start.copy()
     reader = _Reader(report, expected, frontiers or {}, tree)
     reader.read(events)
@@ -84,7 +88,9 @@ def _parsed(notes: Iterable[str], report: VerificationReport) -> list[Note]:
         try:
             found.append(parse_note(text))
         except RefusedError as error:
-            report.add(0, 0, f"a checkpoint in the store: {error.message}")
+            report.add(
+                0, 0, f"the store contains an invalid checkpoint: {error.message}"
+            )
     return found
 
 
@@ -132,14 +138,14 @@ class _Reader:
         first = self._tree.size + 1
         if tree is None or size < first:
             # guard: missing events are a problem
-            _missing(first, size, self._report, ": no event after them can be compared")
+            _missing(first, size, self._report, "; later events cannot be compared")
             return False
         if first == 1:
             # A day that was dropped.  What the edge says is proved by the next root.
             self._report.removed += size
             self._report.warnings.append(
-                f"events 1 to {size} are not in the store; the stored edge of their tree "
-                "must match the next checkpoint"
+                f"events 1 to {size} are not in the store; only the stored hashes of their "
+                "tree are compared with the next checkpoint"
             )
         else:
             # guard: events that are missing in the middle are a problem
@@ -152,9 +158,9 @@ class _Reader:
         roots = self._expected.get(number, ())
         self._report.checkpoints += len(roots)
         if any(root != self._tree.root() for root in roots):
-            what = "one of them is not what the machine signed"
+            what = "at least one event differs from what the machine signed"
             if self._unproved and self._good == self._unproved:
-                what += ", or the edge of the tree before them is not"
+                what += ", or the stored hashes of earlier events do"
             self._report.add(self._good + 1, number, what)
             return False  # each later root differs, too
         if roots:
@@ -164,12 +170,14 @@ class _Reader:
         kept = self._frontiers.get(number, b"")
         if kept and kept != b"".join(self._tree.peaks):
             self._report.add(
-                number, number, "the edge of the tree differs from the local one"
+                number,
+                number,
+                "the stored hashes of the tree differ from the local ones",
             )
         return True
 
     def _say_end(self) -> None:
-        """Say what the last checkpoint covers, where all that is there was compared."""
+        """Report missing and uncovered events after all events were compared."""
         report, good = self._report, self._good
         largest = max(self._expected, default=0)
         if largest > report.size:
@@ -177,21 +185,21 @@ class _Reader:
             report.add(
                 good + 1,
                 largest,
-                f"missing, all or some: the store has {report.size}, a checkpoint "
-                f"covers {largest}",
+                f"all or some are missing: the store contains {report.size} events, a "
+                f"checkpoint covers {largest}",
             )
         report.uncovered = report.size - max(self.proven.size, self._unproved)
         # guard: events without a checkpoint are a problem
         if report.size and self.proven.size <= self._unproved:
-            report.add(1, report.size, "no checkpoint covers any of them")
+            report.add(1, report.size, "no checkpoint covers any of these events")
         elif report.uncovered:
             report.warnings.append(
-                f"events {good + 1} to {report.size} are covered by no checkpoint yet"
+                f"no checkpoint covers events {good + 1} to {report.size} yet"
             )
 
 
 def _edge(size: int, peaks: bytes) -> Growing | None:
-    """The tree of a kept edge; None where it is none."""
+    """Return the tree of a stored edge, or None if it is invalid."""
     if not peaks or len(peaks) != HASH_BYTES * size.bit_count():
         return None
     return Growing(size, split(peaks))
@@ -200,16 +208,18 @@ def _edge(size: int, peaks: bytes) -> Growing | None:
 def _leaf(
     number: int, body: str | None, leaf: bytes, report: VerificationReport
 ) -> bytes:
-    """Return an event's hash; of one whose body is there, computed again."""
+    """Return the hash of an event, computed from its body if the store has it."""
     if body is None:
         report.removed += 1
         return leaf
     report.checked += 1
     computed = leaf_hash(body.encode())
     if computed != leaf:
-        report.add(number, number, "it differs from the shipped event")
+        report.add(number, number, "the event differs from the shipped event")
     return computed
 
 
 def _missing(first: int, last: int, report: VerificationReport, then: str = "") -> None:
-    report.add(first, last, f"not in the store, nor their hashes{then}")
+    report.add(
+        first, last, f"neither the events nor their hashes are in the store{then}"
+    )

@@ -125,7 +125,7 @@ class _Reader:
         """Problems that were reported before that size."""
 
     def run(self) -> None:
-        """Read all of it."""
+        """Read and compare all events."""
         self._compare()
         rows = self._db.execute(_SELECT)
         while chunk := rows.fetchmany(_CHUNK):
@@ -139,17 +139,23 @@ class _Reader:
                 self._report.add(
                     first + 1,
                     size,
-                    f"missing, all or some: the log has {self._tree.size}, "
+                    f"all or some are missing: the log contains {self._tree.size} events, "
                     f"{self._expected[size][0].label} covers {size}",
                 )
                 break
         for height, number in self._subtrees:
             if not 0 <= height <= _HIGHEST:
-                self._report.add(0, 0, f"a part of the tree has the height {height}")
+                self._report.add(
+                    0, 0, f"a node of the tree has an invalid height: {height}"
+                )
                 continue
             first, last = (number << height) + 1, (number + 1) << height
             if self._whole or last > self._tree.size:
-                self._report.add(first, last, "their part of the tree is not theirs")
+                self._report.add(
+                    first,
+                    last,
+                    "the tree contains a node that is not part of their tree",
+                )
         self._check_pruned()
 
     def _row(self, row: tuple[object, ...]) -> None:
@@ -164,7 +170,7 @@ class _Reader:
         report = self._report
         found = sha256(b"\0" + body).digest()
         if found != row[-1]:
-            report.add(number, number, "its body was changed, or its hash")
+            report.add(number, number, "the body or the hash was changed")
         event = _decode(body)
         if event != row[:-2]:
             self._differs(number, event, row[:-2])
@@ -185,14 +191,14 @@ class _Reader:
         self, number: int, event: tuple[object, ...] | None, row: tuple[object, ...]
     ) -> None:
         if event is None:
-            self._report.add(number, number, "its body is not an event")
+            self._report.add(number, number, "the body is not an event")
             return
         pairs = zip(COLUMNS, event, row, strict=True)
         names = " and ".join(name for name, one, two in pairs if one != two)
-        self._report.add(number, number, f"{names} beside its body differs")
+        self._report.add(number, number, f"{names} differs from the body")
 
     def _gap(self, number: int) -> None:
-        """Go to an event's number over those that are not there."""
+        """Advance to an event's number; report missing events."""
         tree = self._tree
         while tree.size + 1 < number:
             block, inside = divmod(tree.size, BLOCK)
@@ -215,7 +221,9 @@ class _Reader:
             return
         hash_ = self._subtrees.get((STEP, block))
         if hash_ is None or leaves is not None:
-            self._report.add(first, first + BLOCK - 1, "removed, and their hashes, too")
+            self._report.add(
+                first, first + BLOCK - 1, "the events and their hashes were removed"
+            )
             self._whole = False
             self._tree.size += BLOCK
             return
@@ -236,7 +244,7 @@ class _Reader:
                 self._report.add(
                     size - (1 << done.height) + 1,
                     size,
-                    "their part of the tree differs",
+                    "their part of the tree has a different hash",
                 )
         if tree.size in self._expected:
             self._compare()
@@ -255,23 +263,23 @@ class _Reader:
                 self._report.add(
                     self._good + 1,
                     size,
-                    f"changed, inserted or exchanged: {one.label} has another root",
+                    f"changed, inserted or replaced: {one.label} has a different root hash",
                 )
 
     def _check_pruned(self) -> None:
         for block in sorted(self._pruned):
             first, last = block * BLOCK + 1, (block + 1) * BLOCK
             if block not in self._used:
-                self._report.add(first, last, "recorded as removed, but present")
+                self._report.add(first, last, "recorded as removed, but still present")
                 continue
             said = [one for one in self._said if last <= one.last]
             if not said:
-                self._report.add(first, last, "removed, and no event records it")
+                self._report.add(
+                    first, last, "removed, but no event records the removal"
+                )
             # guard: hashes that were to stay
             elif self._pruned[block] is None and not _hashes_may_go(first, said):
-                what = (
-                    "their hashes are missing, but the event says that they were kept"
-                )
+                what = "their hashes are missing, but the event records that they were kept"
                 self._report.add(first, last, what)
 
 
@@ -322,7 +330,7 @@ def _verified(
 ) -> VerificationReport:
     report = VerificationReport()
     for name in foreign_objects(db):
-        report.add(0, 0, f"its database was changed: {printable(name, 80)}")
+        report.add(0, 0, f"the database was changed: {printable(name, 80)}")
     chain, notes = _checkpoints(db, report)
     report.origin, report.first_key = chain.origin, chain.first_key
     report.keys, report.sealed = len(chain.keys), chain.sealed
@@ -330,7 +338,7 @@ def _verified(
         report.add(problem.first, problem.last, problem.what)
     expected = dict(_expected(chain, notes, report))
     if origin and origin != chain.origin:
-        report.add(0, 0, f"it is not the log {origin}")
+        report.add(0, 0, f"this is not the log {origin}")
     for name, note in against:
         _add_against(chain, name, note, expected, report)
     reader = _Reader(db, report, expected)
@@ -373,7 +381,7 @@ def verify_end(
     else:
         if any(head.checkpoint.root != root for head in heads):
             report.add(
-                0, 0, f"its end, at {report.size} events, differs from the signed log"
+                0, 0, f"the end, at {report.size} events, differs from the signed log"
             )
     return report
 
@@ -388,10 +396,14 @@ def _checkpoints(
         try:
             note = parse_note(text)
         except RefusedError as error:
-            report.add(0, 0, f"its checkpoint '{kind}' at {size}: {error.message}")
+            report.add(0, 0, f"the checkpoint '{kind}' at {size}: {error.message}")
             continue
         if note.checkpoint.size != size:
-            report.add(0, 0, f"its checkpoint '{kind}' at {size} is another one")
+            report.add(
+                0,
+                0,
+                f"the checkpoint '{kind}' at {size} covers a different number of events",
+            )
         notes.append((kind, note))
     return read_chain(note for kind, note in notes if kind.startswith("key ")), notes
 
@@ -413,7 +425,11 @@ def _expected(
             label = f"the checkpoint at {checkpoint.size}"
         if not signed or checkpoint.origin != chain.origin:
             if chain.keys and not chain.problems:
-                report.add(0, 0, f"{label} is not signed by the key of its time")
+                report.add(
+                    0,
+                    0,
+                    f"{label} is not signed by the key that was in use at the time",
+                )
             continue
         by_size.setdefault(checkpoint.size, []).append(
             _Expected(label, checkpoint.root)
@@ -430,7 +446,7 @@ def _add_against(
 ) -> None:
     checkpoint = note.checkpoint
     if checkpoint.origin != chain.origin:
-        report.add(0, 0, f"{name} is of another log, {checkpoint.origin}")
+        report.add(0, 0, f"{name} belongs to another log, {checkpoint.origin}")
         return
     if chain.keys and origin_of(chain.keys[0].public) != checkpoint.origin:
         return  # the chain's own problem, reported already
@@ -441,7 +457,9 @@ def _add_against(
     )
     if signer is None and not certified:
         report.add(
-            0, 0, f"{name} is signed by no key that the log had at {checkpoint.size}"
+            0,
+            0,
+            f"{name} is not signed by a key that the log had at {checkpoint.size} events",
         )
     label = f"the copy kept elsewhere ({name})"
     expected.setdefault(checkpoint.size, []).insert(
@@ -450,19 +468,18 @@ def _add_against(
 
 
 def _tell_uncompared(given: int, report: VerificationReport) -> None:
-    """Checkpoints from elsewhere that proved nothing must not look as if they had."""
+    """Report checkpoints from elsewhere that could not be compared."""
     report.uncompared = given - report.against
     if not report.uncompared or not report.good:
         return  # the other problems are the reason
     text = (
         f"{report.uncompared} of the {given} checkpoints kept elsewhere were not "
-        "compared: the events at their ends were removed by retention, with their "
-        "hashes"
+        "compared: retention removed the events at their ends, with their hashes"
     )
     if report.against:
         report.warnings.append(text)
     else:
-        report.add(0, 0, f"{text}; keep newer ones")
+        report.add(0, 0, f"{text}; keep newer checkpoints")
 
 
 def _check_end(
@@ -484,14 +501,22 @@ def _check_end(
             # guard: a head is no checkpoint, in verify
             if all(says_end(head, key) for key in current):
                 return
-            report.add(0, 0, "its end was cut off: a checkpoint covers its end")
+            report.add(
+                0,
+                0,
+                "the end was cut off: the remaining end is a published checkpoint, not a signed head",
+            )
             return
     last = max((h.checkpoint.size for h in heads), default=0)
     if last >= report.size:
         if not heads or last == report.size:
-            report.add(0, 0, "its end is not signed by its newest key")
+            report.add(0, 0, "the end is not signed with the newest key")
         return  # a head of a larger size was reported already
-    report.add(last + 1, report.size, "not signed: added after the last commit")
+    report.add(
+        last + 1,
+        report.size,
+        "not signed: these events were added after the last commit",
+    )
 
 
 def _check_key(
@@ -502,24 +527,26 @@ def _check_key(
     copy: bool,
     covered: bool,
 ) -> None:
-    """Only who has the newest key can have written the log's end."""
+    """Compare the signing key with the newest key of the log."""
     if not chain.keys:
         return
     newest = chain.keys[-1]
     if not keys:
         if copy or covered:
             report.warnings.append(
-                "the signing key is not here, so an older copy of the whole log "
-                "would look the same"
+                "the signing key is missing, so an older copy of the whole log "
+                "cannot be detected"
             )
         else:
-            report.add(0, 0, "its signing key is gone, so its end proves nothing")
+            report.add(
+                0, 0, "the signing key is missing, so the end cannot be verified"
+            )
     elif all(key.public != newest.public for key in keys):
         report.add(
             0,
             0,
-            f"its end was cut off, or it is an older copy: the key is number "
-            f"{keys[-1].index}, the log's last one number {newest.index}",
+            f"the end was cut off, or the log is an older copy: the key file has key "
+            f"{keys[-1].index}, the log ends with key {newest.index}",
         )
     else:
         _check_newest([k for k in keys if k.public == newest.public], report)
@@ -537,13 +564,13 @@ def _check_newest(keys: Sequence[SigningKey], report: VerificationReport) -> Non
         report.add(
             report.size + 1,
             had,
-            "missing: its end was cut off, or it is an older copy; its key's file "
+            "missing: the end was cut off, or the log is an older copy; the key file "
             f"covers {had} events",
         )
 
 
 def _text(raw: bytes) -> str:
-    """Text as it is: invalid Unicode must not keep us from reading on."""
+    """Decode text from the database; invalid Unicode does not raise an error."""
     return raw.decode("utf-8", "surrogateescape")
 
 

@@ -1,3 +1,3 @@
-"""Times, digests and the fleet's database, of which brokerctl alone reads."""
+"""Parsing of times, digests of the log, and queries of the fleet's database."""
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ class EventArchive:
             # An event that comes twice is the same.
             if there != body:
                 raise IntegrityError(
-                    f"{where}: event {sequence} differs from an earlier copy of it"
+                    f"{where}: event {sequence} differs from an earlier copy"
                 )
 
     def _note(self, log: str, machine: str, note: str) -> None:
@@ -188,7 +188,7 @@ class EventArchive:
         return [note for (note,) in rows]
 
     def frontiers(self, log: ShippedLog) -> dict[int, bytes]:
-        """No edges of the tree are kept here."""
+        """Return no edges: an archive does not store them."""
         del log
         return {}
 

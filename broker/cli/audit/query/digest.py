@@ -1,4 +1,4 @@
-"""Summary of a period of the log: the arithmetic of ``brokerctl audit report``.
+"""Compute the summary of a period of the log for ``brokerctl audit report``.
 
 Events go in one at a time, oldest first; memory is bounded by the limits
 below, whatever the log holds, and everything beyond them is only counted.
@@ -91,7 +91,7 @@ class Digest:
     """Events that belong to nothing that is listed, for want of room."""
 
     def take(self, found: Found) -> None:
-        """Count an event in.  Raises IntegrityError for one that is none."""
+        """Count an event.  Raises IntegrityError if it is malformed."""
         fields = found.fields()
         self.events += 1
         self.first = self.first or found
@@ -113,7 +113,7 @@ class Digest:
             self.troubles = [*self.troubles[-LATEST + 1 :], found]
 
     def finish(self) -> None:
-        """Leases that have not ended last to the end of the timeline."""
+        """Extend leases that have not ended to the end of the timeline."""
         for lane in self.lanes.values():
             for begin in lane.open.values():
                 _fill(lane.alive, begin, COLUMNS - 1)

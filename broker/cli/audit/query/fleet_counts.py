@@ -1,4 +1,4 @@
-"""Counts of a fleet's events: kept by day where whole days are asked for.
+"""Count a fleet's events, with the stored counts of whole days.
 
 ``vitrail.count_events`` keeps them (``brokerctl audit fleet upkeep``).  What it has not
 seen yet, and the ends of a time that are parts of days, are counted on the spot.

@@ -312,7 +312,7 @@ class Fleet:
         return count(self.rows, where, values, top)
 
     def rows(self, query: str, values: Sequence[object]) -> list[tuple[object, ...]]:
-        """Ask in SQL.  Raises UpstreamError."""
+        """Run a query.  Raises UpstreamError."""
         return self._rows(query, values)
 
     def _rows(self, query: str, values: Sequence[object]) -> list[tuple[object, ...]]:
@@ -363,7 +363,7 @@ def _readable(untrusted_body: str, kind: str) -> str:
         except msgspec.DecodeError:
             _shape.decode(untrusted_body)  # of a later version
         return untrusted_body
-    said = {"kind": kind, "reason": "what this machine has shipped is not an event"}
+    said = {"kind": kind, "reason": "the machine shipped data that is not an event"}
     return msgspec.json.encode(said).decode()
 
 
@@ -412,7 +412,7 @@ def _objects(wanted: Sequence[str]) -> tuple[str, list[object]]:
 
 
 def _coded(text: str) -> str:
-    """As it is between quotes in an event's JSON."""
+    """Return a text as it is encoded in an event's JSON."""
     return msgspec.json.encode(text).decode()[1:-1]
 
 
@@ -447,15 +447,15 @@ def open_fleet(address: str) -> Iterator[Fleet]:
             )
         if version < VERSION:
             raise SetupError(
-                f"the database's tables are of version {version}",
-                hint=f"let its owner update them to version {VERSION}: 'brokerctl audit "
-                "fleet init --store ADDRESS'",
+                f"the database's tables have version {version} instead of {VERSION}",
+                hint="to update the tables, run 'brokerctl audit fleet init --store ADDRESS' as the "
+                "database's owner",
             )
         yield Fleet(connection, ask_seconds())
 
 
 def ask_seconds() -> float:
-    """For how long a question may run: VITRAIL_ASK_SECONDS, or ten minutes.
+    """Return the time limit of a query: VITRAIL_ASK_SECONDS, or ten minutes.
 
     Raises SetupError.
     """

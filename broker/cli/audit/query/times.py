@@ -1,4 +1,4 @@
-"""Points in time as people write them: the grammar of systemd.time(7).
+"""Parse points in time, in the grammar of systemd.time(7).
 
 ``now``, ``today``, ``yesterday``, ``tomorrow``; ``2026-11-20``,
 ``[Fri] 2026-11-20 06:00[:30[.5]] [UTC|+02:00|Europe/Berlin]``, ``06:00[:30]``
@@ -21,7 +21,7 @@ from broker.core.errors import SetupError
 from broker.core.escape import printable
 
 _SECOND = 1_000_000_000
-_HINT = "for example '2026-11-20 06:00', 'today', '-2h30min' or '@1790000000'"
+_HINT = "use a time such as '2026-11-20 06:00', 'today', '-2h30min' or '@1790000000'"
 
 # Nanoseconds of each unit.  'M' is months and 'm' minutes, as systemd has it;
 # a month is a twelfth of a year and a year 365.25 days.

@@ -1,4 +1,4 @@
-"""Making a guest image: mmdebstrap, an ext2 file, an initramfs, a manifest.
+"""Build a guest image: mmdebstrap, an ext2 file, an initramfs, a manifest.
 
 Needs no root.  mmdebstrap builds in a user namespace and hands out a tar
 archive with the right owners; genext2fs makes the file system from that
@@ -116,9 +116,9 @@ async def _build(
     archive = await find_archive(spec.mirror)
     await _bootstrap(paths, spec, archive, progress, work)
     await in_thread(_note_x11, work, spec)
-    progress("making the root file system")
+    progress("creating the root file system")
     await files.make_root(work, spec.size)
-    progress("making the initramfs")
+    progress("creating the initramfs")
     release = await files.make_boot(work)
     progress("computing the digest")
     digest = await in_thread(files.digest, work)
@@ -138,7 +138,7 @@ async def _build(
 
 
 def _note_x11(work: Path, spec: ImageSpec) -> None:
-    """Tell of programs that need X11, and keep their names for their starts."""
+    """Print which programs need X11, and store their names for their starts."""
     names = []
     if x11_needs.X_SERVER not in spec.packages:
         names = x11_needs.x11_programs(work / "root.tar", spec.packages)
@@ -174,7 +174,7 @@ async def _bootstrap(
         "KERNEL": spec.kernel,
     }
     argv = bootstrap_words(spec, archive, work, scratch)
-    progress(f"asking {archive.mirror} for {spec.suite}")
+    progress(f"requesting {spec.suite} from {archive.mirror}")
     await _run_bootstrap(argv, env, progress)
     agent.unlink()
     drop_scratch(paths, spec.name)
@@ -286,21 +286,21 @@ async def _lines(fd: int) -> AsyncIterator[str]:
 
 
 def bootstrap_failed(said: list[str]) -> VitrailError:
-    """Name the cause among mmdebstrap's last lines."""
+    """Return the error that mmdebstrap's last lines describe."""
     text = "\n".join(said)
     if unknown := re.search(r"Unable to locate package (\S+)", text):
         return SetupError(
-            f"the archive has no package {_package_of(unknown[1])}",
+            f"the archive does not contain the package {_package_of(unknown[1])}",
             hint="check the name of the package (--package) and the suite (--suite)",
         )
     if "is not valid yet" in text or "is expired" in text:
         return SetupError(
             "the archive's index has expired, or this machine's clock is wrong",
-            hint="set the clock, choose another mirror, or let apt accept it "
+            hint="set the clock, choose another mirror, or make apt accept the index "
             '(Acquire::Check-Valid-Until "false")',
         )
     errors = [line for line in said if line.startswith(("E: ", "Err:", "W: "))]
     return UpstreamError(
         "mmdebstrap failed: " + "; ".join(errors or said[-5:])[-1500:],
-        hint="check the network and the mirror; 'apt update' tests both",
+        hint="to test the network and the mirror, run 'apt update'",
     )

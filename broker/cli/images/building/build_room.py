@@ -1,4 +1,4 @@
-"""Where images are built: one build of a name at a time, room, left-overs.
+"""Locks, free space and leftovers of image builds.
 
 A build that is killed leaves its unfinished directory beside the images and
 mmdebstrap's scratch directory; a note says where the latter is.  The next
@@ -82,8 +82,8 @@ async def _check_namespaces() -> None:
             "this user has no subordinate user and group IDs to map in a user namespace: "
             f"{error.message}",
             hint="sudo usermod --add-subuids 1000000-1065535 "
-            "--add-subgids 1000000-1065535 $USER  (a range that no other user has in "
-            "/etc/subuid), and user.max_user_namespaces must not be 0",
+            "--add-subgids 1000000-1065535 $USER  (choose a range that no other user has in "
+            "/etc/subuid), and set user.max_user_namespaces to more than 0",
         ) from error
 
 
@@ -97,16 +97,16 @@ def need_space(directory: Path, what: str) -> None:
     free = shutil.disk_usage(directory).free
     if free < limits.IMAGE_FREE_BYTES:
         raise SetupError(
-            f"not enough room for {what} in {directory}: {free >> 20} MiB are free, "
+            f"not enough space for {what} in {directory}: {free >> 20} MiB are free, "
             f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed",
-            hint="make room, or name another place with "
+            hint="free some space, or set another directory with "
             + ("TMPDIR" if what.startswith("temp") else "XDG_CACHE_HOME"),
         )
 
 
 @contextlib.contextmanager
 def disk_full_explained(directory: Path) -> Iterator[None]:
-    """Turn "no space" from whatever place into a sentence with numbers.
+    """Raise SetupError with the free and the needed space if the disk is full.
 
     Raises SetupError.
     """
@@ -120,13 +120,13 @@ def disk_full_explained(directory: Path) -> Iterator[None]:
         if not full and not says_no_space(str(error)):
             raise
         free = ", ".join(
-            f"{shutil.disk_usage(place).free >> 20} MiB free in {place}"
+            f"{shutil.disk_usage(place).free >> 20} MiB are free in {place}"
             for place in (directory, scratch_base())
         )
         raise SetupError(
-            "the disk became full while the image was built; at least "
-            f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed, and there are now {free}",
-            hint="make room, or name other places with XDG_CACHE_HOME and TMPDIR",
+            "the disk became full while the image was built: at least "
+            f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed, now {free}",
+            hint="free some space, or set other directories with XDG_CACHE_HOME and TMPDIR",
         ) from error
 
 

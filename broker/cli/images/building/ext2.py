@@ -1,4 +1,4 @@
-"""The program that makes an ext2 file of a tar archive, in a jail.
+"""The jailed program that converts a tar archive to an ext2 file.
 
 ``ext2.py LEAST GENEXT2FS…``: measures ``root.tar`` in the current directory, which is
 all that it can write to, and becomes genext2fs.  Standard library only: the jail has
@@ -51,15 +51,15 @@ def measure(path: Path, least: int) -> Need:
 
 
 def main() -> None:
-    """Measure, and become genext2fs."""
+    """Measure the archive, and exec genext2fs."""
     # guard: a header of a root that claims gigabytes takes no memory
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
         need = measure(Path("root.tar"), int(sys.argv[1]))
     except MemoryError:
-        sys.exit("root.tar takes more memory than an image may")
+        sys.exit("reading root.tar needs more memory than allowed")
     except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
-        sys.exit(f"root.tar cannot be read: {error}")
+        sys.exit(f"cannot read root.tar: {error}")
     words = [
         *sys.argv[2:],
         *("--block-size", str(_BLOCK), "--size-in-blocks", str(need.blocks)),

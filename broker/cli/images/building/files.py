@@ -47,14 +47,14 @@ async def make_root(work: Path, least: int) -> None:
         # guard: a file system is a file, and no link to one
         if not stat.S_ISREG(made.lstat().st_mode):
             raise UpstreamError(
-                "cannot make the image: genext2fs did not write a regular file"
+                "cannot create the image: genext2fs did not write a regular file"
             )
         # A hole follows the file system: it costs nothing.
         os.truncate(made, -(-made.stat().st_size // _ALIGN) * _ALIGN)
         made.rename(work / "root")
     except FileNotFoundError as error:
         raise UpstreamError(
-            "cannot make the image: genext2fs did not write a file system"
+            "cannot create the image: genext2fs did not write a file system"
         ) from error
     finally:
         remove_tree(room)
@@ -101,7 +101,7 @@ def _find(directory: Path, *patterns: str) -> Path:
         for path in sorted(directory.glob(pattern)):
             return path
     raise UpstreamError(
-        f"the kernel's packages have no {patterns[0]}",
+        f"the kernel's packages do not contain {patterns[0]}",
         hint="choose another kernel package with --kernel",
     )
 

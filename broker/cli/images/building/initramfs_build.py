@@ -119,7 +119,7 @@ def _add(
         if name in OPTIONAL:
             return
         raise UpstreamError(
-            f"the kernel has no module {name}",
+            f"the kernel's packages do not contain the module {name}",
             hint="choose another kernel package with --kernel",
         )
     content = _unpacked(path)
@@ -135,4 +135,6 @@ def _unpacked(path: Path) -> bytes:
         return content
     if path.suffix == ".xz":
         return lzma.decompress(content)
-    raise UpstreamError(f"the kernel's modules are compressed as {path.suffix}")
+    raise UpstreamError(
+        f"the kernel's modules have an unsupported compression: {path.suffix}"
+    )

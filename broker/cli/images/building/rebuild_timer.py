@@ -1,4 +1,4 @@
-"""The user timer that rebuilds guest images: switched on and off."""
+"""Enable and disable the user timer that rebuilds guest images."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ async def switch_timer(state: str) -> str:
         write_units(directory, Path(sys.argv[0]).resolve())
         await _systemctl("daemon-reload")
         await _systemctl("enable", "--now", TIMER)
-        return f"{TIMER} is on: all images are rebuilt every week"
+        return f"{TIMER} is enabled: it rebuilds all images every week"
     if state == "off":
         await _systemctl("disable", "--now", TIMER)
         remove_units(directory)
         await _systemctl("daemon-reload")
-        return f"{TIMER} is off"
+        return f"{TIMER} is disabled"
     fields = ("--property=ActiveState", "--property=NextElapseUSecRealtime")
     shown = await _systemctl("show", TIMER, *fields)
     return shown.strip().replace("\n", ", ")
@@ -68,7 +68,7 @@ async def _systemctl(*words: str) -> str:
         said = await run_tool(["systemctl", "--user", *words])
     except UpstreamError as error:
         raise SetupError(
-            f"systemd does not answer for this user: {error.message}",
-            hint="without it, let cron run 'brokerctl image rebuild'",
+            f"the systemd user manager does not answer: {error.message}",
+            hint="without systemd, run 'brokerctl image rebuild' from cron",
         ) from error
     return said.decode(errors="replace")

@@ -39,7 +39,7 @@ class OciArchive:
             self._tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (kept open)
             self._members = self._list()
         except tarfile.TarError as error:
-            raise ArchiveError(f"not a tar archive: {error}") from error
+            raise ArchiveError(f"the file is not a tar archive: {error}") from error
         if "index.json" not in self._members:
             raise ArchiveError(
                 "index.json is missing; use an OCI archive "
@@ -50,7 +50,7 @@ class OciArchive:
         found: dict[str, tarfile.TarInfo] = {}
         for count, info in enumerate(self._tar):
             if count >= MEMBERS:
-                raise ArchiveError(f"more than {MEMBERS} files in the archive")
+                raise ArchiveError(f"the archive contains more than {MEMBERS} files")
             if info.isreg():
                 found[info.name.removeprefix("./")] = info
         return found
@@ -67,13 +67,13 @@ class OciArchive:
             if kind not in _INDEX and "manifests" not in document:
                 return digest, document
             index = document
-        raise ArchiveError("an index of indexes without end")
+        raise ArchiveError("the indexes are nested too deeply")
 
     def layers(self, manifest: dict[str, Any]) -> list[str]:
         """Return the digests of the layers, the lowest first.  Raises ArchiveError."""
         layers = manifest.get("layers")
         if not isinstance(layers, list) or not 0 < len(layers) <= LAYERS:
-            raise ArchiveError(f"a manifest has 1 to {LAYERS} layers")
+            raise ArchiveError(f"the manifest does not list 1 to {LAYERS} layers")
         return [_digest(layer) for layer in layers]
 
     def blob(self, digest: str, most: int = JSON_BYTES) -> bytes:
@@ -91,7 +91,7 @@ class OciArchive:
             written += len(data)
             # guard: a layer that grows without end is refused
             if written > most:
-                raise ArchiveError(f"a layer of more than {most >> 20} MiB")
+                raise ArchiveError(f"a layer is larger than {most >> 20} MiB")
             out.write(data)
         return written
 
@@ -101,14 +101,14 @@ class OciArchive:
     def _blob(self, digest: str, most: int) -> Iterator[bytes]:
         found = _DIGEST.fullmatch(digest)
         if found is None:
-            raise ArchiveError("a digest that is not SHA-256")
+            raise ArchiveError("a digest is not SHA-256")
         total = hashlib.sha256()
         for data in self._read(f"blobs/sha256/{found[1]}", most):
             total.update(data)
             yield data
         # guard: a blob has its own digest
         if total.hexdigest() != found[1]:
-            raise ArchiveError("a blob that does not have its digest")
+            raise ArchiveError("a blob does not match its digest")
 
     def _read(self, name: str, most: int) -> Iterator[bytes]:
         info = self._members.get(name)
@@ -118,7 +118,7 @@ class OciArchive:
             raise ArchiveError(f"{name} is larger than {most >> 20} MiB")
         file = self._tar.extractfile(info)
         if file is None:
-            raise ArchiveError(f"{name} has no content")
+            raise ArchiveError(f"{name} is not a regular file")
         with file:
             while data := file.read(_CHUNK):
                 yield data
@@ -129,23 +129,23 @@ def json_of(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"not JSON: {error}") from error
+        raise ArchiveError(f"a JSON file is malformed: {error}") from error
     if not isinstance(found, dict):
-        raise ArchiveError("not a JSON object")
+        raise ArchiveError("a JSON file does not contain an object")
     return found
 
 
 def _digest(untrusted: object) -> str:
     digest = untrusted.get("digest") if isinstance(untrusted, dict) else None
     if not isinstance(digest, str) or _DIGEST.fullmatch(digest) is None:
-        raise ArchiveError("a descriptor without a SHA-256 digest")
+        raise ArchiveError("a descriptor has no SHA-256 digest")
     return digest
 
 
 def _choose(index: dict[str, Any], architecture: str) -> tuple[str, str]:
     entries = index.get("manifests")
     if not isinstance(entries, list) or not entries:
-        raise ArchiveError("the index lists no image")
+        raise ArchiveError("the index does not list an image")
     fitting = [e for e in entries if _fits(e, architecture)]
     if len(fitting) != 1:
         raise ArchiveError(
@@ -205,4 +205,4 @@ def _inflate(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
         elif not data and not piece:
             data = next(chunks, b"")
             if not data:
-                raise ArchiveError("a layer that is cut off")
+                raise ArchiveError("a layer is truncated")

@@ -1,4 +1,4 @@
-"""Additions to a merged tree that make it our guest.
+"""Add the guest agent and its files to a merged tree.
 
 Standard library only: this runs in a jail without our packages.
 """

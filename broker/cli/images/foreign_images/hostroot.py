@@ -112,11 +112,11 @@ def _write_root(root: Path, work: Path) -> dict[str, str]:
         furnish(tree, guest_agent())
     except TreeError as error:
         raise SetupError(
-            f"cannot make an image of this machine's programs: {error}"
+            f"cannot create an image of this machine's programs: {error}"
         ) from error
     except MissingError as error:
         raise SetupError(
-            f"cannot make an image of this machine's programs: no {error} installed",
+            f"cannot create an image of this machine's programs: {error} is not installed",
             hint="sudo apt install waypipe python3",
         ) from error
     with (work / "root.tar").open("xb") as out:
@@ -133,9 +133,9 @@ def host_tree(root: Path) -> FileTree:
             tree.put(name, Node("link", 0o777, target=str(path.readlink())))
         elif path.exists():
             raise SetupError(
-                f"cannot make an image of this machine's programs: /{name} is a "
+                f"cannot create an image of this machine's programs: /{name} is a "
                 "directory, not a link into /usr",
-                hint="install Debian's package usrmerge, which makes the link",
+                hint="to create the link, install Debian's package usrmerge",
             )
     _add(tree, root, "usr")
     tree.put("etc", Node("dir"))

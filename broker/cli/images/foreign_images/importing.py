@@ -88,14 +88,14 @@ async def import_image(
     if not origin.is_file():
         raise SetupError(
             f"cannot import {printable(str(origin), 200)}: no such file",
-            hint="name an OCI archive, or a Podman image as podman:IMAGE",
+            hint="specify an OCI archive, or a Podman image as podman:IMAGE",
         )
 
     async def write(work: Path) -> dict[str, str]:
         progress("merging the layers")
         merged = await merge_archive(origin, work)
         for what, count in sorted(merged.dropped.items()):
-            progress(f"left out: {count} {printable(what, 40)}")
+            progress(f"skipped {count} {printable(what, 40)}")
         return merged.versions
 
     return await make_foreign(paths, name, RootSource("oci", write), base, progress)
@@ -105,11 +105,11 @@ async def save_from_podman(reference: str, directory: Path, progress: Progress) 
     """Write an image of this user's podman as an archive.  Raises UpstreamError."""
     if not reference or reference.startswith("-"):
         raise RefusedError(
-            f"cannot import {printable(reference, 100)!r}: not a name of a podman image",
-            hint="'podman images' lists the names",
+            f"cannot import {printable(reference, 100)!r}: it is not the name of a podman image",
+            hint="to list the names, run 'podman images'",
         )
     target = directory / "image.tar"
-    progress(f"asking podman for {printable(reference, 100)}")
+    progress(f"saving from podman: {printable(reference, 100)}")
     await run_tool(
         [
             *("podman", "save", "--quiet", "--format", "oci-archive"),
@@ -133,7 +133,7 @@ async def make_foreign(
         async with image_room(paths, name) as work:
             with disk_full_explained(paths.images):
                 versions = await origin.write(work)
-                progress("making the root file system")
+                progress("creating the root file system")
                 await files.make_root(work, 0)
                 progress("computing the digest")
                 await in_thread(_borrow_kernel, kernel, work)
@@ -181,7 +181,7 @@ def _check_tools() -> None:
     for tool, package in (("genext2fs", "genext2fs"), ("e2fsck", "e2fsprogs")):
         if not which(tool):
             raise SetupError(
-                f"cannot make an image: {tool} is not installed",
+                f"cannot create an image: {tool} is not installed",
                 hint=f"sudo apt install {package}",
             )
 
@@ -206,7 +206,7 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
         made.rename(work / made.name)
     except FileNotFoundError as error:
         raise UpstreamError(
-            "cannot merge the archive's layers: the merge wrote no file"
+            "cannot merge the archive's layers: the merge did not write a file"
         ) from error
     finally:
         remove_tree(room)
@@ -243,7 +243,7 @@ async def _merged(archive: Path, work: Path) -> Merged:
     if merged.error:
         raise UpstreamError(
             f"cannot import the archive: {printable(merged.error, 400)}",
-            hint="an archive that is incomplete is saved again with "
+            hint="save the archive again with "
             "'podman save --format oci-archive -o FILE IMAGE'",
         )
     return merged

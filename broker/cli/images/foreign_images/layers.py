@@ -1,4 +1,4 @@
-"""Reading layers into a tree, and writing the tree as one archive.
+"""Read layers into a tree, and write the tree as one archive.
 
 Standard library only; the layers are a stranger's, and this runs in a jail.
 """
@@ -35,7 +35,7 @@ class Member:
         """Return a reader, while ``archive`` is open.  Raises TreeError if it has no data."""
         file = self.archive.extractfile(self.info)
         if file is None:
-            raise TreeError("a file without content")
+            raise TreeError("a file in the layer has no content")
         return file
 
 
@@ -58,7 +58,7 @@ def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
     for info in archive:
         found.append(info)
         if len(found) > ENTRIES:
-            raise TreeError(f"more than {ENTRIES} files in a layer")
+            raise TreeError(f"the layer contains more than {ENTRIES} files")
     return found
 
 
@@ -103,7 +103,7 @@ def _checked_target(untrusted_target: str) -> str:
     """Return the target of a link.  Raises TreeError when no file can have it."""
     encoded = untrusted_target.encode("utf-8", "surrogateescape")
     if not encoded or len(encoded) > PATH_BYTES or b"\0" in encoded:
-        raise TreeError("a link without a usable target")
+        raise TreeError("a link in the layer has no usable target")
     return untrusted_target
 
 

@@ -65,9 +65,9 @@ def main() -> int:
     except (ArchiveError, TreeError) as error:
         result = {"error": str(error)}
     except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
-        result = {"error": f"a layer cannot be read: {error}"}
+        result = {"error": f"cannot read a layer: {error}"}
     except MemoryError:
-        result = {"error": "it takes more memory than an image may"}
+        result = {"error": "reading the layers needs more memory than allowed"}
     sys.stdout.write(json.dumps(result))
     return 0
 

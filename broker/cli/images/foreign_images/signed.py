@@ -58,8 +58,10 @@ _HINT = (
     "create a key with 'openssl genpkey -algorithm ed25519 -out KEY'; write its "
     "public part with 'openssl pkey -in KEY -pubout -out PUBLIC'"
 )
-_VERSION_HINT = "export the image again with the version of Vitrail that runs here"
-_PUBLIC_HINT = "those who exported the image write it with 'openssl pkey -in KEY -pubout -out PUBLIC'"
+_VERSION_HINT = (
+    "export the image again with the version of Vitrail that this machine has"
+)
+_PUBLIC_HINT = "ask the exporter of the image to write the public key with 'openssl pkey -in KEY -pubout -out PUBLIC'"
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
@@ -165,7 +167,7 @@ def _import(
     # guard: a signed image has the files that were signed
     if files.digest(work) != manifest.digest:
         raise IntegrityError(
-            f"cannot import {archive}: its files differ from those that were signed",
+            f"cannot import {archive}: its files differ from the signed files",
             hint="copy the archive again from the machine that exported the image",
         )
     spec = msgspec.structs.replace(
@@ -188,7 +190,7 @@ def _manifest(
     except InvalidSignature as error:
         raise IntegrityError(
             f"cannot import the image: it is not signed by the key {fingerprint(key)}",
-            hint="with --key, name the public key of those who exported the image",
+            hint="with --key, specify the public key of the exporter of the image",
         ) from error
     try:
         manifest = msgspec.json.decode(data, type=Manifest)

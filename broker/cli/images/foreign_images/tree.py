@@ -1,4 +1,4 @@
-"""A file system as layers make it, held as names: nothing is ever extracted.
+"""The file tree of merged layers, in memory: nothing is extracted.
 
 Layers of a container image are tar archives of a stranger.  Unpacking them is how
 links and ``..`` lead out of a directory; here they are merged into a tree of names
@@ -150,7 +150,7 @@ class FileTree:
             if node.kind == "link" and (todo or follow):
                 hops += 1
                 if hops > HOPS:
-                    raise TreeError("links that lead in a circle")
+                    raise TreeError("the image contains a loop of symbolic links")
                 if node.target.startswith("/"):
                     path = [self.root]
                 todo += reversed(node.target.split("/"))
@@ -171,7 +171,7 @@ class FileTree:
             self._make_above(parts)
             found = self._walk(parts[:-1], follow=True)
         if not found or found[-1].kind != "dir":
-            raise TreeError("a file where a directory must be")
+            raise TreeError("the image contains a file in place of a directory")
         return found[-1]
 
     def _make_above(self, parts: tuple[str, ...]) -> None:
@@ -183,7 +183,7 @@ class FileTree:
     def _link_in(self, directory: Node, name: str, node: Node) -> None:
         if directory.kind != "dir" or name in directory.children:
             # In the way is a link that leads nowhere.
-            raise TreeError("a name below something that is not a directory")
+            raise TreeError("the image contains a file whose parent is not a directory")
         self._count(node)
         directory.children[name] = node
 
@@ -192,7 +192,7 @@ class FileTree:
         parts = parts_of(name)
         if not parts:
             if node.kind != "dir":
-                raise TreeError("a root that is not a directory")
+                raise TreeError("the root of the image is not a directory")
             self.root.mode, self.root.uid, self.root.gid = node.mode, node.uid, node.gid
             return
         directory = self.parent(parts)
@@ -208,10 +208,10 @@ class FileTree:
         found = self._walk(parts_of(target), follow=False)
         # guard: a hard link is to a file of the tree
         if not found or found[-1].kind == "dir":
-            raise TreeError("a hard link to something that is not there")
+            raise TreeError("the target of a hard link does not exist")
         parts = parts_of(name)
         if not parts:
-            raise TreeError("a root that is not a directory")
+            raise TreeError("the root of the image is not a directory")
         self._entries_more()
         self.parent(parts).children[parts[-1]] = found[-1]
 
@@ -223,7 +223,7 @@ class FileTree:
             above[-1].children.pop(parts[-1], None)
 
     def whiteout(self, name: str) -> bool:
-        """Obey a whiteout; returns whether the name was one."""
+        """Apply a whiteout; return whether the name was one."""
         parts = parts_of(name)
         if not parts or not parts[-1].startswith(WHITEOUT):
             return False
@@ -244,18 +244,18 @@ class FileTree:
         self._bytes += node.size
         # guard: a layer's files are within the limit
         if node.size < 0 or self._bytes > self._limit:
-            raise TreeError(f"more than {self._limit >> 20} MiB of files")
+            raise TreeError(f"the files are larger than {self._limit >> 20} MiB")
 
     def _entries_more(self) -> None:
         self._entries += 1
         # guard: a layer has a limit of names
         if self._entries > ENTRIES:
-            raise TreeError(f"more than {ENTRIES} files")
+            raise TreeError(f"the image contains more than {ENTRIES} files")
 
     # -- the result ------------------------------------------------------------
 
     def entries(self) -> Iterator[tuple[str, Node]]:
-        """Every name but the root's, sorted, directories before their content."""
+        """Yield all names except the root, sorted, directories before their content."""
         stack = [("", self.root)]
         while stack:
             name, node = stack.pop()

@@ -45,7 +45,7 @@ _OLD_SECONDS = 14 * 86400
 
 @dataclass(frozen=True)
 class BundleServer:
-    """Where bundles come from, and what an answer from there must be signed by."""
+    """A server of bundles, and the keys that must have signed its answers."""
 
     base: Path
     url: str
@@ -76,7 +76,7 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
     if seen.answered and age > _OLD_SECONDS:
         days = int(age / 86400)
         render.note(
-            f"warning: the last answer of {printable(url, 200)} is {days} days old"
+            f"warning: the last answer from {printable(url, 200)} is {days} days old"
         )
     # guard: a bundle whose files are not in place is fetched again
     if not (_kept_index(base, index) if index else in_place(base)):
@@ -88,8 +88,8 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
         return Fetched(_kept_index(base, index), tag) if index else None
     if status != http.client.OK:
         raise UpstreamError(
-            f"{printable(url, 200)} answers with status {status}",
-            hint="the rules that were applied last stay in force",
+            f"{printable(url, 200)} answered with status {status}",
+            hint="try again later; the last applied rules remain in force",
         )
     # Kept by 'remember' when it is applied: one that is refused is asked for again.
     return Fetched(content, fresh_tag)
@@ -107,8 +107,8 @@ def choose(
         # guard: a machine that follows an index takes no bundle in its place
         if _seen(server).index:
             raise RefusedError(
-                f"{printable(server.url, 200)} served an index before, and now serves a bundle",
-                hint=f"if that is intended, remove {_file(base)}",
+                f"{printable(server.url, 200)} served an index before, but now serves a bundle",
+                hint=f"to accept the bundle, remove {_file(base)}",
             )
         return fetched.content, False
     try:
@@ -119,7 +119,7 @@ def choose(
     except BundleError as error:
         raise RefusedError(
             f"{printable(server.url, 200)}: {printable(str(error), 300)}",
-            hint="the rules that were applied last stay in force",
+            hint="ask the signer to sign the index again; the last applied rules remain in force",
         ) from error
     remember(server, fetched.tag, index.name)
     state = applied_in(base, index.name)
@@ -132,13 +132,15 @@ def choose(
     # guard: a ring waits for its time
     if entry.not_before > time.time():
         begins = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(entry.not_before))
-        render.note(f"version {entry.version} of '{index.name}' waits until {begins}")
+        render.note(
+            f"version {entry.version} of '{index.name}' will be applied after {begins}"
+        )
         return None
     status, _, content = _get(urljoin(server.url, entry.file), "", server.ca)
     if status != http.client.OK:
         raise UpstreamError(
-            f"the server does not send {printable(entry.file, 200)}: status {status}",
-            hint="the rules that were applied last stay in force",
+            f"the server did not send {printable(entry.file, 200)}: status {status}",
+            hint="try again later; the last applied rules remain in force",
         )
     back = (entry.version, entry.digest) == state.before
     _compare(server, content, index, entry, back=back)
@@ -160,7 +162,7 @@ def _compare(
         *(index.name, entry.version, entry.digest),
     ):
         raise RefusedError(
-            f"{printable(entry.file, 200)} is not the bundle that the index names",
+            f"{printable(entry.file, 200)} differs from the bundle that the index names",
             hint="sign the index again: the files on the server do not match",
         )
 
@@ -193,7 +195,7 @@ def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
         ):
             raise BundleError(
                 f"the index with number {index.serial} is older than {before.serial}, "
-                "the last one that was accepted, or differs from it"
+                "the last accepted number, or differs from the accepted index"
             )
     put(_index_file(base, index.name), content)
 
@@ -211,7 +213,7 @@ def _kept_index(base: Path, name: str) -> bytes:
     if not content.startswith(FIRST.encode()):
         raise RefusedError(
             f"{file} is not an index of bundles",
-            hint="remove the file, and run 'brokerctl policy bundle fetch' again",
+            hint="remove the file, then run 'brokerctl policy bundle fetch' again",
         )
     return content
 
@@ -223,7 +225,7 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
     if parts.scheme != "https" and host not in _LOOPBACK:
         raise RefusedError(
             f"cannot fetch a bundle from {printable(url, 200)}",
-            hint="name an address that begins with https://",
+            hint="specify an address that begins with https://",
         )
     try:
         connection: http.client.HTTPConnection
@@ -248,7 +250,7 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UpstreamError(
             f"cannot reach {printable(url, 200)}: {printable(str(error), 200)}",
-            hint="the rules that were applied last stay in force",
+            hint="try again later; the last applied rules remain in force",
         ) from error
 
 
@@ -277,13 +279,13 @@ def _seen(server: BundleServer) -> _Seen:
             take_name(seen.index)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         raise RefusedError(
-            f"{file} does not record the last answer: {error}",
-            hint="remove the file, and run 'brokerctl policy bundle fetch' again",
+            f"cannot read the last answer in {file}: {error}",
+            hint="remove the file, then run 'brokerctl policy bundle fetch' again",
         ) from error
     return seen if seen.url == server.url else _Seen("", "", 0.0)
 
 
 def remember(server: BundleServer, tag: str, index: str = "") -> None:
-    """Keep the answer's tag: its bundle is in force, or its index was followed."""
+    """Store the tag of an answer whose bundle or index was applied."""
     state = _Seen(server.url, tag, time.time(), index)
     put(_file(server.base), msgspec.json.encode(state))

@@ -67,7 +67,9 @@ def text_of(file: Path) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise RefusedError(f"{file} is not UTF-8", hint="save it as UTF-8") from error
+        raise RefusedError(
+            f"{file} is not UTF-8", hint="save the file as UTF-8"
+        ) from error
 
 
 def content_of(file: Path, most: int, *, check_owner: bool = False) -> bytes:
@@ -86,7 +88,7 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     info = file.stat()
     if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RefusedError(
-            f"other users may read the private key {file}", hint=f"chmod 600 {file}"
+            f"other users can access the private key {file}", hint=f"chmod 600 {file}"
         )
     try:
         found = serialization.load_pem_private_key(content_of(file, 1 << 16), None)
@@ -136,8 +138,8 @@ def _trusted(named: tuple[str, ...]) -> dict[str, Signer]:
                 )
     except (BundleError, UnicodeDecodeError) as error:
         raise RefusedError(
-            f"the trusted keys cannot be read: {error}",
-            hint=f"write lines in {KEYS} as 'NAME ed25519:… [BUNDLE…]'",
+            f"cannot read the trusted keys: {error}",
+            hint=f"write each line of {KEYS} as 'NAME ed25519:… [BUNDLE…]'",
         ) from error
     return found
 
@@ -148,16 +150,16 @@ def verified(content: bytes, where: str, trusted: dict[str, Signer]) -> Bundle:
         raise RefusedError(
             "this machine does not trust any key, so it cannot verify a bundle",
             hint=f"add a line 'NAME ed25519:…' to {offline_paths().config[0] / KEYS}, "
-            "with the key that the signer gave you",
+            "with the signer's public key",
         )
     try:
         return verify(content, trusted)
     except BundleError as error:
         raise RefusedError(
             f"{printable(where, 200)}: {printable(str(error), 300)}",
-            hint="trusted signers: "
+            hint="use a bundle from one of the trusted signers: "
             f"{', '.join(sorted({signer.name for signer in trusted.values()}))}; "
-            f"a line in {KEYS} may name further bundles after the key",
+            f"a line in {KEYS} may name more bundles after the key",
         ) from error
 
 
@@ -198,13 +200,13 @@ def applied_in(base: Path, name: str) -> Applied:
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
         # Without it an older bundle could be applied: nothing is guessed.
         raise RefusedError(
-            f"{file} does not record the applied version: {error}",
-            hint="restore the file; without it, any version can be applied",
+            f"cannot read the applied version in {file}: {error}",
+            hint="restore the file; without the file, any version can be applied",
         ) from error
     if wrong := [path for path in found.files if not belongs(path)]:
         raise RefusedError(
             f"{file} lists '{wrong[0][:100]}', which no bundle may write",
-            hint="restore the file; without it, any version can be applied",
+            hint="restore the file; without the file, any version can be applied",
         )
     return found
 
@@ -271,9 +273,9 @@ def refuse_changed(
             changed.append(path)
     if changed:
         raise RefusedError(
-            "files that were changed or created on this machine, not by the last bundle: "
+            "files were changed or created on this machine after the last bundle: "
             + ", ".join(changed),
-            hint="move them away, or overwrite them with --replace",
+            hint="move the files to another place, or overwrite them with --replace",
         )
 
 
@@ -318,8 +320,8 @@ def _uninterrupted() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def one_at_a_time(folder: Path, *, doing: str = "apply it") -> Iterator[None]:
-    """One at a time: two could both find themselves newer."""
+def one_at_a_time(folder: Path, *, doing: str = "apply the bundle") -> Iterator[None]:
+    """Hold the lock of the bundles during the block."""
     fd = open_lock(folder / ".lock", doing=doing)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

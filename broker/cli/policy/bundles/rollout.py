@@ -33,7 +33,7 @@ KEY = click.option(
     "key_file",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Private key ('bundle key') of the bundles, or only of their index.",
+    help="Private key, from 'bundle key', that signs the bundles or only their index.",
 )
 _BEFORE_DAYS = 7
 """The days before a bundle that show how many denials are usual on a machine."""
@@ -41,7 +41,7 @@ _HOUR = 1 / 24
 
 
 def _whoever(content: bytes) -> dict[str, Signer]:
-    """Trust the key that a file names: what it says of itself is asked, not if."""
+    """Trust the key that a file names, because only its contents are read."""
     line = content[:400].decode("ascii", "replace").split("\n")[1:2]
     return {text.removeprefix("key "): Signer("it", None) for text in line}
 
@@ -62,7 +62,7 @@ def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
     for word in words:
         ring, sign, value = word.partition("=")
         if not sign or ring in found:
-            raise click.UsageError(f"{option} takes RING=VALUE, once for each ring")
+            raise click.UsageError(f"{option} requires RING=VALUE, once for each ring")
         found[ring] = value
     return found
 
@@ -82,27 +82,27 @@ def _time(text: str) -> int:
     multiple=True,
     required=True,
     metavar="RING=FILE",
-    help="Bundle of a ring of machines, as canary=site-43.bundle; may be repeated.",
+    help="Bundle of a ring of machines, such as canary=site-43.bundle; may be repeated.",
 )
 @click.option(
     "--not-before",
     "begins",
     multiple=True,
     metavar="RING=TIME",
-    help="Time from which a ring applies the bundle, as 'all=2026-12-01 06:00'.",
+    help="Time from which a ring applies the bundle, such as 'all=2026-12-01 06:00'.",
 )
 @click.option(
     "--expires",
     default="",
     metavar="TIME",
-    help="Expiry, as +30d; machines then know that a newer index was held back.",
+    help="Expiry, such as +30d; after it, machines assume that a newer index was withheld.",
 )
 @click.option(
     "-o",
     "--output",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Write the index to this file, beside the bundles.",
+    help="Write the index to this file, in the directory of the bundles.",
 )
 @JSON
 def index_command(
@@ -114,16 +114,17 @@ def index_command(
     output: Path,
     as_json: bool,
 ) -> None:
-    """Sign which bundle each ring of machines is to have.
+    """Sign an index that assigns a bundle to each ring of machines.
 
-    Its number is the time, and higher than that of the index in the output's place.
+    The number of the index is the current time, or one more than the number of the index
+    that --output replaces.
 
-    Exit code: 0, 1 refused.
+    Exit code: 0 done, 1 refused.
     """
     times = {ring: _time(text) for ring, text in _pairs(begins, "--not-before").items()}
     files = _pairs(rings, "--ring")
     if times.keys() - files.keys():
-        raise click.UsageError("--not-before must name a ring of --ring")
+        raise click.UsageError("--not-before must name a ring that --ring defines")
     try:
         found = {ring: _bundle_in(Path(file)) for ring, file in files.items()}
         entries = {
@@ -132,20 +133,20 @@ def index_command(
         }
         ends = _time(expires) if expires else 0
         made = RolloutIndex(_one_name(found), int(time.time()), entries, ends)
-        with one_at_a_time(output.parent, doing="sign it"):
+        with one_at_a_time(output.parent, doing="sign the index"):
             if output.exists():
                 newer = max(made.serial, _index_in(output).serial + 1)
                 made = replace(made, serial=newer)
             put(output, sign_index(private_key(key_file), made))
     except (BundleError, OSError) as error:
-        raise RefusedError(printable(str(error), 300), hint="'brokerctl policy bundle index --help'") from error  # fmt: skip
+        raise RefusedError(printable(str(error), 300), hint="run 'brokerctl policy bundle index --help'") from error  # fmt: skip
     _say(made, as_json=as_json)
 
 
 def _one_name(bundles: dict[str, Bundle]) -> str:
     names = sorted({one.name for one in bundles.values()})
     if len(names) != 1:
-        raise BundleError(f"the bundles have several names: {', '.join(names)}")
+        raise BundleError(f"the bundles have different names: {', '.join(names)}")
     return names[0]
 
 
@@ -180,7 +181,7 @@ class Denials:
     """A day, in the week before."""
 
     def jumped(self, factor: float, least: int) -> bool:
-        """Whether there are so many times more, and not only a few."""
+        """Return whether the denials increased by the factor, and are not only a few."""
         expected = self.usual * max(self.days, _HOUR)
         return self.since >= least and self.since > factor * expected
 
@@ -228,27 +229,27 @@ def _denials(store: str, bundle: str) -> list[Denials]:
     "--ring",
     default="canary",
     show_default=True,
-    help="Ring whose denials are counted.",
+    help="Ring in which denials are counted.",
 )
 @click.option(
     "--back-to",
     default="all",
     show_default=True,
-    help="Ring whose version this ring returns to.",
+    help="Ring to whose version this ring returns.",
 )
 @click.option(
     "--machines",
     type=click.IntRange(1, 100_000),
     default=2,
     show_default=True,
-    help="Count only calls seen on at least this many machines: a taken-over machine can cause denials at will.",
+    help="Count only calls seen on at least this many machines: a compromised machine can cause any number of denials.",
 )
 @click.option(
     "--factor",
     type=click.FloatRange(1, 1000),
     default=4.0,
     show_default=True,
-    help="Report if denials exceed those of the week before by this factor.",
+    help="Report if denials exceed those of the previous week by this factor.",
 )
 @click.option(
     "--least",
@@ -270,26 +271,26 @@ def watch_command(
     least: int,
     as_json: bool,
 ) -> None:
-    """Return a ring to the bundle of another one where its denials have jumped.
+    """Return a ring to the bundle of another ring if its denials increased sharply.
 
-    For a timer, where the index is signed.  It compares each machine of the ring with
-    itself, and signs INDEX again where enough of them are denied far more than before.
-    A bundle that takes permissions away is expected to be denied: do not watch it, or
-    raise --machines.
+    This command is for a timer on the machine that signs the index.  It compares the
+    denials of each machine in the ring with the machine's own past, and signs INDEX again
+    if enough machines have far more denials than before.  A bundle that removes
+    permissions causes denials: do not watch it, or increase --machines.
 
-    Exit code: 0 nothing has jumped, 1 the ring returns, or refused.
+    Exit code: 0 no sharp increase, 1 the ring returns, or refused.
     """
     try:
         index = _index_in(index_file)
         now = time.time()
         new, old = index.ring(ring, now), index.ring(back_to, now)
     except BundleError as error:
-        raise RefusedError(printable(str(error), 300), hint="'brokerctl policy bundle index' makes it") from error  # fmt: skip
+        raise RefusedError(printable(str(error), 300), hint="to create an index, run 'brokerctl policy bundle index'") from error  # fmt: skip
     # guard: a ring does not return to what another one does not have yet
     if old.not_before > now:
         raise RefusedError(
             f"ring '{printable(back_to, 60)}' does not have version {old.version} yet",
-            hint="sign the index with the bundle that the ring has now, or give another --back-to",
+            hint="sign the index with the bundle that the ring has now, or specify another --back-to",
         )
     found: list[Denials] = []
     if new.version != old.version:
@@ -321,11 +322,12 @@ def watch_command(
 def _sign_back(
     index: RolloutIndex, file: Path, key_file: Path, rings: dict[str, RingEntry]
 ) -> None:
-    with one_at_a_time(file.parent, doing="sign it"):
+    with one_at_a_time(file.parent, doing="sign the index"):
         # guard: an index that was signed meanwhile is not signed over
         if _index_in(file) != index:
             raise RefusedError(
-                f"{file} was signed again in the meantime", hint="run the command again"
+                f"another process signed {file} in the meantime",
+                hint="run the command again",
             )
         serial = max(int(time.time()), index.serial + 1)
         made = replace(index, serial=serial, rings={**index.rings, **rings})

@@ -60,33 +60,33 @@ _FILE = click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
 _TRUST = click.option(
-    "--trust", multiple=True, help=f"A public key to trust, instead of those in {KEYS}."
+    "--trust", multiple=True, help=f"Public key to trust, instead of those in {KEYS}."
 )
 _TO = click.option(
     "--to",
     type=click.Path(file_okay=False, path_type=Path),
-    help="The directory with policy.d and sandboxes.d, as /etc/vitrail; "
-    "otherwise your own.",
+    help="Directory with policy.d and sandboxes.d, such as /etc/vitrail "
+    "[default: your own].",
 )
 _REPLACE = click.option(
     "--replace",
     is_flag=True,
-    help="Also replace files that were changed or created here.",
+    help="Also replace files that were changed or created on this machine.",
 )
 
 
 @click.group()
 def bundle() -> None:
-    """Rules and records in one signed file, for machines managed from elsewhere."""
+    """Sign, verify, apply and fetch bundles of rules and records."""
 
 
 @bundle.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @JSON
 def key(file: Path, *, as_json: bool) -> None:
-    """Make a key to sign with in FILE (0600), and print its public half.
+    """Create a private signing key in FILE (mode 0600), and print its public key.
 
-    Exit code: 0, 1 the file is there already or cannot be written.
+    Exit code: 0 done, 1 the file exists or cannot be written.
     """
     private = Ed25519PrivateKey.generate()
     content = private.private_bytes(
@@ -100,7 +100,7 @@ def key(file: Path, *, as_json: bool) -> None:
             opened.write(content)
     except OSError as error:
         raise RefusedError(
-            f"cannot create {file}: {error.strerror}", hint="name another file"
+            f"cannot create {file}: {error.strerror}", hint="specify another file"
         ) from error
     public = written_key(private.public_key())
     if as_json:
@@ -108,7 +108,7 @@ def key(file: Path, *, as_json: bool) -> None:
     else:
         sys.stdout.write(f"{public}\n")
     render.note(
-        f"a machine trusts this key by a line 'NAME KEY' in /etc/vitrail/{KEYS}"
+        f"to trust this key on a machine, add 'NAME KEY' to /etc/vitrail/{KEYS}"
     )
 
 
@@ -117,12 +117,12 @@ def key(file: Path, *, as_json: bool) -> None:
     "directory", type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @KEY
-@click.option("--name", required=True, help="Name of the bundle, as acme.")
+@click.option("--name", required=True, help="Name of the bundle, such as acme.")
 @click.option(
     "--version",
     required=True,
     type=click.IntRange(1, tool_limits.BUNDLE_VERSION),
-    help="Version; higher than that of every earlier bundle of this name.",
+    help="Version of the bundle, higher than every earlier one of this name.",
 )
 @click.option(
     "-o",
@@ -136,8 +136,8 @@ def key(file: Path, *, as_json: bool) -> None:
     "signers",
     multiple=True,
     metavar="KEY",
-    help="A public key that signs this name from now on, and no others; 'index KEY': "
-    "indexes only.",
+    help="Public key that may sign this name from now on, instead of earlier ones; "
+    "'index KEY': only indexes.",
 )
 @JSON
 def sign_bundle(
@@ -152,23 +152,23 @@ def sign_bundle(
 ) -> None:
     """Sign the policy.d and sandboxes.d in DIRECTORY.
 
-    With --signer the keys change: a machine that has applied it takes bundles of this
-    name from those keys alone, so a key that is not among them is revoked.
+    With --signer, replace the trusted keys: a machine that has applied the bundle accepts
+    bundles of this name only from these keys, so all other keys are revoked.
 
-    Exit code: 0, 1 refused, 3 rules or records have an error.
+    Exit code: 0 done, 1 refused, 3 rules or records have an error.
     """
     files = {path: text_of(file) for path, file in tree(directory)}
     if not files:
         raise RefusedError(
-            f"{directory} has no policy.d/*.policy and no sandboxes.d/*.toml",
-            hint="name the directory that holds policy.d and sandboxes.d",
+            f"{directory} contains neither policy.d/*.policy nor sandboxes.d/*.toml",
+            hint="specify the directory that contains policy.d and sandboxes.d",
         )
     try:
         made = sign(private_key(key_file), name, version, files, signers)
         public = made.split(b"\n", 2)[1].decode().removeprefix("key ")
         taken = verify(made, {public: Signer("yours", None)})
     except BundleError as error:
-        raise RefusedError(str(error), hint="'brokerctl policy bundle sign --help'") from error  # fmt: skip
+        raise RefusedError(str(error), hint="run 'brokerctl policy bundle sign --help'") from error  # fmt: skip
     refuse_problems(taken.problems())
     put(output, made)
     number = render.count(len(files), "file")
@@ -188,9 +188,9 @@ def _say(found: Bundle, **more: render.Json) -> None:
 @_TRUST
 @JSON
 def verify_bundle(file: Path, *, trust: tuple[str, ...], as_json: bool) -> None:
-    """Print who signed FILE, and its contents; nothing is written.
+    """Print the signer and the contents of FILE; write nothing.
 
-    Exit code: 0, 1 it was changed or is not trusted, 3 its rules or records
+    Exit code: 0 valid, 1 the bundle was changed or is not trusted, 3 its rules or records
     have an error.
     """
     trusted = trusted_by(trust, *offline_paths().config)
@@ -229,13 +229,13 @@ def apply_bundle(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Install the files of FILE, and remove those that only its last version had.
+    """Install the files of FILE, and remove files that only its previous version contained.
 
-    Refused where the signature is not trusted, the version is not higher than the last
-    one applied under this name, a file was changed here since, or the whole set would
-    have an error.  A running broker applies it automatically.
+    The bundle is refused if its signature is not trusted, its version is not higher than
+    the last applied version of this name, a file was changed on this machine since, or
+    the resulting files have an error.  A running broker applies the files automatically.
 
-    Exit code: 0 (also when it was applied already), 1 refused, 3 rules or
+    Exit code: 0 done (also if the bundle was applied before), 1 refused, 3 rules or
     records would have an error.
     """
     server = BundleServer(Path.cwd() / (to or offline_paths().config[0]), "", "", trust)
@@ -274,7 +274,7 @@ def _apply(
         if not overlay:
             if fresh and not dry_run:
                 install(record)
-            _report(found, base, [], as_json=as_json, result="is in place")
+            _report(found, base, [], as_json=as_json, result="is already applied")
             return
         if not replace:
             refuse_changed(base, found, state, overlay)
@@ -310,21 +310,21 @@ def _report(
     "--ca",
     default="",
     metavar="FILE",
-    help="Certificates to trust instead of the system's.",
+    help="File of certificates to trust instead of the system's.",
 )
 @click.option(
     "--jitter",
     type=click.IntRange(0, 86400),
     default=0,
     metavar="SECONDS",
-    help="First wait a random time up to this one; for timers.",
+    help="First wait for a random time up to this limit (for timers).",
 )
 @click.option(
     "--ring",
     default="all",
     show_default=True,
     metavar="NAME",
-    help="Ring of this machine, if URL is an index.",
+    help="Ring of this machine, if URL names an index.",
 )
 @_REPLACE
 @JSON
@@ -339,13 +339,13 @@ def fetch_bundle(
     replace: bool,
     as_json: bool,
 ) -> None:
-    """Fetch the bundle at URL (https) and apply it, if it is another one.
+    """Fetch the bundle at URL (https), and apply it if it is new.
 
-    URL may be an index ('bundle index'): then it is the bundle of this machine's ring,
-    as soon as its time has come.  The server is not trusted: index and bundle are
-    verified as by 'bundle apply'.
+    If URL names an index ('bundle index'), fetch the bundle of this machine's ring once
+    its time has come.  The server is not trusted: the index and the bundle are verified
+    as by 'bundle apply'.
 
-    Exit code: 0 (also when there is nothing new), 1 refused or not available, 3 rules
+    Exit code: 0 done (also if there is nothing new), 1 refused or not available, 3 rules
     or records would have an error.
     """
     base = Path.cwd() / (to or offline_paths().config[0])

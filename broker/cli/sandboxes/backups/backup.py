@@ -71,10 +71,10 @@ class Unpacked:
     def describe(self) -> str:
         """Return the sandbox, the time and the kind, for a user who decides by them."""
         if self.name is None or self.made is None:
-            whose = "a backup that does not name its sandbox"
+            whose = "a backup of an unnamed sandbox"
         else:
             when = time.strftime("%d %B %Y, %H:%M", time.localtime(self.made))
-            whose = f"a backup of '{self.name}', of {when}"
+            whose = f"a backup of '{self.name}', written on {when}"
         kind = "a micro VM's disk" if self.meta.kind == DISK else "a directory"
         return f"{whose}: {kind}{', encrypted' * self.meta.encrypted}"
 
@@ -124,14 +124,14 @@ class Lock:
             if self.identity is None:
                 raise RefusedError(
                     "cannot decrypt the backup without a key: age encrypted this backup",
-                    hint="name the file with the key: --identity FILE",
+                    hint="specify the file with the key: --identity FILE",
                 )
             return ["age", "--decrypt", "--identity", f"/proc/self/fd/{self.identity}"]
         # guard: with a key of age's a backup is age's
         if self.identity is not None:
             raise RefusedError(
                 "cannot decrypt the backup with --identity: age did not encrypt this backup",
-                hint="leave out --identity; gpg then decrypts the backup",
+                hint="omit --identity, so that gpg decrypts the backup",
             )
         return [*_GPG, *self._passphrase(), "--decrypt"]
 
@@ -163,7 +163,7 @@ def secret_of(file: Path | None) -> Iterator[int | None]:
         what = "is empty" if not secret else f"exceeds {_RECORD_BYTES >> 10} KiB"
         raise RefusedError(
             f"cannot use the passphrase or key in {file}: the file {what}",
-            hint="write only the passphrase or the key into the file",
+            hint="write only the passphrase or the key to the file",
         )
     fd = os.memfd_create("secret", os.MFD_CLOEXEC)
     try:
@@ -217,7 +217,7 @@ async def back_up(
     except FileExistsError as error:
         raise RefusedError(
             f"cannot write the backup: {target} already exists",
-            hint="name another file, or remove this one first",
+            hint="specify another file, or remove the existing one first",
         ) from error
     finally:
         room.unlink(missing_ok=True)

@@ -60,7 +60,7 @@ def reaching_keys(record: Record) -> list[str]:
     """
     fresh, problems = parse_record(record.name, Path("fresh"), _FRESH)
     if fresh is None or problems:
-        raise InternalError(f"a fresh record has mistakes: {problems}")
+        raise InternalError(f"a new record has errors: {problems}")
     # guard: a backup's record reaches nothing of this machine
     return sorted(key for key in record.places if not _is_own(record, fresh, key))
 

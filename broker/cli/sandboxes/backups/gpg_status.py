@@ -57,7 +57,9 @@ class GpgStatus:
         """
         # guard: a backup is closed by a key
         if b"BEGIN_DECRYPTION" not in self._steps:
-            return "the backup is not encrypted, so any user could have written it"
+            return (
+                "the backup is not encrypted, so any user could have written the backup"
+            )
         # guard: a backup named with a passphrase is closed by it alone
         if by_passphrase and (self._has_public_key or not self._has_passphrase):
             return "the backup is encrypted to a public key, not with the passphrase"

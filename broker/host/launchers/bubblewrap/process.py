@@ -60,7 +60,7 @@ class HeldBox:
             self._gate.open()
 
     def run_to_end(self, write: Write) -> int:
-        """Pass its output on until it has ended; returns its exit code."""
+        """Pass the program's output on until it ends; return its exit code."""
         waiting = select.poll()
         for fd in (self._pidfd, *self._output):
             waiting.register(fd, select.POLLIN)

@@ -127,7 +127,7 @@ async def test_a_removal_that_the_log_does_not_speak_of(path: Path) -> None:
         found = report(db, path)
     assert not found.good
     assert (found.problems[0].first, found.problems[0].last) == (513, 768)
-    assert "no event records it" in found.problems[0].what
+    assert "no event records the removal" in found.problems[0].what
 
 
 @pytest.mark.parametrize(

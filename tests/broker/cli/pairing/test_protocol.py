@@ -98,7 +98,7 @@ def test_reject_without_typing():
     error = one.reject()
     with pytest.raises(LinkRefusedError):
         two.feed(error.answer)
-    with pytest.raises(LinkRefusedError, match="is over"):
+    with pytest.raises(LinkRefusedError, match="has ended"):
         one.feed(b"")
 
 

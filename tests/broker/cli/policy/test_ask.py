@@ -127,7 +127,7 @@ def test_the_service_comes_first(run, service):
     """The other order is named, not taken for a misspelt sandbox."""
     rules = rules_of((run.folder,))
     world = world_from_json(WORLD)
-    with pytest.raises(click.UsageError, match="name the service first"):
+    with pytest.raises(click.UsageError, match="specify the service before"):
         refuse_unknown_source(
             PolicyCall("work", "+", service, "@adminvm"), Situation(world, None), rules
         )
@@ -136,9 +136,9 @@ def test_the_service_comes_first(run, service):
 def test_explain_shows_the_words_of_a_question(run):
     code, out = run("explain", "b+x", "work", "vault")
     assert code == 0
-    assert "you would read: work wants to call the service b\n" in out
+    assert "the question would be: work wants to call the service b\n" in out
     _, out = run("explain", "a", "work", "vault")
-    assert "you would read" not in out
+    assert "the question would be" not in out
 
 
 def test_explain(run):

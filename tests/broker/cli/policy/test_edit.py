@@ -101,7 +101,7 @@ def test_installed(home):
     assert code == 0, out
     assert one.file.read_text() == GOOD
     assert "+a * work vault deny" in out
-    assert "no decision changes" in out
+    assert "no decisions change" in out
     assert not one.trial.exists()
     code, out = Editing(home, GOOD, "--json").say()
     assert code == 0, "unchanged"
@@ -156,7 +156,7 @@ def test_a_name_that_is_none(home):
     for name in ("../x.policy", "X.policy", "X", "work.tml", "a/b.policy"):
         code, out = Editing(home, GOOD, name).run()
         assert code == 1
-        assert "is not the name of a file of rules or of a record" in out
+        assert "is not a valid name of a record or of a file of rules" in out
 
 
 def test_kept_in_time(home):
@@ -208,7 +208,7 @@ def test_the_trial_file_was_changed(home, said, link):
     else:
         one.trial.write_text("a * work vault deny\n")
     code, out = one.say(said)
-    assert f"{one.trial} has been changed since and stays in force" in out
+    assert f"{one.trial} was changed in the meantime and remains in force" in out
     assert f"remove {one.trial}" in out
     assert "was reverted" not in out
     assert "already been reverted" not in out
@@ -256,7 +256,7 @@ def test_no_trial_for_another_directory(home, tmp_path):
     one = Editing(home, GOOD, "--to", str(tmp_path / "etc"), "--confirm", "9s")
     code, out = one.run()
     assert code == 1
-    assert "your own broker reads, not " in out
+    assert "your broker reads, not " in out
     code, out = Editing(home, GOOD, "--to", str(tmp_path / "etc"), "--yes").run()
     assert code == 0, out
     assert (tmp_path / "etc/policy.d/30-user.policy").read_text() == GOOD
@@ -293,4 +293,4 @@ def test_a_name_of_two_files_is_not_guessed(home):
     (config / "sandboxes.d/two.toml").write_text('class = "disposable"\n')
     code, out = Editing(home, GOOD, "two", "--yes").run()
     assert code == 1
-    assert "is the name of a record and of a file of rules" in out
+    assert "names both a record and a file of rules" in out

@@ -30,7 +30,7 @@ def test_a_copy_of_dom0_becomes_a_directory_with_a_report(tmp_path):
     assert "30-user.policy:10:37: 'dom0' means the user at the viewer" in done.output
     assert (tmp_path / "new/policy.d/30-user.policy").exists()
     assert (tmp_path / "new/sandboxes.d/work.toml").exists()
-    assert "nothing is in force yet" in done.output
+    assert "these files are not in force yet" in done.output
 
 
 def test_a_directory_that_is_there_is_left_alone(tmp_path):
@@ -54,7 +54,7 @@ def test_rules_with_a_mistake_end_with_1_and_its_place(tmp_path):
 def test_a_directory_without_rules_or_store_is_refused(tmp_path):
     done = run(tmp_path, "--to", tmp_path / "new")
     assert done.exit_code == 1
-    assert "no rules" in str(done.exception)
+    assert "neither rules" in str(done.exception)
     assert not (tmp_path / "new").exists()
 
 

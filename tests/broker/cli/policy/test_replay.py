@@ -162,9 +162,9 @@ def test_explain_event(run):
     code, out = run("explain", "--event", 2)
     assert code == 1
     assert "event 2: deny, by " in out
-    assert "asked was a+ work vault" in out
-    assert "other rules" not in out
-    assert "to get allow, add before" in out
+    assert "call: a+ work vault" in out
+    assert "rules have changed" not in out
+    assert "to change the decision to allow, add before" in out
     (run.rules / "30-user.policy").write_text("a * * * allow\n")
     code, out = run("explain", "--event", 2, "--json")
     assert code == 0

@@ -133,7 +133,7 @@ def test_graph_needs_dot_for_a_picture_only(run, monkeypatch):
         ["graph", "--policy", str(run.folder), "--world", str(run.base / "w.json")],
     )
     assert isinstance(done.exception, SetupError)
-    assert "Graphviz's program dot, which is not installed" in done.exception.message
+    assert "the program dot of Graphviz is not installed" in done.exception.message
     assert done.stdout == ""
 
 

@@ -168,11 +168,16 @@ def test_show_as_json(world):
 @pytest.mark.parametrize(
     ("records", "name", "said"),
     [
-        pytest.param({}, "demo", "to make it yours: brokerctl new", id="an example"),
+        pytest.param(
+            {},
+            "demo",
+            "to create your own sandbox from it, run: brokerctl new",
+            id="an example",
+        ),
         pytest.param(
             {},
             "nobody",
-            "there are no records yet; to make one: brokerctl new nobody",
+            "there are no records yet; to create a record, run: brokerctl new nobody",
             id="none at all",
         ),
         pytest.param({"demo": OPEN}, "dmeo", "did you mean 'demo'?", id="typo"),

@@ -41,7 +41,7 @@ async def test_it_imports_neither_an_event_loop_nor_a_command_line_parser(env):
                 check=False,
             )
         )
-    assert ran.stdout.splitlines() == ["no sandbox runs", "imports []"], ran
+    assert ran.stdout.splitlines() == ["no sandboxes are running", "imports []"], ran
 
 
 async def test_it_prints_what_the_verb_prints(env):
@@ -88,6 +88,6 @@ def test_each_field_that_it_reads_is_one_of_the_interface():
         policy=PolicyStatus(digest=""),
     )
     assert quick_status.summary(msgspec.to_builtins(whole), 1.0).splitlines() == [
-        "no policy is in force: everything is denied",
-        "no sandbox runs",
+        "no policy is in force, so everything is denied",
+        "no sandboxes are running",
     ]

@@ -77,7 +77,7 @@ PARENT, IMAGE = ("parent machine", "gone"), ("image", "old")
 def test_df_shows_everything_and_what_nothing_uses(paths):
     assert unused() == {*LOGS, PARENT, IMAGE}
     shown = run(df.command)
-    for word in ("home", "mail", "letters", "shared", "no record starts it"):
+    for word in ("home", "mail", "letters", "shared", "no record uses it"):
         assert word in shown.output
     (paths.config[0] / "sandboxes.d" / "mail.toml").write_text("class = nonsense\n")
     assert unused() == {*LOGS, PARENT}, "a record with a mistake may start any image"
@@ -94,7 +94,7 @@ def test_prune_removes_what_belongs_to_no_sandbox_and_images_by_choice(paths):
         "letters",
         "shared",
     ]
-    assert "nothing is unused" in run(prune.command, "--yes").output
+    assert "there is nothing to remove" in run(prune.command, "--yes").output
 
 
 def test_prune_asks_and_never_removes_a_home(paths):

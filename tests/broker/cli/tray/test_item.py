@@ -121,10 +121,10 @@ def click(item, number, event="clicked"):
         (("Deny: work wants open",), QuestionAnswerRequest(id=7, allow=False)),
         (("work", "Stop"), StopRequest(sandbox="work")),
         (("bank", "Stop"), StopRequest(sandbox="bank")),
-        (("work", "End its microphone"), EndMicrophone("work")),
-        (("work", "Take back 1-2"), DeviceDetachRequest("1-2")),
+        (("work", "Turn off the microphone"), EndMicrophone("work")),
+        (("work", "Revoke 1-2"), DeviceDetachRequest("1-2")),
         (
-            ("work", "Take back /home"),
+            ("work", "Revoke /home"),
             FolderUnshareRequest(folder="/home/ann/Papers", sandbox="work"),
         ),
         (("work", "End all networks"), LockdownRequest(begin=True, networks=True)),
@@ -142,8 +142,13 @@ def test_a_click_means_its_row(path, meaning):
 @pytest.mark.parametrize(
     ("device", "shown", "ends", "words"),
     [
-        ("camera:work  uses  Web cam", "CAMERA", "End its camera", "uses your camera"),
-        ("screen:work  sees  x", "SCREEN", "End its view of", "sees your screen"),
+        (
+            "camera:work  uses  Web cam",
+            "CAMERA",
+            "Turn off the camera",
+            "uses your camera",
+        ),
+        ("screen:work  sees  x", "SCREEN", "End screen sharing", "sees your screen"),
     ],
 )
 def test_a_camera_or_screen_is_shown_and_ended_by_its_row(device, shown, ends, words):
@@ -199,13 +204,13 @@ def test_words_of_a_sandbox_are_escaped_and_bounded():
     crowd = tuple(sandbox(f"s{n}") for n in range(500))
     found = rows(TrayState(reachable=True, questions=many, sandboxes=crowd))
     assert len(found) < 70
-    assert "490 more questions: see 'brokerctl pending'" in [row.label for row in found]
+    assert "490 more questions; run 'brokerctl pending'" in [row.label for row in found]
 
 
 def test_an_underscore_is_not_the_key_of_a_row():
     item = TrayItem()
     item.update(BUSY)
-    assert find(item, "work", "Take back 1-2  0781:5567  Disk__one")
+    assert find(item, "work", "Revoke 1-2  0781:5567  Disk__one")
 
 
 @pytest.mark.parametrize(
@@ -279,9 +284,9 @@ def test_the_picture_has_the_colours_of_what_runs_and_marks():
 
 
 def test_summary_says_what_matters_first():
-    assert summary(TrayState()) == "no broker runs"
+    assert summary(TrayState()) == "no broker is running"
     assert summary(BUSY).split("\n") == [
-        "1 question waits",
+        "1 question is pending",
         "work records your microphone",
         "2 sandboxes",
     ]

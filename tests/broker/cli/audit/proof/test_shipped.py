@@ -87,7 +87,7 @@ def test_rows_that_are_missing_are_a_problem_and_prove_nothing_after_them(
     assert not report.good
     (problem,) = report.problems
     assert (problem.first, problem.last) == (1, 20)
-    assert "no event after them can be compared" in problem.what
+    assert "later events cannot be compared" in problem.what
 
 
 def test_checkpoints_that_are_not_this_logs(

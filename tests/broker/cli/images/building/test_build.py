@@ -35,7 +35,7 @@ def test_a_name_is_no_expression_of_apt_s(name):
     fits = [p for p in (name, "libstdc++6", "gir1x2-gtk-3.0") if re.search(word, p)]
     assert fits == [name]
     assert (
-        f"no package {name}"
+        f"does not contain the package {name}"
         in bootstrap_failed([f"E: Unable to locate package {word}"]).message
     )
 
@@ -43,7 +43,12 @@ def test_a_name_is_no_expression_of_apt_s(name):
 @pytest.mark.parametrize(
     ("said", "kind", "text", "hint"),
     [
-        (["E: Unable to locate package fooot"], SetupError, "no package fooot", "name"),
+        (
+            ["E: Unable to locate package fooot"],
+            SetupError,
+            "does not contain the package fooot",
+            "name",
+        ),
         (["E: Release file for x is expired"], SetupError, "expired", "clock"),
         (
             ["noise", "E: mirror gone", "I: done"],

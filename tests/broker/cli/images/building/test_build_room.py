@@ -39,7 +39,7 @@ def test_full_disk_says_how_much_is_free_and_needed(paths, error):
         raise error
     text = str(caught.value)
     assert "disk became full" in text
-    assert f"MiB free in {paths.images}" in text
+    assert f"MiB are free in {paths.images}" in text
     assert f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed" in text
     assert "TMPDIR" in caught.value.hint
 
@@ -57,7 +57,7 @@ def test_room_is_asked_for_before(paths, monkeypatch):
     monkeypatch.setattr(limits, "IMAGE_FREE_BYTES", free // 2)
     build_room.need_space(paths.images, "the image")
     monkeypatch.setattr(limits, "IMAGE_FREE_BYTES", free * 2)
-    with pytest.raises(SetupError, match="not enough room for the image"):
+    with pytest.raises(SetupError, match="not enough space for the image"):
         build_room.need_space(paths.images, "the image")
 
 

@@ -96,14 +96,14 @@ def test_a_blob_with_another_digest_is_refused():
     for name in oci.files:
         if oci.files[name] == b"layer":
             oci.files[name] = b"other"
-    with pytest.raises(ArchiveError, match="does not have its digest"):
+    with pytest.raises(ArchiveError, match="does not match its digest"):
         unpacked(oci)
 
 
 def test_a_layer_that_grows_without_end_is_refused():
     bomb = gzip.compress(bytes(8 << 20))
     assert len(bomb) < 10_000
-    with pytest.raises(ArchiveError, match="more than 1 MiB"):
+    with pytest.raises(ArchiveError, match="larger than 1 MiB"):
         unpacked(image(bomb))
 
 
@@ -113,7 +113,7 @@ def test_a_layer_that_grows_without_end_is_refused():
     ids=["no gzip", "cut"],
 )
 def test_a_damaged_layer_is_refused(damage):
-    with pytest.raises(ArchiveError, match=r"decompressed|cut off"):
+    with pytest.raises(ArchiveError, match=r"decompressed|truncated"):
         unpacked(image(damage))
 
 
@@ -253,7 +253,7 @@ def test_the_jail_has_no_home_and_no_network(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "--output=/etc/x"])
 async def test_a_podman_name_is_not_an_option(tmp_path, name):
-    with pytest.raises(Exception, match="not a name of a podman image"):
+    with pytest.raises(Exception, match="not the name of a podman image"):
         await save_from_podman(name, tmp_path, print)
 
 

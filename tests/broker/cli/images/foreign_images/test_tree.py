@@ -102,12 +102,14 @@ def test_a_name_that_linux_has_no_room_for_is_refused(name):
 
 
 def test_links_in_a_circle_end():
-    with pytest.raises(TreeError, match="circle"):
+    with pytest.raises(TreeError, match="a loop of symbolic links"):
         merged([link("a", "b"), link("b", "a"), member("a/x")])
 
 
 def test_a_link_to_itself_through_a_directory_ends():
-    with pytest.raises(TreeError, match=r"circle|below something"):
+    with pytest.raises(
+        TreeError, match=r"loop of symbolic links|parent is not a directory"
+    ):
         merged([link("a", "a/b"), member("a/x")])
 
 
@@ -135,7 +137,7 @@ def test_hard_links_are_to_files_of_the_tree():
 
 
 def test_a_tree_has_limits(monkeypatch):
-    with pytest.raises(TreeError, match="MiB of files"):
+    with pytest.raises(TreeError, match=r"larger than \d+ MiB"):
         merged([member("a", data=bytes(LIMIT // 2)), member("b", data=bytes(LIMIT))])
     monkeypatch.setattr("broker.cli.images.foreign_images.tree.ENTRIES", 3)
     with pytest.raises(TreeError, match="more than 3 files"):
@@ -152,9 +154,9 @@ def test_a_hard_link_counts_as_a_name(monkeypatch):
 def test_a_size_that_is_a_lie_ends_the_merge():
     """A header may claim any size: it is counted before a byte is read."""
     tree = FileTree(LIMIT)
-    with pytest.raises(TreeError, match="MiB of files"):
+    with pytest.raises(TreeError, match=r"larger than \d+ MiB"):
         tree.put("a", Node("file", size=1 << 60))
-    with pytest.raises(TreeError, match="MiB of files"):
+    with pytest.raises(TreeError, match=r"larger than \d+ MiB"):
         tree.put("a", Node("file", size=-1))
 
 
