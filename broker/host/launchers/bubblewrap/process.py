@@ -132,5 +132,5 @@ def _pidfd(leader: int) -> int:
     except OSError as error:
         raise UpstreamError(
             f"cannot watch the first process of the box (pid {leader}): {error.strerror}",
-            hint="'No such process' means that the box ended while it was started",
+            hint="if the reason is 'No such process', the box ended during its start",
         ) from error
