@@ -300,7 +300,10 @@ class Decider:
     async def _answered(
         self, request: Request, question: Question, asked: Asked
     ) -> Permit:
-        """Apply the current rules to an answer."""
+        """Evaluate the rules again after the user's answer; return a permit or refuse.
+
+        Records the decision, and the grant that the user chose.  Raises RefusedError.
+        """
         said = asked.said
         answer = await self._granted(request)
         reason = questions.refusal(question, said)

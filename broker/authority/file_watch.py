@@ -120,7 +120,7 @@ class Watch:
         return now
 
     async def _wait_hint(self) -> None:
-        """Return when something may have changed."""
+        """Wait until inotify reports a change, or RULES_LOOK_SECONDS have passed."""
         if self._fd < 0:  # no inotify instance was to be had
             await trio.sleep(limits.RULES_LOOK_SECONDS)
             return

@@ -61,7 +61,7 @@ class Journal:
         return self._store.namer.digest(content)
 
     def warnings(self) -> list[str]:
-        """Return warnings for ``brokerctl status``: lost events."""
+        """Return a warning for ``brokerctl status`` if events could not be recorded."""
         if not self._lost:
             return []
         now = ", and still none can be" if self._gap is not None else ""

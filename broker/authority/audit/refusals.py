@@ -251,7 +251,10 @@ class Refusals:
         self._more = trio.Event()
 
     async def refused(self, event: Refusal) -> None:
-        """Record or count a refusal."""
+        """Record a refusal as an event, or only count one that equals an earlier one.
+
+        More of the same are recorded later, as one event with a count.
+        """
         try:
             now = self._counter.take(event, trio.current_time())
         except InternalError as error:

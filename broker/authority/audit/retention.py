@@ -97,7 +97,10 @@ def plan(
 
 
 def remove(db: sqlite3.Connection, what: RetentionPlan) -> None:
-    """Do it, inside a transaction.  Raises sqlite3.Error."""
+    """Delete the events of a plan from the database, and keep the hashes for proofs.
+
+    Runs inside a transaction. Raises sqlite3.Error.
+    """
     provable = _witnessed_blocks(db)
     for block in range(what.first, what.end):
         bounds = block << STEP, (block + 1) << STEP

@@ -112,7 +112,7 @@ class LogShares:
         return share
 
     def _forget(self, now: float) -> None:
-        """Full shares need not be remembered."""
+        """Drop the entries of sandboxes whose share is full again."""
         for name in [
             name
             for name, share in self._own.items()

@@ -51,7 +51,7 @@ class Shipping:
         return None if waiting is None else waiting.sequence
 
     async def run(self) -> None:
-        """Keep it running until cancelled."""
+        """Start the shipper, and again whenever it ends, until cancelled."""
         pause = _PAUSE
         while True:
             while find_config(self._paths.config) is None:  # noqa: ASYNC110 -- a file

@@ -99,7 +99,7 @@ class Store:
         self._events = self._commits = self._failures = 0
 
     def statistics(self) -> AuditStatus:
-        """Counters for ``brokerctl status``."""
+        """Return the log's counters for ``brokerctl status``."""
         return AuditStatus(
             events=self._events,
             commits=self._commits,

@@ -147,7 +147,7 @@ class ClientChannel:
     # -- taking messages -----------------------------------------------------------
 
     def _take(self, message: m.FromClient, nursery: trio.Nursery) -> None:
-        """Handle one message of the client."""
+        """Handle one message of the channel's client (host or viewer), by its type."""
         match message:
             case m.PermitOver(number, used):
                 self._over(number, nursery, used=used)

@@ -32,7 +32,7 @@ class LogControl:
     async def prune(
         self, exchange: Exchange[api.AuditPruneAnswer], request: api.AuditPruneRequest
     ) -> api.AuditPruneAnswer:
-        """Remove old events.  Raises RefusedError."""
+        """Remove old events by age or size of the log.  Raises RefusedError."""
         del exchange
         for given in (request.keep_seconds, request.max_megabytes):
             if given is not None and given < 1:

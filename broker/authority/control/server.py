@@ -164,7 +164,7 @@ async def _welcome(
     *,
     full: bool,
 ) -> None:
-    """Serve one client, or report why not."""
+    """Serve one client of the control socket, or send it the reason why not."""
     async with stream:
         pid, uid, _gid = peer_numbers(stream.socket)
         connection = _Connection(stream, api, Caller(pid, uid))

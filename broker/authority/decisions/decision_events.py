@@ -166,7 +166,7 @@ def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
 
 
 def subject(request: Request) -> event_log.StreamSubject:
-    """Return a request's fields for an event."""
+    """Return the event fields that identify a request's lease, service and stream."""
     return event_log.StreamSubject(
         **event_log.of(request.lease),
         service=untrusted_word(request.service),

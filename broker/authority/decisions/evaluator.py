@@ -123,7 +123,7 @@ class Evaluator:
         ]
 
     def world(self) -> World:
-        """The existing sandboxes, and those that run."""
+        """Return all sandboxes of records, and the running ones, as rules name them."""
         records = self._records()
         running = tuple((lease.sandbox, lease.record) for lease in self.running())
         known = self._world
@@ -213,7 +213,7 @@ def _strictness(decided: verdict.Verdict) -> int:
 
 
 def _shown(answer: Verdict) -> m.Preview:
-    """Return an answer of the engine."""
+    """Convert an answer of the rule engine to the message that a client receives."""
     return m.Preview(
         answer.verdict,
         answer.reason,
@@ -230,7 +230,7 @@ def _shown(answer: Verdict) -> m.Preview:
 
 
 def _shown_rule(rule: Rule) -> m.ShownRule:
-    """Return a rule."""
+    """Convert a rule to the message in which a client receives it."""
     return m.ShownRule(
         rule.where,
         rule.service,

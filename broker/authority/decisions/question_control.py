@@ -64,7 +64,7 @@ class QuestionControl:
     async def grants(
         self, exchange: Exchange[api.GrantsAnswer], request: api.Nothing
     ) -> api.GrantsAnswer:
-        """Return the remembered answers."""
+        """Return the remembered answers (grants) for ``brokerctl grants``."""
         del exchange, request
         found = self._decider.grants.all(self._decider.clock.now())
         return api.GrantsAnswer(grants=[_grant(self._decider, one) for one in found])

@@ -113,7 +113,7 @@ class Desktop:
         return title, text, seconds
 
     async def run(self) -> None:
-        """Send the waiting notifications, until cancelled."""
+        """Show queued notifications by ``notify-send``, one by one, until cancelled."""
         while True:
             title, text, seconds = await self._next()
             # A file of rules by its name: whole paths fill the bubble.

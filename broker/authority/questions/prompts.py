@@ -206,7 +206,10 @@ class Questions:
                 self._settle(self._queue.fail_all("the broker ends"))
 
     async def _show(self, nursery: trio.Nursery) -> None:
-        """Have the agent show the current question."""
+        """Have the prompt agent show the question at the front of the queue.
+
+        Starts the agent if none runs.
+        """
         agent, front = self._agent, self._queue.front()
         if agent is None:
             if front is not None and not self._starting and self._may_start():
@@ -290,7 +293,10 @@ class Questions:
             return None
 
     async def _listen(self, agent: _Agent) -> None:
-        """Take its messages until it has gone."""
+        """Handle messages of the prompt agent until it closes its socket.
+
+        Raises PeerError.
+        """
         with trio.move_on_after(limits.PROMPT_START_SECONDS) as first:
             await self._take(agent)
         if first.cancelled_caught:

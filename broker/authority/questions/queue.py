@@ -216,7 +216,7 @@ class Queue:
         return left
 
     def expire(self, now: float) -> Settled:
-        """No answer in time is a no."""
+        """Deny questions whose deadline has passed; return who is to be answered."""
         self._forget(now)
         # guard: no answer in time
         over = [entry for entry in self._entries.values() if entry.deadline <= now]

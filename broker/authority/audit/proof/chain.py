@@ -27,7 +27,7 @@ class ChainProblem:
 
     @property
     def where(self) -> str:
-        """The events, for people."""
+        """Return which events the problem concerns, as text for the user."""
         if not self.last:
             return "the log"
         if self.first == self.last:

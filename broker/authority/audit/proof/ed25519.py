@@ -81,7 +81,7 @@ class PrivateKey:
         return out.raw
 
     def sign(self, message: bytes) -> bytes:
-        """Return the signature over a message."""
+        """Return the Ed25519 signature (64 bytes) over a message."""
         out = ctypes.create_string_buffer(SIGNATURE_BYTES)
         size = ctypes.c_size_t(SIGNATURE_BYTES)
         with _context() as context:

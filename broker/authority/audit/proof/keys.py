@@ -63,7 +63,7 @@ class SigningKey:
         return SigningKey(self.index + 1, self.origin, private, private.public(), size)
 
     def text(self) -> str:
-        """Return the contents of the key's file."""
+        """Return the contents of the signing key's file."""
         coded = base64.b64encode(self.private.seed).decode()
         return (
             f"{_HEAD} 2\norigin {self.origin}\nindex {self.index}\nseed {coded}\n"

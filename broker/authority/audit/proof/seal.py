@@ -253,7 +253,7 @@ def says_end(note: Note, key: SigningKey) -> bool:
 
 
 def _last_change(db: sqlite3.Connection) -> Checkpoint | None:
-    """The newest change of keys."""
+    """Read the checkpoint that records the newest change of the signing key."""
     rows = db.execute(
         "SELECT note FROM checkpoint WHERE substr(kind, 1, 4) = 'key '"
     ).fetchall()
