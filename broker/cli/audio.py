@@ -62,7 +62,10 @@ async def _reach(path: Path) -> None:
 
 @contextmanager
 def sound_server() -> Iterator[pulsectl.Pulse]:
-    """Connect to the sound server.  Raises UpstreamError."""
+    """Connect to the user's sound server by libpulse.
+
+    Raises UpstreamError, SetupError.
+    """
     try:
         # Late: it loads libpulse, which the other commands do without.
         import pulsectl
@@ -109,7 +112,7 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
 
 
 def running_filters() -> dict[str, SoundStatus]:
-    """All filters that run."""
+    """Ask all running sound filters of ``brokerctl proxy``; return their states."""
     found: dict[str, SoundStatus] = {}
     folder = desks_folder()
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:

@@ -127,7 +127,7 @@ def _show(choice: ChordChoice, *, as_json: bool) -> None:
 
 
 def lines(found: ClipboardStatus) -> list[str]:
-    """The status as text."""
+    """Return the clipboard's state as lines of text."""
     out = ["nothing is held for a paste"]
     if found.source:
         held = f"{in_words(found.size)} from {found.source}"

@@ -49,7 +49,7 @@ class HeadlessCompositor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it."""
+        """End the compositor's process."""
         await self.close()
 
     async def close(self) -> None:

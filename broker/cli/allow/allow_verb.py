@@ -101,7 +101,7 @@ def _show(offer: RuleOffer, *, as_json: bool) -> None:
 
 
 def _asked() -> str:
-    """The user's choice; no where nobody answers."""
+    """Ask on the terminal how to allow; return "no" if there is no terminal."""
     if not sys.stdin.isatty():
         render.note("choose with --once, --always or --ask")
         return "no"

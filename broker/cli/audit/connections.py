@@ -66,7 +66,7 @@ class LoggedConnection:
     events: list[int] = field(default_factory=list)
 
     def as_json(self) -> dict[str, object]:
-        """The connection for programs."""
+        """Return the connection's fields as a JSON object."""
         return {
             "time": rfc3339(self.time_ns),
             "object": self.what,

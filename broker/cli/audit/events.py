@@ -64,7 +64,7 @@ def as_line(found: Found, zone: tzinfo | None = None) -> Text:
 
 
 def as_message(found: Found, fields: Fields | None = None) -> Text:
-    """The same without its time and machine."""
+    """Return the line of an event without its time and machine."""
     fields = found.fields() if fields is None else fields
     line = Text()
     line.append(f"{printable(found.sandbox) or '-':<15} ", style="bold")

@@ -82,7 +82,7 @@ def _verify_one(
 def verify_archive(
     store: str, kept: Sequence[tuple[str, Note]], state: Proven | None = None
 ) -> list[Found]:
-    """The same of files with JSON lines."""
+    """Verify the logs in an archive of JSON lines against signed checkpoints."""
     notes = [note.whole for _, note in kept]
     with open_archive(store) as archive:
         logs = archive.logs()

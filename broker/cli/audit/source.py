@@ -38,7 +38,7 @@ class Source(Protocol):
         last: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Found]:
-        """Yield what matches, after ``cursor``; see ``Log.find``."""
+        """Yield the events that match filters, from ``cursor`` on; see ``Log.find``."""
         ...
 
     def cursor(self, found: Found) -> str:
@@ -95,7 +95,7 @@ class LocalSource:
         last: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Found]:
-        """Yield what matches, after ``cursor``."""
+        """Yield the events of this user's log that match filters, after ``cursor``."""
         self.began = self.log.newest()
         after = self._after(cursor) if cursor else 0
         return self.log.find(filters, after=after, last=last, newest_first=newest_first)

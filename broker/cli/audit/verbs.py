@@ -234,7 +234,7 @@ class _Seen:
 
 
 def _answer(source: Source, asked: EventOptions, show: _Show) -> bool:
-    """Show it; whether there was anything."""
+    """Print the matching events; follow the log if asked; return if there were any."""
     filters = source.filters(asked)
     seen = _Seen(iter(()) if filters is None else _events(source, filters, asked, show))
     lines = texts(seen, show.output, colour=_coloured(show), utc=show.utc)

@@ -63,7 +63,7 @@ def _ports(
 def _sandboxes(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Tab completion: the running sandboxes."""
+    """Complete names of running sandboxes."""
     del ctx, param
     try:
         found = ask_status().sandboxes

@@ -143,7 +143,7 @@ async def check_landlock(context: Context) -> Sequence[Finding]:
 
 
 async def check_bubblewrap(context: Context) -> Sequence[Finding]:
-    """The jail of QEMU and vhost-device-vsock."""
+    """Check bubblewrap, which jails QEMU and vhost-device-vsock: installed, works."""
     del context
     mend = "sudo apt install bubblewrap"
     if shutil.which("bwrap") is None:
@@ -166,7 +166,7 @@ async def check_bubblewrap(context: Context) -> Sequence[Finding]:
 
 
 async def check_qemu(context: Context) -> Sequence[Finding]:
-    """The program that runs micro VMs."""
+    """Check that QEMU, which runs micro VMs, is installed; report its version."""
     del context
     name = f"qemu-system-{os.uname().machine}"
     if shutil.which(name) is None:
@@ -301,7 +301,7 @@ async def check_image_tools(context: Context) -> Sequence[Finding]:
 
 
 async def check_images(context: Context) -> Sequence[Finding]:
-    """Which images there are, and how old."""
+    """Report the guest images and their ages; warn of old ones."""
     images = list_images(context.paths)
     if not images:
         mend = f"brokerctl image build {DEFAULT_NAME}"

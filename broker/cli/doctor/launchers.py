@@ -74,7 +74,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 
 def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
-    """What VMMs other than QEMU lack."""
+    """Yield findings about VMMs other than QEMU: missing programs, missing KVM."""
     monitors = [kind for kind in kinds if kind.monitor]
     names = [f'"{kind.name}"' for kind in monitors]
     path = context.environ.get("PATH", os.defpath)

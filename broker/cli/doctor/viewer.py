@@ -209,7 +209,7 @@ async def check_questions(context: Context) -> Sequence[Finding]:
 
 
 async def check_broker(context: Context) -> Sequence[Finding]:
-    """Whether one runs, and whether it answers."""
+    """Check whether a broker runs, and whether it answers."""
     try:
         find_paths(context.environ)
     except SetupError:

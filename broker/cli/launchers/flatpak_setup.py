@@ -75,7 +75,7 @@ def remove_flatpak(app: str) -> None:
 
 
 def _entries(location: Path, app: str) -> dict[str, str]:
-    """Our menu entries, by file name."""
+    """Return our versions of a Flatpak application's menu entries, by file name."""
     metadata = parse(_text(location / "metadata") or "")
     default = metadata.get("Application", {}).get("command", "")
     command = (brokerctl_program(), "run", "--quiet", "--flatpak", app)

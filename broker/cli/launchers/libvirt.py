@@ -57,7 +57,7 @@ def _install_libvirt(words: SetupWords) -> None:
 
 
 def _remove_libvirt(_app: str) -> None:
-    """Remove the hook.  Raises SetupError."""
+    """Delete libvirt's hooks and their settings.  Raises SetupError."""
     for path in (hook_program(FOLDER), hook_program(FOLDER, "lxc"), SETTINGS):
         try:
             path.unlink()

@@ -128,7 +128,7 @@ async def is_leased(paths: Paths, name: str) -> bool:
 
 
 async def _described(paths: Paths, record: Record, directory: Path) -> Made:
-    """Write the XML of a record's domain."""
+    """Write the XML of a record's libvirt domain; return its file and names."""
     require_program("virsh", "libvirt-clients")
     qemu, boot = await describe_boot(paths, record, directory)
     spec = Throwaway(ThrowawayVm.domain(record.name), qemu, boot)

@@ -55,7 +55,7 @@ class Setup:
 
 
 def remove_files(paths: Iterable[Path]) -> None:
-    """Remove those that exist, and say so."""
+    """Delete the files that exist, and print each name."""
     for path in paths:
         try:
             path.unlink()

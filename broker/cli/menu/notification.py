@@ -68,7 +68,7 @@ class DesktopNotification:
         return chosen if chosen in buttons else ""
 
     async def close(self) -> None:
-        """Take it off the screen."""
+        """Close the notification on the desktop."""
         if self._id:
             await self._send(
                 [*self._words(0, urgent=False), f"--expire-time={_CLOSE_MS}"], "", " "
@@ -108,7 +108,7 @@ class DesktopNotification:
 
 
 async def _output(child: Child) -> bytes:
-    """Return all that it writes."""
+    """Read a child's standard output to its end."""
     pipe = child.popen.stdout
     assert pipe is not None
     with pipe:

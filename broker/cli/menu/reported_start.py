@@ -75,7 +75,7 @@ class StartResult:
 
     @property
     def text(self) -> str:
-        """What failed, as the user reads it."""
+        """Return the error, hint and last output of a start as text for the user."""
         lines = [self.error or f"it ended with code {self.code}"]
         if self.hint and self.hint != self.error:
             lines.append(self.hint)
@@ -127,7 +127,7 @@ async def start(
 
 
 async def stop(name: str, title: str, icon: str, env: Mapping[str, str]) -> StartResult:
-    """End the sandboxes of a record."""
+    """Stop a record's sandboxes by ``brokerctl stop``; report it by notification."""
     note = DesktopNotification(env, icon)
     result = await _reported(note, f"Stopping {title}", ["stop", "--json", name], env)
     if result.code == 0:
@@ -281,7 +281,7 @@ def _step_or_error(errors: deque[str], shown: _Shown, line: str) -> None:
 
 
 def _taker(result: StartResult, shown: _Shown) -> Callable[[str], None]:
-    """Return what takes a line of ``--json``."""
+    """Return a function that puts each line of ``run --json`` into the result."""
 
     def take(line: str) -> None:
         try:

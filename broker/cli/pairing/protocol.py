@@ -200,7 +200,7 @@ class Pairing:
     # -- the machine --------------------------------------------------------------
 
     def start(self) -> bytes:
-        """The dialler's first message."""
+        """Return the dialler's first message, a commitment; then wait for a nonce."""
         if self.state is not PairingState.NEW:
             raise InternalError(f"a pairing cannot start when it is {self.state}")
         head = self._header(MessageKind.COMMIT)

@@ -148,7 +148,7 @@ class _Told:
         self._quiet: dict[object, tuple[float, int]] = {}
 
     def event(self, event: events.SoundEvent) -> None:
-        """Show one event."""
+        """Print one event of the sound filter; count repeated ones instead."""
         if self.also is not None:
             self.also(event)
         kind = type(event).__name__
@@ -167,7 +167,7 @@ class _Told:
         render.note(f"{kind}: {words}{more}")
 
     def failed(self, error: Exception) -> None:
-        """Show why a connection ended."""
+        """Print the error that ended a connection.  Raises errors that are not ours."""
         if isinstance(error, InternalError):
             # guard: mistakes of the sound proxy drive no terminal
             log_exception(error)

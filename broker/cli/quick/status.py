@@ -56,7 +56,7 @@ def summary(status: _Object, now: float) -> str:
 
 
 def memory_of(processes: Iterable[tuple[str, int | None]]) -> dict[str, int]:
-    """Bytes of all processes of each sandbox."""
+    """Return the memory of all processes of each sandbox, in bytes."""
     found: dict[str, int] = {}
     for sandbox, memory in processes:
         if sandbox:

@@ -54,7 +54,7 @@ class StreamWords:
         return True
 
     def fields(self, *, tty: bool, stdin: bool) -> StreamFields:
-        """The fields of the request."""
+        """Return a request's fields about terminal, input and variables."""
         rows, columns = terminal.size() if tty else (None, None)
         env = dict(_pairs(self.env))
         if tty:

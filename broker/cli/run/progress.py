@@ -48,7 +48,7 @@ class Steps:
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
-        """Announce slow steps while the block runs."""
+        """Print slow steps while the block runs."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._announce)
@@ -108,7 +108,7 @@ class Steps:
             self.output(item.stderr, stderr=True)
 
     def progress(self, step: Progress) -> None:
-        """Show a step's news."""
+        """Print a message of the broker about the progress of a step."""
         if self._json:
             self._object(step.step, step.state, step.detail, step.seconds)
             return
@@ -140,7 +140,7 @@ class Steps:
                 self._since = trio.current_time()
 
     def done(self, title: str, seconds: float) -> None:
-        """A step is over."""
+        """Print that a step has finished, and its duration."""
         self._running = None
         self._object(title, "done", seconds=seconds)
         if self._slow_only and seconds < _PATIENCE:

@@ -55,7 +55,7 @@ class TerminalFilter:
     """Takes a program's output, gives what a terminal may be shown of it."""
 
     def __init__(self, encoding: str = "utf-8") -> None:
-        """``encoding`` is the terminal's."""
+        """Filter output for a terminal whose encoding is ``encoding``."""
         self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._state = self._ground

@@ -55,7 +55,7 @@ class HomeCopies(HomeStore):
         return False
 
     def all(self) -> list[Home]:
-        """Return every home, by name."""
+        """Return all homes, sorted by sandbox name."""
         found = []
         for path in sorted(self.root.glob("[a-z]*")):
             home = self.find(take_sandbox_name(path.name))

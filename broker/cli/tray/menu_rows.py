@@ -103,7 +103,7 @@ class TrayState:
 
 
 def rows(now: TrayState) -> tuple[MenuRow, ...]:
-    """Return the menu."""
+    """Return the rows of the panel's menu for the broker's current state."""
     if not now.reachable:
         return (MenuRow("No broker runs"), MenuRow(), _LEAVE)
     found = [*_questions(now), *_sandboxes(now)]

@@ -125,7 +125,7 @@ class _Reader:
         """Problems that were reported before that size."""
 
     def run(self) -> None:
-        """Read all of it."""
+        """Verify all events of the log in order; problems are added to the report."""
         self._compare()
         rows = self._db.execute(_SELECT)
         while chunk := rows.fetchmany(_CHUNK):

@@ -99,7 +99,10 @@ class EventArchive:
         self.lines = 0
 
     def read(self, file: BinaryIO, name: str) -> None:
-        """Add a file.  Raises SetupError, IntegrityError."""
+        """Read the JSON lines of one file into the archive.
+
+        Raises SetupError, IntegrityError.
+        """
         number = 0
         while line := file.readline(_LINE_BYTES + 1):
             number += 1

@@ -223,7 +223,7 @@ class Fleet:
         return [str(row[0]) for row in rows]
 
     def logs(self, machines: Sequence[str]) -> list[ShippedLog]:
-        """The logs of these machines, or all."""
+        """Return the logs of some machines; of all if none is named."""
         wanted = choose("machine", machines or ["*"], self.machines)
         rows = self._rows(
             "SELECT id, name, machine, owner FROM vitrail.log WHERE machine = ANY(%s) "
@@ -237,7 +237,7 @@ class Fleet:
         ]
 
     def notes(self, log: ShippedLog) -> list[str]:
-        """The log's signed checkpoints, by size."""
+        """Return the signed checkpoints of a log, ordered by size."""
         rows = self._rows(
             "SELECT note FROM vitrail.checkpoint WHERE log = %s ORDER BY size, kind",
             [log.number],

@@ -161,7 +161,7 @@ def put_in_place(paths: Paths, name: str, work: Path) -> Image:
 async def _bootstrap(
     paths: Paths, spec: ImageSpec, archive: Archive, progress: Progress, work: Path
 ) -> None:
-    """Run mmdebstrap: ``root.tar`` and ``boot.tar`` below ``work``."""
+    """Run mmdebstrap, which writes ``root.tar`` and ``boot.tar`` below ``work``."""
     scratch = make_scratch(paths, spec.name)
     agent = work / "vitrail_guest.py"
     agent.write_bytes(guest_agent())
@@ -286,7 +286,7 @@ async def _lines(fd: int) -> AsyncIterator[str]:
 
 
 def bootstrap_failed(said: list[str]) -> VitrailError:
-    """Name the cause among mmdebstrap's last lines."""
+    """Return an error that names the cause among mmdebstrap's last lines."""
     text = "\n".join(said)
     if unknown := re.search(r"Unable to locate package (\S+)", text):
         return SetupError(

@@ -51,7 +51,10 @@ def measure(path: Path, least: int) -> Need:
 
 
 def main() -> None:
-    """Measure, and become genext2fs."""
+    """Measure ``root.tar``, then execute genext2fs on it.
+
+    Exits with a message on failure.
+    """
     # guard: a header of a root that claims gigabytes takes no memory
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:

@@ -116,7 +116,7 @@ def digest(work: Path) -> str:
 
 
 def read_versions(path: Path) -> dict[str, str]:
-    """Read lines of package, tab, version."""
+    """Read a file of lines "package, tab, version" into a dictionary."""
     found = {}
     for line in path.read_text().splitlines():
         name, _, version = line.partition("\t")

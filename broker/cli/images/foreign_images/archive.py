@@ -125,7 +125,7 @@ class OciArchive:
 
 
 def json_of(data: bytes) -> dict[str, Any]:
-    """Return a JSON object.  Raises ArchiveError."""
+    """Decode a JSON object.  Raises ArchiveError."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:

@@ -63,7 +63,7 @@ _PUBLIC_HINT = "those who exported the image write it with 'openssl pkey -in KEY
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """Read an Ed25519 key (PEM).  Raises SetupError."""
+    """Read an Ed25519 private key from a PEM file.  Raises SetupError."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -237,7 +237,10 @@ def _unpack(
 
 
 def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes]) -> None:
-    """Copy, leaving holes, at most ``IMAGE_IMPORT_BYTES``."""
+    """Copy a stream into a sparse file.
+
+    Raises UpstreamError over ``IMAGE_IMPORT_BYTES``.
+    """
     total = 0
     while data := source.read(_CHUNK):
         total += len(data)

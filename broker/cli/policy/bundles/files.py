@@ -62,7 +62,7 @@ def tree(base: Path) -> Iterator[tuple[str, Path]]:
 
 
 def text_of(file: Path) -> str:
-    """Return a file's text; raises RefusedError."""
+    """Read a file as UTF-8 text.  Raises RefusedError."""
     content = content_of(file, limits.RULE_FILE_BYTES)
     try:
         return content.decode("utf-8")

@@ -57,7 +57,7 @@ def _index_in(file: Path) -> RolloutIndex:
 
 
 def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
-    """``RING=VALUE`` each; raises UsageError."""
+    """Parse options of the form ``RING=VALUE``.  Raises UsageError."""
     found: dict[str, str] = {}
     for word in words:
         ring, sign, value = word.partition("=")
