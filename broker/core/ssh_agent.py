@@ -128,7 +128,7 @@ class WireReader:
         self._at = 0
 
     def take(self, size: int) -> bytes:
-        """Return the next bytes."""
+        """Return the next ``size`` bytes of an agent message.  Raises PeerError."""
         end = self._at + size
         # guard: a field of an ssh agent's message ends inside of it
         if end > len(self._data):
@@ -161,7 +161,7 @@ def frames() -> FrameReader:
 
 
 def signed_data(ask: SignLogin | SignContent) -> bytes:
-    """Return the bytes that a key signs."""
+    """Return the bytes that an ssh key signs for a login or a content."""
     if isinstance(ask, SignContent):
         name, reserved = ask.namespace.encode(), b""
         of_content = (name, reserved, ask.digest_name.encode(), ask.digest)
