@@ -120,7 +120,10 @@ def _chain(untrusted: SignedBatch, known: Known) -> Chain:
 
 
 def _start(untrusted: SignedBatch, known: Known) -> Growing:
-    """The tree before the first new event."""
+    """Return the log's Merkle tree before the batch's first new event.
+
+    From stored peaks, or from those in the batch.  Raises RefusedError.
+    """
     at = untrusted.first - 1
     if at <= known.last and (known.peaks or not known.last):
         return Growing(known.last, split(known.peaks))

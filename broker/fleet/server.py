@@ -319,7 +319,7 @@ async def _send(
 
 
 def _decoded(data: bytes, encoding: bytes) -> SignedBatch:
-    """Return a batch.  Raises RefusedError."""
+    """Decompress (gzip) and decode a batch.  Raises RefusedError."""
     try:
         if encoding == b"gzip":
             unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
