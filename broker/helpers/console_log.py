@@ -47,7 +47,7 @@ class ConsoleLog:
         return self.path.with_name(f"{self.path.name}.1")
 
     def write(self, untrusted_data: bytes) -> None:
-        """Append bytes; never raises."""
+        """Append bytes to the bounded log files; counts lost ones, never raises."""
         left = len(untrusted_data)
         try:
             if not self._closed:

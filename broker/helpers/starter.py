@@ -134,7 +134,10 @@ class HelperServer:
 def _command(
     request: m.StartHelper | m.ShowNotification, fds: Sequence[int]
 ) -> list[str]:
-    """Return the command line.  Raises SetupError, PeerError."""
+    """Return the command line of the helper or notification that is to be started.
+
+    Raises SetupError, PeerError.
+    """
     if isinstance(request, m.StartHelper):
         return popen.our_program(f"broker.programs.{request.program}", *map(str, fds))
     # guard: a notification has no descriptors

@@ -276,7 +276,7 @@ class ForkLoop:
         self.leave()
 
     def leave(self) -> None:
-        """In a child: close the server's files."""
+        """Close the server's sockets and pidfds, in a child that was just forked."""
         for client, _ in self._clients.values():
             client.close()
         for pidfd, child in self._children.items():

@@ -96,7 +96,7 @@ class Accessible:
     # -- the shown dialog ------------------------------------------------------------
 
     def update(self, words: Described) -> list[AccessibilityEvent]:
-        """The agent shows this now."""
+        """Take the dialog's new texts; return the AT-SPI signals about the change."""
         before, self._words = self._words, words
         same = (before.title, before.lines) == (words.title, words.lines)
         if words.title and same and _rows(before) == _rows(words):

@@ -35,7 +35,7 @@ def kind(dialog: Dialog) -> str:
 
 
 def target_words(target: str) -> str:
-    """Return a target as people read it."""
+    """Return a target sandbox in the words of the prompt dialog."""
     if target in VIEWER_NAMES:
         return "you, at this screen"
     if target.startswith("@dispvm:"):
@@ -52,7 +52,7 @@ def reach(dialog: Dialog) -> str:
 
 
 def hint(dialog: Dialog, *, armed: bool) -> str:
-    """How it is answered now."""
+    """Return the text that explains how the dialog can be answered now."""
     if not armed:
         return "Wait: nothing counts until this has been in front, untouched, for a second."
     if not dialog.target:

@@ -69,7 +69,7 @@ class Layout:
 
 
 def lay_out(question: Question) -> Layout:
-    """Return where everything is for a question."""
+    """Compute the rectangles of all parts of the dialog for a question."""
     left, inner = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
     y = FRAME + _HEAD
     # Each detail in as many rows as it takes, and one row for the target.

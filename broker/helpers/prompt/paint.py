@@ -83,7 +83,7 @@ def arrow(scale: int) -> tuple[int, int, bytes]:
 def draw(
     dialog: Dialog, phrase: str, now: float, deadline: float, scale: int
 ) -> Image.Image:
-    """Return the picture of a dialog."""
+    """Draw the dialog into an image; returns it."""
     size = (WIDTH * scale, dialog.layout.height * scale)
     brush = _Brush(Image.new("RGB", size, _PAPER), scale)
     armed = dialog.guard.armed(now)

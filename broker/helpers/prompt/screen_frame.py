@@ -110,7 +110,7 @@ class ScreenFrame:
         self._over |= name in self._framed
 
     def draw(self, size: Pair, position: Pair) -> bool:
-        """Draw it; returns whether it is shown."""
+        """Draw the frame on the matching screens; return if the compositor shows it."""
         for name, screen in meant(self._screens, size, position).items():
             self._framed.add(name)
             if "zwlr_layer_shell_v1" in self._globals:
@@ -196,7 +196,7 @@ def _adding(pairs: set[Pair]) -> Callable[[object, int, int], None]:
 
 
 def main() -> None:
-    """Entry point."""
+    """Confine the process, draw the frame, and run until the compositor closes it."""
     set_name("vitrail-frame")
     confine_helper()
     colour, width, height, x, y = sys.argv[1:]

@@ -148,7 +148,7 @@ class DialogWindow:
         self._display.flush()
 
     def withdraw(self) -> None:
-        """Show nothing."""
+        """Remove the dialog from the screen; the agent keeps its connection."""
         if self._showing is not None:
             self._showing.close()
             self._showing = None
@@ -322,7 +322,7 @@ class DialogWindow:
         self._display.flush()
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Do timed work: the guard's delay, an answer by hotkey, buffers to free."""
         if self._showing is not None:
             answer = self._showing.dialog.tick(time.monotonic())
             self.acted(answer)
@@ -369,7 +369,7 @@ class _Showing:
         self.surface.commit()
 
     def draw(self) -> None:
-        """Show the dialog as it is now."""
+        """Paint the dialog's current state, and commit the picture to its surface."""
         if not self.configured:
             return
         scale, now = self._window.scale, time.monotonic()

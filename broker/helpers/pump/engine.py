@@ -153,7 +153,7 @@ class RelayEngine:
         self._channel.send(PumpReady(os.getpid(), self._turns is not None))
 
     def run(self) -> None:
-        """Relay until the control socket ends."""
+        """Relay all streams until the broker closes the control socket."""
         control = self._channel.fd
         ends = self._ends
         wait = self._wait if self._turns is None else partial(self._shared, self._turns)
@@ -176,7 +176,7 @@ class RelayEngine:
         self.close()
 
     def close(self) -> None:
-        """Close everything; streams get no completion."""
+        """Close all streams, the control socket and the epoll, without completions."""
         for stream in self._streams.values():
             self._reclaim(stream)
             self._close(stream)
@@ -257,7 +257,7 @@ class RelayEngine:
                 self._changed(stream, told)
 
     def _changed(self, stream: _Stream, direction: FlowDirection) -> None:
-        """Act on a direction's new state."""
+        """Act on a direction's new state: end the stream, or watch other events."""
         state = direction.state
         if state is READ_FAILED:
             self._fail(stream, direction.error, self._side(stream, direction.source))

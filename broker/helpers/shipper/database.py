@@ -89,7 +89,7 @@ def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one calle
 
 
 def problem(error: psycopg.Error) -> VitrailError:
-    """Our error for a database's error."""
+    """Convert an error of PostgreSQL to ours."""
     said = printable(str(error).strip().splitlines()[0] if str(error) else "", 300)
     if error.sqlstate == _OTHER:
         return IntegrityError(said, hint=error.diag.message_hint or "")

@@ -46,7 +46,10 @@ class HttpEnd:
     def ask(
         self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> tuple[int, bytes]:
-        """Return status and answer.  Raises UpstreamError, SetupError."""
+        """Send a request; return status and body of the answer.
+
+        Closes the connection on failure.  Raises UpstreamError, SetupError.
+        """
         try:
             return self._ask(method, path, body, headers)
         except UpstreamError:

@@ -47,7 +47,7 @@ _INFO, _WARN = logs.SEVERITY_NUMBER_INFO, logs.SEVERITY_NUMBER_WARN
 
 
 def encode(batch: Batch) -> bytes:
-    """Return the request for a batch (ExportLogsServiceRequest)."""
+    """Encode a batch of events as an OTLP request (ExportLogsServiceRequest)."""
     request = service.ExportLogsServiceRequest()
     whole = request.resource_logs.add()
     attributes = {

@@ -58,7 +58,7 @@ def take(
     events: ProvedEvents,
     notes: Sequence[SignedNote],
 ) -> None:
-    """Call vitrail.take.  Raises psycopg.Error."""
+    """Insert events and checkpoints by calling vitrail.take.  Raises psycopg.Error."""
     times = [time_ns for time_ns, _ in events.rows]
     columns = [
         [_text(texts[n]) for _, texts in events.rows] for n in range(1 + len(_TEXTS))

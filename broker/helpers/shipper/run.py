@@ -332,7 +332,7 @@ class Shipper:
         return len(batch.items) or len(batch.notes)
 
     def _delivered(self, batch: Batch) -> None:
-        """Move the cursor."""
+        """Advance the cursor past a batch that the receiver has accepted."""
         cursor = self._cursor
         if batch.missing:
             log_stderr(

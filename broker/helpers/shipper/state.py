@@ -62,7 +62,7 @@ def problem_file(paths: Paths) -> Path:
 
 
 def shipping_warnings(paths: Paths) -> list[str]:
-    """Return the warnings for ``brokerctl status``."""
+    """Return warnings about shipping for ``brokerctl status``: failures, delays."""
     path = find_config(paths.config)
     if path is None:
         return []
