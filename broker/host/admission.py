@@ -50,7 +50,10 @@ class Carry(Protocol):
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Owns ``conn``; ``started`` when it is taken."""
+        """Carry an admitted connection to its service; owns ``conn``.
+
+        Calls ``started`` once the service has accepted it.
+        """
         ...
 
 

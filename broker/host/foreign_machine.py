@@ -137,7 +137,7 @@ class ForeignMachine:
     async def open_doors(
         self, acceptors: Acceptors
     ) -> Mapping[ServiceName, ConnectionKind]:
-        """Listen where its connections will arrive."""
+        """Open the sockets to which the machine connects; return their services."""
         match self._claim:
             case VsockClaim():
                 return {}  # the shared listeners of session.vsock

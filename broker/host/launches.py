@@ -79,7 +79,10 @@ class Launches:
             self.expire(time.time())
 
     def expire(self, now: float) -> None:
-        """Remove launches prepared longer ago than LAUNCH_BIND_SECONDS."""
+        """Remove launches prepared longer ago than LAUNCH_BIND_SECONDS.
+
+        Deletes their directories.
+        """
         for state in list(self._pending.values()):
             # A clock that was set back must not keep it longer.
             # guard: a launch that is not bound is given up
@@ -366,7 +369,7 @@ class LaunchControl:
     async def bind_launch(
         self, exchange: Exchange[LeaseItem], request: api.LaunchBindRequest
     ) -> LeaseItem:
-        """Lease it to its first process."""
+        """Lease a prepared launch to the first process of its sandbox."""
         del exchange
         active_lease = await self._launches.bind(request.id, request.leader)
         return LeaseItem(lease=lease_status(active_lease))
@@ -375,7 +378,7 @@ class LaunchControl:
     async def end_launch(
         self, exchange: Exchange[Nothing], request: api.LaunchEndRequest
     ) -> Nothing:
-        """End it."""
+        """End a launch and its lease."""
         del exchange
         await self._launches.end(request.id)
         return Nothing()

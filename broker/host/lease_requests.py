@@ -167,7 +167,7 @@ class Leasing:
             await self._guests.end()
 
     def guests(self) -> LibvirtGuests:
-        """The machines of launchers with hooks."""
+        """Return the registry of libvirt's domains; creates it at the first call."""
         if self._guests is None:
             # Late: most hosts have none.
             from broker.host.launchers.libvirt.guests import LibvirtGuests

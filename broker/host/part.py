@@ -156,7 +156,7 @@ class HostPart:
                 nursery.start_soon(guests.run)
 
     async def adopt(self, launcher: Adopting) -> None:
-        """Lease what outlived an earlier broker again."""
+        """Lease machines that outlived an earlier broker; failures become warnings."""
 
         async def admit(
             sandbox: SandboxName, record: SandboxName, machine: Machine

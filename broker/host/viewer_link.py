@@ -113,7 +113,7 @@ class RemoteViewer(LinkEnd):
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Keep the link up until cancelled."""
+        """Keep the link to the viewer connected until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._devices.run)
             task_status.started()

@@ -90,7 +90,10 @@ class DeviceHost:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Stay connected to ``vitrail-devices`` until cancelled."""
+        """Keep a connection to ``vitrail-devices`` until cancelled.
+
+        At the end, waits for the sandboxes' devices to be taken back.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()

@@ -49,7 +49,7 @@ class DeviceRequests:
     def __init__(
         self, source: Callable[[], DeviceSource], epoch: Callable[[], FarEnd | None]
     ) -> None:
-        """``epoch``: the current one of the link."""
+        """Set up service of a viewer's requests; ``epoch`` returns the link's epoch."""
         self._source_of = source
         self._epoch = epoch
         self._handed: set[_Handed] = set()

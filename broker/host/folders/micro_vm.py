@@ -109,7 +109,7 @@ async def clear(machine: MicroVmMachine) -> None:
 
 @contextmanager
 def _namespace(server: Tracked) -> Iterator[int]:
-    """Yield the mount namespace of a virtiofsd."""
+    """Yield a descriptor of a virtiofsd's mount namespace.  Raises UpstreamError."""
     if server.ended:
         raise UpstreamError("the process that serves it (virtiofsd) has ended")
     pidfd = os.dup(server.pidfd)

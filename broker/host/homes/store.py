@@ -309,7 +309,7 @@ def read_meta(directory: Path) -> HomeMeta | None:
 
 
 def flush(path: Path) -> None:
-    """fsync(2) of a file or a directory."""
+    """Flush a file or directory to the disk by fsync(2)."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
@@ -332,7 +332,7 @@ def flush_tree(directory: Path) -> None:
 
 
 def rename_at(source: Path, target: Path, how: int) -> None:
-    """renameat2(2), for its flags.  Raises OSError."""
+    """Rename a path by renameat2(2) with the flags ``how``.  Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(source), os.fsencode(target)
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], how) != 0:

@@ -153,7 +153,7 @@ def _lz4() -> ctypes.CDLL:
 
 
 def _zstd() -> ctypes.CDLL:
-    """Return libzstd, to unpack a compressed kernel."""
+    """Load libzstd, which unpacks a compressed kernel."""
     library = _library("libzstd.so.1")
     library.ZSTD_decompress.restype = ctypes.c_size_t
     library.ZSTD_decompress.argtypes = [

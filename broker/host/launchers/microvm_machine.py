@@ -149,7 +149,7 @@ class MicroVmMachine:
         await self._vm.power_down(grace)
 
     async def close(self) -> None:
-        """Remove everything that is left of it."""
+        """Free the ended machine's network seats and directory, and record its stop."""
         await self._vm.close()
         for seat in self._seats:
             await seat.leave()

@@ -88,7 +88,7 @@ class GuestEvents:
     """The guest lives on without this."""
 
     def take(self, event: QmpEvent) -> None:
-        """Take an event of QEMU."""
+        """Handle an event of QEMU: record why the guest ended, warn of a full disk."""
         if event.name == "SHUTDOWN" and event.data.get("guest") is True:
             reason = printable(str(event.data.get("reason")), 60)
             self.ended(_GUEST_REASONS.get(reason, reason))
@@ -188,7 +188,7 @@ class QemuControl:
 async def connect_qemu(
     directory: Path, vmm: Tracked, events: GuestEvents
 ) -> tuple[Control, trio.abc.ReceiveStream]:
-    """Connect to QEMU's monitor and console."""
+    """Connect to QEMU's QMP monitor and console sockets.  Raises UpstreamError."""
     del vmm  # its sockets were made by us, and passed to it
     path = directory / CONSOLE_SOCKET
 

@@ -128,7 +128,7 @@ def _decode(untrusted_line: bytes) -> Message:
 def encode_command(
     command: str, number: int, arguments: Mapping[str, Json] | None = None
 ) -> bytes:
-    """Return the line of a command."""
+    """Encode a QMP command as one line of JSON."""
     line: dict[str, object] = {"execute": command, "id": number}
     if arguments:
         line["arguments"] = dict(arguments)

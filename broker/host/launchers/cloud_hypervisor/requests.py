@@ -55,7 +55,7 @@ def kernel_args(spec: VmSpec) -> str:
 
 
 def create(spec: VmSpec, *, cid: int, uds: Path) -> VmmRequest:
-    """Return the request that describes a machine."""
+    """Return the request of Cloud Hypervisor's API that creates a machine."""
     disks: list[dict[str, object]] = []
     if spec.root is not None:
         # guard: Cloud Hypervisor's root disk is read-only

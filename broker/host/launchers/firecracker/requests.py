@@ -78,7 +78,7 @@ def kernel_args(spec: VmSpec) -> str:
 
 
 def configuration(spec: VmSpec, *, cid: int, uds: Path) -> Iterator[VmmRequest]:
-    """Yield the requests that describe a machine."""
+    """Yield the requests of Firecracker's API that configure a machine."""
     machine = {"vcpu_count": spec.cpus, "mem_size_mib": spec.memory_mib}
     yield VmmRequest("PUT", "/machine-config", machine)
     boot = {

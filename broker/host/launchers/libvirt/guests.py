@@ -113,7 +113,7 @@ class LibvirtMachine(ForeignMachine):
     @property
     @override
     def facts(self) -> MachineFacts:
-        """QEMU's pid, and our vsock helper."""
+        """Return QEMU's pid and CID, and the pid of our vhost-user vsock helper."""
         facts = super().facts
         if self._backend is None:
             return facts

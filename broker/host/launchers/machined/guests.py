@@ -80,7 +80,7 @@ class MachinedGuests:
         """The leader of each record's machine that was refused: reported once."""
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Lease machines as systemd-machined's state changes, until cancelled."""
         before, read = -1, None
         again = math.inf
         while True:
@@ -150,7 +150,7 @@ class MachinedGuests:
     async def _note(
         self, record: Record, name: str, leader: tuple[int, int], error: Exception
     ) -> None:
-        """Record a refusal, once for each machine."""
+        """Record that a machine was refused a lease, once for each machine."""
         if self._refused.get(record.name) == leader:
             return
         self._refused[record.name] = leader

@@ -41,7 +41,7 @@ def write_gates(directory: Path, qemu: Path) -> None:
 
 
 def start_vmspawn(spec: Spawned, directory: Path) -> Child:
-    """Start it; it ends with us."""
+    """Start systemd-vmspawn as a child that is killed when this process ends."""
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
     env["PATH"] = f"{directory / 'bin'}:{env.get('PATH', os.defpath)}"
     env["SYSTEMD_VMSPAWN_QEMU_EXTRA"] = qemu_extra(spec)

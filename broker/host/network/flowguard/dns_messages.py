@@ -110,7 +110,7 @@ def read_question(untrusted_data: bytes) -> DnsQuestion:
 
 
 def query(number: int, name: str, kind: int) -> bytes:
-    """Return a question for the resolver."""
+    """Encode a DNS question for the upstream resolver."""
     labels = b"".join(
         bytes([len(label)]) + label.encode("ascii") for label in name.split(".")
     )
@@ -121,7 +121,7 @@ def query(number: int, name: str, kind: int) -> bytes:
 def reply(
     question: DnsQuestion, code: int, addresses: NameAddresses | None = None
 ) -> bytes:
-    """Return an answer for the guest."""
+    """Encode a DNS answer for the guest: a code, and addresses if any."""
     found = () if addresses is None else addresses.found
     ttl = 0 if addresses is None else addresses.ttl
     flags = _RESPONSE | _RECURSION | code

@@ -125,7 +125,7 @@ class FlowFilter:
     # -- from the guest ----------------------------------------------------------
 
     def outward(self, untrusted_frame: bytes, now: float) -> None:
-        """Take a frame of the guest."""
+        """Filter a frame from the guest: pass it to passt, answer, ask or drop it."""
         if is_arp(untrusted_frame):
             self._link.take_arp(untrusted_frame, now)
             return
@@ -295,7 +295,7 @@ class FlowFilter:
         return True
 
     def _check_quic(self, flow: CarriedFlow, packet: Packet, now: float) -> bool:
-        """Whether a datagram of QUIC passes."""
+        """Return whether a QUIC datagram may pass; cuts flows that are not allowed."""
         quic = flow.quic
         assert quic is not None
         if not quic.take(packet.data):
@@ -366,7 +366,7 @@ class FlowFilter:
     # -- from outside ----------------------------------------------------------------
 
     def inward(self, frame: bytes, now: float) -> None:
-        """Take a frame of passt."""
+        """Filter a frame from passt; queue it for the guest if its flow is allowed."""
         if is_arp(frame):
             self.to_guest.append(frame)
             return
@@ -477,7 +477,7 @@ class FlowFilter:
         self.rates.limit(given.send_rate, given.receive_rate)
 
     def lost(self) -> None:
-        """Nobody decides any more: end everything."""
+        """Cut all flows, because the viewer that decides them has disconnected."""
         self.connected = False
         for flow in list(self._flows.values()):
             self.cut(flow, "the broker has gone")

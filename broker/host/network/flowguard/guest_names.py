@@ -170,7 +170,7 @@ class GuestNames:
         self._reply(asker, question, dns.SERVFAIL)
 
     def answered(self, untrusted_answer: bytes, now: float) -> None:
-        """Take a datagram of the resolver's."""
+        """Handle a datagram of the upstream resolver: check it and answer the guest."""
         number = int.from_bytes(untrusted_answer[:2])
         known = self._questions.get(number)
         if known is None:

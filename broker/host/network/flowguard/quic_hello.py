@@ -334,7 +334,7 @@ def _pieces(payload: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _put(connection: _Connection, at: int, data: bytes) -> None:
-    """Add a piece of the hello."""
+    """Store a fragment of a QUIC hello at its offset.  Raises _QuicError."""
     end = at + len(data)
     # guard: a hello of QUIC is bounded
     if end > MAX_HELLO:

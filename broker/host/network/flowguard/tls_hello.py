@@ -73,7 +73,7 @@ def read_hellos(untrusted_data: bytes, read: int = 0) -> list[Hello]:
 
 
 def _hellos(data: bytes) -> Iterator[bytes]:
-    """Put hellos together from their records."""
+    """Yield the TLS hello messages, joined from their records.  Raises HelloError."""
     body = bytearray()
     at, expected = 0, _FIRST
     while at + 5 <= len(data):

@@ -155,7 +155,7 @@ class FrameGuard:
                 return
 
     def _wanted(self) -> dict[int, int]:
-        """Return what to poll, and for what."""
+        """Return the descriptors to poll, each with its poll(2) events."""
         inside, outside = self._sides
         always = dict.fromkeys(self._always, select.POLLIN)
         always[inside.fileno()] = self._poll_events(inside)
@@ -163,7 +163,7 @@ class FrameGuard:
         return always | self._more()
 
     def _happened(self, fd: int, happened: int) -> bool:
-        """Serve a descriptor; whether to go on."""
+        """Serve one ready descriptor; return False once the machine has ended."""
         if fd == self._leader:
             return False
         if fd == self._addresses.news.fileno():

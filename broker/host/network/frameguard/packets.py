@@ -174,7 +174,7 @@ def _segment6(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
 
 
 def checksum(data: bytes) -> int:
-    """Return the internet checksum of RFC 1071."""
+    """Compute the internet checksum of RFC 1071."""
     if len(data) % 2:
         data += b"\0"
     total = sum(struct.unpack(f">{len(data) // 2}H", data))

@@ -110,7 +110,7 @@ class SwitchProcess:
         self._streams[number].queue(self._sender, frame)
 
     def run(self) -> None:
-        """Return when the host's socket has ended."""
+        """Switch frames between the ports until the host closes the control socket."""
         while True:
             for fd, happened in self._poll.poll():
                 if fd == self._control.fileno():

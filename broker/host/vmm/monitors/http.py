@@ -68,7 +68,7 @@ class VmmReply:
 
 
 def encode(request: VmmRequest) -> bytes:
-    """Return the bytes of a request."""
+    """Encode an HTTP request for a VMM's API."""
     body = b"" if request.body is None else msgspec.json.encode(request.body)
     lines = [
         f"{request.method} {request.path} HTTP/1.1",
