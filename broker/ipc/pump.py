@@ -193,7 +193,7 @@ MESSAGE_BYTES = (
 
 
 def encode_to_pump(message: ToPump) -> bytes:
-    """Return the packet of a message."""
+    """Encode a message to the pump process as one packet."""
     match message:
         case Submit():
             token, ab, ba, *limits = message

@@ -176,7 +176,7 @@ class Planner:
     # -- what there is --------------------------------------------------------------
 
     def values(self, field: str) -> list[str]:
-        """The values that a field has had."""
+        """Return the different values of an event field in the log."""
         column = self.column[field]
         # One look into the index for each value, not one for each event.
         query = f"""

@@ -84,7 +84,7 @@ class Growing:
         return done
 
     def root(self) -> bytes:
-        """The Merkle tree hash of all leaves."""
+        """Return the Merkle tree hash of all leaves."""
         if not self.peaks:
             return EMPTY_ROOT
         hash_ = self.peaks[-1]

@@ -77,7 +77,7 @@ class Connection:
             return
 
     def receive(self) -> bytes:
-        """Return the next message.  Raises UpstreamError."""
+        """Read the next varlink message from the broker.  Raises UpstreamError."""
         while b"\0" not in self._buffer:
             try:
                 data = self._conn.recv(_READ_BYTES)

@@ -171,7 +171,7 @@ OF_FAULT = MappingProxyType(
 
 
 def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
-    """Return the reply that carries an error."""
+    """Convert an error of ours to the varlink reply that carries it."""
     if isinstance(problem, VarlinkError):
         return VarlinkReply(error=problem.name, parameters=raw(problem.parameters))
     fault = fault_of(problem)

@@ -142,7 +142,7 @@ class DeviceTable:
                 del self._ports[name]
 
     def removed(self, port: str, reason: str = "unplugged") -> list[Action]:
-        """The device of a port has gone."""
+        """Forget the unplugged device of a port; return the actions that follow."""
         plug = self._in_port.pop(port, None)
         if plug is None:
             return []
