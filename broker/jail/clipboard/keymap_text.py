@@ -98,7 +98,10 @@ def _sections(words: Tokens) -> dict[str, Tokens]:
 
 
 def _closing(words: Tokens, start: int) -> int:
-    """Where the bracket at ``start`` is closed."""
+    """Return the index of the bracket that closes the one at ``start``.
+
+    Raises KeymapError.
+    """
     open_ones: list[str] = []
     for at in range(start, len(words)):
         word = words[at]

@@ -54,7 +54,7 @@ def _plus(one: bytes, other: bytes) -> bytes:
 
 
 def minus(one: bytes, other: bytes) -> bytes:
-    """The differences of bytes modulo 256."""
+    """Subtract two rows bytewise, modulo 256."""
     size = len(one)
     a, b = int.from_bytes(one), int.from_bytes(other)
     high = int.from_bytes(b"\x80" * size)

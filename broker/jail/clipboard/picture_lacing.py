@@ -86,7 +86,7 @@ def _spread(row: bytes | bytearray, bits: int) -> bytearray:
 
 
 def _gathered(pixels: bytearray, bits: int) -> bytes:
-    """The other way round."""
+    """Pack one byte per pixel into ``bits`` bits per pixel; reverses ``_spread``."""
     each = 8 // bits
     value = 0
     for at in range(each):

@@ -188,7 +188,7 @@ class PulseFilter(Conversation):
         self._run(self._read_client)
 
     def tick(self, now: float) -> None:
-        """Do the work that is due."""
+        """Do the timed work of the connection; fails it if the handshake is late."""
         self.now = now
         # guard: handshake deadline
         if not self.ready and now >= self._give_up:

@@ -40,7 +40,7 @@ def subscribe(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def sink_info(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """GET_SINK_INFO, by index or by name."""
+    """Answer GET_SINK_INFO, by index or name, with the virtual sink."""
     if fields.number(0) not in {INVALID, virtual_devices.DEVICE}:
         raise SoundRefusedError(
             Error.ACCESS, f"sink {fields.number(0)} is not the sandbox's"
@@ -95,7 +95,7 @@ def lookup_source(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def client_info(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """GET_CLIENT_INFO of an own connection."""
+    """Answer GET_CLIENT_INFO about one of the sandbox's connections."""
     member = f.sandbox.members.get(fields.number(0))
     if member is None:
         raise SoundRefusedError(
@@ -115,7 +115,7 @@ def _client(f: PulseFilter, member: PulseFilter) -> bytes:
 
 
 def sink_input(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """GET_SINK_INPUT_INFO of an own stream."""
+    """Answer GET_SINK_INPUT_INFO about one of this sandbox's streams."""
     stream = f.own_playback(fields.number(0))
 
     def answered(reader: Reader) -> bytes:

@@ -276,7 +276,7 @@ def set_buffer(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def set_rate(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """UPDATE_PLAYBACK_STREAM_SAMPLE_RATE, a little to either side."""
+    """Forward UPDATE_PLAYBACK_STREAM_SAMPLE_RATE if the rate changes only a little."""
     stream = f.playback(fields)
     # guard: rates that change
     if not stream.variable:  # PulseAudio would fail an assertion over it
@@ -317,7 +317,7 @@ def _update_properties(
 
 
 def update_client(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """UPDATE_CLIENT_PROPLIST, of allowed properties."""
+    """Forward UPDATE_CLIENT_PROPLIST, with the allowed properties only."""
     f.may_retitle()
     changed = f.sandbox.labels.update(fields.properties(1))
     f.properties = f.properties | changed

@@ -78,7 +78,7 @@ class Playback:
     # -- life ----------------------------------------------------------------
 
     def begin(self) -> None:
-        """Take its place among the sandbox's streams."""
+        """Register the stream with its sandbox; announce it to clients and viewer."""
         sandbox = self.owner.sandbox
         sandbox.playbacks[self.index] = self
         sandbox.by_real[self.real_index] = self
@@ -103,7 +103,7 @@ class Playback:
         sandbox.tell(StreamEnded(self.index))
 
     def fits(self, rules: SoundRules) -> bool:
-        """Whether it could begin under these rules."""
+        """Return whether the stream's format and buffer are within these rules."""
         return (
             self.spec.rate <= rules.rate
             and self.spec.channels <= rules.channels
@@ -210,7 +210,7 @@ class Playback:
         return True
 
     def requested(self, count: int) -> None:
-        """The server wants so many bytes more."""
+        """Add the bytes that the server requests to the credit, and send samples."""
         self.credit += count
         if self._small < limits.PULSE_SMALL_FRAMES:
             more = 1 + count // limits.PULSE_SMALL_REFILL_BYTES

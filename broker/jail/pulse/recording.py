@@ -166,7 +166,7 @@ class Recording:
         self.fragment = fragment_size(self.spec, asked)
 
     def tick(self, now: float) -> None:
-        """Send the silence that is due."""
+        """Send the client the silent samples that are due."""
         if self._due is None or now < self._due:
             return
         if now - self._due > limits.PULSE_LAG_SECONDS:
@@ -362,7 +362,7 @@ class Recordings:
             recording.heard(part.data)
 
     def event(self, number: Command, reader: Reader) -> None:
-        """Killed, or moved to another source."""
+        """Handle a server event: a recording was killed, or moved to another source."""
         recording = self.by_real.get(reader.fields("L").number(0))
         if recording is None:
             return

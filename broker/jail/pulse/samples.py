@@ -45,7 +45,7 @@ _AUX = 12  # PA_CHANNEL_POSITION_AUX0
 
 
 def is_valid(spec: Spec) -> bool:
-    """Whether the protocol knows such samples."""
+    """Return whether format, channels and rate of samples are valid in the protocol."""
     return (
         spec.format < len(_FORMATS)
         and 0 < spec.channels <= limits.PULSE_CHANNELS_ANY

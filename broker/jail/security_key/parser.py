@@ -138,7 +138,7 @@ class SecurityKey:
     """The proxy of one guest's connection."""
 
     def __init__(self, nonce: bytes) -> None:
-        """``nonce``: eight random bytes."""
+        """Create the state of one sandbox; ``nonce``: eight random bytes."""
         self._nonce = nonce
         self._guest, self._key = Assembler(), Assembler()
         self._whole_until = 0.0
@@ -205,7 +205,7 @@ class SecurityKey:
         return []
 
     def _go_on(self, now: float = 0.0) -> list[Action]:
-        """Take the messages that had to wait."""
+        """Handle the guest's messages that waited for the real key's first answer."""
         self._late = None
         early, self._early = self._early, []
         return [
@@ -476,7 +476,7 @@ class SecurityKey:
     # -- time ----------------------------------------------------------------------------------
 
     def next_tick(self) -> float | None:
-        """When ``tick`` has something to do."""
+        """Return when ``tick`` has to be called next; None if it need not be."""
         now = self._now
         times = [one.until for one in (self._late, self._allowed) if one is not None]
         if now is not None:

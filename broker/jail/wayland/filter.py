@@ -460,7 +460,7 @@ class WaylandFilter(ClientState):
 
     @override
     def own_surface(self, alias: Surface | None) -> OwnSurface:
-        """Our surface, created at the compositor."""
+        """Create a surface of the filter's own at the compositor."""
         surface = OwnSurface("wl_surface", 4)
         surface.alias = alias
         self.own("wl_surface", surface)
@@ -477,7 +477,10 @@ class WaylandFilter(ClientState):
         return next((name for name, (what, _) in host if what == interface), None)
 
     def host_global(self, name: int, interface: str, version: int) -> None:
-        """The compositor offers a global.  Raises UpstreamError."""
+        """Handle a new global of the compositor: watch a seat or output, offer others.
+
+        Raises UpstreamError.
+        """
         if len(self.globals.host) >= limits.WAYLAND_OBJECTS:
             raise UpstreamError("the compositor offers too many globals")
         entry = self.globals.add(name, interface, version)
@@ -493,7 +496,7 @@ class WaylandFilter(ClientState):
             self.down.data += told(registry, entry)
 
     def host_global_remove(self, name: int) -> None:
-        """The compositor takes a global away."""
+        """Handle the removal of a compositor's global; remove it for the client."""
         screen = self.screens.pop(name, None)
         if screen is not None:
             screen.width, screen.logical = 0, None

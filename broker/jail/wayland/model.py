@@ -336,7 +336,7 @@ class Surface(ProtocolObject):
 
     @property
     def synced(self) -> bool:
-        """Whether commits wait for the parent's (wl_subsurface.set_sync)."""
+        """Return whether commits wait for the parent's (wl_subsurface.set_sync)."""
         sub = self.sub
         while sub is not None and sub.parent is not None:
             if sub.sync:
@@ -346,7 +346,7 @@ class Surface(ProtocolObject):
 
     @property
     def depth(self) -> int:
-        """How many parents it has."""
+        """Return the number of the surface's ancestors."""
         count, top = 0, self
         while top.sub is not None and top.sub.parent is not None:
             top = top.sub.parent

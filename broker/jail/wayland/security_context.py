@@ -99,7 +99,10 @@ class _Talk:
             data, control = data[sent:], []
 
     def hear(self) -> tuple[int, int, bytes]:
-        """The next event: object, opcode, arguments."""
+        """Read the compositor's next event: object, opcode, arguments.
+
+        Raises UpstreamError.
+        """
         while True:
             if len(self._rest) >= wire.HEADER.size:
                 oid, opcode, size = wire.HEADER.unpack_from(self._rest)

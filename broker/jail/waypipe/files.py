@@ -53,7 +53,7 @@ class RemoteFiles:
         self._waiting.clear()
 
     def open(self, body: memoryview) -> None:
-        """OpenFile: a file of zeros.  Raises PeerError."""
+        """Handle OpenFile: create a zero-filled mirror of a file.  Raises PeerError."""
         rid, size = _TWO.unpack_from(body)
         self._ids.use(rid)
         if len(self._open) >= waypipe_limits.WAYPIPE_FILES:
@@ -71,7 +71,7 @@ class RemoteFiles:
         self._waiting.add(rid)
 
     def extend(self, body: memoryview) -> None:
-        """ExtendFile: files only grow.  Raises PeerError."""
+        """Handle ExtendFile: grow a mirrored file; never shrinks.  Raises PeerError."""
         rid, size = _TWO.unpack_from(body)
         file = self._find(rid)
         if file is None:
@@ -94,7 +94,7 @@ class RemoteFiles:
         return self._open[rid]
 
     def fill(self, body: memoryview) -> None:
-        """BufferFill: bytes at a place.  Raises PeerError."""
+        """Handle BufferFill: write bytes into a mirrored file.  Raises PeerError."""
         rid, start, end = _THREE.unpack_from(body)
         file = self._find(rid)
         if file is None:

@@ -30,7 +30,7 @@ class DaemonStream(ServedStream):
         order: Callable[[], Awaitable[messages.ToWorker]],
         moved: Callable[[int, int], None],
     ) -> None:
-        """``moved`` counts bytes in and out."""
+        """Serve one connection of a daemon; ``moved`` counts bytes in and out."""
         frames = FrameReader(limits.DAEMON_FRAME_BYTES)
         stream = FramedStream(sock, frames, limits.SILENT_SECONDS, moved)
         super().__init__(number, stream, say, order)

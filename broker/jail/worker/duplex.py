@@ -105,7 +105,7 @@ class DuplexConnection(ABC, Generic[_Core]):
         """Resume what waited for room: the writer has sent it."""
 
     def _end(self, error: VitrailError | None = None, reason: str = "") -> None:
-        """Begin the end; the first reason counts."""
+        """Start the end of the connection; keeps the first reason."""
         if error is not None and self.core.fault is None:
             self.core.fail(error)
         if not self.reason:

@@ -116,7 +116,7 @@ class WatchedFile:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Watch it no longer."""
+        """Stop watching the file."""
         self.close()
 
 

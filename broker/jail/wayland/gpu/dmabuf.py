@@ -340,7 +340,10 @@ def _named(core: ClientState) -> Buffer:
 
 
 def failed(core: ClientState, params: Params) -> None:
-    """The compositor cannot import the picture."""
+    """Tell the client that the compositor could not import its buffer.
+
+    Frees what was reserved for it.
+    """
     if params.wanted is not None:
         held_buffers.release_gpu(core, params.wanted[2])
         core.usage.give("buffers", 1)

@@ -76,7 +76,7 @@ def _account(core: ClientState, shm: ProtocolObject, size: int) -> None:
 
 
 def resize(core: ClientState, pool: Pool, size: int) -> None:
-    """A pool only grows (wl_shm_pool.resize); see ``_remap``."""
+    """Grow a shared memory pool (wl_shm_pool.resize); see ``_remap``."""
     # guard: pool growth
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
         raise ProtocolFault(
@@ -201,7 +201,7 @@ def destroy_buffer(core: ClientState, buffer: Buffer) -> None:
 def release(
     core: ClientState, buffer: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
-    """Hot: one for each frame."""
+    """Forward wl_buffer.release to the client.  Hot: once for each frame."""
     out = core.down.data
     out += buffer.cid.to_bytes(4, "little")
     out += data[pos + 4 : pos + size]

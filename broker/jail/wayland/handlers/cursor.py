@@ -208,7 +208,7 @@ def set_tool_cursor(
     x: int,
     y: int,
 ) -> None:
-    """The same for a pen."""
+    """Set a pen's cursor (zwp_tablet_tool_v2.set_cursor) on the program's content."""
     x, y = _as_cursor(tool, surface, x, y)
     if _its_own(tool, serial) and tool.host is not None:
         sid = surface.sid if surface is not None else 0

@@ -108,7 +108,7 @@ class Hands:
     # -- seats ---------------------------------------------------------------------
 
     def add_seat(self, name: int, version: int) -> None:
-        """The compositor has a seat."""
+        """Bind a seat that the compositor offers, for the filter's own use."""
         core, hand = self._core, self._core.sandbox.hand
         version = min(SEAT_VERSION, version)
         seat = OwnSeat(version, name, hand.judge() if hand is not None else None)
@@ -288,7 +288,7 @@ class Hands:
         self._end_export(source)
 
     def close(self) -> None:
-        """The connection is over."""
+        """Drop the focus and cancel the export, as the connection has ended."""
         for seat in self._seats.values():
             if seat.keyboard is not None:
                 seat.keyboard.focus = None

@@ -87,7 +87,7 @@ def _fds_in(message: MessageSignature) -> list[int]:
 def _taking_any_request(
     message: MessageSignature, function: Callable[..., None]
 ) -> Handler:
-    """For requests with strings, arrays or descriptors."""
+    """Compile a handler of requests with strings, arrays or descriptors."""
     objects, fds = _named_in(message), _fds_in(message)
     read = wire.reader(message)
 
@@ -271,7 +271,7 @@ def compiled_request(message: MessageSignature, rule: Rule, version: int) -> Han
 
 
 def compiled_event(message: MessageSignature, rule: Rule) -> Handler:
-    """The handler of an event."""
+    """Compile the handler of a compositor's event from its rule."""
     if isinstance(rule, Raw):
         return rule.function
     if rule is FORWARD:

@@ -134,7 +134,7 @@ class TracedFilter(WaylandFilter):
 
     @override
     def from_client(self, untrusted_data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """As Filter's, traced before and after."""
+        """Handle the client's bytes as WaylandFilter does, and print the trace."""
         self._around(
             ASKED,
             untrusted_data,
@@ -144,7 +144,7 @@ class TracedFilter(WaylandFilter):
 
     @override
     def from_server(self, data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """As Filter's, traced before and after."""
+        """Handle the compositor's bytes as WaylandFilter does, and print the trace."""
         self._around(
             SAID,
             data,

@@ -124,7 +124,7 @@ class Outgoing:
         return done
 
     def drain_fds(self) -> list[Fd]:
-        """Forget everything; return the descriptors to close."""
+        """Discard all queued bytes; return the queued descriptors, for closing."""
         fds = [fd for _, some in self._marks for fd in some]
         self._marks.clear()
         self.fd_count = 0

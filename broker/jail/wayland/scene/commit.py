@@ -54,7 +54,7 @@ _OLD_SHELL = 2
 
 
 def commit(core: ClientState, surface: Surface) -> None:
-    """The client's wl_surface.commit."""
+    """Handle wl_surface.commit: apply the pending state, or cache it while synced."""
     state = surface.pending
     fences.wait(core, surface, state)
     pictures.take(core, surface, state)

@@ -59,7 +59,7 @@ def enter(buffer: Buffer) -> None:
 
 
 def left(core: ClientState, buffer: Buffer | None) -> None:
-    """A surface no longer shows a buffer."""
+    """Count that a surface no longer shows a buffer; release it if it was the last."""
     if buffer is not None:
         buffer.on -= 1
         if buffer.pool is not None and not buffer.on:

@@ -95,7 +95,7 @@ class WorkerClipboard(InputListener):
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Report observations, and serve, until cancelled."""
+        """Send queued reports to the viewer, at a limited rate, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self.serving.begin(self._nursery)
             task_status.started()
@@ -116,7 +116,7 @@ class WorkerClipboard(InputListener):
     # -- what the filters see --------------------------------------------------------
 
     def _say(self, message: messages.FromWorker) -> None:
-        """Queue a report; the order is kept."""
+        """Queue a report for the viewer; drop a lesser one if the queue is full."""
         # guard: reports that wait
         if len(self._waiting) >= clipboard_limits.CLIPBOARD_EVENTS:
             # Only a client that makes the focus jump, or drags begin, comes so
@@ -375,7 +375,7 @@ class WorkerClipboard(InputListener):
         self._sandbox.select(CLIPBOARD, held)
 
     def held_ended(self, held: ServedContent) -> None:
-        """Its file is closed."""
+        """Report to the viewer that served content was replaced or its file closed."""
         if isinstance(held, ToHost):
             if self._exports.pop(held.transfer, None) is not None:
                 self._say(messages.ExportEndedMessage(held.transfer))
@@ -438,7 +438,7 @@ class WorkerClipboard(InputListener):
 
 
 async def _cleaned(kind: str, untrusted_data: bytes) -> bytes:
-    """Raises PeerError for what cannot be cleaned."""
+    """Clean content of a type step by step.  Raises PeerError."""
     steps = clean(kind, untrusted_data)
     while True:
         try:

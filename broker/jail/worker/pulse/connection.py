@@ -228,7 +228,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
             await watch.left()
 
     def _client_step(self) -> ReadyTasks:
-        """Read the client once."""
+        """Read the client's socket once; pass the bytes through the filter."""
         core = self.core
         data = self._receive(self._client)
         if data is None:
@@ -256,7 +256,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
             await watch.left()
 
     def _server_step(self) -> ReadyTasks:
-        """Read the server once."""
+        """Read the sound server's socket once; pass the bytes through the filter."""
         core = self.core
         # guard: requests wait for the client
         if len(core.down.data) > limits.PULSE_QUEUE_BYTES:
