@@ -72,7 +72,7 @@ class PairEnd:
     """One end; implements ``link_service.far_end.FarEnd``.  Owns the socket."""
 
     def __init__(self, sock: socket.socket, role: Role, serve: Serve) -> None:
-        """``role``: of this end."""
+        """Set up one end of the pair; ``role`` is this end's role."""
         sock.settimeout(0)
         self._sock = sock
         self._far = role.other

@@ -149,7 +149,7 @@ class ControlChannel:
         return self._record(body)
 
     def bye(self, reason: str) -> bytes:
-        """The last record."""
+        """Close the channel, and return its last record, which has the reason."""
         self._must_be_open()
         record = self._record(
             self._check_own(Bye(fit(reason, limits.LINK_TEXT_CHARACTERS)))

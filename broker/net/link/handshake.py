@@ -165,7 +165,7 @@ class Handshake:
         self.session: Session | None = None
 
     def start(self) -> bytes:
-        """The dialler's first message."""
+        """Return the dialler's first message; wait for the reply."""
         if self.state is not HandshakeState.NEW:
             raise InternalError(f"a handshake cannot start when it is {self.state}")
         self._transcript = self._make_opening(HandshakeKind.HELLO)

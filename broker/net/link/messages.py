@@ -99,7 +99,7 @@ class LeaseBegun(LinkRequest, frozen=True, tag="lease-begun"):
         )
 
     def to_lease(self) -> Lease:
-        """The lease in our own words."""
+        """Convert the message to a lease, with its names validated."""
         return Lease(
             take_lease_id(self.lease),
             take_sandbox_name(self.sandbox),

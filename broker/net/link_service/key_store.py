@@ -98,7 +98,7 @@ class LinkStore:
             )
 
     def peers(self) -> Peers:
-        """The pinned brokers.  Raises SetupError with ``file:line``."""
+        """Read the pinned brokers.  Raises SetupError with ``file:line``."""
         own = self.identity().public
         with explained(self.peers_file):
             if not self.peers_file.exists():

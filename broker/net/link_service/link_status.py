@@ -39,7 +39,7 @@ class LinkState:
     """Set, and another one made, when the state is another."""
 
     def enter(self, state: str, problem: str = "") -> None:
-        """Go over to a state."""
+        """Set the link's state and problem, and wake those that wait for a change."""
         if state != self.state:
             self.since = time.time()
         self.state = state
@@ -95,7 +95,7 @@ async def _ask(epoch: Epoch) -> LinkOther | None:
 def own_status(
     request: int, epoch: Epoch, since: float, warnings: list[str]
 ) -> m.StatusReply:
-    """Our status for the other end."""
+    """Return this end's status as the message for the other end."""
     limit = limits.LINK_TEXT_CHARACTERS
     told = [fit(text, limit) for text in warnings[-limits.LINK_WARNINGS :]]
     return m.StatusReply(
