@@ -46,7 +46,7 @@ _SECONDS = 5.0
 
 
 def main() -> None:
-    """Entry point: ``accessible FD``."""
+    """Confine the process, and serve the dialog over AT-SPI: ``accessible FD``."""
     fd = int(sys.argv[1])
     os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own
     agent = socket.socket(fileno=fd)

@@ -253,7 +253,7 @@ def _control(
 async def _serve_control(
     api: Dispatcher, options: Options, *, task_status: trio.TaskStatus[None]
 ) -> None:
-    """Serve the control socket until cancelled."""
+    """Serve the control socket for brokerctl until cancelled."""
     await serve(
         options.paths.control,
         api,
@@ -275,7 +275,7 @@ async def _last(link: FrameLink, message: m.FromAuthority) -> None:
 
 
 def main() -> None:
-    """Entry point; ``programs.start`` has the arguments."""
+    """Start the authority's process; ``programs.start`` has the arguments."""
     role, shipped, *numbers = sys.argv[1:]
     broker, starter, filters, control, *fds = map(int, numbers)
     os.umask(0o077)

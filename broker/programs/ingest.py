@@ -15,7 +15,7 @@ from broker.ipc.in_thread import in_thread
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Parse options, and serve batches until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="vitrail-ingest", description=__doc__)
     parser.add_argument(
         "--store", required=True, help="postgresql://…, as the ingest role"

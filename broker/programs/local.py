@@ -75,7 +75,7 @@ class _Parts:
         forks["acceptors"].control.close()
 
     async def run(self, broker: StartedBroker) -> None:
-        """Be the viewer."""
+        """Confine this process, and run the viewer in it."""
         # Late: the host's process has no code of these.
         from broker.helpers.apart import read_compiled
         from broker.helpers.viewer_confinement import confine_viewer

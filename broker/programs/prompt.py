@@ -74,7 +74,7 @@ class _Agent:
         self._changed = trio.Event()
 
     async def run(self) -> None:
-        """Serve the broker until it has gone."""
+        """Show the broker's questions until it closes its socket."""
         try:
             fd = self._window.connect()
         except VitrailError as error:

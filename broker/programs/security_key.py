@@ -76,7 +76,7 @@ class Proxy:
         return max(0, int((at - time.monotonic()) * 1000) + 1)
 
     def _step(self, fd: int, event: int) -> bool:
-        """Serve one descriptor; whether to go on."""
+        """Serve one ready descriptor; return False if the connection is to end."""
         if fd == self._guest.fileno():
             if event & select.POLLOUT:
                 self._flush()
