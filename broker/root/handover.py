@@ -56,7 +56,7 @@ class Reserve:
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Let go of them meanwhile."""
+        """Free the reserved descriptors while the block runs; reserve them again."""
         # guard: a device is taken back without a descriptor left
         while self._fds:
             os.close(self._fds.pop())

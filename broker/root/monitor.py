@@ -108,7 +108,10 @@ class UsbMonitor:
     """A netlink socket that hears of USB devices."""
 
     def __init__(self, source: str | None = None) -> None:
-        """``source``: ``udev`` or ``kernel``.  Raises SetupError."""
+        """Open a netlink monitor of USB events from ``source``: ``udev`` or ``kernel``.
+
+        Raises SetupError.
+        """
         self.source = source or ("udev" if udevd_runs() else "kernel")
         try:
             self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), self.source)

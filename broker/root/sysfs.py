@@ -88,7 +88,7 @@ class SysfsDevice:
             ) from error
 
     def there(self) -> bool:
-        """Whether it is still plugged in."""
+        """Return whether the device is still plugged in."""
         try:
             self._still_there()
         except DeviceGoneError:
