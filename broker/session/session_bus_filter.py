@@ -175,7 +175,7 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
 
 
 def _words(access: BusAccess, item: str, told: int) -> Iterator[str]:
-    """Return the proxy's command line."""
+    """Yield the command line of xdg-dbus-proxy."""
     yield from (_PROGRAM, f"--fd={told}")
     yield from (os.environ["DBUS_SESSION_BUS_ADDRESS"], _SOCKET)
     # guard: the viewer has what the table says of the session's bus

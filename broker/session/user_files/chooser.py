@@ -102,7 +102,10 @@ class PortalRequest:
         """The unique name: another program of the session could answer by the same path."""
 
     def answer(self, method: str, title: str, options: Options) -> tuple[object, ...]:
-        """Return the response.  Raises SetupError, UpstreamError."""
+        """Show a portal dialog and wait for its response.
+
+        Raises SetupError, UpstreamError.
+        """
         ask = new_method_call(_PROPERTIES, "Get", "ss", (_CHOOSER, "version"))
         reply = self._call(ask)
         self._owner = str(reply.header.fields.get(HeaderFields.sender, ""))
@@ -190,7 +193,7 @@ def _path_of(uri: str) -> Path:
 
 
 def _words(choice: FileChoice) -> tuple[str, Options]:
-    """Return the method and its options."""
+    """Return the portal's method and its options for a choice of files."""
     ask = choice.ask
     save = ask.kind == "save"
     options: Options = {

@@ -85,7 +85,10 @@ class _Agent:
         self._sock, self._frames = sock, wire.frames()
 
     def ask(self, ask: AgentAsk) -> AgentAnswer:
-        """Return its answer.  Raises UpstreamError, PeerError."""
+        """Send a request to the user's ssh agent; return its answer.
+
+        Raises UpstreamError, PeerError.
+        """
         try:
             self._sock.sendall(wire.request_frame(ask))
             while not (found := self._frames.feed(self._some())):
