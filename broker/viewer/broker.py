@@ -174,7 +174,10 @@ class _ViewerProcess:
         ]
 
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:
-        """Run until asked to end."""
+        """Run the viewer's tasks until a shutdown is requested.
+
+        Reports that it is ready once brokerctl is served.
+        """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._viewer.run)
             nursery.start_soon(self._settings.run)

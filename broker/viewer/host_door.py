@@ -88,7 +88,7 @@ class Door:
     async def _meet(
         self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
     ) -> None:
-        """One connection, from accept to its end."""
+        """Serve one connection of a host from accept to its end; records a refusal."""
         try:
             with conn:
                 await self._greet(conn, ticket, scope)

@@ -237,7 +237,7 @@ class RemoteHost(LinkEnd):
         )
 
     def _only(self, name: str) -> None:
-        """Refuse this host while another one is."""
+        """Refuse a host while another one is connected.  Raises RefusedError."""
         now = self.state.epoch
         if now is not None and now.name != name:
             raise RefusedError(

@@ -237,7 +237,7 @@ class _FlowguardConnection:
             return b""
 
     async def _take(self, message: m.FromFilter, nursery: trio.Nursery) -> None:
-        """Handle one message of the network filter."""
+        """Handle a message of the network filter: decide about, record, count flows."""
         match message:
             case m.AskFlow():
                 self._check(message)

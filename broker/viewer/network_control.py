@@ -24,7 +24,7 @@ class NetworkControl:
     async def listed(
         self, exchange: Exchange[api.NetworkAnswer], request: api.NetworkRequest
     ) -> api.NetworkAnswer:
-        """List flows.  Raises NotFoundError."""
+        """List the open flows of sandboxes.  Raises NotFoundError."""
         del exchange
         await trio.lowlevel.checkpoint()
         guests = self.viewer.guests()

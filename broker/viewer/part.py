@@ -51,7 +51,7 @@ def make_viewer(
     host: Host,
     session: UserSession,
 ) -> ViewerRole:
-    """Return the viewer's role in this runtime."""
+    """Create the viewer's role from its parts."""
     return ViewerRole(
         paths=ground.paths,
         tools=GuestTools(

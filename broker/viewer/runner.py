@@ -161,7 +161,7 @@ class Runner:
     async def resize(
         self, exchange: Exchange[api.Nothing], request: api.RunResizeRequest
     ) -> api.Nothing:
-        """Set the size of a program's terminal."""
+        """Set the size of a running program's terminal."""
         del exchange
         guest, program = self._program(request.sandbox, request.program)
         rows, columns = _in_terminal(request.rows), _in_terminal(request.columns)

@@ -40,7 +40,7 @@ class StreamAnswer:
             await self.say(PreambleVerdict.FAILED)
 
     async def say(self, verdict: PreambleVerdict) -> None:
-        """Answer, unless that was done before."""
+        """Send the verdict on a stream's preamble to the host, once; free its place."""
         # guard: a decision frees the place
         self._leave_place()
         sock, self._sock = self._sock, None

@@ -88,7 +88,7 @@ class WindowsPart:
         return api.Nothing()
 
     async def limits(self) -> dict[SandboxName, list[api.LimitStatus]]:
-        """Each sandbox's use of limited resources."""
+        """Ask all workers; return each sandbox's use of limited resources."""
         found: dict[SandboxName, list[api.LimitStatus]] = {}
 
         async def ask(guest: Guest) -> None:

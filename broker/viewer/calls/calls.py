@@ -481,7 +481,7 @@ def _named(record: Record, service: str) -> CalledService:
 
 
 def _video_request(opening: Opening, ask: CallService) -> Request:
-    """Return the request for pictures.  Raises RefusedError."""
+    """Return the permit request for camera or screen pictures.  Raises RefusedError."""
     sizes, what = _VIDEO[ask.service], ask.service.rpartition(".")[2].lower()
     known = {*sizes, OFFERED}
     if ask.service == SCREEN_SHARE:

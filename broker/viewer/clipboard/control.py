@@ -35,7 +35,7 @@ class ClipboardControl:
     async def choose_chords(
         self, exchange: Exchange[api.ClipboardStatus], request: api.Nothing
     ) -> api.ClipboardStatus:
-        """Read again which chords the user wants."""
+        """Read the user's chord settings again; return the clipboard's status."""
         del exchange, request
         await self._clipboard.choose_again()
         return clipboard_status(self._clipboard)

@@ -134,7 +134,10 @@ class Telling:
     # -- the user -----------------------------------------------------------------------
 
     def words(self, record: w.RecordCrossing) -> tuple[str, str] | None:
-        """A notification's title and text."""
+        """Return a notification's title and text on a copy or paste; None without one.
+
+        None without one.
+        """
         source, target = name(record.source), name(record.target)
         way = (
             f"{source} → {target}"
@@ -177,7 +180,7 @@ def _charged(record: w.RecordCrossing) -> str:
 
 
 def _given(record: w.RecordCrossing) -> str:
-    """The rule, and the next step."""
+    """Return the text about a finished paste: its rule, and what to do next."""
     if record.selection == "drag":
         return f"dropped, by {record.rule}"
     # Their own clipboard stays as it is.

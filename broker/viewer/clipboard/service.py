@@ -193,7 +193,7 @@ class Party(clipboard_member.ClipboardMember):
         await self._clipboard.put(self, w.SandboxGone(self.lease.sandbox))
 
     def give(self, order: clipboard_member.Order) -> None:
-        """Have its worker do something, soon."""
+        """Queue an order for this sandbox's worker; blame it if its queue is full."""
         try:
             self._orders.send_nowait(order)
         except trio.ClosedResourceError:
@@ -304,7 +304,7 @@ class ClipboardService:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Do the actions, until cancelled."""
+        """Feed queued events to the exchange; carry out its actions until cancelled."""
         try:
             await self.choose_again()
         except VitrailError as error:

@@ -104,7 +104,7 @@ class DeviceDesk:
                 await first_of(changed, self._again)
 
     async def _look(self) -> None:
-        """Consider new devices."""
+        """List the host's devices; end unplugged ones, and decide about new ones."""
         items = (await self._source.devices()).devices
         there = {item.number for item in items}
         self._known &= there
@@ -381,7 +381,7 @@ def facts_of(item: DeviceItem) -> DeviceFacts:
 
 
 def request_of(item: DeviceItem, lease: Lease) -> Request:
-    """Return the request for a device."""
+    """Return the permit request for the use of a device."""
     return Request(
         lease=lease,
         service=DEVICE,

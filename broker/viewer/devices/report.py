@@ -8,7 +8,10 @@ from broker.viewer.devices.desk import DeviceDesk, Holding
 
 
 async def devices_answer(desk: DeviceDesk) -> api.DevicesAnswer:
-    """Return the plugged-in devices.  Raises SetupError, UpstreamError."""
+    """Return the host's plugged-in devices and their users, for the control socket.
+
+    Raises SetupError, UpstreamError.
+    """
     found = await desk.devices()
     held = {holding.item.number: holding for holding in desk.holdings()}
     return api.DevicesAnswer(

@@ -235,7 +235,10 @@ class _Questions:
                 self._current = 0
 
     async def _answer(self, said: KeyUse, over: trio.Event) -> None:
-        """Permit a message until it is over."""
+        """Ask for a permit for a message to the key, and send the answer.
+
+        Ends when ``over`` is set, because the message was answered or given up.
+        """
         lease = self._opening.lease
         async with trio.open_nursery() as nursery:
 

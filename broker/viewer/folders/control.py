@@ -18,7 +18,7 @@ class FolderControl:
     async def folders(
         self, exchange: Exchange[api.FoldersAnswer], request: api.Nothing
     ) -> api.FoldersAnswer:
-        """Directories that sandboxes have."""
+        """List the directories that sandboxes share."""
         del exchange, request
         return api.FoldersAnswer(
             folders=[_status(shared) for shared in self._folders.shared()]

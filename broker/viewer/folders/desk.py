@@ -366,7 +366,7 @@ async def give(path: Path, opened: Begun, warrant: bytes) -> GivenFolder:
 
 
 def request_of(shared: SharedFolder) -> Request:
-    """Return the request for a folder."""
+    """Return the permit request for a shared folder."""
     return Request(
         lease=shared.lease,
         service=FOLDER,

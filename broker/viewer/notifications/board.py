@@ -95,7 +95,7 @@ class Board:
         return self._notices.get(number)
 
     def of_stream(self, lease: Lease, stream: int) -> list[Notice]:
-        """Return those of a connection."""
+        """Return the notifications that came over one connection."""
         # guard: a sandbox changes its own notifications
         return [
             one

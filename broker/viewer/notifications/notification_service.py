@@ -203,7 +203,7 @@ class NotificationService:
             await trio.sleep(limits.GROUP_SECONDS)
 
     def lease_ended(self, lease: Lease) -> None:
-        """A sandbox has stopped."""
+        """Close the grouped notification of a stopped sandbox, and forget the group."""
         self._colours.pop(lease.sandbox, None)
         self._grouped.discard(lease.sandbox)
         number = self.board.end_group(lease.sandbox)

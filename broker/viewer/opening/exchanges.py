@@ -54,7 +54,10 @@ class Delivery:
     """Of the task that waits for the target's worker; cancelled at the end."""
 
     def end(self, reason: str) -> None:
-        """It is over; the first reason counts."""
+        """End the delivery: stop its transfer and close its pipe.
+
+        Keeps the first reason.
+        """
         if not self.done.is_set():
             self.reason = reason
             self.done.set()

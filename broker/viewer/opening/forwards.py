@@ -170,7 +170,7 @@ class PortForwards:
 async def _accept(
     listener: trio.socket.SocketType,
 ) -> tuple[trio.socket.SocketType, tuple[str, int]]:
-    """Return the next connection and its address."""
+    """Accept the next connection to the forwarded port; return it and its address."""
     while True:
         try:
             return await listener.accept()

@@ -74,7 +74,7 @@ async def _kept(guest: Guest, program: LeaseProgram) -> None:
 
 
 def _refusal(guest: Guest, program: LeaseProgram) -> ToldError:
-    """Return the reason, in the broker's words."""
+    """Return the error that names why the target did not keep the files."""
     found = "has no room for it" if program.code == NO_ROOM else "did not store it"
     return ToldError(
         f"{guest.lease.sandbox} {found}",

@@ -67,7 +67,7 @@ class Return:
             raise RefusedError(self._reason)
 
     def end(self, reason: str) -> None:
-        """It is over; the first reason counts."""
+        """Stop waiting for the edited file; close its pipe.  Keeps the first reason."""
         if not self._done.is_set():
             self._reason = reason
             self._done.set()

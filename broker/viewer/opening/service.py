@@ -317,7 +317,10 @@ def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
 
 
 def _refuse_target(permit: Permit, source: Lease, asked: Wanted) -> None:
-    """Refuse what no rule means to permit."""
+    """Refuse targets that no rule can permit: the sandbox itself, unnamed schemes.
+
+    Raises RefusedError.
+    """
     if permit.target in {source.sandbox, ""}:
         raise RefusedError("a sandbox opens its own files and links itself")
     url = asked.url

@@ -150,7 +150,7 @@ class Guest:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Parent of this guest's tasks, until ``close``."""
+        """Run the guest's tasks until ``close`` cancels them."""
         self._display.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -325,7 +325,7 @@ class Guest:
         )
 
     async def _take(self, message: worker.FromRest) -> None:
-        """Handle one message of the sandbox's worker."""
+        """Handle one message of the sandbox's worker, by its type."""
         match message:
             case worker.FromAgent():
                 await self._take_agent(message)

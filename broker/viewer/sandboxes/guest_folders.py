@@ -90,7 +90,7 @@ class GuestFolders:
             await self._send(message)
 
     def take(self, untrusted: agent.AgentMounted) -> None:
-        """Take an answer."""
+        """Handle the agent's answer to a mount or unmount; warn of a failure."""
         asked = self._asked.get(untrusted.place)
         if asked is not None:
             self._answers[untrusted.place] = untrusted

@@ -51,7 +51,7 @@ def run_message(
     *,
     display: bool,
 ) -> Run:
-    """Return the order to run a program."""
+    """Return the message that orders the guest's agent to run a program."""
     return Run(
         program=number,
         argv=list(argv),

@@ -99,7 +99,7 @@ class GuestScreen:
         self._reasons: set[str] = set()
 
     async def take(self, message: Said) -> None:
-        """Act on a message of the worker."""
+        """Handle a report of the worker on Wayland connections, windows and limits."""
         match message:
             case worker.WaylandOpened():
                 if len(self._clients) < limits.WAYLAND_CLIENTS_PER_SANDBOX:

@@ -393,7 +393,7 @@ class GuestSound:
         return self._level
 
     def status(self) -> SoundStatus:
-        """How it is now."""
+        """Return the sandbox's sound status: volume, streams, microphone."""
         record = self._record()
         rule = "deny" if record is None else record.viewer.audio.microphone
         return SoundStatus(

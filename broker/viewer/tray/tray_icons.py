@@ -79,7 +79,7 @@ class TrayIcons:
             await panel.tell(signals)
 
     def has_place(self, record: str) -> bool:
-        """Whether a record may have another icon."""
+        """Return whether a record may show another icon."""
         own = sum(one.guest.lease.record == record for one in self.shown.values())
         # guard: icons of a sandbox are few
         if own >= limits.ICONS_PER_RECORD:

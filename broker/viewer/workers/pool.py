@@ -166,7 +166,10 @@ class Workers:
         sandbox: SandboxName,
         clients: int,
     ) -> WorkerProcesses:
-        """Have both halves forked.  Raises UpstreamError, SetupError."""
+        """Have both processes of a worker forked: keeper and jailed half.
+
+        Raises UpstreamError, SetupError.
+        """
         with ExitStack() as undo, ExitStack() as theirs:
             keeper_channel, keeper_end = pair()
             undo.callback(keeper_channel.close)

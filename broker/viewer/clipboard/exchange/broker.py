@@ -68,7 +68,7 @@ class Crossing(SelectionReader):
 
     @property
     def deadline(self) -> float | None:
-        """When ``Ticked`` is due."""
+        """Return when ``Ticked`` has to be posted next; None if it need not be."""
         times = self._giving.times + self._drops.times + self._drags.times
         times += [x.until for x in (self._copy, self._held, self._paste) if x]
         if self._exports.deadline is not None:
@@ -91,7 +91,7 @@ class Crossing(SelectionReader):
         return self._drags.source_of(mark)
 
     def status(self, now: float) -> TransferStatus:
-        """The held content and the current offer."""
+        """Return the held content's size, types and time left, and the open offers."""
         offered = self._giving.offered(now)
         exported = self._exports.source
         if self._held is None:

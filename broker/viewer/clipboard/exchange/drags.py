@@ -85,7 +85,7 @@ def _wanted(event: w.DragWanted) -> tuple[list[w.Action], Drop | None]:
 
 
 def begin(drop: Drop, number: int, now: float) -> tuple[Copy, w.Action]:
-    """Read the dropped content."""
+    """Start to read dropped content; return the copy and the order to list types."""
     host = drop.source == w.VIEWER
     reader = drop.target if host else drop.source
     until = now + limits.CLIPBOARD_COPY_SECONDS
@@ -177,7 +177,7 @@ class DragTable:
     # -- the source's worker ---------------------------------------------------------
 
     def _started(self, event: w.DragStarted) -> Iterator[w.Action]:
-        """An application drags."""
+        """Handle that a sandbox's program began a drag: remember its source."""
         before = self._drags.get(event.mark)
         if before is not None or not event.mark:
             yield w.Blame(event.sandbox, "it calls a drag by the name of another")
@@ -224,7 +224,7 @@ class DragTable:
     # -- the target's worker ----------------------------------------------------------
 
     def _over(self, event: w.DragOver) -> Iterator[w.Action]:
-        """A drag is over a window."""
+        """Handle that a drag is over a window of a sandbox: accept or refuse it."""
         before = self._overs.get(event.sandbox)
         # guard: a drop that the next drag overtakes
         if before is not None and before.dropped_until is not None:
@@ -296,7 +296,7 @@ class DragTable:
         yield from given_up(over.source, target, over.drop(target), reason)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:
-        """A sandbox has ended."""
+        """Forget the drags from and over a sandbox that has ended."""
         for mark in [m for m, d in self._drags.items() if d.source == sandbox]:
             del self._drags[mark]
         self._overs.pop(sandbox, None)

@@ -102,7 +102,7 @@ class Exports:
     def decided(
         self, event: w.Decided, focused: str | None, now: float
     ) -> Iterator[w.Action]:
-        """Policy has answered."""
+        """Handle the decision on an export: read the content, or record the refusal."""
         asked = self._asked
         if asked is None or event.transfer != asked.transfer or asked.terms:
             return
@@ -160,7 +160,7 @@ class Exports:
             yield w.Export(asked.held.source, asked.transfer, asked.press, items, mark)
 
     def exported(self, event: w.Exported) -> Iterator[w.Action]:
-        """The compositor has taken it, or not."""
+        """Handle a worker's answer on an export: record it, or drop it on a problem."""
         standing = self._standing
         if standing is None or standing.transfer != event.transfer:
             return  # it was replaced meanwhile
@@ -179,7 +179,7 @@ class Exports:
             )
 
     def ended(self, event: w.ExportEnded) -> None:
-        """The user's selection is another one."""
+        """Forget the export whose selection another one has replaced."""
         standing = self._standing
         if standing is None or standing.transfer != event.transfer:
             return
@@ -196,7 +196,7 @@ class Exports:
             )
 
     def expire(self, now: float) -> Iterator[w.Action]:
-        """Do the work that is due."""
+        """Drop exports whose deadline has passed; return the actions for it."""
         if self._asked is not None and now >= self._asked.until:
             yield from self.drop(reasons.UNDECIDED)
         # guard: an export expires

@@ -97,7 +97,7 @@ class Copy:
 
     @property
     def room(self) -> int:
-        """Bytes that may still come."""
+        """Return the number of bytes that may still be copied."""
         limit = self.terms.max_bytes
         if self.into is not None:
             # guard: a rule limits the size that is read from the user's clipboard
