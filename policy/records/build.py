@@ -416,7 +416,7 @@ class _Checks:
         )
 
     def window(self) -> None:
-        """A name needs room for a letter."""
+        """Check that the window's upper edge has room for a letter of its name."""
         taken = self.taken
         top = taken.get("window.top")
         if taken["window.name_strip"] and top is not None and top < LETTER_PIXELS:
@@ -528,7 +528,7 @@ def _state(taken: Taken) -> State | None:
 
 
 def _digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:
-    """Return the digest of a record's meaning."""
+    """Compute the SHA-256 digest of a record's meaning."""
     meaning = {
         "name": name,
         "viewer": asdict(viewer),

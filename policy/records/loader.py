@@ -119,7 +119,7 @@ class CollectedRecords:
         self._overlay = overlay
 
     def add_directory(self, directory: Path, *, check_owner: bool) -> None:
-        """Read the records of a directory."""
+        """Read all records of a directory; problems are collected."""
         new = overlaid(directory, self._overlay)
         info = None
         try:
@@ -149,7 +149,7 @@ class CollectedRecords:
                 self.add_file(path, check_owner=check_owner)
 
     def add_file(self, path: Path, *, check_owner: bool) -> None:
-        """Read a record."""
+        """Read one record's file; problems are collected."""
         name = path.name.removesuffix(SUFFIX)
         if self._blind is not None:
             self._refuse(path, self._blind, report=False)
@@ -175,7 +175,7 @@ class CollectedRecords:
             self.add_content(name, path, content)
 
     def add_content(self, name: str, path: Path, content: bytes) -> None:
-        """Add what stood in a file."""
+        """Parse the content of a record's file into a draft; problems are collected."""
         report = _Report(path)
         document = read_document(_decode(content, report), report.complain)
         draft = take_draft(name, path, document, report.complain, report.lines)

@@ -98,7 +98,7 @@ class _Assembly:
         self._rules.append(barrier(problem))
 
     def add(self, tree: Tree, name: str) -> None:
-        """Add a file of the directory itself."""
+        """Parse a file of the policy directory; report an invalid file name."""
         if name != MAIN and not _FILE_NAME.fullmatch(name):
             self.fail(
                 Problem(

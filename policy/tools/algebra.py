@@ -154,7 +154,7 @@ class Cover:
             yield from (source for source in self._alone if source & sources)
 
     def add(self, sources: int, targets: int) -> None:
-        """Cover a rectangle."""
+        """Mark all pairs of these sources and targets (bit sets) as covered."""
         if not sources or not targets:
             return
         if sources & (sources - 1) == 0:
@@ -210,7 +210,7 @@ class Reach:
 
 
 def reach(rules: tuple[Rule, ...], atoms: Atoms) -> Reach:
-    """Find out which rules decide any call."""
+    """Compute for each rule if it decides any call, and which rules hide it."""
     sets = [(atoms.source(rule.source), atoms.target(rule.target)) for rule in rules]
     never = atoms.impossible()
     meets = [
@@ -299,7 +299,7 @@ class _Causes:
                 self._by.setdefault((rule.service, rule.argument), []).append(number)
 
     def of(self, number: int) -> list[int]:
-        """Return them, at most eight."""
+        """Return the earlier rules that together hide a rule, at most eight."""
         mine = self._rules[number]
         sources, targets = self._sets[number]
         left = Cover({0: (1 << sources.bit_length()) - 1 or 1})

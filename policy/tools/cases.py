@@ -175,7 +175,7 @@ def covered(
 
 
 def tap(results: Sequence[Result]) -> str:
-    """Return the results as TAP 13."""
+    """Format test results as TAP 13."""
     lines = ["TAP version 13", f"1..{len(results)}"]
     for number, result in enumerate(results, 1):
         case = result.case
@@ -189,7 +189,7 @@ def tap(results: Sequence[Result]) -> str:
 
 
 def junit(results: Sequence[Result]) -> str:
-    """Return the results as JUnit's XML."""
+    """Format test results as JUnit's XML."""
     bad = sum(1 for result in results if result.wrong)
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',

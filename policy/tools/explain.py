@@ -61,7 +61,7 @@ class Explanation:
 
 
 def explain(rules: RuleSet, call: PolicyCall, world: World) -> Explanation:
-    """Explain the engine's answer to a call."""
+    """Explain the engine's answer to a call: rules that missed, what would flip it."""
     engine = Engine(rules)
     call = call._replace(source=world.name_of(call.source))
     answer = engine.answer(call, world)
@@ -213,7 +213,7 @@ def call_json(call: PolicyCall) -> dict[str, object]:
 
 
 def as_json(found: Explanation) -> dict[str, object]:
-    """Return an explanation as JSON values."""
+    """Convert an explanation to JSON values."""
     return {
         **answer_json(found.answer),
         "misses": [_miss_json(miss) for miss in found.misses],

@@ -193,7 +193,7 @@ def ask_again(
     world: World,
     sandboxes: Sandboxes | None = None,
 ) -> Again:
-    """Return the current answer; raises NotReplayableError."""
+    """Evaluate a recorded call with the current rules.  Raises NotReplayableError."""
     call = then.call
     if call.source not in world.domains and call.source not in ADMIN_NAMES:
         raise NotReplayableError("the record of its sandbox no longer exists")
@@ -253,7 +253,7 @@ class Simulation:
         return sum(count for count, _ in self.changes.values())
 
     def add(self, other: Simulation) -> None:
-        """Add the counts of another log."""
+        """Add the counts of another log's replay."""
         self.same += other.same
         self.skipped += other.skipped
         self.others += other.others

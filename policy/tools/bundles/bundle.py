@@ -100,7 +100,7 @@ def written_key(key: Ed25519PublicKey) -> str:
 
 
 def take_key(text: str) -> Ed25519PublicKey:
-    """Return a public key; raises BundleError."""
+    """Parse a public key (``ed25519:`` and base64).  Raises BundleError."""
     reason = "not a public key, which is ed25519: and 44 characters"
     found = _KEY.fullmatch(text.strip())
     if found is None:
@@ -279,7 +279,7 @@ def _keys(keys: object) -> tuple[str, ...]:
 
 
 def as_object(payload: bytes) -> dict[str, object]:
-    """Return a signed object; raises BundleError."""
+    """Decode signed JSON to an object without repeated keys.  Raises BundleError."""
     try:
         data = json.loads(payload, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:

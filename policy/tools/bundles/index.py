@@ -92,7 +92,7 @@ def entry_of(bundle: Bundle, file: str, not_before: int = 0) -> RingEntry:
 
 
 def sign_index(key: Ed25519PrivateKey, index: RolloutIndex) -> bytes:
-    """Return the signed index; raises BundleError."""
+    """Sign an index of rings with a key.  Raises BundleError."""
     rings = {name: asdict(entry) for name, entry in sorted(index.rings.items())}
     data = {"name": index.name, "serial": index.serial, "expires": index.expires}
     payload = json.dumps({**data, "rings": rings}, indent=1).encode()

@@ -158,7 +158,7 @@ def _provider(record: Record) -> str:
 def _microphone(
     record: Record, engine: Engine | None, world: World
 ) -> Iterator[LintFinding]:
-    """A microphone takes a line in both."""
+    """Yield a finding if a record allows the microphone and no rule grants it."""
     if record.viewer.audio.microphone == "deny" or engine is None:
         return
     call = PolicyCall(MICROPHONE, "+", record.name, ADMIN)

@@ -29,7 +29,7 @@ class _Stop(Exception):  # noqa: N818 -- an answer, not an error
 
 
 def answer(rules: RuleSet, call: PolicyCall, world: World) -> PolicyAnswer:
-    """Return what Qubes' parser says; never raises."""
+    """Evaluate a call as Qubes' own parser does; errors are answers, never raised."""
     if rules.problems:
         problem = rules.problems[0]
         broken = next((r for r in rules.rules if r.broken is problem), None)
@@ -105,7 +105,7 @@ class _Walk:
         return mine == other
 
     def _name(self, token: Token, other: str) -> bool:
-        """Whether a token matches a name."""
+        """Return whether a token of a rule matches a sandbox's name."""
         if token.key == "*":
             return True
         if token.key == "@anyvm":
