@@ -54,7 +54,10 @@ class DeviceClient:
         self.closed = trio.Event()
 
     async def run(self) -> None:
-        """Hand out replies and news until the connection ends; raises UpstreamError then."""
+        """Deliver replies and events of vitrail-devices until the connection ends.
+
+        Raises UpstreamError then.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 self._late = nursery
@@ -116,7 +119,7 @@ class DeviceClient:
             self._late.start_soon(self._give_back, reply.attachment)
 
     async def _give_back(self, attachment: str) -> None:
-        """Detach a device that came after its task was cancelled or had given up.
+        """Detach a device whose attachment no task waits for any more.
 
         Its permission is over, and no other part knows that the guest has it.
         """

@@ -273,7 +273,7 @@ class DeviceHost:
         )
 
     async def _foreign_qmp(self, path: Path) -> Qmp:
-        """The monitor of a QEMU that another program started.
+        """Return the QMP connection to a QEMU that another program started.
 
         A separate one (``-qmp unix:…``), because a monitor serves one client; kept
         open for the next device.  Raises UpstreamError.
@@ -382,7 +382,7 @@ class DeviceHost:
 
 
 async def _quietly(device: QemuDevice | CrosvmDevice | LibvirtDevice) -> None:
-    """Detach from a machine that may be on its way out."""
+    """Detach a device; ignore the errors of a machine that is ending."""
     with trio.CancelScope(shield=True):
         try:
             await device.detach()

@@ -110,7 +110,10 @@ class DeviceRequests:
         *,
         task_status: trio.TaskStatus[DeviceAttachment],
     ) -> None:
-        """The whole life of one attachment; ``started`` when it is there."""
+        """Hold a device attached until it is detached.
+
+        ``started`` once it is attached.
+        """
         try:
             lease = _announced(handed.epoch, request.lease)
             with handed.scope:
@@ -160,7 +163,7 @@ class DeviceRequests:
 
 
 def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:
-    """Return the lease that a viewer names.  Raises RefusedError."""
+    """Return the announced lease that a viewer names.  Raises RefusedError."""
     announced = epoch.leases.usable(take_lease_id(untrusted_lease))
     # guard: devices go to announced leases
     if announced is None:

@@ -127,7 +127,7 @@ class QemuControl:
         """QEMU may have stopped the machine for an error of a disk."""
 
     async def run(self) -> None:
-        """Serve the monitor; it ends with an UpstreamError."""
+        """Serve QEMU's monitor until it ends.  Raises UpstreamError then."""
         ended: list[UpstreamError] = []  # from inside, it would come in a group
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._resume)
@@ -140,7 +140,7 @@ class QemuControl:
             raise failure
 
     async def _resume(self) -> None:
-        """Resume a machine that QEMU stopped for want of room on the disk."""
+        """Resume a machine that QEMU stopped on a full disk, until cancelled."""
         self._failed.set()  # an earlier broker may have had the event
         while True:
             await self._failed.wait()

@@ -43,7 +43,7 @@ class HeldBox:
     mounted: bool = False
 
     def check(self, files: BoundFiles) -> None:
-        """Wait until bubblewrap has mounted the box; compare the files, and limit it.
+        """Wait until bubblewrap has mounted the box, compare its files, set its limits.
 
         Raises UpstreamError, and RefusedError where it has other files.
         """
@@ -60,7 +60,10 @@ class HeldBox:
             self._gate.open()
 
     def run_to_end(self, write: Write) -> int:
-        """Pass its output on until it has ended; returns its exit code."""
+        """Write the box's output to ``write`` until it has ended.
+
+        Return its exit code.
+        """
         waiting = select.poll()
         for fd in (self._pidfd, *self._output):
             waiting.register(fd, select.POLLIN)

@@ -101,7 +101,7 @@ def _disk(path: Path, serial: str, *, read_only: bool) -> dict[str, object]:
 
 
 def require_done(request: VmmRequest, reply: VmmReply) -> None:
-    """Raise UpstreamError, with Cloud Hypervisor's own words, where it refused.
+    """Raise UpstreamError with Cloud Hypervisor's message if a request failed.
 
     Versions differ: the words are plain text, or a JSON array of causes.
     """

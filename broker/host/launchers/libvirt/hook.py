@@ -31,7 +31,7 @@ def hook_source() -> bytes:
 def install_hook(
     uid: int | None, folder: Path = FOLDER, settings: Path = SETTINGS
 ) -> list[Path]:
-    """Write the hook, and for whose broker the system's libvirtd reports.
+    """Write libvirt's hook and its settings; return the files.  Raises OSError.
 
     Returns the files.  Raises OSError.
     """

@@ -244,7 +244,7 @@ def _is_dhcp(packet: bytes) -> bool:
 
 
 def _is_to(packet: bytes, port: int, protocols: Container[int]) -> bool:
-    """Whether it is a whole packet to that port."""
+    """Return whether a packet is unfragmented and sent to this port."""
     header = (packet[0] & 15) * 4
     if packet[9] not in protocols or header < 20 or len(packet) < header + 8:
         return False
