@@ -98,7 +98,10 @@ class DeviceClient:
                 fdpass.close_all([fd])
 
     def _deliver(self, reply: messages.Reply, fd: int) -> int:
-        """Hand a reply on; returns the descriptor if no task has taken it."""
+        """Deliver a message: call back for an event, or wake the waiting task.
+
+        Returns the descriptor if no task has taken it.
+        """
         match reply:
             case messages.Changed():
                 self._changed()

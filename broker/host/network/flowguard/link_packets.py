@@ -93,7 +93,7 @@ class LinkPackets:
         )
 
     def may_come(self, packet: Packet) -> bool:
-        """Whether passt answers with an address, or tells of a neighbour."""
+        """Return whether a packet of passt (DHCP, neighbour discovery) may pass."""
         if packet.protocol == ICMP6 and packet.kind in FROM_PASST:
             return self._prefix is not None
         return self._leases is not None and (
