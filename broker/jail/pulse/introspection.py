@@ -63,7 +63,7 @@ def lookup_sink(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def check_source(f: PulseFilter, index: int, name: str | None) -> None:
-    """Refuse all but our only source.  Monitors carry the sound of others."""
+    """Refuse all sources but the sandbox's own: monitors carry the sound of others."""
     if name is not None and (name.endswith(".monitor") or name == "@DEFAULT_MONITOR@"):
         raise SoundRefusedError(Error.ACCESS, "a monitor")
     if index not in {INVALID, virtual_devices.DEVICE}:
@@ -128,7 +128,7 @@ def sink_input(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def sink_input_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
-    """GET_SINK_INPUT_INFO_LIST: the server's reply about each own stream.
+    """Answer GET_SINK_INPUT_INFO_LIST with the server's replies about own streams.
 
     The server's list is not asked for: its duration reveals how many others play,
     and some bytes would make it list all of them.
@@ -188,7 +188,7 @@ def _own_inputs(f: PulseFilter, reader: Reader) -> bytes:
 
 
 def _shown(f: PulseFilter, fields: Fields, stream: Playback) -> Fields:
-    """The server's entry with our numbers and the client's own names."""
+    """Return the server's entry with our numbers and the client's own names."""
     level = f.sandbox.level
     shown = f.sandbox.labels.for_guest(stream.owner.properties)
     shown |= f.sandbox.labels.for_guest(stream.properties)

@@ -50,7 +50,7 @@ TILED = (5, 6, 7, 8)
 
 
 def free_cap(role: SurfaceRole | None) -> int:
-    """Largest side of a surface that has no frame, logical pixels."""
+    """Return the largest side of a surface without a frame, in logical pixels."""
     if role is SurfaceRole.ICON:
         # guard: drag icon cap
         return limits.WAYLAND_DRAG_ICON_PIXELS
@@ -95,7 +95,7 @@ class SurfaceState:
     wait: bool = False
 
     def absorb(self, later: SurfaceState) -> Buffer | None:
-        """Put a later state over this one; return a buffer that it replaced."""
+        """Apply a later state over this one; return a buffer that it replaced."""
         replaced = self.buffer if later.buffer is not UNSET else None
         for name, value in vars(later).items():
             mine = vars(self).get(name)

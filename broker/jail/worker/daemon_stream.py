@@ -44,7 +44,7 @@ class DaemonStream(ServedStream):
 
     @override
     async def take(self, order: messages.StreamTell | messages.DaemonMore) -> None:
-        """See ``ServedStream``."""
+        """Send the daemon an answer, or let it send more."""
         await trio.lowlevel.checkpoint()
         if isinstance(order, messages.DaemonMore):
             self._more.set()

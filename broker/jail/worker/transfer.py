@@ -190,7 +190,7 @@ class _Stream:
                 return _checked(decode_ask(frames[0]))
 
     async def _follow(self) -> str:
-        """Obey orders until the one that finishes it."""
+        """Carry out orders until the one that finishes the connection; return why."""
         while True:
             order, fds = await self._next()
             match order:
@@ -244,7 +244,7 @@ class _Stream:
         raise InternalError("no order and no end")
 
     async def _leave(self, order: messages.TransferLeave) -> str:
-        """Let the pump have the connection; wait for its end, reading nothing of it."""
+        """Hand the connection to the pump; wait for its end, reading nothing of it."""
         await self._answer(order.service or Go())
         # A worker has no part in a call.
         self._sock.close()

@@ -104,7 +104,7 @@ class OwnWindow:
         y: int,
         depth: int,
     ) -> None:
-        """Add a surface with those below and above it."""
+        """Add a surface and its subsurfaces below and above to the list."""
         # guard: a picture of a window has bounded work
         if depth == 0 or self._left == 0:
             return

@@ -52,7 +52,7 @@ class Tracer:
     def see(
         self, arrow: str, data: bytes, objects: Mapping[int, ProtocolObject], now: float
     ) -> None:
-        """Note bytes that went along one of the four arrows."""
+        """Print the messages that passed along one of the four arrows."""
         client_side = arrow in {ASKED, TOLD}
         requests = arrow in {ASKED, PASSED}
         for oid, obj in objects.items():

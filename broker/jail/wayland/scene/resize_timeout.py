@@ -25,7 +25,7 @@ from broker.jail.wayland.state import ClientState
 
 
 def hurry(core: ClientState, now: float) -> None:
-    """Crop whatever is late by now.  ``core.due`` says when to call again."""
+    """Crop the windows that are late by now.  ``core.due`` says when to call again."""
     if core.fault is not None:
         return
     core.now, core.due = now, None
@@ -49,7 +49,10 @@ def _crop_late(core: ClientState, now: float) -> None:
 
 
 def held(core: ClientState, window: Toplevel, serial: int) -> bool:
-    """Whether a window waits for its turn, and for the configure event until then."""
+    """Return whether a window waits for its first configure event.
+
+    Sets when to retry.
+    """
     # guard: a window that comes too fast waits
     window.held = 0 if choice.may_come(core.sandbox, window, core.now) else serial
     if window.held:

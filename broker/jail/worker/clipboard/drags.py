@@ -115,7 +115,7 @@ class WorkerDrags(DragPort):
             self._say(messages.DragDroppedMessage(number))
 
     def untold(self, message: messages.FromWorker) -> None:
-        """There was no room to send this: there will be no answer to it."""
+        """End the drag of a message that could not be queued."""
         match message:
             case messages.DragWantedMessage(number) | messages.DragDroppedMessage(
                 number
@@ -158,7 +158,7 @@ class WorkerDrags(DragPort):
                 del self._overs[number]
 
     def origin(self, mark: str, number: int) -> Origin | None:
-        """The content that an application drags, or that was dropped on one."""
+        """Return the content of a drag of an application's, or dropped on one."""
         if number:
             over = self._overs.get(number)
             if over is None or not over.dropped:

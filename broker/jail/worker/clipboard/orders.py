@@ -172,7 +172,7 @@ class WorkerClipboard(InputListener):
     # -- orders ------------------------------------------------------------------------
 
     def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
-        """Do it, and answer; the descriptors are ours."""
+        """Carry out an order of the viewer about content; closes the descriptors."""
         if len(fds) != _files_of(order):
             fdpass.close_all(fds)
             raise InternalError("a clipboard order without its descriptor, or with one")
@@ -229,7 +229,7 @@ class WorkerClipboard(InputListener):
         )
 
     def _host(self) -> Origin | None:
-        """The user's own selection, as the window of the last paste chord has it."""
+        """Return the user's own selection, at the window of the last paste chord."""
         # guard: a worker without the focus does not read the user's clipboard
         if self._paste is None or not self._paste.core.focused:
             return None
@@ -325,7 +325,7 @@ class WorkerClipboard(InputListener):
         fds: Sequence[int],
         scope: trio.CancelScope,
     ) -> None:
-        """Clean content that is to be pasted here; only this sandbox waits for it."""
+        """Clean content that is to be pasted here, and report it to the viewer."""
         try:
             with scope:
                 await self._answer_rewritten(order, *fds)
@@ -355,7 +355,7 @@ class WorkerClipboard(InputListener):
     # -- given content -----------------------------------------------------------------
 
     def _offer(self, order: messages.OfferMessage, fd: int) -> None:
-        """Make it the sandbox's selection; the previous one is over."""
+        """Make content the sandbox's selection; the previous one ends."""
         if order.drop:
             held = ServedContent(self, order.transfer, order.pieces, fd)
             self.drags.give(order.drop, held)
@@ -406,7 +406,7 @@ class WorkerClipboard(InputListener):
             self._say(messages.ExportedMessage(order.transfer, problem))
 
     def _export(self, order: messages.ExportMessage, fd: int) -> str:
-        """Set the user's selection; answers what hinders that."""
+        """Set the user's selection to copied content; return what prevents that."""
         press = self._copy
         # guard: an export needs its press
         if press is None or press.number != order.press or not press.core.focused:
