@@ -188,9 +188,6 @@ def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
 
     What bubblewrap has mounted is the user's and not the program's, so that id makes
     its own directories, in places where everyone may.
-
-    What bubblewrap has mounted is the user's and not the program's, so that id makes its
-    own directories, in places where everyone may.
     """
     # guard: a box's programs have a user id of their own
     ids = ("--reuid", str(uid), "--regid", str(gid), "--clear-groups")

@@ -34,8 +34,6 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
     """Return a domain's XML with a vsock device; None if it has this one already.
 
     Raises DomainError.
-
-    Raises DomainError.
     """
     _refuse_doctype(xml)
     ET.register_namespace("qemu", _QEMU)

@@ -33,7 +33,7 @@ def install_hook(
 ) -> list[Path]:
     """Write libvirt's hook and its settings; return the files.  Raises OSError.
 
-    Returns the files.  Raises OSError.
+    The settings say for whose broker the system's libvirtd reports.
     """
     # libvirt's LXC driver is the system's alone, and reports to one user's broker.
     drivers = ("qemu",) if uid is None else ("qemu", "lxc")

@@ -147,8 +147,6 @@ class CopyPlan(LaunchPlan):
         """Return the descriptor of the streams' process, for QEMU.
 
         Raises UpstreamError.
-
-        Raises UpstreamError.
         """
         if self._hybrid is None:
             raise UpstreamError("a copy needs a process for its streams")
