@@ -79,8 +79,6 @@ def commit(core: ClientState, token: ActivationToken) -> None:
 
     Otherwise the client gets a token that opens nothing. Fresh now: a client could name
     each press in a token, and keep the tokens.
-
-    Fresh now: a client could name each press in a token, and keep the tokens.
     """
     fresh = token.serial is not None
     # guard: input is fresh when the token is asked for

@@ -137,11 +137,6 @@ def set_opaque_region(
     that are translucent all the same, the compositor shows what it drew there last:
     another window, as through a hole in an opaque frame. Our own backing is opaque and
     says so, so only who may be translucent is believed.
-
-    With pixels that are translucent all the same, the compositor shows what
-    it drew there last: another window, as through a hole in an opaque frame.
-    Our own backing is opaque and says so, so only who may be translucent is
-    believed.
     """
     # guard: no client claims to be opaque
     if core.rules.translucent:
@@ -153,9 +148,6 @@ def set_input_region(
     _core: ClientState, surface: Surface, region: Region | None
 ) -> None:
     """Set the pending input region.
-
-    Input that a surface refuses is swallowed by its frame, so a click goes to the
-    application or to no client.
 
     Input that a surface refuses is swallowed by its frame, so a click goes to the
     application or to no client.
