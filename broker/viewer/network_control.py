@@ -39,6 +39,7 @@ class NetworkControl:
 
 
 def _status(sandbox: str, row: FlowRow) -> api.FlowStatus:
+    """Return the row of a flow for ``brokerctl network``."""
     now = trio.current_time()
     rates = row.rates_at(now)
     return api.FlowStatus(

@@ -31,7 +31,7 @@ class StreamAnswer:
         """Of the undecided, which it has until it is answered."""
 
     async def __call__(self, error: VitrailError | None) -> None:
-        """The stream is taken and its payload may come; or why it is not."""
+        """Answer that the stream is accepted and its payload may come, or why not."""
         if error is None:
             await self.say(PreambleVerdict.TAKEN)
         elif isinstance(error, RefusedError):

@@ -41,7 +41,7 @@ def _status(item: DeviceItem, holding: Holding | None) -> api.DeviceStatus:
 
 
 def answer_of(holding: Holding) -> api.DeviceAnswer:
-    """Return an attachment that has begun or ended."""
+    """Return an attachment that has begun or ended, for the control socket."""
     return api.DeviceAnswer(
         port=holding.item.port,
         sandbox=holding.lease.sandbox,

@@ -113,6 +113,7 @@ class PortForwards:
         raise RefusedError("the forward has ended")
 
     async def _serve(self, forward: _Forward, listener: trio.socket.SocketType) -> None:
+        """Accept connections to the forwarded port, and carry each."""
         # guard: connections to a forwarded port are bounded
         places = trio.CapacityLimiter(limits.FORWARDED)
         async with trio.open_nursery() as nursery:

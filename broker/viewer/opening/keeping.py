@@ -59,6 +59,7 @@ async def keeping(
 
 
 async def _kept(guest: Guest, program: LeaseProgram) -> None:
+    """Wait until the target's program has stored the files.  Raises ToldError."""
     # guard: a receiver that does not end
     with trio.move_on_after(limits.TRANSFER_KEEP_SECONDS):
         await wait_ended(program)

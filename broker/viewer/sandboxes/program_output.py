@@ -53,7 +53,7 @@ class ProgramOutput:
         self._changed.set()
 
     async def pass_on(self, emit: api.Emit[api.RunItem]) -> None:
-        """Pass on output as it arrives, at the client's pace, until ``end``."""
+        """Send output as it arrives, at the client's pace, until ``end``."""
         while True:
             self._changed = trio.Event()
             await self.drain(emit)

@@ -67,7 +67,7 @@ def refused(source: str, target: str, reason: str) -> w.RecordCrossing:
 def given_up(
     source: str, target: str, drop: Drop | None, reason: str
 ) -> Iterator[w.Action]:
-    """End an operation that had begun: a drop, or (None) a copy or a paste."""
+    """Record that a drop, or (None) a copy or paste, was given up."""
     if drop is not None:
         yield w.EndDrag(drop.seen_by, drop.number)
     selection = "drag" if drop else "clipboard"
@@ -98,7 +98,7 @@ def begin(drop: Drop, number: int, now: float) -> tuple[Copy, w.Action]:
 def ask(
     drop: Drop, items: tuple[w.Item, ...], number: int, now: float
 ) -> tuple[Paste, w.Action]:
-    """All of it is here: policy is asked."""
+    """Return the paste of a completely read drop, and the question to policy."""
     until = now + limits.CLIPBOARD_DECIDE_SECONDS
     kinds = tuple((item.kind, len(item.data)) for item in items)
     asks = w.AskPolicy(number, drop.source, drop.target, kinds, drag=True)
@@ -111,7 +111,7 @@ def decided(
     event: w.Decided,
     digest: Callable[[tuple[w.Item, ...]], str],
 ) -> Iterator[w.Action]:
-    """Policy denied it, or it goes to one of the user's own programs."""
+    """Record the decision on a drop that was refused, or goes to the user's program."""
     terms = event.terms
     # guard: an outgoing drag is decided at its drop
     allowed, reason = crossing(items, terms) if terms else ((), event.reason)
@@ -156,7 +156,10 @@ class DragTable:
     def feed(
         self, event: w.DragEvent, now: float
     ) -> tuple[list[w.Action], Drop | None]:
-        """Take an event; the drop that counts by it, if one does."""
+        """Handle a drag's event.
+
+        Return actions, and the drop if both sides confirmed it.
+        """
         match event:
             case w.ForeignDrag(sandbox):
                 return [refused("", sandbox, DRAG)], None
@@ -193,7 +196,10 @@ class DragTable:
         return drag if drag is not None and drag.source == sandbox else None
 
     def _performed(self, event: w.DragPerformed) -> tuple[list[w.Action], Drop | None]:
-        """The source reports the drop; return it if the target has reported it, too."""
+        """Handle the source's report of a drop.
+
+        Return it if the target reported it, too.
+        """
         drag = self._own(event.sandbox, event.mark)
         if drag is None:
             return [], None
@@ -245,7 +251,10 @@ class DragTable:
     def _dropped(
         self, event: w.DragDropped, now: float
     ) -> tuple[list[w.Action], Drop | None]:
-        """The target reports the drop; return it if the source has reported it, too."""
+        """Handle the target's report of a drop.
+
+        Return it if the source reported it, too.
+        """
         over = self._overs.get(event.sandbox)
         if over is None:
             # guard: an unknown drop is let go
@@ -264,7 +273,7 @@ class DragTable:
         return [], self._drop(event.sandbox)
 
     def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
-        """Whether another worker claims that the dropped content was dropped there."""
+        """Return whether another worker claims the same dropped content."""
         # guard: an outgoing drag is not a drop
         # guard: the drop's target may claim it
         # guard: no second worker claims a drop without a mark

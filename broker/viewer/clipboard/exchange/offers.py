@@ -81,7 +81,7 @@ class Giving:
         items: tuple[w.Item, ...],
         now: float,
     ) -> Iterator[w.Action]:
-        """Offer these to the paste's target, clean where that is asked for."""
+        """Offer items to the paste's target, after cleaning where terms demand it."""
         until = now + limits.CLIPBOARD_COPY_SECONDS
         self._cleaning = Cleaning(paste, terms, list(items), until)
         yield from self._clean_next_or_offer(self._cleaning, now)
@@ -135,6 +135,7 @@ class Giving:
                 yield w.Blame(event.sandbox, "its answers come in no order")
 
     def _not_clean(self, cleaning: Cleaning, reason: str) -> w.RecordCrossing:
+        """Return the record of content that could not be cleaned."""
         items = (*cleaning.done, *cleaning.left)
         return w.RecordCrossing(
             w.Outcome.REFUSED,
@@ -169,6 +170,7 @@ class Giving:
         terms: w.PasteTerms,
         now: float,
     ) -> Iterator[w.Action]:
+        """Offer content to the paste's target until its deadline, and record it."""
         before = self._offers.pop(paste.target, None)
         if before is not None:
             yield w.Withdraw(paste.target, before.transfer)

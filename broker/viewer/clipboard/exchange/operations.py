@@ -87,7 +87,7 @@ class Copy:
         return self.reader if self.host else ""
 
     def expects(self, event: object) -> bool:
-        """Whether it is the turn of such an answer: types first, and once."""
+        """Return whether such an answer is expected now: types first, and once."""
         if isinstance(event, w.SourceFailed):
             return True
         if isinstance(event, w.TypesTold):
