@@ -38,7 +38,7 @@ class Shipping:
         return shipping_warnings(self._paths)
 
     def shipped(self) -> int | None:
-        """The last event that every receiver has; None: there are none.
+        """Return the last event that every receiver has; None: there are no receivers.
 
         A state that cannot be read counts as nothing shipped, so no event is removed.
         """
@@ -64,6 +64,7 @@ class Shipping:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _once(self) -> None:
+        """Start the shipper and wait for its end; log why it ended."""
         try:
             child = await self._starter.start(HelperProgram.SHIPPER)
         except VitrailError as error:
