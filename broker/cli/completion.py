@@ -59,7 +59,7 @@ def _sandboxes() -> list[str]:
 def logged_sandboxes(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Those, and sandboxes of which there are logs."""
+    """Complete running sandboxes, and those of which there are logs."""
     from broker.cli.run.connect import offline_paths
 
     del ctx, param

@@ -74,7 +74,7 @@ class RuleOffer:
 
     @property
     def once(self) -> str:
-        """The line that holds for one call; it is in force for ONCE_SECONDS.
+        """Return the line that holds for one call, within ONCE_SECONDS.
 
         A broker counts the calls of each meaning of a line, also after the line has gone,
         so each time is another one.
@@ -97,7 +97,7 @@ class RuleOffer:
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
-        """The classes of calls that the line decides otherwise.
+        """Return the classes of calls that the line decides otherwise.
 
         Raises RefusedError where there are too many to compare.
         """
@@ -112,7 +112,7 @@ class RuleOffer:
 
     @property
     def others(self) -> tuple[Change, ...]:
-        """The changes that are about another source or target than the refused call."""
+        """Return the changes that are about another source or target than the call."""
         return tuple(
             change
             for change in self.changes
@@ -151,7 +151,7 @@ def offer_for(number: int) -> RuleOffer:
 
 
 def _refuse_other_gates(then: Recorded, verdict: Verdict) -> None:
-    """Raise RefusedError where rules allow it by now, or where no rule can."""
+    """Raise RefusedError where rules allow the call by now, or no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
             f"the record of '{then.call.source}' denies this call; no rule can allow it",

@@ -54,7 +54,7 @@ class OfferBudget:
         return len(self._own.keys() | self._open)
 
     def take(self, sandbox: str, now: float) -> bool:
-        """Whether one of a sandbox may be offered now; ``done`` follows."""
+        """Return whether an offer for a sandbox may be shown now; ``done`` follows."""
         # guard: names of disposables that are gone are forgotten
         self._own = {name: own for name, own in self._own.items() if not own.idle(now)}
         own = self._own.get(sandbox) or SlidingWindow(_PER_SANDBOX, _MINUTE)
@@ -92,6 +92,7 @@ async def watch_refusals(env: Mapping[str, str]) -> None:
 
 
 def _only_one(paths: Paths) -> int:
+    """Lock the file that lets one watcher run; return its descriptor."""
     require_private(paths)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     lock = os.open(paths.runtime / "allow.lock", flags, 0o600)
@@ -146,9 +147,9 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
 
 
 def text_of(offer: RuleOffer) -> str:
-    """The line, what else it allows, and its file.  Raises RefusedError.
+    """Return the line, what else it allows, and its file, as a notification's text.
 
-    The file is last: servers cut long texts at their end.
+    Raises RefusedError. The file is last: servers cut long texts at their end.
     """
     home = str(Path.home())
     file = str(offer.file)

@@ -35,7 +35,7 @@ def always(offer: RuleOffer, line: str) -> Path:
 
 
 def once(offer: RuleOffer) -> Path:
-    """Put the line in force for one call, at most ONCE_SECONDS long.
+    """Put the line in force for one call, at most ONCE_SECONDS long; return its file.
 
     It is in the runtime directory; a separate process removes it.
     """

@@ -111,7 +111,7 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
 
 
 def _asked_for(connection: LoggedConnection, asked: EventOptions) -> bool:
-    """Whether it fits the filters that are about its decision."""
+    """Return whether a connection fits the filters about its decision."""
     verdicts, rules = asked.filters.verdicts, asked.filters.rules
     if verdicts and connection.verdict not in verdicts:
         return False
@@ -146,6 +146,7 @@ def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
 
 
 def _take(connection: LoggedConnection, kind: str, fields: dict[str, object]) -> None:
+    """Add an event's fields to its connection."""
     for name in ("service", "peer"):
         value = str(fields.get(name) or "")
         setattr(connection, name, getattr(connection, name) or value)
@@ -208,7 +209,7 @@ def _row(connection: LoggedConnection, zone: tzinfo | None) -> tuple[str, ...]:
 
 
 def _whereto(connection: LoggedConnection) -> str:
-    """The target, and the sandbox that was started for it or is of its record."""
+    """Return the target, and the sandbox started for it or of its record."""
     target = shown_target(connection.target)
     opened_in = shown_target(connection.opened_in)
     if opened_in and opened_in != target:

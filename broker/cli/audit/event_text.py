@@ -118,7 +118,7 @@ _OPTIONS = (
 
 
 def asking(function: _Function) -> _Function:
-    """Give a verb these options; it gets them as ``asked``."""
+    """Add the options of a search in the log to a verb, as ``asked``."""
 
     @functools.wraps(function)
     def wrapper(**words: object) -> object:
@@ -156,6 +156,7 @@ def _asked(
     objects: tuple[str, ...],
     owners: tuple[str, ...],
 ) -> EventOptions:
+    """Check the options and return the search.  Raises UsageError."""
     _check_kinds(kinds)
     fleet = is_fleet(store)
     for option, values in (("--machine", machines), ("--owner", owners)):
@@ -201,7 +202,7 @@ def _time(option: str, text: str) -> int:
 
 
 def _pattern(text: str) -> re.Pattern[str]:
-    """As journalctl does: a pattern without capitals ignores them."""
+    """Compile a pattern; without capitals it ignores case, as in journalctl."""
     try:
         return re.compile(text, 0 if any(map(str.isupper, text)) else re.IGNORECASE)
     except re.error as error:
@@ -211,7 +212,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _check_kinds(kinds: Sequence[str]) -> None:
-    """A typo must not look like a quiet log."""
+    """Raise UsageError for a kind of events that does not exist."""
     known = {*schema.KINDS, *(kind.partition(".")[0] for kind in schema.KINDS)}
     for kind in kinds:
         if kind not in known:

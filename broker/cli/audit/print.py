@@ -61,6 +61,8 @@ def _array(events: Iterable[Found]) -> Iterator[str]:
 def _people(
     output: str, *, colour: bool, zone: tzinfo | None
 ) -> Callable[[Found], str]:
+    """Return a function that formats an event for people."""
+
     def line(found: Found) -> Text:
         return as_message(found) if output == "cat" else as_line(found, zone)
 

@@ -200,7 +200,7 @@ def _moment(time_ns: int) -> str:
 
 
 def _no_words_before(context: click.Context) -> None:
-    """Options before a further verb would silently mean nothing."""
+    """Refuse options before a further verb, which would silently mean nothing."""
     for parameter in context.command.params:
         name = parameter.name or ""
         source = context.get_parameter_source(name)
@@ -211,6 +211,7 @@ def _no_words_before(context: click.Context) -> None:
 
 
 def _lines(text: str) -> tuple[int | None, int | None]:
+    """Parse ``--lines``: how many last and first events; None for all."""
     if text in {"", "all"}:
         return None, None
     if not text.removeprefix("+").isdecimal() or len(text) > 10:
@@ -255,7 +256,7 @@ def _answer(source: Source, asked: EventOptions, show: _Show) -> bool:
 def _events(
     source: Source, filters: Filters, asked: EventOptions, show: _Show
 ) -> Iterator[Found]:
-    """The events in the order in which they are shown."""
+    """Yield the events in the order in which they are shown."""
     backwards = show.reverse if show.last is None else True
     limit = show.first if show.last is None else show.last
     if show.first is not None and show.reverse:
@@ -286,7 +287,7 @@ def _matches(grep: re.Pattern[str], found: Found) -> bool:
 
 
 def _tell_cursor(source: Source, last: Found | None, show: _Show) -> None:
-    """Print and keep the cursor of the last event that was shown."""
+    """Print and store the cursor of the last event that was shown."""
     if last is None or not (show.show_cursor or show.cursor_file):
         return
     cursor = source.cursor(last)
@@ -342,6 +343,7 @@ async def _follow(
     show: _Show,
     seen: _Seen,
 ) -> None:
+    """Print events as they are recorded, until interrupted."""
     colour = _coloured(show)
     following = source.follow(filters, shown=seen.last, cursor=show.after)
     async with aclosing(following) as events:

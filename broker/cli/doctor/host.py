@@ -43,7 +43,7 @@ _NAMESPACES_MEND = (
 
 
 async def check_user(context: Context) -> Sequence[Finding]:
-    """No process of Vitrail runs as root that need not."""
+    """Check that no process of Vitrail runs as root without need."""
     del context
     user = pwd.getpwuid(os.geteuid()).pw_name
     if os.geteuid() == 0:
@@ -58,7 +58,7 @@ async def check_user(context: Context) -> Sequence[Finding]:
 
 
 async def check_runtime(context: Context) -> Sequence[Finding]:
-    """The directory of all sockets: there, ours, closed to others, short."""
+    """Check the runtime directory: exists, ours, closed to others, short."""
     find_paths(context.environ)
     run = Path(context.environ["XDG_RUNTIME_DIR"])
     mend = f"mkdir -p -m 700 {run}"
@@ -78,7 +78,7 @@ async def check_runtime(context: Context) -> Sequence[Finding]:
 
 
 async def check_kernel(context: Context) -> Sequence[Finding]:
-    """Which of the kernel's newer answers about peers there are."""
+    """Check which of the kernel's newer answers about peers there are."""
     del context
     release = os.uname().release
     lacks = []
@@ -115,7 +115,7 @@ def _has_peerpidfd() -> bool:
 
 
 async def check_namespaces(context: Context) -> Sequence[Finding]:
-    """The jails: really make the namespaces that they are made of."""
+    """Check that the jails' namespaces can be made, by making them."""
     del context
     argv = ["unshare", "--user", "--map-root-user", "--mount", "--pid", "--net"]
     try:
@@ -129,7 +129,7 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
 
 
 async def check_landlock(context: Context) -> Sequence[Finding]:
-    """Check for the barrier between the user's files and the process that decides."""
+    """Check for Landlock, between the user's files and the process that decides."""
     del context
     if version := landlock.version():
         return [
@@ -178,7 +178,7 @@ async def check_qemu(context: Context) -> Sequence[Finding]:
 
 
 async def check_kvm(context: Context) -> Sequence[Finding]:
-    """Whether a guest really boots under it: the launcher's own test.
+    """Check whether a guest boots under KVM: the launcher's own test.
 
     The launcher keeps the answer until the host boots again; the first time
     it takes up to ``limits.KVM_PROBE_SECONDS``.
@@ -211,7 +211,7 @@ def _emulated(choice: accel.AcceleratorChoice) -> Finding:
 
 
 async def check_vsock(context: Context) -> Sequence[Finding]:
-    """The device, or the program in its place."""
+    """Check for the vsock device, or the program in its place."""
     device = hosttools.KERNEL_DEVICE
     if hosttools.kernel_vsock_usable():
         return [ok("vsock", f"{device} can be used")]
@@ -232,7 +232,7 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
 
 
 async def check_ports(context: Context) -> Sequence[Finding]:
-    """Our ports on AF_VSOCK: free, or our own broker's."""
+    """Check that our ports on AF_VSOCK are free, or our own broker's."""
     if not hosttools.kernel_vsock_usable():
         return [ok("ports", "not used: every sandbox has its own sockets")]
     taken = [
@@ -280,7 +280,7 @@ async def check_network(context: Context) -> Sequence[Finding]:
 
 
 def passt_words(version: str) -> str:
-    """What doctor says of a passt, by the first line of its ``--version``."""
+    """Return doctor's text on a passt, by the first line of its ``--version``."""
     found = re.search(r"\b20\d\d_\d\d_\d\d\b", version.partition("\n")[0])
     if found is None or found[0] < _PASST_KEEPS_STEP:
         return (
@@ -291,7 +291,7 @@ def passt_words(version: str) -> str:
 
 
 async def check_image_tools(context: Context) -> Sequence[Finding]:
-    """Whether an image could be built; no failure where one is there already."""
+    """Check whether an image could be built; no failure if one is there already."""
     try:
         await build_room.check_machine()
     except VitrailError as error:
@@ -322,7 +322,7 @@ async def check_images(context: Context) -> Sequence[Finding]:
 
 
 async def check_disk(context: Context) -> Sequence[Finding]:
-    """Room for the audit log, without which all is denied, and for an image."""
+    """Check the space for the audit log, without which all is denied, and an image."""
     found: list[Finding] = []
     needs = (
         ("the audit log", context.paths.state, _STATE_FREE_BYTES, fail),

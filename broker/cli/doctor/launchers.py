@@ -19,7 +19,7 @@ from policy.records.model import Record
 
 
 async def check_launchers(context: Context) -> Sequence[Finding]:
-    """Check what the records need, and name labels."""
+    """Check what the records' launchers need, and name labels without a boundary."""
     folders = search_path(context.paths.runtime, context.paths.config)
     records = list(load_records(folders).records.values())
     by_kind: dict[str, list[Record]] = {}
@@ -44,6 +44,7 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
 
 
 def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
+    """Yield findings about missing programs and kernel features."""
     if any(kind.holds for kind in kinds) and not can_ask_pid_namespaces():
         text = "this kernel cannot identify a container's pid namespace"
         yield warn("launchers", text, "boot Linux 6.11 or later")
@@ -61,7 +62,7 @@ def _lacks(kind: LaunchKind, program: str, mend: str) -> Finding:
 
 
 def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """Records that show X11 programs where there is no Xwayland for them."""
+    """Return findings on records with X11 programs where Xwayland is missing."""
     path = context.environ.get("PATH")
     wanting = any(
         record.viewer.window.x11 and record.host.launch.kind.host_x11
@@ -90,7 +91,7 @@ def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding
 
 
 def _without_gpu(records: Sequence[Record]) -> list[Finding]:
-    """Records whose programs draw with a GPU, where this user has none."""
+    """Return findings on records that need a GPU, where this user has none."""
     names = [r.name for r in records if getattr(r.host.launch, "gpu", "") == "buffers"]
     nodes = render_nodes()
     if not names or any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
@@ -106,7 +107,7 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
 async def _without_network(
     context: Context, records: Sequence[Record]
 ) -> list[Finding]:
-    """What boxes and containers with a network lack."""
+    """Return findings on what boxes and containers with a network lack."""
     if not any(
         record.host.launch.kind.holds and record.values.get("launch.network") == "user"
         for record in records
@@ -133,6 +134,7 @@ async def _without_network(
 
 
 def _labels(records: Sequence[Record]) -> list[Finding]:
+    """Return a warning that names records which are labels without a boundary."""
     names = [r.name for r in records if not r.host.launch.kind.boundary]
     if not names:
         return []

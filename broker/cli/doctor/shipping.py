@@ -19,7 +19,7 @@ _NAME = "shipping"
 
 
 async def check_shipping(context: Context) -> Sequence[Finding]:
-    """Whether ``ship.toml`` can be used, and every receiver be talked to."""
+    """Check that ``ship.toml`` is valid, and that every receiver answers."""
     path = find_config(context.paths.config)
     if path is None:
         return [ok(_NAME, "audit shipping is not configured: there is no ship.toml")]
@@ -34,7 +34,7 @@ async def check_shipping(context: Context) -> Sequence[Finding]:
 
 
 def _target(context: Context, config: AnyTarget) -> Finding:
-    """Asks the receiver for a log that it cannot have: it must answer.
+    """Check a receiver: ask it for a log that it cannot have.
 
     A file is looked at only: to ask it begins it, and cuts off the line that a running
     shipper writes.
@@ -61,7 +61,7 @@ def _target(context: Context, config: AnyTarget) -> Finding:
 
 
 def _require_writable(path: Path) -> None:
-    """Raise UpstreamError where the shipper cannot write a file, or begin it."""
+    """Raise UpstreamError where the shipper cannot write or create a file."""
     there = path.exists()
     if not os.access(path if there else path.parent, os.R_OK | os.W_OK):
         raise UpstreamError(

@@ -95,7 +95,7 @@ async def examine(context: Context) -> list[Finding]:
 
 
 async def _careful(context: Context, name: str, check: Check) -> Sequence[Finding]:
-    """A check that cannot be made is a finding, and hides no other."""
+    """Make a check; report as a finding that it cannot be made."""
     with trio.move_on_after(_CHECK_SECONDS):
         try:
             return await check(context)

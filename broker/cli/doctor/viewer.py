@@ -60,7 +60,7 @@ _SOUND_SECONDS = 5.0
 
 
 async def check_compositor(context: Context) -> Sequence[Finding]:
-    """Ask it for its globals, as an application does."""
+    """Check the compositor by asking for its globals, as an application does."""
     path = find_compositor(context.environ)
     if path is None:
         display = context.environ.get("WAYLAND_DISPLAY", "")
@@ -109,7 +109,7 @@ def list_globals(path: Path) -> dict[str, int]:
 
 
 def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
-    """Say what of ``NEEDED`` and ``WANTED`` is missing."""
+    """Return findings on missing globals of ``NEEDED`` and ``WANTED``."""
     missing = [
         f"{name} {version}" for name, version in NEEDED.items()
         if found.get(name, 0) < version
@@ -150,6 +150,7 @@ async def check_sound(context: Context) -> Sequence[Finding]:
 
 
 def _ask_sound(path: Path) -> Finding:
+    """Check the sound server by libpulse."""
     try:
         # Late: it loads libpulse, which is needed for this alone.
         import pulsectl
@@ -231,7 +232,7 @@ async def check_broker(context: Context) -> Sequence[Finding]:
 
 
 async def check_audit(context: Context) -> Sequence[Finding]:
-    """Whether the log can be read and is whole."""
+    """Check whether the log can be read and is whole."""
     path = context.paths.audit
     if not path.exists():
         return [ok("audit", "there is no log yet; the first start creates it")]

@@ -71,7 +71,7 @@ def keep_previous(paths: Paths, name: str) -> None:
 
 
 def roll_back(paths: Paths, name: str) -> Image:
-    """Let the previous image take the place of the present one, and the reverse.
+    """Exchange the present image with the previous one.
 
     Machines that run keep the files that they have open.  The build's lock is
     held.  Raises SetupError when there is no previous image.
@@ -93,7 +93,7 @@ def _previous(paths: Paths, name: str) -> Path:
 
 
 def point(link: Path, target: str) -> None:
-    """Make a symbolic link, in place of the old one."""
+    """Create a symbolic link, in place of the old one."""
     fresh = link.with_name(f"{link.name.removeprefix('.')}.link")
     fresh = fresh.with_name(f".{fresh.name}")
     fresh.unlink(missing_ok=True)
@@ -141,7 +141,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def is_made_of(manifest: Manifest, spec: ImageSpec) -> bool:
-    """Whether a build of ``spec`` would do again what made this image.
+    """Return whether a build of ``spec`` would make the same image again.
 
     Names, the order of packages and the archive's state do not matter.
     """

@@ -33,7 +33,7 @@ _VHOST_VSOCK = Path("/dev/vhost-vsock")
 
 
 def _install_libvirt(words: SetupWords) -> None:
-    """Write the hook; ``uid``: whose broker the system's libvirtd reports to.
+    """Write libvirt's hook; ``uid``: whose broker the system's libvirtd reports to.
 
     Raises SetupError.
     """
@@ -122,6 +122,7 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
 
 
 def _way(domain: str, xml: str, connect: str) -> VsockWay:
+    """Return how a domain gets its vsock: by the kernel or by a helper's socket."""
     if _VHOST_VSOCK.exists():
         return VsockWay(None)
     record = _record_of(domain, xml)
@@ -135,7 +136,7 @@ def _way(domain: str, xml: str, connect: str) -> VsockWay:
 
 
 def _record_of(domain: str, xml: str) -> str:
-    """The record about the domain: the vsock helper's socket is below its name."""
+    """Return the record about the domain, whose directory has the helper's socket."""
     for record in read_records(offline_paths()).records.values():
         launch = record.host.launch
         if is_of_others(launch) and isinstance(launch.peer, LibvirtPeer):

@@ -21,6 +21,7 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 
 def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """Warn of images that lack the Xwayland which their records need."""
     found = []
     for launch in _launches([r for r in records if r.viewer.window.x11]):
         if launch.root != "host" and x11_needs.lacks_x11(context.paths, launch.image):
@@ -30,7 +31,7 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 
 def _without_renderer(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """What micro VMs with a GPU lack here, without which they do not start."""
+    """Return findings on what micro VMs with a GPU lack to start."""
     wanting = [one for one in _launches(records) if one.gpu == "render"]
     found = []
     for look in (find_renderer, own_node) if wanting else ():

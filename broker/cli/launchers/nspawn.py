@@ -31,6 +31,7 @@ async def _begin(run: HeldRun, launch: Nspawn) -> tuple[str, int]:
 
 
 def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
+    """Return a function that starts the container."""
     scope = choose_scope(os.environ, launch.memory_mib, launch.pids)
     if scope is None:
         render.note("memory and processes are not limited: systemd is not available")
@@ -60,7 +61,7 @@ def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
 
 
 async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """Where systemd-nspawn would be refused for want of a control group."""
+    """Check whether systemd-nspawn can have a control group."""
     launch = records[0].host.launch
     assert isinstance(launch, Nspawn)
     try:

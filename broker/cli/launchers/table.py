@@ -8,7 +8,7 @@ from policy.records.kinds import LaunchKind
 
 
 def launcher_of(kind: LaunchKind) -> Launcher:
-    """Return what a kind has here besides what all have.
+    """Return the launcher of a kind; loads its module.
 
     Each module is loaded for a record of its kind: a box starts while the others would
     be read.

@@ -57,7 +57,7 @@ def command(*, yes: bool, as_json: bool) -> None:
 
 
 async def _look() -> tuple[int, list[str]]:
-    """Return the broker's process, and its windows as people know them."""
+    """Return the broker's pid, and its windows as people know them."""
     async with open_client() as client:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":
@@ -73,7 +73,7 @@ async def _look() -> tuple[int, list[str]]:
 
 
 async def _restart(pid: int) -> tuple[list[str], list[str]]:
-    """Return the sandboxes whose machines live on, and those that end."""
+    """Restart the broker; return the sandboxes that live on, and those that end."""
     async with open_client() as client:
         pidfd = os.pidfd_open(pid)
         try:

@@ -60,7 +60,7 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
 def _without_broker(
     paths: Paths, *, begin: bool | None, networks: bool
 ) -> LockdownAnswer:
-    """Change what the next broker finds.  Raises SetupError."""
+    """Change the stored lockdown, which the next broker reads.  Raises SetupError."""
     path = lockdown_file(paths)
     try:
         if begin:
@@ -86,6 +86,7 @@ def _open_networks(paths: Paths) -> list[str]:
 
 
 def _text(found: LockdownAnswer, open_networks: list[str]) -> list[str]:
+    """Describe the lockdown in force."""
     if not found.locked:
         return ["no lockdown is in force"]
     what = "microphones, cameras, copies and new starts"

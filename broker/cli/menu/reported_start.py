@@ -94,7 +94,7 @@ async def start(
     attached: bool,
     env: Mapping[str, str],
 ) -> StartResult:
-    """Start a sandbox's program, until its window is there or it has failed.
+    """Start a sandbox's program, and wait until its window is shown or it failed.
 
     ``title`` is the label, ``icon`` a path or "", ``argv`` the program in place of the
     record's, ``attached`` whether it ends with the command that started it (a box).
@@ -143,7 +143,7 @@ async def _failed(
     result: StartResult,
     env: Mapping[str, str],
 ) -> bool:
-    """Show a failure and do what the user chooses; whether to start again."""
+    """Show a failure and do what the user chooses; return whether to start again."""
     mend = mend_of(result.hint)
     buttons = {} if result.code == 0 else {"again": "Try again"}
     if mend:
@@ -198,7 +198,7 @@ def _in_terminal(words: Sequence[str], env: Mapping[str, str]) -> None:
 async def _reported(
     note: DesktopNotification, title: str, words: Sequence[str], env: Mapping[str, str]
 ) -> StartResult:
-    """Run one of our verbs and show how far it is.  Its processes end with us."""
+    """Run a verb of brokerctl and show its progress; its processes end with us."""
     result = StartResult()
     # Nobody reads: what we write to a menu's pipe is for its log.
     child = spawn(
@@ -263,6 +263,7 @@ class _Shown:
         self._text = text
 
     async def run(self) -> None:
+        """Update the notification with the latest progress, until cancelled."""
         await trio.sleep(_QUIET_SECONDS)
         last = ""
         while True:
@@ -311,6 +312,7 @@ async def _each_line(fd: int, take: Callable[[str], None]) -> None:
 
 
 async def _lines(fd: int) -> AsyncIterator[str]:
+    """Yield complete lines of a pipe."""
     rest = b""
     while True:
         await trio.lowlevel.wait_readable(fd)

@@ -177,7 +177,7 @@ class _Told:
             render.error(error)
 
     def _repeats(self, key: object) -> int | None:
-        """How many like it were not shown; None: this one is not, either."""
+        """Return how many equal lines were not shown; None: do not show this one."""
         now = trio.current_time()
         shown, count = self._quiet.get(key, (0.0, 0))
         if shown and now - shown < 1 / limits.REFUSALS_LOGGED_PER_SECOND:
@@ -198,7 +198,7 @@ class _Folders:
 
 
 def _folders() -> _Folders | None:
-    """None, and a line that says why, where there is no place for a mixer."""
+    """Return the mixer's folders; None, after a message, where there is no place."""
     from broker.viewer.sound.levels import levels_folder
     from broker.viewer.sound.mixer import desks_folder
 
@@ -210,7 +210,7 @@ def _folders() -> _Folders | None:
 
 
 async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
-    """The mixer's door; a filter without one is still a filter."""
+    """Serve the mixer's socket; a filter runs on without one."""
     from broker.viewer.sound.mixer import serve_desk
 
     name = desk.status().sandbox
@@ -223,6 +223,7 @@ async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
 async def _run(
     listen: Path, rules: SoundRules, server: str | None, told: _Told
 ) -> None:
+    """Run the sound filter until interrupted."""
     # Late: trio and the filter are not needed to print a help text.
     from broker.cli.proxy.lone_desk import LoneDesk
     from broker.cli.proxy.sound_client import serve_client

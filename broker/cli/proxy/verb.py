@@ -225,7 +225,7 @@ class Connections:
                 self._begin(conn, time.monotonic())
 
     def _begin(self, conn: socket.socket, began: float) -> None:
-        """Have a connection carried, by a task if that does not work at once."""
+        """Connect and relay a connection at once, or by a task if that must wait."""
         there = self._connect_at_once()
         try:
             taken = there and self._submit(conn, there, began)
@@ -240,6 +240,7 @@ class Connections:
             there.close()
 
     def _connect_at_once(self) -> socket.socket | None:
+        """Connect to a UNIX endpoint without waiting; None if that is not possible."""
         endpoint = self._order.connect
         if not isinstance(endpoint, UnixEndpoint):
             return None
@@ -255,7 +256,7 @@ class Connections:
     async def _carry(
         self, conn: socket.socket, there: socket.socket | None, began: float
     ) -> None:
-        """Carry a connection when the far end, or the pump, takes it."""
+        """Connect to the far end, have the pump relay, and report the end."""
         try:
             with conn:
                 there = there or await connect(self._order.connect)
@@ -283,6 +284,7 @@ def _slots(order: Order) -> int:
 
 
 def _report(order: Order, end: StreamEnd, seconds: float) -> None:
+    """Print how a connection ended."""
     if order.json:
         render.json_line(
             {

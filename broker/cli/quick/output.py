@@ -10,7 +10,7 @@ _LINE_CHARS = 4096
 
 
 def write_output(to: TextIO, untrusted_data: bytes) -> None:
-    """Print it: escaped on a terminal, as it is anywhere else."""
+    """Write output to a stream: escaped on a terminal, unchanged anywhere else."""
     if to.isatty():
         lines = untrusted_data.split(b"\n")
         to.write("\n".join(printable(line, _LINE_CHARS) for line in lines))

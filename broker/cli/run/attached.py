@@ -81,6 +81,7 @@ class AttachedProgram:
         )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:
+        """Start to pass the terminal's or the input's bytes to the program."""
         if self._tty:
             # The terminal is the program's from now on.
             self._steps.stop_drawing()
@@ -121,7 +122,7 @@ class AttachedProgram:
     async def _order(
         self, method: Method[_Request, Nothing], request: _Request
     ) -> bool:
-        """Give an order; False: the program takes no more, or the broker is gone.
+        """Send an order to the program; return False if it or the broker has gone.
 
         Neither is an error here: the call that runs the program says what ended.
         """

@@ -53,7 +53,7 @@ async def ensure_image(paths: Paths, record: Record, steps: Steps) -> None:
 
 
 def _tell_x11(paths: Paths, record: Record, launch: MicroVM) -> None:
-    """Tell of a program that cannot show a window, before it is waited for."""
+    """Warn of a program that cannot show a window, before waiting for it."""
     directory = paths.images / launch.image
     text = x11_needs.sentence(next(iter(launch.command), ""), directory)
     if record.viewer.window.x11 and x11_needs.lacks_x11(paths, launch.image):
@@ -73,6 +73,7 @@ async def _ensure_default(paths: Paths, steps: Steps) -> None:
 
 
 async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
+    """Build the image of this machine's programs if it is outdated."""
     # Late: few records have such a root.
     from broker.cli.images.foreign_images.hostroot import build_host_image, is_current
 
@@ -86,7 +87,9 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
 
 
 def record_of_host(paths: Paths, known: Iterable[str]) -> str:
-    """Return the name of the record for programs of this machine.
+    """Return the name of the record for programs of this machine; write it if needed.
+
+    Written from the one that Vitrail ships, where none is ``known``.
 
     If it is not ``known``, write the record that Vitrail ships.
     """

@@ -38,7 +38,7 @@ class StreamWords:
     as_json: bool
 
     def wants_tty(self, by_default: bool) -> bool:  # noqa: FBT001
-        """Whether the program gets a terminal.  Raises UsageError.
+        """Return whether the program gets a terminal.  Raises UsageError.
 
         ``by_default`` holds where nothing was given and a user sits here.
         """
@@ -70,7 +70,7 @@ class StreamWords:
 
 
 def options_of_streams(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb these options; it gets them as ``words``."""
+    """Add the options of a program's streams to a verb, as ``words``."""
 
     @functools.wraps(function)
     def wrapper(
@@ -130,7 +130,7 @@ class _Memory(_IntParameter):
 
 
 def options_of_changes(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options that change a machine for one start, as ``changes``."""
+    """Add the options that change a machine for one start to a verb, as ``changes``."""
 
     @functools.wraps(function)
     def wrapper(
@@ -172,7 +172,7 @@ _CHANGES = (
 
 
 def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
-    """The program's words without the ``--`` that set them apart; None if none."""
+    """Return the words after ``--``; None if there are none."""
     if words[:1] == ("--",):
         return list(words[1:]) or None
     if words and words[0].startswith("-"):

@@ -109,7 +109,7 @@ def on_host(
 
 
 def held_record(name: str) -> Record | None:
-    """The record of a box that this command starts itself; None: the broker does."""
+    """Return the record of a box that this command starts; None: the broker does."""
     paths = find_paths()
     if role_here(paths) is not None:
         return None
@@ -146,6 +146,7 @@ def run_request(
 
 
 async def _run(request: RunRequest, steps: Steps) -> RunItem:
+    """Start a broker and image if needed, then run the program; return its end."""
     refuse_root()
     paths = find_paths()
     module = "broker.programs.local"
@@ -184,7 +185,7 @@ async def _run(request: RunRequest, steps: Steps) -> RunItem:
 async def _its_domain(
     paths: Paths, record: Record | None, request: RunRequest, steps: Steps
 ) -> AsyncGenerator[None]:
-    """Have the domain or machine of a record that is made for a run, for this run."""
+    """Have the libvirt domain or vmspawn machine of a record exist during a run."""
     make = None if record is None else launcher_of(record.host.launch.kind).make
     if record is None or make is None:
         yield
@@ -212,7 +213,7 @@ def _own_record(request: RunRequest, paths: Paths) -> Record | None:
 
 
 def _module_here(paths: Paths) -> str:
-    """The broker to start for a run on this machine.
+    """Return the module of the broker that is started on this machine.
 
     A broker for one machine beside a link would run the same sandboxes with no viewer
     between them and this screen.
@@ -231,7 +232,7 @@ def _module_here(paths: Paths) -> str:
 
 
 def _explained(error: RefusedError, request: RunRequest, paths: Paths) -> VitrailError:
-    """The broker's refusal, with additions from the record files."""
+    """Add explanations from the record's files to the broker's refusal."""
     found = read_records(paths)
     if isinstance(error, NotFoundError):
         hint = hint_for_unknown(request.record, found.records)

@@ -48,7 +48,7 @@ async def ensure_broker(
     module: str = "broker.programs.local",
     words: Sequence[str] = (),
 ) -> bool:
-    """Start a broker unless one runs; returns whether it was started now.
+    """Start a broker unless one runs; return whether it was started now.
 
     ``module`` is the broker program, ``words`` its arguments.
 
@@ -77,6 +77,7 @@ async def _start(
     words: Sequence[str],
     environ: Mapping[str, str] | None,
 ) -> None:
+    """Start the broker's program and wait until it is ready."""
     log = _open_log(paths.state / "broker.log")
     try:
         with _notified(paths.runtime / f"ready-{os.getpid()}") as notify:
@@ -97,7 +98,7 @@ async def _start(
 
 @asynccontextmanager
 async def _starting(paths: Paths) -> AsyncIterator[None]:
-    """Be the only one of this user's commands that starts a broker now.
+    """Lock the start of a broker among this user's commands.
 
     Raises UpstreamError when another one takes longer than a start may.
     """
@@ -126,7 +127,7 @@ def _try_lock(lock: int) -> bool:
 
 
 async def _answers(paths: Paths) -> bool:
-    """Whether a broker runs and answers; one that is just dying does not count.
+    """Return whether a broker runs and answers.
 
     A killed broker's socket may live on for milliseconds in a child that it
     had forked and that had not been executed yet.
@@ -148,7 +149,7 @@ async def _answers(paths: Paths) -> bool:
 
 
 def answer_seconds(control: Path) -> float:
-    """How long a broker may take to answer, in seconds.
+    """Return how long a broker may take to answer, in seconds.
 
     A service manager listens before the broker that our connection makes it start
     (systemd.socket(5)); on a slow machine that takes longer than a dying one does.
@@ -185,7 +186,7 @@ def _open_log(path: Path) -> int:
 
 @contextmanager
 def _notified(path: Path) -> Iterator[socket.socket]:
-    """A socket on which the broker says that it is ready, sd_notify(3)."""
+    """Yield a socket on which the broker reports readiness, sd_notify(3)."""
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind(str(path))
@@ -196,6 +197,7 @@ def _notified(path: Path) -> Iterator[socket.socket]:
 
 
 async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
+    """Wait until the broker is ready.  Raises UpstreamError with its log if not."""
     began = os.fstat(log).st_size
     ready = False
 

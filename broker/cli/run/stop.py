@@ -59,7 +59,7 @@ async def _stop(
     broker: bool,  # noqa: FBT001
     grace: float | None,
 ) -> list[str]:
-    """End each; one that the broker does not know ends this before the next."""
+    """Stop each sandbox, or the broker; return the names of what ended."""
     stopped: list[str] = []
     async with open_client() as client:
         for name in names:
@@ -73,7 +73,7 @@ async def _stop(
 
 
 async def _announce(client: Client, name: str) -> None:
-    """Say what ends where a record's name ends more than one sandbox."""
+    """Announce what stops where a record's name means several sandboxes."""
     status = await client.call(STATUS, Nothing())
     named = sandboxes_named(name, [(s.name, s.record) for s in status.sandboxes])
     if len(named) > 1:

@@ -27,7 +27,7 @@ class Leftovers:
     """The image that only this record starts from."""
 
     def describe(self) -> str:
-        """Return words to append to a question: what else goes, with sizes."""
+        """Describe what else is removed, with sizes, to append to a question."""
         parts: list[str] = []
         if self.logs:
             parts.append(f"its logs ({render.size(sum(map(disk_usage, self.logs)))})")
@@ -38,7 +38,7 @@ class Leftovers:
         return "".join(f", {part}" for part in parts)
 
     def remove(self, paths: Paths) -> list[str]:
-        """Remove them; returns their paths, and the image as ``image:NAME``."""
+        """Remove the leftovers; return their paths, and the image as ``image:NAME``."""
         for folder in self.logs:
             shutil.rmtree(folder, ignore_errors=True)
         removed = [str(folder) for folder in self.logs]

@@ -84,7 +84,7 @@ def _as_json(record: Record, running: list[str]) -> dict[str, object]:
 
 
 def _other(sandbox: SandboxStatus, running: list[str]) -> tuple[str, ...]:
-    """What runs by an example, or by a record that has been removed since."""
+    """Return the row of a sandbox that runs without a record of the user's."""
     programs = ", ".join(program.name for program in sandbox.programs)
     return (
         sandbox.record,

@@ -199,7 +199,7 @@ def _build(paths: Paths, record: Record) -> None:
 
 
 def _example_text(name: str, config: tuple[Path, ...]) -> str:
-    """The text of one's own record of that name, or of an example.
+    """Return the text of one's own record of that name, or of an example.
 
     Raises SetupError when there is neither.
     """
@@ -215,7 +215,7 @@ def _example_text(name: str, config: tuple[Path, ...]) -> str:
 
 
 def _changed(text: str, name: str, wishes: _Wishes) -> str:
-    """The example with the wishes in their lines; the other lines stay."""
+    """Return the example with the wishes in their lines; other lines stay."""
     head = f"# The sandbox '{name}', made by 'brokerctl new'."
     body = text.split("\n\n", 1)[1] if text.startswith("#") else text
     text = f"#:schema ../schema/sandbox.json\n{head}\n\n{body}"
@@ -283,7 +283,7 @@ def _array(words: Iterable[str]) -> str:
 
 
 def _checked(target: Path, text: str) -> Record:
-    """The record that the text is.  Raises RefusedError when it is none."""
+    """Parse a text as a record and return it.  Raises RefusedError."""
     record, problems = parse_record(target.stem, target, text.encode())
     if record is None or problems:
         print_problems(problems, stderr=True)
@@ -295,6 +295,7 @@ def _checked(target: Path, text: str) -> Record:
 
 
 def _write(target: Path, text: str) -> None:
+    """Write a new record's file whole.  Raises RefusedError if it exists."""
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
         # guard: a new record is written whole

@@ -32,7 +32,7 @@ class Steady:
             self._what, self._since = what, float("-inf")
 
     def takes_key(self, now: float) -> bool:
-        """Whether a key that is pressed now is meant for it."""
+        """Return whether a key that is pressed now is meant for what is shown."""
         # guard: a key counts for a steady screen
         if now - self._since < self._hold:
             self._since = now

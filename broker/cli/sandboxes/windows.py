@@ -47,7 +47,7 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
 
 
 def as_table(windows: list[WindowStatus]) -> Table:
-    """For people; ``*`` marks the windows that have the keyboard."""
+    """Return the windows' table; ``*`` marks those that have the keyboard."""
     from rich.table import Table
     from rich.text import Text
 

@@ -69,6 +69,7 @@ def check_name(untrusted_name: bytes) -> dict[str, Any]:
 
 
 def _answer(question: NameQuestion, schemes: Collection[str]) -> dict[str, Any]:
+    """Return the answer about one name or address."""
     if (question.text is None) == (question.bytes_hex is None):
         return _no("the line needs 'text' or 'bytes_hex', and not both")
     try:

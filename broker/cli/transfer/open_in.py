@@ -101,7 +101,7 @@ def command(
 
 
 def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
-    """A word with a scheme of the web is an address; else a file that exists is one.
+    """Return the request to open an address or, otherwise, an existing file.
 
     So a file with the name of an address, which a sandbox may have sent, is opened by
     its path only (``./https:…``).
@@ -122,7 +122,7 @@ def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
 
 
 async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
-    """Have the broker do it, one that is started where none runs."""
+    """Have the broker carry out a request to open; start a broker if none runs."""
     refuse_root()
 
     async def show(item: OpenItem) -> None:
@@ -139,6 +139,7 @@ async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
 def _check_all(
     objects: tuple[str, ...], *, batch: bool, schemes: tuple[str, ...]
 ) -> None:
+    """Check all names or addresses, without opening them, and print the answers."""
     allowed = frozenset(scheme.lower() for scheme in schemes) or DEFAULT_SCHEMES
     if batch == bool(objects):
         raise click.UsageError("Give addresses and names, or --batch.")

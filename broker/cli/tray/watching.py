@@ -57,6 +57,7 @@ async def watch(paths: Paths, show: Show) -> None:
 
 
 async def _while_it_runs(paths: Paths, show: Show) -> None:
+    """Show the broker's state at each change, until it ends."""
     changed = trio.Event()
 
     async def note(_item: EventItem) -> None:
@@ -92,14 +93,17 @@ async def _while_it_runs(paths: Paths, show: Show) -> None:
 async def _quietly(
     work: Callable[[], Awaitable[None]], scope: trio.CancelScope
 ) -> None:
-    """Cancel ``scope`` when the broker closes the connection, which is not an error."""
+    """Do work until the broker closes the connection, then cancel ``scope``."""
     with suppress(VitrailError):
         await work()
     scope.cancel()
 
 
 async def look(asked: Client) -> TrayState:
-    """Ask once.  Raises what the broker refuses with, UpstreamError where it is gone."""
+    """Ask the broker for the state that the panel shows.
+
+    Raises what the broker refuses with, UpstreamError where it is gone.
+    """
     status = await asked.call(methods.STATUS, Nothing())
     lockdown = await asked.call(methods.LOCKDOWN, LockdownRequest())
     questions: list[PendingQuestion] = []

@@ -36,7 +36,7 @@ class Proven:
             ) from error
 
     def of(self, name: str) -> Growing | None:
-        """The tree of a log as it was proved; None: nothing of it was."""
+        """Return the tree of a log as it was proved; None: nothing of it was."""
         tree = self._trees.get(name)
         if tree is None:
             return None

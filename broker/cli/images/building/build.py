@@ -112,6 +112,7 @@ async def build_image(
 async def _build(
     paths: Paths, spec: ImageSpec, progress: Progress, work: Path
 ) -> Image:
+    """Build an image in ``work``, and put it in place."""
     need_space(paths.images, "the image")
     archive = await find_archive(spec.mirror)
     await _bootstrap(paths, spec, archive, progress, work)
@@ -138,7 +139,7 @@ async def _build(
 
 
 def _note_x11(work: Path, spec: ImageSpec) -> None:
-    """Tell of programs that need X11, and keep their names for their starts."""
+    """Store the names of programs that need X11, and report them."""
     names = []
     if x11_needs.X_SERVER not in spec.packages:
         names = x11_needs.x11_programs(work / "root.tar", spec.packages)
@@ -148,7 +149,7 @@ def _note_x11(work: Path, spec: ImageSpec) -> None:
 
 
 def put_in_place(paths: Paths, name: str, work: Path) -> Image:
-    """Make ``images/NAME`` the new image, in one step."""
+    """Make the files in ``work`` the image ``images/NAME``, in one step."""
     work.chmod(0o755)
     image = store.read_image(name, work)
     installed.keep_previous(paths, name)
@@ -244,6 +245,7 @@ def _package_of(word: str) -> str:
 async def _run_bootstrap(
     argv: list[str], env: Mapping[str, str], progress: Progress
 ) -> None:
+    """Run mmdebstrap and report its output as progress.  Raises UpstreamError."""
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
         child = spawn(argv, env=env, stdout=write, stderr=write)
@@ -276,7 +278,7 @@ async def _run_bootstrap(
 
 
 async def _lines(fd: int) -> AsyncIterator[str]:
-    """Lines of a pipe, escaped; carriage returns (progress bars) end one too."""
+    """Yield the lines of a pipe, escaped; carriage returns (progress bars) end one."""
     rest = b""
     async with trio.lowlevel.FdStream(fd) as stream:
         async for chunk in stream:

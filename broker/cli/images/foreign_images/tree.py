@@ -204,7 +204,7 @@ class FileTree:
         directory.children[parts[-1]] = node
 
     def put_hard_link(self, name: str, target: str) -> None:
-        """Give a file that is in the tree a second name.  Raises TreeError."""
+        """Add a second name of a file that is in the tree.  Raises TreeError."""
         found = self._walk(parts_of(target), follow=False)
         # guard: a hard link is to a file of the tree
         if not found or found[-1].kind == "dir":
@@ -223,7 +223,7 @@ class FileTree:
             above[-1].children.pop(parts[-1], None)
 
     def whiteout(self, name: str) -> bool:
-        """Obey a whiteout; returns whether the name was one."""
+        """Apply a whiteout; return whether the name was one."""
         parts = parts_of(name)
         if not parts or not parts[-1].startswith(WHITEOUT):
             return False
@@ -255,7 +255,7 @@ class FileTree:
     # -- the result ------------------------------------------------------------
 
     def entries(self) -> Iterator[tuple[str, Node]]:
-        """Every name but the root's, sorted, directories before their content."""
+        """Yield all names but the root's, sorted, directories before their content."""
         stack = [("", self.root)]
         while stack:
             name, node = stack.pop()

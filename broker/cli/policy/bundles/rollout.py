@@ -150,6 +150,7 @@ def _one_name(bundles: dict[str, Bundle]) -> str:
 
 
 def _say(index: RolloutIndex, *, as_json: bool) -> None:
+    """Print the signed index."""
     if as_json:
         render.json_line(
             {
@@ -205,6 +206,7 @@ ORDER BY machine
 
 
 def _denials(store: str, bundle: str) -> list[Denials]:
+    """Query the denials on machines of a bundle."""
     # Only here, so that the package is needed only by those who have a database.
     from broker.cli.audit.query.fleet_database import open_fleet
 
@@ -321,6 +323,7 @@ def watch_command(
 def _sign_back(
     index: RolloutIndex, file: Path, key_file: Path, rings: dict[str, RingEntry]
 ) -> None:
+    """Sign an index that returns rings to the previous bundle."""
     with one_at_a_time(file.parent, doing="sign it"):
         # guard: an index that was signed meanwhile is not signed over
         if _index_in(file) != index:

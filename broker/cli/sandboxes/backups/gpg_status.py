@@ -40,6 +40,7 @@ class GpgStatus:
             self._is_unreadable, self._rest = True, b""
 
     def _take(self, line: bytes) -> None:
+        """Handle one status line of gpg."""
         if not line.startswith(_PREFIX):
             self._is_unreadable = True
             return
