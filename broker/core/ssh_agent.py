@@ -183,7 +183,7 @@ def wrongly_signed(ask: BindSession) -> BindSession:
 
 
 def request_frame(ask: AgentAsk) -> bytes:
-    """Return a request, as it is sent to an agent."""
+    """Encode a request to an ssh agent."""
     match ask:
         case ListKeys():
             return string(bytes([LIST_REQUEST]))
@@ -198,7 +198,7 @@ def request_frame(ask: AgentAsk) -> bytes:
 
 
 def decode_answer(untrusted_body: bytes, ask: AgentAsk) -> AgentAnswer:
-    """Return what an agent answers to a request.  Raises PeerError for anything else."""
+    """Decode an agent's answer to a request.  Raises PeerError for anything else."""
     reader = WireReader(untrusted_body)
     kind = reader.byte()
     answer: AgentAnswer = KeyRefused()
@@ -221,6 +221,7 @@ def decode_answer(untrusted_body: bytes, ask: AgentAsk) -> AgentAnswer:
 
 
 def _keys(reader: WireReader) -> tuple[AgentKey, ...]:
+    """Read the list of an agent's keys.  Raises PeerError for too many."""
     count = reader.number()
     # Before they are read: each may be an empty one.
     if count > SSH_KEYS:
