@@ -83,7 +83,10 @@ class ConsoleLog:
             file.close()
 
     def move(self, directory: Path) -> None:
-        """Continue in another directory, with the bytes kept so far; never raises."""
+        """Continue the log in another directory, with the bytes kept so far.
+
+        Never raises.
+        """
         old = self.path
         self._shut()
         self.path = directory / old.name

@@ -61,7 +61,7 @@ def hint(dialog: Dialog, *, armed: bool) -> str:
 
 
 def choices(dialog: Dialog) -> list[str]:
-    """What can be chosen and by which keys, a line for each choice.
+    """Return what can be chosen and by which keys, a line for each choice.
 
     Screen readers read a dialog's labels when it opens, and not the rows of its lists.
     """
@@ -78,7 +78,7 @@ def choices(dialog: Dialog) -> list[str]:
 
 
 def next_step(dialog: Dialog, *, armed: bool) -> str:
-    """The choice, and how the question is answered now."""
+    """Return the choice, and how the question is answered now."""
     question, chosen = dialog.question, []
     if len(question.targets) > 1 and dialog.target:
         chosen.append(target_words(dialog.target))
@@ -95,7 +95,7 @@ def _read_out(line: str) -> str:
 
 
 def describe(dialog: Dialog, now: float) -> Described:
-    """Return all of it but the phrase and the time that is left."""
+    """Return all of the dialog's text but the phrase and the time that is left."""
     question = dialog.question
     armed = dialog.guard.armed(now)
     several = question.targets if len(question.targets) > 1 else ()

@@ -58,7 +58,7 @@ class FramedOutput:
 def meant(
     screens: dict[int, FramedOutput], size: Pair, position: Pair
 ) -> dict[int, FramedOutput]:
-    """Return the screens of which one is shared: all that it can be."""
+    """Return the screens that may be the shared one, by size and position."""
     sized = {n: one for n, one in screens.items() if size in one.sizes}
     placed = {n: one for n, one in sized.items() if position in one.positions}
     # guard: a screen that may be the shared one has a frame
@@ -92,6 +92,7 @@ class ScreenFrame:
         self._display.roundtrip()
 
     def _global(self, registry: Any, name: int, kind: str, version: int) -> None:
+        """Bind a global of the compositor that the frame needs."""
         if kind in _GLOBALS:
             interface, most = _GLOBALS[kind]
             self._globals[kind] = registry.bind(name, interface, min(version, most))
@@ -126,6 +127,7 @@ class ScreenFrame:
     def _strip(
         self, screen: FramedOutput, anchor: int, width: int, height: int
     ) -> None:
+        """Show a strip at an edge of a screen."""
         surface = self._globals["wl_compositor"].create_surface()
         region = self._globals["wl_compositor"].create_region()
         surface.set_input_region(region)
@@ -161,6 +163,7 @@ class ScreenFrame:
         self._over = True
 
     def _buffer(self, width: int, height: int) -> Any:
+        """Return a buffer of the frame's colour."""
         size = width * height * 4
         fd = os.memfd_create("vitrail-frame", os.MFD_CLOEXEC)
         try:
@@ -175,7 +178,7 @@ class ScreenFrame:
         return made
 
     def run(self) -> None:
-        """Keep it until a screen of it, or the compositor, has gone.
+        """Show the frame until its screen, or the compositor, has gone.
 
         Until there is a picture it is drawn again and again: a portal may pass on only
         what changes, and has been seen to lose the first of a still screen.

@@ -9,7 +9,7 @@ from broker.ipc import pump as wire
 
 
 def decode_to_pump(packet: bytes) -> wire.ToPump:
-    """Return the message of a packet.  Raises InternalError if it is none."""
+    """Decode a packet for the pump.  Raises InternalError if it is malformed."""
     try:
         kind = packet[0]
         if kind == wire.SUBMIT:

@@ -89,6 +89,7 @@ class Postgres(Target):
 
     @override
     def position(self, log: bytes) -> tuple[int, str] | None:
+        """Return number and hash of the last event in the database; None: empty."""
         try:
             connection = self._connection()
             with connection.transaction():
@@ -144,6 +145,7 @@ class Postgres(Target):
 
     @override
     def interrupt(self) -> None:
+        """Shut the connection down, so that the other thread's call fails soon."""
         connection = self._open
         if connection is not None:
             with contextlib.suppress(Error, OSError):
