@@ -137,10 +137,7 @@ class Telling:
     # -- the user -----------------------------------------------------------------------
 
     def words(self, record: w.RecordCrossing) -> tuple[str, str] | None:
-        """Return a notification's title and text on a copy or paste; None without one.
-
-        None without one.
-        """
+        """Return the title and text of a notification on a copy or paste, if any."""
         source, target = name(record.source), name(record.target)
         way = (
             f"{source} → {target}"
