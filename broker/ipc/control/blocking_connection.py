@@ -65,7 +65,10 @@ class Connection:
         self._buffer = b""
 
     def send(self, message: bytes, seconds: float | None) -> None:
-        """Send a message; it and the answer have ``seconds``.  Raises UpstreamError."""
+        """Send a message; sending and the answer have ``seconds``.
+
+        Raises UpstreamError.
+        """
         self._conn.settimeout(seconds)
         try:
             self._conn.sendall(message + b"\0")

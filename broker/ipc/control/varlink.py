@@ -116,7 +116,7 @@ def encode(message: Call | VarlinkReply) -> bytes:
 
 
 def request(method: str, parameters: msgspec.Struct, *, more: bool) -> bytes:
-    """Return a call of our interface, without its NUL byte.
+    """Encode a call of our interface, without its NUL byte.
 
     Raises InternalError beyond ``limits.CONTROL_MESSAGE_BYTES``.
     """
