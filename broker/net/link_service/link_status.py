@@ -54,7 +54,10 @@ class LinkState:
         self.enter("up")
 
     async def status(self) -> LinkStatus:
-        """The whole; asks the other end for its numbers, if it answers soon."""
+        """Return the link's status.
+
+        Asks the other end for its numbers, if it answers soon.
+        """
         epoch = self.epoch
         there = None if epoch is None else await _ask(epoch)
         return LinkStatus(
@@ -75,6 +78,7 @@ class LinkState:
 
 
 async def _ask(epoch: Epoch) -> LinkOther | None:
+    """Ask the other end for its numbers; None without an answer in time."""
     with trio.move_on_after(_ASK_SECONDS):
         try:
             reply = await epoch.ask(m.StatusAsked)
@@ -111,7 +115,7 @@ def own_status(
 
 
 def _clocks(there: int) -> list[str]:
-    """A warning where two clocks differ: their logs are then read in a wrong order."""
+    """Return a warning where two clocks differ: their logs read in a wrong order."""
     ahead = there - int(time.time())
     if not there or abs(ahead) <= _CLOCK_SECONDS:
         return []
