@@ -42,6 +42,7 @@ def main() -> None:
 
 
 async def _serve(words: argparse.Namespace) -> None:
+    """Serve batches of machines until a signal ends the program."""
     store = IngestStore(words.store)
     await in_thread(store.check)
     context = None

@@ -45,7 +45,7 @@ class _Parts:
         self._host: tuple[socket.socket, ForkedPart] | None = None
 
     def fork(self, broker: StartedBroker) -> None:
-        """Fork the host's process, with all that both parts import."""
+        """Fork the host's process, with all imports that both parts share."""
         from broker.programs import local_common
 
         ours, theirs = local_common.pair()
