@@ -12,7 +12,7 @@ from broker.root.sysfs import SysfsDevice
 
 
 def check_socket(conn: socket.socket) -> None:
-    """The kernel takes any stream socket; ours are guests' connections only.
+    """Raise RefusedError unless a socket is a guest's connection.
 
     Raises RefusedError.
     """
