@@ -120,7 +120,7 @@ USES: Final[Mapping[m.BusUse, BusAccess]] = MappingProxyType(
 
 
 def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
-    """Carry out one of these orders.  Raises VitrailError, OSError."""
+    """Carry out an order about the session's bus.  Raises VitrailError, OSError."""
     if not isinstance(order, m.ConnectBus):
         raise PeerError("nothing has begun")
     permit = None
@@ -213,7 +213,10 @@ def _wait_for(ready: int) -> None:
 
 
 def _authenticate(sock: socket.socket, *, descriptors: bool) -> None:
-    """Begin the protocol: the proxy passes all on before.  Raises UpstreamError."""
+    """Authenticate on the bus before the proxy, which passes all on.
+
+    Raises UpstreamError.
+    """
     steps = Authenticator(enable_fds=descriptors)
     try:
         for data in steps:
