@@ -60,7 +60,7 @@ def destination_of(text: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def is_inner(argument: str) -> bool:
-    """Whether it is an address that only a rule which names its network opens.
+    """Return whether an address is one that only a rule which names its network opens.
 
     Those are all that the public internet does not route: private, shared and
     link-local networks, and loopback.
@@ -100,7 +100,7 @@ def _range(text: str) -> range:
 
 
 def take_ports(text: str) -> tuple[str, ...] | None:
-    """Return the values of a ``port=``; None where it is not one."""
+    """Parse the values of a ``port=``; None where the text is not one."""
     values = tuple(dict.fromkeys(text.split(",")))
     for value in values:
         found = re.fullmatch(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?", value)

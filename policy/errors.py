@@ -86,7 +86,10 @@ def visible(text: str) -> str:
 
 
 def _caret(source_line: str, span: Span) -> list[str]:
-    """The line and carets below it; a window around the place if it is long."""
+    """Return the line of a problem and carets below it.
+
+    A long line is cut to a window around the place.
+    """
     first = max(0, span.column - 1 - _SHOWN_CHARS // 2)
     if len(source_line) <= _SHOWN_CHARS:
         first = 0
@@ -100,7 +103,7 @@ def _caret(source_line: str, span: Span) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Cells of a terminal that the text takes."""
+    """Count the cells of a terminal that a text takes."""
     cells = 0
     for char in text:
         if not unicodedata.combining(char):

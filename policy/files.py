@@ -37,7 +37,7 @@ def problem_of_file(path: Path, message: str, hint: str = "") -> Problem:
 
 
 def wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
-    """A record decides, so its writers must be root or this user alone."""
+    """Return a problem unless root or this user alone owns and writes a record."""
     if info.st_uid not in {0, os.geteuid()}:
         return problem_of_file(
             path,
@@ -65,7 +65,7 @@ def unreadable(path: Path, error: OSError) -> Problem:
 def read_file(
     path: Path, *, check_owner: bool, most: int = limits.FILE_BYTES
 ) -> bytes | Problem:
-    """Return a regular file's content, looked at and read through one fd.
+    """Read a regular file by one descriptor, or return why it must not be used.
 
     A file of more than ``most`` bytes is a problem.
     """

@@ -48,7 +48,7 @@ def add(one: Point, two: Point) -> Point:
 
 
 def times(number: int, point: Point) -> Point:
-    """Multiply a point."""
+    """Multiply a curve point by a number."""
     result = IDENTITY
     while number:
         if number & 1:
@@ -88,7 +88,7 @@ BASE: Point = _BASE
 
 
 def signed(key: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether an Ed25519 signature is good."""
+    """Return whether an Ed25519 signature is valid."""
     if len(key) != 32 or len(signature) != 64:
         return False
     public, commitment = point_of(key), point_of(signature[:32])
@@ -141,7 +141,7 @@ class Checkpoint(NamedTuple):
     signatures: List[bytes]
 
     def signed_by(self, key: bytes) -> bool:
-        """Whether this key signed it."""
+        """Return whether this key signed the checkpoint."""
         label = self.origin.encode() + b"\n\x01" + key
         wanted = hashlib.sha256(label).digest()[:4]
         return any(
@@ -166,7 +166,7 @@ def number_of(text: str) -> int:
 
 
 def read_note(note: str) -> Checkpoint:
-    """Read a signed checkpoint."""
+    """Parse a signed checkpoint.  Raises WrongError."""
     text, gap, tail = note.partition("\n\n")
     lines = text.split("\n")
     if not gap or not 3 <= len(lines) <= 4:
@@ -192,7 +192,10 @@ def read_note(note: str) -> Checkpoint:
 
 
 def read_proof(text: str) -> Tuple[int, List[bytes], str]:
-    """Index, path and checkpoint of a c2sp.org/tlog-proof."""
+    """Parse a c2sp.org/tlog-proof; return index, path and checkpoint.
+
+    Raises WrongError.
+    """
     head, gap, note = text.partition("\n\n")
     lines = head.split("\n")
     try:
@@ -275,7 +278,7 @@ def shown(untrusted_text: str) -> str:
 
 
 def main(words: Optional[List[str]] = None) -> int:
-    """Check the proof in a file."""
+    """Check the proof in a file, print the result, and return an exit status."""
     parser = argparse.ArgumentParser(description="Check a proof from an audit log.")
     parser.add_argument("proof", help="the file; '-' reads standard input")
     parser.add_argument("--origin", help="the log's name, as it was noted down")

@@ -355,7 +355,7 @@ def _give_up_files(output: int) -> None:
 
 
 def _become(uid: int) -> None:
-    """Take on a user's rights for good."""
+    """Drop root's rights for those of a user, for good."""
     if os.getuid() == uid:
         return
     # guard: root reads a user's records with the user's rights
@@ -438,7 +438,7 @@ def _on_fuse(fd: int) -> bool:
 
 
 def _read_record(path: str) -> _Record:
-    """Return what one file says."""
+    """Read from a record's file what the hook needs; empty if it cannot be read."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             # guard: only a regular file is read as a record

@@ -28,7 +28,7 @@ class AwakeClock:
         self._slept = self._told = 0.0
 
     def slept(self) -> float:
-        """Return how long the machine has slept since this was made."""
+        """Return how long the machine has slept since this was created, in seconds."""
         apart = _apart()
         # guard: time goes on while the machine sleeps
         if apart - self._apart >= _LEAST:

@@ -148,10 +148,7 @@ class Decider:
             raise RefusedError(reason, where=permit.where)
 
     async def _confirm(self, permit: Permit, on_ask: OnAsk) -> None:
-        """Judge a permit by the rules of now, and ask again if they changed.
-
-        They may have while the decision was recorded.  Raises RefusedError.
-        """
+        """Judge a new permit by the current rules; ask again if they changed."""
         answer, reason, where = self._judge.revalidate(permit)
         if permit.grant and permit.grant not in self.grants:
             reason, where = "the grant has ended meanwhile", permit.where
@@ -180,10 +177,10 @@ class Decider:
         )
 
     def acted(self, lease: str, ago: float = 0.0) -> None:
-        """The user has acted (key, button, touch) in a window of a sandbox.
+        """Record that the user acted in a window of a sandbox.
 
-        ``ago``: so many seconds before now.  It is the word of the sandbox's
-        worker, so it holds as far as that one was not taken over.
+        ``ago``: so many seconds before now. It is the word of the sandbox's worker, so
+        it holds as far as that one was not taken over.
         """
         self._meters.acted(lease, self.clock.now() - ago)
 
@@ -195,6 +192,7 @@ class Decider:
         chosen: Asked | None,
         gone: trio.Event | None,
     ) -> Permit:
+        """Decide a request: allow it, or use a choice, a grant or the user's answer."""
         answer = await self._asked_first(request)
         if answer.verdict == "allow":
             return await self._yes(request, answer)
@@ -224,7 +222,7 @@ class Decider:
         return answer
 
     async def _asked_first(self, request: Request) -> Verdict:
-        """The verdict, its limits held.  Raises RefusedError for a no."""
+        """Return the verdict with its limits counted.  Raises RefusedError for a no."""
         answer = await self._granted(request)
         if request.elsewhere(answer):
             raise await self._no(request, answer, _ELSEWHERE, answer.where)
@@ -239,6 +237,7 @@ class Decider:
     async def _ask(
         self, request: Request, answer: Verdict, on_ask: OnAsk, gone: trio.Event | None
     ) -> Permit:
+        """Put a question to the user; return the permit of the answer, or refuse."""
         question = self._judge.question(request, answer)
         # guard: a question offers few targets
         if len(question.targets) > limits.QUESTION_TARGETS:
@@ -300,7 +299,7 @@ class Decider:
     async def _answered(
         self, request: Request, question: Question, asked: Asked
     ) -> Permit:
-        """Apply the current rules to an answer."""
+        """Apply the current rules to the user's answer; return a permit or refuse."""
         said = asked.said
         answer = await self._granted(request)
         reason = questions.refusal(question, said)
@@ -347,7 +346,7 @@ class Decider:
         return grant
 
     def _serves(self, grant: Grant, answer: Verdict) -> bool:
-        """Whether this rule would let a user give this grant."""
+        """Return whether this rule would let a user give this grant."""
         return (
             answer.verdict == "ask"
             and grant.target in answer.targets
@@ -357,7 +356,7 @@ class Decider:
     # -- grants --------------------------------------------------------------------
 
     async def revoke(self, grants: Iterable[Grant], reason: str) -> None:
-        """End grants, and the operations that run by them."""
+        """End grants, and the operations that are permitted by them."""
         for grant in grants:
             if not self.grants.end(grant):
                 continue
@@ -424,6 +423,7 @@ class Decider:
                 nursery.start_soon(self._ask_again, permit, answer)
 
     async def _look_at_grant(self, grant: Grant) -> None:
+        """End a remembered grant that the current rules no longer allow."""
         subject = grant.subject
         lease = next((x for x in self._judge.running() if x.id == subject.lease), None)
         if lease is None:
@@ -437,7 +437,7 @@ class Decider:
             self.grants.shorten(grant, grant.since + answer.limits.ttl)
 
     def _holds_still(self, permit: Permit, answer: Verdict) -> bool:
-        """Whether a previous answer is an answer to the current rules."""
+        """Return whether an earlier answer still answers the current rules."""
         before, now = permit.rule, answer.rule
         permit.follow(answer)
         if answer.verdict == "allow":
@@ -501,7 +501,7 @@ class Decider:
         reason: str = "",
         asked: Asked | None = None,
     ) -> Permit:
-        """Return a permit whose decision is on record.  Raises UpstreamError."""
+        """Record an allowed decision and return its permit.  Raises UpstreamError."""
         permit = self._permit(request, answer, grant=grant, target=target)
         event = self._event(
             request,
@@ -557,7 +557,7 @@ class Decider:
         asked: Asked | None = None,
         brief: bool = False,
     ) -> RefusedError:
-        """Record a no and return what to raise."""
+        """Record a denied decision and return the error to raise."""
         event = events.decision(
             request,
             answer,

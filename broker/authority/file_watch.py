@@ -34,7 +34,7 @@ Seen = frozenset[tuple[str, tuple[int, ...]]]
 
 
 def look(roots: Iterable[Path], files: Iterable[str] = ()) -> Seen:
-    """Return the present files: below the roots, and these.
+    """Scan the present files, below the roots and these others.
 
     At most ``limits.RULES_LOOKED_AT`` entries.  A root that cannot be read differs from
     one that does not exist.
@@ -53,6 +53,7 @@ def look(roots: Iterable[Path], files: Iterable[str] = ()) -> Seen:
 
 
 def _facts(path: str) -> tuple[int, ...]:
+    """Return what identifies a file's state: device, inode, owner, size, times."""
     try:
         info = Path(path).stat()
     except (OSError, ValueError):
@@ -64,6 +65,7 @@ def _facts(path: str) -> tuple[int, ...]:
 
 
 def _walk(roots: Iterable[str | Path]) -> Iterator[tuple[str, bool]]:
+    """Yield all paths below the roots, and whether each is a directory."""
     waiting = [(os.fspath(root), 0) for root in roots]
     while waiting:
         path, depth = waiting.pop()
@@ -103,7 +105,10 @@ class Watch:
         return look(self._roots, self._files())
 
     async def wait_changed(self, since: Seen) -> Seen:
-        """Wait until it is otherwise than ``since`` and rests; return how it is."""
+        """Wait until files differ from ``since`` and no longer change.
+
+        Return the scan.
+        """
         hinted = False
         while (now := self.look()) == since:
             if hinted:
@@ -120,7 +125,7 @@ class Watch:
         return now
 
     async def _wait_hint(self) -> None:
-        """Return when something may have changed."""
+        """Wait until inotify reports a change, or RULES_LOOK_SECONDS have passed."""
         if self._fd < 0:  # no inotify instance was to be had
             await trio.sleep(limits.RULES_LOOK_SECONDS)
             return
@@ -133,7 +138,7 @@ class Watch:
                 return
 
     def _arm(self) -> None:
-        """Watch each directory, and the nearest one above a root that is none.
+        """Watch each directory, and the nearest existing one above a missing root.
 
         To add a watched directory again changes nothing.  A directory that cannot be
         watched is scanned all the same.

@@ -37,7 +37,9 @@ class Helper:
         """How it ended: exit code, or minus the signal's number."""
 
     async def wait(self) -> int:
-        """Wait for its end; return its exit code, or minus the signal's number.
+        """Wait for the helper's end.
+
+        Return its exit code, or minus the signal's number.
 
         -SIGKILL, if the starter has ended before.
         """
@@ -56,7 +58,7 @@ class Helper:
             _send_signal(self._pidfd, number)
 
     async def stop(self, grace: float = 3.0) -> int:
-        """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
+        """Send SIGTERM to the helper, SIGKILL after ``grace`` seconds, and wait."""
         self.kill(signal.SIGTERM)
         with trio.CancelScope(shield=True):
             with trio.move_on_after(grace):
@@ -92,6 +94,10 @@ class HelperStarter:
         return await self._ask(m.ShowNotification(title, body, seconds), ())
 
     async def _ask(self, request: m.Request, fds: Sequence[int]) -> Helper:
+        """Send a request to the starter and return the helper.
+
+        Raises UpstreamError.
+        """
         answered: Helper | None = None
         async with self._turn:
             try:
@@ -114,6 +120,7 @@ class HelperStarter:
         return answered
 
     async def _exchange(self, request: m.Request, fds: Sequence[int]) -> Helper:
+        """Exchange one request and reply with the starter."""
         send = partial(fdpass.send, self._sock, m.encode(request), fds)
         await self._retry(send, trio.lowlevel.wait_writable)
         self._owed += 1
@@ -147,6 +154,7 @@ class HelperStarter:
     async def _retry(
         self, step: Callable[[], _T], wait: Callable[[socket.socket], Awaitable[None]]
     ) -> _T:
+        """Repeat a socket operation until it does not block."""
         while True:
             try:
                 return step()

@@ -74,7 +74,7 @@ class Lockdown:
     """The lockdown of one broker."""
 
     def __init__(self, path: Path, log: EventLog, cut: Callable[[], None]) -> None:
-        """``cut`` ends the operations that it denies, before anything is recorded."""
+        """Set up the lockdown; ``cut`` ends the operations that it denies."""
         self._path, self._log, self._cut = path, log, cut
         self._changing = trio.Lock()
         self.networks = kept_lockdown(path)
@@ -83,7 +83,7 @@ class Lockdown:
         """Why the next start of the broker would not know of it."""
 
     def denies(self, request: Request, *, begins: bool = False) -> str:
-        """Return why a request is denied; empty: it is not.
+        """Return why the lockdown denies a request; empty if it does not.
 
         ``begins``: the request is a new one, not one that is permitted already.
         """
@@ -118,7 +118,7 @@ class Lockdown:
     async def change(
         self, _exchange: Exchange[api.LockdownAnswer], request: api.LockdownRequest
     ) -> api.LockdownAnswer:
-        """Begin, widen or lift it, or only show it."""
+        """Begin, widen, lift or only show the lockdown, for brokerctl."""
         async with self._changing:
             if request.begin:
                 await self._begin(networks=bool(request.networks))
@@ -135,6 +135,7 @@ class Lockdown:
             await self._begin(networks=kept)
 
     async def _begin(self, *, networks: bool) -> None:
+        """Begin a lockdown: cut denied operations, store it, and record it."""
         self.networks = wide = networks or bool(self.networks)
         # Taking away comes first; a full disk must not keep a microphone open.
         # guard: a lockdown cuts before it is recorded

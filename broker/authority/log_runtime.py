@@ -45,7 +45,7 @@ class LogRuntime:
     def report(
         self, pid: int, prompt: int, policy: PolicyStatus, waiting: list[str]
     ) -> AuthorityReport:
-        """Return the authority's part of ``brokerctl status``, with what others know."""
+        """Return the authority's part of ``brokerctl status``."""
         warnings = [*self.journal.warnings(), *self.shipping.warnings()]
         return AuthorityReport(
             audit=self.store.statistics(),
@@ -62,7 +62,7 @@ class LogRuntime:
 async def open_log_runtime(
     role: str, options: Options, pid: int
 ) -> AsyncIterator[LogRuntime]:
-    """Open the log; ``pid``: of the broker, for the event of its start.
+    """Open the log and its tasks; ``pid``: of the broker, for the event of its start.
 
     Raises SetupError and UpstreamError when the broker cannot start.
     """

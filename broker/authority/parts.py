@@ -32,7 +32,10 @@ class AuthorityParts:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Decide until cancelled; the rules are in force when it has started."""
+        """Run the authority's tasks until cancelled.
+
+        ``started`` with rules in force.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.questions.run)
             nursery.start_soon(self.desktop.run)
@@ -46,6 +49,7 @@ class AuthorityParts:
         )
 
     def _policy(self) -> PolicyStatus:
+        """Return the status of rules and records."""
         rules, records = self.authority.rules, self.authority.records
         host = isinstance(self.authority, HostAuthority)
         found = [] if host else rules.lines()
@@ -61,6 +65,7 @@ class AuthorityParts:
         )
 
     def _waiting(self) -> list[str]:
+        """Return warnings about the lockdown and questions that wait."""
         found = self.authority.lockdown.warnings()
         if waiting := len(self.questions.pending()):
             verb = "question waits" if waiting == 1 else "questions wait"
@@ -70,7 +75,7 @@ class AuthorityParts:
 
 
 def make_authority(paths: Paths, log: LogRuntime, role: str) -> AuthorityParts:
-    """Return the authority that records in this log."""
+    """Create the authority that records in this log."""
     questions = Questions(
         paths=paths,
         log=log.journal,

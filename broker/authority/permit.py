@@ -100,7 +100,7 @@ class Request:
 
     @property
     def subject(self) -> Subject:
-        """The key that equal requests share, for grants and late answers."""
+        """Return the key that equal requests share, for grants and late answers."""
         # guard: a yes to read is not one to write
         named = {name: getattr(self, name) for name in Subject._fields}
         # A yes is for a host, whatever the rest of the address.

@@ -82,7 +82,10 @@ class PolicyAuthority:
         return list(self._leases.values())
 
     async def reload(self) -> None:
-        """Read rules and records again.  Raises UpstreamError as ``Authority`` says."""
+        """Read rules and records again, and bring them into force.
+
+        Raises UpstreamError as ``Authority`` says.
+        """
         digest = self.rules.digest
         try:
             try:
@@ -120,7 +123,7 @@ class PolicyAuthority:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Follow the files until cancelled.
+        """Follow changes of rules and records until cancelled.
 
         The rules are in force when it has started.  Raises UpstreamError when
         that could not be recorded.

@@ -25,7 +25,7 @@ _SYSTEM = (Path("/etc"), Path("/proc/self"), Path("/proc/sys"))
 
 
 def keep_to_own_files(paths: Paths, shipped: Path | None) -> None:
-    """Take the user's other files from this process, which has one thread.
+    """Confine this process, which has one thread, to its own files by Landlock.
 
     A rule is made for a directory that exists, so those of settings and state are made.
     Raises SetupError.

@@ -94,7 +94,7 @@ class Rules:
             await self._take(*await self._read(), saved)
 
     async def reload(self) -> bool:
-        """Read the files again; whether other rules are in force now.
+        """Read the files again; return whether other rules are in force now.
 
         Raises UpstreamError when that could not be recorded: then the old ones
         are in force still, and everything that the new ones deny is denied, too.
@@ -104,6 +104,7 @@ class Rules:
             return await self._take(*await self._read(), None)
 
     async def _read(self) -> tuple[RuleSet, str]:
+        """Read the rules' files in a thread; return them with the applied bundle."""
         paths = rule_path(self._paths.runtime, self._paths.config)
 
         def read() -> tuple[RuleSet, str]:
@@ -158,6 +159,7 @@ class Rules:
         return choose(read, saved)
 
     async def _refuse(self, chosen: InForce) -> None:
+        """Record that the files' rules have mistakes and are not in force."""
         lines = [problem.first_line() for problem in self.problems]
         await self._log.note(
             schema.PolicyRefused(
@@ -182,6 +184,7 @@ class Rules:
         )
 
     async def _keep(self, rules: RuleSet) -> None:
+        """Store a copy of the rules in force, for a restart with broken files."""
         self.unkept = ""
         try:
             self._kept_at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -222,7 +225,7 @@ async def follow_files(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Call ``changed`` whenever a file of rules or of records is another one.
+    """Call ``changed`` whenever a file of rules or records changes, until cancelled.
 
     Until cancelled.  ``changed`` reads them; when it raises an error it is called
     again later.

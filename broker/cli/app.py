@@ -17,7 +17,7 @@ _BOX_OPTIONS = {"--bwrap", *_QUIET}
 
 
 def main() -> None:
-    """Entry point: run a verb; exit codes are those of brokerctl(1)."""
+    """Run a verb of brokerctl and exit with its code (brokerctl(1))."""
     forbid_core_files()
     _show_all_characters()
     with received() as interrupts:

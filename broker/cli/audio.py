@@ -62,7 +62,10 @@ async def _reach(path: Path) -> None:
 
 @contextmanager
 def sound_server() -> Iterator[pulsectl.Pulse]:
-    """Connect to the sound server.  Raises UpstreamError."""
+    """Connect to the user's sound server by libpulse.
+
+    Raises UpstreamError, SetupError.
+    """
     try:
         # Late: it loads libpulse, which the other commands do without.
         import pulsectl
@@ -85,6 +88,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
 
 
 def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
+    """Return the sandboxes' streams at the sound server."""
     found: list[_Stream] = []
     for recording, items in (
         (False, pulse.sink_input_list()),
@@ -167,6 +171,7 @@ def _show(desks: dict[str, SoundStatus], streams: list[_Stream], *, json: bool) 
 
 
 def _playing(own: list[_Stream]) -> str:
+    """Describe a sandbox's playing streams."""
     return ", ".join(
         f"{one.name} {_percent(one.volume)}"
         + (" muted" if one.muted else "")
@@ -177,6 +182,7 @@ def _playing(own: list[_Stream]) -> str:
 
 
 def _microphone(desk: SoundStatus | None) -> str:
+    """Describe a sandbox's use of the microphone."""
     if desk is None:
         return "?"
     words = [desk.rule]
@@ -286,6 +292,7 @@ def microphone(*, sandbox: str, answer: str) -> None:
 
 
 def _set_microphone(name: SandboxName, answer: str) -> None:
+    """Allow or deny a sandbox the microphone at its sound filter."""
     path = Path(desks_folder() / name)
     try:
         status = ask_desk(path, MixerRequest(microphone=answer == "allow"))

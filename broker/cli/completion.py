@@ -73,7 +73,7 @@ def logged_sandboxes(
 def services(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of services, with and without ``vitrail.``."""
+    """Complete names of services, with and without ``vitrail.``."""
     from policy.rules.checks import SERVICES
 
     del ctx, param
@@ -84,7 +84,7 @@ def services(
 def kinds(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Kinds of events, and their first words."""
+    """Complete kinds of events and their first words."""
     from broker.ipc.audit import schema
 
     del ctx, param
@@ -95,7 +95,7 @@ def kinds(
 def images(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of guest images."""
+    """Complete names of guest images."""
     from broker.cli.run.connect import offline_paths
 
     del ctx, param
@@ -106,7 +106,7 @@ def images(
 def examples(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of shipped examples and of records."""
+    """Complete names of shipped examples and of records."""
     from broker.cli.policy.records import EXAMPLES
 
     del ctx, param
@@ -117,7 +117,7 @@ def examples(
 def colours(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Names of colours."""
+    """Complete names of colours."""
     from policy.records.patterns import PALETTE
 
     del ctx, param
@@ -136,7 +136,7 @@ def places(
 def verbs(
     ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """The verbs, for 'brokerctl help'."""
+    """Complete verbs for ``brokerctl help``."""
     from broker.cli.verbs import VERBS
 
     del ctx, param

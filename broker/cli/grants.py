@@ -60,7 +60,7 @@ def revoke(grant: str | None, *, everything: bool, as_json: bool) -> None:
 
 
 def line(grant: GrantStatus) -> str:
-    """A grant as one line of text."""
+    """Return a grant as one line of text."""
     end = (
         f"until {grant.sandbox} stops"
         if grant.left is None

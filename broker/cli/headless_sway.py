@@ -49,7 +49,7 @@ class HeadlessCompositor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End it."""
+        """End the compositor's process."""
         await self.close()
 
     async def close(self) -> None:
@@ -80,6 +80,7 @@ class HeadlessCompositor:
         await self._tool("wtype", "-s", str(_NEW_KEYBOARD_MS), "--", text)
 
     async def _tool(self, *argv: str) -> bytes:
+        """Run a tool in the compositor's environment; return its output."""
         return await run_tool(
             argv,
             env=self.environment,
@@ -100,6 +101,7 @@ def _config(size: tuple[int, int], extra: str) -> str:
 
 
 def _prepare(runtime_dir: Path, config: str) -> Path:
+    """Create the runtime directory, remove stale sockets, write sway's config."""
     runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     runtime_dir.chmod(0o700)
     for stale in [*runtime_dir.glob("wayland-*"), runtime_dir / "sway.sock"]:

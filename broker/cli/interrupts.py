@@ -41,7 +41,7 @@ class Interrupts:
 
 @contextmanager
 def received() -> Iterator[Interrupts]:
-    """Turn SIGTERM and SIGHUP into KeyboardInterrupt for the block.
+    """Convert SIGTERM and SIGHUP to KeyboardInterrupt for the block.
 
     A signal that is ignored stays ignored (nohup, a job in the background of a
     script), and without a handler for SIGINT nothing is changed.

@@ -88,6 +88,8 @@ def acquire(
 
 
 async def _acquire(request: LeaseRequest, detach: bool, as_json: bool) -> None:  # noqa: FBT001
+    """Request a lease, print it, and hold it to its end."""
+
     async def show(item: LeaseItem) -> None:
         if as_json:
             render.json_line(msgspec.to_builtins(item))

@@ -71,7 +71,7 @@ def _section(text: str, verb: str) -> str:
 
 
 def _is_about(heading: str, verb: str) -> bool:
-    """A heading as '### device list|attach PORT' or '### lease list, lease release'."""
+    """Return whether a heading as '### device list|attach PORT' is about a verb."""
     if not heading.startswith("### "):
         return False
     first, _, rest = verb.partition(" ")

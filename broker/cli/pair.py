@@ -61,6 +61,7 @@ def command(
 
 
 def _where(role: Role, endpoint: str | None, peer_cid: int | None) -> LinkConfig:
+    """Return where the pairing connects or listens."""
     paths = offline_paths()
     if endpoint is None:
         link = load_link_config(paths, role, peer_cid=peer_cid)
@@ -71,6 +72,7 @@ def _where(role: Role, endpoint: str | None, peer_cid: int | None) -> LinkConfig
 
 
 async def _pair(config: LinkConfig, role: Role, store: LinkStore) -> PublicKey:
+    """Pair by this role's side of the connection; return the other's key."""
     if role is Role.HOST:
         return await _compare(await knock(config), role, store)
     listener = await open_listener(config.endpoint, mode=config.mode)

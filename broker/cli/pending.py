@@ -33,7 +33,7 @@ def command(*, as_json: bool) -> None:
 
 
 def lines(question: PendingQuestion) -> list[str]:
-    """A question as text; text from a sandbox is escaped again here."""
+    """Return a question as lines of text; a sandbox's text is escaped again."""
     shown = ", on the screen" if question.shown else ""
     out = [
         (

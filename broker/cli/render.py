@@ -106,7 +106,7 @@ def _one_line(text: str) -> str:
 
 
 def wide_console() -> Console:
-    """A console for tables: as wide as the terminal, or as the table in a pipe.
+    """Return a console for tables: as wide as the terminal, or as the table in a pipe.
 
     A pipe has no width; rich assumes 80 columns and would break or cut cells.
     """
@@ -119,7 +119,7 @@ def wide_console() -> Console:
 
 
 def size(number: int) -> str:
-    """A number of bytes as people read it: ``1.5 MiB``."""
+    """Format a number of bytes: ``1.5 MiB``."""
     value = float(number)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":

@@ -164,7 +164,7 @@ class _Verbs(click.Group):
 def _verbs(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Late: only a shell's Tab needs the module."""
+    """Complete the verbs; loads their module only then."""
     from broker.cli.completion import verbs
 
     return verbs(ctx, param, incomplete)
@@ -191,7 +191,7 @@ def run_verb() -> None:
 
 
 def report(error: Exception) -> int:
-    """Show an error as people read it, and return the exit code.
+    """Print an error as people read it, and return the exit code.
 
     Raises it again when it is an internal error.
     """

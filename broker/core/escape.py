@@ -59,7 +59,7 @@ def printable(untrusted_text: str | bytes, limit: int = 400) -> str:
 
 
 def displayed(text: str) -> str:
-    r"""Return a text of several lines without any character that is not shown.
+    """Remove characters that are not shown from a text of several lines.
 
     For the last step before a terminal, where part of it was escaped already: a
     backslash stays as it is, and so do newlines and tabs.

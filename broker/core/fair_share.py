@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def may_take(own: int, taken: int, most: int) -> bool:
-    """Whether one that has ``own`` of ``most`` places may take another; ``taken`` are.
+    """Return whether one that has ``own`` of ``most`` places may take another.
 
     It may while more are free than it has: alone it takes half, and whoever has none
     finds one (dynamic thresholds, Choudhury and Hahne 1998).

@@ -35,7 +35,10 @@ class LaunchChanges:
         network: str | None,
         image: str | None,
     ) -> LaunchChanges:
-        """Values of a request.  Raises RefusedError for those that mean nothing."""
+        """Validate a request's values.
+
+        Raises RefusedError for those that mean nothing.
+        """
         for value in (memory_mib, cpus):
             if value is not None and not 1 <= value <= _MOST:
                 raise RefusedError(f"{value} is not a size of a machine")
@@ -69,6 +72,7 @@ NO_CHANGES = LaunchChanges()
 
 
 def _at_most(key: str, unit: str, asked: int | None, limit: int) -> None:
+    """Raise RefusedError unless a requested amount is within the record's limit."""
     # guard: a start is within its record
     if asked is not None and not 1 <= asked <= limit:
         raise RefusedError(

@@ -25,7 +25,7 @@ _LEASE = re.compile(r"[0-9a-f]{16}")
 
 
 def take_sandbox_name(untrusted_name: object) -> SandboxName:
-    """Return the name, or raise ``RefusedError`` that says what a name is."""
+    """Validate a sandbox's name and return it, or raise ``RefusedError``."""
     if isinstance(untrusted_name, str) and _SANDBOX.fullmatch(untrusted_name):
         return SandboxName(untrusted_name)
     raise RefusedError(

@@ -153,6 +153,7 @@ def require_private(paths: Paths) -> None:
 
 
 def _require_private(directory: Path, info: os.stat_result) -> None:
+    """Raise SetupError unless a directory is ours and closed to others."""
     # guard: the runtime directory is ours alone
     if not stat.S_ISDIR(info.st_mode):
         problem = "is not a directory"
@@ -174,7 +175,7 @@ _CONFIG_BYTES = 1 << 20
 
 
 def read_config(path: Path, flags: int = 0) -> bytes:
-    """Return a settings file that only root or this user can have written.
+    """Read a settings file that only root or this user can have written.
 
     ``flags`` are more of open(2), as O_NOFOLLOW.
 
@@ -204,6 +205,7 @@ def read_config(path: Path, flags: int = 0) -> bytes:
 
 
 def _foreign(info: os.stat_result) -> str:
+    """Return why a file may be another user's writing; empty if it is not."""
     if not stat.S_ISREG(info.st_mode):
         return "is not a regular file"
     if info.st_uid not in {0, os.geteuid()}:
@@ -214,7 +216,7 @@ def _foreign(info: os.stat_result) -> str:
 
 
 def _absolute_only(env: Mapping[str, str]) -> Mapping[str, str]:
-    """Without the XDG directories that the specification says to ignore."""
+    """Return the variables without XDG directories that the specification ignores."""
     kept = dict(env)
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         if not kept.get(name, "").startswith("/"):

@@ -35,7 +35,7 @@ def status_fields(pid: int) -> Mapping[str, list[str]]:
 
 
 def walls_of(pid: int) -> str:
-    """Return what the kernel says about a process's jail: "namespaces seccomp", or "".
+    """Return what the kernel says of a process's jail: "namespaces seccomp", or "".
 
     A nested pid namespace represents the namespaces that are made together with it.
     See proc(5); "" for a process that has ended.

@@ -128,7 +128,7 @@ class WireReader:
         self._at = 0
 
     def take(self, size: int) -> bytes:
-        """Return the next bytes."""
+        """Return the next ``size`` bytes of an agent message.  Raises PeerError."""
         end = self._at + size
         # guard: a field of an ssh agent's message ends inside of it
         if end > len(self._data):
@@ -161,7 +161,7 @@ def frames() -> FrameReader:
 
 
 def signed_data(ask: SignLogin | SignContent) -> bytes:
-    """Return the bytes that a key signs."""
+    """Return the bytes that an ssh key signs for a login or a content."""
     if isinstance(ask, SignContent):
         name, reserved = ask.namespace.encode(), b""
         of_content = (name, reserved, ask.digest_name.encode(), ask.digest)
@@ -183,7 +183,7 @@ def wrongly_signed(ask: BindSession) -> BindSession:
 
 
 def request_frame(ask: AgentAsk) -> bytes:
-    """Return a request, as it is sent to an agent."""
+    """Encode a request to an ssh agent."""
     match ask:
         case ListKeys():
             return string(bytes([LIST_REQUEST]))
@@ -198,7 +198,7 @@ def request_frame(ask: AgentAsk) -> bytes:
 
 
 def decode_answer(untrusted_body: bytes, ask: AgentAsk) -> AgentAnswer:
-    """Return what an agent answers to a request.  Raises PeerError for anything else."""
+    """Decode an agent's answer to a request.  Raises PeerError for anything else."""
     reader = WireReader(untrusted_body)
     kind = reader.byte()
     answer: AgentAnswer = KeyRefused()
@@ -221,6 +221,7 @@ def decode_answer(untrusted_body: bytes, ask: AgentAsk) -> AgentAnswer:
 
 
 def _keys(reader: WireReader) -> tuple[AgentKey, ...]:
+    """Read the list of an agent's keys.  Raises PeerError for too many."""
     count = reader.number()
     # Before they are read: each may be an empty one.
     if count > SSH_KEYS:

@@ -37,7 +37,7 @@ def log_exception(error: BaseException) -> None:
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Log an internal error inside the block, and continue after it.
+    """Log an internal error of the block, and continue after it.
 
     Put around the work for one of several (a sandbox, a connection, a machine), where
     the error of one must not end the others.  Expected errors are handled inside;

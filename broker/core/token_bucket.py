@@ -13,7 +13,7 @@ class TokenBucket:
         self._then: float | None = None
 
     def take(self, now: float, amount: int = 1) -> float:
-        """Count events at ``now`` (seconds, any clock that only grows).
+        """Count events at ``now``; return how many seconds too early the last one came.
 
         Returns how many seconds too early the last one came: 0 when it may happen at
         once.  A caller that paces itself sleeps that long; a caller that supervises

@@ -82,7 +82,7 @@ class IngestStore:
         credential: Credential,
         new: Callable[[str], object] = str,
     ) -> Position:
-        """Prove a batch and store it.
+        """Verify a batch against its log's signatures, and store it.
 
         ``new`` takes the machine's name where the batch has new events.
         Raises RefusedError, IntegrityError, SetupError, UpstreamError.
@@ -122,7 +122,10 @@ class IngestStore:
     def _admit(
         self, connection: Connection, machine: str, log: bytes, shown: Credential
     ) -> bool:
-        """Whether it is known by its log alone; raises RefusedError where it may not."""
+        """Return whether a machine is known by its log alone.
+
+        Raises RefusedError where it may not send.
+        """
         by_log = _known_by_log(connection, machine, log, shown)
         # guard: a machine ships under the name that it was enrolled by
         if by_log is None:
@@ -145,6 +148,7 @@ class IngestStore:
         return by_log
 
     def _known(self, connection: Connection, log: bytes, sizes: list[int]) -> Known:
+        """Return what the database knows of a log: last event, tree, certificates."""
         row = connection.execute(
             "SELECT sequence, peaks, ARRAY(SELECT DISTINCT note FROM "
             "unnest(%s::bigint[]) AS one (size), LATERAL (SELECT note FROM "
@@ -159,6 +163,7 @@ class IngestStore:
         )
 
     def _position(self, connection: Connection, log: bytes) -> Position:
+        """Return the last stored event of a log, and its hash."""
         row = connection.execute(
             "SELECT last, leaf FROM vitrail.position_of(%s)", [log]
         ).fetchone()
@@ -168,6 +173,7 @@ class IngestStore:
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
+        """Yield a database connection: an idle one, or a new one."""
         try:
             # guard: no thread waits for the connection of another one
             connection = self._idle.get_nowait()
@@ -193,7 +199,7 @@ def _log(name: str) -> bytes:
 def _known_by_log(
     connection: Connection, machine: str, log: bytes | None, shown: Credential
 ) -> bool | None:
-    """``_ENROLLED``'s answer; None: it is not enrolled, or has not shown it."""
+    """Return ``_ENROLLED``'s answer; None: not enrolled, or not shown."""
     secret = sha256(shown.token.encode()).digest() if shown.token else None
     row = connection.execute(
         _ENROLLED,

@@ -92,7 +92,7 @@ def check_form(untrusted: SignedBatch) -> None:
 
 
 def _chain(untrusted: SignedBatch, known: Known) -> Chain:
-    """The log's keys; each checkpoint of the batch is signed by one of them."""
+    """Verify the batch's checkpoints; return the log's chain of keys."""
     notes = [parse_note(one.note) for one in untrusted.notes]
     before = [parse_note(text) for text in known.keys]
     changes: dict[int, Note] = {}
@@ -120,7 +120,10 @@ def _chain(untrusted: SignedBatch, known: Known) -> Chain:
 
 
 def _start(untrusted: SignedBatch, known: Known) -> Growing:
-    """The tree before the first new event."""
+    """Return the log's Merkle tree before the batch's first new event.
+
+    From stored peaks, or from those in the batch.  Raises RefusedError.
+    """
     at = untrusted.first - 1
     if at <= known.last and (known.peaks or not known.last):
         return Growing(known.last, split(known.peaks))
@@ -135,6 +138,10 @@ def _start(untrusted: SignedBatch, known: Known) -> Growing:
 
 
 def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
+    """Check that a signed checkpoint covers the batch's events.
+
+    Raises RefusedError.
+    """
     note = parse_note(untrusted.proof)
     checkpoint = note.checkpoint
     # guard: what proves events is signed, a first key's certificate too
@@ -152,7 +159,7 @@ def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
 
 
 def _rows(untrusted: SignedBatch) -> tuple[str, list[EventRow]]:
-    """The broker that recorded them, and each event for the database."""
+    """Return the broker that recorded the events, and each one's database row."""
     broker = ""
     rows: list[EventRow] = []
     decode = msgspec.json.Decoder(_Event).decode

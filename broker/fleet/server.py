@@ -90,7 +90,7 @@ class IngestServer:
         *,
         task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until cancelled; reports the port.  Raises OSError."""
+        """Serve until cancelled; ``started`` with the port.  Raises OSError."""
         listeners = await trio.open_tcp_listeners(port, host=host or None)
         task_status.started(listeners[0].socket.getsockname()[1])
 
@@ -109,7 +109,7 @@ class IngestServer:
         await trio.serve_listeners(handle, listeners)
 
     def _recognise(self, scope: trio.CancelScope, machine: str) -> None:
-        """Note that a connection is an enrolled machine's; end it where it has many."""
+        """Count a connection of an enrolled machine; end it where it has too many."""
         if scope not in self._strangers:
             return
         del self._strangers[scope]
@@ -128,6 +128,7 @@ class IngestServer:
         context: ssl.SSLContext | None,
         scope: trio.CancelScope,
     ) -> None:
+        """Serve one connection: TLS if configured, then its requests."""
         stream: _Stream = socket
         try:
             with trio.fail_after(_SECONDS):
@@ -156,6 +157,7 @@ class IngestServer:
     async def _requests(
         self, stream: _Stream, certificate: str, scope: trio.CancelScope
     ) -> None:
+        """Answer the requests of a connection until it ends."""
         http = h11.Connection(h11.SERVER, max_incomplete_event_size=16384)
         while True:
             async with AsyncExitStack() as held:
@@ -178,7 +180,7 @@ class IngestServer:
     async def _admit(
         self, asker: _Asker, held: AsyncExitStack, scope: trio.CancelScope
     ) -> None:
-        """Make room for a machine's request.  Raises RefusedError, UpstreamError."""
+        """Reserve room for a machine's request.  Raises RefusedError, UpstreamError."""
         machine = asker.machine
         by_log = await self._in_thread(self._store.by_log, machine, asker.shown)
         # guard: a stranger's batch is neither kept nor unpacked
@@ -215,6 +217,7 @@ class IngestServer:
             return await self._do(request, asker, body)
 
     async def _do(self, request: h11.Request, asker: _Asker, body: bytes) -> Position:
+        """Carry out a request: return a log's position, or store a batch."""
         place = _POSITION.fullmatch(request.target)
         store, shown = self._store, asker.shown
         if request.method == b"GET" and place is not None:
@@ -263,7 +266,7 @@ def _asker(request: h11.Request, certificate: str) -> _Asker:
 async def _tried(
     work: Awaitable[Position | None],
 ) -> tuple[int, Position | Refusal | None]:
-    """The work's status and answer, also where it is refused or the store fails."""
+    """Return the HTTP status and answer of some work, also of its failure."""
     try:
         return _TAKEN, await work
     except VitrailError as error:
@@ -279,6 +282,7 @@ async def _tried(
 
 
 async def _event(http: h11.Connection, stream: _Stream) -> _Event:
+    """Receive the next event of the HTTP connection."""
     while (event := http.next_event()) is h11.NEED_DATA:
         if http.they_are_waiting_for_100_continue:
             go = h11.InformationalResponse(status_code=100, headers=[])
@@ -288,7 +292,7 @@ async def _event(http: h11.Connection, stream: _Stream) -> _Event:
 
 
 async def _body(http: h11.Connection, stream: _Stream, *, keep: bool) -> bytes:
-    """A request's body.
+    """Receive a request's body.
 
     Raises RemoteProtocolError for more than a batch, TooSlowError.
     """
@@ -309,6 +313,7 @@ async def _body(http: h11.Connection, stream: _Stream, *, keep: bool) -> bytes:
 async def _send(
     http: h11.Connection, stream: _Stream, status: int, data: bytes
 ) -> None:
+    """Send an HTTP response with a JSON body."""
     headers = [("Content-Type", "application/json"), ("Content-Length", f"{len(data)}")]
     for event in (
         h11.Response(status_code=status, headers=headers),
@@ -319,7 +324,7 @@ async def _send(
 
 
 def _decoded(data: bytes, encoding: bytes) -> SignedBatch:
-    """Return a batch.  Raises RefusedError."""
+    """Decompress (gzip) and decode a batch.  Raises RefusedError."""
     try:
         if encoding == b"gzip":
             unpack = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -333,7 +338,7 @@ def _decoded(data: bytes, encoding: bytes) -> SignedBatch:
 
 
 def _certificate(stream: _Stream) -> str:
-    """The name in the client's certificate, which the context has checked."""
+    """Return the name in the client's certificate, which the context has checked."""
     if not isinstance(stream, trio.SSLStream):
         return ""
     found: dict[str, object] = stream.getpeercert() or {}
@@ -352,7 +357,7 @@ def _certificate(stream: _Stream) -> str:
 
 
 def server_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
-    """TLS 1.3; with ``client_ca`` a client may show a certificate of it.
+    """Return a context of TLS 1.3; with ``client_ca`` clients may show a certificate.
 
     Raises SetupError.
     """

@@ -22,7 +22,7 @@ Compile: TypeAlias = Callable[[], Sequence[bytes]]
 def from_child(
     compiled: Compile, others: Mapping[int, Compile] | None = None
 ) -> list[bytes]:
-    """Return what a child of this process has compiled, which ends then.
+    """Compile filters in a child that ends; return their programs.
 
     ``others``: pipes from which other processes read theirs (``read_compiled``); they
     are closed.  The caller has one thread.  Raises SetupError when the child fails.
@@ -42,7 +42,7 @@ def from_child(
 
 
 def read_compiled(pipe: int) -> list[bytes]:
-    """Return what a child of another process has compiled; closes the pipe.
+    """Read what a child of another process has compiled; close the pipe.
 
     Raises SetupError when that child failed.
     """
@@ -59,6 +59,7 @@ def read_compiled(pipe: int) -> list[bytes]:
 
 
 def _compile(pipes: Mapping[int, Compile]) -> NoReturn:
+    """Compile each filter, write it to its pipe, and exit; in a forked child."""
     code = 1
     try:
         for write, compiled in pipes.items():

@@ -36,7 +36,7 @@ def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:
 
 
 def accepts(path: Path) -> bool:
-    """Whether something accepts a connection at this socket."""
+    """Return whether a program accepts a connection at this socket."""
     # Non-blocking: a compositor that hangs with a full backlog is useless.
     kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
     with socket.socket(socket.AF_UNIX, kind) as probe:

@@ -47,7 +47,7 @@ class ConsoleLog:
         return self.path.with_name(f"{self.path.name}.1")
 
     def write(self, untrusted_data: bytes) -> None:
-        """Append bytes; never raises."""
+        """Append bytes to the bounded log files; counts lost ones, never raises."""
         left = len(untrusted_data)
         try:
             if not self._closed:
@@ -83,7 +83,10 @@ class ConsoleLog:
             file.close()
 
     def move(self, directory: Path) -> None:
-        """Continue in another directory, with the bytes kept so far; never raises."""
+        """Continue the log in another directory, with the bytes kept so far.
+
+        Never raises.
+        """
         old = self.path
         self._shut()
         self.path = directory / old.name

@@ -56,7 +56,7 @@ def end_with_parent(number: int = signal.SIGKILL) -> None:
 
 
 def _become(name: str, run: Callable[[], None], parent: int) -> NoReturn:
-    """Never returns and never unwinds into the parent's code."""
+    """Run the part in the forked child and exit; never returns."""
     code = 1
     try:
         # Handlers, not SIG_IGN, which the programs that it starts would inherit.

@@ -13,7 +13,7 @@ _SYSTEM = (Path("/etc"), Path("/proc/self"))
 
 
 def confine_helper(scopes: int = landlock.ABSTRACT_SOCKETS | landlock.SIGNALS) -> None:
-    """Confine this process, which has one thread, to programs' files and its sockets.
+    """Confine this process (one thread) to programs' files and its sockets.
 
     It can still connect to UNIX sockets that have a path, as the compositor's.
     ``scopes`` as for ``landlock.restrict``.  Raises OSError, SetupError.

@@ -37,7 +37,7 @@ def restrict(
     scopes: int = ABSTRACT_SOCKETS | SIGNALS,
     listen: Iterable[Path] = (),
 ) -> int:
-    """Forbid this thread all files but these and those below these directories, and TCP.
+    """Forbid this thread all files but these, by Landlock, and TCP; return the version.
 
     Below those of ``listen`` it can make sockets, and remove files.  Paths that do not
     exist are left out.  ``scopes``: of processes that do not descend from this one, it
@@ -69,6 +69,10 @@ def version() -> int:
 
 
 def _allow(ruleset: int, path: Path, rights: int) -> None:
+    """Allow some rights below a path in a Landlock ruleset.
+
+    A missing path is ignored.
+    """
     try:
         place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:

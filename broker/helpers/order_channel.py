@@ -77,7 +77,7 @@ class OrderChannel:
         return message
 
     def close(self) -> None:
-        """Close both; tasks that wait in it get ClosedResourceError."""
+        """Close socket and pipe; tasks that wait get ClosedResourceError."""
         self._orders.close()
         if self._pipe >= 0:
             trio.lowlevel.notify_closing(self._pipe)
@@ -109,7 +109,7 @@ class MessagePipe:
         self._write()
 
     def _write(self) -> bool:
-        """Write what the pipe takes; whether that was all."""
+        """Write what the pipe takes; return whether that was all."""
         try:
             self._rest = self._rest[os.write(self._pipe, self._rest) :]
         except BlockingIOError:

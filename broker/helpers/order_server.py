@@ -44,7 +44,7 @@ class OrderServer:
         self._loop.run()
 
     def _serve(self, session: socket.socket) -> bool:
-        """Have one order carried out; False: the viewer has gone, or is given up."""
+        """Have one order carried out; return False when the viewer has gone."""
         try:
             return self._loop.fork(self._fork_session_child, session)
         except VitrailError as error:
@@ -59,7 +59,7 @@ class OrderServer:
         fds: Sequence[int],
         leave: Callable[[], None],
     ) -> StartedChild:
-        """Fork a child.  Raises OSError, also for too many at one time."""
+        """Fork a session child for an order.  Raises OSError, also for too many."""
         # guard: orders of a viewer are few at one time
         if self._loop.children >= _CHILDREN:
             raise OSError(errno.EAGAIN, f"{_CHILDREN} orders are being carried out")

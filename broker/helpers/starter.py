@@ -61,7 +61,7 @@ class HelperServer:
         self._loop.run(control)
 
     def _fork_orders(self, key: bytes, session: socket.socket) -> bool:
-        """Give the viewer's socket to a process of its own; False: it has that."""
+        """Give the viewer's socket to a new process for orders; False: it has one."""
         server = OrderServer(self._carry_out, key)
         # What the loop has open is closed there, this not.
         kept = os.dup(session.fileno())
@@ -77,7 +77,7 @@ class HelperServer:
         return False
 
     def _serve(self, control: socket.socket) -> bool:
-        """Serve one request; False: there is none any more."""
+        """Serve one request; return False at the end of the socket."""
         size, most = m.MESSAGE_BYTES, m.DESCRIPTORS
         try:
             data, fds = patiently(partial(fdpass.receive, control, size, most))
@@ -114,7 +114,7 @@ class HelperServer:
         return True
 
     def _keep(self, started: popen.Process) -> tuple[int, int]:
-        """Return the helper's pidfd and the pipe that says how it ended."""
+        """Return the helper's pidfd and the pipe that reports its end."""
         try:
             pidfd = os.pidfd_open(started.pid)
             try:
@@ -134,7 +134,10 @@ class HelperServer:
 def _command(
     request: m.StartHelper | m.ShowNotification, fds: Sequence[int]
 ) -> list[str]:
-    """Return the command line.  Raises SetupError, PeerError."""
+    """Return the command line of the helper or notification that is to be started.
+
+    Raises SetupError, PeerError.
+    """
     if isinstance(request, m.StartHelper):
         return popen.our_program(f"broker.programs.{request.program}", *map(str, fds))
     # guard: a notification has no descriptors

@@ -20,7 +20,7 @@ _OUT, _ERR = 1, 2
 
 
 def leave_terminal() -> None:
-    """Have this process, and those that it starts from now on, hold no terminal.
+    """Detach this process, and those that it starts, from the terminal.
 
     Does nothing where standard output and error are none.  Raises OSError.
     """

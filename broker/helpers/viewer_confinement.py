@@ -21,7 +21,7 @@ _SYSTEM = (Path("/etc"), Path("/proc/self"), Path("/proc/sys"))
 
 
 def confine_viewer(program: bytes, read: Iterable[Path], write: Iterable[Path]) -> None:
-    """Confine this process, which has one thread, to these files and its sockets.
+    """Confine this process (one thread) to these files and its sockets.
 
     ``program`` is its ``viewer_filter``.  Before it imports the code of the viewer:
     that is executed confined.

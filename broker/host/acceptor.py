@@ -62,7 +62,7 @@ class RemoteListener:
         self.channel.settimeout(0)
 
     async def accept(self) -> Arrived:
-        """Return the next connection; the caller owns its socket.
+        """Wait for the acceptor's next connection; the caller owns its socket.
 
         Raises UpstreamError when the acceptor has ended; RefusedError or OSError when
         it sent a connection that could not be received, and that has ended.
@@ -143,7 +143,7 @@ class Acceptors:
     async def start(
         self, places: Mapping[ServiceName, UnixEndpoint], direct: ServiceName
     ) -> tuple[ForkedProcess, dict[ServiceName, RemoteListener]]:
-        """Start an acceptor and listen at these paths; it has the sockets.
+        """Start an acceptor process that listens at these paths; return its listeners.
 
         ``direct`` is the one whose connections the worker gets as they are.
         Raises SetupError when no process can be started, a path is too long or
@@ -199,7 +199,7 @@ class Acceptors:
 
 
 async def end_acceptor(child: ForkedProcess) -> None:
-    """End it; returns when it is gone, or when it should have been.
+    """End an acceptor process; wait until it is gone, for a limited time.
 
     A process that the kernel does not let go (it closes a file whose file
     system does not answer) must not hold up the end of the lease.

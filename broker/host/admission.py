@@ -50,7 +50,10 @@ class Carry(Protocol):
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Owns ``conn``; ``started`` when it is taken."""
+        """Carry an admitted connection to its service; owns ``conn``.
+
+        Calls ``started`` once the service has accepted it.
+        """
         ...
 
 
@@ -170,7 +173,7 @@ class Admission:
             await self.offer(door, await accept(listener))
 
     async def _ask_loop(self, door: ServiceName, listener: RemoteListener) -> None:
-        """Ask the acceptor for connections until it ends, and the lease with it."""
+        """Admit the connections that the acceptor sends; its end ends the lease."""
         direct = door == WAYLAND_DOOR
         service = DISPLAY if direct else door
         while True:

@@ -32,7 +32,7 @@ async def start_box_network(
 
 
 async def start_box_card(leader: int, seat: SwitchSeat, name: str) -> GuestNetwork:
-    """Give the network namespace of a process an interface at a switch.
+    """Give a process's network namespace an interface at a switch of sandboxes.
 
     ``leader`` is its pidfd, ``name`` the interface's.  Raises as ``start_box_network``.
     """

@@ -63,7 +63,7 @@ async def start_box(record: Record, leased: trio.Event, nursery: trio.Nursery) -
 
 
 def _require_served(record: Record) -> None:
-    """Refuse a box whose program would start for nothing, or never end."""
+    """Refuse to start a box by a call unless its program only serves calls."""
     launch = record.host.launch
     command = " ".join(launch.command) if has_command(launch) else ""
     # guard: a call starts no program that the user would start

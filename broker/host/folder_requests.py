@@ -52,14 +52,20 @@ class FolderRequests:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Parent of all mounted folders; at its end they are unmounted."""
+        """Hold the folders that the viewer had mounted until cancelled.
+
+        Then unmount them.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
             await trio.sleep_forever()
 
     async def serve(self, request: m.LinkRequest) -> PairAnswer:
-        """Carry out a request about folders.  Raises VitrailError."""
+        """Carry out a viewer's request to mount or unmount a folder.
+
+        Raises VitrailError.
+        """
         number = request.request
         match request:
             case p.MountFolder():

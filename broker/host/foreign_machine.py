@@ -77,7 +77,7 @@ class HeldMachine:
         return self._fds[pid]
 
     def alive(self) -> frozenset[int]:
-        """Pids of those that have not begun to end."""
+        """Return the pids of the held processes that have not begun to end."""
         return frozenset(
             pid
             for pid, fd in self._fds.items()
@@ -137,7 +137,7 @@ class ForeignMachine:
     async def open_doors(
         self, acceptors: Acceptors
     ) -> Mapping[ServiceName, ConnectionKind]:
-        """Listen where its connections will arrive."""
+        """Open the sockets to which the machine connects; return their services."""
         match self._claim:
             case VsockClaim():
                 return {}  # the shared listeners of session.vsock
@@ -216,7 +216,7 @@ async def hybrid_doors(
 async def container_doors(
     acceptors: Acceptors, directory: Path
 ) -> tuple[ForkedProcess, dict[ServiceName, RemoteListener]]:
-    """Have an acceptor listen on a socket named for each service.
+    """Have an acceptor listen on one socket for each service; return its listeners.
 
     Only those that do not need our agent; also one for Wayland itself, to be
     bound into the sandbox.  Raises as ``hybrid_doors``.
@@ -232,7 +232,7 @@ async def container_doors(
 def admit_other_users(
     directory: Path, doors: Mapping[ServiceName, ConnectionKind]
 ) -> None:
-    """Let other users connect to the sockets of these doors in a directory.
+    """Change the mode of these sockets so that other users can connect to them.
 
     Raises UpstreamError where a file of another kind is in a socket's place; the doors
     are closed then.
@@ -273,7 +273,7 @@ def take_foreign(
     leader: int | None,
     connectors: Sequence[int],
 ) -> ForeignMachine:
-    """Return the machine that a launcher described.
+    """Return the machine that a launcher described: its claim and its processes.
 
     Raises RefusedError for a description that identifies nothing.
     """
@@ -333,7 +333,7 @@ def container_claim(directory: Path, held: HeldMachine, leader: int) -> Containe
 
 
 def require_private(directory: Path) -> None:
-    """Refuse a directory that others may write to.  Raises RefusedError."""
+    """Refuse a directory that others can write to.  Raises RefusedError."""
     try:
         facts = directory.stat()
     except OSError as error:

@@ -63,7 +63,7 @@ class HostRows(StatusRows):
 
 
 def sandbox_status(active_lease: ActiveLease, record: Record | None) -> SandboxStatus:
-    """A machine as its host sees it.  ``record`` is None when it has gone."""
+    """Return the status of a machine as its host sees it."""
     lease, facts = active_lease.lease, active_lease.machine.facts
     built = facts.image_built
     return SandboxStatus(
@@ -90,7 +90,7 @@ def _state(active_lease: ActiveLease) -> str:
 
 
 def lease_status(active_lease: ActiveLease) -> LeaseStatus:
-    """A lease as ``brokerctl lease list`` shows it."""
+    """Return a lease's fields for ``brokerctl lease list``."""
     lease = active_lease.lease
     return LeaseStatus(
         id=lease.id,
@@ -104,7 +104,7 @@ def lease_status(active_lease: ActiveLease) -> LeaseStatus:
 
 
 async def measure(pids: Sequence[int], found: Found) -> None:
-    """Measure processes: ``measured_rows.Measure``.
+    """Measure the memory of processes into ``found``, in a thread.
 
     In a thread: the kernel walks every page of each process for it, and waits for one
     that is changing its memory; streams must not wait as well.

@@ -56,7 +56,7 @@ class LaunchedMachine(ForeignMachine):
         self._left_alive = False
 
     async def connect(self, records: RecordSet, switches: Switches) -> None:
-        """Give one of our sandboxes the networks of its record.
+        """Give one of our sandboxes the network interfaces of its record.
 
         Raises as ``start_box_network`` and ``Switches.join``, closed then.
         """
@@ -91,7 +91,7 @@ class LaunchedMachine(ForeignMachine):
     async def open_doors(
         self, acceptors: Acceptors
     ) -> Mapping[ServiceName, ConnectionKind]:
-        """Listen; a container's users other than its root may connect, too.
+        """Open its sockets, and let a container's users other than root connect.
 
         They are other users outside (user_namespaces(7)).  Outside, the directory above
         keeps them from these sockets; inside, the pid namespace or the control group
@@ -105,7 +105,7 @@ class LaunchedMachine(ForeignMachine):
 
     @override
     async def power_down(self, grace: float) -> None:
-        """End its first process where ``brokerctl run`` started it."""
+        """Kill its first process if ``brokerctl run`` started the sandbox."""
         if not self.state.ours:
             # It runs on; the next broker leases it again.
             self._left_alive = not has_ended(self._pidfd)
@@ -120,7 +120,7 @@ class LaunchedMachine(ForeignMachine):
 
     @override
     async def close(self) -> None:
-        """Let go of it, and remove its directory if it has ended."""
+        """Close its descriptors and networks; remove its directory if it has ended."""
         await super().close()
         if self.flows is not None:
             self.flows.close()

@@ -72,14 +72,17 @@ class Launches:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Remove launches that are not bound in time, until cancelled."""
+        """Remove expired launches (not bound in time) until cancelled."""
         task_status.started()
         while True:
             await trio.sleep(_LOOK_SECONDS)
             self.expire(time.time())
 
     def expire(self, now: float) -> None:
-        """Remove launches prepared longer ago than LAUNCH_BIND_SECONDS."""
+        """Remove launches prepared longer ago than LAUNCH_BIND_SECONDS.
+
+        Deletes their directories.
+        """
         for state in list(self._pending.values()):
             # A clock that was set back must not keep it longer.
             # guard: a launch that is not bound is given up
@@ -92,7 +95,7 @@ class Launches:
     async def prepare(
         self, record: str, sandbox: str | None, *, ours: bool
     ) -> Prepared:
-        """Give a launch its name and directory.
+        """Prepare a launch: choose the sandbox's name and create its directory.
 
         Raises RefusedError when there is no such record, it is not of this
         launcher's kind, or the sandbox runs already.
@@ -131,7 +134,7 @@ class Launches:
             self.warnings.append(f"{state.sandbox} has no {TOOL}: {error.strerror}")
 
     async def box(self, record: str) -> Record | None:
-        """Return a record; None for one with a mistake: the caller reports that."""
+        """Read records again and return one; None if it is missing or has a mistake."""
         await self.reload()
         records = self.records()
         found = records.records.get(record)
@@ -261,7 +264,7 @@ class Launches:
         return LaunchedMachine(bound, claim, held, leader)
 
     async def end(self, launch: str) -> None:
-        """End a launch, bound or not; one that has ended is passed over."""
+        """End a launch, bound or not: remove its directory, stop its sandbox."""
         state = self._pending.pop(launch, None)
         if state is not None:
             remove(Path(state.directory))
@@ -282,7 +285,10 @@ class Launches:
     # -- after a crash ---------------------------------------------------------------
 
     async def adopt(self) -> list[tuple[SandboxName, SandboxName, LaunchedMachine]]:
-        """See ``Launcher``."""
+        """Return the machines of launches that outlived an earlier broker.
+
+        See ``Launcher``.
+        """
         found: list[tuple[SandboxName, SandboxName, LaunchedMachine]] = []
         for directory in sorted(self._folder().glob("*/")):
             try:
@@ -303,7 +309,7 @@ class Launches:
         return found
 
     def _adopted(self, state: Prepared) -> LaunchedMachine | None:
-        """The machine of a launch; None for one that is not bound yet.
+        """Return the machine of a launch from before; None if it is not bound yet.
 
         Raises SetupError when it has ended, or its record is gone.
         """
@@ -342,7 +348,7 @@ class LaunchControl:
     async def prepare_launch(
         self, exchange: Exchange[api.LaunchAnswer], request: api.LaunchPrepareRequest
     ) -> api.LaunchAnswer:
-        """Prepare the launch of a container or box."""
+        """Prepare the launch of a container or box, for brokerctl."""
         del exchange
         state = await self._launches.prepare(
             request.record, request.sandbox, ours=bool(request.ours)
@@ -366,7 +372,7 @@ class LaunchControl:
     async def bind_launch(
         self, exchange: Exchange[LeaseItem], request: api.LaunchBindRequest
     ) -> LeaseItem:
-        """Lease it to its first process."""
+        """Lease a prepared launch to its sandbox's first process, for brokerctl."""
         del exchange
         active_lease = await self._launches.bind(request.id, request.leader)
         return LeaseItem(lease=lease_status(active_lease))
@@ -375,7 +381,7 @@ class LaunchControl:
     async def end_launch(
         self, exchange: Exchange[Nothing], request: api.LaunchEndRequest
     ) -> Nothing:
-        """End it."""
+        """End a launch and its lease, for brokerctl."""
         del exchange
         await self._launches.end(request.id)
         return Nothing()

@@ -68,7 +68,7 @@ class Leasing:
     async def lease(
         self, exchange: Exchange[api.LeaseItem], request: api.LeaseRequest
     ) -> api.LeaseItem:
-        """Lease a foreign machine for as long as its leader lives.
+        """Lease a foreign machine for as long as its leader lives, for brokerctl.
 
         With ``more``, for as long as the caller stays: the lease is an item then, and
         the answer is why it ended.
@@ -144,7 +144,7 @@ class Leasing:
         exchange: Exchange[api.MachineEventAnswer],
         request: api.MachineEventRequest,
     ) -> api.MachineEventAnswer:
-        """A launcher's hook reports a step of one of its machines."""
+        """Handle an event that a launcher's hook reports about one of its machines."""
         del exchange
         await self._reload()
         try:
@@ -167,7 +167,7 @@ class Leasing:
             await self._guests.end()
 
     def guests(self) -> LibvirtGuests:
-        """The machines of launchers with hooks."""
+        """Return the registry of libvirt's domains; creates it at the first call."""
         if self._guests is None:
             # Late: most hosts have none.
             from broker.host.launchers.libvirt.guests import LibvirtGuests
@@ -184,14 +184,17 @@ class Leasing:
     async def release(
         self, exchange: Exchange[Nothing], request: api.LeaseReleaseRequest
     ) -> Nothing:
-        """End a lease; a machine that is not ours lives on."""
+        """End a lease for brokerctl; a machine that another program started runs on."""
         lease = take_lease_id(request.id)
         await self._host.release(lease, f"released by process {exchange.caller.pid}")
         return Nothing()
 
 
 def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None:
-    """Refuse a request that names no end or not one peer.  Raises RefusedError."""
+    """Check that a lease request names an end and exactly one peer.
+
+    Raises RefusedError.
+    """
     if not exchange.more and request.leader is None:
         raise RefusedError(
             "a lease needs something to live as long as",
@@ -206,7 +209,7 @@ def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None
 
 
 def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> None:
-    """Refuse a lease for another peer than the record's own.
+    """Refuse a lease for another peer than the one that the record names.
 
     The record defines the peer of a sandbox; a launcher only reports the start.
     Raises RefusedError.
@@ -228,7 +231,7 @@ def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> N
 
 
 def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:
-    """Return the name that a launcher wants for its sandbox.
+    """Return the sandbox name that a launcher asks for.
 
     Raises RefusedError for another record's: windows show the name, and the
     rules are about it.
@@ -245,7 +248,7 @@ def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:
 def sandbox_name(
     record: Record, taken: frozenset[SandboxName], records: RecordSet
 ) -> SandboxName:
-    """The name of the next sandbox of a record: its own, or a fresh one.
+    """Return the name for a record's next sandbox: the record's, or a fresh one.
 
     A fresh one is not another record's: windows show it, and the rules are about it.
     Raises RefusedError when all disposable names are in use.

@@ -62,7 +62,7 @@ class Machine(Protocol):
     async def open_doors(
         self, acceptors: Acceptors
     ) -> Mapping[ServiceName, ConnectionKind]:
-        """Return its listening sockets, one for each service; called once.
+        """Open and return its listening sockets, one for each service; called once.
 
         Raises SetupError when one of them cannot be had (port in use).
         """
@@ -81,7 +81,7 @@ class Machine(Protocol):
         ...
 
     async def close(self) -> None:
-        """Let go of everything that is left of it; called once, at the end.
+        """Release everything that is left of the machine; called once, at the end.
 
         What keeps its identity from being taken (a CID's descriptor, the
         directory of its sockets) is kept until here.

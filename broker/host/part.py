@@ -122,7 +122,7 @@ class HostPart:
         self._notify = alarm
 
     async def run(self, nursery: trio.Nursery) -> None:
-        """Start it; returns when it takes connections and orders.
+        """Start the host's tasks; adopt machines; return when it takes connections.
 
         Machines that outlived an earlier broker have their leases then.
         """
@@ -156,7 +156,7 @@ class HostPart:
                 nursery.start_soon(guests.run)
 
     async def adopt(self, launcher: Adopting) -> None:
-        """Lease what outlived an earlier broker again."""
+        """Lease machines that outlived an earlier broker; failures become warnings."""
 
         async def admit(
             sandbox: SandboxName, record: SandboxName, machine: Machine
@@ -195,7 +195,7 @@ class HostPart:
                 return
 
     async def _listen_vsock(self) -> bool:
-        """Listen on the services' vsock ports, once; returns whether also on low ones.
+        """Listen on the services' vsock ports, once; return if low ones are among them.
 
         At the start where we make such machines, else with the first lease of
         one: two brokers that have none need not fight for the ports.  Raises
@@ -217,7 +217,7 @@ class HostPart:
             return self._ports is not None and self._ports.privileged
 
     async def _alarm(self, error: PortTakenError) -> None:
-        """Tell of a taken port, once: it may be an attack on running machines."""
+        """Notify the user of a taken port, once: it may be an attack on machines."""
         if error.port in self._alarmed:
             return
         self._alarmed.add(error.port)
@@ -255,7 +255,7 @@ class HostPart:
         return replace(tools, allow_unjailed=self._ground.options.allow_unjailed)
 
     async def _start_box(self, name: SandboxName, leased: trio.Event) -> bool:
-        """See ``role.StartBox``."""
+        """Start a record's box that serves calls; see ``role.StartBox``."""
         record, nursery = self._record(name), self._nursery
         if record is None or nursery is None or not is_held(record.host.launch):
             return False
@@ -279,7 +279,9 @@ class HostPart:
     def _seats(
         self, sandbox: SandboxName, record: Record, undo: AsyncExitStack
     ) -> tuple[SwitchSeat, ...]:
-        """Plug a machine in where its record says so.  Raises as ``join_all``.
+        """Join a machine to the switches that its record names.
+
+        Raises as ``join_all``.
 
         ``record``: what its network card is made of, too, though it may have changed.
         """

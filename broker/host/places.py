@@ -36,7 +36,7 @@ def provides_network(record: Record) -> bool:
 
 
 def places_of(record: Record, records: Mapping[str, Record]) -> tuple[SwitchPlace, ...]:
-    """Return where a sandbox of this record is plugged in; its network first.
+    """Return the switches that a sandbox of this record joins, and its role there.
 
     Raises SetupError for a provider that has no record, does not say that it is one,
     or is itself a client.

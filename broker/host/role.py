@@ -128,7 +128,7 @@ class HostRole:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Parent of every lease's task; runs until cancelled."""
+        """Run the tasks of all leases until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self.acceptors.run)
@@ -222,7 +222,7 @@ class HostRole:
     async def admit(
         self, sandbox: SandboxName, record: SandboxName, machine: Machine
     ) -> ActiveLease:
-        """Give a machine its lease and let it run; owns the machine from now on.
+        """Lease a machine and let it run; owns the machine from now on.
 
         Raises RefusedError when there can be no such lease, and whatever the
         viewer or the machine raises on the way; the machine is closed then.
@@ -297,7 +297,7 @@ class HostRole:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """The whole life of one lease; its end cuts every stream."""
+        """Hold a lease until it ends: serve its connections, then end its streams."""
         began: list[LeaseId] = []
         try:
             await self._live(active_lease, began, task_status)
@@ -356,7 +356,7 @@ class HostRole:
                 await self._viewer.arena_lent(active_lease.lease.id, arena)
 
     async def _carry_flows(self, active_lease: ActiveLease) -> None:
-        """Have the viewer answer a sandbox's frame filter, where it has one that asks."""
+        """Connect a sandbox's network filter to the viewer, if it asks about flows."""
         machine = active_lease.machine
         conn: socket.socket | None = getattr(machine, "flows", None)
         if conn is None:
@@ -371,7 +371,7 @@ class HostRole:
             )
 
     async def _end(self, active_lease: ActiveLease, began: list[LeaseId]) -> None:
-        """After the streams: the viewer, the machine, then the identity."""
+        """End a lease: tell the viewer, power off and close the machine, forget it."""
         reason = active_lease.reason or "the broker ends"
         active_lease.reason = reason
         for lease in began:
@@ -399,7 +399,7 @@ class HostRole:
         self._tenancies.pop(active_lease.lease.id, None)
 
     async def release(self, lease: LeaseId, reason: str) -> None:
-        """End a lease and leave its machine alone; returns when it is over.
+        """End a lease and leave its machine running; return when the lease has ended.
 
         Raises RefusedError.
         """

@@ -63,7 +63,7 @@ class Room:
         *,
         for_sandbox: bool,
     ) -> Iterator[Promise]:
-        """Keep the memory of one start free while the block runs.
+        """Reserve the memory of one start while the block runs.
 
         The user is warned of the shortage.  Raises RefusedError for a sandbox's
         request then, and for a machine that is larger than this one.
@@ -95,7 +95,7 @@ class Room:
             raise
 
     def _short(self, size: int) -> str:
-        """Why there is no room; empty where there is, or nothing is to be started."""
+        """Return why there is not enough memory for a machine; empty if there is."""
         self._promises = [one for one in self._promises if not one.ended.is_set()]
         # guard: memory that is promised is not free
         promised = sum(one.untouched() for one in self._promises)

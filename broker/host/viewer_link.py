@@ -113,7 +113,7 @@ class RemoteViewer(LinkEnd):
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Keep the link up until cancelled."""
+        """Keep the link to the viewer connected until cancelled."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._devices.run)
             task_status.started()
@@ -140,7 +140,7 @@ class RemoteViewer(LinkEnd):
             pause = min(2 * pause, limits.LINK_RETRY_SECONDS)
 
     async def _one_epoch(self) -> str:
-        """Dial, prove, announce, serve; returns why it ended."""
+        """Connect to the viewer, serve one epoch of the link; return why it ended."""
         identity, peers = self._store.identity(), self._store.peers()
         if not any(peer.role is Role.VIEWER for peer in peers.all):
             raise SetupError(
@@ -247,7 +247,7 @@ class RemoteViewer(LinkEnd):
         """See ``Viewer``: memory cannot be shared with another machine."""
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
-        """Withdraw a lease; returns when the viewer has cut its streams."""
+        """Announce the end of a lease; return when the viewer has cut its streams."""
         self._leases.pop(lease, None)
         self.unwanted.pop(lease, None)
         epoch = self.state.epoch
@@ -296,7 +296,10 @@ class RemoteViewer(LinkEnd):
             raise UpstreamError(stream.reason)
 
     def _epoch_for(self, opening: Opening) -> Epoch:
-        """Return the epoch that may carry a stream.  Raises RefusedError."""
+        """Return the epoch that may carry a stream.
+
+        Raises RefusedError if none may.
+        """
         if opening.direct:
             raise RefusedError(
                 "Wayland's own descriptors cannot cross to another machine",

@@ -74,7 +74,7 @@ class ViewerProcess:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Carry out what the viewer asks of a host until cancelled.
+        """Serve the viewer's requests (starts, devices, folders) until cancelled.
 
         ``reload``: of the host's copy of the records.
         """
@@ -90,7 +90,7 @@ class ViewerProcess:
     # -- host_viewer.Viewer --------------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
-        """See ``Viewer``."""
+        """Announce a lease to the viewer.  See ``Viewer``."""
         try:
             await self.pair.ask(lambda n: m.LeaseBegun.of(n, lease, ""))
         except BaseException:
@@ -120,7 +120,7 @@ class ViewerProcess:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """See ``Viewer``; the socket goes to the viewer's process."""
+        """Pass a stream's socket to the viewer's process; wait for its end."""
         over = self._streams[opening.stream] = trio.Event()
         try:
             with given(conn):
@@ -162,7 +162,7 @@ class ViewerProcess:
         host: _Host,
         request: p.StreamOver | p.StopLease | p.RefuseNew | p.EndHost,
     ) -> None:
-        """Take the end of a stream, a sandbox or the broker."""
+        """Handle the viewer's message that ends a stream, a sandbox or the broker."""
         match request:
             case p.StreamOver():
                 over = self._streams.get(request.stream)

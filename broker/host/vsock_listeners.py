@@ -63,7 +63,7 @@ class VsockPorts:
 
 
 async def open_vsock_listeners() -> VsockPorts:
-    """Listen on every service's port, and on its privileged one where we may.
+    """Listen on every service's vsock port, and on its privileged one if permitted.
 
     Raises SetupError when the kernel has no vsock, PortTakenError when another
     program listens on a port and no privileged one serves in its place.
@@ -106,7 +106,7 @@ async def serve_vsock(
     doors_of: Callable[[VsockClaim], Admission | None],
     log: EventLog,
 ) -> None:
-    """Hand each connection to the doors of its CID's lease, until cancelled."""
+    """Pass each vsock connection to the lease of its CID, until cancelled."""
     try:
         async with trio.open_nursery() as nursery:
             for service, listener in listeners:
@@ -177,7 +177,7 @@ async def _offer(
 async def _tell(
     service: ServiceName, refused: Mapping[tuple[str, str], int], log: EventLog
 ) -> None:
-    """Record refusals, those of one peer and reason together."""
+    """Record refused connections, counted by peer and reason."""
     for (peer, reason), count in refused.items():
         await log.refused(
             schema.StreamRefused(

@@ -67,7 +67,7 @@ class SharedControl:
     async def stop(
         self, exchange: Exchange[StopAnswer], request: StopRequest
     ) -> StopAnswer:
-        """End sandboxes; returns when they are gone."""
+        """Stop one sandbox, or all; return their names once their leases have ended."""
         grace = _GRACE if request.grace is None else max(0.0, request.grace)
         found = self._shared.live()
         if request.sandbox is not None:

@@ -43,7 +43,7 @@ class StatusCollector:
     since: float = field(default_factory=time.time, kw_only=True)
 
     async def status(self) -> Status:
-        """Everything for ``brokerctl status``."""
+        """Collect the status of host and viewer for ``brokerctl status``."""
         report = await self.report()
         streams = {s.name: s for s in await self.pump.streams()}
         counted: dict[int, StreamCount] = {}

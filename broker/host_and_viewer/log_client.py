@@ -145,7 +145,7 @@ class LogClient:
         return 0 if self._welcome is None else self._welcome.pid
 
     async def _take(self, message: m.AuthorityMessage) -> None:
-        """Handle one message of the authority."""
+        """Handle one message of the authority: welcome, records, policy, log shares."""
         match message:
             case m.Welcome():
                 self._welcome = message

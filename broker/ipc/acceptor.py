@@ -60,7 +60,10 @@ def encode(arrival: Arrival) -> bytes:
 
 
 def decode(packet: bytes) -> Arrival:
-    """Return the arrival of a packet.  Raises InternalError for any other."""
+    """Decode a packet of the acceptor's to the arrival that it announces.
+
+    Raises InternalError for any other packet.
+    """
     try:
         voucher, pid, uid, gid = _ARRIVAL.unpack(packet)
         return Arrival(Voucher(voucher), pid, uid, gid)

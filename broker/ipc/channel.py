@@ -25,7 +25,7 @@ _PAUSE = 0.05
 async def when_ready(
     call: Callable[[], _T], wait: Callable[[_S], Awaitable[object]], sock: _S
 ) -> _T:
-    """Call, and again after ``wait`` where it would block.  Raises OSError.
+    """Call until it does not block, awaiting the socket between.  Raises OSError.
 
     Woken is not ready: epoll(7) remembers a number that was another file before.
     A moment without memory is waited for, too: it is not the far end's end.

@@ -36,7 +36,10 @@ class RoomyEpoll:
         return self._epoll.fileno()
 
     def register(self, fd: int, mask: int) -> None:
-        """Await events of a descriptor.  Raises OSError, but not for want of room."""
+        """Await events of a descriptor, by poll where epoll has no room.
+
+        Raises OSError.
+        """
         try:
             self._epoll.register(fd, mask)
         except OSError as error:
@@ -47,7 +50,10 @@ class RoomyEpoll:
             self._poll.register(fd, mask & ~select.EPOLLONESHOT)
 
     def modify(self, fd: int, mask: int) -> None:
-        """Await events again.  Raises OSError for a descriptor that is not known."""
+        """Change the awaited events.
+
+        Raises OSError for a descriptor that is not known.
+        """
         if fd not in self._beside:
             self._epoll.modify(fd, mask)
             return
@@ -55,7 +61,7 @@ class RoomyEpoll:
         self.register(fd, mask)
 
     def unregister(self, fd: int) -> None:
-        """Await nothing more.  Raises OSError for a descriptor that is not known."""
+        """Stop awaiting a descriptor.  Raises OSError for one that is not known."""
         if fd not in self._beside:
             self._epoll.unregister(fd)
             return

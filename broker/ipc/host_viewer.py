@@ -121,7 +121,7 @@ class Machines(Protocol):
         changes: LaunchChanges = NO_CHANGES,
         for_sandbox: bool = False,
     ) -> Lease:
-        """Start the sandbox of a record, or return its lease if it runs.
+        """Start the sandbox of a record, or return the lease of the one that runs.
 
         A disposable is started again each time, under a fresh name.  Returns
         after ``Viewer.lease_begun``; the machine may still boot.  ``progress``
@@ -135,7 +135,7 @@ class Machines(Protocol):
         ...
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
-        """End a sandbox: ask the machine, insist after ``grace`` seconds.
+        """End a sandbox's machine: ask it, and kill it after ``grace`` seconds.
 
         ``reason`` is for the log.  Returns when it is gone, also when it was
         gone before.

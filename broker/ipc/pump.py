@@ -193,7 +193,7 @@ MESSAGE_BYTES = (
 
 
 def encode_to_pump(message: ToPump) -> bytes:
-    """Return the packet of a message."""
+    """Encode a message to the pump process as one packet."""
     match message:
         case Submit():
             token, ab, ba, *limits = message
@@ -222,6 +222,7 @@ def decode_from_pump(packet: bytes) -> FromPump:
 
 
 def _unpack_done(packet: bytes) -> StreamDone:
+    """Decode the counts at a stream's end."""
     _, reason, side, ab, ba, number, token, bytes_ab, bytes_ba = DONE_FORM.unpack(
         packet
     )
@@ -246,6 +247,7 @@ def _unpack_live(packet: bytes) -> Live:
 
 
 def _unpack_stream(row: tuple[int, ...]) -> StreamStatistics:
+    """Convert a row of a packet to a stream's statistics."""
     token, bytes_ab, bytes_ba, held_ab, held_ba, age, idle, ab, ba = row
     return StreamStatistics(
         token,

@@ -32,7 +32,7 @@ def seal(fd: int) -> None:
 
 
 def file_to_fill(size: int) -> int:
-    """A file of the broker's into which a worker writes up to ``size`` bytes.
+    """Create a memory file of fixed size, which a worker fills with ``size`` bytes.
 
     It cannot be made larger or smaller, so that its size need not be
     trusted; its content may change until it has been read.
@@ -58,7 +58,7 @@ def append(fd: int, data: bytes | memoryview, at: int) -> None:
 
 
 def sealed(parts: Iterable[bytes]) -> int:
-    """A descriptor of a sealed file with these, one after the other."""
+    """Create a sealed memory file of these parts; return its descriptor."""
     fd = new_file()
     try:
         at = 0
@@ -73,7 +73,7 @@ def sealed(parts: Iterable[bytes]) -> int:
 
 
 def check(untrusted_fd: int, size: int) -> None:
-    """Raise PeerError unless it is such a file of exactly this size.
+    """Raise PeerError unless a descriptor is a sealed memory file of exactly this size.
 
     Asks the kernel alone: a file on FUSE could block us forever, and only
     files of tmpfs (and of huge pages) have seals.
@@ -90,7 +90,10 @@ def check(untrusted_fd: int, size: int) -> None:
 
 
 def pieces(fd: int, start: int, size: int) -> Iterator[bytes]:
-    """Read a part of it, some at a time.  Raises PeerError when there is less."""
+    """Yield a part of a sealed file, piece by piece.
+
+    Raises PeerError when there is less.
+    """
     end = start + size
     while start < end:
         data = os.pread(fd, min(limits.CLIPBOARD_READ_BYTES, end - start), start)
@@ -101,7 +104,7 @@ def pieces(fd: int, start: int, size: int) -> Iterator[bytes]:
 
 
 async def take(untrusted_fd: int, size: int) -> bytes:
-    """Check it and return its content; the descriptor stays the caller's.
+    """Check a sealed file's size and seals; return its content.
 
     Other tasks get their turn meanwhile.  Raises PeerError.
     """
@@ -110,7 +113,7 @@ async def take(untrusted_fd: int, size: int) -> bytes:
 
 
 async def copy(fd: int, size: int) -> bytes:
-    """Return the first ``size`` bytes of a file in memory that is ours.
+    """Read the first ``size`` bytes of a memory file that the broker has made.
 
     Other tasks get their turn meanwhile.  Raises PeerError when there is less.
     """

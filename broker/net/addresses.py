@@ -80,7 +80,10 @@ Endpoint = UnixEndpoint | VsockEndpoint | HybridEndpoint
 
 
 def parse_connect(text: str) -> Endpoint:
-    """Return the endpoint to connect to.  Raises SetupError that says the forms."""
+    """Parse the text of an endpoint to connect to.
+
+    Raises SetupError that says the forms.
+    """
     endpoint = _parse(text)
     if isinstance(endpoint, VsockEndpoint) and endpoint.cid == CID_ANY:
         raise SetupError(
@@ -96,6 +99,7 @@ def parse_listen(text: str) -> Endpoint:
 
 
 def _parse(text: str) -> Endpoint:
+    """Parse an endpoint's text.  Raises SetupError that says the valid forms."""
     kind, _, rest = text.partition(":")
     if kind == "unix":
         return UnixEndpoint(_path(text, rest))
@@ -112,6 +116,7 @@ def _parse(text: str) -> Endpoint:
 
 
 def _number(text: str, what: str, digits: str) -> int:
+    """Parse a CID or port.  Raises SetupError that quotes the endpoint's text."""
     if re.fullmatch(r"[0-9]{1,10}", digits) and int(digits) < _U32:
         return int(digits)
     raise SetupError(
@@ -121,6 +126,7 @@ def _number(text: str, what: str, digits: str) -> int:
 
 
 def _path(text: str, path: str) -> Path:
+    """Check an endpoint's path.  Raises SetupError without one or for one too long."""
     if not path or "\0" in path:
         raise SetupError(f"{text!r} names no path", hint=f"write {_FORMS}")
     if len(os.fsencode(path)) > limits.SOCKET_PATH_BYTES:
@@ -143,6 +149,7 @@ def new_socket(family: socket.AddressFamily, endpoint: Endpoint) -> socket.socke
 
 
 def _no_socket(endpoint: Endpoint, error: OSError) -> VitrailError:
+    """Return the error for a socket(2) that failed, with what to do."""
     if error.errno == errno.EAFNOSUPPORT:
         return SetupError(
             f"{endpoint}: this kernel has no vsock",

@@ -23,7 +23,7 @@ class SoundServerPlaces:
         self.taken = 0
 
     def check(self, own: int) -> None:
-        """Look whether a sandbox that has ``own`` may have one more.
+        """Raise RefusedError unless a sandbox may have another one beside its ``own``.
 
         Raises RefusedError.
         """
@@ -50,7 +50,10 @@ class SoundPlaces:
 
     @contextmanager
     def one(self) -> Iterator[None]:
-        """Hold a place.  Raises RefusedError when there is none left."""
+        """Hold a place among the connections while the block runs.
+
+        Raises RefusedError when none is left.
+        """
         most = limits.PULSE_CONNECTIONS
         # guard: streams of sound at one time
         if self._taken >= most:

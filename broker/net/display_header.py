@@ -41,6 +41,10 @@ async def read_header(conn: socket.socket) -> bytes:
 
 
 def _read(conn: socket.socket, have: int) -> bytes:
+    """Read what is there of the header; b"" if nothing.
+
+    Raises PeerError at the end.
+    """
     try:
         untrusted_more = conn.recv(limits.DISPLAY_HEADER_BYTES - have)
     except BlockingIOError:

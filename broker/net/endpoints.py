@@ -88,6 +88,7 @@ def connect_at_once(
 async def _connect_unix(
     endpoint: Endpoint, path: Path, *, descriptors: bool = False
 ) -> socket.socket:
+    """Connect to a UNIX socket; waits where its backlog is full."""
     await trio.lowlevel.checkpoint_if_cancelled()
     while not (sock := connect_at_once(endpoint, path, descriptors=descriptors)):  # noqa: ASYNC110
         await trio.sleep(_CONNECT_RETRY_SECONDS)
@@ -111,6 +112,7 @@ async def _connect_vsock(endpoint: VsockEndpoint) -> socket.socket:
 
 
 async def _connect_hybrid(endpoint: HybridEndpoint) -> socket.socket:
+    """Connect to a VMM's socket and request the guest's port."""
     sock = await _connect_unix(endpoint, endpoint.path)
     try:
         # One send: some VMMs parse only the first read.  A fresh socket's
@@ -124,7 +126,7 @@ async def _connect_hybrid(endpoint: HybridEndpoint) -> socket.socket:
 
 
 async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
-    """Read the line ``OK <number>`` and not one byte more."""
+    """Read the VMM's line ``OK <number>`` and not one byte more."""
     untrusted_line = bytearray()
     while (
         not untrusted_line.endswith(b"\n")

@@ -85,7 +85,7 @@ class Listener:
         self.sock.close()
 
     def close(self) -> None:
-        """Stop listening; the path is removed if it is still this socket's."""
+        """Stop listening; remove the path if it is still this socket's."""
         if self.sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self.sock)
         if self.path is not None:
@@ -146,6 +146,7 @@ async def _listen_unix(
     alone: bool,
     mode: int,
 ) -> Listener:
+    """Listen at a path under the directory's lock, in place of a stale socket."""
     if isinstance(endpoint, HybridEndpoint):
         path = endpoint.listening_path
     else:
@@ -171,6 +172,7 @@ async def _listen_unix(
 def _make(
     endpoint: Endpoint, sock: socket.socket, path: Path, backlog: int, mode: int
 ) -> None:
+    """Bind a socket to a path and listen; replaces a stale socket there."""
     try:
         _bind(sock, path, mode)
     except OSError as error:
@@ -182,6 +184,7 @@ def _make(
 
 
 def _bind(sock: socket.socket, path: Path, mode: int) -> None:
+    """Bind a socket to a path and give the path its mode."""
     # bind() makes the file with the mode of the socket's own inode, less the
     # umask (unix_bind in the kernel): never a moment with a wider mode, and no
     # process-wide umask to change.
@@ -192,7 +195,7 @@ def _bind(sock: socket.socket, path: Path, mode: int) -> None:
 
 
 def _widen(path: Path, mode: int) -> None:
-    """Give a socket a mode that the umask took away; never another file one."""
+    """Give a socket's path the permissions that the umask took away; no other file."""
     fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         # Another user of the directory has none of our files opened to all.
@@ -227,7 +230,10 @@ _LISTENS = b"00010000"
 
 
 def has_listener(path: Path) -> bool:
-    """Whether a program listens at a socket's path.  Raises OSError if that is unknown."""
+    """Return whether a program listens at a socket's path.
+
+    Raises OSError if that is unknown.
+    """
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(0)
         try:
@@ -249,7 +255,7 @@ def _is_listed(path: Path) -> bool:
 
 
 async def _lock(directory: Path) -> int:
-    """Take the directory's lock (flock(2)); closing the descriptor lets it go.
+    """Lock a directory (flock(2)); closing the returned descriptor unlocks it.
 
     Returns -1 where the directory cannot be read: no stale socket there
     is ours to replace, and bind alone is atomic.  Raises SetupError when some
@@ -284,6 +290,7 @@ def _inode(path: Path) -> tuple[int, int]:
 
 
 def _explain_listen(endpoint: Endpoint, error: OSError) -> VitrailError:
+    """Return a failed listen as an error with what to do."""
     hint = {
         errno.ENOENT: "make the directory first",
         errno.EACCES: "choose a directory (or a port) that is yours",

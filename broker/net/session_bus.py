@@ -73,7 +73,7 @@ async def answer_calls(
     unknown: type[Exception] = UnknownCallError,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Reply to the calls of other programs, until the connection ends.
+    """Reply to calls of other programs on the bus, until the connection ends.
 
     ``called`` gets path, interface, member and values, and may raise ``unknown``;
     ``then`` is awaited after each reply.

@@ -73,6 +73,7 @@ class Acceptor:
     """The loop: every wait in one epoll set, no wait anywhere else."""
 
     def __init__(self, entrances: list[Entrance], program: bytes, pump: bytes) -> None:
+        """Listen at these entrances; the programs are filters of system calls."""
         # Its own pump, forked before anything is accepted.
         self._pump = process.start_pump(pump)
         # guard: an acceptor is confined before it accepts
@@ -105,7 +106,7 @@ class Acceptor:
                     self._turn(fd, event)
 
     def _hear_pump(self) -> bool:
-        """Discard how streams ended: both sockets are closed, which says it."""
+        """Discard the pump's reports of ended streams: closed sockets say the same."""
         while True:
             try:
                 if not self._pump.control.recv(MESSAGE_BYTES):
@@ -116,7 +117,10 @@ class Acceptor:
                 return error.errno in _FULL
 
     def _asked(self, entry: Entrance) -> bool:
-        """Whether the broker is still there; it has asked for a connection."""
+        """Read the broker's request for a connection.
+
+        Return whether the broker is there.
+        """
         try:
             if entry.broker.recv(1) != messages.NEXT:
                 return False
@@ -135,6 +139,7 @@ class Acceptor:
     # -- accepting -------------------------------------------------------------
 
     def _accept(self, entry: Entrance) -> None:
+        """Accept a connection at an entrance, announce it to the broker and hold it."""
         try:
             conn, _ = entry.listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
@@ -162,7 +167,7 @@ class Acceptor:
     def _announce(
         self, entry: Entrance, conn: socket.socket
     ) -> tuple[socket.socket, socket.socket | None]:
-        """Tell the broker of a connection; return our end of the pair made for it.
+        """Tell the broker of a connection; return the socket kept for it.
 
         The broker gets the other end of that socket pair and, if there is one, the pidfd
         of the process that connected.  For a direct connection also return our way to
@@ -193,7 +198,10 @@ class Acceptor:
     # -- connections for the worker --------------------------------------------
 
     def _hold(self, held: _Held) -> None:
-        """Keep a connection until either end goes; give it when asked to."""
+        """Keep a connection until either end goes.
+
+        Watch for the broker's orders about it.
+        """
         if len(self._held) >= 2 * limits.STREAMS_PER_SANDBOX:
             held.close()
             return
@@ -211,6 +219,7 @@ class Acceptor:
         self._held[conn.fileno()] = self._held[handle.fileno()] = held
 
     def _turn(self, fd: int, event: int) -> None:
+        """Handle an event of a held connection: an order, or its end."""
         held = self._held[fd]
         if fd == held.handle.fileno() and self._ordered(held):
             return
@@ -219,7 +228,10 @@ class Acceptor:
         self._end(held)
 
     def _ordered(self, held: _Held) -> bool:
-        """Obey the broker about a connection; false at the handle's end."""
+        """Carry out an order of the broker about a connection.
+
+        False at the handle's end.
+        """
         try:
             if held.handle.recv(1) != messages.DELIVER:
                 return False
@@ -273,7 +285,7 @@ def _vouch(conn: socket.socket) -> tuple[messages.Arrival, int]:
 def become_acceptor(
     order: orders.ForkAcceptor, fds: Sequence[int], program: bytes, pump: bytes
 ) -> None:
-    """Be the acceptor of an order, which owns these descriptors.
+    """Run as the acceptor of an order, whose descriptors this process owns.
 
     ``program`` is its filter of system calls, ``pump`` that of its pump.
     """

@@ -46,7 +46,7 @@ _SECONDS = 5.0
 
 
 def main() -> None:
-    """Entry point: ``accessible FD``."""
+    """Confine the process, and serve the dialog over AT-SPI: ``accessible FD``."""
     fd = int(sys.argv[1])
     os.set_inheritable(fd, False)  # noqa: FBT003 -- the os module's own
     agent = socket.socket(fileno=fd)
@@ -76,7 +76,7 @@ class _Reader:
                 words = Described()
 
     async def _next(self) -> Described | None:
-        """The shown dialog; None: the agent has gone."""
+        """Wait for the next shown dialog; None: the agent has gone."""
         try:
             packet = await self._agent.recv(limits.PROMPT_MESSAGE_BYTES)
             return decode_described(packet) if packet else None
@@ -106,7 +106,7 @@ class _Reader:
 
 
 async def _address() -> str | None:
-    """The accessibility bus where a screen reader is in use, or None."""
+    """Return the address of the accessibility bus; None without a screen reader."""
     if "DBUS_SESSION_BUS_ADDRESS" not in os.environ:
         return None
     async with open_dbus_router() as session:
@@ -123,7 +123,7 @@ async def _address() -> str | None:
 
 
 async def _ask(router: DBusRouter, call: Message) -> tuple[Any, ...] | None:
-    """The values of a reply; None where the service does not run, or refuses."""
+    """Call and return a reply's values; None where the service is absent or refuses."""
     call.header.flags |= MessageFlag.no_auto_start
     with trio.fail_after(_SECONDS):
         reply = await router.send_and_get_reply(call)
@@ -132,6 +132,7 @@ async def _ask(router: DBusRouter, call: Message) -> tuple[Any, ...] | None:
 
 
 async def _embed(router: DBusRouter, tree: Accessible) -> None:
+    """Register the tree with the accessibility registry."""
     words = ((router.unique_name, ROOT),)
     call = new_method_call(_REGISTRY, "Embed", "(so)", words)
     with trio.fail_after(_SECONDS):  # the registry is started by this
@@ -142,6 +143,7 @@ async def _embed(router: DBusRouter, tree: Accessible) -> None:
 
 
 def _message(signal: AccessibilityEvent) -> Message:
+    """Return the D-Bus signal of an accessibility event."""
     emitter = DBusAddress(
         signal.path, interface=f"org.a11y.atspi.Event.{signal.interface}"
     )

@@ -66,7 +66,7 @@ _Clients = Mapping[str, ClientEnds]
 def _become_authority(
     clients: _Clients, broker: int, role: str, options: Options, filters: int
 ) -> NoReturn:
-    """Never returns: the log's threads are not waited for."""
+    """Run the authority in a forked process, which ends without awaiting threads."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
         _prepare(filters)
@@ -85,7 +85,7 @@ def _become_authority(
 
 
 def _prepare(filters: int) -> None:
-    """Harden the process; the broker decides when it ends."""
+    """Harden the authority's process; signals of a terminal do not end it."""
     # A service manager signals every process of a broker.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -95,7 +95,7 @@ def _prepare(filters: int) -> None:
 
 
 async def _run(clients: _Clients, broker: int, role: str, options: Options) -> None:
-    """Serve the channels to their end.  A failed start is the clients' to report."""
+    """Serve the clients' channels to their end; report a failed start to them."""
     links = {
         name: FrameLink(
             client.requests,
@@ -123,7 +123,7 @@ async def _serve(
     role: str,
     options: Options,
 ) -> Mapping[str, m.FromAuthority]:
-    """Return the answer to the last client that has taken leave."""
+    """Serve the clients and the log; return the answer to the last one that leaves."""
     keep_to_own_files(options.paths, options.shipped)  # before the first thread
     async with open_log_runtime(role, options, broker) as log:
         parts = make_authority(options.paths, log, role)
@@ -162,6 +162,7 @@ class _Attended:
         parts: AuthorityParts,
         control: ServeControl,
     ) -> None:
+        """Set up the channels of the clients, by their names."""
         self._left = dict(links)
         self._broker = broker
         self._noted = False
@@ -184,7 +185,7 @@ class _Attended:
             )
 
     async def run(self) -> Mapping[str, m.FromAuthority]:
-        """Return when all have gone, with the answer to the last one.
+        """Serve all clients to their end; return the answer to the last one.
 
         Raises InternalError when one ends without a word.
         """
@@ -195,6 +196,7 @@ class _Attended:
         return last
 
     async def _attend(self, name: str, last: dict[str, m.FromAuthority]) -> None:
+        """Welcome and serve one client; answer its stop once the log permits."""
         namer = self._parts.log.store.namer
         welcome = m.Welcome(os.getpid(), namer.key, namer.clipboard_digest)
         self._channels[name].put(welcome)
@@ -206,6 +208,10 @@ class _Attended:
             last[name] = done  # when the log is closed
 
     async def _served(self, name: str) -> m.Stop:
+        """Serve a client's channel until it asks to stop.
+
+        Raises InternalError, noted in the log, when it ends otherwise.
+        """
         try:
             stop = await self._channels[name].serve()
         except (PeerError, ExceptionGroup) as group:
@@ -220,6 +226,7 @@ class _Attended:
         return stop
 
     async def _note_end(self, reason: str) -> None:
+        """Record in the audit log why the broker ends."""
         if self._noted:  # with one process, the others end
             await trio.sleep_forever()  # the first one's error ends this task
         self._noted = True
@@ -234,7 +241,7 @@ class _Attended:
 def _control(
     role: str, parts: AuthorityParts, forwards: Mapping[str, Forward], log: Path
 ) -> Dispatcher:
-    """Return what answers 'brokerctl': this process, or else the method's owner."""
+    """Return the dispatcher: for each method, this process or its owner."""
     own: list[object] = [
         LogControl(parts.log.retention.prune),
         parts.authority.lockdown,
@@ -253,7 +260,7 @@ def _control(
 async def _serve_control(
     api: Dispatcher, options: Options, *, task_status: trio.TaskStatus[None]
 ) -> None:
-    """Serve the control socket until cancelled."""
+    """Serve the control socket for brokerctl until cancelled."""
     await serve(
         options.paths.control,
         api,
@@ -275,7 +282,7 @@ async def _last(link: FrameLink, message: m.FromAuthority) -> None:
 
 
 def main() -> None:
-    """Entry point; ``programs.start`` has the arguments."""
+    """Start the authority's process; ``programs.start`` has the arguments."""
     role, shipped, *numbers = sys.argv[1:]
     broker, starter, filters, control, *fds = map(int, numbers)
     os.umask(0o077)

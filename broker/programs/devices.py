@@ -85,6 +85,7 @@ async def _run(
     source: str | None,
     receivers: socket.socket,
 ) -> None:
+    """Run the service until a signal ends it; SIGHUP reads the records again."""
     with listen(path, _uid(user)) as listener:
         service = Service(
             partial(load_records, records),

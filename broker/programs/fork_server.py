@@ -37,7 +37,7 @@ def _refusing(reason: str) -> Start:
 
 
 def main() -> None:
-    """Enter the jail and become the fork server.
+    """Entry point: enter the jail and become the fork server.
 
     Arguments: the number of our socket, and ``ALLOW_UNJAILED`` where it applies.
     """

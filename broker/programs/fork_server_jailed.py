@@ -28,7 +28,7 @@ def start_worker(
     fds: Sequence[int],
     leave: Callable[[], None],  # noqa: ARG001 -- the jail closes all that is not named
 ) -> StartedChild:
-    """Fork a worker's jailed half, beside its keeper.
+    """Fork a worker's jailed half as a child of the jailed fork server.
 
     Raises SetupError when its jail cannot be built.
     """
@@ -57,7 +57,7 @@ def start_worker(
 
 
 def main() -> None:
-    """Fork jailed halves on order.
+    """Entry point: fork jailed halves of workers on order.
 
     Arguments: the number of our socket, and why this process is in no jail, or "".
     """

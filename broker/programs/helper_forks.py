@@ -57,6 +57,7 @@ def _become(
     order: messages.Order,
     fds: Sequence[int],
 ) -> None:
+    """Become the helper of an order, in the forked child."""
     keepers, pumps, acceptors = filters
     match order:
         case messages.ForkKeeper():
@@ -71,6 +72,7 @@ def _become(
 
 
 def _become_starter(control: int, session: int, host: int, variables: int) -> None:
+    """Become the starter of session children, in the forked child."""
     # Late: in the starter, for its children, so that this server's do not have it.
     from broker.session.child import become_session_child
     from broker.session.used_warrants import UsedWarrants
@@ -87,6 +89,7 @@ def _become_starter(control: int, session: int, host: int, variables: int) -> No
 def _fork_starter(
     control: int, session: int, host: int, variables: int
 ) -> StartedChild:
+    """Fork the starter of session children; close its descriptors here."""
     clients = [int(number) for number in sys.argv[1].split(",")]
     run = partial(_become_starter, control, session, host, variables)
     share()
@@ -96,7 +99,7 @@ def _fork_starter(
 
 
 def main() -> None:
-    """Fork helpers on order.
+    """Entry point: fork helpers on order.
 
     Arguments: the numbers of our sockets; the path of the compositor's; in a broker's
     first one also the numbers of the pipes for the filters of authority and viewer, of

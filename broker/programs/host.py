@@ -37,6 +37,7 @@ def main() -> None:
 
 
 def _prepare(options: Options, words: argparse.Namespace) -> Run:
+    """Read ``link.toml``; return the coroutine that runs the host."""
     link = load_link_config(options.paths, Role.HOST, endpoint=words.connect)
 
     async def run(broker: StartedBroker) -> None:

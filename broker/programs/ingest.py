@@ -15,7 +15,7 @@ from broker.ipc.in_thread import in_thread
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
+    """Parse options, and serve batches until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="vitrail-ingest", description=__doc__)
     parser.add_argument(
         "--store", required=True, help="postgresql://…, as the ingest role"
@@ -42,6 +42,7 @@ def main() -> None:
 
 
 async def _serve(words: argparse.Namespace) -> None:
+    """Serve batches of machines until a signal ends the program."""
     store = IngestStore(words.store)
     await in_thread(store.check)
     context = None

@@ -56,7 +56,7 @@ class KeeperParameters:
 
 
 def keep(parameters: KeeperParameters) -> None:
-    """Serve the jailed half until it or the supervisor ends."""
+    """Serve the jailed half's requests for connections until either end closes."""
     ours, supervisor = parameters.jailed, parameters.supervisor.fileno()
     # A jailed half that asks and does not read must not hold us in a send.
     ours.settimeout(0)
@@ -108,7 +108,7 @@ class Compositor:
         self._pid = 0
 
     def connect(self) -> socket.socket:
-        """A new connection, by the sandbox's own door where there can be one.
+        """Connect to the compositor, by the sandbox's security context if possible.
 
         Raises as ``descriptors_left``.
         """
@@ -127,6 +127,10 @@ class Compositor:
         return descriptors_left(self._pid)
 
     def _know(self) -> None:
+        """Look whether the compositor has been replaced.
+
+        Then open a context at the new one.
+        """
         now = self._file()
         if now != self._known:
             self._forget()
@@ -135,6 +139,10 @@ class Compositor:
             self._known = now
 
     def _file(self) -> tuple[int, int, int]:
+        """Return the identity of the compositor's socket file.
+
+        Raises UpstreamError.
+        """
         try:
             found = self._path.stat()
         except OSError as error:
@@ -156,7 +164,9 @@ def _answer(
     held: dict[int, socket.socket],
     most: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
 ) -> bool:
-    """Serve one request; ``held`` has our duplicates of its connections.
+    """Serve one request of the jailed half's.
+
+    ``held`` has duplicates of its connections.
 
     False when there are no more: it has closed its end.  Raises PeerError for what is
     no request.
@@ -184,6 +194,7 @@ def _connect(
     held: dict[int, socket.socket],
     most: int,
 ) -> None:
+    """Connect to the compositor and pass the socket on, or refuse by a limit."""
     if len(held) >= most:
         _refuse(ours, f"more than {len(held)} Wayland clients")
         return
@@ -244,7 +255,7 @@ def confine_keeper(program: bytes, compositor: str) -> None:
 def become_keeper(
     order: messages.ForkKeeper, fds: Sequence[int], program: bytes, compositor: str
 ) -> None:
-    """Be the keeper of an order, which owns these descriptors.
+    """Run as the keeper of an order, whose descriptors this process owns.
 
     ``program`` is its filter of system calls, ``compositor`` the socket of the session's.
     Raises RefusedError for another one.

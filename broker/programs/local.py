@@ -45,7 +45,7 @@ class _Parts:
         self._host: tuple[socket.socket, ForkedPart] | None = None
 
     def fork(self, broker: StartedBroker) -> None:
-        """Fork the host's process, with all that both parts import."""
+        """Fork the host's process, with all imports that both parts share."""
         from broker.programs import local_common
 
         ours, theirs = local_common.pair()
@@ -75,7 +75,7 @@ class _Parts:
         forks["acceptors"].control.close()
 
     async def run(self, broker: StartedBroker) -> None:
-        """Be the viewer."""
+        """Confine this process, and run the viewer in it."""
         # Late: the host's process has no code of these.
         from broker.helpers.apart import read_compiled
         from broker.helpers.viewer_confinement import confine_viewer

@@ -58,6 +58,7 @@ class _LocalHost:
         acceptors: ForkServerHandle,
         given: socket.socket,
     ) -> None:
+        """Set up the host's process; ``given``: where it receives folders."""
         self._handle = handle
         self._given = GivenFolders(given)
         self._acceptors = acceptors
@@ -82,6 +83,7 @@ class _LocalHost:
             nursery.cancel_scope.cancel()
 
     async def _attend_viewer(self) -> None:
+        """Serve the viewer's process; end this one at once when it ends unasked."""
         try:
             await self._viewer.run()
         except (PeerError, ExceptionGroup) as group:
@@ -104,6 +106,7 @@ class _LocalHost:
             await self._serve(log)
 
     async def _serve(self, log: LogClient) -> None:
+        """Set up the host's parts, and serve them until the viewer ends them."""
         ground = Foundation("local", self._options, log, log)
         self._host = host = HostPart(
             ground, self._viewer, self._acceptors, alarm=log.notify
@@ -148,6 +151,7 @@ class _LocalHost:
         await self._ended.wait()
 
     async def _rows(self) -> p.HostRowsReport:
+        """Return the host's rows for ``brokerctl status``."""
         host, launches = self._host, self._launches
         assert host is not None
         assert launches is not None

@@ -66,6 +66,7 @@ class _Agent:
     def __init__(
         self, broker: socket.socket, reader: socket.socket | None = None
     ) -> None:
+        """Set up the agent; ``reader``: the socket of a screen reader's process."""
         self._broker = trio.socket.from_stdlib_socket(broker)
         self._reader = reader
         self._window = DialogWindow(self._said, self._seen, self._described)
@@ -74,7 +75,7 @@ class _Agent:
         self._changed = trio.Event()
 
     async def run(self) -> None:
-        """Serve the broker until it has gone."""
+        """Show the broker's questions until it closes its socket."""
         try:
             fd = self._window.connect()
         except VitrailError as error:
@@ -99,7 +100,10 @@ class _Agent:
         self._say(Shown(number))
 
     def _described(self, words: Described) -> None:
-        """For a screen reader; one that does not read is given up."""
+        """Pass the shown words on to a screen reader's process.
+
+        Drop one that does not read.
+        """
         if self._reader is None:
             return
         try:
@@ -129,6 +133,7 @@ class _Agent:
             self._out.clear()  # the broker has gone, as our reading shows, too
 
     async def _read_broker(self) -> None:
+        """Show and withdraw dialogs by the broker's messages, to its end."""
         while packet := await self._broker.recv(limits.PROMPT_MESSAGE_BYTES):
             message = decode_to_agent(packet)
             if isinstance(message, Show):

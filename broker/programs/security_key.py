@@ -41,13 +41,17 @@ class Proxy:
     def __init__(
         self, guest: socket.socket, key: int, broker: socket.socket, nonce: bytes
     ) -> None:
+        """Set up the proxy between a guest, the key's node and the viewer."""
         self._guest, self._key, self._broker = guest, key, broker
         self._core = SecurityKey(nonce)
         self._from_guest = b""
         self._to_guest: list[bytes] = []
 
     def run(self) -> None:
-        """Serve until one of the three ends.  Raises PeerError, OSError."""
+        """Carry between guest, key and viewer until one ends.
+
+        Raises PeerError, OSError.
+        """
         try:
             self._serve()
         finally:
@@ -56,6 +60,7 @@ class Proxy:
             self._act([one for one in end if not isinstance(one, RequestOver)])
 
     def _serve(self) -> None:
+        """Poll guest, key and viewer, and act on what they send, until one ends."""
         self._act(self._core.begin())
         poll = select.poll()
         for fd in (self._guest.fileno(), self._key, self._broker.fileno()):
@@ -76,7 +81,7 @@ class Proxy:
         return max(0, int((at - time.monotonic()) * 1000) + 1)
 
     def _step(self, fd: int, event: int) -> bool:
-        """Serve one descriptor; whether to go on."""
+        """Handle one ready descriptor; return False if the connection is to end."""
         if fd == self._guest.fileno():
             if event & select.POLLOUT:
                 self._flush()
@@ -88,6 +93,7 @@ class Proxy:
         return self._hear_broker()
 
     def _hear_guest(self) -> bool:
+        """Read reports of the guest and act on them; False at its end."""
         try:
             untrusted = self._guest.recv(REPORT_BYTES * 16)
         except BlockingIOError:
@@ -100,6 +106,7 @@ class Proxy:
         return bool(untrusted)
 
     def _hear_broker(self) -> bool:
+        """Read the viewer's answers and act on them; False at its end."""
         data = self._broker.recv(_MESSAGE_BYTES)
         if not data:
             return False
@@ -109,6 +116,7 @@ class Proxy:
         return True
 
     def _act(self, actions: list[Action]) -> None:
+        """Carry out actions: send a report to guest or key, or ask the viewer."""
         for action in actions:
             match action:
                 case ToGuest(report):
@@ -131,6 +139,7 @@ class Proxy:
         self._broker.send(json.dumps(message).encode())
 
     def _flush(self) -> None:
+        """Send queued reports to the guest.  Raises PeerError when it does not read."""
         while self._to_guest:
             try:
                 self._guest.send(self._to_guest[0])

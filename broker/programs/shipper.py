@@ -24,6 +24,7 @@ _PATIENCE = 3.0
 
 
 async def _main() -> None:
+    """Send the audit log until a signal; end at once when that takes too long."""
     stop = trio.Event()
 
     async def watch() -> None:

@@ -21,6 +21,7 @@ from broker.ipc import event_loop
 
 
 async def _ship(orders: ShipperOrders, control: socket.socket) -> None:
+    """Ship the log by the opened sockets until the control socket closes."""
     place = ShipperPaths(
         Path(orders.log),
         Path(orders.cursors),
@@ -41,7 +42,7 @@ async def _ship(orders: ShipperOrders, control: socket.socket) -> None:
 
 
 def main() -> None:
-    """Entry point; see the head of this module."""
+    """Entry point: enter the jail, and ship the log by the orders received."""
     os.umask(0o077)
     with open(int(sys.argv[1]), "rb") as file:  # noqa: PTH123 -- a descriptor
         file.seek(0)

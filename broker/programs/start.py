@@ -52,7 +52,10 @@ class StartedHelpers:
     """Pipes, see ``apart.read_compiled``."""
 
     def forks(self) -> Forks:
-        """Return what the clients have.  Raises OSError without a descriptor."""
+        """Return what clients have of the fork servers.
+
+        Raises OSError without a descriptor.
+        """
         # Late: with trio, which a broker loads when its processes do so.
         from broker.helpers.process.spawn import Child
 
@@ -132,6 +135,7 @@ def _run(
     beside: Beside | None,
     compositor: str,
 ) -> None:
+    """Prepare and run a broker: authority, helpers, and then its part."""
     if os.geteuid() == 0:
         raise SetupError(
             "the broker does not run as root: nothing it does needs that",
@@ -225,7 +229,7 @@ def _packets() -> tuple[socket.socket, socket.socket]:
 
 
 def _start_authority(role: str, options: Options, filters: int) -> AuthorityHandle:
-    """Start it.  Raises SetupError when the process cannot be started."""
+    """Fork the authority's process.  Raises SetupError when it cannot be started."""
     pairs = {name: _client_pair() for name in client_roles(role)}
     theirs = [pair[1] for pair in pairs.values()]
     activated = options.sockets.get("control")
@@ -269,7 +273,7 @@ def _client_pair() -> tuple[ClientEnds, ClientEnds]:
 
 
 def _activated(known: Container[str]) -> dict[str, socket.socket]:
-    """The sockets of socket activation, which none of our children inherits."""
+    """Return the sockets of socket activation, which children do not inherit."""
     found = take_activated(os.environ, os.getpid(), known)
     for name in VARIABLES:
         os.environ.pop(name, None)

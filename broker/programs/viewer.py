@@ -59,6 +59,7 @@ def main() -> None:
 
 
 def _prepare(options: Options, words: argparse.Namespace) -> Run:
+    """Read ``link.toml``; return the coroutine that runs the viewer."""
     link = load_link_config(
         options.paths, Role.VIEWER, endpoint=words.listen, peer_cid=words.peer_cid
     )

@@ -58,7 +58,7 @@ def run_worker(
     keeper: socket.socket,
     achieved: Jail,
 ) -> None:
-    """Serve one sandbox until the viewer orders a stop or closes.
+    """Serve one sandbox in this process until the viewer orders a stop or closes.
 
     Orders come by ``viewer``, and messages are sent by ``pipe``.
     """
@@ -111,6 +111,7 @@ class _Worker:
         keeper: Channel,
         achieved: Jail,
     ) -> None:
+        """Set up the worker; ``achieved``: what its jail does."""
         self._viewer = viewer
         self._pipe = pipe
         self._display = display
@@ -135,7 +136,7 @@ class _Worker:
         self._clipboard: WorkerClipboard
 
     async def run(self) -> None:
-        """Shut the last door, learn how windows are treated, then serve."""
+        """Drop the last rights, receive the rules of windows, then serve."""
         readiness.prepare()  # after lock_worker() no epoll can be made
         worker_filter.lock_worker()
         order = await self._first_order()
@@ -155,7 +156,7 @@ class _Worker:
             nursery.cancel_scope.cancel()
 
     async def _first_order(self) -> messages.Frames:
-        """Receive the rules: without them there is no display."""
+        """Receive the viewer's first order: without its rules no display is served."""
         got = await self._viewer.receive()
         order = messages.decode_to_worker(got.data) if got.data else None
         if not isinstance(order, messages.Frames):
@@ -169,6 +170,7 @@ class _Worker:
     # -- orders --------------------------------------------------------------
 
     async def _obey(self, nursery: trio.Nursery, windows: SandboxWindows) -> None:
+        """Carry out the viewer's orders until it stops the worker or closes."""
         while True:
             got = await self._viewer.receive(fd_limit=2)
             order = messages.decode_to_worker(got.data) if got.data else None
@@ -188,6 +190,7 @@ class _Worker:
         nursery: trio.Nursery,
         windows: SandboxWindows,
     ) -> None:
+        """Carry out an order about sound or a stream."""
         match order:
             case (
                 messages.Sound()
@@ -223,6 +226,7 @@ class _Worker:
     def _new_agent(
         self, nursery: trio.Nursery, stream: int, conn: socket.socket
     ) -> None:
+        """Serve a new connection of the guest agent in place of the last one."""
         self._agent_scope.cancel()
         self._agent_scope = trio.CancelScope()
         shell = AgentShell(
@@ -260,6 +264,7 @@ class _Worker:
         await self._outbox.send(messages.FromAgent(stream, message))
 
     def _tell_agent(self, message: agent.ToGuest) -> None:
+        """Send a message to the guest agent; give it up when it does not read."""
         if self._agent is None:
             return
         try:
@@ -276,7 +281,7 @@ class _Worker:
         order: messages.AgentStream | messages.DisplayStream,
         fds: tuple[int, ...],
     ) -> None:
-        """Take a stream that the viewer has admitted."""
+        """Begin to serve an agent or display stream that the viewer has admitted."""
         if not fds:
             raise InternalError("a stream without its descriptor")
         conn = socket.socket(fileno=fds[0])
@@ -299,6 +304,7 @@ class _Worker:
         sock: socket.socket,
         arena: int,
     ) -> None:
+        """Serve one display stream to its end; report its counts to the viewer."""
         made: list[StreamConnection] = []
 
         def connection(compositor: socket.socket) -> WaylandConnection:
@@ -328,6 +334,7 @@ class _Worker:
     async def _serve_display(
         self, nursery: trio.Nursery, windows: SandboxWindows
     ) -> None:
+        """Accept programs at the sandbox's Wayland socket, paced, and serve each."""
         pace = TokenBucket(
             limits.WAYLAND_CONNECTS_PER_SECOND, limits.WAYLAND_CONNECTS_BURST
         )
@@ -350,6 +357,7 @@ class _Worker:
         windows: SandboxWindows,
         stream: int = 0,
     ) -> None:
+        """Begin to serve a program's connection in a task."""
         self._clients_ever += 1
         if stream:
             self._streams[self._clients_ever] = stream
@@ -364,7 +372,7 @@ class _Worker:
         windows: SandboxWindows,
         stream: int,
     ) -> None:
-        """Take an application's connection from the sandbox's acceptor."""
+        """Receive an application's connection from its acceptor, and serve it."""
         channel = Channel(socket.socket(fileno=fd))
         try:
             got = await channel.receive(fd_limit=1)
@@ -385,7 +393,7 @@ class _Worker:
         client: socket.socket,
         made: Callable[[socket.socket], WaylandConnection],
     ) -> str:
-        """Serve it to its end; returns why it was not served, or nothing."""
+        """Serve a program's connection to its end; return why not, or an empty text."""
         with client:
             if len(self._clients) >= limits.WAYLAND_CLIENTS_PER_SANDBOX:
                 limit = limits.WAYLAND_CLIENTS_PER_SANDBOX
@@ -407,6 +415,7 @@ class _Worker:
         compositor: socket.socket,
         made: Callable[[socket.socket], WaylandConnection],
     ) -> str:
+        """Run a connection's filter to its end; return why it was refused, or ""."""
         try:
             connection = made(compositor)
         except PeerError as error:
@@ -452,6 +461,7 @@ class _Worker:
 
 
 def _count_of(stream: int, connection: StreamConnection) -> messages.WorkerStreamCount:
+    """Return the bytes that a stream has carried so far."""
     return messages.WorkerStreamCount(
         stream,
         connection.channel.bytes,

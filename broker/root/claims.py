@@ -27,7 +27,7 @@ class Claims:
         self._folder = shared / "ports"
 
     def take(self, port: str) -> int:
-        """Return the descriptor that holds a port, before anything is written to sysfs.
+        """Lock a port, before sysfs is written; return the descriptor that holds it.
 
         Raises RefusedError when a service has its device, UpstreamError when that is
         unknown: then it must not be handed over.
@@ -46,6 +46,10 @@ class Claims:
             ) from error
 
     def _lock(self, port: str) -> int:
+        """Open and lock the file of a port.
+
+        Raises BlockingIOError when it is locked.
+        """
         while True:
             fd = os.open(
                 self._folder / port, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -70,7 +74,7 @@ class Claims:
         os.close(fd)
 
     def is_taken(self, port: str) -> bool:
-        """Whether some service has the port's device, or is about to have it."""
+        """Return whether some service has the port's device, or is about to have it."""
         try:
             fd = os.open(self._folder / port, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -84,7 +88,7 @@ class Claims:
         return False
 
     async def recover(self, *, authorize: bool, root: Path = DEVICES) -> None:
-        """Take back what killed services left; ``authorize`` as for ``usbip.release``."""
+        """Take back devices that killed services left with the kernel's usbip-host."""
         try:
             names = sorted(entry.name for entry in self._folder.iterdir())
         except FileNotFoundError:
@@ -101,6 +105,7 @@ class Claims:
 
 
 async def _recover(port: str, *, authorize: bool, root: Path) -> bool:
+    """Release a port's device from usbip-host; return whether that is done."""
     try:
         held = SysfsDevice(port, root)
     except DeviceGoneError:

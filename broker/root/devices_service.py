@@ -180,6 +180,7 @@ class Service:
             self._malformed[port] = reason
 
     def _act(self, actions: list[Action]) -> None:
+        """Carry out the table's actions: revoke, log, and notify all brokers."""
         for action in actions:
             match action:
                 case Vanished(plug, reason):
@@ -200,6 +201,7 @@ class Service:
             held.scope.cancel()
 
     async def _release_ports(self) -> None:
+        """Release held ports whenever one was quiet long enough; runs for ever."""
         while True:
             self._rearm = trio.Event()
             at = self._table.next_look()
@@ -211,6 +213,7 @@ class Service:
     # -- brokers -----------------------------------------------------------------------
 
     async def _accept(self, listener: socket.socket) -> None:
+        """Accept brokers of the user, up to a limit, and serve each in a task."""
         assert self._nursery is not None
         while True:
             await trio.lowlevel.wait_readable(listener)
@@ -238,6 +241,7 @@ class Service:
             self._nursery.start_soon(self._serve, client)
 
     async def _serve(self, client: _Client) -> None:
+        """Serve one broker to its end, then take its devices back."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._push, client)
@@ -264,6 +268,7 @@ class Service:
             await trio.sleep(0.05)  # a burst is one message
 
     async def _requests(self, client: _Client) -> None:
+        """Read and answer a broker's requests, one after the other, until it closes."""
         while True:
             await trio.lowlevel.wait_readable(client.channel)
             try:
@@ -280,6 +285,7 @@ class Service:
                 fdpass.close_all(got.fds)
 
     async def _answer(self, client: _Client, got: fdpass.Received) -> None:
+        """Answer one request: list, attach or detach.  Raises PeerError."""
         request = messages.decode_request(got.data)
         fds: tuple[int, ...] = ()
         reply: msgspec.Struct = messages.DeviceDone(request.id)
@@ -304,6 +310,7 @@ class Service:
     async def _send(
         self, client: _Client, message: msgspec.Struct, fds: tuple[int, ...] = ()
     ) -> None:
+        """Send a message to a broker.  Raises TooSlowError if it does not read."""
         data = messages.encode(message)
         # One that does not read is ended: its devices are taken back then.
         with trio.fail_after(limits.DEVICE_DETACH_SECONDS):
@@ -312,7 +319,7 @@ class Service:
                     await trio.lowlevel.wait_writable(client.sock)
 
     def reload(self) -> None:
-        """Read the records again, and take back devices that they no longer allow.
+        """Read the records again; take back devices that they no longer allow.
 
         Raises SetupError for a mistake in them; devices that were handed over stay then.
         """
@@ -326,6 +333,7 @@ class Service:
         self._strict.set(wanted=self._records.strict)
 
     def _list(self, request: messages.ListDevices) -> messages.Devices:
+        """Return the plugged devices and the problems of ports."""
         self.reload()
         items, left_out = _fitting(
             [
@@ -353,6 +361,7 @@ class Service:
     async def _attach(
         self, client: _Client, request: messages.Attach, fds: tuple[int, ...]
     ) -> tuple[messages.Attached, tuple[int, ...]]:
+        """Hand a device over, if the records allow it.  Raises RefusedError."""
         self.reload()
         plug = self._table.find(request.number)
         port = plug.device.port
@@ -408,6 +417,7 @@ class Service:
     def _hand_over(
         self, held: _Held, request: messages.Attach, fds: tuple[int, ...]
     ) -> tuple[messages.Attached, tuple[int, ...]]:
+        """Give a device to usbip, or its node to a VMM; return the reply."""
         device, name = held.plug.device, held.plug.attachment
         if request.way == "usbip":
             conn = socket.socket(fileno=fds[0])
@@ -428,7 +438,7 @@ class Service:
         return made, (node,)
 
     async def _follow(self, held: _Held) -> None:
-        """Wait until it ends, is revoked or is unplugged."""
+        """Wait for an attachment's end, then take the device back."""
         with held.scope:
             if held.way == "usbip":
                 reason = await usbip.wait_ended(held.device)
@@ -447,6 +457,7 @@ class Service:
                     await self._send(held.client, messages.Ended(name, held.reason))
 
     async def _detach(self, client: _Client, request: messages.Detach) -> None:
+        """End an attachment for its broker.  Raises RefusedError for another's."""
         held = self._held.get(request.attachment)
         if held is None or held.client is not client:
             raise RefusedError("there is no such attachment")
@@ -467,7 +478,7 @@ class Service:
         return self._stuck.get(held.plug.device.port) is held
 
     async def _take_back(self, held: _Held, reason: str) -> None:
-        """Take a device back; the first caller does it, the others wait."""
+        """Take a device back to this machine, or wait while another caller does."""
         name = held.plug.attachment
         if self._held.pop(name, None) is None:
             await held.ended.wait()
@@ -563,7 +574,7 @@ def _not_in_use(device: SysfsDevice) -> SysfsDevice:
 
 
 async def _watch_end(sock: socket.socket, scope: trio.CancelScope) -> None:
-    """Cancel when a client has gone; its process may hang and not say so."""
+    """Cancel ``scope`` when a client has gone; its process may hang and not say so."""
     poll = select.poll()
     poll.register(sock, 0)
     while not poll.poll(0):  # noqa: ASYNC110 -- another process reads the data

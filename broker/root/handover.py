@@ -12,7 +12,7 @@ from broker.root.sysfs import SysfsDevice
 
 
 def check_socket(conn: socket.socket) -> None:
-    """The kernel takes any stream socket; ours are guests' connections only.
+    """Raise RefusedError unless a socket is a guest's connection.
 
     Raises RefusedError.
     """
@@ -56,7 +56,7 @@ class Reserve:
 
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
-        """Let go of them meanwhile."""
+        """Free the reserved descriptors while the block runs; reserve them again."""
         # guard: a device is taken back without a descriptor left
         while self._fds:
             os.close(self._fds.pop())

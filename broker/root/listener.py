@@ -11,7 +11,7 @@ from broker.core.limits import devices as limits
 
 
 def listen(path: Path, owner: int) -> socket.socket:
-    """Return the socket that brokers of a user connect to.  Raises SetupError."""
+    """Create the socket that brokers of a user connect to.  Raises SetupError."""
     if not path.parent.exists():
         path.parent.mkdir(parents=True)
         # Whatever the umask is: the user must come through to the socket.

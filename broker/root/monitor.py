@@ -42,6 +42,7 @@ class Watcher:
         malformed: Callable[[str, str], None],
         root: Path = DEVICES,
     ) -> None:
+        """Set up a watcher; the functions are called for each change of a port."""
         self._seen, self._removed, self._malformed = seen, removed, malformed
         self._root = root
         self._known: set[str] = set()
@@ -59,6 +60,10 @@ class Watcher:
                 nursery.start_soon(self._look_at, port)
 
     async def _look_at(self, port: str) -> None:
+        """Describe a port's device in a thread and report it.
+
+        One at a time for a port.
+        """
         # guard: one look for many events
         if port in self._stale:
             return  # one that has not begun yet
@@ -75,7 +80,7 @@ class Watcher:
                 self._found(port, found)
 
     async def _describe(self, port: str) -> Device | str:
-        """Do as ``describe``; wait until there is room for its thread."""
+        """Describe the device in a port, in a thread; waits for room for that."""
         while True:
             try:
                 # guard: devices that do not answer have threads of their own
@@ -89,6 +94,7 @@ class Watcher:
         self._removed(port)
 
     def _found(self, port: str, found: Device | str) -> None:
+        """Report the device of a port, or that its description is malformed."""
         self._known.add(port)
         if isinstance(found, str):
             # Nothing about it is known, so nothing may be decided about it.
@@ -108,7 +114,10 @@ class UsbMonitor:
     """A netlink socket that hears of USB devices."""
 
     def __init__(self, source: str | None = None) -> None:
-        """``source``: ``udev`` or ``kernel``.  Raises SetupError."""
+        """Open a netlink monitor of USB events from ``source``: ``udev`` or ``kernel``.
+
+        Raises SetupError.
+        """
         self.source = source or ("udev" if udevd_runs() else "kernel")
         try:
             self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), self.source)
@@ -129,7 +138,7 @@ class UsbMonitor:
         return fd
 
     def drain(self) -> set[str] | None:
-        """Return the ports that events were about; None: some were lost."""
+        """Read all waiting events; return the ports they name, None: some were lost."""
         found: set[str] = set()
         for _ in range(_BURST):
             try:
@@ -154,7 +163,7 @@ async def watch(
     source: str | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Follow hot-plug until cancelled.
+    """Follow hot-plug events and look at the ports they name, until cancelled.
 
     Started when the devices that are there were looked at.
     """

@@ -23,7 +23,7 @@ from broker.root.handover import check_socket
 
 
 def start(uid: int) -> socket.socket:
-    """Fork the process that forks receivers, with a user's rights; return its channel.
+    """Fork the server that forks receivers, with a user's rights; return its channel.
 
     To be called while there is one thread.
     """
@@ -40,7 +40,7 @@ def start(uid: int) -> socket.socket:
 
 
 def receive_for(receivers: socket.socket, client: socket.socket) -> socket.socket:
-    """Return a channel with the messages of a client, and its sockets.
+    """Have a receiver forked for a client; return the channel of its messages.
 
     Raises OSError when there is no receiver for it.
     """
@@ -71,6 +71,7 @@ def _become(uid: int) -> None:
 
 
 def _fork_receivers(channel: socket.socket) -> None:
+    """Fork a receiver for each order, with a limit of living ones."""
     living: set[int] = set()
     while (got := fdpass.receive(channel, 1, 2)).data:
         living = {pid for pid in living if not os.waitpid(pid, os.WNOHANG)[0]}
@@ -90,7 +91,7 @@ def _as_socket(fd: int) -> socket.socket:
 
 
 def _receive(client: socket.socket, service: socket.socket) -> None:
-    """Pass on data until one end has gone."""
+    """In a receiver: pass on messages and descriptors until one end has gone."""
     service.settimeout(None)
     poll = select.poll()
     poll.register(client, select.POLLIN)
@@ -109,7 +110,7 @@ def _receive(client: socket.socket, service: socket.socket) -> None:
 
 
 def _is_stream(fd: int) -> bool:
-    """Whether it is a connection that a guest may have; asks no file system."""
+    """Return whether a descriptor may be a guest's connection; asks no file system."""
     conn = None
     try:
         conn = socket.socket(fileno=fd)

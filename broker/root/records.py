@@ -89,7 +89,7 @@ class DeviceRecords:
 
 
 def facts_of(device: Device) -> DeviceFacts:
-    """Return what rules may ask about a device."""
+    """Convert a device to the facts that rules may ask about."""
     return DeviceFacts(
         id=device.id,
         serial=device.serial,
@@ -100,7 +100,7 @@ def facts_of(device: Device) -> DeviceFacts:
 
 
 def load_records(path: Path) -> DeviceRecords:
-    """Return the records of a file.  Raises SetupError with the place of a mistake."""
+    """Read a file of records.  Raises SetupError with the place of a mistake."""
     try:
         content = _content(path)
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def load_records(path: Path) -> DeviceRecords:
 
 
 def _content(path: Path) -> bytes:
-    """Return the file's bytes.  Raises OSError, SetupError when others may write it.
+    """Read the file's bytes.  Raises OSError, SetupError when others may write it.
 
     Without waiting for a FIFO's other end: this process must stay able to take
     devices back.
@@ -139,6 +139,7 @@ def _content(path: Path) -> bytes:
 
 
 def _records(found: dict[str, object]) -> DeviceRecords:
+    """Convert the decoded file to records.  Raises DeviceError for a mistake."""
     unknown = found.keys() - {"strict", "device", "machine"}
     if unknown:
         raise DeviceError(
@@ -160,6 +161,7 @@ def _records(found: dict[str, object]) -> DeviceRecords:
 
 
 def _machine(table: object, place: str) -> MachineRecord:
+    """Convert one ``[[machine]]`` table.  Raises DeviceError."""
     if not isinstance(table, dict) or not all(
         isinstance(value, str) for value in table.values()
     ):
@@ -181,6 +183,7 @@ def _machine(table: object, place: str) -> MachineRecord:
 
 
 def _record(table: object, place: str) -> DeviceRecord:
+    """Convert one ``[[device]]`` table.  Raises DeviceError."""
     if not isinstance(table, dict):
         raise DeviceError(place, "not a table: write [[device]]")
     name, names = table.get("name", ""), table.get("sandboxes")

@@ -36,7 +36,9 @@ class StrictMode:
         self._held = -1
 
     def set(self, *, wanted: bool) -> None:
-        """Enter the mode, or leave it; the last to leave restores the first values.
+        """Enter or leave strict mode.
+
+        The last service to leave restores the first values.
 
         Raises SetupError when the first values cannot be written down.
         """
@@ -63,7 +65,7 @@ class StrictMode:
             ) from error
 
     def follow(self) -> None:
-        """Close a controller that came later, from its first device on."""
+        """Switch a controller that came later to strict, if the mode is on."""
         if self._held < 0:
             return
         try:
@@ -78,7 +80,7 @@ class StrictMode:
         return bool(values) and all(value == "0" for value in values)
 
     def recover(self) -> None:
-        """Restore what killed services left, where no other one needs it."""
+        """Restore what killed services left changed, unless a service needs it."""
         if not self._shared.is_dir():
             return
         with _locked(self._shared / "lock"):
@@ -90,6 +92,7 @@ class StrictMode:
         return sorted(found / _DEFAULT for found in self._root.glob("usb*"))
 
     def _close_controllers(self) -> None:
+        """Note the controllers' first values, and stop automatic authorization."""
         noted = {line.split()[0] for line in self._before.read_text().splitlines()}
         for file in self._controllers():
             value, name = _read(file), file.parent.name
@@ -101,6 +104,7 @@ class StrictMode:
             _set(file, "0")
 
     def _restore(self) -> None:
+        """Write the noted first values back, unless a service needs strict mode."""
         try:
             fd = os.open(self._before, os.O_RDWR)
         except FileNotFoundError:
@@ -142,6 +146,7 @@ class StrictMode:
                 self._probe_again(is_taken)
 
     def _probe_again(self, is_taken: Callable[[str], bool]) -> None:
+        """Let drivers probe devices plugged in meanwhile; not those ``is_taken``."""
         if not self._switch.exists():
             return
         bus = self._root.parent
@@ -157,6 +162,7 @@ class StrictMode:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file while the block runs."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

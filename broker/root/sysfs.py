@@ -34,7 +34,10 @@ class SysfsDevice:
     """One plugged-in device; to be closed."""
 
     def __init__(self, port: str, root: Path = DEVICES) -> None:
-        """Open it.  Raises DeviceGoneError when the port is empty."""
+        """Open the device's directory in sysfs.
+
+        Raises DeviceGoneError for an empty port.
+        """
         # guard: ports are names
         if not PORT.fullmatch(port):
             raise DeviceGoneError(f"'{port[:40]}' is not a port with a device")
@@ -73,7 +76,7 @@ class SysfsDevice:
             os.close(fd)
 
     def write(self, name: str, text: str) -> None:
-        """Write an attribute.  Raises DeviceGoneError, or UpstreamError with why not."""
+        """Write an attribute of the device.  Raises DeviceGoneError, UpstreamError."""
         try:
             fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=self._fd)
             try:
@@ -88,7 +91,7 @@ class SysfsDevice:
             ) from error
 
     def there(self) -> bool:
-        """Whether it is still plugged in."""
+        """Return whether the device is still plugged in."""
         try:
             self._still_there()
         except DeviceGoneError:
@@ -115,7 +118,9 @@ class SysfsDevice:
         return int(text)
 
     def describe(self) -> Device:
-        """Return its description.
+        """Read the device's description.
+
+        Raises DeviceGoneError, PeerError when malformed.
 
         Raises DeviceGoneError, PeerError when its description is
         malformed.
@@ -145,7 +150,7 @@ class SysfsDevice:
         return known.get(text, "unknown")
 
     def _drivers(self) -> Iterator[str]:
-        """Names of the drivers that its interfaces, or it, are bound to."""
+        """Yield the drivers that the device or its interfaces are bound to."""
         own = self.driver()
         if own not in {"", "usb"}:
             yield own
@@ -185,7 +190,7 @@ def ports(root: Path = DEVICES) -> list[str]:
 
 
 def describe(port: str, root: Path = DEVICES) -> Device | str:
-    """Return the device in a port, or why it cannot be described.
+    """Describe the device in a port, or return why it cannot be described.
 
     Raises DeviceGoneError when there is none.
     """

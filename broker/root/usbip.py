@@ -95,6 +95,7 @@ def _taken_back_on_error(held: SysfsDevice) -> Iterator[None]:
 
 
 def _bind(held: SysfsDevice) -> None:
+    """Bind a device to the driver usbip-host, from its own driver."""
     if held.driver() == "usbip-host":
         return
     held.write("authorized", "0")
@@ -105,7 +106,7 @@ def _bind(held: SysfsDevice) -> None:
 
 
 def in_use(held: SysfsDevice) -> bool:
-    """Whether the kernel still speaks with a guest about it."""
+    """Return whether the kernel still speaks with a guest about a device."""
     try:
         return held.read("usbip_status").strip() == _USED
     except DeviceGoneError:
@@ -136,7 +137,7 @@ async def wait_ended(held: SysfsDevice) -> str:
 
 
 async def release(held: SysfsDevice, *, authorize: bool) -> bool:
-    """Take a device back, whatever state it is in; idempotent.
+    """Take a device back from usbip-host, whatever state it is in; idempotent.
 
     Return whether no guest has it any more: it is at a driver of this machine, or gone.
     ``authorize``: whether this machine's drivers may have it afterwards.
@@ -194,6 +195,10 @@ def _forget_match(port: str) -> None:
 
 
 def _put(path: Path, text: str) -> None:
+    """Write a driver's file in sysfs.
+
+    Raises UpstreamError with the kernel's reason.
+    """
     try:
         with path.open("wb", buffering=0) as file:
             file.write(text.encode("ascii"))

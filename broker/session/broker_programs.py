@@ -22,7 +22,10 @@ _PEER = struct.Struct("3i")
 
 
 def carry_out_program(errand: Errand, order: m.ProgramOrder) -> None:
-    """Carry out one of these orders.  Raises VitrailError, OSError."""
+    """Carry out an order about our programs or the broker's processes.
+
+    Raises VitrailError, OSError.
+    """
     match order:
         case m.StartForkServer():
             _become_fork_server(errand, order)
@@ -50,7 +53,7 @@ def _wait_read(sock: socket.socket) -> None:
 
 
 def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
-    """Execute it in this process, so that its parent reaps it."""
+    """Execute a fork server in this process, so that its parent reaps it."""
     client, stderr = errand.descriptors(2)
     # guard: workers without a jail are the user's choice
     unjailed = bool(os.environ.get(UNJAILED))
@@ -70,6 +73,7 @@ def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
 
 
 def _measure(errand: Errand, pids: list[int]) -> None:
+    """Answer with a pipe, and write the memory of the broker's processes to it."""
     peer = errand.channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     viewer, _, _ = _PEER.unpack(peer)
     read, write = os.pipe()

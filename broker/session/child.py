@@ -55,7 +55,7 @@ def become_session_child(
 
 
 def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
-    """Carry out an order.
+    """Carry out one order in this child, by the module for its kind.
 
     What takes megabytes is loaded by a child that needs it; the rest is the starter's.
     """

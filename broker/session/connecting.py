@@ -11,7 +11,7 @@ from broker.net.addresses import UnixEndpoint, explain_connect
 
 
 def connect_path(path: Path) -> socket.socket:
-    """Return a socket that is connected to a path.  Raises UpstreamError."""
+    """Connect to a socket's path and return the socket.  Raises UpstreamError."""
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(limits.ADMIT_SECONDS)
     try:

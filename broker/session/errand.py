@@ -90,7 +90,7 @@ class Errand:
         here: bool = True,
         ahead: bool = False,
     ) -> PermitWarrant:
-        """Return the permit that an order comes with.
+        """Return the checked permit that comes with an order.
 
         ``here``: its target has to be the user's desktop.  ``ahead``: each use needs a
         further one.  Raises RefusedError.
@@ -153,9 +153,9 @@ class Errand:
             self.answer()
 
     def call(self, untrusted_warrant: bytes, methods: Collection[str]) -> CallWarrant:
-        """Return the user's call that an order comes with.  Raises RefusedError.
+        """Return the checked call of the user that comes with an order.
 
-        ``methods`` without the interface.
+        ``methods``: without the interface.  Raises RefusedError.
         """
         warrant = self._read(untrusted_warrant, CallWarrant)
         # guard: a call of the user's is for what the user called
@@ -165,15 +165,19 @@ class Errand:
         return warrant
 
     def use(self, signed: bytes, until: float) -> None:
-        """Note that this order is carried out by a warrant or ticket, which is read.
+        """Note that this order uses a warrant or ticket, which is verified.
 
-        ``until``: when that has expired.  Raises RefusedError.
+        ``until``: when that has expired.  Raises RefusedError for a second use.
         """
         # guard: what was permitted once is done once
         if not self.used.take(signed, self.order, time.monotonic(), until):
             raise RefusedError("the permission for this was used already")
 
     def _read(self, untrusted_warrant: bytes, kind: type[_W]) -> _W:
+        """Verify a warrant of one kind.
+
+        Raises RefusedError if it is missing or expired.
+        """
         warrant = read_warrant(self.key, untrusted_warrant)
         if not isinstance(warrant, kind):
             raise RefusedError(
@@ -242,6 +246,7 @@ class Errand:
         started: popen.Process,
         others: Mapping[int, Callable[[], bool]],
     ) -> None:
+        """Hold a permit while a started program runs."""
         ended = os.pidfd_open(started.pid)  # not reaped, so still its own
         try:
             self.hold(permit, ended, others)

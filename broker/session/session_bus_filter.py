@@ -120,7 +120,7 @@ USES: Final[Mapping[m.BusUse, BusAccess]] = MappingProxyType(
 
 
 def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
-    """Carry out one of these orders.  Raises VitrailError, OSError."""
+    """Carry out an order about the session's bus.  Raises VitrailError, OSError."""
     if not isinstance(order, m.ConnectBus):
         raise PeerError("nothing has begun")
     permit = None
@@ -175,7 +175,7 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
 
 
 def _words(access: BusAccess, item: str, told: int) -> Iterator[str]:
-    """Return the proxy's command line."""
+    """Yield the command line of xdg-dbus-proxy."""
     yield from (_PROGRAM, f"--fd={told}")
     yield from (os.environ["DBUS_SESSION_BUS_ADDRESS"], _SOCKET)
     # guard: the viewer has what the table says of the session's bus
@@ -213,7 +213,10 @@ def _wait_for(ready: int) -> None:
 
 
 def _authenticate(sock: socket.socket, *, descriptors: bool) -> None:
-    """Begin the protocol: the proxy passes all on before.  Raises UpstreamError."""
+    """Authenticate on the bus before the proxy, which passes all on.
+
+    Raises UpstreamError.
+    """
     steps = Authenticator(enable_fds=descriptors)
     try:
         for data in steps:

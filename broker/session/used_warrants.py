@@ -32,7 +32,7 @@ class UsedWarrants:
         self._lock = os.memfd_create("used-warrants")
 
     def take(self, signed: bytes, purpose: str, now: float, until: float) -> bool:
-        """Note a use; false: it was used for that before, or there is no room.
+        """Note a use; return False where it was used before, or there is no room.
 
         ``until``: when it has expired.
         """
@@ -51,7 +51,7 @@ class UsedWarrants:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Be the only process here; the kernel takes the lock from one that dies."""
+        """Hold the lock of all session children; the kernel frees it when one dies."""
         fcntl.lockf(self._lock, fcntl.LOCK_EX)
         try:
             yield

@@ -174,7 +174,10 @@ class _ViewerProcess:
         ]
 
     async def serve(self, handle: AuthorityHandle, ready: Callable[[], None]) -> None:
-        """Run until asked to end."""
+        """Run the viewer's tasks until a shutdown is requested.
+
+        Reports that it is ready once brokerctl is served.
+        """
         async with trio.open_nursery() as nursery:
             await nursery.start(self._viewer.run)
             nursery.start_soon(self._settings.run)
@@ -196,7 +199,7 @@ class _ViewerProcess:
             nursery.cancel_scope.cancel()
 
     async def _report(self, state: Literal["ready", "stopping"]) -> None:
-        """Have the service manager know, if there is one."""
+        """Report the broker's state to the service manager, if there is one."""
         if ADDRESS in os.environ:
             try:
                 await self._session.carry_out(ReportState(state))

@@ -13,7 +13,7 @@ from broker.viewer.window_requests import WindowsPart
 
 
 def viewer_parts(viewer: ViewerRole, runner: Runner) -> list[object]:
-    """Return what answers for every role with a screen."""
+    """Return the objects that answer the control socket in a viewer."""
     return [
         runner,
         viewer.person,

@@ -61,7 +61,7 @@ class Door:
         """Of connections that wait, by the numbers of their tickets."""
 
     async def accept(self, listener: Listener, nursery: trio.Nursery) -> None:
-        """Wait for one connection, and start its task."""
+        """Accept one connection of a host, and start its task."""
         try:
             conn = await listener.accept()
         except UpstreamError as error:  # no descriptor left; others' ends make room
@@ -88,7 +88,7 @@ class Door:
     async def _meet(
         self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
     ) -> None:
-        """One connection, from accept to its end."""
+        """Serve one connection of a host from accept to its end; records a refusal."""
         try:
             with conn:
                 await self._greet(conn, ticket, scope)
@@ -111,6 +111,7 @@ class Door:
     async def _greet(
         self, conn: socket.socket, ticket: Ticket, scope: trio.CancelScope
     ) -> None:
+        """Read what a connection is for, have it prove its identity, and run it."""
         proved: Callable[[], Awaitable[None]] | None = None
         with scope:
             untrusted_first = await _first_bytes(conn)
@@ -124,7 +125,7 @@ class Door:
 
 
 async def _first_bytes(conn: socket.socket) -> bytes:
-    """Read the bytes that state the connection's purpose."""
+    """Read the first bytes, which state the connection's purpose."""
     untrusted_first = b""
     while len(untrusted_first) < MAGIC_BYTES:
         more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
@@ -137,6 +138,7 @@ async def _first_bytes(conn: socket.socket) -> bytes:
 
 
 def _why_turned_away(ticket: Ticket) -> str:
+    """Return why a connection that proved nothing is closed."""
     if ticket.proved:
         return "it reconnects too often, or has sent too many requests before"
     if trio.current_time() < ticket.deadline:

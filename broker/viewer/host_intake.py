@@ -39,7 +39,7 @@ class IntakePlace:
         self._left = False
 
     async def turn(self) -> None:
-        """Wait until it may be decided about."""
+        """Wait for this connection's turn to be decided about."""
         # One of each lease only: so a caller that gives up costs the others
         # no more than the time of one stream.
         # guard: leases take turns

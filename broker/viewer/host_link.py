@@ -114,7 +114,7 @@ class RemoteHost(LinkEnd):
         changes: LaunchChanges = NO_CHANGES,
         for_sandbox: bool = False,
     ) -> Lease:
-        """Ask the host for the sandbox of one of its records."""
+        """Ask the host to start the sandbox of one of its records; return its lease."""
         epoch = await self._wait_up(progress)
         progress(f"asked {epoch.name}")
         assert self._nursery is not None
@@ -138,7 +138,7 @@ class RemoteHost(LinkEnd):
         await epoch.ask(lambda n: m.StopSandbox(n, lease, short, text))
 
     async def _wait_up(self, progress: Callable[[str], None]) -> Epoch:
-        """A link that was just lost, or a broker that just started: wait a little."""
+        """Wait a moment for the host to connect; return the link's epoch."""
         if not self._is_up():
             progress("waiting for the host")
             with trio.move_on_after(_HOST_SECONDS):
@@ -154,6 +154,7 @@ class RemoteHost(LinkEnd):
         return self.state.epoch is not None and self.state.epoch.live
 
     def _up(self) -> Epoch:
+        """Return the current epoch of the link.  Raises UpstreamError without one."""
         epoch, gate = self.state.epoch, self._gate
         if epoch is None or gate is None or not epoch.live:
             problem = f": {self.state.problem}" if self.state.problem else ""
@@ -209,6 +210,8 @@ class RemoteHost(LinkEnd):
     async def _handshake(
         self, conn: socket.socket, first: bytes, ticket: Ticket
     ) -> Epoch:
+        """Shake hands with a host; return the new epoch."""
+
         def known() -> None:
             ticket.known = True
 
@@ -237,7 +240,7 @@ class RemoteHost(LinkEnd):
         )
 
     def _only(self, name: str) -> None:
-        """Refuse this host while another one is."""
+        """Refuse a host while another one is connected.  Raises RefusedError."""
         now = self.state.epoch
         if now is not None and now.name != name:
             raise RefusedError(
@@ -266,6 +269,7 @@ class RemoteHost(LinkEnd):
     async def _preamble(
         self, conn: socket.socket, first: bytes
     ) -> tuple[Epoch, PreambleGate, Preamble, bytes]:
+        """Read and verify the preamble of a stream's connection."""
         reader = PreambleReader()
         preamble = reader.feed(first)
         while preamble is None:
@@ -283,7 +287,7 @@ class RemoteHost(LinkEnd):
     # -- an epoch ----------------------------------------------------------------------
 
     async def _live(self, epoch: Epoch, peer: str) -> None:
-        """Make an epoch the current one, and run it."""
+        """Make an epoch the current one, and run it to its end."""
         async with self._changing:
             # guard: one viewer has one host
             self._only(epoch.name)
@@ -309,7 +313,7 @@ class RemoteHost(LinkEnd):
                 await self._note_down(epoch, reason, began)
 
     async def _withdraw_all(self, epoch: Epoch, reason: str) -> None:
-        """Withdraw all leases: it is unknown which still hold, so none does.
+        """End all leases of a lost epoch: it is unknown which still hold.
 
         The machines live on, and the host announces them in the next epoch.
         """
@@ -326,6 +330,7 @@ class RemoteHost(LinkEnd):
             await epoch.gone.wait()
 
     async def _serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
+        """Answer one request of the host: leases, devices, status, checkpoints."""
         match request:
             case m.LeaseBegun():
                 lease = request.to_lease()
@@ -369,7 +374,7 @@ class RemoteHost(LinkEnd):
         preamble: Preamble,
         raw: bytes,
     ) -> None:
-        """Carry a stream that has proved whose it is."""
+        """Carry a stream whose preamble has proved its lease, or refuse it."""
         with closing(StreamAnswer(conn, gate, raw)) as answering:
             announced = epoch.leases.usable(preamble.lease)
             if announced is None:
@@ -395,6 +400,7 @@ class RemoteHost(LinkEnd):
     async def _decide(
         self, opening: Opening, conn: socket.socket, answering: StreamAnswer
     ) -> None:
+        """Have the viewer decide about a stream and carry it."""
         try:
             await self._viewer().stream_opened(
                 opening,

@@ -34,7 +34,7 @@ class HostStarts:
         changes: LaunchChanges,
         for_sandbox: bool = False,
     ) -> Lease:
-        """Ask for a sandbox; the request outlives a caller that is cancelled.
+        """Ask the host for a sandbox; the request outlives a caller that is cancelled.
 
         So its sandbox, when it is there after all, can be ended.
         """
@@ -59,6 +59,7 @@ class HostStarts:
                 start.report(message.text)
 
     async def _ask(self, record: SandboxName, start: _Start) -> None:
+        """Send the request for a start, and handle its reply."""
         epoch = start.epoch
         try:
             reply = await epoch.ask(lambda n: self._numbered(n, record, start))
@@ -80,6 +81,7 @@ class HostStarts:
     def _numbered(
         self, number: int, record: SandboxName, start: _Start
     ) -> m.StartSandbox:
+        """Return the request for a start, and register its number for progress."""
         start.number = number
         self._under_way.add(start)
         return m.StartSandbox(

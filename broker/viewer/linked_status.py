@@ -28,6 +28,7 @@ class LinkedViewerRows(ViewerRows):
         return [self._announced(a) for a in self.link.epoch.leases.all()]
 
     def _announced(self, announced: Announced) -> api.LeaseStatus:
+        """Return the status of a lease that the host announced."""
         lease = announced.lease
         guest = self.viewer.guest(lease.id)
         return api.LeaseStatus(

@@ -58,7 +58,7 @@ class FlowRow:
     reported: float = 0.0
 
     def moved(self, sent: int, received: int, now: float) -> None:
-        """Take a report of its bytes until now."""
+        """Update the flow's byte counts and rates from a report of its filter."""
         span = now - self.reported
         if not limits.REPORT_SECONDS <= span <= 2 * limits.REPORT_SECONDS:
             span = limits.REPORT_SECONDS  # it was idle before
@@ -110,7 +110,7 @@ class NetworkFlows:
             one.record_changed.set()
 
     def traffic(self, lease: LeaseId) -> api.NetworkTraffic | None:
-        """Return the sums of a sandbox; None: no filter asks for it."""
+        """Return a sandbox's sums of flows; None if it has no network filter."""
         rows = self._open.get(lease)
         if rows is None:
             return None
@@ -133,7 +133,7 @@ class NetworkFlows:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Answer one sandbox's filter until it ends; owns ``conn``."""
+        """Serve one sandbox's network filter until it ends; owns ``conn``."""
         with conn:
             stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
             task_status.started()
@@ -190,6 +190,7 @@ class _FlowguardConnection:
         self.flows: dict[int, FlowRow] = {}
 
     async def _limit(self) -> None:
+        """Send the record's limits to the network filter, if they have changed."""
         # A sandbox without a record keeps its limits.
         record = self._record(self._lease)
         if record is None or (given := record.viewer.network) == self._given:
@@ -214,7 +215,7 @@ class _FlowguardConnection:
             await self._limit()
 
     async def run(self) -> None:
-        """Read until its end.  Raises a group of PeerError for what no filter sends."""
+        """Handle the filter's messages until it ends.  Raises a group of PeerError."""
         reader = FrameReader(m.MESSAGE_BYTES)
         await self._limit()  # before any answer
         try:
@@ -237,7 +238,7 @@ class _FlowguardConnection:
             return b""
 
     async def _take(self, message: m.FromFilter, nursery: trio.Nursery) -> None:
-        """Handle one message of the network filter."""
+        """Handle a message of the network filter: decide about, record, count flows."""
         match message:
             case m.AskFlow():
                 self._check(message)
@@ -262,6 +263,7 @@ class _FlowguardConnection:
                         row.moved(sent, received, now)
 
     def _check(self, asked: m.AskFlow) -> None:
+        """Check a filter's question about a flow.  Raises PeerError."""
         # guard: a filter asks about one canonical host
         good = destination_of(asked.host) == asked.host
         if asked.protocol in _PROTOCOLS:
@@ -278,6 +280,7 @@ class _FlowguardConnection:
         self._last = asked.number
 
     async def _decide(self, place: _Place) -> None:
+        """Ask for a flow's permit, send the decision, and hold it until released."""
         asked = place.asked
         request = Request(
             lease=self._lease,
@@ -320,6 +323,7 @@ class _FlowguardConnection:
                 return  # its end is read, too
 
     async def _begun(self, message: m.FlowBegun) -> None:
+        """Record a flow that the filter began by a permit."""
         place = self._places.get(message.number)
         if place is None:
             return  # its permit ended meanwhile, and the filter has been told
@@ -336,6 +340,7 @@ class _FlowguardConnection:
         await self._note(schema.StreamOpened(**self._subject(row)))
 
     async def _ended(self, message: m.FlowEnded) -> None:
+        """Record a flow's end and its byte counts."""
         row = self.flows.pop(message.flow, None)
         if row is not None:
             event = schema.StreamClosed(
@@ -348,6 +353,7 @@ class _FlowguardConnection:
             await self._note(event)
 
     def _subject(self, row: FlowRow) -> _FlowSubject:
+        """Return the event fields that identify a flow."""
         fields = event_log.of_stream(self._opening)
         detail: dict[str, schema.Scalar] = {
             "flow": row.flow,
@@ -361,7 +367,7 @@ class _FlowguardConnection:
         return _FlowSubject(**fields, argument=f"+{row.host}", detail=detail)
 
     async def _note(self, event: schema.AnyEvent) -> None:
-        """Record a flow's begin or end; beyond the sandbox's share they are counted."""
+        """Record a flow's begin or end; beyond the sandbox's share only count it."""
         try:
             self._log.check_share(self._lease)
         except RefusedError:

@@ -24,7 +24,7 @@ class NetworkControl:
     async def listed(
         self, exchange: Exchange[api.NetworkAnswer], request: api.NetworkRequest
     ) -> api.NetworkAnswer:
-        """List flows.  Raises NotFoundError."""
+        """List the open flows of sandboxes.  Raises NotFoundError."""
         del exchange
         await trio.lowlevel.checkpoint()
         guests = self.viewer.guests()
@@ -39,6 +39,7 @@ class NetworkControl:
 
 
 def _status(sandbox: str, row: FlowRow) -> api.FlowStatus:
+    """Return the row of a flow for ``brokerctl network``."""
     now = trio.current_time()
     rates = row.rates_at(now)
     return api.FlowStatus(

@@ -51,7 +51,7 @@ def make_viewer(
     host: Host,
     session: UserSession,
 ) -> ViewerRole:
-    """Return the viewer's role in this runtime."""
+    """Create the viewer's role from its parts."""
     return ViewerRole(
         paths=ground.paths,
         tools=GuestTools(
@@ -95,7 +95,7 @@ async def viewer_warnings(
 
 
 async def measure(session: UserSession, pids: Sequence[int], into: Found) -> None:
-    """Have processes measured: with a session, a ``measured_rows.Measure``."""
+    """Have a session child measure processes: a ``measured_rows.Measure``."""
     real = [pid for pid in pids if 0 < pid < 1 << 31][:PIDS]
     said = bytearray()
     with suppress(VitrailError):
@@ -115,6 +115,7 @@ async def _find_compositor(session: UserSession) -> Path | None:
 
 
 async def _compositor(session: UserSession) -> Path:
+    """Return the path of the user's compositor.  Raises SetupError without one."""
     found = await _find_compositor(session)
     if found is None:
         display = os.environ.get("WAYLAND_DISPLAY", "wayland-0")

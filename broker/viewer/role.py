@@ -212,10 +212,7 @@ class ViewerRole:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Parent of every guest's tasks; runs until cancelled.
-
-        The authority runs by then.
-        """
+        """Run the tasks of all guests and services until cancelled."""
         # A broker that was killed has left its own.
         for left in self._paths.displays.glob("*"):
             await in_thread(remove_tree, left)
@@ -242,7 +239,7 @@ class ViewerRole:
             self._nursery.start_soon(run_isolated, guest.raise_window, order)
 
     def writable_places(self) -> list[Path]:
-        """Directories in which a sandbox may have made links."""
+        """Return directories in which a sandbox may have created links."""
         records = self.authority.records.records.values()
         return [
             self._paths.homes,
@@ -262,6 +259,7 @@ class ViewerRole:
                     self._nursery.start_soon(run_isolated, guest.follow_record)
 
     async def _follow_icons(self) -> None:
+        """Redraw the icons of records whose labels have changed."""
         records = self.authority.records.records.values()
         # No icon is made for what 'brokerctl run' has written.
         kept = (r for r in records if not r.source.is_relative_to(self._paths.runtime))
@@ -307,7 +305,10 @@ class ViewerRole:
     # -- host_viewer.Viewer ---------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
-        """Make room for a sandbox that the host has leased.  Raises RefusedError."""
+        """Create the guest of a sandbox that the host has leased.
+
+        Raises RefusedError.
+        """
         if self._nursery is None:
             raise InternalError("a lease came before the viewer runs")
         if self.record(lease.record) is None:
@@ -349,7 +350,7 @@ class ViewerRole:
         guest.prepare()
 
     async def arena_lent(self, lease: LeaseId, fd: int) -> None:
-        """Keep it for the sandbox's display streams.  Raises RefusedError."""
+        """Store a sandbox's arena for its display streams.  Raises RefusedError."""
         guest = self._guests.get(lease)
         # guard: memory is lent to a sandbox that was announced
         if guest is None:
@@ -378,7 +379,7 @@ class ViewerRole:
         task_status: trio.TaskStatus[None],
         answer: Answer = _no_waiter,
     ) -> None:
-        """Decide, record, and carry a stream.
+        """Decide about a stream, record the decision, and carry the stream to its end.
 
         ``answer`` is awaited when the decision is made, before a byte is read;
         where the user must be asked first, it is "taken" as soon as that is
@@ -428,7 +429,7 @@ class ViewerRole:
     async def _decided(
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
-        """Carry a stream that one decision permits.  Raises RefusedError."""
+        """Ask for a stream's permit, and carry the stream.  Raises RefusedError."""
         sound, windows = opening.service == AUDIO, opening.service == DISPLAY
         request = Request(
             lease=opening.lease,
@@ -482,7 +483,7 @@ class ViewerRole:
     async def _carry_opened(
         self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
-        """Carry what is on record as opened: nothing of it waits for its peer first."""
+        """Carry a stream whose permit has recorded it as opened."""
         streams = guest.streams
         carry = streams.agent if opening.service == AGENT else streams.wayland
         async with streams.opened(opening) as outcome:
@@ -539,7 +540,7 @@ class ViewerRole:
         status: _Status,
         warrant: bytes,
     ) -> None:
-        """Carry a connection to the sound server without a filter, as its record says."""
+        """Carry a connection to the sound server unfiltered, as its record says."""
         with guest.sound.places.one():
             await raw_stream(
                 opening,
@@ -555,7 +556,7 @@ class ViewerRole:
     # -- ends ---------------------------------------------------------------------
 
     async def _end_when_idle(self, guest: Guest) -> None:
-        """A disposable is gone when its last program is."""
+        """Stop a disposable sandbox when its last program has ended."""
         while True:
             await guest.idle.wait()
             if guest.lease.id not in self._guests:
@@ -582,7 +583,7 @@ class ViewerRole:
     async def power_off(
         self, lease: LeaseId, *, reason: str, grace: float = _GRACE
     ) -> None:
-        """End a sandbox: its agent first, then its host; returns when it is gone."""
+        """Stop a sandbox, by its agent or its host; return when its lease has ended."""
         guest, asked = self._guests.get(lease), False
         if guest is not None:
             guest.stopping = True

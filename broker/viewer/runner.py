@@ -70,7 +70,7 @@ class _Run:
 
     @property
     def streams(self) -> Streams:
-        """Its standard streams, as the request has them."""
+        """Return the program's standard streams, as the request has them."""
         asked = self.request
         return Streams(
             stdin=bool(asked.stdin),
@@ -151,7 +151,10 @@ class Runner:
     async def write_input(
         self, exchange: Exchange[api.Nothing], request: api.RunInputRequest
     ) -> api.Nothing:
-        """Pass bytes to a program; returns when the guest has been sent them."""
+        """Write bytes to a program's input.
+
+        Return when the guest has been sent them.
+        """
         del exchange
         guest, program = self._program(request.sandbox, request.program)
         await guest.write_input(program, request.data or b"", end=bool(request.end))
@@ -161,7 +164,7 @@ class Runner:
     async def resize(
         self, exchange: Exchange[api.Nothing], request: api.RunResizeRequest
     ) -> api.Nothing:
-        """Set the size of a program's terminal."""
+        """Set the size of a running program's terminal."""
         del exchange
         guest, program = self._program(request.sandbox, request.program)
         rows, columns = _in_terminal(request.rows), _in_terminal(request.columns)
@@ -169,6 +172,7 @@ class Runner:
         return api.Nothing()
 
     def _program(self, untrusted_name: str, number: int) -> tuple[Guest, LeaseProgram]:
+        """Return the guest and program of a name and number.  Raises NotFoundError."""
         name = take_sandbox_name(untrusted_name)
         for guest in self._viewer.guests():
             program = guest.programs.find(number)
@@ -179,7 +183,7 @@ class Runner:
     async def _bring_up(
         self, run: _Run, follower: Follower
     ) -> tuple[Guest, LeaseProgram]:
-        """Start the machine where needed, the program, and wait for its window."""
+        """Start the machine if needed, start the program, and wait for its window."""
         for last in (False, True):
             run.program = None
             run.guest = guest = await self._start(
@@ -235,6 +239,7 @@ class Runner:
         follower: Follower,
         changes: LaunchChanges,
     ) -> Guest:
+        """Return the guest of a record, started if it does not run."""
         lease = running
         # guard: a second program changes no machine
         if lease is not None and changes:
@@ -260,6 +265,7 @@ class Runner:
         return guest
 
     async def _step_failed(self, guest: Guest, failure: Failure | None) -> None:
+        """Record the step that failed on the way to a window."""
         if failure is not None:
             await self._log.note(
                 schema.WindowHopFailed(
@@ -270,7 +276,7 @@ class Runner:
             )
 
     async def _give_up(self, guest: Guest, running: Lease | None, reason: str) -> None:
-        """A disposable that was started for this, and came to nothing, goes."""
+        """Stop a disposable that was started for a program which showed no window."""
         record = self._viewer.record(guest.lease.record)
         disposable = record is None or record.viewer.sandbox_class == "disposable"
         if running is None and disposable:

@@ -32,7 +32,12 @@ class SettingsWatch:
         return self._problems
 
     async def run(self) -> None:
-        """Have them read at the start and whenever one changes, until cancelled."""
+        """Have settings files checked at the start and after each change.
+
+        Notify mistakes.
+
+        Until cancelled.
+        """
         seen: Seen = frozenset({("", ())})  # unlike any look: the first one reads
         async with open_watch((), self._files) as watch:
             while True:

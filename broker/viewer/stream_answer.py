@@ -31,7 +31,7 @@ class StreamAnswer:
         """Of the undecided, which it has until it is answered."""
 
     async def __call__(self, error: VitrailError | None) -> None:
-        """The stream is taken and its payload may come; or why it is not."""
+        """Answer that the stream is accepted and its payload may come, or why not."""
         if error is None:
             await self.say(PreambleVerdict.TAKEN)
         elif isinstance(error, RefusedError):
@@ -40,7 +40,7 @@ class StreamAnswer:
             await self.say(PreambleVerdict.FAILED)
 
     async def say(self, verdict: PreambleVerdict) -> None:
-        """Answer, unless that was done before."""
+        """Send the verdict on a stream's preamble to the host, once; free its place."""
         # guard: a decision frees the place
         self._leave_place()
         sock, self._sock = self._sock, None

@@ -40,7 +40,7 @@ class ViewerRows(StatusRows):
 
     @override
     async def worker_counts(self) -> Mapping[int, StreamCount]:
-        """Every worker is asked at the same time."""
+        """Ask every worker at the same time; return the byte counts of all streams."""
         counted: dict[int, StreamCount] = {}
 
         async def ask(guest: Guest) -> None:
@@ -72,6 +72,7 @@ def _programs_of(guest: Guest) -> list[api.ProgramStatus]:
 
 
 def _devices_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
+    """Return a line for each device and picture source that a sandbox uses."""
     return [
         f"{holding.item.port}  {holding.item.device_id}  {holding.item.title}"
         for holding in viewer.devices.holdings()
@@ -98,6 +99,7 @@ def _folders_of(viewer: ViewerRole, lease: LeaseId) -> list[str]:
 def _sandbox(
     guest: Guest, viewer: ViewerRole, limits: list[api.LimitStatus]
 ) -> api.SandboxStatus:
+    """Return a sandbox's row of the status."""
     lease = guest.lease
     record = viewer.record(lease.record)
     return api.SandboxStatus(
@@ -117,6 +119,7 @@ def _sandbox(
 
 
 def _guest_processes(guest: Guest) -> list[api.ProcessStatus]:
+    """Return the processes of a guest for the status: keeper and worker."""
     out: list[api.ProcessStatus] = []
     name = guest.lease.sandbox
     if guest.worker is not None:

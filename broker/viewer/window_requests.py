@@ -38,7 +38,10 @@ class WindowsPart:
     async def listed(
         self, exchange: Exchange[api.WindowsAnswer], request: api.WindowsRequest
     ) -> api.WindowsAnswer:
-        """Ask every worker at the same time.  Raises NotFoundError."""
+        """List the windows of sandboxes; with ``more``, again at each change.
+
+        Raises NotFoundError.
+        """
         answer = await self._listed(request)
         while exchange.more:
             await exchange.emit(answer)
@@ -49,6 +52,7 @@ class WindowsPart:
         return answer
 
     async def _listed(self, request: api.WindowsRequest) -> api.WindowsAnswer:
+        """Ask every worker for its windows at the same time."""
         guests = self.viewer.guests()
         if request.sandbox is not None:
             guests = self.viewer.named(request.sandbox)
@@ -74,7 +78,10 @@ class WindowsPart:
     async def close(
         self, exchange: Exchange[api.Nothing], request: api.WindowCloseRequest
     ) -> api.Nothing:
-        """Close one, on record if by force.  Raises NotFoundError, UpstreamError."""
+        """Close a window, or end it by force, which is recorded.
+
+        Raises NotFoundError, UpstreamError.
+        """
         guest = self.viewer.one(request.sandbox)
         if guest.worker is None:
             raise NotFoundError(f"{guest.lease.sandbox} shows no windows")
@@ -88,7 +95,7 @@ class WindowsPart:
         return api.Nothing()
 
     async def limits(self) -> dict[SandboxName, list[api.LimitStatus]]:
-        """Each sandbox's use of limited resources."""
+        """Ask all workers; return each sandbox's use of limited resources."""
         found: dict[SandboxName, list[api.LimitStatus]] = {}
 
         async def ask(guest: Guest) -> None:
@@ -110,6 +117,7 @@ def _limit(use: worker.Use) -> api.LimitStatus:
 
 
 def _status(sandbox: SandboxName, untrusted: worker.WindowReport) -> api.WindowStatus:
+    """Return the row of a window that a worker reported."""
     return api.WindowStatus(
         sandbox=sandbox,
         window=untrusted.number,

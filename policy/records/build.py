@@ -121,7 +121,7 @@ class _Reader:
         self._complain(self._document.span(path), message, expected, hint)
 
     def table(self, table: Table) -> None:
-        """Take every key of a table that is set."""
+        """Validate and keep every key of a table that is set."""
         prefix = (table.name,) if table.name else ()
         values: object = self._document.values
         if table.name:
@@ -159,6 +159,7 @@ class _Reader:
     def _take(
         self, field: Field, value: object, path: KeyPath, prefix: tuple[str, ...]
     ) -> None:
+        """Validate a key's value; keep it with its place, or complain."""
         clean = field.kind.take(value, path, self.at_value)
         if clean is not REFUSED:
             key = ".".join((*prefix, field.key))
@@ -166,6 +167,7 @@ class _Reader:
             self.paths[key] = path
 
     def _unknown(self, path: KeyPath, known: list[str], table: Table) -> None:
+        """Complain about an unknown key, with the keys that may be meant."""
         key = str(path[-1])
         possible = self._possible(known, table)
         hint = _OTHERWISE.get(key, "") or _home(key, table)
@@ -209,7 +211,7 @@ def _meant(key: str, known: list[str], table: Table) -> str:
 
 
 def _home(key: str, wrong: Table) -> str:
-    """The hint that says in which other table a key belongs, or nothing."""
+    """Return the hint that says in which other table a key belongs, or nothing."""
     homes = [table for table in TABLES if table is not wrong and key in table.by_key]
     if homes == [TOP]:
         return f"'{key}' belongs at the top, before the first [table]"
@@ -224,7 +226,7 @@ def take_draft(
     complain: Complain,
     lines: Sequence[str] = (),
 ) -> Draft:
-    """Return what a file sets, reporting problems of the rest.
+    """Convert a file's document to a draft of a record; complain about the rest.
 
     ``name`` is the file's base name, already checked; ``lines`` is its text.
     """
@@ -340,7 +342,7 @@ class _Checks:
         return found if isinstance(found, Mapping) else {}
 
     def kind(self) -> None:
-        """Each kind of launch has different keys; [peer] names exactly one."""
+        """Complain about keys of other kinds of launch, and about [peer]."""
         values = self._draft.document.values
         if "kind" in self._table("launch") and KIND_KEY not in self._draft.taken:
             return  # it was refused: what belongs to it is not known
@@ -366,7 +368,7 @@ class _Checks:
             self._peer(self._table("peer"))
 
     def _needed(self, kind: str) -> None:
-        """Some kinds have a key without which they say nothing."""
+        """Complain where a kind of launch lacks the key that it needs."""
         if kind not in NEEDED:
             return
         key, message, expected, hint = NEEDED[kind]
@@ -374,6 +376,7 @@ class _Checks:
             self._at(("launch", "kind"), message, expected, hint)
 
     def _peer(self, peer: Mapping[str, object]) -> None:
+        """Complain unless [peer] names exactly one peer."""
         present = [field.key for field in PEER.fields if field.key in peer]
         if "required" in self._table("launch") and "libvirt" not in peer:
             self._at(
@@ -398,7 +401,7 @@ class _Checks:
             )
 
     def state(self) -> None:
-        """Only a persistent sandbox that we start keeps files."""
+        """Complain about [state] of a sandbox that keeps no files."""
         if STATE.name not in self._draft.document.values:
             return
         kept = self.taken.get("class")
@@ -416,7 +419,7 @@ class _Checks:
         )
 
     def window(self) -> None:
-        """A name needs room for a letter."""
+        """Check that the window's upper edge has room for a letter of its name."""
         taken = self.taken
         top = taken.get("window.top")
         if taken["window.name_strip"] and top is not None and top < LETTER_PIXELS:
@@ -428,7 +431,7 @@ class _Checks:
             )
 
     def audio(self) -> None:
-        """Without playback, or without a filter, nothing else has a meaning."""
+        """Complain about audio keys without a meaning: no playback, or no filter."""
         playback = self.taken["audio.playback"]
         mine = self._table(AUDIO.name)
         if playback == "raw":
@@ -460,6 +463,7 @@ def _top(taken: Taken) -> int:
 
 
 def _viewer(taken: Taken) -> ViewerRecord:
+    """Build the viewer's part of a record from its validated values."""
     network: dict[str, Any] = {
         f.key: taken.get(f"network.{f.key}") for f in NETWORK.fields
     }
@@ -518,6 +522,10 @@ def _host(taken: Taken) -> HostRecord:
 
 
 def _state(taken: Taken) -> State | None:
+    """Build what a sandbox keeps.
+
+    None unless it is persistent and of a kind of ours.
+    """
     if taken["class"] != "persistent" or not STATE.belongs_to(taken[KIND_KEY]):
         return None
     return State(
@@ -528,7 +536,7 @@ def _state(taken: Taken) -> State | None:
 
 
 def _digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:
-    """Return the digest of a record's meaning."""
+    """Compute the SHA-256 digest of a record's meaning."""
     meaning = {
         "name": name,
         "viewer": asdict(viewer),
@@ -541,6 +549,7 @@ def _digest_of(name: str, viewer: ViewerRecord, host: HostRecord) -> str:
 
 
 def _plain(value: object) -> object:
+    """Convert a value to plain ones for JSON.  Raises TypeError for other types."""
     if isinstance(value, msgspec.Struct):
         return msgspec.structs.asdict(value)
     if isinstance(value, frozenset):

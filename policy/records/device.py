@@ -135,7 +135,7 @@ def _none_of(patterns: Patterns, values: Values) -> bool:
 
 
 def _equals(patterns: Patterns, values: Values) -> bool:
-    """Pair each pattern with one value, and each value with one pattern.
+    """Return whether patterns and values pair one to one.
 
     Patterns are nested (cc:ss:pp within cc:ss:* within cc:*:*), so a pattern
     may take any value that it fits once all more specific ones have chosen.
@@ -258,7 +258,7 @@ ATTRIBUTES: Mapping[str, _Attribute] = MappingProxyType(
 
 
 def condition(name: str, op: str, values: Iterable[str], place: str = "") -> Condition:
-    """Return a condition.  Raises DeviceError for a malformed condition."""
+    """Parse a device condition.  Raises DeviceError for a malformed one."""
     if op not in OPERATORS:
         known = ", ".join(OPERATORS)
         raise DeviceError(_at(place, ".op"), f"not an operator; expected: {known}")
@@ -322,7 +322,7 @@ def take_condition(name: str, text: str) -> Condition | None:
 
 
 def take_classes(text: str) -> Condition | None:
-    """Return the condition of ``class=``: every interface is of one of these."""
+    """Parse ``class=``: every interface is of one of these; None if malformed."""
     patterns: list[DevicePattern] = []
     for value in text.lower().split(","):
         code = CLASSES.get(value)
@@ -395,6 +395,7 @@ class DeviceRule:
 
 
 def _values(device: DeviceFacts, name: str) -> Values:
+    """Return the values of a device that a condition of this name compares."""
     match name:
         case "with-interface" | "class":
             return device.interfaces

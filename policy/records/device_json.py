@@ -50,6 +50,7 @@ def match_line(untrusted_line: bytes) -> bool:
 
 
 def _decoded(untrusted_line: bytes) -> object:
+    """Decode a line of JSON.  Raises DeviceError for a long or malformed one."""
     if len(untrusted_line) > DEVICE_LINE_BYTES:
         most = DEVICE_LINE_BYTES
         raise DeviceError("", f"the line has more than {most} bytes")
@@ -71,6 +72,7 @@ def _constant(name: str) -> NoReturn:
 
 
 def _pairs(pairs: list[tuple[str, object]]) -> dict[str, Any]:
+    """Build a JSON object; mark the one in which a key is given twice."""
     made = dict(pairs)
     if len(made) == len(pairs):
         return made
@@ -80,6 +82,7 @@ def _pairs(pairs: list[tuple[str, object]]) -> dict[str, Any]:
 
 
 def _object(value: object, place: str, known: Iterable[str]) -> Mapping[str, Any]:
+    """Check a JSON object and its keys; return it.  Raises DeviceError."""
     if not isinstance(value, dict):
         raise DeviceError(place, "not an object")
     # guard: a key twice in JSON
@@ -112,6 +115,7 @@ def rule_from(value: object, place: str = "rule") -> DeviceRule:
 
 
 def _condition(name: str, value: object, place: str) -> Condition:
+    """Parse one device condition of a rule in JSON.  Raises DeviceError."""
     place = _within(place, name)
     if isinstance(value, str):
         try:
@@ -132,6 +136,7 @@ def _condition(name: str, value: object, place: str) -> Condition:
 
 
 def _texts(value: object, place: str) -> list[str]:
+    """Check that a JSON value is a list of texts; return it.  Raises DeviceError."""
     if not isinstance(value, list):
         raise DeviceError(place, "not a list")
     for number, text in enumerate(value):
@@ -167,6 +172,7 @@ def device_text(text: str) -> DeviceFacts:
 
 
 def _text(asked: Mapping[str, Any], name: str, place: str) -> str:
+    """Return a text of a device in JSON, "" if unset.  Raises DeviceError."""
     text = asked.get(name, "")
     if not isinstance(text, str):
         raise DeviceError(f"{place}.{name}", "not text")
@@ -177,6 +183,7 @@ def _text(asked: Mapping[str, Any], name: str, place: str) -> str:
 
 
 def _interfaces(asked: Mapping[str, Any], place: str) -> tuple[Interface, ...]:
+    """Parse the interfaces of a device in JSON.  Raises DeviceError."""
     place = f"{place}.interfaces"
     texts = _texts(asked.get("interfaces", []), place)
     if len(texts) > DEVICE_INTERFACES:

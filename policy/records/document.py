@@ -67,7 +67,7 @@ class _Places:
 
 
 def read_document(text: str, complain: Complain) -> Document:
-    r"""Return all that can be understood of ``text``, complaining about the rest.
+    r"""Parse TOML text: return what can be understood, complain about the rest.
 
     ``text`` has ``\n`` line ends.  A complaint means that the file must not
     be used; the returned value then serves to find its other problems.
@@ -102,7 +102,7 @@ def _lost(text: str, refused: set[int]) -> frozenset[str]:
 
 
 def _without_hidden(text: str, complain: Complain) -> str:
-    """Refuse what a reader cannot see, and lines that are too long."""
+    """Return text without hidden characters and too long lines; complain about them."""
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         if len(line) > limits.LINE_CHARS:
@@ -139,7 +139,10 @@ def _without_hidden(text: str, complain: Complain) -> str:
 def _parse_each(
     text: str, statements: list[Statement], places: _Places, complain: Complain
 ) -> list[Statement]:
-    """Return the statements that are valid alone, below valid headers."""
+    """Return the statements that are valid alone, below valid headers.
+
+    Complain of others.
+    """
     good: list[Statement] = []
     lost_table = False
     for statement in statements:
@@ -160,6 +163,7 @@ def _parse_each(
 def _parse_alone(
     piece: str, statement: Statement, places: _Places, complain: Complain
 ) -> bool:
+    """Parse one statement alone; complain and return False if it is not valid."""
     if statement.failed and statement.failed.too_deep:
         complain(
             places.span(statement.failed.offset, statement.failed.offset + 1),
@@ -197,7 +201,9 @@ def _parse_alone(
 def _without_twins(
     text: str, good: list[Statement], places: _Places, complain: Complain
 ) -> list[Statement]:
-    """Return the statements without those that say the same key again.
+    """Return the statements without those that set the same key again.
+
+    Complain of these.
 
     tomllib would find them too, but only one in each reading of the file.
     """
@@ -223,6 +229,7 @@ def _complain_twin(
     places: _Places,
     complain: Complain,
 ) -> None:
+    """Complain that a statement sets a key or table that is set above."""
     assert statement.key is not None
     what = "table" if statement.header else "key"
     hint = "keep one of the two"
@@ -239,7 +246,7 @@ def _complain_twin(
 def _parse_together(
     text: str, good: list[Statement], places: _Places, complain: Complain
 ) -> tuple[dict[str, object], list[Statement]]:
-    """Return the values of all statements, without those that clash."""
+    """Parse all statements together; return their values, and those without a clash."""
     good = _without_twins(text, good, places, complain)
     for _ in range(limits.CLASHES):
         kept = _blank_all_but(text, good)
@@ -262,7 +269,7 @@ def _parse_together(
 
 
 def _blank_all_but(text: str, good: list[Statement]) -> str:
-    """The text with everything outside these statements made white space."""
+    """Return the text with everything outside these statements made white space."""
     pieces: list[str] = []
     at = 0
     for statement in good:
@@ -278,6 +285,7 @@ def _blank_all_but(text: str, good: list[Statement]) -> str:
 def _locate(
     good: list[Statement], places: _Places
 ) -> tuple[dict[Path, Span], dict[Path, Span]]:
+    """Return the places of all keys and of all values, by path."""
     keys: dict[Path, Span] = {}
     spans: dict[Path, Span] = {}
     for path, statement in _with_paths(good):
@@ -292,7 +300,7 @@ def _locate(
 
 
 def _with_paths(good: list[Statement]) -> Iterator[tuple[Path, Statement]]:
-    """Each statement with the path of its key or table."""
+    """Yield each statement with the path of its key or table."""
     arrays: dict[Path, int] = {}
     table: Path = ()
     for statement in good:
@@ -324,6 +332,7 @@ def _table_path(
 def _note(
     keys: dict[Path, Span], spans: dict[Path, Span], path: Path, key: Span, value: Span
 ) -> None:
+    """Note the places of a key, its value, and the tables made on its way."""
     keys[path] = key
     spans[path] = value
     # Tables that a dotted key or a header makes on its way.
@@ -335,7 +344,7 @@ def _note(
 
 
 def _disagreement(document: Document) -> list[Path]:
-    """Paths that only one of scanner and tomllib knows."""
+    """Return the paths that only one of scanner and tomllib knows."""
     seen: set[Path] = set()
     waiting: list[tuple[Path, object]] = [((), document.values)]
     while waiting:

@@ -90,7 +90,7 @@ class Choice:
         return " or ".join(f'"{option}"' for option in self.options)
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate an option's name; see ``Kind``."""
         if isinstance(value, str) and any(
             re.fullmatch(word.replace("NAME", NAME), value) for word in self.options
         ):
@@ -135,7 +135,10 @@ class MemoryAmount:
         return f'MiB from {self.low} to {self.high}, as 768, "768M" or "2G"'
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``; the clean value is an int in MiB."""
+        """Validate an amount of memory; see ``Kind``.
+
+        The clean value is an int in MiB.
+        """
         amount: object = value
         if isinstance(value, str) and (found := re.fullmatch(MEMORY_FORM, value)):
             amount = int(found[1]) * (1024 if found[2] == "G" else 1)
@@ -156,7 +159,7 @@ class Pattern:
     max_length: int
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate a text by the pattern; see ``Kind``."""
         fits = isinstance(value, str) and len(value) <= self.max_length
         if fits and re.fullmatch(self.regex, str(value), re.ASCII):
             return value
@@ -177,7 +180,7 @@ class Title:
         return f"1 to {self.max_length} printable characters, no space at either end"
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate a title to be shown; see ``Kind``."""
         if isinstance(value, str) and 0 < len(value) <= self.max_length:
             plain = value.isprintable() and value.strip() == value
             if plain:
@@ -197,7 +200,7 @@ class Colour:
         return f"#rrggbb or one of {', '.join(self.palette)}"
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate a colour's name or value; see ``Kind``."""
         if isinstance(value, str):
             if value in self.palette:
                 return self.palette[value]
@@ -218,7 +221,7 @@ class SocketPath:
         return f"an absolute path of at most {self.max_bytes} bytes without '..'"
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate a path for a socket; see ``Kind``."""
         if isinstance(value, str) and len(value) > 1 and value.startswith("/"):
             plain = value.isprintable() and not value.endswith("/")
             parts = value[1:].split("/")
@@ -240,7 +243,7 @@ class Words:
     max_bytes: int = 1 << 30
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate a list of words; see ``Kind``."""
         if not isinstance(value, list) or not self.low <= len(value) <= self.high:
             alone = isinstance(value, str) and self.high
             hint = f"write [{show(value)}]" if alone else ""

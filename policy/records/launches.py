@@ -53,6 +53,7 @@ def launch_of(taken: Taken) -> Launch:
 
 
 def _micro_vm(taken: Taken) -> MicroVM:
+    """Build a micro VM's launch from the validated values."""
     kind = taken[KIND_KEY]
     own_root = taken["launch.root"] != "host"
     made: dict[str, Any] = {
@@ -81,6 +82,7 @@ def _external(taken: Taken) -> External:
 def _peer(
     taken: Taken,
 ) -> HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer:
+    """Build the peer that [peer] names from the validated values."""
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
     if "peer.machine" in taken:
@@ -95,7 +97,7 @@ def _peer(
 
 
 def _of_keys(launch: type[Launch], **names: str) -> Callable[[Taken], Launch]:
-    """Return what makes a launch whose attributes are the keys of its table.
+    """Return a function that builds a launch from the keys of its table.
 
     ``names``: attributes of other names, with their keys.
     """
@@ -151,7 +153,7 @@ NEEDED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
 
 
 def check(taken: Mapping[str, object], complain: Complain) -> None:
-    """Complain about what a machine of this record cannot have."""
+    """Complain about combinations that a machine of a record cannot have."""
     kind = KINDS[str(taken[KIND_KEY])]
     # guard: a GPU is used in the way of its kind
     way = kind.gpu
@@ -165,7 +167,7 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
 
 
 def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
-    """VMMs other than QEMU have no folder and no encrypted disk."""
+    """Complain about a folder or an encrypted disk of a VMM other than QEMU."""
     kind = str(taken[KIND_KEY])
     if taken.get("state.encrypted"):
         complain(
@@ -185,7 +187,7 @@ def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
 
 
 def _check_shared(taken: Mapping[str, object], complain: Complain) -> None:
-    """Only a disposable machine without devices of others shares memory."""
+    """Complain about shared memory of a machine that is not a disposable of its own."""
     kept = taken.get("class")
     folders = [f for f in FOLDERS.fields if taken[f"folders.{f.key}"]]
     why = ""

@@ -75,6 +75,7 @@ class _Report:
         self.problems.append(Problem(self._file, span, message, expected, hint, line))
 
     def sorted(self) -> list[Problem]:
+        """Return the problems in the order of their places, up to a limit."""
         found = sorted(self.problems, key=lambda problem: problem.span)
         beyond = len(found) - limits.PROBLEMS_PER_FILE
         if beyond > 0:
@@ -110,6 +111,10 @@ class CollectedRecords:
     def __init__(
         self, behind: CollectedRecords | None = None, overlay: Overlay = NOTHING
     ) -> None:
+        """Set up an empty collection.
+
+        ``behind`` has records that these may inherit from.
+        """
         self._drafts: dict[str, tuple[Draft, _Report]] = {}
         self._broken: dict[str, Problem] = {}
         self._problems: list[Problem | _Report] = []
@@ -119,7 +124,7 @@ class CollectedRecords:
         self._overlay = overlay
 
     def add_directory(self, directory: Path, *, check_owner: bool) -> None:
-        """Read the records of a directory."""
+        """Read all records of a directory; problems are collected."""
         new = overlaid(directory, self._overlay)
         info = None
         try:
@@ -149,7 +154,7 @@ class CollectedRecords:
                 self.add_file(path, check_owner=check_owner)
 
     def add_file(self, path: Path, *, check_owner: bool) -> None:
-        """Read a record."""
+        """Read one record's file; collect its problems."""
         name = path.name.removesuffix(SUFFIX)
         if self._blind is not None:
             self._refuse(path, self._blind, report=False)
@@ -175,7 +180,7 @@ class CollectedRecords:
             self.add_content(name, path, content)
 
     def add_content(self, name: str, path: Path, content: bytes) -> None:
-        """Add what stood in a file."""
+        """Parse the content of a record's file into a draft; problems are collected."""
         report = _Report(path)
         document = read_document(_decode(content, report), report.complain)
         draft = take_draft(name, path, document, report.complain, report.lines)
@@ -200,7 +205,10 @@ class CollectedRecords:
     def _chain(
         self, draft: Draft
     ) -> tuple[list[tuple[CollectedRecords, Draft]], str, str]:
-        """Those that a draft inherits from; why that cannot be, and a hint."""
+        """Return the drafts that a draft inherits from.
+
+        If that fails, why, and a hint.
+        """
         names = [draft.name]
         chain: list[tuple[CollectedRecords, Draft]] = []
         while (name := (chain[-1][1] if chain else draft).inherits) is not None:
@@ -222,7 +230,7 @@ class CollectedRecords:
         return chain, "", ""
 
     def _parents(self, draft: Draft, report: _Report) -> list[Draft]:
-        """Those that a draft inherits from, or a complaint."""
+        """Return the drafts that a draft inherits from, or report why it cannot."""
         chain, wrong, hint = self._chain(draft)
         for owner, parent in chain if not wrong else ():
             if owner.build(parent.name) is None:
@@ -241,7 +249,10 @@ class CollectedRecords:
         return problems[0] if problems else None
 
     def build(self, name: str) -> Record | None:
-        """The record of a name, with all that it inherits, built once."""
+        """Build the record of a name once, with all that it inherits.
+
+        None if broken.
+        """
         if name not in self._built:
             draft, report = self._drafts[name]
             made = build_record(draft, self._parents(draft, report), report.complain)
@@ -250,7 +261,7 @@ class CollectedRecords:
         return self._built[name]
 
     def finish(self) -> RecordSet:
-        """Return what was read, each record with what it inherits."""
+        """Build every record that was read; return the set of them."""
         records: dict[str, Record] = {}
         broken = dict(self._broken)
         for name, (_, report) in self._drafts.items():
@@ -270,6 +281,7 @@ def _set(
     broken: dict[str, Problem],
     problems: tuple[Problem, ...],
 ) -> RecordSet:
+    """Build a record set with the digest of its meaning."""
     meaning = hashlib.sha256(b"vitrail records 1\n")
     for name in sorted({*records, *broken}):
         record = records.get(name)

@@ -28,7 +28,7 @@ class YesNo:
         return "true or false"
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate true or false; see ``Kind``."""
         if isinstance(value, bool):
             return value
         hint = ""
@@ -55,7 +55,10 @@ class Bytes:
         )
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``; the clean value is an int in bytes."""
+        """Validate a number of bytes; see ``Kind``.
+
+        The clean value is an int in bytes.
+        """
         amount: object = value
         if isinstance(value, str) and (found := re.fullmatch(BYTES_FORM, value)):
             amount = int(found[1]) << 10 * " KMGT".index(found[2] or " ")
@@ -91,7 +94,7 @@ class Seconds:
         return f'a time from {low} to {high}, as "30s", "10m" or "2h"'
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``; the clean value is an int in seconds."""
+        """Validate a time; see ``Kind``; the clean value is an int in seconds."""
         found = re.fullmatch(TIME_FORM, value) if isinstance(value, str) else None
         amount = int(found[1]) * _SECONDS[found[2]] if found else None
         if is_whole(amount, self.low, self.high):
@@ -143,7 +146,7 @@ class GlobalName:
         return sorted({*USUAL, *OPTIONS} - NEEDED)
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate the name of a Wayland global; see ``Kind``."""
         if not isinstance(value, str):
             return refuse(self, value, path, complain)
         if value in self.names:

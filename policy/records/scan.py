@@ -94,6 +94,7 @@ def _line_end(text: str, at: int) -> int:
 
 
 def _statement(text: str, start: int) -> Statement:
+    """Scan the statement that begins at ``start``: its key and end."""
     made = Statement(start, _line_end(text, start))
     if text[start] == "[":
         head = _HEADER.match(text, start)
@@ -127,7 +128,10 @@ class _Scanner:
     def value(
         self, start: int, path: Path, key: tuple[int, int] | None, depth: int
     ) -> int:
-        """Note the value that begins at ``start`` and those in it; return its end."""
+        """Scan the value that begins at ``start``; note it and those in it.
+
+        Return its end.
+        """
         if depth > limits.NESTING + 1:
             raise NotUnderstoodError(start, too_deep=True)
         noted = self._into.values
@@ -148,6 +152,7 @@ class _Scanner:
         return end
 
     def _array(self, start: int, path: Path, depth: int) -> int:
+        """Scan an array and the values in it; return its end."""
         at = _skip(self._text, start + 1)
         index = 0
         while self._text[at : at + 1] != "]":
@@ -157,6 +162,7 @@ class _Scanner:
         return at + 1
 
     def _inline_table(self, start: int, path: Path, depth: int) -> int:
+        """Scan an inline table and the values in it; return its end."""
         at = _skip(self._text, start + 1)
         while self._text[at : at + 1] != "}":
             key = _KEY.match(self._text, at)
@@ -170,6 +176,10 @@ class _Scanner:
 
 
 def _comma(text: str, at: int, closing: str) -> int:
+    """Skip a comma, or stop at the closing bracket.
+
+    Raises NotUnderstoodError for anything else.
+    """
     char = text[at : at + 1]
     if char == ",":
         return _skip(text, at + 1)

@@ -34,7 +34,7 @@ def place_of(piece: str, error: str) -> int:
 
 
 def explain(piece: str, error: str, stop: int = -1) -> SyntaxFinding:
-    """Return the problem of one statement, from tomllib's ``error``.
+    """Explain one statement's error of tomllib, with a correction.
 
     ``stop`` is where the scanner could not continue, -1 if it could.
     """
@@ -78,6 +78,7 @@ def explain(piece: str, error: str, stop: int = -1) -> SyntaxFinding:
 
 
 def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> SyntaxFinding:
+    """Explain a value that cannot be parsed: missing, unquoted, or misspelt."""
     if rest_empty:
         return SyntaxFinding(at, at + 1, "the value is missing", "a value after '='")
     word = _WORD.match(piece, at)
@@ -91,6 +92,7 @@ def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> SyntaxFinding:
 
 
 def _left_over(piece: str, at: int) -> SyntaxFinding:
+    """Explain text after a value, as of ``768M`` without quotes."""
     word = _WORD.match(piece, at)
     end = word.end() if word else at + 1
     before = _SET_TOGETHER.search(piece, 0, at)
@@ -113,7 +115,7 @@ def _left_over(piece: str, at: int) -> SyntaxFinding:
 
 
 def _never_closed(piece: str, stop: int) -> SyntaxFinding:
-    """A string that began at ``stop``, or the value that contains it."""
+    """Explain a string, or a value around it, that is not closed."""
     value = _VALUE.match(piece)
     start = stop if piece[stop : stop + 1] in {'"', "'"} or not value else value.end()
     opening = piece[start : start + 1]
@@ -133,6 +135,7 @@ def _never_closed(piece: str, stop: int) -> SyntaxFinding:
 
 
 def _no_equals(piece: str, at: int) -> SyntaxFinding:
+    """Explain a key without '='."""
     hint = ""
     if ":" in piece[at : at + 2]:
         hint = "TOML writes 'key = value'"

@@ -95,7 +95,7 @@ class RuleLimits:
     printer: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return those that are set, by the key that sets them."""
+        """Return the limits that are set, by the key that sets them."""
         found: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -130,6 +130,11 @@ class ConditionKey(NamedTuple):
 
 
 def _several(pattern: re.Pattern[str]) -> Callable[[str], object]:
+    """Return a parser of values with commas that all match a pattern.
+
+    None for others.
+    """
+
     def take(text: str) -> object:
         values = tuple(dict.fromkeys(text.lower().split(",")))
         good = all(pattern.fullmatch(value) for value in values)
@@ -150,6 +155,7 @@ def _ports(text: str) -> object:
 
 
 def _size(text: str) -> object:
+    """Parse a size to bytes; None for another text or beyond the limits."""
     found = _SIZE.fullmatch(text.upper())
     if found is None:
         return None
@@ -169,6 +175,7 @@ def _time(text: str) -> object:
 
 
 def _rate(text: str) -> object:
+    """Parse a rate as ``10/min``; None for another text or beyond the limits."""
     found = _RATE.fullmatch(text)
     if found is None:
         return None
@@ -194,6 +201,8 @@ _ALL = frozenset({"allow", "ask", "deny"})
 
 
 def _of_device(name: str) -> ConditionKey:
+    """Return the condition key of a device's attribute."""
+
     def take(text: str) -> object:
         return take_condition(name, text)
 
@@ -354,7 +363,7 @@ DEVICE_KEYS = (*ATTRIBUTES, "class")
 
 
 def match_of(found: dict[str, object]) -> Match:
-    """Return the match conditions of these keys and values."""
+    """Build the match conditions of these keys and values."""
     device = [
         (key, value)
         for key in DEVICE_KEYS
@@ -392,7 +401,7 @@ def fits(
 
 
 def fits_flow(match: Match, protocol: str | None, port: int | None) -> str:
-    """Return the first condition about a flow that does not hold, or nothing.
+    """Return the first condition of a flow that does not hold, or nothing.
 
     None is *not given*, and no port or protocol is like it.
     """
@@ -438,6 +447,10 @@ def _fits_key(patterns: tuple[str, ...], key: str | None) -> bool:
 
 
 def _fits_host(patterns: tuple[str, ...], host: str | None) -> bool:
+    """Return whether a host's name fits one of the patterns.
+
+    ``*.`` is any subdomain.
+    """
     if not host:
         return False
     host = host.lower().removesuffix(".")

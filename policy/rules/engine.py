@@ -93,7 +93,7 @@ class PolicyAnswer(NamedTuple):
 
 
 def holds(rule: Rule, call: PolicyCall) -> str:
-    """Return the first condition of a rule that does not hold, or nothing."""
+    """Return the first condition of a rule that a call does not fulfil, or nothing."""
     match = rule.match
     failed = _device_fails(rule, call.device)
     if failed:
@@ -150,6 +150,7 @@ class Engine:
     """A set of rules with its index.  It is never changed."""
 
     def __init__(self, rules: RuleSet) -> None:
+        """Index the rules by service, source and target."""
         self.digest = rules.digest
         self.rules = rules.rules
         self._plain = [
@@ -166,6 +167,7 @@ class Engine:
     # -- which rule ------------------------------------------------------------
 
     def _buckets(self, call: PolicyCall) -> list[_Bucket]:
+        """Return the index's buckets for a call's service and argument."""
         get, service = self._index.get, call.service
         arguments: tuple[str, ...] = (call.argument,)
         if service == NETWORK:
@@ -178,7 +180,7 @@ class Engine:
         return [bucket for bucket in found if bucket is not None]
 
     def _lists(self, call: PolicyCall, target: str, world: World) -> list[list[int]]:
-        """The lists whose rules match in all four columns."""
+        """Return the lists of rules that match in all four columns."""
         sources = world.source_keys(call.source)
         targets = world.target_keys(target, call.source)
         found: list[list[int]] = []
@@ -194,7 +196,7 @@ class Engine:
     def _first(
         self, call: PolicyCall, target: str, world: World
     ) -> tuple[int, tuple[Rule, ...]]:
-        """The number of the rule that decides (-1: none), and those observed."""
+        """Return the deciding rule's number (-1: none), and the observed rules."""
         lists = self._lists(call, target, world)
         if not lists:
             return -1, ()
@@ -213,7 +215,10 @@ class Engine:
         return -1, tuple(observed)
 
     def matching(self, call: PolicyCall, world: World) -> list[Rule]:
-        """Rules that match in all but the target, in order; observing ones not."""
+        """Return the rules that match in all but the target, in order.
+
+        No observing ones.
+        """
         numbers: set[int] = set()
         for bucket in self._buckets(call):
             for source in world.source_keys(call.source):
@@ -279,7 +284,7 @@ class Engine:
         world: World,
         observed: tuple[Rule, ...],
     ) -> PolicyAnswer:
-        """Answer for an allow rule: its final target, after a redirect.
+        """Return an allow rule's answer: its final target, after a redirect.
 
         Deny where that one does not exist or must not be started, or where an earlier
         rule denies it.
@@ -321,7 +326,7 @@ class Engine:
     def denied_before(
         self, call: PolicyCall, target: str, number: int, world: World
     ) -> Rule | None:
-        """The earlier rule that denies the target of a redirect."""
+        """Return the earlier rule that denies the target of a redirect, if any."""
         before, _ = self._first(call, target, world)
         if 0 <= before < number and self.rules[before].action == "deny":
             return self.rules[before]
@@ -330,7 +335,7 @@ class Engine:
     def _denied_fresh(
         self, call: PolicyCall, target: str, number: int, world: World
     ) -> Rule | None:
-        """The earlier rule that denies fresh sandboxes of a disposable record.
+        """Return the earlier rule that denies fresh sandboxes of a disposable record.
 
         A call that names the record leads to a fresh one, as ``@dispvm:NAME`` does.
         """
@@ -343,6 +348,7 @@ class Engine:
     def _ask(
         self, call: PolicyCall, number: int, world: World, observed: tuple[Rule, ...]
     ) -> PolicyAnswer:
+        """Return an ask rule's answer: its targets; deny where none is left."""
         rule = self.rules[number]
         targets = self.offered(call, rule, world, number)
         if not rule.autostart:
@@ -371,7 +377,7 @@ class Engine:
     def offered(
         self, call: PolicyCall, asking: Rule, world: World, number: int | None = None
     ) -> set[str]:
-        """Return what a user may choose from when this rule asks.
+        """Return the targets that a user may choose from when this rule asks.
 
         ``number`` is the rule's, if it is known.
         """
@@ -390,7 +396,7 @@ class Engine:
     def _found(
         self, call: PolicyCall, asking: Rule, world: World, number: int | None
     ) -> set[str]:
-        """The offered targets, as the rules write them."""
+        """Return the offered targets, in the rules' own spelling."""
         if asking.redirect is None:
             return self._granted(call, world)
         text = asking.redirect.text
@@ -398,7 +404,7 @@ class Engine:
         return set() if self.denied_before(call, text, at, world) else {text}
 
     def _granted(self, call: PolicyCall, world: World) -> set[str]:
-        """Return the targets that rules for this service and source offer a user.
+        """Return the targets that rules for a call's service and source offer a user.
 
         Of the rules about a target the first one counts, as anywhere.
         """
@@ -444,13 +450,14 @@ def _no(
     *,
     notify: bool | None = None,
 ) -> PolicyAnswer:
+    """Return a deny with its reason; by default the rule says whether it notifies."""
     if notify is None:
         notify = rule.notify if rule else True
     return PolicyAnswer("deny", reason, rule, notify=notify, observed=observed)
 
 
 def intended(target: str, world: World) -> str | None:
-    """The target as it is matched; None when no caller may say it."""
+    """Return the target as it is matched; None when no caller may name it."""
     if target in world.domains and not target.startswith("uuid:"):
         return target
     if not target:
@@ -473,7 +480,7 @@ def intended(target: str, world: World) -> str | None:
 
 
 def final_target(target: str, source: str, world: World) -> tuple[str, str]:
-    """Where a call really goes, and why it cannot go there (or nothing)."""
+    """Return where a call goes in the end, and why it cannot go there (or nothing)."""
     if target == DEFAULT:
         return target, "neither the call nor the rule names a target"
     if target == NET:

@@ -108,6 +108,7 @@ class _Line:
         expected: str = "",
         hint: str = "",
     ) -> None:
+        """Add a problem at a field of the line, by default at the whole line."""
         begin = field.column if field else 1
         end = field.end if field else len(self.text) + 1
         span = Span(self.number, begin, self.number, max(end, begin + 1))
@@ -149,6 +150,7 @@ def _split(content: bytes, form: Form) -> list[bytes]:
 
 
 def _item(line: _Line) -> Rule | Directive | None:
+    """Parse a line to a rule or directive; None for an empty one or a comment."""
     if not line.form.compat and not _readable(line):
         return _barrier(line)
     text = line.text.strip() if line.form.compat else line.text.strip(" \t")
@@ -164,7 +166,7 @@ def _item(line: _Line) -> Rule | Directive | None:
 
 
 def _barrier(line: _Line) -> Rule:
-    """A barrier for the service that the line begins with, else for all of them.
+    """Return a barrier for the line's first service, else for all services.
 
     Only the first word is read, because no other column has a service's name, and only
     where the line is one line for a reader, too.
@@ -176,7 +178,7 @@ def _barrier(line: _Line) -> Rule:
 
 
 def _readable(line: _Line) -> bool:
-    """A reader must see what the parser sees, in comments too."""
+    """Return whether a reader sees what the parser sees; complain otherwise."""
     if len(line.text) > limits.LINE_CHARS:
         message = f"the line has {len(line.text)} characters"
         line.text = line.text[: limits.LINE_CHARS]
@@ -197,6 +199,7 @@ def _readable(line: _Line) -> bool:
 
 
 def _fields(line: _Line) -> list[GrammarField]:
+    """Split a line into its fields, with their columns."""
     text = line.text
     if line.form.old is not None:
         text = text.replace("$include:", "!include ")
@@ -216,6 +219,7 @@ def _fields(line: _Line) -> list[GrammarField]:
 
 
 def _directive(line: _Line, fields: list[GrammarField]) -> Rule | Directive:
+    """Parse a directive; complain and return a barrier for an unknown one."""
     name, parameters = fields[0], fields[1:]
     known = ["!include"] if line.form.old is not None else list(DIRECTIVES)
     if name.text not in known:
@@ -244,6 +248,7 @@ def _directive(line: _Line, fields: list[GrammarField]) -> Rule | Directive:
 
 
 def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
+    """Parse a rule; complain and return a barrier for one that is malformed."""
     if len(fields) < 5:
         least = 3 if line.form.old is not None else 5
         have = len(fields) - (5 - least)
@@ -293,7 +298,7 @@ def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
 def _service(
     line: _Line, service: GrammarField, argument: GrammarField
 ) -> tuple[str | None, str | None]:
-    """Both columns, None for ``*``; what cannot be read counts as ``*`` too."""
+    """Parse service and argument, None for ``*``; complain, ``*`` if malformed."""
     before = len(line.problems)
     if service.text != "*" and (bad := _NOT_SERVICE.search(service.text)):
         hint = "the argument belongs in the next column" if "+" in service.text else ""
@@ -327,7 +332,7 @@ def _service(
 
 
 def _destination(line: _Line, argument: GrammarField) -> GrammarField:
-    """Return the argument of a rule about destinations, in its canonical form."""
+    """Parse the argument of a rule about destinations to its canonical form."""
     if not argument.text.startswith("+"):
         line.complain(argument, "an argument begins with '+'", EXPECTED)
         return argument
@@ -347,6 +352,7 @@ def _token(line: _Line, field: GrammarField, place: Place) -> Token | None:
 
 
 def _action(line: _Line, field: GrammarField) -> Action | None:
+    """Parse a rule's action; complain and return None for another word."""
     for action in ACTIONS:
         if field.text == action:
             return action
@@ -397,6 +403,7 @@ def _parameters(
 
 
 def _qubes_key(line: _Line, key: str, at: GrammarField, made: dict[str, Any]) -> None:
+    """Parse the value of a key of Qubes into ``made``, or complain."""
     if key in {"target", "default_target"}:
         token = _token(line, at, Place.REDIRECT)
         made["redirect" if key == "target" else key] = token
@@ -409,6 +416,7 @@ def _qubes_key(line: _Line, key: str, at: GrammarField, made: dict[str, Any]) ->
 
 
 def _our_key(line: _Line, key: str, at: GrammarField, ours: dict[str, object]) -> None:
+    """Parse the value of a key of ours into ``ours``, or complain."""
     one = line.keys[key]
     value = one.take(at.text)
     if value is None:
@@ -426,6 +434,7 @@ def _shorter(take: Callable[[str], object], text: str) -> str:
 
 
 def _foreign_key(line: _Line, action: Action, key: GrammarField) -> None:
+    """Complain about a key that the rule's action does not have."""
     known = [word for word, actions in QUBES_KEYS.items() if action in actions]
     if not line.form.compat:
         known += [word for word, one in line.keys.items() if action in one.actions]

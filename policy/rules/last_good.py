@@ -133,7 +133,7 @@ def kept(path: Path) -> RuleSet | Problem | None:
 
 
 def _decoded(data: dict[str, object]) -> tuple[tuple[Rule, ...], object]:
-    """The rules in the file's JSON; raises ValueError, TypeError or KeyError."""
+    """Decode the rules in the file's JSON; raises ValueError, TypeError or KeyError."""
     if data["version"] != _VERSION:
         raise ValueError(f"version {data['version']}")
     lines = data["rules"]

@@ -92,7 +92,7 @@ def decide(records: RecordSet, request: RecordRequest) -> RecordDecision:
 
 
 def record_allows(records: RecordSet, request: RecordRequest) -> RecordDecision:
-    """Whether the record lets a sandbox ask at all, for services of others.
+    """Decide whether the record lets a sandbox ask at all, for a service.
 
     A service that no record has a key for is decided by rules alone; but a sandbox
     without a valid record, or under a name that is not its own, has nothing.
@@ -101,6 +101,7 @@ def record_allows(records: RecordSet, request: RecordRequest) -> RecordDecision:
 
 
 def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordDecision:
+    """Decide by the sandbox's record; deny for one that is broken or missing."""
     trace = _Trace(records.digest)
     name = visible(request.record)
     problem = records.broken.get(request.record)
@@ -127,7 +128,7 @@ def _decide(records: RecordSet, request: RecordRequest, *, own: bool) -> RecordD
 
 
 def _may_be(sandbox: str, record: Record, records: RecordSet) -> bool:
-    """Only a disposable runs under another name than its record's.
+    """Return whether a sandbox of a record may have its name.
 
     Rules about a name would be about a disposable that has the name of a record.
     """
@@ -139,6 +140,7 @@ def _may_be(sandbox: str, record: Record, records: RecordSet) -> bool:
 
 
 def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
+    """Decide by the record's key for a service, if it has one."""
     if service == AGENT:
         ours = record.host.launch.kind.agent
         where = record.where(KIND_KEY)
@@ -172,7 +174,7 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
 
 
 def _microphone(record: Record, trace: _Trace) -> RecordDecision:
-    """The most that a rule may grant; the rule itself is asked besides."""
+    """Return the most that a rule may grant of the microphone."""
     if record.viewer.audio.playback == "none":
         # Without a sound connection there is nothing to record with.
         return _audio(record, trace, raw=False)
@@ -184,6 +186,7 @@ def _microphone(record: Record, trace: _Trace) -> RecordDecision:
 
 
 def _audio(record: Record, trace: _Trace, *, raw: bool) -> RecordDecision:
+    """Decide about sound; ``raw``: without the filter."""
     way = record.viewer.audio.playback
     where = record.where(AUDIO_KEY)
     trace.step(AUDIO_KEY, way, where)

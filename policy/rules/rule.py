@@ -58,7 +58,7 @@ class Rule:
         return Problem(self.file, span, message, hint=hint, source_line=self.text)
 
     def outcome(self) -> tuple[object, ...]:
-        """Return the rule's answer for a call that it decides."""
+        """Return the parts of a rule's answer, to compare it with another rule's."""
         return (
             self.action,
             self.redirect.text if self.redirect else None,
@@ -88,7 +88,7 @@ def barrier(
     source: Token = ANY_SOURCE,
     target: Token = ANY_TARGET,
 ) -> Rule:
-    """Return the rule that replaces a line that could not be read."""
+    """Build the rule that replaces a line that could not be read; it denies."""
     return Rule(
         problem.file,
         problem.span.line,

@@ -33,7 +33,7 @@ class DirectoryTree:
         return str(self.directory / path)
 
     def read(self, path: str) -> bytes:
-        """See ``Tree``."""
+        """Read a file below the directory; see ``Tree``."""
         full = self.directory / path
         if (key := os.path.normpath(full)) in self.overlay:
             new = self.overlay[key]
@@ -50,7 +50,7 @@ class DirectoryTree:
         return content
 
     def entries(self, path: str) -> list[str]:
-        """See ``Tree``: all but directories, as ``overlay`` would leave them.
+        """List the directory's files, as ``overlay`` would leave them; see ``Tree``.
 
         Raises ReadError, also where the directory is another user's.
         """

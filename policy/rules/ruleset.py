@@ -68,7 +68,7 @@ def assemble(
     compat: bool = False,
     ahead: Sequence[Problem] = (),
 ) -> RuleSet:
-    """Return the set of these files; they are sorted here, in C order.
+    """Build the set of rules from these files; they are sorted here, in C order.
 
     ``ahead`` are problems that may hide any rule (a directory that cannot be
     read): each is a barrier before all rules.
@@ -85,6 +85,7 @@ class _Assembly:
     """Rules gathered so far."""
 
     def __init__(self, form: Form) -> None:
+        """Set up an empty assembly; ``form`` is the files' grammar."""
         self._form = form
         self._rules: list[Rule] = []
         self._problems: list[Problem] = []
@@ -98,7 +99,7 @@ class _Assembly:
         self._rules.append(barrier(problem))
 
     def add(self, tree: Tree, name: str) -> None:
-        """Add a file of the directory itself."""
+        """Parse a file of the policy directory; report an invalid file name."""
         if name != MAIN and not _FILE_NAME.fullmatch(name):
             self.fail(
                 Problem(
@@ -113,7 +114,7 @@ class _Assembly:
         self._file(tree, name, self._form, None)
 
     def _file(self, tree: Tree, path: str, form: Form, cause: Problem | None) -> None:
-        """Read a file; ``cause`` is where it was included, None at the top."""
+        """Add a file's lines; ``cause`` is where it was included, None at the top."""
         shown = tree.show(path)
         where = cause or Problem(shown, WHOLE_FILE, "")
         if self._refused(tree, path, where):
@@ -140,7 +141,10 @@ class _Assembly:
         self._stack.pop()
 
     def _refused(self, tree: Tree, path: str, where: Problem) -> bool:
-        """Inclusion ends: no cycles, bounded depth, bounded number."""
+        """Return whether an include is a cycle, too deep or one too many.
+
+        Note a problem.
+        """
         reason = ""
         if (tree, path) in self._stack:
             reason = f"'{visible(path)}' includes itself"
@@ -159,6 +163,7 @@ class _Assembly:
             self.fail(problem)
 
     def _directive(self, tree: Tree, shown: str, item: Directive, form: Form) -> None:
+        """Carry out an include directive at its place."""
         if item.name == "!compat-4.0":
             return  # with compat, and without an old directory: nothing is in it
         span = Span(item.line, 1, item.line, len(item.text) + 1)
@@ -172,6 +177,7 @@ class _Assembly:
         self._file(tree, path, form, cause)
 
     def _directory(self, tree: Tree, path: str, form: Form, cause: Problem) -> None:
+        """Add the files of an included directory, in the order of their names."""
         try:
             names = sorted(filter(is_rule_file, tree.entries(path)))
         except ReadError as error:
@@ -185,6 +191,7 @@ class _Assembly:
                 self._file(tree, posixpath.normpath(f"{path}/{name}"), form, cause)
 
     def finish(self) -> RuleSet:
+        """Return the set of the rules and problems so far."""
         problems = self._problems
         beyond = len(problems) - limits.RULE_PROBLEMS
         if beyond > 0:

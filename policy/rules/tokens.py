@@ -69,7 +69,7 @@ class Token:
 
 
 def parse_token(text: str, place: Place, *, compat: bool = False) -> Token:
-    """Return the token; raises TokenError.
+    """Parse a token of a rule's column; raises TokenError.
 
     With ``compat`` names are not looked at, as Qubes does not.
     """
@@ -101,6 +101,7 @@ def parse_token(text: str, place: Place, *, compat: bool = False) -> Token:
 
 
 def _check_name(text: str) -> None:
+    """Check a name's length and characters; raises TokenError."""
     if len(text) > limits.TOKEN_CHARS:
         raise TokenError(f"a name of {len(text)} characters", f"{limits.TOKEN_CHARS}")
     if not _NAME.fullmatch(text):

@@ -58,7 +58,7 @@ def decide(
 def _stricter(
     records: RecordSet, request: record_gate.RecordRequest, answer: PolicyAnswer
 ) -> PolicyAnswer:
-    """The answer of the rules, as strict as the record is.
+    """Return the rules' answer, made as strict as the record is.
 
     A record with ``microphone = "ask"`` makes
     an ask of an allow: where it may go is what the rule says, and the rule's

@@ -90,6 +90,7 @@ class World:
         return made
 
     def _members(self, key: str) -> Iterator[str]:
+        """Yield the targets that a token with a key offers; see ``members``."""
         everything = key in {"*", "@anyvm"}
         disposables = key.startswith("@dispvm:@tag:")
         tagged = key.removeprefix(DISPVM_OF)
@@ -151,7 +152,7 @@ class World:
         return domain is not None and domain.template_for_dispvms
 
     def source_keys(self, source: str) -> Keys:
-        """Return the keys of the tokens that match a source."""
+        """Return the keys of the tokens that match a source; remembers them."""
         keys = self._sources.get(source)
         if keys is None:
             keys = self._keys_of_name(source)
@@ -171,6 +172,7 @@ class World:
         return keys
 
     def _keys_of_name(self, name: str) -> Keys:
+        """Return the keys of the tokens that match a sandbox by its name."""
         keys = ["*", ADMIN if name in ADMIN_NAMES else "@anyvm"]
         domain = self.domains.get(name)
         if name not in ADMIN_NAMES:
@@ -185,6 +187,7 @@ class World:
         return tuple(keys)
 
     def _special_keys(self, target: str, source: str) -> Keys:
+        """Return the keys of the tokens that match a target which is not a name."""
         if target in {ADMIN, NET}:
             return ("*", target)
         keys = ["*", "@anyvm", target]
@@ -203,7 +206,7 @@ class World:
 
 
 def world_of(records: RecordSet, running: Iterable[tuple[str, str]] = ()) -> World:
-    """Return the world of the records; ``running`` is (sandbox, its record).
+    """Build the world of the records; ``running`` is (sandbox, its record).
 
     A record is a sandbox of its name whose type is its class.  A running
     disposable has its record's tags, under its name, and rules for its record's

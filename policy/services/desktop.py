@@ -39,7 +39,7 @@ class DesktopService(NamedTuple):
 def parse_service(
     file: Path, content: bytes
 ) -> tuple[DesktopService | None, list[Problem]]:
-    """Return the service in a file's content, or its problems.
+    """Parse a file of one desktop service; return it, or its problems.
 
     Pure: ``file`` only names it.
     """

@@ -43,7 +43,7 @@ class ServiceTables:
     words: str = f"tables [services.NAME] with {', '.join(f.key for f in FIELDS)}"
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
-        """See ``Kind``."""
+        """Validate the tables of services; see ``Kind``."""
         if not isinstance(value, Mapping) or len(value) > limits.SERVICES:
             return refuse(self, value, path, complain)
         made = []

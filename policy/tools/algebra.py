@@ -38,6 +38,7 @@ class Atoms:
     """
 
     def __init__(self, rules: Iterable[Rule], world: World, *, instances: bool) -> None:
+        """Divide sources and targets into classes that no rule tells apart."""
         self._world = world
         self.sources: list[str] = []
         self.targets: list[tuple[str, str]] = []
@@ -48,6 +49,7 @@ class Atoms:
         self.all_sources = (1 << len(self.sources)) - 1
 
     def _add_sources(self, rules: Iterable[Rule], *, instances: bool) -> None:
+        """Add a class for each kind of source that the rules tell apart."""
         world = self._world
         names = dict.fromkeys(["dom0", *world.names])
         # uuid:… of an unknown sandbox is a name like any other here.
@@ -72,6 +74,7 @@ class Atoms:
             self._source_sets[key] = self._source_sets.get(key, 0) | bit
 
     def _add_targets(self) -> None:
+        """Add a class for each kind of target that the rules tell apart."""
         world = self._world
         for name in dict.fromkeys(["dom0", *world.names]):
             self._target(name, "", world.source_keys(name))
@@ -132,7 +135,7 @@ class Cover:
         """All sources that are kept apart."""
 
     def fresh(self, sources: int, targets: int) -> Iterator[Piece]:
-        """Yield what of a rectangle is not covered."""
+        """Yield the parts of a rectangle that are not covered."""
         alone = sources & self._named
         if alone:
             for source in self._kept_apart(alone):
@@ -154,7 +157,7 @@ class Cover:
             yield from (source for source in self._alone if source & sources)
 
     def add(self, sources: int, targets: int) -> None:
-        """Cover a rectangle."""
+        """Mark all pairs of these sources and targets (bit sets) as covered."""
         if not sources or not targets:
             return
         if sources & (sources - 1) == 0:
@@ -171,6 +174,7 @@ class Cover:
                 self._move(covered, mine, covered | targets)
 
     def _add_alone(self, source: int, targets: int) -> None:
+        """Cover targets of one source, which leaves its group if needed."""
         if not source & self._named:
             covered = next(c for c, group in self._groups.items() if group & source)
             self._groups[covered] &= ~source
@@ -210,7 +214,7 @@ class Reach:
 
 
 def reach(rules: tuple[Rule, ...], atoms: Atoms) -> Reach:
-    """Find out which rules decide any call."""
+    """Compute for each rule if it decides any call, and which rules hide it."""
     sets = [(atoms.source(rule.source), atoms.target(rule.target)) for rule in rules]
     never = atoms.impossible()
     meets = [
@@ -235,6 +239,7 @@ those for everything, for a service, for a service and an argument."""
 
 
 def _levels(rule: Rule) -> tuple[Level, ...]:
+    """Return the levels of service and argument at which rules can cover a rule."""
     service, argument = rule.service, rule.argument
     found: tuple[Level, ...] = ((None, None),)
     if service is not None:
@@ -260,7 +265,7 @@ class _Layers:
         self._met: dict[tuple[Level, Match, bool], Cover] = {}
 
     def decides(self, rule: Rule, piece: Piece) -> bool:
-        """Let the next rule decide; return whether it does."""
+        """Add the next rule's piece; return whether it decides any call."""
         levels = _levels(rule)
         covers = [self._plain[level] for level in levels if level in self._plain]
         if rule.match is not NO_MATCH:
@@ -274,6 +279,7 @@ class _Layers:
         return found
 
     def _add(self, level: Level, rule: Rule, piece: Piece) -> None:
+        """Cover a rule's piece at a level, for calls of its conditions."""
         if rule.match is NO_MATCH:
             if level not in self._plain:
                 self._plain[level] = Cover({0: self._sources})
@@ -291,6 +297,7 @@ class _Causes:
     """Finds the earlier rules that decide all that a rule matches."""
 
     def __init__(self, rules: tuple[Rule, ...], sets: list[Piece]) -> None:
+        """Index the rules, with the piece that each matches."""
         self._rules = rules
         self._sets = sets
         self._by: dict[Level, list[int]] = {}
@@ -299,7 +306,7 @@ class _Causes:
                 self._by.setdefault((rule.service, rule.argument), []).append(number)
 
     def of(self, number: int) -> list[int]:
-        """Return them, at most eight."""
+        """Return the earlier rules that together hide a rule, at most eight."""
         mine = self._rules[number]
         sources, targets = self._sets[number]
         left = Cover({0: (1 << sources.bit_length()) - 1 or 1})

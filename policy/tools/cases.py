@@ -55,7 +55,7 @@ class Result:
 
 
 def parse_cases(file: str, content: bytes) -> tuple[list[Case], list[Problem]]:
-    """Return the cases of a file and its problems."""
+    """Parse a file of cases; return them and its problems."""
     cases: list[Case] = []
     problems: list[Problem] = []
     lines = content.decode("utf-8", "replace").split("\n")
@@ -80,6 +80,8 @@ def _case(
     words: Sequence[re.Match[str]],
     problems: list[Problem],
 ) -> Case | None:
+    """Parse one line to a case; add its problem and return None if malformed."""
+
     def wrong(at: int, message: str, expected: str = "", hint: str = "") -> None:
         word = words[min(at, len(words) - 1)]
         span = Span(number, word.start() + 1, number, word.end() + 1)
@@ -144,6 +146,7 @@ def run_cases(
 
 
 def _run(case: Case, answer: PolicyAnswer) -> Result:
+    """Compare an answer with what a case expects; return the result."""
     wrong: list[str] = []
     if answer.verdict != case.verdict:
         wrong.append(f"{answer.verdict}, not {case.verdict}")
@@ -175,7 +178,7 @@ def covered(
 
 
 def tap(results: Sequence[Result]) -> str:
-    """Return the results as TAP 13."""
+    """Format test results as TAP 13."""
     lines = ["TAP version 13", f"1..{len(results)}"]
     for number, result in enumerate(results, 1):
         case = result.case
@@ -189,7 +192,7 @@ def tap(results: Sequence[Result]) -> str:
 
 
 def junit(results: Sequence[Result]) -> str:
-    """Return the results as JUnit's XML."""
+    """Format test results as JUnit's XML."""
     bad = sum(1 for result in results if result.wrong)
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',

@@ -75,6 +75,7 @@ def _without(
 def _asked(
     rules: RuleSet, world: World, sources: tuple[str, ...], only: str | None
 ) -> Iterator[EffectiveCall]:
+    """Yield each class of calls with its answer; raises TooManyError."""
     found = classes(rules.rules, world)
     parts = ((only,),) if only is not None else found.targets
     told = sum(len(found.told[service]) for service, _ in found.services)

@@ -61,7 +61,7 @@ class Explanation:
 
 
 def explain(rules: RuleSet, call: PolicyCall, world: World) -> Explanation:
-    """Explain the engine's answer to a call."""
+    """Explain the engine's answer to a call: rules that missed, what would flip it."""
     engine = Engine(rules)
     call = call._replace(source=world.name_of(call.source))
     answer = engine.answer(call, world)
@@ -114,6 +114,7 @@ def _miss(rule: Rule, call: PolicyCall, target: str, world: World) -> Miss | Non
 
 
 def _unlike_device(rule: Rule, device: DeviceFacts | None, failed: str) -> str:
+    """Return how a device differs from the first condition of a rule that fails."""
     if device is None:
         return f"{failed}: the call has no device"
     wanted = dict(rule.match.device.conditions).get(failed)
@@ -128,6 +129,7 @@ def _unlike_device(rule: Rule, device: DeviceFacts | None, failed: str) -> str:
 
 
 def _unlike(token: Token, name: str, world: World) -> str:
+    """Return in words why a token does not match a name."""
     shown = "no target" if name == DEFAULT else f"'{visible(name)}'"
     domain = world.domains.get(name)
     if token.key == "@anyvm":
@@ -158,6 +160,7 @@ def _nearest(answer: PolicyAnswer, misses: list[Miss]) -> Miss | None:
 def _flip(
     rules: RuleSet, call: PolicyCall, answer: PolicyAnswer, world: World
 ) -> Flip | None:
+    """Find a rule line that changes the answer; None where there is none."""
     if meant_service(call.service) is not None:
         return None  # a line for a service that does not exist has no effect
     target = "@default" if not call.target else call.target
@@ -213,7 +216,7 @@ def call_json(call: PolicyCall) -> dict[str, object]:
 
 
 def as_json(found: Explanation) -> dict[str, object]:
-    """Return an explanation as JSON values."""
+    """Convert an explanation to JSON values."""
     return {
         **answer_json(found.answer),
         "misses": [_miss_json(miss) for miss in found.misses],
@@ -231,6 +234,7 @@ def as_json(found: Explanation) -> dict[str, object]:
 
 
 def _miss_json(miss: Miss) -> dict[str, object]:
+    """Convert a near miss to JSON values."""
     return {
         "file": miss.rule.file,
         "line": miss.rule.line,

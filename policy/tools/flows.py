@@ -64,6 +64,7 @@ def flows(
 
 
 def _flows_of(grant: EffectiveCall, world: World) -> Iterable[Flow]:
+    """Yield the arrows from a source to the targets that a grant reaches."""
     call, answer = grant.call, grant.answer
     if answer.verdict == "ask":
         # The targets that a user may choose, whatever was called.

@@ -114,6 +114,7 @@ def _sorted_names(names: Iterable[str]) -> list[str]:
 
 
 def _box(number: int, name: str, world: World, colours: Mapping[str, str]) -> str:
+    """Return the Graphviz line of a sandbox's box."""
     of = name.removeprefix(DISPVM_OF)
     disposable = of != name
     domain = world.domains.get(of)
@@ -142,6 +143,7 @@ def _colour(name: str, colours: Mapping[str, str]) -> str:
 
 
 def _arrows(flows: Iterable[Flow]) -> list[Arrow]:
+    """Return an arrow for each pair of sandboxes, with the flows between them."""
     by: dict[tuple[str, str], list[Flow]] = {}
     for flow in flows:
         by.setdefault((flow.source, flow.target), []).append(flow)
@@ -152,6 +154,7 @@ def _arrows(flows: Iterable[Flow]) -> list[Arrow]:
 
 
 def _line(arrow: Arrow, numbers: Mapping[str, int], colours: Mapping[str, str]) -> str:
+    """Return the Graphviz line of an arrow."""
     colour = _colour(arrow.source, colours)
     more = _attributes(
         color=colour,

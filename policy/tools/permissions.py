@@ -49,6 +49,7 @@ def _finding(check: str, path: Path, message: str, hint: str) -> LintFinding:
 
 
 def _unread(directory: Path, used: set[str]) -> Iterator[LintFinding]:
+    """Yield a finding for each file of a directory that no reader reads."""
     suffixes = _READ.get(directory.name, (RECORD, RULE, ".policytest"))
     try:
         entries = sorted(directory.iterdir())
@@ -66,6 +67,7 @@ def _unread(directory: Path, used: set[str]) -> Iterator[LintFinding]:
 
 
 def _open_to_others(parent: Path, directory: Path) -> Iterator[LintFinding]:
+    """Yield a finding where others may replace a directory."""
     try:
         info = parent.stat()
     except OSError:

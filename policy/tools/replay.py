@@ -127,6 +127,7 @@ def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
 
 
 def _device(detail: Mapping[str, object]) -> DeviceFacts | None:
+    """Return the device of a recorded decision, if it was about one."""
     if "device-port" not in detail:
         return None
     kinds = detail.get("device-interfaces")
@@ -156,7 +157,7 @@ def _maybe(fields: Mapping[str, object], key: str) -> str | None:
 
 
 def _known(text: str, what: str) -> str:
-    """A word as it was; raises NotReplayableError where it was changed."""
+    """Return a recorded word; raises NotReplayableError where it was changed."""
     if text.startswith(_HASHED):
         raise NotReplayableError(f"its {what} was stored as a hash")
     if text == _DROPPED:
@@ -193,7 +194,7 @@ def ask_again(
     world: World,
     sandboxes: Sandboxes | None = None,
 ) -> Again:
-    """Return the current answer; raises NotReplayableError."""
+    """Evaluate a recorded call with the current rules.  Raises NotReplayableError."""
     call = then.call
     if call.source not in world.domains and call.source not in ADMIN_NAMES:
         raise NotReplayableError("the record of its sandbox no longer exists")
@@ -253,7 +254,7 @@ class Simulation:
         return sum(count for count, _ in self.changes.values())
 
     def add(self, other: Simulation) -> None:
-        """Add the counts of another log."""
+        """Add the counts of another log's replay."""
         self.same += other.same
         self.skipped += other.skipped
         self.others += other.others
@@ -269,7 +270,7 @@ def simulate(
     *,
     sandboxes: Sandboxes | None = None,
 ) -> Simulation:
-    """Ask all these events' decisions again, of rules and (if given) records."""
+    """Evaluate all these events' decisions again, by rules and (if given) records."""
     engine, found = Engine(rules), Simulation()
     for event in events:
         count = max(1, _number(event, "count"))
@@ -292,6 +293,7 @@ def simulate(
 
 
 def _group(again: Again) -> Group:
+    """Return the group by which a decision is counted: what changed, and how."""
     then, now = again.then, again.now
     call = then.call
     was = (

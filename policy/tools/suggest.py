@@ -64,7 +64,7 @@ class _Seen:
 def suggest(
     events: Iterable[tuple[int, Mapping[str, object]]], rules: RuleSet, world: World
 ) -> Suggestions:
-    """Return the lines for events, each with its time in nanoseconds, oldest first."""
+    """Return the rule lines for refused events, each with its time in nanoseconds."""
     found = Suggestions()
     strict = enforced(rules)
     calls = _denied(events, Engine(strict), world, found.left)
@@ -112,7 +112,7 @@ def _denied(
     world: World,
     left: Counter[str],
 ) -> dict[PolicyCall, _Seen]:
-    """Return the calls that were refused and still would be."""
+    """Return the calls that were refused and still would be, with what was seen."""
     found: dict[PolicyCall, _Seen] = {}
     names: dict[tuple[str, str | None, int | None], int] = {}
     for time_ns, event in events:
@@ -160,7 +160,7 @@ def _is_fallback(
     time_ns: int,
     names: dict[tuple[str, str | None, int | None], int],
 ) -> bool:
-    """Whether a flow was refused by its address because its name was, just before.
+    """Return whether a flow was refused by its address because its name was.
 
     Notes in ``names`` when the name was refused.
     """
@@ -192,7 +192,7 @@ def _lines(
     world: World,
     left: Counter[str],
 ) -> Iterator[tuple[str, bool]]:
-    """Yield lines, each with whether its port is a guess."""
+    """Yield rule lines for the calls, each with whether its port is a guess."""
     flows: dict[tuple[str, str, str], list[PolicyCall]] = defaultdict(list)
     for call in calls:
         if call.service == NETWORK:
@@ -211,7 +211,7 @@ def _lines(
 
 
 def _flow_conditions(calls: list[PolicyCall]) -> list[str]:
-    """Return the conditions that hold for exactly these flows, one for each line.
+    """Return a line's conditions for exactly these flows, one text for each line.
 
     One that is empty: only the name was asked for.
     """

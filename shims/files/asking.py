@@ -22,7 +22,7 @@ def mime_of(path: str) -> str:
 
 
 def ask_open(words: List[str]) -> int:
-    """``vitrail-open [--edit] [--to SANDBOX] URL|FILE``."""
+    """Run ``vitrail-open [--edit] [--to SANDBOX] URL|FILE`` by asking the broker."""
     edit = words[:1] == ["--edit"]
     target, rest = take_option(words[1:] if edit else words, "--to")
     if len(rest) != 1:

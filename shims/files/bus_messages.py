@@ -117,7 +117,7 @@ class BusReader:
         self.at += -self.at % size
 
     def take(self, size: int) -> bytes:
-        """Return so many bytes."""
+        """Return the next ``size`` bytes.  Raises BusError."""
         end = self.at + size
         if end > len(self._data):
             raise BusError("a message that ends early")
@@ -132,7 +132,7 @@ class BusReader:
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
     def value(self, kind: str, depth: int = 0) -> BusValue:
-        """Return a value of a type."""
+        """Decode a value of the D-Bus type ``kind``.  Raises BusError."""
         if depth > VALUE_DEPTH:
             raise BusError("values too deep in each other")
         first = kind[0]
@@ -217,7 +217,7 @@ class BusWriter:
 
 
 def encode_message(message: BusMessage, serial: int) -> bytes:
-    """Return a message as bytes."""
+    """Encode a D-Bus message."""
     body = BusWriter()
     for kind, value in zip(split_types(message.signature), message.body):
         body.put(kind, value)
@@ -253,7 +253,7 @@ def message_size(data: bytes) -> Optional[int]:
 
 
 def decode_message(data: bytes) -> BusMessage:
-    """Return a whole message.  Raises BusError."""
+    """Decode a complete D-Bus message.  Raises BusError."""
     order = "<" if data[0] == ord("l") else ">"
     reader = BusReader(data, order)
     reader.at = 12

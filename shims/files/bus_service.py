@@ -86,7 +86,7 @@ def connect_session_bus() -> socket.socket:
 
 
 def expect(bus: socket.socket, wanted: bytes) -> None:
-    """Read a line of the authentication."""
+    """Read one line of D-Bus authentication and compare it.  Raises TransferError."""
     line = b""
     while not line.endswith(b"\r\n") and len(line) < 1024:
         line += bus.recv(1) or b"\r\n"
@@ -106,7 +106,10 @@ class PortalOffer:
         self._looked = -OFFERED_AGAIN_SECONDS
 
     def held(self) -> bool:
-        """Whether a rule may allow it."""
+        """Return whether a rule may allow it.
+
+        Asks the broker, and keeps the answer for a while.
+        """
         now = time.monotonic()
         if now - self._looked >= OFFERED_AGAIN_SECONDS:
             self._looked, self._held = now, False
@@ -168,7 +171,7 @@ class BusInterface:
         """A program has left the bus; for services that want ``NAME_LOST``."""
 
     def described(self) -> str:
-        """Return its part of the introspection data."""
+        """Return the interface's XML for D-Bus introspection."""
 
         def words(types: str, where: str = "") -> str:
             return "".join(f'<arg type="{one}"{where}/>' for one in split_types(types))

@@ -82,7 +82,10 @@ class PipeWireServers:
         self._users: List[object] = []
 
     def hold(self, user: object) -> None:
-        """Have it until ``release``.  Raises TransferError."""
+        """Start the camera's PipeWire server for a user, or share it.
+
+        Raises TransferError.
+        """
         with self._lock:
             self._users.append(user)
             try:

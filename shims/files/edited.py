@@ -30,7 +30,7 @@ EDIT_FREE_BYTES = 1 << 20
 
 
 def hash_of(fd: int) -> bytes:
-    """Return the SHA-256 of a file's content."""
+    """Compute the SHA-256 of a file's content."""
     import hashlib
 
     digest = hashlib.sha256()
@@ -127,7 +127,10 @@ class Edited:
         return f"{self._name} was replaced; the previous version is {kept}"
 
     def _beside(self, name: str, first: str, more: str) -> str:
-        """Link a file under an unused name."""
+        """Link a file under a name that is unused, and return that.
+
+        Raises TransferError.
+        """
         for number in range(1, 1000):
             kept = (first if number == 1 else more).format(self._name, number)
             try:

@@ -112,7 +112,10 @@ class PortalDialogs(PortalPart):
         return {(name, "ssa{sv}"): ("o", self._begin) for name in names}
 
     def _begin(self, call: BusMessage) -> Tuple[Any, ...]:
-        """Show a dialog."""
+        """Start a file dialog on the desktop in a thread; return its handle.
+
+        Raises CallError.
+        """
         sender, handle, options = call.text(SENDER), request_handle(call), call.body[2]
         # guard: programs of a sandbox have bounds of their own dialogs
         if len(self._dialogs) >= DIALOGS_AT_ONCE or handle in self._dialogs:
@@ -297,7 +300,7 @@ def watched(folder: str) -> int:
 
 
 def names_of(events: bytes) -> List[bytes]:
-    """Return the names in events of inotify(7)."""
+    """Parse the file names in events of inotify(7)."""
     found, at = [], 0
     while at < len(events):
         size = INOTIFY_EVENT.unpack_from(events, at)[3]

@@ -132,7 +132,7 @@ class EntryStore:
         return self.kept
 
     def close(self) -> None:
-        """Remove unfinished files."""
+        """Remove unfinished files, and close all descriptors."""
         for fd, _ in self._unnamed:
             os.close(fd)
         self._unnamed.clear()

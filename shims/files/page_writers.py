@@ -119,7 +119,7 @@ class PdfWriter:
         self._write(b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
 
     def add(self, page: Page) -> None:
-        """Add a page."""
+        """Write a page to the PDF: its picture, and its words as invisible text."""
         image, content, number = self._next, self._next + 2, self._next + 4
         self._next += 5
         width, height, pixels, words = page

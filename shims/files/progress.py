@@ -25,7 +25,7 @@ class Bar:
         self.done = 0
 
     def add(self, size: int) -> None:
-        """Count transferred bytes."""
+        """Count transferred bytes; draw the bar, or print a line, if one is due."""
         self.done += size
         now = time.monotonic()
         if now < self._next:

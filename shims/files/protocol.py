@@ -60,7 +60,7 @@ def read_exactly(source: BinaryIO, size: int) -> bytes:
 
 
 def read_message(source: BinaryIO) -> Dict[str, Any]:
-    """Return the next message."""
+    """Read the next message (a JSON frame) of a transfer.  Raises TransferError."""
     (size,) = LENGTH.unpack(read_exactly(source, 4))
     if not 0 < size <= FRAME_BYTES:
         raise TransferError(f"a message of {size} bytes")

@@ -83,7 +83,7 @@ class Display:
         self.start()
 
     def start(self) -> None:
-        """Start waypipe unless it runs."""
+        """Start the waypipe server, unless it runs."""
         if self._process:
             return
         try:

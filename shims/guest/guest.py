@@ -144,7 +144,7 @@ class Guest:
         self._hops = {k: v for k, v in self._hops.items() if k == "waypipe"}
 
     def obey(self, message: Dict[str, Any]) -> None:
-        """Do what the broker asks."""
+        """Carry out one message of the broker: run or signal a program, mount, …."""
         kind = message["type"]
         if kind == "run":
             self.programs.run(message)

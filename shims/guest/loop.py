@@ -95,7 +95,7 @@ class Loop:
         self._running = False
 
     def run(self) -> None:
-        """Serve until ``stop``."""
+        """Dispatch ready descriptors and timers until ``stop``."""
         while self._running:
             for key, events in self._selector.select(self._patience()):
                 self._guard(key.data, events)

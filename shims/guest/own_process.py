@@ -179,7 +179,7 @@ def _text_stream(fd: int, mode: str) -> IO[str]:
 
 
 def _take_name() -> None:
-    """Be listed under the right name."""
+    """Set this process's name (``comm``) to that of the files program."""
     try:
         with open("/proc/self/comm", "w", encoding="ascii") as file:
             file.write(FILES_PROGRAM)

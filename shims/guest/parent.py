@@ -63,7 +63,10 @@ class IdentityError(Exception):
 
 
 def take_identity(body: bytes) -> Dict[str, Any]:
-    """Return a checked identity."""
+    """Parse and check the identity that the host gives a copied machine.
+
+    Raises IdentityError.
+    """
     try:
         found = json.loads(body)
         if not isinstance(found, dict) or set(found) != set(IDENTITY):

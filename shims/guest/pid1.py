@@ -198,7 +198,7 @@ class Machine:
         guest.loop.child(process, ended)
 
     def power_off(self) -> None:
-        """Switch off; does not return."""
+        """Kill all processes, sync disks, switch the machine off; does not return."""
         with contextlib.suppress(OSError):
             os.kill(-1, signal.SIGKILL)
         os.sync()

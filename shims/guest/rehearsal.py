@@ -357,7 +357,7 @@ def shared_objects() -> Set[Tuple[str, int]]:
 
 
 def remove_shared(objects: Set[Tuple[str, int]]) -> None:
-    """Remove such objects.  What fails is logged."""
+    """Remove System V IPC objects (kind, number).  Logs failures."""
     libc = ctypes.CDLL(None, use_errno=True)
     remove = 0  # IPC_RMID
     for kind, number in objects:

@@ -68,7 +68,7 @@ class SessionBus:
         return {"DBUS_SESSION_BUS_ADDRESS": f"unix:path={self._path}"}
 
     def stop(self) -> None:
-        """End the bus."""
+        """Stop listening and terminate the bus daemon."""
         self._socket.stop()
         if self._pid:
             # The loop reaps it, so the pid is not reused until then.

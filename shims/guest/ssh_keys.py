@@ -36,7 +36,7 @@ class KeysSocket:
         self._running = 0
 
     def start(self) -> None:
-        """Make the socket."""
+        """Create and watch the ssh agent's socket; log a failure."""
         try:
             with self._guest.account.rights():
                 remove(self._path)  # of the start before

@@ -103,7 +103,7 @@ class Pair:
         self._watch()
 
     def close(self) -> None:
-        """End both sides."""
+        """Close both sockets and report the pair as closed."""
         if self._patience is not None:
             self._patience.cancel()
         for sock in (self._near, self._far):

@@ -130,7 +130,7 @@ class XServer:
         return process
 
     def _tell(self, read: int) -> None:
-        """Log why X11 windows ended."""
+        """Log lines of the X11 program's error output, up to a limit."""
         data = os.read(read, 4096)
         if not data:
             self._guest.loop.forget(read)

@@ -112,7 +112,7 @@ def serve_once(where: str, uhid: int) -> None:
 
 
 def main() -> int:
-    """Run; 1 where there is no uhid."""
+    """Serve the key over uhid, reconnecting forever; return 1 without /dev/uhid."""
     where = os.environ.get("VITRAIL_SECURITY_KEY", f"vsock:{HOST_CID}:{PORT}")
     pause = RETRY_SECONDS
     while True:

@@ -102,7 +102,7 @@ class DeviceNodes:
         self.uid, self.gid = uid, gid
 
     def follow(self) -> None:
-        """Follow the kernel's messages forever."""
+        """Read the kernel's uevents forever, and act on each."""
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT)
         sock.bind((0, UEVENT_GROUP))
         while True:
@@ -117,7 +117,7 @@ class DeviceNodes:
                 log(f"a device's node: {error}")
 
     def take(self, event: Dict[str, str]) -> None:
-        """Act on one message of the kernel."""
+        """Act on a uevent: give a device's node to the user; mount, unmount disks."""
         name = event.get("DEVNAME", "")
         if not event.get("DEVPATH", "").startswith(VIRTUAL_BUS) or not name:
             return
@@ -192,7 +192,7 @@ def wait_for_device(where: str) -> bool:
 
 
 def serve(where: str) -> None:
-    """Wait for devices forever."""
+    """Wait for devices of the broker forever, with growing pauses on failure."""
     pause = RETRY_SECONDS
     while True:
         if wait_for_device(where):
@@ -203,7 +203,7 @@ def serve(where: str) -> None:
 
 
 def main() -> int:
-    """Run; 1 where there is no vhci-hcd."""
+    """Serve USB devices forever; return 1 if vhci-hcd is not loaded."""
     if not VHCI.is_dir():
         log("the kernel module vhci-hcd is not loaded")
         return 1

@@ -64,7 +64,7 @@ class ClientObjects:
         self._clock = 1
 
     def close(self) -> None:
-        """Close the files of all pools."""
+        """Forget all objects, and close the files of their pools."""
         for thing in self.things.values():
             pool = thing.pool if isinstance(thing, ProgramBuffer) else thing
             if isinstance(pool, ProgramPool):
@@ -84,7 +84,7 @@ class ClientObjects:
             self.things[oid] = thing
 
     def forget(self, oid: int) -> None:
-        """An object is gone."""
+        """Remove an object that was destroyed; releases its pool."""
         self.kinds.pop(oid, None)
         thing = self.things.pop(oid, None)
         if isinstance(thing, ProgramBuffer):

@@ -114,7 +114,7 @@ class ClientStream:
             self._watch()
 
     def close(self) -> None:
-        """End both sides."""
+        """End the connection: close both sockets, pipes, objects and descriptors."""
         if not self._open:
             return
         self._open = False
@@ -437,7 +437,7 @@ class ClientStream:
                 self._gpu_buffers.global_event(oid, message)
 
     def _queue(self, message: "bytes | bytearray", fds: List[int]) -> None:
-        """Queue a message for the program."""
+        """Queue a message and its descriptors for the program."""
         self._to_client_bytes += len(message)
         self._to_client_fds += len(fds)
         if fds or not self._to_client or self._to_client[-1][1]:

@@ -53,7 +53,7 @@ class ProgramPool:
             return 0
 
     def release(self) -> None:
-        """Close the file if nothing needs it."""
+        """Close the pool's file once the pool and all of its buffers are destroyed."""
         if self.dead and not self.buffers and self.fd >= 0:
             if self.drawn is not None:
                 self.drawn.drop()

@@ -55,7 +55,7 @@ class GpuBuffers:
         self._shm: Optional[int] = None
 
     def global_event(self, registry: int, message: "bytes | bytearray") -> None:
-        """Add our global behind the host's wl_shm."""
+        """Announce a GPU buffer global to the program after the host's wl_shm."""
         name, length = struct.unpack_from("<II", message, 8)
         if message[16 : 16 + length - 1] == b"wl_shm" and not self._gpu.lost:
             self._shm = name

@@ -76,7 +76,10 @@ class Gpu:
     """The render node of this machine."""
 
     def __init__(self, loop: "ReadyLoop") -> None:
-        """Raises OSError where there is none."""
+        """Open the GPU's node and start the reading thread.
+
+        Raises OSError without a GPU.
+        """
         self._node = os.open(GPU_NODE, os.O_RDWR | os.O_CLOEXEC)
         self.device = os.fstat(self._node).st_rdev
         self.lost = ""

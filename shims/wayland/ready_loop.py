@@ -39,7 +39,7 @@ class ReadyLoop:
         self._running = False
 
     def run(self) -> None:
-        """Serve until ``stop``."""
+        """Dispatch ready descriptors and the alarm until ``stop``."""
         while self._running:
             wait = None
             if self._alarm is not None:

@@ -26,7 +26,7 @@ class StreamPipes:
     """The pipes of one stream."""
 
     def __init__(self, loop: "ReadyLoop", say: Callable[..., None]) -> None:
-        """``say``: queues a block for the host."""
+        """Hold the pipes of one program; ``say`` queues a block for the host."""
         self._loop, self._say = loop, say
         self._sources: Dict[int, int] = {}
         """Pipes that a program writes into, by the host's id."""
@@ -73,7 +73,7 @@ class StreamPipes:
         os.close(fd)
 
     def take(self, rid: int, data: bytes) -> None:
-        """Bytes for a program have come."""
+        """Write bytes from the host into a program's pipe; close a slow pipe."""
         waiting = self._waiting.get(rid)
         if waiting is None:
             return

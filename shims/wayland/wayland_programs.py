@@ -95,7 +95,7 @@ def device_sizes(fd: int) -> List[int]:
 
 
 def main(argv: List[str]) -> int:
-    """Serve until standard input ends."""
+    """Serve programs at the Wayland socket until standard input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--display", required=True)
     parser.add_argument("--socket", required=True)

@@ -87,7 +87,7 @@ class Drags(BridgePart):
             self._selections.named(self._start, [atom for atom in atoms if atom])
 
     def _start(self, types: dict[str, int]) -> None:
-        """The compositor is to drag these types."""
+        """Start a Wayland drag of these types from the window that was pressed."""
         core, device = self._core, self._selections.device()
         if self._source is not None or core.pressed_on is None or device is None:
             return

@@ -84,7 +84,10 @@ class Relay:
     def make_local(
         self, interface: str, version: int, down: int, data: object = None
     ) -> WireObject:
-        """Make an object that stays unknown above."""
+        """Create an object that Xwayland knows and the compositor does not.
+
+        Raises BridgeError.
+        """
         if down in self.by_down or down >= FIRST_OF_SERVER:
             raise BridgeError(f"Xwayland uses the id {down} again")
         made = WireObject(interface, version, down, 0, data)
@@ -114,7 +117,10 @@ class Relay:
         self.by_up[local.up] = local
 
     def known(self, down: int, interface: str = "") -> WireObject:
-        """Return Xwayland's object.  Raises BridgeError."""
+        """Return the object of an Xwayland id.
+
+        Raises BridgeError for another interface.
+        """
         found = self.by_down.get(down)
         if found is None or (interface and found.interface != interface):
             what = interface or "any"
@@ -170,7 +176,7 @@ class Relay:
         self._held += 1
 
     def let_go(self) -> None:
-        """Send the events that waited."""
+        """End one hold on events; after the last, send those that waited."""
         self._held -= 1
         if not self._held:
             waiting, self._waiting = self._waiting, []

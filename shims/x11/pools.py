@@ -43,7 +43,7 @@ class Pools:
         relay.attach(self)
 
     def show(self, buffer: Maybe) -> None:
-        """Make a buffer known to the compositor."""
+        """Create a buffer and its pool at the compositor, if they are not there yet."""
         if buffer is None or buffer.up or buffer.dead:
             return
         part: LazyBuffer = buffer.data

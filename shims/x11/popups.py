@@ -60,7 +60,7 @@ def depth(window: XWindow) -> int:
 
 
 def placement(window: XWindow, scale: float) -> Placement:
-    """Return a popup's place on its parent."""
+    """Compute where a popup appears relative to its parent."""
     parent = window.parent
     assert parent is not None
     margin, other, top, _ = parent.hints.extents

@@ -187,7 +187,7 @@ class Roles(BridgePart):
         return made
 
     def reposition(self, window: XWindow) -> None:
-        """The program moved or resized its menu."""
+        """Move or resize a menu's popup after its program did, or make a new one."""
         if window.popup is None or window.parent is None:
             return
         if window.popup.version < 3:  # a popup cannot move, nor grow: make another one

@@ -84,7 +84,7 @@ class Selections(BridgePart):
         self.drag_offer: Callable[[], Maybe] = lambda: None
 
     def _on_bound(self) -> None:
-        """Get the data devices."""
+        """Create the data devices of CLIPBOARD and PRIMARY, once globals are bound."""
         for name, (interface, kind) in KINDS.items():
             manager, request = self._core.bound.get(interface), f"get_{kind}device"
             if manager is not None:

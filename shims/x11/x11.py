@@ -82,7 +82,10 @@ class X11(Stream):
     # -- bytes from the server
 
     def handle(self) -> None:
-        """Handle whole replies and events.  Raises BridgeError."""
+        """Parse the received replies and events, and call their callbacks.
+
+        Raises BridgeError.
+        """
         if not self._open and not self._accepted():
             return
         while len(self.received) >= 32:

@@ -66,7 +66,7 @@ def of(lease: Lease) -> EventSubject:
 
 
 def of_stream(opening: Opening) -> StreamSubject:
-    """Return a stream's fields for an event."""
+    """Return the event fields that identify a stream: lease, service, number, peer."""
     return StreamSubject(
         **of(opening.lease),
         service=opening.service,

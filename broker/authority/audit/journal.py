@@ -61,7 +61,7 @@ class Journal:
         return self._store.namer.digest(content)
 
     def warnings(self) -> list[str]:
-        """Return warnings for ``brokerctl status``: lost events."""
+        """Return a warning for ``brokerctl status`` if events could not be recorded."""
         if not self._lost:
             return []
         now = ", and still none can be" if self._gap is not None else ""
@@ -69,7 +69,7 @@ class Journal:
         return [f"{self._lost} events could not be recorded{now}: {where}"]
 
     async def require(self, event: schema.Event, *also: schema.Event) -> None:
-        """See ``EventLog.require``; all of them in one commit."""
+        """Write events to disk, all in one commit.  See ``EventLog.require``."""
         if self._mode is AuditMode.BEST_EFFORT:
             for one in (event, *also):
                 await self.note(one)
@@ -77,7 +77,10 @@ class Journal:
             await self._record(event, *also)
 
     async def note(self, event: schema.Event) -> None:
-        """See ``EventLog.note``; there is nothing to refuse."""
+        """Write an event; one that cannot be written is counted.
+
+        See ``EventLog.note``.
+        """
         try:
             await self._record(event)
         except UpstreamError as error:

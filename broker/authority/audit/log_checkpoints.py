@@ -42,7 +42,10 @@ class LogCheckpoints:
     async def evidence(
         self, since: int, size: int, known: int
     ) -> tuple[list[bytes], list[str]]:
-        """See ``CheckpointBook.evidence``."""
+        """Return proofs about this log for a witness.
+
+        See ``CheckpointBook.evidence``.
+        """
         proof: list[bytes] = []
         if 0 < since < size:
             try:
@@ -57,7 +60,10 @@ class LogCheckpoints:
         await self._store.witnessed(peer, note)
 
     async def problem(self, held: Note) -> str:
-        """See ``CheckpointBook.problem``."""
+        """Return why a held checkpoint contradicts the log.
+
+        See ``CheckpointBook.problem``.
+        """
         seen = held.checkpoint
         if seen.origin != self._store.origin:
             return "it is of another log"
@@ -101,7 +107,10 @@ class CheckpointRequests:
             book.published = lambda: put(m.CheckpointMade())
 
     async def answer(self, message: _Request) -> m.FromAuthority:
-        """Return the answer.  Raises PeerError, RefusedError and UpstreamError."""
+        """Answer a client's request about checkpoints.
+
+        Raises PeerError, RefusedError and UpstreamError.
+        """
         book = self._book
         # guard: a broker without a link keeps no checkpoints
         if book is None:
@@ -137,7 +146,7 @@ class CheckpointRequests:
         )
 
     def _peer(self, untrusted_peer: str) -> str:
-        """Return the name of a peer.  Raises PeerError."""
+        """Validate a peer's name and return it.  Raises PeerError."""
         self._peers.add(untrusted_peer)
         # guard: a client names few peers
         if len(self._peers) > authority_limits.AUTHORITY_PEERS:

@@ -48,7 +48,7 @@ class Namer:
         return self.digest(content) if self.clipboard_digest else ""
 
     def apply(self, event: _E) -> _E:
-        """The event as it may be recorded."""
+        """Return a copy of an event whose object and argument are hashed or dropped."""
         if self._setting is Names.KEEP or not (event.object or event.argument):
             return event
         return msgspec.structs.replace(

@@ -55,7 +55,10 @@ class Counter:
     """
 
     def __init__(self, owners: Owners | None = None) -> None:
-        """``owners``: which record a sandbox is of; None: each is separate."""
+        """Set up the counter.
+
+        ``owners`` maps sandboxes to records, None: each is separate.
+        """
         self._names = Owners() if owners is None else owners
         self._windows: dict[bytes, _Window] = {}
         self._ends: list[tuple[float, int, bytes]] = []
@@ -112,7 +115,7 @@ class Counter:
         return out
 
     def hold(self, event: schema.Event, now: float) -> None:
-        """Take back what could not be recorded; it comes out a second later."""
+        """Count an event again that could not be recorded, for a second later."""
         key, event = self._key(event, _words(event), now)
         if key not in self._windows:
             written = limits.REFUSALS_LOGGED_PER_SECOND
@@ -135,6 +138,7 @@ class Counter:
         return self._ends[0][0] if self._ends else math.inf
 
     def _open(self, key: bytes, window: _Window) -> None:
+        """Start to count refusals of a kind for a second, and charge its owner."""
         self._windows[key] = window
         self._opened += 1  # orders equal times
         heapq.heappush(self._ends, (window.ends, self._opened, key))
@@ -155,7 +159,10 @@ class Counter:
         return self._names.of(event.sandbox) or f"<{event.kind} {event.peer}>"
 
     def _owner(self, event: schema.Event, now: float) -> _Owner | None:
-        """Return the owner of its budget; None: too many owners, no budget left."""
+        """Return the owner of an event's budget.
+
+        None: too many owners, no budget left.
+        """
         name = self._owner_of(event)
         owner = self._owners.get(name)
         if owner is None:
@@ -170,7 +177,7 @@ class Counter:
         return owner
 
     def _forget(self, now: float) -> None:
-        """Owners with a whole budget and no window need not be remembered."""
+        """Forget owners with a whole budget and no open window."""
         if now < self._forgot + _WINDOW:
             return
         self._forgot = now
@@ -185,6 +192,7 @@ class Counter:
     def _key(
         self, event: schema.Event, key: bytes, now: float
     ) -> tuple[bytes, schema.Event]:
+        """Return the key by which a refusal is counted: its own, or a joint one."""
         if key in self._windows:
             return key, event
         owner = self._owner(event, now)
@@ -209,7 +217,10 @@ class _Owner:
         self.windows = 0
 
     def may_open(self, now: float) -> bool:
-        """Take a place for one more kind, if there is one."""
+        """Reserve a window for one more kind of refusal.
+
+        Return False if none is left.
+        """
         if self.windows >= audit_limits.AUDIT_REFUSAL_KEYS_PER_SANDBOX:
             return False
         if self.fresh.early(now) > 0:
@@ -251,7 +262,10 @@ class Refusals:
         self._more = trio.Event()
 
     async def refused(self, event: Refusal) -> None:
-        """Record or count a refusal."""
+        """Record a refusal as an event, or only count one that equals an earlier one.
+
+        More of the same are recorded later, as one event with a count.
+        """
         try:
             now = self._counter.take(event, trio.current_time())
         except InternalError as error:
@@ -276,6 +290,7 @@ class Refusals:
                 await self._record(self._counter.flush())
 
     async def _record(self, events: list[schema.Event]) -> None:
+        """Record events; count those again that cannot be written."""
         for event in events:
             try:
                 await self._store.record(event)

@@ -58,7 +58,7 @@ def plan(
     most: int | None,
     shipped: int | None = None,
 ) -> RetentionPlan | None:
-    """Return the next removal, or None.
+    """Return the next removal of old or excess events; None if there is none.
 
     Events of before ``before_ns``, and the oldest ones while the log takes more
     than ``most`` bytes.  ``shipped`` is the last event that every receiver has;
@@ -97,7 +97,10 @@ def plan(
 
 
 def remove(db: sqlite3.Connection, what: RetentionPlan) -> None:
-    """Do it, inside a transaction.  Raises sqlite3.Error."""
+    """Delete the events of a plan from the database, and keep the hashes for proofs.
+
+    Runs inside a transaction. Raises sqlite3.Error.
+    """
     provable = _witnessed_blocks(db)
     for block in range(what.first, what.end):
         bounds = block << STEP, (block + 1) << STEP
@@ -122,7 +125,7 @@ def remove(db: sqlite3.Connection, what: RetentionPlan) -> None:
 
 
 def _witnessed_blocks(db: sqlite3.Connection) -> set[int]:
-    """Blocks with the end of a checkpoint that a witness holds.
+    """Return the blocks that contain the end of a checkpoint which a witness holds.
 
     Without their leaf hashes no proof could begin there, and an honest log that
     was not connected for long would look like one that was rewritten.

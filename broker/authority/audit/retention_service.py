@@ -33,7 +33,10 @@ class Retention:
         """The last event that every receiver has; None: there are none."""
 
     async def run(self) -> None:
-        """Look every hour, and every few thousand events; until cancelled."""
+        """Remove old events every hour, and every few thousand events.
+
+        Until cancelled.
+        """
         complained = False
         while True:
             try:
@@ -49,7 +52,7 @@ class Retention:
                 await self._store.wait_beyond(size + _EVERY_EVENTS)
 
     async def prune(self, seconds: int | None, megabytes: int | None) -> int:
-        """Remove events older than ``seconds``, and those beyond the size.
+        """Remove events older than ``seconds``, and those beyond the size, in MB.
 
         None for both: as the settings say.  Returns how many events went.
         Raises UpstreamError when the disk refuses.

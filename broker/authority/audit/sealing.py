@@ -55,7 +55,7 @@ class Sealing:
             await self._tried(self._evolve)
 
     async def publish(self) -> None:
-        """Make a checkpoint that stays, and notify the listeners.
+        """Create a checkpoint that stays, and notify the listeners.
 
         Raises UpstreamError when the disk refuses.
         """
@@ -106,7 +106,7 @@ class JournalTeller:
         self._path = path
 
     async def tell(self, note: str) -> None:
-        """Send a checkpoint; a journal that is not there or full misses it.
+        """Send a checkpoint to the journal; one that is missing or full misses it.
 
         The next one says the same and more, so nothing is kept for it.
         """

@@ -72,7 +72,7 @@ def take_span(text: str) -> int:
 
 
 def load_settings(config: Sequence[Path]) -> AuditSettings:
-    """Return the settings of the first ``audit.toml`` of these directories.
+    """Read the settings of the first ``audit.toml`` in these directories.
 
     Raises SetupError: a setting half understood would drop or keep the wrong
     values.

@@ -101,6 +101,7 @@ class LogShares:
             )
 
     def _of(self, owner: str, now: float) -> TokenBucket:
+        """Return an owner's share of the log; create it if there is none."""
         share = self._own.get(owner)
         if share is None:
             if len(self._own) >= limits.LEASES:
@@ -112,7 +113,7 @@ class LogShares:
         return share
 
     def _forget(self, now: float) -> None:
-        """Full shares need not be remembered."""
+        """Drop the entries of sandboxes whose share is full again."""
         for name in [
             name
             for name, share in self._own.items()

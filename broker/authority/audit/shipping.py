@@ -38,7 +38,7 @@ class Shipping:
         return shipping_warnings(self._paths)
 
     def shipped(self) -> int | None:
-        """The last event that every receiver has; None: there are none.
+        """Return the last event that every receiver has; None: there are no receivers.
 
         A state that cannot be read counts as nothing shipped, so no event is removed.
         """
@@ -51,7 +51,7 @@ class Shipping:
         return None if waiting is None else waiting.sequence
 
     async def run(self) -> None:
-        """Keep it running until cancelled."""
+        """Start the shipper, and again whenever it ends, until cancelled."""
         pause = _PAUSE
         while True:
             while find_config(self._paths.config) is None:  # noqa: ASYNC110 -- a file
@@ -64,6 +64,7 @@ class Shipping:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _once(self) -> None:
+        """Start the shipper and wait for its end; log why it ended."""
         try:
             child = await self._starter.start(HelperProgram.SHIPPER)
         except VitrailError as error:

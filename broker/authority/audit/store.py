@@ -99,7 +99,7 @@ class Store:
         self._events = self._commits = self._failures = 0
 
     def statistics(self) -> AuditStatus:
-        """Counters for ``brokerctl status``."""
+        """Return the log's counters for ``brokerctl status``."""
         return AuditStatus(
             events=self._events,
             commits=self._commits,
@@ -108,7 +108,7 @@ class Store:
         )
 
     async def record(self, event: schema.Event, *also: schema.Event) -> int:
-        """Write the event and return its sequence number once it is on disk.
+        """Write events to disk in one commit; return the first one's sequence number.
 
         ``also`` follow it in the same commit: all of them are on disk, or none.
         Cancelled before its turn, it is not written; after that, it is
@@ -131,6 +131,7 @@ class Store:
         return entry.sequence
 
     def _stamped(self, event: schema.Event, *also: schema.Event) -> _Entry:
+        """Return the event's entry with its number, times, broker, and hashed names."""
         stamped = msgspec.structs.replace(
             self.namer.apply(event),
             version=schema.VERSION,
@@ -145,7 +146,7 @@ class Store:
         return _Entry(stamped, head, tail, [self._stamped(one) for one in also])
 
     async def _commit_in_turn(self, entry: _Entry) -> None:
-        """Wait until an entry is committed.
+        """Wait until an entry is committed; commit all pending ones in one's turn.
 
         The caller whose turn it is commits all pending entries.
         """
@@ -179,6 +180,7 @@ class Store:
             self._pending[0].done.set()
 
     async def _commit(self) -> None:
+        """Commit a batch of pending entries, and wake those who wait for them."""
         size = min(len(self._pending), audit_limits.AUDIT_BATCH)
         batch = [self._pending.popleft() for _ in range(size)]
         try:
@@ -208,7 +210,7 @@ class Store:
     def _write(
         self, batch: Sequence[_Entry], besides: Callable[[], None] | None = None
     ) -> int:
-        """Commit the events and return the first one's number (worker thread).
+        """Commit events in the worker thread; return the first one's number.
 
         ``besides`` does something more in the same transaction.
         """
@@ -270,7 +272,7 @@ class Store:
         return await self._in_turn(lambda: self._seal.evolve(self._tree))
 
     async def root_at(self, size: int) -> bytes:
-        """The root that the log had when it held so many events.
+        """Return the tree's root at an earlier size of the log.
 
         Raises IntegrityError or RefusedError where that is not known any
         more, UpstreamError when the log cannot be read.
@@ -285,7 +287,7 @@ class Store:
         return await self._in_turn(lambda: consistency_proof(old, new, Nodes(self._db)))
 
     async def hold(self, peer: str, offer: WitnessOffer) -> WitnessAnswer:
-        """Keep a checkpoint of another log, if it is signed and proved.
+        """Store a checkpoint of another log, if it is signed and proved.
 
         Raises RefusedError as ``witness.hold_note``, UpstreamError when the disk
         refuses.
@@ -309,7 +311,7 @@ class Store:
     async def prune(
         self, *, before_ns: int | None, most: int | None, shipped: int | None = None
     ) -> int:
-        """Remove old events, and say so in the log; returns how many went.
+        """Remove old events, record that in the log, and return how many were removed.
 
         Those of before ``before_ns`` (UTC, nanoseconds), and the oldest ones
         while the log takes more than ``most`` bytes; see ``retention.plan``.
@@ -328,6 +330,7 @@ class Store:
     def _prune(
         self, before_ns: int | None, most: int | None, shipped: int | None
     ) -> int:
+        """Plan and carry out a removal of old events; return how many were removed."""
         found = plan(
             self._db,
             self._tree.size,
@@ -346,7 +349,7 @@ class Store:
         return last - first + 1
 
     async def _in_turn(self, step: Callable[[], _T]) -> _T:
-        """Do something in the store's thread, between commits."""
+        """Run a step in the store's thread, between commits."""
         if self._closed:
             raise InternalError("the audit log was closed")
         try:
@@ -387,7 +390,7 @@ class _Opened:
 async def open_store(
     path: Path, *, broker: str = "local", settings: AuditSettings | None = None
 ) -> AsyncIterator[Store]:
-    """Open the audit log for writing, making or migrating it where needed.
+    """Open the audit log for writing; create or migrate it where needed.
 
     ``broker`` is the role that is in every event.  One writer at a time.
 

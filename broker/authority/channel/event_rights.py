@@ -77,7 +77,9 @@ class EventRights:
     def __init__(
         self, role: str, *, linked: bool = True, host: EventRights | None = None
     ) -> None:
-        """``host``: of a viewer on the same machine, what the other client began.
+        """Set up rights of one client.
+
+        ``host``: what the host on the same machine began.
 
         Without a link, neither client records link events; the viewer records streams.
         """
@@ -91,7 +93,7 @@ class EventRights:
         self._running: dict[str, Lease] = {}
 
     def begin(self, lease: Lease) -> None:
-        """A lease was announced.  Raises PeerError for an id that is another's."""
+        """Record that a client announced a lease.  Raises PeerError for a used id."""
         known = self._known.get(lease.id)
         # guard: a lease keeps its sandbox
         if known is not None and known != lease:
@@ -113,7 +115,7 @@ class EventRights:
             raise PeerError("it asks what only a viewer asks, and is a host")
 
     def running(self, lease: str) -> Lease:
-        """Return a lease that runs.
+        """Return a lease that a client announced and that runs.
 
         Raises PeerError for one that was never announced, RefusedError for one that
         has ended: its last requests may cross the message that it ends.
@@ -126,6 +128,7 @@ class EventRights:
         return self._running[lease]
 
     def _remember(self, lease: Lease) -> None:
+        """Store an announced lease; forget an ended one if there are too many."""
         most = authority_limits.AUTHORITY_LEASES
         # guard: a client announces a bounded number of leases
         if len(self._known) >= most and lease.id not in self._known:
@@ -136,7 +139,10 @@ class EventRights:
         self._known[lease.id] = lease
 
     def take(self, untrusted_body: bytes) -> schema.AnyEvent:
-        """Return the event that a client may record.  Raises PeerError."""
+        """Decode an event and check that the client may record it.
+
+        Raises PeerError.
+        """
         try:
             event = schema.decode(untrusted_body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -162,7 +168,7 @@ class EventRights:
         return self._known.get(number)
 
     def _check_subject(self, event: schema.AnyEvent) -> None:
-        """Whether the event's sandbox is one that this client has announced."""
+        """Raise PeerError for an event about a sandbox that was not announced."""
         if event.lease:
             lease = self.lease(event.lease)
             subject = (event.sandbox, event.generation)

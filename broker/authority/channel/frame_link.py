@@ -25,7 +25,10 @@ class FrameLink:
     def __init__(
         self, sock: socket.socket, *, receive_limit: int, waiting: int
     ) -> None:
-        """``receive_limit``: bytes of a frame; ``waiting``: bytes kept by ``put``."""
+        """Wrap a socket.
+
+        ``receive_limit``: bytes of a frame, ``waiting``: of the queue.
+        """
         sock.setblocking(False)  # noqa: FBT003 -- the socket module's own
         self._sock = sock
         self._frames = FrameReader(receive_limit)
@@ -36,7 +39,9 @@ class FrameLink:
         self._empty.set()
 
     def put(self, frame: bytes) -> None:
-        """Send a frame soon.
+        """Queue a frame.
+
+        Raises UpstreamError when the far end has gone or does not read.
 
         Raises UpstreamError when the far end has gone, or does not read.
         """
@@ -74,7 +79,7 @@ class FrameLink:
             await self._empty.wait()
 
     async def run(self) -> None:
-        """Write what waits, until cancelled or the far end has gone."""
+        """Write queued frames, until cancelled or the far end has gone."""
         while True:
             await self._more.wait()
             self._more = trio.Event()

@@ -16,7 +16,7 @@ REQUEST_FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device
 
 
 def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
-    """Return the request that a message describes.  Raises PeerError."""
+    """Convert a client's message to a request.  Raises PeerError."""
     titles = [title for title, _ in asked.claims]
     # guard: a client words no question
     if len(titles) > CLAIMS or not is_known(asked.service, asked.way, titles):
@@ -35,6 +35,7 @@ def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
 
 
 def _device(asked: m.AskedDevice) -> DeviceFacts:
+    """Convert a device's facts from a message.  Raises PeerError."""
     taken = (take_interface(text) for text in asked.interfaces)
     interfaces = tuple(one for one in taken if one is not None)
     if len(interfaces) < len(asked.interfaces):

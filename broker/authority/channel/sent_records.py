@@ -22,7 +22,7 @@ class SentRecords:
         self._sent: dict[str, RecordEntry] = {}
 
     def update(self, records: RecordSet) -> Iterator[m.RecordChanged | m.RecordGone]:
-        """Yield what a client needs in order to have these records."""
+        """Yield the messages that bring a client's records up to date."""
         for name in self._sent.keys() - records.records.keys() - records.broken.keys():
             del self._sent[name]
             yield m.RecordGone(name)

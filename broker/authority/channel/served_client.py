@@ -66,7 +66,7 @@ _TERMS = m.Permitted.__struct_fields__[1:-1]
 
 
 def _alike(one: Request, other: Request) -> bool:
-    """Whether a question about one request has named the other one."""
+    """Return whether a question about one request also named the other one."""
     # guard: a type that crosses was named
     types = [value for title, value in one.claims if title == "type"]
     if other.mime not in {one.mime, *types}:
@@ -96,11 +96,12 @@ class ClientChannel:
         checkpoints: LogCheckpoints | None = None,
         key: bytes = b"",
     ) -> None:
-        """``serve_control``: returns when the control socket is served.
+        """Set up the channel.
 
-        ``key``: of the warrants of permits (``ipc.session.warrant``).
+        ``serve_control`` returns once the control socket is served.
 
-        ``checkpoints``: of a broker with a link.
+        ``key``: of the warrants of permits (``ipc.session.warrant``). ``checkpoints``:
+        of a broker with a link.
         """
         self._link = link
         self._authority = authority
@@ -121,7 +122,7 @@ class ClientChannel:
         self._stop: m.Stop | None = None
 
     async def serve(self) -> m.Stop | None:
-        """Serve it until it has gone; returns how it said that it goes.
+        """Serve the client until it disconnects; return its goodbye, if it sent one.
 
         Raises PeerError for a message that it may not send.
         """
@@ -147,7 +148,7 @@ class ClientChannel:
     # -- taking messages -----------------------------------------------------------
 
     def _take(self, message: m.FromClient, nursery: trio.Nursery) -> None:
-        """Handle one message of the client."""
+        """Handle one message of the channel's client (host or viewer), by its type."""
         match message:
             case m.PermitOver(number, used):
                 self._over(number, nursery, used=used)
@@ -180,6 +181,7 @@ class ClientChannel:
                 nursery.start_soon(self._answer, message, self._work(message))
 
     def _begin(self, number: int, more: int = 0) -> None:
+        """Check and count a new request's number.  Raises PeerError."""
         # guard: each request has a new number
         if number <= self._last:
             raise PeerError("it uses the number of a request again")
@@ -196,6 +198,10 @@ class ClientChannel:
         return self._held.get(number)
 
     def _over(self, number: int, nursery: trio.Nursery, *, used: bool) -> None:
+        """End a permit or request that the client is done with.
+
+        Record its stream's end.
+        """
         opened = self._opened.pop(number, None)
         if (held := self._holding(number)) is not None:
             held.over.set()
@@ -206,7 +212,7 @@ class ClientChannel:
             nursery.start_soon(not_opened, self._log, opened)
 
     def _work(self, message: m.FromClient) -> Awaitable[m.FromAuthority]:
-        """Check a request, and return what answers it.  Raises PeerError."""
+        """Check a request, and return the work that answers it.  Raises PeerError."""
         match message:
             case m.RecordEvent():
                 return self._record(message, self._rights.take(message.body))
@@ -253,6 +259,7 @@ class ClientChannel:
     async def _answer(
         self, message: m.FromClient, work: Awaitable[m.FromAuthority]
     ) -> None:
+        """Do a request's work and send the answer, or the error."""
         number = getattr(message, "request", 0)
         try:
             self.put(await work)
@@ -272,6 +279,7 @@ class ClientChannel:
     # -- permits ---------------------------------------------------------------------
 
     def _ask(self, message: m.AskPermit, nursery: trio.Nursery) -> None:
+        """Ask the decider for a permit, and hold it until the client ends it."""
         try:
             lease = self._rights.running(message.asked.lease)
         except RefusedError as error:
@@ -323,7 +331,7 @@ class ClientChannel:
         self.put(m.Asking(number))
 
     async def _hold(self, number: int, held: _Held, permit: Permit) -> None:
-        """Tell the client, until the client or the permit has ended it."""
+        """Report changes and the cut of a permit to the client, until it has ended."""
         held.permit = permit
         if permit.request.opens:
             # guard: a request that was given up while it was decided opened nothing
@@ -354,6 +362,7 @@ class ClientChannel:
                 self.put(m.PermitCut(number, reason, permit.where))
 
     def _warrant(self, permit: Permit, *, renewed: bool = False) -> bytes:
+        """Return the signed warrant of a permit."""
         request, now = permit.request, time.monotonic()
         asked = {name: getattr(request, name) for name in OF_REQUEST}
         lease, rule = request.lease, permit.rule
@@ -363,6 +372,7 @@ class ClientChannel:
         return sign(self._key, warrant)
 
     async def _choose(self, message: m.AskChoice, held: _Held) -> m.FromAuthority:
+        """Ask the user which of several requests to permit; return the answer."""
         try:
             requests = [
                 request_of(asked, self._rights.running(asked.lease))
@@ -384,6 +394,7 @@ class ClientChannel:
         raise RefusedError("the question was withdrawn")
 
     async def _show(self, message: m.AskPreview | m.AskRules) -> m.FromAuthority:
+        """Answer a preview or a question about rules."""
         if isinstance(message, m.AskRules):
             found = await self._authority.decider.rules_about(
                 message.service, message.source, message.target
@@ -404,6 +415,7 @@ class ClientChannel:
     async def _record(
         self, message: m.RecordEvent, event: schema.AnyEvent
     ) -> m.FromAuthority:
+        """Record an event of the client, as it asked; return the confirmation."""
         match message.how:
             case "require":
                 await self._log.require(event)
@@ -419,6 +431,7 @@ class ClientChannel:
         return m.AuthorityDone(message.request)
 
     def _tell_share(self, lease: Lease) -> None:
+        """Tell the client that a record's share of the log is used up."""
         try:
             self._log.check_share(lease)
         except RefusedError as error:

@@ -32,7 +32,7 @@ class LogControl:
     async def prune(
         self, exchange: Exchange[api.AuditPruneAnswer], request: api.AuditPruneRequest
     ) -> api.AuditPruneAnswer:
-        """Remove old events.  Raises RefusedError."""
+        """Remove old events by age or size of the log.  Raises RefusedError."""
         del exchange
         for given in (request.keep_seconds, request.max_megabytes):
             if given is not None and given < 1:
@@ -55,7 +55,10 @@ class EventsPart:
     async def events(
         self, exchange: Exchange[api.EventItem], request: api.EventsRequest
     ) -> api.EventItem:
-        """Send events until the client leaves.  Raises RefusedError without ``more``."""
+        """Send new events until the client leaves.
+
+        Raises RefusedError without ``more``.
+        """
         if not exchange.more:
             raise RefusedError("events need a call with 'more'")
         last, kinds = request.after, set(request.kinds or ())
@@ -77,6 +80,7 @@ def _newest(log: Path) -> int:
 
 
 def _since(log: Path, last: int) -> list[tuple[int, str, str]]:
+    """Read the events after a number, without removed ones."""
     with open_reading(log) as db:
         return db.execute(
             "SELECT sequence, kind, body FROM event WHERE sequence > ? AND body != '' "

@@ -85,7 +85,10 @@ def _given(activated: socket.socket) -> Iterator[trio.socket.SocketType]:
 
 @contextmanager
 def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
-    """A listening socket at ``path``; removes it at the end if it is ours still."""
+    """Yield a listening socket at ``path``.
+
+    Remove it at the end if it is still ours.
+    """
     refuse_second(path)
     plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     with plain:
@@ -136,6 +139,7 @@ def refuse_second(path: Path) -> None:
 
 
 def _remove(path: Path, mine: os.stat_result) -> None:
+    """Remove the socket's file if it is still the one that we bound."""
     try:
         found = path.lstat()
         if (found.st_dev, found.st_ino) == (mine.st_dev, mine.st_ino):
@@ -164,7 +168,7 @@ async def _welcome(
     *,
     full: bool,
 ) -> None:
-    """Serve one client, or report why not."""
+    """Serve one client of the control socket, or send it the reason why not."""
     async with stream:
         pid, uid, _gid = peer_numbers(stream.socket)
         connection = _Connection(stream, api, Caller(pid, uid))
@@ -215,7 +219,7 @@ class _Connection:
         pending: trio.MemoryReceiveChannel[Call],
         everything: trio.CancelScope,
     ) -> None:
-        """Pass calls on until the client ends, or says nothing for too long."""
+        """Read calls until the client disconnects, or sends nothing for too long."""
         reader = VarlinkReader()
         async with calls:
             while True:
@@ -241,7 +245,7 @@ class _Connection:
             self._client_gone(self._answering)
 
     def _client_gone(self, call: Call) -> None:
-        """End a call that only its client had a use for."""
+        """Cancel a call that only its client had a use for."""
         if call.more:
             self._scope.cancel()
         elif (row := row_of(call.method)) and row.dropped:
@@ -259,7 +263,7 @@ class _Connection:
             return b""
 
     async def _answer(self, call: Call) -> bool:
-        """Carry out the call and reply.  False: the client has gone."""
+        """Carry out a call and reply; return False when the client has gone."""
         self._answering = call
         reply: VarlinkReply | None = None
         try:
@@ -283,6 +287,7 @@ class _Connection:
         return await self._send(reply, _LAST_SECONDS if last else None, shield=last)
 
     async def _perform(self, call: Call) -> VarlinkReply:
+        """Carry out a call, sending its items; return the final reply."""
         row = row_of(call.method)
         patience = math.inf if row and row.paced else None
 
@@ -305,7 +310,7 @@ class _Connection:
         *,
         shield: bool = False,
     ) -> bool:
-        """Send a reply.  False: the client does not take it, or has gone."""
+        """Send a reply; return False when the client does not read it, or has gone."""
         try:
             message = varlink.encode(reply)
         except InternalError as problem:

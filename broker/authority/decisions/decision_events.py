@@ -113,7 +113,7 @@ async def not_opened(log: EventLog, request: Request, reason: str = "") -> None:
 
 
 def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
-    """Return the event of a permit that has ended."""
+    """Return the event of a permit that was cut."""
     return schema.Decision(
         **subject(permit.request),
         verdict=schema.EventVerdict.DENY,
@@ -140,7 +140,10 @@ def shown(held: RuleLimits) -> dict[str, schema.Scalar]:
 
 
 def _attributes(request: Request) -> dict[str, schema.Scalar]:
-    """Types and sizes; a host is the event's object, by the setting ``names``."""
+    """Return types and sizes.
+
+    A host is the event's object, by the setting ``names``.
+    """
     found: dict[str, schema.Scalar] = {}
     for name in ("mime", "scheme", "size", "protocol", "port", "key"):
         value = getattr(request, name)
@@ -152,7 +155,7 @@ def _attributes(request: Request) -> dict[str, schema.Scalar]:
 
 
 def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
-    """The event's fields about a device, without its serial number.
+    """Return the event's fields about a device, without its serial number.
 
     A serial number identifies an object that belongs to the user.
     """
@@ -166,7 +169,7 @@ def _device(device: DeviceFacts) -> dict[str, schema.Scalar]:
 
 
 def subject(request: Request) -> event_log.StreamSubject:
-    """Return a request's fields for an event."""
+    """Return the event fields that identify a request's lease, service and stream."""
     return event_log.StreamSubject(
         **event_log.of(request.lease),
         service=untrusted_word(request.service),

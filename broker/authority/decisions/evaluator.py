@@ -45,7 +45,7 @@ class Evaluator:
         pending_records: Callable[[], RecordSet | None],
         locked: Locked,
     ) -> None:
-        """``locked``: why a lockdown denies a request, whatever the rules say."""
+        """Set up evaluation; ``locked`` returns why a lockdown denies a request."""
         self._rules = rules
         self._records = records
         self._pending_records = pending_records
@@ -81,6 +81,8 @@ class Evaluator:
     def _decide(
         self, request: Request, records: RecordSet, engine: Engine
     ) -> verdict.Verdict:
+        """Evaluate record and rules about a request."""
+
         def rules() -> Verdict:
             return engine.answer(call_of(request), self.world())
 
@@ -123,7 +125,7 @@ class Evaluator:
         ]
 
     def world(self) -> World:
-        """The existing sandboxes, and those that run."""
+        """Return all sandboxes of records, and the running ones, as rules name them."""
         records = self._records()
         running = tuple((lease.sandbox, lease.record) for lease in self.running())
         known = self._world
@@ -141,7 +143,7 @@ class Evaluator:
         return question_of(request, answer, record)
 
     def revalidate(self, permit: Permit) -> tuple[Verdict | None, str, str]:
-        """The current verdict, and why and where it ends the live operation.
+        """Return a live permit's current verdict, and why and where it ends.
 
         ``(None, '', '')``: it has ended already.  A time to live and a size that
         are shorter now hold from now on.
@@ -213,7 +215,7 @@ def _strictness(decided: verdict.Verdict) -> int:
 
 
 def _shown(answer: Verdict) -> m.Preview:
-    """Return an answer of the engine."""
+    """Convert an answer of the rule engine to the message that a client receives."""
     return m.Preview(
         answer.verdict,
         answer.reason,
@@ -230,7 +232,7 @@ def _shown(answer: Verdict) -> m.Preview:
 
 
 def _shown_rule(rule: Rule) -> m.ShownRule:
-    """Return a rule."""
+    """Convert a rule to the message in which a client receives it."""
     return m.ShownRule(
         rule.where,
         rule.service,

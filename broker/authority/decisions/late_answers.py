@@ -35,7 +35,7 @@ class LateAnswers:
             self._kept[subject] = _Late(target, rule, until)
 
     def take(self, subject: Subject, rule: Verdict, now: float) -> str:
-        """The chosen target, once; empty where no yes counts for this request."""
+        """Return the target of a late yes, once; empty where none counts here."""
         self._forget_over(now)
         found = self._kept.pop(subject, None)
         if found is None or rule.rule is None or found.rule.rule is None:

@@ -88,7 +88,7 @@ class NoPrompt:
 
 
 def keeps(held: RuleLimits) -> tuple[Keep, ...]:
-    """For how long a user may let an answer hold, by the rule that asks.
+    """Return for how long a user may let an answer hold, by the rule that asks.
 
     ``remember=no`` and ``remember=stream`` let no answer outlive its
     operation; ``ttl=`` bounds everything, so there is no "until it stops" beside it.
@@ -155,7 +155,7 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
 
 
 def digest(*requests: Request) -> str:
-    """Return what distinguishes the questions about these, however they are shown."""
+    """Return the digest that distinguishes questions about these requests."""
     parts = [
         (r.subject, r.about, r.source, r.size, r.device, r.claims) for r in requests
     ]

@@ -34,7 +34,7 @@ class QuestionControl:
     async def pending(
         self, exchange: Exchange[api.PendingAnswer], request: api.Nothing
     ) -> api.PendingAnswer:
-        """Return the questions that wait for the user."""
+        """List the questions that wait for the user, for brokerctl."""
         del exchange, request
         shown = self._questions.shown()
         found = [_question(entry, shown) for entry in self._questions.pending()]
@@ -44,7 +44,10 @@ class QuestionControl:
     async def answer(
         self, exchange: Exchange[api.Nothing], request: api.QuestionAnswerRequest
     ) -> api.Nothing:
-        """Answer a question.  Raises RefusedError for a choice that was not offered."""
+        """Answer a question for brokerctl.
+
+        Raises RefusedError for an unoffered choice.
+        """
         words = [keep.value for keep in Keep]
         if request.keep is not None and request.keep not in words:
             raise RefusedError(
@@ -64,7 +67,7 @@ class QuestionControl:
     async def grants(
         self, exchange: Exchange[api.GrantsAnswer], request: api.Nothing
     ) -> api.GrantsAnswer:
-        """Return the remembered answers."""
+        """Return the remembered answers (grants) for ``brokerctl grants``."""
         del exchange, request
         found = self._decider.grants.all(self._decider.clock.now())
         return api.GrantsAnswer(grants=[_grant(self._decider, one) for one in found])
@@ -73,7 +76,7 @@ class QuestionControl:
     async def revoke(
         self, exchange: Exchange[api.GrantsAnswer], request: api.GrantRevokeRequest
     ) -> api.GrantsAnswer:
-        """End grants, and the operations that run by them; returns those that ended.
+        """End grants, and the operations permitted by them; return those that ended.
 
         Raises NotFoundError.
         """
@@ -91,6 +94,7 @@ class QuestionControl:
 
 
 def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
+    """Return a waiting question's row for ``brokerctl pending``."""
     asked = entry.question
     return api.PendingQuestion(
         id=entry.id,
@@ -105,6 +109,7 @@ def _question(entry: QueueEntry, shown: int) -> api.PendingQuestion:
 
 
 def _grant(decider: Decider, grant: Grant) -> api.GrantStatus:
+    """Return a grant's row for ``brokerctl grants``."""
     left, subject = grant.until - decider.clock.now(), grant.subject
     more = subject.host, subject.about, subject.way, "to change it" * subject.write
     return api.GrantStatus(

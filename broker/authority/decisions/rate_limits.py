@@ -46,7 +46,7 @@ class Meters:
         return ""
 
     def _age(self, request: Request, now: float) -> float | None:
-        """Seconds since the user acted there; None: unknown."""
+        """Return the seconds since the user acted in the sandbox; None: unknown."""
         if request.gesture is not None:
             return request.gesture
         # guard: gestures of this sandbox

@@ -74,7 +74,10 @@ class Desktop:
     def __init__(
         self, starter: HelperStarter, record_of: Callable[[str], str] = str
     ) -> None:
-        """``record_of`` returns the record of a sandbox, which has the budget."""
+        """Set up notifications.
+
+        ``record_of`` returns the record that has the budget.
+        """
         self._starter = starter
         self._record_of = record_of
         self._budgets = Budgets()
@@ -85,7 +88,10 @@ class Desktop:
         self._complained = False
 
     def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
-        """See ``core.notify``."""
+        """Queue a desktop notification within the sandbox's budget.
+
+        See ``core.notify``.
+        """
         if not sandbox:
             self._add(self._persons, title, text)
             return
@@ -104,6 +110,7 @@ class Desktop:
         self._wake.set()
 
     async def _next(self) -> tuple[str, str, int]:
+        """Wait for the next notification; those about the user's actions come first."""
         while not (self._persons or self._others):
             self._wake = trio.Event()
             await self._wake.wait()
@@ -113,7 +120,7 @@ class Desktop:
         return title, text, seconds
 
     async def run(self) -> None:
-        """Send the waiting notifications, until cancelled."""
+        """Show queued notifications by ``notify-send``, one by one, until cancelled."""
         while True:
             title, text, seconds = await self._next()
             # A file of rules by its name: whole paths fill the bubble.
@@ -136,6 +143,7 @@ class Desktop:
                     log_stderr(f"vitrail: desktop notifications do not work: {error}")
 
     async def _show(self, title: str, body: str, seconds: int) -> None:
+        """Show a notification by ``notify-send``.  Raises SetupError, UpstreamError."""
         helper = await self._starter.notify(title, body, seconds)
         try:
             with trio.fail_after(_SECONDS):

@@ -66,7 +66,7 @@ class _Agent:
         self.unable = ""
 
     async def tell(self, message: m.ToAgent) -> None:
-        """Send; an agent that does not read is killed, and so dies."""
+        """Send a message; kill an agent that does not read."""
         with trio.move_on_after(_TELL_SECONDS) as patience:
             try:
                 await self.sock.send(m.encode(message))
@@ -111,7 +111,7 @@ class Questions:
         return got
 
     async def ask(self, number: int) -> PersonAnswer:
-        """See ``Asker``."""
+        """Wait for the user's answer to a question.  See ``Asker``."""
         mine = self._waiters[number]
         self._queue.release(number)
         self._wake.set()
@@ -180,6 +180,7 @@ class Questions:
         self._settle(self._queue.answer(number, said, trio.current_time()))
 
     def _settle(self, settled: Settled) -> None:
+        """Wake the callers of answered questions."""
         for asker, answer in settled:
             waiter = self._waiters.get(asker)
             if waiter is not None:
@@ -190,7 +191,7 @@ class Questions:
     # -- showing -------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Show waiting questions and end those that are over, until cancelled."""
+        """Show waiting questions, and end those that are over, until cancelled."""
         async with trio.open_nursery() as nursery:
             try:
                 while True:
@@ -206,7 +207,10 @@ class Questions:
                 self._settle(self._queue.fail_all("the broker ends"))
 
     async def _show(self, nursery: trio.Nursery) -> None:
-        """Have the agent show the current question."""
+        """Have the prompt agent show the question at the front of the queue.
+
+        Starts the agent if none runs.
+        """
         agent, front = self._agent, self._queue.front()
         if agent is None:
             if front is not None and not self._starting and self._may_start():
@@ -243,7 +247,7 @@ class Questions:
     # -- the agent -----------------------------------------------------------------------
 
     async def _live(self) -> None:
-        """One agent, from its start to its end."""
+        """Run one prompt agent from its start to its end."""
         agent: _Agent | None = None
         asked = False
         try:
@@ -266,6 +270,7 @@ class Questions:
             self._wake.set()
 
     async def _start(self) -> _Agent:
+        """Start a prompt agent and the process for screen readers."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         says, hears = one_way_pair()
         with theirs, says, hears:
@@ -280,7 +285,7 @@ class Questions:
         return _Agent(child, trio.socket.from_stdlib_socket(ours), reader)
 
     async def _start_reader(self, hears: socket.socket) -> Helper | None:
-        """The process that screen readers ask; None without a session bus."""
+        """Start the process for screen readers; None without a session bus."""
         if not self._screen_reader:
             return None
         try:
@@ -290,7 +295,10 @@ class Questions:
             return None
 
     async def _listen(self, agent: _Agent) -> None:
-        """Take its messages until it has gone."""
+        """Handle messages of the prompt agent until it closes its socket.
+
+        Raises PeerError.
+        """
         with trio.move_on_after(limits.PROMPT_START_SECONDS) as first:
             await self._take(agent)
         if first.cancelled_caught:
@@ -299,7 +307,10 @@ class Questions:
             pass
 
     async def _take(self, agent: _Agent) -> bool:
-        """Handle one message of a prompt agent; False: the agent is gone."""
+        """Handle one message of a prompt agent.
+
+        Return False when the agent has gone.
+        """
         try:
             packet = await agent.sock.recv(limits.PROMPT_MESSAGE_BYTES)
         except ConnectionError:
@@ -322,6 +333,7 @@ class Questions:
         return True
 
     async def _end(self, agent: _Agent, *, asked: bool) -> None:
+        """End a prompt agent; record a failure if it was asked a question."""
         agent.sock.close()
         pid = agent.child.pid
         with trio.move_on_after(_TELL_SECONDS):

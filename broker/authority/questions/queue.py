@@ -64,7 +64,10 @@ class Queue:
     """All questions of one broker."""
 
     def __init__(self, last: int = 0) -> None:
-        """``last``: the number of the last question before this broker."""
+        """Set up the queue.
+
+        ``last``: the number of the last question before this broker.
+        """
         self._entries: dict[int, QueueEntry] = {}
         self._next_id = last + 1
         self._next_asker = 1
@@ -84,7 +87,10 @@ class Queue:
     # -- asking ------------------------------------------------------------------
 
     def refusal(self, question: Question, now: float) -> str:
-        """Why the answer is no without a dialog; empty: it would be asked."""
+        """Return why a question is denied without a dialog.
+
+        Empty: it would be asked.
+        """
         self._forget(now)
         # guard: the same again
         if question in self._refused:
@@ -104,7 +110,7 @@ class Queue:
         return TOO_OFTEN if bucket is not None and not bucket.room(now) else ""
 
     def ask(self, question: Question, now: float) -> int | PersonAnswer:
-        """Put a question; returns the asker's number, or the answer at once.
+        """Queue a question; return the asker's number, or the answer at once.
 
         It has its place, and counts, from now on; it is not shown before
         ``release``.
@@ -131,7 +137,7 @@ class Queue:
             entry.ready = entry.ready or asker in entry.askers
 
     def leave(self, asker: int) -> None:
-        """Remove a caller that waits no more; a question without callers is dropped."""
+        """Remove a caller that waits no more; drop a question without callers."""
         for entry in self._entries.values():
             if asker in entry.askers:
                 entry.askers.remove(asker)
@@ -140,7 +146,7 @@ class Queue:
                 return
 
     def absent(self, asker: int) -> bool:
-        """Mark a caller as gone; the answer is kept for its next request.
+        """Mark a caller as gone; keep the answer for its next request.
 
         False: another caller has the same question, and gets the answer.
         """
@@ -181,7 +187,7 @@ class Queue:
     # -- ends ----------------------------------------------------------------------------
 
     def answer(self, number: int, answer: PersonAnswer, now: float) -> Settled:
-        """The user has answered; an answer that was not offered is a no."""
+        """Apply the user's answer; one that was not offered is a no."""
         entry = self._entries.pop(number, None)
         if entry is None:
             return []
@@ -199,7 +205,7 @@ class Queue:
         return [(asker, answer) for asker in entry.askers]
 
     def _again(self, entry: QueueEntry, now: float) -> Settled:
-        """Put the question once more for those after the first asker."""
+        """Queue the question once more for those after the first asker."""
         gone = PersonAnswer(allow=False, by="gone", reason="who asked has gone")
         others = [one for one in entry.askers[1:] if one not in entry.absent]
         left = [(one, gone) for one in entry.askers[1:] if one in entry.absent]
@@ -216,7 +222,7 @@ class Queue:
         return left
 
     def expire(self, now: float) -> Settled:
-        """No answer in time is a no."""
+        """Deny questions whose deadline has passed; return who is to be answered."""
         self._forget(now)
         # guard: no answer in time
         over = [entry for entry in self._entries.values() if entry.deadline <= now]
@@ -247,6 +253,7 @@ class Queue:
         return min((e.deadline for e in self._entries.values()), default=float("inf"))
 
     def _forget(self, now: float) -> None:
+        """Forget expired refusals and full budgets."""
         for question in [q for q, until in self._refused.items() if until <= now]:
             del self._refused[question]
         for record, bucket in list(self._buckets.items()):

@@ -79,7 +79,10 @@ class Records:
             self._answered = answers
 
     async def _read_again(self, stamp: Stamp) -> None:
-        """Bring what the files say into force.  Raises UpstreamError as ``reload``."""
+        """Read the records' files and bring them into force.
+
+        Raises UpstreamError as ``reload``.
+        """
         # guard: records are read beside all else
         read = await in_thread(self._read)
         fresh = with_last_good(read, self.now)

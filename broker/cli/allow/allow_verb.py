@@ -73,7 +73,7 @@ def command(
 
 
 def _show(offer: RuleOffer, *, as_json: bool) -> None:
-
+    """Print the offered line, its file, and what else it allows."""
     from broker.cli.policy.show import print_change
     from broker.core.escape import printable
 
@@ -116,6 +116,7 @@ def _asked() -> str:
 
 
 def _write(offer: RuleOffer, choice: str) -> None:
+    """Write the offered line by the user's choice, and report it."""
     from broker.cli.allow.offer import ONCE_SECONDS
     from broker.cli.allow.write import always, once
 
@@ -130,6 +131,7 @@ def _write(offer: RuleOffer, choice: str) -> None:
 
 
 def _list(*, as_json: bool) -> None:
+    """List the last refused requests."""
     from broker.cli.allow.refusals import last_refusals
 
     rows = last_refusals(20)

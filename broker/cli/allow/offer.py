@@ -112,7 +112,7 @@ class RuleOffer:
 
     @property
     def others(self) -> tuple[Change, ...]:
-        """The changes that are about another source or target than the refused call."""
+        """Return the changes that are about another source or target than the call."""
         return tuple(
             change
             for change in self.changes

@@ -75,6 +75,7 @@ def suggest(
 
 
 def _explain(lines: list[Suggestion]) -> None:
+    """Print where lines must be placed, and which ports are guesses."""
     for place in dict.fromkeys(one.before for one in lines if one.before):
         count = sum(one.before == place for one in lines)
         render.note(f"{render.count(count, 'line')} must precede {place}")

@@ -92,6 +92,7 @@ async def watch_refusals(env: Mapping[str, str]) -> None:
 
 
 def _only_one(paths: Paths) -> int:
+    """Lock the file that lets one watcher run; return its descriptor."""
     require_private(paths)
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     lock = os.open(paths.runtime / "allow.lock", flags, 0o600)
@@ -148,7 +149,7 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
 def text_of(offer: RuleOffer) -> str:
     """Return the line, its other effects, and its file.  Raises RefusedError.
 
-    The file is last: servers cut long texts at their end.
+    Raises RefusedError. The file is last: servers cut long texts at their end.
     """
     home = str(Path.home())
     file = str(offer.file)

@@ -148,6 +148,7 @@ def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
 
 
 def _take(connection: LoggedConnection, kind: str, fields: dict[str, object]) -> None:
+    """Add an event's fields to its connection."""
     for name in ("service", "peer"):
         value = str(fields.get(name) or "")
         setattr(connection, name, getattr(connection, name) or value)

@@ -156,6 +156,7 @@ def _asked(
     objects: tuple[str, ...],
     owners: tuple[str, ...],
 ) -> EventOptions:
+    """Check the options and return the search.  Raises UsageError."""
     _check_kinds(kinds)
     fleet = is_fleet(store)
     for option, values in (("--machine", machines), ("--owner", owners)):

@@ -36,7 +36,7 @@ _BAD = ("refused", "failed", "died")
 
 
 def as_object(found: Found) -> dict[str, object]:
-    """The event for programs: its fields, and its time as RFC 3339."""
+    """Return the event as a JSON object: its fields, and its time as RFC 3339."""
     whose: dict[str, object] = {}
     if found.log:
         whose = {"machine": found.machine, "log": found.log}
@@ -46,7 +46,7 @@ def as_object(found: Found) -> dict[str, object]:
 
 
 def as_line(found: Found, zone: tzinfo | None = None) -> Text:
-    """The event for people: time, sandbox, what, verdict, reason, rule.
+    """Return the event as a line: time, sandbox, what, verdict, reason, rule.
 
     The time is in ``zone``, or in the system's.
     """
@@ -64,7 +64,7 @@ def as_line(found: Found, zone: tzinfo | None = None) -> Text:
 
 
 def as_message(found: Found, fields: Fields | None = None) -> Text:
-    """The same without its time and machine."""
+    """Return the line of an event without its time and machine."""
     fields = found.fields() if fields is None else fields
     line = Text()
     line.append(f"{printable(found.sandbox) or '-':<15} ", style="bold")
@@ -109,6 +109,7 @@ def _number(fields: Fields, name: str) -> float:
 
 
 def _what(kind: str, fields: Fields) -> str:
+    """Describe what an event was about, by its kind."""
     special = _KINDS.get(kind)
     if special is not None:
         return special(fields)
@@ -189,6 +190,7 @@ def _problems(fields: Fields) -> str:
 
 
 def _clipboard(fields: Fields) -> str:
+    """Describe an event of the clipboard: size, types, target."""
     mimes = fields.get("mimes")
     types = mimes if isinstance(mimes, list) else [fields.get("mime") or ""]
     size = render.size(int(_number(fields, "bytes"))) if fields.get("bytes") else ""

@@ -65,6 +65,7 @@ class _Counted:
 
 
 def _found(source: Source, asked: EventOptions) -> Iterator[Found]:
+    """Yield the events that match the search."""
     filters = source.filters(asked)
     if filters is None:
         return

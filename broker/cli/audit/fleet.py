@@ -30,7 +30,7 @@ def verify_fleet(
     state: Proven | None = None,
     jobs: int = 0,
 ) -> list[Found]:
-    """Compare what the store has with what each machine signed: log and report.
+    """Verify the logs in a fleet's store against what each machine signed.
 
     ``kept`` are checkpoints from elsewhere, of any of the logs; ``state`` says how far
     each log was proved before, and is moved on.
@@ -69,6 +69,7 @@ def _verify_one(
     log: ShippedLog,
     start: Growing | None,
 ) -> Checked:
+    """Compare one log's events in the store with its checkpoints."""
     began = 0 if start is None else start.size
     return compare(
         log.name,
@@ -97,6 +98,7 @@ def _starts(logs: Sequence[ShippedLog], state: Proven | None) -> list[Growing | 
 def _moved(
     logs: Sequence[ShippedLog], done: Iterable[Checked], state: Proven | None
 ) -> list[Found]:
+    """Store how far each good log is proved; return the reports."""
     found = []
     for log, checked in zip(logs, done, strict=True):
         if state is not None and checked.report.good:

@@ -54,6 +54,7 @@ def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
 
 
 async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> int:
+    """Remove old events, by the broker if one runs; return how many."""
     if not paths.audit.exists():
         raise SetupError("the audit log does not exist yet")
     request = AuditPruneRequest(keep_seconds=seconds, max_megabytes=megabytes)

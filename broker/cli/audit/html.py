@@ -40,7 +40,7 @@ _TEXT_CHARACTERS = 300
 def page(
     digest: Digest, *, title: str, asked: str, zone: tzinfo | None
 ) -> Iterator[str]:
-    """Yield the page in pieces.
+    """Yield the report's HTML page in pieces.
 
     ``asked`` is the question in words, ``zone`` the one that times are shown
     in, or None for the system's.
@@ -70,6 +70,7 @@ def page(
 
 @cache
 def _environment() -> Environment:
+    """Create the template engine of the report."""
     # guard: the report is text and not markup
     env = Environment(
         loader=PackageLoader("broker", "data/report"),
@@ -133,6 +134,7 @@ class _Card(NamedTuple):
 
 
 def _cards(digest: Digest) -> list[_Card]:
+    """Return the report's headline figures."""
     lanes = digest.lanes.values()
     denied = sum(group.count for group in digest.denials.values())
     return [
@@ -158,7 +160,7 @@ class _Rect(NamedTuple):
 
 
 def _bars(lane: Lane, most: int) -> Iterator[_Rect]:
-    """A sandbox's timeline: leases below, events above, denials in red."""
+    """Yield the rectangles of a sandbox's timeline: leases, events, denials."""
     for begin, end in _runs(lane.alive):
         yield _Rect(begin, 0, end - begin, _HEIGHT, "alive")
     for column, count in enumerate(lane.any):
@@ -175,6 +177,7 @@ def _bar(column: int, part: float, least: float, colour: str) -> _Rect:
 
 
 def _runs(alive: Sequence[bool]) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of each run of true values."""
     begin = -1
     for column, one in enumerate((*alive, False)):
         if one and begin < 0:

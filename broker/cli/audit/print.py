@@ -37,7 +37,7 @@ _CELL = 2000
 def texts(
     events: Iterable[Found], output: str, *, colour: bool = False, utc: bool = False
 ) -> Iterator[str]:
-    """Yield the events as text, whole lines."""
+    """Yield events in an output format ("json", "jsonl", "csv" or text), as lines."""
     zone = UTC if utc else None
     if output == "json":
         yield from _array(events)
@@ -61,6 +61,8 @@ def _array(events: Iterable[Found]) -> Iterator[str]:
 def _people(
     output: str, *, colour: bool, zone: tzinfo | None
 ) -> Callable[[Found], str]:
+    """Return a function that formats an event for people."""
+
     def line(found: Found) -> Text:
         return as_message(found) if output == "cat" else as_line(found, zone)
 

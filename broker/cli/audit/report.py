@@ -70,6 +70,7 @@ def command(
 
 
 def _digest(source: Source, asked: EventOptions) -> Digest:
+    """Summarise the matching events."""
     filters = source.filters(asked)
     if filters is None:
         return Digest(0, 0)
@@ -83,7 +84,7 @@ def _digest(source: Source, asked: EventOptions) -> Digest:
 
 
 def _ends(source: Source, filters: Filters) -> tuple[int, int]:
-    """Of the timeline: as asked for, else from the first event to the last."""
+    """Return the timeline's ends: as requested, or of the first and last event."""
     now = time.time_ns()
     begin, end = filters.since_ns, filters.until_ns
     first = next(iter(source.find(filters)), None)
@@ -96,7 +97,7 @@ def _ends(source: Source, filters: Filters) -> tuple[int, int]:
 
 
 def _words(asked: EventOptions) -> str:
-    """The question, for the head of the report."""
+    """Describe the search, for the head of the report."""
     named = [
         f"{f} {' or '.join(values)}" for f, values in asked.filters.named().items()
     ]

@@ -88,6 +88,7 @@ def command(
 
 
 def _chosen(config: ShipConfig, names: tuple[str, ...]) -> list[AnyTarget]:
+    """Return the named receivers, or all.  Raises UsageError."""
     known = [target.name for target in config.target]
     for name in names:
         if name not in known:
@@ -100,6 +101,7 @@ def _chosen(config: ShipConfig, names: tuple[str, ...]) -> list[AnyTarget]:
 def _once(
     paths: Paths, config: ShipConfig, targets: list[AnyTarget], *, as_json: bool
 ) -> None:
+    """Ship once to all receivers, and print the result."""
     answers: dict[str, int | VitrailError] = {}
     trio.run(ship_once, place_of(paths, config), targets, answers.__setitem__)
     errors = {n: a for n, a in answers.items() if isinstance(a, VitrailError)}
@@ -124,6 +126,7 @@ def _once(
 
 
 async def _follow(paths: Paths, config: ShipConfig, targets: list[AnyTarget]) -> None:
+    """Ship continuously until a signal."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
 
@@ -140,6 +143,7 @@ async def _follow(paths: Paths, config: ShipConfig, targets: list[AnyTarget]) ->
 
 
 def _status(paths: Paths, targets: list[AnyTarget], *, as_json: bool) -> None:
+    """Print how far each receiver is."""
     newest = 0
     if paths.audit.exists():
         with open_log(paths.audit) as log:

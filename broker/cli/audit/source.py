@@ -38,7 +38,7 @@ class Source(Protocol):
         last: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Found]:
-        """Yield what matches, after ``cursor``; see ``Log.find``."""
+        """Yield the events that match filters, from ``cursor`` on; see ``Log.find``."""
         ...
 
     def cursor(self, found: Found) -> str:
@@ -76,6 +76,7 @@ class LocalSource:
         return replace(asked.filters, boot=boot) if boot else None
 
     def _boot(self, word: str) -> str:
+        """Return the boot that a word names."""
         boots = [boot.boot for boot in self.log.boots()]
         if len(word) >= 32:
             plain = word.replace("-", "")
@@ -95,7 +96,7 @@ class LocalSource:
         last: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Found]:
-        """Yield what matches, after ``cursor``."""
+        """Yield the events of this user's log that match filters, after ``cursor``."""
         self.began = self.log.newest()
         after = self._after(cursor) if cursor else 0
         return self.log.find(filters, after=after, last=last, newest_first=newest_first)
@@ -105,6 +106,7 @@ class LocalSource:
         return f"i={found.sequence};h={self.log.digest(found.sequence)[:_HASH]}"
 
     def _after(self, cursor: str) -> int:
+        """Return the event number of a cursor, after checking its hash."""
         match = _CURSOR.fullmatch(cursor)
         if match is None:
             raise click.UsageError(
@@ -131,7 +133,7 @@ class LocalSource:
     def follow(
         self, filters: Filters, *, shown: Found | None, cursor: str
     ) -> AsyncGenerator[Found, None]:
-        """Yield events that are recorded from now on."""
+        """Yield this log's events that are recorded from now on."""
         del cursor  # the events after it have been shown
         after = max(self.began, shown.sequence if shown is not None else 0)
         return self.log.follow(filters, after=after)
@@ -143,7 +145,7 @@ class LocalSource:
 
 @contextmanager
 def open_source(asked: EventOptions) -> Iterator[Source]:
-    """Open what ``--store`` names.
+    """Open the log or store that ``--store`` names.
 
     Raises SetupError when it is not there, UpstreamError when it fails.
     """

@@ -58,6 +58,7 @@ def command(*, asked: EventOptions, top: int, as_json: bool) -> None:
 
 
 def _object(counts: Counts) -> dict[str, object]:
+    """Return the counts as a JSON object."""
     span = {
         "first": rfc3339(counts.first_ns),
         "last": rfc3339(counts.last_ns),
@@ -82,6 +83,7 @@ def _object(counts: Counts) -> dict[str, object]:
 
 
 def _show(counts: Counts) -> None:
+    """Print the counts."""
     if not counts.events:
         render.note("no events match")
         return
@@ -103,6 +105,7 @@ def _show(counts: Counts) -> None:
 
 
 def _traffic(counts: Counts) -> None:
+    """Print the traffic of streams by sandbox and service."""
     if not counts.traffic:
         return
     sys.stdout.write("\n")

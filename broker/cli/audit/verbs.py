@@ -212,6 +212,7 @@ def _no_words_before(context: click.Context) -> None:
 
 
 def _lines(text: str) -> tuple[int | None, int | None]:
+    """Parse ``--lines``: how many last and first events; None for all."""
     if text in {"", "all"}:
         return None, None
     if not text.removeprefix("+").isdecimal() or len(text) > 10:
@@ -287,7 +288,7 @@ def _matches(grep: re.Pattern[str], found: Found) -> bool:
 
 
 def _tell_cursor(source: Source, last: Found | None, show: _Show) -> None:
-    """Print and keep the cursor of the last event that was shown."""
+    """Print and store the cursor of the last event that was shown."""
     if last is None or not (show.show_cursor or show.cursor_file):
         return
     cursor = source.cursor(last)
@@ -343,6 +344,7 @@ async def _follow(
     show: _Show,
     seen: _Seen,
 ) -> None:
+    """Print events as they are recorded, until interrupted."""
     colour = _coloured(show)
     following = source.follow(filters, shown=seen.last, cursor=show.after)
     async with aclosing(following) as events:

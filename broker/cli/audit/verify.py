@@ -128,6 +128,7 @@ def _verify_fleet(
     *,
     as_json: bool,
 ) -> None:
+    """Verify a fleet's store or an archive, and print the result."""
     # Only here, so that its package is needed only by those who have a fleet.
     from broker.cli.audit.fleet import verify_archive, verify_fleet
     from broker.cli.audit.proof.proven import Proven
@@ -198,6 +199,7 @@ def _unreadable(error: sqlite3.Error) -> VitrailError:
 
 
 def _structure(path: Path) -> list[str]:
+    """Return SQLite's complaints about the file's structure."""
     with open_sealed(path) as db:
         try:
             rows = db.execute("PRAGMA integrity_check(10)").fetchall()
@@ -207,6 +209,7 @@ def _structure(path: Path) -> list[str]:
 
 
 def _print(report: VerificationReport) -> None:
+    """Print a report of verification."""
     out = click.echo
     out(f"log          {report.origin}")
     out(f"first key    {report.first_key}")
@@ -231,7 +234,7 @@ def _print(report: VerificationReport) -> None:
 
 
 def _notes(file: Path) -> list[Note]:
-    """The checkpoints in a file: signed notes, one after the other."""
+    """Parse the checkpoints in a file: signed notes, one after the other."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
     except (OSError, UnicodeDecodeError) as error:

@@ -89,7 +89,7 @@ def _require_disposable(sandbox: str) -> None:
 
 
 def sanitize(file: Path, sandbox: str, folder: Path) -> Path:
-    """Make a new document of one; returns its path.
+    """Make a harmless document of one, in a sandbox; return its path.
 
     Raises UpstreamError where the sandbox does not run or fails, PeerError for pages
     that are not in their form.

@@ -62,6 +62,7 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
 
 
 def _of_records(paths: Paths, sandbox: str | None) -> Iterator[OfferedService]:
+    """Yield the services of records, or of one."""
     from broker.cli.policy.records import read_records
 
     for name, record in sorted(read_records(paths).records.items()):
@@ -74,6 +75,7 @@ def _of_records(paths: Paths, sandbox: str | None) -> Iterator[OfferedService]:
 
 
 def _of_desktop(paths: Paths) -> Iterator[OfferedService]:
+    """Yield the services of the user's own desktop."""
     from broker.core.errors import SetupError
     from broker.core.paths import read_config
     from policy.services.desktop import FOLDER, parse_service
@@ -91,6 +93,7 @@ def _of_desktop(paths: Paths) -> Iterator[OfferedService]:
 
 
 def _of_guest(sandbox: str) -> Iterator[OfferedService]:
+    """Yield the services that a running guest lists."""
     import trio
 
     from broker.cli.run.exec import the_running
@@ -105,7 +108,10 @@ def _of_guest(sandbox: str) -> Iterator[OfferedService]:
 
 
 async def _listed(name: str) -> bytes:
-    """Return what the guest lists.  Raises RefusedError where it has no agent."""
+    """Return the list of services that the guest prints.
+
+    Raises RefusedError without agent.
+    """
     from broker.cli.run.connect import open_client
     from broker.ipc.control.api import RunRequest
     from broker.ipc.control.methods import RUN

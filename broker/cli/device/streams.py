@@ -39,7 +39,7 @@ def stream_devices(cameras: Path = _CAMERAS) -> list[StreamDevice]:
 
 
 def _microphones() -> list[StreamDevice]:
-    """All sources that are not monitors; none without a sound server."""
+    """Return all sources that are not monitors; none without a sound server."""
     try:
         with sound_server() as pulse:
             sources = [s for s in pulse.source_list() if not s.monitor_of_sink_name]
@@ -66,7 +66,7 @@ def _microphones() -> list[StreamDevice]:
 
 
 def _cameras(folder: Path) -> list[StreamDevice]:
-    """The first node of each camera; the others carry its metadata."""
+    """Return the first node of each camera; the others carry its metadata."""
     if not folder.is_dir():
         return []
     found: list[StreamDevice] = []

@@ -47,7 +47,7 @@ def command() -> None:
 def _ports(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Tab completion: the ports that have a device."""
+    """Complete the ports that have a device."""
     del ctx, param
     try:
         found = _devices().devices
@@ -63,7 +63,7 @@ def _ports(
 def _sandboxes(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Tab completion: the running sandboxes."""
+    """Complete names of running sandboxes."""
     del ctx, param
     try:
         found = ask_status().sandboxes
@@ -149,6 +149,7 @@ def detach(port: str, *, as_json: bool) -> None:
 
 
 def _show(answer: DeviceAnswer, way: str, *, as_json: bool) -> None:
+    """Print that a device was attached or detached."""
     if as_json:
         render.json_line(msgspec.to_builtins(answer))
         return
@@ -176,6 +177,7 @@ def watch(*, as_json: bool) -> None:
 
 
 def _say(port: str, device: DeviceStatus | None, *, as_json: bool) -> None:
+    """Print a device's change: plugged in, taken, gone."""
     if as_json:
         found = None if device is None else msgspec.to_builtins(device)
         render.json_line({"port": port, "device": found})

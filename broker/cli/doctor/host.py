@@ -129,7 +129,7 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
 
 
 async def check_landlock(context: Context) -> Sequence[Finding]:
-    """Check for the barrier between the user's files and the process that decides."""
+    """Check for Landlock, between the user's files and the process that decides."""
     del context
     if version := landlock.version():
         return [

@@ -19,7 +19,7 @@ from policy.records.model import Record
 
 
 async def check_launchers(context: Context) -> Sequence[Finding]:
-    """Check what the records need, and name labels."""
+    """Check what the records' launchers need, and name labels without a boundary."""
     folders = search_path(context.paths.runtime, context.paths.config)
     records = list(load_records(folders).records.values())
     by_kind: dict[str, list[Record]] = {}
@@ -44,6 +44,7 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
 
 
 def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
+    """Yield findings about missing programs and kernel features."""
     if any(kind.holds for kind in kinds) and not can_ask_pid_namespaces():
         text = "this kernel cannot identify a container's pid namespace"
         yield warn("launchers", text, "boot Linux 6.11 or later")
@@ -133,6 +134,7 @@ async def _without_network(
 
 
 def _labels(records: Sequence[Record]) -> list[Finding]:
+    """Return a warning that names records which are labels without a boundary."""
     names = [r.name for r in records if not r.host.launch.kind.boundary]
     if not names:
         return []

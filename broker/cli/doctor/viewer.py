@@ -109,7 +109,7 @@ def list_globals(path: Path) -> dict[str, int]:
 
 
 def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
-    """Say what of ``NEEDED`` and ``WANTED`` is missing."""
+    """Return findings on missing globals of ``NEEDED`` and ``WANTED``."""
     missing = [
         f"{name} {version}" for name, version in NEEDED.items()
         if found.get(name, 0) < version
@@ -152,6 +152,7 @@ async def check_sound(context: Context) -> Sequence[Finding]:
 
 
 def _ask_sound(path: Path) -> Finding:
+    """Check the sound server by libpulse."""
     try:
         # Late: it loads libpulse, which is needed for this alone.
         import pulsectl

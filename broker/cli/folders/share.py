@@ -51,6 +51,7 @@ def command(
 
 
 def _list(*, as_json: bool) -> None:
+    """Print the shared folders."""
     found = ask(FOLDERS, Nothing())
     if as_json:
         render.json_line(msgspec.to_builtins(found))

@@ -14,7 +14,7 @@ def age_text(seconds: float) -> str:
 
 
 def describe(image: Image) -> dict[str, object]:
-    """Return what JSON output says of an image."""
+    """Return an image's fields as a JSON object."""
     manifest = image.manifest
     return {
         "name": image.name,

@@ -112,6 +112,7 @@ def refuse_host(name: str) -> None:
 def _import_signed(
     paths: Paths, archive: Path, name: str, key: Path, progress: Progress
 ) -> Image:
+    """Import a signed image, after checking its signature."""
     from broker.cli.images.foreign_images.signed import import_signed, read_public_key
 
     public = read_public_key(key)
@@ -126,6 +127,7 @@ def _import_signed(
 async def _import(
     paths: Paths, origin: str, name: str, base: str, progress: Progress
 ) -> Image:
+    """Import an image of an OCI archive, of podman, or of this machine."""
     # Late: none of it is needed to list images.
     from broker.cli.images.foreign_images.importing import (
         import_image,
@@ -142,7 +144,7 @@ async def _import(
 
 
 def renewed(paths: Paths, image: Image, progress: Progress) -> Image:
-    """Make an image again where that is possible; an imported one stays."""
+    """Build an image again where that is possible; an imported one stays."""
     from broker.cli.images.foreign_images.hostroot import build_host_image
 
     if image.name != store.HOST_IMAGE:

@@ -143,7 +143,7 @@ def manifest_bytes(manifest: Manifest) -> bytes:
 
 
 def is_made_of(manifest: Manifest, spec: ImageSpec) -> bool:
-    """Whether a build of ``spec`` would do again what made this image.
+    """Return whether a build of ``spec`` would make the same image again.
 
     Names, the order of packages and the archive's state do not matter.
     """

@@ -32,7 +32,7 @@ class BuildSteps:
         self._status.stop()
 
     def step(self, text: str) -> None:
-        """Show that a step begins."""
+        """Print that a step of the work begins, with the time since the start."""
         if self._quiet:
             return
         spent = render.seconds(time.monotonic() - self._began)

@@ -207,6 +207,7 @@ def rollback(name: str, *, as_json: bool) -> None:
 
 
 def _rebuild(paths: Paths, image: Image, *, quiet: bool) -> Image:
+    """Build an image again with its former settings, and show progress."""
     spec = image.manifest.spec
     with BuildSteps(quiet=quiet) as steps:
         steps.step(f"image {image.name}")

@@ -133,6 +133,7 @@ class _Image:
         return bool(found & _X11) and not any(one.startswith(wayland) for one in found)
 
     def _all(self, program: str) -> set[str]:
+        """Return all libraries that a program needs, directly or not."""
         found: set[str] = set()
         waiting = [program]
         while waiting:
@@ -148,6 +149,7 @@ class _Image:
         return self._direct[name]
 
     def _read(self, name: str) -> frozenset[str]:
+        """Read which libraries a file needs."""
         member = self._files.get(_followed(name, self._files))
         file = self._tar.extractfile(member) if member and member.isreg() else None
         if file is None:

@@ -48,7 +48,7 @@ _NOT_YET = Path("/nonexistent")
 def run_box(
     argv: Sequence[str], *, quiet: bool, as_json: bool, x11: bool = False
 ) -> int:
-    """Run a program without a record to its end.
+    """Run a program in a box without a record, to its end; return its exit code.
 
     Returns its exit code, 128 and more for a signal.
     """
@@ -69,6 +69,7 @@ def run_box(
 def _run_record(
     record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
 ) -> int:
+    """Run the box of a record to its end; return its exit code."""
     paths, launch, viewer = local_paths(), record.host.launch, record.viewer
     assert isinstance(launch, Bwrap)
     binds = (*launch.read_only, *launch.read_write)
@@ -105,7 +106,7 @@ def _box(
     writable: tuple[Path, ...] = (),
     home: Path | None = None,
 ) -> Box:
-    """A box that learns language and terminal type of the user's environment."""
+    """Return a box with language and terminal type of the user's environment."""
     box = Box(tuple(command), _NOT_YET, files, writable, home)
     return box.speaking_as(os.environ).reading(sys.stdin)
 

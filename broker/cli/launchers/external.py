@@ -22,6 +22,7 @@ _INSTALL_HOOK = "sudo brokerctl launcher install libvirt"
 
 
 async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """Check what records of externally started sandboxes need."""
     launches = [record.host.launch for record in records]
     peers = {type(launch.peer) for launch in launches if is_of_others(launch)}
     return [
@@ -31,6 +32,7 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 
 def _libvirt(context: Context) -> Iterator[Finding]:
+    """Yield findings about libvirt: virsh, drivers, hook."""
     path = context.environ.get("PATH", os.defpath)
     if shutil.which("virsh", path=path) is None:
         text = "records name domains of libvirt, but virsh is not installed"
@@ -68,6 +70,7 @@ def _drivers() -> Iterator[Finding]:
 
 
 def _machined() -> Iterator[Finding]:
+    """Yield findings about systemd-machined."""
     if not MACHINED.exists():
         text = f"records name machines of systemd-machined, but {MACHINED} is missing"
         yield warn(

@@ -49,7 +49,7 @@ from policy.records.model import Flatpak, Record
 
 
 def take_app(app: str) -> str:
-    """Return an application ID.  Raises UsageError for another text."""
+    """Validate an application ID and return it.  Raises UsageError."""
     if len(app) > FLATPAK_APP.max_length or not re.fullmatch(FLATPAK_APP.regex, app):
         raise click.UsageError(
             f"{app!r} is not an application ID such as org.gnome.gedit; to list the installed "
@@ -92,7 +92,7 @@ def installed_at(app: str) -> Path:
 def run_recorded_app(
     record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
 ) -> int:
-    """Run the application of a record to its end; returns as ``run_app``."""
+    """Run the application of a record to its end; return as ``run_app``."""
     launch, x11 = record.host.launch, record.viewer.window.x11
     assert isinstance(launch, Flatpak)
     run = _Run(local_paths(), record.name, launch, argv or (), None, x11=x11)
@@ -112,7 +112,10 @@ class _Run:
         *,
         x11: bool | None,
     ) -> None:
-        """``x11`` None: as the application's own permissions have it."""
+        """Prepare the run.
+
+        ``x11`` None: as the application's own permissions have it.
+        """
         self._paths = paths
         self._record = record
         self._launch = launch
@@ -126,6 +129,7 @@ class _Run:
         self._system_names: Sequence[str] = ()
 
     def to_its_end(self, *, quiet: bool, as_json: bool) -> int:
+        """Run the application, print its output; return its exit code."""
         installed = installed_at(self._launch.app)
         with setup_errors(f"cannot read the permissions of {self._launch.app}"):
             # Each time: an update of the application may have more.
@@ -142,6 +146,10 @@ class _Run:
         return exit_code(name, code, as_json=as_json)
 
     async def _run(self, steps: Steps) -> tuple[str, int]:
+        """Prepare the launch and run it.
+
+        Return the sandbox's name and the exit code.
+        """
         async with steps.shown():
             await ensure_broker(self._paths)
             with ExitStack() as stack:
@@ -158,6 +166,7 @@ class _Run:
     async def _start(
         self, nursery: trio.Nursery, stack: ExitStack, steps: Steps, sockets: Path
     ) -> HeldFlatpak:
+        """Start the application, held until its lease has begun."""
         self._override(sockets)
         launch = self._launch
         server: XSocket | None = None
@@ -179,6 +188,7 @@ class _Run:
         return held
 
     def _override(self, sockets: Path) -> None:
+        """Write the application's override file for this lease."""
         launch = self._launch
         wanted = FlatpakPermissions(
             sockets,
@@ -200,6 +210,7 @@ class _Run:
 
 
 async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """Warn of records whose applications share the host's network."""
     del context
     names = [
         record.name for record in records if record.values.get("launch.share_network")

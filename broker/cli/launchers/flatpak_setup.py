@@ -59,10 +59,7 @@ def install_flatpak(app: str, *, as_json: bool) -> None:
 
 
 def remove_flatpak(app: str) -> None:
-    """Give an application its permissions and menu entries back.
-
-    Raises SetupError.
-    """
+    """Restore an application's permissions and menu entries.  Raises SetupError."""
     paths = find_paths()
     folder = overrides_folder(os.environ)
     with held(paths, take_app(app)), setup_errors(f"cannot set up {app}"):
@@ -79,7 +76,7 @@ def remove_flatpak(app: str) -> None:
 
 
 def _entries(location: Path, app: str) -> dict[str, str]:
-    """Our menu entries, by file name."""
+    """Return our versions of a Flatpak application's menu entries, by file name."""
     metadata = parse(_text(location / "metadata") or "")
     default = metadata.get("Application", {}).get("command", "")
     command = (brokerctl_program(), "run", "--quiet", "--flatpak", app)
@@ -105,7 +102,7 @@ def _entries(location: Path, app: str) -> dict[str, str]:
 
 
 def _text(path: Path) -> str | None:
-    """A publisher's regular file of moderate size; None for anything else."""
+    """Read a publisher's regular file of moderate size; None for anything else."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

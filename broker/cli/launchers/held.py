@@ -227,6 +227,7 @@ async def copy_output(child: Child, steps: Steps) -> None:
 
 
 async def _copy(fd: int, steps: Steps) -> None:
+    """Copy a program's output to this command's, until its end."""
     os.set_blocking(fd, False)
     while True:
         await trio.lowlevel.wait_readable(fd)

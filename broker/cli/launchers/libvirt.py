@@ -33,7 +33,7 @@ _VHOST_VSOCK = Path("/dev/vhost-vsock")
 
 
 def _install_libvirt(words: SetupWords) -> None:
-    """Write the hook; ``uid``: whose broker the system's libvirtd reports to.
+    """Write libvirt's hook; ``uid``: whose broker the system's libvirtd reports to.
 
     Raises SetupError.
     """
@@ -57,7 +57,7 @@ def _install_libvirt(words: SetupWords) -> None:
 
 
 def _remove_libvirt(_app: str) -> None:
-    """Remove the hook.  Raises SetupError."""
+    """Delete libvirt's hooks and their settings.  Raises SetupError."""
     for path in (hook_program(FOLDER), hook_program(FOLDER, "lxc"), SETTINGS):
         try:
             path.unlink()
@@ -124,6 +124,7 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
 
 
 def _way(domain: str, xml: str, connect: str) -> VsockWay:
+    """Return how a domain gets its vsock: by the kernel or by a helper's socket."""
     if _VHOST_VSOCK.exists():
         return VsockWay(None)
     record = _record_of(domain, xml)
@@ -137,7 +138,7 @@ def _way(domain: str, xml: str, connect: str) -> VsockWay:
 
 
 def _record_of(domain: str, xml: str) -> str:
-    """The record about the domain: the vsock helper's socket is below its name."""
+    """Return the record about the domain, whose directory has the helper's socket."""
     for record in read_records(offline_paths()).records.values():
         launch = record.host.launch
         if is_of_others(launch) and isinstance(launch.peer, LibvirtPeer):

@@ -61,7 +61,7 @@ _KEPT = ("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFI
 async def throwaway_domain(
     paths: Paths, record: Record, steps: Steps
 ) -> AsyncGenerator[None]:
-    """Have the domain of a record while the block runs; it is leased and boots.
+    """Have the domain of a record run while the block runs; it is leased and boots.
 
     A domain that runs already is left to the command that made it.  Raises
     SetupError without libvirt, QEMU or the image, UpstreamError when libvirt does
@@ -111,7 +111,7 @@ class Made:
 
 @contextmanager
 def run_directory(paths: Paths) -> Iterator[Path]:
-    """A directory of this run, for the initramfs and the XML."""
+    """Yield a directory of this run, for the initramfs and the XML; remove it."""
     paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = Path(tempfile.mkdtemp(prefix="domain-", dir=paths.runtime))
     try:
@@ -128,7 +128,7 @@ async def is_leased(paths: Paths, name: str) -> bool:
 
 
 async def _described(paths: Paths, record: Record, directory: Path) -> Made:
-    """Write the XML of a record's domain."""
+    """Write the XML of a record's libvirt domain; return its file and names."""
     require_program("virsh", "libvirt-clients")
     qemu, boot = await describe_boot(paths, record, directory)
     spec = Throwaway(ThrowawayVm.domain(record.name), qemu, boot)
@@ -145,7 +145,7 @@ async def _described(paths: Paths, record: Record, directory: Path) -> Made:
 async def describe_boot(
     paths: Paths, record: Record, directory: Path
 ) -> tuple[Path, ImageBoot]:
-    """Return QEMU, and the boot of a record's image; writes its initramfs."""
+    """Return QEMU's path and the boot of a record's image; write its initramfs."""
     launch = record.host.launch
     assert isinstance(launch, ThrowawayVm)
     qemu = require_program(*QEMU)
@@ -181,7 +181,7 @@ async def report_step(
     *,
     launcher: str = "libvirt",
 ) -> None:
-    """Report a step as libvirt's hook does; where that is installed, it has."""
+    """Report a step to the broker as libvirt's hook does, unless that has."""
     request = MachineEventRequest(
         launcher=launcher,
         event=event,
@@ -212,7 +212,7 @@ def _make(made: Made) -> Child:
 
 
 async def _start(paths: Paths, made: Made, virsh: Child) -> None:
-    """Wait until the domain is there, have it leased, and let it run."""
+    """Wait until the domain is there, have it leased, and resume it."""
     with trio.move_on_after(_START_SECONDS) as waited:
         while not await _is_paused(made):
             if has_ended(virsh.pidfd):
@@ -241,7 +241,7 @@ async def _is_paused(made: Made) -> bool:
 
 
 def _pid(made: Made) -> int:
-    """QEMU's pid, from the file that libvirt has written."""
+    """Return QEMU's pid, from the file that libvirt has written."""
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     path = Path(runtime, "libvirt/qemu/run", f"{made.domain}.pid")
     try:
@@ -253,7 +253,7 @@ def _pid(made: Made) -> int:
 
 
 async def _cid(made: Made) -> int | None:
-    """The CID that libvirt has chosen; None for a socket of the broker's."""
+    """Return the CID that libvirt chose; None for a socket of the broker's."""
     if made.vhost_user is not None:
         return None
     root = ET.fromstring(await _virsh("dumpxml", "--domain", made.domain))  # noqa: S314 -- the user's own libvirtd wrote it
@@ -265,7 +265,7 @@ async def _cid(made: Made) -> int | None:
 
 
 async def _end(made: Made, virsh: Child) -> None:
-    """End the domain; libvirt has removed it then."""
+    """End the domain, which removes it from libvirt."""
     with trio.CancelScope(shield=True), trio.move_on_after(_END_SECONDS):
         with suppress(VitrailError):  # it has ended, or never began
             await _virsh("destroy", "--domain", made.domain)

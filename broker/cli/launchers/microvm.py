@@ -21,6 +21,7 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
 
 
 def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """Warn of images that lack the Xwayland which their records need."""
     found = []
     for launch in _launches([r for r in records if r.viewer.window.x11]):
         if launch.root != "host" and x11_needs.lacks_x11(context.paths, launch.image):

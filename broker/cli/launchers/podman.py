@@ -69,7 +69,7 @@ _KEPT = (
 
 
 async def _begin(run: HeldRun, launch: Podman) -> tuple[str, int]:
-    """Run a container; the exit code 125 is Podman's own error."""
+    """Run a container to its end; the exit code 125 is Podman's own error."""
     paths, record = run.paths, run.record
     container = _described(run, launch)
     hooks, env = _hooks(paths), _environment()
@@ -88,7 +88,7 @@ async def _begin(run: HeldRun, launch: Podman) -> tuple[str, int]:
 async def _whole_command(
     container: Container, env: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return what Podman would start: with the image's ENTRYPOINT, or its command.
+    """Return the container's command: the image's ENTRYPOINT, or its command.
 
     The bridge starts it in their place.  Raises UpstreamError where Podman does not
     have the image, SetupError where Podman is missing.
@@ -115,6 +115,7 @@ def _environment() -> dict[str, str]:
 async def _run_container(
     paths: Paths, container: Container, home: KeptHome | None, steps: Steps
 ) -> int:
+    """Run a container under a lease to its end; return its exit code."""
     hooks = _hooks(paths)
     env = _environment()
     cid = hooks / f"cid-{secrets.token_hex(6)}"
@@ -223,7 +224,7 @@ def _described(run: HeldRun, launch: Podman) -> Container:
 
 
 def can_limit(root: Path = Path("/sys/fs/cgroup")) -> bool:
-    """Whether our control group hands on the memory and pids controllers (cgroups(7))."""
+    """Return whether our control group delegates the memory and pids controllers."""
     try:
         words = Path("/proc/self/cgroup").read_text()
         own = next(w[3:] for w in words.splitlines() if w.startswith("0::"))
@@ -234,7 +235,7 @@ def can_limit(root: Path = Path("/sys/fs/cgroup")) -> bool:
 
 
 def _hooks(paths: Paths) -> Path:
-    """Write the hook for this run's broker; returns its directory."""
+    """Write the hook for this run's broker; return its directory."""
     folder = paths.runtime / "oci"
     program = folder / PROGRAM
     write_hooks(

@@ -101,6 +101,7 @@ def with_environment(
 
 
 async def _run(box: BoxProgram, program: Path, words: tuple[str, ...]) -> int:
+    """Run the box's command under a lease; return its exit code."""
     paths = local_paths()
     found = _record(paths, box.name, words)
     record, x11 = SandboxName(found.name), found.viewer.window.x11
@@ -141,9 +142,9 @@ def relative_display(runtime: Path, directory: str) -> dict[str, str]:
 
 
 def write_opener() -> Path:
-    """Write the program that opens addresses and files by the rules; returns it.
+    """Write the program that opens addresses and files by the rules; return its path.
 
-    It is in the home directory, which these boxes share.  Raises OSError.
+    It is in the home directory, which these boxes share. Raises OSError.
     """
     from shims.bundle import files_tool
 
@@ -163,7 +164,7 @@ def opener_files() -> tuple[Path, Path]:
 
 
 def _values(directory: str) -> dict[str, str]:
-    """The variables by which programs in a box find its lease's sockets."""
+    """Return the variables by which programs in a box find its lease's sockets."""
     values = {
         "WAYLAND_DISPLAY": f"{directory}/wayland-0",
         "PULSE_SERVER": f"unix:{directory}/vitrail.Audio",
@@ -192,7 +193,7 @@ def _pass_signals_on(child: Child) -> None:
 
 
 def _record(paths: Paths, kind: str, words: Sequence[str]) -> Record:
-    """The record of the box: of its name, or the one of its kind."""
+    """Return the record of the box: of its name, or the one of its kind."""
     found = read_records(paths).records
     for name in (box_name(words), kind):
         record = found.get(name or "")

@@ -71,7 +71,10 @@ def _wrapper(box: BoxProgram) -> Path:
 
 
 def _real(name: str, wrapper: Path) -> Path:
-    """The program that our wrapper replaces.  Raises SetupError when there is none."""
+    """Return the program that our wrapper replaces.
+
+    Raises SetupError when there is none.
+    """
     folders = [
         folder
         for folder in os.environ.get("PATH", os.defpath).split(os.pathsep)

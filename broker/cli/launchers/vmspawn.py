@@ -50,7 +50,7 @@ _END_SECONDS = 20.0
 async def vmspawn_machine(
     paths: Paths, record: Record, steps: Steps
 ) -> AsyncGenerator[None]:
-    """Have the machine of a record while the block runs; it is leased and boots.
+    """Have the machine of a record run while the block runs; it is leased and boots.
 
     One that runs already is left to the command that made it.  Raises SetupError
     without vmspawn, QEMU or the image, UpstreamError when vmspawn does not start the
@@ -110,6 +110,7 @@ def _has_systemd(runtime: str) -> bool:
 
 
 async def _described(paths: Paths, record: Record, directory: Path) -> Spawned:
+    """Write the machine's files; return how vmspawn starts it."""
     require_program("systemd-vmspawn", "systemd-container")
     qemu, boot = await describe_boot(paths, record, directory)
     kernel_vsock = VHOST_VSOCK.exists()
@@ -139,7 +140,7 @@ async def _wait_held(child: Child, made: Made, directory: Path) -> int:
 
 
 async def _end(made: Made, child: Child | None) -> None:
-    """End the machine; vmspawn, which waits for QEMU, has removed its files then."""
+    """End the machine and vmspawn, which removes its files."""
     if child is None:
         return
     with trio.CancelScope(shield=True):

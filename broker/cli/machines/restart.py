@@ -76,7 +76,7 @@ async def _look() -> tuple[int, list[str]]:
 
 
 async def _restart(pid: int) -> tuple[list[str], list[str]]:
-    """Return the sandboxes whose machines live on, and those that end."""
+    """Restart the broker; return the sandboxes that live on, and those that end."""
     async with open_client() as client:
         pidfd = os.pidfd_open(pid)
         try:

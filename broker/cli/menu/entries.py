@@ -55,7 +55,7 @@ def refresh() -> tuple[list[Path], list[Path]]:
 
 
 def follow_windows() -> None:
-    """Write the entries of the windows that are open.
+    """Write the menu entries of the windows that are open.
 
     A failure costs an icon, so it is not reported.
     """
@@ -71,7 +71,7 @@ def _running() -> dict[str, str]:
 
 
 def _application_ids(running: Collection[str]) -> dict[str, set[str]]:
-    """Return what the applications call themselves, by sandbox."""
+    """Return the application ids of windows, by sandbox."""
     found: dict[str, set[str]] = {}
     if running:
         for window in ask(WINDOWS, WindowsRequest()).windows:
@@ -88,7 +88,7 @@ def _plain(untrusted_ids: Iterable[str]) -> list[str]:
 
 
 def _sweep(running: Collection[str], kept: Collection[Path | None]) -> list[Path]:
-    """Remove the hidden entries of sandboxes that have ended, but for ``kept``."""
+    """Remove hidden entries of ended sandboxes, except ``kept``; return them."""
     removed = []
     found = (data_home() / "applications").glob(f"{WINDOW_PREFIX}*.desktop")
     for path in (one for one in found if one not in kept):

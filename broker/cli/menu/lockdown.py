@@ -86,6 +86,7 @@ def _open_networks(paths: Paths) -> list[str]:
 
 
 def _text(found: LockdownAnswer, open_networks: list[str]) -> list[str]:
+    """Describe the lockdown in force."""
     if not found.locked:
         return ["no lockdown is in force"]
     what = "networks, " * found.networks + "microphones, cameras, copies and new starts"

@@ -87,6 +87,7 @@ def refresh(*, as_json: bool) -> None:
 
 
 def _start(name: str, action: str) -> None:
+    """Start a record's sandbox as the menu entry does; report by notification."""
     from functools import partial
 
     from broker.cli.menu.entries import follow_windows
@@ -109,7 +110,7 @@ def _start(name: str, action: str) -> None:
 
 
 def _title(name: str) -> tuple[str, bool]:
-    """The label of a record, and whether its sandbox ends with what started it."""
+    """Return a record's label, and whether its sandbox ends with the starter."""
     from broker.cli.policy.records import read_records
     from broker.cli.run.connect import offline_paths
     from broker.cli.run.request import held_record

@@ -56,7 +56,7 @@ class DesktopNotification:
         self._id = (await self._send(words, title, text)).strip() or self._id
 
     async def ask(self, title: str, text: str, buttons: Mapping[str, str]) -> str:
-        """Show it with buttons and wait until it is closed.
+        """Show the notification with buttons and wait until it is closed.
 
         ``buttons`` maps what is returned to what is written on a button.  Returns ``""``
         where none was chosen.

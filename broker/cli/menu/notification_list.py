@@ -44,6 +44,7 @@ def command(sandbox: str | None, *, clear: bool, as_json: bool) -> None:
 
 
 def _text(row: NotificationRow) -> list[str]:
+    """Return the lines of one notification."""
     when = time.strftime("%H:%M:%S", time.localtime(row.when))
     urgency = {0: "low, ", 2: "critical, "}.get(row.urgency, "")
     first = f"{when} {row.sandbox}: {row.summary} ({urgency}{row.outcome})"

@@ -96,7 +96,7 @@ async def start(
     attached: bool,
     env: Mapping[str, str],
 ) -> StartResult:
-    """Start a sandbox's program, until its window is there or it has failed.
+    """Start a sandbox's program, and wait until its window is shown or it failed.
 
     ``title`` is the label, ``icon`` a path or "", ``argv`` the program in place of the
     record's, ``attached`` whether it ends with the command that started it (a box).
@@ -129,7 +129,7 @@ async def start(
 
 
 async def stop(name: str, title: str, icon: str, env: Mapping[str, str]) -> StartResult:
-    """End the sandboxes of a record."""
+    """Stop a record's sandboxes by ``brokerctl stop``; report it by notification."""
     note = DesktopNotification(env, icon)
     result = await _reported(note, f"Stopping {title}", ["stop", "--json", name], env)
     if result.code == 0:
@@ -145,7 +145,7 @@ async def _failed(
     result: StartResult,
     env: Mapping[str, str],
 ) -> bool:
-    """Show a failure and do what the user chooses; whether to start again."""
+    """Show a failure and do what the user chooses; return whether to start again."""
     mend = mend_of(result.hint)
     buttons = {} if result.code == 0 else {"again": "Try again"}
     if mend:
@@ -200,7 +200,7 @@ def _in_terminal(words: Sequence[str], env: Mapping[str, str]) -> None:
 async def _reported(
     note: DesktopNotification, title: str, words: Sequence[str], env: Mapping[str, str]
 ) -> StartResult:
-    """Run one of our verbs and show how far it is.  Its processes end with us."""
+    """Run a verb of brokerctl and show its progress; its processes end with us."""
     result = StartResult()
     # Nobody reads: what we write to a menu's pipe is for its log.
     child = spawn(
@@ -265,6 +265,7 @@ class _Shown:
         self._text = text
 
     async def run(self) -> None:
+        """Update the notification with the latest progress, until cancelled."""
         await trio.sleep(_QUIET_SECONDS)
         last = ""
         while True:
@@ -283,7 +284,7 @@ def _step_or_error(errors: deque[str], shown: _Shown, line: str) -> None:
 
 
 def _taker(result: StartResult, shown: _Shown) -> Callable[[str], None]:
-    """Return what takes a line of ``--json``."""
+    """Return a function that puts each line of ``run --json`` into the result."""
 
     def take(line: str) -> None:
         try:
@@ -313,6 +314,7 @@ async def _each_line(fd: int, take: Callable[[str], None]) -> None:
 
 
 async def _lines(fd: int) -> AsyncIterator[str]:
+    """Yield complete lines of a pipe."""
     rest = b""
     while True:
         await trio.lowlevel.wait_readable(fd)

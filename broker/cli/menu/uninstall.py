@@ -67,6 +67,7 @@ def command(*, purge: bool, yes: bool) -> None:
 
 
 def _entries() -> Iterator[Path]:
+    """Yield the menu entries and icons that Vitrail wrote."""
     applications = data_home() / "applications"
     icons = data_home() / "icons" / "hicolor" / "scalable" / "apps"
     if autostart_file().is_file():
@@ -90,6 +91,7 @@ async def _end() -> None:
 
 
 def _package() -> str:
+    """Return the command that removes the package."""
     place = Path(__file__).resolve()
     if "pipx" in place.parts:
         return "pipx uninstall vitrail"

@@ -57,6 +57,8 @@ def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
 
 
 async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT001
+    """Request the forward, and print its port and failures."""
+
     async def show(item: ForwardItem) -> None:
         if as_json:
             render.json_line(msgspec.to_builtins(item))
@@ -73,6 +75,7 @@ async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT
 
 
 async def _stdio(request: ForwardRequest) -> None:
+    """Forward one connection to standard input and output."""
     try:
         async with open_client() as client, trio.open_nursery() as nursery:
 
@@ -87,6 +90,7 @@ async def _stdio(request: ForwardRequest) -> None:
 
 
 async def _copied(port: int, over: trio.CancelScope) -> None:
+    """Copy standard input to the port, and the port to standard output."""
     with socket.create_connection(("127.0.0.1", port)) as sock:
         sock.settimeout(None)
         run = partial(in_thread, abandon_on_cancel=True)
@@ -97,6 +101,7 @@ async def _copied(port: int, over: trio.CancelScope) -> None:
 
 
 def _send(sock: socket.socket) -> None:
+    """Copy standard input to the socket; in a thread."""
     try:
         while data := os.read(sys.stdin.fileno(), _PIECE):
             sock.sendall(data)
@@ -106,6 +111,7 @@ def _send(sock: socket.socket) -> None:
 
 
 def _receive(sock: socket.socket) -> None:
+    """Copy the socket to standard output; in a thread."""
     try:
         while data := sock.recv(_PIECE):
             while data:

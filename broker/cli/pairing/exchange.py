@@ -41,7 +41,7 @@ def pairing_endpoint(link: Endpoint) -> Endpoint:
 
 
 async def knock(config: LinkConfig) -> socket.socket:
-    """The host's part: return a connection to the viewer's machine.
+    """Connect to the viewer's machine, as the host's part.
 
     Raises UpstreamError or SetupError.
     """
@@ -58,7 +58,7 @@ async def knock(config: LinkConfig) -> socket.socket:
 async def let_in(
     listener: Listener, config: LinkConfig, turned_away: Callable[[RefusedError], None]
 ) -> socket.socket:
-    """The viewer's part: return the next connection of the host's machine.
+    """Accept the next connection of the host's machine, as the viewer's part.
 
     Whom the kernel does not name as the configured peer is turned away, and
     the next one waited for; ``turned_away`` hears why.  Raises UpstreamError.
@@ -125,6 +125,7 @@ async def _codes_soon(sock: socket.socket, machine: Pairing) -> None:
 
 
 def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
+    """Return the error for a pairing that ended before its codes were known."""
     # A far end that has our nonce knows both codes.  It could end the connection and
     # connect again until the code is the one for which the other screen waits.
     # guard: one nonce is shown in a run of pairing
@@ -183,6 +184,7 @@ async def _take(sock: socket.socket, machine: Pairing) -> None:
 
 
 async def _tell(sock: socket.socket, error: LinkRefusedError) -> None:
+    """Send the other end a refusal, if there is one to send."""
     if error.answer:
         with trio.move_on_after(1):
             try:

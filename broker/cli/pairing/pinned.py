@@ -29,7 +29,7 @@ def pin(store: LinkStore, peer: Peer) -> None:
 
 
 def forget(store: LinkStore, name: str) -> None:
-    """Accept a broker no longer.  Raises RefusedError for an unknown name."""
+    """Remove a pinned broker.  Raises RefusedError for an unknown name."""
     with _one_at_a_time(store):
         peers = store.peers()
         if all(peer.name != name for peer in peers.all):
@@ -43,7 +43,7 @@ def forget(store: LinkStore, name: str) -> None:
 
 @contextmanager
 def _one_at_a_time(store: LinkStore) -> Iterator[None]:
-    """Keep others from changing the file between our reading and our writing."""
+    """Lock the file of pinned brokers for a change."""
     store.identity()  # makes the directory
     fd = os.open(store.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

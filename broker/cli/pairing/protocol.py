@@ -200,7 +200,7 @@ class Pairing:
     # -- the machine --------------------------------------------------------------
 
     def start(self) -> bytes:
-        """The dialler's first message."""
+        """Return the dialler's first message, a commitment; then wait for a nonce."""
         if self.state is not PairingState.NEW:
             raise InternalError(f"a pairing cannot start when it is {self.state}")
         head = self._header(MessageKind.COMMIT)
@@ -231,7 +231,7 @@ class Pairing:
         return out
 
     def confirm(self, typed: str) -> bytes:
-        """Take what the user typed here; return bytes to send.
+        """Check the code that the user typed here; return bytes to send.
 
         Raises LinkRefusedError for a wrong code: the pairing is over, there
         is not a second guess.  Spaces and dashes between digits do not matter.
@@ -250,7 +250,7 @@ class Pairing:
         )
 
     def reject(self) -> LinkRefusedError:
-        """End the pairing because the code is wrong or the user says so.
+        """End the pairing because the code is wrong or the user rejected it.
 
         Returns the error to raise; its ``answer`` is to be sent.
         """
@@ -273,6 +273,7 @@ class Pairing:
         )
 
     def _step(self, kind_number: int, role: int, message: bytes) -> bytes:
+        """Handle one message by the state table; return bytes to send."""
         kind = MessageKind(kind_number)  # the reader knows only these
         following = TABLE.get((self.state, kind))
         if following is None:
@@ -289,6 +290,7 @@ class Pairing:
         return out
 
     def _refuse(self, error: LinkRefusedError) -> None:
+        """End the pairing with an error, whose answer is to be sent."""
         if self.state not in _OVER:
             error.answer = refusal(
                 ConnectionKind.PAIRING, MessageKind.REFUSED, self._role, error.reason
@@ -311,6 +313,10 @@ class Pairing:
         return answer
 
     def _take_open(self, message: bytes) -> bytes:
+        """Check that the opened nonce matches its commitment.
+
+        Return the next message.
+        """
         # The COMMIT's header was the same but for the kind.
         head = HEADER.pack(
             ConnectionKind.PAIRING.value, VERSION, MessageKind.COMMIT, self._role.other
@@ -325,6 +331,7 @@ class Pairing:
         return b""
 
     def _take_confirm(self, message: bytes) -> bytes:
+        """Check the other's signature over the pairing; return the next message."""
         key = self._peer_key
         signed = self._signed(by_dialler=not self._dials)
         if key is None or not key.verifies(message[HEADER.size :], signed):
@@ -346,6 +353,7 @@ class Pairing:
         return sha256(_LABEL + b"commitment\0", head, opened)
 
     def _meet(self, message: bytes) -> None:
+        """Store the other's key and nonce, and compute the codes."""
         key = PublicKey(message[HEADER.size : HEADER.size + KEY_BYTES])
         if key == self._identity.public:
             raise LinkRefusedError(

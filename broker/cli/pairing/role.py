@@ -9,7 +9,7 @@ from broker.net.link_service.config import declared_role
 
 
 def role_here(paths: Paths) -> Role | None:
-    """Which of two machines this one is; None when it is the only one.
+    """Return which of two machines this one is; None when it is the only one.
 
     ``link.toml`` says so, and where there is none (a viewer needs none) the
     broker that this one was paired with.  Raises SetupError when these are

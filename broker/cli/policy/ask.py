@@ -43,7 +43,7 @@ _ATTRIBUTES = ("mime", "scheme", "host", "size", "protocol", "port", "key")
 
 
 def told_of(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that say what a call is about."""
+    """Add the options that say what a call is about to a verb."""
     for option in (
         click.option("--key", help="SSH key: its fingerprint or its comment."),
         click.option("--port", type=click.IntRange(1, 65535), help="Port of a flow."),
@@ -154,7 +154,7 @@ class _Asker:
     def ask(
         self, call: PolicyCall, files: object = None, world: object = None
     ) -> Verdict:
-        """Answer; raises WorldError or ValueError for files that are none."""
+        """Decide a call.  Raises WorldError or ValueError for invalid files."""
         rules = self._rules_for(files)
         known = self._situation_for(call, world)
         if self._compat:
@@ -170,6 +170,7 @@ class _Asker:
         return known.decide(call, lambda: engine.answer(call, known.world))
 
     def _rules_for(self, files: object) -> RuleSet:
+        """Return the rules of a call's own files, or of the command line."""
         if files is None:
             if self._rules is None:
                 self._rules = rules_of(self._policy, compat=self._compat)
@@ -184,6 +185,7 @@ class _Asker:
         return self._files_rules
 
     def _situation_for(self, call: PolicyCall, data: object) -> Situation:
+        """Return the world of a call's own data, or of the command line."""
         if data is None:
             if self._situation is None:
                 self._situation = situation_from(self._world_file, policy=self._policy)
@@ -199,7 +201,7 @@ class _Asker:
 
 
 def _batch(lines: Iterable[bytes], asker: _Asker) -> int:
-    """Answer each line; 1 when one was not understood."""
+    """Answer each line of a batch; return 1 when one was not understood."""
     code = 0
     for line in lines:
         if not line.strip():
@@ -242,6 +244,7 @@ def print_verdict(verdict: Verdict) -> None:
 
 
 def _verdict(line: bytes, asker: _Asker) -> Verdict:
+    """Decide the call of one JSON line.  Raises ValueError."""
     if len(line) > tool_limits.WORLD_BYTES:
         raise ValueError(f"the line exceeds {tool_limits.WORLD_BYTES} bytes")
     asked = json.loads(line)

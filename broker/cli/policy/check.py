@@ -121,6 +121,7 @@ def _inside(paths: tuple[Path, ...]) -> tuple[Path, ...]:
 
 
 def _records(paths: tuple[Path, ...]) -> list[RecordSet]:
+    """Load the records to be checked."""
     if not paths:
         searched = offline_paths()
         return [load_records(search_path(searched.runtime, searched.config))]
@@ -176,6 +177,7 @@ def _summary(
     *,
     searched: bool,
 ) -> str:
+    """Return the line that sums up the check."""
     good = sum(len(one.records) for one in records)
     bad = sum(len(one.broken) for one in records)
     lines = sum(1 for one in rules for rule in one.rules if rule.broken is None)

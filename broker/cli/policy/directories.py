@@ -32,7 +32,7 @@ class Contents:
 
 
 def contents(directories: Iterable[Path]) -> Contents:
-    """Return what there is to read in the named directories.
+    """Return the rules and records in the named directories.
 
     Raises RefusedError for a directory that has neither rules nor records.
     """
@@ -77,7 +77,7 @@ def beside(directories: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def holds(directory: Path, *suffixes: str) -> bool:
-    """Whether a directory has such files; True where it cannot be listed.
+    """Return whether a directory has such files; True where it cannot be listed.
 
     Its reader reports why it cannot.
     """

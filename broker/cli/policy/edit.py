@@ -66,7 +66,7 @@ _EDITORS = ("sensible-editor", "editor", "vi", "nano")
 def _seconds(
     context: click.Context, option: click.Parameter, text: str | None
 ) -> int | None:
-    """A time as rules have it; None where there is none."""
+    """Parse a time as rules have it; None where there is none."""
     del context
     if text is None:
         return None
@@ -158,7 +158,7 @@ def edit(
 
 
 def _follow(job: _Edit) -> None:
-    """Have the menu follow a record's name and colour; tell of colours that look alike."""
+    """Update the menu to a record's name and colour; warn of similar colours."""
     # Late: rules need neither.
     from broker.cli.menu.entries import follow_windows
     from broker.cli.policy.records import read_records
@@ -184,7 +184,10 @@ def _say(job: _Edit, *, installed: bool, as_json: bool) -> None:
 
 
 def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
-    """Return a file's name with its ending.  Raises RefusedError where both are there."""
+    """Return a file's name with its ending.
+
+    Raises RefusedError where both files are there.
+    """
     if name.endswith((RULE, RECORD)):
         return name
     rules, record = name + RULE, name + RECORD
@@ -203,6 +206,7 @@ def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
 
 
 def _folder(name: str) -> str:
+    """Return the folder of a file's name: rules or records.  Raises RefusedError."""
     for folder in (RULES, RECORDS):
         if belongs(f"{folder}/{name}"):
             return folder
@@ -223,6 +227,7 @@ def _read(file: Path) -> bytes:
 
 @contextlib.contextmanager
 def _one_at_a_time(base: Path) -> Iterator[None]:
+    """Lock the settings for one edit at a time.  Raises RefusedError."""
     fd = open_lock(base / ".edit.lock", doing="edit")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -308,6 +313,7 @@ def _would(job: _Edit, new: bytes) -> Sets:
 
 
 def _show_lines(job: _Edit, new: bytes) -> None:
+    """Print the changed lines of an edit."""
     before, after = (
         content.decode("utf-8", "replace").splitlines()
         for content in (job.old or b"", new)

@@ -121,6 +121,7 @@ def explain_call(
 
 
 def _event_json(then: Recorded, rules: RuleSet) -> dict[str, object]:
+    """Return a recorded decision as a JSON object."""
     return {
         "sequence": then.sequence,
         "decision": then.verdict,
@@ -133,6 +134,7 @@ def _event_json(then: Recorded, rules: RuleSet) -> dict[str, object]:
 
 
 def _print_event(then: Recorded, rules: RuleSet) -> None:
+    """Print a recorded decision."""
     words = f"event {then.sequence}: {then.verdict}, by {then.rule or 'no rule'}"
     _line(f"{words} ({then.reason})" if then.reason else words)
     call = then.call

@@ -152,6 +152,7 @@ def _draw(text: str) -> str:
 
 
 def _refuse_too_many(found: list[Flow]) -> None:
+    """Raise RefusedError for more boxes than a picture can show."""
     boxes = {name for flow in found for name in (flow.source, flow.target)}
     if len(boxes) > tool_limits.GRAPH_NODES:
         raise RefusedError(
@@ -163,7 +164,7 @@ def _refuse_too_many(found: list[Flow]) -> None:
 def _colours(
     known: World, world: Path | None, policy: tuple[Path, ...]
 ) -> dict[str, str]:
-    """Those of the records; in a world from a file, the palette's in turn."""
+    """Return colours by sandbox: of records, or the palette's for a world's file."""
     if world is None:
         records = records_beside(policy).records
         return {name: record.viewer.label.colour for name, record in records.items()}

@@ -133,6 +133,7 @@ def _problems(to: Path) -> list[Problem]:
 def _print(
     to: Path, imported: Imported, notes: list[ImportNote], problems: list[Problem]
 ) -> None:
+    """Print the notes, problems and files of an import."""
     for note in notes:
         sys.stdout.write(f"{printable(note.text(), 1000)}\n")
     print_problems(problems)
@@ -177,7 +178,7 @@ def _system(store: Path) -> QubesSystem:
 
 
 def _rules(directory: Path) -> dict[str, str]:
-    """Rule files by name, the first directory's before a later one's, as Qubes has it."""
+    """Return rule files by name; the first directory's have precedence, as in Qubes."""
     found: dict[str, str] = {}
     for name in _RULES:
         for path in _files(directory / name):
@@ -190,6 +191,7 @@ def _rules(directory: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Yield the rule files of a folder and its ``include``."""
     if not folder.is_dir():
         return
     count = 0
@@ -207,7 +209,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def _read(path: Path) -> bytes:
-    """Read a file of another system: a regular one, of bounded size."""
+    """Read a regular file of another system, of bounded size."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

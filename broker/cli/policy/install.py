@@ -39,7 +39,7 @@ class Sets:
 
 
 def sets_with(base: Path, overlay: Mapping[str, bytes | None]) -> Sets:
-    """Return what a broker would read with these files in place.
+    """Return the sets that a broker would read with these files in place.
 
     ``base`` is the directory that they go to; if it is not among those that
     the broker reads, it is read alone.

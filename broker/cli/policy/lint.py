@@ -82,6 +82,7 @@ def lint(
 def _find(
     policy: tuple[Path, ...], world: Path | None, records: tuple[Path, ...]
 ) -> tuple[list[LintFinding], bool]:
+    """Return all findings about rules and records, and whether rules are broken."""
     rules = rules_of(policy, alone=True)
     named = contents((*policy, *records))
     of_settings = contents(policy).records

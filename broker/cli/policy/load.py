@@ -129,7 +129,7 @@ class Situation:
         return self.sandboxes.decide(call, rules)
 
     def permitted(self, found: list[EffectiveCall]) -> list[EffectiveCall]:
-        """Return what the records permit of the grants of rules, as they do."""
+        """Return those of the rules' grants that the records permit, too."""
         made = []
         for grant in found:
             answer = self.decide(grant.call, grant.answer_of_rules).answer
@@ -145,7 +145,7 @@ class Situation:
         return record in self.sandboxes.records.broken
 
     def calling(self, names: AbstractSet[str]) -> Situation:
-        """Return the same with disposables of these names, which need not run now."""
+        """Return the situation with disposables of these names added."""
         if self.sandboxes is None:
             return self
         records = self.sandboxes.records

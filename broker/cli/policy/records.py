@@ -45,7 +45,7 @@ def record_file(where: str) -> str:
 
 
 def print_problems(problems: Iterable[Problem], *, stderr: bool = False) -> None:
-    """Print each with its line and a caret."""
+    """Print each problem with its line and a caret."""
     # Late: where all is well, nothing is printed.
     from rich.console import Console
     from rich.text import Text
@@ -66,7 +66,7 @@ def end_by_problems(problems: Collection[Problem]) -> None:
 
 
 def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoReturn:
-    """Show every problem of this one's file, and leave."""
+    """Print every problem of this record's file, and exit."""
     of_file = [p for p in found.problems if p.file == problem.file]
     print_problems(of_file or [problem], stderr=stderr)
     name = Path(problem.file).stem

@@ -130,6 +130,7 @@ def _of_fleet(
 def _again(
     find: Find, rules: RuleSet, policy: tuple[Path, ...], times: tuple[int, int | None]
 ) -> Simulation:
+    """Ask recorded decisions again with these rules; count the changes."""
     then = situation_then(find, policy)
     return ask_all_again(
         _decisions(find, *times), rules, then.world, sandboxes=then.sandboxes

@@ -40,7 +40,7 @@ def _listed(names: tuple[str, ...]) -> str:
 
 
 def short_answer(answer: PolicyAnswer) -> str:
-    """Return an answer in a line."""
+    """Return a policy answer as one line of text."""
     words: list[str] = [answer.verdict]
     if answer.target:
         words.append(f"to {shown_target(answer.target)}")

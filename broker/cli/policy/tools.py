@@ -132,7 +132,7 @@ def _own(rules: RuleSet, policy: tuple[Path, ...]) -> list[Rule]:
 def _refuse_nothing(
     cases: list[Case], own: list[Rule], directories: tuple[Path, ...]
 ) -> None:
-    """Raise RefusedError where a result would say that nothing is wrong with nothing."""
+    """Raise RefusedError if there are no cases or no rules to try."""
     where = ", ".join(map(str, directories))
     if not own:
         raise RefusedError(
@@ -151,6 +151,7 @@ def _beside(policy: tuple[Path, ...]) -> tuple[Path, ...]:
 
 
 def _cases(files: tuple[Path, ...]) -> tuple[list[Case], list[Problem]]:
+    """Parse the expectations in files; return cases and problems."""
     cases: list[Case] = []
     problems: list[Problem] = []
     for file in files:
@@ -242,6 +243,7 @@ def one_set(path: Path, *, shipped: bool = False) -> RuleSet:
 
 
 def _change_json(change: Change) -> dict[str, object]:
+    """Return a changed decision as a JSON object."""
     return {
         "service": change.call.service,
         "argument": change.call.argument,
@@ -297,6 +299,7 @@ def _grant_json(grant: EffectiveCall) -> dict[str, object]:
 
 
 def _row(grant: EffectiveCall) -> tuple[str, ...]:
+    """Return a permission as a row of a table."""
     call = grant.call
     told = told_facts(call)
     if call.device is not None:

@@ -77,7 +77,7 @@ def refuse_trial(base: Path, file: Path) -> None:
 def on_trial(
     file: Path, new: bytes, seconds: int, refuse_changed: Callable[[], None]
 ) -> None:
-    """Put a new content in force for a time; keep it only if the user confirms it.
+    """Put new content in force for a time; keep it only if the user confirms it.
 
     ``refuse_changed`` raises RefusedError where ``file`` is not as it was.  Raises
     RefusedError if the user has not confirmed it.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 def undo(file: Path, digest: str, deadline: float) -> bool:
-    """Wait until ``deadline`` (CLOCK_BOOTTIME) and remove the file if it is that one."""
+    """Wait until ``deadline`` (CLOCK_BOOTTIME), then remove the file if unchanged."""
     while (left := deadline - time.clock_gettime(time.CLOCK_BOOTTIME)) > 0:
         time.sleep(min(left, 1.0))
         if not file.exists():

@@ -53,7 +53,10 @@ class XSocket:
     """The socket of an application's X server, which is started when a program connects."""
 
     def __init__(self, app: str, sockets: Path, stack: ExitStack, steps: Steps) -> None:
-        """Make it beside the sockets of a lease; ``stack`` closes it.  Raises OSError."""
+        """Create the X socket beside the sockets of a lease; ``stack`` closes it.
+
+        Raises OSError.
+        """
         self._app, self._sockets, self._steps = app, sockets, steps
         write_bridge(sockets / _BRIDGE)
         XAuthority(str(sockets / COOKIE), present=False)
@@ -63,7 +66,7 @@ class XSocket:
         self._listener.setblocking(False)  # noqa: FBT003
 
     async def serve(self, leader: int) -> None:
-        """Show X11 programs of the application that ``leader`` started, until cancelled."""
+        """Show X11 windows of the application of ``leader``, until cancelled."""
         while True:
             await trio.lowlevel.wait_readable(self._listener)
             try:
@@ -75,6 +78,7 @@ class XSocket:
             await trio.sleep(_PAUSE_SECONDS)
 
     async def _show(self, leader: int) -> None:
+        """Run the X11 bridge in the application's namespaces until it ends."""
         with ExitStack() as ours:
             beside = _namespaces_of(self._app, leader, ours)
             listener = self._listener.fileno()
@@ -103,7 +107,7 @@ class XSocket:
 
 
 def _namespaces_of(app: str, leader: int, stack: ExitStack) -> tuple[int, int]:
-    """Return an application's pid namespace and the user namespace that owns it.
+    """Return descriptors of an application's pid namespace and its user namespace.
 
     As descriptors, which ``stack`` closes.  Raises SetupError where there is none.
     """

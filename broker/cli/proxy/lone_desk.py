@@ -31,7 +31,7 @@ class LoneDesk:
         self._application = self._source = self._missing = ""
 
     def event(self, event: events.SoundEvent) -> None:
-        """Handle an event of the filter."""
+        """Store what an event says about the microphone, and show its use."""
         match event:
             case events.MicrophoneWanted(application):
                 self._application, self._missing = printable(application, 120), ""

@@ -148,7 +148,7 @@ class _Told:
         self._quiet: dict[object, tuple[float, int]] = {}
 
     def event(self, event: events.SoundEvent) -> None:
-        """Show one event."""
+        """Print one event of the sound filter; count repeated ones instead."""
         if self.also is not None:
             self.also(event)
         kind = type(event).__name__
@@ -167,7 +167,7 @@ class _Told:
         render.note(f"{kind}: {words}{more}")
 
     def failed(self, error: Exception) -> None:
-        """Show why a connection ended."""
+        """Print the error that ended a connection.  Raises errors that are not ours."""
         if isinstance(error, InternalError):
             # guard: mistakes of the sound proxy drive no terminal
             log_exception(error)
@@ -177,7 +177,7 @@ class _Told:
             render.error(error)
 
     def _repeats(self, key: object) -> int | None:
-        """How many like it were not shown; None: this one is not, either."""
+        """Return how many equal lines were not shown; None: do not show this one."""
         now = trio.current_time()
         shown, count = self._quiet.get(key, (0.0, 0))
         if shown and now - shown < 1 / limits.REFUSALS_LOGGED_PER_SECOND:
@@ -198,7 +198,7 @@ class _Folders:
 
 
 def _folders() -> _Folders | None:
-    """None, and a line that says why, where there is no place for a mixer."""
+    """Return the mixer's folders; None, after a message, where there is no place."""
     from broker.viewer.sound.levels import levels_folder
     from broker.viewer.sound.mixer import desks_folder
 
@@ -223,6 +223,7 @@ async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
 async def _run(
     listen: Path, rules: SoundRules, server: str | None, told: _Told
 ) -> None:
+    """Run the sound filter until interrupted."""
     # Late: trio and the filter are not needed to print a help text.
     from broker.cli.proxy.lone_desk import LoneDesk
     from broker.cli.proxy.sound_client import serve_client

@@ -16,7 +16,7 @@ from broker.net.connection_quota import SoundPlaces
 async def serve_client(
     client: socket.socket, service: PulseService, places: SoundPlaces
 ) -> None:
-    """Serve one accepted connection to its end; closes the socket."""
+    """Serve one accepted connection of a program to its end; close the socket."""
     with client, ExitStack() as held:
         try:
             # guard: clients at one time

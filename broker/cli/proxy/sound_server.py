@@ -15,7 +15,7 @@ from broker.net.endpoints import connect
 
 
 def read_cookie(environ: dict[str, str] | None = None) -> bytes:
-    """The user's cookie for the sound server; zeroes where there is none.
+    """Read the user's cookie for the sound server; zeroes where there is none.
 
     PipeWire never looks at it, PulseAudio not when we run as the same user.
     """
@@ -51,7 +51,7 @@ async def connect_server(path: Path) -> socket.socket:
 
 
 def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path:
-    """The sound server's socket, as libpulse finds it.
+    """Return the path of the sound server's socket, as libpulse finds it.
 
     Raises SetupError for a server that is not reached by a UNIX socket.
     """

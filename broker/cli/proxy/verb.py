@@ -243,6 +243,7 @@ class Connections:
             there.close()
 
     def _connect_at_once(self) -> socket.socket | None:
+        """Connect to a UNIX endpoint without waiting; None if that is not possible."""
         endpoint = self._order.connect
         if not isinstance(endpoint, UnixEndpoint):
             return None
@@ -258,7 +259,7 @@ class Connections:
     async def _carry(
         self, conn: socket.socket, there: socket.socket | None, began: float
     ) -> None:
-        """Carry a connection when the far end, or the pump, takes it."""
+        """Connect to the far end, have the pump relay, and report the end."""
         try:
             with conn:
                 there = there or await connect(self._order.connect)
@@ -286,6 +287,7 @@ def _slots(order: Order) -> int:
 
 
 def _report(order: Order, end: StreamEnd, seconds: float) -> None:
+    """Print how a connection ended."""
     if order.json:
         render.json_line(
             {

@@ -105,6 +105,7 @@ def command(
 async def _run(
     listen: Path, rules: WindowRules, display: str | None, *, waypipe: bool
 ) -> None:
+    """Run the Wayland filter until interrupted."""
     # Late: trio and the tables are not needed to print a help text.
     from broker.helpers.compositor_connection import connect_compositor
     from broker.helpers.compositor_socket import display_path
@@ -165,6 +166,7 @@ async def _run(
 
 
 def _report(error: Exception) -> None:
+    """Print the error that ended a connection.  Raises errors that are not ours."""
     if isinstance(error, InternalError):
         # guard: mistakes of the Wayland proxy drive no terminal
         log_exception(error)

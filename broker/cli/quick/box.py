@@ -92,6 +92,7 @@ def _described(broker: Calls, name: str) -> dict[str, object] | None:
 
 
 def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
+    """Return the box that the broker described, for this command."""
     resolver = None
     if found["network"] != "none":
         # Late, as above.
@@ -121,7 +122,7 @@ def _texts(found: object) -> list[str]:
 
 
 def _paths() -> Paths | None:
-    """This user's paths; None for root, and where this may be one of two machines."""
+    """Return this user's paths; None for root, and on one of two machines."""
     try:
         paths = find_paths()
     except VitrailError:

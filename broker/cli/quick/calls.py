@@ -33,7 +33,7 @@ class Calls:
         self._unanswered = False
 
     def begin(self, method: str, parameters: dict[str, object]) -> None:
-        """Send a call whose answer is taken later, by ``answer``."""
+        """Send a call whose answer is read later, by ``answer``."""
         if self._unanswered:
             with suppress(VitrailError):
                 self.answer()
@@ -42,7 +42,7 @@ class Calls:
         self._unanswered = True
 
     def call(self, method: str, parameters: dict[str, object]) -> dict[str, object]:
-        """Return the answer of a method that has one.
+        """Call a method and return its answer.
 
         Raises what the broker refuses with, or UpstreamError when it does not
         answer in time.

@@ -27,7 +27,7 @@ class KeptHome:
 def kept_home(
     paths: Paths, record: str, sandbox_class: str
 ) -> Iterator[KeptHome | None]:
-    """Give the home of a persistent record, locked; None for others.
+    """Yield the home of a persistent record, locked; None for others.
 
     At the end the lock is given up, also for processes that have inherited it.
 

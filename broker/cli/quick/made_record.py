@@ -43,7 +43,7 @@ def leads_through_links(argv: tuple[str, ...], here: Path) -> bool:
 def with_files(
     argv: tuple[str, ...], here: Path, writable: Iterable[Path] = ()
 ) -> tuple[tuple[str, ...], tuple[Path, ...]]:
-    """The command with whole paths, and the files that it names.
+    """Return the command with whole paths, and the files that it names.
 
     A word that is the path of a regular file of the user's is readable inside;
     the user has named it.  Files below /usr are there already.  ``writable`` are
@@ -73,7 +73,7 @@ def record_text(label: str, kind: str) -> str:
 
 @contextmanager
 def made_record(paths: Paths, name: str, text: str) -> Iterator[None]:
-    """A record for as long as we live; ``name`` is used by no other run."""
+    """Write a record for the length of the block; ``name`` is used by no other run."""
     folder = paths.runtime / "boxes"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     base = folder / name
@@ -92,7 +92,7 @@ def made_record(paths: Paths, name: str, text: str) -> Iterator[None]:
 
 @contextmanager
 def shared_record(paths: Paths, name: str, text: str) -> Iterator[None]:
-    """A record for as long as one of the runs lives that have asked for it.
+    """Write a record for as long as one of the runs lives that need it.
 
     ``name`` is not one of ``new_name``.  A broker that runs already reads it at the
     next launch, whoever started that broker.
@@ -128,7 +128,7 @@ def _turn(folder: Path) -> Iterator[None]:
 
 
 def _taken(paths: Paths, folder: Path, base: Path) -> int:
-    """Make and lock a box's lock file, with no other run sweeping meanwhile."""
+    """Create and lock a box's lock file, with no other run sweeping meanwhile."""
     with _turn(folder):
         _sweep(paths, folder)
         held = os.open(_lock(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -46,7 +46,7 @@ def run() -> int | None:
 
 
 def summary(status: _Object, now: float) -> str:
-    """The short form of a ``Status``.  ``now`` in seconds since 1970."""
+    """Return the short form of a ``Status``.  ``now`` in seconds since 1970."""
     lines = [*_problems(status)]
     if not status["sandboxes"]:
         return "\n".join([*lines, "no sandboxes are running"]) + "\n"
@@ -56,7 +56,7 @@ def summary(status: _Object, now: float) -> str:
 
 
 def memory_of(processes: Iterable[tuple[str, int | None]]) -> dict[str, int]:
-    """Bytes of all processes of each sandbox."""
+    """Return the memory of all processes of each sandbox, in bytes."""
     found: dict[str, int] = {}
     for sandbox, memory in processes:
         if sandbox:
@@ -73,6 +73,7 @@ def _windows(sandbox: _Object) -> int | None:
 
 
 def _problems(status: _Object) -> Iterator[str]:
+    """Yield the problems that a status shows."""
     for sandbox in status["sandboxes"]:
         limits = sandbox["limits"]
         if any(one["what"] == "inhibitors" and one["now"] for one in limits):
@@ -104,6 +105,7 @@ def link_line(link: _Object) -> str:
 
 
 def _row(sandbox: _Object, memory: int, now: float) -> tuple[str, ...]:
+    """Return a sandbox's row of the short status."""
     windows = _windows(sandbox)
     programs = ", ".join(program["name"] for program in sandbox["programs"])
     state = sandbox["state"]

@@ -81,6 +81,7 @@ class AttachedProgram:
         )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:
+        """Start to pass the terminal's or the input's bytes to the program."""
         if self._tty:
             # The terminal is the program's from now on.
             self._steps.stop_drawing()

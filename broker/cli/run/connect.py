@@ -25,7 +25,7 @@ _Answer = TypeVar("_Answer", bound="msgspec.Struct")
 
 
 def offline_paths() -> Paths:
-    """This user's paths, for verbs that read files and need no broker.
+    """Return this user's paths, for verbs that read files and need no broker.
 
     They work where no session runs (ssh without a login manager, a rescue
     shell): an unusable XDG_RUNTIME_DIR is then no error for them.
@@ -97,7 +97,7 @@ def how_to_start(paths: Paths) -> str:
 
 
 def ask(method: Method[_Request, _Answer], request: _Request) -> _Answer:
-    """Connect, ask, and return the answer: for verbs that ask once.
+    """Connect, call a method once, and return the answer.
 
     Without an event loop: importing trio takes longer than the question.
     """

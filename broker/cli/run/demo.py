@@ -72,6 +72,7 @@ def command(
 
 
 async def _demo(request: RunRequest, screenshot: Path | None) -> None:
+    """Run the demo on the desktop or on a compositor without a screen."""
     refuse_root()
     began = time.monotonic()
     paths = find_paths()
@@ -132,7 +133,7 @@ def _one_machine(paths: Paths) -> None:
 
 @contextmanager
 def _its_record(paths: Paths, name: str) -> Iterator[None]:
-    """Have the example of that name as a record, for a user without such a record.
+    """Write the example's record, for a user who has none of that name.
 
     It is where a broker that runs already finds it, too.
     """
@@ -146,6 +147,7 @@ def _its_record(paths: Paths, name: str) -> Iterator[None]:
 
 
 async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
+    """Run the demo's program on the user's desktop."""
     started = await ensure_broker(paths)
     wait = RunRequest(record=request.record, argv=request.argv, wait=True)
     try:
@@ -163,7 +165,7 @@ async def _on_desktop(paths: Paths, request: RunRequest, steps: Steps) -> None:
 
 
 async def _end_if_idle(paths: Paths) -> None:
-    """End the demo's broker, unless other sandboxes run in it by now."""
+    """Stop the demo's broker, unless other sandboxes run in it by now."""
     with contextlib.suppress(VitrailError):  # it may have ended already
         async with open_client(paths) as client:
             for sandbox in (await client.call(STATUS, Nothing())).sandboxes:
@@ -175,6 +177,7 @@ async def _end_if_idle(paths: Paths) -> None:
 async def _headless(
     paths: Paths, request: RunRequest, steps: Steps, target: Path
 ) -> None:
+    """Run the demo on a compositor without a screen; write a screenshot."""
     runtime = paths.runtime / "headless"
     async with steps.step("start a compositor without a screen"):
         compositor = await open_headless_sway(runtime)
@@ -204,7 +207,7 @@ async def _removed(directory: Path) -> AsyncIterator[None]:
 async def _own_broker(
     paths: Paths, environ: Mapping[str, str], steps: Steps
 ) -> AsyncIterator[None]:
-    """A broker for this block only; it and its sandboxes end with it."""
+    """Start a broker for this block only; it and its sandboxes end with it."""
     async with steps.step("start the broker"):
         await ensure_broker(paths, environ=environ)
     try:
@@ -223,6 +226,7 @@ def _environment(compositor: HeadlessCompositor) -> Mapping[str, str]:
 
 
 async def _wait_window(compositor: HeadlessCompositor) -> None:
+    """Wait until a window is shown.  Raises UpstreamError."""
     deadline = trio.current_time() + _WINDOW_SECONDS
     while trio.current_time() < deadline:
         if _windows(await compositor.tree()):
@@ -235,7 +239,7 @@ async def _wait_window(compositor: HeadlessCompositor) -> None:
 
 
 async def _settled_screenshot(compositor: HeadlessCompositor, target: Path) -> None:
-    """Take pictures until several in a row are equal: the last one stays."""
+    """Take screenshots until several in a row are equal; keep the last one."""
     last, same = b"", 0
     deadline = trio.current_time() + _WINDOW_SECONDS
     while same < _SAME_PICTURES and trio.current_time() < deadline:
@@ -246,7 +250,7 @@ async def _settled_screenshot(compositor: HeadlessCompositor, target: Path) -> N
 
 
 def _windows(node: Mapping[str, object]) -> list[str]:
-    """Titles of the windows in sway's tree, sway-ipc(7)."""
+    """Return the titles of the windows in sway's tree, sway-ipc(7)."""
     found: list[str] = []
     if node.get("shell") is not None:
         found.append(str(node.get("name")))

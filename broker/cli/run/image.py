@@ -73,6 +73,7 @@ async def _ensure_default(paths: Paths, steps: Steps) -> None:
 
 
 async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
+    """Build the image of this machine's programs if it is outdated."""
     # Late: few records have such a root.
     from broker.cli.images.foreign_images.hostroot import build_host_image, is_current
 
@@ -86,7 +87,9 @@ async def _ensure_host_image(paths: Paths, steps: Steps) -> None:
 
 
 def record_of_host(paths: Paths, known: Iterable[str]) -> str:
-    """Return the name of the record for programs of this machine.
+    """Return the name of the record for programs of this machine; write it if needed.
+
+    Written from the one that Vitrail ships, where none is ``known``.
 
     If it is not ``known``, write the record that Vitrail ships.
     """

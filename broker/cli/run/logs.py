@@ -90,7 +90,7 @@ def _folder(paths: Paths, name: SandboxName) -> Path:
 
 
 def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -> str:
-    """Return the file's name.  Raises SetupError when there is none."""
+    """Return the log file's name.  Raises SetupError when there is none."""
     found = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     numbers = sorted(int(m[1]) for n in found if (m := _PROGRAM.fullmatch(n)))
     if console or (program is None and not numbers):
@@ -139,7 +139,7 @@ class _Lines:
         self._rest = b""
 
     def write(self, untrusted_data: bytes) -> None:
-        """Show the lines that are complete; empty data: also the rest."""
+        """Print the lines that are complete; empty data: also the rest."""
         self._rest += untrusted_data
         *lines, self._rest = self._rest.split(b"\n")
         if not untrusted_data and self._rest:

@@ -38,7 +38,7 @@ class StreamWords:
     as_json: bool
 
     def wants_tty(self, by_default: bool) -> bool:  # noqa: FBT001
-        """Whether the program gets a terminal.  Raises UsageError.
+        """Return whether the program gets a terminal.  Raises UsageError.
 
         ``by_default`` holds where nothing was given and a user sits here.
         """
@@ -54,7 +54,7 @@ class StreamWords:
         return True
 
     def fields(self, *, tty: bool, stdin: bool) -> StreamFields:
-        """The fields of the request."""
+        """Return a request's fields about terminal, input and variables."""
         rows, columns = terminal.size() if tty else (None, None)
         env = dict(_pairs(self.env))
         if tty:
@@ -175,7 +175,7 @@ _CHANGES = (
 
 
 def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
-    """The program's words without the ``--`` that set them apart; None if none."""
+    """Return the words after ``--``; None if there are none."""
     if words[:1] == ("--",):
         return list(words[1:]) or None
     if words and words[0].startswith("-"):

@@ -48,7 +48,7 @@ class Steps:
 
     @asynccontextmanager
     async def shown(self) -> AsyncIterator[None]:
-        """Announce slow steps while the block runs."""
+        """Print slow steps while the block runs."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._announce)
@@ -58,6 +58,7 @@ class Steps:
             self._keep_line()
 
     async def _announce(self) -> None:
+        """Print the running step once it takes long, until cancelled."""
         while True:
             await trio.sleep(_PATIENCE / 4)
             slow = trio.current_time() - self._since >= _PATIENCE
@@ -99,7 +100,7 @@ class Steps:
             self._drawn = ""
 
     async def item(self, item: RunItem) -> None:
-        """Take what a run emits: progress here, output to where it belongs."""
+        """Handle an item of a run: print progress, write output."""
         if item.progress is not None:
             self.progress(item.progress)
         if item.output is not None:
@@ -108,7 +109,7 @@ class Steps:
             self.output(item.stderr, stderr=True)
 
     def progress(self, step: Progress) -> None:
-        """Show a step's news."""
+        """Print a message of the broker about the progress of a step."""
         if self._json:
             self._object(step.step, step.state, step.detail, step.seconds)
             return
@@ -131,7 +132,7 @@ class Steps:
         self._object(title, "begun")
 
     def tell(self, detail: str) -> None:
-        """A detail of the step that runs; shown if it takes a while."""
+        """Show a detail of the running step, if it takes a while."""
         if self._running is not None:
             self._detail = f": {printable(detail)}"
             self._object(self._running, "begun", detail)
@@ -168,7 +169,7 @@ class Steps:
     def _object(
         self, step: str, state: str, detail: str = "", seconds: float = 0.0
     ) -> None:
-        """Print a step's news as one object, where that is asked for."""
+        """Print a step's progress as a JSON object, with ``--json``."""
         if self._json:
             render.json_line(
                 {

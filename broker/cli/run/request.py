@@ -109,7 +109,7 @@ def on_host(
 
 
 def held_record(name: str) -> Record | None:
-    """The record of a box that this command starts itself; None: the broker does."""
+    """Return the record of a box that this command starts; None: the broker does."""
     paths = find_paths()
     if role_here(paths) is not None:
         return None
@@ -146,6 +146,7 @@ def run_request(
 
 
 async def _run(request: RunRequest, steps: Steps) -> RunItem:
+    """Start a broker and image if needed, then run the program; return its end."""
     refuse_root()
     paths = find_paths()
     module = "broker.programs.local"

@@ -48,7 +48,7 @@ async def ensure_broker(
     module: str = "broker.programs.local",
     words: Sequence[str] = (),
 ) -> bool:
-    """Start a broker unless one runs; returns whether it was started now.
+    """Start a broker unless one runs; return whether it was started now.
 
     ``module`` is the broker program, ``words`` its arguments.
 
@@ -77,6 +77,7 @@ async def _start(
     words: Sequence[str],
     environ: Mapping[str, str] | None,
 ) -> None:
+    """Start the broker's program and wait until it is ready."""
     log = _open_log(paths.state / "broker.log")
     try:
         with _notified(paths.runtime / f"ready-{os.getpid()}") as notify:
@@ -148,7 +149,7 @@ async def _answers(paths: Paths) -> bool:
 
 
 def answer_seconds(control: Path) -> float:
-    """How long a broker may take to answer, in seconds.
+    """Return how long a broker may take to answer, in seconds.
 
     A service manager listens before the broker that our connection makes it start
     (systemd.socket(5)); on a slow machine that takes longer than a dying one does.
@@ -196,6 +197,7 @@ def _notified(path: Path) -> Iterator[socket.socket]:
 
 
 async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
+    """Wait until the broker is ready.  Raises UpstreamError with its log if not."""
     began = os.fstat(log).st_size
     ready = False
 

@@ -39,7 +39,7 @@ def has_input() -> bool:
 
 
 def size() -> tuple[int, int]:
-    """Rows and columns of the terminal; 24 and 80 where it does not say."""
+    """Return rows and columns of the terminal; 24 and 80 where it does not say."""
     try:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
     except OSError:
@@ -49,7 +49,7 @@ def size() -> tuple[int, int]:
 
 @contextmanager
 def raw() -> Iterator[None]:
-    """Pass on every key as it is typed, Ctrl-C included; undone at the end."""
+    """Switch the terminal to raw mode for the block."""
     before = termios.tcgetattr(_STDIN)
     tty.setraw(_STDIN, termios.TCSADRAIN)
     try:
@@ -60,7 +60,7 @@ def raw() -> Iterator[None]:
 
 
 async def typed() -> AsyncGenerator[bytes, None]:
-    """Standard input as it comes, to its end; for ``aclosing``.
+    """Yield standard input as it arrives, to its end; for ``aclosing``.
 
     It stays in blocking mode: that belongs to the open file, which the shell
     that started us shares.
@@ -82,6 +82,7 @@ async def typed() -> AsyncGenerator[bytes, None]:
 
 
 def _can_wait() -> bool:
+    """Return whether standard input can be waited for (epoll)."""
     with select.epoll() as epoll:
         try:
             epoll.register(_STDIN, select.EPOLLIN)
@@ -91,7 +92,7 @@ def _can_wait() -> bool:
 
 
 async def resized() -> AsyncGenerator[tuple[int, int], None]:
-    """Each new size of the terminal; for ``aclosing``."""
+    """Yield each new size of the terminal; for ``aclosing``."""
     import trio  # late, as above
 
     with trio.open_signal_receiver(signal.SIGWINCH) as signals:

@@ -55,7 +55,7 @@ class TerminalFilter:
     """Filters a program's output to sequences that a terminal may show."""
 
     def __init__(self, encoding: str = "utf-8") -> None:
-        """``encoding`` is the terminal's."""
+        """Filter output for a terminal whose encoding is ``encoding``."""
         self._encoding = encoding
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._state = self._ground
@@ -63,7 +63,7 @@ class TerminalFilter:
         self._out: list[str] = []
 
     def feed(self, untrusted_data: bytes) -> bytes:
-        """Return what may be written now; a sequence's beginning is kept back."""
+        """Return what may be written now; keep the beginning of a sequence back."""
         for char in self._decoder.decode(untrusted_data):
             self._state(char)
         shown, self._out = "".join(self._out), []
@@ -72,6 +72,7 @@ class TerminalFilter:
         return shown.encode(self._encoding, "replace")
 
     def _ground(self, char: str) -> None:
+        """Handle a character outside of sequences: pass text, begin a sequence."""
         if char == "\x1b":
             self._state, self._kept = self._escape, ""
         elif char in _CONTROLS or char.isprintable():
@@ -83,6 +84,7 @@ class TerminalFilter:
         # All other controls, and characters that turn the text around, go.
 
     def _escape(self, char: str) -> None:
+        """Handle the character after ESC."""
         self._state = self._ground
         if char == "[":
             self._state, self._kept = self._control, ""
@@ -110,6 +112,7 @@ class TerminalFilter:
             self._out.append(f"\x1b{self._kept}{char}")
 
     def _control(self, char: str) -> None:
+        """Handle a character of a control sequence (CSI)."""
         if char == "\x1b":
             self._state = self._escape
         elif char in "\x18\x1a":  # CAN and SUB end a sequence
@@ -138,6 +141,7 @@ class TerminalFilter:
 
 
 def _passes(sequence: str) -> bool:
+    """Return whether a control sequence is harmless and passes."""
     match = _CSI.fullmatch(sequence)
     if match is None or match[3] or match[4] not in _FINALS:
         return False

@@ -46,7 +46,7 @@ def write_entry(record: Record) -> list[Path]:
 
 
 def window_file(record: Record) -> Path | None:
-    """Return the hidden entry of its program's windows; None for disposables.
+    """Return the hidden entry of the record's windows; None for disposables.
 
     A disposable's windows have the names of its sandboxes, which are not known before.
     """
@@ -82,7 +82,7 @@ def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
 
 
 def remove_entry(name: str) -> list[Path]:
-    """Remove entry and icon of a sandbox; returns the files that there were."""
+    """Remove entry and icon of a sandbox; return the files that existed."""
     found = [path for path in (_entry_file(name), icon_file(name)) if path.exists()]
     hidden = (data_home() / "applications").glob(f"{WINDOW_PREFIX}{name}.*.desktop")
     for path in (*found, *hidden):
@@ -95,6 +95,7 @@ def _entry_file(name: str) -> Path:
 
 
 def _entry(record: Record, icon: Path) -> str:
+    """Return the text of a record's menu entry."""
     name, title = record.name, record.viewer.label.name
     lines = [
         "[Desktop Entry]",
@@ -142,7 +143,7 @@ def brokerctl_program() -> str:
 
 
 def quoted(word: str) -> str:
-    """An argument of Exec: quoted where it has reserved characters."""
+    """Quote an argument of Exec where it has reserved characters."""
     if all(c.isalnum() or c in "/._-+" for c in word):
         return word
     for char in ("\\", '"', "`", "$"):

@@ -54,6 +54,7 @@ def stored(paths: Paths) -> list[Stored]:
 
 
 def _homes(paths: Paths, records: RecordSet) -> Iterator[Stored]:
+    """Yield homes and snapshots with their sizes."""
     store = HomeCopies(paths.homes)
     for home in store.all() if store.root.is_dir() else []:
         unused = "" if _has_record(records, home.name) else "no record has this name"
@@ -89,6 +90,7 @@ def _logs(paths: Paths, records: RecordSet) -> Iterator[Stored]:
 
 
 def _files(paths: Paths) -> Iterator[Stored]:
+    """Yield the audit log and fetched programs with their sizes."""
     found = [Path(f"{paths.audit}{end}") for end in ("", "-wal", "-shm")]
     size = sum(path.stat().st_blocks * 512 for path in found if path.exists())
     if size:
@@ -137,7 +139,7 @@ def command(*, as_json: bool) -> None:
 
 
 def removable(found: list[Stored], *, images: bool) -> list[Stored]:
-    """Unused things that can be made again, or belong to a sandbox that has ended.
+    """Return unused things that can be made again, or whose sandbox has ended.
 
     A home is never among them.
     """

@@ -6,7 +6,7 @@ from broker.core.names import disposable_name
 
 
 def is_disposable_of(sandbox: str, record: str) -> bool:
-    """Whether a sandbox has a name that disposables of this record get.
+    """Return whether a sandbox has a name that disposables of this record get.
 
     For those that have ended: the broker knows the record of each running sandbox.
     """

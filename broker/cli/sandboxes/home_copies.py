@@ -47,7 +47,7 @@ class HomeCopies(HomeStore):
     """A store of homes, whose methods block, and whose homes may be copied."""
 
     def in_use(self, name: SandboxName) -> bool:
-        """Whether the sandbox runs, or a command works on its home."""
+        """Return whether the sandbox runs, or a command works on its home."""
         held = self._flock(name, fcntl.LOCK_EX)
         if held is None:
             return True
@@ -55,7 +55,7 @@ class HomeCopies(HomeStore):
         return False
 
     def all(self) -> list[Home]:
-        """Return every home, by name."""
+        """Return all homes, sorted by sandbox name."""
         found = []
         for path in sorted(self.root.glob("[a-z]*")):
             home = self.find(take_sandbox_name(path.name))
@@ -94,7 +94,10 @@ class HomeCopies(HomeStore):
     def snapshot(
         self, name: SandboxName, label: SandboxName, progress: Progress = no_progress
     ) -> HomeSnapshot:
-        """Keep a copy of a home.  Raises RefusedError when the label is taken."""
+        """Store a copy of a home as a snapshot.
+
+        Raises RefusedError for a used label.
+        """
         source = self.require(name)
         target = self.root / name / SNAPSHOTS / label
         with self._like(source.meta) as prepared:
@@ -124,6 +127,7 @@ class HomeCopies(HomeStore):
         self._discard(self._snapshot(name, label).directory)
 
     def _snapshot(self, name: SandboxName, label: SandboxName) -> HomeSnapshot:
+        """Return the snapshot of a label.  Raises SetupError when there is none."""
         for found in self.snapshots(name):
             if found.name == label:
                 return found

@@ -38,7 +38,7 @@ class Leftovers:
         return "".join(f", {part}" for part in parts)
 
     def remove(self, paths: Paths) -> list[str]:
-        """Remove them; returns their paths, and the image as ``image:NAME``."""
+        """Remove the leftovers; return their paths, and the image as ``image:NAME``."""
         for folder in self.logs:
             shutil.rmtree(folder, ignore_errors=True)
         removed = [str(folder) for folder in self.logs]

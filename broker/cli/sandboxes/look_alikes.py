@@ -30,6 +30,7 @@ def alike(record: Record, others: Iterable[Record]) -> Iterator[str]:
 
 
 def _free(others: Iterable[Record]) -> str:
+    """Return colours that look unlike all used ones, as text."""
     used = {one.viewer.label.colour for one in others}
     free = [
         name

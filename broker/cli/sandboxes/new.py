@@ -185,7 +185,7 @@ def _base(name: str, packages: tuple[str, ...]) -> str:
 
 
 def _build(paths: Paths, record: Record) -> None:
-    """Build the record's image now, with progress."""
+    """Build the guest image of a record, and print the progress."""
     # Late: it needs an event loop, and the other things of this verb do not.
     import trio
 
@@ -272,7 +272,7 @@ def _set(text: str, table: str, key: str, value: str) -> str:
 
 
 def _quote(word: str) -> str:
-    """A basic string of TOML."""
+    """Quote a word as a basic string of TOML."""
     escaped = word.replace("\\", "\\\\").replace('"', '\\"')
     return (
         '"'
@@ -298,6 +298,7 @@ def _checked(target: Path, text: str) -> Record:
 
 
 def _write(target: Path, text: str) -> None:
+    """Write a new record's file whole.  Raises RefusedError if it exists."""
     target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     try:
         # guard: a new record is written whole

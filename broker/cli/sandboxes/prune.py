@@ -53,6 +53,7 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
 
 
 def _remove(paths: Paths, one: Stored) -> None:
+    """Remove one unused thing from the disk."""
     if one.kind == IMAGE:
         remove_image(paths, one.name)
     elif one.kind == PARENT:

@@ -109,7 +109,7 @@ class Cpu:
 
 
 def _used(pid: int) -> float | None:
-    """Seconds of processor time of a process (proc(5), stat)."""
+    """Return a process's processor time in seconds (proc(5), stat)."""
     try:
         # The name may be any bytes.
         # guard: the name of a process ends no screen
@@ -158,6 +158,7 @@ def _question_text(question: PendingQuestion) -> str:
 def _rows(
     status: Status, windows: dict[str, list[ListedWindow]], cpu: Cpu
 ) -> tuple[Row, ...]:
+    """Return the screen's rows of sandboxes."""
     shares = cpu.shares([p.pid for p in status.processes])
     memory = memory_of((p.sandbox, p.memory) for p in status.processes)
     now = time.time()
@@ -183,7 +184,7 @@ def _rows(
 
 
 def _events() -> tuple[str, ...]:
-    """The newest events, newest first; none where there is no log yet."""
+    """Return the newest events, newest first; none where there is no log yet."""
     try:
         with open_log(offline_paths().audit) as log:
             found = log.find(Filters(), last=_EVENTS, newest_first=True)

@@ -93,6 +93,7 @@ def _bar(text: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _ask(question: str, *, yes: bool) -> None:
+    """Ask for confirmation unless ``yes``.  Raises RefusedError without it."""
     if yes:
         return
     if not sys.stdin.isatty():
@@ -143,6 +144,7 @@ def list_homes(*, as_json: bool) -> None:
 
 
 def _facts(store: HomeCopies, home: Home) -> dict[str, object]:
+    """Return a home's fields as a JSON object."""
     return {
         "name": home.name,
         "kind": home.meta.kind,
@@ -242,6 +244,7 @@ def _place(name: str) -> Path:
 
 
 def _write_record(name: SandboxName, text: str) -> list[Path]:
+    """Write a copied home's record and menu entry; return the files."""
     place = _place(name)
     place.parent.mkdir(parents=True, exist_ok=True)
     # guard: a copied record is written whole
@@ -264,6 +267,7 @@ def _report(
     as_json: bool,
     backup: Mapping[str, object] | None = None,
 ) -> None:
+    """Print a new home and the files that were written."""
     if as_json:
         facts = {"name": home.name, "files": [str(path) for path in files]}
         render.json_line({**facts, **({"backup": backup} if backup else {})})
@@ -344,7 +348,10 @@ def remove(
 def _remove_record(
     record: Record, left: Leftovers, *, yes: bool, as_json: bool
 ) -> None:
-    """Remove a record without a home.  Raises RefusedError while one of it runs."""
+    """Remove a record without a home.
+
+    Raises RefusedError while a sandbox of it runs.
+    """
     paths = find_paths()
     if broker_runs(paths):
         status = ask_status()

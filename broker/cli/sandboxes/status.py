@@ -40,7 +40,7 @@ def command(
 
 
 def _ask() -> Status:
-    """The status.  Raises SetupError that says how to start a broker."""
+    """Return the broker's status.  Raises SetupError that says how to start one."""
     paths = find_paths()
 
     def start() -> str:

@@ -49,6 +49,7 @@ def show(sandbox: str | None, *, as_json: bool, watch: bool) -> None:
 
 
 async def _once(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Print the status once, with rates measured over a moment."""
     async with open_client() as client:
         status = await _ask(client, sandbox)
         rates: Rates = {}
@@ -64,6 +65,7 @@ async def _once(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
 
 
 async def _watch(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
+    """Print the status repeatedly, until interrupted."""
     console = Console(highlight=False)
     async with open_client() as client:
         earlier = await _ask(client, sandbox)
@@ -92,7 +94,7 @@ async def _ask(client: Client, sandbox: str | None) -> Status:
 
 
 def only(status: Status, sandbox: str) -> Status:
-    """The part of a status that is about a sandbox, or those of a record.
+    """Return the part of a status about one sandbox, or about those of a record.
 
     Raises NotFoundError.
     """
@@ -132,7 +134,7 @@ def rates_between(earlier: Status, later: Status) -> Rates:
 
 
 def as_object(status: Status, rates: Rates) -> dict[str, object]:
-    """The status for programs, with the rates in its streams."""
+    """Return the status as a JSON object, with the rates in its streams."""
     out: dict[str, object] = msgspec.to_builtins(status)
     streams = [
         {
@@ -151,6 +153,7 @@ def as_text(status: Status, rates: Rates, now: float) -> RenderableType:
 
 
 def _parts(status: Status, rates: Rates, now: float) -> Iterator[RenderableType]:
+    """Yield the printed parts of a status."""
     audit = f", {status.audit.events} events recorded" if status.audit else ""
     yield Text(
         f"Vitrail {status.version} ({status.role}), pid {status.pid}, "

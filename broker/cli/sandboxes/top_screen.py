@@ -92,6 +92,7 @@ class TopScreen(App[str]):
         self.run_worker(self._take, thread=True, exclusive=True)
 
     def _take(self) -> None:
+        """Fetch the data in a thread, then show it; or end with the error."""
         try:
             with open_blocking(self._paths) as client:
                 snapshot = take(client, self._cpu)
@@ -103,6 +104,7 @@ class TopScreen(App[str]):
         self.call_from_thread(self._show, snapshot)
 
     def _show(self, snapshot: Snapshot) -> None:
+        """Fill the table and texts with new data; keep the selection."""
         table = self.query_one(DataTable)
         selected, at = self._selected(), table.cursor_row
         self._snapshot = snapshot
@@ -167,7 +169,7 @@ class TopScreen(App[str]):
         self._order(STOP, request, f"stopped {row.name}")
 
     def action_kill(self) -> None:
-        """End the newest window of the selected sandbox."""
+        """Close the newest window of the selected sandbox by force."""
         row = self._meant()
         if row is None or not row.windows:
             return
@@ -216,6 +218,8 @@ class TopScreen(App[str]):
         request: msgspec.Struct,
         done: str,
     ) -> None:
+        """Call a method of the broker in a thread, and show the result."""
+
         def order() -> None:
             try:
                 with open_blocking(self._paths) as client:

@@ -81,6 +81,7 @@ def lock(name: str, *, as_json: bool) -> None:
 
 
 def _passphrase(sandbox: SandboxName, file: Path | None, *, new: bool) -> bytes:
+    """Read a passphrase from a file or the terminal.  Raises RefusedError."""
     if file is not None:
         data = file.read_bytes()[: keyring.PASSPHRASE_BYTES[-1] + 2]
         passphrase = data.partition(b"\n")[0]
@@ -104,7 +105,7 @@ def _done(text: str, sandbox: SandboxName, *, as_json: bool, is_open: bool) -> N
 
 
 async def opens(disk: Path, passphrase: bytes) -> bool:
-    """Whether a passphrase opens an encrypted disk; nothing is written.
+    """Return whether a passphrase opens an encrypted disk; write nothing.
 
     Raises SetupError without the program, UpstreamError when it fails otherwise.
     """

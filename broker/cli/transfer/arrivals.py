@@ -33,7 +33,7 @@ class Arrivals:
         }
 
     def move(self, source: str, names: Sequence[str], target: Path) -> list[Path]:
-        """Move arrivals from ``source`` under these names; returns where it is.
+        """Move arrivals of ``source`` under these names; return the new paths.
 
         A name that arrived as ``NAME (2)``, because ``NAME`` was there, counts too.
         Raises RefusedError where the target has such a name, or nothing has come under

@@ -41,7 +41,7 @@ def check_line(
 def check_url(
     untrusted_text: str, schemes: Collection[str] = DEFAULT_SCHEMES
 ) -> dict[str, Any]:
-    """Return the answer about an address."""
+    """Check an address as ``open`` would; return its canonical form or the refusal."""
     try:
         url = take_url(untrusted_text, schemes)
     except RefusedError as error:
@@ -60,7 +60,7 @@ def check_url(
 
 
 def check_name(untrusted_name: bytes) -> dict[str, Any]:
-    """Return the answer about a file name."""
+    """Check a file name as ``open`` would; return its canonical form or the refusal."""
     try:
         name = take_file_name(untrusted_name)
     except RefusedError as error:
@@ -69,6 +69,7 @@ def check_name(untrusted_name: bytes) -> dict[str, Any]:
 
 
 def _answer(question: NameQuestion, schemes: Collection[str]) -> dict[str, Any]:
+    """Return the answer about one name or address."""
     if (question.text is None) == (question.bytes_hex is None):
         return _no("the line must have either 'text' or 'bytes_hex'")
     try:

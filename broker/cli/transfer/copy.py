@@ -108,7 +108,7 @@ def _directory_here(target: str) -> Path | None:
 
 
 def _bad_target(target: str) -> str:
-    """Return the error text for a TARGET that is neither."""
+    """Return the error text for a TARGET that is not valid."""
     name, colon, path = target.partition(":")
     if colon and path and "/" not in name:
         return (
@@ -140,7 +140,7 @@ class _Steps(Steps):
 
 
 def _sandbox_of(source: str) -> str:
-    """The sandbox of SANDBOX:PATH; nothing for a path here.
+    """Return the sandbox of SANDBOX:PATH; empty for a path here.
 
     As with scp(1) a word decides by its form, and not by the files that are here:
     a file that a sandbox has sent under the name ``work:notes`` is not taken for one

@@ -100,7 +100,7 @@ def command(
 
 
 def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
-    """A word with a scheme of the web is an address; else a file that exists is one.
+    """Return the request to open an address or, otherwise, an existing file.
 
     So a file with the name of an address, which a sandbox may have sent, is opened by
     its path only (``./https:…``).
@@ -138,6 +138,7 @@ async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
 def _check_all(
     objects: tuple[str, ...], *, batch: bool, schemes: tuple[str, ...]
 ) -> None:
+    """Check all names or addresses, without opening them, and print the answers."""
     allowed = frozenset(scheme.lower() for scheme in schemes) or DEFAULT_SCHEMES
     if batch == bool(objects):
         raise click.UsageError("Specify addresses or names, or --batch.")

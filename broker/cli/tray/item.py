@@ -51,7 +51,7 @@ class TrayItem:
     # -- changes ----------------------------------------------------------------------
 
     def update(self, now: TrayState) -> list[PanelSignal]:
-        """Show another state; return what the panel must be told."""
+        """Set another state; return the signals for the panel."""
         if now == self._now:
             return []
         before = (self._pictures(), self._status(), summary(self._now), self._root)
@@ -78,6 +78,7 @@ class TrayItem:
         self._numbers = {k: n for k, n in self._numbers.items() if n in kept}
 
     def _placed(self, number: int, row: MenuRow, above: tuple[object, ...]) -> _Placed:
+        """Give a row of the menu and those below it their numbers."""
         children = []
         for place, child in enumerate(row.children):
             own = child.click or (
@@ -117,6 +118,7 @@ class TrayItem:
         raise UnknownCallError(f"{interface} at {path} has no method {member}")
 
     def _property(self, path: str, member: str, body: tuple[Any, ...]) -> Reply:
+        """Answer a call about properties of the item or its menu."""
         table = self._item() if path == ITEM_PATH else _MENU_PROPERTIES
         if path not in {ITEM_PATH, MENU_PATH} or body[0] not in {ITEM, MENU, ""}:
             raise UnknownCallError("no such object or interface")
@@ -127,6 +129,7 @@ class TrayItem:
         raise UnknownCallError("no such property")
 
     def _menu(self, member: str, body: tuple[Any, ...]) -> tuple[Reply, Click | None]:
+        """Answer a call of the menu; return the reply, and a click if it was one."""
         if member == "GetLayout":
             parent, depth, _names = body
             placed = self._by_number[parent]
@@ -181,6 +184,7 @@ class TrayItem:
         return "Active" if self._now.sandboxes else "Passive"
 
     def _item(self) -> dict[str, Variant]:
+        """Return the item's properties for the panel."""
         pictures = self._pictures()
         return {
             **NOTHING_MORE,
@@ -214,6 +218,7 @@ def _layout(
 
 
 def _shown(placed: _Placed) -> dict[str, Variant]:
+    """Return a menu row's properties for the panel."""
     row = placed.row
     if placed.number == 0:
         return {"children-display": ("s", "submenu")}

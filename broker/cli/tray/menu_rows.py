@@ -93,7 +93,7 @@ class TrayState:
 
     @property
     def seeing(self) -> tuple[str, ...]:
-        """The sandboxes that use the camera, or see a screen, now; in words."""
+        """Return the sandboxes that use the camera, or see a screen, in words."""
         return tuple(
             f"{one.name} {words}"
             for one in self.sandboxes
@@ -103,7 +103,7 @@ class TrayState:
 
 
 def rows(now: TrayState) -> tuple[MenuRow, ...]:
-    """Return the menu."""
+    """Return the rows of the panel's menu for the broker's current state."""
     if not now.reachable:
         return (MenuRow("No broker is running"), MenuRow(), _LEAVE)
     found = [*_questions(now), *_sandboxes(now)]
@@ -137,6 +137,7 @@ def _questions(now: TrayState) -> list[MenuRow]:
 
 
 def _sandboxes(now: TrayState) -> list[MenuRow]:
+    """Return a menu row for each sandbox, or one that none runs."""
     if not now.sandboxes:
         return [MenuRow("No sandboxes are running")]
     found = [_sandbox(now, one) for one in now.sandboxes[:_SANDBOXES]]
@@ -146,6 +147,7 @@ def _sandboxes(now: TrayState) -> list[MenuRow]:
 
 
 def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
+    """Return a sandbox's menu row, with what it uses and its actions."""
     uses: list[str] = [] if one.state == "running" else [one.state]
     inside: list[MenuRow] = []
     if one.name in now.listening:

@@ -37,6 +37,7 @@ def pixmaps(now: TrayState) -> list[Pixmap]:
 def _pixmap(
     size: int, colours: tuple[str, ...], marks: tuple[bool, bool, bool]
 ) -> Pixmap:
+    """Draw the picture in one size: colours of sandboxes, marks beside them."""
     image = Image.new("RGBA", (size, size))
     draw = ImageDraw.Draw(image)
     listening, asked, locked = marks

@@ -67,6 +67,7 @@ def autostart_file() -> Path:
 
 
 def _write(*, autostart: bool) -> None:
+    """Write or remove the file that starts the icon with the session."""
     path = autostart_file()
     if not autostart:
         path.unlink(missing_ok=True)

@@ -57,6 +57,7 @@ async def watch(paths: Paths, show: Show) -> None:
 
 
 async def _while_it_runs(paths: Paths, show: Show) -> None:
+    """Show the broker's state at each change, until it ends."""
     changed = trio.Event()
 
     async def note(_item: EventItem) -> None:
@@ -92,7 +93,7 @@ async def _while_it_runs(paths: Paths, show: Show) -> None:
 async def _quietly(
     work: Callable[[], Awaitable[None]], scope: trio.CancelScope
 ) -> None:
-    """Cancel ``scope`` when the broker closes the connection, which is not an error."""
+    """Do work until the broker closes the connection, then cancel ``scope``."""
     with suppress(VitrailError):
         await work()
     scope.cancel()

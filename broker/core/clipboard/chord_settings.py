@@ -49,7 +49,7 @@ class ChordChoice:
 
 
 def chosen(preset: str = "", copy: str = "", paste: str = "") -> ChordChoice:
-    """Return a choice.  Raises SetupError for an invalid one."""
+    """Validate a choice of chords and return it.  Raises SetupError."""
     if preset and (copy or paste):
         raise SetupError("either a preset or chords of your own", hint="not both")
     if not preset and not (copy and paste):
@@ -90,7 +90,7 @@ def _default(path: Path, problem: str) -> ChordChoice:
 
 
 def save_choice(paths: Paths, choice: ChordChoice) -> Path:
-    """Write it where this user's settings are.  Raises OSError."""
+    """Write the choice to this user's settings.  Raises OSError."""
     if choice.preset:
         text = f'preset = "{choice.preset}"\n'
     else:

@@ -25,9 +25,9 @@ class Chord:
 
     @classmethod
     def parse(cls, text: str) -> Chord:
-        """``Super+Shift+C``; the last word is a letter or an XKB symbol's name.
+        """Parse a chord such as ``Super+Shift+C``.  Raises SetupError.
 
-        Raises SetupError.
+        The last word is a letter or an XKB symbol's name.
         """
         *words, symbol = (word.strip() for word in text.split("+"))
         wrong = [word for word in words if word.lower() not in _WORDS]

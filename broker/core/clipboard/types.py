@@ -75,7 +75,7 @@ class Pick:
 
 
 def kind_of(untrusted_type: str) -> str | None:
-    """The kind of one offered type; None for what never crosses.
+    """Return the kind of an offered MIME type; None for what never crosses.
 
     Parameters (``;charset=``) are understood of UTF-8 text only.
     """

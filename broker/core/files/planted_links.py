@@ -23,7 +23,7 @@ _HOPS = 40
 
 
 def named_path(path: Path, writable: Iterable[Path]) -> Path:
-    """Return a path without links.
+    """Return a path without links.  Raises RefusedError for links of sandboxes.
 
     ``path`` is absolute; ``writable`` are directories that sandboxes may write to.
     Raises RefusedError where a link in one of these leads out of it.
@@ -58,7 +58,7 @@ def _refuse(path: Path, link: Path, found: Path) -> None:
 def _walked(
     path: Path, writable: Iterable[Path]
 ) -> tuple[Path, list[tuple[Path, Path]]]:
-    """The path without links, and each link that is in one of the directories."""
+    """Return the path without links, and each link in one of the directories."""
     # "file:///%00" of a user's command line; every system call raises ValueError.
     # guard: a path with NUL is refused
     if "\0" in str(path):

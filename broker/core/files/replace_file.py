@@ -52,7 +52,7 @@ def whole_file(
 
 
 def flush_folder(folder: Path) -> None:
-    """Have a directory's entries on disk.  Raises OSError."""
+    """Flush a directory's entries to disk.  Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -13,10 +13,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def filesystem_of(fd: int) -> int:
-    """The magic number of the file system that a descriptor lies on.
+    """Return the magic number of a descriptor's file system.  Raises OSError.
 
-    Raises OSError.  Python has no fstatfs; ``f_type`` is the first word of
-    struct statfs on every Linux architecture that we run on.
+    Python has no fstatfs; ``f_type`` is the first word of struct statfs on every Linux
+    architecture that we run on.
     """
     buffer = ctypes.create_string_buffer(_STATFS_BYTES)
     if _libc.fstatfs(fd, buffer) != 0:
@@ -27,7 +27,7 @@ def filesystem_of(fd: int) -> int:
 
 
 def on_tmpfs(untrusted_fd: int) -> bool:
-    """Whether a file lies on tmpfs; asks nothing of any other file system.
+    """Return whether a file is on tmpfs; does not wait for any other file system.
 
     On a FUSE file, fstat(2) and fstatfs(2) wait for the process that serves it,
     which may never answer.  F_GET_SEALS is answered by the kernel alone, and only

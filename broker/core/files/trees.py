@@ -19,7 +19,7 @@ _RIGHTS = 0o700
 
 
 def remove_tree(path: Path) -> OSError | None:
-    """Remove a directory with all below it; nothing happens where there is none.
+    """Remove a directory with all below it, if there is one; return the first error.
 
     Returns the first error, when all is removed that can be; None: nothing is left.
     Closed directories get back their owner's rights on the way.
@@ -56,7 +56,7 @@ def disk_usage(path: Path) -> int:
 def _walk(
     top: Path, errors: list[OSError], *, unlock: bool
 ) -> Iterator[tuple[int, str, bool]]:
-    """Give each name below ``top`` with its directory, open, and whether it is one.
+    """Yield each name below ``top`` with its directory, and whether it is one.
 
     A directory comes after its content.  ``errors`` gets those of directories that
     cannot be entered.  Raises OSError where ``top`` cannot be, or a directory was moved.
@@ -116,7 +116,7 @@ def _identity(fd: int) -> tuple[int, int]:
 
 
 def _listed(fd: int) -> tuple[list[str], list[str]]:
-    """The names in a directory: those of directories are the second list."""
+    """Return the names in a directory: files, then directories."""
     files: list[str] = []
     directories: list[str] = []
     with os.scandir(fd) as entries:

@@ -63,6 +63,7 @@ class WindowRules:
         return self.prefix or self.name
 
     def __post_init__(self) -> None:
+        """Check the border's sizes.  Raises RefusedError."""
         for what, value in (("border", self.border), ("top", self.top)):
             if not 1 <= value <= MAX_BORDER:
                 raise RefusedError(
@@ -82,7 +83,7 @@ class WindowRules:
 
 
 def takes_away(before: WindowRules, after: WindowRules) -> frozenset[str] | None:
-    """Globals that new rules take away; None when they take more than those.
+    """Return globals that new rules take away; None when they take more than those.
 
     Pictures shown without a frame, or translucent, cannot be undone later.
     """

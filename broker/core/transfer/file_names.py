@@ -129,7 +129,7 @@ def saved_names(untrusted_names: Sequence[str], kind: str) -> tuple[str, ...]:
 
 
 def _refuse_form(text: str) -> None:
-    """Refuse what depends on more than a single character."""
+    """Raise RefusedError for forms that depend on more than one character."""
     # guard: names that walk
     if text == "." or text.startswith(".."):
         raise RefusedError("the name is '.' or begins with '..'")

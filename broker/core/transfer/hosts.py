@@ -69,7 +69,7 @@ def take_host(untrusted_host: str) -> HostName:
 
 
 def _lower(char: str) -> str:
-    """Return the lower case, except where that makes ASCII of another character.
+    """Lower a character's case, unless that makes ASCII of another character.
 
     The Kelvin sign is not 'k' here, although Unicode maps it to one.
     """

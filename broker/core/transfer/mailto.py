@@ -28,7 +28,7 @@ _SAFE = "!$*'()+,-._~:@/?;"
 
 
 def take_mailto(untrusted_rest: str) -> str:
-    """Return what follows ``mailto:``, in ASCII; or raise ``RefusedError``."""
+    """Validate what follows ``mailto:``; return it in ASCII.  Raises RefusedError."""
     untrusted_to, question, untrusted_query = untrusted_rest.partition("?")
     if "#" in untrusted_rest:
         raise RefusedError("a mail address has no fragment")
@@ -51,7 +51,7 @@ def take_mailto(untrusted_rest: str) -> str:
 
 
 def _header(untrusted_header: str, seen: set[str]) -> tuple[str, int]:
-    """Return a header and how many recipients it names."""
+    """Validate a header; return it and how many recipients it names."""
     untrusted_name, _, untrusted_value = untrusted_header.partition("=")
     name = untrusted_name.lower()
     # guard: headers of a mail address
@@ -68,6 +68,7 @@ def _header(untrusted_header: str, seen: set[str]) -> tuple[str, int]:
 
 
 def _text(name: str, untrusted_value: str) -> str:
+    """Decode and re-encode a header's text.  Raises RefusedError."""
     text = _decoded(untrusted_value)
     # guard: line breaks only in the body
     plain = text.replace("\r\n", "") if name == "body" else text
@@ -83,6 +84,7 @@ def _recipients(untrusted_list: str) -> tuple[str, int]:
 
 
 def _recipient(untrusted_address: str) -> str:
+    """Validate a recipient's mail address.  Raises RefusedError."""
     local, at, domain = untrusted_address.rpartition("@")
     if not at or not _LOCAL.fullmatch(local) or len(local) > limits.URL_LABEL_CHARS + 1:
         raise RefusedError("a recipient is not a plain mail address")
@@ -94,6 +96,7 @@ def _recipient(untrusted_address: str) -> str:
 
 
 def _decoded(untrusted_text: str) -> str:
+    """Decode percent-encoding as UTF-8.  Raises RefusedError."""
     try:
         return unquote_to_bytes(untrusted_text).decode("utf-8")
     except UnicodeDecodeError:

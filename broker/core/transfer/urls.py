@@ -164,6 +164,7 @@ def _hides(char: str) -> bool:
 
 
 def _refuse_characters(untrusted_text: str) -> None:
+    """Raise RefusedError for characters that no address may have."""
     for place, char in enumerate(untrusted_text):
         # guard: backslash and quotes in an address
         # guard: hidden characters of an address
@@ -177,6 +178,7 @@ def _refuse_characters(untrusted_text: str) -> None:
 
 
 def _take_rest(scheme: str, untrusted_rest: str) -> Url:
+    """Parse an address after its scheme.  Raises RefusedError."""
     if scheme == "mailto":
         return Url(f"mailto:{take_mailto(untrusted_rest)}", scheme)
     if untrusted_rest.startswith("//"):
@@ -188,7 +190,7 @@ def _take_rest(scheme: str, untrusted_rest: str) -> Url:
 
 
 def _opaque(scheme: str, untrusted_rest: str) -> Url:
-    """An address as ``tel:`` or ``matrix:``, which only a rule's scheme= admits."""
+    """Parse an address as ``tel:`` or ``matrix:``, which only scheme= admits."""
     # guard: opaque addresses that are paths or options
     if not untrusted_rest or untrusted_rest.startswith(("/", "-")):
         raise RefusedError(f"nothing that can be opened follows {scheme}:")
@@ -199,6 +201,7 @@ def _opaque(scheme: str, untrusted_rest: str) -> Url:
 
 
 def _hierarchical(scheme: str, untrusted_rest: str) -> Url:
+    """Parse an address with host, path, query and fragment."""
     cut = re.search(r"[/?#]", untrusted_rest)
     end = cut.start() if cut else len(untrusted_rest)
     host, port = _authority(scheme, untrusted_rest[:end])
@@ -217,6 +220,7 @@ def _hierarchical(scheme: str, untrusted_rest: str) -> Url:
 
 
 def _authority(scheme: str, untrusted_authority: str) -> tuple[HostName, int | None]:
+    """Parse host and port of an address.  Raises RefusedError."""
     # guard: user names
     if "@" in untrusted_authority:
         raise RefusedError("the address has a user name before the host")

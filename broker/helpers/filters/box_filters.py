@@ -22,7 +22,7 @@ _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 
 @cache
 def tree_filter() -> bytes:
-    """The BPF program of systemd-nspawn and of its container, before nspawn's own.
+    """Compile the filter of systemd-nspawn and its container, before nspawn's own.
 
     That one knows names of calls; this one knows AF_VSOCK, which no namespace divides,
     and io_uring, which makes sockets without socket(2).
@@ -45,7 +45,7 @@ _MOUNTING = words("""
 
 @cache
 def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
-    """The BPF program of a box of the user's own programs (by bubblewrap).
+    """Compile the filter of a box of the user's own programs (by bubblewrap).
 
     A deny-list, as programs of every kind run in a box.  Namespaces divide most of
     the kernel; this closes what they do not: AF_VSOCK (one port space for the
@@ -91,6 +91,7 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
 
 
 def _close_namespaces(rules: SeccompRules) -> None:
+    """Deny calls that make namespaces."""
     # Its flags are passed by a pointer; glibc falls back to clone.
     rules.deny("clone3", errno.ENOSYS)
     for bit in range(32):

@@ -9,7 +9,7 @@ from broker.helpers.filters.session_filters import in_session
 
 @cache
 def keeper_filter() -> bytes:
-    """The BPF program of a keeper: it stays in the session, so a deny-list.
+    """Compile the filter of a keeper: it stays in the session, so a deny-list.
 
     It makes UNIX connections and waits; it starts nothing and inspects no other
     process.  It can signal only the process of which it was given a pidfd.

@@ -28,7 +28,7 @@ _VMM_LACKS = frozenset(
 
 @cache
 def vmm_filter() -> bytes:
-    """The BPF program of QEMU and vhost-device-vsock (installed by bubblewrap).
+    """Compile the filter of QEMU and vhost-device-vsock (installed by bubblewrap).
 
     A deny-list: what they call depends on their version and on KVM, and the
     namespaces around them leave few calls anything to act on.  It closes the
@@ -41,7 +41,7 @@ def vmm_filter() -> bytes:
 
 @cache
 def renderer_filter() -> bytes:
-    """The BPF program of vhost-user-gpu (installed by bubblewrap): the VMM's deny-list.
+    """Compile the filter of vhost-user-gpu (by bubblewrap): the VMM's deny-list.
 
     It has threads only, and takes none of what the kernel counts for its user.
     """
@@ -56,6 +56,7 @@ def renderer_filter() -> bytes:
 
 
 def _deny_list(needs: frozenset[str] = frozenset()) -> SeccompRules:
+    """Return the deny-list of programs of machines, without what one ``needs``."""
     rules = SeccompRules(default=libseccomp.ALLOW)
     rules.kill([name for name in NEVER if name not in _VMM_LACKS | needs])
     rules.kill(["execveat"])
@@ -81,7 +82,7 @@ _PORT_MUX = words("""
 
 @cache
 def port_mux_filter() -> bytes:
-    """The BPF program of ``_portmux`` (installed by bubblewrap): an allow-list.
+    """Compile the filter of ``_portmux`` (installed by bubblewrap): an allow-list.
 
     It reads and writes its descriptors and connects to UNIX sockets.  execve has to be
     allowed, since bubblewrap's own exec comes after the filter.
@@ -110,7 +111,7 @@ _FOLDER_NEEDS = frozenset({"chroot", "unshare", "capset", "setresuid", "setresgi
 
 @cache
 def folder_server_filter() -> bytes:
-    """The BPF program of virtiofsd (installed by bubblewrap): the VMM's deny-list.
+    """Compile the filter of virtiofsd (by bubblewrap): the VMM's deny-list.
 
     setgroups(2) is answered by success and does nothing: a user namespace without
     privilege refuses it, and virtiofsd does not start then.

@@ -130,7 +130,7 @@ class SeccompRules:
 
 
 def close_set_id(rules: SeccompRules) -> None:
-    """No file is made setuid or setgid: the user's own outside, and not ours to run.
+    """Deny setting setuid and setgid bits of files.
 
     The mount is nosuid; another user of this machine has another mount.
     """

@@ -26,7 +26,7 @@ _SHARED_MEMORY = words("""
 
 @cache
 def authority_filter() -> bytes:
-    """The BPF program of the authority: a keeper's, but with threads and pidfds.
+    """Compile the filter of the authority: a keeper's, with threads and pidfds.
 
     It signals the helpers whose pidfds its starter sent, and asks the kernel who
     calls its control socket.
@@ -40,7 +40,7 @@ def authority_filter() -> bytes:
 
 
 def in_session(needed: frozenset[str]) -> SeccompRules:
-    """Rules for a process that executes nothing and has UNIX sockets only."""
+    """Return rules for a process that executes nothing, with UNIX sockets only."""
     rules = SeccompRules(default=libseccomp.ALLOW)
     rules.kill([name for name in NEVER if name not in needed])
     rules.kill(["execve", "execveat", "fork", "vfork"])

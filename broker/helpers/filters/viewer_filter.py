@@ -26,7 +26,7 @@ _LATE |= {"removexattrat": 466, "file_setattr": 469}
 
 
 def viewer_filter(pid: int) -> bytes:
-    """The BPF program of the viewer, this process: it connects to nothing.
+    """Compile the filter of the viewer, this process: it connects to nothing.
 
     It listens on sockets that have a path, for its sandboxes' keepers and for the mixer,
     and gets connections from the processes that the starter forks for it.

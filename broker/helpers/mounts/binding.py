@@ -30,7 +30,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(argv: Sequence[str]) -> int:
-    """``BASE [FILE DEVICE:INODE]... [-- COMMAND...]``; ``--undo BASE``.
+    """Run ``BASE [FILE DEVICE:INODE]... [-- COMMAND...]`` or ``--undo BASE``.
 
     FILE number N, counted from 0, is bound at BASE/N.  COMMAND, which is systemd-nspawn
     or represents it, has our filter of system calls.

@@ -28,7 +28,7 @@ class BoundFiles:
         without_links: Mapping[Path, Path],
         opened: ExitStack,
     ) -> None:
-        """Open all of them.
+        """Open all files that are bound.
 
         ``without_links``: where those are that lead through links of the user's.
         Raises RefusedError where one leads through another link.
@@ -43,7 +43,7 @@ class BoundFiles:
             opened.callback(os.close, self._held[path])
 
     def check(self, leader: int) -> None:
-        """Compare them with the mounts of the sandbox's first process, which waits.
+        """Compare the open files with the mounts of the sandbox's first process.
 
         Raises RefusedError where something else is mounted.
         """
@@ -70,6 +70,7 @@ class BoundFiles:
 
 
 def _changed(path: Path, error: OSError | None = None) -> RefusedError:
+    """Return the error for a path that another sandbox may have changed."""
     reason = "" if error is None else f": {error.strerror}"
     return RefusedError(
         f"{printable(str(path), 200)} cannot be bound, or another sandbox has changed "

@@ -44,7 +44,7 @@ async def attach(
     base: str = BASE,
     name: str = "",
 ) -> AttachedFolder:
-    """Mount a folder.  Raises UpstreamError.
+    """Mount a folder in a namespace.  Raises UpstreamError.
 
     ``name``: the directory below ``base``, if that is not the folder's name.
     """
@@ -58,7 +58,7 @@ async def attach(
 async def detach(
     namespace: int, name: str, *, lazily: bool = False, base: str = BASE
 ) -> None:
-    """Unmount a folder.
+    """Unmount a folder in a namespace.
 
     ``lazily``: also where files of it are open, which stay so.  Raises HeldError,
     AbsentError, UpstreamError.
@@ -68,6 +68,10 @@ async def detach(
 
 
 async def _run(*words: str, fds: tuple[int, ...]) -> bytes:
+    """Run the mounting tool in a process; return its output.
+
+    Raises UpstreamError, HeldError, AbsentError.
+    """
     argv = our_program("broker.helpers.mounts.tool", *words)
     try:
         return await run_tool(argv, deadline=_SECONDS, pass_fds=fds)
@@ -108,7 +112,7 @@ def refuse_moved(pid: int, number: int | None) -> None:
 
 
 async def may_make_mounts(pid: int) -> bool:
-    """Whether programs of a sandbox may make mount namespaces.
+    """Return whether programs of a sandbox may make mount namespaces.
 
     A copy of the mount in one is reached by a descriptor that another program was sent,
     when no process is in that namespace any more, so no look at processes finds it.
@@ -157,7 +161,7 @@ def may_have_copy(pid: int) -> bool:
 
 
 def _may_mount(pid: int) -> bool:
-    """Whether programs of a container can have CAP_SYS_ADMIN in its namespaces.
+    """Return whether programs of a container can have CAP_SYS_ADMIN there.
 
     They can mount the folder at a second place then, which no other program can find
     out for certain.  Our launchers drop all capabilities; a container that the user
@@ -172,7 +176,7 @@ def _may_mount(pid: int) -> bool:
 
 
 def other_namespaces(pid: int) -> bool:
-    """Whether a process in the pid namespace of ``pid`` has other mounts than it.
+    """Return whether a process in the pid namespace of ``pid`` has other mounts.
 
     Such a process has a copy of every mount, which unmounting does not reach.
     """
@@ -190,7 +194,7 @@ def other_namespaces(pid: int) -> bool:
 
 
 def _inside(process: Path, namespace: os.stat_result) -> bool:
-    """Whether it is in a pid namespace, or in one below: an ancestor of it is."""
+    """Return whether a process is in a pid namespace, or in one below it."""
     for _ in range(64):
         if os.path.samestat((process / "ns/pid").stat(), namespace):
             return True

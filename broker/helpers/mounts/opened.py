@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def open_folder(
     path: str, home: Path, private: Sequence[Path], writable: Iterable[Path] = ()
 ) -> OpenedFolder:
-    """Open a directory of the user's.
+    """Open a directory of the user's that is to be shared, after checks.
 
     ``private``: further directories that are never shared, nor what is above or below
     them.  ``writable``: those in which a sandbox may have made links, which are not
@@ -86,6 +86,7 @@ def open_inside(root: int, path: str) -> int:
 
 
 def _openat2(above: int, path: str, kind: int, resolve: int) -> int:
+    """Open a path by openat2(2); return the descriptor.  Raises OSError."""
     how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC | kind, 0, resolve)
     fd = _libc.syscall(SYS_OPENAT2, above, os.fsencode(path), how, len(how))
     if fd < 0:
@@ -95,6 +96,7 @@ def _openat2(above: int, path: str, kind: int, resolve: int) -> int:
 
 
 def _refuse(path: Path, fd: int, home: Path, private: Sequence[Path]) -> None:
+    """Raise RefusedError where an opened directory must not be shared."""
     shown = printable(str(path), 200)
     reason = _secret(path, home, private) or _not_ours(fd)
     if reason:
@@ -110,6 +112,7 @@ def _refuse(path: Path, fd: int, home: Path, private: Sequence[Path]) -> None:
 
 
 def _secret(path: Path, home: Path, private: Sequence[Path]) -> str:
+    """Return why a path must not be shared (home, hidden, private); empty if it may."""
     real = Path(os.path.realpath(home))
     # guard: the home is not shared
     if real.is_relative_to(path):
@@ -127,6 +130,7 @@ def _secret(path: Path, home: Path, private: Sequence[Path]) -> str:
 
 
 def _not_ours(fd: int) -> str:
+    """Return why an opened file is not a directory of this user; empty if it is."""
     facts = os.fstat(fd)
     if not stat.S_ISDIR(facts.st_mode):
         return "it is not a directory"

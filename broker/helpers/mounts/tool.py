@@ -44,7 +44,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(argv: list[str]) -> int:
-    """``attach NAMESPACE BASE NAME FOLDER PATH ro|rw``; ``detach NAMESPACE BASE NAME``.
+    """Run ``attach``, ``detach`` or ``limit``; print the result.
 
     NAMESPACE and FOLDER are descriptors.  ``attach`` prints the mount's number.
     ``limit NAMESPACE``, of a user namespace: prints how many mount namespaces there may
@@ -96,7 +96,10 @@ def cloned(folder: int, path: str, *, write: bool) -> int:
 
 
 def clone_tree(folder: int, path: str, *, write: bool) -> int:
-    """See ``cloned``; changes this process's namespaces."""
+    """Clone a folder's mount tree; changes this process's namespaces.
+
+    See ``cloned``.
+    """
     uid, gid = os.getuid(), os.getgid()
     _check(_libc.unshare(_NEWUSER | _NEWNS), "no user namespaces here")
     for name, text in (
@@ -151,7 +154,7 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def detach(base: str, name: str, *, lazily: bool) -> int:
-    """Unmount; ``HELD`` where a program has files open, unless ``lazily``.
+    """Unmount a folder; return ``HELD`` where files are open, unless ``lazily``.
 
     ``ABSENT`` where nothing is mounted.  Raises OSError.
     """

@@ -10,7 +10,7 @@ systemd-coredump; 1 is what the kernel takes for "nor to that one"."""
 
 
 def forbid_core_files() -> None:
-    """Let neither this process nor a child of it leave its memory in a core file.
+    """Disable core files of this process and its children.
 
     Brokers have keys in memory (of the audit log, of the link), brokerctl those
     that it makes, and their children what flows in streams.  PR_SET_DUMPABLE

@@ -73,7 +73,7 @@ class ForkedProcess(PidfdProcess):
 
     @override
     def close(self) -> None:
-        """Let go of it, and log its captured words, if it has any."""
+        """Close the process's descriptors, and log its captured words, if any."""
         super().close()
         trio.lowlevel.notify_closing(self.end)
         os.close(self.end)
@@ -105,7 +105,10 @@ class ForkServer:
         *,
         first: ForkServerHandle | None = None,
     ) -> None:
-        """``first`` is asked until it dies, or is silent; then others are started."""
+        """Set up the client.
+
+        ``first`` is the server used until it dies or is silent.
+        """
         self._program = program
         self._start = start
         self._begun, self._started = trio.open_memory_channel[ServerProcess](math.inf)
@@ -120,7 +123,10 @@ class ForkServer:
         return self._run.child.pid if self._run is not None else 0
 
     async def reap(self, died: _Died | None = None) -> None:
-        """Reap each server that this client has started; then call ``died``: pid, code."""
+        """Reap each server that this client has started.
+
+        Then call ``died``: pid, code.
+        """
         async for child in self._started:
             pid = child.pid
             # guard: a fork server that has died does not stay as a zombie
@@ -129,7 +135,7 @@ class ForkServer:
                 await died(pid, code)
 
     async def _running(self) -> _Run:
-        """Return it, started when there is none.
+        """Return the running server; start one if needed.
 
         Raises UpstreamError when there is no room for it, SetupError when it cannot
         be executed.
@@ -140,6 +146,7 @@ class ForkServer:
         return self._run
 
     async def _begin(self) -> _Run:
+        """Start a fork server; return its connection."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -158,7 +165,7 @@ class ForkServer:
     async def fork(
         self, order: Callable[[int], messages.Order], fds: Sequence[int]
     ) -> ForkedProcess:
-        """Have a child forked, by a fresh server if this one just died.
+        """Have the server fork a child; return it.
 
         ``order`` makes the order with a number; the caller keeps ``fds``.
         Raises UpstreamError when there is no process for it, SetupError when its
@@ -170,6 +177,10 @@ class ForkServer:
     async def _ask(
         self, order: Callable[[int], messages.Order], fds: Sequence[int]
     ) -> tuple[messages.Forked, Sequence[int]]:
+        """Send an order to a server, twice if the first one has died.
+
+        Return the answer.
+        """
         # A number that is closed while this waits for its turn is another file's.
         mine = duplicates(fds)
         try:
@@ -214,7 +225,7 @@ class _Run:
     async def ask(
         self, order: Callable[[int], messages.Order], fds: Sequence[int]
     ) -> tuple[messages.Forked, Sequence[int]] | None:
-        """Return the answer and its descriptors; None: this server is dead.
+        """Send an order; return the answer and its descriptors; None: server is dead.
 
         Cancelled, it leaves an answer behind, which the next call discards.
         """
@@ -237,6 +248,7 @@ class _Run:
     async def _answer(
         self, number: int, scope: trio.CancelScope
     ) -> tuple[messages.Forked, Sequence[int]] | None:
+        """Wait for the answer of a number; None when the server has ended."""
         while True:
             got = await self._channel.receive(messages.ANSWERED)
             if not got.data:
@@ -258,7 +270,7 @@ class _Run:
                     raise SetupError(reason, hint=hint)
 
     async def end(self) -> None:
-        """End it.
+        """End the server and wait for it.
 
         First the signal: one that saw the end of its channel might end its children.
         One with other clients ends with the last of them.

@@ -62,7 +62,7 @@ Serve: TypeAlias = Callable[[socket.socket], bool]
 
 
 def forking(run: Callable[[messages.Order, Sequence[int]], None]) -> Start:
-    """Return how children are started that are in no jail from the beginning."""
+    """Return a function that forks children without a jail."""
 
     def start(
         order: messages.Order, fds: Sequence[int], leave: Callable[[], None]
@@ -87,7 +87,7 @@ def fork_child(run: Callable[[], None], leave: Callable[[], None]) -> StartedChi
 
 
 def _become(run: Callable[[], None], leave: Callable[[], None]) -> NoReturn:
-    """Never returns and never unwinds into the parent's code."""
+    """Run the child's function and exit; never returns into the parent's code."""
     code = 1
     try:
         leave()
@@ -162,7 +162,7 @@ class ForkLoop:
         self._waiting.register(client, select.POLLIN)
 
     def run(self, first: socket.socket | None = None) -> None:
-        """Return when ``first``, or else every client, has closed its end."""
+        """Serve until ``first``, or else every client, has closed its end."""
         while self._clients and (first is None or first.fileno() in self._clients):
             ready = {fd for fd, _ in patiently(self._waiting.poll)}
             # The dead first: when the broker closes after its last child ended, no
@@ -181,7 +181,7 @@ class ForkLoop:
         return len(self._children)
 
     def keep(self, started: StartedChild, end: int = -1, client: int = -1) -> None:
-        """Reap a child when it ends, and write into ``end`` how it did.
+        """Register a child, to reap it and write into ``end`` how it ended.
 
         ``end``: of a pipe that the server has made, and that does not block; ``client``: the
         number of the socket by which it was ordered.
@@ -196,6 +196,7 @@ class ForkLoop:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
     def _reap(self, pidfd: int) -> None:
+        """Reap an ended child, and write its exit code to who waits."""
         child = self._children.pop(pidfd)
         self._waiting.unregister(pidfd)
         os.close(pidfd)
@@ -210,7 +211,7 @@ class ForkLoop:
         os.close(child.end)
 
     def fork(self, start: Start, client: socket.socket) -> bool:
-        """Obey one order to fork; false: the client has gone, or is given up.
+        """Carry out one order to fork; return False when the client has gone.
 
         It left answers unread, or the kernel refuses descriptors: then it starts a
         server of its own, and other clients keep this one.
@@ -222,6 +223,7 @@ class ForkLoop:
             return False
 
     def _obey(self, start: Start, client: socket.socket) -> bool:
+        """Read an order and carry it out; return False when the client has gone."""
         # guard: a client that reads no answer delays no other one's order
         client.setblocking(False)  # noqa: FBT003 -- the socket's own
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
@@ -255,7 +257,10 @@ class ForkLoop:
     def _start(
         self, start: Start, client: int, order: messages.Order, fds: Sequence[int]
     ) -> tuple[StartedChild, int]:
-        """Return the child, and where its client reads how it ends.  Raises as ``Start``."""
+        """Fork the child; return it, and the pipe in which its client reads the end.
+
+        Raises as ``Start``.
+        """
         count = sum(child.client == client for child in self._children.values())
         # guard: a client leaves processes to others
         if count >= messages.CHILDREN:
@@ -276,7 +281,7 @@ class ForkLoop:
         self.leave()
 
     def leave(self) -> None:
-        """In a child: close the server's files."""
+        """Close the server's sockets and pidfds, in a child that was just forked."""
         for client, _ in self._clients.values():
             client.close()
         for pidfd, child in self._children.items():

@@ -33,7 +33,7 @@ _FEW_PROCESSES = (
 
 
 def limited_gate_words(open_files: int) -> tuple[str, ...]:
-    """The same, for a program that runs with the user's user id.
+    """Return the words of the gate before a program that has the user's user id.
 
     The kernel counts the descriptors in flight on UNIX sockets for the user, and holds
     each sender to its limit of open files (unix(7), ETOOMANYREFS): a program that may
@@ -53,7 +53,7 @@ READY = b"ready\n"
 
 
 def box_gate_words(open_files: int, *, stdin: bool = False) -> tuple[str, ...]:
-    """The same, for a program in a separate user namespace, too.
+    """Return the words of the gate before a program in a separate user namespace.
 
     ``stdin``: the program reads what follows in the gate's pipe.  READY is the beginning of its output, when all mounts and namespaces are there.
     """
@@ -98,7 +98,7 @@ class Gate:
             self._fd = None
 
     def abandon(self) -> None:
-        """Give up the means to let it run; a program that waits ends without running.
+        """Close the gate's pipe; a program that waits ends without running.
 
         Of one that runs, standard input ends.
         """

@@ -42,7 +42,7 @@ def confine(program: bytes) -> None:
 
 
 def harden_authority(program: bytes) -> None:
-    """Bar what the authority never does, as ``harden``.
+    """Confine the authority's process for good, as ``harden``.
 
     And no other program of the user reads its memory or traces it (ptrace(2)).
     Before its first thread: a filter holds for the thread that installs it, and for
@@ -61,7 +61,7 @@ def check(result: int, what: str) -> None:
 
 
 def install(program: bytes) -> None:
-    """Put the calling process, which has one thread, under a filter for good.
+    """Install a filter in the calling process, which has one thread, for good.
 
     It must have no-new-privileges set.  Raises SetupError when the kernel has no filters.
     """

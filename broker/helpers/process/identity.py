@@ -31,7 +31,7 @@ class ProcessIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def boot_id() -> str:
-    """Name of this boot of the kernel.  Raises SetupError without /proc."""
+    """Return the name of this boot of the kernel.  Raises SetupError without /proc."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError as error:

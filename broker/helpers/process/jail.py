@@ -44,7 +44,7 @@ USERNS_HINT = (
 
 
 def unshare(kinds: int, proc: int) -> None:
-    """Make namespaces; in one of users, only the caller exists.
+    """Unshare namespaces; in one of users, map only the caller.
 
     ``proc`` is /proc of before, and closed by this; -1 without a user namespace.
     """
@@ -95,7 +95,7 @@ def why_enclose_fails() -> str:
 
 
 def enclose() -> None:
-    """Leave the user's session for good; the calling process has one thread.
+    """Confine the calling process, which has one thread, for good.
 
     Afterwards it reads Python, our modules and their libraries and no other file,
     writes none, has no network and no socket but those that it holds, and can fork
@@ -122,7 +122,7 @@ def enclose() -> None:
 
 
 def _program_files() -> list[Path]:
-    """Return what our modules are imported from, and what their libraries need."""
+    """Return the files that our modules and their libraries are loaded from."""
     named = ["/usr", sys.base_prefix, sys.prefix, sys.pycache_prefix, *sys.path]
     found = [Path(name) for name in named if name and Path(name).is_absolute()]
     found += list(Path("/").glob("lib*"))
@@ -135,6 +135,7 @@ def _program_files() -> list[Path]:
 
 
 def _show(path: Path, target: Path) -> None:
+    """Bind a path at its target in the new root, or copy a link."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():
         target.symlink_to(path.readlink())
@@ -166,7 +167,7 @@ def mount(
 
 
 def _fork_server_filter() -> bytes:
-    """The BPF program of the fork server: it imports, forks, and builds jails.
+    """Compile the filter of the fork server: it imports, forks, and builds jails.
 
     A deny-list, which its children inherit.  The only signal that it sends is one
     that kills: a child, when the broker has gone.

@@ -17,7 +17,7 @@ MERGED = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 
 
 def library_words() -> Iterator[str]:
-    """Yield bubblewrap's words for this machine's libraries, to read."""
+    """Yield bubblewrap's words that bind this machine's libraries read-only."""
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
     own = Path("/usr/lib", multiarch)
     # /usr/lib has programs too; where a distribution keeps its libraries apart

@@ -24,7 +24,7 @@ class ProcessMemory:
 
 
 def read_memory(pid: int) -> ProcessMemory:
-    """Read ``smaps_rollup``; zeroes when it has ended, or may not be looked at.
+    """Read a process's ``smaps_rollup``; zeroes when it has ended or is not ours.
 
     The kernel walks every page of the process for it, and waits for one that is
     changing its memory.

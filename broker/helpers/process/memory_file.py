@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 
 def memory_file(stack: ExitStack, data: bytes) -> int:
-    """Return a descriptor of a file with this content, which ``stack`` closes."""
+    """Create a memory file with this content; ``stack`` closes its descriptor."""
     fd = os.memfd_create("vitrail", os.MFD_CLOEXEC)
     stack.callback(os.close, fd)
     os.write(fd, data)

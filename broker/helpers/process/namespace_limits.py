@@ -57,7 +57,7 @@ def open_user_namespace(leader: int) -> int:
 
 
 def limit_namespace(namespace: int, *, nested: bool) -> None:
-    """Limit our user namespace.  Raises UpstreamError where the kernel refuses.
+    """Limit this process's user namespace.  Raises UpstreamError on failure.
 
     ``nested``: its programs may make namespaces, a few.
     """
@@ -96,6 +96,7 @@ def _write_inside(namespace: int, counted: Mapping[str, int]) -> int:
 
 
 def _write(path: str, number: int) -> None:
+    """Write a limit into a file of /proc/sys/user; ignore a missing one."""
     try:
         file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     except FileNotFoundError:

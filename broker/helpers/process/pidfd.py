@@ -37,7 +37,7 @@ class PidfdProcess:
 
 
 def describe_end(code: int) -> str:
-    """Say how a process ended: exit code, or minus the signal's number."""
+    """Describe how a process ended: exit code, or minus the signal's number."""
     if code >= 0:
         return f"ended with code {code}"
     if code == -signal.SIGSYS:

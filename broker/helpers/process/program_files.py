@@ -12,7 +12,7 @@ _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/nix/store")
 
 
 def program_files() -> Iterator[Path]:
-    """Yield Python, our modules, and what their libraries need."""
+    """Yield the files of Python, our modules, and what their libraries need."""
     yield from (Path(name) for name in _SYSTEM)
     yield from (Path(sys.base_prefix), Path(sys.prefix))
     yield Path(sys.executable).resolve().parents[1]

@@ -14,7 +14,7 @@ _REMOVERS = trio.CapacityLimiter(2)
 
 
 async def remove_aside(remove: Callable[[Path], object], directory: Path) -> None:
-    """Have ``remove`` do it in a thread; not cancellable.
+    """Run a removal in a thread; not cancellable.
 
     A hundred thousand entries take seconds, and trio's thread serves all sandboxes.
     """

@@ -97,7 +97,7 @@ class Child:
         return self.popen.returncode
 
     async def wait(self) -> int:
-        """Wait for the end and return its code.  Any number of tasks may wait."""
+        """Wait for the end and return the exit code.  Any number of tasks may wait."""
         if self.pidfd >= 0:
             await wait_ended(self.pidfd)
         code = self.popen.wait()  # reaps; it has ended, so this does not block
@@ -121,7 +121,7 @@ class Child:
         self.popen.returncode = 0  # or its destructor warns that it still runs
 
     def kill_now(self) -> None:
-        """Kill and reap it at once, where nothing can be awaited.
+        """Kill and reap the child at once, where nothing can be awaited.
 
         For a child that was started a moment ago and must not stay.
         """
@@ -135,7 +135,7 @@ class Child:
             self.pidfd = -1
 
     async def kill_and_wait(self) -> int:
-        """Kill it if it still runs, and wait for its end; not cancellable."""
+        """Kill the child if it still runs, and wait for its end; not cancellable."""
         self.kill()
         code = 0
         with trio.CancelScope(shield=True):

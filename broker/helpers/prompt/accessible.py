@@ -96,7 +96,7 @@ class Accessible:
     # -- the shown dialog ------------------------------------------------------------
 
     def update(self, words: Described) -> list[AccessibilityEvent]:
-        """The agent shows this now."""
+        """Take the dialog's new texts; return the AT-SPI signals about the change."""
         before, self._words = self._words, words
         same = (before.title, before.lines) == (words.title, words.lines)
         if words.title and same and _rows(before) == _rows(words):
@@ -112,6 +112,7 @@ class Accessible:
         return made
 
     def _appeared(self, words: Described) -> list[AccessibilityEvent]:
+        """Add the dialog's objects; return the signals that announce them."""
         dialog = self._root.add(
             self._new(_DIALOG, words.title, _SEEN | {_ACTIVE, _MODAL})
         )
@@ -143,6 +144,7 @@ class Accessible:
         ]
 
     def _gone(self) -> list[AccessibilityEvent]:
+        """Remove the dialog's objects; return the signals about that."""
         dialog = self._root.children[0]
         gone = [self._children("remove", dialog)]
         self._root.children.clear()
@@ -161,7 +163,7 @@ class Accessible:
         return AccessibilityEvent(ROOT, "Object", "ChildrenChanged", what, 0, 0, value)
 
     def _changed(self, before: Described, words: Described) -> list[AccessibilityEvent]:
-        """The same question, and another choice or hint."""
+        """Update the dialog's choice and hint; return the signals about that."""
         signals = []
         rows = [o for o in self._objects.values() if o.role in {_LIST_ITEM, _RADIO}]
         chosen = [row.chosen for row in (*words.targets, *words.keeps)]
@@ -211,6 +213,7 @@ class Accessible:
     def _answers(
         self, here: _Object, body: tuple[Any, ...]
     ) -> dict[str, Callable[[], tuple[str, Any]]]:
+        """Return the answers to calls on an object, by method name."""
         siblings = here.parent.children if here.parent is not None else [here]
         name, how = here.name, f"type {here.key}"
         own = {
@@ -248,6 +251,7 @@ class Accessible:
     def _property(
         self, here: _Object, member: str, body: tuple[Any, ...]
     ) -> tuple[str, tuple[Any, ...]]:
+        """Answer a call about an object's properties."""
         values = self._values(here)
         if member == "Set":  # the registry numbers programs
             return "", ()
@@ -260,6 +264,7 @@ class Accessible:
         raise UnknownError(member)
 
     def _values(self, here: _Object) -> dict[str, dict[str, tuple[str, Any]]]:
+        """Return an object's properties by interface."""
         parent = self._desktop if here.parent is None else self._at(here.parent)
         own: dict[str, tuple[str, Any]] = {
             "Name": ("s", here.name),

@@ -35,7 +35,7 @@ def kind(dialog: Dialog) -> str:
 
 
 def target_words(target: str) -> str:
-    """Return a target as people read it."""
+    """Return a target sandbox in the words of the prompt dialog."""
     if target in VIEWER_NAMES:
         return "you, at this screen"
     if target.startswith("@dispvm:"):
@@ -52,7 +52,7 @@ def reach(dialog: Dialog) -> str:
 
 
 def hint(dialog: Dialog, *, armed: bool) -> str:
-    """How it is answered now."""
+    """Return the text that explains how the dialog can be answered now."""
     if not armed:
         return "Wait: nothing counts until this has been in front, untouched, for a second."
     if not dialog.target:
@@ -61,7 +61,7 @@ def hint(dialog: Dialog, *, armed: bool) -> str:
 
 
 def choices(dialog: Dialog) -> list[str]:
-    """What can be chosen and by which keys, a line for each choice.
+    """Return what can be chosen and by which keys, a line for each choice.
 
     Screen readers read a dialog's labels when it opens, and not the rows of its lists.
     """
@@ -78,7 +78,7 @@ def choices(dialog: Dialog) -> list[str]:
 
 
 def next_step(dialog: Dialog, *, armed: bool) -> str:
-    """The choice, and how the question is answered now."""
+    """Return the choice, and how the question is answered now."""
     question, chosen = dialog.question, []
     if len(question.targets) > 1 and dialog.target:
         chosen.append(target_words(dialog.target))
@@ -95,7 +95,7 @@ def _read_out(line: str) -> str:
 
 
 def describe(dialog: Dialog, now: float) -> Described:
-    """Return all of it but the phrase and the time that is left."""
+    """Return all of the dialog's text but the phrase and the time that is left."""
     question = dialog.question
     armed = dialog.guard.armed(now)
     several = question.targets if len(question.targets) > 1 else ()

@@ -69,7 +69,7 @@ class Layout:
 
 
 def lay_out(question: Question) -> Layout:
-    """Return where everything is for a question."""
+    """Compute the rectangles of all parts of the dialog for a question."""
     left, inner = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)
     y = FRAME + _HEAD
     # Each detail in as many rows as it takes, and one row for the target.
@@ -107,7 +107,7 @@ def claims(question: Question) -> list[str]:
 
 
 def wrapped(line: str) -> list[str]:
-    """A line as rows of a dialog, each with ``LINE_CHARACTERS`` at most."""
+    """Wrap a line into rows of a dialog, each of ``LINE_CHARACTERS`` at most."""
     first, rest = line[:LINE_CHARACTERS], line[LINE_CHARACTERS:]
     width = LINE_CHARACTERS - len(_CONTINUED)
     # guard: a long value begins no line
@@ -126,7 +126,7 @@ def text_rows(question: Question) -> list[tuple[str, bool]]:
 
 
 def duration(seconds: float) -> str:
-    """Return '10 minutes'; the largest unit that is whole."""
+    """Format a duration: '10 minutes'; the largest unit that is whole."""
     whole = round(seconds)
     for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if whole >= size and whole % size == 0:
@@ -172,7 +172,7 @@ class Dialog:
     # -- keys ----------------------------------------------------------------------
 
     def key(self, code: int, name: str, text: str, now: float) -> PersonAnswer | None:
-        """A key goes down.  ``name`` is its keysym's, ``text`` the characters."""
+        """Handle a pressed key; return an answer if it was one."""
         if not self.guard.press(code, now):
             self.typed = ""
             return None
@@ -196,7 +196,7 @@ class Dialog:
         self.guard.release(code, now)
 
     def tick(self, now: float) -> PersonAnswer | None:
-        """Time has passed; the word that stands alone for a moment is a yes."""
+        """Handle passed time; return a yes if the typed word stands for a moment."""
         # guard: the word alone
         settled = now - self._typed_at >= limits.PROMPT_WORD_SECONDS
         if self.typed == WORD and settled and self.guard.armed(now):
@@ -204,7 +204,7 @@ class Dialog:
         return None
 
     def wakes(self, now: float) -> float | None:
-        """When ``tick`` may have something to say or to draw; None: never."""
+        """Return when ``tick`` must be called next; None: never."""
         waits = [self.guard.remaining(now), self._pointer.remaining(now)]
         rests = [seconds for seconds in waits if seconds]
         if rests:
@@ -252,6 +252,7 @@ class Dialog:
         return self._release(self._pointer, _BUTTONS + button, now)
 
     def _press(self, hand: Guard, code: int, now: float) -> None:
+        """Handle a pressed button or finger, if the guard counts it."""
         rested = hand.press(code, now)
         # guard: a hand rests where it presses
         armed = self.guard.press(code, now) and rested
@@ -261,6 +262,10 @@ class Dialog:
             self._choose()
 
     def _release(self, hand: Guard, code: int, now: float) -> PersonAnswer | None:
+        """Handle a released button or finger.
+
+        Return an answer if it was on a button.
+        """
         hand.release(code, now)
         armed = self.guard.release(code, now)
         pressed, self.pressed = self.pressed, None
@@ -296,6 +301,7 @@ class Dialog:
         return None
 
     def _choose(self) -> None:
+        """Choose the target or duration under the pointer."""
         for rect, keep in zip(self.layout.keeps, self.question.keeps, strict=False):
             if rect.holds(*self._point):
                 self.keep = keep
@@ -306,6 +312,7 @@ class Dialog:
                 self.target = seen[row]
 
     def _step(self, by: int) -> None:
+        """Move the chosen target up or down."""
         targets = self.question.targets
         if self.target in targets:
             number = targets.index(self.target) + by

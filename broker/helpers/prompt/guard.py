@@ -42,13 +42,13 @@ class Guard:
     def focus(
         self, now: float, *, held: bool, keys: frozenset[int] = frozenset()
     ) -> None:
-        """The focus has come, with these keys down, or gone."""
+        """Record that the focus came, with these keys down, or went."""
         self._focused = held
         self._held = set(keys)
         self._restart(now)
 
     def press(self, code: int, now: float) -> bool:
-        """A key or button goes down; whether it may mean something."""
+        """Record a pressed key or button; return whether it may count."""
         armed = self.armed(now)
         self._held.add(code)
         # guard: a touch starts the second again
@@ -57,7 +57,7 @@ class Guard:
         return armed
 
     def release(self, code: int, now: float) -> bool:
-        """A key or button goes up; whether it may mean something."""
+        """Record a released key or button; return whether it may count."""
         armed = self.armed(now)
         self._held.discard(code)
         if not armed:

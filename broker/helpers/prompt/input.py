@@ -48,6 +48,7 @@ class DialogSeat:
         self.keys_down.clear()
 
     def _capabilities(self, seat: Any, found: int) -> None:
+        """Bind or release keyboard, pointer and touch as the seat has them."""
         if found & _KEYBOARD and self.keyboard is None:
             self.keyboard = self._listen(
                 seat.get_keyboard(),

@@ -64,7 +64,7 @@ class Keys:
         self._state: int | None = None
 
     def keymap(self, text: bytes) -> bool:
-        """Take a keymap; whether the library understood it."""
+        """Set the keymap; return whether the library understood it."""
         self._drop()
         self._keymap = self._lib.xkb_keymap_new_from_string(
             self._context, text.rstrip(b"\0"), _FORMAT_TEXT_V1, 0

@@ -111,7 +111,7 @@ class LayerShellProxy(Proxy[LayerShell]):
         layer: int,
         namespace: str,
     ) -> Any:
-        """Give a surface its role; output None: the compositor chooses."""
+        """Give a surface its layer role; output None: the compositor chooses."""
         return self._marshal_constructor(
             0, LayerSurface, surface, output, layer, namespace
         )

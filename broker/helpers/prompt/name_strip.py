@@ -31,7 +31,7 @@ def fitting(path: str, index: int, height: int) -> ImageFont.FreeTypeFont | None
 
 
 def letters(font: ImageFont.FreeTypeFont, height: int) -> dict[str, tuple[int, bytes]]:
-    """Return width and coverage of each character, all on one base line."""
+    """Draw width and coverage of each character, all on one base line."""
     ascent, descent = font.getmetrics()
     base = (height - ascent - descent) // 2 + ascent
     found = {}

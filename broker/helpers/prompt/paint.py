@@ -40,7 +40,7 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @functools.cache
 def font(size: int, *, bold: bool = False) -> _Font:
-    """The font of the dialog; ``size`` in pixels."""
+    """Return the font of the dialog; ``size`` in pixels."""
     for pattern in _FONTS:
         path = Path(pattern.format("-Bold" if bold else ""))
         if path.exists():
@@ -83,7 +83,7 @@ def arrow(scale: int) -> tuple[int, int, bytes]:
 def draw(
     dialog: Dialog, phrase: str, now: float, deadline: float, scale: int
 ) -> Image.Image:
-    """Return the picture of a dialog."""
+    """Draw the dialog into an image and return it."""
     size = (WIDTH * scale, dialog.layout.height * scale)
     brush = _Brush(Image.new("RGB", size, _PAPER), scale)
     armed = dialog.guard.armed(now)
@@ -129,7 +129,7 @@ class _Brush:
         colour: tuple[int, int, int] = _INK,
         middle: bool = False,
     ) -> None:
-        """One line in a rectangle, at its left or in its middle."""
+        """Draw one line in a rectangle, at its left or in its middle."""
         drawn = font(size * self._scale, bold=bold)
         words = self._cut(plain(words), rect.width * self._scale, drawn)
         x, y = rect.x * self._scale, (rect.y + rect.height / 2) * self._scale
@@ -146,7 +146,7 @@ class _Brush:
         bold: bool,
         colour: tuple[int, int, int],
     ) -> None:
-        """One line that is drawn smaller rather than cut."""
+        """Draw one line in a rectangle, smaller rather than cut."""
         width = rect.width * self._scale
         size = fitting(plain(words), size * self._scale, width, bold=bold)
         self.text(rect, words, size=size // self._scale, bold=bold, colour=colour)
@@ -159,7 +159,7 @@ class _Brush:
         return f"{words}…"
 
     def choice(self, rect: DialogRect, words: str, chosen: bool) -> None:  # noqa: FBT001
-        """A row that can be chosen, with its mark."""
+        """Draw a row that can be chosen, with its mark."""
         inner = DialogRect(rect.x, rect.y + 1, rect.width, rect.height - 2)
         self.box(inner, _CHOSEN if chosen else _PAPER, _LINE_COLOUR)
         x, y = (rect.x + 10) * self._scale, (rect.y + rect.height // 2) * self._scale
@@ -174,6 +174,7 @@ class _Brush:
 
 
 def _head(brush: _Brush, dialog: Dialog) -> None:
+    """Draw the frame in the sandbox's colour, the paper and the title."""
     question, height = dialog.question, dialog.layout.height
     brush.box(DialogRect(0, 0, WIDTH, height), question.colour)
     paper = DialogRect(FRAME, FRAME, WIDTH - 2 * FRAME, height - 2 * FRAME)
@@ -200,6 +201,7 @@ def _readable_on(colour: str) -> tuple[int, int, int]:
 
 
 def _text(brush: _Brush, dialog: Dialog) -> None:
+    """Draw the question's text."""
     text = dialog.layout.text
     rows = [*text_rows(dialog.question), (reach(dialog), False)]
     step = text.height // len(rows)
@@ -210,6 +212,7 @@ def _text(brush: _Brush, dialog: Dialog) -> None:
 
 
 def _targets(brush: _Brush, dialog: Dialog) -> None:
+    """Draw the list of targets."""
     area = dialog.layout.targets
     for number, target in enumerate(dialog.rows()):
         row = DialogRect(area.x, area.y + number * ROW, area.width, ROW)
@@ -229,6 +232,7 @@ def _foot(
     waits: bool,
     seconds: int,
 ) -> None:
+    """Draw the hint, the phrase, the buttons and the time that is left."""
     layout = dialog.layout
     typed = (
         f"   Typed: {dialog.typed}" if armed and dialog.target and dialog.typed else ""

@@ -58,7 +58,7 @@ class FramedOutput:
 def meant(
     screens: dict[int, FramedOutput], size: Pair, position: Pair
 ) -> dict[int, FramedOutput]:
-    """Return the screens of which one is shared: all that it can be."""
+    """Return the screens that may be the shared one, by size and position."""
     sized = {n: one for n, one in screens.items() if size in one.sizes}
     placed = {n: one for n, one in sized.items() if position in one.positions}
     # guard: a screen that may be the shared one has a frame
@@ -92,6 +92,7 @@ class ScreenFrame:
         self._display.roundtrip()
 
     def _global(self, registry: Any, name: int, kind: str, version: int) -> None:
+        """Bind a global of the compositor that the frame needs."""
         if kind in _GLOBALS:
             interface, most = _GLOBALS[kind]
             self._globals[kind] = registry.bind(name, interface, min(version, most))
@@ -110,7 +111,7 @@ class ScreenFrame:
         self._over |= name in self._framed
 
     def draw(self, size: Pair, position: Pair) -> bool:
-        """Draw it; returns whether it is shown."""
+        """Draw the frame on the matching screens; return if the compositor shows it."""
         for name, screen in meant(self._screens, size, position).items():
             self._framed.add(name)
             if "zwlr_layer_shell_v1" in self._globals:
@@ -126,6 +127,7 @@ class ScreenFrame:
     def _strip(
         self, screen: FramedOutput, anchor: int, width: int, height: int
     ) -> None:
+        """Show a strip at an edge of a screen."""
         surface = self._globals["wl_compositor"].create_surface()
         region = self._globals["wl_compositor"].create_region()
         surface.set_input_region(region)
@@ -161,6 +163,7 @@ class ScreenFrame:
         self._over = True
 
     def _buffer(self, width: int, height: int) -> Any:
+        """Return a buffer of the frame's colour."""
         size = width * height * 4
         fd = os.memfd_create("vitrail-frame", os.MFD_CLOEXEC)
         try:
@@ -175,7 +178,7 @@ class ScreenFrame:
         return made
 
     def run(self) -> None:
-        """Keep it until a screen of it, or the compositor, has gone.
+        """Show the frame until its screen, or the compositor, has gone.
 
         Until there is a picture it is drawn again and again: a portal may pass on only
         what changes, and has been seen to lose the first of a still screen.
@@ -196,7 +199,7 @@ def _adding(pairs: set[Pair]) -> Callable[[object, int, int], None]:
 
 
 def main() -> None:
-    """Entry point."""
+    """Confine the process, draw the frame, and run until the compositor closes it."""
     set_name("vitrail-frame")
     confine_helper()
     colour, width, height, x, y = sys.argv[1:]

@@ -50,6 +50,10 @@ class DialogWindow:
         seen: Callable[[int], None],
         described: Callable[[Described], None] = lambda _: None,
     ) -> None:
+        """Set up the window.
+
+        ``said``, ``seen`` and ``described`` report to the agent.
+        """
         self._said = said
         self._seen = seen
         self._described = described
@@ -99,7 +103,7 @@ class DialogWindow:
         return int(self._display.get_fd())
 
     def guarded(self, function: Callable[..., None]) -> Callable[..., None]:
-        """Keep a mistake for ``_check``: the library would print it and go on."""
+        """Wrap a callback so that its error is kept for ``_check``."""
 
         def call(*args: object) -> None:
             try:
@@ -115,6 +119,7 @@ class DialogWindow:
             raise InternalError(f"a mistake in the dialog: {said}")
 
     def _global(self, registry: Any, name: int, kind: str, version: int) -> None:
+        """Bind a global of the compositor that the dialog needs."""
         if kind in _VERSIONS and kind not in self._globals:
             interface, most = _VERSIONS[kind]
             made = registry.bind(name, interface, min(version, most))
@@ -132,6 +137,7 @@ class DialogWindow:
             self._seats[name] = DialogSeat(seat, self)
 
     def _global_gone(self, registry: Any, name: int) -> None:
+        """Forget a removed output or seat."""
         del registry
         self._scales.pop(name, None)
         seat = self._seats.pop(name, None)
@@ -148,7 +154,7 @@ class DialogWindow:
         self._display.flush()
 
     def withdraw(self) -> None:
-        """Show nothing."""
+        """Remove the dialog from the screen; the agent keeps its connection."""
         if self._showing is not None:
             self._showing.close()
             self._showing = None
@@ -162,7 +168,7 @@ class DialogWindow:
         return self._globals["wl_compositor"].create_surface()
 
     def role(self, surface: Any, height: int, title: str) -> tuple[Any, ...]:
-        """Give the surface its role; returns what must be destroyed, in order."""
+        """Give the surface its role; return what must be destroyed, in order."""
         if self.layer:
             shell = self._globals["zwlr_layer_shell_v1"]
             mine = shell.get_layer_surface(surface, None, OVERLAY, "vitrail-prompt")
@@ -219,7 +225,10 @@ class DialogWindow:
     def buffer(
         self, picture: bytes, width: int, height: int, form: int = _XRGB8888
     ) -> Any:
-        """A buffer with a picture; destroyed when the compositor is done with it."""
+        """Return a buffer with a picture.
+
+        Destroyed when the compositor is done with it.
+        """
         fd = os.memfd_create("vitrail-prompt", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, len(picture))
@@ -258,7 +267,7 @@ class DialogWindow:
         return self._showing is not None and surface is self._showing.surface
 
     def refocus(self) -> None:
-        """The focus has come or gone: pass the current state to the guard.
+        """Update the guard with the current focus.
 
         The keyboard's where there is one; else the pointer's; with neither
         there is only touch, which has none.
@@ -312,7 +321,10 @@ class DialogWindow:
     # -- time and events ------------------------------------------------------------------
 
     def read(self) -> None:
-        """Take what the compositor has sent.  Raises UpstreamError when it is gone."""
+        """Read and dispatch the compositor's events.
+
+        Raises UpstreamError at its end.
+        """
         try:
             self._display.read()
             self._display.dispatch(block=False)
@@ -322,7 +334,7 @@ class DialogWindow:
         self._display.flush()
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Do timed work: the guard's delay, an answer by hotkey, buffers to free."""
         if self._showing is not None:
             answer = self._showing.dialog.tick(time.monotonic())
             self.acted(answer)
@@ -333,7 +345,7 @@ class DialogWindow:
         self._display.flush()
 
     def wakes(self) -> float:
-        """When ``tick`` is due, monotonic: at the latest in a second, to count down."""
+        """Return when ``tick`` is due, monotonic: in a second at the latest."""
         now = time.monotonic()
         grave = self._graves[0][1] if self._graves else float("inf")
         if self._showing is None:
@@ -369,7 +381,7 @@ class _Showing:
         self.surface.commit()
 
     def draw(self) -> None:
-        """Show the dialog as it is now."""
+        """Paint the dialog's current state, and commit the picture to its surface."""
         if not self.configured:
             return
         scale, now = self._window.scale, time.monotonic()
@@ -386,6 +398,7 @@ class _Showing:
         self.surface.commit()
 
     def _done(self, callback: Any, _time: int) -> None:
+        """Record that the compositor has shown the dialog; report that once."""
         del callback
         self._waits = False
         if not self._seen and self._window.mine(self.surface):

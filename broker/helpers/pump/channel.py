@@ -29,7 +29,7 @@ class PumpChannel:
         epoll.register(control, select.EPOLLIN)
 
     def receive(self) -> tuple[ToPump, list[int]] | None:
-        """Return the next message and its descriptors, None when there is none.
+        """Receive the next message and its descriptors, None when there is none.
 
         Raises InternalError for a message that is none of the contract's.
         """
@@ -53,7 +53,7 @@ class PumpChannel:
             self.flush()
 
     def flush(self) -> None:
-        """Send what the socket takes; EPOLLOUT is asked for while more is left."""
+        """Send what the socket takes; watch EPOLLOUT while more is left."""
         queue = self._queue
         try:
             while queue:

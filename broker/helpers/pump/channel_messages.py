@@ -9,7 +9,7 @@ from broker.ipc import pump as wire
 
 
 def decode_to_pump(packet: bytes) -> wire.ToPump:
-    """Return the message of a packet.  Raises InternalError if it is none."""
+    """Decode a packet for the pump.  Raises InternalError if it is malformed."""
     try:
         kind = packet[0]
         if kind == wire.SUBMIT:
@@ -26,7 +26,7 @@ def decode_to_pump(packet: bytes) -> wire.ToPump:
 
 
 def encode_from_pump(message: wire.FromPump) -> bytes:
-    """Return the packet of a message."""
+    """Encode a message of the pump as one packet for the broker."""
     match message:
         case wire.PumpReady():
             return wire.READY_FORM.pack(wire.READY, message.accelerated, message.pid)

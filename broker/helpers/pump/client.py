@@ -89,7 +89,7 @@ class Pump:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Read what the pump says until it dies; then every stream has ended.
+        """Read the pump's messages until it dies; then every stream has ended.
 
         Reports as started when the pump runs.  Cancelling it ends the pump
         and, with it, all streams.
@@ -104,6 +104,7 @@ class Pump:
                     await self._reap()
 
     async def _read(self, task_status: trio.TaskStatus[None]) -> None:
+        """Read packets of the pump, until it ends."""
         # Its first message is that it runs.  A pump that never does is found
         # dead by the first relay(); the code that starts us need not fail for it.
         await trio.lowlevel.wait_readable(self._control)
@@ -127,6 +128,7 @@ class Pump:
                     return
 
     def _take(self, packet: bytes) -> None:
+        """Handle one packet of the pump: a stream's end, or statistics."""
         match decode_from_pump(packet):
             case StreamDone(token, end):
                 pending = self._pending.pop(token, None)
@@ -143,7 +145,7 @@ class Pump:
                 self._accelerated = accelerated
 
     def _bury(self) -> None:
-        """The pump is gone, or is sent away: end every stream here."""
+        """End every stream of a pump that has died or is sent away."""
         self._died.set()
         self._answered.set()
         trio.lowlevel.notify_closing(self._control)
@@ -155,7 +157,7 @@ class Pump:
             pending.settle(StreamEnd(0, 0, EndReason.PUMP_DIED, 0, Side.NONE, *modes))
 
     async def _reap(self) -> None:
-        """Wait for the process's end, insist on it, and reap our child."""
+        """Wait for the process's end, kill it if needed, and reap our child."""
         pidfd, self._pidfd = self._pidfd, -1
         try:
             with trio.move_on_after(relay_limits.RELAY_PUMP_END_SECONDS) as patience:
@@ -261,7 +263,7 @@ class Pump:
         return token
 
     async def _abort(self, token: int, done: trio.Event) -> None:
-        """Cut a stream, at the price of all streams if the pump does not obey.
+        """Cut a stream; kill the pump if it does not obey.
 
         Only the pump holds the descriptors: when it is stuck, ending it is the
         only way to keep the promise that a cut stream is cut.
@@ -294,6 +296,7 @@ class Pump:
                 raise self._dead() from error
 
     def _send_nowait(self, packet: bytes, fds: tuple[int, ...] = ()) -> bool:
+        """Send a packet to the pump; return False if its queue is full."""
         if self._died.is_set():
             raise self._dead()
         try:
@@ -318,7 +321,7 @@ class Pump:
     # -- numbers -----------------------------------------------------------------
 
     def statistics(self) -> PumpStatistics:
-        """Return the statistics that the broker has without asking the pump."""
+        """Return the statistics that are known without asking the pump."""
         return PumpStatistics(
             pid=self._handle.pid,
             alive=not self._died.is_set(),
@@ -355,7 +358,7 @@ class Pump:
 
 
 async def _wait_ended(pidfd: int) -> None:
-    """Wait until the process has ended; a wake-up alone does not say so.
+    """Wait until the process has ended; check it after each wake-up.
 
     epoll(7) may wake for what another duplicate of the number was once.
     """

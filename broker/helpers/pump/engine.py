@@ -153,7 +153,7 @@ class RelayEngine:
         self._channel.send(PumpReady(os.getpid(), self._turns is not None))
 
     def run(self) -> None:
-        """Relay until the control socket ends."""
+        """Relay all streams until the broker closes the control socket."""
         control = self._channel.fd
         ends = self._ends
         wait = self._wait if self._turns is None else partial(self._shared, self._turns)
@@ -176,7 +176,7 @@ class RelayEngine:
         self.close()
 
     def close(self) -> None:
-        """Close everything; streams get no completion."""
+        """Close all streams, the control socket and the epoll, without completions."""
         for stream in self._streams.values():
             self._reclaim(stream)
             self._close(stream)
@@ -189,6 +189,7 @@ class RelayEngine:
     # -- waiting ---------------------------------------------------------------
 
     def _wait(self) -> Events:
+        """Wait for events of the epoll, or the next deadline."""
         if self._deadlines:
             # epoll_wait counts milliseconds; a little late is better than
             # early, which would spin.
@@ -217,7 +218,7 @@ class RelayEngine:
         return events
 
     def _take_back(self, stream: _Stream, pair: StreamPair) -> None:
-        """Go on in Python where the C part stopped."""
+        """Continue in Python where the C part stopped a stream."""
         stream.adopted = False
         self._equip(stream)
         stream.active = pair.active
@@ -233,6 +234,7 @@ class RelayEngine:
     # -- a stream's turn -------------------------------------------------------
 
     def _turn(self, end: _End, event: int, *, busy: bool) -> None:
+        """Handle an event of one end: move bytes both ways as far as possible."""
         stream, said, told = end.stream, end.said, end.told
         stream.active = self._now
         if (
@@ -257,7 +259,7 @@ class RelayEngine:
                 self._changed(stream, told)
 
     def _changed(self, stream: _Stream, direction: FlowDirection) -> None:
-        """Act on a direction's new state."""
+        """Act on a direction's new state: end the stream, or watch other events."""
         state = direction.state
         if state is READ_FAILED:
             self._fail(stream, direction.error, self._side(stream, direction.source))
@@ -272,7 +274,7 @@ class RelayEngine:
         self._watch(stream.b)
 
     def _unwritable(self, stream: _Stream, direction: FlowDirection) -> None:
-        """The destination is gone; hear its last words before the stream ends."""
+        """End a stream whose destination is gone, after its last answer was passed."""
         side = self._side(stream, direction.destination)
         if direction.error not in _RESETS:
             self._fail(stream, direction.error, side)
@@ -287,7 +289,7 @@ class RelayEngine:
         self._finish(stream)
 
     def _watch(self, end: _End, mask: int | None = None) -> None:
-        """Make the epoll set agree with the events awaited from this side."""
+        """Set the epoll's mask to the events awaited from this side."""
         if mask is None:
             said, told = end.said.state, end.told.state
             mask = (_IN if said is FLOWING else 0) | (_OUT if told is BLOCKED else 0)
@@ -312,6 +314,7 @@ class RelayEngine:
     # -- beginnings and ends ---------------------------------------------------
 
     def _begin(self, order: Submit, fds: list[int]) -> None:
+        """Begin a stream that the broker submitted."""
         if len(fds) != 2:
             # The kernel drops what no descriptor number is left for (unix(7)).
             for fd in fds:
@@ -332,7 +335,7 @@ class RelayEngine:
             self._remember(self._now + stream.idle, order.token)
 
     def _enter(self, stream: _Stream) -> None:
-        """Put both sides into the epoll set.  Raises OSError; both stay open."""
+        """Add both sides to the epoll.  Raises OSError; both stay open."""
         if self._turns is not None and self._flows(self._turns, stream):
             self._turns.adopt(stream.token, *stream.fds)
             stream.adopted = True
@@ -350,7 +353,7 @@ class RelayEngine:
             raise
 
     def _flows(self, turns: Accelerator, stream: _Stream) -> bool:
-        """Whether both directions move by splice, in whole pipes."""
+        """Return whether both directions move by splice, in whole pipes."""
         order = stream.order
         if order.max_write or order.max_bytes:
             return False
@@ -391,6 +394,7 @@ class RelayEngine:
         mode: RelayMode,
         order: Submit,
     ) -> FlowDirection:
+        """Return one direction of a stream, with the mode that its sockets allow."""
         return FlowDirection(
             source,
             destination,
@@ -411,6 +415,7 @@ class RelayEngine:
         self._channel.send(StreamDone(order.token, end))
 
     def _finish(self, stream: _Stream, reason: EndReason | None = None) -> None:
+        """End a stream, and report its end to the broker."""
         self._reclaim(stream)
         if reason is None:
             reason = EndReason.END
@@ -431,6 +436,7 @@ class RelayEngine:
         self._channel.send(StreamDone(stream.token, end))
 
     def _close(self, stream: _Stream) -> None:
+        """Close a stream's sockets, and remove them from the epoll."""
         stream.open = False
         for end in (stream.a, stream.b):
             if end.mask:
@@ -451,7 +457,7 @@ class RelayEngine:
         heapq.heappush(deadlines, (due, token))
 
     def _end_idle(self) -> None:
-        """End the streams whose time is up.
+        """End the streams that have been idle too long.
 
         An entry is not moved when its stream moves bytes: it is looked at when
         it comes up, and put back with the time that is left.
@@ -473,6 +479,7 @@ class RelayEngine:
     # -- the broker --------------------------------------------------------------
 
     def _hear(self, event: int) -> None:
+        """Handle an event of the control socket: send answers, read orders."""
         if event & _OUT:
             self._channel.flush()
         if event & _READ:
@@ -483,6 +490,7 @@ class RelayEngine:
                 self._obey(*heard)
 
     def _obey(self, message: ToPump, fds: list[int]) -> None:
+        """Carry out one message of the broker."""
         match message:
             case Submit() as order:
                 self._begin(order, fds)
@@ -501,6 +509,7 @@ class RelayEngine:
             self._channel.send(Live(request, start + size >= len(live), part))
 
     def _statistics(self, stream: _Stream) -> StreamStatistics:
+        """Return a stream's statistics."""
         ab: FlowDirection | TurnWay
         ba: FlowDirection | TurnWay
         modes = RelayMode.SPLICE, RelayMode.SPLICE

@@ -145,7 +145,7 @@ class FlowDirection:
         self._start = 0
 
     def move(self, *, busy: bool = False) -> FlowState:
-        """Move what can be moved without waiting; returns the new state.
+        """Move what can be moved without waiting; return the new state.
 
         ``busy``: others wait for their turn, so make this one short.
         Does nothing once the direction has ended or failed.
@@ -175,7 +175,7 @@ class FlowDirection:
         return state
 
     def resume(self, way: TurnWay) -> None:
-        """Continue from the state in which ``_turns.c`` stopped; it stops at each error."""
+        """Continue from the state in which ``_turns.c`` stopped; it stops at errors."""
         self.count, self.held = way.count, way.held
         self.error = way.error
         pipe = self._pipe = Pipe(*way.pipe) if way.held else None
@@ -202,7 +202,7 @@ class FlowDirection:
     # -- splice ----------------------------------------------------------------
 
     def _splice(self, pipe: Pipe, rounds: range) -> FlowState:
-        """Fill and drain in turn; leaves ``pipe`` empty unless ``held``."""
+        """Fill and drain the pipe in turn; leave it empty unless ``held``."""
         splice = os.splice
         held = self.held
         most = self.max_write or _PIPE
@@ -237,7 +237,7 @@ class FlowDirection:
         return FLOWING
 
     def _without_pipe(self, error: OSError) -> FlowState:
-        """pipe2 failed, for want of descriptors most likely."""
+        """Continue in copy mode after pipe2 failed, or fail."""
         if self.may_fall_back and error.errno in _NO_PIPES:
             self.mode = RelayMode.COPY
             self.error = 0
@@ -246,7 +246,7 @@ class FlowDirection:
         return READ_FAILED
 
     def _beyond(self, held: int) -> bool:
-        """Whether more was read than may pass; then nothing of it is written."""
+        """Return whether more was read than may pass; then none of it is written."""
         # guard: no more bytes than the rule allows
         if not self.max_bytes or self.count + held <= self.max_bytes:
             return False
@@ -257,7 +257,7 @@ class FlowDirection:
         return self.error == errno.EINVAL and self.may_fall_back
 
     def _copy_instead(self, state: FlowState) -> FlowState:
-        """Go on in copy mode: the kernel cannot splice one of these sockets."""
+        """Continue in copy mode: the kernel cannot splice one of these sockets."""
         pipe = self._pipe
         if pipe is not None:
             # It could be read but not written: take over what the pipe holds.
@@ -274,6 +274,7 @@ class FlowDirection:
     # -- copy ------------------------------------------------------------------
 
     def _copy(self) -> FlowState:
+        """Move bytes through a buffer; return the new state."""
         buffer = self._buffer
         if buffer is None:
             buffer = self._buffers.take()
@@ -286,6 +287,7 @@ class FlowDirection:
         return state
 
     def _copy_through(self, buffer: memoryview) -> FlowState:
+        """Read into the buffer and write from it, in turn; return the new state."""
         for _ in _ROUNDS:
             if not self.held:
                 try:
@@ -313,6 +315,7 @@ class FlowDirection:
         return FLOWING
 
     def _write(self, buffer: memoryview) -> None:
+        """Write the held bytes as far as possible.  Raises OSError."""
         while self.held:
             size = min(self.held, self.max_write) if self.max_write else self.held
             moved = os.write(self._to, buffer[self._start : self._start + size])

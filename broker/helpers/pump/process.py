@@ -70,7 +70,7 @@ def become_pump(control: int, words: int, program: bytes) -> None:
 
 
 def _fork_of(control: int, words: int, parent: int, program: bytes) -> NoReturn:
-    """Never returns and never unwinds into the parent's code."""
+    """Run the pump in the forked child and exit; never returns."""
     code = 70  # EX_SOFTWARE, if not even the traceback below comes to be
     try:
         keep_only(words, [control])
@@ -86,7 +86,7 @@ def _fork_of(control: int, words: int, parent: int, program: bytes) -> NoReturn:
 
 
 def keep_only(words: int, kept: Collection[int]) -> None:
-    """Let go of all that a fork has inherited, but for ``kept``.
+    """Close all descriptors that a fork has inherited, but ``kept``.
 
     ``words`` becomes its standard input, output and error.
     """
@@ -103,7 +103,10 @@ def keep_only(words: int, kept: Collection[int]) -> None:
 
 
 def pump(control_fd: int, program: bytes) -> int:
-    """Carry streams until the broker is gone; returns the exit code."""
+    """Confine this process and carry streams until the broker is gone.
+
+    Returns the exit code.
+    """
     # Ctrl-C in a terminal reaches every process of it; the broker decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # splice to a socket whose peer has gone raises it.

@@ -17,7 +17,7 @@ PUMPS = ForkServerProgram(
 
 
 async def fork_pump(server: ForkServer) -> PumpHandle:
-    """Start a pump, with nothing of this process but a socket.
+    """Have the fork server start a pump; return its handle.
 
     Raises UpstreamError, SetupError when the process cannot be started.
     """

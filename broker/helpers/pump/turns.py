@@ -65,7 +65,7 @@ class Accelerator:
         self.domains = turns.domains
 
     def wait(self, until: float) -> tuple[float, Events, list[StreamPair], Over]:
-        """Take turns until ``until`` (monotonic; negative: without end).
+        """Run the C part's turns until ``until`` (monotonic; negative: without end).
 
         Returns earlier when an event belongs to no pair, a pair leaves or is over:
         the time, those events, those pairs.

@@ -70,6 +70,7 @@ class PostgresTarget(_Receiver, tag="postgresql"):
 
     @override
     def where(self) -> str:
+        """Return the database's address without its password."""
         if not self.address.startswith(("postgresql://", "postgres://")):
             return super().where()
         # guard: no part of a password is taken for a host
@@ -167,7 +168,7 @@ class ShipConfig(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def load_config(path: Path) -> ShipConfig:
-    """Read it.  Raises SetupError with the file's name and what to do."""
+    """Read ``ship.toml``.  Raises SetupError with the file's name and what to do."""
     try:
         config = msgspec.toml.decode(read_config(path), type=ShipConfig)
     except OSError as error:
@@ -191,6 +192,7 @@ def load_config(path: Path) -> ShipConfig:
 
 
 def _problem(config: ShipConfig) -> str:
+    """Return what is wrong with the receivers; empty if nothing is."""
     for target in config.target:
         try:
             target.where()

@@ -48,9 +48,10 @@ class Cursor(msgspec.Struct, kw_only=True):
 
 
 def load_cursor(directory: Path, name: str) -> Cursor:
-    """Return it, or a new one.  Raises SetupError for a file that is not ours.
+    """Read a receiver's cursor, or return a new one.
 
-    A shipper that was taken over may have written it, or made something else there.
+    Raises SetupError for a file that is not ours. A shipper that was taken over may
+    have written it, or made something else there.
     """
     path = directory / f"{name}{SUFFIX}"
     try:

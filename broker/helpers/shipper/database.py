@@ -40,7 +40,7 @@ VERSION = max(_SCRIPTS)
 def connect(
     address: str, *, read_only: bool = False, plaintext: bool = False
 ) -> Connection:
-    """Connect; raises SetupError or UpstreamError.
+    """Connect to the fleet's database; raises SetupError or UpstreamError.
 
     Nothing is a setting of the session, so a pooler may give each transaction another
     one (PgBouncer, pool_mode=transaction).
@@ -75,6 +75,7 @@ def opened(address: str, *, read_only: bool = False) -> Iterator[Connection]:
 
 
 def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one caller
+    """Return the address, if TLS protects its password.  Raises SetupError."""
     named = psycopg.conninfo.conninfo_to_dict(address)
     ends = f"{named.get('host') or ''},{named.get('hostaddr') or ''}".split(",")
     near = {"", "localhost", "127.0.0.1", "::1"}
@@ -89,7 +90,7 @@ def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one calle
 
 
 def problem(error: psycopg.Error) -> VitrailError:
-    """Our error for a database's error."""
+    """Convert an error of PostgreSQL to ours."""
     said = printable(str(error).strip().splitlines()[0] if str(error) else "", 300)
     if error.sqlstate == _OTHER:
         return IntegrityError(said, hint=error.diag.message_hint or "")

@@ -14,7 +14,7 @@ _KEYS = 64
 
 
 def tree_at(log: Log, size: int) -> Growing | None:
-    """The tree of the first ``size`` events; None: its hashes were removed."""
+    """Return the tree of the first ``size`` events; None: hashes were removed."""
     nodes = log.nodes()
     tree = Growing()
     try:
@@ -43,7 +43,7 @@ def edge(tree: Growing | None) -> bytes:
 
 
 def proof_of(log: Log, size: int) -> BatchProof:
-    """What proves the first ``size`` events: the next checkpoint, or the signed end.
+    """Return what proves the first ``size`` events: a checkpoint, or the signed end.
 
     Raises UpstreamError where there is none yet, or hashes for it were removed.
     """

@@ -46,7 +46,10 @@ class HttpEnd:
     def ask(
         self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> tuple[int, bytes]:
-        """Return status and answer.  Raises UpstreamError, SetupError."""
+        """Send a request; return status and body of the answer.
+
+        Closes the connection on failure.  Raises UpstreamError, SetupError.
+        """
         try:
             return self._ask(method, path, body, headers)
         except UpstreamError:
@@ -62,6 +65,7 @@ class HttpEnd:
     def _ask(
         self, method: str, path: str, body: bytes, headers: dict[str, str]
     ) -> tuple[int, bytes]:
+        """Send a request on the kept or a new connection; return status and body."""
         fresh = self._connection is None
         connection = self._connection or self._connect()
         self._connection = connection
@@ -116,7 +120,7 @@ class HttpEnd:
             self._connection = None
 
     def interrupt(self) -> None:
-        """Make what blocks in the other thread fail soon."""
+        """Shut the socket down, so that the other thread's call fails soon."""
         sock = self._socket
         if sock is not None:
             self._cut = True

@@ -54,6 +54,7 @@ class Ingest(Target):
         self._ask("POST", "/v1/batch", gzip.compress(msgspec.json.encode(message), 1))
 
     def _ask(self, method: str, path: str, body: bytes) -> Position:
+        """Send a request to the service; return the log's position there."""
         headers = {
             "Content-Type": "application/json",
             "Vitrail-Machine": self._machine.encode("ascii", "replace").decode(),

@@ -53,7 +53,7 @@ class ShipperJail:
     a password may be among them."""
 
     def watched(self) -> tuple[tuple[str, int, int], ...]:
-        """Return which files it shows: a jail keeps one that was replaced meanwhile."""
+        """Return the files that the jail shows, with their identities."""
         found = []
         for path in (*self.read, *program_files(), *_hosts_files()):
             try:
@@ -148,6 +148,7 @@ def _named_files(config: AnyTarget, environ: Mapping[str, str]) -> Iterator[Path
 
 
 def _libpq_words(config: PostgresTarget) -> Mapping[str, object]:
+    """Return the words of a database's address, as libpq reads them."""
     # The package is optional, and without it nothing is shipped to a database.
     try:
         from psycopg import ProgrammingError

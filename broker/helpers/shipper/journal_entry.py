@@ -21,7 +21,7 @@ def message_id(kind: str) -> str:
 
 
 def encode(fields: Iterable[tuple[str, str]]) -> bytes:
-    """Return one entry as it goes over the socket.
+    """Encode one entry as it goes over the journal's socket.
 
     Names must be of capitals, digits and underscores, begin with a capital
     and have at most 64 characters; others are left out, as journald would.

@@ -36,7 +36,7 @@ _SEALS = (
 
 
 def entry(batch: Batch, item: ShippedItem) -> bytes:
-    """An event as an entry of the journal."""
+    """Return an event as an entry of the journal."""
     fields = [
         ("MESSAGE", summary(item)),
         ("MESSAGE_ID", message_id(item.kind)),
@@ -68,6 +68,7 @@ class Journald(Target):
 
     @override
     def send(self, batch: Batch) -> None:
+        """Send a batch's events to the journal.  Raises UpstreamError."""
         try:
             for item in batch.items:
                 self._send(entry(batch, item))
@@ -79,6 +80,7 @@ class Journald(Target):
             ) from error
 
     def _send(self, data: bytes) -> None:
+        """Send one entry; a large one in a memory file."""
         if self._socket is None:
             self._socket = socket.socket(fileno=self._connect())
             self._socket.settimeout(audit_limits.SHIP_SECONDS)
@@ -90,6 +92,7 @@ class Journald(Target):
             self._send_file(self._socket, data)
 
     def _send_file(self, to: socket.socket, data: bytes) -> None:
+        """Send an entry in a sealed memory file."""
         fd = os.memfd_create("vitrail-event", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             with open(fd, "wb", closefd=False) as file:

@@ -57,6 +57,10 @@ class Jsonl(Target):
             raise self._refused(error) from error
 
     def _tail(self, log: bytes) -> tuple[int, str] | None:
+        """Return number and hash of the last event in the file.
+
+        Cut a partial line off.
+        """
         with os.fdopen(self._open(), "r+b") as file:
             end = file.seek(0, os.SEEK_END)
             # Two of the longest lines: one whole one is surely among them.
@@ -88,6 +92,10 @@ class Jsonl(Target):
 
     @override
     def send(self, batch: Batch) -> None:
+        """Append a batch's events and checkpoints to the file.
+
+        Raises UpstreamError.
+        """
         try:
             fd = self._open()
             try:

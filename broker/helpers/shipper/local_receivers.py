@@ -61,7 +61,7 @@ async def serve_receiver(door: socket.socket, config: LocalTarget) -> None:
 
 
 def ask_for_receiver(door: socket.socket) -> int:
-    """Return what the process outside has opened.  Raises OSError."""
+    """Request a receiver's descriptor from the process outside.  Raises OSError."""
     door.settimeout(audit_limits.SHIP_SECONDS)
     door.sendall(b"o")
     try:

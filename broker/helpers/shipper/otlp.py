@@ -47,7 +47,7 @@ _INFO, _WARN = logs.SEVERITY_NUMBER_INFO, logs.SEVERITY_NUMBER_WARN
 
 
 def encode(batch: Batch) -> bytes:
-    """Return the request for a batch (ExportLogsServiceRequest)."""
+    """Encode a batch of events as an OTLP request (ExportLogsServiceRequest)."""
     request = service.ExportLogsServiceRequest()
     whole = request.resource_logs.add()
     attributes = {
@@ -68,6 +68,7 @@ def encode(batch: Batch) -> bytes:
 
 
 def _record(record: logs.LogRecord, batch: Batch, item: ShippedItem, now: int) -> None:
+    """Fill a log record with an event."""
     record.time_unix_nano = max(item.time_ns, 0)
     record.observed_time_unix_nano = now
     bad = is_bad(item)
@@ -86,7 +87,7 @@ def _record(record: logs.LogRecord, batch: Batch, item: ShippedItem, now: int) -
 
 
 def _note(record: logs.LogRecord, batch: Batch, sealed: SignedNote, now: int) -> None:
-    """A checkpoint: its note is the body; without a time it would be one of 1970."""
+    """Fill a log record with a checkpoint: its note is the body."""
     record.time_unix_nano = record.observed_time_unix_nano = now
     record.severity_number, record.severity_text = _INFO, "INFO"
     record.event_name = "vitrail.audit.checkpoint"
@@ -111,6 +112,7 @@ def _attributes(fields: Iterable[tuple[str, object]]) -> list[common.KeyValue]:
 
 
 def _value(value: object) -> common.AnyValue:
+    """Convert a value to OTLP's AnyValue."""
     if isinstance(value, bool):
         return common.AnyValue(bool_value=value)
     if isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
@@ -143,6 +145,7 @@ class Otlp(Target):
 
     @override
     def send(self, batch: Batch) -> None:
+        """Post a batch to the collector.  Raises UpstreamError."""
         body = encode(batch)
         headers = {
             "Content-Type": "application/x-protobuf",
@@ -171,7 +174,7 @@ class Otlp(Target):
 
 
 def _check_whole(answer: bytes) -> None:
-    """Refuse an answer that says that a part was not taken.
+    """Raise UpstreamError if the collector rejected a part of the batch.
 
     The protocol says not to send such records again; but a log with a hole is
     worth less than one that waits, so we stand still and say so.

@@ -58,7 +58,7 @@ def take(
     events: ProvedEvents,
     notes: Sequence[SignedNote],
 ) -> None:
-    """Call vitrail.take.  Raises psycopg.Error."""
+    """Insert events and checkpoints by calling vitrail.take.  Raises psycopg.Error."""
     times = [time_ns for time_ns, _ in events.rows]
     columns = [
         [_text(texts[n]) for _, texts in events.rows] for n in range(1 + len(_TEXTS))
@@ -89,6 +89,7 @@ class Postgres(Target):
 
     @override
     def position(self, log: bytes) -> tuple[int, str] | None:
+        """Return number and hash of the last event in the database; None: empty."""
         try:
             connection = self._connection()
             with connection.transaction():
@@ -144,6 +145,7 @@ class Postgres(Target):
 
     @override
     def interrupt(self) -> None:
+        """Shut the connection down, so that the other thread's call fails soon."""
         connection = self._open
         if connection is not None:
             with contextlib.suppress(Error, OSError):

@@ -13,7 +13,7 @@ from broker.core.errors import SetupError, UpstreamError
 
 @contextmanager
 def locked(directory: Path, name: str) -> Iterator[None]:
-    """Be the only one that ships to a receiver.
+    """Hold the lock of shipping to a receiver.
 
     Raises SetupError when another process does, UpstreamError when the disk
     refuses.

@@ -56,7 +56,7 @@ _BEAT_SECONDS = 3600.0
 def make_target(
     config: AnyTarget, machine: str = "", door: socket.socket | None = None
 ) -> Target:
-    """The receiver that a piece of configuration means.
+    """Create the receiver that a piece of configuration means.
 
     ``door``: in a jail, what opens a receiver of this machine.
     Raises SetupError when a package that it needs is not installed.
@@ -146,7 +146,7 @@ class Shipper:
     # -- the loop -------------------------------------------------------------------
 
     async def once(self) -> int:
-        """Send what there is now, and return how many events that was.
+        """Ship what there is now, and return how many events that was.
 
         Checkpoints go with them and are not counted.
 
@@ -185,7 +185,7 @@ class Shipper:
             self._close()
 
     async def _in_time(self) -> int:
-        """A step, in a thread, for as long as a receiver may take for it.
+        """Ship a batch in a thread, within a time limit; return its size.
 
         Raises VitrailError.
         """
@@ -254,7 +254,7 @@ class Shipper:
                 await stop.wait()
 
     def _urgent(self, log: Log) -> bool:
-        """Whether the new events are many, or one of them is not to wait."""
+        """Return whether the new events are many, or one of them must not wait."""
         newest, sent = log.newest(), self._cursor.sequence
         if newest - sent >= audit_limits.SHIP_BATCH_EVENTS:
             return True
@@ -272,6 +272,7 @@ class Shipper:
         return not self._cursor.problem and self._changed()
 
     def _changed(self) -> bool:
+        """Return whether another file is in the log's place."""
         if self._log is None:
             return True
         try:
@@ -284,7 +285,7 @@ class Shipper:
         return self._log.version() != self._seen
 
     def _failed(self, error: VitrailError) -> None:
-        """Remember and report it; the same problem is reported once."""
+        """Record and report a failure; the same problem is reported once."""
         self._let_go()
         text = str(error)
         if self._cursor.problem != text:
@@ -312,7 +313,7 @@ class Shipper:
     # -- one batch (in a worker thread) ----------------------------------------------
 
     def _step(self) -> int:
-        """Send the next batch and return its size, 0 when there is nothing."""
+        """Ship the next batch and return its size, 0 when there is nothing."""
         log = self._log or self._reader()
         self._log = log
         self._seen = log.version()
@@ -332,7 +333,7 @@ class Shipper:
         return len(batch.items) or len(batch.notes)
 
     def _delivered(self, batch: Batch) -> None:
-        """Move the cursor."""
+        """Advance the cursor past a batch that the receiver has accepted."""
         cursor = self._cursor
         if batch.missing:
             log_stderr(
@@ -399,6 +400,7 @@ class Shipper:
         return True
 
     def _next(self, log: Log) -> Batch | None:
+        """Read the next batch after the cursor; None if there is nothing new."""
         items: list[ShippedItem] = []
         size = 0
         after = self._cursor.sequence
@@ -430,7 +432,7 @@ class Shipper:
         )
 
     def _notes(self, log: Log, upto: int) -> list[SignedNote]:
-        """The checkpoints that the receiver has not got, none beyond ``upto``."""
+        """Return the checkpoints that the receiver lacks, none beyond ``upto``."""
         cursor = self._cursor
         fresh = [
             SignedNote(*row)
@@ -443,6 +445,7 @@ class Shipper:
 def _item(
     sequence: int, time_ns: int, kind: str, body: str, leaf: bytes
 ) -> ShippedItem:
+    """Return an event to be shipped.  Raises IntegrityError for a changed one."""
     fields = Found(sequence, time_ns, kind, "", body).fields()
     computed = leaf_hash(body.encode())
     if leaf and leaf != computed:
@@ -472,6 +475,7 @@ def _compare(log: Log, newest: int, sequence: int, leaf: str) -> None:
 
 
 def _shipper(place: ShipperPaths, config: AnyTarget) -> Shipper:
+    """Return the shipper to a receiver."""
     journald = isinstance(config, JournaldTarget)
     return Shipper(
         place,

@@ -12,7 +12,7 @@ from broker.helpers.shipper.cursor import SUFFIX, Cursor
 
 
 def save_cursor(directory: Path, cursor: Cursor) -> None:
-    """Put it on disk.  Raises UpstreamError when the disk refuses."""
+    """Write a receiver's cursor to disk.  Raises UpstreamError."""
     path = directory / f"{cursor.name}{SUFFIX}"
     try:
         replace_file(path, msgspec.json.encode(cursor) + b"\n")

@@ -48,7 +48,7 @@ _FLOCK = struct.Struct("hhqqi4x")
 
 
 async def serve(paths: Paths, stop: trio.Event) -> None:
-    """Ship as ``ship.toml`` says, and as it says from then on when it changes.
+    """Run the shipper's jails as ``ship.toml`` says, and restart them at its change.
 
     A file that cannot be used is a SetupError at the start; later the last
     good one stays in force.  Raises UpstreamError when a jail ends by itself.
@@ -93,7 +93,10 @@ async def _next(
 
 
 def load(paths: Paths) -> ShipConfig:
-    """Return the configuration.  Raises SetupError, which the status shows, too."""
+    """Read the configuration; store a problem of it for the status.
+
+    Raises SetupError.
+    """
     path = find_config(paths.config)
     try:
         config = ShipConfig() if path is None else load_config(path)
@@ -109,6 +112,7 @@ def _shown(jails: Sequence[ShipperJail]) -> _Stamp:
 
 
 def _stamp(directories: Sequence[Path]) -> _Stamp:
+    """Return what identifies the current state of ``ship.toml``."""
     path = find_config(directories)
     if path is None:
         return ()
@@ -153,7 +157,7 @@ async def _end(child: Child, control: socket.socket, over: trio.Event) -> None:
 
 
 async def _end_by_lock(child: Child, log: Path) -> None:
-    """End a jail that holds a lock which the log's writer waits for: it may read the log."""
+    """End a jail that holds a lock which the log's writer waits for."""
     looks = 0
     while looks < 2:  # SQLite's readers may hold one for a moment
         await trio.sleep(_LOCK_SECONDS)
@@ -163,7 +167,7 @@ async def _end_by_lock(child: Child, log: Path) -> None:
 
 
 def _holds_up(index: Path) -> bool:
-    """Whether a reader has one of the writer's locks, fcntl(2)."""
+    """Return whether a reader has one of the writer's locks, fcntl(2)."""
     try:
         with index.open("rb", buffering=0) as file:
             for byte in _WRITER_LOCKS:
@@ -184,7 +188,7 @@ def _start(
     Child,
     list[tuple[socket.socket, LocalTarget]],
 ]:
-    """Start a jail; returns its control socket, its lines, its process, its doors."""
+    """Start a jail; return its control socket, output, process and doors."""
     with ExitStack() as theirs:
 
         def pair() -> tuple[socket.socket, socket.socket]:
@@ -229,7 +233,7 @@ def _start(
 
 
 async def _log_lines(read: int) -> None:
-    """Pass on its lines to the broker's log, at a pace at which nobody is flooded."""
+    """Copy the jail's lines to the broker's log, at a limited rate."""
     pace = TokenBucket(1.0, 50)
     async with trio.lowlevel.FdStream(os.dup(read)) as stream:
         async for data in stream:
@@ -240,7 +244,7 @@ async def _log_lines(read: int) -> None:
 
 
 def _note_problem(paths: Paths, problem: str) -> None:
-    """Keep why ``ship.toml`` cannot be used, for the status; "": it can be."""
+    """Store why ``ship.toml`` cannot be used, for the status; "": it can be."""
     with suppress(OSError):
         if problem:
             paths.shipping.mkdir(mode=0o700, parents=True, exist_ok=True)

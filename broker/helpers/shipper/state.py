@@ -35,7 +35,10 @@ def find_config(directories: Sequence[Path]) -> Path | None:
 
 
 def receiver_names(path: Path) -> list[str]:
-    """Return the names in it.  Raises SetupError where it cannot be read."""
+    """Return the receivers' names in ``ship.toml``.
+
+    Raises SetupError where it cannot be read.
+    """
     try:
         found = msgspec.toml.decode(read_config(path), type=_Receivers)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -44,7 +47,7 @@ def receiver_names(path: Path) -> list[str]:
 
 
 def unshipped(paths: Paths) -> Cursor | None:
-    """The receiver that is farthest behind; None when there is none.
+    """Return the receiver that is farthest behind; None when there is none.
 
     For retention: events after its ``sequence`` are still to be delivered.
     Raises SetupError when the configuration or a cursor cannot be read, as
@@ -62,7 +65,7 @@ def problem_file(paths: Paths) -> Path:
 
 
 def shipping_warnings(paths: Paths) -> list[str]:
-    """Return the warnings for ``brokerctl status``."""
+    """Return warnings about shipping for ``brokerctl status``: failures, delays."""
     path = find_config(paths.config)
     if path is None:
         return []

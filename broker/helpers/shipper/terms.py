@@ -97,7 +97,7 @@ class Target(Protocol):
     beats: bool = False
 
     def position(self, log: bytes) -> tuple[int, str] | None:
-        """The last number of this log that the receiver surely has.
+        """Return the last number of this log that the receiver surely has.
 
         With it the hash of that event as hex, "" where it does not know that.
         None: it cannot say, and the cursor on disk is believed.
@@ -128,7 +128,7 @@ def note_id(log: bytes, sealed: SignedNote) -> str:
 
 
 def summary(item: ShippedItem) -> str:
-    """An event in a line for people who look at it elsewhere."""
+    """Return an event in a line for people who look at it elsewhere."""
     words = [printable(item.kind, 40)]
     names = ("sandbox", "service", "argument", "object", "verdict", "outcome")
     words += [printable(item.text(n), 100) for n in names if item.text(n)]

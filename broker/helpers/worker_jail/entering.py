@@ -112,6 +112,7 @@ def fork_jailed(
 def _fork(
     run: Callable[[Jail], None], keep: Sequence[int], namespaces: int, missing: str = ""
 ) -> Jailed:
+    """Fork through the namespaces; return the jailed process."""
     # A pid namespace is for children only, so there is a process in between;
     # when it has ended, the jailed one becomes our child (prctl(2)).
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -135,7 +136,7 @@ def _fork(
 
 
 def _read_reports(fd: int) -> list[_Report]:
-    """Read until every process on its way in has closed the pipe."""
+    """Read reports until every process on its way in has closed the pipe."""
     data = bytearray()
     while chunk := os.read(fd, 65536):
         data += chunk
@@ -144,6 +145,7 @@ def _read_reports(fd: int) -> list[_Report]:
 
 
 def _judge(reports: list[_Report]) -> Jailed:
+    """Return the jailed process by its reports.  Raises SetupError."""
     pid = next((r.pid for r in reports if r.pid), 0)
     failed = next((r.failed for r in reports if r.failed), "")
     jail = next((r.jail for r in reports if r.jail), None)
@@ -183,7 +185,7 @@ class _Entry:
         _tell(self.report, _Report(pid=pid))
 
     def inside(self) -> None:
-        """In the jail (as its process 1): shut the doors, then run."""
+        """Confine this process, the jail's process 1, then run."""
         if os.read(self.go, 1) != b"g":
             return
         close_others([*self.keep, self.report])
@@ -221,7 +223,7 @@ def _never_return(step: Callable[[], None], report: int) -> NoReturn:
 
 
 def close_others(keep: Sequence[int]) -> None:
-    """Leave /dev/null as standard streams, ``keep``, and nothing else.
+    """Close all descriptors but ``keep``; /dev/null becomes the standard streams.
 
     An attacker who takes a worker over must not write to the broker's terminal.
     """
@@ -244,7 +246,7 @@ def null_streams() -> None:
 
 
 def limit_resources() -> None:
-    """Resource limits of a worker (getrlimit(2), reasons in ``core.limits``)."""
+    """Set the resource limits of a worker (getrlimit(2))."""
     # A core would hold a guest's content.  1 and not 0: for 0 the kernel
     # still feeds a crash handler that is a pipe (core(5)).
     lower_limit(resource.RLIMIT_CORE, 1)
@@ -270,7 +272,7 @@ def _empty_root() -> None:
 
 
 def _drop_capabilities() -> None:
-    """Empty every set: bounding, ambient, and the three of the process."""
+    """Drop all capabilities: bounding, ambient, and the process's three sets."""
     capability = 0
     # EPERM without namespaces (we never had it), EINVAL beyond the last one.
     while _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:

@@ -39,7 +39,7 @@ BASE = words("""
 
 @cache
 def worker_filter() -> bytes:
-    """The BPF program of a worker: it reads, writes, waits and accepts.
+    """Compile the filter of a worker (an allow-list): it reads, writes and accepts.
 
     No path, no new socket but accepted ones, no process, no executable
     memory.  Sets nothing up: epoll, the wake-up pair and all sockets exist.

@@ -38,7 +38,9 @@ class CrosvmDevice:
         """Ports that had a device before ours."""
 
     async def attach(self, node: int) -> None:
-        """Plug in the device whose open node this is; the node stays the caller's.
+        """Plug the device whose open node this is into crosvm.
+
+        The caller keeps the node.
 
         After an error, too, the caller calls ``detach``: crosvm may have it.
 
@@ -59,7 +61,7 @@ class CrosvmDevice:
         self._port = int(found[1])
 
     async def detach(self) -> None:
-        """Pull it out; idempotent.  Raises UpstreamError when crosvm does not."""
+        """Unplug the device from crosvm; idempotent. Raises UpstreamError."""
         before, self._before = self._before, None
         if before is None:
             return
@@ -92,7 +94,7 @@ class CrosvmDevice:
 
     @contextmanager
     def _socket(self) -> Iterator[int]:
-        """Open the socket by its name; a link to another one's is refused."""
+        """Yield a descriptor of crosvm's control socket; refuses a symbolic link."""
         try:
             # A crosvm that was taken over may write to the directory of its socket.
             # guard: a device goes to no other crosvm by a link

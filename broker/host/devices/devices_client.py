@@ -54,7 +54,10 @@ class DeviceClient:
         self.closed = trio.Event()
 
     async def run(self) -> None:
-        """Hand out replies and news until the connection ends; raises UpstreamError then."""
+        """Deliver replies and events of vitrail-devices until the connection ends.
+
+        Raises UpstreamError then.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 self._late = nursery
@@ -95,7 +98,10 @@ class DeviceClient:
                 fdpass.close_all([fd])
 
     def _deliver(self, reply: messages.Reply, fd: int) -> int:
-        """Hand a reply on; returns the descriptor if no task has taken it."""
+        """Deliver a message: call back for an event, or wake the waiting task.
+
+        Returns the descriptor if no task has taken it.
+        """
         match reply:
             case messages.Changed():
                 self._changed()
@@ -116,7 +122,7 @@ class DeviceClient:
             self._late.start_soon(self._give_back, reply.attachment)
 
     async def _give_back(self, attachment: str) -> None:
-        """Detach a device that came after its task was cancelled or had given up.
+        """Detach a device whose attachment no task waits for any more.
 
         Its permission is over, and no other part knows that the guest has it.
         """

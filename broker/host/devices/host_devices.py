@@ -90,7 +90,10 @@ class DeviceHost:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Stay connected to ``vitrail-devices`` until cancelled."""
+        """Keep a connection to ``vitrail-devices`` until cancelled.
+
+        At the end, waits for the sandboxes' devices to be taken back.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
@@ -270,7 +273,7 @@ class DeviceHost:
         )
 
     async def _foreign_qmp(self, path: Path) -> Qmp:
-        """The monitor of a QEMU that another program started.
+        """Return the QMP connection to a QEMU that another program started.
 
         A separate one (``-qmp unix:…``), because a monitor serves one client; kept
         open for the next device.  Raises UpstreamError.
@@ -379,7 +382,7 @@ class DeviceHost:
 
 
 async def _quietly(device: QemuDevice | CrosvmDevice | LibvirtDevice) -> None:
-    """Detach from a machine that may be on its way out."""
+    """Detach a device; ignore the errors of a machine that is ending."""
     with trio.CancelScope(shield=True):
         try:
             await device.detach()

@@ -39,7 +39,7 @@ class LibvirtDevice:
         self._alias = f"ua-vitrail-{attachment}"
 
     async def attach(self, bus: int, address: int) -> None:
-        """Plug it in; ``bus`` and ``address`` as in /dev/bus/usb.
+        """Plug the device into the domain; ``bus`` and ``address`` as in /dev/bus/usb.
 
         Raises RefusedError when the domain has no USB port, UpstreamError when libvirt
         refuses for another reason, SetupError without virsh.
@@ -62,7 +62,7 @@ class LibvirtDevice:
             raise
 
     async def detach(self) -> None:
-        """Pull it out and wait until the domain has let go of it; idempotent.
+        """Unplug the device and wait until the domain has released it; idempotent.
 
         Raises UpstreamError when it has not within ``DEVICE_DETACH_SECONDS``.
         """
@@ -77,7 +77,7 @@ class LibvirtDevice:
         raise UpstreamError(f"libvirt does not let go of {self._alias}")
 
     async def present(self) -> bool:
-        """Whether the live domain has it; a domain that does not run has nothing."""
+        """Return whether the live domain has the device; False if it does not run."""
         try:
             xml = await self._virsh("dumpxml")
         except UpstreamError:
@@ -95,7 +95,7 @@ class LibvirtDevice:
 
 @contextmanager
 def _file(text: str) -> Iterator[tuple[int, str]]:
-    """A file in memory, by a name that a child with the descriptor can open."""
+    """Write text to a memory file; yield its descriptor and a path for children."""
     fd = os.memfd_create("device.xml")
     try:
         os.write(fd, text.encode())

@@ -49,7 +49,7 @@ class DeviceRequests:
     def __init__(
         self, source: Callable[[], DeviceSource], epoch: Callable[[], FarEnd | None]
     ) -> None:
-        """``epoch``: the current one of the link."""
+        """Set up service of a viewer's requests; ``epoch`` returns the link's epoch."""
         self._source_of = source
         self._epoch = epoch
         self._handed: set[_Handed] = set()
@@ -110,7 +110,10 @@ class DeviceRequests:
         *,
         task_status: trio.TaskStatus[DeviceAttachment],
     ) -> None:
-        """The whole life of one attachment; ``started`` when it is there."""
+        """Hold a device attached until it is detached.
+
+        ``started`` once it is attached.
+        """
         try:
             lease = _announced(handed.epoch, request.lease)
             with handed.scope:
@@ -160,7 +163,7 @@ class DeviceRequests:
 
 
 def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:
-    """Return the lease that a viewer names.  Raises RefusedError."""
+    """Return the announced lease that a viewer names.  Raises RefusedError."""
     announced = epoch.leases.usable(take_lease_id(untrusted_lease))
     # guard: devices go to announced leases
     if announced is None:

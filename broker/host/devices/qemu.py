@@ -33,7 +33,7 @@ class QemuDevice:
         self._fdset: int | None = None
 
     async def attach(self, node: int) -> None:
-        """Plug in the device whose open node this is; the node stays the caller's.
+        """Plug the device whose open node this is into QEMU; the caller keeps the node.
 
         Raises RefusedError when the machine has no USB or no free port,
         UpstreamError when QEMU refuses for another reason.
@@ -60,7 +60,7 @@ class QemuDevice:
             raise
 
     async def detach(self) -> None:
-        """Pull it out and wait until QEMU has let go of it; idempotent.
+        """Unplug the device and wait until QEMU has released it; idempotent.
 
         Raises UpstreamError when it has not within ``DEVICE_DETACH_SECONDS``.
         """
@@ -79,7 +79,7 @@ class QemuDevice:
         raise UpstreamError(f"QEMU does not let go of {self._id}")
 
     async def present(self) -> bool:
-        """Whether QEMU has it.
+        """Return whether QEMU has the device.
 
         Looked up rather than awaited as DEVICE_DELETED: a guest can cause so many
         events that one is dropped.

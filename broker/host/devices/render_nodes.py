@@ -21,7 +21,7 @@ def render_nodes(folder: Path = _NODES) -> tuple[Path, ...]:
 
 
 def joining(node: Path) -> str:
-    """Return the command by which this user may use a node."""
+    """Return the shell command that gives this user access to a render node."""
     try:
         group = node.group()
     except KeyError:  # it has no name here, as in a container
@@ -35,7 +35,7 @@ def box_words(folder: Path = _NODES, numbers: Path = _SYS) -> tuple[str, ...]:
 
 
 def render_words(nodes: Sequence[Path], numbers: Path = _SYS) -> tuple[str, ...]:
-    """Return bubblewrap's words that give these nodes.
+    """Return bubblewrap's arguments that bind these render nodes into a jail.
 
     ``numbers`` is the directory of links from a device's number to what /sys has of it.
     """

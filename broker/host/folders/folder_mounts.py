@@ -60,7 +60,7 @@ class MountedFolder:
         await trio.sleep_forever()
 
     async def release(self) -> None:
-        """Unmount it.  Raises RefusedError where a program may keep it."""
+        """Unmount the folder.  Raises RefusedError where a program may keep it."""
         try:
             with _namespace(self.machine) as (pid, namespace):
                 # guard: a copy that no process has is not overlooked
@@ -73,7 +73,7 @@ class MountedFolder:
         self.released = True
 
     async def unmount(self, pid: int, namespace: int) -> bool:
-        """Unmount it; returns whether a program may have a copy of it.
+        """Unmount the folder; return whether a program may have a copy of it.
 
         Raises HeldError where it is in use, or elsewhere; AbsentError.
         """
@@ -101,7 +101,10 @@ class FolderHost:
     async def mounted(
         self, lease: Lease, folder: OpenedFolder, *, write: bool
     ) -> AsyncIterator[MountedFolder | ServedFolder]:
-        """See ``FolderSource``; a sandbox that keeps files open at the end is ended."""
+        """Hold a folder mounted in a sandbox while the block runs.
+
+        See ``FolderSource``. A sandbox that keeps files open at the end is ended.
+        """
         machine = self._machine(lease)
         if isinstance(machine, MicroVmMachine):
             async with self._served(lease, machine, folder, write=write) as served:
@@ -138,6 +141,7 @@ class FolderHost:
         *,
         write: bool,
     ) -> AsyncIterator[ServedFolder]:
+        """Hold a folder mounted in a micro VM's virtiofsd while the block runs."""
         used = self._places.setdefault(lease.id, set())
         place, server = free_place(machine, used)
         used.add(place)
@@ -157,7 +161,10 @@ class FolderHost:
         await self._host.stop(lease.id, grace=1.0, reason=reason)
 
     async def forget(self, lease: Lease) -> bool:
-        """See ``FolderSource``."""
+        """Unmount folders that an earlier broker has left in a sandbox.
+
+        See ``FolderSource``.
+        """
         machine = self._machine(lease)
         if isinstance(machine, MicroVmMachine):
             await clear(machine)
@@ -191,7 +198,7 @@ async def _mount(mounted: MountedFolder, folder: OpenedFolder, *, write: bool) -
 
 
 async def _revoke(mounted: MountedFolder) -> None:
-    """Unmount a folder, where files of it are open, too."""
+    """Unmount a folder also while files of it are open (lazily). Ends no program."""
     mounted.kept = True
     try:
         await mounted.release()
@@ -210,7 +217,7 @@ async def _detach_lazily(mounted: MountedFolder) -> None:
 
 
 async def _taken_back(mounted: MountedFolder) -> bool:
-    """Unmount it, if it is mounted; whether a program may have kept it."""
+    """Unmount a folder if it is mounted; return whether a program may have kept it."""
     try:
         with _namespace(mounted.machine) as (pid, namespace):
             return await mounted.unmount(pid, namespace)
@@ -230,7 +237,7 @@ async def _withdraw(mounted: MountedFolder) -> None:
 
 @contextmanager
 def _namespace(machine: Machine) -> Iterator[tuple[int, int]]:
-    """Yield the sandbox's first process and its mount namespace."""
+    """Yield the pid and mount namespace of the sandbox's first process."""
     pid = _leader(machine)
     try:
         pidfd = os.pidfd_open(pid)

@@ -34,7 +34,7 @@ class GivenFolders:
         self._given: dict[bytes, tuple[FolderForHost, OpenedFolder]] = {}
 
     def take(self, untrusted_ticket: bytes, sandbox: str) -> tuple[OpenedFolder, bool]:
-        """Return a folder, now the caller's, and whether it may be written to.
+        """Return a folder that a session child sent, and whether it is writable.
 
         Raises RefusedError where none was given for this sandbox.
         """
@@ -47,7 +47,7 @@ class GivenFolders:
         return found[1], found[0].write
 
     def _receive(self) -> None:
-        """Take the folders that were sent: a child sends one before the viewer has its ticket."""
+        """Receive the folders that session children have sent, without waiting."""
         while True:
             try:
                 got = fdpass.receive(self._sock, FOR_HOST_BYTES, 1)

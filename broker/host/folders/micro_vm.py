@@ -39,7 +39,10 @@ class ServedFolder:
     kept: bool = False
 
     async def release(self) -> None:
-        """Unmount it.  Raises RefusedError where virtiofsd has files of it open."""
+        """Unmount the folder.
+
+        Raises RefusedError where virtiofsd has files of it open.
+        """
         try:
             with _namespace(self.server) as namespace:
                 await mounts.detach(namespace, _HERE, base=_ROOT)
@@ -71,7 +74,7 @@ def free_place(machine: MicroVmMachine, used: set[int]) -> tuple[int, Tracked]:
 async def serve(
     place: int, server: Tracked, folder: OpenedFolder, *, write: bool
 ) -> ServedFolder:
-    """Mount a folder for a virtiofsd.  Raises VitrailError."""
+    """Mount a folder in a virtiofsd's namespace; return it.  Raises VitrailError."""
     served = ServedFolder(server, place, f"/folders/{folder.name}")
     try:
         with _namespace(server) as namespace:
@@ -85,7 +88,7 @@ async def serve(
 
 
 async def revoke(served: ServedFolder) -> None:
-    """Take it away, whatever the guest does; not cancellable."""
+    """Unmount a folder; if the guest holds it, end its virtiofsd.  Not cancellable."""
     with trio.CancelScope(shield=True):
         if served.released:
             return
@@ -109,7 +112,7 @@ async def clear(machine: MicroVmMachine) -> None:
 
 @contextmanager
 def _namespace(server: Tracked) -> Iterator[int]:
-    """Yield the mount namespace of a virtiofsd."""
+    """Yield a descriptor of a virtiofsd's mount namespace.  Raises UpstreamError."""
     if server.ended:
         raise UpstreamError("the process that serves it (virtiofsd) has ended")
     pidfd = os.dup(server.pidfd)

@@ -31,7 +31,7 @@ class FolderNotes:
         self._notes: dict[str, _Note] = {}
 
     def write(self, sandbox: str, pid: int, name: str, number: int | None) -> None:
-        """Note a folder, before it is mounted and after.
+        """Write a note about a folder to disk, before it is mounted and after.
 
         ``pid``: the sandbox's first process.  Raises OSError, and RefusedError where it
         has ended.
@@ -45,7 +45,7 @@ class FolderNotes:
         self._save(sandbox, note)
 
     def remove(self, sandbox: str, name: str) -> None:
-        """Forget a folder that is not mounted any more."""
+        """Remove the note about a folder that is no longer mounted."""
         note = self._notes.get(sandbox)
         if note is None:
             return
@@ -62,7 +62,7 @@ class FolderNotes:
         replace_file(self._directory / sandbox, msgspec.json.encode(note))
 
     def left(self, sandbox: str, pid: int) -> Numbers | None:
-        """Return what an earlier broker has left in this very sandbox.
+        """Return the folders that an earlier broker has left in this very sandbox.
 
         None where that is not known, because the file was cut off.
         """

@@ -23,7 +23,7 @@ LABEL = "vitrail-home"
 
 
 def find_mke2fs() -> str:
-    """Return the program.  Raises SetupError with its package."""
+    """Return the path of mke2fs.  Raises SetupError with its package."""
     found = shutil.which("mke2fs", path=f"{os.defpath}:/usr/sbin:/sbin")
     if found is None:
         raise SetupError(

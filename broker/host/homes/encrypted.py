@@ -87,7 +87,7 @@ async def make_encrypted_disk(path: Path, size: int, passphrase: bytes) -> None:
 
 
 async def _make_luks(image: str, path: Path, size: int, passphrase: bytes) -> None:
-    """Make the encrypted file.  QEMU measures this machine, which fails where it is busy.
+    """Create the encrypted image file with qemu-img; retry if QEMU is too slow.
 
     "Unable to get accurate CPU usage": its thread got no processor time while it
     measured.  The next try measures again.
@@ -140,7 +140,10 @@ def image_options(disk: Path) -> str:
 
 
 def _split(plain: Path, room: Path) -> list[str]:
-    """Write each piece to a separate file; returns the commands that take them."""
+    """Write each piece of data to a separate file.
+
+    Return qemu-io's commands for them.
+    """
     words = []
     for number, (offset, data) in enumerate(pieces(plain)):
         (room / str(number)).write_bytes(data)
@@ -149,7 +152,7 @@ def _split(plain: Path, room: Path) -> list[str]:
 
 
 def pieces(plain: Path) -> Iterator[tuple[int, bytes]]:
-    """Give the data of a sparse file with its places, at most 16 MiB at a time."""
+    """Yield the data of a sparse file with its offsets, at most 16 MiB at a time."""
     with plain.open("rb") as file:
         end = os.fstat(file.fileno()).st_size
         at = 0
@@ -190,7 +193,7 @@ async def ready_encrypted_disk(
 
 
 def require_passphrase(name: SandboxName) -> bytes:
-    """Return the passphrase from the keyring.
+    """Return the passphrase of a home from the keyring.
 
     Raises RefusedError where it is not there, SetupError without a keyring.
     """

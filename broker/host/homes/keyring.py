@@ -28,7 +28,10 @@ PASSPHRASE_BYTES = range(8, 1025)
 
 
 def _call(which: int, *arguments: object) -> int:
-    """Make one of the two calls.  Raises OSError, or SetupError without them."""
+    """Make one of the keyring's two system calls; return its result.
+
+    Raises OSError, SetupError without a keyring.
+    """
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None:
         raise SetupError(f"no keyring is known on {platform.machine()}")
@@ -62,7 +65,7 @@ def _possess() -> None:
 
 
 def store(sandbox: SandboxName, passphrase: bytes, seconds: int = 0) -> None:
-    """Keep a passphrase; with ``seconds`` the kernel drops it after that time.
+    """Store a passphrase in the keyring; the kernel drops it after ``seconds``, if any.
 
     Raises SetupError where the kernel has no keyring for us, OSError when the
     user's quota is used up.
@@ -107,7 +110,7 @@ def read(sandbox: SandboxName) -> bytes | None:
 
 
 def forget(sandbox: SandboxName) -> bool:
-    """Drop the passphrase; returns whether there was one."""
+    """Remove a home's passphrase from the keyring; return whether there was one."""
     number = _find(sandbox)
     if number is None:
         return False

@@ -57,7 +57,10 @@ def recover(store: HomeStore) -> None:
 
 
 def _complete(store: HomeStore, change: Renaming) -> None:
-    """Each step does nothing when it was done before."""
+    """Complete a renaming: move the home, write the new record, delete the old one.
+
+    Steps that were done before are skipped.
+    """
     name, to = take_sandbox_name(change.name), take_sandbox_name(change.to)
     old, new = Path(change.old), Path(change.new)
     if store.find(name) is not None and store.find(to) is None:

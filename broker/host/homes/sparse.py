@@ -25,7 +25,7 @@ def no_progress(_done: int, _total: int) -> None:
 
 
 def copy_sparse(source: int, target: int, progress: Progress = no_progress) -> None:
-    """Copy a regular file into an empty one; both stay open.
+    """Copy a regular file into an empty one, keeping its holes; both stay open.
 
     Returns when the bytes are in the page cache: the caller calls fsync.
     Raises OSError, as when the disk is full.
@@ -93,7 +93,7 @@ _NO_REFLINK = (
 
 
 def _copy(source: int, target: int, offset: int, count: int) -> int:
-    """Copy one piece; returns its length, which is never 0."""
+    """Copy one piece of a file; return its length, which is never 0."""
     data = os.pread(source, count, offset)
     if not data:
         raise OSError(errno.EIO, "the file became shorter while it was copied")

@@ -173,7 +173,7 @@ class HomeStore:
         return None if meta is None else Home(name, directory, meta)
 
     def require(self, name: SandboxName) -> Home:
-        """Return a home.  Raises SetupError when there is none."""
+        """Return the home of a sandbox.  Raises SetupError when there is none."""
         home = self.find(name)
         if home is None:
             raise SetupError(
@@ -189,7 +189,7 @@ class HomeStore:
     def new(
         self, kind: Literal["disk", "tree"], *, encrypted: bool = False
     ) -> Iterator[Path]:
-        """Give a directory in which a home is prepared: put ``disk`` or ``tree`` in it.
+        """Yield a directory in which the caller prepares a home (``disk`` or ``tree``).
 
         ``publish`` or ``replace`` makes it the home; otherwise it is removed.
         """
@@ -199,7 +199,7 @@ class HomeStore:
             yield room
 
     def publish(self, prepared: Path, name: SandboxName) -> Home:
-        """Make a prepared directory the home of a name that has none.
+        """Make a prepared directory the home of a sandbox that has none.
 
         Raises RefusedError when it has one.
         """
@@ -220,7 +220,7 @@ class HomeStore:
         return self.require(name)
 
     def replace(self, prepared: Path, name: SandboxName) -> Home:
-        """Make a prepared directory the home, in place of the present one."""
+        """Replace a sandbox's home with a prepared directory."""
         current = self.require(name).directory
         flush_tree(prepared)
         rename_at(prepared, current, _RENAME_EXCHANGE)
@@ -229,7 +229,7 @@ class HomeStore:
         return self.require(name)
 
     def rename(self, name: SandboxName, to: SandboxName) -> Home:
-        """Give a home another name; its snapshots go along.
+        """Rename a home to another sandbox's name; its snapshots go along.
 
         The caller holds both locks.  Raises RefusedError when that name is taken.
         """
@@ -260,7 +260,7 @@ class HomeStore:
 
     @contextmanager
     def _change(self) -> Iterator[Path]:
-        """Give a directory that is removed at the end, if it is still there."""
+        """Yield a temporary directory; remove it at the end if it is still there."""
         with ExitStack() as undo:
             held = self._flock(_STORE, fcntl.LOCK_SH)
             if held is None:  # only while leftovers are being removed
@@ -309,7 +309,7 @@ def read_meta(directory: Path) -> HomeMeta | None:
 
 
 def flush(path: Path) -> None:
-    """fsync(2) of a file or a directory."""
+    """Flush a file or directory to the disk by fsync(2)."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
@@ -318,7 +318,7 @@ def flush(path: Path) -> None:
 
 
 def flush_tree(directory: Path) -> None:
-    """Flush our own files in a prepared home, and the directory.
+    """Flush the files of a prepared home, and its directory, to the disk.
 
     A ``tree`` may hold any number of files: there the whole file system is
     flushed instead.
@@ -332,7 +332,7 @@ def flush_tree(directory: Path) -> None:
 
 
 def rename_at(source: Path, target: Path, how: int) -> None:
-    """renameat2(2), for its flags.  Raises OSError."""
+    """Rename a path by renameat2(2) with the flags ``how``.  Raises OSError."""
     libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(source), os.fsencode(target)
     if libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], how) != 0:

@@ -35,7 +35,7 @@ _PACKAGES = {"liblz4.so.1": "liblz4-1", "libzstd.so.1": "libzstd1"}
 
 
 def write_unpacked(kernel: int, target: int) -> None:
-    """Give up the user's rights, write the ELF file of a bzImage, and end.
+    """Confine this process, write the ELF file of a bzImage to ``target``, and exit.
 
     The process's exit code is 1 after a sentence that says why it cannot.
     """
@@ -110,7 +110,7 @@ def _unpack_zstd(packed: bytes, size: int) -> bytes:
 
 
 def _unpack_lz4(packed: bytes, size: int) -> bytes:
-    """Unpack lz4's legacy format: blocks, each after its packed size."""
+    """Decompress lz4's legacy format: blocks, each after its packed size."""
     library = _lz4()
     target = ctypes.create_string_buffer(min(size, _LZ4_BLOCK))
     unpacked = bytearray()
@@ -153,7 +153,7 @@ def _lz4() -> ctypes.CDLL:
 
 
 def _zstd() -> ctypes.CDLL:
-    """Return libzstd, to unpack a compressed kernel."""
+    """Load libzstd, which unpacks a compressed kernel."""
     library = _library("libzstd.so.1")
     library.ZSTD_decompress.restype = ctypes.c_size_t
     library.ZSTD_decompress.argtypes = [

@@ -76,7 +76,7 @@ class HostFiles:
 
 
 def main() -> None:
-    """Print the settings, or the error: its message, hint and place."""
+    """Collect the files in this jailed process; print them, or the error, as JSON."""
     answer: dict[str, str] | tuple[str, str, str]
     try:
         answer = trio.run(collect, sys.argv[1:]).settings()
@@ -91,7 +91,7 @@ async def collect(
     root: Path = Path("/"),
     environ: Mapping[str, str] = os.environ,
 ) -> HostFiles:
-    """Read the files of these kinds.
+    """Read the files of these kinds (fonts, locale, certificates) from this machine.
 
     Raises SetupError when this machine lacks one, or when they are too large.
     """
@@ -122,7 +122,7 @@ async def collect(
 
 
 async def _fonts() -> dict[str, bytes]:
-    """The default fonts of this machine, and their names as the guest's defaults."""
+    """Return this machine's default fonts, and configuration that names them."""
     files: dict[str, bytes] = {}
     names: dict[str, str] = {}
     for family in _FAMILIES:
@@ -166,7 +166,7 @@ def _aliases(names: Mapping[str, str]) -> bytes:
 async def _locale(
     root: Path, environ: Mapping[str, str]
 ) -> tuple[str, dict[str, bytes]]:
-    """``LANG`` for the guest, and its compiled locale where it needs one."""
+    """Return ``LANG`` for the guest, and its compiled locale where it needs one."""
     lang = next(
         (environ[key] for key in ("LC_ALL", "LC_CTYPE", "LANG") if environ.get(key)), ""
     )
@@ -208,7 +208,7 @@ def _below(folder: Path, name: str) -> dict[str, bytes]:
 
 
 def _certificates(root: Path) -> dict[str, bytes]:
-    """The system's root certificates, and those that were added to it by hand."""
+    """Return the system's root certificates, and those added by the administrator."""
     paths = (root / name for name in _BUNDLES)
     bundles = (only_certificates(path.read_bytes()) for path in paths if path.is_file())
     bundle = next(filter(None, bundles), b"")
@@ -235,7 +235,7 @@ def _certificates(root: Path) -> dict[str, bytes]:
 
 
 def only_certificates(content: bytes) -> bytes:
-    """Return the certificates of a file, and nothing else that is in it.
+    """Return the certificates in a file, without anything else that is in it.
 
     Programs that make a root write its private key into the same file or beside it.
     """

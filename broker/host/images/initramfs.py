@@ -109,7 +109,7 @@ def _padded(data: bytearray, unit: int) -> bytearray:
 
 
 def agent_overlay(shim: bytes, settings: Mapping[str, str] | None = None) -> bytes:
-    """Return an archive that, put after the initramfs, brings another agent.
+    """Return an archive to append to the initramfs: another agent and its settings.
 
     Or none (``b""``); and the settings of this launch, for an init that
     ``passes_settings``.  Nothing where there is neither.
@@ -196,7 +196,7 @@ def modules_overlay(
 
 
 def _drop(order: list[str], unwanted: Iterable[str], initramfs: bytes) -> None:
-    """Take modules out of the order, with the dependencies that only they had."""
+    """Remove modules from the loading order, with dependencies that only they had."""
     needs = {
         name: dependencies(_read_entry(initramfs, module_entry(name))) for name in order
     }
@@ -212,7 +212,7 @@ def _drop(order: list[str], unwanted: Iterable[str], initramfs: bytes) -> None:
 def in_order(
     wanted: Iterable[str], find: Callable[[str], bytes | None]
 ) -> dict[str, None]:
-    """Return the modules that are there and their dependencies, in loading order."""
+    """Return the modules that exist and their dependencies, in loading order."""
     found: dict[str, None] = {}
     for name in wanted:
         content = find(name)
@@ -236,7 +236,7 @@ def _has(archive: bytes, name: str) -> bool:
 
 
 def _read_entry(archive: bytes, name: str) -> bytes:
-    """Return the content of a file in one of our archives."""
+    """Return the content of a file in one of our cpio archives."""
     encoded = name.encode() + b"\0"
     at = archive.index(encoded)
     head = archive[at - _HEAD_BYTES : at]

@@ -40,7 +40,7 @@ class Archive:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self, suite: str) -> list[str]:
-        """One-line sources (sources.list(5)) for a suite, with its updates."""
+        """Return one-line sources (sources.list(5)) for a suite and its updates."""
         end = " ".join(self.components)
         lines = [f"deb {self.mirror} {suite} {end}"]
         if suite not in ROLLING:
@@ -51,7 +51,7 @@ class Archive:
 
 
 def read_archive(targets: str, config: str, codename: str) -> Archive:
-    """Return the archive from what apt-get and apt-config print.
+    """Parse what apt-get and apt-config print into the machine's package archive.
 
     ``targets`` are lines of ``_FIELDS``; the mirror is the one that has the
     machine's own release.  Raises SetupError when none has.

@@ -58,7 +58,7 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{0,99}[a-z0-9+.]")
 
 
 def take_image_name(name: str) -> str:
-    """Return the name.  Raises RefusedError for one that is not plain."""
+    """Validate an image's name and return it.  Raises RefusedError."""
     if _NAME.fullmatch(name):
         return name
     raise RefusedError(
@@ -83,7 +83,7 @@ class ImageSpec:
     size: int = 0
 
     def __post_init__(self) -> None:
-        """Check every word: they become arguments of apt and mmdebstrap."""
+        """Validate each field, as they become arguments of apt and mmdebstrap."""
         take_image_name(self.name)
         if not _SUITE.fullmatch(self.suite):
             raise RefusedError(f"{printable(self.suite, 60)!r} is not a suite's name")
@@ -213,7 +213,7 @@ class Image:
         arena: bool = False,
         gpu: bool = False,
     ) -> Path:
-        """Return the initramfs to boot with, with the agent that we ship.
+        """Return the initramfs to boot with; write a copy with our agent if needed.
 
         When the image was made with another agent, or the agent gets
         ``settings`` of this launch (see ``launch_settings``), a copy that
@@ -268,7 +268,7 @@ class Image:
 
 
 def launch_settings(secret: bytes, *, privileged: bool) -> dict[str, str]:
-    """Return the settings by which an agent knows its launch.
+    """Return the agent's settings for one launch: its secret and its ports.
 
     In the initramfs, because a kernel's command line is in the VMM's, which
     every local user can read.  ``privileged``: whether the broker listens on
@@ -279,7 +279,7 @@ def launch_settings(secret: bytes, *, privileged: bool) -> dict[str, str]:
 
 
 def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
-    """Return an image.
+    """Return the image of a name.
 
     Raises SetupError when there is none of that name, or one that this
     version cannot use; RefusedError for an invalid name.
@@ -298,7 +298,7 @@ def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
 
 
 def read_image(name: str, directory: Path) -> Image:
-    """Read one image.  Raises OSError or MsgspecError when it is not whole."""
+    """Read an image's manifest; raises OSError or MsgspecError if it is incomplete."""
     data = (directory / "manifest.json").read_bytes()
     manifest = msgspec.json.decode(data, type=Manifest)
     if manifest.format != FORMAT:

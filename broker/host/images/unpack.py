@@ -21,7 +21,7 @@ _KEPT = 4
 
 
 def main() -> None:
-    """Write the unpacked kernel; exits with a sentence when it cannot."""
+    """Unpack the kernel into the cache; exit with a message on failure."""
     kernel, target = int(sys.argv[1]), Path(sys.argv[2])
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

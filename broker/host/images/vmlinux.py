@@ -36,7 +36,7 @@ _DIGESTS: dict[tuple[int, ...], str] = {}
 
 
 async def boot_kernel(kernel: Path, accel: Accel, cache: Path) -> Path:
-    """Return what QEMU boots fastest: in an emulated machine the ELF kernel.
+    """Return the kernel file that QEMU boots fastest: for TCG the unpacked ELF file.
 
     QEMU enters an ELF kernel by its PVH note; a kernel without that, or packed in a way
     that we cannot unpack or keep (a full disk), is returned as it is.

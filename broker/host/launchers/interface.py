@@ -67,7 +67,7 @@ def write_state(state: Prepared) -> None:
 
 
 def read_state(directory: Path) -> Prepared:
-    """Return the launch of a directory.
+    """Read the state of a prepared launch from its directory.
 
     Raises UpstreamError when there is no such file, or it is not this directory's.
     """

@@ -47,7 +47,7 @@ _RECORD_FILE = "record"
 
 
 def _changed(launch: MicroVM, changes: LaunchChanges) -> MicroVM:
-    """The record's machine with the changes for one start.
+    """Return a record's launch with the changes for one start applied.
 
     Raises RefusedError where they are more than the record has.
     """
@@ -94,7 +94,7 @@ class MicroVms:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Parent of what watches the machines; they outlive its end."""
+        """Run the tasks that watch micro VMs until cancelled; the machines run on."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -189,7 +189,7 @@ class MicroVms:
         )
 
     def _wanted(self, record: SandboxName) -> tuple[Record, MicroVM]:
-        """Return a record and its launch.  Raises RefusedError for none of a micro VM."""
+        """Return a record and its micro VM.  Raises RefusedError for another kind."""
         wanted = self._record(record)
         if wanted is None:
             raise RefusedError(
@@ -210,7 +210,7 @@ class MicroVms:
     async def _undone_on_failure(
         self, sandbox: SandboxName, directory: Path
     ) -> AsyncGenerator[AsyncExitStack]:
-        """Run callbacks, remove the directory and write an event where this fails.
+        """Undo a failed start: run callbacks, remove the directory, record the failure.
 
         An OSError becomes an UpstreamError.  Not cancellable.
         """
@@ -337,7 +337,7 @@ class MicroVms:
         return await self.starter.start(request, quarantine=closed, on_loss=on_loss)
 
     def _lost(self, sandbox: str, what: str) -> None:
-        """Report that a machine runs without something: status, event, desktop."""
+        """Report, in status, log and desktop, that a running machine lost something."""
         assert self._nursery is not None
         self.warnings.append(f"{sandbox}: {what}")
         self.alarm(f"Vitrail: {sandbox}", what)
@@ -367,7 +367,7 @@ class MicroVms:
         return frozenset(path.name for path in directories.glob("*/"))
 
     async def adopt(self) -> list[_Adopted]:
-        """Take over the machines of a broker that was killed.
+        """Adopt the machines of a killed broker; end and remove what cannot be adopted.
 
         Returns (sandbox, record, machine) of those that live and whose record
         still allows them; everything else of theirs is ended and removed.
@@ -395,7 +395,7 @@ class MicroVms:
         return [found[directory] for directory in sorted(found)]
 
     async def _clean_standbys(self) -> None:
-        """End the machines that waited for a start by a broker that was killed."""
+        """End the standby machines of a killed broker."""
         if not self._paths.standbys.exists():
             return
         from broker.host.vmm.parent.standby import clean_standbys

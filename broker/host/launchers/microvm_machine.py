@@ -70,7 +70,7 @@ class MicroVmMachine:
 
     @property
     def facts(self) -> MachineFacts:
-        """Its processes, CID, accelerator and image, for status and events."""
+        """Return its processes, CID, accelerator and image, for status and events."""
         image = self._image
         return MachineFacts(
             pid=self._vm.vmm.pid,
@@ -98,7 +98,7 @@ class MicroVmMachine:
 
     @property
     def folder_servers(self) -> dict[int, Tracked]:
-        """What serves folders, by the number of its place."""
+        """Return its virtiofsd processes, by the number of the folder's place."""
         return {
             int(process.role.removeprefix(FOLDERS)): process
             for process in self._vm.processes
@@ -106,7 +106,7 @@ class MicroVmMachine:
         }
 
     def alive(self) -> frozenset[int]:
-        """Pids of those of its processes that may connect and do not end."""
+        """Return the pids of its running processes that may connect to us."""
         return frozenset(
             p.pid
             for p in _connectors(self._vm)
@@ -114,7 +114,7 @@ class MicroVmMachine:
         )
 
     async def open_doors(self, acceptors: Acceptors) -> Mapping[ServiceName, Listener]:
-        """Listen on ``<uds>_<port>``; after the backend, which clears its files."""
+        """Listen on the UNIX sockets ``<uds>_<port>``, after the backend started."""
         del acceptors  # a machine passes no descriptors
         uds = self._vm.uds
         # What carries its streams has the directory in its jail, and can lock it.
@@ -122,7 +122,7 @@ class MicroVmMachine:
         return {} if uds is None else await hybrid_doors(uds, alone=True)
 
     async def go(self) -> None:
-        """Let the guest run.
+        """Resume the guest's processors.
 
         Also one that was adopted: its broker may have been killed between
         starting it and letting it run.  To one that runs QEMU does nothing.
@@ -130,7 +130,7 @@ class MicroVmMachine:
         await self._vm.cont()
 
     async def wait(self) -> str:
-        """Wait for its end; one without a request is an event."""
+        """Wait until the machine has ended; record an end that was not requested."""
         from broker.host.vmm.running import EndKind
 
         end = await self._vm.wait()
@@ -149,7 +149,7 @@ class MicroVmMachine:
         await self._vm.power_down(grace)
 
     async def close(self) -> None:
-        """Remove everything that is left of it."""
+        """Free the ended machine's network seats and directory, and record its stop."""
         await self._vm.close()
         for seat in self._seats:
             await seat.leave()

@@ -12,7 +12,7 @@ _PIPE_BYTES = 65536
 
 
 def stderr_so_far(child: Child, limit: int) -> str:
-    """Return the end of its messages, escaped and in at most ``limit`` characters.
+    """Return the last messages of a child, escaped, in at most ``limit`` characters.
 
     For a child with ``stderr=PIPE``.  It does not wait: a program that the child has
     started may have the pipe open after the child's end.

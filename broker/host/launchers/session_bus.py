@@ -43,7 +43,7 @@ _VERBS = {
 
 
 def session_files() -> dict[str, str]:
-    """Return the files of a sandbox's bus, by their paths beside its sockets."""
+    """Return the files of a sandbox's session bus: its script and its services."""
     tool = f"/usr/bin/env python3 -I -S -B {SOCKETS}/{TOOL}"
     services = {
         f"{SERVICES}/{name}.service": f"[D-BUS Service]\nName={name}\nExec={tool} {verb}\n"

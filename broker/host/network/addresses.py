@@ -44,7 +44,7 @@ _UP, _REJECT = 0x1, 0x200
 
 
 def has_ipv6(routes: Path = _ROUTES) -> bool:
-    """Whether this network namespace has a default route of IPv6 (proc_net(5))."""
+    """Return whether this network namespace has an IPv6 default route (proc_net(5))."""
     try:
         lines = routes.read_text().splitlines()
     except OSError:  # a kernel without IPv6

@@ -56,7 +56,7 @@ class GuestNetwork:
     """Arguments for the guest on its kernel's command line."""
 
     async def end(self) -> None:
-        """End them (no state is lost); not cancellable."""
+        """End passt and the frame filter (no state is lost); not cancellable."""
         for sock in filter(None, (self.conn, self.flows)):
             sock.close()
         for process in self.processes:
@@ -65,7 +65,7 @@ class GuestNetwork:
 
 
 def has_only_loopback(resolv_conf: str) -> bool:
-    """Whether a resolv.conf(5) names no IPv4 server that a guest could reach."""
+    """Return whether resolv.conf(5) names only servers that a guest cannot reach."""
     words = (line.split() for line in resolv_conf.splitlines())
     named = [word[1] for word in words if word[:1] == ["nameserver"] and word[1:]]
     reachable = False
@@ -157,7 +157,7 @@ def start_user_network(
 
 
 def give_room(passt: socket.socket) -> None:
-    """Let passt write much at once: what does not fit is lost, and sent seconds later.
+    """Enlarge the buffers of passt's socket, so that it loses no packets.
 
     The kernel gives what the machine lets a user have (wmem_max).
     """
@@ -195,7 +195,7 @@ def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
 
 
 def require_passt(passt: Path | None) -> Path:
-    """Return passt.  Raises SetupError where it is not installed."""
+    """Return passt's path.  Raises SetupError where it is not installed."""
     if passt is None:
         raise SetupError(
             'a sandbox with network = "user" needs passt, which is not installed',
@@ -205,7 +205,7 @@ def require_passt(passt: Path | None) -> Path:
 
 
 def forwards_names(resolv_conf: Path = RESOLV_CONF) -> bool:
-    """Whether passt has to forward a guest's questions to the host's resolver."""
+    """Return whether passt has to forward DNS to the host's resolver."""
     try:
         text = resolv_conf.read_text(errors="replace")
     except OSError:  # as resolv.conf(5): no file means a resolver on this machine

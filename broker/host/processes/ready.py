@@ -76,7 +76,7 @@ async def wait_listening(path: Path, process: Tracked) -> None:
 
 
 async def wait_ready(process: Tracked, look: Callable[[], _Found | None]) -> _Found:
-    """Call ``look`` every 10 ms until it returns something, and return that.
+    """Call ``look`` every 10 ms until it returns a value, and return that.
 
     Raises UpstreamError when the process ends first, or after VM_READY_SECONDS.
 

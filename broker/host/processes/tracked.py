@@ -77,7 +77,7 @@ class Tracked:
         return self._pidfd < 0 or has_ended(self._pidfd)
 
     def into(self, identity: ProcessIdentity, pidfd: int) -> Tracked:
-        """Track the process in a jail instead of bubblewrap; takes over ``pidfd``."""
+        """Return the jailed process in place of bubblewrap's; takes over ``pidfd``."""
         inside = Tracked(self.role, identity, pidfd, self._child, self._words)
         inside.jailed = True
         self._child = self._words = None
@@ -85,7 +85,7 @@ class Tracked:
         return inside
 
     async def wait(self) -> int | None:
-        """Wait for the end; returns its code where it was our child."""
+        """Wait for the process's end; return its exit code if it was our child."""
         if self._pidfd >= 0:
             await wait_ended(self._pidfd)
         if self._child is None:
@@ -112,7 +112,7 @@ class Tracked:
         self.close()
 
     async def end(self, grace: float) -> None:
-        """SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable.
+        """Send SIGTERM, SIGKILL after ``grace`` seconds, and wait; not cancellable.
 
         One that does not end within its ``patience`` is named in the broker's own log.
         """
@@ -132,7 +132,7 @@ class Tracked:
                 log_stderr(f"{who} was killed and has not ended: the kernel has it")
 
     def _handles_sigterm(self) -> bool:
-        """Whether SIGTERM does anything that SIGKILL would not do as well."""
+        """Return whether the process handles SIGTERM."""
         try:
             status = status_fields(self.pid)
         except OSError:
@@ -141,7 +141,7 @@ class Tracked:
         return bool(caught >> (signal.SIGTERM - 1) & 1)
 
     def close(self) -> None:
-        """Let go of the process; it is not ended by that."""
+        """Close the pidfd; the process runs on."""
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -157,7 +157,7 @@ def spawn_helper(
     pass_fds: Sequence[int] = (),
     stdout: int | None = None,
 ) -> Tracked:
-    """Start a program of a machine: it outlives us.
+    """Start a program of a machine, which outlives this process.
 
     Its environment is a PATH and ``env``, nothing else; its output is bounded, or
     goes to ``stdout``.

@@ -98,7 +98,7 @@ def _forced(word: str, device: Path) -> AcceleratorChoice:
 
 
 def permission(device: Path = DEVICE) -> AcceleratorChoice | None:
-    """Return None when the device can be opened, else the choice that follows."""
+    """Return None if /dev/kvm can be opened, else the choice of TCG and its reason."""
     try:
         os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -134,7 +134,7 @@ def _join(device: Path) -> str:
 
 
 async def _probe_kvm(qemu: Path, kernel: Path, initrd: Path) -> _Kept:
-    """Boot our kernel under KVM; ``choose_accel`` keeps the result for this boot."""
+    """Boot our kernel under KVM; return if that works, for ``choose_accel`` to keep."""
     try:
         said = await boot_probe(qemu, kernel, initrd, Accel.KVM)
     except UpstreamError as error:
@@ -150,7 +150,7 @@ async def boot_probe(
     *,
     deadline: float = limits.KVM_PROBE_SECONDS,
 ) -> str:
-    """Boot the kernel and return which marker it printed.
+    """Boot the kernel in QEMU and return which marker it printed.
 
     Raises UpstreamError when none comes within ``deadline`` seconds or QEMU
     ends first, with the reason; SetupError when QEMU is not installed.
@@ -186,7 +186,7 @@ async def boot_probe(
 
 
 def probe_args(qemu: Path, kernel: Path, initrd: Path, accel: Accel) -> list[str]:
-    """QEMU's command line for the probe: a kernel, a console, nothing else."""
+    """Return QEMU's command line for the probe: a kernel and a console only."""
     return [
         *base_args(qemu, accel, name="vitrail-probe"),
         *("-m", "256M"),

@@ -17,7 +17,7 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def make_arena(size: int) -> int:
-    """Make a memfd of ``size`` bytes that keeps its size; return its descriptor.
+    """Create a memfd of ``size`` bytes that keeps its size; return its descriptor.
 
     Raises OSError.
     """

@@ -11,7 +11,7 @@ _CHUNK = 4096
 
 
 async def pump_console(stream: trio.abc.ReceiveStream, log: ConsoleLog) -> None:
-    """Copy the console into the log until QEMU closes it."""
+    """Copy a machine's console into its log until QEMU closes it."""
     async with stream:
         while True:
             try:

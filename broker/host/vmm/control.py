@@ -88,7 +88,7 @@ class GuestEvents:
     """The guest lives on without this."""
 
     def take(self, event: QmpEvent) -> None:
-        """Take an event of QEMU."""
+        """Handle an event of QEMU: record why the guest ended, warn of a full disk."""
         if event.name == "SHUTDOWN" and event.data.get("guest") is True:
             reason = printable(str(event.data.get("reason")), 60)
             self.ended(_GUEST_REASONS.get(reason, reason))
@@ -127,7 +127,7 @@ class QemuControl:
         """QEMU may have stopped the machine for an error of a disk."""
 
     async def run(self) -> None:
-        """Serve the monitor; it ends with an UpstreamError."""
+        """Serve QEMU's monitor until it ends.  Raises UpstreamError then."""
         ended: list[UpstreamError] = []  # from inside, it would come in a group
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._resume)
@@ -140,7 +140,7 @@ class QemuControl:
             raise failure
 
     async def _resume(self) -> None:
-        """Resume a machine that QEMU stopped for want of room on the disk."""
+        """Resume a machine that QEMU stopped on a full disk, until cancelled."""
         self._failed.set()  # an earlier broker may have had the event
         while True:
             await self._failed.wait()
@@ -188,7 +188,7 @@ class QemuControl:
 async def connect_qemu(
     directory: Path, vmm: Tracked, events: GuestEvents
 ) -> tuple[Control, trio.abc.ReceiveStream]:
-    """Connect to QEMU's monitor and console."""
+    """Connect to QEMU's QMP monitor and console sockets.  Raises UpstreamError."""
     del vmm  # its sockets were made by us, and passed to it
     path = directory / CONSOLE_SOCKET
 

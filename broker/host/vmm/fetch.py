@@ -27,7 +27,10 @@ _PLACES = ("usr/bin", "usr/libexec", "usr/lib/qemu")
 
 
 def main() -> None:
-    """Fetch ``vhost-device-vsock`` unless it is there; exits with a sentence when it cannot."""
+    """Fetch ``vhost-device-vsock`` unless it is there.
+
+    Exit with a message on failure.
+    """
     tools, mirror = Path(sys.argv[1]), sys.argv[2]
     try:
         # Held until we end: no other process of this user fetches meanwhile.

@@ -52,7 +52,7 @@ class FolderServer:
 
 
 def find_virtiofsd() -> Path:
-    """Return the program.  Raises SetupError where it is not installed."""
+    """Return virtiofsd's path.  Raises SetupError where it is not installed."""
     return find_program(
         _PROGRAMS,
         "a micro VM with folders needs virtiofsd, which is not installed",
@@ -61,7 +61,7 @@ def find_virtiofsd() -> Path:
 
 
 def folder_view(program: Path) -> JailView:
-    """Return virtiofsd's view: its libraries, and an empty directory for the folder."""
+    """Return virtiofsd's files in its jail: libraries, and a mount point."""
     words = ["--uid", _GUEST_USER, "--gid", _GUEST_USER]
     for name in _CAPABILITIES:
         words += ["--cap-add", f"CAP_{name}"]
@@ -80,7 +80,7 @@ def folder_view(program: Path) -> JailView:
 async def start_folder_server(
     number: int, directory: Path, *, known: Callable[[Tracked], None]
 ) -> FolderServer:
-    """Start the server of a place; never without its jail.
+    """Start the virtiofsd of a folder's place, in its jail.
 
     ``known``: see ``spawn_jailed``.  Raises SetupError, JailError, OSError.
     """

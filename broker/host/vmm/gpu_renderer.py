@@ -56,7 +56,7 @@ class Renderer:
 
 
 def find_renderer() -> Path:
-    """Return the program.  Raises SetupError where it is not installed."""
+    """Return vhost-user-gpu's path.  Raises SetupError where it is not installed."""
     return find_program(
         _PROGRAMS,
         'gpu = "render" needs vhost-user-gpu, which is not installed',
@@ -65,7 +65,7 @@ def find_renderer() -> Path:
 
 
 def own_node() -> Path:
-    """Return the first render node of this user.  Raises SetupError without one."""
+    """Return this user's first render node.  Raises SetupError without one."""
     nodes = render_nodes()
     for node in nodes:
         if os.access(node, os.R_OK | os.W_OK):
@@ -82,7 +82,7 @@ def own_node() -> Path:
 
 
 def renderer_view(program: Path, node: Path | None, library: str = "") -> JailView:
-    """Return the jail; ``node`` is None where ``library`` has it draw without one."""
+    """Return the renderer's files in its jail; ``node`` is None without a GPU."""
     words = [word for place in _LISTS for word in ("--ro-bind-try", place, place)]
     # guard: a renderer has one render node and no card
     words += render_words([node]) if node else ()
@@ -110,7 +110,7 @@ async def few_threads(process: Tracked) -> None:
 async def start_renderer(
     *, known: Callable[[Tracked], None], environ: Mapping[str, str] = os.environ
 ) -> Renderer:
-    """Start it; never without its jail.
+    """Start the renderer process in its jail.
 
     ``known``: see ``spawn_jailed``.  Raises SetupError, JailError, OSError.
     """

@@ -28,7 +28,7 @@ def kernel_vsock_usable(device: Path = KERNEL_DEVICE) -> bool:
 
 
 def find_vhost_device_vsock(paths: Paths) -> Path | None:
-    """Return the program: installed, or fetched by us; None when it is neither."""
+    """Return vhost-device-vsock's path; None if it is not installed nor fetched."""
     installed = shutil.which(VHOST_DEVICE_VSOCK)
     if installed:
         return Path(installed)
@@ -39,7 +39,7 @@ def find_vhost_device_vsock(paths: Paths) -> Path | None:
 async def fetch_vhost_device_vsock(
     paths: Paths, progress: Callable[[str], None], *, mirror: str = ""
 ) -> Path:
-    """Return the program, fetching it when this machine has none.
+    """Return vhost-device-vsock's path; fetch the program if this machine has none.
 
     A separate process fetches, so that nothing that is downloaded is read by one that
     holds machines.  Raises SetupError, with what to do instead, when it cannot be had.

@@ -62,7 +62,7 @@ class ToolJail:
 
 
 def files_jail(environ: Mapping[str, str]) -> ToolJail:
-    """Return the jail of what reads fonts, locales and certificates."""
+    """Return the jail of the tool that reads fonts, locales and certificates."""
     home = Path(environ.get("HOME", "/nonexistent"))
     shown = [Path("/etc", name) for name in _BOTH]
     shown += [Path(name) for name in _FONTS]
@@ -81,7 +81,10 @@ def fetch_jail(folder: Path, environ: Mapping[str, str]) -> ToolJail:
 
 
 def main() -> None:
-    """Become the tool in its jail; exits with a sentence when it cannot."""
+    """Replace this process with the tool in its jail.
+
+    Exit with a message on failure.
+    """
     name, *words = sys.argv[1:]
     try:
         require_installed("bwrap")

@@ -97,7 +97,7 @@ async def start_vm(
     on_loss: Callable[[str], None] | None = None,
     make_plan: MakePlan | None = None,
 ) -> Vm:
-    """Start a machine, paused, and watch it in ``nursery``.
+    """Start a micro VM, paused, and watch it in ``nursery``.
 
     ``cid`` is drawn at random outside ``quarantine`` unless given.
     ``on_loss`` is called when the guest lost something it lives on without.
@@ -129,7 +129,7 @@ async def start_vm(
 
 
 async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
-    """Connect; where the VMM ended instead, its message is the error."""
+    """Connect to the VMM's control; if it has ended, raise its message as the error."""
     try:
         await vm.connect(nursery)
     except UpstreamError as error:
@@ -250,7 +250,7 @@ class LaunchPlan:
             self._stop_on_failure(gpu.process, gpu.conn)
 
     async def start_streams(self, tool: Path, cid: int) -> StreamsProcess:
-        """Start the process that carries the guest's connections."""
+        """Start vhost-device-vsock, which carries the guest's connections."""
         place, unjailed = self._spec.directory, self._unjailed
         known = self._write_down
         return await start_hybrid_vsock(
@@ -289,7 +289,7 @@ class LaunchPlan:
         return self._on_loss or (lambda _: None)
 
     async def start_vmm(self) -> Vm:
-        """Start the VMM and return its machine, not yet connected to."""
+        """Start the VMM's process; return the machine, not yet connected to."""
         spec = self._spec
         console = ConsoleLog(spec.logs)
         self._undo.callback(console.close)
@@ -319,7 +319,10 @@ class LaunchPlan:
         return {name: self._listen(name, passed) for name in _SOCKETS}
 
     async def spawn_vmm(self, passed: ExitStack) -> Tracked:
-        """Start QEMU with its sockets; our copies of them end with ``passed``."""
+        """Start QEMU with its sockets.
+
+        Our copies of them are closed with ``passed``.
+        """
         # Late: a host loads what builds jails with its first machine.
         from broker.host.vmm.vmm_jail import qemu_view, spawn_jailed
 
@@ -361,7 +364,10 @@ class LaunchPlan:
         )
 
     def make_arena(self, passed: ExitStack, fds: list[int]) -> int:
-        """Make the machine's arena; return QEMU's descriptor of it, also in ``fds``."""
+        """Create the machine's arena.
+
+        Append QEMU's descriptor to ``fds`` and return it.
+        """
         arena = make_arena(self._spec.arena_bytes)
         passed.callback(os.close, arena)
         self._arena = os.dup(arena)
@@ -381,7 +387,7 @@ async def adopt_vm(
     on_loss: Callable[[str], None] | None = None,
     connect: Callable[[Monitor], Connect] = lambda _: connect_qemu,
 ) -> Vm | None:
-    """Take over the machine of an earlier broker and watch it in ``nursery``.
+    """Adopt the running machine of an earlier broker and watch it in ``nursery``.
 
     Each process is proven by pidfd, start time and boot first.  None when
     there is no machine, or not all of one: call ``clean_leftovers`` then.
@@ -419,7 +425,7 @@ async def adopt_vm(
 
 
 async def clean_leftovers(directory: Path) -> int:
-    """End the remains of an earlier broker's machine and remove its files.
+    """End the processes of an earlier broker's machine and remove its files.
 
     Only processes that are proven to be that machine's are ended.  Returns
     how many were.  Raises UpstreamError when the state file is not ours.

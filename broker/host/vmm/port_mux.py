@@ -96,7 +96,7 @@ def why_missing() -> str:
 
 
 def mux_program() -> Path:
-    """Return the program.  Raises SetupError where it was not built."""
+    """Return the multiplexer's path.  Raises SetupError where it was not built."""
     built = find_spec("broker.host.vmm._portmux")
     if built is None or built.origin is None:
         raise SetupError(
@@ -114,7 +114,7 @@ async def start_port_mux(
     known: Callable[[Tracked], None] | None = None,
     program: Path | None = None,
 ) -> PortMux:
-    """Start the program for the machine in ``directory``, in its jail.
+    """Start the port multiplexer for the machine in ``directory``, in its jail.
 
     Sockets that wait for the guest's connections (``vm.vsock_<port>``) are left alone.
 

@@ -117,7 +117,7 @@ class VmSpec:
         return [(f"{TAP}{number}", seat) for number, seat in cards]
 
     def __post_init__(self) -> None:
-        """Refuse what QEMU or the kernel would misread.  Raises SetupError."""
+        """Refuse values that QEMU or the kernel would misread.  Raises SetupError."""
         if self.memory_mib not in limits.VM_MEMORY_MIB:
             raise SetupError(
                 f"{self.name}: memory of {self.memory_mib} MiB",
@@ -208,7 +208,7 @@ def base_args(
     translated_mib: int = 0,
     machine: str | None = None,
 ) -> list[str]:
-    """The words that each of our machines begins with.
+    """Return the arguments with which each QEMU command line begins.
 
     ``machine``: its type, or that of a machine that boots.
     ``translated_mib``: the most that an emulated machine's translated code takes;
@@ -231,7 +231,7 @@ def base_args(
 
 
 def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
-    """The kernel's command line; the guest agent reads ``vitrail.*``."""
+    """Return the kernel's command line; the guest agent reads ``vitrail.*``."""
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += [*spec.machine(accel).kernel_args, *agent_args(spec)]
     words += memory_device_args(spec)
@@ -242,7 +242,7 @@ def kernel_args(spec: VmSpec, accel: Accel, wiring: Wiring) -> str:
 
 
 def memory_device_args(spec: VmSpec) -> list[str]:
-    """The words by which the guest knows its devices that are memory."""
+    """Return kernel arguments that name the guest's memory devices."""
     words: list[str] = []
     if spec.shared_image_bytes:
         words.append("vitrail.root=pmem")
@@ -256,7 +256,7 @@ def memory_device_args(spec: VmSpec) -> list[str]:
 
 
 def agent_args(spec: VmSpec) -> list[str]:
-    """The words of the kernel's command line by which the agent knows its machine."""
+    """Return kernel arguments by which the agent knows its machine."""
     words = [f"vitrail.name={spec.name}"]
     if spec.disposable:
         words.append("vitrail.disposable=1")
@@ -274,7 +274,7 @@ def agent_args(spec: VmSpec) -> list[str]:
 
 
 def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[str]:
-    """QEMU's whole command line; the machine starts paused (``-S``)."""
+    """Return QEMU's whole command line; the machine starts paused (``-S``)."""
     machine = spec.machine(accel)
     bus = machine.bus
     words = base_args(

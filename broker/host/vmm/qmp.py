@@ -128,7 +128,7 @@ def _decode(untrusted_line: bytes) -> Message:
 def encode_command(
     command: str, number: int, arguments: Mapping[str, Json] | None = None
 ) -> bytes:
-    """Return the line of a command."""
+    """Encode a QMP command as one line of JSON."""
     line: dict[str, object] = {"execute": command, "id": number}
     if arguments:
         line["arguments"] = dict(arguments)
@@ -165,7 +165,7 @@ class Qmp:
         """Seconds that the last bytes came too early."""
 
     async def negotiate(self) -> None:
-        """Take the greeting and leave the capabilities mode; before ``run``.
+        """Read QMP's greeting and enable capabilities; called before ``run``.
 
         Raises UpstreamError when QEMU does not answer in time or not as QMP.
         """
@@ -199,7 +199,7 @@ class Qmp:
         return self._reader.feed(bytes(untrusted_data))
 
     async def run(self) -> None:
-        """Hand out answers and events until the connection ends.
+        """Deliver QMP answers and events until the connection ends.
 
         Raises UpstreamError with the way it ended, always; commands that
         wait then fail too, and so do later ones.

@@ -150,7 +150,7 @@ class Vm:
         directory: Path,
         on_loss: Callable[[str], None] | None,
     ) -> None:
-        """Take a name and a place: for a machine that waited for them.
+        """Rename and move a standby machine: state file, sockets, console log.
 
         While its files move, both places name its processes, so that a broker
         that is killed meanwhile leaves none of them unknown.  Raises OSError.
@@ -161,7 +161,7 @@ class Vm:
         self.directory, self.state, self._on_loss = directory, state, on_loss
 
     async def cont(self) -> None:
-        """Let the guest run.  Raises UpstreamError when the VMM refuses."""
+        """Resume the guest.  Raises UpstreamError when the VMM refuses."""
         await self.control.cont()
         if self._port is not None:
             # A VMM that has just ended is seen by its pidfd.
@@ -170,7 +170,7 @@ class Vm:
             self._first_words = b""
 
     def say_when_running(self, port: socket.socket, words: bytes) -> None:
-        """Send this when the guest next runs.
+        """Store bytes that are sent to the guest's port when it next runs.
 
         The port is closed with the machine: QEMU loses bytes that it has not read when
         the other end of a character device is closed, and reads nothing while it is
@@ -185,7 +185,7 @@ class Vm:
         return self._end
 
     async def power_down(self, grace: float) -> VmEnd:
-        """Press the power button, insist after ``grace`` seconds, and wait.
+        """Press the guest's power button, kill QEMU after ``grace`` seconds, and wait.
 
         An agent in the guest is the nicer way; this is for a guest without
         one.  With a grace of 0 the machine is switched off at once.
@@ -212,7 +212,7 @@ class Vm:
             return  # it is on its way out, or about to be killed
 
     async def close(self) -> None:
-        """End whatever still runs and remove every file; not cancellable.
+        """End all processes of the machine and remove its files; not cancellable.
 
         The CID of a kernel vsock is free after this: close when every stream
         of the lease is cut.

@@ -21,7 +21,9 @@ async def find_tools(
     monitor: Monitor,
     progress: Callable[[str], None],
 ) -> Tools:
-    """Return the programs, fetching or probing those that are not known yet.
+    """Return the paths of the programs that a micro VM needs.
+
+    Fetches or probes those that are not known yet.
 
     Raises SetupError with the package or the command that is missing.
     """

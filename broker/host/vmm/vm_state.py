@@ -67,7 +67,7 @@ def state_of(
     accel: Accel,
     monitor: Monitor = Monitor.QEMU,
 ) -> VmState:
-    """Return the state of a machine that has no process yet."""
+    """Return the stored state of a machine that has no process yet."""
     return VmState(
         boot=boot_id(),
         name=spec.name,
@@ -83,7 +83,7 @@ def state_of(
 
 
 def write_state(directory: Path, state: VmState) -> None:
-    """Replace the state file at once.  Raises OSError when the disk is full."""
+    """Write the state file atomically.  Raises OSError when the disk is full."""
     target = directory / STATE_FILE
     fresh = target.with_suffix(".new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -93,7 +93,7 @@ def write_state(directory: Path, state: VmState) -> None:
 
 
 def read_state(directory: Path) -> VmState | None:
-    """Return the state of the machine in ``directory``; None without one.
+    """Read the state of the machine in ``directory``; None without one.
 
     Raises UpstreamError when the file is not ours.
     """
@@ -132,7 +132,10 @@ class FoundState:
         return self.helpers if self.vmm is None else (self.vmm, *self.helpers)
 
     def complete(self, state: VmState) -> bool:
-        """Whether all of it is there but folders' servers and its GPU, which it can lose."""
+        """Return whether all needed helpers live.
+
+        Folders' servers and GPU may be lost.
+        """
         living = {process.role for process in self.helpers}
         return all(
             role in living or role.startswith((FOLDERS, RENDERER))
@@ -141,7 +144,7 @@ class FoundState:
 
 
 def find_processes(state: VmState) -> FoundState:
-    """Return those of the state's processes that are proven to live."""
+    """Return those processes of the state that are proven to live."""
     if state.boot != boot_id():
         return FoundState(None, ())
     vmm = find(state.monitor.program, state.vmm) if state.vmm is not None else None

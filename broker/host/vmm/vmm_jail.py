@@ -99,7 +99,7 @@ def few_files(most: int) -> list[str]:
 def qemu_view(
     spec: VmSpec, qemu: Path, accel: Accel, *, boots: bool = True
 ) -> JailView:
-    """The files that QEMU has in its jail: what its command line names."""
+    """Return the files that QEMU has in its jail: those that its command line names."""
     files: tuple[Path, ...] = (spec.kernel, spec.initrd) if boots else ()
     files += (spec.root,) if spec.root else ()
     devices = (DEVICE,) if accel is Accel.KVM else ()
@@ -116,7 +116,7 @@ class _Info(msgspec.Struct):
 
 
 def jail_args(view: JailView, env: Mapping[str, str] | None = None) -> list[str]:
-    """Return bubblewrap's words up to the program's own: pure."""
+    """Return bubblewrap's arguments, up to the program's own: pure."""
     words = [*_NAMESPACES, "--cap-drop", "ALL", "--as-pid-1"]
     # guard: a VMM has no network
     words += ["--unshare-net"]
@@ -137,7 +137,7 @@ def _system() -> Iterator[str]:
 
 
 def _mounts(view: JailView) -> Iterator[str]:
-    """The arguments of bubblewrap for the files and devices of one program."""
+    """Yield bubblewrap's arguments for the files and devices of one program."""
     for path in (view.program, *view.readable):
         yield from ("--ro-bind", str(path), str(path))
     for path in view.writable:
@@ -166,7 +166,7 @@ async def spawn_jailed(
     entered: Callable[[Tracked], Awaitable[None]] | None = None,
     stdout: int | None = None,
 ) -> Tracked:
-    """Start a program of a machine in its jail; it outlives us.
+    """Start a program of a machine in its jail; it outlives this process.
 
     ``argv[0]`` is ``view.program``.  With ``unjailed`` a machine that cannot
     build such a jail runs the program without one, and ``unjailed`` is called
@@ -339,7 +339,7 @@ def _killed_on_failure(process: Tracked) -> Iterator[None]:
 
 
 def enter(outer: Tracked, pid: int) -> Tracked:
-    """Track the process ``pid`` that ``outer``, bubblewrap, has just started.
+    """Return the jailed process ``pid``, a proven child of bubblewrap (``outer``).
 
     ``outer`` then has nothing left to close.  The number is proven: the child of
     a process that lives and has not reaped it.  Raises UpstreamError otherwise.

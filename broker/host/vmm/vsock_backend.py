@@ -98,7 +98,7 @@ def open_kernel_vsock(
     quarantine: Container[int] = frozenset(),
     device: Path = DEVICE,
 ) -> KernelVsock:
-    """Take a CID from the kernel: the one given, or a random free one.
+    """Reserve a vsock CID in the kernel: the given one, or a random free one.
 
     Raises SetupError when the device is missing or not ours to open,
     UpstreamError when the CID is in use.

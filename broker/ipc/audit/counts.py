@@ -58,7 +58,7 @@ def count_local(rows: Rows, planner: Planner, filters: Filters, top: int) -> Cou
 
 
 def _by_index(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
-    """A question for each number: quick where indexes answer them."""
+    """Query each number separately: quick where indexes answer them."""
 
     def ask(what: str, extra: str = "1", tail: str = "") -> list[tuple[Any, ...]]:
         # Only our own words go into the text; every value is bound.
@@ -146,6 +146,7 @@ class _Tally:
         self._denied: Counter[str] = Counter()
 
     def take(self, row: tuple[Any, ...]) -> None:
+        """Add the numbers of one event's row to the sums."""
         time_ns, refused, sent, got, seconds = row[1:6]
         self._first = min(self._first, time_ns) if self._events else time_ns
         self._last = max(self._last, time_ns)
@@ -162,6 +163,7 @@ class _Tally:
             self._denied[values[2]] += 1
 
     def counts(self, top: int) -> Counts:
+        """Return the sums as ``Counts``, with the ``top`` values of each kind."""
         traffic = [
             Traffic(name, int(n), int(sent), int(got), seconds)
             for name, (n, sent, got, seconds) in self._moved.items()

@@ -162,7 +162,7 @@ Row = tuple[int, int, str, str, str, str, str, str, str, str]
 
 
 def row_of(event: schema.Event) -> Row:
-    """The columns' values for an event that has its number."""
+    """Return the values of the columns for an event that has its number."""
     return (
         event.sequence, event.time_ns, event.kind, event.sandbox, event.lease,
         event.service, getattr(event, "verdict", ""), getattr(event, "rule", ""),
@@ -229,6 +229,7 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
 
 
 def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
+    """Return the error that says why SQLite cannot use the log's file."""
     if error.sqlite_errorcode in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return SetupError(
             f"{path} is not an audit log, or a damaged one: {error}",
@@ -241,6 +242,7 @@ def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> int:
+    """Set SQLite's options, migrate the database; return the version it had."""
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (application,) = db.execute("PRAGMA application_id").fetchone()
     check_version(version, application, path)
@@ -322,7 +324,7 @@ def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _uri(path: Path) -> str:
-    """Return the URI to open it with (SQLite's documentation, "URI filenames").
+    """Return the URI by which SQLite opens the database for reading.
 
     A log in WAL mode needs its ``-shm`` file, also to be read.  On a medium
     where that cannot be made no process can be writing, so it is not needed.
@@ -336,7 +338,10 @@ def _uri(path: Path) -> str:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Do all of the block, or nothing of it.  Raises as the block, sqlite3.Error."""
+    """Run the block as one transaction: all of it is stored, or nothing.
+
+    Raises as the block, sqlite3.Error.
+    """
     db.execute("BEGIN IMMEDIATE")
     try:
         yield db
@@ -360,7 +365,10 @@ class Files:
         self.check()
 
     def check(self) -> None:
-        """Raise OSError when a file is gone, or is another one."""
+        """Compare the log's files with those opened.
+
+        Raises OSError for a gone or another one.
+        """
         for path in self._paths:
             try:
                 found = path.stat()
@@ -400,7 +408,7 @@ def load_tree(db: sqlite3.Connection) -> Growing:
 
 
 def _stored(db: sqlite3.Connection, begin: int, size: int) -> tuple[int, bytes] | None:
-    """The largest stored subtree that begins here and ends inside the log."""
+    """Return the largest stored subtree that begins here and ends inside the log."""
     for height in range(size.bit_length() // STEP * STEP, 0, -STEP):
         number = begin >> height
         if number << height == begin and begin + (1 << height) <= size:
@@ -414,7 +422,7 @@ def _stored(db: sqlite3.Connection, begin: int, size: int) -> tuple[int, bytes] 
 
 
 def log_identity(db: sqlite3.Connection) -> str:
-    """The log's name as 32 hex digits: the end of its checkpoints' origin.
+    """Return the log's name as 32 hex digits: the end of its checkpoints' origin.
 
     "" when nothing of it was ever sealed (a log of version 1).
     """

@@ -55,7 +55,7 @@ class Filters:
     """Only in a fleet's store: the roles of the database that shipped them."""
 
     def named(self) -> dict[str, Sequence[str]]:
-        """The wanted values by field, of those fields that are asked for."""
+        """Return the wanted values by field, of those fields that are asked for."""
         wanted = (
             *(self.sandboxes, self.leases, self.services, self.verdicts),
             *(self.rules, self.peers, self.outcomes),
@@ -82,7 +82,7 @@ class Found:
     """Only in a fleet's store: it says that it came after it had arrived there."""
 
     def fields(self) -> dict[str, object]:
-        """The event's fields, also of a kind that this version does not know.
+        """Decode the event's fields, also of a kind that this version does not know.
 
         Raises IntegrityError when the body is not a JSON object: we write none such.
         """
@@ -98,7 +98,7 @@ class Found:
 def choose(
     field: str, wanted: Iterable[str], recorded: Callable[[], Iterable[str]]
 ) -> list[str]:
-    """Return the recorded values that the wanted ones mean.
+    """Return the recorded values that words of a query mean: exact, patterns, short.
 
     ``recorded`` says which there are, and is only called where that matters:
     for patterns, and for rules, which may be named in short.
@@ -135,7 +135,7 @@ def _rule(word: str) -> str:
 
 
 def value_texts(found: Found) -> Iterable[str]:
-    """Every value of an event as text, for a full-text search."""
+    """Yield every value of an event as text, for a full-text search."""
     for value in found.fields().values():
         if isinstance(value, dict):
             yield from (str(inner) for inner in value.values())

@@ -24,7 +24,7 @@ class Nodes:
         self._leaves: list[bytes] = []
 
     def __call__(self, height: int, number: int) -> bytes:
-        """The node of that height, the ``number``-th from the left."""
+        """Return a node's hash: that height's ``number``-th from the left."""
         if height < STEP:
             first = number << height
             leaves = self._leaves_of(first >> STEP)
@@ -52,6 +52,7 @@ class Nodes:
         return self._leaves
 
     def _read(self, block: int) -> list[bytes]:
+        """Read the leaf hashes of a block of events, from events or pruned blocks."""
         first = block << STEP
         rows = self._db.execute(
             "SELECT leaf FROM event WHERE sequence > ? AND sequence <= ?"

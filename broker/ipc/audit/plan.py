@@ -65,6 +65,7 @@ class Planner:
     """Makes plans for one log."""
 
     def __init__(self, rows: Rows) -> None:
+        """Set up a planner; ``rows`` runs a query on the database."""
         self._rows = rows
         columns = {str(row[1]) for row in rows("PRAGMA table_info(event)", [])}
         self.leaves = "leaf" in columns
@@ -98,6 +99,7 @@ class Planner:
         return Plan(" AND ".join(parts), tuple(values), few)
 
     def _conditions(self, filters: Filters) -> Iterator[_Condition]:
+        """Yield an SQL condition for each restriction of the filters."""
         for field, wanted in filters.named().items():
             chosen = choose(field, wanted, partial(self.values, field))
             if field == "sandbox":
@@ -119,7 +121,10 @@ class Planner:
             yield self._boot(filters.boot)
 
     def _of_records(self, names: Sequence[str]) -> list[str]:
-        """Return the sandboxes of the records of these names, but no name again."""
+        """Return the sandboxes that leases began for records of these names.
+
+        Those among the names are left out.
+        """
         marks = ", ".join("?" * len(names))
         record = "body ->> '$.record'"
         rows = self._rows(
@@ -148,7 +153,10 @@ class Planner:
         return _NOTHING
 
     def _count(self, condition: _Condition) -> int:
-        """How many rows fulfil it; ``FEW`` when they are that many or more."""
+        """Count the rows that fulfil a condition.
+
+        ``FEW`` when there are that many or more.
+        """
         query = (
             f"SELECT count(*) FROM (SELECT 1 FROM event WHERE {condition.indexed} "  # noqa: S608
             f"LIMIT {FEW})"
@@ -158,7 +166,7 @@ class Planner:
     def _bound(
         self, filters: Filters, *, newest_first: bool
     ) -> tuple[list[str], list[int]]:
-        """From which number on the log is to be read, where a time says so.
+        """Return the SQL bound on the numbers, where a time filter gives one.
 
         A clock may have been set back, so it is looked for among all the times.
         """
@@ -176,7 +184,7 @@ class Planner:
     # -- what there is --------------------------------------------------------------
 
     def values(self, field: str) -> list[str]:
-        """The values that a field has had."""
+        """Return the different values of an event field in the log."""
         column = self.column[field]
         # One look into the index for each value, not one for each event.
         query = f"""
@@ -192,7 +200,7 @@ class Planner:
         return [str(row[0]) for row in self._rows(query, [])]
 
     def boots(self) -> list[Boot]:
-        """The boots that the log has seen, oldest first.
+        """Return the boots that the log has seen, oldest first.
 
         A log has one writer, so the events of a boot are together, and they
         begin with a broker's start.

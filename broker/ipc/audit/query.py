@@ -65,6 +65,7 @@ class Log:
         yield from islice(found, last)
 
     def _few(self, plan: Plan, after: int, *, newest_first: bool) -> Iterator[Found]:
+        """Yield a plan's few matches: their numbers are sorted first."""
         # Only our own words go into the texts; every value is bound.
         query = f"SELECT sequence FROM event WHERE {plan.where}"  # noqa: S608
         numbers = [row[0] for row in self._rows(query, plan.values) if row[0] > after]
@@ -82,6 +83,7 @@ class Log:
     def _pages(
         self, plan: Plan, after: int, last: int | None, *, newest_first: bool
     ) -> Iterator[Found]:
+        """Yield the events of a plan with many matches, page by page in log order."""
         order = "DESC" if newest_first else "ASC"
         query = (
             f"SELECT {_COLUMNS} FROM event WHERE sequence > ? AND sequence < ? "  # noqa: S608
@@ -129,7 +131,7 @@ class Log:
     # -- sending on ------------------------------------------------------------------
 
     def read(self, after: int, limit: int) -> list[tuple[int, int, str, str, bytes]]:
-        """The next events as they are: number, time, kind, body, leaf hash."""
+        """Return the next events as they are: number, time, kind, body, leaf hash."""
         leaf = "leaf" if self._planner.leaves else "x''"
         return self._rows(
             f"SELECT sequence, time_ns, kind, body, {leaf} FROM event "  # noqa: S608
@@ -145,7 +147,7 @@ class Log:
         return log_identity(self._db)
 
     def notes(self, size: int, upto: int) -> list[tuple[int, str, str]]:
-        """Signed checkpoints that stay: size, kind, note; of these sizes."""
+        """Return signed checkpoints that stay, of these sizes: size, kind, note."""
         if not self._rows("PRAGMA table_info(checkpoint)", []):
             return []
         return self._rows(
@@ -193,6 +195,7 @@ class Log:
         return self._rows(query, values)
 
     def _rows(self, query: str, values: Sequence[str | int]) -> list[tuple[Any, ...]]:
+        """Run a query.  Raises UpstreamError, IntegrityError for a damaged log."""
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:

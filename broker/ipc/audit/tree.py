@@ -84,7 +84,7 @@ class Growing:
         return done
 
     def root(self) -> bytes:
-        """The Merkle tree hash of all leaves."""
+        """Return the Merkle tree hash of all leaves."""
         if not self.peaks:
             return EMPTY_ROOT
         hash_ = self.peaks[-1]
@@ -140,7 +140,7 @@ def consistency_proof(old: int, new: int, node: Node) -> list[bytes]:
 def verify_consistency(
     old: int, old_root: bytes, new: int, new_root: bytes, proof: Sequence[bytes]
 ) -> bool:
-    """Whether the new tree begins with the old one (RFC 9162, section 2.1.4.2)."""
+    """Return whether the new tree begins with the old one (RFC 9162, 2.1.4.2)."""
     if not 0 < old <= new:
         return False
     if old == new:

@@ -39,7 +39,7 @@ class BlockingClient:
         request: _Request,
         on_item: Callable[[_Answer], None] | None = None,
     ) -> _Answer:
-        """Call a method; ``on_item`` gets the items that precede the answer.
+        """Call a method of the broker; ``on_item`` gets the items before the answer.
 
         Raises what the broker refuses with, or UpstreamError when it does not
         answer in time.

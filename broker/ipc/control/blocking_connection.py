@@ -65,7 +65,10 @@ class Connection:
         self._buffer = b""
 
     def send(self, message: bytes, seconds: float | None) -> None:
-        """Send a message; it and the answer have ``seconds``.  Raises UpstreamError."""
+        """Send a message; sending and the answer have ``seconds``.
+
+        Raises UpstreamError.
+        """
         self._conn.settimeout(seconds)
         try:
             self._conn.sendall(message + b"\0")
@@ -77,7 +80,7 @@ class Connection:
             return
 
     def receive(self) -> bytes:
-        """Return the next message.  Raises UpstreamError."""
+        """Read the next varlink message from the broker.  Raises UpstreamError."""
         while b"\0" not in self._buffer:
             try:
                 data = self._conn.recv(_READ_BYTES)

@@ -49,7 +49,7 @@ class Client:
         request: _Request,
         on_item: Callable[[_Answer], Awaitable[None]] | None = None,
     ) -> _Answer:
-        """Call a method; ``on_item`` gets the items that precede the answer.
+        """Call a method of the broker; ``on_item`` gets the items before the answer.
 
         Raises what the broker refuses with, or UpstreamError when it does not
         answer in time.  A method with items has no deadline.
@@ -68,7 +68,9 @@ class Client:
         raise late()
 
     async def hang_up(self) -> None:
-        """Say that the answer is not waited for; returns when the broker closed.
+        """Shut down sending, which gives the call up.
+
+        Return when the broker has closed.
 
         The broker ends what the call has started before it closes.
         """
@@ -84,6 +86,7 @@ class Client:
             pass
 
     async def _send(self, message: bytes) -> None:
+        """Begin a call: send its message.  Raises InternalError in another call."""
         if self._in_call:
             raise InternalError("a call on a connection with an unfinished one")
         self._in_call = True
@@ -95,6 +98,10 @@ class Client:
             return
 
     async def _reply(self) -> VarlinkReply:
+        """Receive the next reply.
+
+        Raises UpstreamError at the end of the connection.
+        """
         while not self._replies:
             data = await self._receive()
             if not data:

@@ -97,6 +97,10 @@ class Dispatcher:
     async def _handle(
         self, row: AnyMethod, call: Call, exchange: Exchange[Any]
     ) -> msgspec.Struct:
+        """Decode a call's parameters and run its handler.
+
+        Return the handler's answer.
+        """
         request = varlink.decode_parameters(call.parameters, row.request)
         part, attribute = self._handlers[row.name]
         answer: msgspec.Struct = await getattr(part, attribute)(exchange, request)

@@ -56,13 +56,17 @@ class _Served:
     def __init__(
         self, frames: ForwardedFrames, dispatcher: Dispatcher, nursery: trio.Nursery
     ) -> None:
+        """Set up the answering end; ``nursery`` runs the calls."""
         self._frames = frames
         self._dispatcher = dispatcher
         self._nursery = nursery
         self._open: dict[int, tuple[trio.CancelScope, trio.Semaphore]] = {}
 
     def take(self, frame: bytes) -> None:
-        """Carry out an order; one about a call that is done is late, no error."""
+        """Begin, cancel or continue a call by an order.
+
+        Ignore an order about a finished call.
+        """
         order = messages.decode_order(frame[SIGNATURE_BYTES:])
         if isinstance(order, Begin):
             opened = trio.CancelScope(), trio.Semaphore(1)
@@ -82,6 +86,8 @@ class _Served:
         scope: trio.CancelScope,
         taken: trio.Semaphore,
     ) -> None:
+        """Answer one forwarded call: run its handler, send its items and its reply."""
+
         async def emit(item: msgspec.Struct) -> None:
             if begin.more:
                 # guard: an item that is given up was not sent, or the next one may come
@@ -104,7 +110,10 @@ class _Served:
             self._send(Done(begin.call, reply.parameters, reply.error))
 
     def _send(self, answer: Answer) -> None:
-        """Send an answer.  Raises InternalError when it is too long."""
+        """Send an answer to the control socket's process.
+
+        Raises InternalError if too long.
+        """
         try:
             frame = messages.encode_answer(answer)
         except ValueError as error:

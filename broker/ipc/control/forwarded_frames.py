@@ -55,7 +55,7 @@ class ForwardedFrames:
         self._writing.deadline = trio.current_time() + _LAST_SECONDS
 
     async def read(self, take: Callable[[bytes], None]) -> None:
-        """Pass each frame on until the far end closes.  Raises PeerError."""
+        """Call ``take`` with each frame until the far end closes.  Raises PeerError."""
         reader = FrameReader(FRAME_BYTES)
         while True:
             try:
@@ -69,7 +69,7 @@ class ForwardedFrames:
 
 
 async def _patiently(call: Callable[[_T], Awaitable[_R]], argument: _T) -> _R:
-    """Call again while the kernel has no memory for it."""
+    """Call, and again after a pause as long as the kernel has no memory for it."""
     while True:
         try:
             return await call(argument)

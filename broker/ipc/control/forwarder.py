@@ -45,7 +45,9 @@ class ForwardedCalls:
     def __init__(
         self, owner: str, send: Callable[[bytes], None], key: bytes = b""
     ) -> None:
-        """``send`` takes frames and never waits; ``owner`` is for messages.
+        """Set up the calls.
+
+        ``send`` takes frames and never waits, ``owner`` is for messages.
 
         ``key``: of the warrants of calls.
         """
@@ -64,7 +66,9 @@ class ForwardedCalls:
         more: bool,
         caller: tuple[int, int],
     ) -> int:
-        """Pass a call on, and return its number; ``caller`` is a pid and a uid.
+        """Pass a call on to its process, and return its number.
+
+        ``caller``: pid and uid.
 
         Raises RefusedError when too many wait for this process.
         """
@@ -123,6 +127,7 @@ class Forwarder:
     def __init__(
         self, owner: str, stream: trio.abc.HalfCloseableStream, key: bytes = b""
     ) -> None:
+        """Set up the calls to an ``owner``'s process by ``stream``."""
         self._owner = owner
         self._frames = ForwardedFrames(stream)
         self._stream = stream
@@ -134,7 +139,7 @@ class Forwarder:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Carry answers until the process ends, or breaks the rules; no error then.
+        """Read answers until the process ends or breaks the protocol; return then.
 
         Calls that are open then, and later ones, raise UpstreamError.
         """
@@ -163,7 +168,7 @@ class Forwarder:
             answers.send_nowait(answer)
 
     async def __call__(self, call: Call, exchange: Exchange[Any]) -> VarlinkReply:
-        """Have a call answered.  Raises RefusedError, UpstreamError.
+        """Have the other process answer a call.  Raises RefusedError, UpstreamError.
 
         Cancelled, it returns when the process has ended the call.
         """
@@ -194,6 +199,10 @@ class Forwarder:
         answers: trio.MemoryReceiveChannel[Answer],
         emit: Callable[[msgspec.Raw], Awaitable[None]],
     ) -> VarlinkReply:
+        """Emit the items of a call; return its reply.
+
+        Raises UpstreamError where the end is lost.
+        """
         async for answer in answers:
             if isinstance(answer, Done):
                 return VarlinkReply(answer.parameters, error=answer.error)

@@ -116,7 +116,7 @@ def encode(message: Call | VarlinkReply) -> bytes:
 
 
 def request(method: str, parameters: msgspec.Struct, *, more: bool) -> bytes:
-    """Return a call of our interface, without its NUL byte.
+    """Encode a call of our interface, without its NUL byte.
 
     Raises InternalError beyond ``limits.CONTROL_MESSAGE_BYTES``.
     """
@@ -171,7 +171,7 @@ OF_FAULT = MappingProxyType(
 
 
 def error_reply(problem: VitrailError | VarlinkError) -> VarlinkReply:
-    """Return the reply that carries an error."""
+    """Convert an error of ours to the varlink reply that carries it."""
     if isinstance(problem, VarlinkError):
         return VarlinkReply(error=problem.name, parameters=raw(problem.parameters))
     fault = fault_of(problem)

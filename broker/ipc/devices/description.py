@@ -90,7 +90,7 @@ class Device:
 
     @property
     def fingerprint(self) -> tuple[object, ...]:
-        """Values that must stay the same for a verdict about it to remain valid."""
+        """Return the values that must stay the same for a device's verdict to hold."""
         return (
             self.port,
             self.bus,
@@ -119,7 +119,7 @@ class Device:
 
     @property
     def kinds(self) -> str:
-        """The classes of its interfaces in words, each once."""
+        """Return the classes of the device's interfaces in words, each once."""
         names = (_CLASSES.get(i.cls, f"class {i.cls:02x}") for i in self.interfaces)
         kinds = list(dict.fromkeys(names))
         # guard: a title names few kinds

@@ -57,7 +57,7 @@ class Descriptors(NamedTuple):
 
 
 def parse_descriptors(untrusted_bytes: bytes) -> Descriptors:
-    """Return what descriptors say.  Raises PeerError when they are malformed."""
+    """Parse a device's descriptors.  Raises PeerError when they are malformed."""
     if len(untrusted_bytes) > limits.DEVICE_DESCRIPTOR_BYTES:
         most = limits.DEVICE_DESCRIPTOR_BYTES
         raise PeerError(f"the device has more than {most} bytes of descriptors")
@@ -74,6 +74,7 @@ def parse_descriptors(untrusted_bytes: bytes) -> Descriptors:
 
 
 def _interfaces(untrusted: memoryview) -> tuple[InterfaceClass, ...]:
+    """Return the classes of the interfaces in a device's descriptors."""
     found: list[InterfaceClass] = []
     at = 0
     while at < len(untrusted):

@@ -99,7 +99,7 @@ class DeviceTable:
     # -- what the monitor sees -------------------------------------------------------
 
     def seen(self, device: Device, now: float) -> list[Action]:
-        """A device is in its port; ``now`` in seconds, of a clock that only grows.
+        """Note that a port has a device; return the actions that follow.
 
         To be called for each event about it: one that has changed ends the
         plug-in that was decided about.
@@ -119,6 +119,7 @@ class DeviceTable:
         return [*actions, *self._paced(plug, now)]
 
     def _paced(self, plug: Plug, now: float) -> list[Action]:
+        """Report a new device, or hold it back where its port is plugged too often."""
         self._forget_ports(now)
         port = self._ports.setdefault(plug.device.port, _Port())
         port.last = now
@@ -134,7 +135,7 @@ class DeviceTable:
         return [HeldDevice(plug.device.port)]
 
     def _forget_ports(self, now: float) -> None:
-        """Ports that were quiet for long need no memory of how often they came."""
+        """Drop the pace of quiet, empty ports, once many are kept."""
         if len(self._ports) < 2 * limits.DEVICES:
             return
         for name, port in list(self._ports.items()):
@@ -142,7 +143,7 @@ class DeviceTable:
                 del self._ports[name]
 
     def removed(self, port: str, reason: str = "unplugged") -> list[Action]:
-        """The device of a port has gone."""
+        """Forget the unplugged device of a port; return the actions that follow."""
         plug = self._in_port.pop(port, None)
         if plug is None:
             return []
@@ -155,7 +156,10 @@ class DeviceTable:
         return min(times, default=None)
 
     def look(self, now: float) -> list[Action]:
-        """Release the ports that were quiet long enough."""
+        """Release the ports that were quiet long enough.
+
+        Return the actions that follow.
+        """
         actions: list[Action] = []
         for name, port in self._ports.items():
             if port.held and port.quiet_at <= now:

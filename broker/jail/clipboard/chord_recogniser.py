@@ -67,7 +67,7 @@ class Recogniser:
         """Why there are no chords, or less than two; empty when all is well."""
 
     def change(self, chords: ChordPair) -> str:
-        """The user chose other chords; answers with ``trouble``."""
+        """Change the chords to those that the user chose; return ``trouble``."""
         self._wanted = _wanted(chords)
         self._ready.clear()
         if self._keymap is not None:
@@ -77,7 +77,7 @@ class Recogniser:
     # -- what the compositor says ---------------------------------------------------
 
     def keymap(self, text: bytes | None) -> str:
-        """A keymap; None when it has none or it could not be mapped.
+        """Set the compositor's keymap, None if it has none; return ``trouble``.
 
         Answers with ``trouble``.  The state of modifiers is in the old map's
         terms, so no chord is seen before the next ``modifiers``.
@@ -103,7 +103,7 @@ class Recogniser:
         return self.trouble
 
     def enter(self, keys: Iterable[int]) -> tuple[int, ...]:
-        """The focus comes; answers which of the keys held the client may see.
+        """Handle that a window gets the focus; return the held keys that it may see.
 
         Those that drive modifiers: another might be a chord's, pressed in the
         window that had the focus before.
@@ -125,7 +125,7 @@ class Recogniser:
         self._down.clear()
 
     def modifiers(self, depressed: int, latched: int, locked: int, group: int) -> None:
-        """The state of modifiers, as bits, and the active layout, from 0.
+        """Update the state of modifiers, as bits, and the active layout, from 0.
 
         Latched and locked ones count as held: so sticky keys can press a chord.
         Bits of virtual modifiers, which mutter sends beside the real ones that
@@ -238,7 +238,7 @@ def _wanted(chords: ChordPair | None) -> tuple[tuple[Chord, KeyVerdict], ...]:
 
 
 def _mask(keymap: Keymap, chord: Chord) -> int:
-    """The bits of a chord's modifiers; 0 where one has none or two share theirs."""
+    """Return the bits of a chord's modifiers; 0 if one has none or two share theirs."""
     mask = 0
     for name in sorted(chord.modifiers):
         bits = keymap.mask(name)

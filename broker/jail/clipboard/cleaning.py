@@ -20,7 +20,7 @@ _SLICE = 1 << 17
 
 
 def clean(kind: str, untrusted_data: bytes) -> Steps:
-    """Rewrite one item: text without hidden characters, PNG as ``picture`` does.
+    """Clean one item: text without hidden characters, PNG as ``picture`` does.
 
     Raises PeerError for what cannot be cleaned: nothing of it crosses.
     """
@@ -32,7 +32,7 @@ def clean(kind: str, untrusted_data: bytes) -> Steps:
 
 
 def _text(untrusted_data: bytes) -> Steps:
-    r"""The text without control and text direction characters.
+    r"""Remove control and text direction characters from text.
 
     Tabs and line ends stay; all line ends become ``\n``.  Text that is not UTF-8 is
     refused whole, as the target might read it otherwise.

@@ -36,7 +36,7 @@ class KeymapKey:
     redirect: int | None = None
 
     def symbols(self, layout: int) -> tuple[str, ...]:
-        """The symbols in a layout, which the key may not have itself.
+        """Return a key's symbols in a layout, which the key may not have itself.
 
         Then XKB wraps, clamps or redirects (libxkbcommon's
         XkbWrapGroupIntoRange).
@@ -68,7 +68,7 @@ class Keymap:
         return max((len(key.layouts) for key in self.keys.values()), default=0)
 
     def mask(self, modifier: str) -> int:
-        """The bits of Shift, Control, Lock, Alt, Super, NumLock or ScrollLock.
+        """Return the bits of a modifier: Shift, Control, Lock, Alt, Super, NumLock, ….
 
         0 where no key drives it.  Shift, Control and Lock are never part of
         another modifier's bits.
@@ -84,7 +84,7 @@ class Keymap:
         return found & ~(SHIFT | LOCK | CONTROL)
 
     def codes(self, symbol: str, layout: int) -> frozenset[int]:
-        """The keys that mean ``symbol`` while ``layout`` is the active one.
+        """Return the keys that mean ``symbol`` while ``layout`` is the active one.
 
         If the active layout has the symbol, only its keys do.  Else the first
         other layout that has it says which, as toolkits do for shortcuts under

@@ -43,7 +43,7 @@ class KeymapError(UpstreamError):
 
 @functools.lru_cache(maxsize=limits.CLIPBOARD_KEYMAPS)
 def read_keymap(text: bytes) -> Keymap:
-    """The keymap in ``text``, which may end in the NUL that Wayland's does.
+    """Parse a keymap; ``text`` may end in the NUL that Wayland's does.
 
     Raises KeymapError.  Reading takes some 20 ms, and compositors send the same
     few keymaps to each connection and at each change of keyboard: the last
@@ -78,7 +78,7 @@ def _words(text: str) -> list[str]:
 
 
 def _sections(words: Tokens) -> dict[str, Tokens]:
-    """The content of each section by its kind."""
+    """Return the content of each section of a keymap by its kind."""
     if not words or words[0] != "xkb_keymap" or "{" not in words[:3]:
         raise KeymapError("the keymap does not begin with xkb_keymap")
     start = words.index("{")
@@ -98,7 +98,10 @@ def _sections(words: Tokens) -> dict[str, Tokens]:
 
 
 def _closing(words: Tokens, start: int) -> int:
-    """Where the bracket at ``start`` is closed."""
+    """Return the index of the bracket that closes the one at ``start``.
+
+    Raises KeymapError.
+    """
     open_ones: list[str] = []
     for at in range(start, len(words)):
         word = words[at]
@@ -113,7 +116,7 @@ def _closing(words: Tokens, start: int) -> int:
 
 
 def _split(words: Tokens, at: str) -> Iterator[Tokens]:
-    """The parts between the words ``at`` that are in no bracket; empty ones not."""
+    """Yield the non-empty parts between the words ``at`` that are in no bracket."""
     start = depth = 0
     for position, word in enumerate(words):
         if word in _OPENING:

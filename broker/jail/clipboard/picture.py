@@ -81,7 +81,10 @@ class _Parts:
 
 
 def rewrite_png(untrusted_data: bytes) -> Steps:
-    """Rewrite it.  Raises PeerError for an invalid PNG."""
+    """Rewrite a PNG so that only its pixels are kept.
+
+    Raises PeerError if it is invalid.
+    """
     parts = _read(untrusted_data)
     del untrusted_data
     head = parts.head
@@ -109,7 +112,7 @@ def rewrite_png(untrusted_data: bytes) -> Steps:
 
 
 def _chunks(data: bytes) -> Generator[tuple[bytes, bytes], None, None]:
-    """Type and content of each chunk, up to IEND."""
+    """Yield type and content of each PNG chunk, up to IEND."""
     if data[: len(_SIGNATURE)] != _SIGNATURE:
         raise _bad("it does not begin as one")
     at = len(_SIGNATURE)
@@ -208,7 +211,7 @@ def _rows(parts: _Parts) -> Generator[bytes, None, None]:
 
 
 def _unlaced(parts: _Parts) -> Generator[bytes | None, None, None]:
-    """The same where they are not; None for each row before that is known."""
+    """Yield the rows of an interlaced picture; None while they are not known yet."""
     head = parts.head
     pull = _Pull(parts.pixels)
     canvas = Canvas(head.width, head.height, head.bits)
@@ -229,7 +232,7 @@ class _Pull:
         self._packed, self._fed, self._rest = memoryview(packed), 0, b""
 
     def rows(self, size: int, count: int, step: int) -> Generator[bytes, None, None]:
-        """So many rows of ``size`` bytes, each after its filter's, unfiltered."""
+        """Yield ``count`` unfiltered rows of ``size`` bytes each."""
         above = bytes(size)
         while count:
             whole = min(self._more(size + 1), count)
@@ -243,7 +246,7 @@ class _Pull:
             self._rest = rows[used:]
 
     def _more(self, size: int) -> int:
-        """How many whole rows there are, at least one."""
+        """Unpack more pixels; return the number of whole rows, at least one."""
         if len(self._rest) < size:
             self._rest += self._unpack(max(_SLICE, size) - len(self._rest))
         if len(self._rest) < size:
@@ -260,7 +263,7 @@ class _Pull:
         return bytes(found)
 
     def _piece(self) -> bytes | memoryview:
-        """Return what is unpacked next.
+        """Return the next piece of packed data for zlib.
 
         zlib copies all that it did not use of what it was given: of a whole picture, at
         each call.

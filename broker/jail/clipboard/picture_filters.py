@@ -8,7 +8,7 @@ NONE, SUB, UP, AVERAGE, PAETH = range(5)
 
 
 def unfilter(kind: int, row: bytes, above: bytes, step: int) -> bytes:
-    """The pixels of a row.  ``step``: bytes from a pixel to the one on its left."""
+    """Undo a row's filter; ``step``: bytes from a pixel to the one on its left."""
     if kind == NONE:
         return row
     if kind == UP:
@@ -45,7 +45,7 @@ def _paeth(row: bytes, above: bytes, step: int) -> bytes:
 
 
 def _plus(one: bytes, other: bytes) -> bytes:
-    """The sums of bytes modulo 256, all at once in a large number."""
+    """Add two rows bytewise, modulo 256."""
     size = len(one)
     a, b = int.from_bytes(one), int.from_bytes(other)
     high = int.from_bytes(b"\x80" * size)
@@ -54,7 +54,7 @@ def _plus(one: bytes, other: bytes) -> bytes:
 
 
 def minus(one: bytes, other: bytes) -> bytes:
-    """The differences of bytes modulo 256."""
+    """Subtract two rows bytewise, modulo 256."""
     size = len(one)
     a, b = int.from_bytes(one), int.from_bytes(other)
     high = int.from_bytes(b"\x80" * size)

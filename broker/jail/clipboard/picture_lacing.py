@@ -52,7 +52,7 @@ class Canvas:
         self._pixels = bytearray(self._row * height)
 
     def put(self, one: Pass, line: int, row: bytes) -> None:
-        """A row of a pass, to where it belongs."""
+        """Put a row of an Adam7 pass into the picture."""
         start = (one.y + line * one.down) * self._row
         end = start + self._row
         if self._bits < 8:
@@ -74,7 +74,7 @@ class Canvas:
 
 
 def _spread(row: bytes | bytearray, bits: int) -> bytearray:
-    """A byte for each pixel; those that fill up the last byte as well."""
+    """Unpack pixels of ``bits`` bits to one byte each, with those that pad the row."""
     each = 8 // bits
     mask = int.from_bytes(bytes((255 >> (8 - bits),)) * len(row))
     value = int.from_bytes(row)
@@ -86,7 +86,7 @@ def _spread(row: bytes | bytearray, bits: int) -> bytearray:
 
 
 def _gathered(pixels: bytearray, bits: int) -> bytes:
-    """The other way round."""
+    """Pack one byte per pixel into ``bits`` bits per pixel; reverses ``_spread``."""
     each = 8 // bits
     value = 0
     for at in range(each):

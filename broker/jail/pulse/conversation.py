@@ -76,7 +76,7 @@ class Conversation:
         done: Callable[[Reader], None] = lambda _reader: None,
         failed: Callable[[int], None] = lambda _code: None,
     ) -> bytes:
-        """The same without sending it: return the frame."""
+        """Encode a command to the sound server and register it; return its frame."""
         # guard: tags of our own
         tag = self._next_tag
         self._next_tag = (tag + 1) & 0x7FFFFFFF
@@ -106,7 +106,10 @@ class Conversation:
         answer: Answer = Reader.rest,
         settled: Callable[[], None] = lambda: None,
     ) -> bytes:
-        """The same without sending it: return the frame."""
+        """Prepare the forwarding of a client's command.
+
+        Return its frame (``relay``).
+        """
 
         def done(reader: Reader) -> None:
             settled()

@@ -117,7 +117,7 @@ class PulseFilter(Conversation):
 
     @property
     def stalled(self) -> bool:
-        """Whether nothing more of the client is looked at now."""
+        """Return whether no more of the client's bytes are handled now."""
         # guard: the filter reads no more from a client that does not read
         return (
             self.fault is not None
@@ -129,7 +129,7 @@ class PulseFilter(Conversation):
 
     @property
     def is_crowded(self) -> bool:
-        """Whether as much waits for the server as may."""
+        """Return whether the queue to the sound server is full."""
         # guard: outstanding commands
         return (
             self.outstanding >= limits.PULSE_OUTSTANDING
@@ -143,7 +143,7 @@ class PulseFilter(Conversation):
 
     @property
     def deadline(self) -> float | None:
-        """When ``tick`` must be called next; None: no need."""
+        """Return when ``tick`` must be called next; None if it need not be."""
         if self.fault is not None:
             return None
         due = self.recordings.deadline if self.recordings.by_channel else None
@@ -169,7 +169,7 @@ class PulseFilter(Conversation):
         self._run(self._read_client)
 
     def from_server(self, data: bytes, now: float) -> None:
-        """Take bytes of the server; never raises for their content."""
+        """Handle bytes of the sound server; never raises for their content."""
         if self.passes_request(data, now):
             self.down.add(data)
             self.wake()
@@ -188,7 +188,7 @@ class PulseFilter(Conversation):
         self._run(self._read_client)
 
     def tick(self, now: float) -> None:
-        """Do the work that is due."""
+        """Do the timed work of the connection; fails it if the handshake is late."""
         self.now = now
         # guard: handshake deadline
         if not self.ready and now >= self._give_up:
@@ -209,7 +209,7 @@ class PulseFilter(Conversation):
             self.fault = error
 
     def close(self) -> None:
-        """The connection is over: its streams leave the sandbox."""
+        """Remove the ended connection and its streams from the sandbox's state."""
         self.sandbox.connections -= 1
         for stream in list(self.playbacks.values()):
             stream.end()
@@ -245,7 +245,9 @@ class PulseFilter(Conversation):
     # and ``from_server`` would do, to the byte, without taking them apart.
 
     def passes_samples(self, untrusted_data: frames.Bytes, now: float) -> bool:
-        """Take bytes of the client, if they are passed to the server as they are.
+        """Return whether client bytes are samples that pass unchanged.
+
+        Account for them.
 
         True: the caller sends them, after the content of ``up``.  False:
         nothing has happened, they are for ``feed_client``.  While ``stalled``,
@@ -265,7 +267,7 @@ class PulseFilter(Conversation):
             return False
 
     def passes_request(self, data: bytes, now: float) -> bool:
-        """Account for requests of the server for samples.
+        """Return whether server bytes are sample requests that pass; account for them.
 
         True: the caller sends the bytes to the client unchanged, after those in
         ``down``.  As ``passes_samples``, it may have added bytes to ``up``.
@@ -367,7 +369,7 @@ class PulseFilter(Conversation):
             raise PeerError(f"{number.name} in the handshake")
 
     def _authenticate(self, tag: int, fields: Fields) -> None:
-        """Say who we are: our cookie, and no memory is ever shared."""
+        """Answer the client's AUTH: authenticate with our cookie, share no memory."""
         # guard: no shared memory for the server
         version = min(fields.number(0) & _VERSION_BITS, VERSION)
         if version < OLDEST_VERSION:
@@ -430,7 +432,7 @@ class PulseFilter(Conversation):
     # -- what handlers look up -----------------------------------------------
 
     def playback(self, fields: Fields) -> Playback:
-        """This connection's stream of that channel (the first field).
+        """Return this connection's stream of a channel (the first field).
 
         Raises SoundRefusedError.
         """
@@ -440,7 +442,7 @@ class PulseFilter(Conversation):
         return stream
 
     def own_playback(self, index: int) -> Playback:
-        """The sandbox's stream of that index; others' do not exist for it.
+        """Return the sandbox's stream of an index; the streams of others do not exist.
 
         Raises SoundRefusedError.
         """

@@ -77,7 +77,7 @@ class Cutter:
         return not self._buffer and not self._left
 
     def next(self) -> ControlFrame | Samples | None:
-        """The next frame or part of one, None until there is more.
+        """Return the next frame or part of one; None until there is more.
 
         Raises PeerError for an invalid frame; nothing can be read after that.
         """
@@ -128,7 +128,7 @@ class Cutter:
 
 
 def plain_samples(untrusted_data: Bytes) -> tuple[int, tuple[int, ...]] | None:
-    """Channel and sizes, if some bytes are whole frames of samples that follow on.
+    """Return channel and sizes if some bytes are whole consecutive frames of samples.
 
     So all of one stream, no seek, no offset, no flag, and nothing before or
     after them.
@@ -152,7 +152,7 @@ def plain_samples(untrusted_data: Bytes) -> tuple[int, tuple[int, ...]] | None:
 
 
 def plain_requests(data: bytes) -> list[tuple[int, int]] | None:
-    """Channels and counts, if some bytes are whole REQUESTs and nothing else."""
+    """Return channels and counts if some bytes are whole REQUESTs and nothing else."""
     if not data or len(data) % _REQUEST_BYTES:
         return None
     found: list[tuple[int, int]] = []

@@ -40,7 +40,7 @@ def subscribe(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def sink_info(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """GET_SINK_INFO, by index or by name."""
+    """Answer GET_SINK_INFO, by index or name, with the virtual sink."""
     if fields.number(0) not in {INVALID, virtual_devices.DEVICE}:
         raise SoundRefusedError(
             Error.ACCESS, f"sink {fields.number(0)} is not the sandbox's"
@@ -63,7 +63,7 @@ def lookup_sink(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def check_source(f: PulseFilter, index: int, name: str | None) -> None:
-    """Refuse all but our only source.  Monitors carry the sound of others."""
+    """Refuse all sources but the sandbox's own: monitors carry the sound of others."""
     if name is not None and (name.endswith(".monitor") or name == "@DEFAULT_MONITOR@"):
         raise SoundRefusedError(Error.ACCESS, "a monitor")
     if index not in {INVALID, virtual_devices.DEVICE}:
@@ -95,7 +95,7 @@ def lookup_source(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def client_info(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """GET_CLIENT_INFO of an own connection."""
+    """Answer GET_CLIENT_INFO about one of the sandbox's connections."""
     member = f.sandbox.members.get(fields.number(0))
     if member is None:
         raise SoundRefusedError(
@@ -115,7 +115,7 @@ def _client(f: PulseFilter, member: PulseFilter) -> bytes:
 
 
 def sink_input(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """GET_SINK_INPUT_INFO of an own stream."""
+    """Answer GET_SINK_INPUT_INFO about one of this sandbox's streams."""
     stream = f.own_playback(fields.number(0))
 
     def answered(reader: Reader) -> bytes:
@@ -128,7 +128,7 @@ def sink_input(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def sink_input_list(f: PulseFilter, tag: int, _fields: Fields) -> None:
-    """GET_SINK_INPUT_INFO_LIST: the server's reply about each own stream.
+    """Answer GET_SINK_INPUT_INFO_LIST with the server's replies about own streams.
 
     The server's list is not asked for: its duration reveals how many others play,
     and some bytes would make it list all of them.
@@ -188,7 +188,7 @@ def _own_inputs(f: PulseFilter, reader: Reader) -> bytes:
 
 
 def _shown(f: PulseFilter, fields: Fields, stream: Playback) -> Fields:
-    """The server's entry with our numbers and the client's own names."""
+    """Return the server's entry with our numbers and the client's own names."""
     level = f.sandbox.level
     shown = f.sandbox.labels.for_guest(stream.owner.properties)
     shown |= f.sandbox.labels.for_guest(stream.properties)

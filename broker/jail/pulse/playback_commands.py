@@ -48,7 +48,7 @@ _UPDATES = {0: 2, 1: 1, 2: 2}
 
 
 def create(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """CREATE_PLAYBACK_STREAM: with our device, our names, bounded values."""
+    """Forward CREATE_PLAYBACK_STREAM with our device and names, and bounded values."""
     rules = f.sandbox.rules
     f.check_room()
     _check_device(fields)
@@ -108,7 +108,7 @@ def _check_device(fields: Fields) -> None:
 
 
 def _check_samples(f: PulseFilter, fields: Fields) -> None:
-    """Only plain samples, of a kind that the protocol and the rules know."""
+    """Refuse coded sound, and sample formats beyond the protocol or the rules."""
     if len(fields) > _PASSTHROUGH and fields.truth(_PASSTHROUGH):
         raise SoundRefusedError(Error.ACCESS, "coded sound")
     if len(fields) > _FORMATS and fields.formats(_FORMATS):
@@ -130,7 +130,7 @@ def _check_samples(f: PulseFilter, fields: Fields) -> None:
 
 
 def _settle(fields: Fields, forms: list[Format]) -> None:
-    """Ask for samples of one kind where the client leaves a choice.
+    """Choose one sample format where the client leaves a choice; changes ``fields``.
 
     Open values would become the hardware's, and the reply would reveal them.
     """
@@ -188,7 +188,7 @@ def _created(
     muted: bool,
     variable: bool,
 ) -> tuple[Playback, bytes]:
-    """Read the server's answer, make the stream, say the same in our numbers."""
+    """Register the stream that the server made; return it and the client's reply."""
     head = reader.fields("LLLLLLL" + "amLsbU")
     formats = reader.fields("f") if f.version >= 21 else Fields()
     reader.end()
@@ -225,7 +225,7 @@ def _created(
 
 
 def delete(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """DELETE_PLAYBACK_STREAM; its numbers are free once the server says so."""
+    """Forward DELETE_PLAYBACK_STREAM; free the stream's numbers on the reply."""
     stream = f.playback(fields)
 
     def answered(reader: Reader) -> bytes:
@@ -254,7 +254,7 @@ def flush(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def set_buffer(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """SET_PLAYBACK_STREAM_BUFFER_ATTR, within the bounds of a new stream."""
+    """Forward SET_PLAYBACK_STREAM_BUFFER_ATTR within the bounds of a new stream."""
     stream = f.playback(fields)
     most = f.sandbox.rules.buffer_bytes
     asked = Sizes(fields.number(1), fields.number(2), fields.number(4))
@@ -276,7 +276,7 @@ def set_buffer(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def set_rate(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """UPDATE_PLAYBACK_STREAM_SAMPLE_RATE, a little to either side."""
+    """Forward UPDATE_PLAYBACK_STREAM_SAMPLE_RATE if the rate changes only a little."""
     stream = f.playback(fields)
     # guard: rates that change
     if not stream.variable:  # PulseAudio would fail an assertion over it
@@ -317,7 +317,7 @@ def _update_properties(
 
 
 def update_client(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """UPDATE_CLIENT_PROPLIST, of allowed properties."""
+    """Forward UPDATE_CLIENT_PROPLIST, with the allowed properties only."""
     f.may_retitle()
     changed = f.sandbox.labels.update(fields.properties(1))
     f.properties = f.properties | changed
@@ -343,7 +343,7 @@ def keep_properties(f: PulseFilter, tag: int, _fields: Fields) -> None:
 
 
 def set_volume(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """SET_SINK_INPUT_VOLUME of an own stream: at most 100 %, below the user's."""
+    """Handle SET_SINK_INPUT_VOLUME: at most 100 %, below the user's volume."""
     stream = _to_order(f, fields.number(0))
     if len(fields.numbers(1)) not in {1, stream.spec.channels}:
         raise SoundRefusedError(Error.INVALID, "volumes for other channels")
@@ -361,7 +361,7 @@ def set_mute(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def _to_order(f: PulseFilter, index: int) -> Playback:
-    """A stream of the sandbox, whose connection has room for an order."""
+    """Return a stream of the sandbox whose connection can take a command."""
     stream = f.own_playback(index)
     # guard: orders on another's connection
     if stream.owner is not f and stream.owner.is_crowded:
@@ -372,7 +372,7 @@ def _to_order(f: PulseFilter, index: int) -> Playback:
 def _order(
     f: PulseFilter, tag: int, stream: Playback, command: Command, fields: bytes
 ) -> None:
-    """Send it on the stream's own connection, as the user's orders are.
+    """Send a command about a stream on the connection that the stream belongs to.
 
     The server reads connections in no order: on another one, a command sent before
     the user's mute could take effect after it.

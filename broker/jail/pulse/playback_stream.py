@@ -78,7 +78,7 @@ class Playback:
     # -- life ----------------------------------------------------------------
 
     def begin(self) -> None:
-        """Take its place among the sandbox's streams."""
+        """Register the stream with its sandbox; announce it to clients and viewer."""
         sandbox = self.owner.sandbox
         sandbox.playbacks[self.index] = self
         sandbox.by_real[self.real_index] = self
@@ -87,7 +87,7 @@ class Playback:
         sandbox.tell(StreamBegun(self.index, self.owner.application))
 
     def end(self) -> None:
-        """Take it out of the sandbox's streams, once, and tell its clients that subscribed.
+        """Remove the stream from the sandbox's state, once; notify subscribed clients.
 
         The server is not told: see ``kill``.
         """
@@ -103,7 +103,7 @@ class Playback:
         sandbox.tell(StreamEnded(self.index))
 
     def fits(self, rules: SoundRules) -> bool:
-        """Whether it could begin under these rules."""
+        """Return whether the stream's format and buffer are within these rules."""
         return (
             self.spec.rate <= rules.rate
             and self.spec.channels <= rules.channels
@@ -111,7 +111,7 @@ class Playback:
         )
 
     def kill(self) -> None:
-        """End it, here and at the server, and notify the client."""
+        """End the stream, here and at the server, and notify the client."""
         channel = encode("L", [self.channel])
         # guard: commands of a stream that is ended
         self.flush()
@@ -122,7 +122,10 @@ class Playback:
     # -- samples -------------------------------------------------------------
 
     def write(self, part: frames.Samples, now: float) -> None:
-        """Take samples of the client.  Raises PeerError for a flood."""
+        """Queue the client's samples and send what may go.
+
+        Raises PeerError for a flood.
+        """
         self.last_samples = now
         if part.first:
             if part.seek or part.offset:
@@ -177,7 +180,7 @@ class Playback:
         return True
 
     def _check_seek(self, part: frames.Samples) -> None:
-        """Only to where a sample begins, and no farther than buffers reach.
+        """Raise PeerError for a seek inside a sample, or farther than buffers reach.
 
         PulseAudio fails an assertion over half a sample, and with it ends the
         sound of all programs.  libpulse lets no program ask for that.
@@ -191,7 +194,7 @@ class Playback:
             raise PeerError(f"samples for an unknown position: {part.offset}")
 
     def _may_seek(self, part: frames.Samples, now: float) -> bool:
-        """Whether samples may go to where the client says."""
+        """Return whether the client may seek so; limits how much it rewinds."""
         if not part.seek and part.offset >= 0:
             return True
         since = max(0.0, now - self._rewound_at)
@@ -210,7 +213,7 @@ class Playback:
         return True
 
     def requested(self, count: int) -> None:
-        """The server wants so many bytes more."""
+        """Add the bytes that the server requests to the credit, and send samples."""
         self.credit += count
         if self._small < limits.PULSE_SMALL_FRAMES:
             more = 1 + count // limits.PULSE_SMALL_REFILL_BYTES
@@ -235,7 +238,10 @@ class Playback:
             self._held_frames.clear()
 
     def _may_send(self, count: int) -> bool:
-        """Whether a frame of so many bytes may go; small ones are counted."""
+        """Return whether a frame of so many bytes may be sent.
+
+        Small ones are limited.
+        """
         if count < limits.PULSE_SMALL_BYTES and not self._held_frames:
             # guard: small frames
             if not self._small:
@@ -261,7 +267,7 @@ class Playback:
         self._send()
 
     def after_samples(self, frame: bytes) -> None:
-        """Send a command once the samples before it have gone."""
+        """Send a command to the server after the samples that wait before it."""
         if len(self._held) >= self._frame_bytes:
             self._held_frames.append(frame)
             self._send()
@@ -292,7 +298,7 @@ class Playback:
         return tuple(min(one * _FULL // gain, _FULL) for one in real)
 
     def apply_level(self) -> None:
-        """Update the server after the user has moved the sandbox's slider."""
+        """Send the stream's volume to the server after the user moved the slider."""
         ask = self.owner.ask
         ask(
             Command.SET_SINK_INPUT_MUTE,

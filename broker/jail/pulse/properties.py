@@ -81,6 +81,7 @@ class Labels:
         return self._labelled(_allowed(untrusted))
 
     def _labelled(self, kept: dict[str, str]) -> Properties:
+        """Return the sandbox's properties for the client, without our label."""
         name = kept.get("application.name", "")
         if name and name not in self._names:
             # guard: names of applications
@@ -116,7 +117,10 @@ def _allowed(untrusted: Properties) -> dict[str, str]:
 
 
 def pcm_formats(untrusted: list[Format]) -> list[Format]:
-    """Those that are plain samples; coded sound would bypass every volume."""
+    """Return the formats that are plain samples.
+
+    Coded sound would bypass every volume.
+    """
     # guard: coded sound
     return [
         Format(

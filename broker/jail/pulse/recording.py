@@ -109,7 +109,7 @@ class Recording:
     # -- life ----------------------------------------------------------------
 
     def begin(self, now: float) -> None:
-        """Take its place, and hear the permitted source."""
+        """Register the recording with its sandbox; start to send silence or sound."""
         sandbox = self.owner.sandbox
         self.owner.recordings.by_channel[self.channel] = self
         sandbox.recordings[self.index] = self
@@ -119,7 +119,10 @@ class Recording:
             self._start(now)
 
     def end(self) -> None:
-        """Leave that place; its real source is closed."""
+        """Remove the recording from the sandbox's state, once.
+
+        Close its real source.
+        """
         sandbox = self.owner.sandbox
         if sandbox.recordings.pop(self.index, None) is None:
             return
@@ -140,7 +143,7 @@ class Recording:
         self.owner.event(_C.RECORD_STREAM_KILLED, encode("L", [self.channel]))
 
     def cork(self, now: float, *, corked: bool) -> None:
-        """Pause or resume; while it pauses, no source is open."""
+        """Pause or resume the recording; no source is open while it pauses."""
         if corked == self.corked:
             return
         self.corked = corked
@@ -166,7 +169,7 @@ class Recording:
         self.fragment = fragment_size(self.spec, asked)
 
     def tick(self, now: float) -> None:
-        """Send the silence that is due."""
+        """Send the client the silent samples that are due."""
         if self._due is None or now < self._due:
             return
         if now - self._due > limits.PULSE_LAG_SECONDS:
@@ -182,7 +185,7 @@ class Recording:
     # -- the real source -----------------------------------------------------
 
     def listen(self, _now: float) -> None:
-        """Open its real source, if it may hear and wants to."""
+        """Open the real source if the microphone is allowed and the recording runs."""
         # guard: not before it is allowed
         if not self.owner.sandbox.allowed or self.corked or self._opening is not None:
             return
@@ -281,7 +284,10 @@ class Recording:
         self.owner.sandbox.tell(MicrophoneMissing(reason))
 
     def _close_real(self) -> None:
-        """Nothing is heard from here on; the server is asked to close."""
+        """Close the real source, here and at the server.
+
+        Pass on no more of its samples.
+        """
         self._opening = None
         self._carry = b""
         if self._real is not None:
@@ -299,7 +305,10 @@ class Recording:
             self._due = now + self._fragment_seconds()
 
     def source_ended(self, now: float) -> None:
-        """The sound server ended the real stream: continue silently, and tell the user."""
+        """Continue with silence, as the sound server ended the real stream.
+
+        Tell the user.
+        """
         if self._real is not None:
             self.owner.recordings.by_real.pop(self._real, None)
             self._real = None
@@ -307,7 +316,7 @@ class Recording:
         self._give_up("the sound server has ended the recording")
 
     def heard(self, data: bytes) -> None:
-        """Pass on the samples of the real source."""
+        """Send the client the samples of the real source."""
         self._due = None
         data = self._carry + data
         whole = len(data) - len(data) % frame_bytes(self.spec)
@@ -319,7 +328,10 @@ class Recording:
 
 
 def fragment_size(spec: Spec, asked: int) -> int:
-    """Whole frames: the requested size, 200 ms if none, 64 KiB at most."""
+    """Return the fragment size in bytes: the requested one, or 200 ms.
+
+    At most 64 KiB.
+    """
     one = frame_bytes(spec)
     if asked in {INVALID, 0}:
         asked = int(spec.rate * limits.PULSE_FRAGMENT_SECONDS) * one
@@ -362,7 +374,7 @@ class Recordings:
             recording.heard(part.data)
 
     def event(self, number: Command, reader: Reader) -> None:
-        """Killed, or moved to another source."""
+        """Handle a server event: a recording was killed, or moved to another source."""
         recording = self.by_real.get(reader.fields("L").number(0))
         if recording is None:
             return
@@ -384,7 +396,7 @@ class Recordings:
 
 
 def create(f: PulseFilter, tag: int, fields: Fields) -> None:
-    """CREATE_RECORD_STREAM: always ours; the server is not asked here."""
+    """Answer CREATE_RECORD_STREAM with a silent stream; do not ask the server."""
     rules = f.sandbox.rules
     # guard: denied microphone
     if rules.microphone is Microphone.DENY or f.sandbox.hidden:

@@ -45,7 +45,7 @@ _AUX = 12  # PA_CHANNEL_POSITION_AUX0
 
 
 def is_valid(spec: Spec) -> bool:
-    """Whether the protocol knows such samples."""
+    """Return whether format, channels and rate of samples are valid in the protocol."""
     return (
         spec.format < len(_FORMATS)
         and 0 < spec.channels <= limits.PULSE_CHANNELS_ANY
@@ -72,7 +72,7 @@ def fill_byte(spec: Spec) -> int:
 
 
 def format_of(spec: Spec) -> Format:
-    """The same in the words of a format (PulseAudio 1.0 and later)."""
+    """Return a sample specification as a format (PulseAudio 1.0 and later)."""
     return Format(
         PCM,
         {
@@ -84,7 +84,7 @@ def format_of(spec: Spec) -> Format:
 
 
 def spec_of(form: Format) -> Spec | None:
-    """The samples that a format names; None when it leaves something open."""
+    """Return the sample specification of a format; None if it leaves something open."""
     try:
         name, rate, channels = (
             json.loads(form.properties[f"format.{key}"].rstrip(b"\0"))
@@ -130,7 +130,7 @@ def _said(form: Format, key: str) -> object:
 
 
 def places_of(forms: list[Format], channels: int) -> tuple[int, ...]:
-    """Where the formats put so many channels, else where they mostly are."""
+    """Return the channel positions that the formats name, or the usual ones."""
     for form in forms:
         names = str(_said(form, "channel_map")).split(",")
         found = tuple(_PLACES[name] for name in names if name in _PLACES)
@@ -140,7 +140,7 @@ def places_of(forms: list[Format], channels: int) -> tuple[int, ...]:
 
 
 def channel_map(channels: int) -> tuple[int, ...]:
-    """Positions for a client that has named none."""
+    """Return the usual positions for so many channels."""
     if channels == 1:
         return (_MONO,)
     if channels == 2:

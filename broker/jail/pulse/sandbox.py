@@ -132,7 +132,7 @@ class SoundSandbox:
         return min(self.rules.volume, self.level.volume) < limits.PULSE_VOLUME
 
     def set_level(self, level: Level) -> None:
-        """Make all streams so loud, at once, and those that come."""
+        """Set the volume and mute of all streams, present and future."""
         if level == self.level:
             return
         self.level = level
@@ -165,7 +165,7 @@ class SoundSandbox:
             self.tell(MicrophoneUnwanted())
 
     def allow_microphone(self, now: float) -> None:
-        """Let recordings hear the real source, those that run included."""
+        """Allow the microphone: all recordings that run get the real source."""
         if self.rules.microphone is Microphone.DENY:
             return  # a rule that denies is not overridden by an answer
         self.allowed, self._asked = True, False
@@ -174,7 +174,9 @@ class SoundSandbox:
             recording.listen(now)
 
     def deny_microphone(self, now: float) -> None:
-        """No client hears the real source from this moment on.
+        """Take the microphone away at once, from all recordings.
+
+        Samples that have not left us yet are silenced, too.
 
         Its samples that have not left us yet are silenced, too.
         """
@@ -191,7 +193,7 @@ class SoundSandbox:
             member.down.silence()
 
     def rest_microphone(self, now: float) -> None:
-        """No recording is active any more; the next one has to ask.
+        """End the permission of the microphone, as no recording is active any more.
 
         One that has begun meanwhile continues in silence.
         """

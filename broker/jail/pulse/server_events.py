@@ -24,7 +24,7 @@ _CHANGE = 0x0030
 
 
 def event(f: PulseFilter, number: int, reader: Reader) -> None:
-    """Act on one event; an unknown one is dropped."""
+    """Handle one event of the sound server; drop an unknown one."""
     about_stream = _STREAM_EVENTS.get(number)
     if about_stream is not None:
         letters, act = about_stream

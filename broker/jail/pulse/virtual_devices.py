@@ -53,7 +53,7 @@ def _text(text: str) -> bytes:
 
 
 def server_info(version: int, *, source: bool) -> bytes:
-    """The answer to GET_SERVER_INFO."""
+    """Encode the answer to GET_SERVER_INFO."""
     name = SOURCE_NAME if source else None
     return _entry(
         version,
@@ -120,7 +120,7 @@ def source(version: int) -> bytes:
 
 
 def client(version: int, index: int, properties: Properties) -> bytes:
-    """One connection of the sandbox's own."""
+    """Encode one connection of the sandbox as a client of the virtual server."""
     name = properties.get("application.name", b"").rstrip(b"\0").decode()
     return _entry(
         version,
@@ -141,7 +141,7 @@ def source_output(
     corked: bool,
     properties: Properties,
 ) -> bytes:
-    """One recording of the sandbox's own."""
+    """Encode one recording of the sandbox as a source output of the virtual server."""
     name = properties.get("media.name", b"").rstrip(b"\0").decode()
     full = (limits.PULSE_VOLUME,) * spec.channels
     return _entry(

@@ -96,7 +96,7 @@ class _Reader:
 
 
 def decode(untrusted_bytes: bytes) -> Value:
-    """Return the one value that these bytes are.  Raises PeerError."""
+    """Decode one CBOR value, with nothing after it.  Raises PeerError."""
     reader = _Reader(untrusted_bytes)
     value = reader.value(1)
     if reader.at != len(untrusted_bytes):

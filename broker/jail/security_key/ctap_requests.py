@@ -25,7 +25,7 @@ class OptionError(PeerError):
 
 
 def read_request(untrusted_body: bytes, *, register: bool) -> tuple[str, str]:
-    """Return what a request is for, and its relying party.
+    """Return what a request does (register, sign in), and its relying party.
 
     A browser sends ``up: false`` to look which key knows a credential; the key
     signs it without a touch.  Raises OptionError, PeerError.
@@ -96,7 +96,10 @@ def credentials_of(payload: bytes) -> int:
 
 
 def enters_pin(untrusted_body: bytes) -> bool | None:
-    """Whether a PIN command enters one; None: it does not pass.  Raises PeerError."""
+    """Return whether a PIN command enters a PIN; None if it may not pass.
+
+    Raises PeerError.
+    """
     found = cbor.decode(untrusted_body)
     sub = found.get(2) if isinstance(found, dict) else None
     if not isinstance(sub, int) or isinstance(sub, bool):

@@ -52,7 +52,7 @@ class CtapHidMessage:
 
 
 def reports_of(message: CtapHidMessage) -> list[bytes]:
-    """Return the reports of a message.  Raises ValueError."""
+    """Split a message into reports of 64 bytes.  Raises ValueError."""
     if len(message.payload) > limits.CTAP_MESSAGE_BYTES:
         raise ValueError(f"a message of {len(message.payload)} bytes")
     channel = message.channel.to_bytes(4, "big")
@@ -83,7 +83,7 @@ class Assembler:
         self._head, self._data = None, b""
 
     def feed(self, report: bytes) -> CtapHidMessage | tuple[int, CtapHidError] | None:
-        """Take a report; returns a whole message, or (channel, error), or nothing.
+        """Add a report; return a whole message, or (channel, error), or None.
 
         Raises PeerError for bytes that are not a report.
         """

@@ -138,7 +138,7 @@ class SecurityKey:
     """The proxy of one guest's connection."""
 
     def __init__(self, nonce: bytes) -> None:
-        """``nonce``: eight random bytes."""
+        """Create the state of one sandbox; ``nonce``: eight random bytes."""
         self._nonce = nonce
         self._guest, self._key = Assembler(), Assembler()
         self._whole_until = 0.0
@@ -161,7 +161,10 @@ class SecurityKey:
     # -- the guest ---------------------------------------------------------------------
 
     def from_guest(self, untrusted_report: bytes, now: float) -> list[Action]:
-        """Take a report of the guest.  Raises PeerError for other bytes."""
+        """Handle a report of the guest; return the actions that follow.
+
+        Raises PeerError for bytes that are not a report.
+        """
         # guard: a program that ends within a message blocks no other
         if now >= self._whole_until:
             self._guest.drop()
@@ -205,7 +208,7 @@ class SecurityKey:
         return []
 
     def _go_on(self, now: float = 0.0) -> list[Action]:
-        """Take the messages that had to wait."""
+        """Handle the guest's messages that waited for the real key's first answer."""
         self._late = None
         early, self._early = self._early, []
         return [
@@ -254,7 +257,7 @@ class SecurityKey:
         return [*self._abort(), *cancelled]
 
     def _abort(self) -> list[Action]:
-        """Forget the transaction; what the key still says of it is dropped."""
+        """Forget the current transaction; cancel it at the key; return the actions."""
         now, self._now = self._now, None
         if now is None:
             return []
@@ -265,7 +268,7 @@ class SecurityKey:
         return actions
 
     def _end(self, ask: Ask | None, *, right: bool = False) -> list[Action]:
-        """A permission is not used any more, nor by a repeated request."""
+        """Return the action that ends a permission, for repeated requests, too."""
         if ask is None:
             return []
         if self._allowed is not None and self._allowed.ask is ask:
@@ -300,7 +303,7 @@ class SecurityKey:
         return self._status(message, _DENIED if known else _INVALID_COMMAND)
 
     def _next(self, message: CtapHidMessage) -> list[Action]:
-        """Pass getNextAssertion as often as the key has said that there is one."""
+        """Forward getNextAssertion as often as the key announced more assertions."""
         allowed = self._allowed
         # guard: next of an allowed assertion
         if allowed is None or not allowed.credentials:
@@ -356,7 +359,7 @@ class SecurityKey:
         return [*before, made.ask]
 
     def verdict(self, number: int, now: float, *, allow: bool) -> list[Action]:
-        """Take the answer to an ``Ask``; one that is over changes nothing.
+        """Apply the answer to an ``Ask``; one that is over changes nothing.
 
         A no may come after a yes: the permission was revoked.
         """
@@ -380,7 +383,7 @@ class SecurityKey:
         return [] if self._now is None else self._denied(self._now)
 
     def _denied(self, made: _Transaction) -> list[Action]:
-        """Answer the guest; what the key signs from now on is dropped."""
+        """Answer the guest that its request is denied; cancel it at the key."""
         message, answer = made.message, bytes([_DENIED])
         if message.command == CtapHidCommand.MSG:
             answer = _SW_NOT_ALLOWED
@@ -410,7 +413,10 @@ class SecurityKey:
     # -- the key -------------------------------------------------------------------------------
 
     def from_key(self, report: bytes) -> list[Action]:
-        """Take a report of the real key.  Raises PeerError when it is none."""
+        """Handle a report of the real key; return the actions that follow.
+
+        Raises PeerError for bytes that are not a report.
+        """
         # guard: another program's reports are not put together
         if int.from_bytes(report[:4], "big") not in {self._real, BROADCAST}:
             return []
@@ -448,7 +454,7 @@ class SecurityKey:
         return [*actions, *_to_guest(CtapHidMessage(channel, found.command, payload))]
 
     def _repeated(self, made: _Transaction, answer: CtapHidMessage) -> bool:
-        """Whether the permission is for more requests than this one."""
+        """Return whether a permission also covers further requests than this one."""
         ask, allowed = made.ask, self._allowed
         if ask is None:
             return False
@@ -476,7 +482,7 @@ class SecurityKey:
     # -- time ----------------------------------------------------------------------------------
 
     def next_tick(self) -> float | None:
-        """When ``tick`` has something to do."""
+        """Return when ``tick`` has to be called next; None if it need not be."""
         now = self._now
         times = [one.until for one in (self._late, self._allowed) if one is not None]
         if now is not None:
@@ -486,7 +492,7 @@ class SecurityKey:
         return min(times, default=None)
 
     def tick(self, now: float) -> list[Action]:
-        """Keep a guest waiting that is asked about, end what takes too long."""
+        """Send keepalives to a guest that waits; end what takes too long."""
         actions: list[Action] = []
         if self._late is not None and now >= self._late.until:
             actions = self._go_on(now)

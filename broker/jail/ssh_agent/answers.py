@@ -16,7 +16,7 @@ FAILED = string(bytes([wire.FAILURE]))
 
 
 def encode_answer(answer: AgentAnswer) -> bytes:
-    """Return the frame of an answer."""
+    """Encode an answer as a frame of the ssh agent's protocol."""
     match answer:
         case KeyList(keys):
             listed = b"".join(

@@ -26,7 +26,7 @@ class NotPassedError(Exception):
 
 
 def decode_request(untrusted_body: bytes) -> AgentAsk:
-    """Return a request.
+    """Decode a request to an ssh agent.
 
     Raises NotPassedError for one that does not pass, PeerError for a broken one.
     """
@@ -79,7 +79,7 @@ def _sign(reader: WireReader) -> SignLogin | SignContent:
 def _signed(
     key: bytes, untrusted_data: bytes, flags: int
 ) -> SignLogin | SignContent | None:
-    """Return what the data says, as far as it can be read."""
+    """Decode the data to be signed: a login or a content; None for anything else."""
     if untrusted_data.startswith(wire.CONTENT):
         reader = WireReader(untrusted_data[len(wire.CONTENT) :])
         namespace, _, name = reader.string(), reader.string(), reader.string()

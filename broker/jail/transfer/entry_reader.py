@@ -35,7 +35,7 @@ class EntryReader:
         self.ended = False
 
     def feed(self, untrusted_data: bytes) -> Iterator[Entry | bytes]:
-        """Yield entries and pieces of the file that was named last.
+        """Parse bytes of a transfer; yield entries, and pieces of the current file.
 
         Raises PeerError for data that is not an entry or not in order, RefusedError for
         a name or a size that is not accepted.
@@ -68,7 +68,7 @@ class EntryReader:
         self._left -= size
 
     def _fill(self, data: memoryview) -> memoryview:
-        """Take no more than the frame that is being read needs."""
+        """Add bytes up to the end of the current frame; return the others."""
         wanted = _LENGTH.size
         if len(self._buffer) >= _LENGTH.size:
             wanted += _LENGTH.unpack_from(self._buffer)[0]

@@ -73,7 +73,10 @@ class _Share:
         self._part: TokenBucket | None = None
 
     def take(self, now: float, amount: int) -> float:
-        """Seconds until there is enough in the bucket, or in this part of it."""
+        """Take an amount from the bucket and this part of it.
+
+        Return seconds to wait.
+        """
         whole, members = self._whole, max(1, self._whole.members())
         part = self._part
         if part is None:
@@ -107,7 +110,7 @@ class Budget:
         return self._wait(now, (0, 0))
 
     def pause(self, messages: int, pixels: int, now: float) -> float:
-        """Seconds not to read, given the connection's totals so far."""
+        """Return how many seconds not to read, given the connection's totals so far."""
         before, drawn = self._seen
         if messages - before < _FEW_MESSAGES and pixels - drawn < _FEW_PIXELS:
             return 0.0
@@ -115,7 +118,7 @@ class Budget:
         return self._wait(now, (messages - before, pixels - drawn))
 
     def _wait(self, now: float, spent: tuple[int, int]) -> float:
-        """The longest wait of all buckets, counted under the name of its bucket."""
+        """Return the longest wait of all buckets; count it under its bucket's name."""
         longest, what = self._messages.take(now, spent[0]), "rate"
         for (name, share), amount in zip(self._shares, spent, strict=True):
             wait = share.take(now, amount)
@@ -167,7 +170,7 @@ _NEARLY = 0.02
 
 
 def _weight(core: ClientState, surface: Surface) -> int:
-    """How many plain pixels it costs the compositor to draw one of this surface.
+    """Return the cost of drawing one pixel of a surface, in plain pixels.
 
     A CPU copies a row of pixels that fits the screen's; it calculates each one of a
     picture that is turned or scaled.
@@ -196,7 +199,7 @@ def _weight(core: ClientState, surface: Surface) -> int:
 def _walk(
     core: ClientState, surface: Surface, layers: list[_Layer], *, moved: bool
 ) -> int:
-    """Pixels that the commit damages; appends what each surface shows."""
+    """Return the pixels that the commit damages; append what each surface shows."""
     crop = surface.crop if surface.extent is not None else None
     shown = crop.w * crop.h if crop is not None else 0
     layers.append((shown, _weight(core, surface)))
@@ -210,7 +213,7 @@ def _walk(
 
 
 def _damaged(surface: Surface) -> int:
-    """Logical pixels of the damage of the last commit; more than it has for all."""
+    """Return the logical pixels damaged by the last commit."""
     state = surface.applied
     if state is None:
         return 0
@@ -225,7 +228,7 @@ def _damaged(surface: Surface) -> int:
 
 
 def _others(core: ClientState, than: XdgSurface, drawn: int) -> int:
-    """Pixels drawn of the sandbox's other windows, as if all overlapped the damage."""
+    """Return the pixels drawn of other windows, as if all overlapped the damage."""
     total = 0
     for each in core.sandbox.filters:
         for other in each.windows:
@@ -238,7 +241,7 @@ def _others(core: ClientState, than: XdgSurface, drawn: int) -> int:
 
 
 def _painted(core: ClientState, growing: XdgSurface) -> int:
-    """Pixels of all layers of the sandbox's windows.
+    """Return the pixels of all layers of the sandbox's windows.
 
     What another client draws below or above them is drawn through all that lie there,
     also where they themselves never change.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _window(surface: Surface) -> Toplevel | None:
-    """The window that a surface belongs to, also by way of popups."""
+    """Return the window that a surface belongs to, also by way of popups."""
     xdg = surface.root().xdg
     while xdg is not None and isinstance(xdg.role, Popup):
         xdg = xdg.role.parent
@@ -30,7 +30,7 @@ def _window(surface: Surface) -> Toplevel | None:
 
 
 def map_window(sandbox: Sandbox, window: Toplevel, now: float) -> bool:
-    """A window comes: most compositors give it the keyboard.
+    """Record that a window is mapped; return whether it may be, by the limit of pace.
 
     Returns whether it may: without a pace an application could play for the focus,
     until a key that the user pressed for another window arrives in its own.
@@ -49,7 +49,7 @@ def map_window(sandbox: Sandbox, window: Toplevel, now: float) -> bool:
 
 
 def may_come(sandbox: Sandbox, window: Toplevel, now: float) -> bool:
-    """Whether a window gets its first configure event now, or later.
+    """Return whether a window gets its first configure event now, or later.
 
     So a client that opens many windows gets them later, rather than being ended by
     ``map_window``, for which the place that it gets here counts.
@@ -86,7 +86,7 @@ def press(surface: Surface) -> None:
 def take_keyboard(
     sandbox: Sandbox, focused: Iterable[Surface], surface: Surface, now: float
 ) -> None:
-    """A surface gets the keyboard; these of its client have it already."""
+    """Record that a surface gets the keyboard, and if the user chose its window."""
     window = _window(surface)
     if window is None or any(_window(on) is window for on in focused):
         return
@@ -99,7 +99,7 @@ def take_keyboard(
 
 
 def counts(surface: Surface, when: float) -> bool:
-    """Whether a key in this surface at this time, in seconds, is the user's input."""
+    """Return whether a key in this surface at this time counts as the user's input."""
     window = _window(surface)
     if window is None:
         return False

@@ -26,7 +26,7 @@ def answers(core: ClientState) -> bool:
 
 
 def configuring(step: Callable[..., None]) -> Callable[..., None]:
-    """Return a handler that does a step while the program acknowledges its events."""
+    """Wrap a handler so that it runs only while the client acknowledges its events."""
 
     @wraps(step)
     def handler(core: ClientState, obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401

@@ -135,10 +135,7 @@ class WaylandFilter(ClientState):
         self.sandbox.filters.add(self)
 
     def begin(self) -> None:
-        """All globals are known: bind what frames need, or fail closed.
-
-        Raises UpstreamError.
-        """
+        """Bind the globals that frames need.  Raises UpstreamError without one."""
         first = self.globals.first()
         missing = [
             name if found is None else f"{name} version {least} (it has {found[1]})"
@@ -208,7 +205,7 @@ class WaylandFilter(ClientState):
             self.up.data += emit.get_xdg_output(self._xdg_outputs, size.sid, screen.sid)
 
     def close(self) -> None:
-        """The connection is over: give back all that it held."""
+        """Release all that the ended connection held: descriptors, files, windows."""
         choice.unmap_all(self.sandbox, self.windows, self.now)
         for queue in (self.up, self.down):
             for fd in queue.drain_fds():
@@ -243,7 +240,7 @@ class WaylandFilter(ClientState):
     # -- bytes in ---------------------------------------------------------------------
 
     def from_client(self, untrusted_data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """Take what the client sent.  After a fault it does nothing.
+        """Handle bytes and descriptors of the client; nothing after a fault.
 
         A short request may make a long answer, or show many pixels.  When
         enough waits in a queue, or was shown, the rest is kept and ``paused``
@@ -276,7 +273,7 @@ class WaylandFilter(ClientState):
             raise self.too_much("too many descriptors before their messages")
 
     def _read_client(self, data: bytes) -> bytes:
-        """Work through whole messages until they or the turn end; returns the rest."""
+        """Handle whole messages until they or the turn end; return the rest."""
         objects = self.by_client
         unpack = wire.HEADER.unpack_from
         pos, end = 0, len(data)
@@ -322,9 +319,9 @@ class WaylandFilter(ClientState):
         return data[pos:]
 
     def _turn(self, end: float) -> float:
-        """When the turn ends, by the stopwatch; 0 if it is over.
+        """Return when the turn ends, by the stopwatch.
 
-        That is when enough waits to be sent, or was worked on for long enough.
+        0 if it is over or a queue is full.
         """
         # guard: long answers pause reading
         if len(self.up.data) > ENOUGH or len(self.down.data) > ENOUGH:
@@ -342,7 +339,7 @@ class WaylandFilter(ClientState):
         return wire.bad_message(oid, f"{obj.interface} has no request {opcode}")
 
     def from_server(self, data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """Take what the compositor sent.
+        """Handle bytes and descriptors of the compositor; sets ``fault`` on errors.
 
         A fault is set, not raised: UpstreamError for bytes that are not Wayland.
         Earlier requests of the client can lead to an internal error here, too.
@@ -420,11 +417,9 @@ class WaylandFilter(ClientState):
     def upstream_error(
         self, obj: ProtocolObject | None, code: int, untrusted_text: bytes
     ) -> None:
-        """The compositor refused something: it is the client's, by its ids.
+        """Raise the compositor's error as one about the client's object (RefusalError).
 
         Its text names the compositor's ids and is for our log only.
-
-        Raises RefusalError.
         """
         interface = obj.interface if obj is not None else "an object"
         where = obj.cid if obj is not None else 0
@@ -460,7 +455,7 @@ class WaylandFilter(ClientState):
 
     @override
     def own_surface(self, alias: Surface | None) -> OwnSurface:
-        """Our surface, created at the compositor."""
+        """Create a surface of the filter's own at the compositor."""
         surface = OwnSurface("wl_surface", 4)
         surface.alias = alias
         self.own("wl_surface", surface)
@@ -477,7 +472,10 @@ class WaylandFilter(ClientState):
         return next((name for name, (what, _) in host if what == interface), None)
 
     def host_global(self, name: int, interface: str, version: int) -> None:
-        """The compositor offers a global.  Raises UpstreamError."""
+        """Handle a new global: watch seats and outputs, offer others.
+
+        Raises UpstreamError.
+        """
         if len(self.globals.host) >= limits.WAYLAND_OBJECTS:
             raise UpstreamError("the compositor offers too many globals")
         entry = self.globals.add(name, interface, version)
@@ -493,7 +491,7 @@ class WaylandFilter(ClientState):
             self.down.data += told(registry, entry)
 
     def host_global_remove(self, name: int) -> None:
-        """The compositor takes a global away."""
+        """Handle the removal of a compositor's global; remove it for the client."""
         screen = self.screens.pop(name, None)
         if screen is not None:
             screen.width, screen.logical = 0, None

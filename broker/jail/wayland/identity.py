@@ -34,7 +34,7 @@ def clean_text(untrusted_text: str, limit: int) -> str:
 
 
 def _shown(untrusted_text: str) -> str:
-    """The characters that a reader sees, and white space."""
+    """Return only the characters that a reader sees, and white space."""
     out: list[str] = []
     marks = 0
     for char in untrusted_text:
@@ -51,7 +51,7 @@ def _shown(untrusted_text: str) -> str:
 
 
 def title(sandbox: str, untrusted_title: bytes) -> bytes:
-    """The title that the compositor gets: ``[sandbox] title``."""
+    """Return the title for the compositor: ``[sandbox] title``."""
     text = clean_text(
         untrusted_title.decode("utf-8", "replace"), limits.WAYLAND_TITLE_CHARS
     )
@@ -65,7 +65,7 @@ def title(sandbox: str, untrusted_title: bytes) -> bytes:
 
 
 def app_id(sandbox: str, untrusted_app_id: bytes) -> bytes:
-    """The application id that the compositor gets: ``vitrail.sandbox.id``.
+    """Return the application id for the compositor: ``vitrail.sandbox.id``.
 
     Only letters, digits, dot, dash and underscore stay, so that compositor
     rules (regular expressions, CSS) match the names that they seem to match.

@@ -34,7 +34,7 @@ class WindowInfo:
 
 
 def windows_of(sandbox: Sandbox) -> list[WindowInfo]:
-    """All windows that a sandbox shows, oldest first."""
+    """Return all windows that a sandbox shows, oldest first."""
     found = [
         _info(core, xdg, xdg.role)
         for core in sandbox.filters

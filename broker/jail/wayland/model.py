@@ -50,7 +50,7 @@ TILED = (5, 6, 7, 8)
 
 
 def free_cap(role: SurfaceRole | None) -> int:
-    """Largest side of a surface that has no frame, logical pixels."""
+    """Return the largest side of a surface without a frame, in logical pixels."""
     if role is SurfaceRole.ICON:
         # guard: drag icon cap
         return limits.WAYLAND_DRAG_ICON_PIXELS
@@ -95,7 +95,7 @@ class SurfaceState:
     wait: bool = False
 
     def absorb(self, later: SurfaceState) -> Buffer | None:
-        """Put a later state over this one; return a buffer that it replaced."""
+        """Apply a later state over this one; return a buffer that it replaced."""
         replaced = self.buffer if later.buffer is not UNSET else None
         for name, value in vars(later).items():
             mine = vars(self).get(name)
@@ -336,7 +336,7 @@ class Surface(ProtocolObject):
 
     @property
     def synced(self) -> bool:
-        """Whether commits wait for the parent's (wl_subsurface.set_sync)."""
+        """Return whether commits wait for the parent's (wl_subsurface.set_sync)."""
         sub = self.sub
         while sub is not None and sub.parent is not None:
             if sub.sync:
@@ -346,7 +346,7 @@ class Surface(ProtocolObject):
 
     @property
     def depth(self) -> int:
-        """How many parents it has."""
+        """Return the number of the surface's ancestors."""
         count, top = 0, self
         while top.sub is not None and top.sub.parent is not None:
             top = top.sub.parent

@@ -31,7 +31,7 @@ class PoolFile(Protocol):
     def keep(
         self, offset: int, length: int, shown: Iterable[tuple[int, int]] = ()
     ) -> int:
-        """These bytes are about to be shown: other memory is given back first.
+        """Account for memory that is about to be shown; give back other memory first.
 
         ``shown``: offset and length of what surfaces show, which is not given back.
         Return how often memory was given back, after which bytes that were refreshed

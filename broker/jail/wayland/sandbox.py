@@ -60,7 +60,7 @@ class Usage:
         self._mine = dict.fromkeys(CEILINGS, 0)
 
     def take(self, kind: str, number: int) -> None:
-        """Count something in.  Raises ProtocolFault (no_memory) at the ceiling."""
+        """Count a use.  Raises ProtocolFault (no_memory) at the ceiling."""
         totals = self._sandbox.totals
         total = totals[kind] + number
         # guard: ceilings of the sandbox
@@ -163,7 +163,7 @@ class Sandbox:
             self.on_act()
 
     def pressed(self, by: ClientState) -> None:
-        """The user presses a button in a window of one of its connections.
+        """Dismiss menus of the sandbox's other connections after a press in this one.
 
         For the menus of the others that is outside, as for a popup grab.
         """
@@ -182,7 +182,7 @@ class Sandbox:
             self.on_mapped()
 
     def note_focus(self) -> None:
-        """A window of it may have got the keyboard, or lost it."""
+        """Update whether a window of the sandbox has the keyboard; report a change."""
         focused = any(core.focused for core in self.filters)
         if focused != self._focused:
             self._focused = focused
@@ -211,7 +211,7 @@ class Sandbox:
                 core.selection_changed(kind)
 
     def forget(self, source: DataSource) -> None:
-        """A source is gone: nothing is offered from it any more."""
+        """Forget a source that is gone: nothing is offered from it any more."""
         for kind, current in self.selections.items():
             if current is source:
                 self.select(kind, None)
@@ -226,7 +226,7 @@ class Sandbox:
         return self._window_number
 
     def new_drag(self, source: DataSource) -> bytes:
-        """A type that only this sandbox's filters recognise as this drag.
+        """Create the private MIME type by which this sandbox's filters know a drag.
 
         A client that has seen some of them cannot guess the next.
         """
@@ -244,7 +244,10 @@ class Sandbox:
         return hashlib.blake2b(word, digest_size=16).hexdigest().encode()
 
     def may(self, what: str, per_minute: int, now: float) -> bool:
-        """Whether something happens at most so often; counts if it may."""
+        """Count an action if fewer than ``per_minute`` happened.
+
+        Return whether it may.
+        """
         times = self._rings.setdefault(what, deque())
         while times and now - times[0] >= _MINUTE:
             times.popleft()
@@ -268,7 +271,7 @@ class Sandbox:
             self.tokens.popitem(last=False)
 
     def use_token(self, token: bytes, now: float) -> bool:
-        """Whether an activation token is this sandbox's, young and not yet used.
+        """Use up an activation token; return whether it was this sandbox's, and young.
 
         Compositors know their own tokens only, and some for ever: with those of many
         presses a window in the background could take the focus much later.

@@ -47,7 +47,7 @@ class SecurityContext:
     _life: socket.socket
 
     def connect(self) -> socket.socket:
-        """A new connection as this sandbox.  Raises UpstreamError."""
+        """Connect to the compositor as this sandbox.  Raises UpstreamError."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             seconds = wayland_limits.WAYLAND_CONNECT_SECONDS
@@ -99,7 +99,10 @@ class _Talk:
             data, control = data[sent:], []
 
     def hear(self) -> tuple[int, int, bytes]:
-        """The next event: object, opcode, arguments."""
+        """Read the compositor's next event: object, opcode, arguments.
+
+        Raises UpstreamError.
+        """
         while True:
             if len(self._rest) >= wire.HEADER.size:
                 oid, opcode, size = wire.HEADER.unpack_from(self._rest)
@@ -184,7 +187,7 @@ def _negotiate(talk: _Talk, directory: Path, sandbox: str) -> SecurityContext | 
 
 
 def _listen(listener: socket.socket, directory: Path) -> int:
-    """Listen on a name that is gone at once; return what leads there."""
+    """Listen on a name that is unlinked at once; return a descriptor (O_PATH) of it."""
     path = directory / f"vitrail-{os.urandom(8).hex()}"
     before = os.umask(0o177)
     try:

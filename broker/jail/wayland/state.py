@@ -70,7 +70,7 @@ class ClientState(ObjectTable, ABC):
         self._init_input()
 
     def _init_progress(self) -> None:
-        """The connection's error, clock and budgets, and work that is paused."""
+        """Initialise the connection's error, clock, budgets, and paused work."""
         self.ready = False
         self.fault: Exception | None = None
         self.paused = False
@@ -84,7 +84,10 @@ class ClientState(ObjectTable, ABC):
         """The memory whose drawing a commit waits for, and until when."""
 
     def _init_compositor(self) -> None:
-        """The compositor's globals and our objects there; 0 for absent ones."""
+        """Initialise the compositor's globals and our objects there.
+
+        0 for absent ones.
+        """
         self.globals: Globals
         self.registries: dict[int, ProtocolObject] = {}
         """By the client's id, so that one of thousands is found at once."""
@@ -132,7 +135,7 @@ class ClientState(ObjectTable, ABC):
         """Callbacks of wl_display.sync that the compositor does not have yet."""
 
     def _init_input(self) -> None:
-        """Input devices of the client, and what has the focus."""
+        """Initialise the input devices of the client, and what has the focus."""
         self.pointers: list[Pointer] = []
         self.devices: list[DataDevice] = []
         self.hands: Hands
@@ -218,7 +221,7 @@ class ClientState(ObjectTable, ABC):
         return self._empty_region
 
     def screen_name(self, told: bytes) -> bytes:
-        """A constant name for an output, the same as long as we run."""
+        """Return a constant name for an output, the same as long as we run."""
         if (
             told not in self._screen_names
             and len(self._screen_names) < wayland_limits.WAYLAND_BUFFERS
@@ -229,7 +232,10 @@ class ClientState(ObjectTable, ABC):
     # -- focus and counters ------------------------------------------------------------
 
     def focus_keyboard(self, keyboard: Keyboard, surface: Surface) -> None:
-        """A window of this client has the keyboard: it may see the selections."""
+        """Record that a window of this client gets the keyboard.
+
+        Offer it the selections.
+        """
         first = not self.focused
         choice.take_keyboard(self.sandbox, self.focused.values(), surface, self.now)
         self.focused[keyboard] = surface
@@ -240,7 +246,7 @@ class ClientState(ObjectTable, ABC):
                 self.selection_changed(kind)
 
     def blur_keyboard(self, keyboard: Keyboard) -> None:
-        """The keyboard has left one of its windows, or is gone itself."""
+        """Record that a keyboard has left the client's window, or is gone itself."""
         self.focused.pop(keyboard, None)
         self.hands.refocused = True
         if not self.focused:
@@ -248,7 +254,7 @@ class ClientState(ObjectTable, ABC):
         self.sandbox.note_focus()
 
     def lose_focus(self, surface: Surface) -> None:
-        """A surface is destroyed: no keyboard and no pointer has its focus there."""
+        """Remove the focus of keyboards and pointers from a destroyed surface."""
         for keyboard in [k for k, on in self.focused.items() if on is surface]:
             if keyboard.judge is not None:
                 # Some compositors send no leave event for a destroyed surface.
@@ -261,7 +267,7 @@ class ClientState(ObjectTable, ABC):
 
     @property
     def crowded(self) -> bool:
-        """Whether so much waits for the client that others may add nothing."""
+        """Return whether the queue to the client is full."""
         down = self.down
         return (
             len(down.data) > ENOUGH

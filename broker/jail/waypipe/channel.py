@@ -105,7 +105,10 @@ class WaypipeChannel:
     """
 
     def __init__(self, memory: Memory, arena: Arena | None = None) -> None:
-        """``arena``: the sandbox's; owned and closed with the stream."""
+        """Set up one stream.
+
+        ``arena``: the sandbox's, owned and closed with the stream.
+        """
         self._memory = memory
         self._arena = arena
         self._announced = False
@@ -140,7 +143,7 @@ class WaypipeChannel:
         self.closed = False
 
     def close(self) -> None:
-        """The stream is over: give back what no message has got."""
+        """Close the arena, files and pipes of an ended stream."""
         if self._arena is not None:
             self._arena.close()
             self._arena = None
@@ -154,7 +157,10 @@ class WaypipeChannel:
     # -- in ---------------------------------------------------------------------
 
     def room(self) -> memoryview:
-        """Where the next bytes are to be read; never empty once ``next`` gave None."""
+        """Return where the next bytes are to be read.
+
+        Not empty once ``next`` gave None.
+        """
         if self._start == self._end:
             self._start = self._end = 0
         elif len(self._buffer) - self._start < waypipe_limits.WAYPIPE_BLOCK_BYTES:
@@ -171,7 +177,10 @@ class WaypipeChannel:
         self.bytes += count
 
     def begin(self) -> bool:
-        """Whether the header has come.  Raises PeerError for one that we do not speak."""
+        """Return whether the header has come.
+
+        Raises PeerError for one that is unknown.
+        """
         if self.header is None and self._end - self._start >= HEADER_BYTES:
             raw = self._view[self._start : self._start + HEADER_BYTES]
             self._start += HEADER_BYTES
@@ -183,7 +192,7 @@ class WaypipeChannel:
         return self.header is not None
 
     def next(self) -> tuple[bool, Event | None]:
-        """Work through one block; false when there is no whole one.
+        """Handle one block; return False when there is no whole one.
 
         Only after ``begin``.  Raises PeerError when the stream has to end.
         """
@@ -206,7 +215,7 @@ class WaypipeChannel:
             return True, _HANDLERS[kind](self, body)
 
     def acknowledge(self) -> None:
-        """Say how much was received, once for many blocks.
+        """Send how much was received, once for many blocks.
 
         waypipe 0.8 and 0.9 keep sent bytes until they receive this.
         """
@@ -309,7 +318,10 @@ class WaypipeChannel:
         return Closed(_ID.unpack(body)[0])
 
     def _acknowledged_by_it(self, body: memoryview) -> None:
-        """We keep nothing that could be sent again, but a lie is one."""
+        """Check that an acknowledgement is of blocks that were sent.
+
+        Raises PeerError.
+        """
         (count,) = _WORD.unpack(body)
         more = count - self._heard & 0xFFFFFFFF
         # guard: acknowledgements of sent blocks
@@ -383,7 +395,7 @@ class WaypipeChannel:
             self._say(blocks.of_pipe(BlockKind.PIPE_TRANSFER, rid, data))
 
     def pipe_ended(self, rid: int) -> None:
-        """A source has ended, or the reader of a sink is gone."""
+        """Tell the application that a source has ended, or a sink's reader is gone."""
         if rid in self._sources:
             self._sources.discard(rid)
             self._say(blocks.of_pipe(BlockKind.PIPE_SHUTDOWN_W, rid))
@@ -397,7 +409,7 @@ class WaypipeChannel:
 
 
 def _whole(data: bytes | memoryview | bytearray, most: int) -> int:
-    """The longest run of whole messages of at most ``most`` bytes."""
+    """Return the length of the longest run of whole messages in ``most`` bytes."""
     position = 0
     while True:
         size = _HEAD.unpack_from(data, position)[1] >> 16

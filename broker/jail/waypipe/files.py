@@ -44,7 +44,7 @@ class RemoteFiles:
         return len(self._open)
 
     def close(self) -> None:
-        """The stream is over: nothing more is written to any file."""
+        """Close all mirrored files of an ended stream."""
         for rid in self._waiting:
             self._memory.discard(self._open[rid])
         for file in self._open.values():
@@ -53,7 +53,7 @@ class RemoteFiles:
         self._waiting.clear()
 
     def open(self, body: memoryview) -> None:
-        """OpenFile: a file of zeros.  Raises PeerError."""
+        """Handle OpenFile: create a zero-filled mirror of a file.  Raises PeerError."""
         rid, size = _TWO.unpack_from(body)
         self._ids.use(rid)
         if len(self._open) >= waypipe_limits.WAYPIPE_FILES:
@@ -71,7 +71,7 @@ class RemoteFiles:
         self._waiting.add(rid)
 
     def extend(self, body: memoryview) -> None:
-        """ExtendFile: files only grow.  Raises PeerError."""
+        """Handle ExtendFile: grow a mirrored file; never shrinks.  Raises PeerError."""
         rid, size = _TWO.unpack_from(body)
         file = self._find(rid)
         if file is None:
@@ -86,7 +86,10 @@ class RemoteFiles:
             raise PeerError(f"a file may not grow to {size} bytes: {error}") from error
 
     def take(self, rid: int) -> WaypipeFile | None:
-        """The file that a message gets, once; None when the id is not a file's."""
+        """Return the file that a message gets, once.
+
+        None when the id is not a file's.
+        """
         if rid not in self._waiting:
             return None
         # guard: a file for one message
@@ -94,7 +97,7 @@ class RemoteFiles:
         return self._open[rid]
 
     def fill(self, body: memoryview) -> None:
-        """BufferFill: bytes at a place.  Raises PeerError."""
+        """Handle BufferFill: write bytes into a mirrored file.  Raises PeerError."""
         rid, start, end = _THREE.unpack_from(body)
         file = self._find(rid)
         if file is None:
@@ -109,7 +112,10 @@ class RemoteFiles:
         _account(file)
 
     def diff(self, body: memoryview) -> None:
-        """BufferDiff: spans of words, and the file's last bytes.  Raises PeerError."""
+        """Handle BufferDiff: write spans of words, and the last bytes.
+
+        Raises PeerError.
+        """
         rid, size, trailing = _THREE.unpack_from(body)
         file = self._find(rid)
         if file is None:
@@ -127,7 +133,7 @@ class RemoteFiles:
         _account(file)
 
     def copy(self, body: memoryview, arena: Arena | None) -> int:
-        """ArenaFill: rows of a file from the sandbox's arena; returns how many bytes.
+        """Handle ArenaFill: copy rows from the sandbox's arena; return how many bytes.
 
         Raises PeerError.
         """
@@ -221,7 +227,7 @@ def _account(file: WaypipeFile) -> None:
 
 
 def _spans(file: WaypipeFile, diff: memoryview) -> int:
-    """Copy every span; returns how many.
+    """Copy every span of a diff into the file; return how many.
 
     Hot: 0.2 us a span and a memcpy, 0.07 us in runs of single words.  Both
     sides are seen as words, so that an index beyond the file is an IndexError

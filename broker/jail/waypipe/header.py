@@ -41,7 +41,7 @@ class Header:
 
 
 def read_header(untrusted_bytes: bytes) -> Header:
-    """Return what 16 bytes say.
+    """Parse the 16 bytes of a display stream's header.
 
     Raises PeerError, with the option that the guest lacks, when it is not a
     stream that we speak.

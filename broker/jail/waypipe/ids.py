@@ -20,7 +20,7 @@ class RemoteIds:
         self._ahead: set[int] = set()
 
     def use(self, untrusted_rid: int) -> None:
-        """Take a new id.  Raises PeerError when it cannot be one."""
+        """Register a new id.  Raises PeerError when it cannot be one."""
         rid = untrusted_rid
         # guard: ids of its side
         if rid < 1:

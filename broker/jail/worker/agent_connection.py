@@ -67,7 +67,7 @@ class AgentShell:
         self._scope.cancel()
 
     async def run(self) -> str:
-        """Speak until either side ends; return why it ended.
+        """Serve the agent's connection until either side ends; return why it ended.
 
         The socket is closed when this returns or is cancelled.
         """
@@ -132,7 +132,7 @@ class AgentShell:
             await trio.sleep(early)
 
     async def _ping(self) -> None:
-        """Notify the guest that we are there, for as long as we are."""
+        """Send the guest a ping at intervals, until cancelled."""
         await self._pings.wait()
         while True:
             with contextlib.suppress(trio.WouldBlock):  # it will hear the others

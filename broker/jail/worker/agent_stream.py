@@ -38,7 +38,7 @@ class SshAgentStream(ServedStream):
         asks: bool,
         moved: Callable[[int, int], None],
     ) -> None:
-        """``asks``: the program asks an agent.  ``moved`` counts bytes in and out."""
+        """Serve one stream; ``asks``: the program asks an agent."""
         patience = limits.SSH_SILENT_SECONDS
         stream = FramedStream(sock, wire.frames(), patience, moved)
         super().__init__(number, stream, say, order)
@@ -58,7 +58,7 @@ class SshAgentStream(ServedStream):
 
     @override
     async def take(self, order: messages.StreamTell | messages.DaemonMore) -> None:
-        """See ``ServedStream``."""
+        """Send the program an answer, or the sandbox's agent a request."""
         if isinstance(order, messages.DaemonMore):
             return
         if isinstance(order.message, wire.AgentAnswer):
@@ -84,7 +84,10 @@ class SshAgentStream(ServedStream):
             await self._answer_or_end()
 
     async def _answer_or_end(self) -> None:
-        """Wait for the answer.  Raises PeerError where the program goes before."""
+        """Wait for the answer.
+
+        Raises PeerError where the program disconnects before.
+        """
         gone = False
         async with trio.open_nursery() as nursery:
 

@@ -30,7 +30,7 @@ class DaemonStream(ServedStream):
         order: Callable[[], Awaitable[messages.ToWorker]],
         moved: Callable[[int, int], None],
     ) -> None:
-        """``moved`` counts bytes in and out."""
+        """Serve one connection of a daemon; ``moved`` counts bytes in and out."""
         frames = FrameReader(limits.DAEMON_FRAME_BYTES)
         stream = FramedStream(sock, frames, limits.SILENT_SECONDS, moved)
         super().__init__(number, stream, say, order)
@@ -44,7 +44,7 @@ class DaemonStream(ServedStream):
 
     @override
     async def take(self, order: messages.StreamTell | messages.DaemonMore) -> None:
-        """See ``ServedStream``."""
+        """Send the daemon an answer, or let it send more."""
         await trio.lowlevel.checkpoint()
         if isinstance(order, messages.DaemonMore):
             self._more.set()

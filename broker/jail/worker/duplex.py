@@ -105,7 +105,7 @@ class DuplexConnection(ABC, Generic[_Core]):
         """Resume what waited for room: the writer has sent it."""
 
     def _end(self, error: VitrailError | None = None, reason: str = "") -> None:
-        """Begin the end; the first reason counts."""
+        """Start the end of the connection; keeps the first reason."""
         if error is not None and self.core.fault is None:
             self.core.fail(error)
         if not self.reason:
@@ -121,7 +121,7 @@ class DuplexConnection(ABC, Generic[_Core]):
             self._end(UpstreamError(f"a {self.KIND} socket failed: {error.strerror}"))
 
     async def _write(self) -> None:
-        """Send the bytes that a socket did not take at once."""
+        """Send the bytes that a socket did not take at once, until cancelled."""
         while not self._over.is_set():
             await self._work.wait()
             self._work = trio.Event()
@@ -134,7 +134,7 @@ class DuplexConnection(ABC, Generic[_Core]):
             self._sent()
 
     async def _last_words(self, *, to_client: bool) -> None:
-        """Let what waits for one end reach it before the sockets close."""
+        """Send what still waits for one end, for a moment, before the sockets close."""
         sock = self._client if to_client else self._server
         with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_SECONDS):
             try:

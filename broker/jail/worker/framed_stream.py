@@ -26,7 +26,7 @@ class FramedStream:
         seconds: float,
         moved: Callable[[int, int], None],
     ) -> None:
-        """``seconds``: within which a begun message ends, and one of ours is read.
+        """Wrap a socket; ``seconds``: within which a message is completed, or read.
 
         ``moved`` counts bytes in and out.
         """
@@ -82,7 +82,7 @@ class ServedStream(ABC):
         """Why a message was not passed on, which ends nothing."""
 
     async def run(self) -> str:
-        """Serve it until the broker finishes it, or the program goes; returns why."""
+        """Serve the stream until the viewer or the program ends it; return why."""
         async with trio.open_nursery() as nursery:
 
             async def guarded(step: Callable[[], Awaitable[None]]) -> None:

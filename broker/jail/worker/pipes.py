@@ -18,7 +18,7 @@ from broker.jail.transfer.entry_reader import EntryReader
 
 
 async def write_pipe(pipe: int, data: bytes) -> None:
-    """Write all of it.  Raises RefusedError when the receiver has gone."""
+    """Write all bytes to a pipe.  Raises RefusedError when the receiver has gone."""
     view = memoryview(data)
     while view:
         try:
@@ -39,7 +39,7 @@ async def read_pipe(pipe: int) -> bytes:
 
 
 async def splice_file(reader: EntryReader, source: int, target: int, why: str) -> int:
-    """Pass bytes of the current file from one descriptor to another; returns how many.
+    """Splice bytes of the current file between descriptors; return how many.
 
     Raises PeerError with ``why`` at the end of the source, RefusedError when the target
     has gone.
@@ -90,7 +90,7 @@ class PipeWriter:
         """Bytes that were taken and are not in the pipe yet: call ``push``."""
 
     def take(self, data: bytes) -> int:
-        """Take some of the bytes, at least one; returns how many.
+        """Write some of the bytes, at least one; return how many.
 
         Only with nothing staged.  Raises BlockingIOError when the far end takes
         none, OSError when it has gone.

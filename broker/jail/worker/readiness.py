@@ -84,7 +84,7 @@ class WatchedFile:
         self._steps.add(self)
 
     async def left(self) -> None:
-        """Wait until a step has left something to this task."""
+        """Wait until a step has left something for this task to do."""
         self._task = trio.lowlevel.current_task()
         self._steps.arm(self)
 
@@ -116,7 +116,7 @@ class WatchedFile:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        """Watch it no longer."""
+        """Stop watching the file."""
         self.close()
 
 
@@ -218,7 +218,10 @@ class _Steps(trio.abc.Instrument):
 
     @override
     def before_io_wait(self, timeout: float) -> None:
-        """Wait in trio's place; events for trio are left to it."""
+        """Poll in trio's place, and run the steps of ready files.
+
+        Leave others to trio.
+        """
         end = time.monotonic() + timeout
         most = len(self._watches) + 1
         while True:

@@ -142,7 +142,7 @@ class _Stream:
         self.to_guest = 0
 
     def tell(self, order: messages.ToWorker, fds: tuple[int, ...]) -> None:
-        """An order has come."""
+        """Queue an order of the viewer for this connection.  Raises InternalError."""
         try:
             self._put.send_nowait((order, fds))
         except trio.WouldBlock:
@@ -157,7 +157,7 @@ class _Stream:
                 fdpass.close_all(self._orders.receive_nowait()[1])
 
     async def run(self) -> str:
-        """Serve it; returns why it ended."""
+        """Serve the connection to its end; return the reason of the end."""
         try:
             if self._agent:
                 return await self._follow()
@@ -190,7 +190,7 @@ class _Stream:
                 return _checked(decode_ask(frames[0]))
 
     async def _follow(self) -> str:
-        """Obey orders until the one that finishes it."""
+        """Carry out orders until the one that finishes the connection; return why."""
         while True:
             order, fds = await self._next()
             match order:
@@ -244,7 +244,7 @@ class _Stream:
         raise InternalError("no order and no end")
 
     async def _leave(self, order: messages.TransferLeave) -> str:
-        """Let the pump have the connection; wait for its end, reading nothing of it."""
+        """Hand the connection to the pump; wait for its end, reading nothing of it."""
         await self._answer(order.service or Go())
         # A worker has no part in a call.
         self._sock.close()
@@ -333,7 +333,7 @@ class _Stream:
     async def _pass(
         self, order: messages.ToWorker, reader: EntryReader, pipe: int
     ) -> None:
-        """From the program into the pipe."""
+        """Copy files from the program's connection into the pipe."""
         single = isinstance(order, messages.TransferSend) and order.quota.single
         os.set_blocking(pipe, False)
         await self._answer(Go())
@@ -364,7 +364,7 @@ class _Stream:
     async def _deliver(
         self, order: messages.ToWorker, reader: EntryReader, pipe: int
     ) -> None:
-        """From the pipe to the program."""
+        """Copy files from the pipe to the program's connection."""
         if not isinstance(order, messages.TransferDeliver):
             raise InternalError("a delivery without its order")
         os.set_blocking(pipe, False)

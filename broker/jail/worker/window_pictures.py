@@ -39,7 +39,10 @@ class OwnWindow:
     """The window that a stream shows: the newest one that has not the focus."""
 
     def __init__(self, sandbox: Sandbox) -> None:
-        """Raises PeerError where there is no window."""
+        """Choose the sandbox's focused or newest window.
+
+        Raises PeerError if there is none.
+        """
         found = [
             (xdg.surface not in core.focused.values(), xdg.number, core, xdg)
             for core in sandbox.filters
@@ -73,7 +76,7 @@ class OwnWindow:
         return self._xdg in self._core.windows and _is_shown(self._core, self._xdg)
 
     async def picture(self) -> bytes:
-        """Return its current pictures."""
+        """Draw the window's current surfaces into one picture; return its pixels."""
         canvas, left = bytearray(self.width * self.height * 4), PICTURE_BYTES
         with memoryview(canvas) as view:
             for number in range(SURFACES):
@@ -101,7 +104,7 @@ class OwnWindow:
         y: int,
         depth: int,
     ) -> None:
-        """Add a surface with those below and above it."""
+        """Add a surface and its subsurfaces below and above to the list."""
         # guard: a picture of a window has bounded work
         if depth == 0 or self._left == 0:
             return

@@ -72,7 +72,7 @@ class PairEnd:
     """One end; implements ``link_service.far_end.FarEnd``.  Owns the socket."""
 
     def __init__(self, sock: socket.socket, role: Role, serve: Serve) -> None:
-        """``role``: of this end."""
+        """Set up one end of the pair; ``role`` is this end's role."""
         sock.settimeout(0)
         self._sock = sock
         self._far = role.other
@@ -118,6 +118,7 @@ class PairEnd:
         return asked.answered
 
     async def _send_request(self, make: Callable[[int], _R], fd: int) -> _Asked:
+        """Send a request, after checking it as the far end will; return its entry."""
         if not self.live:
             raise _lost()
         if len(self._asked) >= pair_limits.PAIR_REQUESTS:
@@ -173,6 +174,7 @@ class PairEnd:
         return body
 
     async def _send(self, body: bytes, fd: int) -> None:
+        """Send a packet with a descriptor, if there is one; waits for room."""
         fds = () if fd < 0 else (fd,)
         await trio.lowlevel.checkpoint_if_cancelled()
 
@@ -213,6 +215,7 @@ class PairEnd:
         self._asked.clear()
 
     async def _read(self, nursery: trio.Nursery) -> None:
+        """Receive and handle the far end's messages until it closes."""
         while True:
             await trio.lowlevel.checkpoint()
             data, fd = await self._receive()
@@ -251,6 +254,7 @@ class PairEnd:
         return data, fds[0] if fds else -1
 
     def _take(self, message: m.Message, fd: int, nursery: trio.Nursery) -> None:
+        """Handle a message: cancel, settle or begin a request.  Raises PeerError."""
         # guard: descriptors come with the messages that have one
         if fd >= 0 and not isinstance(message, p.WITH_DESCRIPTOR):
             raise PeerError("it sent a descriptor with a message that has none")
@@ -269,6 +273,10 @@ class PairEnd:
             scope.cancel()
 
     def _take_reply(self, reply: m.LinkReply, fd: int) -> None:
+        """Settle the request that a reply answers.
+
+        Raises PeerError for one of no request.
+        """
         asked = self._asked.get(reply.request)
         # guard: a reply answers our request with a message that fits it
         if asked is None or not isinstance(reply, _replies_to(asked.request)):
@@ -282,6 +290,10 @@ class PairEnd:
     def _take_request(
         self, request: m.LinkRequest, fd: int, nursery: trio.Nursery
     ) -> None:
+        """Begin a request of the far end's in a task.
+
+        Raises PeerError against the rules.
+        """
         if request.request <= self._last_received:
             raise PeerError("it uses the number of a request again")
         # guard: requests of the far end are bounded
@@ -298,6 +310,7 @@ class PairEnd:
     async def _answer(
         self, request: m.LinkRequest, fd: int, turn: Turn, scope: trio.CancelScope
     ) -> None:
+        """Carry out a request of the far end's, and send the reply or its error."""
         given_up = p.RequestFailed(request.request, p.GIVEN_UP)
         answered = PairAnswer(given_up)
         try:
@@ -320,6 +333,7 @@ class PairEnd:
                 os.close(answered.fd)
 
     async def _put_reply(self, reply: m.LinkReply, fd: int) -> None:
+        """Send a reply and its descriptor, or that it failed, to the far end."""
         try:
             async with self._sending:
                 await self._send(self._packet(reply), fd)
@@ -335,6 +349,10 @@ class PairEnd:
     async def _carry_out(
         self, request: m.LinkRequest, fd: int, turn: Turn
     ) -> PairAnswer:
+        """Serve a request in its turn.
+
+        Closes the descriptor that it did not pass on.
+        """
         try:
             async with turn:
                 if isinstance(request, m.LinkPing):
@@ -396,6 +414,7 @@ def _replies_to(request: m.LinkRequest) -> tuple[type[m.LinkReply], ...]:
 
 
 def _without_descriptor(number: int) -> p.RequestFailed:
+    """Return the reply for a message whose descriptor the kernel did not deliver."""
     return p.RequestFailed(
         number,
         p.failed(

@@ -76,6 +76,7 @@ class _Sealer:
         return self._aead.encrypt(self._nonce(), body, self._epoch)
 
     def unseal(self, untrusted_record: bytes) -> bytes:
+        """Verify and decrypt a record.  Raises LinkRefusedError."""
         try:
             return self._aead.decrypt(self._nonce(), untrusted_record, self._epoch)
         except InvalidTag as error:
@@ -90,6 +91,7 @@ class ControlChannel:
     """One end of a control connection after its handshake."""
 
     def __init__(self, session: Session) -> None:
+        """Set up the channel of a session whose handshake is done."""
         key = session.key
         self._role = session.role
         self._out = _Sealer(key(Purpose.CONTROL, session.sends), session.epoch)
@@ -135,7 +137,7 @@ class ControlChannel:
         return message, self._record(body)
 
     def reply(self, message: LinkReply) -> bytes:
-        """Answer a request of theirs; return what to send.
+        """Answer a request of the far end's; return the bytes to send.
 
         Raises InternalError for a reply that does not belong to one.
         """
@@ -149,7 +151,7 @@ class ControlChannel:
         return self._record(body)
 
     def bye(self, reason: str) -> bytes:
-        """The last record."""
+        """Close the channel, and return its last record, which has the reason."""
         self._must_be_open()
         record = self._record(
             self._check_own(Bye(fit(reason, limits.LINK_TEXT_CHARACTERS)))
@@ -163,6 +165,10 @@ class ControlChannel:
             raise RefusedError("the link's control connection is over")
 
     def _check_own(self, message: Message) -> bytes:
+        """Encode a message of ours.
+
+        Raises InternalError for one that the far end refuses.
+        """
         body = encode(message)
         try:
             decode(body, self._role)  # our messages must pass their checks
@@ -179,7 +185,7 @@ class ControlChannel:
     # -- in -----------------------------------------------------------------------
 
     def feed(self, untrusted_data: bytes) -> list[tuple[Message, LinkRequest | None]]:
-        """Take bytes; return messages, each reply with its request.
+        """Decode received bytes to messages, each reply with its request.
 
         Raises LinkRefusedError; the channel is over then.  Good messages in
         front of the bad one in the same bytes are dropped with it: that they
@@ -205,7 +211,7 @@ class ControlChannel:
             ) from error
 
     def eof(self) -> None:
-        """Say that no byte will come.
+        """Note the end of input.  Raises LinkRefusedError unless a Bye was received.
 
         Raises LinkRefusedError when no Bye was received: the link is lost.
         """
@@ -217,6 +223,10 @@ class ControlChannel:
         )
 
     def _take(self, untrusted_record: bytes) -> tuple[Message, LinkRequest | None]:
+        """Decrypt one record and check its message.
+
+        Return it, a reply with its request.
+        """
         if not self.open:
             raise LinkRefusedError("a record after Bye", reason=RefusalReason.MALFORMED)
         message = decode(self._in.unseal(untrusted_record), self._role.other)
@@ -229,6 +239,10 @@ class ControlChannel:
         return message, None
 
     def _take_request(self, message: LinkRequest) -> None:
+        """Note a request of the far end's.
+
+        Raises LinkRefusedError against the rules.
+        """
         if message.request <= self._last_received:
             raise LinkRefusedError(
                 f"request {message.request} after {self._last_received}",
@@ -249,6 +263,10 @@ class ControlChannel:
         self._owed[message.request] = message
 
     def _take_reply(self, message: LinkReply) -> LinkRequest:
+        """Return the request that a reply answers, which is settled.
+
+        Raises LinkRefusedError for a reply that no request wants.
+        """
         request = self._asked.get(message.request)
         if request is None or not isinstance(message, REPLIES[type(request)]):
             raise LinkRefusedError(

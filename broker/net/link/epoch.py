@@ -68,7 +68,7 @@ def make_mac(key: bytes, *parts: bytes) -> bytes:
 
 
 def mac_holds(untrusted_mac: bytes, key: bytes, *parts: bytes) -> bool:
-    """Whether the MAC is right; the time taken does not depend on it."""
+    """Compare a MAC in constant time; return whether it is right."""
     mac = hmac.HMAC(key, hashes.SHA256())
     for part in parts:
         mac.update(part)

@@ -151,6 +151,7 @@ class Handshake:
         peers: Peers,
         fresh: Fresh,
     ) -> None:
+        """Set up one end; ``dials``: whether this end connects and speaks first."""
         self._role = role
         self._dials = dials
         self._identity = identity
@@ -165,7 +166,7 @@ class Handshake:
         self.session: Session | None = None
 
     def start(self) -> bytes:
-        """The dialler's first message."""
+        """Return the dialler's first message; wait for the reply."""
         if self.state is not HandshakeState.NEW:
             raise InternalError(f"a handshake cannot start when it is {self.state}")
         self._transcript = self._make_opening(HandshakeKind.HELLO)
@@ -173,7 +174,7 @@ class Handshake:
         return self._transcript
 
     def feed(self, untrusted_data: bytes) -> bytes:
-        """Take bytes, return bytes to send.
+        """Process received bytes; return the bytes to send.
 
         Raises LinkRefusedError; the handshake is over then, for good.  Bytes
         after the last message are kept for ``rest``.
@@ -200,7 +201,7 @@ class Handshake:
         return out
 
     def eof(self) -> None:
-        """Say that no byte will come any more.
+        """Note the end of input.
 
         Raises LinkRefusedError unless there is a session.
         """
@@ -221,6 +222,7 @@ class Handshake:
     # -- one message ----------------------------------------------------------
 
     def _step(self, kind_number: int, role: int, message: bytes) -> bytes:
+        """Handle one message of the handshake; return the bytes to send."""
         kind = HandshakeKind(kind_number)  # the reader knows only these
         following = TABLE.get((self.state, kind))
         if following is None:
@@ -237,6 +239,7 @@ class Handshake:
         return out
 
     def _refuse(self, error: LinkRefusedError) -> None:
+        """End the handshake; give the error the refusal to send, unless one was."""
         # A refusal is not answered by a refusal.
         told = self.state is HandshakeState.REFUSED or str(error).endswith("proof)")
         self.state = HandshakeState.REFUSED
@@ -253,6 +256,7 @@ class Handshake:
         return self._prove(opening)
 
     def _take_reply(self, message: bytes) -> bytes:
+        """Process the listener's reply: check its proof; return the dialler's proof."""
         self._meet(message[:_OPENING_BYTES])
         part = message[_OPENING_BYTES - EPOCH_PART_BYTES : _OPENING_BYTES]
         self._transcript += message[:_OPENING_BYTES]
@@ -261,6 +265,7 @@ class Handshake:
         return self._prove(self._header(HandshakeKind.PROOF))
 
     def _take_proof(self, message: bytes) -> bytes:
+        """Check the dialler's proof and finish the handshake."""
         self._transcript += message[: HEADER.size]
         self._check(message[HEADER.size :], by_dialler=True)
         ready = self._header(HandshakeKind.READY)
@@ -281,6 +286,7 @@ class Handshake:
         return HEADER.pack(ConnectionKind.CONTROL.value, VERSION, kind, self._role)
 
     def _make_opening(self, kind: HandshakeKind) -> bytes:
+        """Return the first message of one kind: key, fresh key, epoch part."""
         return (
             self._header(kind)
             + self._identity.public.raw
@@ -309,6 +315,7 @@ class Handshake:
         self._peer = peer
 
     def _agree(self, epoch: bytes, opening: bytes) -> None:
+        """Compute the shared secret with the fresh key of the other end's opening."""
         start = HEADER.size + KEY_BYTES
         fresh = X25519PublicKey.from_public_bytes(opening[start : start + KEY_BYTES])
         try:
@@ -318,7 +325,10 @@ class Handshake:
         self._epoch = epoch
 
     def _prove(self, head: bytes) -> bytes:
-        """``head``, our signature, our confirmation; all into the transcript."""
+        """Return ``head`` with our signature and confirmation.
+
+        Adds all to the transcript.
+        """
         self._transcript += head
         signature = self._identity.sign(self._signed(by_dialler=self._dials))
         self._transcript += signature
@@ -328,6 +338,10 @@ class Handshake:
         return head + signature + mac
 
     def _check(self, untrusted_proof: bytes, *, by_dialler: bool) -> None:
+        """Check the other end's signature and confirmation.
+
+        Raises LinkRefusedError.
+        """
         if self._peer is None:
             raise InternalError("a proof is checked for a peer that was met")
         signature = untrusted_proof[:SIGNATURE_BYTES]
@@ -353,6 +367,7 @@ class Handshake:
         return derive(self._shared, salt, b"confirm " + label)
 
     def _finish(self) -> None:
+        """Derive the session's keys and store the session."""
         if self._peer is None:
             raise InternalError("a session is with a peer that was met")
         salt = sha256(self._transcript)

@@ -69,7 +69,7 @@ class PublicKey:
         return "-".join(digits[n : n + 4] for n in range(0, 32, 4))
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
-        """Whether ``signature`` over ``message`` was made with this key."""
+        """Return whether ``signature`` over ``message`` was made with this key."""
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
         except (InvalidSignature, ValueError):
@@ -124,7 +124,7 @@ class BrokerIdentity:
         return cls(key)
 
     def to_pem(self) -> bytes:
-        """The private key as PKCS#8 PEM (RFC 8410), to be kept with mode 0600.
+        """Return the private key as PKCS#8 PEM (RFC 8410), to be kept with mode 0600.
 
         It has no password: a broker starts without a user.
         """
@@ -135,7 +135,7 @@ class BrokerIdentity:
         )
 
     def sign(self, message: bytes) -> bytes:
-        """The Ed25519 signature (RFC 8032), 64 bytes.
+        """Return the Ed25519 signature (RFC 8032) of a message, 64 bytes.
 
         The callers put a different label in front of each kind of message,
         so that a signature made for one purpose is none for another.
@@ -167,6 +167,7 @@ class Peers:
     _by_key: Mapping[bytes, Peer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        """Index the peers.  Raises RefusedError for a name or key pinned twice."""
         if len(self.all) > limits.LINK_PEERS:
             raise RefusedError(f"more than {limits.LINK_PEERS} pinned peers")
         by_key = {peer.key.raw: peer for peer in self.all}
@@ -224,6 +225,7 @@ def parse_peers(untrusted_text: bytes, where: str, own: PublicKey) -> Peers:
 
 
 def _parse_line(untrusted_line: bytes, own: PublicKey) -> Peer | None:
+    """Parse one line of the file of peers; None for an empty one or a comment."""
     try:
         text = untrusted_line.decode("ascii").partition("#")[0]
     except UnicodeDecodeError as error:

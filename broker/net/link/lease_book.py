@@ -36,7 +36,7 @@ class LeaseBook:
     """
 
     def __init__(self, *, reconnects: bool = True) -> None:
-        """``reconnects``: a book that is full ends the connection, and begins anew.
+        """Set up an empty book of leases.
 
         Otherwise it forgets the leases that ended first.
         """
@@ -45,7 +45,10 @@ class LeaseBook:
         self._ended: dict[LeaseId, None] = {}
 
     def begin(self, message: LeaseBegun) -> None:
-        """Enter an announcement.  Raises ValueError with the rule it breaks."""
+        """Enter the lease of an announcement.
+
+        Raises ValueError with the rule it breaks.
+        """
         lease = message.to_lease()
         if len(self._by_id) >= limits.LEASES:
             raise ValueError(f"more than {limits.LEASES} leases")
@@ -63,7 +66,10 @@ class LeaseBook:
         self._by_id[lease.id] = Announced(lease, message.peer, message.request)
 
     def end(self, message: LeaseEnded) -> None:
-        """Strike a lease.  Raises ValueError if it is not in the book."""
+        """Remove a lease that has ended.
+
+        Raises ValueError if it is not in the book.
+        """
         if self._by_id.pop(LeaseId(message.lease), None) is None:
             raise ValueError(f"the end of lease {message.lease}, never announced")
         self._ended[LeaseId(message.lease)] = None

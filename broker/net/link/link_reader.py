@@ -32,7 +32,7 @@ _TOLD: Mapping[int, str] = {
 
 
 def told_refusal(untrusted_message: bytes) -> LinkRefusedError:
-    """The error for a refusal that the other end sent; the text is ours."""
+    """Return the error for a refusal that the other end sent; the text is ours."""
     code = untrusted_message[HEADER.size]
     reason = RefusalReason(code) if code in _TOLD else RefusalReason.MALFORMED
     text = _TOLD.get(code, f"for an unknown reason ({code})")

@@ -55,7 +55,10 @@ class Message(
     """Base of all messages; each text in it is one printable line."""
 
     def __post_init__(self) -> None:
-        """Refuse hidden characters.  Raises ValueError; ``fit`` removes them."""
+        """Refuse hidden characters in a message.
+
+        Raises ValueError; ``fit`` removes them.
+        """
         for name in self.__struct_fields__:
             value = getattr(self, name)
             for text in value if isinstance(value, list) else (value,):
@@ -99,7 +102,7 @@ class LeaseBegun(LinkRequest, frozen=True, tag="lease-begun"):
         )
 
     def to_lease(self) -> Lease:
-        """The lease in our own words."""
+        """Convert the message to a lease, with its names validated."""
         return Lease(
             take_lease_id(self.lease),
             take_sandbox_name(self.sandbox),
@@ -247,7 +250,7 @@ class RequestRefused(LinkReply, frozen=True, tag="refused"):
 
     @classmethod
     def of(cls, request: int, error: VitrailError) -> RequestRefused:
-        """The reply that carries our error to the other end."""
+        """Return the reply that carries an error of ours to the other end."""
         fault: _Fault = next(
             (fault for fault in _FAULTS if isinstance(error, FAULTS[fault])), "internal"
         )

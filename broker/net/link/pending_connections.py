@@ -57,7 +57,7 @@ class PendingConnections:
         return ticket, pushed
 
     def _surplus(self, peer: str) -> Ticket | None:
-        """Return the ticket that one more of ``peer`` would push out, if any."""
+        """Return the ticket that one more connection of ``peer`` replaces, if any."""
         if self._of_peer[peer] >= limits.LINK_UNAUTHENTICATED_PER_PEER:
             crowd = peer
         elif len(self._tickets) >= limits.LINK_UNAUTHENTICATED:
@@ -69,7 +69,7 @@ class PendingConnections:
         return min(found, key=lambda ticket: (ticket.known, ticket.number))
 
     def leave(self, ticket: Ticket) -> None:
-        """The connection is authenticated, refused or closed; once or again."""
+        """Remove a connection that is authenticated, refused or closed; idempotent."""
         if self._tickets.pop(ticket.number, None) is None:
             return
         self._of_peer[ticket.peer] -= 1

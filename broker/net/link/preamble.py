@@ -97,7 +97,7 @@ class StreamOffer:
         return 0 if self._over else ANSWER_BYTES - len(self._buffer)
 
     def feed(self, untrusted_data: bytes) -> PreambleVerdict | None:
-        """Take at most ``needed`` bytes; return the verdict when it is whole.
+        """Process at most ``needed`` bytes; return the verdict when it is complete.
 
         Raises LinkRefusedError when the answer is not the other broker's: no
         payload may be sent, and the connection must be closed.
@@ -124,7 +124,10 @@ class StreamOffer:
         return self.verdict
 
     def eof(self) -> None:
-        """Say that no byte will come; raises unless the verdict is there."""
+        """Note the end of input.
+
+        Raises LinkRefusedError unless the verdict is there.
+        """
         if self.verdict is not None:
             return
         self._over = True

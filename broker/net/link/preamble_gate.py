@@ -137,7 +137,7 @@ class PreambleReader:
         return 0 if self._over else PREAMBLE_BYTES - self._size
 
     def feed(self, untrusted_data: bytes) -> bytes | None:
-        """Take at most ``needed`` bytes; return the preamble when it is whole.
+        """Process at most ``needed`` bytes; return the preamble when it is complete.
 
         Raises LinkRefusedError; close without an answer.
         """

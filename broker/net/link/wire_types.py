@@ -92,7 +92,7 @@ class LinkRefusedError(PeerError):
 
 
 def other_version(untrusted_version: int) -> LinkRefusedError:
-    """The refusal of another version, in plain text (and without proof)."""
+    """Return the refusal of another version, in plain text (and without proof)."""
     return LinkRefusedError(
         f"the other broker speaks version {untrusted_version} of the link, "
         f"this one version {VERSION}",

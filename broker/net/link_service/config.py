@@ -60,7 +60,7 @@ class LinkConfig:
 
     @property
     def mode(self) -> int:
-        """The mode of the viewer's UNIX socket.
+        """Return the mode of the viewer's UNIX socket, by who may connect.
 
         Another user's broker must be able to connect; which user it is says the kernel
         at each connection, before a byte is read.  The directory says who comes so far.
@@ -72,7 +72,7 @@ class LinkConfig:
 def load_link_config(
     paths: Paths, role: Role, *, endpoint: str = "", peer_cid: int | None = None
 ) -> LinkConfig:
-    """Return what holds; ``endpoint`` and ``peer_cid`` win over the file.
+    """Read ``link.toml``; ``endpoint`` and ``peer_cid`` take precedence over the file.
 
     Raises SetupError with the file's name.
     """
@@ -96,7 +96,7 @@ def load_link_config(
 
 
 def declared_role(paths: Paths) -> Role | None:
-    """Which of the two machines ``link.toml`` makes this one; None without one.
+    """Return the role that ``link.toml`` gives this machine; None without a file.
 
     The host's says where to connect; the viewer's may leave out everything.
     Raises SetupError for a file that is damaged or says both.
@@ -114,6 +114,10 @@ def declared_role(paths: Paths) -> Role | None:
 
 
 def _read(paths: Paths) -> tuple[_File, str]:
+    """Read the first ``link.toml`` of the directories; return it and its path.
+
+    Raises SetupError for invalid settings.
+    """
     for directory in paths.config:
         path = directory / "link.toml"
         try:

@@ -126,7 +126,7 @@ class Epoch:
     # -- asking ---------------------------------------------------------------
 
     async def ask(self, make: Callable[[int], _R]) -> m.LinkReply:
-        """Send a request and return its reply, which is not a refusal.
+        """Send a request to the other broker and return its reply.
 
         Raises the other end's error, or UpstreamError when the epoch ends
         before the reply.
@@ -168,7 +168,7 @@ class Epoch:
 
     @contextmanager
     def stream(self, number: int, opening: Opening) -> Iterator[LinkStream]:
-        """A stream's place in this epoch; inside it the stream can be cut.
+        """Register a stream with this epoch while the block runs; there it can be cut.
 
         When it is cut the block ends early and quietly.  Raises UpstreamError
         when the epoch is over already.
@@ -188,7 +188,7 @@ class Epoch:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> str:
-        """Run until it is over; returns the reason, for people.
+        """Run the control connection until it ends; return the reason, for people.
 
         When this returns the socket is closed and every stream is cut.
         """
@@ -228,7 +228,7 @@ class Epoch:
         return self.reason
 
     async def _until(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run a step; its error is the reason, set before others are notified."""
+        """Run a step of the epoch; its error becomes the reason of the end."""
         try:
             await step(*args)
         except VitrailError as error:
@@ -261,6 +261,7 @@ class Epoch:
                 return  # the other end is gone; we are leaving anyway
 
     async def _read(self, nursery: trio.Nursery) -> None:
+        """Receive records until the other broker leaves; handle their messages."""
         untrusted, self._rest = self._rest, b""
         while True:
             if untrusted:
@@ -283,6 +284,7 @@ class Epoch:
     def _take(
         self, nursery: trio.Nursery, message: m.Message, request: m.LinkRequest | None
     ) -> None:
+        """Handle a message: settle a request, begin one in a task, or note a Bye."""
         if isinstance(message, m.LinkReply):
             assert request is not None
             self._answers.pop(message.request).settle(message)
@@ -292,6 +294,7 @@ class Epoch:
             self.reason = self.reason or f"{self.name} left: {message.reason}"
 
     async def _serve(self, request: m.LinkRequest, turn: Turn) -> None:
+        """Serve a request in its turn and queue the reply, or the error of it."""
         reply: m.LinkReply
         try:
             # guard: messages about a lease are served in order
@@ -308,6 +311,7 @@ class Epoch:
             self._put(self.channel.reply(reply))
 
     async def _answer(self, request: m.LinkRequest) -> m.LinkReply:
+        """Return the reply to a request: ping and cut here, others by the handler."""
         match request:
             case m.LinkPing():
                 return m.RequestDone(request.request)
@@ -325,6 +329,10 @@ class Epoch:
         self._more.set()
 
     async def _write(self) -> None:
+        """Send queued records.
+
+        Raises UpstreamError when the other broker does not read.
+        """
         while True:
             if not self._outbox:
                 self._more = trio.Event()
@@ -358,7 +366,9 @@ class Epoch:
                 )
 
     async def _watch_answers(self) -> None:
-        """Give an end up that owes an answer for too long, for any caller.
+        """End an epoch whose other end owes an answer for too long.
+
+        Raises UpstreamError.
 
         Also answers that no task waits for any more: each holds a place, and the
         next request may be one that cannot be cancelled (the end of a lease).

@@ -46,7 +46,10 @@ class _Read(Generic[_T]):
     def get(
         self, path: Path, limit: int, parse: Callable[[bytes], _T], *also: int
     ) -> _T:
-        """The value; parsed again where the file, or ``also``, is another."""
+        """Return a file's parsed value.
+
+        Parse again where the file, or ``also``, changed.
+        """
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         with os.fdopen(fd, "rb") as file:
             facts = _private(path, fd)
@@ -74,7 +77,7 @@ class LinkStore:
         self._peers: _Read[Peers] = _Read()
 
     def identity(self) -> BrokerIdentity:
-        """This broker's key pair, made when there is none.
+        """Return this broker's key pair; create and store one when there is none.
 
         Raises SetupError when the file is damaged or others may read it.
         """
@@ -98,7 +101,7 @@ class LinkStore:
             )
 
     def peers(self) -> Peers:
-        """The pinned brokers.  Raises SetupError with ``file:line``."""
+        """Read the pinned brokers.  Raises SetupError with ``file:line``."""
         own = self.identity().public
         with explained(self.peers_file):
             if not self.peers_file.exists():

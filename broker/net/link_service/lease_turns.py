@@ -19,6 +19,7 @@ class Turn:
     """One request's turn: entered when the ones before it have been served."""
 
     def __init__(self, before: Collection[Turn]) -> None:
+        """Set up a turn that waits for the turns ``before`` it."""
         self.over = False
         """It has been served or given up, and so have all before it."""
         self.waits = len(before)
@@ -29,6 +30,7 @@ class Turn:
             one.followers.append(self)
 
     async def __aenter__(self) -> None:
+        """Wait until the turns before this one have ended."""
         try:
             if self.waits:
                 await self.ready.wait()
@@ -43,7 +45,7 @@ class Turn:
         self._end()
 
     def _end(self) -> None:
-        """Let the next ones in; one of them that was given up ends with it."""
+        """End this turn: let the next ones in, and end those among them given up."""
         ended = [self]
         for turn in ended:
             turn.over = True

@@ -39,7 +39,7 @@ class LinkState:
     """Set, and another one made, when the state is another."""
 
     def enter(self, state: str, problem: str = "") -> None:
-        """Go over to a state."""
+        """Set the link's state and problem, and wake those that wait for a change."""
         if state != self.state:
             self.since = time.time()
         self.state = state
@@ -54,7 +54,10 @@ class LinkState:
         self.enter("up")
 
     async def status(self) -> LinkStatus:
-        """The whole; asks the other end for its numbers, if it answers soon."""
+        """Return the link's status.
+
+        Asks the other end for its numbers, if it answers soon.
+        """
         epoch = self.epoch
         there = None if epoch is None else await _ask(epoch)
         return LinkStatus(
@@ -75,6 +78,7 @@ class LinkState:
 
 
 async def _ask(epoch: Epoch) -> LinkOther | None:
+    """Ask the other end for its numbers; None without an answer in time."""
     with trio.move_on_after(_ASK_SECONDS):
         try:
             reply = await epoch.ask(m.StatusAsked)
@@ -95,7 +99,7 @@ async def _ask(epoch: Epoch) -> LinkOther | None:
 def own_status(
     request: int, epoch: Epoch, since: float, warnings: list[str]
 ) -> m.StatusReply:
-    """Our status for the other end."""
+    """Return this end's status as the message for the other end."""
     limit = limits.LINK_TEXT_CHARACTERS
     told = [fit(text, limit) for text in warnings[-limits.LINK_WARNINGS :]]
     return m.StatusReply(
@@ -111,7 +115,7 @@ def own_status(
 
 
 def _clocks(there: int) -> list[str]:
-    """A warning where two clocks differ: their logs are then read in a wrong order."""
+    """Return a warning where two clocks differ: their logs read in a wrong order."""
     ahead = there - int(time.time())
     if not there or abs(ahead) <= _CLOCK_SECONDS:
         return []

@@ -111,7 +111,7 @@ async def shake_hands(
     first: bytes = b"",
     known: Callable[[], None] | None = None,
 ) -> tuple[Session, bytes]:
-    """Run a handshake; returns the session and the bytes that came after it.
+    """Run a handshake; return the session and the bytes received after it.
 
     The caller keeps the deadline and the socket.  ``first`` was read already;
     ``known`` is called once the other end has named a pinned key.

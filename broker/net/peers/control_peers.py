@@ -37,7 +37,7 @@ def why_not_served(fd: int) -> str:
 
 
 def in_our_pid_namespace(conn: socket.socket) -> bool | None:
-    """Whether the process that connected is in our pid namespace; None: not to be told.
+    """Return whether the process that connected is in our pid namespace; None: unknown.
 
     By the numbers of its pidfd (proc_pid_fdinfo(5)), which need no right to trace it,
     as ``pid_namespaces`` does: a process that is undumpable, another user's, or of a
@@ -56,6 +56,7 @@ def in_our_pid_namespace(conn: socket.socket) -> bool | None:
 
 
 def _told_in_ours(pidfd: int) -> bool | None:
+    """Compare the pid namespaces by the numbers that a pidfd shows; None: unknown."""
     mine = os.pidfd_open(os.getpid())
     try:
         # Elsewhere /proc is that of a namespace above ours, and counts on.

@@ -54,6 +54,10 @@ def _instances(folder: Path) -> list[Path]:
 
 
 def _vouched(instance: Path, inside: set[int]) -> str | None:
+    """Return the application of an instance that contains a process.
+
+    None for others.
+    """
     try:
         info = msgspec.json.decode(_read(instance / "bwrapinfo.json"), type=_BwrapInfo)
         # guard: an instance that has ended vouches for no process
@@ -65,7 +69,7 @@ def _vouched(instance: Path, inside: set[int]) -> str | None:
 
 
 def _leads(info: _BwrapInfo) -> bool:
-    """Whether the instance's first process lives and is the namespace's first."""
+    """Return whether an instance's first process lives and is its namespace's first."""
     try:
         pidfd = os.pidfd_open(info.leader)
     except (OSError, OverflowError):
@@ -95,7 +99,10 @@ def _read(path: Path) -> bytes:
 
 
 def _name(info: str) -> str | None:
-    """The ``name=`` of [Application]; an instance of a runtime alone has none."""
+    """Return the ``name=`` of [Application].
+
+    None for an instance of a runtime alone.
+    """
     group = ""
     # A value may have other line ends (str.splitlines), which Flatpak writes as they are.
     # guard: a value of an instance is not taken for its name

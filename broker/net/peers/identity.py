@@ -133,7 +133,7 @@ class VsockFacts:
 
 
 def take_cid(untrusted_cid: int) -> int:
-    """Return the CID of a possible sandbox; RefusedError for all others.
+    """Check the CID of a possible sandbox and return it; RefusedError for all others.
 
     0 (hypervisor), 1 (loopback), 2 (host) and ANY are never sandboxes.
     """
@@ -146,7 +146,7 @@ def take_cid(untrusted_cid: int) -> int:
 
 
 def claim_key(claim: Claim) -> tuple[str, str]:
-    """Return what no two live leases may share."""
+    """Return the key of a claim that no two live leases may share."""
     match claim:
         case HybridClaim():
             return ("hybrid", claim.base)
@@ -159,7 +159,7 @@ def claim_key(claim: Claim) -> tuple[str, str]:
 
 
 def describe(claim: Claim) -> str:
-    """How the claim reads in a log line."""
+    """Return a claim as words of a log line."""
     match claim:
         case HybridClaim():
             return f"hybrid:{claim.base}"
@@ -212,7 +212,7 @@ def check(
 
 
 def _check_group(claim: GroupClaim, facts: ProcessFacts, alive: frozenset[int]) -> None:
-    """Compare a process's control group with that of a container of root's."""
+    """Compare a process's control group with a container's.  Raises RefusedError."""
     # guard: a process of another control group is refused
     if not f"{facts.group}/".startswith(f"{claim.group}/"):
         raise RefusedError(
@@ -246,7 +246,7 @@ def _check_local(
 def _is_connector(
     claim: HybridClaim, facts: ProcessFacts, alive: frozenset[int]
 ) -> bool:
-    """Whether the connection was made by one of the machine's processes.
+    """Return whether one of the machine's processes has made a connection.
 
     Where the kernel gives the peer's pidfd (6.5) its inode decides.  Below
     that the pid number is all there is, and it is enough under one condition:

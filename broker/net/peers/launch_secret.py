@@ -66,7 +66,7 @@ def draw_secret() -> LaunchSecret:
 
 
 def read_secret(directory: Path) -> LaunchSecret | None:
-    """Return the secret of a machine that an earlier broker launched.
+    """Read the secret of a machine that an earlier broker launched.
 
     None: it was launched without one.  Raises SetupError for a file that is not
     a secret, OSError when it cannot be read.
@@ -126,6 +126,7 @@ async def prove(
 
 
 async def _read(conn: socket.socket, count: int) -> bytes:
+    """Read so many bytes.  Raises RefusedError where the guest closes before."""
     untrusted_data = b""
     while len(untrusted_data) < count:
         await trio.lowlevel.wait_readable(conn)
@@ -142,6 +143,7 @@ async def _read(conn: socket.socket, count: int) -> bytes:
 
 
 async def _write(conn: socket.socket, data: bytes) -> None:
+    """Send data to the guest.  Raises RefusedError where it does not read it."""
     try:
         sent = conn.send(data)
     except OSError as error:

@@ -45,7 +45,10 @@ class LeaseTable:
     def begin(
         self, *, sandbox: SandboxName, record: SandboxName, claim: Claim, now: float
     ) -> Lease:
-        """Enter a lease.  Raises RefusedError with the invariant it would break."""
+        """Enter a new lease in the table.
+
+        Raises RefusedError with the invariant it would break.
+        """
         key = claim_key(claim)
         if len(self._by_id) >= limits.LEASES:
             raise RefusedError(f"{limits.LEASES} leases are live; no more are given")

@@ -15,7 +15,7 @@ from broker.session.user_display.letters import draw_letters
 
 
 def carry_out_display(errand: Errand, order: m.DisplayOrder) -> None:
-    """Carry out one of these orders.  Raises VitrailError, OSError."""
+    """Carry out an order about the user's display.  Raises VitrailError, OSError."""
     match order:
         case m.FindCompositor():
             found = find_compositor()

@@ -16,7 +16,7 @@ _BYTES = 1 << 22
 
 
 def draw_letters(height: int) -> bytes:
-    """Return the letters of this height, as ``name_strip`` prints them.
+    """Draw the letters of this height in the user's font, as ``name_strip`` has them.
 
     Raises SetupError, UpstreamError, ValueError.
     """

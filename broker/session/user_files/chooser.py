@@ -80,6 +80,8 @@ def choose(choice: FileChoice) -> list[Path]:
 
 @contextmanager
 def _terminated() -> Iterator[None]:
+    """Convert SIGTERM during the block to an UpstreamError: the dialog was given up."""
+
     def give_up(_number: int, _frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise _GivenUp
@@ -102,7 +104,10 @@ class PortalRequest:
         """The unique name: another program of the session could answer by the same path."""
 
     def answer(self, method: str, title: str, options: Options) -> tuple[object, ...]:
-        """Return the response.  Raises SetupError, UpstreamError."""
+        """Show a portal dialog and wait for its response.
+
+        Raises SetupError, UpstreamError.
+        """
         ask = new_method_call(_PROPERTIES, "Get", "ss", (_CHOOSER, "version"))
         reply = self._call(ask)
         self._owner = str(reply.header.fields.get(HeaderFields.sender, ""))
@@ -130,7 +135,7 @@ class PortalRequest:
         return tuple(found.body)
 
     def _call(self, call: Message, seconds: float = _REPLY_SECONDS) -> Message:
-        """Return the reply.  Raises SetupError for an error."""
+        """Call the portal and return the reply.  Raises SetupError for an error."""
         got: Message = self._bus.send_and_get_reply(call, timeout=seconds)
         if got.header.message_type is not MessageType.method_return:
             words = printable(" ".join(map(str, got.body)), 300)
@@ -158,6 +163,7 @@ class PortalRequest:
 
 
 def _why(error: Exception) -> str:
+    """Return the words of an error of the bus."""
     if isinstance(error, KeyError):
         return "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
     if isinstance(error, TimeoutError):
@@ -167,7 +173,7 @@ def _why(error: Exception) -> str:
 
 
 def paths_in(body: tuple[object, ...]) -> list[Path]:
-    """Return the paths of a response.  Raises UpstreamError for one of another form."""
+    """Parse a response's paths.  Raises UpstreamError for one of another form."""
     code, results = (*body, None, None)[:2]
     if code in DISMISSED:
         return []
@@ -181,6 +187,7 @@ def paths_in(body: tuple[object, ...]) -> list[Path]:
 
 
 def _path_of(uri: str) -> Path:
+    """Convert a ``file:`` URI to its path.  Raises UpstreamError for any other URI."""
     parts = urlsplit(uri)
     path = unquote(parts.path, errors="surrogateescape")
     # guard: what is chosen is a file of the desktop
@@ -190,7 +197,7 @@ def _path_of(uri: str) -> Path:
 
 
 def _words(choice: FileChoice) -> tuple[str, Options]:
-    """Return the method and its options."""
+    """Return the portal's method and its options for a choice of files."""
     ask = choice.ask
     save = ask.kind == "save"
     options: Options = {

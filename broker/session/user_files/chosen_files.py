@@ -41,7 +41,7 @@ _SHOWN = 100
 def ticket(
     errand: Errand, untrusted_ticket: bytes, verb: Literal["send", "edit", "save"]
 ) -> FileTicket:
-    """Return the ticket that an order comes with.  Raises RefusedError."""
+    """Verify the ticket of an order.  Raises RefusedError."""
     found = read_ticket(errand.key, untrusted_ticket)
     # guard: files are those that the user has named or chosen
     if found is None:
@@ -56,6 +56,7 @@ def ticket(
 
 
 def _answer(errand: Errand, found: FileTicket, size: int | None = None) -> None:
+    """Answer with the names of found files, and a signed ticket for them."""
     most = len(found.paths) if found.verb == "save" else _SHOWN
     names = [path.rpartition(b"/")[2] for path in found.paths[:most]]
     shown = tuple(name.decode(errors="replace") for name in names)
@@ -86,7 +87,7 @@ def _writable(more: Iterable[bytes]) -> list[Path]:
 
 
 def find_named(errand: Errand, order: m.FindNamedFiles) -> None:
-    """Find the files that the user's call names."""
+    """Find the files that the user's call names; answer with a ticket for them."""
     call = errand.call(m.from_memory(errand.fds[0]), {"Open"})
     request = msgspec.json.decode(call.parameters, type=OpenRequest)
     writable, size = _writable(order.writable), None
@@ -131,7 +132,10 @@ def _size_of(path: str) -> int:
 
 
 def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
-    """Have the user choose files in a dialog that names the sandbox."""
+    """Have the user choose files in a dialog that names the sandbox.
+
+    Answer with a ticket.
+    """
     permit, ask = errand.permit(order.warrant, {FILE_DIALOG}), order.ask
     # guard: a permit to save chooses no file to read
     if permit.argument != f"+{ask.kind}":
@@ -210,7 +214,7 @@ def free_place(path: Path) -> Path:
 
 
 def checked(path: Path, writable: Iterable[Path], *, save: bool) -> Path:
-    """Return a chosen path without links.  Raises RefusedError."""
+    """Resolve links in a chosen path and check it.  Raises RefusedError."""
     if not save:
         # guard: a chosen file is not a sandbox's link to another one
         return named_path(path, writable)

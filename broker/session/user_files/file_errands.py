@@ -48,6 +48,10 @@ def _send(errand: Errand, _order: m.SendFiles) -> None:
 
 
 def _edit(errand: Errand, order: m.EditFile) -> None:
+    """Run the edit of a named file, between two pipes.
+
+    Raises RefusedError if it changed.
+    """
     passed, write, back = errand.fds
     found = chosen_files.ticket(errand, m.from_memory(passed), "edit")
     states = tuple(chosen_files.chosen_state(Path(os.fsdecode(p))) for p in found.paths)
@@ -59,6 +63,7 @@ def _edit(errand: Errand, order: m.EditFile) -> None:
 
 
 def _save(errand: Errand, order: m.SaveFile) -> None:
+    """Write a pipe's content to one of the chosen files; raises RefusedError."""
     passed, read = errand.fds
     found = chosen_files.ticket(errand, m.from_memory(passed), "save")
     if order.number >= len(found.paths):
@@ -91,7 +96,7 @@ def run_files_tool(
     stdin: int = popen.DEVNULL,
     stdout: int = popen.DEVNULL,
 ) -> bytes:
-    """Run our program for files to its end; returns its standard error.
+    """Run our program for files to its end; return its standard error.
 
     The order is answered when it runs.  Raises UpstreamError with its last words when it
     fails.

@@ -43,7 +43,7 @@ LOOP = "VITRAIL_OPENING"
 
 
 def open_url(errand: Errand, order: m.OpenAddress) -> None:
-    """Open an address that a sandbox or the user wants opened here."""
+    """Open an address here that a sandbox or the user wants opened."""
     url = take_url(order.url, None)
     if order.called:
         _require_called(errand, order.warrant, url)
@@ -53,6 +53,7 @@ def open_url(errand: Errand, order: m.OpenAddress) -> None:
 
 
 def _require_called(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
+    """Raise RefusedError unless the user's call names this address."""
     call = errand.call(untrusted_warrant, {"Open"})
     named = msgspec.json.decode(call.parameters, type=OpenRequest)
     # guard: an address that the user has not named is not opened as the user's
@@ -65,6 +66,7 @@ def _require_called(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
 
 
 def _require_permitted(errand: Errand, untrusted_warrant: bytes, url: Url) -> None:
+    """Raise RefusedError unless the permit is for this address and its scheme."""
     permit = errand.permit(untrusted_warrant, {OPEN_URL})
     # guard: an address is one that the permit is about
     named = permit.scheme, permit.host or "", permit.about

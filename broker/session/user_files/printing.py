@@ -71,7 +71,7 @@ def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:
 
 
 def print_document(errand: Errand, order: m.PrintDocument) -> None:
-    """Send a document to a printer.  Raises UpstreamError, SetupError."""
+    """Send a document to a printer by CUPS.  Raises UpstreamError, SetupError."""
     permit = errand.permit(order.warrant, {PRINT})
     # guard: a rule's printer is the one that prints
     if permit.printer not in {"", order.printer}:
@@ -88,7 +88,7 @@ def print_document(errand: Errand, order: m.PrintDocument) -> None:
 
 
 def _run(errand: Errand, argv: list[str]) -> str:
-    """Run a program of CUPS to its end; returns what it wrote.  Raises UpstreamError."""
+    """Run a program of CUPS to its end; return its output.  Raises UpstreamError."""
     with ExitStack() as stack:
         output, errors = memory_file(stack, b""), memory_file(stack, b"")
         env = {**os.environ, "LC_ALL": "C"}

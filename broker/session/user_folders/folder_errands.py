@@ -30,7 +30,7 @@ from policy.records.places import writable
 
 
 def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
-    """Carry out one of these orders.  Raises VitrailError, OSError."""
+    """Carry out an order about folders or settings.  Raises VitrailError, OSError."""
     match order:
         case m.OpenFolder():
             _share(errand, order)
@@ -45,6 +45,7 @@ def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
 
 
 def _share(errand: Errand, order: m.OpenFolder) -> None:
+    """Open a folder, await the permit to give it, and give or serve it."""
     paths = find_paths()
     records = _records(paths)
     with _opened(errand, order, paths, records) as (folder, sandbox):
@@ -96,6 +97,7 @@ def _opened(
 
 
 def _of_call(errand: Errand, order: m.OpenFolder) -> str:
+    """Check that the user's call names the order's folder; return its sandbox."""
     call = errand.call(order.warrant, {"FolderShare"})
     asked = msgspec.json.decode(call.parameters, type=FolderShareRequest)
     # guard: a folder is the one that the user named
@@ -105,6 +107,7 @@ def _of_call(errand: Errand, order: m.OpenFolder) -> str:
 
 
 def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
+    """Check that a record has the order's folder; return the record's name."""
     record = records.records.get(order.record)
     folders = Folders() if record is None else record.viewer.folders
     known = folders.read_write if order.write else folders.read_only

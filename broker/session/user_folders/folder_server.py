@@ -39,7 +39,7 @@ _PROGRAMS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
 
 
 def find_sftp_server() -> Path:
-    """Return the program.  Raises SetupError where it is not installed."""
+    """Find the program sftp-server.  Raises SetupError where it is not installed."""
     return find_program(
         _PROGRAMS,
         "folders of sandboxes on another machine need sftp-server, which is not installed",
@@ -90,7 +90,7 @@ def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
 def _pipe(
     ours: ExitStack, theirs: ExitStack, *, outwards: bool = False
 ) -> tuple[int, int]:
-    """Return our end of a pipe and the other one."""
+    """Create a pipe; return our end and the other one, each owned by a stack."""
     read, write = os.pipe2(os.O_CLOEXEC)
     own, other = (write, read) if outwards else (read, write)
     ours.callback(os.close, own)
@@ -99,7 +99,7 @@ def _pipe(
 
 
 def _mount(pid: int, folder: OpenedFolder, *, write: bool) -> None:
-    """Mount it in the jail, which waits for that.  Raises UpstreamError."""
+    """Mount the folder in the jail, which waits for that.  Raises UpstreamError."""
     until = time.monotonic() + START_SECONDS
     while not has_mount(pid, ROOT):
         if time.monotonic() > until:

@@ -48,7 +48,7 @@ def icon(record: Record) -> str:
 
 
 def draw_icons(records: Iterable[Record]) -> None:
-    """Draw the icons again that are there and differ from their records.
+    """Draw again the icons that exist and differ from their records.
 
     Raises OSError.
     """

@@ -85,7 +85,7 @@ def settings_problems(paths: Paths) -> list[Problem]:
 
 
 def _placed(file: Path, error: SetupError) -> Problem:
-    """Return the reader's message at the key that it is about."""
+    """Convert a reader's message to a problem at the key that it is about."""
     message = error.message
     try:
         text = read_config(file).decode()
@@ -100,6 +100,7 @@ def _placed(file: Path, error: SetupError) -> Problem:
 
 
 def _span(text: str, message: str) -> Span:
+    """Return the place in a settings file that a reader's message names."""
     place = _PLACE.search(message)
     if place is not None:
         line, column = int(place[1]), int(place[2])

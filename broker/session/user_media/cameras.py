@@ -48,7 +48,7 @@ class _Object(msgspec.Struct):
 
 
 def find_camera(serial: int | None = None) -> Camera:
-    """Return a camera; without its number, the one that the session prefers.
+    """Find a camera; without a number, the one that the session prefers.
 
     Raises SetupError, UpstreamError.
     """
@@ -62,7 +62,7 @@ def find_camera(serial: int | None = None) -> Camera:
 
 
 def cameras_in(dump: bytes) -> list[Camera]:
-    """Return the cameras of a list of all objects, the preferred one first.
+    """Parse the cameras in a list of all objects, the preferred one first.
 
     Raises UpstreamError.
     """

@@ -37,7 +37,7 @@ class KeyPermits:
         process: socket.socket,
         viewer: socket.socket,
     ) -> None:
-        """``connection``: the permit for the key itself, ahead of its uses."""
+        """Set up; ``connection``: the permit for the key itself, ahead of its uses."""
         self._errand, self._connection = errand, connection
         self._process, self._viewer = process, viewer
         self._asked = KeyUse()
@@ -45,7 +45,7 @@ class KeyPermits:
         """When the newest warrant that was used was signed."""
 
     def readers(self) -> Mapping[int, Callable[[], bool]]:
-        """Return what each socket's messages are read by, see ``Errand.hold``.
+        """Return the function that reads each socket's messages, see ``Errand.hold``.
 
         They raise PeerError.
         """
@@ -55,6 +55,7 @@ class KeyPermits:
         }
 
     def _answer_or_end(self) -> bool:
+        """Pass on an answer of the viewer; at its end, end the key's process."""
         more = self._answer()
         if not more:
             # It cancels what the key works on, and ends.
@@ -63,7 +64,7 @@ class KeyPermits:
         return more
 
     def _ask(self) -> bool:
-        """Pass on a message of the process; False: it has ended."""
+        """Pass on a question of the key's process to the viewer; False at its end."""
         try:
             untrusted_data = self._process.recv(USE_BYTES)
         except ConnectionResetError:  # with an answer unread
@@ -77,7 +78,7 @@ class KeyPermits:
         return bool(untrusted_data)
 
     def _answer(self) -> bool:
-        """Pass on an answer of the viewer; False: it sends no more."""
+        """Pass on an answer of the viewer, if a permit covers it; False at its end."""
         try:
             data = self._viewer.recv(ANSWER_BYTES)
         except ConnectionResetError:
@@ -92,6 +93,7 @@ class KeyPermits:
         return True
 
     def _is_permitted(self, answer: KeyAnswer) -> bool:
+        """Return whether an answer's permit covers the use that was asked for."""
         asked = self._asked
         if asked.ask != answer.verdict:
             return False

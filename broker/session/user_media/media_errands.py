@@ -19,7 +19,10 @@ from broker.session.user_media.video import PictureSource, take_pictures
 
 
 def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
-    """Carry out one of these orders.  Raises VitrailError, OSError."""
+    """Carry out an order about sound, cameras, screens or keys.
+
+    Raises VitrailError, OSError.
+    """
     match order:
         case m.ConnectSound():
             # guard: the sound server is reached with a permit for sound

@@ -10,7 +10,10 @@ from broker.session.errand import Errand
 
 
 def show_frame(errand: Errand, order: ShowFrame) -> None:
-    """Show it until the viewer ends it, or its screen does.  Raises OSError."""
+    """Run the program that frames a screen until the viewer or the screen ends it.
+
+    Raises OSError.
+    """
     words = (order.colour, *map(str, (order.width, order.height, order.x, order.y)))
     argv = our_program("broker.helpers.prompt.screen_frame", *words)
     near, far = socket.socketpair()

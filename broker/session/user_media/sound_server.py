@@ -10,7 +10,7 @@ from broker.core.errors import SetupError
 
 
 def find_sound(environ: Mapping[str, str] | None = None) -> Path:
-    """Return the sound server's socket, as libpulse looks for it.
+    """Find the sound server's socket, as libpulse looks for it.
 
     PULSE_SERVER when it names a UNIX socket of this machine, or else
     ``pulse/native`` below PULSE_RUNTIME_PATH or XDG_RUNTIME_DIR

@@ -57,7 +57,7 @@ def take_pictures(
     server: socket.socket,
     permit: PermitWarrant | None = None,
 ) -> None:
-    """Take pictures until the viewer ends it, or ``permit`` is not held, if there is one.
+    """Run GStreamer to take pictures until the viewer ends it, or ``permit`` is lost.
 
     ``server``: a connection to PipeWire.  Raises SetupError, OSError.
     """

@@ -50,7 +50,7 @@ _READ_BYTES = 1 << 14
 
 
 def use_agent(errand: Errand, order: m.UseAgent) -> None:
-    """Serve a connection to an agent until the viewer closes it.
+    """Serve a connection to the user's ssh agent until the viewer closes it.
 
     Raises RefusedError, SetupError where the user has no agent, UpstreamError, PeerError.
     """
@@ -70,6 +70,7 @@ def use_agent(errand: Errand, order: m.UseAgent) -> None:
 
 
 def _connect(sock: socket.socket) -> None:
+    """Connect to the user's ssh agent.  Raises SetupError without one."""
     try:
         path = os.environ["SSH_AUTH_SOCK"]
         sock.settimeout(limits.SSH_AGENT_SECONDS)
@@ -85,7 +86,10 @@ class _Agent:
         self._sock, self._frames = sock, wire.frames()
 
     def ask(self, ask: AgentAsk) -> AgentAnswer:
-        """Return its answer.  Raises UpstreamError, PeerError."""
+        """Send a request to the user's ssh agent; return its answer.
+
+        Raises UpstreamError, PeerError.
+        """
         try:
             self._sock.sendall(wire.request_frame(ask))
             while not (found := self._frames.feed(self._some())):
@@ -133,7 +137,10 @@ class _Use:
         return msgspec.msgpack.encode(agent.ask(ask))
 
     def _bind(self, agent: _Agent, ask: BindSession) -> AgentAnswer:
-        """Have the agent check that the host has signed the session's id."""
+        """Have the agent check that a host has signed the session's id.
+
+        Remember the host.
+        """
         # guard: a session is of a host if the user's agent tells signatures apart
         if not isinstance(agent.ask(wrongly_signed(ask)), KeyRefused):
             return KeyRefused()
@@ -173,7 +180,7 @@ class _Use:
             raise RefusedError(f"a permit for {permit.argument} is not for this use")
 
     def _is_at(self, permitted: str | None, key: str, ask: SignLogin) -> bool:
-        """Whether the session of a login is with the host that the permit names."""
+        """Return whether a login's session is with the host of its permit."""
         bound = self.hosts.get(ask.session)
         if ask.host_key and bound != ask.host_key:
             return False

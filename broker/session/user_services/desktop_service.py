@@ -38,7 +38,7 @@ _NETWORK_ETC = ("resolv.conf", "hosts", "nsswitch.conf")
 
 
 def start_service(errand: Errand, order: m.StartService) -> None:
-    """Run a service that a sandbox may call, to its end.
+    """Run a service of the user's desktop in its jail, to its end.
 
     Raises RefusedError where one of its paths leads through a link, SetupError without
     bubblewrap, UpstreamError where it does not start.
@@ -139,6 +139,7 @@ def _serve(
 
 
 def _command_line(service: DesktopService, fds: tuple[int, int, int, int]) -> list[str]:
+    """Return the command line of bubblewrap that runs the service."""
     report, rules, tool, far = fds
     return [
         *("bwrap", "--json-status-fd", str(report), "--seccomp", str(rules)),

@@ -59,6 +59,7 @@ def _without_port(name: str) -> str:
 
 
 def _is_hash_of(entry: str, name: str) -> bool:
+    """Return whether a hashed entry of known_hosts is of this name."""
     salt, _, digest = entry.removeprefix(_HASHED).partition("|")
     try:
         made = hmac.new(base64.b64decode(salt), name.encode(), hashlib.sha1)

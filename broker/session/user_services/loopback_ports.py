@@ -25,7 +25,7 @@ class _Forwarded(msgspec.Struct):
 
 
 def connect_port(errand: Errand, order: m.ConnectPort) -> None:
-    """Connect to a port that a sandbox may use.
+    """Connect to a loopback port that a sandbox may use; answer with the socket.
 
     Raises RefusedError, UpstreamError where nothing listens there.
     """
@@ -43,7 +43,7 @@ def connect_port(errand: Errand, order: m.ConnectPort) -> None:
 
 
 def listen_port(errand: Errand, order: m.ListenPort) -> None:
-    """Listen on the port that the user forwards; 0: the kernel chooses it.
+    """Listen on the port that the user forwards (0: any); answer with the socket.
 
     Raises RefusedError.
     """

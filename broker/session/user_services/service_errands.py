@@ -11,7 +11,7 @@ from broker.session.errand import Errand
 
 
 def carry_out_service(errand: Errand, order: m.ServiceOrder) -> None:
-    """Carry out one of these orders.  Raises VitrailError, OSError."""
+    """Carry out an order about a service.  Raises VitrailError, OSError."""
     match order:
         case m.ConnectPort():
             from broker.session.user_services.loopback_ports import connect_port

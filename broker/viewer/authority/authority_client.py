@@ -66,7 +66,7 @@ class AuthorityClient(LogClient):
         *,
         lost: Callable[[str], None],
     ) -> None:
-        """See ``LogClient``."""
+        """Set up the client; see ``LogClient``."""
         super().__init__(link, lost=lost)
         self._shown: dict[bytes, m.Previewed | m.RulesShown] = {}
         """Answers that hold until something changes, by their questions."""
@@ -78,6 +78,7 @@ class AuthorityClient(LogClient):
 
     @override
     def _take_answer(self, message: m.AuthorityAnswer) -> None:
+        """Handle an answer to a permit request; pass others to the base class."""
         call = self._calls.get(message.request)
         if not isinstance(call, _Asking):
             super()._take_answer(message)
@@ -108,7 +109,10 @@ class AuthorityClient(LogClient):
         chosen: Asked | None = None,
         gone: trio.Event | None = None,
     ) -> AsyncIterator[Permit]:
-        """See ``Permits.permit``."""
+        """Request a permit and hold it while the block runs.
+
+        See ``Permits.permit``.
+        """
         asking = _Asking(request=request)
         number = self._begin(
             asking,
@@ -165,7 +169,7 @@ class AuthorityClient(LogClient):
                 self._put_or_lose(m.PermitGone(number))
 
     async def preview(self, requests: Sequence[Request]) -> Sequence[m.Preview | None]:
-        """See ``Permits.preview``."""
+        """Return the current decisions about requests.  See ``Permits.preview``."""
         asked = [
             m.PreviewRequest(one.lease.sandbox, one.lease.record, asked_of(one))
             for one in requests
@@ -185,7 +189,7 @@ class AuthorityClient(LogClient):
         return (await self._show(m.RulesShown, ask)).rules
 
     async def _show(self, kind: type[_S], ask: Callable[[int], m.ClientMessage]) -> _S:
-        """Return the answer to a question, which may be a kept one."""
+        """Return the authority's answer to a question; keep it until policy changes."""
         key, changes = m.encode_from_client(ask(0)), self._changes
         known = self._shown.get(key)
         if isinstance(known, kind):
@@ -224,7 +228,7 @@ class AuthorityClient(LogClient):
     # -- interface.Authority -------------------------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
-        """See ``Authority``."""
+        """Announce a lease to the authority.  See ``Authority``."""
         await self._change_leases(
             partial(
                 m.AnnounceLease,
@@ -244,6 +248,7 @@ class AuthorityClient(LogClient):
     async def _change_leases(
         self, change: Callable[[int], m.ClientMessage], kept: int = 1
     ) -> None:
+        """Report a lease that began or ended, and forget all kept answers."""
         try:
             await self.ask(m.AuthorityDone, change, kept=kept)
         finally:

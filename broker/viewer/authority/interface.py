@@ -38,7 +38,7 @@ class Permits(Protocol):
         chosen: Asked | None = None,
         gone: trio.Event | None = None,
     ) -> AbstractAsyncContextManager[Permit]:
-        """Permit a request for as long as the block runs; see ``Decider.permit``.
+        """Hold a permit for a request while the block runs; see ``Decider.permit``.
 
         Raises RefusedError for a no, UpstreamError when the decision could not be
         recorded (so it is a no).
@@ -46,7 +46,7 @@ class Permits(Protocol):
         ...
 
     async def preview(self, requests: Sequence[Request]) -> Sequence[m.Preview | None]:
-        """The current decisions of records and rules, without recording or asking.
+        """Return current decisions of records and rules; record and ask nothing.
 
         To show or to offer something; they permit nothing.  None for a no of the
         record's.  Limits that have a memory are not asked.  A request of the sandbox
@@ -57,7 +57,7 @@ class Permits(Protocol):
     async def rules_about(
         self, service: str, source: str, target: str = ""
     ) -> Sequence[m.ShownRule]:
-        """The rules about a service, a source, and a target unless it is empty.
+        """Return the rules about a service, a source, and a target unless it is empty.
 
         In order, without those that only observe.  For a choice of what to offer, as ``preview``.
         """

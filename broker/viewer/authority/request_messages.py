@@ -8,7 +8,7 @@ from broker.ipc import authority as m
 
 
 def asked_of(request: Request) -> m.AskedRequest:
-    """Return a request in its wire form."""
+    """Convert a permit request to the message for the authority."""
     device = request.device
     return m.AskedRequest(
         lease=request.lease.id,

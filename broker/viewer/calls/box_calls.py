@@ -33,7 +33,7 @@ def is_box(guest: Guest) -> bool:
 
 
 async def offer_services(exchange: OpenExchange) -> None:
-    """Let a connection be that of the program which serves calls, to its end.
+    """Keep a connection as the box's server of calls, until it closes.
 
     Raises RefusedError for a guest with an agent, and where another program does.
     """
@@ -48,7 +48,7 @@ async def offer_services(exchange: OpenExchange) -> None:
 async def joined_in_box(
     target: Guest, token: str, user: str, arrived: trio.Event
 ) -> AsyncIterator[None]:
-    """Have a program of a container or box join a call; the block runs once it has.
+    """Have a program of a container or box join a call; run the block once it has.
 
     Raises RefusedError for a ``user``: its programs have one.  Raises UpstreamError
     where no program takes it.

@@ -108,7 +108,7 @@ class Meetings:
 
     @contextmanager
     def awaited(self, token: str, meeting: Meeting) -> Iterator[None]:
-        """Let the target's program join by the token, once, while the block runs."""
+        """Let the target's program join a call by a token, while the block runs."""
         self._waiting[token] = meeting
         try:
             yield
@@ -117,7 +117,10 @@ class Meetings:
             meeting.over.set()
 
     def join(self, untrusted_token: str, lease: LeaseId) -> Meeting:
-        """Return the meeting that a token leads this sandbox to.  Raises RefusedError."""
+        """Return the call that a token names for this sandbox, once.
+
+        Raises RefusedError.
+        """
         meeting = self._waiting.get(untrusted_token)
         # guard: a call is joined by its target
         if meeting is None or meeting.target != lease:
@@ -163,7 +166,10 @@ class SandboxCalls:
     async def call(
         self, exchange: OpenExchange, ask: CallService, conn: socket.socket
     ) -> None:
-        """Decide a call, and carry its stream to its end.  Raises VitrailError."""
+        """Decide a sandbox's call, and carry its stream to its end.
+
+        Raises VitrailError.
+        """
         if ask.service == SSH_AGENT:
             await self._ssh_keys.serve(exchange, ask.target)
             return
@@ -189,7 +195,7 @@ class SandboxCalls:
     def _target(
         self, permit: Permit, exchange: OpenExchange
     ) -> AbstractAsyncContextManager[Guest]:
-        """Lead to the sandbox that a permit names; it is started where it does not run."""
+        """Return a context of the permit's target guest, which is started if needed."""
         source, start = exchange.guest.lease, permit.autostart
         wait = exchange.wait
         return self._targets.guest(permit.target, wait, source, autostart=start)
@@ -201,6 +207,7 @@ class SandboxCalls:
             raise RefusedError(f"no rule for {request.service} lets it")
 
     async def _carry_to_desktop(self, call: _Call) -> None:
+        """Carry a call to a service of the user's desktop, to its end."""
         ask, source = call.ask, call.guest.lease.sandbox
         if call.permit.user is not None:
             raise ToldError(f"{call.permit.where}: user= has no meaning at the desktop")
@@ -264,6 +271,7 @@ class SandboxCalls:
             await self._relay(call, far)
 
     async def _carry(self, call: _Call, target: Guest) -> None:
+        """Carry a call to a service of another sandbox, to its end."""
         source, ask = call.guest, call.ask
         named = _named(target.valid_record(), ask.service)
         asked = GuestCall(
@@ -287,7 +295,7 @@ class SandboxCalls:
     async def served(
         self, target: Guest, asked: GuestCall, user: str = ""
     ) -> AsyncIterator[socket.socket]:
-        """Have a program of a sandbox serve a call; yields its connection.
+        """Have a program of a sandbox serve a call; yield its connection.
 
         ``user``: of the guest; empty: its programs' one.  Raises VitrailError.
         """
@@ -302,7 +310,10 @@ class SandboxCalls:
     async def _far_agent(
         self, permit: Permit, exchange: OpenExchange
     ) -> AsyncIterator[SandboxAgent]:
-        """Have a program of a sandbox lead to its ssh agent.  Raises VitrailError."""
+        """Have a program of a sandbox connect to its ssh agent; yield the agent.
+
+        Raises VitrailError.
+        """
         async with self._target(permit, exchange) as target:
             source = exchange.guest.lease
             asked = GuestCall(source.sandbox, SSH_AGENT, "")
@@ -317,7 +328,10 @@ class SandboxCalls:
     async def _met(
         self, target: Guest, asked: GuestCall, user: str
     ) -> AsyncIterator[Meeting]:
-        """Have a program of a sandbox join a call."""
+        """Have a program of the target join a call.
+
+        Yield the call with its connection.
+        """
         token, full = secrets.token_hex(16), f"{asked.service}+{asked.argument}"
         meeting = Meeting(target.lease.id, asked)
         with self._meetings.awaited(token, meeting):
@@ -376,7 +390,7 @@ class SandboxCalls:
     async def join(
         self, exchange: OpenExchange, untrusted_token: str, conn: socket.socket
     ) -> None:
-        """Give a program of the target to its caller; returns at the call's end."""
+        """Connect a program of the target to its caller; return at the call's end."""
         guest = exchange.guest
         meeting = self._meetings.join(untrusted_token, guest.lease.id)
         if meeting.service.service == SSH_AGENT:
@@ -410,7 +424,7 @@ async def _joined(target: Guest, program: LeaseProgram, meeting: Meeting) -> Non
 
 
 def call_request(opening: Opening, ask: CallService) -> Request:
-    """Return a call as the rules see it.  Raises RefusedError for a reserved name.
+    """Return the permit request for a call.  Raises RefusedError for a reserved name.
 
     A name with a dot is its service with its argument, as in Qubes, so that rules
     written for Qubes mean the same; any other is the argument of ``vitrail.Call``.
@@ -447,7 +461,7 @@ def call_request(opening: Opening, ask: CallService) -> Request:
 
 
 def own_call(record: Record, service: str, argument: str) -> list[str]:
-    """Return a guest's command by which the user's own call is served there.
+    """Return the command that serves the user's own call in a guest.
 
     Raises RefusedError for what is not the name or the argument of a service.
     """
@@ -462,7 +476,7 @@ def own_call(record: Record, service: str, argument: str) -> list[str]:
 
 
 def both_again(near: socket.socket, far: socket.socket) -> tuple[int, int]:
-    """Return descriptors of both ends for the pump, which closes them.
+    """Duplicate both sockets for the pump, which closes the duplicates.
 
     Raises ToldError where the far end has been closed, or where there is no room.
     """
@@ -481,7 +495,7 @@ def _named(record: Record, service: str) -> CalledService:
 
 
 def _video_request(opening: Opening, ask: CallService) -> Request:
-    """Return the request for pictures.  Raises RefusedError."""
+    """Return the permit request for camera or screen pictures.  Raises RefusedError."""
     sizes, what = _VIDEO[ask.service], ask.service.rpartition(".")[2].lower()
     known = {*sizes, OFFERED}
     if ask.service == SCREEN_SHARE:

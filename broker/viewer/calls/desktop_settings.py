@@ -80,7 +80,7 @@ class DesktopSettings:
     async def serving(
         self, fixed: Callable[[], Mapping[tuple[str, str], Setting]]
     ) -> AsyncIterator[socket.socket]:
-        """Yield the connection of a service that tells the settings at each change.
+        """Yield a socket that sends the desktop's settings, at each change.
 
         ``fixed`` returns those that are told in place of the desktop's; what it raises
         ends the connection.
@@ -100,6 +100,7 @@ class DesktopSettings:
         out: trio.SocketStream,
         fixed: Callable[[], Mapping[tuple[str, str], Setting]],
     ) -> None:
+        """Write the settings to ``out`` whenever they change, until cancelled."""
         self._listeners += 1
         self._wanted.set()
         try:
@@ -131,7 +132,7 @@ class DesktopSettings:
     # -- the desktop's portal -----------------------------------------------------------
 
     async def _follow(self) -> None:
-        """Follow the portal until nothing listens, or it has gone."""
+        """Follow the portal's changes of settings until nothing listens or it ends."""
         rules = (
             MatchRule(type="signal", interface=_INTERFACE, path=_PORTAL.object_path),
             owner_changes(_NAME),
@@ -161,7 +162,7 @@ class DesktopSettings:
                 nursery.cancel_scope.cancel()
 
     async def _read(self, router: DBusRouter) -> None:
-        """Ask for all: a signal only says that something has changed."""
+        """Read all settings from the portal, as a signal names only one."""
         spaces = list(dict.fromkeys(space for space, _ in TOLD))
         call = new_method_call(_PORTAL, "ReadAll", "as", (spaces,))
         answer = await answer_of(router, call, SETTINGS_SECONDS)
@@ -209,7 +210,7 @@ _WORDS = MappingProxyType({"default": 0, "dark": 1, "light": 2, "normal": 0, "hi
 def fixed_settings(
     looks: Iterable[tuple[str, str | int]],
 ) -> dict[tuple[str, str], Setting]:
-    """Return the settings that a record has (``ViewerRecord.looks``)."""
+    """Return the settings that a record fixes (``ViewerRecord.looks``)."""
     found: dict[tuple[str, str], Setting] = {}
     for name, value in looks:
         if name == "language":

@@ -38,7 +38,7 @@ class CallPlaces:
     def one(
         self, target: LeaseId | str, service: str, most: int, caller: str
     ) -> Iterator[None]:
-        """Hold a place for ``caller``, a record.
+        """Hold a place for a call of ``caller``, a record, while the block runs.
 
         Raises ToldError where there is none for it: the text does not tell what other
         callers have.
@@ -75,6 +75,7 @@ class CallPaces:
         self._pace(caller).take(trio.current_time())
 
     def _pace(self, caller: str) -> TokenBucket:
+        """Return the token bucket of a caller; forget full ones of others."""
         now = trio.current_time()
         for known, pace in list(self._paces.items()):
             if pace.early(now, self._burst) <= 0:
@@ -90,7 +91,7 @@ async def take_asks(
     paces: CallPaces,
     take: Callable[[FromDaemon], Awaitable[None]],
 ) -> NoReturn:
-    """Permit a daemon's call, and take its requests until its connection ends."""
+    """Permit a daemon's connection, and handle its requests until it ends."""
     guest = exchange.guest
     await guest.order(messages.TransferServe(exchange.stream, "daemon"))
     while True:

@@ -122,7 +122,10 @@ class ScreenShares(VideoUses):
     @override
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
-        """See ``VideoUses``."""
+        """Yield the screen that the user chose as a video source.
+
+        See ``VideoUses``.
+        """
         connect = partial(self._bus.screens, use.warrant, use.renewed)
         async with portal_bus(connect, _CAST, "screen sharing", _HINT) as bus:
             session, found = await self._chosen(use, bus)
@@ -147,7 +150,7 @@ class ScreenShares(VideoUses):
     async def share_own(
         self, lease: Lease, stream: int, start: Callable[[], Awaitable[None]]
     ) -> None:
-        """Have a sandbox's worker show one of its windows, until this is cancelled.
+        """Have a sandbox's worker show one of its windows, until cancelled.
 
         Raises ToldError, UpstreamError.
         """
@@ -158,7 +161,10 @@ class ScreenShares(VideoUses):
             await trio.sleep_forever()
 
     async def _chosen(self, use: VideoUse, bus: PortalBus) -> tuple[str, SharedScreen]:
-        """Have the user choose; returns the portal's session, too.  Raises ToldError."""
+        """Have the user choose a screen; return it with the portal's session.
+
+        Raises ToldError.
+        """
         # guard: one dialog about screens at a time
         if self._dialog:
             raise ToldError("the user is asked about another sandbox")
@@ -202,7 +208,7 @@ async def _asked(bus: PortalBus) -> tuple[str, SharedScreen | None]:
 
 
 def screen_in(body: tuple[object, ...], *, windows: bool) -> SharedScreen | None:
-    """Return what a response to ``Start`` says.  Raises UpstreamError.
+    """Parse a screen from a response to ``Start``.  Raises UpstreamError.
 
     ``windows``: the desktop can share some; xdg-desktop-portal-wlr 0.7, which cannot,
     calls each screen a window.
@@ -224,6 +230,7 @@ def screen_in(body: tuple[object, ...], *, windows: bool) -> SharedScreen | None
 async def _until_closed(
     bus: PortalBus, session: str, ended: Callable[[], None]
 ) -> None:
+    """Wait until the portal's session is closed, then call ``ended``."""
     await bus.signal(bus.rule(session, _SESSION, "Closed"))
     # guard: the desktop's own control ends a share for a while
     ended()
@@ -235,7 +242,7 @@ async def _until_closed(
 async def framed(
     session: UserSession, colour: str, found: SharedScreen, ended: Callable[[], None]
 ) -> AsyncIterator[Callable[[], None]]:
-    """Have a frame around a screen while the block runs.  Raises VitrailError.
+    """Show a frame around a shared screen while the block runs.  Raises VitrailError.
 
     Yields a function to call at the first picture.  Calls ``ended`` when the frame ends
     by itself: with its screen, or by the user.

@@ -35,9 +35,9 @@ class KeyAgent(Protocol):
     """An agent that keeps keys."""
 
     async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:
-        """Return its answer.
+        """Send a request to the agent; return its answer.
 
-        ``warrant``: of the permit, where something is signed.  Raises UpstreamError,
+        ``warrant``: of the permit, where something is signed. Raises UpstreamError,
         PeerError.
         """
         ...
@@ -51,7 +51,10 @@ class SandboxAgent:
         self._exchange = exchange
 
     async def ask(self, ask: AgentAsk, warrant: bytes = b"") -> AgentAnswer:
-        """See ``KeyAgent``."""
+        """Send a request to the sandbox's agent; return its answer.
+
+        See ``KeyAgent``.
+        """
         del warrant  # a sandbox's keys are its own
         await self._guest.order(messages.StreamTell(self._exchange.stream, ask))
         with trio.move_on_after(limits.SSH_AGENT_SECONDS):
@@ -66,7 +69,7 @@ class SandboxAgent:
 
 @asynccontextmanager
 async def user_ssh(session: UserSession, warrant: bytes) -> AsyncIterator[UserSsh]:
-    """Have the user's ssh serve a connection to an agent, its own or a sandbox's.
+    """Yield a connection to the user's ssh agent, or one to serve a sandbox's.
 
     Raises ToldError without an agent of the user's, where the permit leads there.
     """

@@ -65,7 +65,10 @@ class SshKeys:
     def __init__(
         self, decider: Permits, session: UserSession, far_agent: FarAgent
     ) -> None:
-        """``far_agent`` leads to that of a permit's target, as a context."""
+        """Set up the service.
+
+        ``far_agent`` opens the ssh agent of a permit's target.
+        """
         self._decider = decider
         self._session = session
         self._far_agent = far_agent
@@ -74,7 +77,10 @@ class SshKeys:
         )
 
     async def serve(self, exchange: OpenExchange, target: str) -> None:
-        """Serve one connection to its end.  Raises VitrailError."""
+        """Serve one connection of a sandbox's ssh program to its end.
+
+        Raises VitrailError.
+        """
         guest, opening = exchange.guest, exchange.opening
         request = Request(
             lease=opening.lease,
@@ -105,7 +111,7 @@ class SshKeys:
                     await self._talk(talk, exchange)
 
     async def _talk(self, talk: _Conversation, exchange: OpenExchange) -> None:
-        """Answer the requests of a connection until it ends."""
+        """Answer a connection's requests to the ssh agent until it ends."""
         while True:
             asked = await exchange.said()
             # Requests of a sandbox to ssh agents are paced.
@@ -145,7 +151,7 @@ class _Conversation:
     """Whether the agent has a request whose answer was not awaited to its end."""
 
     async def answer(self, ask: AgentAsk) -> AgentAnswer:
-        """Return the answer to a request; one that is denied has failed."""
+        """Answer a request to the ssh agent; a denied one is refused."""
         match ask:
             case ListKeys():
                 await self._list()
@@ -161,7 +167,10 @@ class _Conversation:
             self.keys = {one.key: one for one in answer.keys}
 
     async def _bind(self, ask: BindSession) -> AgentAnswer:
-        """Have the agent check that the host has signed the session's id."""
+        """Have the agent check the host's signature of a session id.
+
+        Note the host's names.
+        """
         # guard: sessions of a connection to an ssh agent are few
         if len(self.hosts) + len(self.way) >= limits.SSH_SESSIONS:
             return KeyRefused()
@@ -181,6 +190,10 @@ class _Conversation:
         return answer
 
     async def _sign(self, ask: SignLogin | SignContent) -> AgentAnswer:
+        """Have a key sign a login or content if a permit allows it.
+
+        Return the answer.
+        """
         if ask.key not in self.keys:
             await self._list()
         key = self.keys.get(ask.key)
@@ -212,7 +225,7 @@ class _Conversation:
     async def _request(
         self, ask: SignLogin | SignContent, key: AgentKey, bound: bytes | None
     ) -> Request:
-        """Return the request for one use of a key."""
+        """Return the permit request for one use of a key."""
         name = key_name(key)
         host: str | None
         claims: list[tuple[str, str]] = []

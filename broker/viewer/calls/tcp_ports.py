@@ -20,10 +20,7 @@ _PORT = re.compile("[1-9][0-9]{0,4}")
 
 
 def take_port(untrusted_text: str) -> int:
-    """Return a port by its decimal number, without zeros before it.
-
-    Raises RefusedError.
-    """
+    """Parse a port: a decimal number without leading zeros.  Raises RefusedError."""
     # guard: a port has one spelling
     if not _PORT.fullmatch(untrusted_text) or int(untrusted_text) > 65535:
         raise RefusedError(f"'{printable(untrusted_text, 20)}' is not a port")
@@ -31,7 +28,7 @@ def take_port(untrusted_text: str) -> int:
 
 
 async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.socket:
-    """Return a connection to the user's service on this machine's loopback.
+    """Connect to the user's service on this machine's loopback.
 
     Raises ToldError where nothing listens there.
     """
@@ -46,7 +43,7 @@ async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.s
 async def listening(
     session: UserSession, warrant: bytes, port: int
 ) -> AsyncIterator[tuple[socket.socket, int]]:
-    """Listen on a port of the user's loopback; 0: the kernel chooses it.
+    """Listen on a port of the user's loopback while the block runs; 0: any port.
 
     Yields the socket and a descriptor of ``/proc/net/tcp``.  Raises RefusedError.
     """
@@ -60,7 +57,7 @@ async def listening(
 
 
 def is_own(table: int, conn: socket.socket, there: tuple[str, int]) -> bool:
-    """Whether the program at ``there``, a loopback connection's far end, is the user's.
+    """Return whether the program at the far end of a loopback connection is the user's.
 
     Any user of this machine can connect to a port.  ``table``: a descriptor of
     ``/proc/net/tcp``, see proc(5).

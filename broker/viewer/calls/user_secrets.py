@@ -17,7 +17,7 @@ from broker.viewer.orders.session_orders import UserSession
 async def user_secret(
     session: UserSession, warrant: bytes, name: str
 ) -> AsyncIterator[socket.socket]:
-    """Have a secret read, and yield a socket that delivers it as a service would.
+    """Read a secret of the user's; yield a socket that delivers it.
 
     ``name`` has the form of a service's argument.  Raises ToldError when the user has no
     secret of this name or it cannot be read.

@@ -117,7 +117,7 @@ class VideoUses(ABC):
             raise ToldError(f"the user has taken {self.noun} back")
 
     def check_pace(self, lease: Lease) -> None:
-        """Count a use.  Raises ToldError for a record that has too many."""
+        """Count an opening of the camera or screen.  Raises ToldError for too many."""
         new = SlidingWindow(OPENED_PER_MINUTE, 60.0)
         window = self._opened.setdefault(lease.record, new)
         # guard: the camera is opened so many times a minute
@@ -127,7 +127,7 @@ class VideoUses(ABC):
             )
 
     async def take_back(self, sandbox: str) -> VideoUse | None:
-        """End a sandbox's use, and refuse its record for a while.
+        """End a sandbox's use, and refuse its record for a while; return the use.
 
         Returns the use, when nothing of it is open any more; None: there was none.
         """
@@ -149,7 +149,7 @@ class VideoUses(ABC):
         warrant: bytes = b"",
         renewed: Renewed = lambda: b"",
     ) -> None:
-        """Have ``carry`` bring pictures to a sandbox, which is permitted, to the end.
+        """Bring pictures to a permitted sandbox with ``carry``, to the end of its use.
 
         Raises VitrailError.
         """
@@ -177,6 +177,7 @@ class VideoUses(ABC):
     async def _open(
         self, use: VideoUse, source: VideoSource, size: tuple[int, int], carry: Carry
     ) -> None:
+        """Record and show a use, open the source, and carry its pictures."""
         async with self.recorded(use.lease, source.facts):
             use.title = source.title
             # guard: who uses the camera is shown
@@ -191,7 +192,7 @@ class VideoUses(ABC):
     async def recorded(
         self, lease: Lease, facts: Mapping[str, str | int], stream: int = 0
     ) -> AsyncIterator[None]:
-        """Record a use while the block runs: its begin, and its end."""
+        """Record begin and end of a use around the block."""
         whose, began = event_log.of(lease), trio.current_time()
         # guard: that a sandbox sees is recorded before it does
         # guard: the log records that a sandbox shares its window
@@ -212,7 +213,7 @@ class VideoUses(ABC):
 async def pictures(
     session: UserSession, source: VideoSource, size: tuple[int, int]
 ) -> AsyncIterator[socket.socket]:
-    """Take pictures while the block runs; yields where they come, one after the other.
+    """Yield a socket on which pictures of a source arrive, while the block runs.
 
     Raises SetupError, UpstreamError, RefusedError.
     """

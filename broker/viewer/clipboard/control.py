@@ -26,7 +26,7 @@ class ClipboardControl:
     async def clear(
         self, exchange: Exchange[api.Nothing], request: api.Nothing
     ) -> api.Nothing:
-        """Wipe it, and take back the pasted content."""
+        """Wipe the held content, and withdraw what was pasted."""
         del exchange
         await self._clipboard.clear()
         return request
@@ -35,14 +35,14 @@ class ClipboardControl:
     async def choose_chords(
         self, exchange: Exchange[api.ClipboardStatus], request: api.Nothing
     ) -> api.ClipboardStatus:
-        """Read again which chords the user wants."""
+        """Read the user's chord settings again; return the clipboard's status."""
         del exchange, request
         await self._clipboard.choose_again()
         return clipboard_status(self._clipboard)
 
 
 def clipboard_status(clipboard: ClipboardService) -> api.ClipboardStatus:
-    """The held and the offered content, and the chords."""
+    """Return the clipboard's state (held, offered, exported content) and chords."""
     now, choice = clipboard.status(), clipboard.choice
     return api.ClipboardStatus(
         source=now.source,

@@ -25,7 +25,7 @@ _YOURS = "your own programs"
 
 
 def in_words(size: int) -> str:
-    """A size as people say it: ``12 kB``; in thousands, as the limits are."""
+    """Format a size for people: ``12 kB``; in thousands, as the limits are."""
     for unit, name in _UNITS:
         if size >= unit:
             return (
@@ -37,7 +37,7 @@ def in_words(size: int) -> str:
 
 
 def what(record: w.RecordCrossing) -> str:
-    """The content: ``12 kB of text``, or ``text and a picture (3 MB)``."""
+    """Describe content for people: ``12 kB of text``, ``text and a picture (3 MB)``."""
     kinds = [_WORDS.get(kind, kind) for kind in record.kinds]
     if not kinds:
         return "something"
@@ -69,7 +69,7 @@ class Telling:
         self._paste_chord = paste_chord
 
     async def tell(self, record: w.RecordCrossing) -> None:
-        """Record it, then notify.
+        """Record an outcome in the log, then notify the user.
 
         Raises UpstreamError for an event that has to be recorded before it happens,
         and could not be.
@@ -82,6 +82,7 @@ class Telling:
     # -- the log -----------------------------------------------------------------------
 
     async def _write(self, record: w.RecordCrossing) -> None:
+        """Write the outcome's event to the log."""
         match record.outcome:
             case w.Outcome.COPIED:
                 await self._log.note(
@@ -102,6 +103,7 @@ class Telling:
                 await self._log.refused(self._ended(record))
 
     def _pasted(self, record: w.RecordCrossing) -> schema.ClipboardPasted:
+        """Return the log event of a paste."""
         more = {"mimes": list(record.kinds)} if len(record.kinds) > 1 else {}
         return schema.ClipboardPasted(
             **self._whose(record),
@@ -115,6 +117,7 @@ class Telling:
         )
 
     def _ended(self, record: w.RecordCrossing) -> schema.ClipboardEnded:
+        """Return the log event of a copy or paste that failed or expired."""
         return schema.ClipboardEnded(
             **self._whose(record),
             outcome=record.outcome.value,
@@ -134,7 +137,7 @@ class Telling:
     # -- the user -----------------------------------------------------------------------
 
     def words(self, record: w.RecordCrossing) -> tuple[str, str] | None:
-        """A notification's title and text."""
+        """Return the title and text of a notification on a copy or paste, if any."""
         source, target = name(record.source), name(record.target)
         way = (
             f"{source} → {target}"
@@ -163,7 +166,7 @@ class Telling:
 
 
 def _charged(record: w.RecordCrossing) -> str:
-    """The sandbox whose budget of notifications is charged; "": always shown.
+    """Return whose budget of notifications is charged; empty: it is always shown.
 
     A refusal can be provoked without end by the side that acted, or that claims a
     chord; the user has to see content that crossed, or is held ready to cross.
@@ -177,7 +180,7 @@ def _charged(record: w.RecordCrossing) -> str:
 
 
 def _given(record: w.RecordCrossing) -> str:
-    """The rule, and the next step."""
+    """Return the text about a finished paste: its rule, and what to do next."""
     if record.selection == "drag":
         return f"dropped, by {record.rule}"
     # Their own clipboard stays as it is.

@@ -61,7 +61,7 @@ class Terms:
     # -- drags ----------------------------------------------------------------------------
 
     async def drags(self, lease: Lease) -> tuple[bool, list[str]]:
-        """Whether its drags may cross at all; the kinds that may go out at once.
+        """Return whether a sandbox's drags may cross, and the kinds that may go out.
 
         The user cannot be asked while the pointer waits, and no filter sees a drop on
         the user's own programs: so those kinds alone for which a rule says
@@ -114,7 +114,9 @@ class Terms:
         target: Lease | None,
         origin: Lease | None = None,
     ) -> w.PasteTerms:
-        """Ask, and have the answer on record.  Raises RefusedError, UpstreamError.
+        """Ask for the permission of a copy or paste; return its terms.
+
+        Raises RefusedError, UpstreamError.
 
         ``source`` or ``target`` is None for the user's own programs.
         ``origin``: whose export the user's selection is; then what holds
@@ -133,7 +135,7 @@ class Terms:
     async def record_allows(
         self, source: Lease | None, target: Lease, kinds: Iterable[str]
     ) -> str:
-        """Why pasted content must not stay there; empty: it may."""
+        """Return why pasted content must be withdrawn; empty if it may stay."""
         requests = [_request(source, target, kind, None) for kind in kinds]
         answers = await self._decider.preview(requests)
         if any(x is None or x.verdict not in _ACTIONS for x in answers):
@@ -143,6 +145,7 @@ class Terms:
     async def _allowed(
         self, action: w.AskPolicy, source: Lease | None, target: Lease | None
     ) -> w.PasteTerms:
+        """Return the terms of kinds that rules allow, after one question at most."""
         speaking = self._speaking(source, target)
         may = await self._may(source, target, action.kinds, speaking)
         asking = [one for one in may if one.answer.verdict == "ask"]
@@ -179,7 +182,7 @@ class Terms:
         target: Lease | None,
         where: str,
     ) -> w.PasteTerms:
-        """The terms as rules and records are by now: a user takes their time."""
+        """Return the terms by current rules and records, after the user's answer."""
         speaking, clean = self._speaking(source, target), self._speaking(target)
         wanted = [(one.kind, one.size) for one in crossing]
         now = await self._may(source, target, wanted, speaking)
@@ -205,7 +208,7 @@ class Terms:
         wanted: Iterable[tuple[str, int | None]],
         speaking: list[Clipboard],
     ) -> list[_Kind]:
-        """Return those of the wanted kinds and sizes that may cross."""
+        """Return those of the wanted kinds and sizes that rules and records permit."""
         asked = [(*one, _request(source, target, *one)) for one in wanted]
         answers = await self._decider.preview([request for _, _, request in asked])
         found = []
@@ -223,7 +226,7 @@ class Terms:
 
 
 def _claims(crossing: list[_Kind]) -> tuple[tuple[str, str], ...]:
-    """All that one yes lets cross, as the user is shown it.
+    """Return the details of the question: a line for each type, and the size.
 
     A line for each type, which are CLIPBOARD_KINDS at most: in one line the
     name that a source makes long would hide the others.
@@ -245,6 +248,7 @@ def _request(
     size: int | None,
     claims: tuple[tuple[str, str], ...] = (),
 ) -> Request:
+    """Return the permit request for one kind of content.  Raises RefusedError."""
     lease = source or target
     if lease is None:
         raise RefusedError("the sandbox of this copy or paste has ended")
@@ -265,7 +269,7 @@ def _request(
 
 
 def _bytes(crossing: list[_Kind], speaking: list[Clipboard]) -> int:
-    """Bytes of all types together; each was compared with its rule's before.
+    """Return the byte limit of all types together.
 
     Where the sizes are not known yet the smallest of these holds for all.
     """
@@ -289,7 +293,7 @@ def _strictest(
 
 
 def _widest(rules: list[ShownRule], speaking: list[Clipboard]) -> w.CopyTerms:
-    """The most that could be allowed; the record of the sandbox bounds it."""
+    """Return the widest terms that rules could allow, within the sandbox's record."""
     types: set[str] = set(DEFAULT_PATTERNS)
     for rule in rules:
         types.update(rule.mime)
@@ -306,6 +310,7 @@ def _widest(rules: list[ShownRule], speaking: list[Clipboard]) -> w.CopyTerms:
 
 
 def _both(one: w.PasteTerms, other: w.PasteTerms) -> w.PasteTerms:
+    """Return the terms that satisfy both."""
     return w.PasteTerms(
         patterns=tuple(kind for kind in one.patterns if kind in other.patterns),
         max_bytes=min(one.max_bytes, other.max_bytes),

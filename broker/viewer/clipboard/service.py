@@ -93,7 +93,7 @@ class Party(clipboard_member.ClipboardMember):
 
     @override
     async def take(self, said: clipboard_member.Said) -> None:
-        """Its worker says something; claims of a process that may be hostile."""
+        """Handle a message of the worker, whose claims may be hostile."""
         match said:
             case messages.ChordTroubleMessage(reason):
                 self.trouble = printable(reason, 300)
@@ -117,6 +117,7 @@ class Party(clipboard_member.ClipboardMember):
     async def _drag_came(
         self, said: messages.ForeignDragMessage | messages.DragOverMessage
     ) -> None:
+        """Handle a drag that enters a window: wait for its source if it is unknown."""
         self._over = said
         # guard: unknown drags
         self._later.cancel()  # there is one pointer
@@ -131,7 +132,10 @@ class Party(clipboard_member.ClipboardMember):
     async def _drag_later(
         self, said: messages.DragOverMessage, scope: trio.CancelScope
     ) -> None:
-        """Once its source's worker, another process, has reported it; or too late."""
+        """Wait until the drag's source has reported it, or too long.
+
+        Then handle the drag.
+        """
         with scope, trio.move_on_after(limits.CLIPBOARD_MARK_SECONDS):
             await self._clipboard.wait_known(said.mark)
         if self._over is said:
@@ -140,6 +144,7 @@ class Party(clipboard_member.ClipboardMember):
     async def _put_over(
         self, said: messages.ForeignDragMessage | messages.DragOverMessage
     ) -> None:
+        """Feed a drag over a window to the exchange; limit reported refusals."""
         event: w.Event = w.ForeignDrag(self.lease.sandbox)
         hopeless = True
         if isinstance(said, messages.DragOverMessage):
@@ -152,6 +157,7 @@ class Party(clipboard_member.ClipboardMember):
     async def _drag_asked(
         self, said: messages.DragDroppedMessage | messages.DragWantedMessage
     ) -> None:
+        """Feed a drop, or a request for dragged content, to the exchange."""
         name = self.lease.sandbox
         if not self._pace.take(trio.current_time()):
             self.give(w.EndDrag(name, said.number))
@@ -163,7 +169,7 @@ class Party(clipboard_member.ClipboardMember):
         await self._clipboard.put(self, event)
 
     async def confirm(self) -> None:
-        """Another sandbox got the keyboard: its worker has to answer, or claims it no more.
+        """Have the worker confirm its focus; withdraw its claim if it does not answer.
 
         A worker that is deaf does not know that it lost the keyboard.  One that answers
         late gets its claim back if a window of it has the keyboard still.
@@ -193,7 +199,7 @@ class Party(clipboard_member.ClipboardMember):
         await self._clipboard.put(self, w.SandboxGone(self.lease.sandbox))
 
     def give(self, order: clipboard_member.Order) -> None:
-        """Have its worker do something, soon."""
+        """Queue an order for this sandbox's worker; blame it if its queue is full."""
         try:
             self._orders.send_nowait(order)
         except trio.ClosedResourceError:
@@ -203,7 +209,7 @@ class Party(clipboard_member.ClipboardMember):
             self._clipboard.start(self.blame, "it accepts no orders for the clipboard")
 
     async def run(self) -> None:
-        """Give orders to whatever worker there is; until cancelled."""
+        """Send queued orders to the current worker, until cancelled."""
         async for order in self._pending:
             mine = self.guest.worker
             if mine is None:
@@ -304,7 +310,7 @@ class ClipboardService:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Do the actions, until cancelled."""
+        """Feed queued events to the exchange; carry out its actions until cancelled."""
         try:
             await self.choose_again()
         except VitrailError as error:
@@ -320,7 +326,7 @@ class ClipboardService:
                         done.set()
 
     async def _post(self, event: w.Event, done: trio.Event | None = None) -> bool:
-        """Have it dealt with; false when this clipboard is over."""
+        """Queue an event; return False when the clipboard has ended."""
         try:
             await self._put.send((event, done))
         except trio.BrokenResourceError:
@@ -334,6 +340,7 @@ class ClipboardService:
             self._nursery.start_soon(run_isolated, step, *args)
 
     async def _tick(self) -> None:
+        """Feed ``Ticked`` to the exchange at each deadline, until cancelled."""
         while True:
             self._changed = trio.Event()
             deadline = self._core.deadline
@@ -354,7 +361,7 @@ class ClipboardService:
         self.start(party.run)
 
     async def lease_ended(self, lease: Lease) -> None:
-        """It is over; its name may be another's from now on."""
+        """Forget the clipboard state of an ended sandbox, whose name may be reused."""
         party = self._parties.get(lease.sandbox)
         # guard: the end of an old lease leaves its successor's clipboard
         if party is not None and party.lease == lease:
@@ -369,7 +376,7 @@ class ClipboardService:
             await self._post(event)
 
     async def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
-        """The meaning of a chord, with the current terms."""
+        """Return the event of a chord, with the current terms."""
         if paste:
             return w.PastePressed(lease.sandbox, await self._terms.inward(lease))
         terms = await self._terms.copy(lease)
@@ -393,7 +400,7 @@ class ClipboardService:
     async def dragged_over(
         self, lease: Lease, said: messages.DragOverMessage
     ) -> w.DragOver:
-        """The meaning of a drag over a window, with the current terms."""
+        """Return the event of a drag over a window, with the current terms."""
         name = self._core.dragged_by(said.mark)
         source = self._lease(name)
         terms = None
@@ -408,7 +415,7 @@ class ClipboardService:
         return await self._terms.dragged(lease, None)
 
     def troubled(self, party: Party) -> None:
-        """Notify the user once for each ``party.trouble`` that chords do not work."""
+        """Notify the user, once for each reason, that chords fail in a sandbox."""
         reason = party.trouble
         if not reason or reason in self._told or len(self._told) >= _ALL_TROUBLES:
             return
@@ -451,7 +458,7 @@ class ClipboardService:
         return self.choice
 
     async def decide_again(self) -> None:
-        """Rules or records have changed: take back content that is now denied."""
+        """Withdraw content that changed rules or records deny."""
         for party in self._parties.values():
             self.start(party.follow_rules)
         for target, transfer, source, kinds in self._core.standing:
@@ -471,6 +478,7 @@ class ClipboardService:
     # -- doing ---------------------------------------------------------------------------
 
     async def _feed(self, event: w.Event) -> None:
+        """Feed an event to the exchange and do its actions; wipe all on an error."""
         actions = self._core.feed(event, trio.current_time())
         try:
             for action in actions:
@@ -493,7 +501,7 @@ class ClipboardService:
             self._drag_began = trio.Event()
 
     async def _wipe(self) -> None:
-        """Something could not be recorded, or is our mistake: nothing stays.
+        """Wipe all content after a failed recording or an internal error.
 
         Nothing may be on offer of which the log knows nothing.
         """
@@ -504,6 +512,7 @@ class ClipboardService:
                 await self._do(action)
 
     async def _do(self, action: w.Action) -> None:
+        """Do one action: record, ask policy, carry files, or order a worker."""
         match action:
             case w.RecordCrossing():
                 # Each copy asks whether it may become the user's own too; where
@@ -526,7 +535,10 @@ class ClipboardService:
                 self._give(action.sandbox, action)
 
     async def _carry(self, action: w.CarryFiles) -> None:
-        """Have files copied to where they were pasted or dropped; notify the outcome."""
+        """Have files copied to where they were pasted or dropped.
+
+        Notify the outcome.
+        """
         party = self._parties.get(action.source)
         way = f"{action.source} → {action.target}"
         try:
@@ -557,6 +569,7 @@ class ClipboardService:
             await self._post(decided)
 
     async def _answer(self, action: w.AskPolicy) -> w.Decided:
+        """Ask for the permission that an action needs; return the decision."""
         no = partial(w.Decided, action.transfer, None)
         parties = (action.source, action.target, action.origin)
         leases = [self._lease(name) for name in parties]

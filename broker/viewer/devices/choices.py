@@ -22,7 +22,10 @@ class DeviceChoices:
         decider: Permits,
         attach: Callable[[DeviceItem, ChosenRequest], Awaitable[None]],
     ) -> None:
-        """``attach``: called with what the user has chosen; does not raise."""
+        """Set up choices; ``attach`` is called with what the user chose.
+
+        Does not raise.
+        """
         self._decider = decider
         self._attach = attach
         self._open: dict[int, trio.CancelScope] = {}
@@ -40,7 +43,7 @@ class DeviceChoices:
         self._declined.update((number, lease.record) for lease in leases)
 
     async def ask(self, item: DeviceItem, requests: Sequence[Request]) -> None:
-        """Have the user choose, once for each plug-in, until it is withdrawn."""
+        """Ask the user which sandbox gets a device; once for each plug-in."""
         if item.number in self._open:
             return
         with isolated():
@@ -51,6 +54,7 @@ class DeviceChoices:
     async def _choice(
         self, item: DeviceItem, requests: Sequence[Request]
     ) -> ChosenRequest | None:
+        """Ask the user; return the choice, None for a refusal or withdrawal."""
         scope = self._open[item.number] = trio.CancelScope()
         try:
             with scope:

@@ -42,7 +42,7 @@ class DeviceControl:
     async def detach_device(
         self, exchange: Exchange[api.DeviceAnswer], request: api.DeviceDetachRequest
     ) -> api.DeviceAnswer:
-        """Take a device back."""
+        """Take a device back from its sandbox, by port or kind. Raises RefusedError."""
         del exchange
         kind, colon, sandbox = request.port.partition(":")
         if (users := self._videos.get(kind + colon)) is not None:

@@ -104,7 +104,7 @@ class DeviceDesk:
                 await first_of(changed, self._again)
 
     async def _look(self) -> None:
-        """Consider new devices."""
+        """List the host's devices; end unplugged ones, and decide about new ones."""
         items = (await self._source.devices()).devices
         there = {item.number for item in items}
         self._known &= there
@@ -135,6 +135,7 @@ class DeviceDesk:
         return found
 
     async def _consider(self, item: DeviceItem) -> None:
+        """Decide which sandbox gets a new device: attach it, or ask the user."""
         if item.number in self._holdings:
             return
         automatic, asked = await self.candidates(item)
@@ -166,7 +167,7 @@ class DeviceDesk:
     async def _by_itself(
         self, item: DeviceItem, lease: Lease, chosen: Asked | None = None
     ) -> bool:
-        """Attach a device; whether it was attached, or was not refused."""
+        """Attach a device; return whether it was attached, or was not refused."""
         try:
             await self._nursery_start(item, lease, chosen)
         except VitrailError as error:
@@ -183,6 +184,7 @@ class DeviceDesk:
     async def _nursery_start(
         self, item: DeviceItem, lease: Lease, chosen: Asked | None = None
     ) -> Holding:
+        """Start to hold a device for a sandbox; return once it is attached."""
         assert self._nursery is not None
         if item.number in self._holdings:
             raise RefusedError(
@@ -206,7 +208,7 @@ class DeviceDesk:
     async def _hold(
         self, holding: Holding, *, task_status: trio.TaskStatus[Holding]
     ) -> None:
-        """The whole life of one attachment; ``started`` when it is there."""
+        """Hold one device attached by a permit; ``started`` when it is attached."""
         status = _Once(task_status)
         try:
             with holding.scope:
@@ -228,6 +230,7 @@ class DeviceDesk:
             self._forget(holding)
 
     async def _carry(self, holding: Holding, status: _Once) -> None:
+        """Attach the device, record that, and wait for its end."""
         item, lease = holding.item, holding.lease
         name = f"usb {item.device_id}"
         began = trio.current_time()
@@ -280,6 +283,10 @@ class DeviceDesk:
         return await self._nursery_start(await self._item(where), lease)
 
     async def _item(self, where: str) -> DeviceItem:
+        """Return the device in a port, or of a number or attachment.
+
+        Raises RefusedError.
+        """
         items = (await self._source.devices()).devices
         for item in items:
             if where in {item.port, str(item.number), item.attachment}:
@@ -290,7 +297,7 @@ class DeviceDesk:
         )
 
     async def detach(self, where: str) -> Holding:
-        """Take a device back; returns when it is.  Raises RefusedError."""
+        """Take a device back; return when it is detached.  Raises RefusedError."""
         for holding in list(self._holdings.values()):
             if where in {holding.item.port, holding.attachment}:
                 holding.end("detached on request")
@@ -302,7 +309,7 @@ class DeviceDesk:
         )
 
     async def lease_ended(self, lease: LeaseId) -> None:
-        """A sandbox has stopped: take its devices back."""
+        """Take a stopped sandbox's devices back."""
         mine = [h for h in self._holdings.values() if h.lease.id == lease]
         for holding in mine:
             # guard: devices end with the sandbox
@@ -335,6 +342,7 @@ class DeviceDesk:
         return next((rule.where for rule in rules if _requires(rule)), "")
 
     async def _has_required(self, items: Iterable[DeviceItem], lease: Lease) -> bool:
+        """Return whether a plugged-in device satisfies the rule that requires one."""
         plugged = [request_of(x, lease) for x in items if x.state == "plugged"]
         return any(
             answer is not None
@@ -369,7 +377,7 @@ class _Once(trio.TaskStatus[Holding]):
 
 
 def facts_of(item: DeviceItem) -> DeviceFacts:
-    """Return what rules may ask about a device."""
+    """Return the facts about a device that rules can match."""
     kinds = (take_interface(kind) for kind in item.interfaces)
     return DeviceFacts(
         id=item.device_id,
@@ -381,7 +389,7 @@ def facts_of(item: DeviceItem) -> DeviceFacts:
 
 
 def request_of(item: DeviceItem, lease: Lease) -> Request:
-    """Return the request for a device."""
+    """Return the permit request for the use of a device."""
     return Request(
         lease=lease,
         service=DEVICE,

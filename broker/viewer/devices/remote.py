@@ -37,7 +37,10 @@ class RemoteDevices:
     def __init__(
         self, epoch: Callable[[], FarEnd], *, elsewhere: str = OTHER_MACHINE
     ) -> None:
-        """``epoch``: the current one; raises UpstreamError without a host."""
+        """Set up access to the host's devices.
+
+        ``epoch`` raises UpstreamError without host.
+        """
         self._epoch = epoch
         self.elsewhere = elsewhere
         self._attachments: dict[tuple[FarEnd, str], DeviceAttachment] = {}
@@ -55,7 +58,7 @@ class RemoteDevices:
             attachment.end(printable(reason))
 
     async def serve(self, epoch: FarEnd, request: m.LinkRequest) -> m.LinkReply | None:
-        """Take a report of the host; None: it is about something else."""
+        """Handle a report of the host about devices; None for another message."""
         match request:
             case m.DevicesChanged():
                 self.host_changed()
@@ -66,7 +69,10 @@ class RemoteDevices:
         return m.RequestDone(request.request)
 
     async def devices(self) -> Devices:
-        """Return all devices of the host.  Raises UpstreamError, SetupError."""
+        """Fetch the list of all devices of the host.
+
+        Raises UpstreamError, SetupError.
+        """
         epoch, after = self._epoch(), 0
         found: list[DeviceItem] = []
         while True:
@@ -86,7 +92,7 @@ class RemoteDevices:
     async def attached(
         self, number: int, lease: Lease
     ) -> AsyncIterator[DeviceAttachment]:
-        """Attach one while the block runs.  Raises VitrailError."""
+        """Have the host attach a device while the block runs.  Raises VitrailError."""
         epoch = self._epoch()
         made: DeviceAttachment | None = None
         try:

@@ -8,7 +8,10 @@ from broker.viewer.devices.desk import DeviceDesk, Holding
 
 
 async def devices_answer(desk: DeviceDesk) -> api.DevicesAnswer:
-    """Return the plugged-in devices.  Raises SetupError, UpstreamError."""
+    """Return the host's plugged-in devices and their users, for the control socket.
+
+    Raises SetupError, UpstreamError.
+    """
     found = await desk.devices()
     held = {holding.item.number: holding for holding in desk.holdings()}
     return api.DevicesAnswer(
@@ -38,7 +41,7 @@ def _status(item: DeviceItem, holding: Holding | None) -> api.DeviceStatus:
 
 
 def answer_of(holding: Holding) -> api.DeviceAnswer:
-    """Return an attachment that has begun or ended."""
+    """Return an attachment that has begun or ended, for the control socket."""
     return api.DeviceAnswer(
         port=holding.item.port,
         sandbox=holding.lease.sandbox,

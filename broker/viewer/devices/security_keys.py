@@ -59,7 +59,7 @@ async def carry(
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
-    """Serve one guest's connection until it ends; the caller closes it.
+    """Serve one guest's connection to the security key until it ends.
 
     ``started`` when the key is there.  Raises SetupError, and RefusedError when no
     rule grants the key, or no longer.
@@ -82,6 +82,7 @@ async def _carry(
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
+    """Run the key's process on a guest's connection, and answer its questions."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         ours.settimeout(0)
@@ -123,7 +124,7 @@ def _log_last_words(opening: Opening, begun: Begun) -> None:
 
 
 def _log(opening: Opening, text: str) -> None:
-    """Note in one line why a process has ended; a guest has new ones as it likes."""
+    """Log in one line why a key's process has ended; limited, as guests cause it."""
     now = time.monotonic()
     # guard: lines about security keys are few
     if _lines.early(now) <= 0:
@@ -151,6 +152,7 @@ async def connection(opening: Opening, decider: Permits) -> Request:
 
 
 def _of(opening: Opening) -> Request:
+    """Return the permit request for a connection to the security key."""
     return Request(
         lease=opening.lease,
         service=SECURITY_KEY,
@@ -172,7 +174,10 @@ class _Questions:
         sock: socket.socket,
         end: Callable[[], Awaitable[None]],
     ) -> None:
-        """``end``: returns when the process has ended, also where it is cancelled."""
+        """Set up one process's questions.
+
+        ``end`` returns when the process has ended.
+        """
         self._opening, self._decider, self._sock = opening, decider, sock
         self._end = end
         self._shared = shared
@@ -186,7 +191,7 @@ class _Questions:
         )
 
     async def serve(self) -> None:
-        """Answer until the process ends, or sends a message that it cannot need."""
+        """Answer the key process's questions until it ends or sends a wrong one."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer_all)
             with contextlib.suppress(OSError):  # it has ended, with a verdict unread
@@ -203,6 +208,7 @@ class _Questions:
             nursery.cancel_scope.cancel()
 
     async def _receive(self) -> bytes:
+        """Receive the next question of the key's process; empty at its end."""
         while True:
             await trio.lowlevel.wait_readable(self._sock)
             try:
@@ -225,6 +231,7 @@ class _Questions:
             self._more.set()
 
     async def _answer_all(self) -> None:
+        """Answer the process's questions, one after the other, until cancelled."""
         while True:
             await self._more.wait()
             self._more = trio.Event()
@@ -235,7 +242,10 @@ class _Questions:
                 self._current = 0
 
     async def _answer(self, said: KeyUse, over: trio.Event) -> None:
-        """Permit a message until it is over."""
+        """Ask for a permit for a message to the key, and send the answer.
+
+        Ends when ``over`` is set, because the message was answered or given up.
+        """
         lease = self._opening.lease
         async with trio.open_nursery() as nursery:
 
@@ -261,7 +271,7 @@ class _Questions:
             nursery.cancel_scope.cancel()
 
     async def _use(self, said: KeyUse, over: trio.Event) -> None:
-        """Ask rules and user; the permission ends with the message, or its time."""
+        """Ask for a permit of one use; allow it until it is over or too long."""
         with contextlib.suppress(VitrailError):
             async with self._permit(said) as warrant:
                 # guard: a turn at the security key ends
@@ -277,6 +287,7 @@ class _Questions:
             await over.wait()
 
     def _shown(self, said: KeyUse) -> contextlib.AbstractContextManager[None]:
+        """Return a context that shows the user which request has the key."""
         if said.what not in {REGISTER, SIGN_IN}:
             return contextlib.nullcontext()
         request = _request(self._opening, said)
@@ -286,7 +297,10 @@ class _Questions:
 
     @asynccontextmanager
     async def _permit(self, said: KeyUse) -> AsyncIterator[bytes]:
-        """Hold the permission of a question, its warrant.  Raises VitrailError for a no."""
+        """Hold the permit of one use; yield its warrant.
+
+        Raises VitrailError if denied.
+        """
         if said.what != ENTER_PIN:
             request = _request(self._opening, said)
             async with self._decider.permit(request) as permit:
@@ -303,7 +317,10 @@ class _Questions:
                 self._shared.not_entered(lease)
 
     async def _pin(self, wrong: int) -> Request:
-        """Entering a PIN is in no rule: whoever may use the key has two at once."""
+        """Return the permit request for entering a PIN.
+
+        Asks the user after wrong ones.
+        """
         # guard: the user is asked about a PIN after wrong ones
         asks = wrong >= device_limits.SECURITY_KEY_PIN_TRIES
         return replace(
@@ -320,7 +337,10 @@ class _Questions:
 
 
 def _request(opening: Opening, said: KeyUse) -> Request:
-    """U2F sends only a hash of the relying party: ``host=`` cannot allow it."""
+    """Return the permit request for one use of the key.
+
+    U2F sends only a hash of the relying party: ``host=`` cannot allow it.
+    """
     return replace(
         _of(opening),
         host=said.host or None,

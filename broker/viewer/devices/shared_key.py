@@ -36,7 +36,7 @@ class SharedKey:
     """
 
     def __init__(self, indicator: Indicator | None = None) -> None:
-        """``indicator`` shows the user which request has the key."""
+        """Set up the shared key; ``indicator`` shows the user which request has it."""
         self._indicator = indicator
         self._key = trio.Lock()
         self._records: dict[str, _Record] = {}
@@ -45,7 +45,10 @@ class SharedKey:
 
     @contextlib.contextmanager
     def place(self, lease: LeaseId) -> Iterator[None]:
-        """Hold one of a sandbox's places.  Raises RefusedError when there is none."""
+        """Hold one of a sandbox's connections to the key.
+
+        Raises RefusedError for too many.
+        """
         taken = self._places.get(lease, 0)
         # guard: connections to the security key
         if taken >= limits.SECURITY_KEY_CONNECTIONS:
@@ -74,7 +77,7 @@ class SharedKey:
 
     @contextlib.asynccontextmanager
     async def turn(self, lease: Lease) -> AsyncIterator[None]:
-        """Have the key alone, after those who came before.
+        """Hold the key exclusively while the block runs, in order of arrival.
 
         A record waits once, however many programs and sandboxes of it ask.
         """

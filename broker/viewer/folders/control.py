@@ -18,7 +18,7 @@ class FolderControl:
     async def folders(
         self, exchange: Exchange[api.FoldersAnswer], request: api.Nothing
     ) -> api.FoldersAnswer:
-        """Directories that sandboxes have."""
+        """List the directories that sandboxes share."""
         del exchange, request
         return api.FoldersAnswer(
             folders=[_status(shared) for shared in self._folders.shared()]
@@ -28,7 +28,7 @@ class FolderControl:
     async def share_folder(
         self, exchange: Exchange[api.FolderAnswer], request: api.FolderShareRequest
     ) -> api.FolderAnswer:
-        """Share a directory; returns when it is mounted."""
+        """Share a directory with a sandbox; return when it is mounted."""
         shared = await self._folders.share(
             request.path,
             request.sandbox,
@@ -41,7 +41,7 @@ class FolderControl:
     async def unshare_folder(
         self, exchange: Exchange[api.FolderAnswer], request: api.FolderUnshareRequest
     ) -> api.FolderAnswer:
-        """Take a directory back; returns when it is unmounted."""
+        """Take a directory back from a sandbox; return when it is unmounted."""
         del exchange
         shared = await self._folders.unshare(
             request.folder, request.sandbox, force=bool(request.force)
@@ -54,6 +54,7 @@ def _inside(shared: SharedFolder) -> str:
 
 
 def _status(shared: SharedFolder) -> api.FolderStatus:
+    """Return a shared folder's row for ``brokerctl share``."""
     return api.FolderStatus(
         path=printable(str(shared.path), 400),
         sandbox=shared.lease.sandbox,
@@ -64,6 +65,7 @@ def _status(shared: SharedFolder) -> api.FolderStatus:
 
 
 def _answer(shared: SharedFolder) -> api.FolderAnswer:
+    """Return a folder that was shared or taken back, for brokerctl."""
     return api.FolderAnswer(
         path=printable(str(shared.path), 400),
         sandbox=shared.lease.sandbox,

@@ -99,7 +99,7 @@ class FolderDesk:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Parent of all shared folders; at its end they are unmounted."""
+        """Run the tasks of shared folders until cancelled; then unmount them."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()
@@ -118,7 +118,7 @@ class FolderDesk:
     async def share(
         self, path: str, sandbox: str, *, write: bool, warrant: bytes
     ) -> SharedFolder:
-        """Share a directory with a running sandbox; returns when it is there.
+        """Share a directory with a running sandbox; return when it is mounted.
 
         ``warrant``: of the call that asks for it.  Raises RefusedError, UpstreamError.
         """
@@ -128,7 +128,7 @@ class FolderDesk:
         return await self._begin(OpenFolder(warrant, path, write), lease)
 
     async def unshare(self, name: str, sandbox: str, *, force: bool) -> SharedFolder:
-        """Take a folder back; returns when it is unmounted.
+        """Take a folder back from a sandbox; return when it is unmounted.
 
         ``name``: its name in the sandbox or its path here.  ``force``: a sandbox that
         has files of it open is ended.  Raises RefusedError.
@@ -169,7 +169,7 @@ class FolderDesk:
         *,
         task_status: trio.TaskStatus[SharedFolder],
     ) -> None:
-        """Have a session child open a directory; the child has it until its end."""
+        """Have a session child open a directory and hold it; share it."""
         order = structs.replace(order, linked=tuple(map(str, self.written())))
         async with self._session.carrying_out(order) as opened:
             path = Path(os.fsdecode(opened.result))
@@ -179,6 +179,10 @@ class FolderDesk:
             await self._hold(shared, opened, task_status)
 
     def _refuse_more(self, shared: SharedFolder) -> None:
+        """Refuse a folder whose name is taken, or one too many.
+
+        Raises RefusedError.
+        """
         mine = [s for s in self._shared if s.lease.id == shared.lease.id]
         if any(other.name == shared.name for other in mine):
             raise RefusedError(
@@ -198,7 +202,7 @@ class FolderDesk:
         opened: Begun,
         status: trio.TaskStatus[SharedFolder],
     ) -> None:
-        """The whole life of one folder in a sandbox; ``started`` when it is there."""
+        """Hold one folder in a sandbox by a permit; ``started`` when it is mounted."""
         try:
             with shared.scope:
                 async with self._decider.permit(request_of(shared)) as permit:
@@ -220,7 +224,7 @@ class FolderDesk:
             self._end_keeper(shared)
 
     def _end_keeper(self, shared: SharedFolder) -> None:
-        """End a sandbox that has files of an unmounted folder open."""
+        """Stop a sandbox that keeps files of an unmounted folder open."""
         assert self._nursery is not None
         mounted = shared.mounted
         kept = shared.kept if mounted is None else mounted.kept
@@ -241,6 +245,7 @@ class FolderDesk:
         warrant: bytes,
         status: trio.TaskStatus[SharedFolder],
     ) -> None:
+        """Record a folder, have the host mount it, and wait for its end."""
         began = trio.current_time()
         about = event_log.of(shared.lease)
         path = printable(str(shared.path), 400)
@@ -280,7 +285,7 @@ class FolderDesk:
     async def _in_guest(
         self, shared: SharedFolder, mounted: Mounted
     ) -> AsyncIterator[None]:
-        """Have the guest of a micro VM mount it while the block runs."""
+        """Have the agent of a micro VM mount the folder while the block runs."""
         guest = self._inside(shared.lease)
         if mounted.place is None or guest is None:
             yield
@@ -300,7 +305,7 @@ class FolderDesk:
     # -- with the sandbox --------------------------------------------------------------
 
     async def lease_begun(self, lease: Lease) -> None:
-        """A sandbox is about to run: share the folders of its record, by the rules."""
+        """Share the folders of a record with its sandbox, which is about to run."""
         kept = await self._source.forget(lease)
         record = self._record(lease)
         if self._nursery is None:
@@ -324,6 +329,7 @@ class FolderDesk:
     async def _of_record(
         self, record: Record, path: Path, lease: Lease, done: trio.Event
     ) -> None:
+        """Share one folder of a record; notify the user of a failure."""
         try:
             write = path in record.viewer.folders.read_write
             await self._begin(OpenFolder(b"", str(path), write, record.name), lease)
@@ -336,7 +342,7 @@ class FolderDesk:
             done.set()
 
     async def lease_ended(self, lease: LeaseId) -> None:
-        """A sandbox has stopped: its folders are over."""
+        """Take a stopped sandbox's folders back."""
         mine = [shared for shared in self._shared if shared.lease.id == lease]
         for shared in mine:
             # guard: folders end with the sandbox
@@ -352,7 +358,7 @@ def _refuse_unmounted(shared: SharedFolder) -> None:
 
 
 async def give(path: Path, opened: Begun, warrant: bytes) -> GivenFolder:
-    """Have the session child give it to the host, by the permit for it."""
+    """Have the session child give the opened folder to the host."""
     ticket, _ = await opened.more(GiveFolder(warrant))
 
     async def serve(conn: int) -> None:
@@ -366,7 +372,7 @@ async def give(path: Path, opened: Begun, warrant: bytes) -> GivenFolder:
 
 
 def request_of(shared: SharedFolder) -> Request:
-    """Return the request for a folder."""
+    """Return the permit request for a shared folder."""
     return Request(
         lease=shared.lease,
         service=FOLDER,

@@ -51,7 +51,10 @@ class StreamedFolder:
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
-        """Be the one connection of this folder.  Raises RefusedError for a second one."""
+        """Reserve this folder for its one connection.
+
+        Raises RefusedError for a second.
+        """
         # guard: a folder has one connection
         if self.taken:
             raise RefusedError("another connection serves this folder")
@@ -76,7 +79,10 @@ class StreamedFolders:
     async def mounted(
         self, lease: Lease, folder: GivenFolder, *, write: bool
     ) -> AsyncIterator[StreamedFolder]:
-        """See ``FolderSource``; it is served when its guest connects."""
+        """Offer a folder to its guest's connection while the block runs.
+
+        See ``FolderSource``.
+        """
         del write  # its session child knows it
         mine = self._shared.setdefault(lease.id, {})
         free = (n for n in range(limits.FOLDERS_PER_SANDBOX) if n not in mine)
@@ -115,7 +121,7 @@ class StreamedFolders:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Serve a guest's connection; returns when it has ended."""
+        """Serve a guest's connection for a folder; return when it has ended."""
         began = trio.current_time()
         with given(conn):
             # As a display's: from here on it is the peer's time that passes.
@@ -142,7 +148,10 @@ class StreamedFolders:
 
 
 async def _read_place(conn: socket.socket) -> int:
-    """Return the byte that a guest begins with.  Raises PeerError without one in time."""
+    """Read the byte by which a guest names its folder.
+
+    Raises PeerError if it is late.
+    """
     # guard: a connection for a folder names it soon
     with trio.move_on_after(folder_limits.FOLDER_PLACE_SECONDS):
         while True:

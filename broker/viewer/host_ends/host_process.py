@@ -88,7 +88,7 @@ class HostProcess:
         viewer: Callable[[], Viewer],
         reload: Callable[[], Awaitable[None]],
     ) -> None:
-        """``reload``: of the viewer's copy of the records."""
+        """Set up the pair; ``reload`` refreshes the viewer's copy of the records."""
         self.pair = PairEnd(sock, Role.VIEWER, self._serve)
         self.ready = trio.Event()
         """Set when the host takes orders, or cannot start."""
@@ -111,7 +111,10 @@ class HostProcess:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve until the host's process ends.  Raises PeerError when it lies."""
+        """Serve the host's messages until its process ends.
+
+        Raises PeerError on invalid ones.
+        """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await self.pair.run(task_status=task_status)
@@ -127,7 +130,7 @@ class HostProcess:
         changes: LaunchChanges = NO_CHANGES,
         for_sandbox: bool = False,
     ) -> Lease:
-        """See ``Machines``."""
+        """Have the host start a sandbox; return its lease.  See ``Machines``."""
         numbers: list[int] = []
 
         def numbered(number: int) -> m.StartSandbox:
@@ -182,7 +185,10 @@ class HostProcess:
     async def mounted(
         self, lease: Lease, folder: GivenFolder, *, write: bool
     ) -> AsyncIterator[MountedByHost]:
-        """See ``FolderSource``; the host knows itself what may be written to."""
+        """Have the host mount a folder while the block runs.  See ``FolderSource``.
+
+        The host decides itself what may be written to.
+        """
         del write
         self._last_mount += 1
         number, ticket = self._last_mount, folder.ticket
@@ -214,6 +220,7 @@ class HostProcess:
     # -- what the host sends -----------------------------------------------------------
 
     async def _serve(self, request: m.LinkRequest, fd: int) -> PairAnswer:
+        """Handle one message of the host: streams, memory, leases, devices."""
         match request:
             case p.OfferStream():
                 await self._offered(request, fd)
@@ -261,6 +268,7 @@ class HostProcess:
         await self._viewer().lease_begun(lease)
 
     async def _offered(self, offer: p.OfferStream, fd: int) -> None:
+        """Accept or refuse a stream that the host offers; start its task."""
         with socket.socket(fileno=fd) as untrusted_conn:
             announced = self.pair.leases.usable(LeaseId(offer.lease))
             service = ServiceName(offer.service)
@@ -286,7 +294,7 @@ class HostProcess:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """The whole life of a stream; ``started`` when it is taken."""
+        """Carry one stream of the host's; ``started`` when it is accepted."""
         stream = self._streams[opening.stream] = _Stream()
         taken = _Taken(task_status)
         try:

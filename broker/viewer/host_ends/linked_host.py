@@ -28,7 +28,7 @@ class LinkedHost:
     table: Mapping[str, AnyMethod] = TABLE
 
     def __init__(self, side: ViewerSide, link: LinkConfig, listener: Listener) -> None:
-        """``listener`` was made before this process was confined."""
+        """Set up the link; ``listener`` was made before this process was confined."""
         self._side = side
         self._listener = listener
         ground, authority = side.ground, side.authority

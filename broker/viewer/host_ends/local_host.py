@@ -101,7 +101,10 @@ class LocalHost:
         return self._rows.report.warnings
 
     async def begin(self, nursery: trio.Nursery) -> None:
-        """See ``HostEnd``: machines of an earlier broker have their leases."""
+        """Start the host's tasks.
+
+        Return once machines of an earlier broker are leased.
+        """
         nursery.start_soon(self._run)
         nursery.start_soon(self._watch)
         await self.host.ready.wait()
@@ -110,7 +113,7 @@ class LocalHost:
             raise self.host.problem
 
     async def end(self, stop_all: Callable[[], Awaitable[None]]) -> None:
-        """See ``HostEnd``: the machines end with the broker."""
+        """Stop all machines and the host's process.  See ``HostEnd``."""
         await self.host.refuse_new()
         await stop_all()
         self._ending = True
@@ -118,6 +121,7 @@ class LocalHost:
         await self.host.end()
 
     async def _run(self) -> None:
+        """Serve the host's process; end this one if it ends unasked."""
         reason = "has ended"
         try:
             await self.host.run()

@@ -95,7 +95,7 @@ class Board:
         return self._notices.get(number)
 
     def of_stream(self, lease: Lease, stream: int) -> list[Notice]:
-        """Return those of a connection."""
+        """Return the notifications that came over one connection."""
         # guard: a sandbox changes its own notifications
         return [
             one
@@ -113,7 +113,7 @@ class Board:
     def admit(
         self, lease: Lease, stream: int, ask: DaemonShow, now: float, when: float
     ) -> Notice | None:
-        """Give a notification its place; None: it is counted, and not shown.
+        """Register a notification to be shown; None: it is counted, and not shown.
 
         ``now`` by a clock that does not go back, ``when`` in seconds since 1970.
         """
@@ -133,6 +133,7 @@ class Board:
         return notice
 
     def _may(self, record: str, now: float, *, changes: bool) -> bool:
+        """Return whether a record may show or change a notification now."""
         budget = self._budget(record, now)
         if changes:
             # guard: changes of a notification are paced
@@ -152,6 +153,7 @@ class Board:
         )
 
     def _budget(self, record: str, now: float) -> _Budget:
+        """Return the record's budget of notifications; forget idle ones."""
         found = self._budgets.get(record)
         if found is None:
             for name, one in list(self._budgets.items()):
@@ -170,7 +172,7 @@ class Board:
     # -- those that are counted -----------------------------------------------------------
 
     def group(self, sandbox: str) -> tuple[int, int]:
-        """Return the number of a sandbox's counting notification, and its count."""
+        """Return the number of a sandbox's summary notification, and its count."""
         number = self._groups.get(sandbox)
         if number is None:
             self._numbers += 1
@@ -201,6 +203,7 @@ class Board:
                 del self._history[record, name]
 
     def _remember(self, lease: Lease, ask: DaemonShow, when: float) -> Past:
+        """Add a notification to the history that ``brokerctl notifications`` shows."""
         past = Past(
             when,
             lease.sandbox,
@@ -266,6 +269,7 @@ def badge(colour: int) -> tuple[int, int, int, bool, int, int, bytes]:
 
 
 def _lines(untrusted_body: str) -> list[str]:
+    """Return the text's lines, printable and limited in number and length."""
     lines, left = [], limits.SHOWN_BODY_CHARS
     for line in untrusted_body.split("\n")[: limits.BODY_LINES]:
         if left < 1:

@@ -72,7 +72,7 @@ class DesktopServer:
     """Shows and closes notifications at the desktop's server."""
 
     def __init__(self, told: Callable[[ServerTold], None], bus: OpenBus) -> None:
-        """``told`` takes what the server says, and never waits."""
+        """Set up the server's client; ``told`` takes its signals, and never waits."""
         self._told = told
         self._bus = bus
         self._wanted: dict[int, Bubble] = {}
@@ -94,7 +94,7 @@ class DesktopServer:
         self._changed.set()
 
     async def run(self) -> None:
-        """Keep the desktop so until cancelled; then it is empty."""
+        """Show the wanted notifications until cancelled, then close all of them."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._run)
             try:
@@ -104,6 +104,7 @@ class DesktopServer:
                 self._changed.set()
 
     async def _run(self) -> None:
+        """Connect to the notification server whenever something is to be shown."""
         # Cancelled, the library's task that reads could not bring the last answers.
         with trio.CancelScope(shield=True):
             while not self._stopped:
@@ -130,7 +131,7 @@ class DesktopServer:
             await self._serve(router)
 
     async def _serve(self, router: DBusRouter) -> None:
-        """Speak with the server until it has gone, or nothing is shown any more."""
+        """Exchange with the server until it has gone, or nothing is shown any more."""
         send, signals = trio.open_memory_channel[Message](_SIGNALS_WAITING)
         rules = (
             MatchRule(type="signal", interface=_NAME, path=_SERVICE.object_path),
@@ -163,6 +164,7 @@ class DesktopServer:
             nursery.cancel_scope.cancel()
 
     async def _bring(self, session: _Session) -> None:
+        """Close and send the notifications that have changed since the last time."""
         for number in list(self._closing):
             self._closing.discard(number)
             await self._take_down(session, number)
@@ -184,6 +186,7 @@ class DesktopServer:
                     self.close(number)
 
     async def _take_down(self, session: _Session, number: int) -> None:
+        """Close one notification on the desktop, if it is shown."""
         before = session.shown.pop(number, None)
         if before is not None:
             call = method_call(_SERVICE, "CloseNotification", "u", (before[0],))
@@ -203,6 +206,7 @@ class DesktopServer:
     async def _listen(
         self, session: _Session, signals: trio.MemoryReceiveChannel[Message]
     ) -> None:
+        """Handle signals of the server until it ends.  Raises UpstreamError then."""
         async for signal in signals:
             sender = signal.header.fields.get(HeaderFields.sender)
             member = signal.header.fields.get(HeaderFields.member)
@@ -217,6 +221,7 @@ class DesktopServer:
         raise UpstreamError("the session bus has gone")
 
     def _heard(self, session: _Session, member: str, body: tuple[object, ...]) -> None:
+        """Handle a signal: a notification was closed, clicked or answered."""
         if len(body) != 2 or not isinstance(body[0], int):
             return
         number = session.ours(body[0])
@@ -239,7 +244,7 @@ class DesktopServer:
 
 
 async def _abilities(router: DBusRouter) -> tuple[bool, bool]:
-    """Whether the server shows buttons, and whether it reads markup in the text."""
+    """Return whether the server shows buttons, and reads markup in the text."""
     try:
         answer = await answer_of(
             router, method_call(_SERVICE, "GetCapabilities"), limits.SERVER_SECONDS
@@ -258,6 +263,7 @@ def unescape_markup(markup: str) -> str:
 
 
 def _notify(bubble: Bubble, replaces: int, session: _Session) -> Message:
+    """Return the D-Bus call that shows a notification."""
     buttons = [word for pair in bubble.buttons for word in pair]
     hints = {
         "urgency": ("y", bubble.urgency),

@@ -93,7 +93,7 @@ class NotificationService:
     # -- a connection -------------------------------------------------------------------
 
     async def serve(self, exchange: OpenExchange, request: Request) -> None:
-        """Serve the permitted call of a daemon until its connection ends."""
+        """Serve the permitted connection of a notification daemon until it ends."""
         guest, stream = exchange.guest, exchange.stream
         lease = guest.lease
         colour = guest.valid_record().viewer.label.colour
@@ -118,7 +118,7 @@ class NotificationService:
                 self._end(notice.number, "its sandbox has ended")
 
     async def _take(self, request: Request, ask: FromDaemon) -> None:
-        """Do what the daemon asks.  Raises ToldError for another daemon's message."""
+        """Handle a daemon's request: show, close, or other.  Raises ToldError."""
         match ask:
             case DaemonShow():
                 await self._show(request, ask)
@@ -138,6 +138,7 @@ class NotificationService:
                 put.send_nowait(answer)
 
     async def _show(self, request: Request, ask: DaemonShow) -> None:
+        """Show a notification, or count it if there are too many."""
         lease, stream, now = request.lease, request.stream, trio.current_time()
         notice = self.board.admit(lease, stream, ask, now, time.time())
         if notice is None:
@@ -173,7 +174,7 @@ class NotificationService:
             self._server.show(notice.number, made)
 
     async def _critical(self, request: Request) -> bool:
-        """Whether a rule allows this sandbox a critical notification."""
+        """Return whether a rule permits this sandbox a critical notification."""
         request = replace(request, argument="+critical")
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict != "allow":
@@ -190,7 +191,7 @@ class NotificationService:
     # -- those that are counted -----------------------------------------------------------
 
     async def _count(self) -> None:
-        """Keep the notifications that count, and change them slowly."""
+        """Show how many notifications were only counted, at a limited rate."""
         while True:
             await self._grouping.wait()
             self._grouping = trio.Event()
@@ -203,7 +204,7 @@ class NotificationService:
             await trio.sleep(limits.GROUP_SECONDS)
 
     def lease_ended(self, lease: Lease) -> None:
-        """A sandbox has stopped."""
+        """Close the grouped notification of a stopped sandbox, and forget the group."""
         self._colours.pop(lease.sandbox, None)
         self._grouped.discard(lease.sandbox)
         number = self.board.end_group(lease.sandbox)
@@ -213,7 +214,7 @@ class NotificationService:
     # -- the user -------------------------------------------------------------------------
 
     def _told(self, told: ServerTold) -> None:
-        """The desktop's server says what the user has done, or that it is closed."""
+        """Handle the server's report that the user closed or clicked a notification."""
         if sandbox := self.board.group_of(told.number):
             if not told.key:
                 self.board.end_group(sandbox)
@@ -229,6 +230,7 @@ class NotificationService:
         self._answer(notice, NotificationClosed(notice.guest_number, told.reason))
 
     def _pressed(self, notice: Notice, told: ServerTold) -> None:
+        """Raise the sandbox's window for a click, and tell the daemon which button."""
         key = _key_of(notice, told.key)
         notice.past.outcome = "clicked" if told.key == DEFAULT else "answered"
         if told.key == DEFAULT:
@@ -266,7 +268,7 @@ class NotificationControl:
         exchange: Exchange[api.NotificationsAnswer],
         request: api.NotificationsRequest,
     ) -> api.NotificationsAnswer:
-        """The newest notifications of one sandbox, or as many of each."""
+        """Return the newest notifications of one sandbox, or as many of each."""
         del exchange
         sandbox, later = request.sandbox or "", Counter[str]()
         newest = sorted(self._board.history(sandbox), key=lambda row: -row.when)

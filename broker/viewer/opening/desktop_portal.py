@@ -73,7 +73,7 @@ class PortalBus:
         return serial
 
     async def call(self, call: Message) -> Message:
-        """Return the reply.  Raises SetupError for an error."""
+        """Call a D-Bus method; return the reply.  Raises SetupError for an error."""
         with trio.fail_after(_REPLY_SECONDS):
             serial = await self.send(call)
             while True:
@@ -103,7 +103,7 @@ class PortalBus:
     async def request(
         self, method: str, signature: str, *first: object, options: Options
     ) -> tuple[object, ...]:
-        """Return the response to a request, whose last argument are its options.
+        """Call a portal method that answers by a Response signal; return the response.
 
         It is closed when this is cancelled, which waits for the portal a moment.
         Raises SetupError, UpstreamError.
@@ -157,7 +157,7 @@ class PortalBus:
 async def portal_bus(
     bus: OpenBus, interface: str, noun: str, hint: str
 ) -> AsyncIterator[PortalBus]:
-    """Speak with the portal while the block runs.
+    """Yield a connection to a portal's interface while the block runs.
 
     ``noun`` and ``hint``: of an interface that is not there.  Raises SetupError.
     """

@@ -54,7 +54,10 @@ class Delivery:
     """Of the task that waits for the target's worker; cancelled at the end."""
 
     def end(self, reason: str) -> None:
-        """It is over; the first reason counts."""
+        """End the delivery: stop its transfer and close its pipe.
+
+        Keeps the first reason.
+        """
         if not self.done.is_set():
             self.reason = reason
             self.done.set()
@@ -124,7 +127,7 @@ class OpenExchange(Moved):
         self._changed = trio.Event()
 
     def take(self, message: messages.FromWorker) -> None:
-        """Handle a message of its worker.  Raises PeerError for an impossible one."""
+        """Handle a message of the worker about this connection.  Raises PeerError."""
         match message:
             case messages.TransferAsked() if self._ask is None:
                 self._ask = message.ask
@@ -185,7 +188,7 @@ class OpenExchange(Moved):
         return await self.passed()
 
     async def said(self) -> messages.Said | None:
-        """Wait for what a program says next; None where the connection is over."""
+        """Wait for the program's next message; None where the connection has ended."""
         await (
             trio.lowlevel.checkpoint()
         )  # where its task was cancelled, it ends by that
@@ -221,7 +224,7 @@ class Awaited(Generic[Waiting]):
 
     @contextmanager
     def one(self, token: str, waiting: Waiting) -> Iterator[None]:
-        """Let a program take it by its token, once, while the block runs.
+        """Register something that a program may take by a token, once.
 
         Raises RefusedError.
         """
@@ -235,7 +238,7 @@ class Awaited(Generic[Waiting]):
             self._over(waiting)
 
     def take(self, untrusted_token: str) -> Waiting:
-        """Return what a token leads to.  Raises RefusedError."""
+        """Return what a token leads to, and forget it.  Raises RefusedError."""
         # guard: a token of a gift is used once
         # guard: a token of a return is used once
         found = self._waiting.pop(untrusted_token, None)
@@ -273,7 +276,7 @@ class Exchanges:
     def one(
         self, guest: Guest, opening: Opening, *, call: bool = False
     ) -> Iterator[OpenExchange]:
-        """Keep a connection's place.  Raises RefusedError when there are many.
+        """Register a connection.  Raises RefusedError when there are too many.
 
         ``call``: it is of a call, which may last as long as the sandbox.
         """
@@ -306,7 +309,7 @@ class Exchanges:
 
     @contextmanager
     def serving(self, stream: int) -> Iterator[None]:
-        """Let a connection be that of the program which serves calls.
+        """Register a connection as that of the program which serves calls.
 
         Raises RefusedError where another one does.
         """

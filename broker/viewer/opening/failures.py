@@ -51,7 +51,7 @@ def told(error: VitrailError, target: str) -> VitrailError:
 def failures_told(
     target: str, notify: Notify | None = None, sandbox: str = "", title: str = ""
 ) -> Iterator[None]:
-    """Raise what the block raises as ``told`` says it.
+    """Convert the block's errors into those that the sandbox may see.
 
     ``notify``: of the user, by a ``title``, where the sandbox is not told all of it.
     """

@@ -82,7 +82,7 @@ class FileDialogs:
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
     async def serve(self, exchange: OpenExchange, ask: ChooseFiles) -> None:
-        """Serve one request to its end.  Raises VitrailError."""
+        """Serve one request for a file dialog to its end.  Raises VitrailError."""
         guest, opening = exchange.guest, exchange.opening
         if ask.kind == "offered":
             await self._require_offered(opening)
@@ -117,6 +117,7 @@ class FileDialogs:
     async def _require_desktop(
         self, guest: Guest, permit: Permit, *, save: bool
     ) -> None:
+        """Refuse targets other than the desktop, and unnecessary dialogs."""
         if permit.target not in ADMIN_NAMES:
             raise ToldError(
                 f"{permit.where} names {permit.target}: files are chosen at the desktop"
@@ -135,7 +136,7 @@ class FileDialogs:
     async def _choose(
         self, guest: Guest, ask: ChooseFiles, permit: Permit
     ) -> UserFiles:
-        """Show the dialog; returns what was chosen.  Raises VitrailError."""
+        """Show the file dialog; return what was chosen.  Raises VitrailError."""
         sandbox, record = guest.lease.sandbox, guest.lease.record
         places, chosen = tuple(self._parts.writable()), False
         # guard: a sandbox has one dialog at a time
@@ -157,6 +158,7 @@ class FileDialogs:
     # -- the files ----------------------------------------------------------------------
 
     async def _carry(self, chosen: _Chosen) -> None:
+        """Carry the chosen files to the program, or its files to the chosen places."""
         names = printable(", ".join(chosen.names), 300)
         whose = (self._log, chosen.permit, chosen.number, chosen.exchange)
         async with logged_transfer(
@@ -215,7 +217,7 @@ class FileDialogs:
     async def _keep(
         self, chosen: _Chosen, number: int, way: Return, before: str
     ) -> str:
-        """Keep one content; returns its SHA-256 in hex.
+        """Store one content in the chosen file; return its SHA-256 in hex.
 
         ``before``: that of the content before; empty at the first time.
 
@@ -288,6 +290,7 @@ async def _deliver(
 
 
 def _request(opening: Opening, kind: str) -> Request:
+    """Return the permit request for a file dialog."""
     return Request(
         lease=opening.lease,
         service=FILE_DIALOG,

@@ -113,6 +113,7 @@ class PortForwards:
         raise RefusedError("the forward has ended")
 
     async def _serve(self, forward: _Forward, listener: trio.socket.SocketType) -> None:
+        """Accept connections to the forwarded port, and carry each."""
         # guard: connections to a forwarded port are bounded
         places = trio.CapacityLimiter(limits.FORWARDED)
         async with trio.open_nursery() as nursery:
@@ -170,7 +171,7 @@ class PortForwards:
 async def _accept(
     listener: trio.socket.SocketType,
 ) -> tuple[trio.socket.SocketType, tuple[str, int]]:
-    """Return the next connection and its address."""
+    """Accept the next connection to the forwarded port; return it and its address."""
     while True:
         try:
             return await listener.accept()

@@ -59,6 +59,7 @@ async def keeping(
 
 
 async def _kept(guest: Guest, program: LeaseProgram) -> None:
+    """Wait until the target's program has stored the files.  Raises ToldError."""
     # guard: a receiver that does not end
     with trio.move_on_after(limits.TRANSFER_KEEP_SECONDS):
         await wait_ended(program)
@@ -74,7 +75,7 @@ async def _kept(guest: Guest, program: LeaseProgram) -> None:
 
 
 def _refusal(guest: Guest, program: LeaseProgram) -> ToldError:
-    """Return the reason, in the broker's words."""
+    """Return the error that names why the target did not keep the files."""
     found = "has no room for it" if program.code == NO_ROOM else "did not store it"
     return ToldError(
         f"{guest.lease.sandbox} {found}",

@@ -53,7 +53,7 @@ async def logged_transfer(
 async def begun_transfer(
     log: EventLog, begin: schema.TransferBegin, moved: Moved
 ) -> AsyncIterator[None]:
-    """Record this begin, and the end; ``moved`` counts what has passed until then."""
+    """Record a transfer's begin and its end; ``moved`` counts what has passed."""
     await log.require(begin)
     began, reason = trio.current_time(), "cut"
     try:

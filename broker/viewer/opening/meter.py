@@ -29,7 +29,7 @@ class DayMeter:
         self._used: dict[str, deque[tuple[float, int]]] = {}
 
     def take(self, record: str, size: int, allowed: Transfer, now: float) -> None:
-        """Count a request of so many bytes.  Raises RefusedError beyond a limit.
+        """Count a request of a size, in bytes.  Raises RefusedError beyond a limit.
 
         ``now`` in seconds of a clock that does not go back.
         """

@@ -90,7 +90,7 @@ class Mover:
         self._log = log
 
     async def move(self, job: Job) -> None:
-        """Have the bytes go from the sandbox's worker to the target, and back.
+        """Carry a request's files from the sandbox's worker to the target, and back.
 
         Raises RefusedError where they are broken off.
         """
@@ -120,7 +120,7 @@ class Mover:
     async def _send(
         self, job: Job, quota: Quota, write: PipeEnd, delivery: Delivery
     ) -> None:
-        """Let the source's worker send the entries, and wait until the target has them.
+        """Have the source's worker send the entries; wait until the target has them.
 
         Raises ToldError, RefusedError.
         """
@@ -169,7 +169,7 @@ class Mover:
         )
 
     async def hand_over(self, exchange: OpenExchange, untrusted_token: str) -> None:
-        """Let a program that we have started in the target fetch its files."""
+        """Have the target's worker hand the files to the program started for them."""
         delivery = exchange.guest.transfers.deliveries.take(untrusted_token)
         delivery.taken.set()
         exchange.delivery = delivery
@@ -224,7 +224,7 @@ def _quota(job: Job) -> Quota:
 
 
 def _most(job: Job) -> Quota:
-    """The most that may ever pass: of the record and of the rule the smaller."""
+    """Return the largest transfer that the record and the rule allow."""
     allowed = job.exchange.guest.valid_record().viewer.transfer
     size = min(allowed.request_size, job.permit.max_size or allowed.request_size)
     single, name = job.asked.service == OPEN_FILE, job.asked.name

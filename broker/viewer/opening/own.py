@@ -65,7 +65,7 @@ class Own:
         self._session = session
 
     async def open_url(self, url: Url, warrant: bytes, *, called: bool = False) -> None:
-        """Open an address in the user's own session.
+        """Open an address by a program of the user's session.
 
         ``called``: the warrant is that of a call.  Raises SetupError without a program
         for it, UpstreamError where that fails at once.
@@ -84,7 +84,7 @@ class Own:
     async def choose(
         self, ask: ChooseFiles, warrant: bytes, writable: Sequence[os.PathLike[str]]
     ) -> UserFiles:
-        """Show a dialog until the user has answered; returns what was chosen.
+        """Show a file dialog until the user has answered; return what was chosen.
 
         It is closed when this is cancelled.  Raises VitrailError.
         """
@@ -94,6 +94,7 @@ class Own:
     async def _found(
         self, order: SessionOrder, passed: bytes | None = None
     ) -> UserFiles:
+        """Carry out an order that finds files; return these with their ticket."""
         with ExitStack() as stack:
             fds = [] if passed is None else [_in_memory(stack, passed)]
             result, got = await self._session.carry_out(order, fds)
@@ -118,6 +119,7 @@ class Own:
                 raise
 
     async def _store(self, delivery: Delivery, pipe: int, warrant: bytes) -> None:
+        """Store a delivery among the user's files, read from a pipe."""
         order = m.StoreFiles(warrant)
         try:
             with ExitStack() as stack:
@@ -138,7 +140,7 @@ class Own:
     def saving(
         self, ticket: bytes, number: int, read: PipeEnd, before: str
     ) -> AbstractAsyncContextManager[ToolResult]:
-        """Put the one entry of a pipe in the place of a file, once the block has ended.
+        """Save the one entry of a pipe into a chosen file, while the block runs.
 
         ``before``: the SHA-256 of what was saved before, in hex; empty at the first time.
         """
@@ -162,7 +164,7 @@ class Own:
         *,
         awaited: bool = True,
     ) -> AsyncIterator[ToolResult]:
-        """Have an order carried out beside the block, on ends of pipes, which it takes over.
+        """Carry out an order beside the block, on ends of pipes, which it takes over.
 
         The result is complete once the block has ended, which ``awaited`` waits for.
         """
@@ -204,6 +206,10 @@ class Own:
         await self._patiently(m.PrintDocument(warrant, document, printer, title), "lp")
 
     async def _patiently(self, order: SessionOrder, program: str) -> bytes:
+        """Carry out an order that may take long; return its result.
+
+        Raises UpstreamError when it takes too long.
+        """
         with trio.move_on_after(_PRINT_SECONDS):
             result, _ = await self._session.carry_out(order)
             return result

@@ -116,6 +116,7 @@ class PersonOpens:
             )
 
     async def _wanted(self, request: api.OpenRequest, warrant: bytes) -> _Wanted:
+        """Return what the user wants opened or copied.  Raises RefusedError."""
         given = [request.url, request.path, request.copy]
         if sum(one is not None for one in given) != 1:
             raise RefusedError("one address, one path, or paths to copy")
@@ -146,7 +147,7 @@ class PersonOpens:
             raise RefusedError(f"{answer.where} names another target now")
 
     async def _answer(self, wanted: _Wanted, named: str | None) -> Preview:
-        """Return the rules' answer.  Raises RefusedError for a denial."""
+        """Return the rules' decision about the user's request.  Raises RefusedError."""
         target = take_sandbox_name(named) if named is not None else ""
         url = wanted.url
         request = Request(
@@ -180,6 +181,7 @@ class PersonOpens:
         named: str | None,
         number: int,
     ) -> api.OpenItem:
+        """Carry out the user's request at a target: open, copy or edit."""
         if wanted.edit:
             return await self._edit(wanted, target, wait, named=named, number=number)
         opened = wanted.service == OPEN_FILE
@@ -207,7 +209,7 @@ class PersonOpens:
         named: str | None,
         number: int,
     ) -> api.OpenItem:
-        """Have a file edited in a sandbox; it is replaced when the editor has ended."""
+        """Have a file edited in a sandbox; replace it when the editor has ended."""
         quota = Quota(_LARGEST, _LARGEST, 1, single=True)
         name = wanted.found.names[0]
         way = new_return(Quota(EDIT_BYTES, EDIT_BYTES, 1, True, name))  # noqa: FBT003
@@ -269,7 +271,7 @@ async def _followed(delivery: Delivery, emit: api.Emit[api.OpenItem]) -> None:
 
 
 def _chosen(answer: Preview) -> str:
-    """The target that the rules choose.  Raises RefusedError without one."""
+    """Return the target that the rules choose.  Raises RefusedError without one."""
     found = answer.target
     if answer.verdict == "ask":
         only = answer.targets[0] if len(answer.targets) == 1 else None

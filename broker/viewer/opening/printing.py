@@ -77,7 +77,7 @@ class Printing:
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
     async def serve(self, exchange: OpenExchange, ask: PrintPages) -> None:
-        """Serve one request to its end.  Raises VitrailError."""
+        """Serve one print request to its end.  Raises VitrailError."""
         request = _request(exchange.opening, ask.size)
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict == "deny":
@@ -151,7 +151,7 @@ class Printing:
         keeping: AbstractAsyncContextManager[ToolResult],
         write: PipeEnd,
     ) -> KeptPages:
-        """Have a document made of the pages that the program sends."""
+        """Have a session child make a document of the pages that the program sends."""
         async with keeping as result:
             quota = Quota(size, size, 1, name="pages")
             order = messages.TransferSend(exchange.stream, quota)
@@ -174,7 +174,7 @@ class Printing:
             )
 
     async def _require_same(self, permit: Permit, printer: str) -> None:
-        """Raise ToldError unless the rule in force allows this printer of the desktop."""
+        """Raise ToldError unless the rule in force allows this printer."""
         if permit.target not in ADMIN_NAMES:
             raise ToldError(
                 f"{permit.where} names {permit.target}: documents are printed "
@@ -186,7 +186,10 @@ class Printing:
             raise ToldError("the rules have changed")
 
     async def _print(self, document: _Document, permit: Permit) -> None:
-        """Send it to the printer.  Raises UpstreamError, SetupError."""
+        """Send the document to the printer, and record it.
+
+        Raises UpstreamError, SetupError.
+        """
         sandbox, name = document.exchange.guest.lease.sandbox, document.name
         whose = (self._log, permit, next(self._numbers), document.exchange)
         size, content = permit.request.size, f"{name}: {document.words}"
@@ -206,6 +209,7 @@ class Printing:
 
 
 def _request(opening: Opening, size: int, document: _Document | None = None) -> Request:
+    """Return the permit request for printing."""
     claims: tuple[tuple[str, str], ...] = ()
     if document is not None:
         file = document.kept.document.rpartition("/")[2]

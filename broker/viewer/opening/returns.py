@@ -37,7 +37,7 @@ class Return:
     # -- the side that the file came from -------------------------------------------
 
     async def wait_asked(self, program: LeaseProgram) -> bool:
-        """Wait until the target asks to return it; false: its program has ended.
+        """Wait until the target asks to return the file; False: its program has ended.
 
         Raises RefusedError where it asks for more than may come back.
         """
@@ -47,7 +47,7 @@ class Return:
         return self._asked.is_set()
 
     async def wait_announced(self) -> None:
-        """Wait until the target asks to return it, however long its program runs.
+        """Wait until the target asks to return the file, however long its program runs.
 
         Raises RefusedError where it asks for more than may come back.
         """
@@ -67,7 +67,7 @@ class Return:
             raise RefusedError(self._reason)
 
     def end(self, reason: str) -> None:
-        """It is over; the first reason counts."""
+        """Stop waiting for the edited file; close its pipe.  Keeps the first reason."""
         if not self._done.is_set():
             self._reason = reason
             self._done.set()
@@ -78,7 +78,9 @@ class Return:
     # -- the side that has edited it ---------------------------------------------------
 
     async def wait_open(self, size: int) -> PipeEnd:
-        """Ask to return so many bytes; returns the pipe to write to.
+        """Announce a return of ``size`` bytes.
+
+        Wait for and return the pipe to write to.
 
         Raises RefusedError where they are too many, or may not come back any more.
         """

@@ -121,7 +121,7 @@ class OpeningService:
                         )
 
     async def _serve(self, exchange: OpenExchange, conn: socket.socket) -> None:
-        """Answer the request, tell the worker why not, and wait for its end."""
+        """Answer the connection's request, report a failure, and wait for its end."""
         with exchange.scope:
             reason = await self._answered(exchange, conn)
             finish = messages.TransferFinish(exchange.stream, reason)
@@ -130,7 +130,7 @@ class OpeningService:
             await exchange.wait_closed()
 
     async def _answered(self, exchange: OpenExchange, conn: socket.socket) -> str:
-        """Serve the request; returns why not, for the program that asked."""
+        """Serve the request; return the reason of a failure, for the program."""
         try:
             # A program that knows an ssh agent alone makes no request.
             service = exchange.opening.service
@@ -176,7 +176,7 @@ class OpeningService:
     # -- files that were pasted or dropped ----------------------------------------------
 
     async def give(self, guest: Guest, target: str, files: Sequence[str]) -> None:
-        """Copy files of a sandbox where the user has pasted or dropped them.
+        """Copy files of a sandbox to where the user has pasted or dropped them.
 
         ``files``: their addresses there.  Raises RefusedError where no rule for
         vitrail.FileCopy allows it, or the sandbox does not send them.
@@ -236,6 +236,10 @@ class OpeningService:
     async def _carried(
         self, exchange: OpenExchange, asked: Wanted, permit: Permit
     ) -> None:
+        """Carry out a permitted request: open the address, or move the files.
+
+        Records the transfer.
+        """
         number, lease = next(self._numbers), exchange.guest.lease
         title = f"{permit.target.removeprefix('@dispvm:')} did not open it"
         async with logged_transfer(
@@ -270,7 +274,7 @@ class OpeningService:
 
 
 def _asked(opening: Opening, ask: Ask) -> Wanted:
-    """Return the request, its words checked again: a worker may be taken over."""
+    """Validate a worker's request again, as the worker may be taken over."""
     match ask:
         case OpenUrl() if opening.service == OPEN_URL:
             url = take_url(ask.url, None)
@@ -291,6 +295,7 @@ def _asked(opening: Opening, ask: Ask) -> Wanted:
 
 
 def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
+    """Return the permit request for opening or copying."""
     target = ask.target if isinstance(ask, OpenUrl | OpenFile | CopyFiles) else ""
     url = asked.url
     claims = []
@@ -317,7 +322,10 @@ def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
 
 
 def _refuse_target(permit: Permit, source: Lease, asked: Wanted) -> None:
-    """Refuse what no rule means to permit."""
+    """Refuse targets that no rule can permit: the sandbox itself, unnamed schemes.
+
+    Raises RefusedError.
+    """
     if permit.target in {source.sandbox, ""}:
         raise RefusedError("a sandbox opens its own files and links itself")
     url = asked.url

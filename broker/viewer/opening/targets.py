@@ -95,7 +95,7 @@ class Targets:
         warrant: bytes,
         autostart: bool = True,
     ) -> str:
-        """Open an address; returns where, once the program for it has started.
+        """Open an address at the target; return its name once a program has started.
 
         ``source``: the sandbox that asked.  None: the user, who is answered after a
         sign of it; a sandbox does not learn how another's program ended.
@@ -123,7 +123,7 @@ class Targets:
         *,
         source: Lease,
     ) -> AsyncIterator[Receiver | None]:
-        """Have a delivery of ``source`` fetched; the block runs once a process reads it.
+        """Have the target fetch a delivery; run the block once a process reads it.
 
         Yields None where that is a process of the user's.
         """
@@ -152,7 +152,7 @@ class Targets:
         source: Lease | None = None,
         autostart: bool = True,
     ) -> AsyncIterator[Receiver]:
-        """Have a delivery fetched by a sandbox, and kept where it is not opened.
+        """Have a sandbox fetch a delivery, and store it where it is not opened.
 
         ``way``: by which its program may return the file while the block runs.
         ``source``: the sandbox that sends it; None: the user.
@@ -183,7 +183,10 @@ class Targets:
     async def guest(
         self, target: str, wait: Wait, source: Lease | None, *, autostart: bool
     ) -> AsyncIterator[Guest]:
-        """The target's guest; one that was started for nothing is ended again."""
+        """Yield the target's guest, started if needed.
+
+        Stop it again after a failure.
+        """
         lease, started = await self._lease(target, wait, source, autostart=autostart)
         guest = self._viewer.guest(lease.id)
         if guest is None:

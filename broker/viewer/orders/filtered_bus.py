@@ -43,7 +43,9 @@ class FilteredBus:
     async def screens(
         self, warrant: bytes, renewed: Renewed
     ) -> AsyncIterator[DBusConnection]:
-        """Have a connection to the portal's screens; see ``_connected``.
+        """Yield a filtered bus connection for the portal's screens; holds the permit.
+
+        Raises RefusedError when the permit has ended.
 
         The permit is held while the block runs.  Raises RefusedError when it has ended.
         """
@@ -66,7 +68,7 @@ class FilteredBus:
     async def _connected(
         self, use: BusUse, warrant: bytes = b""
     ) -> AsyncIterator[tuple[DBusConnection, Begun]]:
-        """Have a connection, and what was begun for it, while the block runs.
+        """Order a filtered bus connection; yield it and the order's child.
 
         Raises OSError without a bus or filter, RefusedError without a permit,
         trio.TooSlowError, or what a router does.
@@ -97,7 +99,7 @@ class FilteredBus:
 async def bus_on(
     sock: socket.socket, *, descriptors: bool = False
 ) -> AsyncIterator[DBusConnection]:
-    """Have a connection on an authenticated socket, which it closes.
+    """Yield a D-Bus connection on an authenticated socket, which it closes.
 
     Raises UpstreamError, trio.TooSlowError, or what a router does.
     """

@@ -67,7 +67,10 @@ class Begun:
         return await _exchange(self.process, self.channel, order, fds)
 
     async def hold(self, renewed: Renewed) -> None:
-        """Hold the permit by which it goes on, until it ends.  Raises RefusedError."""
+        """Send renewed warrants to the order's child until the permit ends.
+
+        Raises RefusedError.
+        """
         while True:
             await trio.sleep(HOLD_SECONDS)
             try:
@@ -81,7 +84,7 @@ class Begun:
             await _end(self.process)
 
     async def outcome(self) -> bytes:
-        """Return the second answer, of an order that has one.
+        """Wait for the order's second answer, and return it.
 
         Raises what the order does: VitrailError.
         """
@@ -100,7 +103,7 @@ class UserSession(Protocol):
     def carrying_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> AbstractAsyncContextManager[Begun]:
-        """Have an order carried out while the block runs.
+        """Have a session child carry out an order while the block runs.
 
         The block begins when it was answered, and ends its child.  ``fds`` stay the
         caller's.  Raises what the order does: VitrailError.
@@ -110,7 +113,7 @@ class UserSession(Protocol):
     async def carry_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> tuple[bytes, Sequence[int]]:
-        """Have an order carried out; returns its result, and the caller's descriptors.
+        """Have a session child carry out an order; return its result and descriptors.
 
         Raises as ``carrying_out``.
         """
@@ -127,6 +130,7 @@ async def answered_file(session: UserSession, order: SessionOrder) -> bytes:
 async def _start_no_other(
     program: ForkServerProgram, _: socket.socket
 ) -> ServerProcess:
+    """Refuse to start another fork server.  Raises UpstreamError."""
     await trio.lowlevel.checkpoint()
     raise UpstreamError(
         f"no process for {program.what}: the one that starts programs has ended",
@@ -144,7 +148,7 @@ class SessionOrders:
     async def carrying_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> AsyncIterator[Begun]:
-        """See ``UserSession``."""
+        """Fork a session child for an order.  See ``UserSession``."""
         try:
             child, ours = await self._fork()
         except OSError as error:
@@ -165,7 +169,7 @@ class SessionOrders:
                     child.close()
 
     async def _fork(self) -> tuple[ForkedProcess, Channel]:
-        """Return a child, which waits for its order, and the channel for that.
+        """Fork a child that waits for its order; return it and its channel.
 
         Raises OSError without descriptors, and as ``ForkServer.fork``.
         """
@@ -207,7 +211,7 @@ class OrderedServer:
             self._begun.process.kill()
 
     async def wait(self) -> int | None:
-        """See ``ServerProcess``."""
+        """Wait for the server's end.  See ``ServerProcess``."""
         async with self._turn:
             if not self._ended:
                 self._code = await self._begun.wait()
@@ -219,7 +223,10 @@ class OrderedServer:
 async def order_server(
     session: UserSession, program: ForkServerProgram, theirs: socket.socket
 ) -> OrderedServer:
-    """Order a fork server: with a session, a ``fork_client.StartServer``."""
+    """Start a fork server by an order.
+
+    With a session, a ``fork_client.StartServer``.
+    """
     module = ForkServerModule(program.module)
     order = StartForkServer(module)
     async with AsyncExitStack() as stack:
@@ -231,6 +238,7 @@ async def order_server(
 async def _exchange(
     child: ForkedProcess, channel: Channel, order: SessionOrder, fds: Sequence[int]
 ) -> tuple[bytes, Sequence[int]]:
+    """Send the order to its child; return the answer and descriptors."""
     try:
         await channel.send(messages.encode(order), fds)
     except OSError as error:
@@ -241,6 +249,7 @@ async def _exchange(
 async def _receive(
     child: ForkedProcess, channel: Channel
 ) -> tuple[bytes, Sequence[int]]:
+    """Receive an answer of the child.  Raises the error that it is."""
     try:
         got = await channel.receive(messages.DESCRIPTORS)
     except OSError as error:
@@ -262,7 +271,7 @@ def _died(child: ForkedProcess) -> UpstreamError:
 
 
 async def _end(child: ForkedProcess) -> None:
-    """Ask it to end, and kill it when it does not."""
+    """Send SIGTERM to the child, and SIGKILL when it does not end."""
     send_signal(child.fileno(), signal.SIGTERM)
     with trio.move_on_after(_END_SECONDS):
         await child.wait()

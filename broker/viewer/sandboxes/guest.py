@@ -150,7 +150,7 @@ class Guest:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Parent of this guest's tasks, until ``close``."""
+        """Run the guest's tasks until ``close`` cancels them."""
         self._display.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -198,7 +198,7 @@ class Guest:
 
     @property
     def state(self) -> str:
-        """``starting`` until our machine's agent has reported; ``running``.
+        """Return ``starting`` until our machine's agent has reported, then ``running``.
 
         Containers, boxes and machines of other programs run when their lease begins.
         """
@@ -207,7 +207,7 @@ class Guest:
         return "starting" if boots and self.agent is None else "running"
 
     def valid_record(self) -> Record:
-        """The record as it is now.  Raises RefusedError when it went away."""
+        """Return the record as it is now.  Raises RefusedError when it is gone."""
         record = self._record()
         if record is None:
             raise RefusedError(
@@ -217,7 +217,7 @@ class Guest:
         return record
 
     async def follow_record(self) -> None:
-        """The records were read again: apply this one to windows and sound.
+        """Apply the changed record to windows and sound.
 
         One that has gone or has an error changes nothing here; streams that it denies
         are cut by the code that decides about them.
@@ -248,6 +248,7 @@ class Guest:
             await self._ensure_worker()
 
     async def _look_for_screen(self) -> None:
+        """Check that a compositor answers; report to waiting runs if none does."""
         # The worker also speaks with the agent, and a program without a window needs
         # no screen.
         try:
@@ -258,6 +259,7 @@ class Guest:
             pass  # nobody can look: its connections will fail, or not
 
     async def _ensure_worker(self) -> Worker:
+        """Return the sandbox's worker, started if needed.  Raises RefusedError."""
         async with self._making:
             if self.worker is not None:
                 return self.worker
@@ -289,7 +291,7 @@ class Guest:
             return made
 
     async def _listen(self, mine: Worker) -> None:
-        """Take the worker's messages until it is gone."""
+        """Handle the worker's messages until it ends."""
         try:
             async for message in mine.messages:
                 try:
@@ -325,7 +327,7 @@ class Guest:
         )
 
     async def _take(self, message: worker.FromRest) -> None:
-        """Handle one message of the sandbox's worker."""
+        """Handle one message of the sandbox's worker, by its type."""
         match message:
             case worker.FromAgent():
                 await self._take_agent(message)
@@ -354,7 +356,7 @@ class Guest:
         message: transfer.ToWorker,
         fds: Sequence[int] = (),
     ) -> None:
-        """Send its worker a message about files, links and calls.
+        """Send the worker a message about files, links and calls.
 
         The caller keeps its copies of ``fds``, which may be closed as soon as this
         waits: the other end of a transfer is another sandbox's task.
@@ -384,6 +386,7 @@ class Guest:
         self.agent_changed = trio.Event()
 
     async def _take_agent(self, message: worker.FromAgent) -> None:
+        """Handle a message of the guest's agent that the worker passed on."""
         untrusted = message.message
         match untrusted:
             case agent.AgentHello():
@@ -443,12 +446,10 @@ class Guest:
         streams: Streams = NO_STREAMS,
         wait_window: bool = True,
     ) -> LeaseProgram:
-        """Ask the guest for a program, once its agent is up.
+        """Order a program from the guest's agent, which may still be starting.
 
-        ``display`` gives it a Wayland display; ``wait_window``: a window of it
-        is waited for.
-
-        Returns at once; ``LeaseProgram.way`` shows its progress.  Raises
+        ``display`` gives it a Wayland display; ``wait_window``: a window of it is
+        waited for. Returns at once; ``LeaseProgram.way`` shows its progress. Raises
         RefusedError at the sandbox's limit of programs, and where it has no agent.
         """
         record = self.valid_record()
@@ -497,6 +498,7 @@ class Guest:
         return program
 
     async def _send_when_up(self, program: LeaseProgram, message: agent.Run) -> None:
+        """Wait for the agent, then send it the order for a program."""
         while self.agent is None:
             await self.agent_changed.wait()
         if self.worker is None or program.ended:
@@ -517,7 +519,7 @@ class Guest:
     async def write_input(
         self, program: LeaseProgram, data: bytes, *, end: bool
     ) -> None:
-        """Pass bytes to a program's standard input; returns when they are sent.
+        """Write bytes to a program's standard input; return when they are sent.
 
         Waits while the program does not read.  Raises RefusedError when it has
         no input, has closed it or has ended.
@@ -536,6 +538,7 @@ class Guest:
     async def _send_input(
         self, program: LeaseProgram, to: ProgramInput, piece: bytes
     ) -> None:
+        """Send a piece of input once the program's window has room for it."""
         while to.room < len(piece) and not program.ended:
             await program.changed.wait()
         if program.ended or to.ended:
@@ -544,7 +547,7 @@ class Guest:
         await self._order(agent.Input(program=program.number, data=piece))
 
     async def take_more(self, program: LeaseProgram, count: int) -> None:
-        """The reader of its output has taken so much; 0: it has gone.
+        """Report to the guest that ``count`` bytes of output were read; 0: no reader.
 
         A guest that is gone need not be notified, nor one of an older agent.
         """

@@ -41,7 +41,7 @@ class GuestFolders:
     async def mount(
         self, place: int, name: str, *, write: bool, streamed: bool
     ) -> None:
-        """Have a folder mounted; before the agent is there it is only noted.
+        """Have the guest mount a folder; note it if the agent is not there yet.
 
         Raises UpstreamError when the guest cannot.
         """
@@ -60,7 +60,10 @@ class GuestFolders:
             raise UpstreamError(f"the guest could not mount it: {failed}")
 
     async def unmount(self, place: int) -> None:
-        """Have a folder unmounted.  Raises RefusedError where files of it are open."""
+        """Have the guest unmount a folder.
+
+        Raises RefusedError where its files are open.
+        """
         if place not in self._wanted or self._version() is None:
             return
         message = agent.AgentUnmount(place, force=False)
@@ -74,7 +77,7 @@ class GuestFolders:
         self._wanted.pop(place, None)
 
     async def revoke(self, place: int) -> None:
-        """Have a folder unmounted, whatever has it open; returns in any case."""
+        """Have the guest unmount a folder by force; return in any case."""
         if self._wanted.pop(place, None) is None or self._version() is None:
             return
         message = agent.AgentUnmount(place, force=True)
@@ -90,7 +93,7 @@ class GuestFolders:
             await self._send(message)
 
     def take(self, untrusted: agent.AgentMounted) -> None:
-        """Take an answer."""
+        """Handle the agent's answer to a mount or unmount; warn of a failure."""
         asked = self._asked.get(untrusted.place)
         if asked is not None:
             self._answers[untrusted.place] = untrusted
@@ -101,7 +104,7 @@ class GuestFolders:
             self._warn(f"the guest could not mount the folder {name}: {detail}")
 
     async def _ask(self, message: _Message, seconds: float) -> str:
-        """Ask, and return why the guest could not, or nothing.  Raises UpstreamError."""
+        """Ask the guest; return why it could not, or nothing.  Raises UpstreamError."""
         place = message.place
         if place in self._asked:
             raise UpstreamError("the guest is busy with this folder")

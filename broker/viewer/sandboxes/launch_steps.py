@@ -117,7 +117,7 @@ class LaunchProgress:
         return self.next is None
 
     def reach(self, step: Step, now: float) -> list[tuple[Step, float]]:
-        """Note that a step, and so all before it, is reached.
+        """Record that a step, and so all before it, is reached.
 
         Returns the newly reached steps with the seconds each took.  A step that
         comes out of order proves those before it: a stream cannot come from a
@@ -132,7 +132,7 @@ class LaunchProgress:
         return new
 
     def fail(self, reason: str, step: Step | None = None) -> Failure | None:
-        """Note that the way ends here; the first failure stays.
+        """Record that a step failed; the first failure stays.
 
         Without ``step`` it is the one waited for.  None when the window is up
         already: what ends then is not the way to it.

@@ -37,7 +37,7 @@ class ProgramOutput:
         """Bytes beyond the window; the program's log has them."""
 
     def put(self, untrusted_data: bytes, stderr: bool) -> None:  # noqa: FBT001 -- a listener
-        """Queue a message of the guest."""
+        """Queue output of the guest's program; count it as lost over the window."""
         size = _counted(untrusted_data)
         # guard: a guest that exceeds the window fills no memory
         if self._ended or self._size + size > limits.AGENT_OUTPUT_WINDOW:
@@ -53,7 +53,7 @@ class ProgramOutput:
         self._changed.set()
 
     async def pass_on(self, emit: api.Emit[api.RunItem]) -> None:
-        """Pass on output as it arrives, at the client's pace, until ``end``."""
+        """Send output as it arrives, at the client's pace, until ``end``."""
         while True:
             self._changed = trio.Event()
             await self.drain(emit)
@@ -62,7 +62,7 @@ class ProgramOutput:
             await self._changed.wait()
 
     async def drain(self, emit: api.Emit[api.RunItem]) -> None:
-        """Pass on the output that waits."""
+        """Send queued output to the client, and report the taken bytes to the guest."""
         while self._waiting:
             data, stderr = self._waiting.popleft()
             # Counted until the client has taken the item before it.

@@ -51,7 +51,7 @@ def run_message(
     *,
     display: bool,
 ) -> Run:
-    """Return the order to run a program."""
+    """Return the message that orders the guest's agent to run a program."""
     return Run(
         program=number,
         argv=list(argv),
@@ -75,7 +75,7 @@ class ProgramInput:
         self.writing = trio.Lock()
 
     def taken(self, untrusted_count: int) -> None:
-        """The guest has passed on so many bytes.
+        """Count that the guest has passed on so many bytes: there is room for more.
 
         A guest that reports more than it was sent gains nothing: the room never
         becomes more than the window.
@@ -164,7 +164,7 @@ class LeasePrograms:
     """All programs of a lease; fed with the agent's claims."""
 
     def __init__(self, logs: Path) -> None:
-        """``logs`` is where each program's output is kept.
+        """Set up the programs of one lease; ``logs`` is where their output is kept.
 
         Numbers continue from the newest log there: a guest that outlived its
         broker may still report the end of a program of before.
@@ -188,7 +188,7 @@ class LeasePrograms:
         return list(self._live.values())
 
     def new(self, name: str, *, display: bool, limit: int) -> LeaseProgram:
-        """Enter a program.  Raises RefusedError at the sandbox's limit."""
+        """Register a new program.  Raises RefusedError at the sandbox's limit."""
         if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
             raise RefusedError(
                 f"the sandbox runs as many programs as it may: {len(self._live)}",
@@ -208,7 +208,7 @@ class LeasePrograms:
         return program
 
     def adopt(self, claimed: Sequence[int]) -> None:
-        """Enter programs that ran before this broker did, as far as there is room.
+        """Register programs that ran before this broker did, as far as there is room.
 
         A guest may make any claim here, once for each lease; it only
         keeps itself alive.
@@ -234,7 +234,7 @@ class LeasePrograms:
             self._reach(program, Step.AGENT)
 
     def display(self, step: Step) -> None:
-        """A window made progress; it is unknown which one.
+        """Record a step of a window for all programs, as it is unknown whose it is.
 
         It says nothing of a program that has not been started yet.
         """
@@ -248,7 +248,7 @@ class LeasePrograms:
 
     @contextlib.contextmanager
     def person_asked(self) -> Iterator[None]:
-        """While the user is asked whether windows may come, no run gives up."""
+        """Suspend the deadlines of runs while the user is asked about windows."""
         self.asking += 1
         for program in self.live():
             program.wake()
@@ -320,6 +320,7 @@ class LeasePrograms:
         self._end(program, _NOT_STARTED)
 
     def _new_log(self, number: int) -> ConsoleLog:
+        """Open the log file of a program's output; delete old ones."""
         ended = sorted(set(_numbers(self._logs)) - self._live.keys() - {number})
         for old in ended[: 1 - KEPT_LOGS]:
             for path in self._logs.glob(f"program-{old}.log*"):

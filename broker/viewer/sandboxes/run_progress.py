@@ -74,7 +74,7 @@ class Follower:
     async def follow(
         self, guest: Guest, program: LeaseProgram, *, last: Step = Step.COMPOSITOR
     ) -> None:
-        """Return when ``last`` is reached on the window's way, or it ended well.
+        """Report the steps of a program's window until ``last`` is reached.
 
         Raises UpstreamError that names the step (``where``), the reason and
         where to look.
@@ -114,6 +114,7 @@ class Follower:
             await self.say(TEXTS[step].title, "begun", f"{name} is starting")
 
     def _over(self, program: LeaseProgram, last: Step) -> bool:
+        """Return whether the run has reached ``last``, or has ended."""
         way = program.way
         if way.failure is not None or program.ended:
             return True
@@ -158,6 +159,7 @@ class Follower:
             self._watched.remove(self._note_refusal)
 
     def _note_refusal(self, service: str, reason: str) -> None:
+        """Queue a refused stream for the report to the run's client, once."""
         refusal = (service, reason)
         if refusal in self._refused or len(self._refused) >= _REFUSALS:
             return
@@ -178,7 +180,7 @@ class Follower:
             del self._refusals[0]  # it was sent
 
     async def attend(self, program: LeaseProgram) -> int:
-        """Pass on its output, and its refusals, until it ends.
+        """Send the program's output and refusals until it ends; return its exit code.
 
         Returns its exit code.
         """

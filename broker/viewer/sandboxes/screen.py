@@ -99,7 +99,7 @@ class GuestScreen:
         self._reasons: set[str] = set()
 
     async def take(self, message: Said) -> None:
-        """Act on a message of the worker."""
+        """Handle a report of the worker on Wayland connections, windows and limits."""
         match message:
             case worker.WaylandOpened():
                 if len(self._clients) < limits.WAYLAND_CLIENTS_PER_SANDBOX:
@@ -118,7 +118,7 @@ class GuestScreen:
 
     @contextmanager
     def stream(self, number: int) -> Iterator[ScreenStreamEnd]:
-        """Watch for the end of a connection that is handed to the worker."""
+        """Yield an event of the end of a connection that is handed to the worker."""
         end = self._streams[number] = ScreenStreamEnd()
         try:
             yield end
@@ -133,7 +133,7 @@ class GuestScreen:
     async def agent_step(
         self, untrusted: agent.AgentStep, record: Record | None
     ) -> None:
-        """A step inside the guest failed, or its GPU, of which nobody else can tell."""
+        """Report a failed step inside the guest, or the loss of its GPU."""
         if untrusted.ok:
             return
         if untrusted.name != "gpu":
@@ -156,7 +156,7 @@ class GuestScreen:
         await self._log.note(failed)
 
     async def _closed(self, message: worker.WaylandClosed) -> None:
-        """A Wayland connection has ended: tell its stream, record a client's mistake.
+        """Handle the end of a Wayland connection: wake its stream, record a mistake.
 
         One that never opened is a failed step of its program's start.
         """
@@ -175,7 +175,7 @@ class GuestScreen:
         self._connection_ended.set()
 
     async def _limited(self, message: worker.LimitHit) -> None:
-        """At a limit; those of one second have been counted into one already."""
+        """Record that a sandbox has reached a limit of its windows."""
         what = printable(message.what, 40)
         await self._log.refused(
             schema.StreamRefused(
@@ -187,7 +187,7 @@ class GuestScreen:
         )
 
     def _show_trace(self, message: worker.Traced) -> None:
-        """To standard error, which is the broker's own log."""
+        """Write a connection's trace to standard error, the broker's own log."""
         if not traced():
             return  # it is not traced
         name = self._lease.sandbox
@@ -198,7 +198,7 @@ class GuestScreen:
             sys.stderr.write(f"[{name}] {shown}\n")
 
     async def broke(self, reason: str) -> None:
-        """The guest broke a protocol; what did it has been ended already.
+        """Record that the guest broke a protocol, and was cut off for it.
 
         A reason repeats what an application sent, so it may be ever new.
         """
@@ -216,7 +216,10 @@ class GuestScreen:
         )
 
     async def killed(self, window: int, who: str) -> None:
-        """Record that a window is about to be ended.  Raises UpstreamError."""
+        """Record that a window is about to be closed by force.
+
+        Raises UpstreamError.
+        """
         await self._log.require(
             schema.StreamRefused(
                 **event_log.of(self._lease),
@@ -232,7 +235,7 @@ class GuestScreen:
                 await self._look_for_compositor()
 
     async def watch_compositor(self) -> None:
-        """Look for the compositor when connections have ended, until cancelled."""
+        """Check the compositor whenever connections have ended, until cancelled."""
         while True:
             await self._connection_ended.wait()
             self._connection_ended = trio.Event()
@@ -242,7 +245,7 @@ class GuestScreen:
             await trio.sleep(_LOOK_SECONDS)
 
     async def _look_for_compositor(self) -> None:
-        """When there is no answer, the compositor has died; report it once.
+        """Check whether the compositor answers; record its loss once.
 
         Asked when connections have ended, whatever their reason, and once more
         at the end of the guest: a dying compositor closes its clients before

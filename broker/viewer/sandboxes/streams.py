@@ -75,7 +75,9 @@ class GuestStreams:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """One stream's place among those that the record allows at one time.
+        """Hold one of the streams that the record allows at one time.
+
+        Raises RefusedError when there is none left.
 
         Raises RefusedError when there is none.
         """
@@ -90,7 +92,7 @@ class GuestStreams:
 
     @contextlib.contextmanager
     def display_open(self) -> Iterator[None]:
-        """Count a display stream as open, from its arrival until its end.
+        """Count a display stream as open while the block runs.
 
         The guest's agent ends its streams when the broker reports none, so a
         stream that waits for the user's answer must be among those reported.
@@ -106,7 +108,7 @@ class GuestStreams:
         self.displays_changed.set()
 
     async def tell_displays(self, current: Callable[[], Worker | None]) -> None:
-        """Tell the current worker the number of displays each time it changes."""
+        """Send the current worker the number of displays each time it changes."""
         while True:
             await self.displays_changed.wait()
             self.displays_changed = trio.Event()
@@ -118,7 +120,7 @@ class GuestStreams:
     async def counts(
         self, current: Worker | None
     ) -> dict[int, worker.WorkerStreamCount]:
-        """Return the worker's counts of the streams that it carries, by number."""
+        """Return the worker's byte counts of the streams that it carries, by number."""
         if current is None:
             return {}
         said = (await current.statistics()).streams
@@ -128,7 +130,7 @@ class GuestStreams:
     # -- ends -----------------------------------------------------------------------
 
     def take(self, message: worker.AgentClosed | worker.DisplayClosed) -> None:
-        """The worker says that a stream has ended."""
+        """Handle the worker's report that a stream has ended."""
         ended = self._handed.pop(message.stream, None)
         if ended is not None:  # else a worker that makes up numbers
             counts = message.from_guest, message.to_guest
@@ -146,6 +148,10 @@ class GuestStreams:
 
     @contextlib.contextmanager
     def _handing(self, opening: Opening) -> Iterator[trio.Event]:
+        """Register a stream that is handed to the worker.
+
+        Yield the event of its end.
+        """
         ended = self._handed[opening.stream] = trio.Event()
         try:
             yield ended
@@ -176,7 +182,7 @@ class GuestStreams:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Hand an agent's connection to the worker; returns when it has ended."""
+        """Hand an agent's connection to the worker; return when it has ended."""
         with given(conn):
             mine = await self._ensure_worker()
             with self._handing(opening) as ended:
@@ -196,7 +202,7 @@ class GuestStreams:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Hand an application's own connection to the filter; returns at its end.
+        """Hand an application's own connection to the filter; return at its end.
 
         ``conn`` is the broker's handle on it at the sandbox's acceptor, which
         delivers the connection itself to the worker.  Cancelled, it cuts the
@@ -221,7 +227,7 @@ class GuestStreams:
                     outcome.reason = outcome.reason or said
 
     async def _deliver(self, to: Worker, stream: int, conn: socket.socket) -> None:
-        """Have the acceptor send the connection to the worker, past the broker.
+        """Have the acceptor send the connection to the worker, past the viewer.
 
         The worker gets its end, and that end leaves this process, before the
         acceptor is told: sent data never wait in a queue that the
@@ -247,7 +253,7 @@ class GuestStreams:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Have a display stream decoded in the worker; returns at its end."""
+        """Have a display stream decoded in the worker; return at its end."""
         began = trio.current_time()
         outcome: StreamOutcome | None = None
         with given(conn):
@@ -291,6 +297,7 @@ class GuestStreams:
                 outcome.reason = end.reason
 
     async def _worker_for_display(self) -> Worker:
+        """Return the worker for a display stream; reports a failure to waiting runs."""
         self._programs.display(Step.STREAM)
         try:
             return await self._ensure_worker()

@@ -37,6 +37,7 @@ class StripLetters:
         return compose(name, letters, height) if letters else b""
 
     async def _letters(self, height: int) -> Letters:
+        """Have a session child draw the letters of a font of the desktop."""
         try:
             content = await answered_file(self._session, DrawLetters(height))
             found = msgspec.json.decode(content, type=dict[str, tuple[int, str]])

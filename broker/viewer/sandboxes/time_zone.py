@@ -31,7 +31,7 @@ def zone_environment(timezone: str) -> dict[str, str]:
 
 
 def locale_environment(viewer: ViewerRecord) -> dict[str, str]:
-    """Return what a program that is started now has of a record's ``looks.language``."""
+    """Return the variables of a record's ``looks.language`` for a new program."""
     chosen = dict(viewer.looks).get("language")
     if chosen and chosen != "desktop":
         return {"LANG": str(chosen)}

@@ -76,7 +76,7 @@ class FrameColours:
         return WAYLAND_GPU_PLANES if first else WAYLAND_GPU_PLANES_OF_OTHERS
 
     def left_by(self, lease: LeaseId, color: int) -> bool:
-        """Whether another sandbox has the colour, which its record does not have now."""
+        """Return whether another sandbox shows a colour that its record has no more."""
         return any(
             there == color and not _has(record(), color)
             for other, (there, record) in self._shown.items()
@@ -111,7 +111,7 @@ class GuestFrames:
         return rules
 
     async def follow(self, worker: Worker) -> None:
-        """Have a worker treat windows as the record says now.
+        """Send a worker the window rules of the record as it is now.
 
         Waits while the colour is on windows of a sandbox that is changing it.  Raises
         UpstreamError when the worker has ended; one that does not answer is ended.
@@ -137,6 +137,7 @@ class GuestFrames:
         return replace(rules, ceilings={**rules.ceilings, "gpu_planes": planes})
 
     async def _paint(self, worker: Worker, rules: WindowRules) -> None:
+        """Send rules, and wait until the worker has drawn frames in their colour."""
         await worker.follow(rules)
         former = self._colours.shown(self._lease.id)
         if former == rules.color:
@@ -160,7 +161,7 @@ class GuestFrames:
 async def drawn_rules(
     record: Record, sandbox: SandboxName, letters: StripLetters
 ) -> WindowRules:
-    """The rules, with the name for the strip in the desktop's font."""
+    """Return the window rules, with the strip's name drawn in the desktop's font."""
     rules = rules_from(record, sandbox)
     if not rules.label:
         return rules
@@ -168,7 +169,7 @@ async def drawn_rules(
 
 
 def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
-    """The rules for the windows of a sandbox that was started from a record.
+    """Return the rules for the windows of a sandbox that was started from a record.
 
     Where the record has no words of its own for them, the sandbox's name
     precedes its titles: disposables of one record differ by it.

@@ -76,7 +76,7 @@ class Indicator:
         self._complaint = Complaint(f"no notification can show {wording.fact}")
 
     def show(self, sandbox: str, *, active: bool, source: str = "") -> None:
-        """The real source is open for that sandbox, or no longer."""
+        """Show or remove the notification that a sandbox uses the source."""
         if active:
             self._leaving.discard(sandbox)
             self._wanted[sandbox] = source
@@ -86,7 +86,7 @@ class Indicator:
         self._changed.set()
 
     def _leave(self) -> float:
-        """Let go of those whose time has come; seconds to the next one."""
+        """Forget the uses whose least time is over; return seconds to the next one."""
         now = trio.current_time()
         for sandbox in [one for one in self._leaving if self._least[one] <= now]:
             self._leaving.discard(sandbox)
@@ -113,6 +113,7 @@ class Indicator:
         return self._wanted.keys() == self._shown.keys()
 
     async def _bring(self) -> None:
+        """Connect to the bus and update the notifications."""
         if self._told:
             return
         try:

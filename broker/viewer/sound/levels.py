@@ -30,7 +30,7 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def load_level(directory: Path, name: str) -> Level:
-    """Return the level set for that name; full volume where none was set."""
+    """Read a record's mixer level; full volume where none was set."""
     try:
         data = (directory / f"{name}.json").read_bytes()
     except FileNotFoundError:
@@ -45,7 +45,7 @@ def load_level(directory: Path, name: str) -> Level:
 
 
 def save_level(directory: Path, name: str, level: Level) -> None:
-    """Keep it; the file is whole or the old one.  Raises OSError."""
+    """Write a record's mixer level atomically.  Raises OSError."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     data = msgspec.json.encode(_Kept(level.volume, level.muted))
     number, made = tempfile.mkstemp(dir=directory, prefix=f".{name}-")

@@ -32,7 +32,7 @@ FOLDER = "sound"
 
 
 def desks_folder() -> Path:
-    """Where the desks of this user's sandboxes are.
+    """Return the directory of this user's mixer sockets. Raises SetupError.
 
     Raises SetupError, also where others could put sockets there.
     """
@@ -97,7 +97,10 @@ class Desk(Protocol):
 
 
 async def serve_desk(directory: Path, name: str, desk: Desk) -> None:
-    """Serve until cancelled.  Raises SetupError where the name is served already."""
+    """Serve a sandbox's mixer socket until cancelled.
+
+    Raises SetupError where the name is served already.
+    """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     listener = await open_listener(UnixEndpoint(directory / name))
     places = trio.Semaphore(pulse_limits.MIXER_CONNECTIONS)
@@ -125,6 +128,7 @@ async def _serve_one(conn: socket.socket, desk: Desk, places: trio.Semaphore) ->
 
 
 async def _serve_lines(conn: socket.socket, desk: Desk) -> None:
+    """Answer a client's lines, if it is the user's or root's."""
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
     uid = peer_numbers(conn)[1]
     async with stream:
@@ -149,6 +153,7 @@ async def _reply(stream: trio.SocketStream, reply: MixerReply) -> None:
 
 
 async def _answer(line: bytes, desk: Desk) -> MixerReply:
+    """Carry out one request to the mixer; return the reply."""
     try:
         ask = msgspec.json.decode(line, type=MixerRequest)
         now = desk.status()

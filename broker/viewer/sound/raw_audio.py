@@ -43,7 +43,7 @@ async def raw_stream(
     answer: Callable[[], Awaitable[None]],
     task_status: trio.TaskStatus[None],
 ) -> None:
-    """Relay one connection to the sound server; returns at its end.
+    """Relay one connection to the sound server, unread; return at its end.
 
     ``warrant``: of its permit.  ``answer`` is awaited once it is taken; until then the
     connection is the caller's, who has a refusal to answer on it.  Raises SetupError or

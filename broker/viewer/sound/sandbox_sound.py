@@ -123,7 +123,7 @@ class GuestSound:
         say: Callable[[], Awaitable[None]],
         task_status: trio.TaskStatus[None],
     ) -> None:
-        """Filter one connection to the sound server; returns at its end.
+        """Filter one connection to the sound server; return at its end.
 
         ``warrant``: of the stream's permit.  The connection stays the caller's, who
         has a refusal to answer on it.
@@ -151,6 +151,7 @@ class GuestSound:
         socks: tuple[socket.socket, socket.socket],
         outcome: StreamOutcome,
     ) -> None:
+        """Hand a sound stream to the worker; wait for its end; cut it if cancelled."""
         ended = self._streams[opening.stream] = trio.Event()
         cut = worker.SoundClosed(opening.stream, 0, 0, "cut")
         try:
@@ -167,7 +168,7 @@ class GuestSound:
             outcome.counts = end.from_guest, end.to_guest
 
     async def _told(self, record: Record) -> Worker:
-        """The worker, once it knows how sound is treated."""
+        """Return the worker, after it was sent the rules of sound."""
         mine = await self._ensure_worker()
         if self._worker is not mine:
             self._told_rules = rules = self._rules(record)
@@ -181,7 +182,7 @@ class GuestSound:
         return mine
 
     async def _serve_desk(self) -> None:
-        """Serve the mixer's socket, again and again: another process may hold it.
+        """Serve the mixer's socket; retry, as another process may hold it.
 
         Without one, sound continues, and a changed rule still revokes.
         """
@@ -200,7 +201,7 @@ class GuestSound:
             await trio.sleep(_DESK_AGAIN_SECONDS)
 
     async def follow_record(self, record: Record) -> None:
-        """The record is another one: what plays and records goes by it now.
+        """Send the worker the sound rules of the changed record.
 
         Whether there is sound at all, and whether it may hear, is decided again
         by the code that decides about streams; here the bounds are sent.
@@ -213,6 +214,7 @@ class GuestSound:
             self._told_rules = rules  # not before: this may be given up
 
     def _rules(self, record: Record) -> worker.Sound:
+        """Return the order with the sound rules of a record."""
         audio = record.viewer.audio
         denied = audio.microphone == "deny"
         rules = SoundRules(
@@ -237,7 +239,7 @@ class GuestSound:
         await self._record_active(was)
 
     def worker_gone(self) -> None:
-        """Its streams have ended with it, and nothing is heard."""
+        """End all streams of a worker that has ended."""
         self._worker = None
         for ended in self._streams.values():
             ended.set()
@@ -248,7 +250,7 @@ class GuestSound:
     # -- what the worker says ----------------------------------------------------
 
     async def take(self, message: worker.FromSound) -> None:
-        """Take a message of the worker: claims of a process that may be hostile."""
+        """Handle a message of the worker, whose claims may be hostile."""
         match message:
             case worker.SoundClosed():
                 ended = self._streams.get(message.stream)
@@ -282,6 +284,7 @@ class GuestSound:
         )
 
     def _take_state(self, state: worker.SoundState) -> None:
+        """Apply the worker's report of sound: indicator, log, microphone."""
         was, self._state = self._state, state
         self._tell_changed()
         if state.active != was.active and self.indicator is not None:
@@ -297,6 +300,7 @@ class GuestSound:
         self._changed = trio.Event()
 
     async def _record_active(self, was: bool) -> None:  # noqa: FBT001
+        """Record that the microphone was opened or closed."""
         if self._state.active == was:
             return
         now = trio.current_time()
@@ -322,7 +326,7 @@ class GuestSound:
     # -- the microphone ------------------------------------------------------------
 
     async def _microphone(self) -> None:
-        """Ask whether it may hear, each time that something begins to record."""
+        """Ask for the microphone's permit each time that a program begins to record."""
         try:
             while self._state.wanted:
                 with trio.CancelScope() as self._asking:
@@ -333,6 +337,7 @@ class GuestSound:
             self._asking = None
 
     async def _permitted(self) -> None:
+        """Hold the microphone's permit while a program records."""
         # Late: deciding imports much, and tests of this module need none of it.
         from broker.authority.permit import Request
 
@@ -348,6 +353,7 @@ class GuestSound:
             await self._wait_unwanted()
 
     async def _while_allowed(self) -> None:
+        """Allow the microphone at the worker until no program wants it."""
         hearing = worker.Hearing.DENY
         try:
             self._allowed = True
@@ -365,7 +371,7 @@ class GuestSound:
             await self._changed.wait()
 
     async def _hear(self, hearing: worker.Hearing) -> None:
-        """Send it to the worker, and wait until it is so."""
+        """Order the worker to allow or deny the microphone; wait until it has."""
         mine = self._worker
         if mine is None:
             return
@@ -393,7 +399,7 @@ class GuestSound:
         return self._level
 
     def status(self) -> SoundStatus:
-        """How it is now."""
+        """Return the sandbox's sound status: volume, streams, microphone."""
         record = self._record()
         rule = "deny" if record is None else record.viewer.audio.microphone
         return SoundStatus(
@@ -412,7 +418,7 @@ class GuestSound:
         )
 
     async def set_level(self, level: Level) -> None:
-        """Make it so loud, and keep that for the next time.  Raises OSError."""
+        """Set the sandbox's volume and mute, and store them.  Raises OSError."""
         save_level(self._levels(), self._lease.record, level)
         self._level = level
         if self._worker is not None:
@@ -420,10 +426,7 @@ class GuestSound:
                 await self._worker.send(worker.SoundLevel(level.volume, level.muted))
 
     async def set_microphone(self, *, allow: bool) -> None:
-        """Take the microphone away; giving it is the rules' business.
-
-        Raises RefusedError.
-        """
+        """Take the microphone away; rules alone can give it.  Raises RefusedError."""
         if allow:
             raise RefusedError(
                 f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may record",

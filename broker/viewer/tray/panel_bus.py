@@ -128,7 +128,7 @@ class Panel(Generic[Pressed]):
             await self._clicked(pressed)
 
     async def tell(self, signals: Iterable[PanelSignal]) -> None:
-        """Tell the panel what has changed, if it knows the item."""
+        """Send signals about the item's changes to the panel, if it knows the item."""
         if self._router is None:
             return
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
@@ -136,7 +136,7 @@ class Panel(Generic[Pressed]):
                 await self._router.send(_signal(one))
 
     async def _register(self, router: DBusRouter, name: str) -> None:
-        """Register at the panel, and at each panel that replaces it."""
+        """Register the item at the panel, and at each panel that replaces it."""
         rule, complained = owner_changes(_WATCHER), False
         # Not as a context manager, see DesktopSettings: it ends with the router.
         changes = router.filter(rule, bufsize=CALLS).receive_channel

@@ -44,7 +44,7 @@ class SandboxItem:
         self._pixels = framed(b"", colour)
 
     def update(self, ask: ShowIcon) -> list[PanelSignal]:
-        """Show another picture or title; return what the panel must be told."""
+        """Set another picture or title; return the signals for the panel."""
         # guard: a sandbox's title is plain, and after its name
         words = printable(ask.title, ICON_TITLE_CHARS).translate(_PLAIN)
         title = f"[{self._sandbox}] {words}"
@@ -67,7 +67,7 @@ class SandboxItem:
     def call(
         self, path: str, interface: str, member: str, body: tuple[Any, ...]
     ) -> tuple[Reply, str | None]:
-        """Answer a call of a panel: the reply, and which click it was.
+        """Answer a call of a panel; return the reply, and which click it was.
 
         Raises UnknownCallError.
         """

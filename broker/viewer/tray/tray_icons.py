@@ -79,7 +79,7 @@ class TrayIcons:
             await panel.tell(signals)
 
     def has_place(self, record: str) -> bool:
-        """Whether a record may have another icon."""
+        """Return whether a record may show another icon."""
         own = sum(one.guest.lease.record == record for one in self.shown.values())
         # guard: icons of a sandbox are few
         if own >= limits.ICONS_PER_RECORD:
@@ -118,7 +118,7 @@ class _DaemonIcons:
         )
 
     async def take(self, ask: FromDaemon) -> None:
-        """Do what the daemon asks.  Raises ToldError for another daemon's message."""
+        """Handle a daemon's request to show or hide an icon.  Raises ToldError."""
         icon = self._own.get(ask.number)
         if isinstance(ask, HideIcon):
             self._waiting.pop(ask.number, None)
@@ -165,6 +165,7 @@ class _DaemonIcons:
         self._nursery.start_soon(self._keep, ask.number, place, made)
 
     async def _keep(self, number: int, place: int, icon: _Icon) -> None:
+        """Show an icon until it is hidden or fails; then forget it."""
         try:
             await self._icons.show(place, icon)
         finally:
@@ -173,6 +174,7 @@ class _DaemonIcons:
                 del self._own[number]
 
     async def _click(self, click: IconClicked) -> None:
+        """Send a click on an icon to the sandbox's program; limited in rate."""
         now = trio.current_time()
         # guard: clicks on icons are paced
         if self._clicks.early(now) <= 0:

@@ -105,7 +105,7 @@ def event_of(sandbox: str, said: Said) -> words.Event | None:
 
 
 def _later(sandbox: str, said: Said) -> words.Event | None:
-    """The event about given content, and about drags."""
+    """Convert a worker's message on offers, exports and drags to an event."""
     match said:
         case messages.OfferEndedMessage(transfer):
             return words.OfferEnded(sandbox, transfer)
@@ -143,7 +143,10 @@ Order: TypeAlias = (
 
 
 async def order(worker: Orders, action: Order) -> None:
-    """Have a worker do it.  Raises UpstreamError when it has ended."""
+    """Send the worker the order for an action.
+
+    Raises UpstreamError when it has ended.
+    """
     match action:
         case words.AskTypes(_, transfer, host, primary, drag, drop):
             ask = messages.AskTypesMessage(transfer, host, primary, drag, drop)
@@ -194,6 +197,7 @@ def pieces_of(items: Sequence[words.Item]) -> list[messages.Piece]:
 async def _with_content(
     worker: Orders, message: ToWorker, items: Sequence[words.Item]
 ) -> None:
+    """Send the worker a message with content in a sealed memory file."""
     fd = sealed(item.data for item in items)
     try:
         await worker.send(message, [fd])

@@ -108,7 +108,7 @@ class Workers:
         clients: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
         chords: ChordsMessage | None = None,
     ) -> Worker:
-        """Start a worker and return it when its jail is shut.
+        """Start a worker and return it once it has confined itself.
 
         Binds ``wayland.sock`` in ``display_dir``, which is the sandbox's own
         (0700).  ``compositor`` is the path of the compositor's socket; it is
@@ -148,6 +148,7 @@ class Workers:
         path: Path,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
+        """Run one worker to its end; log its internal errors."""
         self._workers.add(worker)
         try:
             await worker.run(task_status)
@@ -166,7 +167,10 @@ class Workers:
         sandbox: SandboxName,
         clients: int,
     ) -> WorkerProcesses:
-        """Have both halves forked.  Raises UpstreamError, SetupError."""
+        """Have both processes of a worker forked: keeper and jailed half.
+
+        Raises UpstreamError, SetupError.
+        """
         with ExitStack() as undo, ExitStack() as theirs:
             keeper_channel, keeper_end = pair()
             undo.callback(keeper_channel.close)
@@ -206,6 +210,7 @@ class Workers:
 
 
 def _bound(path: Path) -> socket.socket:
+    """Bind the sandbox's Wayland socket, on which the worker's keeper listens."""
     _unlink(path)  # of a worker that was killed with its broker
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

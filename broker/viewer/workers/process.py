@@ -114,7 +114,10 @@ class Worker:
         return self._inner.pid
 
     async def statistics(self) -> messages.WorkerStatistics:
-        """Ask for the counts; the last known ones when it does not answer."""
+        """Ask for the worker's counts.
+
+        Return the last known ones if it does not answer.
+        """
         counted = self._counted
         try:
             await self.send(messages.AskStatistics())
@@ -125,7 +128,7 @@ class Worker:
         return self._statistics
 
     async def windows(self) -> list[messages.WindowReport]:
-        """The windows that it shows, oldest first; words in them are hostile.
+        """Return the windows that the worker shows, oldest first; hostile text.
 
         Raises UpstreamError when it does not answer.
         """
@@ -153,6 +156,7 @@ class Worker:
         return ask
 
     async def _asked(self, ask: _Ask, message: messages.ToWorker) -> None:
+        """Send a question and wait for its answer.  Raises UpstreamError."""
         try:
             await self.send(message)
             with trio.move_on_after(limits.WORKER_STOP_SECONDS):
@@ -163,7 +167,7 @@ class Worker:
             raise UpstreamError(f"the worker of {self.sandbox} does not answer")
 
     async def follow(self, rules: WindowRules) -> None:
-        """Treat windows by these rules from now on, if they are others.
+        """Send window rules to the worker, if they have changed.
 
         Raises UpstreamError when the worker has ended.
         """
@@ -174,7 +178,7 @@ class Worker:
     # -- orders ----------------------------------------------------------------
 
     async def send(self, message: messages.ToWorker, fds: Sequence[int] = ()) -> None:
-        """Give an order; the caller keeps its copies of ``fds``.
+        """Send an order; the caller keeps its copies of ``fds``.
 
         They may be closed as soon as this waits.  Raises RefusedError for a message that does not fit into an agent's
         frame, UpstreamError when the worker has ended or takes no orders any
@@ -246,7 +250,7 @@ class Worker:
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Live until both halves are gone; reports itself started when ready.
+        """Run the worker until both processes have ended; ``started`` when it is ready.
 
         Raises SetupError or UpstreamError when it does not get ready.
         """
@@ -271,6 +275,7 @@ class Worker:
                 await self._destroy()
 
     async def _get_ready(self) -> None:
+        """Send the first orders, and wait until the worker is confined and ready."""
         # Before it has this it serves no client, and does not report that it is ready.
         await self.send(order_of(self._rules))
         await self.send(self._chords)
@@ -341,6 +346,7 @@ class Worker:
         await self._deliver.send(CheckedContent(message.transfer, data))
 
     def _answer(self, message: messages.Windows | messages.WindowClosed) -> None:
+        """Add a part of an answer to its question; wake who waits for it."""
         ask = self._asks.get(message.ask)
         if ask is None:
             return  # the asking task has gone
@@ -376,7 +382,7 @@ class Worker:
         await self._inner.wait()
 
     async def _destroy(self) -> None:
-        """Whatever state it is in: no process, descriptor or waiter is left."""
+        """Kill both processes and wake all who wait, whatever the worker's state."""
         self._keeper_channel.close()
         for process in (self._inner, self._keeper):
             process.kill()

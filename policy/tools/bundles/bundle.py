@@ -75,7 +75,7 @@ class Bundle:
     """Which keys sign this name from now on; ``index KEY`` signs indexes only."""
 
     def folder(self, name: str) -> dict[str, str]:
-        """The files of one directory, by base name."""
+        """Return the files of one directory in a bundle, by base name."""
         return {
             path.partition("/")[2]: text
             for path, text in self.files.items()
@@ -83,7 +83,7 @@ class Bundle:
         }
 
     def problems(self) -> list[Problem]:
-        """Problems of its rules and records, taken alone."""
+        """Return the problems of a bundle's rules and records, taken alone."""
         rules = self.folder(RULES)
         return [
             *rules_of_map(
@@ -100,7 +100,7 @@ def written_key(key: Ed25519PublicKey) -> str:
 
 
 def take_key(text: str) -> Ed25519PublicKey:
-    """Return a public key; raises BundleError."""
+    """Parse a public key (``ed25519:`` and base64).  Raises BundleError."""
     reason = "not a public key, which is ed25519: and 44 characters"
     found = _KEY.fullmatch(text.strip())
     if found is None:
@@ -120,7 +120,7 @@ def sign(
     files: Mapping[str, str],
     keys: Sequence[str] = (),
 ) -> bytes:
-    """Return the bundle of these files; raises BundleError."""
+    """Build and sign the bundle of these files; raises BundleError."""
     data: dict[str, object] = {"name": name, "version": version}
     if keys:
         data["keys"] = list(keys)
@@ -156,7 +156,7 @@ class Signer:
     """Names of which another key signs by now."""
 
     def check(self, name: str, *others: str) -> None:
-        """Raise BundleError for a name that is not its to sign.
+        """Raise BundleError for a name that a signer may not sign.
 
         ``others`` are names for which it may be trusted instead.
         """
@@ -182,7 +182,7 @@ def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
 def opened(
     content: bytes, first: str, trusted: Mapping[str, Signer]
 ) -> tuple[str, bytes]:
-    """Return the key and the payload that it has signed.  Raises BundleError."""
+    """Verify a signed file; return the key and the payload.  Raises BundleError."""
     if len(content) > limits.BUNDLE_BYTES:
         raise BundleError(f"more than {limits.BUNDLE_BYTES} bytes")
     head, empty, payload = content.partition(b"\n\n")
@@ -240,7 +240,7 @@ def index_of(name: str) -> str:
 
 
 def _taken(payload: bytes, key: str) -> Bundle:
-    """The payload, every part of it checked; raises BundleError."""
+    """Parse a bundle's payload and check every part; raises BundleError."""
     data = as_object(payload)
     if data.keys() - {"keys"} != {"name", "version", "files"}:
         raise BundleError("the signed data does not have name, version and files")
@@ -267,6 +267,7 @@ def _taken(payload: bytes, key: str) -> Bundle:
 
 
 def _keys(keys: object) -> tuple[str, ...]:
+    """Check a bundle's list of public keys; raises BundleError."""
     if not isinstance(keys, list) or not all(isinstance(one, str) for one in keys):
         raise BundleError("'keys' is a list of public keys")
     if not 0 < len(keys) <= _KEYS:
@@ -279,7 +280,7 @@ def _keys(keys: object) -> tuple[str, ...]:
 
 
 def as_object(payload: bytes) -> dict[str, object]:
-    """Return a signed object; raises BundleError."""
+    """Decode signed JSON to an object without repeated keys.  Raises BundleError."""
     try:
         data = json.loads(payload, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
@@ -321,7 +322,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def trusted_keys(text: str) -> dict[str, Signer]:
-    """Return the keys of a file of trusted keys, and whose they are.
+    """Parse a file of trusted keys: the keys, and whose they are.
 
     A line is ``NAME ed25519:… [BUNDLE…]``: the bundles that it may sign, ``*`` for
     those of any name; without one, that which is called as the signer is.  '#'
@@ -346,7 +347,7 @@ def trusted_keys(text: str) -> dict[str, Signer]:
 def newer(
     bundle: Bundle, version: int, digest: str, *, back_to: tuple[int, str] = (0, "")
 ) -> bool:
-    """Whether a bundle replaces the applied one; False: it is that one.
+    """Return whether a bundle replaces the applied one; False: it is that one.
 
     ``back_to`` is an older one (version, digest) that may come back.
     Raises BundleError for another older one, or another of the same version.

@@ -67,7 +67,7 @@ class RolloutIndex:
     expires: int = 0
 
     def ring(self, name: str, now: float) -> RingEntry:
-        """Return what a ring is to have; raises BundleError."""
+        """Return a ring's entry; raises BundleError if expired or unknown."""
         # guard: an index that someone holds back ends
         if self.expires and now >= self.expires:
             raise BundleError(
@@ -87,12 +87,12 @@ def is_index(content: bytes) -> bool:
 
 
 def entry_of(bundle: Bundle, file: str, not_before: int = 0) -> RingEntry:
-    """The entry for a bundle."""
+    """Build the entry of a ring for a bundle."""
     return RingEntry(bundle.version, bundle.digest, file, not_before)
 
 
 def sign_index(key: Ed25519PrivateKey, index: RolloutIndex) -> bytes:
-    """Return the signed index; raises BundleError."""
+    """Sign an index of rings with a key.  Raises BundleError."""
     rings = {name: asdict(entry) for name, entry in sorted(index.rings.items())}
     data = {"name": index.name, "serial": index.serial, "expires": index.expires}
     payload = json.dumps({**data, "rings": rings}, indent=1).encode()
@@ -101,7 +101,7 @@ def sign_index(key: Ed25519PrivateKey, index: RolloutIndex) -> bytes:
 
 
 def verify_index(content: bytes, trusted: Mapping[str, Signer]) -> RolloutIndex:
-    """Return the index that one of these keys has signed.  Raises BundleError."""
+    """Verify an index by these keys and parse it; raises BundleError."""
     key, payload = opened(content, FIRST, trusted)
     found = read_index(payload)
     # guard: an index is signed for its own bundle
@@ -110,7 +110,7 @@ def verify_index(content: bytes, trusted: Mapping[str, Signer]) -> RolloutIndex:
 
 
 def read_index(payload: bytes) -> RolloutIndex:
-    """Return the payload, all parts of it checked; raises BundleError."""
+    """Parse an index's payload and check all parts; raises BundleError."""
     data = as_object(payload)
     if data.keys() != {"name", "serial", "expires", "rings"}:
         raise BundleError("an index has name, serial, expires and rings")
@@ -129,6 +129,7 @@ def read_index(payload: bytes) -> RolloutIndex:
 
 
 def _entry(data: object) -> RingEntry:
+    """Parse one ring's entry; raises BundleError."""
     if not isinstance(data, dict) or data.keys() - {"not_before"} != {
         *("version", "digest", "file")
     }:

@@ -50,6 +50,7 @@ def import_flatpak(app: str, permissions: str, home: Path) -> Imported:
 
 class _Import:
     def __init__(self, app: str, permissions: str, home: Path) -> None:
+        """Set up the import of an application's permissions."""
         self._app = app
         self._home = home
         self._groups = _parsed(permissions)
@@ -60,6 +61,7 @@ class _Import:
         }
 
     def run(self) -> Imported:
+        """Return the application's record, with notes on what it does not have."""
         for value in self._items("filesystems"):
             self._filesystem(value)
         self._sockets()
@@ -77,6 +79,7 @@ class _Import:
         )
 
     def _filesystem(self, value: str) -> None:
+        """Add a permitted directory as a bind, or a note why not."""
         path, colon, mode = value.partition(":")
         key = "bind_read_only" if colon and mode == "ro" else "bind_read_write"
         found = None if path in _WIDE else self._path(path)
@@ -101,7 +104,7 @@ class _Import:
             self._binds[key].append(str(found))
 
     def _path(self, path: str) -> Path | None:
-        """The directory that a permission names; None for those of the session.
+        """Return the directory that a permission names; None for those of the session.
 
         The application's author wrote it: ``~/.``, ``//`` and ``/./run`` name the paths that they
         name however they are spelled, and ``..`` is not followed.
@@ -134,6 +137,7 @@ class _Import:
         return False
 
     def _sockets(self) -> None:
+        """Note what the record has of the permitted sockets."""
         for socket in self._items("sockets"):
             if socket in _CLOSED_SOCKETS:
                 self._note(f"sockets={socket}", _CLOSED_SOCKETS[socket])
@@ -144,6 +148,7 @@ class _Import:
             )
 
     def _others(self) -> None:
+        """Note the devices and shared parts that a record does not open."""
         for device in self._items("devices"):
             if device != "dri":
                 self._note(f"devices={device}", "closed")
@@ -163,6 +168,7 @@ class _Import:
                 self._note(name, "closed: a name of the system bus")
 
     def _record(self) -> str:
+        """Return the text of the record."""
         sound = "allow" if "pulseaudio" in self._items("sockets") else "none"
         lines = [
             f"# A start for {self._app}, from its Flatpak permissions.",
@@ -192,6 +198,7 @@ def record_name(app: str) -> str:
 
 
 def _parsed(text: str) -> dict[str, dict[str, str]]:
+    """Parse the permissions by section and key; raises ImportFileError."""
     parser = configparser.RawConfigParser(
         delimiters=("=",), comment_prefixes=("#",), strict=False, default_section=""
     )

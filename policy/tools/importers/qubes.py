@@ -90,6 +90,7 @@ class _Import:
     def __init__(
         self, rules: Mapping[str, str], system: QubesSystem | None, source: str
     ) -> None:
+        """Set up the import of rule files and, if given, a system."""
         self._rules = rules
         self._qubes = () if system is None else system.qubes
         self._default = "" if system is None else system.default_dispvm
@@ -101,6 +102,7 @@ class _Import:
         self._notes: list[ImportNote] = []
 
     def run(self) -> Imported:
+        """Return the converted rules and records, with notes."""
         for qube in sorted(
             self._qubes, key=lambda q: (q.name.lower() != q.name, q.name)
         ):
@@ -126,6 +128,7 @@ class _Import:
         return "\n".join(self._line(name, n, line) for n, line in enumerate(lines, 1))
 
     def _line(self, name: str, number: int, line: str) -> str:
+        """Convert the words of one rule's line; other lines stay as they are."""
         words = list(_WORD.finditer(line))
         if len(words) < 5 or words[0][0][0] in "#!":
             return line
@@ -137,6 +140,7 @@ class _Import:
         return made + line[end:]
 
     def _word(self, index: int, word: str, where: str) -> str:
+        """Convert one word of a rule, by its column."""
         if index == 0:
             return SAME_SERVICES.get(word, word)
         if index in {2, 3}:
@@ -149,6 +153,7 @@ class _Import:
         return word
 
     def _token(self, word: str, where: str) -> str:
+        """Convert a token of Qubes to ours, with a note where its meaning changes."""
         if word in {"dom0", "@adminvm", "@type:AdminVM"}:
             self._note(
                 where, "dom0", f"'{word}' means the user at the viewer, not a system"
@@ -180,6 +185,7 @@ class _Import:
         return f"@tag:{tag}"
 
     def _services(self, rules: RuleSet) -> None:
+        """Note the services of rules that mean nothing, or something else, here."""
         unknown: dict[str, tuple[str, int]] = {}
         for rule in rules.rules:
             where = f"{rule.file}:{rule.line}:1"
@@ -206,6 +212,7 @@ class _Import:
     # -- records -------------------------------------------------------------
 
     def _record(self, qube: Qube, name: str) -> str:
+        """Return the text of a qube's record."""
         kind = "disposable" if qube.template_for_dispvms else _CLASSES.get(qube.kind)
         lines = [
             f"# Imported from Qubes: {json.dumps(qube.name)}, {json.dumps(qube.kind)}.",
@@ -224,6 +231,7 @@ class _Import:
         return "\n".join([*lines, ""])
 
     def _tags_of(self, qube: Qube) -> list[str]:
+        """Return a qube's tags in our spelling, up to the limit, with a note."""
         tags = [self._tags.take(tag) for tag in qube.tags]
         if qube.kind in self._types:
             tags.append(self._tags.take(f"qubes-{qube.kind}"))
@@ -241,6 +249,7 @@ class _Import:
         return self._names.take(wanted) if wanted in known else ""
 
     def _record_notes(self, qube: Qube) -> None:
+        """Note a qube's settings that its record does not have."""
         where = f"{self._source}: {qube.name}"
         if qube.provides_network:
             self._note(

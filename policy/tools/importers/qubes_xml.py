@@ -116,6 +116,7 @@ def read_qubes_xml(data: bytes) -> QubesSystem:
 
 
 def _labels(root: Element) -> dict[str, str]:
+    """Return the colours of the labels, by their ids and names."""
     found: dict[str, str] = {}
     for group in root.all("labels"):
         for label in group.all("label"):
@@ -130,6 +131,7 @@ def _labels(root: Element) -> dict[str, str]:
 def _properties(
     element: Element, names: Mapping[str, str | None] | None = None
 ) -> dict[str, str]:
+    """Return an element's properties; references become the names they mean."""
     found: dict[str, str] = {}
     for group in element.all("properties"):
         for one in group.all("property"):
@@ -142,6 +144,7 @@ def _properties(
 def _qube(
     domain: Element, labels: Mapping[str, str], names: Mapping[str, str | None]
 ) -> Qube:
+    """Convert a domain's element to a qube."""
     found = _properties(domain, names)
     tags = [tag for group in domain.all("tags") for tag in group.all("tag")]
     return Qube(

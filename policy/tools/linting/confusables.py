@@ -19,7 +19,7 @@ _LOOKS = str.maketrans(
 
 
 def look(name: str) -> str:
-    """Return what names that look alike have in common."""
+    """Return a key that is equal for names that look alike."""
     plain = "".join(
         _OTHERS.get(char, char)
         for char in unicodedata.normalize("NFKD", name)

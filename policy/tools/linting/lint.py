@@ -61,6 +61,7 @@ def lint(rules: RuleSet, world: World, *, instances: bool = False) -> list[LintF
 def _without_effect(
     rules: tuple[Rule, ...], world: World, *, instances: bool
 ) -> Iterator[LintFinding]:
+    """Yield a finding for each rule that matches or decides no call."""
     known = reach(rules, Atoms(rules, world, instances=instances))
     asks = {rule.service for rule in rules if rule.action == "ask"}
     for number, rule in enumerate(rules):
@@ -72,6 +73,7 @@ def _without_effect(
 
 
 def _empty(rule: Rule, world: World) -> str:
+    """Return in words why no call matches a rule."""
     source = rule.source
     if source.prefix.startswith(DISPVM_OF):
         return f"a source is never '{source.text}'"
@@ -83,6 +85,7 @@ def _empty(rule: Rule, world: World) -> str:
 def _idle(
     rules: tuple[Rule, ...], number: int, known: Reach, *, offers: bool
 ) -> LintFinding:
+    """Return the finding about a rule that earlier rules leave without a call."""
     rule = rules[number]
     causes = [rules[n] for n in known.by.get(number, [])]
     where = ", ".join(cause.where for cause in causes) or "earlier rules"
@@ -108,7 +111,7 @@ def _idle(
 
 
 def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[LintFinding]:
-    """Names in rules that a reader takes for another sandbox's."""
+    """Yield a finding for names in rules that a reader takes for another sandbox's."""
     looks: dict[str, str] = {}
     for name in world.names:
         looks.setdefault(look(name), name)
@@ -127,6 +130,7 @@ def _look_alikes(rules: tuple[Rule, ...], world: World) -> Iterator[LintFinding]
 
 
 def _wide(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
+    """Yield a finding for each grant that is wider than it looks."""
     for rule in rules:
         if rule.action == "deny" or rule.observe:
             continue
@@ -141,7 +145,7 @@ def _wide(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
 def _claims(
     rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]]
 ) -> Iterator[LintFinding]:
-    """An ask for a claimed type is escaped by another claim if allow follows."""
+    """Yield a finding where another claimed type escapes an ask to a later allow."""
     for number, rule in enumerate(rules):
         if not rule.match.mime or rule.action != "ask" or rule.observe:
             continue
@@ -160,7 +164,7 @@ def _claims(
 def _keys(
     rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]]
 ) -> Iterator[LintFinding]:
-    """A key or host that a rule does not name is allowed by a later one."""
+    """Yield a finding where a later rule allows keys or hosts left out here."""
     for number, rule in enumerate(rules):
         if rule.service != _SSH_AGENT or rule.action == "deny" or rule.observe:
             continue
@@ -179,6 +183,7 @@ def _keys(
 
 
 def _devices(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
+    """Yield findings about device conditions, as those without effect."""
     for rule in rules:
         asked = [name for name, _ in rule.match.device.conditions]
         if asked and rule.service not in {None, DEVICE}:
@@ -196,7 +201,7 @@ def _devices(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
 def _covering(
     rules: tuple[Rule, ...], by: Mapping[tuple[object, ...], list[int]], number: int
 ) -> Iterator[Rule]:
-    """Later rules that plainly match all that a rule matches, in order."""
+    """Yield later rules that surely match all that a rule matches, in order."""
     rule = rules[number]
     columns = itertools.product(
         {rule.service, None},

@@ -68,6 +68,7 @@ class _Classes:
     """
 
     def __init__(self, engine: OfferingEngine, world: World) -> None:
+        """Set up the queries to an engine, with a bound on their number."""
         self.left = tool_limits.LINT_CALLS
         self._engine = engine
         self._world = world
@@ -83,7 +84,7 @@ class _Classes:
             used.update(token.key for _, token in tokens_of(rule))
 
     def offered(self, call: PolicyCall, rule: Rule) -> AbstractSet[str]:
-        """The targets offered for a call; asks without target= offer the same."""
+        """Return a call's offered targets; asks without target= share the result."""
         if rule.redirect is not None:
             self.left -= 1
             return self._engine.offered(call, rule, self._world)
@@ -110,7 +111,7 @@ class _Classes:
         self.left -= 1 + self._about(call) // tool_limits.LINT_SOURCES
 
     def some(self, service: str, key: str, sources: list[str]) -> list[str]:
-        """Return one of each class among the sources that a key matches."""
+        """Return one source of each class among those that a key matches."""
         if len(sources) <= tool_limits.LINT_SOURCES:
             return sources
         made = self._some.get((service, key))
@@ -121,6 +122,7 @@ class _Classes:
         return made
 
     def _firsts(self, service: str, sources: list[str]) -> list[str]:
+        """Return the first source of each class that rules for a service tell apart."""
         world = self._world
         used = self._used[None] | self._used.get(service, set())
         told: dict[str, list[str]] = {}
@@ -144,13 +146,14 @@ class _Calls:
         named: dict[str, set[str]],
         classes: _Classes,
     ) -> None:
+        """Set up the calls that reach one rule."""
         self._rule = rule
         self._sources = sources
         self._named = named
         self._classes = classes
 
     def of_each_class(self) -> Iterator[PolicyCall]:
-        """One for each class; ends early when too many were looked at."""
+        """Yield one call of each class; ends early when too many were tried."""
         for service, argument in self._about():
             for source in self._classes.some(
                 service, self._rule.source.key, self._sources
@@ -171,7 +174,7 @@ class _Calls:
                 yield _call(self._rule, service, argument, source)
 
     def _about(self) -> Iterator[tuple[str, str]]:
-        """First what no rule names, which is the most usual."""
+        """Yield services and arguments, those that no rule names first."""
         rule = self._rule
         services = [rule.service] if rule.service else [_ANY, *self._named]
         for service in services:
@@ -187,6 +190,7 @@ _ANY_ARGUMENT = "+any"
 
 
 def _call(rule: Rule, service: str, argument: str, source: str) -> PolicyCall:
+    """Build a call that fulfils a rule's conditions."""
     match = rule.match
     host = match.host[0].replace("*.", "x.", 1) if match.host else ""
     return PolicyCall(
@@ -208,6 +212,7 @@ def _call(rule: Rule, service: str, argument: str, source: str) -> PolicyCall:
 def _redirect(
     engine: OfferingEngine, number: int, sources: list[str], world: World
 ) -> Iterator[LintFinding]:
+    """Yield a finding where an earlier rule denies a redirect's target."""
     rule = engine.rules[number]
     assert rule.redirect is not None
     for source in sources[: tool_limits.LINT_SOURCES]:
@@ -222,6 +227,7 @@ def _redirect(
 def _asks(
     engine: OfferingEngine, rule: Rule, calls: _Calls, classes: _Classes, world: World
 ) -> Iterator[LintFinding]:
+    """Yield findings about an ask: nothing to choose from, or a default not offered."""
     same = (rule.service, rule.argument, rule.source.key, rule.match, rule.redirect)
     nothing = classes.nothing.get(same)
     if nothing is None:
@@ -252,7 +258,7 @@ def _asks(
 def _offers_soon(
     engine: OfferingEngine, rule: Rule, call: PolicyCall, world: World
 ) -> bool:
-    """Whether a target is surely offered, seen without collecting all."""
+    """Return whether a target is surely offered, without collecting all."""
     for tried, target in enumerate(expand(rule.redirect or rule.target, world)):
         if tried == tool_limits.LINT_TRIES:
             return False
@@ -262,7 +268,7 @@ def _offers_soon(
 
 
 def _meant(token: Token, call: PolicyCall, world: World) -> str:
-    """A default target in the form in which an 'ask' names its targets."""
+    """Return a default target in the form in which an 'ask' names its targets."""
     final = world.template(call.source) if token.text == DISPVM else token.text
     if token.key == ADMIN:
         final = "dom0"

@@ -65,6 +65,7 @@ def _found(
 
 
 def _opened(record: Record) -> Iterator[LintFinding]:
+    """Yield a finding for each dangerous right that a record opens."""
     window = record.viewer.window
     launch = record.host.launch
     way = getattr(launch, "gpu", "none")
@@ -107,6 +108,7 @@ def _opened(record: Record) -> Iterator[LintFinding]:
 
 
 def _disposable(record: Record, records: RecordSet) -> Iterator[LintFinding]:
+    """Yield a finding where the default disposable is not a disposable record."""
     name = record.viewer.default_disposable
     if name is None:
         return
@@ -127,7 +129,7 @@ def _disposable(record: Record, records: RecordSet) -> Iterator[LintFinding]:
 
 
 def _through(record: Record, records: RecordSet) -> Iterator[LintFinding]:
-    """A network through another sandbox that has none, or leads on to another one."""
+    """Yield a finding for a network through a sandbox that has none, or leads on."""
     name = _provider(record)
     if not name:
         return
@@ -158,7 +160,7 @@ def _provider(record: Record) -> str:
 def _microphone(
     record: Record, engine: Engine | None, world: World
 ) -> Iterator[LintFinding]:
-    """A microphone takes a line in both."""
+    """Yield a finding if a record allows the microphone and no rule grants it."""
     if record.viewer.audio.microphone == "deny" or engine is None:
         return
     call = PolicyCall(MICROPHONE, "+", record.name, ADMIN)
@@ -169,6 +171,7 @@ def _microphone(
 
 
 def _rules_in_vain(records: RecordSet, rules: RuleSet) -> Iterator[LintFinding]:
+    """Yield a finding for each rule that a record's key makes void."""
     for rule in rules.rules:
         record = records.records.get(rule.source.value) if rule.source.literal else None
         if record is None or rule.action == "deny" or rule.service != MICROPHONE:
@@ -199,6 +202,7 @@ def _faint(record: Record) -> Iterator[LintFinding]:
 
 
 def _colours(good: list[Record]) -> Iterator[LintFinding]:
+    """Yield a finding for each label whose colour is close to another record's."""
     shown = [record for record in good if _shows(record)]
     by: dict[str, list[Record]] = {}
     for record in shown:
@@ -217,6 +221,7 @@ def _colours(good: list[Record]) -> Iterator[LintFinding]:
 
 
 def _close(record: Record, other: str, sight: str, near: list[Record]) -> LintFinding:
+    """Return the finding that a record's colour looks like others'."""
     names = ", ".join(f"'{r.name}'" for r in near[:_NAMED])
     more = f" and {len(near) - _NAMED} more" if len(near) > _NAMED else ""
     mine = record.viewer.label.colour
@@ -257,7 +262,10 @@ def _names(record: Record) -> list[tuple[str, str]]:
 
 
 def _look_alikes(good: list[Record]) -> Iterator[LintFinding]:
-    """Names that a reader takes for another record's; the later one is reported."""
+    """Yield a finding for names that a reader takes for another record's.
+
+    The later one is reported.
+    """
     looks: dict[str, tuple[Record, str]] = {}
     for record in good:
         for _, text in _names(record):

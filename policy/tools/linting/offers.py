@@ -12,7 +12,7 @@ class OfferingEngine(Engine):
     """The engine as the linter asks it, about one target at a time."""
 
     def offers(self, call: PolicyCall, asking: Rule, target: str, world: World) -> bool:
-        """Whether one target (as ``offered`` names it) is among those offered."""
+        """Return whether a target (as ``offered`` names it) is offered."""
         names = {target}
         if target == world.template(call.source):
             names.add(DISPVM)
@@ -34,7 +34,10 @@ class OfferingEngine(Engine):
     def surely_offered(
         self, call: PolicyCall, target: str, asking: Rule, world: World
     ) -> bool:
-        """Whether a target of this rule is offered, where that is quickly seen."""
+        """Return whether a target is offered, where that is quickly seen.
+
+        Else False.
+        """
         final, reason = final_target(target, call.source, world)
         if reason or is_internal(final, world):
             return False

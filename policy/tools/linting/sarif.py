@@ -59,6 +59,7 @@ def sarif(
 
 
 def _result(finding: LintFinding) -> dict[str, object]:
+    """Convert one finding to a SARIF result."""
     problem = finding.problem
     parts = [problem.message]
     if problem.expected:

@@ -19,7 +19,7 @@ from policy.tools.linting.sarif import LintFinding
 
 
 def is_known(token: Token, world: World) -> bool:
-    """Whether some sandbox has the tag, the type or the name."""
+    """Return whether some sandbox has a token's tag, type or name."""
     domains = world.domains.values()
     if token.prefix in {"@tag:", "@dispvm:@tag:"}:
         return any(token.value in domain.tags for domain in domains)
@@ -73,7 +73,7 @@ def meant_service(name: str) -> str | None:
 
 
 def unknown_services(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
-    """A slip in a service's name: the rule has no effect and raises no error."""
+    """Yield a finding for each misspelt service: such a rule has no effect."""
     for rule in rules:
         name = rule.service
         near = None if name is None else meant_service(name)

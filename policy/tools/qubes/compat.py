@@ -29,7 +29,7 @@ class _Stop(Exception):  # noqa: N818 -- an answer, not an error
 
 
 def answer(rules: RuleSet, call: PolicyCall, world: World) -> PolicyAnswer:
-    """Return what Qubes' parser says; never raises."""
+    """Evaluate a call as Qubes' own parser does; errors are answers, never raised."""
     if rules.problems:
         problem = rules.problems[0]
         broken = next((r for r in rules.rules if r.broken is problem), None)
@@ -52,6 +52,7 @@ class _Walk:
         self.rule: Rule | None = None
 
     def run(self) -> PolicyAnswer:
+        """Return the answer of the first matching rule; raises _Stop."""
         target = self._verified(self._call.target or DEFAULT)
         for rule in self._rules:
             if self._matches_but_target(rule) and self._target(rule.target, target):
@@ -96,7 +97,7 @@ class _Walk:
         )
 
     def _same(self, mine: str, other: str) -> bool:
-        """Two names, or a name and the uuid of a domain that has it."""
+        """Return whether two names mean one domain, by name or uuid."""
         if mine.startswith("uuid:") and not other.startswith("uuid:"):
             domain = self._domains.get(other)
             return domain is not None and f"uuid:{domain.uuid}" == mine
@@ -105,7 +106,7 @@ class _Walk:
         return mine == other
 
     def _name(self, token: Token, other: str) -> bool:
-        """Whether a token matches a name."""
+        """Return whether a token of a rule matches a sandbox's name."""
         if token.key == "*":
             return True
         if token.key == "@anyvm":
@@ -120,7 +121,7 @@ class _Walk:
         return token.literal and self._same(token.text, other)
 
     def _target(self, token: Token, other: str) -> bool:
-        """Whether a token of the target's column matches a target."""
+        """Return whether a token of the target's column matches a target."""
         if not token.prefix.startswith(DISPVM_OF):
             if token.text in {DEFAULT, DISPVM}:
                 return token.text == other
@@ -156,6 +157,7 @@ class _Walk:
         return self._domain(target).power_state == RUNNING
 
     def _allow(self, rule: Rule, target: str) -> PolicyAnswer:
+        """Return the answer of an allow; raises _Stop for its reasons to deny."""
         final = self._verified(rule.redirect.text if rule.redirect else target)
         if final == DEFAULT:
             raise _Stop("deny", f"{rule.where} allows, but no target is named")
@@ -180,6 +182,7 @@ class _Walk:
         )
 
     def _ask(self, rule: Rule) -> PolicyAnswer:
+        """Return the answer of an ask; raises _Stop without targets."""
         if rule.redirect is None:
             targets = self._targets()
         else:
@@ -206,6 +209,7 @@ class _Walk:
         )
 
     def _targets(self) -> set[str]:
+        """Return the targets that the rules for a call offer, as Qubes does."""
         me = self._domain(self._source)
         if not self._source.startswith("uuid:") and me.uuid is None:
             raise _Stop("error", f"'{self._source}' has no uuid")
@@ -234,6 +238,7 @@ class _Walk:
         }
 
     def _expand(self, token: Token) -> set[str]:
+        """Return all names that a token lists."""
         if token.key in {"*", "@anyvm"}:
             found = {DISPVM}
         elif token.text in {ADMIN, DISPVM}:
@@ -255,7 +260,7 @@ class _Walk:
         return found
 
     def _expand_one(self, token: Token, name: str, domain: Domain) -> set[str]:
-        """What a token lists of one domain: its name, a disposable of it, both or none."""
+        """Return what a token lists of a domain: it, a disposable of it, both, none."""
         made = {DISPVM_OF + name} if domain.template_for_dispvms else set()
         if token.key == "*":
             return {name} | made

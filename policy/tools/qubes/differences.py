@@ -76,6 +76,7 @@ def own_keys(rule: Rule) -> list[str]:
 
 
 def _unreadable(ours: RuleSet, theirs: RuleSet) -> Iterator[Difference]:
+    """Yield a difference for each line that only one of the parsers reads."""
     refused = {(p.file, p.span.line) for p in theirs.problems}
     seen: set[tuple[str, int]] = set()
     for problem in ours.problems:
@@ -90,6 +91,7 @@ def _unreadable(ours: RuleSet, theirs: RuleSet) -> Iterator[Difference]:
 
 
 def _touched(rule: Rule, denies: list[Rule]) -> Iterator[Difference]:
+    """Yield a difference where a deny touches a grant here, not under Qubes."""
     for deny in denies:
         if not _may_meet(rule, deny):
             continue
@@ -118,6 +120,7 @@ def _may_meet(one: Rule, other: Rule) -> bool:
 
 
 def _may_overlap(one: Token, other: Token) -> bool:
+    """Return whether two tokens may match the same name."""
     if one.key == other.key or "*" in (one.key, other.key):
         return True
     if ADMIN in (one.key, other.key):
@@ -128,7 +131,7 @@ def _may_overlap(one: Token, other: Token) -> bool:
 
 
 def _may_match(token: Token, target: Token) -> bool:
-    """Whether a token of the target's column may match a redirect."""
+    """Return whether a token of the target's column may match a redirect."""
     if token.key in (target.key, "*"):
         return True
     if token.key == "@anyvm":
@@ -142,6 +145,7 @@ def _may_match(token: Token, target: Token) -> bool:
 
 
 def _at(rule: Rule, row: str, message: str) -> Difference:
+    """Return a difference at a rule's line."""
     begin = len(rule.text) - len(rule.text.lstrip()) + 1
     span = Span(
         rule.line, begin, rule.line, max(begin + 1, len(rule.text.rstrip()) + 1)

@@ -34,6 +34,7 @@ _YES_NO = ("template_for_dispvms", "internal")
 
 
 def _domain(name: str, value: object) -> Domain:
+    """Convert one domain of the JSON; raises WorldError."""
     if not isinstance(value, Mapping):
         raise WorldError(f"domains.{name}: not an object")
     kinds: tuple[tuple[tuple[str, ...], type | tuple[type, ...], str], ...] = (

@@ -54,6 +54,7 @@ def schema() -> Schema:
 
 
 def _table_schema(table: Table) -> Schema:
+    """Return the JSON Schema of a table of records."""
     required = [field.key for field in table.fields if field.required]
     made: Schema = {
         "type": "object",
@@ -125,6 +126,7 @@ def _bytes(kind: quantities.Bytes) -> Schema:
 
 
 def _amount(kind: MemoryAmount | quantities.Bytes, form: str) -> Schema:
+    """Return the JSON Schema of an amount: a number, or text of a form."""
     return {
         "oneOf": [
             {"type": "integer", "minimum": kind.low, "maximum": kind.high},
@@ -165,6 +167,7 @@ def _title(kind: Title) -> Schema:
 
 @kind_schema.register
 def _colour(kind: Colour) -> Schema:
+    """Return the JSON Schema of a colour."""
     return {
         "anyOf": [
             {"enum": list(kind.palette)},
@@ -186,6 +189,7 @@ def _argument(kind: Argument) -> Schema:
 
 @kind_schema.register
 def _words(kind: Words) -> Schema:
+    """Return the JSON Schema of a list of words."""
     return {
         "type": "array",
         "items": kind_schema(kind.item),
@@ -197,6 +201,7 @@ def _words(kind: Words) -> Schema:
 
 @kind_schema.register
 def _services(kind: ServiceTables) -> Schema:
+    """Return the JSON Schema of the tables of services."""
     del kind
     keys = {f.key: {"description": f.summary, **kind_schema(f.kind)} for f in FIELDS}
     return {
@@ -213,7 +218,7 @@ def _services(kind: ServiceTables) -> Schema:
 
 
 def _kinds() -> Schema:
-    """[peer] belongs to external sandboxes, most of [launch] to our own.
+    """Return the JSON Schema of which tables go with which kind of record.
 
     Where a record inherits, the kind may be in another file.
     """
@@ -248,6 +253,7 @@ def reference() -> str:
 
 
 def _lines() -> Iterator[str]:
+    """Yield the lines of the Markdown reference of all tables."""
     for table in TABLES:
         yield f"### `[{table.name}]`" if table.name else "### Top of the file"
         yield ""
@@ -266,6 +272,7 @@ def _lines() -> Iterator[str]:
 
 
 def _field_lines(field: Field) -> Iterator[str]:
+    """Yield the lines of the Markdown reference of one key."""
     yield f"#### `{field.key}`"
     yield ""
     yield field.summary

@@ -97,6 +97,7 @@ def call_schema() -> Schema:
 
 
 def _device() -> Schema:
+    """Return the JSON Schema of a call's device."""
     return {
         "description": "The attached device (vitrail.Device).",
         "type": ["object", "null"],

@@ -27,7 +27,7 @@ class ChainProblem:
 
     @property
     def where(self) -> str:
-        """The events, for people."""
+        """Return which events the problem concerns, as text for the user."""
         if not self.last:
             return "the log"
         if self.first == self.last:
@@ -53,7 +53,7 @@ class Chain:
     problems: list[ChainProblem] = field(default_factory=list)
 
     def signer_of(self, note: Note) -> Key | None:
-        """The key that signed a checkpoint, if it was one of its time."""
+        """Return the key that signed a checkpoint, if it was one of its time."""
         size = note.checkpoint.size
         for place, key in enumerate(self.keys):
             after = self.keys[place + 1 : place + 2]
@@ -80,7 +80,7 @@ def verifier_key(name: str, key: bytes) -> str:
 
 
 def read_chain(changes: Iterable[Note], known: Iterable[Note] = ()) -> Chain:
-    """Follow the keys from the first one; stops at the first mistake.
+    """Verify the chain of a log's keys from the first one; stop at the first mistake.
 
     Those of ``known`` were followed before, and are some of the log's: ``changes`` come
     after the last of them.

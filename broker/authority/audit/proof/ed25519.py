@@ -81,7 +81,7 @@ class PrivateKey:
         return out.raw
 
     def sign(self, message: bytes) -> bytes:
-        """Return the signature over a message."""
+        """Return the Ed25519 signature (64 bytes) over a message."""
         out = ctypes.create_string_buffer(SIGNATURE_BYTES)
         size = ctypes.c_size_t(SIGNATURE_BYTES)
         with _context() as context:
@@ -91,7 +91,7 @@ class PrivateKey:
 
 
 def verify(public: bytes, signature: bytes, message: bytes) -> bool:
-    """Whether the holder of this public key's private half signed the message."""
+    """Return whether the holder of a public key signed the message."""
     if len(public) != KEY_BYTES:
         return False
     key = _Key(_lib.EVP_PKEY_new_raw_public_key, public)
@@ -106,7 +106,7 @@ def verify(public: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def is_signed_by(note: Note, key: bytes) -> bool:
-    """Whether a signature in a note was made with this key over its text."""
+    """Return whether a note has a signature of this key over its text."""
     wanted = key_id(note.checkpoint.origin, key)
     return any(
         found == wanted and verify(key, signature, note.text.encode())

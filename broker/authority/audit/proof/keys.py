@@ -55,7 +55,7 @@ class SigningKey:
         return cls(0, origin_of(public), private, public, size)
 
     def next(self, size: int) -> SigningKey:
-        """Make the key after this one, for a log of that size.
+        """Generate the next key, for a log of that size, independent of this one.
 
         Nothing of this one is in it.
         """
@@ -63,7 +63,7 @@ class SigningKey:
         return SigningKey(self.index + 1, self.origin, private, private.public(), size)
 
     def text(self) -> str:
-        """Return the contents of the key's file."""
+        """Return the contents of the signing key's file."""
         coded = base64.b64encode(self.private.seed).decode()
         return (
             f"{_HEAD} 2\norigin {self.origin}\nindex {self.index}\nseed {coded}\n"
@@ -109,7 +109,7 @@ class KeyFile:
         """The file of the key in force, under whichever of the two names."""
 
     def load(self) -> SigningKey | None:
-        """The key of now, None when there is none.
+        """Read the key in force, None when there is none.
 
         Raises IntegrityError when the file is not ours, SetupError when
         it cannot be read.
@@ -118,7 +118,7 @@ class KeyFile:
         return None if text is None else _parse(text, str(self.path))
 
     def staged(self) -> SigningKey | None:
-        """A next key that was prepared and not adopted: a crash in between.
+        """Return a next key that was staged and not adopted, as after a crash.
 
         None as well when the file is empty: a broker that died between making the
         file and writing it, or between erasing and removing it, leaves it so.
@@ -127,7 +127,7 @@ class KeyFile:
         return _parse(text, str(self._next)) if text else None
 
     def stage(self, key: SigningKey) -> None:
-        """Put a next key on the disk, not yet in force.  Raises UpstreamError."""
+        """Write a next key to disk, not yet in force.  Raises UpstreamError."""
         try:
             self.discard()
             _write(self._next, key.text())
@@ -138,7 +138,7 @@ class KeyFile:
             ) from error
 
     def keep(self, key: SigningKey) -> None:
-        """Adopt the staged key if it is the one in force, as it should have been.
+        """Adopt the staged key if it is the one in force, as after a failed adoption.
 
         It is still staged when an adoption failed; it must not be overwritten.
         """
@@ -157,7 +157,7 @@ class KeyFile:
         flush_folder(self.path.parent)
 
     def follow(self, path: Path | None = None) -> None:
-        """Write the newest size into this file from now on; default: ``path``.
+        """Write the newest size into this key's file from now on; default: ``path``.
 
         Raises OSError.
         """
@@ -223,6 +223,7 @@ def _erase(path: Path) -> None:
 
 
 def _read(path: Path) -> str | None:
+    """Read a key's file; None if there is none.  Raises SetupError, IntegrityError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

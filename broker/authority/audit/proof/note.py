@@ -75,7 +75,7 @@ class Checkpoint:
     """Whether it says that the log ends here; never together with ``change``."""
 
     def text(self) -> str:
-        """The text that is signed, with its line ends."""
+        """Return the text that is signed, with its line ends."""
         lines = [self.origin, str(self.size), base64.b64encode(self.root).decode()]
         if self.change is not None:
             coded = base64.b64encode(self.change.key).decode()
@@ -104,11 +104,10 @@ class Note:
 
 
 def parse_note(untrusted_text: str) -> Note:
-    """Read a signed checkpoint.
+    """Parse a signed checkpoint.  Raises RefusedError that names the problem.
 
-    Raises RefusedError that names the problem.  Signatures in other
-    names than the origin's (witnesses' own) are passed over; of the origin's there is
-    one, because each is a computation for the reader.
+    Signatures in other names than the origin's (witnesses' own) are passed over; of the
+    origin's there is one, because each is a computation for the reader.
     """
     if len(untrusted_text) > audit_limits.AUDIT_NOTE_BYTES:
         raise _wrong(f"longer than {audit_limits.AUDIT_NOTE_BYTES} bytes")

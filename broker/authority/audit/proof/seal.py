@@ -48,7 +48,7 @@ class Seal:
         """Whether the key's file does not know the head on disk."""
 
     def sign_head(self, tree: Growing) -> None:
-        """Put the head for this tree into the transaction that runs.
+        """Add a signed head for this tree to the transaction that runs.
 
         Raises OSError when the newest size of the commit before could not be
         noted, and still cannot: no more than one commit is ever unknown to the
@@ -95,7 +95,7 @@ class Seal:
             self._file.close()
 
     def keep_checkpoint(self, tree: Growing) -> str:
-        """Publish the log as it is now; returns the signed note, which stays.
+        """Sign a checkpoint of the log as it is now, store it, and return it.
 
         Raises sqlite3.Error, or OSError from the key's file.
         """
@@ -111,7 +111,7 @@ class Seal:
         return str(kept)
 
     def certificates(self, begin: int, most: int) -> list[str]:
-        """The notes that certify keys, from number ``begin`` on.
+        """Return the notes that certify keys, from number ``begin`` on.
 
         Raises sqlite3.Error.
         """
@@ -135,7 +135,7 @@ class Seal:
             self._db.execute(_INSERT, (size, kind, time.time_ns(), note))
 
     def evolve(self, tree: Growing) -> str:
-        """Change to a next key and erase this one; returns the signed note.
+        """Change to a next key and erase this one; return the signed note.
 
         The next key is on disk before it is certified, and this one is erased
         after that, so a crash anywhere leaves one of the two in force.
@@ -170,7 +170,7 @@ def _kind(index: int) -> str:
 
 
 def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
-    """Begin or continue signing a log; an existing one gets its next key.
+    """Begin or continue signing a log; an existing log gets its next key.
 
     Raises IntegrityError when log and key do not fit together: one of them was
     changed, rolled back or removed; then nothing may be sealed.  UpstreamError,
@@ -211,7 +211,7 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
 
 
 def _settled(file: KeyFile, last: Checkpoint | None) -> SigningKey | None:
-    """The key in force, after a crash in the middle of a change, too.
+    """Return the key in force, also after a crash in the middle of a change.
 
     The log decides: a next key that it certifies is in force, another is not.
     """
@@ -227,7 +227,7 @@ def _settled(file: KeyFile, last: Checkpoint | None) -> SigningKey | None:
 
 
 def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:
-    """A first key, certified by itself.
+    """Create the first key, certified by itself, and the log's first checkpoint.
 
     The log first: a key without checkpoints would mean that they were removed.
     """
@@ -253,7 +253,7 @@ def says_end(note: Note, key: SigningKey) -> bool:
 
 
 def _last_change(db: sqlite3.Connection) -> Checkpoint | None:
-    """The newest change of keys."""
+    """Read the checkpoint that records the newest change of the signing key."""
     rows = db.execute(
         "SELECT note FROM checkpoint WHERE substr(kind, 1, 4) = 'key '"
     ).fetchall()

@@ -24,7 +24,7 @@ from broker.ipc.audit.tree import verify_consistency
 
 
 def hold_note(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnswer:
-    """Keep a checkpoint, if it is signed and continues the held one.
+    """Store a peer's checkpoint if it is signed and continues the stored one.
 
     Of each log the first one and the newest ``audit_limits.AUDIT_WITNESSED`` are kept.
 
@@ -53,6 +53,7 @@ def _hold(db: sqlite3.Connection, peer: str, offer: WitnessOffer) -> WitnessAnsw
 def _fate(
     offer: WitnessOffer, before: Note | None, signers: Sequence[bytes]
 ) -> WitnessFate:
+    """Return the fate of an offered checkpoint: older, unsigned, unproved or held."""
     note = offer.note
     if before is not None and note.checkpoint.size < before.checkpoint.size:
         return (
@@ -77,6 +78,7 @@ def _fate(
 
 
 def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:
+    """Raise RefusedError if a peer has too many logs."""
     rows = db.execute(
         "SELECT DISTINCT origin FROM witness_key WHERE peer = ?", (peer,)
     ).fetchall()
@@ -93,7 +95,7 @@ def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:
 def _take_keys(
     db: sqlite3.Connection, peer: str, origin: str, keys: Sequence[Note]
 ) -> int:
-    """Add certificates that follow the newest known one; returns its number."""
+    """Store certificates that follow the newest known one; return its number."""
     row = db.execute(
         "SELECT note FROM witness_key WHERE peer = ? AND origin = ? "
         "ORDER BY number DESC LIMIT 1",
@@ -143,7 +145,7 @@ def _check_follows(origin: str, last: Note | None, note: Note) -> None:
 
 
 def _keys(db: sqlite3.Connection, peer: str, origin: str) -> list[bytes]:
-    """The newest keys: a note may be signed by one from just before a change."""
+    """Return the newest keys: a note may be signed by one from just before a change."""
     rows = db.execute(
         "SELECT note FROM witness_key WHERE peer = ? AND origin = ? "
         "ORDER BY number DESC LIMIT ?",
@@ -165,7 +167,7 @@ def _newest(db: sqlite3.Connection, peer: str, origin: str) -> Note | None:
 def _proved_old(
     db: sqlite3.Connection, peer: str, origin: str, signers: Sequence[bytes]
 ) -> Note | None:
-    """The newest note of before that a known key signed; it is kept from now on."""
+    """Return the newest note of before that a known key signed, and store it."""
     rows = db.execute(
         "SELECT note FROM witness_unproved WHERE peer = ? AND origin = ? "
         "ORDER BY size DESC",
@@ -196,7 +198,10 @@ def _insert(db: sqlite3.Connection, peer: str, note: Note) -> None:
 
 
 def newest_origin(db: sqlite3.Connection, peer: str) -> str:
-    """The log that the peer spoke of last, "" if of none.  Raises sqlite3.Error."""
+    """Return the log that the peer sent checkpoints of last, "" if none.
+
+    Raises sqlite3.Error.
+    """
     row = db.execute(
         "SELECT origin FROM witness WHERE peer = ? ORDER BY time_ns DESC LIMIT 1",
         (peer,),

@@ -71,6 +71,7 @@ def prove(
 
 
 def _head(db: sqlite3.Connection) -> Note:
+    """Return the newest signed head.  Raises IntegrityError without one."""
     row = db.execute(
         "SELECT note FROM checkpoint WHERE kind = 'head' ORDER BY size DESC"
     ).fetchone()
@@ -83,7 +84,7 @@ def _head(db: sqlite3.Connection) -> Note:
 
 
 def _keys(db: sqlite3.Connection, note: Note) -> list[str]:
-    """The changes of keys, up to the key that signed the note."""
+    """Return the changes of keys, up to the key that signed the note."""
     rows = db.execute(
         "SELECT note FROM checkpoint WHERE substr(kind, 1, 4) = 'key '"
         " ORDER BY CAST(substr(kind, 5) AS INTEGER)"
@@ -101,7 +102,7 @@ def _keys(db: sqlite3.Connection, note: Note) -> list[str]:
 
 
 def inclusion_proof(index: int, size: int, node: Node) -> list[bytes]:
-    """PATH(index, D[size]) of RFC 6962, section 2.1.1.
+    """Compute PATH(index, D[size]) of RFC 6962, section 2.1.1.
 
     Raises ValueError when there is no such leaf.
     """

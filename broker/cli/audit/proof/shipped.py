@@ -49,7 +49,7 @@ def compare(
     frontiers: Mapping[int, bytes] | None = None,
     start: Growing | None = None,
 ) -> Checked:
-    """Compare a log's events with its checkpoints.
+    """Compare a log's events in a store with its checkpoints.
 
     ``name`` is the log's, as it is in the store; ``events`` are number, body (None:
     it was removed) and hash, in the order of their numbers.  ``frontiers`` are left
@@ -83,6 +83,7 @@ def compare(
 
 
 def _parsed(notes: Iterable[str], report: VerificationReport) -> list[Note]:
+    """Parse signed checkpoints; report those that are malformed."""
     found: list[Note] = []
     for text in notes:
         try:
@@ -121,6 +122,7 @@ class _Reader:
         """The last event that a checkpoint covers, or that was proved before."""
 
     def read(self, events: Iterable[tuple[int, str | None, bytes]]) -> None:
+        """Read events in order into the tree, and compare it with the checkpoints."""
         report = self._report
         report.size = self._tree.size
         for number, body, leaf in events:
@@ -155,6 +157,7 @@ class _Reader:
         return True
 
     def _fits(self, number: int) -> bool:
+        """Return whether the tree has the signed roots at this size; report if not."""
         roots = self._expected.get(number, ())
         self._report.checkpoints += len(roots)
         if any(root != self._tree.root() for root in roots):

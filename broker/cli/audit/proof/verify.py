@@ -159,6 +159,7 @@ class _Reader:
         self._check_pruned()
 
     def _row(self, row: tuple[object, ...]) -> None:
+        """Verify one row of the log: its number, columns and hash."""
         number = row[0]
         assert isinstance(number, int)
         if number <= self._tree.size:
@@ -180,7 +181,7 @@ class _Reader:
         self._grow(0, found)
 
     def _take_removal(self, body: bytes) -> None:
-        """Note what retention says; a body that is no such event says nothing."""
+        """Record what an event of retention says; ignore any other body."""
         # guard: a removal that cannot be read
         with contextlib.suppress(*UNREADABLE):
             said = schema.decode(body)
@@ -190,6 +191,7 @@ class _Reader:
     def _differs(
         self, number: int, event: tuple[object, ...] | None, row: tuple[object, ...]
     ) -> None:
+        """Report which columns beside an event's body differ from it."""
         if event is None:
             self._report.add(number, number, "the body is not an event")
             return
@@ -211,6 +213,7 @@ class _Reader:
             tree.size = number - 1
 
     def _push_pruned(self, block: int) -> None:
+        """Add a removed block to the tree by its stored hashes."""
         self._used.add(block)
         self._report.removed += BLOCK
         first = self._tree.size + 1
@@ -232,6 +235,7 @@ class _Reader:
         self._grow(STEP, hash_)
 
     def _grow(self, height: int, hash_: bytes) -> None:
+        """Add a hash to the tree, and compare it at signed sizes."""
         tree = self._tree
         if not self._whole:
             # The tree cannot be built any more; numbers still can be followed.
@@ -250,6 +254,7 @@ class _Reader:
             self._compare()
 
     def _compare(self) -> None:
+        """Compare the tree's root with the checkpoints of this size."""
         size = self._tree.size
         wanted = self._expected.pop(size, [])
         root = self._tree.root() if wanted else b""
@@ -267,6 +272,7 @@ class _Reader:
                 )
 
     def _check_pruned(self) -> None:
+        """Check that removals of blocks are recorded, and nothing else."""
         for block in sorted(self._pruned):
             first, last = block * BLOCK + 1, (block + 1) * BLOCK
             if block not in self._used:
@@ -284,7 +290,7 @@ class _Reader:
 
 
 def _hashes_may_go(first: int, said: Sequence[schema.LogPruned]) -> bool:
-    """Whether the recorded removals allow a block to lose its hashes.
+    """Return whether the recorded removals allow a block to lose its hashes.
 
     A removal for the log's size takes the hashes of all before it, too.  Where
     the event that removed this block was itself removed since (each names the
@@ -328,6 +334,7 @@ def _verified(
     against: Sequence[tuple[str, Note]],
     origin: str,
 ) -> VerificationReport:
+    """Verify a whole log, and return the report."""
     report = VerificationReport()
     for name in foreign_objects(db):
         report.add(0, 0, f"the database was changed: {printable(name, 80)}")
@@ -389,7 +396,7 @@ def verify_end(
 def _checkpoints(
     db: sqlite3.Connection, report: VerificationReport
 ) -> tuple[Chain, list[tuple[str, Note]]]:
-    """The chain of keys, and all checkpoints with their kinds."""
+    """Return the chain of keys, and all checkpoints with their kinds."""
     notes: list[tuple[str, Note]] = []
     rows = db.execute("SELECT size, kind, note FROM checkpoint ORDER BY size, kind")
     for size, kind, text in rows:
@@ -411,7 +418,7 @@ def _checkpoints(
 def _expected(
     chain: Chain, notes: Sequence[tuple[str, Note]], report: VerificationReport
 ) -> Iterator[tuple[int, list[_Expected]]]:
-    """The root that each size must have, by the signed checkpoints."""
+    """Yield the roots that each size must have, by the signed checkpoints."""
     by_size: dict[int, list[_Expected]] = {}
     certified = {key.index for key in chain.keys}
     for _kind, note in notes:
@@ -444,6 +451,7 @@ def _add_against(
     expected: dict[int, list[_Expected]],
     report: VerificationReport,
 ) -> None:
+    """Add a checkpoint from elsewhere to those that the log must satisfy."""
     checkpoint = note.checkpoint
     if checkpoint.origin != chain.origin:
         report.add(0, 0, f"{name} belongs to another log, {checkpoint.origin}")
@@ -488,7 +496,7 @@ def _check_end(
     keys: Sequence[SigningKey],
     report: VerificationReport,
 ) -> None:
-    """The newest event must be under the newest key's signature of an end.
+    """Check that the newest key signed the log's newest event as the end.
 
     A published checkpoint is none: it stays valid when more follows.
     """
@@ -553,7 +561,7 @@ def _check_key(
 
 
 def _check_newest(keys: Sequence[SigningKey], report: VerificationReport) -> None:
-    """The log must be as long as its key's file says that it was.
+    """Check that the log is as long as its key's file says that it was.
 
     The file is read before the log and again after it was opened, and the log
     grows meanwhile: the lower size is the one that must be reached.
@@ -575,7 +583,7 @@ def _text(raw: bytes) -> str:
 
 
 def _decode(body: bytes) -> tuple[object, ...] | None:
-    """The columns that a body should have; None when it is not an event."""
+    """Return the columns that a body should have; None when it is not an event."""
     with contextlib.suppress(*UNREADABLE):
         return row_of(schema.decode(body))
     # Not of our version: read as a later one's.

@@ -99,7 +99,10 @@ class EventArchive:
         self.lines = 0
 
     def read(self, file: BinaryIO, name: str) -> None:
-        """Add a file.  Raises SetupError, IntegrityError."""
+        """Read the JSON lines of one file into the archive.
+
+        Raises SetupError, IntegrityError.
+        """
         number = 0
         while line := file.readline(_LINE_BYTES + 1):
             number += 1
@@ -115,6 +118,7 @@ class EventArchive:
         self.lines += number
 
     def _line(self, text: str, where: str) -> None:
+        """Add one line of an archive: an event, a checkpoint, or OTLP records."""
         front = _FRONT.match(text)
         if front is not None:
             line = msgspec.json.decode(text, type=_Line)
@@ -138,6 +142,7 @@ class EventArchive:
     def _otlp(
         self, whose: dict[str, str], fields: dict[str, str], body: str, where: str
     ) -> None:
+        """Add a log record in OTLP's form, if it is of Vitrail."""
         log, machine = whose.get("service.instance.id", ""), whose.get("host.name", "")
         if not _LOG.fullmatch(log):
             return  # a collector's file may have others' records, too
@@ -150,6 +155,7 @@ class EventArchive:
     def _event(
         self, log: str, machine: str, sequence: int, body: str, where: str
     ) -> None:
+        """Add an event to the archive.  Raises ValueError, IntegrityError."""
         if (
             not 0 < sequence < 1 << 63
             or not body
@@ -195,7 +201,7 @@ class EventArchive:
     def leaves(
         self, log: ShippedLog, after: int = 0
     ) -> Iterator[tuple[int, str | None, bytes]]:
-        """The log's events in their order: number, body, its hash."""
+        """Yield the log's events in order: number, body, hash."""
         while True:
             rows = self._db.execute(
                 "SELECT sequence, body FROM event WHERE log = ? AND sequence > ? "

@@ -127,6 +127,7 @@ class Digest:
     def _lane(
         self, found: Found, fields: Fields, column: int, count: int, *, bad: bool
     ) -> None:
+        """Add an event to its sandbox's timeline."""
         key = (found.machine, found.sandbox)
         lane = self.lanes.get(key)
         if lane is None:
@@ -156,6 +157,7 @@ class Digest:
         fields: Fields,
         count: int,
     ) -> None:
+        """Count an event in the group of those with equal fields."""
         words = {n: str(fields.get(n, "")) for n in ("service", "target", "rule")}
         if found.kind == "decision":
             words["rule"] = words["rule"] or "default"
@@ -180,6 +182,7 @@ _TROUBLES = (".died", ".failed", "policy.refused", ".gap", ".conflict", ".hop-fa
 
 
 def _lease(lane: Lane, kind: str, lease: str, column: int) -> None:
+    """Add the begin or end of a lease to a timeline."""
     if kind == "lease.begin":
         # A sandbox has one lease at a time; a broker that was killed ended none.
         for begin in lane.open.values():

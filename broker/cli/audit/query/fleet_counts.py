@@ -70,7 +70,7 @@ def counted(
 def _logs(
     filters: Filters, machines: Callable[[], list[str]]
 ) -> tuple[str, list[object]]:
-    """The logs that are asked for, in SQL, with its values."""
+    """Return an SQL condition of the requested logs, with its values."""
     query = (
         "SELECT head.log, head.counted, head.sequence FROM vitrail.head "
         "JOIN vitrail.log ON id = head.log WHERE true"
@@ -86,7 +86,7 @@ def _logs(
 
 
 def _whole_days(filters: Filters) -> tuple[date | None, date | None]:
-    """The first and the last day that lie in the time as a whole; None: no end."""
+    """Return the first and the last whole day of the period; None: no end."""
     since, until = filters.since_ns, filters.until_ns
     first = None if since is None else _day(since + _DAY - 1)
     last = None if until is None else _day(until + 1) - timedelta(days=1)
@@ -106,6 +106,7 @@ def _ns(day: date) -> int:
 
 
 def _summed(found: list[tuple[object, ...]], top: int) -> Counts:
+    """Sum rows of counts by field and value."""
     by: dict[str, list[tuple[str, int]]] = {name: [] for name in FIELDS}
     traffic: list[Traffic] = []
     denied: list[tuple[str, int]] = []

@@ -78,7 +78,7 @@ class Fleet:
         last: int | None = None,
         newest_first: bool = False,
     ) -> Iterator[Found]:
-        """Yield the events that match, oldest first by default.
+        """Yield the matching events of all machines, oldest first by default.
 
         ``cursor`` is an earlier ``horizon``; ``last`` keeps only the newest.
         Raises UpstreamError when the database fails, UsageError for a cursor
@@ -95,6 +95,7 @@ class Fleet:
         last: int | None,
         newest_first: bool,  # noqa: FBT001
     ) -> Iterator[Found]:
+        """Yield matching events of some spans of logs, page by page."""
         if last is not None and not newest_first:
             yield from reversed([*self._find(filters, spans, last, True)])  # noqa: FBT003
             return
@@ -134,6 +135,7 @@ class Fleet:
         size: int,
         newest_first: bool,  # noqa: FBT001
     ) -> list[tuple[object, ...]]:
+        """Return one page of matching rows after a place."""
         order = "DESC" if newest_first else "ASC"
         if place is not None:
             sign = "<" if newest_first else ">"
@@ -161,6 +163,7 @@ class Fleet:
         return [str(row[0]) for row in rows if row[0] not in names]
 
     def _where(self, filters: Filters) -> tuple[str, list[object]]:
+        """Return the SQL condition of filters, with its values."""
         parts = ["true"]
         values: list[object] = []
         for field, wanted in filters.named().items():
@@ -202,7 +205,7 @@ class Fleet:
             yield "owner", list(filters.owners)
 
     def values(self, field: str) -> list[str]:
-        """The values that a column has had: one look into the index for each."""
+        """Return the values that a column has had: one look into the index for each."""
         rows = self._rows(
             f"""
             WITH RECURSIVE found (x) AS (
@@ -223,7 +226,7 @@ class Fleet:
         return [str(row[0]) for row in rows]
 
     def logs(self, machines: Sequence[str]) -> list[ShippedLog]:
-        """The logs of these machines, or all."""
+        """Return the logs of some machines; of all if none is named."""
         wanted = choose("machine", machines or ["*"], self.machines)
         rows = self._rows(
             "SELECT id, name, machine, owner FROM vitrail.log WHERE machine = ANY(%s) "
@@ -237,7 +240,7 @@ class Fleet:
         ]
 
     def notes(self, log: ShippedLog) -> list[str]:
-        """The log's signed checkpoints, by size."""
+        """Return the signed checkpoints of a log, ordered by size."""
         rows = self._rows(
             "SELECT note FROM vitrail.checkpoint WHERE log = %s ORDER BY size, kind",
             [log.number],
@@ -245,7 +248,7 @@ class Fleet:
         return [str(note) for (note,) in rows]
 
     def frontiers(self, log: ShippedLog) -> dict[int, bytes]:
-        """The kept left edges of the log's tree, by size."""
+        """Return the stored left edges of the log's tree, by size."""
         rows = self._rows(
             "SELECT size, peaks FROM vitrail.frontier WHERE log = %s AND size > 0",
             [log.number],
@@ -255,7 +258,7 @@ class Fleet:
     def leaves(
         self, log: ShippedLog, after: int = 0
     ) -> Iterator[tuple[int, str | None, bytes]]:
-        """The log's events in their order: number, body, hash as it was shipped.
+        """Yield the log's events in order: number, body, hash as it was shipped.
 
         The body is None where the database's owner has removed the event.
         """
@@ -303,7 +306,7 @@ class Fleet:
         return {_int(log): _int(last) for log, last in rows if last}
 
     def counts(self, filters: Filters, top: int) -> Counts:
-        """Count what matches; of each field the ``top`` most frequent values."""
+        """Count matching events; of each field the ``top`` most frequent values."""
         if replace(filters, machines=(), owners=(), since_ns=None, until_ns=None) == (
             Filters()
         ):
@@ -316,6 +319,7 @@ class Fleet:
         return self._rows(query, values)
 
     def _rows(self, query: str, values: Sequence[object]) -> list[tuple[object, ...]]:
+        """Run a query with a time limit; return the rows.  Raises UpstreamError."""
         try:
             # For this transaction only: a pooler gives the session to others, too.
             self._connection.execute(
@@ -352,7 +356,7 @@ _shape = msgspec.json.Decoder(_Shape)
 
 
 def _readable(untrusted_body: str, kind: str) -> str:
-    """The body, or our text, which says that it is none.
+    """Return the body, or a text of ours where it is malformed.
 
     One machine's rows must not keep a user from those of all the others.
     """
@@ -368,6 +372,7 @@ def _readable(untrusted_body: str, kind: str) -> str:
 
 
 def _read_cursor(cursor: str) -> dict[int, int]:
+    """Parse a cursor: the last event of each log.  Raises UsageError."""
     found = _CURSOR.fullmatch(cursor or "l=")
     if found is None:
         raise click.UsageError(
@@ -393,7 +398,7 @@ def _in_body(field: str, wanted: Sequence[str]) -> tuple[str, list[object]]:
 
 
 def _objects(wanted: Sequence[str]) -> tuple[str, list[object]]:
-    """The condition of the requested object; by its hash where it is named exactly."""
+    """Return the condition of the requested object; by hash where it is exact."""
     exact = [_coded(one) for one in wanted if not any(c in one for c in "*?[")]
     patterns = [_like(_coded(one)) for one in wanted if any(c in one for c in "*?[")]
     text = "vitrail.text_of(body, 'object')"

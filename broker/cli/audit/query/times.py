@@ -56,7 +56,7 @@ _OFFSET = re.compile(r"([+-])(\d{2}):?(\d{2})", re.ASCII)
 
 
 def parse_time(text: str, now: datetime) -> int:
-    """Return nanoseconds since 1970 (UTC).
+    """Parse a point in time; return nanoseconds since 1970 (UTC).
 
     Dates without a zone are meant in that of ``now``; one without a zone
     means this system's.  Raises SetupError that shows the forms.
@@ -79,6 +79,7 @@ def parse_time(text: str, now: datetime) -> int:
 
 
 def _span(text: str) -> int:
+    """Parse a time span as "2h 30min"; return nanoseconds."""
     total, at = Decimal(0), 0
     while at < len(text):
         match = _PART.match(text, at)
@@ -97,6 +98,7 @@ def _unit(word: str) -> int:
 
 
 def _relative(text: str, now: datetime) -> int | None:
+    """Parse "now", "… ago", "… left" or "+…"; None for other forms."""
     lower = text.lower()
     if lower == "now":
         return _nanoseconds(now)
@@ -111,6 +113,7 @@ def _relative(text: str, now: datetime) -> int | None:
 
 
 def _epoch(text: str) -> int | None:
+    """Parse seconds since 1970 ("@…"); None for other forms."""
     if not text.startswith("@"):
         return None
     if re.fullmatch(r"@\d{1,12}(\.\d{1,9})?", text, re.ASCII) is None:
@@ -120,6 +123,7 @@ def _epoch(text: str) -> int | None:
 
 
 def _stamp(text: str, now: datetime) -> int:
+    """Parse a date, a time of day, or both.  Raises ValueError."""
     match = _STAMP.fullmatch(text)
     if match is None or not (match["date"] or match["clock"]):
         raise ValueError(text)
@@ -138,6 +142,7 @@ def _stamp(text: str, now: datetime) -> int:
 
 
 def _day(word: str, now: datetime) -> datetime:
+    """Return midnight of a day: a date, yesterday, today or tomorrow."""
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     shift = {"yesterday": -1, "today": 0, "tomorrow": 1}.get(word.lower())
     if shift is not None:

@@ -112,6 +112,7 @@ async def build_image(
 async def _build(
     paths: Paths, spec: ImageSpec, progress: Progress, work: Path
 ) -> Image:
+    """Build an image in ``work``, and put it in place."""
     need_space(paths.images, "the image")
     archive = await find_archive(spec.mirror)
     await _bootstrap(paths, spec, archive, progress, work)
@@ -148,7 +149,7 @@ def _note_x11(work: Path, spec: ImageSpec) -> None:
 
 
 def put_in_place(paths: Paths, name: str, work: Path) -> Image:
-    """Make ``images/NAME`` the new image, in one step."""
+    """Make the files in ``work`` the image ``images/NAME``, in one step."""
     work.chmod(0o755)
     image = store.read_image(name, work)
     installed.keep_previous(paths, name)
@@ -161,7 +162,7 @@ def put_in_place(paths: Paths, name: str, work: Path) -> Image:
 async def _bootstrap(
     paths: Paths, spec: ImageSpec, archive: Archive, progress: Progress, work: Path
 ) -> None:
-    """Run mmdebstrap: ``root.tar`` and ``boot.tar`` below ``work``."""
+    """Run mmdebstrap, which writes ``root.tar`` and ``boot.tar`` below ``work``."""
     scratch = make_scratch(paths, spec.name)
     agent = work / "vitrail_guest.py"
     agent.write_bytes(guest_agent())
@@ -244,6 +245,7 @@ def _package_of(word: str) -> str:
 async def _run_bootstrap(
     argv: list[str], env: Mapping[str, str], progress: Progress
 ) -> None:
+    """Run mmdebstrap and report its output as progress.  Raises UpstreamError."""
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
         child = spawn(argv, env=env, stdout=write, stderr=write)
@@ -276,7 +278,7 @@ async def _run_bootstrap(
 
 
 async def _lines(fd: int) -> AsyncIterator[str]:
-    """Lines of a pipe, escaped; carriage returns (progress bars) end one too."""
+    """Yield the lines of a pipe, escaped; carriage returns (progress bars) end one."""
     rest = b""
     async with trio.lowlevel.FdStream(fd) as stream:
         async for chunk in stream:

@@ -70,6 +70,7 @@ async def check_machine() -> None:
 
 
 async def _check_namespaces() -> None:
+    """Raise SetupError unless user namespaces with subordinate ids can be made."""
     if not which("newuidmap"):
         raise SetupError(
             "building an image without root needs newuidmap",
@@ -146,7 +147,7 @@ def _scratch_note(paths: Paths, name: str) -> Path:
 
 
 def make_scratch(paths: Paths, name: str) -> Path:
-    """Make the directory that mmdebstrap works in, and note where it is."""
+    """Create mmdebstrap's scratch directory, and note where it is."""
     base = scratch_base()
     need_space(base, "temporary files")
     # mmdebstrap's namespace has other users, who must be able to enter.
@@ -183,7 +184,7 @@ def noted_scratch(paths: Paths, name: str) -> Path | None:
 
 
 async def _end_users(scratch: Path) -> None:
-    """Kill what still works in a scratch directory, and wait for its end.
+    """Kill the processes that still work in a scratch directory.
 
     mmdebstrap's children outlive it when it is killed.  They are in a
     separate namespace but ours to kill, as its creator.

@@ -81,6 +81,7 @@ async def make_boot(work: Path) -> str:
 
 
 def _make_initrd(work: Path, unpacked: Path) -> str:
+    """Write the image's kernel and initramfs; return the kernel's version."""
     kernel = _find(unpacked, "boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
     builtin = _find(
         unpacked, "lib/modules/*/modules.builtin", "usr/lib/modules/*/modules.builtin"
@@ -96,7 +97,7 @@ def _make_initrd(work: Path, unpacked: Path) -> str:
 
 
 def _find(directory: Path, *patterns: str) -> Path:
-    """Return the file; Debian's suites differ in where it is."""
+    """Return the one file that matches; Debian's suites differ in where it is."""
     for pattern in patterns:
         for path in sorted(directory.glob(pattern)):
             return path
@@ -116,7 +117,7 @@ def digest(work: Path) -> str:
 
 
 def read_versions(path: Path) -> dict[str, str]:
-    """Read lines of package, tab, version."""
+    """Read a file of lines "package, tab, version" into a dictionary."""
     found = {}
     for line in path.read_text().splitlines():
         name, _, version = line.partition("\t")

@@ -70,7 +70,7 @@ _DIRECTORIES = (
 
 
 def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -> bytes:
-    """Return the initramfs; ``modules`` in the order in which they are loaded."""
+    """Build the initramfs; ``modules`` in the order in which they are loaded."""
     entries = {name: ArchiveEntry(stat.S_IFDIR | 0o755) for name in _DIRECTORIES}
     entries["init"] = ArchiveEntry(stat.S_IFREG | 0o755, init)
     entries["bin/busybox"] = ArchiveEntry(stat.S_IFREG | 0o755, busybox)
@@ -86,7 +86,7 @@ def build_initramfs(busybox: bytes, modules: Mapping[str, bytes], init: bytes) -
 
 
 def read_modules(directory: Path, wanted: Iterable[str] = MODULES) -> dict[str, bytes]:
-    """Return modules, dependencies first, from one ``lib/modules/VERSION``.
+    """Read modules, dependencies first, from one ``lib/modules/VERSION``.
 
     What the kernel has built in is left out.  Raises UpstreamError when a
     module is neither there nor built in, and not optional.
@@ -112,6 +112,7 @@ def boot_modules(directory: Path) -> dict[str, bytes]:
 def _add(
     name: str, files: Mapping[str, Path], builtin: set[str], loaded: dict[str, bytes]
 ) -> None:
+    """Read a module after its dependencies, unless it is built in."""
     if name in loaded or name in builtin:
         return
     path = files.get(name)
@@ -129,7 +130,7 @@ def _add(
 
 
 def _unpacked(path: Path) -> bytes:
-    """Read a module; busybox loads only uncompressed ones."""
+    """Read a module, decompressed, as busybox needs it."""
     content = path.read_bytes()
     if path.suffix == ".ko":
         return content

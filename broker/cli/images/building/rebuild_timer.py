@@ -23,7 +23,7 @@ def unit_directory(environ: Mapping[str, str]) -> Path:
 
 
 def write_units(directory: Path, brokerctl: Path) -> None:
-    """Write both units so that they run this brokerctl."""
+    """Write both systemd units so that they run this brokerctl."""
     directory.mkdir(parents=True, exist_ok=True)
     source = resources.files("broker") / "data/systemd/user"
     for name in (SERVICE, TIMER):
@@ -41,7 +41,7 @@ def remove_units(directory: Path) -> None:
 
 
 async def switch_timer(state: str) -> str:
-    """Switch the timer ``on`` or ``off``, or ask for its ``status``.
+    """Switch the timer ``on`` or ``off``, or return its ``status``.
 
     Returns a line for a user.  Raises SetupError when no systemd manages
     this user's units.

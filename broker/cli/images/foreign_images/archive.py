@@ -82,7 +82,7 @@ class OciArchive:
         return data
 
     def unpack(self, digest: str, out: IO[bytes], most: int) -> int:
-        """Write a layer, decompressed, of at most so many bytes; return how many.
+        """Write a layer, decompressed and verified; return its size.
 
         Raises ArchiveError for another digest than its name's, or more bytes.
         """
@@ -125,7 +125,7 @@ class OciArchive:
 
 
 def json_of(data: bytes) -> dict[str, Any]:
-    """Return a JSON object.  Raises ArchiveError."""
+    """Decode a JSON object.  Raises ArchiveError."""
     try:
         found = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -143,6 +143,7 @@ def _digest(untrusted: object) -> str:
 
 
 def _choose(index: dict[str, Any], architecture: str) -> tuple[str, str]:
+    """Return digest and kind of the index's image for an architecture."""
     entries = index.get("manifests")
     if not isinstance(entries, list) or not entries:
         raise ArchiveError("the index does not list an image")
@@ -157,6 +158,7 @@ def _choose(index: dict[str, Any], architecture: str) -> tuple[str, str]:
 
 
 def _fits(untrusted: object, architecture: str) -> bool:
+    """Return whether an index's entry is for this architecture."""
     if not isinstance(untrusted, dict):
         return False
     platform = untrusted.get("platform")
@@ -168,7 +170,7 @@ def _fits(untrusted: object, architecture: str) -> bool:
 
 
 def decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Pass on the bytes of a gzip or an uncompressed stream, in bounded pieces.
+    """Yield the bytes of a gzip or an uncompressed stream, in bounded pieces.
 
     Raises ArchiveError.
     """
@@ -186,6 +188,7 @@ def decompressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _inflate(first: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the decompressed pieces of a gzip stream.  Raises ArchiveError."""
     unpacker = zlib.decompressobj(wbits=31)
     data = first
     while True:

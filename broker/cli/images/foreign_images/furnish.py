@@ -32,7 +32,7 @@ class MissingError(Exception):
 
 
 def furnish(tree: FileTree, agent: bytes) -> None:
-    """Add the guest agent, its user and the mount points.
+    """Add the guest agent, its user and the mount points to the tree.
 
     Raises MissingError without python3 or waypipe, TreeError where a file is in
     the way.

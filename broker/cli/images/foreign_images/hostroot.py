@@ -107,6 +107,7 @@ async def build_host_image(
 
 
 def _write_root(root: Path, work: Path) -> dict[str, str]:
+    """Write ``root.tar`` of this machine's programs; return package versions."""
     try:
         tree = host_tree(root)
         furnish(tree, guest_agent())
@@ -125,7 +126,7 @@ def _write_root(root: Path, work: Path) -> dict[str, str]:
 
 
 def host_tree(root: Path) -> FileTree:
-    """Return the tree that is made of the machine at ``root``.  Raises SetupError."""
+    """Read the file tree of the machine at ``root``.  Raises SetupError."""
     tree = FileTree(limits.IMAGE_IMPORT_BYTES)
     for name in _MERGED:
         path = root / name
@@ -149,6 +150,7 @@ def host_tree(root: Path) -> FileTree:
 
 
 def _add(tree: FileTree, root: Path, name: str) -> None:
+    """Add a directory and all below it to the tree."""
     todo = [name]
     while todo:
         at = todo.pop()
@@ -169,7 +171,7 @@ def _listed(path: Path) -> Iterator[str]:
 
 
 def _node(path: Path) -> Node | None:
-    """A node of root's, without set-user-ID bits; None for an unreadable one."""
+    """Return a node of the root, without set-user-ID bits; None if unreadable."""
     try:
         found = path.lstat()
     except FileNotFoundError:

@@ -151,6 +151,7 @@ def _borrow_kernel(image: Image, work: Path) -> None:
 async def _manifest(
     name: str, origin: RootSource, kernel: Image, work: Path
 ) -> Manifest:
+    """Return the manifest of an imported image."""
     return Manifest(
         format=store.FORMAT,
         spec=replace(installed.renamed(kernel.manifest.spec, name), packages=()),
@@ -166,7 +167,7 @@ async def _manifest(
 
 @contextlib.asynccontextmanager
 async def image_room(paths: Paths, name: str) -> AsyncIterator[Path]:
-    """Give a directory to make an image in; removed where that fails."""
+    """Yield a directory in which an image is made; remove it after a failure."""
     for left in installed.unused_versions(paths, name):
         shutil.rmtree(left)
     work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=paths.images))
@@ -214,6 +215,7 @@ async def merge_archive(archive: Path, work: Path) -> Merged:
 
 
 async def _merged(archive: Path, work: Path) -> Merged:
+    """Run the merging program in its jail; return its result."""
     machine = os.uname().machine
     agent = work / "agent.py"
     agent.write_bytes(guest_agent())

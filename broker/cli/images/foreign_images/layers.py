@@ -42,7 +42,7 @@ class Member:
 def apply_layer(
     tree: FileTree, archive: tarfile.TarFile, dropped: Counter[str]
 ) -> None:
-    """Put a layer over the tree; ``dropped`` counts the members that it cannot have.
+    """Apply a layer to the tree; ``dropped`` counts members that it cannot have.
 
     Whiteouts hide lower layers only, wherever in the archive they are, so they
     come first.  Raises TreeError.
@@ -54,6 +54,7 @@ def apply_layer(
 
 
 def _members(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """Return a layer's members.  Raises TreeError for too many."""
     found = []
     for info in archive:
         found.append(info)
@@ -68,6 +69,7 @@ def _add(
     info: tarfile.TarInfo,
     dropped: Counter[str],
 ) -> None:
+    """Add a layer's member to the tree by its type; count one that cannot be added."""
     if info.isdir():
         tree.put(info.name, _node("dir", info))
     elif info.isreg():
@@ -122,6 +124,7 @@ def write_tree(tree: FileTree, out: IO[bytes]) -> int:
 def _write(
     archive: tarfile.TarFile, name: str, node: Node, first: dict[int, str]
 ) -> None:
+    """Write one node as a member of the tar archive; hard links to an earlier one."""
     info = tarfile.TarInfo(f"./{name}")
     info.mode, info.uid, info.gid, info.mtime = node.mode, node.uid, node.gid, EPOCH
     if node.kind == "dir":

@@ -56,7 +56,7 @@ def merge(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Merge, and print the result."""
+    """Merge the layers named on the command line; print the result as JSON."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
         result = merge(json.loads(sys.argv[1]))

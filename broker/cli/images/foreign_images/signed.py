@@ -65,7 +65,7 @@ _PUBLIC_HINT = "ask the exporter of the image to write the public key with 'open
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """Read an Ed25519 key (PEM).  Raises SetupError."""
+    """Read an Ed25519 private key from a PEM file.  Raises SetupError."""
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
@@ -120,7 +120,7 @@ def export_image(image: Image, target: Path, key: Ed25519PrivateKey) -> None:
 
 @contextmanager
 def _packed(source: Path, beside: Path) -> Iterator[IO[bytes]]:
-    """Give a compressed copy that has no name: tar wants its size first."""
+    """Yield an unnamed file with a compressed copy, as tar wants its size first."""
     fd = os.open(beside.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w+b") as packed:
         with (
@@ -157,6 +157,7 @@ async def import_signed(
 def _import(
     paths: Paths, name: str, archive: Path, key: Ed25519PublicKey, work: Path
 ) -> Image:
+    """Unpack, verify and install a signed image."""
     try:
         with archive.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
             members = iter(tar)
@@ -182,6 +183,7 @@ def _import(
 def _manifest(
     tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], key: Ed25519PublicKey
 ) -> Manifest:
+    """Read the manifest and verify its signature.  Raises UpstreamError."""
     data = _small(tar, members, _MANIFEST, _MANIFEST_BYTES)
     signature = _small(tar, members, _SIGNATURE, _SIGNATURE_BYTES)
     try:
@@ -210,6 +212,7 @@ def _manifest(
 def _small(
     tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], name: str, most: int
 ) -> bytes:
+    """Read the next small member of the archive, which must have this name."""
     info = next(members, None)
     if info is None or info.name != name or not info.isreg() or info.size > most:
         raise UpstreamError(
@@ -223,6 +226,7 @@ def _small(
 def _unpack(
     tar: tarfile.TarFile, members: Iterator[tarfile.TarInfo], work: Path
 ) -> None:
+    """Unpack the image's files in their order."""
     for name in _FILES:
         info = next(members, None)
         if info is None or info.name != name or not info.isreg():
@@ -239,7 +243,10 @@ def _unpack(
 
 
 def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes]) -> None:
-    """Copy, leaving holes, at most ``IMAGE_IMPORT_BYTES``."""
+    """Copy a stream into a sparse file.
+
+    Raises UpstreamError over ``IMAGE_IMPORT_BYTES``.
+    """
     total = 0
     while data := source.read(_CHUNK):
         total += len(data)

@@ -204,7 +204,7 @@ class FileTree:
         directory.children[parts[-1]] = node
 
     def put_hard_link(self, name: str, target: str) -> None:
-        """Give a file that is in the tree a second name.  Raises TreeError."""
+        """Add a second name of a file that is in the tree.  Raises TreeError."""
         found = self._walk(parts_of(target), follow=False)
         # guard: a hard link is to a file of the tree
         if not found or found[-1].kind == "dir":

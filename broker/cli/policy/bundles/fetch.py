@@ -168,7 +168,7 @@ def _compare(
 
 
 def trusted_for(server: BundleServer, *, back: bool) -> dict[str, Signer]:
-    """The trusted keys.
+    """Return the trusted keys for this server's bundles.
 
     The bundle before may be of a key that has been replaced since: it was verified
     then, and is known by its digest.
@@ -179,7 +179,7 @@ def trusted_for(server: BundleServer, *, back: bool) -> dict[str, Signer]:
 
 
 def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
-    """Raise BundleError where it is older than the one that was followed last."""
+    """Store the index.  Raises BundleError where it is older than the stored one."""
     # guard: the number of an index is not a time to come
     if index.serial > time.time() + 86400:
         raise BundleError(
@@ -205,7 +205,7 @@ def _index_file(base: Path, name: str) -> Path:
 
 
 def _kept_index(base: Path, name: str) -> bytes:
-    """The index that was followed last; b"" for none."""
+    """Read the index that was followed last; b"" for none."""
     file = _index_file(base, name)
     if not file.exists():
         return b""
@@ -268,7 +268,7 @@ class _Seen(msgspec.Struct):
 
 
 def _seen(server: BundleServer) -> _Seen:
-    """The last answer of this address; without an address: none."""
+    """Read the last answer of this address; without an address: none."""
     file = _file(server.base)
     if not file.exists():
         return _Seen("", "", 0.0)

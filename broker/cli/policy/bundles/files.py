@@ -50,7 +50,7 @@ BROKEN = 3
 
 
 def tree(base: Path) -> Iterator[tuple[str, Path]]:
-    """The files that belong into a bundle, with their path in it."""
+    """Yield the files that belong into a bundle, with their path in it."""
     for path in sorted([*base.glob("policy.d/*"), *base.glob("sandboxes.d/*")]):
         name = f"{path.parent.name}/{path.name}"
         if path.name.startswith(".") or not path.is_file():
@@ -62,7 +62,7 @@ def tree(base: Path) -> Iterator[tuple[str, Path]]:
 
 
 def text_of(file: Path) -> str:
-    """Return a file's text; raises RefusedError."""
+    """Read a file as UTF-8 text.  Raises RefusedError."""
     content = content_of(file, limits.RULE_FILE_BYTES)
     try:
         return content.decode("utf-8")
@@ -106,7 +106,7 @@ def private_key(file: Path) -> Ed25519PrivateKey:
 
 
 def trusted_by(named: tuple[str, ...], *bases: Path) -> dict[str, Signer]:
-    """Keys by their text, with whose each is; raises RefusedError.
+    """Return keys by their text, with the signer of each; raises RefusedError.
 
     One that is named on the command line may sign anything; of the others the newest
     bundle of each name that was applied in ``bases`` says which keys have replaced them.
@@ -125,6 +125,7 @@ def trusted_by(named: tuple[str, ...], *bases: Path) -> dict[str, Signer]:
 
 
 def _trusted(named: tuple[str, ...]) -> dict[str, Signer]:
+    """Return the keys of ``--trust``, or those in the settings."""
     try:
         if named:
             given = Signer("--trust", None)
@@ -212,7 +213,7 @@ def applied_in(base: Path, name: str) -> Applied:
 
 
 def in_place(base: Path, name: str = "*") -> bool:
-    """Whether the files of the applied bundles, or of this one, are as they were applied."""
+    """Return whether the files of applied bundles, or of this one, are unchanged."""
     for file in (base / STATE).glob(f"{name}.json"):
         for path, digest in applied_in(base, file.stem).files.items():
             full = base / path
@@ -248,7 +249,7 @@ def _digest(content: bytes) -> str:
 
 
 def wanted_in(base: Path, wanted: Bundle, state: Applied) -> dict[str, bytes | None]:
-    """The files that are not yet as the bundle wants them."""
+    """Return the files that are not yet as the bundle wants them."""
     overlay: dict[str, bytes | None] = {}
     for path in sorted({*wanted.files, *state.files}):
         full = base / path
@@ -280,7 +281,7 @@ def refuse_changed(
 
 
 def install(overlay: Mapping[str, bytes | None]) -> None:
-    """Write all new files beside their places, then rename them, then remove others.
+    """Write all new files beside their places, rename them, then remove others.
 
     A mixture of two versions may permit what neither does.  Raises RefusedError, and
     changes no file if the disk is full.
@@ -309,7 +310,7 @@ def _beside(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Receive signals that end a verb after the block."""
+    """Delay signals that end a verb until after the block."""
     ending = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     # guard: no signal ends the installation of a bundle between two files
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ending)

@@ -57,7 +57,7 @@ def _index_in(file: Path) -> RolloutIndex:
 
 
 def _pairs(words: Sequence[str], option: str) -> dict[str, str]:
-    """``RING=VALUE`` each; raises UsageError."""
+    """Parse options of the form ``RING=VALUE``.  Raises UsageError."""
     found: dict[str, str] = {}
     for word in words:
         ring, sign, value = word.partition("=")
@@ -151,6 +151,7 @@ def _one_name(bundles: dict[str, Bundle]) -> str:
 
 
 def _say(index: RolloutIndex, *, as_json: bool) -> None:
+    """Print the signed index."""
     if as_json:
         render.json_line(
             {
@@ -206,6 +207,7 @@ ORDER BY machine
 
 
 def _denials(store: str, bundle: str) -> list[Denials]:
+    """Query the denials on machines of a bundle."""
     # Only here, so that the package is needed only by those who have a database.
     from broker.cli.audit.query.fleet_database import open_fleet
 

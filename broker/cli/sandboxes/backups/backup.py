@@ -181,7 +181,7 @@ _ENCRYPTING = frozenset({"gpg", "age"})
 
 
 def bytes_of(directory: Path) -> int:
-    """Return the bytes that a backup of a home reads, holes not counted.
+    """Return how many bytes a backup of a home reads, holes not counted.
 
     0, unknown, for a home that is a folder.
     """
@@ -195,7 +195,7 @@ def bytes_of(directory: Path) -> int:
 async def back_up(
     home: Home, record: str, target: Path, lock: Lock, count: Count
 ) -> None:
-    """Write a home and its record into one new file.
+    """Write a home and its record into one new encrypted file.
 
     The file appears when it is whole.  Raises RefusedError when it is there already,
     UpstreamError when a program fails.
@@ -298,6 +298,7 @@ def _check_kind(path: Path, kind: str) -> None:
 
 
 def _read_small(path: Path) -> bytes:
+    """Read a small regular file of an unpacked backup.  Raises RefusedError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:  # a link, or one without the right to read it
@@ -396,7 +397,7 @@ async def _watch(source: int, status: GpgStatus) -> None:
 def _raise_first(
     commands: Sequence[Sequence[str]], codes: Sequence[int], errors: Sequence[int]
 ) -> None:
-    """Raise UpstreamError for the program that failed, if one has.
+    """Raise UpstreamError for the program that failed first, if one has.
 
     Those before it end by SIGPIPE then, those after it for want of input.
     """
@@ -425,6 +426,7 @@ def _name(words: Sequence[str]) -> str:
 
 
 async def _count(source: int, sink: int, count: Count) -> None:
+    """Copy bytes from one pipe to another, and count them."""
     total = 0
     open_fd = trio.lowlevel.FdStream
     async with open_fd(source) as reader, open_fd(sink) as writer:

@@ -66,6 +66,7 @@ def reaching_keys(record: Record) -> list[str]:
 
 
 def _is_own(record: Record, fresh: Record, key: str) -> bool:
+    """Return whether a key's value is that of a fresh record, or harmless."""
     value = record.values[key]
     if key in _NAMES:
         return value == record.name

@@ -32,7 +32,7 @@ class GpgStatus:
         self._has_public_key = self._has_passphrase = False
 
     def feed(self, data: bytes) -> None:
-        """Take bytes as they arrive."""
+        """Parse a piece of gpg's ``--status-fd`` output; incomplete lines are kept."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._take(line)
@@ -40,6 +40,7 @@ class GpgStatus:
             self._is_unreadable, self._rest = True, b""
 
     def _take(self, line: bytes) -> None:
+        """Handle one status line of gpg."""
         if not line.startswith(_PREFIX):
             self._is_unreadable = True
             return

@@ -7,7 +7,7 @@ from policy.records.model import Bwrap, Record
 
 
 def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
-    """Describe the box of a record; empty for a record of another kind, or none.
+    """Return the box of a record for brokerctl; empty if the record has none.
 
     Empty, too, where the record names a language: launchers.bwrap looks up what that is now.
     """

@@ -150,7 +150,7 @@ class BoxDescriptors:
 
 
 def bwrap_args(box: Box, fds: BoxDescriptors, uid: int, gid: int = 0) -> list[str]:
-    """Return bubblewrap's command line; ``uid`` and ``gid`` are its programs' inside."""
+    """Return bubblewrap's command line; ``uid`` and ``gid`` apply inside of the box."""
     return [
         "bwrap",
         *_namespaces(fds),
@@ -184,10 +184,10 @@ def _namespaces(fds: BoxDescriptors) -> tuple[str, ...]:
 
 
 def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
-    """Words before the gate: it and the program have no right and another user id.
+    """Return setpriv's command, which drops all rights and changes the user id.
 
-    What bubblewrap has mounted is the user's and not the program's, so that id makes its
-    own directories, in places where everyone may.
+    What bubblewrap has mounted is the user's and not the program's, so that id makes
+    its own directories, in places where everyone may.
     """
     # guard: a box's programs have a user id of their own
     ids = ("--reuid", str(uid), "--regid", str(gid), "--clear-groups")
@@ -237,7 +237,10 @@ def _told_files(fds: BoxDescriptors) -> Iterator[str]:
 
 
 def _own_places(box: Box, uid: int, *, other: bool) -> Iterator[str]:
-    """Directories in memory; with ``other`` its programs have another id than bwrap."""
+    """Yield arguments that mount /tmp, /run and home in memory.
+
+    ``other``: the box's programs have another user id than bubblewrap.
+    """
     shared = ("--perms", "1777") if other else ()
     for place in ("/tmp", "/var/tmp", "/home"):  # noqa: S108 -- the box's own
         yield from (*shared, "--tmpfs", place)

@@ -45,7 +45,7 @@ class BoxCommand:
 def prepare(
     box: Box, ours: ExitStack, beside: tuple[int, int] | None = None
 ) -> BoxCommand:
-    """Make the pipes and files; ``ours`` closes all until they are handed over.
+    """Create the pipes and files of a box, and its command line; start nothing.
 
     Needs no lease, so it can be done while the broker answers.
 

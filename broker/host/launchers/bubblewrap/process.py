@@ -43,7 +43,7 @@ class HeldBox:
     mounted: bool = False
 
     def check(self, files: BoundFiles) -> None:
-        """Wait until bubblewrap has mounted the box; compare the files, and limit it.
+        """Wait until bubblewrap has mounted the box, compare its files, set its limits.
 
         Raises UpstreamError, and RefusedError where it has other files.
         """

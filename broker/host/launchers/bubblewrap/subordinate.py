@@ -92,7 +92,7 @@ def _one_of(file: Path) -> int | None:
 
 
 def _wait_inside(told: int, held: int) -> int:
-    """Be the namespace's first process until it has been mapped; in a forked child."""
+    """Create a user namespace and wait until its ids are mapped; in a forked child."""
     try:
         made = _libc.unshare(_NEWUSER) == 0
         os.write(told, b"y" if made else b"n")

@@ -55,7 +55,7 @@ def kernel_args(spec: VmSpec) -> str:
 
 
 def create(spec: VmSpec, *, cid: int, uds: Path) -> VmmRequest:
-    """Return the request that describes a machine."""
+    """Return the request of Cloud Hypervisor's API that creates a machine."""
     disks: list[dict[str, object]] = []
     if spec.root is not None:
         # guard: Cloud Hypervisor's root disk is read-only
@@ -101,7 +101,7 @@ def _disk(path: Path, serial: str, *, read_only: bool) -> dict[str, object]:
 
 
 def require_done(request: VmmRequest, reply: VmmReply) -> None:
-    """Raise UpstreamError, with Cloud Hypervisor's own words, where it refused.
+    """Raise UpstreamError with Cloud Hypervisor's message if a request failed.
 
     Versions differ: the words are plain text, or a JSON array of causes.
     """

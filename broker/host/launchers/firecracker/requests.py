@@ -61,7 +61,7 @@ def arguments(program: Path, api: Path, name: str) -> list[str]:
 
 
 def check(spec: VmSpec) -> None:
-    """Raise SetupError for what the record may ask and Firecracker does not have."""
+    """Raise SetupError for settings of the record that Firecracker does not support."""
     if spec.cpus > limits.FIRECRACKER_CPUS:
         raise SetupError(
             f"{spec.name}: {spec.cpus} processors",
@@ -78,7 +78,7 @@ def kernel_args(spec: VmSpec) -> str:
 
 
 def configuration(spec: VmSpec, *, cid: int, uds: Path) -> Iterator[VmmRequest]:
-    """Yield the requests that describe a machine."""
+    """Yield the requests of Firecracker's API that configure a machine."""
     machine = {"vcpu_count": spec.cpus, "mem_size_mib": spec.memory_mib}
     yield VmmRequest("PUT", "/machine-config", machine)
     boot = {
@@ -114,7 +114,7 @@ def _drive(name: str, path: Path, *, root: bool, read_only: bool) -> VmmRequest:
 
 
 def require_done(request: VmmRequest, reply: VmmReply) -> None:
-    """Raise UpstreamError, with Firecracker's own words, where it refused."""
+    """Raise UpstreamError with Firecracker's message if a request failed."""
     if reply.done:
         return
     try:

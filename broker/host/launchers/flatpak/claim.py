@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def claim(bound: Bound) -> FlatpakClaim:
-    """Return the claim: flatpak's own notes say which application a namespace is of."""
+    """Return the claim that recognises an application by flatpak's instance files."""
     # Late: few hosts have applications of Flatpak.
     from broker.net.peers.flatpak_instances import app_of
     from policy.records.model import Flatpak

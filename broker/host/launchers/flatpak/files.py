@@ -37,7 +37,7 @@ def overrides_folder(environ: Mapping[str, str]) -> Path:
 
 @contextmanager
 def held(paths: Paths, app: str) -> Iterator[None]:
-    """Hold an application for one run: its override names one lease's sockets.
+    """Lock an application's override while the block runs.
 
     Raises RefusedError when it is held.
     """
@@ -60,7 +60,9 @@ def held(paths: Paths, app: str) -> Iterator[None]:
 def write_override(
     paths: Paths, folder: Path, app: str, wanted: FlatpakPermissions
 ) -> bool:
-    """Give an application the sockets of a lease; its permissions are closed.
+    """Write an application's override file: sockets of a lease, permissions closed.
+
+    Records the change, for ``remove_override``.
 
     Returns whether they were open before.  Raises OSError, UpstreamError for an
     override file that is not one.
@@ -93,7 +95,7 @@ def system_bus_names(installed: Path) -> list[str]:
 
 
 def x11_program(installed: Path, *, always: bool) -> str | None:
-    """Return the program of an application whose own permissions have X11.
+    """Return the command of an application whose permissions include X11.
 
     None for another one, unless ``always``.  Raises as ``system_bus_names``.
     """
@@ -124,7 +126,7 @@ def close_override(paths: Paths, folder: Path, app: str, installed: Path) -> boo
 
 
 def remove_override(paths: Paths, folder: Path, app: str) -> bool:
-    """Give an application its permissions back.  Returns whether there was a change."""
+    """Undo the change of an application's override file; return if there was one."""
     change = _change(paths, app)
     if change is None:
         return False
@@ -144,7 +146,7 @@ def _folder(paths: Paths) -> Path:
 
 
 def _change(paths: Paths, app: str) -> OverrideChange | None:
-    """Read how an application's override was changed; None if it was not."""
+    """Read the recorded change of an application's override; None if there is none."""
     path = _folder(paths) / f"{app}.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=OverrideChange)

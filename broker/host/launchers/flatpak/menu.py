@@ -33,7 +33,7 @@ def entry(
     command: Sequence[str],
     quoted: Callable[[str], str],
 ) -> str | None:
-    """Return our entry in the place of an exported one.
+    """Return a menu entry that starts the application by Vitrail; None if not needed.
 
     ``default`` is the command that ``flatpak run APP`` starts; ``command`` are the words
     that stand in its place, ``quoted`` as Exec has arguments.  None: the exported entry

@@ -69,7 +69,7 @@ class OverrideChange(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def wanted_change(wanted: FlatpakPermissions) -> OverrideChange:
-    """Return the entries for an application."""
+    """Return the entries of an application's override file for its permissions."""
     sockets = wanted.sockets
     # System V's shared memory of the session: pictures of its X11 programs.
     # guard: an application has no shared memory of the session's

@@ -80,7 +80,7 @@ def start_held(
     open_files: int,
     start: Sequence[str] = (),
 ) -> HeldFlatpak:
-    """Start it; its output is in the child's pipes."""
+    """Start ``flatpak run``, held until it is released; its output goes to pipes."""
     gate, release = os.pipe()
     try:
         child = spawn(

@@ -31,7 +31,7 @@ class VsockWay:
 
 
 def with_vsock(xml: str, way: VsockWay) -> str | None:
-    """Return the XML with a vsock, None where it has this one already.
+    """Return a domain's XML with a vsock device; None if it has this one already.
 
     Raises DomainError.
     """
@@ -85,7 +85,7 @@ def _share_memory(root: ET.Element) -> None:
 
 
 def _run_as(root: ET.Element, uid: int, gid: int) -> None:
-    """Have libvirt run QEMU as this user: no other can enter the socket's directory.
+    """Set the user as whom libvirt runs QEMU, so that it can reach the vsock's socket.
 
     A label that starts with + is a number
     (https://libvirt.org/formatdomain.html#security-label).

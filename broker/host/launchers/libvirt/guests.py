@@ -113,7 +113,7 @@ class LibvirtMachine(ForeignMachine):
     @property
     @override
     def facts(self) -> MachineFacts:
-        """QEMU's pid, and our vsock helper."""
+        """Return QEMU's pid and CID, and the pid of our vhost-user vsock helper."""
         facts = super().facts
         if self._backend is None:
             return facts
@@ -133,7 +133,7 @@ class LibvirtMachine(ForeignMachine):
 
     @override
     async def wait(self) -> str:
-        """Wait for QEMU's end, or for that of its vsock."""
+        """Wait until QEMU or its vsock helper has ended; return the reason."""
         if self._backend is None:
             return await super().wait()
         reasons: list[str] = []
@@ -151,7 +151,7 @@ class LibvirtMachine(ForeignMachine):
 
     @override
     async def close(self) -> None:
-        """End the vsock helper, so that no other QEMU gets it; QEMU is left alone."""
+        """End the vsock helper, so that no other QEMU gets it; leave QEMU running."""
         await super().close()
         if self._backend is not None:
             await self._backend.end(0)
@@ -179,7 +179,10 @@ class LibvirtGuests:
         self._ending = False
 
     async def event(self, request: api.MachineEventRequest) -> api.MachineEventAnswer:
-        """Take a step.  Raises RefusedError, SetupError or UpstreamError."""
+        """Handle an event of libvirt's hook: prepare, started, stopped or release.
+
+        Raises RefusedError, SetupError or UpstreamError.
+        """
         if request.launcher not in _LAUNCHERS or request.event not in _EVENTS:
             raise RefusedError(
                 f"no launcher '{printable(request.launcher, 40)}' with a step "
@@ -203,7 +206,7 @@ class LibvirtGuests:
         return api.MachineEventAnswer(sandbox=record.name)
 
     async def end(self) -> None:
-        """End the preparations for domains that have not started.
+        """End the vsock helpers of domains that were prepared and have not started.
 
         Such a domain starts without a lease, as it does where no broker runs.
         """
@@ -213,7 +216,7 @@ class LibvirtGuests:
                 await self._drop(name)
 
     def _match(self, request: api.MachineEventRequest) -> Record | None:
-        """The record of a domain; its description may only agree with it."""
+        """Return the record of a domain; refuse a domain that contradicts it."""
         names = {request.name, request.uuid}
         found = [r for r in self._records().records.values() if _domain(r) in names]
         if len(found) > 1:
@@ -385,7 +388,7 @@ class LibvirtGuests:
         replace_file(directory / _STATE, msgspec.json.encode(state))
 
     async def adopt(self) -> list[str]:
-        """Lease domains again that outlived an earlier broker; returns warnings.
+        """Lease again domains that outlived an earlier broker; return warnings.
 
         Those that have not started yet are expected again.
         """
@@ -436,7 +439,7 @@ class LibvirtGuests:
 
 
 def _living(state: _State) -> tuple[Tracked | None, Tracked | None]:
-    """The processes of a domain, its vsock helper and its leader, that still live."""
+    """Return the processes of a domain that still live: vsock helper and leader."""
     if state.boot != boot_id():
         return None, None
     helper = None if state.backend is None else find(HELPER, state.backend)
@@ -445,7 +448,7 @@ def _living(state: _State) -> tuple[Tracked | None, Tracked | None]:
 
 
 def _hold_living(leader: Tracked, helper: Tracked | None) -> HeldMachine:
-    """Hold a domain's processes; ``leader`` is closed.  Raises RefusedError.
+    """Hold a domain's processes by pidfd; closes ``leader``.  Raises RefusedError.
 
     A number is opened once more: it is the same process's while that has not ended.
     """
@@ -475,7 +478,7 @@ def _domain(record: Record) -> str | None:
 
 
 def _require_uuid(pid: int, uuid: str) -> None:
-    """Refuse a process that is not the QEMU of this domain.
+    """Refuse a process that is not the QEMU of the domain with this UUID.
 
     The caller holds its pidfd.  libvirt's pid file may be an old one.
     """

@@ -31,9 +31,9 @@ def hook_source() -> bytes:
 def install_hook(
     uid: int | None, folder: Path = FOLDER, settings: Path = SETTINGS
 ) -> list[Path]:
-    """Write the hook, and for whose broker the system's libvirtd reports.
+    """Write libvirt's hook and its settings; return the files.  Raises OSError.
 
-    Returns the files.  Raises OSError.
+    The settings say for whose broker the system's libvirtd reports.
     """
     # libvirt's LXC driver is the system's alone, and reports to one user's broker.
     drivers = ("qemu",) if uid is None else ("qemu", "lxc")

@@ -53,7 +53,7 @@ class RegisteredContainer(ForeignMachine):
     async def open_doors(
         self, acceptors: Acceptors
     ) -> Mapping[ServiceName, ConnectionKind]:
-        """Listen; the container's users, which are others outside, may connect.
+        """Open its sockets, and let the container's users connect to them.
 
         Outside, the directory above keeps other users from these sockets.
         """
@@ -82,7 +82,7 @@ def unit_of(group: str) -> str | None:
 
 
 def _is_libvirts(parts: list[str]) -> bool:
-    """Whether libvirt has made the group itself, where systemd is not process 1.
+    """Return whether libvirt itself made a control group, without systemd.
 
     ``/machine`` is below the root of all groups, so root has made it.
     """
@@ -95,7 +95,7 @@ def _is_libvirts(parts: list[str]) -> bool:
 
 
 def _is_podmans(parts: list[str]) -> bool:
-    """Whether root's Podman has made the group itself (cgroup_manager = "cgroupfs").
+    """Return whether root's Podman made a control group ("cgroupfs" driver).
 
     Beside those of its containers, "conmon" has its programs.
     """
@@ -109,7 +109,7 @@ def _is_podmans(parts: list[str]) -> bool:
 def root_claim(
     name: str, directory: Path, held: HeldMachine, leader: int
 ) -> GroupClaim:
-    """Return the claim of a container whose leader is held; make its directory.
+    """Return the claim of a container of root's; create its directory of sockets.
 
     Raises RefusedError when its control group is not one that root alone fills,
     UpstreamError when there is no directory for its sockets.

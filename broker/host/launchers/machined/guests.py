@@ -80,7 +80,7 @@ class MachinedGuests:
         """The leader of each record's machine that was refused: reported once."""
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Lease machines as systemd-machined's state changes, until cancelled."""
         before, read = -1, None
         again = math.inf
         while True:
@@ -104,7 +104,7 @@ class MachinedGuests:
             return 0
 
     async def look(self) -> None:
-        """Ask for the machine of each record that has no lease, once."""
+        """Lease the machines of records that have no lease, once."""
         if self._changed():
             await self._reload()
         for record in self._records().records.values():
@@ -150,7 +150,7 @@ class MachinedGuests:
     async def _note(
         self, record: Record, name: str, leader: tuple[int, int], error: Exception
     ) -> None:
-        """Record a refusal, once for each machine."""
+        """Record that a machine was refused a lease, once for each machine."""
         if self._refused.get(record.name) == leader:
             return
         self._refused[record.name] = leader
@@ -193,7 +193,10 @@ class MachinedGuests:
         return ForeignMachine(claim, held, found.leader)
 
     async def _ask(self, name: str) -> Registered | None:
-        """Ask machined for one machine.  Raises PeerError or OSError."""
+        """Ask machined for a machine; None if there is none.
+
+        Raises PeerError, OSError.
+        """
         if not self._path.exists():
             return None
         with trio.move_on_after(limits.MACHINED_ANSWER_SECONDS):
@@ -212,7 +215,7 @@ class MachinedGuests:
 
 
 def require_leader(found: Registered, pidfd: int) -> None:
-    """Refuse a process that is not the leader that machined knows.
+    """Refuse a process that is not the leader registered with machined.
 
     The caller holds its pidfd.  Raises RefusedError.
     """
@@ -267,7 +270,7 @@ def _require_system(sock: trio.socket.SocketType) -> None:
 def _behind_socket(
     found: Registered, held: HeldMachine, hybrid: Path
 ) -> ForeignMachine:
-    """Return a VM whose connections arrive beside a hybrid-vsock socket.
+    """Return a VM whose connections come by a hybrid-vsock socket.
 
     Those that may connect are its leader, and the process that listens at the socket.
     Raises RefusedError, or OSError when no process listens there.

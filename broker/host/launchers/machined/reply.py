@@ -76,7 +76,7 @@ def read_reply(untrusted_message: bytes, name: str) -> Registered | None:
 
 
 def _take(untrusted: _Machine, name: str) -> Registered:
-    """Check machined's answer about a machine.  Raises PeerError."""
+    """Validate machined's answer about a machine.  Raises PeerError."""
     # guard: machined answers about the machine that was asked for
     if untrusted.name != name:
         raise PeerError(f"machined answers about '{printable(untrusted.name, 64)}'")

@@ -98,7 +98,7 @@ class Scope:
 def nspawn_args(
     tree: ContainerTree, group: Scope | Path, root: tuple[str, str]
 ) -> list[str]:
-    """Return the command line.
+    """Return systemd-nspawn's command line.
 
     ``group`` is a control group to be made by systemd, or the directory of an empty
     one of ours.  ``root`` has the tree's path without links, and which file it is

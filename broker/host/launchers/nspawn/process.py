@@ -66,7 +66,10 @@ class HeldTree:
         self._gate.abandon()
 
     async def end(self) -> None:
-        """End it, if it has not ended, and close our descriptors; not cancellable."""
+        """End the container if it still runs, and close descriptors.
+
+        Not cancellable.
+        """
         with trio.CancelScope(shield=True):
             # nspawn ends after its container, and has its mounts to undo.
             send_signal(self._pidfd)
@@ -107,7 +110,7 @@ def may_divide() -> bool:
 
 
 def _own_group() -> Path | None:
-    """The directory of our own group in the unified hierarchy."""
+    """Return this process's directory in the unified cgroup hierarchy."""
     try:
         # Paths in both may be any bytes but a newline.
         groups, mounts = (
@@ -124,7 +127,7 @@ def _own_group() -> Path | None:
 
 
 async def start_held(tree: ContainerTree, scope: Scope | None) -> HeldTree:
-    """Start systemd-nspawn; its output is in the child's pipes.
+    """Start systemd-nspawn, held before its program runs; its output goes to pipes.
 
     Without ``scope`` a control group is made below our own.  Raises SetupError when it
     is not installed, UpstreamError when the container does not begin in time,
@@ -215,7 +218,7 @@ def _remove_group(group: Scope | Path) -> None:
 
 
 async def _leader(child: Child) -> tuple[int, int]:
-    """The first process of the container, and its pidfd."""
+    """Return the pid and pidfd of the container's first process."""
     with trio.move_on_after(_START_SECONDS):
         while not has_ended(child.pidfd):
             for pid in descendants(child.pid):
@@ -232,7 +235,7 @@ async def _leader(child: Child) -> tuple[int, int]:
 
 
 def _held(pid: int, outer: int) -> int | None:
-    """A pidfd of the process if it is the first of a namespace at the right depth."""
+    """Return a pidfd of a process if it is the first of a container's pid namespace."""
     try:
         pidfd = open_pidfd(pid)
     except OSError:
@@ -254,7 +257,7 @@ def _numbers(pid: int) -> list[str]:
 
 
 def descendants(pid: int, depth: int = 3) -> list[int]:
-    """Return the processes below one, to this depth."""
+    """Return the descendants of a process, down to this depth."""
     if depth == 0:
         return []
     try:

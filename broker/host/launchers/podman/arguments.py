@@ -73,7 +73,7 @@ class Container:
 def podman_args(
     container: Container, hooks: Path, cid: Path, runtime: Path
 ) -> list[str]:
-    """Return the command line.
+    """Return Podman's command line.
 
     ``hooks`` has the JSON of the hook's stages; Podman writes the container's id to
     ``cid``, which does not exist yet.

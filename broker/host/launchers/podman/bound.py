@@ -29,7 +29,7 @@ _SECONDS = 60.0
 async def bound_for_podman(
     folder: Path, without_links: Mapping[Path, Path], environ: Mapping[str, str]
 ) -> AsyncIterator[dict[Path, Path]]:
-    """Bind files below a new directory in ``folder``; yields where each one is.
+    """Bind mount checked files below a new directory; yield where each one is.
 
     ``without_links``: each path, and the same without its links; none of them is a
     path that a sandbox may have changed since.  Raises RefusedError where one was.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def claim(bound: Bound) -> ContainerClaim | GroupClaim:
-    """Return the claim; containers that others start may share namespaces in a pod."""
+    """Return the claim of a container: by its pid namespace or its control group."""
     sockets = bound.state.sockets
     group = None
     if not bound.state.ours:

@@ -15,7 +15,7 @@ _DEFAULTS = (Path("/usr/share/containers/oci/hooks.d"), ROOTFUL_HOOKS)
 
 
 def name_hooks(folder: Path, conf: Path) -> Path | None:
-    """Write ``conf``, which names ``folder`` beside Podman's own directories.
+    """Write a containers.conf that names the directory of our hooks for Podman.
 
     Returns the file that Podman reads in place of it, or that sets ``hooks_dir``
     itself: nothing is written then, and the user adds the directory there.  Raises

@@ -24,7 +24,7 @@ _TIMEOUT_SECONDS = 20
 def stage_json(
     program: Path, stage: str, control: Path, records: Sequence[Path]
 ) -> str:
-    """Return a stage's file.
+    """Return the JSON file by which Podman runs the hook at a stage.
 
     Hooks get no environment of the user's, so every path is in it.
     """
@@ -52,9 +52,9 @@ def _json(program: Path, stage: str, words: Sequence[str]) -> str:
 def write_hooks(
     folder: Path, program: Path, control: Path, records: Sequence[Path]
 ) -> list[Path]:
-    """Write the hook's files; returns them.  Raises OSError.
+    """Write the hook's program and the JSON of its stages; return the files.
 
-    ``folder`` gets a JSON for each stage, ``program`` the hook itself.
+    ``folder`` gets a JSON for each stage, ``program`` the hook itself. Raises OSError.
     """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     program.parent.mkdir(mode=0o755, parents=True, exist_ok=True)

@@ -60,7 +60,7 @@ def vmspawn_args(spec: Spawned) -> list[str]:
 
 
 def qemu_extra(spec: Spawned) -> str:
-    """Return ``SYSTEMD_VMSPAWN_QEMU_EXTRA``: a vsock of its process, if any."""
+    """Return ``SYSTEMD_VMSPAWN_QEMU_EXTRA``: QEMU's arguments for a vsock, if any."""
     if spec.vhost_user is None:
         return ""
     memory = f"memory-backend-memfd,id=shared,size={spec.boot.memory_mib}M,share=on"

@@ -32,7 +32,7 @@ def fifo_of(directory: Path) -> Path:
 
 
 def write_gates(directory: Path, qemu: Path) -> None:
-    """Write what vmspawn takes for QEMU into a machine's directory."""
+    """Write the gate scripts that vmspawn starts in place of QEMU."""
     for name in GATES:
         program = directory / "bin" / name
         program.parent.mkdir(exist_ok=True)
@@ -41,7 +41,7 @@ def write_gates(directory: Path, qemu: Path) -> None:
 
 
 def start_vmspawn(spec: Spawned, directory: Path) -> Child:
-    """Start it; it ends with us."""
+    """Start systemd-vmspawn as a child that is killed when this process ends."""
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
     env["PATH"] = f"{directory / 'bin'}:{env.get('PATH', os.defpath)}"
     env["SYSTEMD_VMSPAWN_QEMU_EXTRA"] = qemu_extra(spec)
@@ -58,7 +58,7 @@ def start_vmspawn(spec: Spawned, directory: Path) -> Child:
 async def wait_held(
     child: Child, machine: str, directory: Path
 ) -> tuple[int, int] | None:
-    """Wait for the process that will be QEMU of a machine's UUID.
+    """Wait until the process that will become QEMU waits at the gate.
 
     Returns its pid and a pidfd; None when vmspawn has ended, or takes too long.
     """
@@ -73,7 +73,7 @@ async def wait_held(
 
 
 def _held(pid: int, machine: str, directory: Path) -> int | None:
-    """A pidfd of the process if it waits at the gate."""
+    """Return a pidfd of a process if it waits at the gate; None otherwise."""
     try:
         pidfd = open_pidfd(pid)
     except OSError:

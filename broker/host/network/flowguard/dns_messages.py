@@ -52,7 +52,10 @@ class NameAddresses:
 
 
 def _name(data: bytes, at: int) -> tuple[str, int]:
-    """Return a name in lower case, and the place after it.  Raises DnsError."""
+    """Parse a DNS name; return it in lower case, and the offset after it.
+
+    Raises DnsError.
+    """
     labels: list[bytes] = []
     behind, size, limit = -1, 0, at
     while True:
@@ -94,7 +97,7 @@ def _text(labels: list[bytes]) -> str:
 
 
 def read_question(untrusted_data: bytes) -> DnsQuestion:
-    """Return the question of a query.  Raises DnsError."""
+    """Parse the question of a DNS query.  Raises DnsError."""
     if len(untrusted_data) < _HEADER.size:
         raise DnsError("a header is cut")
     number, flags, questions, *_ = _HEADER.unpack_from(untrusted_data)
@@ -110,7 +113,7 @@ def read_question(untrusted_data: bytes) -> DnsQuestion:
 
 
 def query(number: int, name: str, kind: int) -> bytes:
-    """Return a question for the resolver."""
+    """Encode a DNS question for the upstream resolver."""
     labels = b"".join(
         bytes([len(label)]) + label.encode("ascii") for label in name.split(".")
     )
@@ -121,7 +124,7 @@ def query(number: int, name: str, kind: int) -> bytes:
 def reply(
     question: DnsQuestion, code: int, addresses: NameAddresses | None = None
 ) -> bytes:
-    """Return an answer for the guest."""
+    """Encode a DNS answer for the guest: a code, and addresses if any."""
     found = () if addresses is None else addresses.found
     ttl = 0 if addresses is None else addresses.ttl
     flags = _RESPONSE | _RECURSION | code
@@ -183,7 +186,7 @@ def _records(data: bytes, at: int, count: int) -> Iterator[_Parsed]:
 
 
 def _addresses(name: str, wanted: int, records: Iterable[_Parsed]) -> NameAddresses:
-    """Follow the aliases of a name to its addresses."""
+    """Follow the aliases (CNAME) of a name to its addresses."""
     every = list(records)
     aliases = {owner: target for owner, kind, _, _, target in every if kind == CNAME}
     chain = [name]

@@ -74,13 +74,16 @@ class DnsStreams:
         to_guest: Callable[[bytes], None],
         ask: Callable[[bytes, Answer, float], None],
     ) -> None:
-        """``ask`` takes a message of the guest, and where its answer goes."""
+        """Set up the TCP side.
+
+        ``ask`` takes a DNS message and where its answer goes.
+        """
         self._to_guest = to_guest
         self._ask = ask
         self._streams: OrderedDict[int, DnsStream] = OrderedDict()
 
     def take(self, packet: Packet, now: float) -> None:
-        """Take a segment to port 53 of the name server."""
+        """Handle a guest's TCP segment to port 53 of the name server."""
         stream = self._streams.get(packet.source)
         if packet.flags & RST:
             self._streams.pop(packet.source, None)

@@ -125,7 +125,7 @@ class FlowFilter:
     # -- from the guest ----------------------------------------------------------
 
     def outward(self, untrusted_frame: bytes, now: float) -> None:
-        """Take a frame of the guest."""
+        """Filter a frame from the guest: pass it to passt, answer, ask or drop it."""
         if is_arp(untrusted_frame):
             self._link.take_arp(untrusted_frame, now)
             return
@@ -262,7 +262,10 @@ class FlowFilter:
         self.to_passt.append(packet.frame)
 
     def _check_hello(self, flow: CarriedFlow, packet: Packet, now: float) -> bool:
-        """Whether a segment passes while the first bytes are looked at."""
+        """Check a segment of an undecided flow against its TLS hello.
+
+        Return if it passes.
+        """
         at = packet.sequence - flow.first & 0xFFFFFFFF
         at -= 1 << 32 if at >= 1 << 31 else 0
         data = packet.data
@@ -295,7 +298,7 @@ class FlowFilter:
         return True
 
     def _check_quic(self, flow: CarriedFlow, packet: Packet, now: float) -> bool:
-        """Whether a datagram of QUIC passes."""
+        """Return whether a QUIC datagram may pass; cuts flows that are not allowed."""
         quic = flow.quic
         assert quic is not None
         if not quic.take(packet.data):
@@ -322,7 +325,7 @@ class FlowFilter:
     def _may_begin(
         self, flow: CarriedFlow, hello: Hello, packet: Packet, now: float
     ) -> bool:
-        """Whether a connection may begin with this hello, which ``packet`` ends."""
+        """Return whether a connection may begin with this hello; cut it otherwise."""
         # guard: a record closes encrypted hellos
         if hello.encrypted and not self._may_encrypt_hello:
             self.cut(flow, "a part of its hello is encrypted", packet)
@@ -337,7 +340,10 @@ class FlowFilter:
     def _may_name(
         self, flow: CarriedFlow, name: str, packet: Packet, now: float
     ) -> bool:
-        """Whether a connection may continue to a server of this name."""
+        """Return whether a connection to a server of this name may continue.
+
+        Asks about the name if needed, and cuts what is not allowed.
+        """
         # guard: the server's name is a name of the address
         if name not in flow.names:
             reason = "its server's name is not one that led to its address"
@@ -366,7 +372,7 @@ class FlowFilter:
     # -- from outside ----------------------------------------------------------------
 
     def inward(self, frame: bytes, now: float) -> None:
-        """Take a frame of passt."""
+        """Filter a frame from passt; queue it for the guest if its flow is allowed."""
         if is_arp(frame):
             self.to_guest.append(frame)
             return
@@ -399,7 +405,7 @@ class FlowFilter:
         self._follow(flow, packet)
 
     def _follow(self, flow: CarriedFlow, packet: Packet) -> None:
-        """Note what a packet from outside says about its connection."""
+        """Update a flow's state from a packet of the outside: its answers, its end."""
         if flow.quic is not None:
             flow.quic.answer(packet.data)
         if packet.protocol != TCP:
@@ -445,7 +451,7 @@ class FlowFilter:
         self._destinations.pop((place.host, place.protocol, place.port), None)
 
     def decided(self, message: m.ToFilter, now: float) -> None:
-        """Take an answer, the end of one, or limits."""
+        """Handle the viewer's decision, the end of a permission, or new limits."""
         if isinstance(message, m.FlowLimits):
             self._limit(message)
             return
@@ -477,7 +483,7 @@ class FlowFilter:
         self.rates.limit(given.send_rate, given.receive_rate)
 
     def lost(self) -> None:
-        """Nobody decides any more: end everything."""
+        """Cut all flows, because the viewer that decides them has disconnected."""
         self.connected = False
         for flow in list(self._flows.values()):
             self.cut(flow, "the broker has gone")
@@ -486,7 +492,7 @@ class FlowFilter:
         self.to_viewer.clear()
 
     def tick(self, now: float) -> None:
-        """End flows that are idle, and forget those that ended; once a second or so."""
+        """End idle flows, and forget those that ended; called once a second."""
         self._names.tick(now)
         for flow in list(self._flows.values()):
             idle = limits.IDLE_SECONDS[_PROTOCOLS[flow.key[0]]]
@@ -502,7 +508,7 @@ class FlowFilter:
                     self.to_viewer.append(m.FlowRelease(place.number))
 
     def report_bytes(self) -> None:
-        """Report the flows that have moved; once a second or so."""
+        """Report the flows that moved bytes to the viewer; called once a second."""
         moved = []
         for flow in self._flows.values():
             if flow.sent + flow.received != flow.reported:
@@ -519,7 +525,7 @@ class FlowFilter:
         *,
         tell: bool = True,
     ) -> None:
-        """End a flow on both sides, or (not ``tell``) on passt's.
+        """End a flow on both sides, or (not ``tell``) on passt's only.
 
         ``last``: a packet that was not passed on, by which the guest is told.
         """

@@ -38,7 +38,7 @@ class Destination:
     flows: int = 0
 
     def wait(self, size: int, again: Callable[[float], None]) -> None:
-        """Call ``again``, which keeps a packet of this size, with the answer's time.
+        """Queue ``again``, to be called with the time of the decision about the place.
 
         Drops the packet if there is no room; the guest retransmits it.
         """
@@ -125,7 +125,7 @@ class CarriedFlow:
             self.end_hello()
 
     def begins_another(self, packet: Packet) -> bool:
-        """Whether a packet begins a connection by the addresses and ports of this one.
+        """Return whether a packet begins a new connection on this flow's ports.
 
         passt opens one where it has closed the first, and nobody would have asked about
         it or looked at its hello.  A first packet that is sent again is the same

@@ -50,7 +50,10 @@ class GuestNames:
         has_ipv6: bool,
         servers: int,
     ) -> None:
-        """``ask`` is about a name's addresses; ``may_ask``: somebody answers it."""
+        """Set up the name server.
+
+        ``ask`` asks for a name, ``may_ask``: is it answered.
+        """
         self._to_guest = to_guest
         self._ask = ask
         self._may_ask = may_ask
@@ -69,7 +72,7 @@ class GuestNames:
         self._pace = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
 
     def tick(self, now: float) -> None:
-        """Retry unanswered questions at the next name server; call about once a second."""
+        """Retry unanswered questions at the next name server; called once a second."""
         self._streams.tick(now)
         # guard: a question without an answer has an end
         for number in [n for n, one in self._questions.items() if now >= one[2]]:
@@ -170,7 +173,7 @@ class GuestNames:
         self._reply(asker, question, dns.SERVFAIL)
 
     def answered(self, untrusted_answer: bytes, now: float) -> None:
-        """Take a datagram of the resolver's."""
+        """Handle a datagram of the upstream resolver: check it and answer the guest."""
         number = int.from_bytes(untrusted_answer[:2])
         known = self._questions.get(number)
         if known is None:
@@ -194,7 +197,7 @@ class GuestNames:
         self._reply(asker, question, code, found)
 
     def bind(self, address: bytes, name: str, until: float) -> None:
-        """Note that a name leads to an address, until then."""
+        """Record that a name leads to an address, until a time; bounded."""
         names = self._bindings.setdefault(address, {})
         self._bindings.move_to_end(address)
         names.pop(name, None)

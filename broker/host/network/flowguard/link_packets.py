@@ -37,7 +37,7 @@ class LinkPackets:
         guest6: str,
         gateway6: str,
     ) -> None:
-        """See ``flow_filter.FlowFilter``."""
+        """Set up link packets' handling; see ``flow_filter.FlowFilter``."""
         self._guest = IPv4Address(guest).packed
         self._to_passt = to_passt
         self._leases = TokenBucket(1, limits.LEASES_BURST) if leases else None
@@ -65,7 +65,10 @@ class LinkPackets:
         )
 
     def takes(self, packet: Packet, now: float) -> bool:
-        """Take a packet for passt itself: for an address, or a neighbour."""
+        """Handle a packet for passt itself (DHCP, neighbour discovery).
+
+        False for others.
+        """
         if is_dhcp(packet.source, packet.target, packet) or is_dhcpv6(packet):
             # guard: questions for an address are few, and only where it is not known
             if self._leases is not None and took(self._leases, now):
@@ -90,7 +93,7 @@ class LinkPackets:
         )
 
     def may_come(self, packet: Packet) -> bool:
-        """Whether passt answers with an address, or tells of a neighbour."""
+        """Return whether a packet of passt (DHCP, neighbour discovery) may pass."""
         if packet.protocol == ICMP6 and packet.kind in FROM_PASST:
             return self._prefix is not None
         return self._leases is not None and (

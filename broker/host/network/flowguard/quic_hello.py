@@ -135,7 +135,7 @@ class QuicHellos:
         return any(one.read < len(one.known) for one in self._connections)
 
     def take(self, untrusted_data: bytes) -> bool:
-        """Read a datagram of the guest; False: it is not to be passed."""
+        """Read a guest's QUIC datagram; return False if it must not pass."""
         if not untrusted_data:
             return False
         try:
@@ -157,7 +157,7 @@ class QuicHellos:
         return True
 
     def answer(self, data: bytes) -> None:
-        """Read a datagram from outside: the server's first packet has its identifier.
+        """Read the server's first packet, which has its connection identifier.
 
         It is known by its keys, which follow from what the client has begun with.
         """
@@ -173,7 +173,7 @@ class QuicHellos:
                         one.answered = packet.sender
 
     def _is_known(self, packet: _Packet) -> bool:
-        """Whether a packet that is not read is of a connection whose hello was read."""
+        """Return whether a packet belongs to a connection whose hello was checked."""
         # guard: a connection continues after a whole hello
         whole = [one for one in self._connections if one.read]
         return any(
@@ -281,7 +281,7 @@ def _expand(secret: bytes, label: str, size: int) -> bytes:
 
 
 def _keys(version: int, connection: bytes, side: str = "client in") -> _Connection:
-    """Return the keys of one side's Initial packets (RFC 9001, 5.2)."""
+    """Derive the keys of one side's Initial packets (RFC 9001, 5.2)."""
     known = _VERSIONS[version]
     secret = hmac.digest(known.salt, connection, hashlib.sha256)
     own = _expand(secret, side, 32)
@@ -293,7 +293,7 @@ def _keys(version: int, connection: bytes, side: str = "client in") -> _Connecti
 
 
 def _opened(connection: _Connection, packet: _Packet) -> bytes | None:
-    """Return what a packet carries; None: it is not of this connection."""
+    """Decrypt a packet; None if it does not belong to this connection."""
     data, at = packet.data, packet.number_at
     sample = data[at + 4 : at + 4 + _SAMPLE]
     if len(sample) < _SAMPLE:
@@ -334,7 +334,7 @@ def _pieces(payload: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _put(connection: _Connection, at: int, data: bytes) -> None:
-    """Add a piece of the hello."""
+    """Store a fragment of a QUIC hello at its offset.  Raises _QuicError."""
     end = at + len(data)
     # guard: a hello of QUIC is bounded
     if end > MAX_HELLO:
@@ -352,7 +352,7 @@ def _put(connection: _Connection, at: int, data: bytes) -> None:
 
 
 def _messages(connection: _Connection) -> Iterator[Hello]:
-    """Return the hellos that are whole; a second one follows a server's retry."""
+    """Yield the complete hellos; a second one follows a server's retry."""
     known = connection.known
     whole = connection.is_known.find(0)
     whole = len(known) if whole < 0 else whole

@@ -270,7 +270,7 @@ class QemuFlowGuard(TapFlowGuard):
 
 
 def main() -> int:
-    """Entry point; see the head of this module."""
+    """Run the frame filter that asks about flows; arguments choose the interface."""
     quic_hello.load()
     kind, *words = sys.argv[1:]
     if kind == "qemu":

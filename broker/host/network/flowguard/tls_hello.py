@@ -60,7 +60,7 @@ class Hello(NamedTuple):
 
 
 def read_hellos(untrusted_data: bytes, read: int = 0) -> list[Hello]:
-    """Return the hellos that are whole in a connection's first bytes.
+    """Return the complete TLS hellos in a connection's first bytes.
 
     Without the first ``read``, which were read before.  A second one follows a server's
     retry.  What is not TLS counts as one without a name.  Raises HelloError.
@@ -73,7 +73,7 @@ def read_hellos(untrusted_data: bytes, read: int = 0) -> list[Hello]:
 
 
 def _hellos(data: bytes) -> Iterator[bytes]:
-    """Put hellos together from their records."""
+    """Yield the TLS hello messages, joined from their records.  Raises HelloError."""
     body = bytearray()
     at, expected = 0, _FIRST
     while at + 5 <= len(data):
@@ -105,7 +105,7 @@ def _hellos(data: bytes) -> Iterator[bytes]:
 
 
 def asks_again(untrusted_answer: bytes) -> bool | None:
-    """Whether a server's first bytes ask for a second hello (RFC 8446, 4.1.4).
+    """Return whether a server's first bytes request a second hello (RFC 8446, 4.1.4).
 
     None: more bytes are needed.
     """

@@ -165,7 +165,7 @@ class FrameFilter:
         return joined(passed)
 
     def may_pass(self, untrusted_frame: bytes) -> bool:
-        """Whether a frame may reach passt."""
+        """Return whether a guest's Ethernet frame may reach passt."""
         kind = untrusted_frame[12:14]
         if kind == _ARP:
             return True
@@ -180,7 +180,7 @@ class FrameFilter:
         return not self._is_closed(target, packet)
 
     def _is_closed(self, target: bytes, packet: bytes) -> bool:
-        """Whether an IPv4 address is closed."""
+        """Return whether the guest may not send to an IPv4 address."""
         # guard: a cloud's metadata
         return (
             target[0] in _CLOSED_OCTETS
@@ -244,7 +244,7 @@ def _is_dhcp(packet: bytes) -> bool:
 
 
 def _is_to(packet: bytes, port: int, protocols: Container[int]) -> bool:
-    """Whether it is a whole packet to that port."""
+    """Return whether a packet is unfragmented and sent to this port."""
     header = (packet[0] & 15) * 4
     if packet[9] not in protocols or header < 20 or len(packet) < header + 8:
         return False

@@ -91,7 +91,7 @@ def _messages(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def _local(payload: bytes) -> set[tuple[bytes, int]]:
-    """The network of a route, if it leads to this machine itself."""
+    """Parse a route; return its network if it leads to this machine itself."""
     family, bits, _, _, table, _, _, kind, _ = _RTMSG.unpack_from(payload)
     size = _FAMILIES.get(family)
     # guard: a proxy's table is not ours
@@ -155,7 +155,7 @@ class FrameGuard:
                 return
 
     def _wanted(self) -> dict[int, int]:
-        """Return what to poll, and for what."""
+        """Return the descriptors to poll, each with its poll(2) events."""
         inside, outside = self._sides
         always = dict.fromkeys(self._always, select.POLLIN)
         always[inside.fileno()] = self._poll_events(inside)
@@ -163,7 +163,7 @@ class FrameGuard:
         return always | self._more()
 
     def _happened(self, fd: int, happened: int) -> bool:
-        """Serve a descriptor; whether to go on."""
+        """Serve one ready descriptor; return False once the machine has ended."""
         if fd == self._leader:
             return False
         if fd == self._addresses.news.fileno():
@@ -254,7 +254,7 @@ class FrameGuard:
 
 
 def _make_room(passt: socket.socket) -> None:
-    """Have the kernel take each send in one buffer.  Raises OSError if it will not."""
+    """Set the send buffer of passt's socket.  Raises OSError if it stays too small."""
     passt.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, limits.FRAMES_SOCKET_BYTES)
     room = passt.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     # guard: passt's socket has room for a send
@@ -263,7 +263,7 @@ def _make_room(passt: socket.socket) -> None:
 
 
 def main() -> None:
-    """Entry point; the arguments are the descriptors of QEMU's and passt's side."""
+    """Run the frame filter between two descriptors: QEMU's side and passt's."""
     qemu, passt = (socket.socket(fileno=int(word)) for word in sys.argv[1:3])
     guard = FrameGuard(qemu, passt, Addresses())
     keep_descriptors_only()

@@ -30,7 +30,7 @@ def is_arp(untrusted_frame: bytes) -> bool:
 
 
 def is_own_arp(untrusted_frame: bytes, guest: bytes) -> bool:
-    """Whether one of ARP speaks for its sender and the guest's address only."""
+    """Return whether an ARP frame speaks for its sender and the guest only."""
     return (
         untrusted_frame[14:20] == _ETHERNET_IPV4
         and untrusted_frame[20:22] in _OPERATIONS
@@ -46,7 +46,7 @@ def is_link_local(address: bytes) -> bool:
 
 
 def is_discovery(packet: Packet) -> bool:
-    """Whether a packet of IPv6 asks for a router or neighbour, or tells of one."""
+    """Return whether an IPv6 packet is router or neighbour discovery."""
     receiver = packet.receiver
     return (
         packet.protocol == ICMP6

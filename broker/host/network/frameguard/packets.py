@@ -101,7 +101,7 @@ def _read6(untrusted_frame: bytes) -> Packet | None:
 def _read_inside(
     untrusted_frame: bytes, head: tuple[int, bytes, bytes], at: int, end: int
 ) -> Packet | None:
-    """Read what a packet carries, from ``at`` to ``end``."""
+    """Parse what an IP packet carries, from ``at`` to ``end``; None if malformed."""
     protocol, sender, receiver = head
     if protocol == TCP and end - at >= _TCP.size:
         source, target, sequence, acknowledged, offset, flags, *_ = _TCP.unpack_from(
@@ -174,7 +174,7 @@ def _segment6(untrusted_frame: bytes) -> tuple[bytes, bytes, int, int] | None:
 
 
 def checksum(data: bytes) -> int:
-    """Return the internet checksum of RFC 1071."""
+    """Compute the internet checksum of RFC 1071."""
     if len(data) % 2:
         data += b"\0"
     total = sum(struct.unpack(f">{len(data) // 2}H", data))
@@ -230,7 +230,7 @@ def neighbour_back(packet: Packet, asked: bytes, mac: bytes) -> bytes:
 
 
 def refusal(packet: Packet) -> bytes:
-    """Return what tells a guest that its first packet is refused."""
+    """Return the frame that refuses a guest's first packet: a TCP reset, or ICMP."""
     if packet.protocol == TCP:
         return reset_back(packet)
     quoted = packet.frame[ETHERNET : packet.payload]
@@ -260,7 +260,7 @@ def reset_back(packet: Packet) -> bytes:
 def segment_back(
     packet: Packet, sequence: int, acknowledged: int, flags: int, data: bytes = b""
 ) -> bytes:
-    """Return a segment to the sender of one."""
+    """Return a TCP segment that answers this one."""
     body = _TCP.pack(
         packet.target, packet.source, sequence, acknowledged,
         5 << 4, flags, _WINDOW, 0, 0,
@@ -285,7 +285,7 @@ def _behind(packet: Packet) -> int:
 
 
 def is_dhcp(client: int, server: int, packet: Packet) -> bool:
-    """Whether a packet between these ports is of DHCP (RFC 2131)."""
+    """Return whether a packet between these ports is of DHCP (RFC 2131)."""
     # guard: DHCP is of IPv4
     return (
         packet.protocol == UDP

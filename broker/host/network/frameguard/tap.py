@@ -48,7 +48,7 @@ _DEVICE = "/dev/net/tun"
 
 
 def make_tap(namespace: int, name: str = f"{TAP}0") -> socket.socket:
-    """Make a device in a network namespace; returns a socket of its frames.
+    """Create a TAP device in a network namespace; return a socket of its frames.
 
     This process changes its user and network namespaces.  Raises OSError with the
     step that the kernel refuses.

@@ -100,7 +100,7 @@ PASST_CARD = Card()
 def lay_cable(
     namespace: int, *, ipv6: bool = False, card: Card = PASST_CARD
 ) -> socket.socket:
-    """Give a network namespace an interface; returns the cable's other end.
+    """Create an interface in a network namespace; return the cable's other end.
 
     ``ipv6``: with an address of that, too.
 
@@ -155,7 +155,7 @@ def _card_lines(card: Card, *, ipv6: bool) -> str:
 
 
 def keep_rights() -> None:
-    """Hand the rights over the namespaces on to ``ip``, see capabilities(7)."""
+    """Make capabilities ambient, so that ``ip`` inherits them (capabilities(7))."""
     mask = sum(1 << number for number in _CAPABILITIES)
     header = struct.pack("=Ii", _CAP_VERSION, 0)
     sets = struct.pack("=6I", mask, mask, mask, 0, 0, 0)
@@ -165,7 +165,7 @@ def keep_rights() -> None:
 
 
 def run_ip(batch: str, namespace: int) -> None:
-    """Have ip(8) do these lines; it has the descriptor of a namespace for them.
+    """Run ip(8) with these lines as its batch; pass it the namespace's descriptor.
 
     Raises OSError.
     """
@@ -203,7 +203,7 @@ def open_packets(interface: str) -> socket.socket:
 
 
 def _checksums_in_software(interface: str) -> None:
-    """Have the kernel compute checksums and cut segments before the cable.
+    """Turn off checksum and segmentation offload of an interface.
 
     A veth pair leaves both out (the frames never reach a wire), and passt passes on
     the frames that it receives.
@@ -215,7 +215,7 @@ def _checksums_in_software(interface: str) -> None:
 
 
 def without_ipv6(interface: str) -> None:
-    """Have the kernel take no frame of IPv6 that arrives there, before it is up.
+    """Disable IPv6 on the host's end of the cable, before it is up.
 
     Frames reach it beside the packet socket: a router's advertisement would give it an
     address, a neighbour and as many routes as it names.  Raises OSError.
@@ -245,7 +245,7 @@ def check(result: int, what: str) -> None:
 
 
 def take_frames(unread: bytearray) -> list[bytes]:
-    """Take the whole frames from the beginning of a stream.
+    """Cut the complete frames off the beginning of a stream and return them.
 
     Raises FrameError for one that is too long.
     """
@@ -349,7 +349,7 @@ class PacketGuard(FrameGuard):
 
 
 def carry_to_the_end(guard: PacketGuard, ready: int) -> NoReturn:
-    """Write to ``ready`` that the interface is up, lock this process, carry frames.
+    """Report on ``ready``, confine this process, and carry frames to the end.
 
     Does not return: the process ends with the interface, or with passt.
     """
@@ -365,7 +365,7 @@ def carry_to_the_end(guard: PacketGuard, ready: int) -> NoReturn:
 
 
 def serve(make_interface: Callable[[int, bool], socket.socket]) -> int:
-    """Make a network namespace's interface, and carry its frames to the end.
+    """Create a network namespace's interface, and carry its frames to the end.
 
     Returns 1 with the reason on standard error where it cannot be made.
     """

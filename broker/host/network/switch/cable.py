@@ -49,7 +49,7 @@ def can_ipv6(disabled: Path = _DISABLED) -> bool:
 
 
 def main() -> int:
-    """Entry point; see the head of this module."""
+    """Make an interface (TAP or veth) and carry its frames to and from a switch."""
     kind, *words = sys.argv[1:]
     switch, ready, namespace = map(int, words[:3])
     leader = int(words[3]) if kind == "tap" else -1

@@ -125,7 +125,7 @@ class LanSwitch:
             del self._by_address[port.address], self._by_address[port.address6]
 
     def take(self, number: int, untrusted_frame: bytes, now: float) -> None:
-        """Take a frame that came by a port."""
+        """Handle a frame that came from a port: check it, then send it on."""
         port = self._ports.get(number)
         # guard: a port sends from its own card
         if port is None or untrusted_frame[6:12] != port.mac:

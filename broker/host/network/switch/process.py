@@ -48,7 +48,7 @@ class SwitchStream:
         self._held: Counter[int] = Counter()
 
     def queue(self, sender: int, frame: bytes) -> None:
-        """Queue a frame of another port, if there is room for it."""
+        """Queue a frame of another port; drop it if the queue is full."""
         # guard: a port that does not read holds few frames
         if may_take(self._held[sender], self._held.total(), limits.FRAMES_READ_BYTES):
             data = LENGTH.pack(len(frame)) + frame
@@ -61,7 +61,10 @@ class SwitchStream:
         return bool(self.unsent or self._waiting)
 
     def read(self) -> list[bytes]:
-        """Return whole frames.  Raises FrameError and OSError at the stream's end."""
+        """Read the port's socket; return complete frames.
+
+        Raises FrameError and OSError at the stream's end.
+        """
         untrusted_data = os.read(self.fd, _TURN_BYTES)
         if not untrusted_data:
             raise ConnectionResetError
@@ -69,7 +72,7 @@ class SwitchStream:
         return take_frames(self.untrusted_data)
 
     def write(self) -> None:
-        """Write what waits, a frame of each sender in turn.
+        """Write queued frames to the port, one of each sender in turn.
 
         Raises OSError at the stream's end.
         """
@@ -82,7 +85,7 @@ class SwitchStream:
             return
 
     def _next(self) -> bytes:
-        """Take a frame of the sender that comes first; it is the last one then."""
+        """Dequeue a frame of the next sender; senders take turns."""
         sender, frames = next(iter(self._waiting.items()))
         del self._waiting[sender]
         data = frames.popleft()
@@ -110,7 +113,7 @@ class SwitchProcess:
         self._streams[number].queue(self._sender, frame)
 
     def run(self) -> None:
-        """Return when the host's socket has ended."""
+        """Switch frames between the ports until the host closes the control socket."""
         while True:
             for fd, happened in self._poll.poll():
                 if fd == self._control.fileno():
@@ -122,7 +125,7 @@ class SwitchProcess:
                 self._write(stream)
 
     def _take_port(self) -> bool:
-        """Add the port that the host sent; False when its socket has ended."""
+        """Add the port that the host sent; return False when its socket has ended."""
         data, fds, _, _ = socket.recv_fds(self._control, _MESSAGE_BYTES, 1)
         if not data:
             return False
@@ -180,7 +183,7 @@ def _where(error: Exception) -> str:
 
 
 def main() -> None:
-    """Entry point; see the head of this module."""
+    """Run a switch's process: confine it, then switch frames."""
     control = socket.socket(fileno=int(sys.argv[1]))
     switch = SwitchProcess(control, bytes(map(int, sys.argv[2].split("."))))
     keep_descriptors_only("recvmsg")

@@ -60,7 +60,7 @@ class SwitchSeat:
         return mac_of(IPv4Address(self.address).packed).hex(":")
 
     async def leave(self) -> None:
-        """Give the port up; the last one ends the switch.  Not cancellable."""
+        """Free the port; the last one ends the switch's process.  Not cancellable."""
         self.conn.close()
         if self.switch.seats.get(self.address) is self:
             del self.switch.seats[self.address]
@@ -93,7 +93,10 @@ class Switches:
     def join_all(
         self, places: Iterable[SwitchPlace], sandbox: str, undo: AsyncExitStack
     ) -> tuple[SwitchSeat, ...]:
-        """Plug a sandbox in at each of these, until ``undo``; raises as ``join``."""
+        """Join a sandbox to each of these switches, until ``undo``.
+
+        Raises as ``join``.
+        """
         found = []
         for place in places:
             found.append(self.join(place, sandbox))
@@ -101,7 +104,7 @@ class Switches:
         return tuple(found)
 
     def join(self, place: SwitchPlace, sandbox: str) -> SwitchSeat:
-        """Plug a sandbox in.
+        """Join a sandbox to a switch, which is started if needed; return its port.
 
         Raises RefusedError where no port is free, UpstreamError where the switch does
         not take it.
@@ -153,7 +156,7 @@ def _start(network: str) -> _Switch:
 
 
 def _free_address(place: SwitchPlace, sandbox: str, switch: _Switch) -> str:
-    """Return a sandbox's address: the same each time, unless another one has it."""
+    """Return a sandbox's address at a switch: derived from its name, unless taken."""
     taken, holders = switch.seats, switch.holders
     if place.role is PortRole.PROVIDER:
         address = f"{place.network}.{ROUTER}"

@@ -18,7 +18,7 @@ class ApiClient(ApiSocket):
     async def call(
         self, request: VmmRequest, *, deadline: float = limits.VMM_ANSWER_SECONDS
     ) -> VmmReply:
-        """Send a request and return its reply, which may be a refusal.
+        """Send a request to the VMM and return its reply, which may be a refusal.
 
         Raises UpstreamError when the VMM is gone, silent for ``deadline`` seconds, or
         replies something that is not HTTP.

@@ -30,7 +30,7 @@ class ApiSocket:
         self._kind = socket.SOCK_SEQPACKET if packets else socket.SOCK_STREAM
 
     async def wait_ready(self) -> None:
-        """Wait until the VMM listens.
+        """Wait until the VMM listens on its API socket.
 
         Raises UpstreamError, with its output, when it ends first or takes too long.
         """
@@ -40,7 +40,10 @@ class ApiSocket:
             raise UpstreamError(f"{self.vmm.role} is not reachable: {error}") from error
 
     def connected(self) -> socket.socket | None:
-        """Connect to the VMM itself; None where it does not listen yet."""
+        """Return a connection that the VMM itself accepted.
+
+        None if it does not listen.
+        """
         try:
             with self._opened() as (path, _fd):
                 return self._connected(path)
@@ -49,7 +52,7 @@ class ApiSocket:
 
     @contextmanager
     def proven(self) -> Iterator[tuple[str, int]]:
-        """Yield a path to the socket, and the descriptor that it goes through.
+        """Yield a path to the VMM's API socket, and the descriptor behind that path.
 
         For one of our programs, which connects in its turn: to the same socket,
         whatever is at its name by then.  Raises UpstreamError.

@@ -29,7 +29,7 @@ def make_console(path: Path) -> int:
 
 
 def open_console(path: Path) -> trio.lowlevel.FdStream:
-    """Return our end; it ends with the VMM.  Raises UpstreamError."""
+    """Create the FIFO of the VMM's console; return our end.  Raises UpstreamError."""
     try:
         fd = os.open(path, os.O_RDONLY | _FLAGS)
     except OSError as error:

@@ -51,7 +51,7 @@ class ApiControl:
     async def ask(
         self, request: VmmRequest, *, deadline: float | None = None
     ) -> VmmReply:
-        """Send a request.  Raises UpstreamError when it is refused."""
+        """Send a request to the VMM.  Raises UpstreamError when it is refused."""
         deadline = limits.VMM_ANSWER_SECONDS if deadline is None else deadline
         reply = await self._api.call(request, deadline=deadline)
         self._dialect.require_done(request, reply)
@@ -87,7 +87,7 @@ class ApiControl:
 
 
 def connect_by_api(dialect: Dialect) -> Connect:
-    """Return what waits for a VMM's API and opens its console."""
+    """Return a function that waits for a VMM's API and opens its console."""
 
     async def connect(
         directory: Path, vmm: Tracked, events: GuestEvents

@@ -68,7 +68,7 @@ class VmmReply:
 
 
 def encode(request: VmmRequest) -> bytes:
-    """Return the bytes of a request."""
+    """Encode an HTTP request for a VMM's API."""
     body = b"" if request.body is None else msgspec.json.encode(request.body)
     lines = [
         f"{request.method} {request.path} HTTP/1.1",
@@ -89,7 +89,10 @@ class ReplyReader:
         self._status = 0
 
     def feed(self, untrusted_data: bytes) -> VmmReply | None:
-        """Take bytes; returns the reply once it is whole.  Raises UpstreamError."""
+        """Parse received bytes; return the reply once it is complete.
+
+        Raises UpstreamError.
+        """
         self._data += untrusted_data
         # guard: a VMM's reply is bounded
         if len(self._data) > limits.VMM_REPLY_BYTES:

@@ -36,7 +36,7 @@ TUN = Path("/dev/net/tun")
 def monitor_view(
     spec: VmSpec, program: Path, *, sockets: Sequence[Path], more: Sequence[Path] = ()
 ) -> JailView:
-    """The files that a VMM has in its jail: the machine's own, and its sockets."""
+    """Return the files that a VMM has in its jail: the machine's, and its sockets."""
     from broker.host.vmm.vmm_jail import JailView
 
     root = () if spec.root is None else (spec.root,)
@@ -137,7 +137,7 @@ class MonitorPlan(LaunchPlan):
         )
 
     async def _lay_network(self, vmm: Tracked) -> None:
-        """Make the VMM's network devices in its jail, before the VMM runs."""
+        """Create the VMM's network devices in its jail, before the VMM runs."""
         from broker.host.network import namespace
 
         decided = self._spec.network is Network.RULES

@@ -88,7 +88,7 @@ class CopyPlan(LaunchPlan):
             raise sole(errors) from None
 
     async def take_memory(self) -> None:
-        """Get the machine's memory: a copy of the parent's."""
+        """Create the machine's memory: a memfd with a copy of the parent's."""
         self._memory = os.memfd_create(
             "vitrail-guest", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )
@@ -137,14 +137,14 @@ class CopyPlan(LaunchPlan):
     def wire_streams(
         self, wiring: ForkWiring, passed: ExitStack, fds: list[int]
     ) -> ForkWiring:
-        """Add what carries the machine's streams, and its descriptors."""
+        """Add QEMU's chardev for the guest's streams, and its descriptor to ``fds``."""
         vsock = self.streams_socket(passed)
         fds.append(vsock)
         extra = (*wiring.extra, "-chardev", f"socket,id=vsock,fd={vsock}")
         return replace(wiring, extra=extra)
 
     def streams_socket(self, passed: ExitStack) -> int:
-        """Return the descriptor of what carries the streams; QEMU has it from here.
+        """Return the descriptor of the streams' process, for QEMU.
 
         Raises UpstreamError.
         """
@@ -177,7 +177,7 @@ class CopyPlan(LaunchPlan):
         await vm.qmp.execute("device_add", {**device, "bus": VSOCK_SLOT})
 
     async def identify(self, vm: Vm, name: SandboxName) -> None:
-        """Let the guest take its identity, and pause it until its session begins."""
+        """Send the guest its identity, let it apply that, and pause it again."""
         self._port.send(self._identity(vm.cid, name).encode())
         await vm.cont()
         await hear(self._port, GuestWords("taken", "linked"))
@@ -241,7 +241,7 @@ def _fill(parent: StoredParent, memory: int) -> None:
 
 
 async def _load(qmp: Qmp, state: int) -> None:
-    """Load the devices' state.  A QEMU that cannot load it ends."""
+    """Have QEMU load the devices' state; return when it has."""
     await ignore_shared(qmp)
     await qmp.execute("migrate-incoming", {"uri": f"fd:{state}"})
     while True:

@@ -80,7 +80,7 @@ async def wait_priority(fd: int) -> None:
 
 
 def available_bytes(meminfo: Path = MEMINFO) -> int:
-    """Return the memory that programs can have without swapping.
+    """Return the memory that programs can have without swapping, in bytes.
 
     A kernel that does not say has none, as far as machines that wait go; nor has one
     whose file cannot be read (that of a container whose lxcfs has ended).

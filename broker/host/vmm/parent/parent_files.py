@@ -110,7 +110,7 @@ class ParentStore:
 
     @contextmanager
     def new(self) -> Iterator[Path]:
-        """Give a directory to make a parent in; ``publish`` it, or it is removed."""
+        """Yield a directory to make a parent in; remove it unless it was published."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         room = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
         try:
@@ -151,7 +151,7 @@ class ParentStore:
                     remove_tree(path)
 
     def disk_bytes(self) -> int:
-        """Bytes on disk of all parents, holes not counted."""
+        """Return the disk space of all parents in bytes, holes not counted."""
         total = 0
         for path in self.root.rglob("*"):
             with suppress(FileNotFoundError):
@@ -160,7 +160,7 @@ class ParentStore:
 
 
 def _stale(meta: _Meta, key: str, now: float, sizes: list[int]) -> str:
-    """Why a parent must not be used, or nothing."""
+    """Return why a stored parent must not be used; empty if it may be."""
     # guard: a parent of another key is not used
     if meta.key != key:
         return "the parent machine was made of something else (image, QEMU, record)"

@@ -81,7 +81,10 @@ class GuestWords:
         return not self._expected
 
     def feed(self, untrusted_data: bytes) -> None:
-        """Take bytes.  Raises PeerError for anything but the next expected word."""
+        """Parse the guest's bytes.
+
+        Raises PeerError for any but the next expected word.
+        """
         for untrusted_body in self._frames.feed(untrusted_data):
             try:
                 word = msgspec.json.decode(untrusted_body, type=Said).type

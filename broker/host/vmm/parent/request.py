@@ -80,7 +80,7 @@ def parent_key(request: StartRequest) -> str:
 
 
 def _host() -> str:
-    """Return the processor and kernel of this machine, which KVM shows to guests.
+    """Return this machine's kernel and processor as text, for a parent's key.
 
     A guest's kernel chooses its mitigations when it boots, by the flags and the
     microcode that it sees then; a copy of it would run without those of a later one.

@@ -56,7 +56,7 @@ def why_not_shared() -> str:
 
 
 def seal_memory(parent: StoredParent, size: int) -> int:
-    """Return a descriptor of a parent's memory that no process can write to.
+    """Return a sealed memory file with the contents of a parent's memory.
 
     ``size`` is that of the machine, in bytes.  Blocks.  Raises UpstreamError for a
     file of another size, OSError when memory is short.
@@ -98,7 +98,7 @@ class SharedMemories:
         self._lock = trio.Lock()
 
     async def open(self, record: str, parent: StoredParent, size: int) -> int:
-        """Return a descriptor of a parent's memory; the caller closes it.
+        """Return a descriptor of a parent's shared memory; the caller closes it.
 
         Raises as ``seal_memory``.
         """

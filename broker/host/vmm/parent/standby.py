@@ -58,7 +58,7 @@ class Standby:
     """A start has it, or it is being ended."""
 
     async def close(self) -> None:
-        """End it, and remove its directory; not cancellable."""
+        """End the standby machine, and remove its directory; not cancellable."""
         with trio.CancelScope(shield=True):
             self.plan.release()
             directory = self.vm.directory
@@ -112,7 +112,7 @@ class StandbyPool:
 
     @property
     def processes(self) -> tuple[tuple[str, str, int], ...]:
-        """(record, role, pid) of all processes of machines that wait."""
+        """Return (record, role, pid) of all processes of standby machines."""
         return tuple(
             (record, process.role, process.pid)
             for record, standby in self._waiting.items()
@@ -163,7 +163,7 @@ class StandbyPool:
         await self._keep(record, standby)
 
     def _has_room(self, request: StartRequest) -> bool:
-        """Whether the record's limit and this machine's memory allow one more."""
+        """Return whether the record's limit and free memory allow another machine."""
         need = request.spec.memory_mib
         used = sum(standby.memory_mib for standby in self._waiting.values())
         coming = sum(one.memory_mib for one in self._coming.values())
@@ -264,7 +264,9 @@ class StandbyPool:
         quarantine: Container[int],
         on_loss: Callable[[str], None] | None,
     ) -> tuple[Vm | None, str]:
-        """Return the machine that waited as the one of this request, paused.
+        """Return the standby machine for this request, paused.
+
+        None and a reason if none.
 
         None when none waited or it cannot be used: it is ended then, and the text
         says why.
@@ -311,7 +313,7 @@ class StandbyPool:
 def _unfit(
     standby: Standby, request: StartRequest, key: str, quarantine: Container[int]
 ) -> str:
-    """Why a machine must not be used for this start, or nothing."""
+    """Return why a standby machine must not be used for this start; empty if it may."""
     # guard: a machine that waited is not used with another key
     if standby.key != key:
         return "the machine that waited was made of something else"
@@ -341,7 +343,7 @@ def _helpers(tools: Tools) -> tuple[str, ...]:
 
 
 def _resolver(network: Network) -> bytes:
-    """Return what passt reads at its start: it does not look again."""
+    """Return the resolv.conf that passt reads once, at its start."""
     if network is Network.NONE:
         return b""
     try:
@@ -351,7 +353,7 @@ def _resolver(network: Network) -> bytes:
 
 
 async def clean_standbys(root: Path) -> int:
-    """End the machines that waited for a broker that was killed; how many processes.
+    """End the standby machines of a killed broker; return how many processes ended.
 
     Raises UpstreamError where a state file is not ours, after the others have ended.
     """

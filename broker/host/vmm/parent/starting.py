@@ -86,7 +86,7 @@ class Starter:
         quarantine: Container[int] = frozenset(),
         on_loss: Callable[[str], None] | None = None,
     ) -> StartedVm:
-        """Start a machine, paused.  Raises what ``start_vm`` raises."""
+        """Start a machine, paused: copied, shared or booted. Raises as ``start_vm``."""
         start = partial(
             start_vm,
             request.spec,
@@ -156,7 +156,7 @@ class Starter:
         )
 
     def _never(self, request: StartRequest) -> str:
-        """Why this machine is never a copy, or nothing."""
+        """Return why this machine is never a copy; empty if it may be."""
         spec, tools = request.spec, request.tools
         if request.mode == "no":
             return 'the record says fork = "no"'
@@ -270,7 +270,7 @@ def _text(reasons: Sequence[str]) -> str:
 
 
 def _check_room(directory: Path, need: int) -> None:
-    """Raise UpstreamError unless so much memory and disk is free."""
+    """Raise UpstreamError unless so much memory and disk space is free."""
     disk = os.statvfs(directory)
     if disk.f_bavail * disk.f_frsize < need:
         raise UpstreamError(f"less than {need >> 20} MiB are free on its disk")

@@ -67,7 +67,7 @@ class Feedback(ProtocolObject):
 
 
 def bind(core: ClientState, name: int, version: int) -> None:
-    """Bind the compositor's global: learn its formats, and make buffers by it."""
+    """Bind the compositor's zwp_linux_dmabuf_v1, to learn its formats."""
     if version >= VERSION:
         made = core.own(DMABUF)
         made.events = dispatch.own_events(DMABUF, OWN_EVENTS)
@@ -78,7 +78,7 @@ def bind(core: ClientState, name: int, version: int) -> None:
 
 
 def close(core: ClientState) -> None:
-    """The connection is over: close all memory of its."""
+    """Close the graphics memory and format tables of the ended connection."""
     for memory in core.gpu_memory:
         memory.close()
     for table in core.format_tables.values():
@@ -109,7 +109,7 @@ def format_known(core: ClientState, manager: ProtocolObject, form: int) -> None:
 def modifier(
     core: ClientState, manager: ProtocolObject, form: int, high: int, low: int
 ) -> None:
-    """The same with a modifier, for clients of version 3."""
+    """Handle the compositor's ``modifier`` event; pass it to clients of version 3."""
     learn_modifier(core, manager, form, high, low)
     if form in planes.PARTS:
         core.down.data += _modifier(manager.cid, form, high, low)
@@ -118,7 +118,7 @@ def modifier(
 def get_default_feedback(
     core: ClientState, manager: ProtocolObject, new_id: int
 ) -> None:
-    """The compositor answers with a descriptor each time."""
+    """Forward get_default_feedback; charged, as the answer has a descriptor."""
     # guard: feedback costs more
     core.messages += limits.WAYLAND_POOL_MESSAGES
     made = core.make(new_id, FEEDBACK, manager.version)
@@ -134,7 +134,7 @@ def get_surface_feedback(
 
 
 def format_table(core: ClientState, feedback: Feedback, fd: Fd, size: int) -> None:
-    """Formats and modifiers by number, in a file; the client gets our copy.
+    """Replace the compositor's format table with our copy for the client.
 
     Raises UpstreamError for one that cannot be read.
     """
@@ -154,7 +154,7 @@ def format_table(core: ClientState, feedback: Feedback, fd: Fd, size: int) -> No
 
 
 def tranche_formats(core: ClientState, feedback: Feedback, indices: bytes) -> None:
-    """Numbers of rows of the table: those pass whose format the filter knows.
+    """Forward a tranche's formats: only those that the filter knows.
 
     Raises UpstreamError for one that is not in the table.
     """
@@ -197,7 +197,7 @@ def add(
     high: int,
     low: int,
 ) -> None:
-    """One plane: the descriptor is checked by the machine before anything else sees it."""
+    """Add a plane to a buffer's parameters; its descriptor is checked first."""
     try:
         _may_add(params, index)
         core.usage.take("gpu_planes", 1)  # a descriptor here, and one in the compositor
@@ -241,7 +241,7 @@ def _unused(params: Params) -> None:
 def create(
     core: ClientState, params: Params, width: int, height: int, form: int, flags: int
 ) -> None:
-    """A buffer, if the compositor can import it: it answers ``created`` or ``failed``."""
+    """Forward ``create`` of a GPU buffer; the compositor answers created or failed."""
     picture = _begin(core, params, width, height, form, flags)
     params.wanted = (width, height, picture)
     core.up.data += _create(params.sid, width, height, form, flags)
@@ -256,7 +256,7 @@ def create_immed(
     form: int,
     flags: int,
 ) -> None:
-    """A buffer at once; of one that cannot be imported the compositor ends the client."""
+    """Forward ``create_immed`` of a GPU buffer, after all checks."""
     picture = _begin(core, params, width, height, form, flags)
     buffer = core.make(new_id, "wl_buffer", 1)
     buffer.width, buffer.height, buffer.gpu = width, height, picture
@@ -266,7 +266,7 @@ def create_immed(
 def _begin(
     core: ClientState, params: Params, width: int, height: int, form: int, flags: int
 ) -> GpuPicture:
-    """Check it all, then tell the compositor of the planes.  Raises ProtocolFault."""
+    """Check a GPU picture's planes and format, and send them. Raises ProtocolFault."""
     _unused(params)
     held = params.planes
     mod = held[0].modifier if 0 in held else planes.LINEAR
@@ -317,7 +317,7 @@ def destroy_params(core: ClientState, params: Params) -> None:
 
 
 def created(core: ClientState, params: Params, sid: int) -> None:
-    """The compositor has imported the picture, and names its buffer."""
+    """Create the client's buffer for a picture that the compositor imported."""
     if params.wanted is None:
         raise UpstreamError("the compositor made a buffer that was not asked for")
     width, height, picture = params.wanted
@@ -340,7 +340,10 @@ def _named(core: ClientState) -> Buffer:
 
 
 def failed(core: ClientState, params: Params) -> None:
-    """The compositor cannot import the picture."""
+    """Tell the client that the compositor could not import its buffer.
+
+    Frees what was reserved for it.
+    """
     if params.wanted is not None:
         held_buffers.release_gpu(core, params.wanted[2])
         core.usage.give("buffers", 1)

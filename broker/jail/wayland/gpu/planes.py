@@ -46,7 +46,7 @@ INCOMPLETE, INVALID_FORMAT, INVALID_DIMENSIONS, OUT_OF_BOUNDS = 3, 4, 5, 6
 
 
 def _known() -> Iterator[tuple[int, tuple[_Part, ...]]]:
-    """Formats by drm_fourcc.h's letters."""
+    """Yield the known pixel formats (drm_fourcc.h) with the layout of their planes."""
     for code, size in PIXEL_BYTES.items():
         if code > 1:  # wl_shm's own two numbers are AR24 and XR24 here
             yield code, ((size, *_WHOLE),)

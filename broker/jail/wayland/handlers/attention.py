@@ -75,9 +75,10 @@ def set_surface(core: ClientState, token: ActivationToken, surface: Surface) -> 
 
 
 def commit(core: ClientState, token: ActivationToken) -> None:
-    """Without fresh input of this client's, the token is one that opens nothing.
+    """Forward ``commit`` of an activation token only after fresh input of the client.
 
-    Fresh now: a client could name each press in a token, and keep the tokens.
+    Otherwise the client gets a token that opens nothing. Fresh now: a client could name
+    each press in a token, and keep the tokens.
     """
     fresh = token.serial is not None
     # guard: input is fresh when the token is asked for
@@ -106,7 +107,7 @@ def done(core: ClientState, token: ActivationToken, text: bytes) -> None:
 def activate(
     core: ClientState, activation: ProtocolObject, text: bytes, surface: Surface
 ) -> None:
-    """Only with a token that the compositor gave to this sandbox, and once."""
+    """Forward ``activate`` only with an unused token that this sandbox was given."""
     sid = window_sid(surface)
     # guard: tokens of this sandbox
     if sid and core.sandbox.use_token(text, core.now):
@@ -172,7 +173,7 @@ def _let_sleep(core: ClientState, inhibitor: IdleInhibitor) -> None:
 
 
 def _shown(surface: Surface | None) -> OwnSurface | None:
-    """The frame of the window that a surface is shown in; None where none is."""
+    """Return the frame of the window that shows a surface; None if none is shown."""
     window = popups.window_of(surface.root().xdg) if surface is not None else None
     # guard: the screen stays on for a window that is shown
     if window is None or window.frame is None or not window.mapped:

@@ -45,7 +45,7 @@ _format = emit.event("wl_shm", "format")
 def create_pool(
     core: ClientState, shm: ProtocolObject, new_id: int, fd: Fd, size: int
 ) -> None:
-    """A client's file: checked by the machine before anything else sees it."""
+    """Create a shared memory pool; the client's file is checked first."""
     try:
         _account(core, shm, size)
         pool = core.make(new_id, "wl_shm_pool", shm.version)
@@ -76,7 +76,7 @@ def _account(core: ClientState, shm: ProtocolObject, size: int) -> None:
 
 
 def resize(core: ClientState, pool: Pool, size: int) -> None:
-    """A pool only grows (wl_shm_pool.resize); see ``_remap``."""
+    """Grow a shared memory pool (wl_shm_pool.resize); see ``_remap``."""
     # guard: pool growth
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
         raise ProtocolFault(
@@ -113,7 +113,7 @@ def _remap(core: ClientState, pool: Pool, file: PoolFile) -> None:
 
 
 def destroy_pool(core: ClientState, pool: Pool) -> None:
-    """The pool's file stays while buffers show parts of it."""
+    """Destroy a pool; its file stays while buffers show parts of it."""
     if core.crops_by_buffer:
         core.bury(pool)  # a part of a buffer may still be made from it
     else:
@@ -131,7 +131,7 @@ def create_buffer(
     stride: int,
     form: int,
 ) -> None:
-    """A picture inside the pool; the bounds are checked here, not trusted."""
+    """Create a buffer inside a pool, after checking its bounds and format."""
     side = limits.WAYLAND_BUFFER_SIDE
     # guard: a row by its format
     deep = PIXEL_BYTES.get(form)
@@ -175,7 +175,7 @@ def create_pixel(
     b: int,
     a: int,
 ) -> None:
-    """A buffer of one pixel, without a pool."""
+    """Create a buffer of one pixel, without a pool."""
     core.usage.take("buffers", 1)
     buffer = core.make(new_id, "wl_buffer", 1)
     assert isinstance(buffer, Buffer)
@@ -189,7 +189,7 @@ _create_pixel = emit.request(
 
 
 def destroy_buffer(core: ClientState, buffer: Buffer) -> None:
-    """Ends at once for the client; for the compositor when no state holds it."""
+    """Destroy a buffer: at once for the client, for the compositor once unused."""
     # guard: buffers held until shown
     if buffer.holds:
         buffer.doomed = True
@@ -201,7 +201,7 @@ def destroy_buffer(core: ClientState, buffer: Buffer) -> None:
 def release(
     core: ClientState, buffer: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
-    """Hot: one for each frame."""
+    """Forward wl_buffer.release to the client.  Hot: once for each frame."""
     out = core.down.data
     out += buffer.cid.to_bytes(4, "little")
     out += data[pos + 4 : pos + size]

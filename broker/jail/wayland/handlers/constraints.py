@@ -235,7 +235,7 @@ def inhibit(
     surface: Surface,
     seat: ProtocolObject,
 ) -> None:
-    """For the window; a second one inside it, or one without a window, is inert."""
+    """Forward a shortcut inhibitor for a window; a second one there is inert."""
     if surface.inhibitor is not None:
         raise ProtocolFault(
             manager.cid, _ALREADY_INHIBITED, "the surface has an inhibitor"

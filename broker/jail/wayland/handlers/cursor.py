@@ -70,7 +70,7 @@ def grip(
 
 
 def gripped(pointer: HostPointer) -> tuple[Toplevel, int] | None:
-    """The window whose frame the pointer is on, and which part of it."""
+    """Return the window whose frame the pointer is on, and the edge it grips."""
     surface = pointer.own.alias if pointer.own is not None else None
     xdg = surface.xdg if surface is not None else None
     if xdg is None or xdg.frame is None or xdg.frame.outer is None:
@@ -110,7 +110,7 @@ class ArrowCursor:
 
 
 def enter(core: ClientState, pointer: HostPointer, serial: int) -> None:
-    """The pointer has come onto a frame, or where nothing else sets an image."""
+    """Set the cursor of a pointer that came onto a frame."""
     pointer.entered, pointer.shape = serial, 0
     if not core.cursor_shapes:
         if core.arrow is None:
@@ -124,7 +124,7 @@ def enter(core: ClientState, pointer: HostPointer, serial: int) -> None:
 
 
 def follow(core: ClientState, pointer: HostPointer) -> None:
-    """The pointer is on a frame: the shape says what a press would do."""
+    """Set the cursor's shape on a frame to what a press there would do."""
     if not pointer.shape_sid:
         return
     grips = gripped(pointer)
@@ -155,7 +155,7 @@ class ShapeDevice(ProtocolObject):
 
 
 def _its_own(pointer: Pointed | None, serial: int) -> bool:
-    """Whether the picture is the client's to choose at this moment.
+    """Return whether the client may choose the pointer's picture at this moment.
 
     Only while the pointer is over its content, and with the serial of the
     latest enter (wl_pointer.set_cursor): some compositors look at neither,
@@ -188,7 +188,7 @@ def set_cursor(
 def _as_cursor(
     pointer: Pointed, surface: Surface | None, x: int, y: int
 ) -> tuple[int, int]:
-    """Give a surface its role; return the hot spot, which lies in the picture."""
+    """Give a surface the cursor's role; return the hot spot, inside of the picture."""
     if surface is None:
         return x, y
     if surface.role not in {None, SurfaceRole.CURSOR}:
@@ -208,7 +208,7 @@ def set_tool_cursor(
     x: int,
     y: int,
 ) -> None:
-    """The same for a pen."""
+    """Set a pen's cursor (zwp_tablet_tool_v2.set_cursor) on the program's content."""
     x, y = _as_cursor(tool, surface, x, y)
     if _its_own(tool, serial) and tool.host is not None:
         sid = surface.sid if surface is not None else 0

@@ -80,7 +80,7 @@ def _claim(device: DataDevice, source: DataSource | None, icon: Surface | None) 
 
 
 def _materialise(core: ClientState, source: DataSource) -> None:
-    """Make the source at the compositor, with one private type."""
+    """Create a drag's source at the compositor, with one private type."""
     sid = core.give_sid(source)
     source.drag = core.sandbox.new_drag(source)
     core.up.data += _create_data_source(core.data_manager, sid)
@@ -134,7 +134,7 @@ def _arrive(
     y: int,
     host: ProtocolObject | None,
 ) -> None:
-    """Handle a drag that enters the client's content."""
+    """Tell the client of a drag of its sandbox that enters its content."""
     top = device.over
     assert top is not None
     x, y = _in_content(device, x, y)
@@ -173,7 +173,7 @@ _drag_enter = emit.event("wl_data_device", "enter")
 
 
 def _under(surface: ProtocolObject | None) -> tuple[Surface | None, Frame | None]:
-    """The client's surface that a drag is over, and the frame that represents it.
+    """Return the client's surface under a drag, and the frame in its place, if any.
 
     KWin drags over windows, whose surface is our frame's; others over the surface under
     the pointer.
@@ -322,7 +322,7 @@ def source_send(core: ClientState, source: DataSource, mime: bytes, fd: Fd) -> N
 
 
 def source_action(core: ClientState, source: DataSource, action: int) -> None:
-    """Report the action at the drag's place, for its sandbox only.
+    """Tell the client the drop action, for drags inside its sandbox only.
 
     Over other windows it would reveal that they are there, and which types they take;
     where a rule lets the user's own programs know of its types, it may know of them.

@@ -42,7 +42,7 @@ class ExportedWindow(ProtocolObject):
         self.children: list[ImportedWindow] = []
 
     def withdraw(self, *, closing: bool = False) -> None:
-        """End what leads to the window; ``closing``: so does its connection."""
+        """Withdraw an exported window: its imports end, and its handle is forgotten."""
         core = self.core
         if core is None or self.toplevel is None:
             return
@@ -115,7 +115,7 @@ def destroy_exported(core: ClientState, exported: ExportedWindow) -> None:
 
 
 def close(core: ClientState) -> None:
-    """A connection ends, with its exports and imports."""
+    """Withdraw the exports and forget the imports of an ended connection."""
     for exported in list(core.sandbox.exports.values()):
         if exported.core is core:
             exported.withdraw(closing=True)
@@ -183,7 +183,7 @@ def set_parent_of(
 
 
 def _bound(core: ClientState, interface: str) -> ProtocolObject | None:
-    """Bind one of the compositor's globals for one request."""
+    """Bind a global of the compositor for one request; None if it has none."""
     name = core.host_name_of(interface)
     if name is None:
         return None
@@ -226,7 +226,7 @@ _HOST_EVENTS: Handlers = {"handle": _host_handle}
 
 
 def _lead(imported: ImportedWindow, handle: bytes) -> None:
-    """Have the compositor put the child's window above the exported one."""
+    """Have the compositor put the imported window's child above the exported one."""
     core, root = imported.core, window_sid(imported.child)
     if core is None or not root:
         return

@@ -58,7 +58,7 @@ class Over:
         return not self.host.dead and self.core in self.core.sandbox.filters
 
     def read(self, mime: bytes, fd: Fd) -> bool:
-        """Ask for its content; takes ``fd`` if it can."""
+        """Request the drag's content into ``fd``; return whether ``fd`` was taken."""
         if not self.readable or mime not in self.host.mimes:
             return False
         self.core.up.add(_receive(self.host.sid, mime), [fd])
@@ -66,7 +66,10 @@ class Over:
         return True
 
     def like(self, *, likes: bool | None = None, actions: int | None = None) -> None:
-        """The client says whether it takes it, or how."""
+        """Record that the client accepts the drag, or its actions.
+
+        Finish when it does.
+        """
         self._likes = self._likes if likes is None else likes
         self._actions = self._actions if actions is None else actions
         old = self.device.version < ACTIONS
@@ -94,7 +97,7 @@ def enter(
     serial: int,
     at: tuple[int, int],
 ) -> None:
-    """A drag from outside the sandbox entered a window."""
+    """Handle a drag from outside the sandbox that enters a window."""
     hand = core.sandbox.hand
     if hand is None or device.over is None:
         return
@@ -104,7 +107,7 @@ def enter(
 
 
 def accept(over: Over) -> None:
-    """A rule could let it in: let the user drop it here."""
+    """Accept a drag at the compositor, so that the user can drop it here."""
     if over.device.foreign is not over or over.accepted or over.host.dead:
         return
     if over.core.data_version < ACTIONS:
@@ -135,7 +138,7 @@ def drop(core: ClientState, device: DataDevice) -> None:
 
 
 def end(over: Over, *, finished: bool) -> None:
-    """Nothing more is wanted of the compositor's offer."""
+    """End the use of the compositor's offer; ``finished``: the drop succeeded."""
     if not over.host.dead and over.core in over.core.sandbox.filters:
         if finished and over.dropped:
             over.core.up.data += _finish(over.host.sid)
@@ -145,7 +148,7 @@ def end(over: Over, *, finished: bool) -> None:
 
 
 def forget(device: DataDevice) -> None:
-    """Another drag comes: end the transfer of the last one."""
+    """End the last drag's transfer, as another drag comes."""
     over, device.foreign = device.foreign, None
     if over is not None and over.offer is not None:
         withdraw(over)
@@ -157,7 +160,10 @@ def forget(device: DataDevice) -> None:
 
 
 def give(over: Over, content: Selection) -> bool:
-    """Drop it on the client; whether that can be."""
+    """Drop content on the client as an offer of ours.
+
+    Return whether that is possible.
+    """
     core, device, top = over.core, over.device, over.surface
     alive = core in core.sandbox.filters and not (core.crowded or core.fault)
     if not alive or device.dead or top.dead or device.told:
@@ -202,7 +208,7 @@ def chosen(over: Over, actions: int) -> None:
 
 
 def taken(offer: SelectionOffer) -> None:
-    """The client has all that it wants of it."""
+    """Release the offer's content after the client has read all that it wants."""
     content, offer.source = offer.source, None
     over = offer.over
     if over is not None and over.device.foreign is over:

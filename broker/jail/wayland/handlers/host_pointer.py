@@ -81,7 +81,7 @@ def _button(
 
 
 def _drag_frame(core: ClientState, pointer: HostPointer, serial: int) -> None:
-    """A press on the frame itself: move by the top strip, resize by the rest."""
+    """Start a move by a press on the frame's top strip, a resize by the rest."""
     grips = cursor.gripped(pointer)
     if grips is None:
         return

@@ -108,7 +108,7 @@ class Hands:
     # -- seats ---------------------------------------------------------------------
 
     def add_seat(self, name: int, version: int) -> None:
-        """The compositor has a seat."""
+        """Bind a seat that the compositor offers, for the filter's own use."""
         core, hand = self._core, self._core.sandbox.hand
         version = min(SEAT_VERSION, version)
         seat = OwnSeat(version, name, hand.judge() if hand is not None else None)
@@ -156,7 +156,7 @@ class Hands:
         self._core.up.data += _get_pointer(seat.sid, pointer.sid)
 
     def drop_pointer(self, seat: OwnSeat) -> None:
-        """Drop our pointer of a seat that has none any more."""
+        """Drop our own pointer on a seat that no longer has a pointer."""
         pointer, seat.pointer = seat.pointer, None
         if pointer is None:
             return
@@ -169,7 +169,7 @@ class Hands:
     def passes(
         self, keyboard: Keyboard, serial: int, key: int, state: int, late: float
     ) -> bool:
-        """Whether the client may see a key event; a chord is reported here.
+        """Return whether the client may see a key event; report a chord.
 
         A chord that arrives ``late``, in seconds, was meant for the state at that time.
         """
@@ -187,7 +187,7 @@ class Hands:
     # -- devices ----------------------------------------------------------------------
 
     def _devices(self, seat: OwnSeat) -> list[ProtocolObject]:
-        """Those of the compositor's, the client's before ours."""
+        """Return a seat's data devices at the compositor, the client's before ours."""
         found: list[ProtocolObject] = [
             device
             for device in self._core.devices
@@ -199,7 +199,7 @@ class Hands:
         return [*found, seat.device] if seat.device is not None else found
 
     def balance(self) -> None:
-        """Our device on each seat on which the client has none."""
+        """Create our data device on each seat on which the client has none."""
         core = self._core
         if not core.data_manager or not self.active:
             return
@@ -220,7 +220,7 @@ class Hands:
     # -- the user's own selection -----------------------------------------------------
 
     def selected(self, offer: ProtocolObject | None) -> None:
-        """The compositor has announced the user's selection, on any device."""
+        """Record the offer of the user's selection that the compositor announced."""
         core = self._core
         before = self.offer
         mine = offer if isinstance(offer, HostOffer) else None
@@ -235,7 +235,7 @@ class Hands:
             export.content.taken()
 
     def read(self, mime: bytes, fd: Fd) -> bool:
-        """Ask for the user's own selection; takes ``fd`` if there is one."""
+        """Request the user's selection into ``fd``; return whether ``fd`` was taken."""
         if self.offer is None or mime not in self.offer.mimes:
             return False
         self._core.up.add(_receive(self.offer.sid, mime), [fd])
@@ -245,7 +245,7 @@ class Hands:
     def export(
         self, seat: OwnSeat, serial: int, content: ExportPort, mark: bytes
     ) -> bool:
-        """Make this the user's own selection; whether it could be asked for.
+        """Set the user's selection to a sandbox's content; return if it was requested.
 
         ``serial`` is that of the chord's press.
         """
@@ -268,7 +268,7 @@ class Hands:
         return True
 
     def take_back(self, content: ExportPort) -> None:
-        """End an export, if it is still that one."""
+        """End the export of this content, if it is still the current one."""
         export = self._export
         if export is not None and export.content is content:
             self._export = None
@@ -288,7 +288,7 @@ class Hands:
         self._end_export(source)
 
     def close(self) -> None:
-        """The connection is over."""
+        """Drop the focus and cancel the export, as the connection has ended."""
         for seat in self._seats.values():
             if seat.keyboard is not None:
                 seat.keyboard.focus = None
@@ -346,7 +346,7 @@ def _enter(
     surface: ProtocolObject | None,
     keys: bytes,
 ) -> None:
-    """The compositor has given a keyboard the focus, on a surface of the client's."""
+    """Handle that our keyboard gets the focus on a surface of the client."""
     keyboard.focus = client_surface(surface)
     if keyboard.focus is not None:
         core.focus_keyboard(keyboard, keyboard.focus)
@@ -363,7 +363,7 @@ def _leave(
 
 
 def blur(core: ClientState, keyboard: Keyboard) -> None:
-    """The focus has left what one of our keyboards had it on."""
+    """Handle that our keyboard loses its focus."""
     before, keyboard.focus = keyboard.focus, None
     if before is not None:
         # The client's keyboards of a seat that has gone get no more events.

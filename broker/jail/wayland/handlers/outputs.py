@@ -35,7 +35,10 @@ class LogicalOutput(ProtocolObject):
         self.logical: tuple[int, int] | None = None
 
     def size(self) -> tuple[int, int] | None:
-        """Width and height, or None before the compositor has sent them."""
+        """Return the screen's width and height.
+
+        None before the compositor sent them.
+        """
         if self.logical is not None:
             return self.logical
         if not self.width:

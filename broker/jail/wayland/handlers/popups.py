@@ -108,7 +108,7 @@ def set_parent_configure(
 def _materialise(
     core: ClientState, popup: Popup, parent: XdgSurface, positioner: Positioner
 ) -> tuple[int, tuple[int, int]]:
-    """Make our positioner from the client's; return its id and content size."""
+    """Create our positioner from the client's; return its id and content size."""
     xdg, base = popup.xdg, parent.base
     if (
         positioner.size is None
@@ -209,7 +209,7 @@ def destroy_popup(core: ClientState, popup: Popup) -> None:
 
 
 def grab(core: ClientState, popup: Popup, _seat: ProtocolObject, serial: int) -> None:
-    """Keep a menu's grab here; the compositor never hears of it.
+    """Record a menu's grab here; do not forward it to the compositor.
 
     Compositors believe a grab's serial: KWin (5.27) gives the keyboard to a
     window in the background, and sway (1.7) leaves it where it is, whatever the
@@ -243,7 +243,7 @@ def dismiss(core: ClientState, popup: Popup) -> None:
 
 
 def _menus(core: ClientState) -> list[Popup]:
-    """Popups with a grab, those that were opened last first."""
+    """Return the popups with a grab, those that were opened last first."""
     found = [
         xdg.role
         for xdg in core.windows
@@ -316,7 +316,7 @@ def configure(core: ClientState, popup: Popup, x: int, y: int, w: int, h: int) -
 
 
 def popup_done(core: ClientState, popup: Popup) -> None:
-    """The compositor has closed it, as sway does when the focus leaves its window.
+    """Close a popup that the compositor has closed, and tell the client.
 
     For sway 1.7 a commit of a closed popup's frame is a commit before the first
     configure, which ends the connection.  The client does not know yet that it is

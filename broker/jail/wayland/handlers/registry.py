@@ -67,7 +67,10 @@ class Globals:
         return entry
 
     def add(self, host_name: int, interface: str, version: int) -> Advertised | None:
-        """A global of the compositor's; None when the client must not see it."""
+        """Add a compositor's global.
+
+        Return its entry, None if the client must not see it.
+        """
         self.host[host_name] = (interface, version)
         row = GLOBALS.get(interface)
         shown = self._version(interface, version)
@@ -77,7 +80,10 @@ class Globals:
         return self._advertise(interface, shown, host_name)
 
     def remove(self, host_name: int) -> Advertised | None:
-        """The compositor takes a global away; None when the client never saw it."""
+        """Remove a compositor's global.
+
+        Return its entry, None if the client never saw it.
+        """
         self.host.pop(host_name, None)
         for entry in self.by_name.values():
             if entry.host_name == host_name and not entry.removed:
@@ -86,7 +92,10 @@ class Globals:
         return None
 
     def take_away(self, interfaces: frozenset[str]) -> list[Advertised]:
-        """The record allows these no more; those that the client has been told of."""
+        """Hide globals that the record no longer allows.
+
+        Return those the client saw.
+        """
         self._denied |= interfaces
         gone = [e for e in self.by_name.values() if e.interface in interfaces]
         for entry in gone:
@@ -155,7 +164,7 @@ def host_delete_id(core: ClientState, _display: ProtocolObject, sid: int) -> Non
 
 
 def take_away(core: ClientState, interfaces: frozenset[str]) -> bool:
-    """The record allows these globals no more; whether the client has used one.
+    """Remove globals that the record no longer allows; return if one was in use.
 
     One that has not is told that they are gone, and cannot bind them any more.
     """

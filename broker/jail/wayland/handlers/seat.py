@@ -190,7 +190,7 @@ def _if_told(
 def relative_motion(
     core: ClientState, relative: ProtocolObject, data: bytes, pos: int, size: int
 ) -> None:
-    """Over the client's content only: motion on a frame is not passed on.
+    """Forward relative motion over the client's content only, not on a frame.
 
     The next wl_pointer.frame ends it, and is all that comes while a pointer is locked.
     """
@@ -259,7 +259,7 @@ _keyboard_enter = emit.event("wl_keyboard", "enter")
 
 
 def shown_keys(keyboard: Keyboard, keys: bytes) -> bytes:
-    """Which of the keys that were held at an enter the client may see."""
+    """Return which of the keys held at an enter the client may see."""
     if keyboard.judge is None:
         return keys
     held = struct.unpack(f"={len(keys) // 4}I", keys[: len(keys) & ~3])

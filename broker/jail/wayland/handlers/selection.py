@@ -69,7 +69,7 @@ class DataSource(ProtocolObject):
         self.core = None
 
     def cancel(self) -> None:
-        """Notify its client that it is no longer the selection."""
+        """Notify the source's client that it is no longer the selection."""
         if not self.dead and self.core is not None:
             write = (
                 _cancelled if self.interface == "wl_data_source" else _primary_cancelled
@@ -78,7 +78,10 @@ class DataSource(ProtocolObject):
             self.core.wake()
 
     def send(self, mime: bytes, fd: Fd) -> bool:
-        """Ask its client to write data; False when it cannot."""
+        """Ask the source's client to write data to ``fd``.
+
+        Return False if it cannot.
+        """
         if self.dead or self.core is None or mime not in self.mimes:
             return False
         # guard: others do not fill a queue
@@ -151,7 +154,7 @@ class DataDevice(ProtocolObject):
         self.dropped = False
 
     def go_on(self) -> None:
-        """The sandbox's own drag has left the client, or the client has disconnected.
+        """Forget what the drag's target accepted, as the drag has left it.
 
         Its later requests about the drag have no effect: the types and actions that it
         accepted do not apply to the window under the pointer.
@@ -242,7 +245,7 @@ def source_set_actions(_core: ClientState, source: DataSource, actions: int) -> 
 
 
 def destroy_source(core: ClientState, source: DataSource) -> None:
-    """Destroy it here and, while it is dragged, at the compositor."""
+    """Destroy a data source here and, while it is dragged, at the compositor."""
     kept = sum(len(mime) + _MIME_BYTES for mime in source.mimes)
     core.usage.give("kept_bytes", kept)
     if source.sid:
@@ -285,7 +288,7 @@ def _may_select(core: ClientState) -> bool:
 
 
 def tell(core: ClientState, device: DataDevice) -> None:
-    """Offer the sandbox's present selection on one device."""
+    """Offer the sandbox's present selection on one data device."""
     source = core.sandbox.selections[device.kind]
     primary = device.kind == "primary"
     interface = "zwp_primary_selection_offer_v1" if primary else "wl_data_offer"

@@ -102,7 +102,10 @@ def damage_buffer(
 def _add_damage(
     held: list[tuple[int, int, int, int]], x: int, y: int, w: int, h: int
 ) -> None:
-    """Keep a rectangle, its numbers bounded; too many become everything."""
+    """Add a rectangle to the damage, its numbers bounded.
+
+    Too many become everything.
+    """
     # guard: damage bounded
     if len(held) >= limits.WAYLAND_DAMAGE:
         held[:] = [EVERYWHERE]
@@ -128,12 +131,12 @@ def frame(core: ClientState, surface: Surface, new_id: int) -> None:
 def set_opaque_region(
     core: ClientState, surface: Surface, region: Region | None
 ) -> None:
-    """A claim that nothing below need be drawn, which a filter cannot check.
+    """Set the opaque region, if the record lets windows be translucent.
 
-    With pixels that are translucent all the same, the compositor shows what
-    it drew there last: another window, as through a hole in an opaque frame.
-    Our own backing is opaque and says so, so only who may be translucent is
-    believed.
+    The filter cannot check this claim that nothing below need be drawn. With pixels
+    that are translucent all the same, the compositor shows what it drew there last:
+    another window, as through a hole in an opaque frame. Our own backing is opaque and
+    says so, so only who may be translucent is believed.
     """
     # guard: no client claims to be opaque
     if core.rules.translucent:
@@ -144,7 +147,7 @@ def set_opaque_region(
 def set_input_region(
     _core: ClientState, surface: Surface, region: Region | None
 ) -> None:
-    """Kept with the surface.
+    """Set the pending input region.
 
     Input that a surface refuses is swallowed by its frame, so a click goes to the
     application or to no client.
@@ -215,7 +218,7 @@ def destroy_surface(core: ClientState, surface: Surface) -> None:
 
 
 def forget_state(core: ClientState, state: SurfaceState | None) -> None:
-    """Let go of a state that will never be applied."""
+    """Release buffers and callbacks of a state that will never be applied."""
     if state is None:
         return
     held_buffers.unhold(core, state.buffer)
@@ -244,7 +247,7 @@ def note_output(
     bit: int,
     inside: bool,
 ) -> None:
-    """A surface (bit 1) or its frame (bit 2) entered or left an output.
+    """Record that a surface (bit 1) or its frame (bit 2) entered or left an output.
 
     The client hears of the union, once.
     """
@@ -426,7 +429,7 @@ def presented(
     nanoseconds: int,
     *rest: int,
 ) -> None:
-    """When a frame was shown.
+    """Forward when a frame was shown, in the clock of the client's machine.
 
     waypipe's two ends have different clocks, so on its wire these times are
     those of CLOCK_REALTIME.

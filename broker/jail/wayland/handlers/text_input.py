@@ -47,7 +47,7 @@ _HINTS, _PURPOSES = 0x3FF, 13
 
 
 def _focus(text: TextInput) -> Surface | None:
-    """The surface that the focus is on.
+    """Return the surface that has the text input's focus.
 
     A compositor need not say that it left one that the client has destroyed.
     """
@@ -86,7 +86,7 @@ def set_surrounding_text(
 
 
 def _has_places(untrusted_around: bytes, *untrusted_places: int) -> bool:
-    """Whether each place is the beginning of a character of a text, or its end."""
+    """Return whether each place is a character boundary of a text."""
     size = len(untrusted_around)
     return size <= _AROUND_BYTES and all(
         0 <= place <= size and untrusted_around[place : place + 1] not in _INSIDE
@@ -110,7 +110,7 @@ def set_content_type(
 def set_cursor_rectangle(
     core: ClientState, text: TextInput, x: int, y: int, w: int, h: int
 ) -> None:
-    """In coordinates of the focused surface, which for the compositor is the frame's."""
+    """Forward the cursor rectangle, moved by the frame's edges."""
     focus = _focus(text)
     if focus is None:
         return

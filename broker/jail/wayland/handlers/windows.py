@@ -114,7 +114,7 @@ def get_xdg_surface(
 
 
 def claim(core: ClientState, xdg: XdgSurface) -> None:
-    """Check that an xdg_surface may still get its role object."""
+    """Give an xdg_surface its one role, or raise ProtocolFault; number the window."""
     # guard: one role for each window
     if xdg.constructed:
         raise ProtocolFault(
@@ -151,7 +151,7 @@ def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
 
 
 def _remember(core: ClientState, role: Toplevel, serial: int) -> None:
-    """Store the state that acknowledging this configure will confirm."""
+    """Record what acknowledging this configure event will confirm."""
     (w, h), edges = role.configured, core.edges
     if core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in role.states:
         role.real_fullscreen.add(serial)
@@ -193,7 +193,7 @@ def ack_configure(core: ClientState, xdg: XdgSurface, serial: int) -> None:
 
 
 def hold(core: ClientState, xdg: XdgSurface, message: bytes) -> None:
-    """Keep a request of the window's for the next commit of its surface."""
+    """Queue a window's request for the next commit of its surface."""
     if xdg.surface is None:
         return
     pending = xdg.surface.pending
@@ -240,7 +240,7 @@ def destroy_xdg_surface(core: ClientState, xdg: XdgSurface) -> None:
 
 
 def lose_surface(core: ClientState, xdg: XdgSurface) -> None:
-    """The client destroys the surface before its window: the frame goes dark."""
+    """Unmap a window whose surface the client destroys before the window."""
     promote.end_window(core, xdg)
     if xdg.frame is not None:
         xdg.frame.release_surface()
@@ -256,7 +256,7 @@ def lose_surface(core: ClientState, xdg: XdgSurface) -> None:
 
 
 def end_role(core: ClientState, xdg: XdgSurface | None) -> None:
-    """A role object is destroyed: the window is unmapped, its state forgotten."""
+    """Unmap the window of a destroyed role object, and forget its state."""
     if xdg is None:
         return
     xdg.role = None
@@ -285,7 +285,7 @@ def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
 
 
 def _leave_family(core: ClientState, toplevel: Toplevel) -> None:
-    """Its children become its parent's (xdg_toplevel.set_parent).
+    """Give a window's children its parent as theirs (xdg_toplevel.set_parent).
 
     Else each window would keep the one before it forever.
     """
@@ -430,7 +430,7 @@ _set_fullscreen = emit.request("xdg_toplevel", "set_fullscreen")
 
 
 def _is_behind(core: ClientState, toplevel: Toplevel) -> bool:
-    """Whether a window is shown and its sandbox has no keyboard.
+    """Return whether a window is shown and its sandbox has no keyboard.
 
     sway gives the keyboard to a window that becomes fullscreen.
     """
@@ -440,7 +440,7 @@ def _is_behind(core: ClientState, toplevel: Toplevel) -> bool:
 
 
 def unset_fullscreen(core: ClientState, toplevel: Toplevel) -> None:
-    """Leaving is always allowed, also what the user's own key made so."""
+    """Forward unset_fullscreen, always, also for what the user's own key made so."""
     if toplevel.fake_fullscreen:
         toplevel.fake_fullscreen = False
         write = emit.set_maximized if toplevel.maximized else emit.unset_maximized
@@ -467,7 +467,7 @@ def _states(array: bytes) -> frozenset[int]:
 def _told_states(
     known: frozenset[int], *, faked: bool, maximized: bool, tiled: bool
 ) -> bytes:
-    """The array of states that the client receives."""
+    """Encode the array of states that the client receives."""
     told = set(known)
     if faked:
         told.add(FULLSCREEN)

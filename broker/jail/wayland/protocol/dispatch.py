@@ -72,7 +72,7 @@ DESTRUCTORS = frozenset({"destroy", "release"})
 
 
 def _named_in(message: MessageSignature) -> list[tuple[int, str, bool]]:
-    """Which arguments are objects: place, interface, whether null may be."""
+    """Return which arguments are objects: place, interface, whether null is allowed."""
     return [
         (i, a.interface, a.nullable)
         for i, a in enumerate(message.args)
@@ -87,7 +87,7 @@ def _fds_in(message: MessageSignature) -> list[int]:
 def _taking_any_request(
     message: MessageSignature, function: Callable[..., None]
 ) -> Handler:
-    """For requests with strings, arrays or descriptors."""
+    """Compile a handler of requests with strings, arrays or descriptors."""
     objects, fds = _named_in(message), _fds_in(message)
     read = wire.reader(message)
 
@@ -258,7 +258,7 @@ def _too_new(message: MessageSignature) -> Handler:
 
 
 def compiled_request(message: MessageSignature, rule: Rule, version: int) -> Handler:
-    """The handler of a request at one bound version of its interface."""
+    """Compile the handler of a request at one bound version of its interface."""
     if message.since > version:
         return _too_new(message)
     if isinstance(rule, Raw):
@@ -271,7 +271,7 @@ def compiled_request(message: MessageSignature, rule: Rule, version: int) -> Han
 
 
 def compiled_event(message: MessageSignature, rule: Rule) -> Handler:
-    """The handler of an event."""
+    """Compile the handler of a compositor's event from its rule."""
     if isinstance(rule, Raw):
         return rule.function
     if rule is FORWARD:
@@ -282,7 +282,7 @@ def compiled_event(message: MessageSignature, rule: Rule) -> Handler:
 
 
 def _swallow(message: MessageSignature) -> Callable[..., None]:
-    """An event that goes nowhere: its descriptors close, its objects end."""
+    """Return an event handler that closes descriptors and ends new objects, only."""
 
     def swallow(core: ClientState, _obj: ProtocolObject, *args: Any) -> None:  # noqa: ANN401
         for argument, value in zip(message.args, args, strict=True):
@@ -304,7 +304,7 @@ _own_tables: dict[tuple[str, int], tuple[Handler, ...]] = {}
 
 
 def own_events(interface: str, handlers: Handlers) -> tuple[Handler, ...]:
-    """For one of our objects: some events have handlers, the others go nowhere."""
+    """Compile event handlers of our own object; those without a handler are dropped."""
     key = (interface, id(handlers))
     if not handlers:
         return dead_events(interface)

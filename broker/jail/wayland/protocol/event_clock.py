@@ -22,7 +22,7 @@ class EventClock:
         self._least: int | None = None
 
     def lateness(self, event_ms: int, now: float) -> float:
-        """Return how many seconds ago an event happened that is heard now."""
+        """Return how many seconds ago an event happened that arrives now."""
         apart = (int(now * 1000) - event_ms) % _WRAP
         if self._least is None:
             self._least = apart

@@ -69,7 +69,7 @@ class ObjectTable:
     def make(
         self, untrusted_cid: int, interface: str, version: int, *, server: bool = True
     ) -> Any:  # noqa: ANN401 - the class depends on the interface
-        """A new object that the client names; with an id at the compositor or none.
+        """Create an object that the client names, with an id at the compositor or none.
 
         Raises ProtocolFault when the id is in use, not the next one, or not
         the client's to give.
@@ -97,7 +97,10 @@ class ObjectTable:
         return obj
 
     def _listen(self) -> None:
-        """Count what hears input, and screens: each event costs as many messages."""
+        """Count an object that receives input or screens.
+
+        Limited, as events multiply.
+        """
         # guard: listeners bounded
         if self._listeners >= limits.WAYLAND_LISTENERS:
             raise self.too_much("too many objects that receive input")
@@ -107,7 +110,7 @@ class ObjectTable:
         self._listeners += 1
 
     def make_server_side(self, interface: str, version: int) -> Any:  # noqa: ANN401 - see make
-        """A new object that we name to the client (an offer)."""
+        """Create an object that we name to the client (an offer)."""
         if self._free_server_cids:
             cid = self._free_server_cids.pop()
         else:
@@ -123,7 +126,7 @@ class ObjectTable:
         return obj
 
     def give_sid(self, obj: ProtocolObject) -> int:
-        """Give an object its id at the compositor, when the request is sent.
+        """Give an object its id at the compositor, just before its request is sent.
 
         The compositor wants new ids without gaps, so an object whose request
         is held gets its id only when that is sent (border.md 5.1).
@@ -159,7 +162,7 @@ class ObjectTable:
     def adopt(
         self, sid: int, obj: ProtocolObject, own_handlers: dispatch.Handlers
     ) -> None:
-        """Take an object that the compositor named; the client will not know it.
+        """Register an object that the compositor named; the client does not know it.
 
         Raises UpstreamError.
         """
@@ -187,7 +190,10 @@ class ObjectTable:
         obj.events = dispatch.dead_events(obj.interface)
 
     def destroy(self, obj: ProtocolObject) -> None:
-        """Pass a destructor on; the id is free when the compositor says so."""
+        """Forward an object's destructor.
+
+        Its id is free once the compositor says so.
+        """
         message = dispatch.destructor(obj.interface)
         self.bury(obj)
         if obj.sid:
@@ -225,7 +231,10 @@ class ObjectTable:
             self.usage.give("listeners", 1)
 
     def deleted(self, sid: int) -> None:
-        """wl_display.delete_id: the id is free on both sides.  Raises UpstreamError."""
+        """Handle wl_display.delete_id: free the id on both sides.
+
+        Raises UpstreamError.
+        """
         obj = self.by_server.pop(sid, None)
         if obj is None or sid >= SERVER_IDS:
             raise UpstreamError(f"the compositor deleted the unknown object {sid}")
@@ -240,7 +249,10 @@ class ObjectTable:
     def client_object(
         self, by: ProtocolObject, untrusted_cid: int, interface: str, *, nullable: bool
     ) -> ProtocolObject | None:
-        """The object that a request names.  Raises ProtocolFault if it may not."""
+        """Return the object that a request names.
+
+        Raises ProtocolFault if it may not.
+        """
         if not untrusted_cid:
             if nullable:
                 return None

@@ -16,7 +16,7 @@ _Table = TypeVar("_Table", bound=Mapping[tuple[str, str], object])
 
 
 def joined(parts: Iterable[Mapping[_Key, _Value]]) -> Mapping[_Key, _Value]:
-    """One table of all parts.  Raises InternalError for a key in two of them."""
+    """Join parts into one table.  Raises InternalError for a key in two of them."""
     whole: dict[_Key, _Value] = {}
     for part in parts:
         doubled = whole.keys() & part.keys()
@@ -30,7 +30,7 @@ def joined(parts: Iterable[Mapping[_Key, _Value]]) -> Mapping[_Key, _Value]:
 def complete(
     table: _Table, messages: Callable[[str], tuple[MessageSignature, ...]]
 ) -> _Table:
-    """The table itself.  Raises InternalError unless it has every message once."""
+    """Return the table.  Raises InternalError unless it has every message once."""
     wanted = {(i, m.name) for i in INTERFACES for m in messages(i)}
     for problem, keys in (
         ("no module has", wanted - table.keys()),

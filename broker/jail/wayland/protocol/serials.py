@@ -32,7 +32,7 @@ class Serials:
         self._retired: frozenset[int] = frozenset()
 
     def note(self, serial: int) -> None:
-        """The client has been given this serial and may present it."""
+        """Record a serial that was sent to the client, which it may present."""
         given = self._given
         if serial not in given:
             given[serial] = _NOT_INPUT
@@ -40,7 +40,7 @@ class Serials:
                 given.popitem(last=False)
 
     def note_input(self, serial: int, now: float) -> None:
-        """The same, and it is of something that the user did just now."""
+        """Record a serial of input that the user made just now."""
         if self._acted is not None:
             self._acted(now)
         given = self._given
@@ -66,7 +66,7 @@ class Serials:
                 del self._pressed[key]
 
     def held(self, untrusted_serial: int) -> bool:
-        """Whether it is of a press that lasts, on a surface that is there.
+        """Return whether a serial is of a press that still lasts, on a living surface.
 
         Compositors that look (weston, mutter) let nothing else begin a move, a
         resize or a drag.

@@ -52,7 +52,7 @@ class Tracer:
     def see(
         self, arrow: str, data: bytes, objects: Mapping[int, ProtocolObject], now: float
     ) -> None:
-        """Note bytes that went along one of the four arrows."""
+        """Print the messages that passed along one of the four arrows."""
         client_side = arrow in {ASKED, TOLD}
         requests = arrow in {ASKED, PASSED}
         for oid, obj in objects.items():
@@ -134,7 +134,7 @@ class TracedFilter(WaylandFilter):
 
     @override
     def from_client(self, untrusted_data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """As Filter's, traced before and after."""
+        """Handle the client's bytes as WaylandFilter does, and print the trace."""
         self._around(
             ASKED,
             untrusted_data,
@@ -144,7 +144,7 @@ class TracedFilter(WaylandFilter):
 
     @override
     def from_server(self, data: bytes, fds: Sequence[Fd], now: float) -> None:
-        """As Filter's, traced before and after."""
+        """Handle the compositor's bytes as WaylandFilter does, and print the trace."""
         self._around(
             SAID,
             data,

@@ -66,7 +66,7 @@ def bad_message(object_id: int, message: str) -> ProtocolFault:
 
 
 def internal(error: Exception) -> InternalError:
-    """An internal error that some input found: it ends this connection only.
+    """Return the internal error that some input caused; it ends this connection only.
 
     Other connections of the sandbox live in the same process, and an
     application that stumbles on our mistake must not take them along.
@@ -102,7 +102,7 @@ class Outgoing:
         self.data += message
 
     def front(self) -> tuple[memoryview, list[Fd]]:
-        """The bytes that may go in one sendmsg, and the descriptors with them."""
+        """Return the bytes for one sendmsg, and the descriptors with them."""
         marks = self._marks
         if not marks:
             return memoryview(self.data), []
@@ -124,7 +124,7 @@ class Outgoing:
         return done
 
     def drain_fds(self) -> list[Fd]:
-        """Forget everything; return the descriptors to close."""
+        """Discard all queued bytes; return the queued descriptors, for closing."""
         fds = [fd for _, some in self._marks for fd in some]
         self._marks.clear()
         self.fd_count = 0
@@ -179,7 +179,7 @@ def writer(message: MessageSignature) -> Callable[..., bytes]:
 
 
 def encode(object_id: int, opcode: int, kinds: str, args: Sequence[Any]) -> bytes:
-    """Return a message.  ``kinds`` has a letter for each argument that is bytes.
+    """Encode a message.  ``kinds`` has a letter for each argument that is bytes.
 
     Objects and new ids are numbers here; ``h`` is not written at all.
     """
@@ -215,7 +215,7 @@ Reader = Callable[[bytes, int, int], list[Any]]
 def _runs(
     message: MessageSignature,
 ) -> tuple[list[tuple[struct.Struct, Any]], list[int]]:
-    """A message's arguments in runs of words, each but the last up to a length.
+    """Group a message's arguments into runs of words, for fast decoding.
 
     With each run the string or array that it ends in (None: the last run),
     and where descriptors stand, which take no bytes.
@@ -235,7 +235,7 @@ def _runs(
 
 @cache
 def reader(message: MessageSignature) -> Reader:
-    """A function that does for one message what ``decode`` does for all."""
+    """Return a function that decodes this message, as ``decode`` does any."""
     runs, holes = _runs(message)
     plan = [
         (run.unpack_from, run.size, a is not None, a is not None and a.kind == "s", a is not None and a.nullable)

@@ -27,7 +27,7 @@ class Axis(NamedTuple):
 
 
 def along(at: Axis, whole: int, sides: tuple[int, int], edges: tuple[int, int]) -> Axis:
-    """One axis of ``around_content``; sides are -1, 0 and 1."""
+    """Compute one axis of ``around_content``; sides are -1, 0 and 1."""
     (anchor, gravity), (before, after) = sides, edges
     if anchor == gravity and gravity != 0 and at.size > before + after:
         # Also right where the compositor flips both to the other side.
@@ -47,7 +47,7 @@ def around_content(
     edges: tuple[int, int, int, int],
     offset: tuple[int, int],
 ) -> tuple[Rect, tuple[int, int]]:
-    """The anchor and offset with which a frame's content is where it was wished.
+    """Return the anchor and offset that put a frame's content where it was wished.
 
     ``rect`` is the anchor in the parent's frame, ``parent`` that frame's size,
     ``sides`` are anchor and gravity, ``edges`` the popup's frame: left, top,

@@ -29,7 +29,7 @@ UNSET_SOURCE = SourceRect(-256, -256, -256, -256)
 
 
 def needed(first: Mapping[str, tuple[int, int]]) -> bool:
-    """Whether this compositor, by its globals, may ignore where a source begins.
+    """Return whether a compositor with these globals may ignore a viewport's origin.
 
     No protocol tells it.  ``zwlr_layer_shell_v1`` is what wlroots has in common,
     and its pixman renderer has no ``zwp_linux_dmabuf_v1``.  Later versions of it are
@@ -39,7 +39,7 @@ def needed(first: Mapping[str, tuple[int, int]]) -> bool:
 
 
 def of(core: ClientState, surface: Surface, view: View | None) -> Rect | None:
-    """The part of the surface's buffer that shows ``view``, in the buffer's pixels.
+    """Return the part of the surface's buffer that shows ``view``, in buffer pixels.
 
     None where a viewport does: it begins at the corner, or not at a pixel of the
     buffer's, or is of a buffer that has no pool or is turned.
@@ -65,7 +65,7 @@ def of(core: ClientState, surface: Surface, view: View | None) -> Rect | None:
 
 
 def fits(buffer: Buffer, part: Rect) -> bool:
-    """Whether there is such a part: at least a pixel, inside the buffer and its pool.
+    """Return whether a part is at least a pixel, inside the buffer and its pool.
 
     wl_shm counts whole rows from the part's first pixel, so the last one may end
     behind what the compositor has mapped of the pool, which a resize does not change.
@@ -93,7 +93,7 @@ def _first(buffer: Buffer, part: Rect) -> int:
 def chosen(
     core: ClientState, surface: Surface, buffer: Buffer, part: Rect | None
 ) -> int:
-    """The compositor's id of that part of the buffer, or of all of it."""
+    """Return the compositor's id of that part of the buffer, or of all of it."""
     # guard: a part lies inside its buffer
     if part is not None and not fits(buffer, part):
         part = None
@@ -104,7 +104,7 @@ def chosen(
 def crop(
     core: ClientState, surface: Surface, view: View | None
 ) -> tuple[View | None, bool]:
-    """Attach what shows ``view``; the viewport that is still needed for it.
+    """Attach the part that shows ``view``; return the viewport still needed for it.
 
     Also whether another part is attached than before.
     """
@@ -128,7 +128,7 @@ def crop(
 
 
 def _make(core: ClientState, buffer: Buffer, rect: Rect) -> int:
-    """The wl_buffer of that part, kept for as long as the same one is shown."""
+    """Create the wl_buffer of a part, or return the id of the same one as before."""
     pool = buffer.pool
     assert pool is not None
     former = buffer.part

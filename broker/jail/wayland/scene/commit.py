@@ -54,7 +54,7 @@ _OLD_SHELL = 2
 
 
 def commit(core: ClientState, surface: Surface) -> None:
-    """The client's wl_surface.commit."""
+    """Handle wl_surface.commit: apply the pending state, or cache it while synced."""
     state = surface.pending
     fences.wait(core, surface, state)
     pictures.take(core, surface, state)
@@ -81,7 +81,7 @@ def commit(core: ClientState, surface: Surface) -> None:
 
 
 def _is_held(surface: Surface) -> bool:
-    """Whether a commit would wait in the compositor, as a synchronised child's does.
+    """Return whether a commit would wait in the compositor for a parent's.
 
     A window's surfaces are synchronised children of its frame.  wlroots keeps each of
     their commits until the frame's, and sway 1.7 dies of those that it applies once the
@@ -103,7 +103,7 @@ def _is_adrift(xdg: XdgSurface) -> bool:
 
 
 def _merge(core: ClientState, earlier: SurfaceState, later: SurfaceState) -> None:
-    """Put a commit over one that still waits for its parent's.
+    """Merge a commit into one that still waits for its parent's.
 
     A synchronised child may commit forever while its parent never does, so
     what adds up here is bounded like what adds up before one commit.
@@ -121,7 +121,7 @@ def _merge(core: ClientState, earlier: SurfaceState, later: SurfaceState) -> Non
 
 
 def _may_commit(surface: Surface, xdg: XdgSurface, state: SurfaceState) -> None:
-    """xdg_surface's rules on who commits what and when."""
+    """Check xdg_surface's rules on commits.  Raises ProtocolFault."""
     if xdg.role is None:
         raise ProtocolFault(
             xdg.cid, XDG_NOT_CONSTRUCTED, "a commit before the xdg_surface has a role"
@@ -173,7 +173,7 @@ def _pace_mapping(core: ClientState, window: Toplevel) -> None:
 def _stands_alone(
     core: ClientState, surface: Surface, xdg: XdgSurface, popup: Popup
 ) -> bool:
-    """Whether a popup has no parent that is shown, and so is not shown either."""
+    """Hide a popup whose parent is not shown; return whether it is hidden."""
     parent = popup.parent
     coming = surface.extent is not None and not xdg.mapped and not popup.adrift
     # guard: no popup of a window not shown
@@ -183,7 +183,7 @@ def _stands_alone(
 
 
 def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:
-    """Send a state's requests (no commit) and take it over as current."""
+    """Send a state's requests (no commit) and make it the current state."""
     out = core.up.data
     sid = surface.sid
     changed = False
@@ -329,7 +329,7 @@ def _damage(core: ClientState, surface: Surface, state: SurfaceState) -> None:
 
 
 def _damage_cropped(core: ClientState, surface: Surface, state: SurfaceState) -> None:
-    """Damage of a surface whose crop does not begin at its corner.
+    """Send the damage of a surface whose crop does not begin at its corner.
 
     Sent in the buffer's own pixels, where the crop does not matter: wlroots 0.18
     subtracts the crop's origin from a surface's damage twice, and the drawn part was
@@ -350,7 +350,7 @@ def _damage_cropped(core: ClientState, surface: Surface, state: SurfaceState) ->
 
 
 def _apply_rest(core: ClientState, surface: Surface, state: SurfaceState) -> bool:
-    """Everything but buffer, damage and callbacks; whether the size may change."""
+    """Apply all but buffer, damage and callbacks; return if the size may change."""
     changed = _apply_viewport(surface, state)
     if state.input is not UNSET:
         surface.input = state.input
@@ -383,7 +383,7 @@ def _apply_rest(core: ClientState, surface: Surface, state: SurfaceState) -> boo
 
 
 def _apply_viewport(surface: Surface, state: SurfaceState) -> bool:
-    """The client's own viewport; whether the size may change."""
+    """Apply the client's own viewport; return whether the size may change."""
     content = surface.content
     changed = False
     if state.source is not UNSET and state.source != content.source:
@@ -512,7 +512,7 @@ def _sends_frame(xdg: XdgSurface, *, explicit: bool) -> bool:
 
 
 def _may_come_alone(root: Surface) -> bool:
-    """Whether only a popup's picture is new, so that its frame needs no commit.
+    """Return whether only a popup's picture is new, so its frame needs no commit.
 
     sway 1.7 ends a connection over a commit of a popup that it has just closed, also if
     the commit was on its way then: a menu is drawn again when the pointer leaves its

@@ -52,7 +52,7 @@ def show_part(
 
 
 def withdraw(core: ClientState, surface: Surface) -> bool:
-    """Leave one pixel of a tree that is in no window, until it is laid out again.
+    """Crop a tree that is in no window to one pixel, until it is laid out again.
 
     A subsurface belongs to its parent from the parent's next commit on, but KWin
     (5.27) shows it at once, at its parent's corner: without this as large as it

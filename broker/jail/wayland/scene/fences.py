@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def wait(core: ClientState, surface: Surface, state: SurfaceState) -> None:
-    """Raise UnfinishedError until what this commit shows is drawn, or late.
+    """Raise UnfinishedError until the GPU has drawn what this commit shows, or is late.
 
     ``core.fence`` then says what to wait for and how long; the commit is read again.
     """
@@ -54,7 +54,7 @@ def _patience(surface: Surface) -> float:
 
 
 def _leave_out(core: ClientState, state: SurfaceState, buffer: Buffer) -> None:
-    """Commit all but the picture, and give its buffer back."""
+    """Drop the late picture from a commit, and give its buffer back."""
     core.sandbox.refused["late pictures"] += 1
     attached = state.buffer is buffer  # otherwise it is drawn into where it is shown
     for name in ("buffer", "damage", "buffer_damage"):

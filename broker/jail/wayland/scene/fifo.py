@@ -63,7 +63,7 @@ def constrain(core: ClientState, xdg: XdgSurface, state: SurfaceState) -> None:
 
 
 def _may_wait(core: ClientState, xdg: XdgSurface, frame: Frame) -> bool:
-    """Whether a picture may be shown later than its commit.
+    """Return whether a picture may be shown later than its commit.
 
     Not under menus: these touch the window as it was committed, and a window that is
     larger or smaller a moment later would leave them alone.

@@ -51,7 +51,7 @@ _DAMAGE_HEAD, _COMMIT_HEAD = _DAMAGE.head, _COMMIT.head
 
 
 def _strip(sub: int, sid: int, buffer: int, at: tuple[int, int, int, int]) -> bytes:
-    """A strip's place, picture and commit, written in one go."""
+    """Encode a strip's place, picture and commit in one go."""
     x, y, w, h = at
     return _STRIP.pack(
         *(sub, *_PLACE_HEAD, x, y),
@@ -134,7 +134,7 @@ class Palette:
         return entry.sid
 
     def drop(self, sid: int) -> None:
-        """Give a buffer back; the last one to do so destroys it."""
+        """Give a buffer back; the last user destroys it."""
         entry = self._by_sid[sid]
         entry.users -= 1
         if not entry.users:
@@ -144,7 +144,7 @@ class Palette:
             self._core.up.data += emit.buffer_destroy(sid)
 
     def change_color(self, color: int) -> None:
-        """Give buffers of another colour from now on.
+        """Make buffers of another colour from now on.
 
         Those that are shown keep their memory until they are dropped.
         """
@@ -302,7 +302,7 @@ class Frame:
         return palette.take_clear() if clear else palette.take_tile()
 
     def answer(self, maximized: tuple[int, int] | None, *, fills: bool = False) -> None:
-        """The next commit acknowledges a configure; ``maximized``: to this size.
+        """Acknowledge a configure with the next commit; ``maximized``: to this size.
 
         ``fills``: see there.
         """
@@ -347,7 +347,7 @@ class Frame:
                 out += emit.commit(strip.sid)
 
     def _draw_label(self, width: int) -> None:
-        """The name at the left of the upper strip, where there is room for it."""
+        """Draw the name at the left of the upper strip, if there is room for it."""
         if len(self._strips) < 5:
             return
         (surface, sub), out = self._strips[4], self._core.up.data
@@ -368,7 +368,7 @@ class Frame:
 
     @contextmanager
     def content_region(self) -> Iterator[int]:
-        """A region of the content on the root, for one request."""
+        """Yield a wl_region of the content on the frame's root, for one request."""
         core, out = self._core, self._core.up.data
         region = core.own("wl_region").sid
         out += emit.create_region(core.compositor, region)
@@ -378,7 +378,7 @@ class Frame:
         out += emit.region_destroy(region)
 
     def _content(self) -> tuple[int, int, int, int]:
-        """Where the content's rectangle lies on the root, in 24.8."""
+        """Return the content's rectangle on the frame's root, in 24.8."""
         wide, high = self.outer or (self.edges.wide + 1, self.edges.high + 1)
         return (
             self.edges.left << 8,
@@ -393,7 +393,7 @@ class Frame:
         return left <= x < right and top <= y < bottom
 
     def inside(self, x: int, y: int) -> tuple[int, int]:
-        """A point of the root on the client's surface, in 24.8; strips are its edge."""
+        """Convert a point of the root to the client's surface, in 24.8."""
         left, top, right, bottom = self._content()
         x = max(left, min(x, right - 1))
         y = max(top, min(y, bottom - 1))
@@ -418,7 +418,7 @@ class Frame:
         out += emit.set_sync(self._sub)
 
     def hide(self) -> None:
-        """Take the root's picture away, which unmaps the window; commits."""
+        """Remove the root's picture, which unmaps the window; commits."""
         self._core.up.data += emit.attach(self.root.sid, 0, 0, 0)
         self.commit()
         # Unmapping made the compositor forget the geometry and the state.
@@ -439,7 +439,7 @@ class Frame:
             self._sub = 0
 
     def destroy(self) -> None:
-        """End everything, after the window's xdg_surface is gone."""
+        """Destroy all of the frame's objects, after the window's xdg_surface."""
         out = self._core.up.data
         if self.fifo is not None:
             self._core.end_own(self.fifo)

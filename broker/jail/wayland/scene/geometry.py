@@ -18,7 +18,7 @@ class Rect(NamedTuple):
     h: int
 
     def meet(self, other: Rect) -> Rect | None:
-        """The common part, or None when there is none."""
+        """Return the common part, or None when there is none."""
         x = max(self.x, other.x)
         y = max(self.y, other.y)
         w = min(self.x + self.w, other.x + other.w) - x
@@ -67,7 +67,7 @@ class SurfaceContent:
     size: tuple[int, int] | None = None
 
     def whole(self) -> SourceRect:
-        """The whole buffer after transform and scale, as a source rectangle.
+        """Return the whole buffer, after transform and scale, as a source rectangle.
 
         Part of a pixel at the edge does not count: compositors differ there,
         and a source that reaches into it is an error on some.
@@ -78,7 +78,7 @@ class SurfaceContent:
         return SourceRect(0, 0, w // self.scale * 256, h // self.scale * 256)
 
     def extent(self) -> tuple[int, int] | None:
-        """The surface's size, or None when it has no buffer.
+        """Return the surface's size, or None when it has no buffer.
 
         Raises ValueError when the client's viewport does not fit the buffer,
         or has a fractional source and no size (wp_viewport: bad_size,
@@ -108,7 +108,7 @@ class SurfaceContent:
         return max(1, used.w // 256), max(1, used.h // 256)
 
     def view(self, crop: Rect) -> View | None:
-        """How our viewport shows just ``crop`` (inside the extent).
+        """Return the viewport that shows just ``crop`` (inside the extent).
 
         None means that no viewport is needed at all.
         """
@@ -127,7 +127,7 @@ class SurfaceContent:
 
 
 def _part(at: int, length: int, first: int, used: int, extent: int) -> tuple[int, int]:
-    """Begin and end, in 1/256 px, of the buffer's part that a stretch of pixels shows.
+    """Return begin and end, in 1/256 px, of the buffer's part shown in some pixels.
 
     ``used`` of the buffer, from ``first``, is shown as ``extent`` logical pixels, and
     ``length`` of those from ``at`` are wanted.

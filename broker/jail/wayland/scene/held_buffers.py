@@ -19,7 +19,7 @@ INVALID_FD = 2
 
 
 def end(core: ClientState, buffer: Buffer) -> None:
-    """End a buffer that nothing holds, at the compositor too."""
+    """Destroy a buffer that nothing holds, at the compositor too."""
     buffer.ended = True
     core.destroy(buffer)
     core.usage.give("buffers", 1)
@@ -31,7 +31,7 @@ def end(core: ClientState, buffer: Buffer) -> None:
 
 
 def release_pool(core: ClientState, pool: Pool) -> None:
-    """Give the pool's file back once neither it nor a buffer needs it."""
+    """Close the pool's file once neither it nor a buffer needs it."""
     if pool.dead and not pool.buffers and pool.file is not None:
         pool.file.close()
         pool.file = None
@@ -43,7 +43,7 @@ def release_pool(core: ClientState, pool: Pool) -> None:
 
 
 def release_gpu(core: ClientState, picture: GpuPicture) -> None:
-    """Close the memory of a picture of the GPU's, and count it out."""
+    """Close the memory of a GPU's picture, and count it out."""
     core.usage.give("gpu_planes", picture.descriptors)
     for memory in picture.memory:
         core.usage.give("gpu_bytes", memory.size)
@@ -59,7 +59,7 @@ def enter(buffer: Buffer) -> None:
 
 
 def left(core: ClientState, buffer: Buffer | None) -> None:
-    """A surface no longer shows a buffer."""
+    """Count that a surface no longer shows a buffer; release it if it was the last."""
     if buffer is not None:
         buffer.on -= 1
         if buffer.pool is not None and not buffer.on:
@@ -68,7 +68,7 @@ def left(core: ClientState, buffer: Buffer | None) -> None:
 
 
 def _let_go(core: ClientState, buffer: Buffer) -> None:
-    """Release memory that neither client nor compositor has by a buffer."""
+    """Release a buffer's memory that neither client nor compositor has any more."""
     # The compositor keeps descriptors and memory of what a surface shows.
     # guard: memory is counted while it is shown
     if not buffer.ended or buffer.on:
@@ -97,7 +97,7 @@ def show(core: ClientState, buffer: Buffer) -> None:
 
 
 def unhold(core: ClientState, buffer: Buffer | Unset | None) -> None:
-    """A held state let go of a buffer without sending it."""
+    """Count that a held state drops a buffer without sending it."""
     if buffer is None or buffer is UNSET:
         return
     buffer.holds -= 1
@@ -106,7 +106,7 @@ def unhold(core: ClientState, buffer: Buffer | Unset | None) -> None:
 
 
 def replace(core: ClientState, buffer: Buffer | None) -> None:
-    """A held state has another buffer now: the client may draw into the former one."""
+    """Release the former buffer of a held state that has another buffer now."""
     if buffer is None:
         return
     unhold(core, buffer)
@@ -119,7 +119,7 @@ _release = emit.event("wl_buffer", "release")
 
 
 def finish(core: ClientState) -> None:
-    """After a commit: end the buffers that were destroyed before it."""
+    """Destroy, after a commit, the buffers that were destroyed before it."""
     if core.doomed:
         doomed, core.doomed = core.doomed, []
         for buffer in doomed:

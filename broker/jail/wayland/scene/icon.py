@@ -50,7 +50,7 @@ NOTHING = _pixel(_PAPER) * (INNER * INNER)
 
 
 def tile(color: int, picture: bytes) -> bytes:
-    """A picture of INNER by INNER pixels in its border (ARGB8888)."""
+    """Draw a picture of INNER by INNER pixels in its border (ARGB8888)."""
     edge = _pixel(color)
     side, rows = edge * _BORDER, edge * (SIDE * _BORDER)
     row = INNER * 4
@@ -60,7 +60,7 @@ def tile(color: int, picture: bytes) -> bytes:
 
 
 def initial(name: str, color: int) -> bytes:
-    """The picture of a window without one: the first letter of the sandbox's name."""
+    """Draw the icon of a window without one: the first letter of the sandbox's name."""
     glyph = label.GLYPHS.get(name[:1], ())
     paper, ink = _pixel(_PAPER), _pixel(_INK)
     left = (INNER - label.WIDE * _LETTER) // 2
@@ -77,7 +77,7 @@ def initial(name: str, color: int) -> bytes:
 
 
 def shrunk(row: Callable[[int], bytes], side: int, *, opaque: bool) -> bytes:
-    """A square picture of ``side`` pixels (ARGB8888) as one of INNER, on paper.
+    """Scale a square picture of ``side`` pixels (ARGB8888) to INNER, on paper.
 
     ``row`` returns the bytes of one row.  Each pixel is the mean of four: its cost does
     not depend on the size of what a sandbox sends.
@@ -126,7 +126,7 @@ class Badge:
 
 
 def tell(core: ClientState, toplevel: Toplevel) -> None:
-    """Give a window its icon, with its next commit: its picture's, or ours."""
+    """Set a window's icon, with its next commit: its picture's, or ours."""
     if not core.icons:
         return
     if not toplevel.icon:
@@ -141,7 +141,7 @@ def tell(core: ClientState, toplevel: Toplevel) -> None:
 
 
 def recolour(core: ClientState) -> None:
-    """The sandbox has another colour: draw all icons again."""
+    """Draw all icons again, as the sandbox has another colour."""
     if core.badge is not None:
         core.badge.end(core)
         core.badge = None

@@ -32,7 +32,7 @@ GLYPHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
 
 
 def ink(color: int) -> int:
-    """Black or white (0xRRGGBB), whichever reads better on a colour."""
+    """Return black or white (0xRRGGBB), whichever reads better on a colour."""
     red, green, blue = color >> 16, color >> 8 & 255, color & 255
     # Relative luminance by the weights of ITU-R BT.709, without gamma: only
     # the choice between two extremes depends on it.
@@ -53,7 +53,7 @@ def draw_strip(strip: bytes, height: int, color: int) -> tuple[int, bytes]:
 
 
 def _mixed(back: int, front: int, share: int) -> bytes:
-    """A pixel of which ``share`` of 255 parts is covered."""
+    """Return a pixel of which ``share`` of 255 parts is covered."""
     channels = (
         ((back >> bits & 255) * (255 - share) + (front >> bits & 255) * share) // 255
         for bits in (0, 8, 16)

@@ -52,7 +52,7 @@ def take(core: ClientState, surface: Surface, state: SurfaceState) -> None:
 
 
 def shown(surface: Surface, state: SurfaceState) -> Buffer | None:
-    """The buffer whose pixels a commit shows; also one that it only damages."""
+    """Return the buffer whose pixels a commit shows; also one that it only damages."""
     buffer = state.buffer
     if buffer is UNSET:
         if not (state.damage or state.buffer_damage):
@@ -67,7 +67,7 @@ def shown(surface: Surface, state: SurfaceState) -> Buffer | None:
 def _copy(
     core: ClientState, surface: Surface, state: SurfaceState, buffer: Buffer
 ) -> None:
-    """Copy the next rows, and note when it was the last of them."""
+    """Copy the next rows of a buffer, and record when the last of them is copied."""
     pool, stride = buffer.pool, buffer.stride
     assert pool is not None
     file = pool.file
@@ -95,7 +95,7 @@ def _copy(
 
 
 def _drawn(surface: Surface, buffer: Buffer, state: SurfaceState) -> Rows:
-    """The rows of the buffer that a commit damages."""
+    """Return the rows of the buffer that a commit damages."""
     scale, transform = surface.shape
     content = surface.content
     rows = _NONE
@@ -114,7 +114,7 @@ _SHAPES = frozenset({"scale", "transform", "source", "size"})
 
 
 def _joined(one: Rows, two: Rows) -> Rows:
-    """All rows of both, and those between them."""
+    """Return the rows of both, and those between them."""
     if one[0] >= one[1]:
         return two
     if two[0] >= two[1]:
@@ -123,7 +123,7 @@ def _joined(one: Rows, two: Rows) -> Rows:
 
 
 def _note(surface: Surface, buffer: Buffer, pool: Pool, drawn: Rows) -> None:
-    """The buffer is copied as it is; the surface's others lack the new drawing."""
+    """Record that a buffer's copy is up to date, and others lack the new drawing."""
     buffer.shown_by, buffer.stale = surface, _NONE
     if surface.pictures == pool.pictures == [buffer]:
         return  # the usual case of a pool for each buffer, and one that is drawn into

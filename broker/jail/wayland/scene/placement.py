@@ -57,7 +57,7 @@ class Wish(NamedTuple):
 
 
 def touching(parent: tuple[int, int], wish: Wish) -> Wish:
-    """The same with the nearest offset with which it touches its parent.
+    """Return the wish with the nearest offset at which it touches its parent.
 
     ``parent`` is its outer size; the unconstrained position is as
     xdg_positioner defines it.
@@ -87,7 +87,7 @@ def touching(parent: tuple[int, int], wish: Wish) -> Wish:
 
 
 def popup_cap(core: ClientState, edges: Edges) -> tuple[int, int]:
-    """Largest content of a popup: with its frame, a share of an output."""
+    """Return the largest content of a popup: with its frame, a share of an output."""
     width, height = core.screen()
     # guard: popups leave a part of the screen
     share = limits.WAYLAND_POPUP_SHARE
@@ -112,7 +112,7 @@ destroy_positioner = emit.request("xdg_positioner", "destroy")
 
 
 def positioner(core: ClientState, base: int, wish: Wish) -> int:
-    """Make one at the xdg_wm_base ``base``; return its id."""
+    """Create a positioner at the xdg_wm_base ``base``; return its id."""
     made = core.own("xdg_positioner").sid
     out = core.up.data
     out += emit.create_positioner(base, made)

@@ -82,7 +82,7 @@ class Promoted:
 
     @staticmethod
     def room_of(wish: placement.Wish, core: ClientState) -> tuple[int, int]:
-        """The content size that a wish asks for."""
+        """Return the content size that a wish asks for."""
         edges = core.popup_edges
         return (
             max(1, wish.size[0] - edges.wide),
@@ -90,7 +90,7 @@ class Promoted:
         )
 
     def room(self) -> Rect:
-        """The visible part of the surface and its subsurfaces, in its coordinates.
+        """Return the visible part of the surface and its tree, in its coordinates.
 
         The size that the compositor granted may exceed the surface's current size.
         """
@@ -110,7 +110,7 @@ class Promoted:
         core.up.data += placement.destroy_positioner(made)
 
     def fit(self, surface: Surface) -> None:
-        """Lay the frame around what the layout has just cropped."""
+        """Fit the frame around what the layout has just cropped."""
         if self.granted is None or surface.extent is None:
             return
         self.frame.place(surface.cx, surface.cy)
@@ -135,7 +135,7 @@ class Promoted:
 
 
 def overhangs(extent: tuple[int, int], content: Rect) -> bool:
-    """Whether a surface reaches further outside than its decoration may.
+    """Return whether a surface reaches further outside than its decoration may.
 
     ``content`` is the window's content in the surface's coordinates.
     """
@@ -151,7 +151,7 @@ def overhangs(extent: tuple[int, int], content: Rect) -> bool:
 def wish_for(
     core: ClientState, window: XdgSurface, extent: tuple[int, int], content: Rect
 ) -> placement.Wish:
-    """Where the popup of such a surface is to be, as near as it may."""
+    """Return where the popup of an overhanging surface should be."""
     edges = core.popup_edges
     around = window.frame.edges if window.frame is not None else core.edges
     most = placement.popup_cap(core, edges)
@@ -175,7 +175,7 @@ def wish_for(
 def held(
     core: ClientState, window: XdgSurface, sub: Subsurface, content: Rect
 ) -> Promoted | None:
-    """The popup that a subsurface is shown in, or None: it is cropped.
+    """Return the popup that a subsurface is shown in, or None: it is cropped.
 
     Called by the layout.  One that should be promoted and is not yet is
     cropped for now and noted for ``begin_waiting``.
@@ -228,7 +228,7 @@ def begin_waiting(core: ClientState) -> None:
 
 
 def _is_within(sub: Subsurface) -> bool:
-    """Whether a surface that it lies on is promoted already."""
+    """Return whether a surface is below one that is promoted already."""
     step = sub.parent.sub if sub.parent is not None else None
     while step is not None:
         if step.promoted is not None:
@@ -331,7 +331,7 @@ def _configure(core: ClientState, xdg: Shell, serial: int) -> None:
 
 
 def _popup_done(core: ClientState, popup: Shell) -> None:
-    """The compositor shows it no more; until it comes again it stays cropped."""
+    """Crop a promoted surface again, as the compositor closed its popup."""
     sub = popup.of.sub
     sub.cropped = True
     surface = sub.surface

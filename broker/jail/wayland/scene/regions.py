@@ -40,7 +40,10 @@ def send_region(
 def region_of(
     core: ClientState, surface: Surface, ops: RegionOps | None
 ) -> Iterator[int]:
-    """A region of these operations, shifted by the crop, for one request; 0 for none."""
+    """Yield a region of these operations, shifted by the crop, for one request.
+
+    0 for none.
+    """
     out = core.up.data
     if ops is None:
         yield 0

@@ -26,7 +26,7 @@ from broker.jail.wayland.state import ClientState
 
 
 def hurry(core: ClientState, now: float) -> None:
-    """Crop whatever is late by now.  ``core.due`` says when to call again."""
+    """Crop the windows that are late by now.  ``core.due`` says when to call again."""
     if core.fault is not None:
         return
     core.now, core.due = now, None
@@ -50,7 +50,10 @@ def _crop_late(core: ClientState, now: float) -> None:
 
 
 def held(core: ClientState, window: Toplevel, serial: int) -> bool:
-    """Whether a window waits for its turn, and for the configure event until then."""
+    """Return whether a window waits for its first configure event.
+
+    Sets when to retry.
+    """
     # guard: a window that comes too fast waits
     window.held = 0 if _may_come(core, window) else serial
     return bool(window.held)

@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 
 def take_size(core: ClientState, role: Toplevel, size: Size) -> None:
-    """Note the content size of a configure, as the compositor's own or as an echo.
+    """Record a configure's content size, as the compositor's own or as an echo.
 
     Maximised, tiled or fullscreen it is the compositor's.  Otherwise one that is no
     larger than the window may have been on the former screens (``role.former``) is
@@ -89,7 +89,7 @@ def _shrink(core: ClientState, xdg: XdgSurface, role: Toplevel, largest: Size) -
 
 
 def _close_large(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
-    """A popup keeps the size that it was placed with: one beyond the share ends."""
+    """Hide a popup that is larger than the new screen allows."""
     edges = xdg.frame.edges if xdg.frame is not None else core.popup_edges
     most_w, most_h = placement.popup_cap(core, edges)
     w, h = popup.granted.size

@@ -21,7 +21,7 @@ TOPLEVEL_INVALID_SIZE = 2
 
 
 def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
-    """The part of a window's surface that its frame surrounds.
+    """Return the part of a window's surface that its frame surrounds.
 
     The window geometry that the client declared, or its whole surface.  A
     popup gets the size that it was placed with and no more (``_popup_size``).  A
@@ -56,7 +56,7 @@ def content_rect(core: ClientState, xdg: XdgSurface) -> Rect:
 def _popup_size(
     core: ClientState, xdg: XdgSurface, popup: Popup, rect: Rect
 ) -> tuple[int, int]:
-    """A popup's content: at most the size it was placed with, touching its parent.
+    """Return a popup's content size: at most as placed, touching its parent.
 
     The compositor keeps that much on the screen, so its frame cannot hang over the
     edge.  One that is beside its parent's left or upper side, and smaller than it
@@ -76,7 +76,7 @@ def _popup_size(
 
 
 def asked(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
-    """The compositor sent a size: a timer starts, if it must not be exceeded.
+    """Start the timer of a window that exceeds the size that the compositor sent.
 
     The timeout is handled in ``resize_timeout.py``.
     """
@@ -86,7 +86,7 @@ def asked(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
 
 
 def answered(xdg: XdgSurface, role: Toplevel) -> None:
-    """A commit of the application's acknowledges a configure, maybe not the last."""
+    """Stop the timer of a window whose commit acknowledges the last configure."""
     # guard: lateness is not put off
     if not xdg.serials:
         role.due, role.cap = None, (0, 0)
@@ -95,7 +95,7 @@ def answered(xdg: XdgSurface, role: Toplevel) -> None:
 
 
 def too_large(core: ClientState, xdg: XdgSurface, role: Toplevel) -> bool:
-    """Whether the frame reaches beyond what the compositor asked for last."""
+    """Return whether the frame is larger than the compositor's last configure."""
     frame, (w, h) = xdg.frame, role.configured
     if frame is None or frame.outer is None or not xdg.mapped:
         return False
@@ -109,7 +109,7 @@ def too_large(core: ClientState, xdg: XdgSurface, role: Toplevel) -> bool:
 def set_edges(
     core: ClientState, role: Toplevel, frame: Frame, acknowledged: Edges
 ) -> None:
-    """Give a window the frame that it acknowledged, maybe not by the last configure.
+    """Give a window the frame of the configure that it acknowledged.
 
     No frame at all counts only while the compositor's last state is fullscreen:
     an application could keep the acknowledgement of an earlier one for later.
@@ -122,7 +122,7 @@ def set_edges(
 
 
 def touches(popup: Popup, parent: XdgSurface) -> bool:
-    """Whether a popup still meets its parent, wherever the compositor may have it."""
+    """Return whether a popup meets its parent, wherever the compositor may have it."""
     frame = popup.xdg.frame if popup.xdg is not None else None
     its = parent.frame.outer if parent.frame is not None else None
     if frame is None or its is None:
@@ -140,7 +140,7 @@ def astray(popup: Popup) -> bool:
 
 
 def placed(core: ClientState, xdg: XdgSurface, popup: Popup, serial: int) -> None:
-    """The compositor configured a popup's place, and may have moved it already."""
+    """Record a popup's configured place, and hide it if it may be adrift."""
     if popup.adrift:
         return
     popup.told[serial] = popup.next
@@ -186,7 +186,7 @@ def end_popups(core: ClientState, parent: XdgSurface) -> None:
 
 
 def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
-    """Show a popup no more, nor the popups on it."""
+    """Hide a popup and the popups on it."""
     shown = xdg.mapped
     popup.adrift = True
     xdg.mapped = False
@@ -211,7 +211,7 @@ def closed(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
 
 
 def introduce(core: ClientState, xdg: XdgSurface) -> None:
-    """Before a window's first commit: send the compositor its sandbox's identity.
+    """Send the compositor a window's identity, parent, icon, before its first commit.
 
     Unmapping discards a toplevel's attributes (xdg_toplevel), so this comes before each
     first commit again.
@@ -228,7 +228,7 @@ def introduce(core: ClientState, xdg: XdgSurface) -> None:
 
 
 def tell_parent(core: ClientState, toplevel: Toplevel) -> None:
-    """Tell the compositor of a window's parent, if that is shown.
+    """Send the compositor a window's parent, if that is shown.
 
     wlroots 0.15 ends the relation only when a parent is unmapped: with one that never was
     shown it writes into freed memory.

@@ -115,7 +115,7 @@ class WorkerDrags(DragPort):
             self._say(messages.DragDroppedMessage(number))
 
     def untold(self, message: messages.FromWorker) -> None:
-        """There was no room to send this: there will be no answer to it."""
+        """End the drag of a message that could not be queued."""
         match message:
             case messages.DragWantedMessage(number) | messages.DragDroppedMessage(
                 number
@@ -131,7 +131,7 @@ class WorkerDrags(DragPort):
     # -- orders ----------------------------------------------------------------------------
 
     def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
-        """Do it; the descriptors are ours."""
+        """Carry out an order of the viewer about drags; closes the descriptors."""
         match order:
             case messages.DragsMessage(cross, outward):
                 self._cross, self._outward = cross, frozenset(outward)
@@ -158,7 +158,7 @@ class WorkerDrags(DragPort):
                 del self._overs[number]
 
     def origin(self, mark: str, number: int) -> Origin | None:
-        """The content that an application drags, or that was dropped on one."""
+        """Return the content of a drag of an application's, or dropped on one."""
         if number:
             over = self._overs.get(number)
             if over is None or not over.dropped:
@@ -176,7 +176,7 @@ class WorkerDrags(DragPort):
         )
 
     def give(self, number: int, held: ServedContent) -> None:
-        """Drop it where the user did."""
+        """Give dropped content to the window under the pointer, or report why not."""
         over = self._overs.pop(number, None)
         if over is not None and over.dropped and foreign_drags.give(over, held):
             self._given[held.transfer] = over
@@ -190,7 +190,7 @@ class WorkerDrags(DragPort):
         self._given.pop(held.transfer, None)
 
     def withdraw(self, transfer: int) -> None:
-        """The supervisor wants it back."""
+        """Withdraw content of a drop, at the order of the viewer."""
         over = self._given.pop(transfer, None)
         if over is None:
             return

@@ -95,7 +95,7 @@ class WorkerClipboard(InputListener):
     async def run(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Report observations, and serve, until cancelled."""
+        """Send queued reports to the viewer, at a limited rate, until cancelled."""
         async with trio.open_nursery() as self._nursery:
             self.serving.begin(self._nursery)
             task_status.started()
@@ -116,7 +116,7 @@ class WorkerClipboard(InputListener):
     # -- what the filters see --------------------------------------------------------
 
     def _say(self, message: messages.FromWorker) -> None:
-        """Queue a report; the order is kept."""
+        """Queue a report for the viewer; drop a lesser one if the queue is full."""
         # guard: reports that wait
         if len(self._waiting) >= clipboard_limits.CLIPBOARD_EVENTS:
             # Only a client that makes the focus jump, or drags begin, comes so
@@ -172,7 +172,7 @@ class WorkerClipboard(InputListener):
     # -- orders ------------------------------------------------------------------------
 
     def obey(self, order: messages.ToWorker, fds: Sequence[int]) -> None:
-        """Do it, and answer; the descriptors are ours."""
+        """Carry out an order of the viewer about content; closes the descriptors."""
         if len(fds) != _files_of(order):
             fdpass.close_all(fds)
             raise InternalError("a clipboard order without its descriptor, or with one")
@@ -229,7 +229,7 @@ class WorkerClipboard(InputListener):
         )
 
     def _host(self) -> Origin | None:
-        """The user's own selection, as the window of the last paste chord has it."""
+        """Return the user's own selection, at the window of the last paste chord."""
         # guard: a worker without the focus does not read the user's clipboard
         if self._paste is None or not self._paste.core.focused:
             return None
@@ -325,7 +325,7 @@ class WorkerClipboard(InputListener):
         fds: Sequence[int],
         scope: trio.CancelScope,
     ) -> None:
-        """Clean content that is to be pasted here; only this sandbox waits for it."""
+        """Clean content that is to be pasted here, and report it to the viewer."""
         try:
             with scope:
                 await self._answer_rewritten(order, *fds)
@@ -355,7 +355,7 @@ class WorkerClipboard(InputListener):
     # -- given content -----------------------------------------------------------------
 
     def _offer(self, order: messages.OfferMessage, fd: int) -> None:
-        """Make it the sandbox's selection; the previous one is over."""
+        """Make content the sandbox's selection; the previous one ends."""
         if order.drop:
             held = ServedContent(self, order.transfer, order.pieces, fd)
             self.drags.give(order.drop, held)
@@ -375,7 +375,7 @@ class WorkerClipboard(InputListener):
         self._sandbox.select(CLIPBOARD, held)
 
     def held_ended(self, held: ServedContent) -> None:
-        """Its file is closed."""
+        """Report to the viewer that served content was replaced or its file closed."""
         if isinstance(held, ToHost):
             if self._exports.pop(held.transfer, None) is not None:
                 self._say(messages.ExportEndedMessage(held.transfer))
@@ -406,7 +406,7 @@ class WorkerClipboard(InputListener):
             self._say(messages.ExportedMessage(order.transfer, problem))
 
     def _export(self, order: messages.ExportMessage, fd: int) -> str:
-        """Set the user's selection; answers what hinders that."""
+        """Set the user's selection to copied content; return what prevents that."""
         press = self._copy
         # guard: an export needs its press
         if press is None or press.number != order.press or not press.core.focused:
@@ -438,7 +438,7 @@ class WorkerClipboard(InputListener):
 
 
 async def _cleaned(kind: str, untrusted_data: bytes) -> bytes:
-    """Raises PeerError for what cannot be cleaned."""
+    """Clean content of a type step by step.  Raises PeerError."""
     steps = clean(kind, untrusted_data)
     while True:
         try:

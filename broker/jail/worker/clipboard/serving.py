@@ -99,7 +99,10 @@ class Serving:
 
 
 async def _fill_pipe(fd: int, content: int, start: int, size: int) -> None:
-    """All of it.  Raises OSError, or TooSlowError when the reader takes none."""
+    """Write all of the content to a pipe.
+
+    Raises OSError, or TooSlowError when the reader takes none.
+    """
     end = start + size
     while start < end:
         # guard: a reader that takes nothing has a deadline

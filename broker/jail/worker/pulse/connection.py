@@ -78,7 +78,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
             await self._last_words(to_client=True)
 
     async def drained(self) -> bool:
-        """Wait until the client has taken all that was sent to it.
+        """Wait until the client has read all that was sent to it.
 
         After a revoke: earlier samples of the microphone lie in the kernel's
         buffer.  Ends the connection, and returns False, when the client does
@@ -95,7 +95,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
     # -- events ----------------------------------------------------------------
 
     def _wake(self) -> None:
-        """The filter has something to send, for another connection's sake.
+        """Wake the task that sends, as the filter has output for this client.
 
         Output that appears while it is fed is sent right after that (``_fed``).
         """
@@ -105,7 +105,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
                 self._over.set()
 
     def _fed(self) -> None:
-        """After each step of the filter: send, end, set the timer."""
+        """Send the filter's output, handle its end, set its timer; after each step."""
         self._feeding = False
         self._flush()
         if self.core.fault is not None:
@@ -138,7 +138,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         return True
 
     def _send_named(self, data: bytearray) -> int:
-        """Send the first bytes with whose they are, as libpulse does.
+        """Send the first bytes with our credentials, as libpulse does.
 
         PulseAudio lets its user in without a cookie.  The kernel only adds
         by itself who sends when it is asked to before that, and a server that
@@ -196,7 +196,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         self._moved = trio.Event()
 
     def _go_on(self) -> None:
-        """There is room again: look at the client's bytes of the meantime."""
+        """Continue with the client's bytes that waited, as there is room again."""
         self._tell_moved()
         self.core.resume(trio.current_time())
         if self.core.up or self.core.down.data:
@@ -219,7 +219,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
                 nursery.start_soon(self._from_server, server)
 
     async def _from_client(self, watch: WatchedFile) -> None:
-        """Let the client be read, except while the filter is stalled."""
+        """Read the client, except while the filter is stalled."""
         while not self._over.is_set():
             while self.core.stalled:  # as it is after the end, too
                 if self._over.is_set():
@@ -228,7 +228,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
             await watch.left()
 
     def _client_step(self) -> ReadyTasks:
-        """Read the client once."""
+        """Read the client's socket once; pass the bytes through the filter."""
         core = self.core
         data = self._receive(self._client)
         if data is None:
@@ -256,7 +256,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
             await watch.left()
 
     def _server_step(self) -> ReadyTasks:
-        """Read the server once."""
+        """Read the sound server's socket once; pass the bytes through the filter."""
         core = self.core
         # guard: requests wait for the client
         if len(core.down.data) > limits.PULSE_QUEUE_BYTES:
@@ -291,7 +291,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         waiting: bytearray,
         later: Callable[[bytes], None],
     ) -> ReadyTasks:
-        """Send bytes after those that wait; ``later`` gets the ones that must wait."""
+        """Send bytes after those that wait; pass what cannot be sent to ``later``."""
         count = 0
         if not waiting:
             try:
@@ -308,7 +308,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         return ReadyTasks.PERHAPS
 
     def _receive(self, sock: socket.socket) -> memoryview | None:
-        """Bytes, none at the end, None when there is nothing yet."""
+        """Receive bytes; none at the end, None when there is nothing yet."""
         try:
             return _BUFFER[: sock.recv_into(_BUFFER)]
         except BlockingIOError:

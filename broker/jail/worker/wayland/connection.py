@@ -40,7 +40,7 @@ _NO_SIGNAL = int(socket.MSG_NOSIGNAL)
 def receive(
     sock: socket.socket, most: int = limits.WAYLAND_READ_BYTES
 ) -> fdpass.Received:
-    """Read once, at most so many bytes; a reset counts as the end.
+    """Receive bytes and descriptors once, at most ``most`` bytes; a reset is the end.
 
     Raises BlockingIOError when nothing is there, PeerError when descriptors
     were lost on the way.
@@ -70,7 +70,7 @@ def send_some(sock: socket.socket, queue: Outgoing) -> int:
 
 
 def _send_with_fds(sock: socket.socket, queue: Outgoing) -> int:
-    """As ``send_some``: each descriptor goes with its message, never earlier."""
+    """Send queued messages, each descriptor with its message; return the bytes sent."""
     total = 0
     while queue.data:
         view, fds = queue.front()
@@ -125,7 +125,7 @@ def _filter(
     wake: Callable[[], None],
     trace: Callable[[str], None] | None,
 ) -> WaylandFilter:
-    """A filter, one that traces its actions if a trace is wanted."""
+    """Return a filter; one that traces its actions if a trace is wanted."""
     if trace is None:
         return WaylandFilter(rules, sandbox, machine, wake)
     # Late: 170 lines that a worker without a trace does not load; the fork server has
@@ -279,7 +279,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         return ReadyTasks.MINE if self._pause > 0 else ReadyTasks.PERHAPS
 
     async def _breathe(self) -> None:
-        """Between two parts of one read: wait for room and the GPU, and keep the pace."""
+        """Wait, between two parts of one read, for room, the GPU, and the pace."""
         if self.core.fence is not None:
             await _drawn(*self.core.fence)
         await self._wait_for_room()
@@ -287,7 +287,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         await self._rest()
 
     async def _rest(self) -> None:
-        """Wait as long as it was too fast."""
+        """Wait as long as the client was too fast."""
         core = self.core
         pause = self._pause or self._budget.pause(
             core.messages, core.pixels, trio.current_time()
@@ -304,7 +304,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
                 await watch.left()
 
     def _hear(self) -> ReadyTasks:
-        """Read the compositor once.  No client holds this up, whatever waits for it.
+        """Read the compositor once; no client delays this, whatever waits for it.
 
         Were it not read while a client reads nothing, we would learn late that the
         focus has gone or a key was pressed, and act on an old state: a
@@ -342,7 +342,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         return ReadyTasks.PERHAPS
 
     def _waits(self) -> bool:
-        """Whether so much waits to be written that nothing more may be read."""
+        """Return whether the queues are so full that nothing more may be read."""
         up, down = self.core.up, self.core.down
         if not up.data and not down.data:
             return False
@@ -350,7 +350,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         return _full(up) or _full(down)
 
     async def _hurry(self) -> None:
-        """Crop windows whose application is late to become smaller."""
+        """Crop windows whose application is late to become smaller, until cancelled."""
         while True:
             await self._late.wait()
             self._late = trio.Event()

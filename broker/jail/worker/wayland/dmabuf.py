@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _driver_file(untrusted_fd: int) -> int:
-    """The inode's number of a file of the kernel's own; raise ValueError otherwise.
+    """Return the inode number of a file of the kernel's own.  Raises ValueError.
 
     It is not asked of a file system: FUSE waits for its server in fstat(2), but not with
     AT_STATX_DONT_SYNC.  Files on file systems have a type, dma-bufs have none.

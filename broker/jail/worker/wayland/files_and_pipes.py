@@ -62,7 +62,7 @@ def _check(untrusted_fd: int, size: int) -> None:
 
 
 def _read(fd: int, size: int) -> bytes | None:
-    """Read, not mapped: the compositor's file may be of any kind.  Closes ``fd``."""
+    """Read the compositor's file, not mapped, as it may be of any kind; close it."""
     try:
         return os.pread(fd, size, 0)
     except OSError:
@@ -132,7 +132,7 @@ class CopiedFile(PoolFile):
     def keep(
         self, offset: int, length: int, shown: Iterable[tuple[int, int]] = ()
     ) -> int:
-        """Account for the memory that a buffer uses, give back old memory.
+        """Account for the memory that a buffer uses; give back old memory.
 
         Pools are sparse (foot's has 512 MiB), so the declared size means
         nothing.  Toolkits reuse the last few buffers: a part that was not shown
@@ -267,7 +267,7 @@ class RealMachine(OperatingSystem):
 
     @override
     def admit_pipe(self, untrusted_fd: int) -> bool:
-        """Asks only what the kernel answers itself, as ``on_tmpfs`` does."""
+        """Return whether a descriptor is a pipe or a socket; asks the kernel only."""
         try:
             fcntl.fcntl(untrusted_fd, fcntl.F_GETPIPE_SZ)
         except OSError:
@@ -292,7 +292,7 @@ class RealMachine(OperatingSystem):
 
     @override
     def copy_keymap(self, fd: int, size: int) -> tuple[int, int]:
-        """In an unchangeable file, whose memory is not shared with other clients.
+        """Copy the compositor's keymap into a sealed file for one client.
 
         The compositor's own is one file for all clients (wlroots 0.15), and a
         read-only descriptor of it is not a barrier: a client opens it for writing by

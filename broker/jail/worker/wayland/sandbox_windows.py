@@ -78,7 +78,7 @@ class SandboxWindows:
         self._mapped.set()
 
     async def tell_mapped(self, outbox: Outbox) -> None:
-        """Say that windows were mapped, at once and then not too often."""
+        """Report that windows were mapped, at once and then at a limited rate."""
         while True:
             await self._mapped.wait()
             self._mapped = trio.Event()
@@ -88,7 +88,10 @@ class SandboxWindows:
     def connection(
         self, number: int, client: socket.socket, compositor: socket.socket
     ) -> WaylandConnection:
-        """A filter between the two.  Raises PeerError at the limit of clients."""
+        """Create a filter between client and compositor.
+
+        Raises PeerError at the limit of clients.
+        """
         return WaylandConnection(
             client,
             compositor,
@@ -106,9 +109,10 @@ class SandboxWindows:
         untrusted_head: bytes,
         arena: int = -1,
     ) -> StreamConnection:
-        """The same in front of a waypipe stream, whose first bytes are here.
+        """Create a filter between a waypipe stream (its head was read) and compositor.
 
-        ``arena``: the sandbox's, owned from the call on; -1: it has none.
+        ``arena``: the sandbox's, owned from the call on; -1: it has none. Raises
+        PeerError at the limit of clients.
         """
         memory = None if arena < 0 else ArenaFile(arena)
         try:
@@ -132,7 +136,7 @@ class SandboxWindows:
         return None if self.trace is None else partial(self.trace.note, number)
 
     def _change(self, order: messages.Frames) -> None:
-        """Take other rules: whole for new connections.
+        """Apply changed rules: whole to new connections, in part to open ones.
 
         A connection that has used a removed permission is ended, the others cannot
         use it any more.  Open windows change their colour; the other rules apply to
@@ -170,7 +174,7 @@ class SandboxWindows:
                 yield messages.WindowClosed(ask, self._close(window, cut=cut))
 
     def _listed(self, ask: int) -> Iterator[messages.Windows]:
-        """The windows, as many messages as it takes, at least one."""
+        """Yield messages with the list of windows, at least one."""
         found = [
             messages.WindowReport(
                 w.number, w.title, w.app_id, w.width, w.height, w.focused
@@ -192,7 +196,7 @@ class SandboxWindows:
         return ""
 
     def uses(self) -> list[messages.Use]:
-        """Every counter with its ceiling, and every rate that was exceeded."""
+        """Return every counter with its ceiling, and every rate that was exceeded."""
         totals, refused = self._sandbox.totals, self._sandbox.refused
         most = {**self._sandbox.ceilings, "copied_bytes": limits.WAYLAND_COPIED_BYTES}
         now = {**totals, "copied_bytes": self._machine.copied}

@@ -72,7 +72,7 @@ class _Sink:
         self.over = False
 
     def put(self, data: bytes) -> bool:
-        """Queue bytes; false when the reader is too slow for them."""
+        """Queue bytes; return False when the reader is too slow for them."""
         # A piece of one byte, or of none, takes memory, too.
         # guard: memory of a paste's pieces
         cost = len(data) + waypipe_limits.WAYPIPE_PIPE_PIECE_BYTES
@@ -85,7 +85,10 @@ class _Sink:
         return True
 
     def advance(self, writer: PipeWriter) -> None:
-        """Write what fits.  Raises BlockingIOError, or OSError as ``PipeWriter``."""
+        """Write queued bytes as far as the pipe takes them.
+
+        Raises BlockingIOError, or OSError as ``PipeWriter``.
+        """
         if not writer.staged:
             data = self.waiting[0]
             count = writer.take(data)
@@ -180,7 +183,7 @@ class StreamConnection(WaylandConnection):
                 self._lost(error)
 
     def _encode(self) -> None:
-        """Encode the next run of messages that begins with descriptors, or not."""
+        """Encode the next run of messages for the application, with its descriptors."""
         queue = self.core.down
         view, fds = queue.front()
         with view:
@@ -201,7 +204,10 @@ class StreamConnection(WaylandConnection):
             os.close(fd)
 
     def _sendable(self, fd: int) -> SentFile | int:
-        """A file's bytes, or a pipe.  Raises ValueError or OSError."""
+        """Convert a descriptor to a file's bytes, or a pipe.
+
+        Raises ValueError or OSError.
+        """
         status = os.fstat(fd)
         if stat.S_ISREG(status.st_mode):
             # guard: files that are sent
@@ -263,7 +269,7 @@ class StreamConnection(WaylandConnection):
         self._end(reason=f"reset by the sandbox ({error.strerror})")
 
     async def _begins(self) -> bool:
-        """Read the header; false when the stream ends before it."""
+        """Read the stream's header; return False when the stream ends before it."""
         # guard: a header in time
         with trio.move_on_after(waypipe_limits.WAYPIPE_HEADER_SECONDS):
             while not self.channel.begin():
@@ -275,7 +281,7 @@ class StreamConnection(WaylandConnection):
         )
 
     async def _decode(self) -> None:
-        """Work through the input: in steps, and here the rest that a step has left.
+        """Decode the stream to its end: in steps, and here what a step has left.
 
         A frame of a video comes in ten pieces, because the sender's socket
         holds no more, and a task's turn for each would cost as much as what
@@ -289,7 +295,7 @@ class StreamConnection(WaylandConnection):
                 await self._catch_up()
 
     def _step(self) -> ReadyTasks:
-        """Read once, and work through it as long as no wait is necessary."""
+        """Read once, and decode as long as no wait is necessary."""
         # guard: nothing after the end
         # guard: a stream waits for room
         if self._over.is_set() or self._waits():
@@ -306,7 +312,10 @@ class StreamConnection(WaylandConnection):
         return turn
 
     def _work_until(self, end: float) -> ReadyTasks:
-        """Work through blocks.  MINE when something of them is left."""
+        """Decode blocks until ``end``.
+
+        Return MINE when something is left to the task.
+        """
         channel, turn = self.channel, ReadyTasks.NONE
         while True:
             worked, event = channel.next()
@@ -330,7 +339,7 @@ class StreamConnection(WaylandConnection):
         return ReadyTasks.MINE if self._owed else turn
 
     async def _catch_up(self) -> None:
-        """Do what could not be done in a step, and all that has come by now."""
+        """Do what a step could not do without waiting, and all that has come by now."""
         if self._fed:
             self._fed = False
             await self._settle()
@@ -349,7 +358,7 @@ class StreamConnection(WaylandConnection):
         await self._away(self._wait_for_room)
 
     async def _away(self, wait: Callable[[], Awaitable[_T]]) -> _T:
-        """Wait for something, which lets others have their turn and is not work."""
+        """Wait for something, and do not count that time as work."""
         self.work += perf_counter() - self._began
         try:
             return await wait()
@@ -409,7 +418,10 @@ class StreamConnection(WaylandConnection):
                 self._end(reason=f"end, its waypipe reported {code}" if code else "end")
 
     def _feed(self, messages: Messages) -> bool:
-        """Give messages to the filter; false when that is not all (``_settle``)."""
+        """Pass messages to the filter.
+
+        Return False when some are left (``_settle``).
+        """
         core, most = self.core, limits.WAYLAND_CLIENT_READ_BYTES
         now = trio.current_time()
         core.from_client(messages.data[:most], messages.fds, now)
@@ -421,7 +433,7 @@ class StreamConnection(WaylandConnection):
         return not self._pause
 
     async def _settle(self) -> None:
-        """Wait as needed after messages, or report the fault in them."""
+        """Wait as needed until the filter has taken the rest, or report its fault."""
         core, most = self.core, limits.WAYLAND_CLIENT_READ_BYTES
         while (core.paused or self._later) and not self._over.is_set():
             await self._away(self._breathe)
@@ -444,7 +456,7 @@ class StreamConnection(WaylandConnection):
     # -- pipes -----------------------------------------------------------------------------
 
     async def _empty_source(self, rid: int, fd: int, scope: trio.CancelScope) -> None:
-        """Carry a selection from its pipe to the application that asked for it."""
+        """Copy a selection from its pipe to the application that asked for it."""
         try:
             with scope:
                 await self._read_source(rid, fd)
@@ -491,7 +503,7 @@ class StreamConnection(WaylandConnection):
                 self._drop_sink(rid)
 
     async def _fill_sink(self, rid: int, sink: _Sink) -> None:
-        """Carry a selection from the application to the requesting client."""
+        """Copy a selection from the application to the requesting client."""
         writer = PipeWriter(sink.fd)
         try:
             with contextlib.suppress(OSError):  # gone; the sandbox is notified below

@@ -36,7 +36,7 @@ class StreamMachine(RealMachine, Memory):
         self.touched = 0
 
     def charge_touched(self, size: int) -> None:
-        """Count memory of files.  Raises ValueError at the limit."""
+        """Count memory of mirrored files.  Raises ValueError at the limit."""
         # guard: memory of a sandbox
         if size > 0 and self.touched + size > waypipe_limits.WAYPIPE_TOUCHED_BYTES:
             raise ValueError(
@@ -162,7 +162,7 @@ class StreamFile(WaypipeFile):
             self._charged = behind
 
     def show(self, offset: int, length: int) -> None:
-        """The compositor is about to read this range: no hole is left in it.
+        """Fill holes of a range that the compositor is about to read.
 
         Reading a hole through a mapping makes a page of it (shmem, tmpfs(5)), so
         a guest would get our memory that is counted nowhere by showing
@@ -198,7 +198,7 @@ class StreamFile(WaypipeFile):
         return fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 0)
 
     def give_up(self) -> None:
-        """Free everything; the compositor may still map it."""
+        """Free the file's memory; the compositor may still map it."""
         if self._fd >= 0:
             self._unmap()
             os.close(self._fd)
@@ -216,7 +216,7 @@ class ArenaFile(Arena):
     """
 
     def __init__(self, fd: int) -> None:
-        """Own ``fd``.  Raises InternalError unless it is an arena."""
+        """Take ownership of ``fd``.  Raises InternalError unless it is an arena."""
         self._fd = fd
         # guard: an arena is sealed
         if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & ARENA_SEALS != ARENA_SEALS:

@@ -68,7 +68,7 @@ class Crossing(SelectionReader):
 
     @property
     def deadline(self) -> float | None:
-        """When ``Ticked`` is due."""
+        """Return when ``Ticked`` has to be posted next; None if it need not be."""
         times = self._giving.times + self._drops.times + self._drags.times
         times += [x.until for x in (self._copy, self._held, self._paste) if x]
         if self._exports.deadline is not None:
@@ -91,7 +91,7 @@ class Crossing(SelectionReader):
         return self._drags.source_of(mark)
 
     def status(self, now: float) -> TransferStatus:
-        """The held content and the current offer."""
+        """Return the held content's size, types and time left, and the open offers."""
         offered = self._giving.offered(now)
         exported = self._exports.source
         if self._held is None:
@@ -103,7 +103,7 @@ class Crossing(SelectionReader):
         )
 
     def feed(self, event: w.Event, now: float) -> list[w.Action]:
-        """Take one event; the actions are to be done in this order."""
+        """Handle one event; return the actions, to be done in this order."""
         out = list(self._expire(now))
         if isinstance(event, w.DragEvent):
             return [*out, *self._dragged(event, now)]
@@ -129,6 +129,7 @@ class Crossing(SelectionReader):
         return out
 
     def _over(self, event: w.GivenEvent) -> Iterator[w.Action]:
+        """Handle the end of an offer, an export or a permit."""
         match event:
             case w.OfferEnded() | w.OfferRefused():
                 giving = self._drops if self._drops.has(event) else self._giving
@@ -146,6 +147,7 @@ class Crossing(SelectionReader):
     def _focus(
         self, event: w.FocusTaken | w.FocusGone, now: float
     ) -> Iterator[w.Action]:
+        """Handle that a sandbox claims the keyboard focus or gives it up."""
         if isinstance(event, w.FocusGone):
             # To no sandbox: to our dialog, or to the user's own programs.
             self._claims.discard(event.sandbox)
@@ -159,6 +161,7 @@ class Crossing(SelectionReader):
         yield from self._exports.go_on(self.focused, now)
 
     def _moved(self, sandbox: str) -> Iterator[w.Action]:
+        """Drop copies and pastes that are in progress in other sandboxes."""
         # A drop goes where it was made, wherever the keyboard is.
         copy, paste = self._copy, self._paste
         # guard: focus moved while copying
@@ -172,7 +175,7 @@ class Crossing(SelectionReader):
         yield from self._exports.taken(sandbox)
 
     def _why_not(self, sandbox: str) -> str:
-        """Why a chord of this sandbox's does not count; empty if it does."""
+        """Return why a sandbox's chord does not count; empty if it does."""
         # guard: only a sandbox that has the focus copies or pastes
         if sandbox not in self._claims:
             return NO_FOCUS
@@ -186,6 +189,7 @@ class Crossing(SelectionReader):
     # -- copy -------------------------------------------------------------------------------
 
     def _copy_pressed(self, event: w.CopyPressed, now: float) -> Iterator[w.Action]:
+        """Handle the copy chord: start to read the selection, or record a refusal."""
         source = event.sandbox
         # guard: one copy at a time
         reason = self._why_not(source) or (BUSY if self._copy else "")
@@ -212,6 +216,7 @@ class Crossing(SelectionReader):
     # -- paste --------------------------------------------------------------------------------
 
     def _paste_pressed(self, event: w.PastePressed, now: float) -> Iterator[w.Action]:
+        """Handle the paste chord: ask policy about the held content, or refuse."""
         held, target = self._held, event.sandbox
         reason = self._why_not(target)
         # guard: one paste at a time
@@ -241,6 +246,7 @@ class Crossing(SelectionReader):
             yield w.AskTypes(target, number, host=True)
 
     def _decided(self, event: w.Decided, now: float) -> Iterator[w.Action]:
+        """Handle the policy's decision on a paste: give the content, or refuse."""
         paste = self._paste
         # guard: a decision belongs to the present paste
         if paste is None or event.transfer != paste.transfer:
@@ -284,6 +290,7 @@ class Crossing(SelectionReader):
     def _host_decided(
         self, paste: Paste, event: w.Decided, now: float
     ) -> Iterator[w.Action]:
+        """Handle the decision on the user's own selection: read its permitted types."""
         copy, terms = self._copy, event.terms
         if copy is None:
             return
@@ -317,6 +324,7 @@ class Crossing(SelectionReader):
     # -- drags --------------------------------------------------------------------------------
 
     def _dragged(self, event: w.DragEvent, now: float) -> Iterator[w.Action]:
+        """Handle an event of a drag; start to read content that was dropped."""
         # guard: a drop that another claims late
         if self._drags.also_claims(event, self._dropping):
             yield from self._drop_dropped()
@@ -340,7 +348,7 @@ class Crossing(SelectionReader):
         return self._drops.cleaned_for
 
     def _drop_dropped(self) -> Iterator[w.Action]:
-        """Another worker claims the drop, in a window of its sandbox."""
+        """Drop the current drop, as a second worker claims it."""
         if self._copy is not None and self._copy.drop is not None:
             yield from self._drop_copy(DRAG_TWICE)
         if self._paste is not None and self._paste.drop is not None:
@@ -350,6 +358,7 @@ class Crossing(SelectionReader):
     def _drop_decided(
         self, paste: Paste, drop: Drop, event: w.Decided, now: float
     ) -> Iterator[w.Action]:
+        """Give dropped content to its target, or record the refusal."""
         terms = event.terms
         items = crossing(paste.items, terms)[0] if terms else ()
         if terms is not None and items and drop.target != w.VIEWER:
@@ -360,6 +369,7 @@ class Crossing(SelectionReader):
     # -- ends -----------------------------------------------------------------------------------
 
     def _expire(self, now: float) -> Iterator[w.Action]:
+        """Drop what is past its deadline: copy, paste, held content, drags."""
         # guard: policy that does not answer
         if self._paste is not None and now >= self._paste.until:
             yield from self._drop_paste(UNDECIDED)
@@ -378,6 +388,7 @@ class Crossing(SelectionReader):
         yield from self._exports.expire(now)
 
     def _sandbox_gone(self, sandbox: str) -> Iterator[w.Action]:
+        """Forget the content, copies, pastes and drags of an ended sandbox."""
         self._claims.discard(sandbox)
         copy = self._copy
         if copy is not None and sandbox in {copy.reader, copy.target}:
@@ -396,6 +407,7 @@ class Crossing(SelectionReader):
         yield from self._exports.gone(sandbox)
 
     def _wipe_all(self, event: w.EpochChanged | w.Cleared) -> Iterator[w.Action]:
+        """Wipe all content, as the user or a change of policy demands."""
         outcome, reason = w.Outcome.DROPPED, EPOCH
         if isinstance(event, w.Cleared):
             outcome, reason = w.Outcome.CLEARED, CLEARED

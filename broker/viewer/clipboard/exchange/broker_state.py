@@ -51,6 +51,7 @@ class BrokerState:
         return frozenset(self._claims)
 
     def _drop_copy(self, reason: str) -> Iterator[w.Action]:
+        """Stop the current copy, and record the reason."""
         copy, self._copy = self._copy, None
         if copy is None:
             return
@@ -60,6 +61,7 @@ class BrokerState:
         yield from drags.given_up(copy.source, copy.target, copy.drop, reason)
 
     def _drop_paste(self, reason: str) -> Iterator[w.Action]:
+        """Stop the current paste, and record the reason."""
         paste, self._paste = self._paste, None
         if paste is None:
             return

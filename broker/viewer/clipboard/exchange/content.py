@@ -56,7 +56,7 @@ def ticking(ttl: float) -> float:
 
 
 def may_cross(kind: str, terms: w.PasteTerms) -> bool:
-    """Whether a type may, by its name alone."""
+    """Return whether a MIME type may be copied under these terms, by its name."""
     if PLAIN in terms.clean and kind != TEXT:
         return False
     # guard: images that cannot be written again

@@ -67,7 +67,7 @@ def refused(source: str, target: str, reason: str) -> w.RecordCrossing:
 def given_up(
     source: str, target: str, drop: Drop | None, reason: str
 ) -> Iterator[w.Action]:
-    """End an operation that had begun: a drop, or (None) a copy or a paste."""
+    """Record that a drop, or (None) a copy or paste, was given up."""
     if drop is not None:
         yield w.EndDrag(drop.seen_by, drop.number)
     selection = "drag" if drop else "clipboard"
@@ -85,7 +85,7 @@ def _wanted(event: w.DragWanted) -> tuple[list[w.Action], Drop | None]:
 
 
 def begin(drop: Drop, number: int, now: float) -> tuple[Copy, w.Action]:
-    """Read the dropped content."""
+    """Start to read dropped content; return the copy and the order to list types."""
     host = drop.source == w.VIEWER
     reader = drop.target if host else drop.source
     until = now + limits.CLIPBOARD_COPY_SECONDS
@@ -98,7 +98,7 @@ def begin(drop: Drop, number: int, now: float) -> tuple[Copy, w.Action]:
 def ask(
     drop: Drop, items: tuple[w.Item, ...], number: int, now: float
 ) -> tuple[Paste, w.Action]:
-    """All of it is here: policy is asked."""
+    """Return the paste of a completely read drop, and the question to policy."""
     until = now + limits.CLIPBOARD_DECIDE_SECONDS
     kinds = tuple((item.kind, len(item.data)) for item in items)
     asks = w.AskPolicy(number, drop.source, drop.target, kinds, drag=True)
@@ -111,7 +111,7 @@ def decided(
     event: w.Decided,
     digest: Callable[[tuple[w.Item, ...]], str],
 ) -> Iterator[w.Action]:
-    """Policy denied it, or it goes to one of the user's own programs."""
+    """Record the decision on a drop that was refused, or goes to the user's program."""
     terms = event.terms
     # guard: an outgoing drag is decided at its drop
     allowed, reason = crossing(items, terms) if terms else ((), event.reason)
@@ -156,7 +156,10 @@ class DragTable:
     def feed(
         self, event: w.DragEvent, now: float
     ) -> tuple[list[w.Action], Drop | None]:
-        """Take an event; the drop that counts by it, if one does."""
+        """Handle a drag's event.
+
+        Return actions, and the drop if both sides confirmed it.
+        """
         match event:
             case w.ForeignDrag(sandbox):
                 return [refused("", sandbox, DRAG)], None
@@ -177,7 +180,7 @@ class DragTable:
     # -- the source's worker ---------------------------------------------------------
 
     def _started(self, event: w.DragStarted) -> Iterator[w.Action]:
-        """An application drags."""
+        """Handle that a sandbox's program began a drag: remember its source."""
         before = self._drags.get(event.mark)
         if before is not None or not event.mark:
             yield w.Blame(event.sandbox, "it calls a drag by the name of another")
@@ -193,7 +196,10 @@ class DragTable:
         return drag if drag is not None and drag.source == sandbox else None
 
     def _performed(self, event: w.DragPerformed) -> tuple[list[w.Action], Drop | None]:
-        """The source reports the drop; return it if the target has reported it, too."""
+        """Handle the source's report of a drop.
+
+        Return it if the target reported it, too.
+        """
         drag = self._own(event.sandbox, event.mark)
         if drag is None:
             return [], None
@@ -224,7 +230,7 @@ class DragTable:
     # -- the target's worker ----------------------------------------------------------
 
     def _over(self, event: w.DragOver) -> Iterator[w.Action]:
-        """A drag is over a window."""
+        """Handle that a drag is over a window of a sandbox: accept or refuse it."""
         before = self._overs.get(event.sandbox)
         # guard: a drop that the next drag overtakes
         if before is not None and before.dropped_until is not None:
@@ -245,7 +251,10 @@ class DragTable:
     def _dropped(
         self, event: w.DragDropped, now: float
     ) -> tuple[list[w.Action], Drop | None]:
-        """The target reports the drop; return it if the source has reported it, too."""
+        """Handle the target's report of a drop.
+
+        Return it if the source reported it, too.
+        """
         over = self._overs.get(event.sandbox)
         if over is None:
             # guard: an unknown drop is let go
@@ -264,7 +273,7 @@ class DragTable:
         return [], self._drop(event.sandbox)
 
     def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
-        """Whether another worker claims that the dropped content was dropped there."""
+        """Return whether another worker claims the same dropped content."""
         # guard: an outgoing drag is not a drop
         # guard: the drop's target may claim it
         # guard: no second worker claims a drop without a mark
@@ -296,7 +305,7 @@ class DragTable:
         yield from given_up(over.source, target, over.drop(target), reason)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:
-        """A sandbox has ended."""
+        """Forget the drags from and over a sandbox that has ended."""
         for mark in [m for m, d in self._drags.items() if d.source == sandbox]:
             del self._drags[mark]
         self._overs.pop(sandbox, None)

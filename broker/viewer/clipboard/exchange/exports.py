@@ -82,7 +82,9 @@ class Exports:
         return self._standing.source if self._standing else ""
 
     def origin(self, untrusted_types: tuple[str, ...]) -> str | None:
-        """Which sandbox a selection was copied out of; None: of none that we know.
+        """Return the sandbox that a selection was copied out of.
+
+        None: none that we know.
 
         Empty for one that has ended.
         """
@@ -92,7 +94,7 @@ class Exports:
     def begin(
         self, transfer: int, press: int, held: HeldContent, now: float
     ) -> Iterator[w.Action]:
-        """Ask whether the copied content may become the user's own selection."""
+        """Ask policy whether the copied content may become the user's own selection."""
         self._asked = _Asked(
             transfer, press, held, now + limits.CLIPBOARD_DECIDE_SECONDS
         )
@@ -102,7 +104,7 @@ class Exports:
     def decided(
         self, event: w.Decided, focused: str | None, now: float
     ) -> Iterator[w.Action]:
-        """Policy has answered."""
+        """Handle the decision on an export: read the content, or record the refusal."""
         asked = self._asked
         if asked is None or event.transfer != asked.transfer or asked.terms:
             return
@@ -130,7 +132,7 @@ class Exports:
             yield from self.drop(reasons.MOVED)
 
     def go_on(self, focused: str | None, now: float) -> Iterator[w.Action]:
-        """Export the allowed content, if its sandbox has the keyboard."""
+        """Export the permitted content, if its sandbox has the keyboard."""
         asked = self._asked
         # guard: an export only with the focus
         if asked is None or asked.terms is None or focused != asked.held.source:
@@ -160,7 +162,7 @@ class Exports:
             yield w.Export(asked.held.source, asked.transfer, asked.press, items, mark)
 
     def exported(self, event: w.Exported) -> Iterator[w.Action]:
-        """The compositor has taken it, or not."""
+        """Handle a worker's answer on an export: record it, or drop it on a problem."""
         standing = self._standing
         if standing is None or standing.transfer != event.transfer:
             return  # it was replaced meanwhile
@@ -179,7 +181,7 @@ class Exports:
             )
 
     def ended(self, event: w.ExportEnded) -> None:
-        """The user's selection is another one."""
+        """Forget the export whose selection another one has replaced."""
         standing = self._standing
         if standing is None or standing.transfer != event.transfer:
             return
@@ -187,7 +189,7 @@ class Exports:
             self._standing = None
 
     def drop(self, reason: str) -> Iterator[w.Action]:
-        """Give up an export that is not decided yet."""
+        """Drop an export that is not decided yet, and record the reason."""
         asked, self._asked = self._asked, None
         if asked is not None:
             held = asked.held
@@ -196,7 +198,7 @@ class Exports:
             )
 
     def expire(self, now: float) -> Iterator[w.Action]:
-        """Do the work that is due."""
+        """Drop exports whose deadline has passed; return the actions for it."""
         if self._asked is not None and now >= self._asked.until:
             yield from self.drop(reasons.UNDECIDED)
         # guard: an export expires
@@ -211,7 +213,7 @@ class Exports:
             yield w.RecordCrossing(outcome, standing.source, w.VIEWER, reason=reason)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:
-        """A sandbox has ended; its name may be another's after that."""
+        """Drop the export of an ended sandbox, whose name may be reused."""
         if self._asked is not None and self._asked.held.source == sandbox:
             yield from self.drop(reasons.GONE)
         if self._standing is not None and self._standing.source == sandbox:

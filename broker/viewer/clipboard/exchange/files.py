@@ -23,7 +23,7 @@ def pick(untrusted_types: Iterable[str]) -> list[Pick]:
 
 
 def listed(items: Iterable[w.Item]) -> tuple[str, ...]:
-    """The addresses of files in copied text; none for links of other schemes.
+    """Return the file addresses in copied text; none for links of other schemes.
 
     At most CLIPBOARD_FILES, each printable ASCII as RFC 3986 has it; others are left
     out, since what cannot be an address names no file.
@@ -42,6 +42,7 @@ def without_list(items: Iterable[w.Item]) -> list[w.Item]:
 
 
 def _is_file(line: str) -> bool:
+    """Return whether a line is a ``file:`` address that is short and printable."""
     # guard: addresses that are files
     return (
         line.startswith("file:///")

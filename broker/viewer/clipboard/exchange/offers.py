@@ -81,7 +81,7 @@ class Giving:
         items: tuple[w.Item, ...],
         now: float,
     ) -> Iterator[w.Action]:
-        """Offer these to the paste's target, clean where that is asked for."""
+        """Offer items to the paste's target, after cleaning where terms demand it."""
         until = now + limits.CLIPBOARD_COPY_SECONDS
         self._cleaning = Cleaning(paste, terms, list(items), until)
         yield from self._clean_next_or_offer(self._cleaning, now)
@@ -107,7 +107,7 @@ class Giving:
             yield self._not_clean(cleaning, CLEANED)
 
     def said(self, event: Answer, now: float) -> Iterator[w.Action]:
-        """The target's worker has answered."""
+        """Handle the target worker's answer: collect cleaned content, then offer it."""
         cleaning = self._cleaning
         if cleaning is None:
             return
@@ -135,6 +135,7 @@ class Giving:
                 yield w.Blame(event.sandbox, "its answers come in no order")
 
     def _not_clean(self, cleaning: Cleaning, reason: str) -> w.RecordCrossing:
+        """Return the record of content that could not be cleaned."""
         items = (*cleaning.done, *cleaning.left)
         return w.RecordCrossing(
             w.Outcome.REFUSED,
@@ -148,7 +149,7 @@ class Giving:
         )
 
     def drop(self, reason: str) -> Iterator[w.Action]:
-        """Give up the current rewriting."""
+        """Stop cleaning the current paste, and record the reason."""
         cleaning, self._cleaning = self._cleaning, None
         if cleaning is not None:
             paste = cleaning.paste
@@ -169,6 +170,7 @@ class Giving:
         terms: w.PasteTerms,
         now: float,
     ) -> Iterator[w.Action]:
+        """Offer content to the paste's target until its deadline, and record it."""
         before = self._offers.pop(paste.target, None)
         if before is not None:
             yield w.Withdraw(paste.target, before.transfer)
@@ -224,7 +226,7 @@ class Giving:
             yield w.Blame(event.sandbox, "it ends an offer that was not made")
 
     def revoked(self, event: w.ConsentRevoked) -> Iterator[w.Action]:
-        """Policy takes an offer back."""
+        """Withdraw the offer whose permit was cut, and record it."""
         offer = self._offers.get(event.target)
         if offer is not None and offer.transfer == event.transfer:
             del self._offers[event.target]
@@ -240,7 +242,7 @@ class Giving:
             yield from self.drop(reason)
 
     def expire(self, now: float) -> Iterator[w.Action]:
-        """Do the work that is due."""
+        """Drop a cleaning that is late, and withdraw offers that have expired."""
         # guard: a cleaner that stalls
         if self._cleaning is not None and now >= self._cleaning.until:
             yield from self.drop(SLOW)
@@ -252,7 +254,7 @@ class Giving:
             yield self._over(w.Outcome.EXPIRED, offer.source, target)
 
     def gone(self, sandbox: str) -> Iterator[w.Action]:
-        """A sandbox has ended."""
+        """Drop the paste and the offer of a sandbox that has ended."""
         cleaning = self._cleaning
         if cleaning is not None and sandbox in {
             cleaning.paste.source,

@@ -87,7 +87,7 @@ class Copy:
         return self.reader if self.host else ""
 
     def expects(self, event: object) -> bool:
-        """Whether it is the turn of such an answer: types first, and once."""
+        """Return whether such an answer is expected now: types first, and once."""
         if isinstance(event, w.SourceFailed):
             return True
         if isinstance(event, w.TypesTold):
@@ -97,7 +97,7 @@ class Copy:
 
     @property
     def room(self) -> int:
-        """Bytes that may still come."""
+        """Return the number of bytes that may still be copied."""
         limit = self.terms.max_bytes
         if self.into is not None:
             # guard: a rule limits the size that is read from the user's clipboard

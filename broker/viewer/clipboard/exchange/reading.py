@@ -34,6 +34,7 @@ class SelectionReader(BrokerState):
     """Takes the answers of workers, until a selection is read or given up."""
 
     def _worker_said(self, event: Answer, now: float) -> Iterator[w.Action]:
+        """Pass a worker's answer to the paste or copy that it is about."""
         for giving in (self._giving, self._drops):
             if giving.asked(event.transfer):
                 yield from giving.said(event, now)
@@ -54,6 +55,7 @@ class SelectionReader(BrokerState):
             yield from self._read_said(copy, event, now)
 
     def _read_said(self, copy: Copy, event: Answer, now: float) -> Iterator[w.Action]:
+        """Handle an answer about the current copy: types, data or a failure."""
         match event:
             case w.TypesTold():
                 yield from self._types_told(copy, event, now)
@@ -68,6 +70,7 @@ class SelectionReader(BrokerState):
     def _types_told(
         self, copy: Copy, event: w.TypesTold, now: float
     ) -> Iterator[w.Action]:
+        """Choose the types to read of those offered, and ask for the first."""
         untrusted_types = event.untrusted_types
         named = names_files(untrusted_types)
         listed = files.pick(untrusted_types) if copy.between else []
@@ -129,6 +132,7 @@ class SelectionReader(BrokerState):
         yield w.AskPolicy(number, w.VIEWER, to, kinds, origin or "", bool(drop))
 
     def _read_next(self, copy: Copy, now: float) -> Iterator[w.Action]:
+        """Ask for the next type of content, or end the copy when all are read."""
         listed = files.listed(copy.items)
         if listed:
             yield from self._files_read(copy, listed, now)
@@ -171,7 +175,7 @@ class SelectionReader(BrokerState):
     def _files_read(
         self, copy: Copy, listed: tuple[str, ...], now: float
     ) -> Iterator[w.Action]:
-        """Files: held until the paste, or on their way to where they were dropped."""
+        """Hold files until the paste, or start to carry those that were dropped."""
         self._copy, drop = None, copy.drop
         if drop is not None:
             yield w.EndDrag(drop.target, drop.number, finished=True)
@@ -187,6 +191,7 @@ class SelectionReader(BrokerState):
     def _data_came(
         self, copy: Copy, untrusted_data: bytes, now: float
     ) -> Iterator[w.Action]:
+        """Store the data of a type; leave out one that is too large."""
         # guard: size of a copy
         if len(untrusted_data) > copy.room:
             # This type is left out whole: half a command is another command.
@@ -199,7 +204,7 @@ class SelectionReader(BrokerState):
         yield from self._read_next(copy, now)
 
     def _drop_read(self, copy: Copy, drop: Drop, now: float) -> Iterator[w.Action]:
-        """All of it is here, and the compositor may know."""
+        """Give the completely read drop to its target, or ask policy about it."""
         if drop.target != w.VIEWER:
             yield w.EndDrag(drop.target, drop.number, finished=True)
         items = tuple(copy.items)

@@ -107,7 +107,7 @@ def set_icon(
 
 
 def _picture(client_icon: Icon, buffer: Buffer) -> bytes:
-    """Read and redraw an icon's pixels."""
+    """Read an icon's pixels from its pool, and scale them.  Raises ProtocolFault."""
     # guard: an icon's buffer lives
     if buffer.dead or buffer.pool is None or buffer.pool.file is None:
         raise ProtocolFault(client_icon.cid, NO_BUFFER, "the icon's buffer is gone")

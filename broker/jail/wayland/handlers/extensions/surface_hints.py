@@ -40,7 +40,7 @@ class SurfaceHint(ProtocolObject):
 def _claim(
     core: ClientState, manager: ProtocolObject, new_id: int, surface: Surface, kind: str
 ) -> SurfaceHint:
-    """Make the one object of its kind that a surface has."""
+    """Create the one object of its kind that a surface has.  Raises ProtocolFault."""
     # guard: one hint of a kind for a surface
     if kind in surface.hints:
         raise ProtocolFault(

@@ -113,7 +113,10 @@ def tool_added(core: ClientState, seat: TabletSeat, sid: int) -> None:
 
 
 def _adopt(core: ClientState, sid: int, host: HostTablet | HostTool) -> None:
-    """Ours until the client learns of it: its events come here."""
+    """Register a tablet or tool that the compositor named.
+
+    The client learns it later.
+    """
     core.adopt(sid, host, {})
     # guard: what comes for a seat that has ended is ended
     if host.seat.dead:
@@ -133,7 +136,7 @@ _LATE = {"tablet_added": tablet_added, "tool_added": tool_added, "pad_added": pa
 
 
 def destroy_seat(core: ClientState, seat: TabletSeat) -> None:
-    """The client ends a seat.  The compositor's tablets outlive it, so they end here.
+    """Destroy a client's tablet seat, and our tablets and tools of it.
 
     Those that the client knows are its own to destroy.
     """
@@ -153,7 +156,7 @@ def _end(core: ClientState, host: HostTablet | HostTool) -> None:
 
 
 def _introduce(core: ClientState, tool: HostTool, tablet: HostTablet) -> bool:
-    """Tell the client of a tool that comes over its content; False if it cannot be."""
+    """Announce a tool and its tablet to the client; return False if that cannot be."""
     seat = tool.seat
     # guard: a tablet that has ended is not introduced again
     if tablet.dead:
@@ -210,7 +213,7 @@ _REMOVED = {kind: emit.event(kind, "removed") for kind in (TABLET, TOOL)}
 
 
 def destroy(core: ClientState, known: ClientTablet | ClientTool) -> None:
-    """The client ends a tablet or tool: it may learn of the same one again."""
+    """Destroy a client's tablet or tool; the client may learn of it again."""
     core.serials.lift(known.cid)
     host = known.host
     if isinstance(host, HostTablet | HostTool):
