@@ -56,7 +56,7 @@ async def asked_about(**fields):
     "told",
     [
         {"way": "drag"},
-        {"way": "to give what you copied in it"},
+        {"way": "to provide the data that you copied in it"},
         {"claims": (("type", "text/plain"),)},
         {"claims": (("host", "git.example"),)},
         {"claims": (("by way of: git.example", "x"),)},
@@ -96,7 +96,7 @@ async def test_the_user_reads_what_the_permit_is_for():
         ("host key", "SHA256:h"),
     )
     pasted = await asked_about(**PASTE)
-    assert pasted.words == "to give what you copied in it"
+    assert pasted.words == "to provide the data that you copied in it"
     stick = await asked_about(service="vitrail.Device", device=STICK)
     assert stick.words == "to use the USB device 0781:5581"
     changed = await asked_about(
