@@ -74,7 +74,7 @@ async def test_without_a_broker(env):
     for verb in ("status", "clear"):
         told = await brokerctl("clipboard", verb, env=env)
         assert told.code == 1
-        assert "no broker runs" in told.err
+        assert "no broker is running" in told.err
 
 
 async def test_chords_are_chosen_once_and_a_running_broker_hears_of_it(env):
