@@ -58,7 +58,9 @@ async def test_a_late_yes_counts_for_the_next_connection_once():
         assert (said["answer"], said["answered_by"]) == ("allow", "person")
         reasons = [e.get("reason", "") for e in b.events("decision")]
         assert any("given up before the answer" in reason for reason in reasons)
-        assert any("the user allowed an earlier request" in reason for reason in reasons)
+        assert any(
+            "the user allowed an earlier request" in reason for reason in reasons
+        )
 
 
 async def test_a_late_no_is_a_no():

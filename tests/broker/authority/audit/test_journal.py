@@ -55,7 +55,9 @@ async def test_best_effort_refuses_nothing_and_counts(tmp_path, monkeypatch):
             assert log.warnings() == []
             for _ in range(5):
                 await log.require(event)
-            assert "5 events could not be recorded; recording still" in log.warnings()[0]
+            assert (
+                "5 events could not be recorded; recording still" in log.warnings()[0]
+            )
         await log.require(event)
         await log.require(event)
     (gap,) = _events(tmp_path, "audit.gap")

@@ -152,7 +152,10 @@ def test_a_file_that_is_no_log(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="cannot read"), open_log(file):
         pass
     file.write_bytes(b"")
-    with pytest.raises(SetupError, match="does not contain an audit log"), open_log(file):
+    with (
+        pytest.raises(SetupError, match="does not contain an audit log"),
+        open_log(file),
+    ):
         pass
 
 
