@@ -39,9 +39,9 @@ def pattern_of(text: str) -> str:
     if len(bare) <= _MAX_NAME and _HOST.fullmatch(bare):
         return name
     if "*" in text:
-        raise ValueError("'*' matches whole names only, as *.example.org")
+        raise ValueError("'*' is allowed only as the first label, as in *.example.org")
     if "%" in text:
-        raise ValueError("an address of a rule has no zone")
+        raise ValueError("an address in a rule cannot have a zone")
     network = ip_network(text)  # a prefix with bits after it is refused
     return str(network)
 

@@ -41,13 +41,13 @@ def wrong_owner(path: Path, info: os.stat_result) -> Problem | None:
     if info.st_uid not in {0, os.geteuid()}:
         return problem_of_file(
             path,
-            f"belongs to user {info.st_uid}, neither to root nor to you",
-            f"chown it, or remove it: {path}",
+            f"is owned by user {info.st_uid}, not by root or by you",
+            f"chown or remove {path}",
         )
     if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         return problem_of_file(
             path,
-            f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})",
+            f"is writable by others (mode {stat.S_IMODE(info.st_mode):04o})",
             f"chmod go-w {path}",
         )
     return None
@@ -58,7 +58,7 @@ def unreadable(path: Path, error: OSError) -> Problem:
     hint = ""
     if isinstance(error, PermissionError):
         # A running broker opens what was in its settings when it started (Landlock).
-        hint = "if you can read it, restart the broker: 'brokerctl stop --broker'"
+        hint = "if you can read the file, restart the broker: 'brokerctl stop --broker'"
     return problem_of_file(path, f"cannot be read: {error.strerror}", hint)
 
 

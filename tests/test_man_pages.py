@@ -106,7 +106,7 @@ def test_all_pages_can_be_shown(pages, tmp_path):
         done = subprocess.run(
             words, capture_output=True, text=True, env=env, check=False
         )
-        assert "How long a sandbox of this record lives." in done.stdout
+        assert "The lifetime of a sandbox of this record." in done.stdout
 
 
 @pytest.mark.parametrize("program", ["local", "host", "viewer", "devices"])

@@ -62,7 +62,7 @@ from policy.records.model import RecordSet
 from policy.rules.engine import PolicyAnswer as Verdict
 
 _ALLOW, _DENY = schema.EventVerdict.ALLOW, schema.EventVerdict.DENY
-_ELSEWHERE = "the rule names another target, and this request has only one"
+_ELSEWHERE = "the rule names another target, but this request has only one"
 
 
 class Decider:
@@ -118,7 +118,7 @@ class Decider:
         """
         # guard: live permits bounded
         if len(self._live) >= limits.LIVE_PERMITS:
-            raise RefusedError(f"{limits.LIVE_PERMITS} permissions are in use already")
+            raise RefusedError(f"{limits.LIVE_PERMITS} permissions are already in use")
         if not request.tells:  # else it is the user's hand, as a chord is
             # guard: a decision asks the share
             self._log.check_share(request.lease)
@@ -142,7 +142,7 @@ class Decider:
         finally:
             self._live.discard(permit)
         if permit.scope.cancelled_caught:
-            reason = permit.over or f"the time of {permit.where} is over"
+            reason = permit.over or f"the time limit of {permit.where} has passed"
             if not permit.over:
                 await self._log.note(events.cut(permit, reason, self._judge.digests()))
             raise RefusedError(reason, where=permit.where)
@@ -151,7 +151,7 @@ class Decider:
         """Judge a new permit by the current rules; ask again if they changed."""
         answer, reason, where = self._judge.revalidate(permit)
         if permit.grant and permit.grant not in self.grants:
-            reason, where = "the grant has ended meanwhile", permit.where
+            reason, where = "the grant has ended", permit.where
         # guard: decided again before the effect
         if reason:
             raise await self._no(permit.request, None, reason, where)
@@ -207,7 +207,7 @@ class Decider:
         if grant is not None and self._serves(grant, answer):
             return await self._yes(request, answer, grant=grant)
         if late := self._late.take(request.subject, answer, now):
-            why = "the yes to an earlier request, which had been given up"
+            why = "the user allowed an earlier request, which had been given up"
             return await self._yes(request, answer, target=late, reason=why)
         return await self._ask(request, answer, on_ask, gone)
 
@@ -264,10 +264,7 @@ class Decider:
         """Keep a yes that came too late, record the no and return what to raise."""
         target, now = asked.said.target, self.clock.now()
         self._late.keep(request.subject, target, answer, now)
-        reason = (
-            "it was given up before the answer; the yes counts for its next attempt "
-            f"within {limits.LATE_ANSWER_SECONDS:g} s"
-        )
+        reason = f"the request was given up before the answer; the answer applies to the next attempt within {limits.LATE_ANSWER_SECONDS:g} s"
         return await self._no(request, answer, reason, answer.where, asked=asked)
 
     async def _put(
@@ -307,7 +304,7 @@ class Decider:
         chosen = said.target in answer.targets or answer.verdict == "allow"
         chosen = chosen and not request.elsewhere(answer)
         if not reason and not chosen:
-            reason = "the chosen target is not offered any more"
+            reason = "the chosen target is no longer offered"
         if reason:
             raise await self._no(request, answer, reason, answer.where, asked=asked)
         if answer.verdict == "allow":
@@ -376,7 +373,9 @@ class Decider:
     async def forget_over(self) -> None:
         """End the grants whose time is over, and operations that a sleep outlasted."""
         self.clock.catch_up(self._live)
-        await self.revoke(self.grants.over(self.clock.now()), "its time is over")
+        await self.revoke(
+            self.grants.over(self.clock.now()), "its time limit has passed"
+        )
 
     # -- live -----------------------------------------------------------------------
 
@@ -431,7 +430,7 @@ class Decider:
         request = Request(**{**subject._asdict(), "lease": lease})
         answer = self._judge.verdict(request)
         if answer.verdict != "allow" and not self._serves(grant, answer):
-            await self.revoke([grant], f"{answer.where} does not let it go on")
+            await self.revoke([grant], f"{answer.where} no longer allows it")
         elif answer.verdict == "ask" and answer.limits.ttl is not None:
             # guard: a shorter time is a grant's, too
             self.grants.shorten(grant, grant.since + answer.limits.ttl)
@@ -468,11 +467,11 @@ class Decider:
                 asked = await self._put(permit.request, question, number, on_ask)
         except Exception as error:  # noqa: BLE001 -- any failure is a denial
             log_exception(error)
-            no = PersonAnswer(allow=False, reason="it could not be asked")
+            no = PersonAnswer(allow=False, reason="the user could not be asked")
             asked = Asked(0, no, 0.0)
         why = questions.refusal(question, asked.said)
         if why:
-            await self._end(permit, f"asked about again: {why}", answer.where)
+            await self._end(permit, f"the user was asked again: {why}", answer.where)
         else:
             permit.answered = True
             await self._log.note(

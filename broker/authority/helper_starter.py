@@ -115,7 +115,7 @@ class HelperStarter:
         if answered is None:
             raise UpstreamError(
                 "the process that starts helpers does not answer",
-                hint="the machine may be busy; otherwise restart the broker",
+                hint="if the machine is not busy, restart the broker",
             )
         return answered
 
@@ -148,7 +148,7 @@ class HelperStarter:
             raise UpstreamError(answer.reason)
         if len(received) != m.DESCRIPTORS:
             fdpass.close_all(received)
-            raise PeerError(f"{len(received)} descriptors of a helper")
+            raise PeerError(f"a helper came with {len(received)} descriptors")
         return Helper(answer.pid, *received)
 
     async def _retry(

@@ -23,7 +23,7 @@ from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from policy.destinations import NETWORK
 
-HINT = "'brokerctl lockdown --lift' ends the lockdown"
+HINT = "to end the lockdown, run 'brokerctl lockdown --lift'"
 _NARROW, _WIDE = b"without networks\n", b"with networks\n"
 _LEFT = frozenset(
     "vitrail.Agent vitrail.Audio vitrail.AudioOutput vitrail.Device vitrail.Display "
@@ -106,13 +106,13 @@ class Lockdown:
         """Raise RefusedError for a method that starts something."""
         # guard: nothing starts in a lockdown
         if self.networks is not None and method in STARTS:
-            raise RefusedError("a lockdown is in force: nothing starts", hint=HINT)
+            raise RefusedError("a lockdown is in force and denies starts", hint=HINT)
 
     def warnings(self) -> list[str]:
         """Return the line of ``brokerctl status``."""
         if self.networks is None:
             return []
-        return [f"LOCKDOWN is in force: {HINT} {self.unkept}".rstrip()]
+        return [f"LOCKDOWN is in force; {HINT} {self.unkept}".rstrip()]
 
     @serves(methods.LOCKDOWN)
     async def change(

@@ -114,8 +114,7 @@ async def _open_log(
         if settings.mode is AuditMode.REQUIRED:
             raise
         log_stderr(
-            f"vitrail: {error}; as audit.toml says 'best-effort', this broker's "
-            "events are lost when the machine is switched off"
+            f"vitrail: {error}; audit.toml says 'best-effort', so this broker's events are lost when the machine is switched off"
         )
         store = await stack.enter_async_context(
             open_store(paths.runtime / paths.audit.name, broker=role, settings=settings)

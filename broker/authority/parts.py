@@ -69,7 +69,7 @@ class AuthorityParts:
         found = self.authority.lockdown.warnings()
         if waiting := len(self.questions.pending()):
             verb = "question waits" if waiting == 1 else "questions wait"
-            more = "'brokerctl pending' shows more"
+            more = "run 'brokerctl pending'"
             found.append(f"{waiting} {verb} for your answer: {more}")
         return found
 

@@ -42,7 +42,7 @@ def keep_to_own_files(paths: Paths, shipped: Path | None) -> None:
         landlock.restrict(read, [paths.runtime, paths.state], landlock.ABSTRACT_SOCKETS)
     except OSError as error:
         raise SetupError(
-            f"the authority cannot be confined to its files: {error}"
+            f"cannot confine the authority to its files: {error}"
         ) from error
 
 

@@ -88,7 +88,7 @@ class Rules:
         """
         saved = await in_thread(kept, self._kept_at)
         if isinstance(saved, Problem):
-            log_stderr(f"vitrail: the kept rules are not used: {saved.first_line()}")
+            log_stderr(f"vitrail: cannot use the saved rules: {saved.first_line()}")
             saved = None
         async with self._changing:
             await self._take(*await self._read(), saved)
@@ -178,10 +178,8 @@ class Rules:
         if not self.problems:
             return ""
         if self.now.rules.problems:
-            return "there never was a good set: everything is denied until it is mended"
-        return (
-            "the rules from before stay in force; permissions just removed are denied"
-        )
+            return "there is no valid set of rules: everything is denied until the error is corrected"
+        return "the previous rules remain in force; permissions just removed are denied"
 
     async def _keep(self, rules: RuleSet) -> None:
         """Store a copy of the rules in force, for a restart with broken files."""
@@ -190,7 +188,7 @@ class Rules:
             self._kept_at.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             await in_thread(keep, rules, self._kept_at)
         except (OSError, NoThreadError) as error:
-            self.unkept = f"the rules in force could not be kept for a restart: {error}"
+            self.unkept = f"cannot save the rules in force for a restart: {error}"
             log_stderr(f"vitrail: {self.unkept}")
 
     def lines(self) -> list[str]:

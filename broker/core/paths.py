@@ -209,9 +209,9 @@ def _foreign(info: os.stat_result) -> str:
     if not stat.S_ISREG(info.st_mode):
         return "is not a regular file"
     if info.st_uid not in {0, os.geteuid()}:
-        return f"belongs to user {info.st_uid}, neither to root nor to you"
+        return f"is owned by user {info.st_uid}, not by root or by you"
     if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})"
+        return f"is writable by others (mode {stat.S_IMODE(info.st_mode):04o})"
     return ""
 
 

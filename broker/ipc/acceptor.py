@@ -68,7 +68,7 @@ def decode(packet: bytes) -> Arrival:
         voucher, pid, uid, gid = _ARRIVAL.unpack(packet)
         return Arrival(Voucher(voucher), pid, uid, gid)
     except (struct.error, ValueError) as error:
-        raise InternalError(f"the acceptor sent {len(packet)} bytes") from error
+        raise InternalError(f"the acceptor sent {len(packet)} invalid bytes") from error
 
 
 def ended() -> UpstreamError:

@@ -240,7 +240,7 @@ _encoder = msgspec.json.Encoder()
 # RecursionError: unknown fields are skipped by recursion, and a guest
 # can nest thousands of them in one frame.
 decode_from_guest: Reader[FromGuest] = reader(
-    msgspec.json.Decoder(FromGuest), "the guest agent sent no valid message"
+    msgspec.json.Decoder(FromGuest), "the guest agent sent an invalid message"
 )
 """Return the message in a frame's body."""
 

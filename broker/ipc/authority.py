@@ -282,11 +282,11 @@ FromAuthority: TypeAlias = (
 
 
 decode_from_client: Reader[FromClient] = reader(
-    msgspec.msgpack.Decoder(FromClient), "a message that cannot be read"
+    msgspec.msgpack.Decoder(FromClient), "cannot decode the message"
 )
 """Return a client's message."""
 
 decode_from_authority: Reader[FromAuthority] = reader(
-    msgspec.msgpack.Decoder(FromAuthority), "a message that cannot be read"
+    msgspec.msgpack.Decoder(FromAuthority), "cannot decode the message"
 )
 """Return the authority's message."""

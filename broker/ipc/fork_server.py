@@ -170,16 +170,16 @@ def encode(message: Order | Answer) -> bytes:
     """Return the packet of a message.  Raises InternalError if it is too long."""
     data = _encoder.encode(message)
     if len(data) > MESSAGE_BYTES:
-        raise InternalError(f"a fork server's message of {len(data)} bytes")
+        raise InternalError(f"a fork server's message is too long: {len(data)} bytes")
     return data
 
 
 decode_order: Reader[Order] = reader(
-    msgspec.msgpack.Decoder(Order), "not an order to fork", InternalError
+    msgspec.msgpack.Decoder(Order), "invalid order to fork", InternalError
 )
 """Return the order of a packet."""
 
 decode_answer: Reader[Answer] = reader(
-    msgspec.msgpack.Decoder(Answer), "not a fork server's answer", InternalError
+    msgspec.msgpack.Decoder(Answer), "invalid answer of a fork server", InternalError
 )
 """Return the answer of a packet."""

@@ -38,5 +38,5 @@ async def in_thread(
         # guard: an error of the work is not taken for a missing thread
         if str(error) != "can't start new thread":
             raise
-        hint = "end a sandbox, or raise the limit of processes (ulimit -u)"
-        raise NoThreadError("no thread can be started", hint=hint) from error
+        hint = "stop a sandbox, or raise the limit on processes (ulimit -u)"
+        raise NoThreadError("cannot start a thread", hint=hint) from error

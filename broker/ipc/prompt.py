@@ -87,21 +87,21 @@ def encode(message: ToAgent | FromAgent | Described) -> bytes:
     """Return a packet.  Raises InternalError beyond its limit."""
     packet = _encoder.encode(message)
     if len(packet) > limits.PROMPT_MESSAGE_BYTES:
-        raise InternalError(f"a message of {len(packet)} bytes to the prompt agent")
+        raise InternalError(f"the agent's message is too long: {len(packet)} bytes")
     return packet
 
 
 decode_to_agent: Reader[ToAgent] = reader(
-    msgspec.msgpack.Decoder(ToAgent), "the broker's words are not understood"
+    msgspec.msgpack.Decoder(ToAgent), "the broker sent an invalid message"
 )
 """Return what the broker says."""
 
 decode_from_agent: Reader[FromAgent] = reader(
-    msgspec.msgpack.Decoder(FromAgent), "the agent's words are not understood"
+    msgspec.msgpack.Decoder(FromAgent), "the prompt agent sent an invalid message"
 )
 """Return what the agent says."""
 
 decode_described: Reader[Described] = reader(
-    msgspec.msgpack.Decoder(Described), "the agent's words are not understood"
+    msgspec.msgpack.Decoder(Described), "the prompt agent sent an invalid message"
 )
 """Return what the agent shows."""

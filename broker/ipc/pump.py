@@ -217,8 +217,8 @@ def decode_from_pump(packet: bytes) -> FromPump:
             _, accelerated, pid = READY_FORM.unpack(packet)
             return PumpReady(pid, bool(accelerated))
     except (struct.error, IndexError) as error:
-        raise InternalError("not a message of the pump") from error
-    raise InternalError(f"no message of the pump has the number {kind}")
+        raise InternalError("the pump sent an invalid message") from error
+    raise InternalError(f"the pump sent a message of unknown kind {kind}")
 
 
 def _unpack_done(packet: bytes) -> StreamDone:
@@ -241,7 +241,7 @@ def _unpack_done(packet: bytes) -> StreamDone:
 def _unpack_live(packet: bytes) -> Live:
     _, last, count, request = LIVE_FORM.unpack_from(packet)
     if len(packet) != LIVE_FORM.size + count * STREAM_FORM.size:
-        raise InternalError("a statistics answer of the wrong length")
+        raise InternalError("the pump's statistics have the wrong length")
     rows = STREAM_FORM.iter_unpack(packet[LIVE_FORM.size :])
     return Live(request, bool(last), tuple(map(_unpack_stream, rows)))
 

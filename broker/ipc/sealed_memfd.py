@@ -80,7 +80,7 @@ def check(untrusted_fd: int, size: int) -> None:
     """
     # guard: content is in memory
     if not on_tmpfs(untrusted_fd):
-        raise PeerError("the content's file is not one in memory")
+        raise PeerError("the content's file is not in memory")
     # guard: content is sealed
     if fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS) & SEALS != SEALS:
         raise PeerError("the content's file is not sealed")

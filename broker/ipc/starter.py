@@ -89,11 +89,11 @@ def encode(message: Request | Answer) -> bytes:
 
 
 decode_request: Reader[Request] = reader(
-    msgspec.msgpack.Decoder(Request), "not a request to start a helper"
+    msgspec.msgpack.Decoder(Request), "invalid request to start a helper"
 )
 """Return the request of a packet."""
 
 decode_answer: Reader[Answer] = reader(
-    msgspec.msgpack.Decoder(Answer), "not a starter's answer"
+    msgspec.msgpack.Decoder(Answer), "the starter sent an invalid answer"
 )
 """Return the answer of a packet."""

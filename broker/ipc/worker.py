@@ -449,18 +449,18 @@ def encode(message: Message) -> bytes:
     """
     data = _encoder.encode(message)
     if len(data) > limits.WORKER_MESSAGE_BYTES:
-        raise InternalError(f"a worker message of {len(data)} bytes")
+        raise InternalError(f"the worker message is too long: {len(data)} bytes")
     return data
 
 
 # RecursionError: a message nested thousands deep is as bad as no message.
 decode_from_worker: Reader[FromWorker] = reader(
-    msgspec.msgpack.Decoder(FromWorker), "the worker sent no valid message"
+    msgspec.msgpack.Decoder(FromWorker), "the worker sent an invalid message"
 )
 """Return the message of a worker."""
 
 decode_to_worker: Reader[ToWorker] = reader(
-    msgspec.msgpack.Decoder(ToWorker), "not one of our messages", InternalError
+    msgspec.msgpack.Decoder(ToWorker), "invalid message to the worker", InternalError
 )
 """Return the supervisor's message."""
 

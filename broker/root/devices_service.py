@@ -187,7 +187,7 @@ class Service:
                     self._vanished(plug, reason)
                 case HeldDevice(port):
                     self._ports_held.add(port)
-                    log_stderr(f"vitrail-devices: port {port} is plugged too often")
+                    log_stderr(f"vitrail-devices: port {port} was used too often")
                 case Appeared(plug):
                     self._ports_held.discard(plug.device.port)
         self._rearm.set()
@@ -344,7 +344,7 @@ class Service:
         problems = left_out + [
             f"port {p}: {why}" for p, why in sorted(self._malformed.items())
         ]
-        problems += [f"port {p} is plugged too often" for p in sorted(self._ports_held)]
+        problems += [f"port {p} was used too often" for p in sorted(self._ports_held)]
         problems += [f"port {p}: not taken back yet" for p in sorted(self._stuck)]
         return messages.Devices(
             request.id, items, self._strict.is_on(), self._source, problems

@@ -91,11 +91,11 @@ class Draft:
 
 
 _OTHERWISE = {
-    "opaque": "windows are opaque, unless translucent = true",
+    "opaque": "to make windows translucent, set translucent = true; by default they are opaque",
     "mic": "did you mean 'microphone'?",
     "border_width": "did you mean 'border'?",
     "template": "did you mean 'inherits'?",
-    "sandbox": "a file describes one sandbox: its keys are at the top, without a [table]",
+    "sandbox": "write the keys at the top, without a [table]: each file describes one sandbox",
 }
 """Words that others have for a key, or that say it the other way round."""
 
@@ -195,7 +195,7 @@ def _without_meaning(kind: LaunchKind) -> str:
     """Return the hint for a key of [launch] that other kinds have."""
     if kind.monitor:
         return 'remove it, or set kind = "microvm"'
-    others = "; the program that starts the sandbox decides this"
+    others = "; the program that starts the sandbox controls this"
     return "remove it" + (others if kind.of_others else "")
 
 
@@ -214,9 +214,9 @@ def _home(key: str, wrong: Table) -> str:
     """Return the hint that says in which other table a key belongs, or nothing."""
     homes = [table for table in TABLES if table is not wrong and key in table.by_key]
     if homes == [TOP]:
-        return f"'{key}' belongs at the top, before the first [table]"
+        return f"move '{key}' to the top, before the first [table]"
     names = " or ".join(f"[{t.name}]" if t.name else "the top" for t in homes)
-    return f"'{key}' belongs in {names}" if homes else ""
+    return f"move '{key}' to {names}" if homes else ""
 
 
 def take_draft(
@@ -239,7 +239,7 @@ def take_draft(
             ("name",),
             f'"{said}" is not the file\'s base name',
             f'"{name}"',
-            "rename the file, or leave the key out",
+            "rename the file, or remove the key",
         )
     return Draft(
         name, source, document, reader.taken, reader.paths, reader.failed, lines
@@ -351,7 +351,7 @@ class _Checks:
             if not field.belongs_to(kind) and field.key in self._table("launch"):
                 self._at(
                     ("launch", field.key),
-                    f"'{field.key}' has no meaning for kind = \"{kind}\"",
+                    f"'{field.key}' is not allowed with kind = \"{kind}\"",
                     "",
                     _without_meaning(KINDS[kind]),
                 )
@@ -360,9 +360,9 @@ class _Checks:
             if "peer" in values:
                 self._at(
                     ("peer",),
-                    f'[peer] has no meaning for kind = "{kind}"',
+                    f'[peer] is not allowed with kind = "{kind}"',
                     "",
-                    "remove it; our launcher gives the sandbox its identity",
+                    "remove it; Vitrail's launcher identifies the sandbox",
                 )
         elif isinstance(values.get("peer", {}), Mapping):
             self._peer(self._table("peer"))
@@ -381,7 +381,7 @@ class _Checks:
         if "required" in self._table("launch") and "libvirt" not in peer:
             self._at(
                 ("launch", "required"),
-                "'required' has no meaning for a machine without a hook",
+                "'required' is not allowed for a machine without a hook",
                 "",
                 'remove it, or name a domain: [peer] libvirt = "NAME"',
             )
@@ -391,7 +391,7 @@ class _Checks:
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),
-                "the way to recognise this sandbox is missing",
+                "no key of [peer] identifies this sandbox",
                 f"[peer] with {expected}",
                 "",
             )
@@ -406,14 +406,14 @@ class _Checks:
             return
         kept = self.taken.get("class")
         if not STATE.belongs_to(self.taken[KIND_KEY]):
-            why = f'kind = "{self.taken[KIND_KEY]}": its launcher decides this'
+            why = f'kind = "{self.taken[KIND_KEY]}": its launcher controls this'
         elif kept is not None and kept != "persistent":
-            why = f'class = "{kept}": nothing of it is left when it stops'
+            why = f'class = "{kept}": its data is deleted when it stops'
         else:
             return
         self._at(
             (STATE.name,),
-            f"[{STATE.name}] has no meaning for {why}",
+            f"[{STATE.name}] is not allowed with {why}",
             "",
             'remove it, or set class = "persistent"',
         )
@@ -425,9 +425,9 @@ class _Checks:
         if taken["window.name_strip"] and top is not None and top < LETTER_PIXELS:
             self._at(
                 ("window", "top"),
-                f"no letter fits into an upper edge of {top} pixels",
+                f"an upper edge of {top} pixels is too low for the name",
                 f"at least {LETTER_PIXELS} with name_strip",
-                "leave 'top' out, or set name_strip = false",
+                "remove 'top', or set name_strip = false",
             )
 
     def audio(self) -> None:
@@ -439,17 +439,17 @@ class _Checks:
                 if key != "playback" and key in AUDIO.by_key:
                     self._at(
                         (AUDIO.name, key),
-                        f"'{key}' has no meaning for playback = \"raw\": no filter "
-                        "is between the sandbox and the sound server",
+                        f"'{key}' is not allowed with playback = \"raw\": the sandbox "
+                        "uses the sound server without a filter",
                         "",
                         'remove it, or set playback = "allow"',
                     )
         elif playback == "none" and mine.get("microphone", "deny") != "deny":
             self._at(
                 (AUDIO.name, "microphone"),
-                'without a sound service (playback = "none") there is no microphone',
+                'the microphone needs a sound service, but playback = "none"',
                 "",
-                'set playback = "allow" as well',
+                'set playback = "allow"',
             )
 
     def machine(self) -> None:

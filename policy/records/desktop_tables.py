@@ -18,7 +18,7 @@ from policy.records.quantities import Bytes, GlobalName, Seconds, YesNo
 
 WINDOW = Table(
     "window",
-    "How its windows are framed, and what of the compositor it sees.",
+    "Frames of the sandbox's windows, and the Wayland globals that it may use.",
     (
         Field(
             "border",
@@ -29,20 +29,20 @@ WINDOW = Table(
         Field(
             "name_strip",
             YesNo(),
-            "Whether the upper edge is a strip with the sandbox's name in it, in the "
-            "font that fontconfig has for `Vitrail`, otherwise for bold sans-serif.",
+            "Whether the upper edge shows the sandbox's name, in the font that "
+            "fontconfig selects for `Vitrail`, or else for bold sans-serif.",
             default=False,
         ),
         Field(
             "top",
             Whole(*limits.BORDER_PIXELS, unit="logical pixels"),
-            "Height of the upper edge; a name needs 9.",
-            default_words="`border`, with `name_strip` at least 20",
+            "Height of the upper edge; a name needs at least 9.",
+            default_words="`border`, but at least 20 with `name_strip`",
         ),
         Field(
             "title_prefix",
             Title(limits.LABEL_CHARS),
-            "Precedes every window title, as `[prefix]`.",
+            "Text that precedes every window title, as `[prefix]`.",
             default_words="`label.name`",
             own=True,
         ),
@@ -54,7 +54,7 @@ WINDOW = Table(
                     "application as fullscreen",
                     "framed": "the whole screen, with the frame",
                     "real": "the whole screen without a frame: the application can "
-                    "imitate anything, your desktop and its prompts too",
+                    "imitate anything, including your desktop and its prompts",
                 }
             ),
             "The effect of a window's request for fullscreen.",
@@ -64,27 +64,26 @@ WINDOW = Table(
             "x11",
             YesNo(),
             "Whether X11 programs of a box, container or Flatpak are shown, by a "
-            "separate Xwayland; a machine shows them where its image has Xwayland, "
-            "which this key adds to an image made of the packages of [launch].",
+            "separate Xwayland. A machine shows X11 programs if its image contains "
+            "Xwayland, which this key adds to an image built from the packages of [launch].",
             default=False,
         ),
         Field(
             "translucent",
             YesNo(),
-            "Whether content below a window may shine through. A translucent "
-            "window can imitate an overlay on another one.",
+            "Whether windows may be translucent. A translucent window can imitate an overlay on another window.",
             default=False,
         ),
         Field(
             "subsurfaces",
             Choice(
                 {
-                    "crop": "what reaches outside its window is cut off",
-                    "promote": "what reaches outside its window becomes a framed "
-                    "popup, at most nine tenths of the screen and touching its window",
+                    "crop": "parts outside their window are cut off",
+                    "promote": "parts outside their window become a framed popup, "
+                    "which touches the window and covers at most nine tenths of the screen",
                 }
             ),
-            "The treatment of parts of a window that reach outside it.",
+            "How parts of a window that extend outside it are shown.",
             default="crop",
         ),
         Field(
@@ -97,7 +96,7 @@ WINDOW = Table(
                 limits.GLOBALS,
                 unique=True,
             ),
-            "Wayland globals that it gets in addition; `brokerctl policy lint` describes "
+            "Additional Wayland globals that the sandbox may use; `brokerctl policy lint` describes "
             "each one.",
             default=[],
         ),
@@ -105,36 +104,36 @@ WINDOW = Table(
             "deny",
             Words(
                 GlobalName(deny=True),
-                "an array of Wayland globals that applications can do without",
+                "an array of optional Wayland globals",
                 0,
                 limits.GLOBALS,
                 unique=True,
             ),
-            "Wayland globals that are hidden from it. Deny wins over allow.",
+            "Wayland globals that are hidden from the sandbox. Deny overrides allow.",
             default=[],
         ),
         Field(
             "windows",
             Whole(*limits.WINDOWS),
-            "Windows at one time.",
+            "Maximum number of windows.",
             default=limits.WINDOWS[1],
         ),
         Field(
             "popups",
             Whole(*limits.POPUPS),
-            "Menus and other popups at one time.",
+            "Maximum number of menus and other popups.",
             default=limits.POPUPS[1],
         ),
         Field(
             "surfaces",
             Whole(*limits.SURFACES),
-            "Surfaces at one time: windows, popups, their parts, cursors.",
+            "Maximum number of surfaces: windows, popups, subsurfaces and cursors.",
             default=limits.SURFACES[1],
         ),
         Field(
             "buffer_memory",
             Bytes(*limits.WINDOW_BYTES),
-            "Shared memory for pixels, as declared.",
+            "Maximum shared memory for pixels, as declared by applications.",
             default="32G",
         ),
     ),
@@ -142,15 +141,15 @@ WINDOW = Table(
 
 AUDIO = Table(
     "audio",
-    'Playback and recording.  `audio = "WORD"` at the top is short for a '
-    "table with `playback` alone.",
+    'Playback and recording.  `audio = "WORD"` at the top is short for a table with '
+    "only `playback`.",
     (
         Field(
             "playback",
             Choice(
                 {
-                    "none": "no sound service at all, so no microphone either",
-                    "allow": "its streams through the filter, within the caps below",
+                    "none": "no sound service, and therefore no microphone",
+                    "allow": "sound through the filter, within the limits below",
                     "raw": "the sound server's socket without a filter: it can "
                     "record you and every application, and load modules",
                 }
@@ -163,12 +162,11 @@ AUDIO = Table(
             Choice(
                 {
                     "deny": "never, whatever a rule says",
-                    "ask": "a rule for `vitrail.AudioInput` decides, and its allow "
-                    "becomes an ask",
+                    "ask": "a rule for `vitrail.AudioInput` decides, but allow becomes ask",
                     "allow": "a rule for `vitrail.AudioInput` decides",
                 }
             ),
-            "The most that a rule may grant of the microphone.",
+            "The most permissive answer that a rule may give for the microphone.",
             default="deny",
         ),
         Field(
@@ -176,36 +174,43 @@ AUDIO = Table(
             Choice(
                 {
                     "silence": "the application continues and records silence",
-                    "end": "its recording ends with an error",
+                    "end": "the recording ends with an error",
                 }
             ),
-            "The effect on a recording when the microphone is taken away.",
+            "What happens to a recording when access to the microphone is revoked.",
             default="silence",
         ),
-        Field("streams", Whole(*limits.AUDIO_STREAMS), "Streams at one time.", 16),
+        Field(
+            "streams", Whole(*limits.AUDIO_STREAMS), "Maximum number of streams.", 16
+        ),
         Field(
             "rate",
             Whole(*limits.AUDIO_RATE, unit="Hz"),
-            "The highest sample rate.",
+            "Maximum sample rate.",
             192000,
         ),
-        Field("channels", Whole(*limits.AUDIO_CHANNELS), "Channels of a stream.", 8),
+        Field(
+            "channels",
+            Whole(*limits.AUDIO_CHANNELS),
+            "Maximum number of channels of a stream.",
+            8,
+        ),
         Field(
             "buffer",
             Bytes(*limits.AUDIO_BUFFER_BYTES),
-            "The largest buffer of a stream.",
+            "Maximum buffer size of a stream.",
             "4M",
         ),
         Field(
             "volume",
             Whole(*limits.AUDIO_VOLUME, unit="percent"),
-            "The loudest that it may be.",
+            "Maximum volume.",
             100,
         ),
         Field(
             "idle",
             Seconds(*limits.AUDIO_IDLE_SECONDS),
-            "How long a stream is silent before it counts as idle.",
+            "Duration of silence after which a stream counts as idle.",
             "10s",
         ),
     ),
@@ -214,40 +219,40 @@ AUDIO = Table(
 
 CLIPBOARD = Table(
     "clipboard",
-    "Limits on data that crosses between its clipboard and another, where a rule for "
-    "`vitrail.ClipboardPaste` lets it.  Of this record, the other side's and the "
-    "rule the strictest holds.",
+    "Limits on data copied between the sandbox's clipboard and another one, where a "
+    "rule for `vitrail.ClipboardPaste` allows it.  The strictest limit of this record, "
+    "the other side's record and the rule applies.",
     (
         Field(
             "types",
             Words(
                 MIME,
-                f'an array of 1 to {limits.MIMES} types, as "text/plain" or "image/*"',
+                f'an array of 1 to {limits.MIMES} types, such as "text/plain" or "image/*"',
                 1,
                 limits.MIMES,
                 unique=True,
             ),
-            "Types that may cross.",
-            default_words='the rule\'s `mime=`, else `["text/plain", "image/png"]`',
+            "MIME types that may be copied.",
+            default_words='the rule\'s `mime=`, or else `["text/plain", "image/png"]`',
         ),
         Field(
             "max_size",
             Bytes(*limits.CLIPBOARD_BYTES),
-            "The most that may cross at once.",
-            default_words="the rule's `max-size=`, else 64000",
+            "Maximum size of one paste.",
+            default_words="the rule's `max-size=`, or else 64000",
         ),
         Field(
             "ttl",
             Seconds(*limits.CLIPBOARD_SECONDS),
-            "How long a copy may be pasted.",
-            default_words='the rule\'s `ttl=`, else `"5m"`',
+            "How long copied data may be pasted.",
+            default_words='the rule\'s `ttl=`, or else `"5m"`',
         ),
         Field(
             "primary",
             Choice(
                 {
-                    "none": "never leaves or enters it",
-                    "rules": "by the chords and rules of the clipboard, where that is empty",
+                    "none": "never leaves or enters the sandbox",
+                    "rules": "uses the key bindings and rules of the clipboard while the clipboard is empty",
                 }
             ),
             "The primary selection (pasted with the middle button).",
@@ -257,8 +262,8 @@ CLIPBOARD = Table(
             "drag",
             Choice(
                 {
-                    "none": "never leaves or enters it",
-                    "rules": "where both records say so and a clipboard rule allows it",
+                    "none": "never leaves or enters the sandbox",
+                    "rules": "allowed if both records say so and a clipboard rule allows it",
                 }
             ),
             "Drags from or to another sandbox's window.",
@@ -269,9 +274,9 @@ CLIPBOARD = Table(
             Words(
                 Choice(
                     {
-                        "plain": "only plain text comes in",
+                        "plain": "only plain text is accepted",
                         "controls": "control and text direction characters are removed",
-                        "images": "images are decoded and encoded again, in the worker",
+                        "images": "the worker decodes images and encodes them again",
                     }
                 ),
                 'an array of "plain", "controls", "images"',
@@ -287,38 +292,43 @@ CLIPBOARD = Table(
 
 TRANSFER = Table(
     "transfer",
-    "How much it may send by `vitrail.FileCopy` and `vitrail.OpenFile`, where a rule "
-    "lets it; the stricter of this and the rule's `max-size=` holds.",
+    "Limits on data that the sandbox sends by `vitrail.FileCopy` and "
+    "`vitrail.OpenFile`, where a rule allows it.  The stricter of this and the rule's `max-size=` applies.",
     (
-        Field("file_size", Bytes(*limits.TRANSFER_BYTES), "One file.", "2G"),
+        Field(
+            "file_size",
+            Bytes(*limits.TRANSFER_BYTES),
+            "Maximum size of one file.",
+            "2G",
+        ),
         Field(
             "request_size",
             Bytes(*limits.TRANSFER_BYTES),
-            "All files of one request.",
+            "Maximum total size of the files of one request.",
             "4G",
         ),
         Field(
             "request_files",
             Whole(*limits.TRANSFER_FILES),
-            "Files and directories of one request.",
+            "Maximum number of files and directories of one request.",
             10000,
         ),
         Field(
             "day_size",
             Bytes(*limits.TRANSFER_BYTES),
-            "All files within 24 hours.",
+            "Maximum total size of all files within 24 hours.",
             "20G",
         ),
         Field(
             "day_requests",
             Whole(*limits.TRANSFER_REQUESTS),
-            "Requests within 24 hours, addresses to open included.",
+            "Maximum number of requests within 24 hours, including addresses to open.",
             1000,
         ),
         Field(
             "keep_free",
             Bytes(*limits.TRANSFER_FREE_BYTES),
-            "Space that must stay free on its disk after a transfer to it.",
+            "Space that must remain free on the sandbox's disk after a transfer to it.",
             "100M",
         ),
     ),
@@ -326,7 +336,7 @@ TRANSFER = Table(
 
 
 _SCHEMES = {"default": "no preference", "dark": "dark", "light": "light"}
-_CONTRASTS = {"normal": "as usual", "high": "high"}
+_CONTRASTS = {"normal": "normal contrast", "high": "high contrast"}
 
 
 def _look(key: str, kind: Kind, what: str) -> Field:
@@ -336,71 +346,71 @@ def _look(key: str, kind: Kind, what: str) -> Field:
 LOOKS = Table(
     "looks",
     "Desktop settings that the sandbox receives instead of yours, where a rule for "
-    "`vitrail.Settings` allows it.  A change holds for running ones.",
+    "`vitrail.Settings` allows it.  Changes apply to running sandboxes.",
     (
         _look("color_scheme", Choice(_SCHEMES), "The preferred colour scheme."),
         _look("accent_color", Colour(PALETTE), "The colour of the selection."),
-        _look("contrast", Choice(_CONTRASTS), "The contrast of text."),
+        _look("contrast", Choice(_CONTRASTS), "Whether text has high contrast."),
         _look("text_scale", Whole(50, 300, "percent"), "The size of text."),
         _look("cursor_size", Whole(8, 256, "pixels"), "The size of the pointer."),
-        _look("font", Title(100), 'The font, as "Cantarell 11".'),
-        _look("document_font", Title(100), "The font of documents."),
-        _look("monospace_font", Title(100), "The font of code."),
+        _look("font", Title(100), 'The font, such as "Cantarell 11".'),
+        _look("document_font", Title(100), "The font for documents."),
+        _look("monospace_font", Title(100), "The monospace font."),
         Field(
             "language",
             LOCALE,
-            "The locale of each program that Vitrail starts, without a rule: that of "
-            'your desktop now ("desktop"), or this one.',
-            default_words="that of the sandbox's start",
+            "The locale of each program that Vitrail starts: the current locale of "
+            'your desktop ("desktop"), or the given one. No rule is needed.',
+            default_words="the desktop's locale at the sandbox's start",
         ),
     ),
 )
 
 NETWORK = Table(
     "network",
-    'What flows of a sandbox with `launch.network = "rules"` may take.  A change holds '
-    "for running ones.",
+    'Limits on the network flows of a sandbox with `launch.network = "rules"`.  '
+    "Changes apply to running sandboxes.",
     (
         Field(
             "flows",
             Whole(*limits.NETWORK_FLOWS),
-            "Open flows.",
+            "Maximum number of open flows.",
             limits.NETWORK_FLOWS[1],
         ),
         Field(
             "new_flows",
             Whole(*limits.NETWORK_NEW_FLOWS),
-            "New flows a second; twice as many at once.",
+            "Maximum rate of new flows per second; bursts may be twice as large.",
             limits.NETWORK_NEW_FLOWS[1],
         ),
         Field(
             "lookups",
             Whole(*limits.NETWORK_LOOKUPS),
-            "Questions for addresses a second; four times as many at once.",
+            "Maximum rate of address lookups per second; bursts may be four times as large.",
             limits.NETWORK_LOOKUPS[1],
         ),
         Field(
             "send_rate",
             Bytes(*limits.NETWORK_RATE),
-            "Bytes a second that it sends, of all flows together.",
-            default_words="as fast as they are carried",
+            "Maximum bytes per second that the sandbox sends over all flows.",
+            default_words="unlimited",
         ),
         Field(
             "receive_rate",
             Bytes(*limits.NETWORK_RATE),
-            "Bytes a second that it receives, of all flows together.",
-            default_words="as fast as they are carried",
+            "Maximum bytes per second that the sandbox receives over all flows.",
+            default_words="unlimited",
         ),
         Field(
             "ech",
             Choice(
                 {
-                    "allow": "the outer server's name is compared",
-                    "deny": "the connection is ended; browsers offer it in each "
-                    "connection, with random content where they have no key",
+                    "allow": "rules match the outer server name",
+                    "deny": "the connection is closed; browsers offer ECH in each "
+                    "connection, with random content if they have no key",
                 }
             ),
-            "TLS connections whose hello has an encrypted part.",
+            "Handling of TLS connections with Encrypted Client Hello (ECH).",
             default="allow",
         ),
     ),
@@ -408,19 +418,19 @@ NETWORK = Table(
 
 FOLDERS = Table(
     "folders",
-    "Your directories that it has from its start, at `/folders/NAME`, where a rule "
-    "for `vitrail.Folder` lets it.",
+    "Directories of yours that are shared with the sandbox from its start, at "
+    "`/folders/NAME`, where a rule for `vitrail.Folder` allows it.",
     (
         Field(
             "read_only",
             PATHS,
-            "Directories that it can read.",
+            "Directories that the sandbox can read.",
             default=[],
         ),
         Field(
             "read_write",
             PATHS,
-            "Directories that it can change; the rule needs `write=yes`.",
+            "Directories that the sandbox can change; the rule needs `write=yes`.",
             default=[],
         ),
     ),

@@ -243,7 +243,7 @@ ATTRIBUTES: Mapping[str, _Attribute] = MappingProxyType(
             _text_pattern,
             f"text of at most {DEVICE_TEXT_CHARS} characters",
         ),
-        "port": _Attribute(_port_pattern, "a port as 1-2, 1-2.1 or usb1"),
+        "port": _Attribute(_port_pattern, "a port such as 1-2, 1-2.1 or usb1"),
         "hash": _Attribute(
             _hash_pattern,
             f"a hash of 1 to {DEVICE_TEXT_CHARS} characters",
@@ -268,11 +268,11 @@ def condition(name: str, op: str, values: Iterable[str], place: str = "") -> Con
         pattern = take(text)
         if pattern is None:
             at = _at(place, f".values[{number}]")
-            raise DeviceError(at, f"not a value of '{name}'; expected: {expected}")
+            raise DeviceError(at, f"invalid value of '{name}'; expected: {expected}")
         patterns.append(pattern)
     most = CONDITION_VALUES
     if not 1 <= len(patterns) <= most:
-        raise DeviceError(_at(place, ".values"), f"1 to {most} values are needed")
+        raise DeviceError(_at(place, ".values"), f"expected 1 to {most} values")
     return Condition(op, tuple(patterns))
 
 

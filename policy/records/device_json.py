@@ -64,7 +64,7 @@ def _decoded(untrusted_line: bytes) -> object:
         place = f"byte {error.start + 1}"
         raise DeviceError(place, "the line is not UTF-8") from error
     except (ValueError, RecursionError) as error:
-        raise DeviceError("", "not JSON: a number is too long or lists are too deep") from error  # fmt: skip
+        raise DeviceError("", "cannot parse JSON: a number is too long, or arrays are nested too deeply") from error  # fmt: skip
 
 
 def _constant(name: str) -> NoReturn:
@@ -87,7 +87,7 @@ def _object(value: object, place: str, known: Iterable[str]) -> Mapping[str, Any
         raise DeviceError(place, "not an object")
     # guard: a key twice in JSON
     if isinstance(value, _Repeated):
-        raise DeviceError(_within(place, value.key), "the key is given twice")
+        raise DeviceError(_within(place, value.key), "duplicate key")
     known = tuple(known)
     for key in value:
         # guard: an unknown key in JSON
@@ -123,7 +123,7 @@ def _condition(name: str, value: object, place: str) -> Condition:
         except DeviceError as error:
             raise DeviceError(place, error.message) from error
     if not isinstance(value, dict):
-        raise DeviceError(place, "neither text nor an object with 'op' and 'values'")
+        raise DeviceError(place, "expected text or an object with 'op' and 'values'")
     asked = _object(value, place, ("op", "values"))
     for key in ("op", "values"):
         if key not in asked:
@@ -153,9 +153,9 @@ def device_from(value: object, place: str = "device") -> DeviceFacts:
     asked = _object(value, place, _DEVICE)
     texts = {name: _text(asked, name, place) for name in _DEVICE[:-1]}
     if texts["id"] and not is_device_id(texts["id"]):
-        raise DeviceError(f"{place}.id", "not VVVV:PPPP in hexadecimal")
+        raise DeviceError(f"{place}.id", "expected VVVV:PPPP in hexadecimal")
     if texts["port"] and not is_port(texts["port"]):
-        raise DeviceError(f"{place}.port", "not a port as 1-2, 1-2.1 or usb1")
+        raise DeviceError(f"{place}.port", "expected a port such as 1-2, 1-2.1 or usb1")
     return DeviceFacts(**texts, interfaces=_interfaces(asked, place))
 
 
@@ -192,7 +192,7 @@ def _interfaces(asked: Mapping[str, Any], place: str) -> tuple[Interface, ...]:
     for number, text in enumerate(texts):
         interface = take_interface(text)
         if interface is None:
-            raise DeviceError(f"{place}[{number}]", "not CC:SS:PP in hexadecimal")
+            raise DeviceError(f"{place}[{number}]", "expected CC:SS:PP in hexadecimal")
         found.append(interface)
     return tuple(found)
 

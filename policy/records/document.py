@@ -88,9 +88,9 @@ def read_document(text: str, complain: Complain) -> Document:
     for path in _disagreement(document):
         complain(
             document.key(path),
-            "this way of writing it is not understood here",
+            "records do not support this TOML syntax",
             "",
-            "write one 'key = value' on a separate line, below its [table]",
+            "write each 'key = value' on a separate line, below its [table]",
         )
     return document
 
@@ -125,7 +125,7 @@ def _without_hidden(text: str, complain: Complain) -> str:
             complain(
                 Span(number, column, number, column + 1),
                 f"hidden character U+{ord(char):04X}",
-                "characters that a reader can see",
+                "visible characters",
                 "remove it",
             )
         if unseen:
@@ -169,7 +169,7 @@ def _parse_alone(
             places.span(statement.failed.offset, statement.failed.offset + 1),
             f"brackets are nested deeper than {limits.NESTING}",
             "",
-            "records need at most one level",
+            "use at most one level of brackets",
         )
         return False
     try:
@@ -190,9 +190,9 @@ def _parse_alone(
     if statement.failed or statement.key is None:
         complain(
             places.span(statement.start, statement.end),
-            "this way of writing it is not understood here",
+            "records do not support this TOML syntax",
             "",
-            "write one 'key = value' on a separate line, below its [table]",
+            "write each 'key = value' on a separate line, below its [table]",
         )
         return False
     return True
@@ -232,12 +232,12 @@ def _complain_twin(
     """Complain that a statement sets a key or table that is set above."""
     assert statement.key is not None
     what = "table" if statement.header else "key"
-    hint = "keep one of the two"
+    hint = "remove one of the two"
     if before is not None:
-        hint += f"; the other is in line {places.span(before.start, before.end).line}"
+        hint += f"; the other is on line {places.span(before.start, before.end).line}"
     complain(
         places.span(*statement.key),
-        f"the {what} '{text[slice(*statement.key)]}' is already set above",
+        f"the {what} '{text[slice(*statement.key)]}' is already defined above",
         "",
         hint,
     )

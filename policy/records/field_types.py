@@ -132,7 +132,7 @@ class MemoryAmount:
     @property
     def words(self) -> str:
         """The range and the ways to write it."""
-        return f'MiB from {self.low} to {self.high}, as 768, "768M" or "2G"'
+        return f'{self.low} to {self.high} MiB, such as 768, "768M" or "2G"'
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """Validate an amount of memory; see ``Kind``.
@@ -177,7 +177,7 @@ class Title:
     @property
     def words(self) -> str:
         """The rule in words."""
-        return f"1 to {self.max_length} printable characters, no space at either end"
+        return f"1 to {self.max_length} printable characters without leading or trailing spaces"
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """Validate a title to be shown; see ``Kind``."""
@@ -264,7 +264,7 @@ class Words:
             complain(
                 path,
                 "the array is too long",
-                f"at most {self.max_bytes} bytes in all",
+                f"at most {self.max_bytes} bytes in total",
                 "",
             )
             return REFUSED
@@ -278,7 +278,7 @@ class Argument:
     @property
     def words(self) -> str:
         """The rule in words."""
-        return f"text without NUL, at most {limits.COMMAND_BYTES - 1} bytes"
+        return f"text of at most {limits.COMMAND_BYTES - 1} bytes without NUL"
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """See ``Kind``."""

@@ -32,22 +32,25 @@ _SHARED, _FLATPAK = kinds.SHARED_BOX.name, kinds.FLATPAK.name
 _BOOTS, _HOMES = kinds_with("boots"), kinds_with("homes")
 _HOLDS, _NETWORK = kinds_with("holds"), kinds_with("network")
 _OWN_COMMAND = kinds_with("own_command")
-_OTHERS = 'start it yourself; its record has kind = "external" and [peer] {} (docs/{})'
+_OTHERS = (
+    'start it yourself, and set kind = "external" and [peer] {} in its record (docs/{})'
+)
 _INSTEAD = {
-    "libvirt": 'kind = "libvirt-qemu" makes a domain for a run; a domain that you start '
-    'has kind = "external" and [peer] libvirt = "NAME" (docs/launchers/libvirt.md)',
-    "libvirt-lxc": "libvirt starts containers as root only; kind "
-    '= "nspawn" or "podman" runs them as you (docs/launchers/libvirt.md)',
+    "libvirt": 'set kind = "libvirt-qemu" to create a domain for each run, or kind = '
+    '"external" and [peer] libvirt = "NAME" for a domain that you start '
+    "(docs/launchers/libvirt.md)",
+    "libvirt-lxc": 'set kind = "nspawn" or "podman" to run containers as you; libvirt '
+    "runs them only as root (docs/launchers/libvirt.md)",
     "libkrun": _OTHERS.format('hybrid = "PATH"', "launchers/vmm.md"),
 }
 """Launchers that people know, which are not a separate kind here."""
 FLATPAK_APP = Pattern(
-    "an application ID as org.gnome.gedit",
+    "an application ID such as org.gnome.gedit",
     r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*){2,}",
     255,
 )
 _CONTAINER_IMAGE = Pattern(
-    "a reference as localhost/debian:12, of at most 255 characters",
+    "an image reference such as localhost/debian:12, of at most 255 characters",
     "[a-z0-9][A-Za-z0-9./:@_-]*",
     255,
 )
@@ -58,7 +61,7 @@ def _switch(key: str, only: str, text: str) -> Field:
 
 
 def _bind(key: str, words: str) -> Field:
-    text = f"Files and directories of the host's that it sees at the same path {words}"
+    text = f"Files and directories of the host that the sandbox sees at the same path {words}"
     return Field(key, PATHS, text, default=[], only=_HOLDS)
 
 
@@ -72,27 +75,24 @@ LAUNCH = Table(
                 {
                     _VM: "a micro VM that Vitrail starts",
                     kinds.FIRECRACKER.name: "a micro VM that Vitrail starts with Firecracker, "
-                    "which needs KVM; no folders",
-                    kinds.CLOUD_HYPERVISOR.name: "the same with Cloud Hypervisor",
-                    kinds.CROSVM.name: "the same with crosvm",
+                    "which needs KVM; folders are not supported",
+                    kinds.CLOUD_HYPERVISOR.name: "a micro VM that Vitrail starts with Cloud Hypervisor; folders are not supported",
+                    kinds.CROSVM.name: "a micro VM that Vitrail starts with crosvm; folders are not supported",
                     _LIBVIRT: "a domain of your libvirt (qemu:///session), which "
-                    "'brokerctl run' makes of the image and removes at the end; no "
-                    "network, and libvirt's confinement instead of Vitrail's jail",
-                    _VMSPAWN: "the same by systemd-vmspawn, without libvirt",
-                    _BWRAP: "a box of namespaces by bubblewrap, with this machine's "
-                    "own programs and a separate home",
-                    _PODMAN: "a container of Podman: 'brokerctl run' starts it, or "
-                    "'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
+                    "'brokerctl run' creates from the image and removes at the end; it "
+                    "has no network, and libvirt's confinement replaces Vitrail's jail",
+                    _VMSPAWN: "a machine that systemd-vmspawn starts from the image; it has no network",
+                    _BWRAP: "a box of namespaces that bubblewrap creates, with the host's programs and a separate home directory",
+                    _PODMAN: "a Podman container, which is started by 'brokerctl run', "
+                    "or by 'podman run --annotation io.vitrail.sandbox=NAME' with the hook "
                     "of 'brokerctl launcher install podman'",
-                    _NSPAWN: "a container of systemd-nspawn, of the directory tree "
-                    "`rootfs`; no network",
-                    _FLATPAK: "an installed Flatpak application, whose display, sound, "
-                    "X11 and files are replaced by what this record says",
-                    _SHARED: "a box of toolbox or distrobox, which shares the home "
-                    "directory and the host's sockets: its windows have a label, and "
-                    "there is no boundary",
-                    _EXTERNAL: "started by another program, which takes a lease with "
-                    "'brokerctl lease acquire'; recognised by [peer]",
+                    _NSPAWN: "a systemd-nspawn container of the directory tree `rootfs`; it has no network",
+                    _FLATPAK: "an installed Flatpak application; this record replaces "
+                    "its permissions for display, sound, X11 and files",
+                    _SHARED: "a container of toolbox or distrobox, which shares the "
+                    "home directory and the host's sockets: its windows are labelled, but it is not isolated",
+                    _EXTERNAL: "a sandbox that another program starts, which acquires "
+                    "a lease with 'brokerctl lease acquire'; [peer] identifies it",
                 },
                 _INSTEAD,
             ),
@@ -110,13 +110,12 @@ LAUNCH = Table(
             "root",
             Choice(
                 {
-                    "image": "the one that `image` names",
-                    "host": "this machine's own /usr, read-only, and a made /etc; "
-                    "'brokerctl run' makes an image of it, and again when packages "
-                    "change",
+                    "image": "the guest image that `image` names",
+                    "host": "the host's /usr, read-only, and a generated /etc; "
+                    "'brokerctl run' builds an image of them, and rebuilds it when packages change",
                 }
             ),
-            "Where the programs are from; with `host`, `image` has no meaning.",
+            "The source of the sandbox's programs; with `host`, `image` has no effect.",
             default="image",
             only=(_VM, *MONITORS),
         ),
@@ -129,9 +128,8 @@ LAUNCH = Table(
                 limits.PACKAGES,
                 unique=True,
             ),
-            "Packages of the image besides the default ones; 'brokerctl run' builds "
-            "that image and rebuilds it when this changes. The image is then this record's own: "
-            "`image` names one that no other record uses.",
+            "Packages of the image in addition to the default ones. 'brokerctl run' "
+            "builds the image, and rebuilds it when this key changes. `image` must name an image that no other record uses.",
             default=[],
             only=(_VM, *MONITORS),
         ),
@@ -140,12 +138,10 @@ LAUNCH = Table(
             Words(
                 Choice(
                     {
-                        "fonts": "the fonts that fontconfig has here for sans-serif, "
-                        "serif, monospace and emoji, as the guest's defaults",
-                        "locale": "the locale of the session that the broker runs in, "
-                        "and `LANG`",
-                        "certificates": "the root certificates that the host trusts, in "
-                        "place of the image's; those added by hand also in Firefox",
+                        "fonts": "the host's default fonts for sans-serif, serif, monospace and emoji, as the guest's defaults",
+                        "locale": "the locale of the broker's session, and `LANG`",
+                        "certificates": "the root certificates that the host trusts, "
+                        "instead of the image's; Firefox also trusts those added by hand",
                     }
                 ),
                 'an array of "fonts", "locale", "certificates"',
@@ -153,24 +149,22 @@ LAUNCH = Table(
                 3,
                 unique=True,
             ),
-            "Files of the host's that the guest gets at each start. They tell it "
-            "something of the machine and of the user: an own certificate names a "
-            "company.",
+            "Files of the host that are copied into the guest at each start. They "
+            "reveal something about the machine and the user: an added certificate may name a company.",
             default=[],
             only=(_VM, *MONITORS),
         ),
         Field(
             "memory",
             MemoryAmount(*limits.MEMORY_MIB),
-            "Memory of the machine; of a container, where the user's control groups "
-            "can limit it.",
+            "Memory of the machine, or of a container if the user's control groups can limit it.",
             default=768,
             only=(_VM, *MONITORS, _LIBVIRT, _VMSPAWN, _PODMAN, _NSPAWN),
         ),
         Field(
             "cpus",
             Whole(*limits.CPUS),
-            "Virtual processors.",
+            "Number of virtual processors.",
             default=1,
             only=_BOOTS,
         ),
@@ -178,12 +172,12 @@ LAUNCH = Table(
             "network",
             Choice(
                 {
-                    "none": "no network device at all",
+                    "none": "no network device",
                     "user": "the outside network through a user-space gateway; the "
-                    "host's own addresses are closed off",
+                    "host's own addresses are not reachable",
                     "rules": "the hosts that rules for `vitrail.Network` name",
-                    "lan:NAME": "the sandboxes that name the same lan",
-                    "through:NAME": "what the sandbox of that record lets through",
+                    "lan:NAME": "the sandboxes whose records name the same LAN",
+                    "through:NAME": "the network that the sandbox of the named record provides",
                 }
             ),
             "The network that the sandbox can reach.",
@@ -193,10 +187,11 @@ LAUNCH = Table(
         Field(
             "provides_network",
             YesNo(),
-            "Whether it is the network of the sandboxes that say `through:` and its name. "
-            "Programs of such a micro VM have root's rights over the network of their "
-            "machine (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE): they make tunnels "
-            "and forward packets. Those of a box or container do not, and are proxies.",
+            "Whether the sandbox provides the network of sandboxes whose records say "
+            "`through:` and its name. Programs of such a micro VM have root's rights "
+            "over its network (CAP_NET_ADMIN, CAP_NET_RAW, CAP_NET_BIND_SERVICE), to "
+            "create tunnels and forward packets. Programs of a box or container do not "
+            "have these rights and can only act as proxies.",
             default=False,
             only=_NETWORK,
         ),
@@ -218,56 +213,55 @@ LAUNCH = Table(
             Choice(
                 {
                     "shared": "the memory of a booted machine is shared: each sandbox "
-                    "has separate pages only where it writes. Ten take little more "
-                    "memory than three, and can learn from the processor's caches "
+                    "gets separate pages only where it writes. Ten sandboxes need "
+                    "little more memory than three, but can learn from the processor's caches "
                     "which of these pages the others use",
                     "copy": "the memory of a booted machine is copied; a disposable "
                     "sandbox then starts in about a second",
-                    "no": "each one boots",
+                    "no": "each sandbox boots",
                 }
             ),
-            "How a disposable sandbox comes up. Machines forked from one parent have "
-            "the same addresses in the kernel; with `copy` they have no page in common. `shared` "
-            "goes with no folder, no `huge_pages`, no `shared_image` and no `gpu`.",
+            "How a disposable sandbox is started. Machines forked from one parent have "
+            "the same kernel addresses; with `copy`, they share no memory pages. "
+            "`shared` cannot be combined with folders, `huge_pages`, `shared_image` or `gpu`.",
             default="copy",
             only=(_VM,),
         ),
         Field(
             "folders",
             Whole(*limits.SHARED_FOLDERS),
-            "Places for your folders that 'brokerctl share' gives it while it runs, "
-            "beside those of [folders]. Each is a process (virtiofsd); a machine with a "
-            "place boots and is not copied.",
+            "Maximum number of your folders that 'brokerctl share' can add while the "
+            "sandbox runs, in addition to those of [folders]. Each needs a process "
+            "(virtiofsd). If it is not 0, the machine always boots and is not copied.",
             default=0,
             only=(_VM,),
         ),
         _switch(
             "huge_pages",
             _VM,
-            "Whether the machine's memory is of pages of 2 MiB, which this machine must "
-            "have set aside (`vm.nr_hugepages`). It is all in use from the start, and "
-            "the machine boots: such memory is not copied.",
+            "Whether the machine's memory uses pages of 2 MiB, which the host must "
+            "have reserved (`vm.nr_hugepages`). All of the memory is in use from the "
+            "start, and the machine always boots: such memory is not copied.",
         ),
         _switch(
             "shared_image",
             _VM,
-            "Whether all such machines map one image, instead of reading files of it into "
-            "their memory. Each can learn from the processor's caches which pages of "
-            "it the others use, of other records, too. The machine boots: it is not copied.",
+            "Whether machines map one shared image instead of reading its files into "
+            "their memory. Each machine can learn from the processor's caches which "
+            "pages of the image other machines use, including those of other records. The machine always boots; it is not copied.",
         ),
         _switch(
             "pixel_arena",
             _VM,
-            "Whether the pixels of its windows are left in memory that the machine shares "
-            "with its broker, instead of being sent: docs/pixels.md. Experimental. On two "
-            "machines they are sent all the same.",
+            "Whether the pixels of windows stay in memory that the machine shares with "
+            "the broker, instead of being sent (docs/pixels.md). Experimental. If host "
+            "and viewer are separate machines, pixels are always sent.",
         ),
         Field(
             "standby",
             Whole(0, 1),
-            "Machines that are copied in advance and wait, paused, for a start of this "
-            "disposable sandbox: a window then comes sooner, and the machine's memory "
-            "is in use all the time.",
+            "Number of machines that are copied in advance and wait, paused, for a "
+            "start of this disposable sandbox. Windows then open sooner, but the machines always use their memory.",
             default=0,
             only=(_VM,),
         ),
@@ -281,15 +275,14 @@ LAUNCH = Table(
         Field(
             "container_image",
             _CONTAINER_IMAGE,
-            "The image of the container, in the user's own store: it is never pulled.",
+            "The image of the container, from the user's local store; it is never pulled.",
             default_words="none; 'brokerctl run' needs this or `rootfs`",
             only=(_PODMAN,),
         ),
         Field(
             "rootfs",
             SocketPath(limits.BIND_PATH_BYTES),
-            "A directory that is the container's root, in place of an image; nothing is "
-            "written to it.",
+            "A directory that is used as the container's root instead of an image; nothing is written to it.",
             default_words="none; a record of kind `nspawn` needs it",
             only=(_PODMAN, _NSPAWN),
         ),
@@ -303,61 +296,56 @@ LAUNCH = Table(
         _switch(
             "share_network",
             _FLATPAK,
-            "Whether the application has the host's own network, where it has asked "
-            "for it. Abstract sockets, an X server's among them, are reachable then.",
+            "Whether the application can use the host's network, if its Flatpak "
+            "permissions request it. It can then reach abstract sockets, including those of an X server.",
         ),
         _bind("bind_read_only", "and cannot change."),
         _bind("bind_read_write", "and can change."),
         Field(
             "pids",
             Whole(*limits.CONTAINER_PIDS),
-            "Processes of the container, where the user's control groups can limit "
-            "them.",
+            "Maximum number of processes of the container, if the user's control groups can limit them.",
             default=512,
             only=(_PODMAN, _NSPAWN),
         ),
         Field(
             "open_files",
             Whole(*limits.OPEN_FILES),
-            "Files that each of its programs may have open (`ulimit -n`). More than "
-            "the default may be needed by a browser with very many tabs; a hostile "
-            "program can then keep your other programs from passing descriptors, so that "
-            "no further window opens until it ends.",
+            "Maximum number of files that each program may have open (`ulimit -n`). A "
+            "browser with very many tabs may need more than the default; a hostile "
+            "program can then prevent your other programs from passing descriptors, so that no further window opens until it ends.",
             default=limits.FEW_OPEN_FILES,
             only=_HOLDS,
         ),
         _switch(
             "user_namespaces",
             _BWRAP,
-            "Whether programs of a box may make namespaces, and mounts in them. "
-            "Browsers do for their sandbox (Chromium, Firefox); a hostile "
-            "program has large parts of the kernel to attack then.",
+            "Whether programs of a box may create namespaces, and mounts in them. "
+            "Browsers need this for their own sandbox (Chromium, Firefox), but a "
+            "hostile program can then attack large parts of the kernel.",
         ),
         Field(
             "gpu",
             Choice(
                 {
-                    "none": "its programs draw with the processor",
-                    "buffers": "they have this machine's render nodes "
-                    "(`/dev/dri/renderD*`; a Flatpak application has all of `/dev/dri`), "
-                    "and their windows may show what the GPU drew: each buffer is checked, "
-                    "but the kernel's graphics driver is open to a hostile program "
-                    "(docs/gpu.md)",
-                    "render": "of a micro VM: a jailed process of this machine draws for "
-                    "its programs with OpenGL, and the guest reads back what it drew, into "
-                    "memory as of `pixel_arena` (docs/gpu.md)",
+                    "none": "programs draw with the CPU",
+                    "buffers": "programs can use the host's render nodes (`/dev/dri/renderD*`; a Flatpak application has all of "
+                    "`/dev/dri`), and windows may show GPU buffers: each buffer is "
+                    "checked, but a hostile program can attack the kernel's graphics driver (docs/gpu.md)",
+                    "render": "for a micro VM: a jailed process on the host draws for "
+                    "its programs with OpenGL, and the guest reads the result back, "
+                    "into memory as with `pixel_arena` (docs/gpu.md)",
                 }
             ),
-            "Whether its programs draw with this machine's GPU. Experimental.",
+            "Whether programs draw with the host's GPU. Experimental.",
             default="none",
             only=(_BWRAP, _PODMAN, _FLATPAK, _VM),
         ),
         Field(
             "required",
             YesNo(),
-            "Whether a container that is started with this record's annotation, or the "
-            "domain that `peer.libvirt` names, is stopped from starting when it cannot "
-            "have its lease.  Otherwise it starts without display and sound.",
+            "Whether a container with this record's annotation, or the domain that "
+            "`peer.libvirt` names, fails to start if it cannot acquire its lease.  Otherwise it starts without display and sound.",
             default=False,
             only=(_PODMAN, _SHARED, _EXTERNAL),
         ),
@@ -366,8 +354,7 @@ LAUNCH = Table(
 
 STATE = Table(
     "state",
-    "Data that a persistent sandbox keeps when it is stopped. Everything else it "
-    "writes is gone then, as with a disposable one.",
+    "Data that a persistent sandbox keeps when it stops. All other data that it writes is deleted, as for a disposable one.",
     (
         Field(
             "keep",
@@ -382,21 +369,21 @@ STATE = Table(
                 1,
                 unique=True,
             ),
-            "The directories that are kept, on a disk of the sandbox's own.",
+            "The directories to keep, on a separate disk of the sandbox.",
             default=["home"],
         ),
         Field(
             "disk_size",
             Bytes(*limits.HOME_BYTES),
-            "The most that the disk holds; it takes only the written part. A larger "
-            "value lengthens it with the next start, a smaller one does nothing.",
+            "Maximum size of the disk; only written parts use space. A larger value "
+            "enlarges the disk at the next start; a smaller value has no effect.",
             default="10G",
         ),
         Field(
             "encrypted",
             YesNo(),
-            "Whether the disk is encrypted (LUKS). 'brokerctl sandbox unlock' asks for "
-            "the passphrase, before each first start after a login.",
+            "Whether the disk is encrypted (LUKS). Run 'brokerctl sandbox unlock', "
+            "which asks for the passphrase, before the first start after each login.",
             default=False,
         ),
     ),
@@ -405,40 +392,35 @@ STATE = Table(
 
 PEER = Table(
     "peer",
-    "How a sandbox that another program starts is recognised: exactly one of these.",
+    "How Vitrail identifies a sandbox that another program starts; set exactly one of these keys.",
     (
         Field(
             "hybrid",
             SocketPath(limits.HYBRID_PATH_BYTES),
             "The machine's hybrid-vsock socket (Firecracker, Cloud Hypervisor, "
-            "vhost-device-vsock), in a directory that only its launcher may write. "
-            "Also beside `machine`, for a machine without a context id.",
+            "vhost-device-vsock), in a directory that only its launcher can write to. "
+            "It may be set together with `machine`, for a machine without a context ID.",
         ),
-        Field(
-            "cid",
-            Whole(3, 0xFFFFFFFE),
-            "The machine's vsock context id.",
-        ),
+        Field("cid", Whole(3, 0xFFFFFFFE), "The machine's vsock context ID."),
         Field(
             "libvirt",
             LIBVIRT_DOMAIN,
-            "The name or the UUID of a libvirt domain; its hook takes the lease "
+            "The name or UUID of a libvirt domain; libvirt's hook acquires the lease "
             "('brokerctl launcher install libvirt').",
         ),
         Field(
             "machine",
             MACHINE_NAME,
             "The name of a virtual machine that is registered with systemd-machined "
-            "(`machinectl list`) with its vsock context id, or of a container of "
-            "root's; it is leased when it is "
-            "there, without a hook.",
+            "(`machinectl list`) and has a vsock context ID, or of a system container. "
+            "Vitrail leases it when it is registered; no hook is needed.",
         ),
         Field(
             "unix",
             SocketPath(limits.SOCKET_PATH_BYTES),
-            "The directory of the container's sockets, which only it and its "
-            "launcher can enter; the display service listens there at "
-            "`vitrail.Display` for waypipe, and at `wayland-0` for Wayland itself.",
+            "The directory of the container's sockets, which only the container and "
+            "its launcher can enter; the display service listens there on "
+            "`vitrail.Display` for waypipe, and on `wayland-0` for Wayland.",
         ),
     ),
     only=(_EXTERNAL,),
@@ -447,31 +429,30 @@ PEER = Table(
 
 LIMITS = Table(
     "limits",
-    "Limits on resources held at one time; never above those of the broker.",
+    "Limits on resources in use at one time; they cannot exceed the broker's own limits.",
     (
         Field(
             "streams",
             Whole(*limits.STREAMS),
-            "Open streams.",
+            "Maximum number of open streams.",
             default=limits.STREAMS[1],
         ),
         Field(
             "wayland_clients",
             Whole(*limits.WAYLAND_CLIENTS),
-            "Connections to the compositor.",
+            "Maximum number of connections to the compositor.",
             default=limits.WAYLAND_CLIENTS[1],
         ),
         Field(
             "programs",
             Whole(*limits.PROGRAMS),
-            "Programs started by us.",
+            "Maximum number of programs that Vitrail starts.",
             default=limits.PROGRAMS[1],
         ),
         Field(
             "standby_memory",
             MemoryAmount(*limits.MEMORY_MIB),
-            "Memory that all waiting machines of the broker (`launch.standby`) may "
-            "have together for one of this record to be among them.",
+            "Maximum memory of all waiting machines of the broker (`launch.standby`); above it, no machine of this record waits.",
             default=2048,
             only=(_VM,),
         ),

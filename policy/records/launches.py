@@ -137,15 +137,15 @@ NEEDED: Mapping[str, tuple[str, str, str, str]] = MappingProxyType(
     {
         kinds.FLATPAK.name: (
             "app",
-            "the application is missing",
-            'app = "an application ID as org.gnome.gedit"',
-            "'flatpak list --app --columns=application' prints those installed",
+            "'app' is missing",
+            'app = "APPLICATION_ID", such as org.gnome.gedit',
+            "to list them, run 'flatpak list --app --columns=application'",
         ),
         kinds.NSPAWN.name: (
             "rootfs",
-            "the directory of the container's root is missing",
-            'rootfs = "an absolute path"',
-            "'mmdebstrap --variant=minbase bookworm DIRECTORY' makes one",
+            "'rootfs' is missing",
+            'rootfs = "ABSOLUTE_PATH"',
+            "to create one, run 'mmdebstrap --variant=minbase bookworm DIRECTORY'",
         ),
     }
 )
@@ -158,8 +158,8 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
     # guard: a GPU is used in the way of its kind
     way = kind.gpu
     if taken.get("launch.gpu", "none") not in {"none", way}:
-        what = f'kind = "{kind.name}" cannot have such a GPU'
-        complain(("launch", "gpu"), what, f'"none" or "{way}"', "docs/gpu.md")
+        what = f'kind = "{kind.name}" does not support this GPU mode'
+        complain(("launch", "gpu"), what, f'"none" or "{way}"', "see docs/gpu.md")
     if kind.monitor:
         _check_monitor(taken, complain)
     elif taken.get("launch.fork") == "shared":
@@ -172,7 +172,7 @@ def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
     if taken.get("state.encrypted"):
         complain(
             (STATE.name, "encrypted"),
-            f'kind = "{kind}" cannot open an encrypted disk: it knows no LUKS',
+            f'kind = "{kind}" does not support encrypted disks (LUKS)',
             "encrypted = false",
             _INSTEAD,
         )
@@ -180,7 +180,7 @@ def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:
         if taken[f"{FOLDERS.name}.{field.key}"]:
             complain(
                 (FOLDERS.name, field.key),
-                f'a sandbox of kind = "{kind}" has no folders',
+                f'a sandbox of kind = "{kind}" cannot have folders',
                 "",
                 f"remove it, or {_INSTEAD}",
             )
@@ -194,16 +194,16 @@ def _check_shared(taken: Mapping[str, object], complain: Complain) -> None:
     if kept is not None and kept != "disposable":
         why = f'class = "{kept}": only disposable machines share memory'
     elif boots := [key for key in _BOOTS_ALWAYS if taken[f"launch.{key}"]]:
-        why = f"{boots[0]}: such a machine boots"
+        why = f"{boots[0]}: such a machine always boots"
     elif taken.get("launch.gpu") == "render":
-        why = "gpu: such a machine boots"
+        why = "gpu: such a machine always boots"
     elif folders or taken["launch.folders"]:
-        why = "folders: their process (virtiofsd) would have its siblings' memory"
+        why = "folders: their process (virtiofsd) could access the memory of the other machines"
     # guard: a record that cannot share memory does not ask for it
     if why:
         complain(
             ("launch", "fork"),
-            f'fork = "shared" does not go with {why}',
+            f'fork = "shared" cannot be combined with {why}',
             'fork = "copy" or "no"',
             'set fork = "copy", or remove the other key',
         )

@@ -162,8 +162,8 @@ class CollectedRecords:
         if name in self._drafts or name in self._broken:
             return
         if not is_name(name):
-            text = f"'{path.name}' is not the name of a sandbox and '{SUFFIX}'"
-            hint = f"rename it; a sandbox's name has {NAME.words}"
+            text = f"'{path.name}' is not a sandbox's name followed by '{SUFFIX}'"
+            hint = f"rename the file; a sandbox's name has {NAME.words}"
             self._refuse(path, problem_of_file(path, text, hint))
             return
         content = self._overlay.get(os.path.normpath(path))
@@ -214,11 +214,11 @@ class CollectedRecords:
         while (name := (chain[-1][1] if chain else draft).inherits) is not None:
             names.append(name)
             if name in names[:-1]:
-                circle = " → ".join(names)
-                return chain, f"it inherits from itself: {circle}", "end the circle"
+                wrong = f"the record inherits from itself: {' → '.join(names)}"
+                return chain, wrong, "remove one 'inherits'"
             if len(chain) == limits.INHERITS:
                 most = f"more than {limits.INHERITS} records inherit from each other"
-                return chain, most, "set the keys here"
+                return chain, most, "set the keys in this record"
             if name in self._broken:
                 where = self._broken[name].first_line()
                 return chain, f"the record '{name}' has an error: {where}", ""

@@ -375,7 +375,9 @@ class LibvirtPeer(RecordPeer, frozen=True, tag=True):
     domain: str
     key: ClassVar[str] = "libvirt"
     leased: ClassVar[str] = "by libvirt's hook"
-    hint: ClassVar[str] = "'brokerctl launcher install libvirt', then start the domain"
+    hint: ClassVar[str] = (
+        "run 'brokerctl launcher install libvirt' and start the domain"
+    )
 
 
 class MachinePeer(RecordPeer, frozen=True, tag=True):
@@ -388,7 +390,7 @@ class MachinePeer(RecordPeer, frozen=True, tag=True):
     hybrid: Path | None = None
     key: ClassVar[str] = "machine"
     leased: ClassVar[str] = "when its machine is registered with systemd-machined"
-    hint: ClassVar[str] = "'machinectl list' shows the registered machines"
+    hint: ClassVar[str] = "to list the registered machines, run 'machinectl list'"
 
 
 class UnixPeer(RecordPeer, frozen=True, tag=True):

@@ -14,28 +14,30 @@ PACKAGE = Pattern(
     "[a-z0-9][a-z0-9+.-]*[a-z0-9+.]",
     limits.PACKAGE_CHARS,
 )
-NAME = Pattern("1 to 31 of a-z, 0-9 and '-', beginning with a-z", "[a-z][a-z0-9-]*", 31)
+NAME = Pattern(
+    "1 to 31 characters of a-z, 0-9 and '-', beginning with a-z", "[a-z][a-z0-9-]*", 31
+)
 """Sandboxes, tags and images; the same rule as ``broker.core.names``."""
 
 LIBVIRT_DOMAIN = Pattern(
-    "a domain's name or UUID as libvirt has it",
+    "the name or UUID of a libvirt domain",
     r"[A-Za-z0-9_.+:@-][A-Za-z0-9_.+:@ -]*",
     100,
 )
 """libvirt itself forbids only '/' and line ends in names."""
 
 MACHINE_NAME = Pattern(
-    "a machine's name as systemd-machined has it: a host name",
+    "the name of a machine of systemd-machined, which is a host name",
     r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?",
     64,
 )
 
 LOCALE = Pattern(
-    '"desktop", or a name as "de_DE.UTF-8"', r"[A-Za-z][A-Za-z0-9_.@-]*", 40
+    '"desktop", or a locale such as "de_DE.UTF-8"', r"[A-Za-z][A-Za-z0-9_.@-]*", 40
 )
 
 MIME = Pattern(
-    "a type as text/plain or image/*",
+    "a MIME type such as text/plain or image/*",
     r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})",
     127,
 )

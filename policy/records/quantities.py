@@ -50,8 +50,8 @@ class Bytes:
     def words(self) -> str:
         """The range and the ways to write it."""
         return (
-            f"{written_bytes(self.low)} to {written_bytes(self.high)} of data, "
-            'as 64000 (bytes), "64K", "10M" or "2G"'
+            f"a size from {written_bytes(self.low)} to {written_bytes(self.high)}, "
+            'such as 64000 (bytes), "64K", "10M" or "2G"'
         )
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
@@ -91,7 +91,7 @@ class Seconds:
     def words(self) -> str:
         """The range and the ways to write it."""
         low, high = written_time(self.low), written_time(self.high)
-        return f'a time from {low} to {high}, as "30s", "10m" or "2h"'
+        return f'a time from {low} to {high}, such as "30s", "10m" or "2h"'
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """Validate a time; see ``Kind``; the clean value is an int in seconds."""
@@ -152,14 +152,14 @@ class GlobalName:
         if value in self.names:
             return value
         if self.deny and value in NEEDED:
-            hint = 'for no windows at all: display = "none"'
+            hint = 'to forbid all windows, set display = "none"'
             return refuse(self, value, path, complain, hint)
         if value in NEVER:
-            hint = f"no sandbox has it: {NEVER[value]}"
+            hint = f"no sandbox may use it: {NEVER[value]}"
             if not self.deny:
                 hint = f"no record can allow it: {NEVER[value]}"
             return refuse(self, value, path, complain, hint)
         if value in USUAL:
-            hint = "every sandbox has it already, so leave it out"
+            hint = "remove it; every sandbox may use it"
             return refuse(self, value, path, complain, hint)
         return refuse(self, value, path, complain, did_you_mean(value, self.names))

@@ -39,32 +39,27 @@ TOP = Table(
         Field(
             "name",
             NAME,
-            "The sandbox's name.  May be left out; otherwise it must be the "
-            "file's base name.",
+            "The sandbox's name.  If it is set, it must be the file's base name.",
             default_words="the file's base name",
             own=True,
         ),
         Field(
             "inherits",
             NAME,
-            "Another record, from which every key comes that this one does not "
-            "set.  Each sandbox's own are `name`, `class`, `label.name`, "
-            "`window.title_prefix` and `[peer]`.",
+            "Another record, which provides every key that this one does not set.  "
+            "`name`, `class`, `label.name`, `window.title_prefix` and `[peer]` are never inherited.",
             own=True,
         ),
         Field(
             "class",
             Choice(
                 {
-                    "persistent": "one sandbox of this name, which runs until it is stopped "
-                    "and keeps what [state] says",
-                    "disposable": "a fresh sandbox under a fresh name for each "
-                    "start, and nothing of it is left afterwards",
-                    "template": "what other sandboxes will be made from; started "
-                    "only to be maintained",
+                    "persistent": "one sandbox of this name, which runs until it is stopped and keeps the data that [state] names",
+                    "disposable": "a new sandbox with a new name for each start, which is deleted when it stops",
+                    "template": "a template for other sandboxes; it is started only for maintenance",
                 }
             ),
-            "How long a sandbox of this record lives.",
+            "The lifetime of a sandbox of this record.",
             required=True,
             own=True,
         ),
@@ -77,7 +72,7 @@ TOP = Table(
                 limits.TAGS,
                 unique=True,
             ),
-            "Names by which rules can mean several sandboxes at once.",
+            "Names by which rules can refer to several sandboxes at once.",
             default=[],
         ),
         Field(
@@ -87,7 +82,7 @@ TOP = Table(
                     "none": "no windows",
                     "allow": "windows",
                 },
-                {"waypipe-client": 'the client of waypipe was removed: write "allow"'},
+                {"waypipe-client": 'write "allow"; the waypipe client was removed'},
             ),
             "Whether the sandbox may show windows.",
             default="none",
@@ -96,25 +91,24 @@ TOP = Table(
             "timezone",
             Choice(
                 {
-                    "utc": "UTC; the time zone tells roughly where you are",
-                    "desktop": "that of the machine with the screen, in TZ of each "
-                    "program that is started by Vitrail",
+                    "utc": "UTC; a local time zone reveals roughly where you are",
+                    "desktop": "the time zone of the viewer's machine, in TZ of each program that Vitrail starts",
                 }
             ),
-            "The time zone of its programs.",
+            "The time zone of the sandbox's programs.",
             default="utc",
         ),
         Field(
             "default_disposable",
             NAME,
-            "The record of which a fresh sandbox is made when this one calls "
+            "The record from which a new sandbox is created when this one calls "
             "`@dispvm` in a rule.",
         ),
         Field(
             "services",
             ServiceTables(),
-            "Programs that other sandboxes call where a rule for `vitrail.Call` lets "
-            "them (`docs/calls.md`).  A record's `[services]` replace inherited ones.",
+            "Programs that other sandboxes may call where a rule for `vitrail.Call` "
+            "allows it (`docs/calls.md`).  A record's `[services]` tables replace inherited ones.",
             default={},
         ),
     ),
@@ -127,11 +121,16 @@ LABEL = Table(
         Field(
             "name",
             Title(limits.LABEL_CHARS),
-            "The name shown to people.",
+            "The name shown to users.",
             default_words="the sandbox's name",
             own=True,
         ),
-        Field("colour", Colour(PALETTE), "The colour of its frames.", default="grey"),
+        Field(
+            "colour",
+            Colour(PALETTE),
+            "The colour of the sandbox's frames.",
+            default="grey",
+        ),
     ),
 )
 TABLES = (

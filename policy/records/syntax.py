@@ -53,9 +53,9 @@ def explain(piece: str, error: str, stop: int = -1) -> SyntaxFinding:
         return SyntaxFinding(
             at,
             at + 1,
-            "this begins neither a key nor a [table]",
+            "unexpected character at the beginning of a statement",
             "key = value, [table] or # comment",
-            "keys have the letters a-z, digits, '-' and '_'",
+            "use the letters a-z, digits, '-' and '_' in keys",
         )
     if message.startswith("Invalid initial character"):
         return SyntaxFinding(
@@ -70,7 +70,7 @@ def explain(piece: str, error: str, stop: int = -1) -> SyntaxFinding:
         return SyntaxFinding(
             max(0, at - 2),
             at,
-            "unknown escape in a string in double quotes",
+            "unknown escape sequence in a double-quoted string",
             "",
             "write \\\\ for a backslash, or use single quotes",
         )
@@ -83,8 +83,8 @@ def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> SyntaxFinding:
         return SyntaxFinding(at, at + 1, "the value is missing", "a value after '='")
     word = _WORD.match(piece, at)
     if word is None:
-        return SyntaxFinding(at, at + 1, "this begins no value")
-    hint = f'text is written in quotes: "{word[0]}"'
+        return SyntaxFinding(at, at + 1, "unexpected character in place of a value")
+    hint = f'write text in quotes: "{word[0]}"'
     if word[0].lower() in {"true", "yes", "on", "false", "no", "off"}:
         positive = word[0].lower() in {"true", "yes", "on"}
         hint = f"write {'true' if positive else 'false'}, or quotes around text"
@@ -99,7 +99,7 @@ def _left_over(piece: str, at: int) -> SyntaxFinding:
     if before and word:
         # 12x, 768M: the number ends where the letters begin.
         whole = before[1] + word[0]
-        hint = f'text is written in quotes: "{whole}"'
+        hint = f'write text in quotes: "{whole}"'
         if whole.isdigit():
             hint = f"write {whole.lstrip('0') or '0'}"
         return SyntaxFinding(
@@ -110,7 +110,7 @@ def _left_over(piece: str, at: int) -> SyntaxFinding:
         end,
         "unexpected text after the statement",
         "the end of the line",
-        "one 'key = value' on each line; text with spaces is written in quotes",
+        "write one 'key = value' on each line, and text with spaces in quotes",
     )
 
 
@@ -138,7 +138,7 @@ def _no_equals(piece: str, at: int) -> SyntaxFinding:
     """Explain a key without '='."""
     hint = ""
     if ":" in piece[at : at + 2]:
-        hint = "TOML writes 'key = value'"
+        hint = "write 'key = value'"
     return SyntaxFinding(
         at, at + 1, "'=' is missing after the key", "key = value", hint
     )

@@ -79,7 +79,7 @@ class RuleLimits:
     """Limits: bytes, seconds, a rate; None is no limit.
 
     ``gesture``: the user must have acted in the source's window within so
-    many seconds.  ``ttl``: how long a grant lives.  ``remember``: for how long
+    many seconds.  ``ttl``: how long a grant lasts.  ``remember``: for how long
     an answer may be kept.  ``returns`` (the key ``return``): whether a file that
     was opened for editing may be replaced by the edited one.  ``write``: whether a
     shared folder may be changed.  ``printer``: the queue that prints, of CUPS.
@@ -210,7 +210,7 @@ def _of_device(name: str) -> ConditionKey:
     return ConditionKey(
         MATCH,
         _ALL,
-        f"{expected}; or OPERATOR{{VALUE,…}}, as one-of{{…}} or equals{{…}}",
+        f"{expected}; or OPERATOR{{VALUE,…}}, such as one-of{{…}} or equals{{…}}",
         take,
         f"the device's {_MEANINGS[name]}",
     )
@@ -218,10 +218,10 @@ def _of_device(name: str) -> ConditionKey:
 
 _MEANINGS = MappingProxyType(
     {
-        "id": "vendor and product number, which it claims itself",
-        "serial": "serial number, which it claims itself",
-        "port": "port, as the kernel names it",
-        "hash": "descriptors, as 'brokerctl device list' shows their hash",
+        "id": "vendor and product number, as claimed by the device",
+        "serial": "serial number, as claimed by the device",
+        "port": "port, as named by the kernel",
+        "hash": "descriptors, by their hash in 'brokerctl device list'",
         "with-interface": "interfaces; a HID or hub interface must be named here",
     }
 )
@@ -231,81 +231,80 @@ KEYS = MappingProxyType(
         "mime": ConditionKey(
             MATCH,
             _GRANTS,
-            "type/subtype or type/*, several with ','",
+            "type/subtype or type/*; separate several with ','",
             _several(_MIME),
-            "the type that the sandbox claims for its data; it may narrow "
-            "a grant, never a denial",
+            "the type that the sandbox claims for its data; only grants may depend on it",
         ),
         "scheme": ConditionKey(
             MATCH,
             _ALL,
-            "a scheme as https, several with ','",
+            "a scheme such as https; separate several with ','",
             _several(_SCHEME),
             "the scheme of the address",
         ),
         "host": ConditionKey(
             MATCH,
             _ALL,
-            "a host, or *.example.org for all below it, several with ','",
+            "a host, or *.example.org for all hosts below it; separate several with ','",
             _several(_HOST),
-            "the host of the address, or that an ssh key is used for",
+            "the host of the address, or the host for which an ssh key is used",
         ),
         "key": ConditionKey(
             MATCH,
             _ALL,
-            "a fingerprint as SHA256:… or a comment, several with ','",
+            "a fingerprint such as SHA256:…, or a comment; separate several with ','",
             _keys,
-            "the ssh key of vitrail.SshAgent, as 'ssh-add -l' shows it",
+            "the ssh key of vitrail.SshAgent, as shown by 'ssh-add -l'",
         ),
         **{name: _of_device(name) for name in ATTRIBUTES},
         "class": ConditionKey(
             MATCH,
             _ALL,
-            f"{', '.join(CLASSES)} or CC in hexadecimal, several with ','",
+            f"{', '.join(CLASSES)} or CC in hexadecimal; separate several with ','",
             take_classes,
-            "every interface of the device is of one of these classes",
+            "every interface of the device has one of these classes",
         ),
         "attach": ConditionKey(
             MODE,
             frozenset({"allow"}),
             "manual, auto or required",
             _one_of("manual", "auto", "required"),
-            "when an allowed device is attached: on request (manual), when it is "
-            "plugged in (auto); required: and the sandbox does not start without it",
+            "when an allowed device is attached: on request (manual), or when it is "
+            "plugged in (auto, required); with required, the sandbox does not start without it",
         ),
         "max-size": ConditionKey(
-            LIMIT, _GRANTS, "bytes, as 500K, 10M or 2G", _size, "the most that may flow"
+            LIMIT, _GRANTS, "a size such as 500K, 10M or 2G", _size, "the maximum size"
         ),
         "rate": ConditionKey(
-            LIMIT, _GRANTS, "calls in a time, as 3/min or 10/5min", _rate, "how often"
+            LIMIT, _GRANTS, "a rate such as 3/min, 10/5min", _rate, "the maximum rate"
         ),
         "ttl": ConditionKey(
             LIMIT,
             _GRANTS,
-            "a time, as 30s, 10m, 2h or 1d",
+            "a time such as 30s, 10m, 2h or 1d",
             _time,
-            "how long a grant lives",
+            "how long a grant lasts",
         ),
         "gesture": ConditionKey(
             LIMIT,
             _GRANTS,
-            "a time, as 5s",
+            "a time such as 5s",
             _time,
-            "the user acted in the source's window so short a time ago",
+            "the maximum time since the user's last input in the source's window",
         ),
         "remember": ConditionKey(
             LIMIT,
             frozenset({"ask"}),
             "no, stream or session",
             _one_of("no", "stream", "session"),
-            "how long an answer may be kept",
+            "how long an answer may be remembered",
         ),
         "return": ConditionKey(
             LIMIT,
             _GRANTS,
             "yes or no",
             _yes_or_no,
-            "whether a file opened for editing may come back changed",
+            "whether changes to a file opened for editing may be copied back",
         ),
         "write": ConditionKey(
             LIMIT,
@@ -317,16 +316,16 @@ KEYS = MappingProxyType(
         "printer": ConditionKey(
             LIMIT,
             _GRANTS,
-            "the name of a printer, as 'lpstat -e' lists it",
+            "the name of a printer, as listed by 'lpstat -e'",
             _printer,
-            "the printer of vitrail.Print; without it, the desktop's usual one",
+            "the printer of vitrail.Print; by default, the desktop's default printer",
         ),
         "mode": ConditionKey(
             MODE,
             _ALL,
             "enforce or observe",
             _one_of("enforce", "observe"),
-            "observe: the rule decides nothing; where it would have, the answer says so",
+            "with observe, the rule does not decide; the answer says where it would have decided",
         ),
     }
 )
@@ -338,16 +337,16 @@ _FLOW_KEYS = MappingProxyType(
         "port": ConditionKey(
             MATCH,
             _ALL,
-            "a port or a range as 8000-8010, several with ','",
+            "a port, or a range such as 8000-8010; separate several with ','",
             _ports,
-            "the port at the destination, of vitrail.Network",
+            "the destination port, for vitrail.Network",
         ),
         "protocol": ConditionKey(
             MATCH,
             _ALL,
-            f"{', '.join(PROTOCOLS)}, several with ','",
+            f"{', '.join(PROTOCOLS)}; separate several with ','",
             _several(re.compile("|".join(PROTOCOLS))),
-            "the protocol of a flow, of vitrail.Network",
+            "the protocol of a flow, for vitrail.Network",
         ),
     }
 )

@@ -250,21 +250,18 @@ class Engine:
             call = call._replace(source=world.name_of(call.source))
         target = intended(call.target, world)
         if target is None:
-            return _no(None, f"'{visible(call.target)}' is not a target to call")
+            return _no(None, f"'{visible(call.target)}' is not a valid target")
         # guard: only a flow leads outside
         if (target == NET) != (call.service == NETWORK):
-            return _no(None, f"'{visible(target)}' is not a target to call")
+            return _no(None, f"'{visible(target)}' is not a valid target")
         if not call.argument.startswith("+"):
-            return _no(None, "an argument begins with '+'")
+            return _no(None, "an argument must begin with '+'")
         number, observed = self._first(call, target, world)
         if number < 0:
             return _no(None, "no rule matches, so the answer is deny", observed)
         rule = self.rules[number]
         if rule.broken is not None:
-            reason = (
-                f"{rule.where} has an error, so it is not known whether it would "
-                f"have decided: {visible(rule.broken.message)}"
-            )
+            reason = f"{rule.where} has an error, so its effect is unknown: {visible(rule.broken.message)}"
             return _no(rule, reason, observed)
         if rule.action == "deny":
             return _no(rule, f"denied by {rule.where}", observed)
@@ -301,10 +298,10 @@ class Engine:
         fresh = self._denied_fresh(call, final, number, world)
         if not reason and fresh:
             reason = (
-                f"a call of '{final}' starts a fresh one, which {fresh.where} denies"
+                f"a call to '{final}' starts a new sandbox, which {fresh.where} denies"
             )
         if not reason and not rule.autostart and not _runs(final, world):
-            reason = f"'{final}' does not run, and autostart=no"
+            reason = f"'{final}' is not running, and autostart=no"
         if reason:
             text = f"{rule.where} allows, but {reason}"
             return _no(rule, text, observed, notify=rule.notify)
@@ -486,7 +483,10 @@ def final_target(target: str, source: str, world: World) -> tuple[str, str]:
     if target == NET:
         return target, ""
     if target in ADMIN_NAMES:
-        return "dom0", "" if source not in ADMIN_NAMES else "it is the caller itself"
+        return (
+            "dom0",
+            "" if source not in ADMIN_NAMES else "the target is the caller itself",
+        )
     if target == DISPVM:
         template = world.template(source)
         if template is None:
@@ -495,13 +495,13 @@ def final_target(target: str, source: str, world: World) -> tuple[str, str]:
     if target.startswith(DISPVM_OF):
         name = world.name_of(target.removeprefix(DISPVM_OF))
         if not world.is_template(name):
-            return target, f"no disposable is made of '{visible(name)}'"
+            return target, f"'{visible(name)}' is not a template for disposables"
         return DISPVM_OF + name, ""
     target = world.name_of(target)
     if target not in world.domains:
         return target, f"no sandbox is named '{visible(target)}'"
     if target == world.name_of(source):
-        return target, "that is the caller itself"
+        return target, "the target is the caller itself"
     return target, ""
 
 

@@ -192,7 +192,7 @@ def _readable(line: _Line) -> bool:
             line.complain(
                 GrammarField(char, column),
                 f"hidden character U+{ord(char):04X}",
-                "characters that a reader can see",
+                "visible characters",
                 "remove it",
             )
     return not line.problems
@@ -253,7 +253,7 @@ def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
         least = 3 if line.form.old is not None else 5
         have = len(fields) - (5 - least)
         columns = _COLUMNS if least == 5 else _COLUMNS.removeprefix("SERVICE ARGUMENT ")
-        line.complain(None, f"{have} fields, at least {least} are needed", columns)
+        line.complain(None, f"{have} fields; expected at least {least}", columns)
         return _barrier(line)
     service, argument = _service(line, fields[0], fields[1])
     source = _token(line, fields[2], Place.SOURCE)
@@ -266,7 +266,7 @@ def _rule(line: _Line, fields: list[GrammarField]) -> Rule:
         if bare and action == "allow" and not made.get("redirect"):
             line.complain(
                 fields[3],
-                "'allow' for '@default' says to whom with target=",
+                "'allow' for '@default' needs the parameter target=",
                 "target=NAME",
             )
     if line.problems or action is None or source is None or target is None:
@@ -301,9 +301,9 @@ def _service(
     """Parse service and argument, None for ``*``; complain, ``*`` if malformed."""
     before = len(line.problems)
     if service.text != "*" and (bad := _NOT_SERVICE.search(service.text)):
-        hint = "the argument belongs in the next column" if "+" in service.text else ""
+        hint = "write the argument in the next column" if "+" in service.text else ""
         if service.text.endswith(","):
-            hint = "blanks separate the columns, and no commas"
+            hint = "separate the columns with blanks, not with commas"
         line.complain(
             GrammarField(bad[0], service.column + bad.start()),
             f"'{bad[0]}' cannot be in a service's name",
@@ -314,7 +314,7 @@ def _service(
         argument = _destination(line, argument)
     elif argument.text != "*":
         if not argument.text.startswith("+"):
-            line.complain(argument, "an argument begins with '+'", "* or +ARGUMENT")
+            line.complain(argument, "an argument must begin with '+'", "* or +ARGUMENT")
         elif bad := _NOT_ARGUMENT.search(argument.text):
             line.complain(
                 GrammarField(bad[0], argument.column + bad.start()),
@@ -322,7 +322,7 @@ def _service(
                 "A-Z, a-z, 0-9, '+', '.', '_' and '-', or * alone",
             )
         elif service.text == "*":
-            line.complain(argument, "service * has argument * only", "*")
+            line.complain(argument, "service * allows only argument *", "*")
     if len(line.problems) > before:
         return None, None
     return (
@@ -334,7 +334,7 @@ def _service(
 def _destination(line: _Line, argument: GrammarField) -> GrammarField:
     """Parse the argument of a rule about destinations to its canonical form."""
     if not argument.text.startswith("+"):
-        line.complain(argument, "an argument begins with '+'", EXPECTED)
+        line.complain(argument, "an argument must begin with '+'", EXPECTED)
         return argument
     try:
         return argument._replace(text=f"+{pattern_of(argument.text[1:])}")
@@ -374,14 +374,14 @@ def _parameters(
         key, equals, value = field.text.partition("=")
         at = GrammarField(value, field.column + len(key) + 1)
         if field.text.startswith("#"):
-            hint = "a comment needs a separate line"
+            hint = "write the comment on a separate line"
             behind = GrammarField(line.text[field.column - 1 :], field.column)
             line.complain(behind, "a comment cannot follow a rule", "key=value", hint)
             break
         if not equals:
             line.complain(field, f"'{field.text[:40]}' is not key=value", "key=value")
         elif key in seen:
-            line.complain(field, f"'{key}' is given twice", "", "keep one of the two")
+            line.complain(field, f"'{key}' is set twice", "", "remove one of the two")
         elif key in QUBES_KEYS and action in QUBES_KEYS[key]:
             _qubes_key(line, key, at, made)
         elif key in known and action in known[key].actions and not line.form.compat:
@@ -412,7 +412,7 @@ def _qubes_key(line: _Line, key: str, at: GrammarField, made: dict[str, Any]) ->
     elif at.text in _YES_NO:
         made[key] = _YES_NO[at.text]
     else:
-        line.complain(at, f"'{key}' is yes or no", "yes, no")
+        line.complain(at, f"'{key}' must be yes or no", "yes, no")
 
 
 def _our_key(line: _Line, key: str, at: GrammarField, ours: dict[str, object]) -> None:
@@ -421,7 +421,7 @@ def _our_key(line: _Line, key: str, at: GrammarField, ours: dict[str, object]) -
     value = one.take(at.text)
     if value is None:
         hint = _shorter(one.take, at.text)
-        line.complain(at, f"not a value of '{key}'", one.expected, hint)
+        line.complain(at, f"invalid value of '{key}'", one.expected, hint)
     else:
         ours[key] = value
 
@@ -440,13 +440,13 @@ def _foreign_key(line: _Line, action: Action, key: GrammarField) -> None:
         known += [word for word, one in line.keys.items() if action in one.actions]
     expected = ", ".join(f"{word}=" for word in known)
     if key.text == "mime" and action == "deny" and not line.form.compat:
-        hint = "allow the types that may pass, and deny the rest after it"
+        hint = "allow the permitted types, and deny the rest in a later rule"
         text = "a deny cannot depend on 'mime', which the sandbox claims itself"
         line.complain(key, text, expected, hint)
         return
     every = [*QUBES_KEYS] if line.form.compat else [*QUBES_KEYS, *line.keys]
     if key.text in every:
-        line.complain(key, f"'{action}' has no '{key.text}'", expected)
+        line.complain(key, f"'{action}' does not support '{key.text}'", expected)
         return
     hint = did_you_mean(key.text, known)
     line.complain(key, f"unknown key '{key.text[:40]}'", expected, hint)

@@ -97,7 +97,7 @@ def keep(rules: RuleSet, path: Path) -> None:
     The directory must be the broker's own (0700).
     """
     if rules.problems:
-        raise ValueError("a set with problems is not kept")
+        raise ValueError("a set with problems cannot be saved")
     lines = [[rule.file, rule.line, written(rule)] for rule in rules.rules]
     content = json.dumps({"version": _VERSION, "digest": rules.digest, "rules": lines})
     new = path.with_name(f"{path.name}.new")
@@ -125,10 +125,10 @@ def kept(path: Path) -> RuleSet | Problem | None:
     try:
         rules, digest = _decoded(json.loads(content))
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        return Problem(str(path), WHOLE_FILE, f"is not a kept set: {error}")
+        return Problem(str(path), WHOLE_FILE, f"is not a saved set of rules: {error}")
     # guard: a kept set that was changed
     if digest_of(rules) != digest:
-        return Problem(str(path), WHOLE_FILE, "was changed since it was kept")
+        return Problem(str(path), WHOLE_FILE, "has changed since it was saved")
     return RuleSet(rules, (), digest, ())
 
 
@@ -138,7 +138,7 @@ def _decoded(data: dict[str, object]) -> tuple[tuple[Rule, ...], object]:
         raise ValueError(f"version {data['version']}")
     lines = data["rules"]
     if not isinstance(lines, list) or len(lines) > limits.RULES:
-        raise ValueError("no list of rules")
+        raise ValueError("it has no list of rules")
     made: list[Rule] = []
     for file, line, text in lines:
         if not (
@@ -148,6 +148,6 @@ def _decoded(data: dict[str, object]) -> tuple[tuple[Rule, ...], object]:
         problems: list[Problem] = []
         found = list(parse_lines(file, text.encode(), Form(), problems.append))
         if problems or len(found) != 1 or not isinstance(found[0], Rule):
-            raise ValueError(f"a rule of {file}:{line} cannot be read")
+            raise ValueError(f"cannot parse the rule of {file}:{line}")
         made.append(replace(found[0], line=line))
     return tuple(made), data["digest"]

@@ -146,13 +146,13 @@ def _service(service: str, record: Record, trace: _Trace) -> RecordDecision:
         where = record.where(KIND_KEY)
         trace.step(KIND_KEY, type(record.host.launch).__name__, where)
         if ours:
-            reason = f"'{record.name}' is launched by us, so its agent may report"
+            reason = f"Vitrail launches '{record.name}', so its agent may report"
             return trace.end("allow", reason, where)
         launch = record.host.launch
         if is_of_others(launch) and launch.peer.machine:
-            reason = f"'{record.name}' is a VM whose guest may have our agent"
+            reason = f"'{record.name}' is a VM whose guest may contain Vitrail's agent"
             return trace.end("allow", reason, where)
-        reason = f"'{record.name}' is not a machine with our agent"
+        reason = f"'{record.name}' is not a machine with Vitrail's agent"
         return trace.end("deny", reason, where)
     if service == DISPLAY:
         way = record.viewer.display

@@ -105,7 +105,7 @@ class _Assembly:
                 Problem(
                     tree.show(name),
                     WHOLE_FILE,
-                    f"'{visible(name)}' is not a name for a file of rules",
+                    f"'{visible(name)}' is not a valid name of a rule file",
                     "0-9, a-z, '_', '.' and '-', with .policy at the end",
                     "rename it",
                 )
@@ -149,12 +149,12 @@ class _Assembly:
         if (tree, path) in self._stack:
             reason = f"'{visible(path)}' includes itself"
         elif len(self._stack) > limits.INCLUDE_DEPTH:
-            reason = f"files are included more than {limits.INCLUDE_DEPTH} deep"
+            reason = f"includes are nested deeper than {limits.INCLUDE_DEPTH}"
         if reason:
             self.fail(_with(where, reason))
             return True
         if len(self._files) >= limits.RULE_FILES:
-            self._stop(_with(where, f"more than {limits.RULE_FILES} files"))
+            self._stop(_with(where, f"more than {limits.RULE_FILES} rule files"))
         return self._full
 
     def _stop(self, problem: Problem) -> None:
@@ -185,7 +185,7 @@ class _Assembly:
             return
         for name in names:
             if not _FILE_NAME.fullmatch(name):
-                text = f"'{visible(name)}' is not a name for a file of rules"
+                text = f"'{visible(name)}' is not a valid name of a rule file"
                 self.fail(_with(cause, text))
             else:
                 self._file(tree, posixpath.normpath(f"{path}/{name}"), form, cause)

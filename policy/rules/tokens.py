@@ -87,7 +87,7 @@ def parse_token(text: str, place: Place, *, compat: bool = False) -> Token:
             continue
         value = text[len(prefix) :]
         if not value:
-            raise TokenError(f"'{text}' is not complete", f"{prefix}NAME")
+            raise TokenError(f"'{text}' is incomplete", f"{prefix}NAME")
         if value.startswith("@"):
             continue
         if not compat:
@@ -103,9 +103,11 @@ def parse_token(text: str, place: Place, *, compat: bool = False) -> Token:
 def _check_name(text: str) -> None:
     """Check a name's length and characters; raises TokenError."""
     if len(text) > limits.TOKEN_CHARS:
-        raise TokenError(f"a name of {len(text)} characters", f"{limits.TOKEN_CHARS}")
+        raise TokenError(
+            f"the name has {len(text)} characters", f"at most {limits.TOKEN_CHARS}"
+        )
     if not _NAME.fullmatch(text):
-        hint = "a comment needs a separate line" if text.startswith("#") else ""
+        hint = "write the comment on a separate line" if text.startswith("#") else ""
         raise TokenError(
             f"'{text[:60]}' is not a name", "A-Z, a-z, 0-9, '_', '.' and '-'", hint
         )
@@ -119,7 +121,7 @@ def _expected(place: Place) -> str:
 
 def _hint(text: str) -> str:
     if text in _EXACT or any(text.startswith(prefix) for prefix in _PREFIX):
-        return f"'{text[:60]}' has a meaning in another column only"
+        return f"'{text[:60]}' is allowed only in another column"
     word, colon, value = text.partition(":")
     near = did_you_mean(word, ["@anyvm", ADMIN, DEFAULT, DISPVM, "@tag", "@type"])
     return near[:-2] + f":{value[:40]}'?" if near and colon else near

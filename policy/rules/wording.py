@@ -23,24 +23,24 @@ CLAIMS = 64
 _WORDS = MappingProxyType(
     {
         "vitrail.Display": "to show windows on this screen",
-        "vitrail.Agent": "to report to Vitrail and be given programs to run",
+        "vitrail.Agent": "to report to Vitrail and receive programs to run",
         "vitrail.AudioOutput": "to play sound",
         "vitrail.AudioInput": "to listen to your microphone",
         "vitrail.Camera": "to use your camera",
         "vitrail.ScreenShare": "to see a screen or window that you choose",
         "vitrail.ScreenShare own": "to share one of its own windows",
-        "vitrail.ClipboardPaste": "to give what you copied in it",
-        "vitrail.ClipboardPaste in": "to get what you have copied",
-        "vitrail.ClipboardPaste out": "to put what you copied in it into your own clipboard",
-        "vitrail.ClipboardPaste drag": "that what you dragged is dropped where you dropped it",
-        "vitrail.ClipboardPaste drag in": "to get what you dragged from your own programs",
-        "vitrail.ClipboardPaste drag out": "that what you dragged is dropped on your own programs",
+        "vitrail.ClipboardPaste": "to provide the data that you copied in it",
+        "vitrail.ClipboardPaste in": "to receive the data that you copied",
+        "vitrail.ClipboardPaste out": "to copy what you copied in it to your clipboard",
+        "vitrail.ClipboardPaste drag": "to deliver what you dragged to the place where you dropped it",
+        "vitrail.ClipboardPaste drag in": "to receive what you dragged from your own programs",
+        "vitrail.ClipboardPaste drag out": "to deliver what you dragged to your own programs",
         "vitrail.OpenURL": "to open an address | host, what",
         "vitrail.OpenFile": "to have a file opened",
-        "vitrail.OpenFile edit": "to have a file opened, whose changes come back and replace it",
-        "vitrail.FileDialog": "to have you choose some of your files",
-        "vitrail.FileDialog open": "to have you choose files, which are copied into it",
-        "vitrail.FileDialog folder": "to have you choose a folder, which is copied into it",
+        "vitrail.OpenFile edit": "to have a file opened for editing; the changes replace it",
+        "vitrail.FileDialog": "to ask you to choose some of your files",
+        "vitrail.FileDialog open": "to ask you to choose files, which are copied into it",
+        "vitrail.FileDialog folder": "to ask you to choose a folder, which is copied into it",
         "vitrail.FileDialog save": "to save a file where you choose",
         "vitrail.Print": "to print",
         "vitrail.Print on": "to print on {about}",
@@ -55,15 +55,15 @@ _WORDS = MappingProxyType(
         "vitrail.SecurityKey": "to use your security key | relying party",
         "vitrail.SecurityKey register": "to register at {party} with your security key | relying party",
         "vitrail.SecurityKey sign in": "to sign in to {party} with your security key | relying party",
-        "vitrail.SecurityKey look": "to look whether your security key is registered at {party} | relying party",
-        "vitrail.SecurityKey pin": "to enter a PIN of your security key, after wrong ones | none",
-        "vitrail.Secret": "to have the secret {name}",
-        "vitrail.Settings": "to follow the looks of your desktop",
+        "vitrail.SecurityKey look": "to check whether your security key is registered at {party} | relying party",
+        "vitrail.SecurityKey pin": "to use the PIN of your security key after wrong attempts | none",
+        "vitrail.Secret": "to read the secret {name}",
+        "vitrail.Settings": "to follow the appearance of your desktop",
         "vitrail.SshAgent": "to use an ssh key | key",
         "vitrail.SshAgent login": "to log in with an ssh key | key, user, host, host key",
-        "vitrail.SshAgent sign": "to sign something with an ssh key | key, signed for",
+        "vitrail.SshAgent sign": "to sign data with an ssh key | key, signed for",
         "vitrail.Tcp": "to connect to port {name}",
-        "vitrail.Tcp in": "that you connect to its port {name}",
+        "vitrail.Tcp in": "to accept your connection to its port {name}",
         "vitrail.Tray": "to show icons in your panel",
     }
 )
@@ -137,7 +137,7 @@ def wording(
 
 def party(host: str, digest: str) -> str:
     """Return a relying party, known by its name or by the hash of it."""
-    known = f"a service known by its hash only ({_joined(digest[:16])}...)"
+    known = f"a service known only by its hash ({_joined(digest[:16])}...)"
     return _joined(host) or known
 
 

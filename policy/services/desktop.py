@@ -17,11 +17,9 @@ FOLDER = "services.d"
 
 FIELDS = (
     COMMAND,
-    Field("read", PATHS, "Files and directories that it can read.", []),
-    Field("write", PATHS, "Files and directories that it can change.", []),
-    Field(
-        "network", YesNo(), "Whether it has the network of the desktop.", default=False
-    ),
+    Field("read", PATHS, "Files and directories that the program can read.", []),
+    Field("write", PATHS, "Files and directories that the program can change.", []),
+    Field("network", YesNo(), "Access to the desktop's network.", default=False),
     CONCURRENT,
 )
 

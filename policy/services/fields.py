@@ -21,11 +21,11 @@ _WORDS = "an array of 1 to 256 strings: program and arguments"
 COMMAND = Field(
     "command",
     Words(Argument(), _WORDS, 1, 256, max_bytes=limits.SERVICE_COMMAND_BYTES),
-    "Program and arguments; the argument of the call follows them.",
+    "The program and its arguments; the argument of the call is appended to them.",
     required=True,
 )
 DEFAULT_CALLS = 16
-CONCURRENT = Field("concurrent", Whole(1, 64), "Calls at one time.", DEFAULT_CALLS)
+CONCURRENT = Field("concurrent", Whole(1, 64), "Simultaneous calls.", DEFAULT_CALLS)
 """At most ``broker.core.limits.CALLS_PER_SANDBOX``."""
 
 
@@ -36,7 +36,7 @@ def take_fields(
     by_key = {field.key: field for field in fields}
     known = ", ".join(by_key)
     if not isinstance(table, Mapping):
-        complain(path, "a service is a table", known, "")
+        complain(path, "a service must be a table", known, "")
         return None
     values = {f.key: f.default for f in fields if not f.required}
     for key, value in table.items():

@@ -19,7 +19,7 @@ from policy.records.model import CalledService
 from policy.services.fields import COMMAND, CONCURRENT, take_fields
 
 SERVICE_NAME = Pattern(
-    "1 to 64 of letters, digits and '._-', without 'vitrail.' at its beginning",
+    "1 to 64 letters, digits, '.', '_' and '-', not beginning with 'vitrail.'",
     "(?![Vv][Ii][Tt][Rr][Aa][Ii][Ll][.])[A-Za-z0-9][A-Za-z0-9._-]*",
     64,
 )
@@ -28,9 +28,9 @@ _USER = Pattern("a user's name, as in passwd(5)", "[a-z_][a-z0-9_-]*", 32)
 _PLACE = SocketPath(limits.BIND_PATH_BYTES)
 FIELDS = (
     COMMAND,
-    Field("user", _USER, "The guest's user that it runs as.", ""),
+    Field("user", _USER, "The guest's user that runs the program.", ""),
     Field(
-        "working_directory", _PLACE, "Where it starts; otherwise its user's home.", ""
+        "working_directory", _PLACE, "Working directory; default: the user's home.", ""
     ),
     CONCURRENT,
 )

@@ -178,8 +178,7 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
     found = classes((*old.rules, *new.rules), world)
     if found.count() > tool_limits.DIFF_CALLS:
         raise TooManyError(
-            f"{found.count()} classes of calls, more than the limit of "
-            f"{tool_limits.DIFF_CALLS}"
+            f"{found.count()} classes of calls exceed the limit of {tool_limits.DIFF_CALLS}"
         )
     engines = Engine(old), Engine(new)
     changes: list[Change] = []

@@ -81,7 +81,9 @@ def _asked(
     told = sum(len(found.told[service]) for service, _ in found.services)
     asked = len(sources) * told * len(parts)
     if asked > tool_limits.DIFF_CALLS:
-        raise TooManyError(f"{asked} calls, at most {tool_limits.DIFF_CALLS}")
+        raise TooManyError(
+            f"{asked} calls exceed the limit of {tool_limits.DIFF_CALLS}"
+        )
     engine = Engine(rules)
     for (service, argument), source in product(found.services, sources):
         made: dict[object, EffectiveCall] = {}

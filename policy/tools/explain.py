@@ -109,7 +109,9 @@ def _miss(rule: Rule, call: PolicyCall, target: str, world: World) -> Miss | Non
         wanted = ",".join(getattr(rule.match, failed))
         return Miss(rule, "condition", f"{failed} {value}, not {wanted}")
     if rule.observe:
-        return Miss(rule, "mode", "it matches, but mode=observe decides nothing")
+        return Miss(
+            rule, "mode", "the rule matches, but does not decide with mode=observe"
+        )
     return None
 
 
@@ -120,7 +122,7 @@ def _unlike_device(rule: Rule, device: DeviceFacts | None, failed: str) -> str:
     wanted = dict(rule.match.device.conditions).get(failed)
     if not rule.match.device.fails(device):
         what = rule.match.device.unnamed(device, any_hid=True)
-        return f"the rule does not name the interface {what} (a hub, or it may type)"
+        return f"the rule does not name the interface {what} (a hub, or possibly a keyboard)"
     if failed in {"with-interface", "class"}:
         has = ",".join(map(str, device.interfaces)) or "none"
     else:
@@ -133,10 +135,10 @@ def _unlike(token: Token, name: str, world: World) -> str:
     shown = "no target" if name == DEFAULT else f"'{visible(name)}'"
     domain = world.domains.get(name)
     if token.key == "@anyvm":
-        return f"{shown} is the viewer, which @anyvm leaves out"
+        return f"{shown} is the viewer, which @anyvm excludes"
     if token.prefix == "@tag:":
         tags = ", ".join(sorted(domain.tags)) if domain else ""
-        has = f"it has {tags}" if tags else "it has none"
+        has = f"it has {tags}" if tags else "it has no tags"
         return f"{shown} does not have the tag {token.value} ({has})"
     if token.prefix == "@type:":
         kind = domain.type if domain else "no sandbox"

@@ -27,7 +27,7 @@ _NAME_CHARACTERS = 24
 _LIST_CHARACTERS = 110
 """Width of the list, in characters."""
 
-_LEGEND = "Solid: something is allowed.  Dashed: all of it is asked about."
+_LEGEND = "Solid: some calls are allowed.  Dashed: the user is asked about all calls."
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _box(number: int, name: str, world: World, colours: Mapping[str, str]) -> st
     else:
         shown = of if len(of) <= _NAME_CHARACTERS else f"{of[: _NAME_CHARACTERS - 1]}…"
     if disposable:
-        kind = "made for the call"
+        kind = "created for the call"
     more = _attributes(
         color=_colour(name, colours),
         tooltip=name,
@@ -203,7 +203,7 @@ def _permissions(flows: Iterable[Flow]) -> Iterator[str]:
         by.setdefault((flow.verdict, flow.service, flow.unnamed), []).append(flow.told)
     for (verdict, service, unnamed), facts in by.items():
         more = [" or ".join(facts)] if "" not in facts else []
-        more += ["when it names no target"] if unnamed else []
+        more += ["if the call names no target"] if unnamed else []
         extra = f" ({', '.join(more)})" if more else ""
         yield f"{verdict} {service.removeprefix('vitrail.')}{extra}"
 

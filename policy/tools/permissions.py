@@ -63,7 +63,7 @@ def _unread(directory: Path, used: set[str]) -> Iterator[LintFinding]:
         if path.is_dir():
             continue
         text = f"'{name}' is not read: its name does not end in '{suffixes[0]}'"
-        yield _finding("unread-file", path, text, "rename it, or move it away")
+        yield _finding("unread-file", path, text, "rename or move the file")
 
 
 def _open_to_others(parent: Path, directory: Path) -> Iterator[LintFinding]:
@@ -74,11 +74,11 @@ def _open_to_others(parent: Path, directory: Path) -> Iterator[LintFinding]:
         return
     text = ""
     if info.st_uid not in {0, os.geteuid()}:
-        text = f"belongs to user {info.st_uid}"
+        text = f"is owned by user {info.st_uid}"
     elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not (
         info.st_mode & stat.S_ISVTX
     ):
-        text = f"can be written by others (mode {stat.S_IMODE(info.st_mode):04o})"
+        text = f"is writable by others (mode {stat.S_IMODE(info.st_mode):04o})"
     if text:
-        words = f"{text}, who may put other files in the place of {directory}"
+        words = f"{text}, who can replace {directory}"
         yield _finding("open-to-others", parent, words, f"chmod go-w {parent}")

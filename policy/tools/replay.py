@@ -25,7 +25,8 @@ _HASHED = "hmac:"
 _DROPPED = "(dropped)"
 _OF_RULES = re.compile(
     r"denied by |no rule matches, so|[0-9]+ bytes; .* allows [0-9]+$|"
-    r"'.*' is not a target to call$|an argument begins with '\+'$|"
+    r"'.*' is not a (?:valid target|target to call)$|"
+    r"an argument (?:must begin|begins) with '\+'$|"
     r".*:[0-9]+ (?:allows, but |asks, but there is no target |has an error, so )",
     re.DOTALL,
 )
@@ -79,7 +80,7 @@ def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
     rule, reason = _text(event, "rule"), _text(event, "reason")
     verdict = _text(event, "verdict")
     if event.get("outcome") == "cut":
-        raise NoRuleError("the end of something that was permitted")
+        raise NoRuleError("the end of a permitted stream")
     if event.get("answered_by") or event.get("question"):
         # Where the record made an ask of it, the rules had allowed.
         verdict = "allow" if detail.get("record-asks") else "ask"

@@ -85,7 +85,7 @@ def suggest(
         answer = engine.answer(call, world)
         line = by_rule.get(id(answer.rule), "")
         if answer.verdict == "deny" or not line:
-            found.left["no separate line would allow it"] += seen.count
+            found.left["no single rule would allow it"] += seen.count
         else:
             used[line].append(seen)
     for line, covered in used.items():
@@ -137,7 +137,7 @@ def _denied(
             continue  # rules allow it by now
         seen = found.get(call)
         if seen is None and len(found) >= _MOST:
-            left[f"beyond {_MOST} different calls"] += count
+            left[f"more than {_MOST} different calls"] += count
         else:
             before = _before(answer)
             total = count + (seen.count if seen else 0)
@@ -203,7 +203,7 @@ def _lines(
                 yield line, False
     for (argument, source, target), made in flows.items():
         if destination_of(argument[1:]) is None:
-            left["its destination is not one"] += len(made)
+            left["its destination is invalid"] += len(made)
             continue
         columns = f"{NETWORK} {argument} {source} {target} allow"
         for conditions in _flow_conditions(made):

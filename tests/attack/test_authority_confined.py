@@ -214,7 +214,7 @@ def test_the_starter_knows_its_programs_only():
     assert known == {"prompt", "accessible", "shipper"}
     request = encode(StartHelper(HelperProgram.SHIPPER))
     assert decode_request(request).program is HelperProgram.SHIPPER
-    with pytest.raises(Exception, match="not a request to start a helper"):
+    with pytest.raises(Exception, match="invalid request to start a helper"):
         decode_request(request.replace(b"shipper", b"devices"))
 
 

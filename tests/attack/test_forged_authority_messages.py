@@ -121,7 +121,7 @@ async def test_a_lease_is_announced_again_as_another_sandbox():
     async with hostile(ALLOW) as (made, client):
         await client.announce(WORK)
         await client.say(m.AnnounceLease(2, WORK.id, "vault", "vault", 1))
-        await ends(made, "as another sandbox's")
+        await ends(made, "for another sandbox")
 
 
 @pytest.mark.parametrize("kind", sorted(WRITTEN_HERE))
@@ -185,7 +185,7 @@ async def test_an_event_about_the_lease_of_another(whose):
     async with hostile() as (made, client):
         await client.announce(WORK)
         await client.say(record(2, schema.StreamOpened(service=DISPLAY, **whose)))
-        await ends(made, "is about another's lease")
+        await ends(made, "has another client's lease")
         assert made.events("stream.opened") == []
 
 
@@ -194,7 +194,7 @@ async def test_an_event_without_a_lease_about_another_sandbox():
         await client.announce(WORK)
         event = schema.ClipboardEnded(sandbox="vault", outcome="refused")
         await client.say(record(2, event, "refused"))
-        await ends(made, "is about another's sandbox")
+        await ends(made, "has another client's sandbox")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ async def test_an_event_about_what_the_user_copied_for_another_sandbox(event):
     async with hostile() as (made, client):
         await client.announce(WORK)
         await client.say(record(2, event))
-        await ends(made, "is about another's sandbox")
+        await ends(made, "has another client's sandbox")
         assert made.events(event.kind) == []
 
 
@@ -292,7 +292,7 @@ async def test_no_message_answers_a_question():
         # As the authority says that it is permitted, and as an answer of an agent.
         forged = msgspec.msgpack.encode([34, 2, "dom0", "x:1", None, True, None, True])
         await client.write(len(forged).to_bytes(4, "little") + forged)
-        await ends(made, "a message that cannot be read")
+        await ends(made, "cannot decode the message")
         assert {e["verdict"] for e in made.events("decision")} <= {"deny"}
         assert made.events("question.answered")[0]["answer"] == "deny"
 
@@ -312,7 +312,7 @@ async def test_a_way_to_record_that_there_is_not():
         await client.announce(WORK)
         event = schema.StreamOpened(sandbox="work", lease=WORK.id, generation=1)
         await client.say(record(2, event, "refused"))
-        await ends(made, "in a way that there is not")
+        await ends(made, "in an unknown way")
 
 
 async def test_what_has_ended_is_not_renewed(monkeypatch):
@@ -459,7 +459,7 @@ async def test_a_host_asks_for_no_permit(question):
     """Whoever holds the machines of two decides nothing about them."""
     async with hostile(ALLOW, role="host") as (made, client):
         await client.say(began(1, WORK), question)
-        await ends(made, "it asks what only a viewer asks")
+        await ends(made, "sends a viewer's request")
         assert made.events("decision") == []
 
 
@@ -476,7 +476,7 @@ async def test_a_host_does_not_speak_for_its_viewer(message):
     """Neither a lease that may ask, nor input of the user's, comes from a host."""
     async with hostile(ALLOW, role="host") as (made, client):
         await client.say(began(1, WORK), message)
-        await ends(made, "it asks what only a viewer asks")
+        await ends(made, "sends a viewer's request")
 
 
 @pytest.mark.parametrize("begun", [(), (VAULT,)], ids=["none", "another"])
@@ -531,7 +531,7 @@ async def test_a_host_records_the_streams_of_its_machines_only():
             sandbox="vault", lease=VAULT.id, generation=1, service=DISPLAY
         )
         await client.say(record(3, other, "require"))
-        await ends(made, "is about another's lease")
+        await ends(made, "has another client's lease")
         assert [e["sandbox"] for e in made.events("stream.opened")] == ["work"]
 
 
@@ -584,4 +584,4 @@ async def test_the_name_of_a_peer_is_text():
         await client.say(m.AskCheckpoint(1))
         note = (await client.hear(m.NewestCheckpoint)).note
         await client.say(m.CheckpointWitnessed(2, "\x1b[2J", note))
-        await ends(made, "a peer that cannot be")
+        await ends(made, "an invalid peer")

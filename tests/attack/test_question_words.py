@@ -56,7 +56,7 @@ async def asked_about(**fields):
     "told",
     [
         {"way": "drag"},
-        {"way": "to give what you copied in it"},
+        {"way": "to provide the data that you copied in it"},
         {"claims": (("type", "text/plain"),)},
         {"claims": (("host", "git.example"),)},
         {"claims": (("by way of: git.example", "x"),)},
@@ -96,7 +96,7 @@ async def test_the_user_reads_what_the_permit_is_for():
         ("host key", "SHA256:h"),
     )
     pasted = await asked_about(**PASTE)
-    assert pasted.words == "to give what you copied in it"
+    assert pasted.words == "to provide the data that you copied in it"
     stick = await asked_about(service="vitrail.Device", device=STICK)
     assert stick.words == "to use the USB device 0781:5581"
     changed = await asked_about(
@@ -188,7 +188,7 @@ async def test_a_choice_between_a_harmless_and_a_harmful_request(requests):
         await client.announce(WORK)
         await client.announce(VAULT, request=1 << 10)
         await client.say(msgspec.structs.replace(choice(*requests), request=1 << 11))
-        await ends(made, "a choice that is not of one device")
+        await ends(made, "a choice that is not about one device")
         assert made.person.asked == []
 
 
@@ -242,7 +242,7 @@ async def test_a_pin_for_a_use_of_the_key():
     async with hostile("vitrail.SecurityKey * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
         await client.say(ask(2, **fields, asks=True))
-        await ends(made, "a PIN is entered before a use")
+        await ends(made, "it requests a PIN other than before a use")
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ async def test_a_flood_of_questions_shows_few_dialogs_and_writes_little():
             nursery.start_soon(questions.run)
             reasons = await flooded(b, 1000)
             assert len(reasons) >= 1000 - limits.QUESTIONS_BURST
-            assert set(reasons) == {"denied: it asks too often"}
+            assert set(reasons) == {"denied: the sandbox asks too often"}
             asked = b.events("question.asked")
             assert len(asked) <= limits.QUESTIONS_BURST
             refused = b.events("decision")

@@ -76,7 +76,7 @@ async def test_sandbox_does_not_use_up_the_tries_of_the_pin():
         assert token.tries == 6
         assert answers == [0x31] * 2 + [0x27] * 6
         (asked,) = {(one.words, one.details) for one in b.person.asked}
-        words = "to enter a PIN of your security key, after wrong ones"
+        words = "to use the PIN of your security key after wrong attempts"
         assert asked == (words, (("wrong PINs, it says", "2"),))
 
 

@@ -184,7 +184,7 @@ async def test_no_words_of_an_order_reach_a_command_line(served, order):
     session, _ = served
     if hasattr(order, "warrant"):
         order = msgspec.structs.replace(order, warrant=session.permit(CAMERA))
-    with pytest.raises(PeerError, match="not an order"):
+    with pytest.raises(PeerError, match="invalid order"):
         await session.carry_out(order)
 
 

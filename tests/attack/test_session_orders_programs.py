@@ -93,7 +93,7 @@ class _Named(msgspec.Struct, tag_field="type", tag="start-fork-server"):
 async def test_no_other_program_becomes_a_fork_server(orders, program):
     read, write = os.pipe()
     try:
-        with pytest.raises(PeerError, match="not an order"):
+        with pytest.raises(PeerError, match="invalid order"):
             await orders.carry_out(_Named(program), [read, write])
     finally:
         os.close(read)
@@ -104,7 +104,7 @@ async def test_a_viewer_permits_no_worker_without_a_jail(orders):
     order = _Named("broker.programs.fork_server", allow_unjailed=True)
     read, write = os.pipe()
     try:
-        with pytest.raises(PeerError, match="not an order"):
+        with pytest.raises(PeerError, match="invalid order"):
             await orders.carry_out(order, [read, write])
     finally:
         os.close(read)
@@ -124,7 +124,7 @@ async def test_the_service_manager_is_told_of_two_states(said, tmp_path):
     ):
         manager.bind(str(path))
         manager.setblocking(False)
-        with pytest.raises(PeerError, match="not an order"):
+        with pytest.raises(PeerError, match="invalid order"):
             await orders.carry_out(_Said(said))
         with pytest.raises(BlockingIOError):
             manager.recv(100)

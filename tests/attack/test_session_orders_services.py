@@ -165,7 +165,7 @@ async def test_no_other_secret_is_read(keyring):
             await keyring.carry_out(AskSecret(warrant, "git"))
     with pytest.raises(RefusedError):
         await keyring.carry_out(AskSecret(keyring.permit(SECRET), ""))
-    with pytest.raises(PeerError, match="not an order"):
+    with pytest.raises(PeerError, match="invalid order"):
         await keyring.carry_out(AskSecret(keyring.permit(SECRET), "--all"))
 
 
@@ -237,7 +237,7 @@ async def test_what_is_no_service_is_not_started(services):
         await services.carry_out(order("bad"))
     assert "bad.toml:2:1" in caught.value.hint
     for name in ("../up", "a/b", ".x", ""):
-        with pytest.raises(PeerError, match="not an order"):
+        with pytest.raises(PeerError, match="invalid order"):
             await services.carry_out(order(name))
 
 

@@ -250,7 +250,7 @@ async def test_asked_by_the_prompt_the_person_says_yes():
         (question,) = await eventually(pending, deadline=60)
         assert question.sandbox == "work"
         assert question.targets == ["personal"]
-        assert question.words == "to give what you copied in it"
+        assert question.words == "to provide the data that you copied in it"
 
         with trio.fail_after(90):
             late = 0.0

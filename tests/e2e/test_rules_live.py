@@ -89,7 +89,7 @@ async def a_broken_file_changes_nothing(w):
     status = await w.status()
     assert status.policy.digest == digest
     assert "20-broken.policy:2" in status.policy.problems[0]
-    assert "stay in force" in status.policy.problems[1]
+    assert "remain in force" in status.policy.problems[1]
     assert windows(await w.comp.tree())
     (w.paths.config[0] / "policy.d" / "20-broken.policy").unlink()
 

@@ -98,7 +98,7 @@ async def test_required_denies_an_event_that_it_cannot_record(
     assert said["denied"] > 100
     assert said["allowed"] == said["recorded"]
     assert said["allowed"] + said["denied"] == 399
-    assert "cannot be written" in said["error"]
+    assert "cannot write" in said["error"]
     assert said["gaps"] == [], "nothing happened that is not on record"
 
 

@@ -75,7 +75,7 @@ async def test_without_a_broker_a_sentence_says_how_to_start_one(
 ) -> None:
     answer = await brokerctl(*words, env=env)
     assert (answer.code, answer.out) == (1, "")
-    assert "no broker runs" in answer.err
+    assert "no broker is running" in answer.err
     assert "brokerctl run" in answer.err
     assert "Traceback" not in answer.err
 

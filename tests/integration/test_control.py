@@ -268,7 +268,7 @@ async def test_the_end_of_the_broker_is_answered_though_it_ends_at_once(
 
 
 async def test_no_broker_says_how_to_start_one(path: Path) -> None:
-    with pytest.raises(SetupError, match="no broker runs") as caught:
+    with pytest.raises(SetupError, match="no broker is running") as caught:
         async with open_client(path):
             pass
     assert "brokerctl run" in caught.value.hint
@@ -618,7 +618,7 @@ time.sleep(60)
 
 async def test_a_second_broker_is_refused_and_the_first_unharmed(path: Path) -> None:
     async with serving(path, ScriptedBroker()):
-        with pytest.raises(SetupError, match="runs already"):
+        with pytest.raises(SetupError, match="is already running"):
             await server.serve(path, ScriptedBroker().dispatcher())
         async with open_client(path) as client:
             await client.call(GET_VERSION, Nothing())

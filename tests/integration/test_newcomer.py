@@ -128,8 +128,8 @@ async def test_a_misspelt_verb(env) -> None:
 async def test_verbs_that_need_a_broker_say_how_to_start_one(env) -> None:
     for words in (["status"], ["stop", "--all"], ["lease", "list"]):
         said = sentence(await brokerctl(*words, env=env))
-        assert "no broker runs" in said
-        assert "to start a broker, run 'brokerctl run SANDBOX'" in said
+        assert "no broker is running" in said
+        assert "to start one, run 'brokerctl run SANDBOX'" in said
 
 
 # -- a mistake in a record -----------------------------------------------------------
@@ -210,8 +210,8 @@ async def test_a_second_broker(env) -> None:
                 with trio.fail_after(30):
                     assert b"ready" in await s.receive_some()
             said = sentence(await process(argv, env))
-            assert "a broker runs already" in said
-            assert "'brokerctl stop --broker' ends it" in said
+            assert "a broker is already running" in said
+            assert "to stop it, run 'brokerctl stop --broker'" in said
             assert (await brokerctl("status", env=env)).code == 0, "the first is well"
         finally:
             await stop_broker(env)

@@ -66,7 +66,7 @@ def test_a_sandbox_s_own_keys_are_not_inherited(tmp_path):
     assert "launch.image" not in far.values
     assert "near" in found.broken, "its kind is inherited, its peer is not"
     problem = found.broken["near"]
-    assert problem.message == "the way to recognise this sandbox is missing"
+    assert problem.message == "no key of [peer] identifies this sandbox"
     assert problem.where.endswith("near.toml:2:1")
 
 
@@ -105,7 +105,7 @@ def test_the_digest_follows_inherited_keys(tmp_path):
                 "b": 'class = "disposable"\ninherits = "a"\n',
             },
             "a",
-            "it inherits from itself: a → b → a",
+            "the record inherits from itself: a → b → a",
         ),
         (
             {

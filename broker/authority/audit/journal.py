@@ -64,9 +64,9 @@ class Journal:
         """Return a warning for ``brokerctl status`` if events could not be recorded."""
         if not self._lost:
             return []
-        now = ", and still none can be" if self._gap is not None else ""
+        now = "; recording still fails" if self._gap is not None else ""
         where = "'brokerctl audit --kind audit.gap'"
-        return [f"{self._lost} events could not be recorded{now}: {where}"]
+        return [f"{self._lost} events could not be recorded{now}; see {where}"]
 
     async def require(self, event: schema.Event, *also: schema.Event) -> None:
         """Write events to disk, all in one commit.  See ``EventLog.require``."""
@@ -86,7 +86,7 @@ class Journal:
         except UpstreamError as error:
             if self._gap is None:
                 self._gap = _Gap(trio.current_time())
-                log_stderr(f"vitrail: not recorded: {event.kind}: {error}")
+                log_stderr(f"vitrail: cannot record the event {event.kind}: {error}")
             self._gap.count += event.count
             self._lost += event.count
             self._gap.last = event.kind

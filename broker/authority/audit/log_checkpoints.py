@@ -66,12 +66,9 @@ class LogCheckpoints:
         """
         seen = held.checkpoint
         if seen.origin != self._store.origin:
-            return "it is of another log"
+            return "it belongs to another log"
         if seen.size > self._store.size:
-            return (
-                f"it covers {seen.size} events, the log has {self._store.size}: "
-                "the log was rolled back or cut off"
-            )
+            return f"it covers {seen.size} events, but the log has {self._store.size}: the log was rolled back or truncated"
         try:
             if await self._store.root_at(seen.size) != seen.root:
                 return f"one of the first {seen.size} events was changed"
@@ -114,7 +111,7 @@ class CheckpointRequests:
         book = self._book
         # guard: a broker without a link keeps no checkpoints
         if book is None:
-            raise PeerError("it asks for a checkpoint, and has no link")
+            raise PeerError("it requests a checkpoint, but has no link")
         number = message.request
         match message:
             case m.AskCheckpoint():
@@ -153,7 +150,7 @@ class CheckpointRequests:
             raise PeerError("it names too many peers")
         # guard: the name of a peer is text
         if printable(untrusted_peer, 255) != untrusted_peer:
-            raise PeerError("it names a peer that cannot be")
+            raise PeerError("it names an invalid peer")
         return untrusted_peer
 
 

@@ -31,12 +31,12 @@ def load_namer(setting: Names, log: Path, *, clipboard_digest: bool = False) -> 
                 os.fsync(fd)
     except OSError as error:
         raise UpstreamError(
-            f"the key for names in the audit log cannot be used: {error}"
+            f"cannot use the key for names in the audit log: {error}"
         ) from error
     if len(key) != _KEY_BYTES:
         raise SetupError(
-            "not the key for names in the audit log",
+            "is not the key for names in the audit log",
             where=str(path),
-            hint="move it away; hashes of before will not compare with later ones",
+            hint="move the file away; later hashes will then differ from earlier ones",
         )
     return Namer(setting, key, clipboard_digest=clipboard_digest)

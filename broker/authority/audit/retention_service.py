@@ -44,7 +44,7 @@ class Retention:
                 complained = False
             except UpstreamError as error:
                 if not complained:
-                    log_stderr(f"vitrail: old events are not removed: {error}")
+                    log_stderr(f"vitrail: cannot remove old events: {error}")
                 complained = True
             size = self._store.size
             await trio.sleep(_PAUSE)

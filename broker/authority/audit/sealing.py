@@ -94,7 +94,7 @@ class Sealing:
             self._complained = False
         except UpstreamError as error:
             if not self._complained:
-                log_stderr(f"vitrail: the audit log is not sealed: {error}")
+                log_stderr(f"vitrail: cannot seal the audit log: {error}")
             self._complained = True
 
 

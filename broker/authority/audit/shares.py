@@ -95,9 +95,8 @@ class LogShares:
             wait = self._all.early(now)
         if wait > 0:
             raise RefusedError(
-                "its share of the audit log is used up",
-                hint="a share fills up again in a few hours; 'brokerctl audit stats "
-                "--sandbox NAME' shows its use",
+                "the sandbox has used up its share of the audit log",
+                hint="wait a few hours; to see the use of the share, run 'brokerctl audit stats --sandbox NAME'",
             )
 
     def _of(self, owner: str, now: float) -> TokenBucket:

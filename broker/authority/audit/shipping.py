@@ -68,7 +68,7 @@ class Shipping:
         try:
             child = await self._starter.start(HelperProgram.SHIPPER)
         except VitrailError as error:
-            log_stderr(f"vitrail: the audit log is not shipped: {error}")
+            log_stderr(f"vitrail: cannot ship the audit log: {error}")
             return
         self._child = child
         try:
@@ -82,6 +82,6 @@ class Shipping:
                 process=schema.Process.SHIPPER,
                 pid=child.pid,
                 code=code,
-                reason="the log is kept and shipped from where it stopped",
+                reason="the log is kept; shipping resumes where it stopped",
             )
         )

@@ -190,9 +190,8 @@ class Store:
             # forever.
             self._failures += 1
             problem = UpstreamError(
-                f"the audit log cannot be written: {error}",
-                hint=f"make room on the disk of {self._path}; until then nothing "
-                "is allowed that has to be recorded",
+                f"cannot write the audit log: {error}",
+                hint=f"free space on the disk of {self._path}; until then, everything that must be recorded is denied",
             )
             for entry in batch:
                 entry.error = problem
@@ -358,8 +357,8 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             self._failures += 1
             raise UpstreamError(
-                f"the audit log cannot be written: {error}",
-                hint=f"make room on the disk of {self._path}",
+                f"cannot write the audit log: {error}",
+                hint=f"free space on the disk of {self._path}",
             ) from error
 
     async def aclose(self) -> None:
@@ -431,7 +430,7 @@ def _open(path: Path, settings: AuditSettings) -> _Opened:
         )
     except (sqlite3.Error, OSError) as error:
         db.close()
-        raise UpstreamError(f"the audit log cannot be opened: {error}") from error
+        raise UpstreamError(f"cannot open the audit log: {error}") from error
     except BaseException:
         db.close()
         raise

@@ -97,7 +97,7 @@ class EventRights:
         known = self._known.get(lease.id)
         # guard: a lease keeps its sandbox
         if known is not None and known != lease:
-            raise PeerError(f"it announces lease {lease.id} as another sandbox's")
+            raise PeerError(f"it announces lease {lease.id} for another sandbox")
         # guard: a viewer announces the leases that its host began
         if self._host is not None and self._host.lease(lease.id) != lease:
             raise PeerError(f"it announces lease {lease.id}, which no host began")
@@ -112,7 +112,7 @@ class EventRights:
         """Raise PeerError for a host: its viewer's authority decides."""
         # guard: a host asks for no permit
         if not self.asks:
-            raise PeerError("it asks what only a viewer asks, and is a host")
+            raise PeerError("it is a host, but sends a viewer's request")
 
     def running(self, lease: str) -> Lease:
         """Return a lease that a client announced and that runs.
@@ -146,7 +146,7 @@ class EventRights:
         try:
             event = schema.decode(untrusted_body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise PeerError(f"an event that cannot be read: {error}") from error
+            raise PeerError(f"it sent an invalid event: {error}") from error
         # guard: a client records the kinds of its role
         if event.kind not in self._kinds:
             raise PeerError(f"it may not record an event {event.kind}")
@@ -174,11 +174,11 @@ class EventRights:
             subject = (event.sandbox, event.generation)
             # guard: an event is about a lease of its channel
             if lease is None or subject != (lease.sandbox, lease.generation):
-                raise PeerError(f"its event {event.kind} is about another's lease")
+                raise PeerError(f"its event {event.kind} has another client's lease")
         elif event.sandbox:
             about = event.sandbox
             if isinstance(event, _CROSSINGS) and about == ADMIN:
                 about = event.target  # what the user copied goes there
             # guard: an event without a lease is about a sandbox of its channel
             if about not in {lease.sandbox for lease in self._known.values()}:
-                raise PeerError(f"its event {event.kind} is about another's sandbox")
+                raise PeerError(f"its event {event.kind} has another client's sandbox")

@@ -53,7 +53,7 @@ class FrameLink:
             return
         # guard: a far end that does not read holds bounded memory
         if len(self._rest) + len(frame) > self._limit:
-            raise UpstreamError("the far end does not read its messages")
+            raise UpstreamError("the peer does not read its messages")
         if not self._rest:
             self._empty = trio.Event()
         self._rest += frame
@@ -66,7 +66,7 @@ class FrameLink:
             # guard: a moment without memory does not end a channel of the broker
             if error.errno in _LATER:
                 return 0
-            raise UpstreamError(f"the far end has gone: {error}") from error
+            raise UpstreamError(f"the peer has closed the channel: {error}") from error
 
     @property
     def waiting(self) -> int:

@@ -20,13 +20,13 @@ def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
     titles = [title for title, _ in asked.claims]
     # guard: a client words no question
     if len(titles) > CLAIMS or not is_known(asked.service, asked.way, titles):
-        raise PeerError("it words a request as its service's never are")
+        raise PeerError("it words a request in a way that its service does not have")
     # guard: a PIN permits no use of a security key
     if asked.way == PIN and not asked.ahead:
-        raise PeerError("a PIN is entered before a use")
+        raise PeerError("it requests a PIN other than before a use")
     # guard: what the user gives, the sandbox of the request gets
     if asked.source and (asked.source, asked.target) != (ADMIN, lease.sandbox):
-        raise PeerError("it asks for a sandbox in the name of another")
+        raise PeerError("it makes a request in the name of another sandbox")
     fields = {name: getattr(asked, name) for name in REQUEST_FIELDS}
     # guard: the user says yes to each share of a screen, whatever its viewer says
     fields["asks"] |= asked.service == SCREEN_SHARE and asked.argument != "+own"
@@ -39,7 +39,7 @@ def _device(asked: m.AskedDevice) -> DeviceFacts:
     taken = (take_interface(text) for text in asked.interfaces)
     interfaces = tuple(one for one in taken if one is not None)
     if len(interfaces) < len(asked.interfaces):
-        raise PeerError("a device has an interface that is not one")
+        raise PeerError("a device has an invalid interface")
     return DeviceFacts(
         id=asked.id,
         serial=asked.serial,

@@ -184,11 +184,11 @@ class ClientChannel:
         """Check and count a new request's number.  Raises PeerError."""
         # guard: each request has a new number
         if number <= self._last:
-            raise PeerError("it uses the number of a request again")
+            raise PeerError("it reuses the number of a request")
         self._last = number
         # guard: a client's requests are bounded
         if self._waiting >= authority_limits.AUTHORITY_REQUESTS + more:
-            raise PeerError(f"it has {self._waiting} requests at one time")
+            raise PeerError(f"it has {self._waiting} unanswered requests")
         self._waiting += 1
 
     def _holding(self, number: int) -> _Held | None:
@@ -254,7 +254,7 @@ class ClientChannel:
             ):
                 return self._checkpoints.answer(message)
             case _:
-                raise InternalError(f"no answer to a message {type(message).__name__}")
+                raise InternalError(f"no answer exists to {type(message).__name__}")
 
     async def _answer(
         self, message: m.FromClient, work: Awaitable[m.FromAuthority]
@@ -273,7 +273,7 @@ class ClientChannel:
     def _fail(self, number: int, error: Exception) -> None:
         if not isinstance(error, VitrailError):
             log_exception(error)
-            error = InternalError("see the broker's own log")
+            error = InternalError("see the broker's log")
         self.put(m.failed(number, error))
 
     # -- permits ---------------------------------------------------------------------
@@ -357,7 +357,7 @@ class ClientChannel:
             permit.changed = lambda _: None
             if not held.over.is_set():
                 # Before the end is recorded: taking away comes first.
-                reason = permit.over or f"the time of {permit.where} is over"
+                reason = permit.over or f"the time limit of {permit.where} has passed"
                 # guard: a client is told of a cut
                 self.put(m.PermitCut(number, reason, permit.where))
 
@@ -380,7 +380,7 @@ class ClientChannel:
             ]
             # guard: a choice is who gets one device
             if not requests or not all(_same_device(requests[0], x) for x in requests):
-                raise PeerError("it asks for a choice that is not of one device")
+                raise PeerError("it requests a choice that is not about one device")
             with held.scope:
                 chosen = await self._authority.decider.choose(requests)
                 number = chosen.asked.number
@@ -402,7 +402,7 @@ class ClientChannel:
             return m.RulesShown(message.request, [*found])
         # guard: a preview is about few requests
         if len(message.asked) > authority_limits.AUTHORITY_PREVIEWS:
-            raise PeerError(f"it asks for {len(message.asked)} previews at one time")
+            raise PeerError(f"it requests {len(message.asked)} previews at one time")
         requests = [
             request_of(one.asked, _unleased(one.sandbox, one.record))
             for one in message.asked
@@ -424,7 +424,7 @@ class ClientChannel:
             case "refused" if isinstance(event, schema.Refusal):
                 await self._log.refused(event)
             case _:
-                raise PeerError("it records an event in a way that there is not")
+                raise PeerError("it records an event in an unknown way")
         lease = self._rights.lease(event.lease)
         if lease is not None:
             self._tell_share(lease)

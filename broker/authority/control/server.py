@@ -102,8 +102,8 @@ def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
             plain.listen(limits.BACKLOG)
         except OSError as error:
             raise SetupError(
-                f"cannot listen at {path}: {error.strerror}",
-                hint=f"{path.parent} must be yours and writable",
+                f"cannot listen on {path}: {error.strerror}",
+                hint=f"check that you own {path.parent} and can write to it",
             ) from error
         plain.setblocking(False)  # noqa: FBT003 -- the socket module's own
         try:
@@ -130,11 +130,11 @@ def refuse_second(path: Path) -> None:
         except OSError as error:
             if error.errno != errno.EAGAIN:
                 raise SetupError(
-                    f"cannot listen at {path}: {error.strerror}"
+                    f"cannot listen on {path}: {error.strerror}"
                 ) from error
     raise SetupError(
-        f"a broker runs already ({path})",
-        hint="'brokerctl status' shows it, 'brokerctl stop --broker' ends it",
+        f"a broker is already running ({path})",
+        hint="to see it, run 'brokerctl status'; to stop it, run 'brokerctl stop --broker'",
     )
 
 
@@ -178,7 +178,7 @@ async def _welcome(
             await connection.refuse(reason)
         elif full:
             await connection.refuse(
-                f"{limits.CONTROL_CLIENTS} programs use this broker already"
+                f"{limits.CONTROL_CLIENTS} programs are already using this broker"
             )
         else:
             await connection.run()

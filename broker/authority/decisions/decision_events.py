@@ -103,7 +103,7 @@ async def not_opened(log: EventLog, request: Request, reason: str = "") -> None:
     event = schema.StreamClosed(
         **subject(request),
         outcome="closed",
-        reason=reason or "it was given up before it began",
+        reason=reason or "the request was given up before it began",
         bytes_from_sandbox=None,
         bytes_to_sandbox=None,
         seconds=0.0,

@@ -159,14 +159,14 @@ class Evaluator:
             return answer, f"denied now: {answer.reason}", answer.where
         held = answer.limits
         if held.max_size is not None and not request.counts_bytes:
-            return answer, "denied now: max-size= cannot be held", answer.where
+            return answer, "denied now: max-size= cannot be enforced", answer.where
         # guard: only a rule makes a folder writable
         if request.write and not held.write:
-            why = f"{answer.where} lets a folder be read only; it needs write=yes"
+            why = f"{answer.where} allows only reading the folder; writing needs write=yes"
             return answer, why, answer.where
         offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
         if permit.target not in offered:
-            return answer, f"{answer.where} names another target now", answer.where
+            return answer, f"{answer.where} now names another target", answer.where
         if held.ttl is not None:
             deadline = permit.since + held.ttl
             permit.scope.deadline = min(permit.scope.deadline, deadline)

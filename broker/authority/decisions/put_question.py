@@ -27,7 +27,7 @@ from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.engine import PolicyCall
 from policy.rules.wording import wording
 
-GONE = "who asked has gone"
+GONE = "the requester disconnected"
 SAID = ", it says"
 """After the title of what the viewer's process or the sandbox says."""
 _WORDS_CHARACTERS = 240

@@ -51,8 +51,8 @@ class QuestionControl:
         words = [keep.value for keep in Keep]
         if request.keep is not None and request.keep not in words:
             raise RefusedError(
-                "an answer cannot hold so long",
-                hint=f"keep is one of {', '.join(words)}",
+                "the answer cannot be kept that long",
+                hint=f"set keep to one of {', '.join(words)}",
             )
         self._questions.answer(
             request.id,
@@ -85,10 +85,11 @@ class QuestionControl:
             found = [grant for grant in found if grant.id == request.id]
             if not found:
                 raise NotFoundError(
-                    "there is no such grant", hint="'brokerctl grants list' shows them"
+                    "there is no such grant",
+                    hint="to list the grants, run 'brokerctl grants list'",
                 )
         ended = [_grant(self._decider, grant) for grant in found]
-        reason = f"taken back by process {exchange.caller.pid}"
+        reason = f"revoked by process {exchange.caller.pid}"
         await self._decider.revoke(found, reason)
         return api.GrantsAnswer(grants=ended)
 

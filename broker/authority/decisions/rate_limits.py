@@ -32,11 +32,11 @@ class Meters:
         held = answer.limits
         # guard: max-size needs a process that counts
         if held.max_size is not None and not request.counts_bytes:
-            return f"max-size= cannot be held for {request.service}"
+            return f"max-size= cannot be enforced for {request.service}"
         if held.gesture is not None:
             age = self._age(request, now)
             if age is None or age > held.gesture:
-                return f"no input in a window of it within {held.gesture} s"
+                return f"no input in a window of the sandbox within {held.gesture} s"
         if held.rate is not None and answer.rule is not None:
             # guard: a rate is a record's
             rate = self._rate(answer.rule, request.lease.record, now)

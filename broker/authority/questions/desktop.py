@@ -105,7 +105,7 @@ class Desktop:
     def _add(self, queue: deque[tuple[str, str]], title: str, text: str) -> None:
         if len(queue) >= limits.NOTIFICATIONS_WAITING:
             lost, _ = queue.popleft()
-            log_stderr(f"vitrail: the desktop rejects notifications: {lost}")
+            log_stderr(f"vitrail: the desktop does not accept notifications: {lost}")
         queue.append((title, text))
         self._wake.set()
 
@@ -156,4 +156,4 @@ class Desktop:
             if helper.code is None:
                 await helper.stop(0)
         if code:
-            raise UpstreamError(f"notify-send failed with code {code}")
+            raise UpstreamError(f"notify-send failed with exit code {code}")

@@ -46,7 +46,7 @@ class _Waiter:
     def __init__(self) -> None:
         self.answered = trio.Event()
         self.answer = PersonAnswer(
-            allow=False, by="timeout", reason="no answer was given in time"
+            allow=False, by="timeout", reason="the user did not answer in time"
         )
 
 
@@ -159,8 +159,8 @@ class Questions:
         entry = self._queue.get(number)
         if entry is None:
             raise RefusedError(
-                f"no question {number} waits (any more)",
-                hint="'brokerctl pending' lists those that do",
+                f"question {number} is not waiting for an answer",
+                hint="to list the waiting questions, run 'brokerctl pending'",
             )
         said = PersonAnswer(
             allow=allow,
@@ -174,8 +174,7 @@ class Questions:
         if wrong:
             raise RefusedError(
                 wrong,
-                hint=f"targets: {', '.join(entry.question.targets)}; "
-                f"keep: {', '.join(entry.question.keeps)}",
+                hint=f"valid targets: {', '.join(entry.question.targets)}; valid times to keep: {', '.join(entry.question.keeps)}",
             )
         self._settle(self._queue.answer(number, said, trio.current_time()))
 
@@ -234,7 +233,7 @@ class Questions:
         try:
             return ensure_phrase(self._paths)
         except (OSError, VitrailError) as error:
-            log_stderr(f"vitrail: the prompt's phrase cannot be kept: {error}")
+            log_stderr(f"vitrail: cannot store the prompt's phrase: {error}")
             return ""
 
     def _may_start(self) -> bool:
@@ -254,7 +253,7 @@ class Questions:
             self._agent = agent = await self._start()
             await self._listen(agent)
         except (SetupError, UpstreamError, PeerError) as error:
-            log_stderr(f"vitrail: the prompt agent: {error}")
+            log_stderr(f"vitrail: the prompt agent failed: {error}")
         except trio.Cancelled:
             asked = True
             raise
@@ -291,7 +290,7 @@ class Questions:
         try:
             return await self._starter.start(HelperProgram.ACCESSIBLE, [hears.fileno()])
         except (SetupError, UpstreamError) as error:
-            log_stderr(f"vitrail: no process for screen readers: {error}")
+            log_stderr(f"vitrail: cannot start the process for screen readers: {error}")
             return None
 
     async def _listen(self, agent: _Agent) -> None:
@@ -302,7 +301,7 @@ class Questions:
         with trio.move_on_after(limits.PROMPT_START_SECONDS) as first:
             await self._take(agent)
         if first.cancelled_caught:
-            raise PeerError(f"it sent nothing in {limits.PROMPT_START_SECONDS:g} s")
+            raise PeerError(f"it sent nothing within {limits.PROMPT_START_SECONDS:g} s")
         while await self._take(agent):
             pass
 
@@ -345,7 +344,7 @@ class Questions:
             return
         self._deaths.append(trio.current_time())
         if agent.unable:
-            log_stderr(f"vitrail: no question can be shown: {agent.unable}")
+            log_stderr(f"vitrail: cannot show questions: {agent.unable}")
             return  # what waits, waits for 'brokerctl answer'
         # guard: a death answers no
         self._settle(self._queue.fail_all(_DIED))
@@ -354,7 +353,7 @@ class Questions:
                 process=schema.Process.PROMPT,
                 pid=pid,
                 code=code,
-                reason="every question that waited is answered no",
+                reason="all waiting questions are answered no",
             )
         )
 

@@ -25,9 +25,9 @@ from broker.core.question import Keep, PersonAnswer, Question, unfit
 Settled = list[tuple[int, PersonAnswer]]
 """The callers that asked, each with its answer."""
 
-TOO_OFTEN = "it asks too often"
-AGAIN = "the same was refused a moment ago"
-FULL = "too many questions wait already"
+TOO_OFTEN = "the sandbox asks too often"
+AGAIN = "the same request was refused a moment ago"
+FULL = "too many questions are already waiting"
 
 
 @dataclass(eq=False)
@@ -205,8 +205,8 @@ class Queue:
         return [(asker, answer) for asker in entry.askers]
 
     def _again(self, entry: QueueEntry, now: float) -> Settled:
-        """Queue the question once more for those after the first asker."""
-        gone = PersonAnswer(allow=False, by="gone", reason="who asked has gone")
+        """Put the question once more for those after the first asker."""
+        gone = PersonAnswer(allow=False, by="gone", reason="the requester disconnected")
         others = [one for one in entry.askers[1:] if one not in entry.absent]
         left = [(one, gone) for one in entry.askers[1:] if one in entry.absent]
         if not others:
@@ -227,7 +227,7 @@ class Queue:
         # guard: no answer in time
         over = [entry for entry in self._entries.values() if entry.deadline <= now]
         said = PersonAnswer(
-            allow=False, by="timeout", reason="no answer was given in time"
+            allow=False, by="timeout", reason="the user did not answer in time"
         )
         return self._end(over, said)
 

@@ -105,7 +105,7 @@ class Records:
         try:
             keep_records(self.now, self._paths)
         except OSError as error:
-            log_stderr(f"vitrail: the records could not be kept for a restart: {error}")
+            log_stderr(f"vitrail: cannot save the records for a restart: {error}")
 
     async def _record_set_loaded(self, found: RecordSet) -> None:
         """Write the events of a new set of records before it takes effect."""

@@ -59,35 +59,33 @@ DMABUF = "zwp_linux_dmabuf_v1"
 
 _ROWS = (
     # -- what every application needs ------------------------------------------
-    _yes("wl_compositor", 6, "Draws; every surface is cropped to its frame."),
-    _yes("wl_subcompositor", 1, "Nested surfaces; cropped with their window."),
-    _yes("wl_shm", 1, "Shared memory for pixels; each file is checked and bounded."),
-    _yes("wl_seat", 9, "Receives keys and pointer while its window has the focus."),
-    _yes(
-        "wl_output", 4, "Learns size and scale of screens; make and model are hidden."
-    ),
+    _yes("wl_compositor", 6, "Draws surfaces; each one is cropped to its frame."),
+    _yes("wl_subcompositor", 1, "Nests surfaces; they are cropped with their window."),
+    _yes("wl_shm", 1, "Shares memory for pixels; each file is checked and limited."),
+    _yes("wl_seat", 9, "Receives keyboard and pointer input while it has the focus."),
+    _yes("wl_output", 4, "Learns the size and scale of screens, not make or model."),
     _yes(
         "xdg_wm_base", 6, "Opens windows and menus; each gets a frame drawn by Vitrail."
     ),
     _yes(
         "wl_data_device_manager",
         3,
-        "Copy, paste and drag among the sandbox's own windows only.",
+        "Copies, pastes and drags only among the sandbox's windows.",
         local=True,
     ),
     _yes(
         "zwp_primary_selection_device_manager_v1",
         1,
-        "Middle-click paste among the sandbox's own windows only.",
+        "Pastes with a middle click only among the sandbox's windows.",
         local=True,
     ),
-    _yes("wp_viewporter", 1, "Scales its pixels; combined with the frame's crop."),
+    _yes("wp_viewporter", 1, "Scales and crops its pixels, within the frame's crop."),
     _yes("wl_fixes", 1, "Destroys its registry; harmless.", local=True),
     # -- common, bound to its surfaces --------------------------------------
     _yes("wp_single_pixel_buffer_manager_v1", 1, "One-pixel buffers; harmless."),
     _yes("wp_fractional_scale_manager_v1", 1, "Learns the scale of its windows."),
     _yes("wp_presentation", 1, "Learns when its frames were shown (a fine clock)."),
-    _yes("wp_cursor_shape_manager_v1", 1, "Picks a pointer shape from a fixed list."),
+    _yes("wp_cursor_shape_manager_v1", 1, "Selects a pointer shape from a fixed list."),
     _yes("zwp_pointer_gestures_v1", 3, "Receives touchpad gestures over its windows."),
     _yes(
         "zwp_relative_pointer_manager_v1",
@@ -97,7 +95,7 @@ _ROWS = (
     _yes(
         "zwp_tablet_manager_v2",
         1,
-        "Receives what a pen does over its windows; its make and number are hidden.",
+        "Receives tablet pen events over its windows; make and serial number are hidden.",
     ),
     _yes(
         "zxdg_output_manager_v1", 3, "Learns the layout of screens; names are hidden."
@@ -105,13 +103,13 @@ _ROWS = (
     _yes(
         "zxdg_decoration_manager_v1",
         1,
-        "Agrees on who draws the title bar inside the frame.",
+        "Negotiates who draws the title bar inside the frame.",
     ),
-    _yes("xdg_activation_v1", 1, "Asks for attention after input to its window."),
+    _yes("xdg_activation_v1", 1, "Requests attention after input to its window."),
     _yes(
         "zxdg_exporter_v2",
         1,
-        "Hands a window to other programs of the sandbox as a parent.",
+        "Exports a window as a parent for other programs of the sandbox.",
         local=True,
     ),
     _yes(
@@ -130,13 +128,13 @@ _ROWS = (
     _yes(
         "xdg_toplevel_icon_manager_v1",
         1,
-        "Puts a small picture into the window's icon, inside a border drawn by Vitrail.",
+        "Sets the window's icon, inside a border drawn by Vitrail.",
     ),
-    _yes("wp_content_type_manager_v1", 1, "Says whether it shows a film or a game."),
+    _yes("wp_content_type_manager_v1", 1, "Declares its content as a video or a game."),
     _yes(
         "wp_fifo_manager_v1",
         1,
-        "Shows each picture for one refresh; at most two wait, with their frame.",
+        "Shows each buffer for one refresh; at most two wait, with their frame.",
     ),
     # -- by record only --------------------------------------------------------------
     _option(
@@ -147,57 +145,57 @@ _ROWS = (
     _option(
         "zwp_pointer_constraints_v1",
         1,
-        "Holds the pointer fast or inside its window until the focus changes.",
+        "Locks the pointer, or confines it to its window, until the focus changes.",
     ),
     _option(
         "zwp_keyboard_shortcuts_inhibit_manager_v1",
         1,
-        "Receives the desktop's own key bindings, those of copy and paste among them.",
+        "Receives the desktop's key bindings, including those for copy and paste.",
     ),
     _option(
         DMABUF,
         5,
-        "Gives the compositor's graphics driver memory to draw from; each "
-        "buffer is checked and counted.",
+        "Passes GPU buffers to the compositor's graphics driver; each buffer is checked and counted.",
     ),
     # -- surface state that is not yet held like a buffer (a partly applied
     #    commit would tear the frame) --------------------------------------------------
     _no(
         "wp_alpha_modifier_v1",
-        "Surface state outside the filter's commits; translucent windows imitate overlays.",
+        "Sets state outside the filter's commits; translucent windows can imitate overlays.",
     ),
     _no(
         "wp_color_manager_v1",
-        "Makes the compositor parse colour profiles; can blind neighbours with HDR.",
+        "Makes the compositor parse colour profiles; HDR content can outshine other windows.",
     ),
     _no(
-        "wp_color_representation_manager_v1",
-        "Surface state outside the filter's commits.",
+        "wp_color_representation_manager_v1", "Sets state outside the filter's commits."
     ),
     _no(
         "wp_commit_timing_manager_v1",
-        "Delays pictures, and the frame with them, for as long as it likes.",
+        "Delays buffers, and their frame, without a limit.",
     ),
-    _no("wp_tearing_control_manager_v1", "Surface state outside the filter's commits."),
-    _no("wp_linux_drm_syncobj_manager_v1", "Kernel fences can stall the compositor."),
+    _no("wp_tearing_control_manager_v1", "Sets state outside the filter's commits."),
+    _no(
+        "wp_linux_drm_syncobj_manager_v1", "Can stall the compositor by kernel fences."
+    ),
     _no(
         "zwp_linux_explicit_synchronization_v1",
-        "Kernel fences can stall the compositor.",
+        "Can stall the compositor by kernel fences.",
     ),
     # -- input beyond its focus ------------------------------------------------------
     _no("wp_pointer_warp_v1", "Moves the user's pointer."),
-    _no("zwp_input_timestamps_manager_v1", "Finer input times than needed."),
+    _no("zwp_input_timestamps_manager_v1", "Receives input times finer than needed."),
     _no("zwp_tablet_manager_v1", "Legacy tablet protocol."),
     _no(
         "zwp_text_input_manager_v1",
-        "Legacy input method protocol without a focus rule.",
+        "Uses a legacy input method protocol, which does not depend on the focus.",
     ),
     _no("zwp_input_method_v1", "Reads and writes text typed into other applications."),
-    _no("zwp_input_panel_v1", "Unframed surface over other windows."),
+    _no("zwp_input_panel_v1", "Shows an unframed surface over other windows."),
     _no("zwp_xwayland_keyboard_grab_manager_v1", "Grabs the keyboard."),
     _no("ext_transient_seat_manager_v1", "Makes new seats."),
     # -- clipboard without focus, screen contents, other windows --------------------------
-    _no("ext_data_control_manager_v1", "Reads the clipboard without the user's doing."),
+    _no("ext_data_control_manager_v1", "Reads the clipboard without a user's action."),
     _no("ext_image_copy_capture_manager_v1", "Captures the screen."),
     _no("ext_output_image_capture_source_manager_v1", "Captures the screen."),
     _no(
@@ -206,22 +204,22 @@ _ROWS = (
     ),
     _no("ext_foreign_toplevel_list_v1", "Lists other windows."),
     _no("ext_workspace_manager_v1", "Lists and switches workspaces."),
-    _no("ext_idle_notifier_v1", "Tells when the user is away."),
+    _no("ext_idle_notifier_v1", "Learns when the user is idle."),
     _no("ext_background_effect_manager_v1", "Blurs the background of a window."),
     # -- the whole screen, sessions, hardware ---------------------------------------------
     _no("ext_session_lock_manager_v1", "Locks the session and draws over everything."),
     _no("wp_drm_lease_device_v1", "Takes over screens."),
     _no(
         "wp_security_context_manager_v1",
-        "Opens further connections; the broker uses it, a sandbox never.",
+        "Opens further connections; only the broker uses it.",
     ),
-    _no("zwp_fullscreen_shell_v1", "Takes a whole screen without a frame."),
-    _no("wl_shell", "Legacy windows without a frame."),
-    _no("xdg_shell", "Legacy windows without a frame."),
-    _no("zxdg_shell_v6", "Legacy windows without a frame."),
-    _no("xwayland_shell_v1", "For the compositor's own X server only."),
+    _no("zwp_fullscreen_shell_v1", "Covers a whole screen without a frame."),
+    _no("wl_shell", "Opens legacy windows without a frame."),
+    _no("xdg_shell", "Opens legacy windows without a frame."),
+    _no("zxdg_shell_v6", "Opens legacy windows without a frame."),
+    _no("xwayland_shell_v1", "Serves only the compositor's X server."),
     # -- links between clients -----------------------------------------------------------------
-    _no("zxdg_exporter_v1", "Hands a window to other applications as a parent."),
+    _no("zxdg_exporter_v1", "Exports a window as a parent for other applications."),
     _no("zxdg_importer_v1", "Places windows over another application's window."),
     _no(
         "xdg_session_manager_v1",
@@ -229,7 +227,7 @@ _ROWS = (
     ),
     _no(
         "xdg_toplevel_drag_manager_v1",
-        "Moves windows during a drag, with moments without a frame.",
+        "Moves windows during a drag, at times without a frame.",
     ),
     _no("xdg_toplevel_tag_manager_v1", "Names windows for compositor rules."),
 )

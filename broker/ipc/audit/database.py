@@ -188,16 +188,16 @@ def lock_log(path: Path) -> int:
         )
     except OSError as error:
         raise UpstreamError(
-            f"the audit log's directory cannot be used: {error.strerror}",
-            hint=f"{path.parent} must be yours and writable",
+            f"cannot use the audit log's directory: {error.strerror}",
+            hint=f"check that you own {path.parent} and can write to it",
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(lock)
         raise SetupError(
-            f"another broker writes the audit log {path}",
-            hint="'brokerctl stop --broker' ends it",
+            f"another broker is using the audit log {path}",
+            hint="to stop it, run 'brokerctl stop --broker'",
         ) from error
     return lock
 
@@ -225,19 +225,19 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
     except sqlite3.DatabaseError as error:
         raise _unusable(error, path) from error
     except OSError as error:
-        raise UpstreamError(f"the audit log cannot be opened: {error}") from error
+        raise UpstreamError(f"cannot open the audit log: {error}") from error
 
 
 def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
     """Return the error that says why SQLite cannot use the log's file."""
     if error.sqlite_errorcode in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return SetupError(
-            f"{path} is not an audit log, or a damaged one: {error}",
-            hint="keep the file for a look, move it away, and start again",
+            f"{path} is not an audit log, or is damaged: {error}",
+            hint="move the file away, keep it for inspection, and start again",
         )
     return UpstreamError(
-        f"the audit log cannot be opened: {error}",
-        hint=f"is the disk of {path} full or read-only?",
+        f"cannot open the audit log: {error}",
+        hint=f"check whether the disk of {path} is full or read-only",
     )
 
 
@@ -264,7 +264,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
     if foreign:
         raise IntegrityError(
             f"the audit log's database was changed: {', '.join(foreign[:5])}",
-            hint="keep the file for a look, move it and its key away, and start again",
+            hint="move the file and its key away, keep them for inspection, and start again",
         )
     return int(version)
 
@@ -277,12 +277,12 @@ def check_version(version: int, application: int, path: Path) -> None:
     if application != (APPLICATION_ID if version else 0):
         raise SetupError(
             f"{path} is a database, but not an audit log",
-            hint="move it away, and start again",
+            hint="move the file away, and start again",
         )
     if version > len(MIGRATIONS):
         raise SetupError(
             f"the audit log {path} was written by a newer Vitrail "
-            f"(version {version}, this one knows {len(MIGRATIONS)})",
+            f"(version {version}; this one supports up to {len(MIGRATIONS)})",
             hint="use that version, or move the file away to begin a new log",
         )
 
@@ -297,7 +297,7 @@ def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise SetupError(
             f"there is no audit log yet ({path})",
-            hint="it begins with the first start of a broker: brokerctl run SANDBOX",
+            hint="to start a broker, which begins a log, run 'brokerctl run SANDBOX'",
         )
     try:
         # Long questions are asked in a worker thread, one at a time.
@@ -305,18 +305,18 @@ def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
             _uri(path), uri=True, isolation_level=None, check_same_thread=False
         )
     except sqlite3.Error as error:
-        raise UpstreamError(f"the audit log cannot be opened: {error}") from error
+        raise UpstreamError(f"cannot open the audit log: {error}") from error
     try:
         try:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             (application,) = db.execute("PRAGMA application_id").fetchone()
         except sqlite3.Error as error:
             raise SetupError(
-                f"{path} cannot be read as an audit log: {error}",
-                hint="keep the file for a look, move it away, and start again",
+                f"cannot read {path} as an audit log: {error}",
+                hint="move the file away, keep it for inspection, and start again",
             ) from error
         if version == 0:
-            raise SetupError(f"{path} holds no audit log yet")
+            raise SetupError(f"{path} does not contain an audit log yet")
         check_version(version, application, path)
         yield db
     finally:

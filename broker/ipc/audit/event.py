@@ -91,7 +91,7 @@ class Event(
         """The kind's name, as ``stream.closed``."""
         tag = self.__struct_config__.tag
         if not isinstance(tag, str):
-            raise InternalError("an event without a kind")
+            raise InternalError("the event has no kind")
         return tag
 
 
@@ -108,10 +108,10 @@ def encode(event: Event) -> bytes:
     try:
         body = _encoder.encode(event)
     except UnicodeEncodeError as error:
-        raise InternalError(f"an event {event.kind} with unescaped text") from error
+        raise InternalError(f"the event {event.kind} has unescaped text") from error
     if len(body) > audit_limits.AUDIT_EVENT_BYTES:
         raise InternalError(
-            f"an event {event.kind} of {len(body)} bytes "
+            f"the event {event.kind} has {len(body)} bytes "
             f"(at most {audit_limits.AUDIT_EVENT_BYTES})"
         )
     return body

@@ -267,11 +267,11 @@ def _encode(message: PackedMessage, most: int) -> bytes:
     try:
         return encode_frame(_encoder.encode(message), most)
     except (ValueError, UnicodeEncodeError) as error:
-        raise InternalError(f"a message {type(message).__name__}: {error}") from error
+        raise InternalError(f"invalid {type(message).__name__}: {error}") from error
 
 
 decode_to_recorder: Reader[AuthorityMessage] = reader(
-    msgspec.msgpack.Decoder(ToRecorder), "a message that cannot be read"
+    msgspec.msgpack.Decoder(ToRecorder), "cannot decode the message"
 )
 """Return the authority's message."""
 

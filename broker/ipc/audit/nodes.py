@@ -68,8 +68,7 @@ class Nodes:
             raise _missing(f"event {first + 1}")
         if kept[0] is None:
             raise RefusedError(
-                f"the events {first + 1} to {first + BLOCK} were removed with their "
-                "hashes, as the log was too large"
+                f"events {first + 1} to {first + BLOCK} and their hashes were removed because the log was too large"
             )
         return split(kept[0])
 
@@ -94,5 +93,6 @@ def _folded(row: list[bytes]) -> bytes:
 
 def _missing(what: str) -> IntegrityError:
     return IntegrityError(
-        f"{what} is not in the audit log", hint="'brokerctl audit verify' shows more"
+        f"{what} is not in the audit log",
+        hint="for details, run 'brokerctl audit verify'",
     )

@@ -202,9 +202,9 @@ class Log:
             if getattr(error, "sqlite_errorcode", 0) in _DAMAGED:
                 raise IntegrityError(
                     f"the audit log is damaged: {error}",
-                    hint="keep the file for inspection; 'brokerctl audit verify' shows where",
+                    hint="keep the file for inspection; to locate the damage, run 'brokerctl audit verify'",
                 ) from error
-            raise UpstreamError(f"the audit log cannot be read: {error}") from error
+            raise UpstreamError(f"cannot read the audit log: {error}") from error
 
 
 @contextmanager

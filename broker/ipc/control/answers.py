@@ -22,8 +22,8 @@ def answer_in(reply: VarlinkReply, into: type[_Struct]) -> _Struct:
         return msgspec.json.decode(reply.parameters, type=into)
     except BAD_JSON as error:
         raise InternalError(
-            f"the broker's answer is not understood: {error}",
-            hint="are brokerctl and the running broker of one version?",
+            f"cannot decode the broker's answer: {error}",
+            hint="check that brokerctl and the running broker have the same version",
         ) from error
 
 
@@ -32,9 +32,8 @@ def error_of(reply: VarlinkReply) -> VitrailError:
     if not reply.error.startswith(f"{INTERFACE}."):
         detail = bytes(reply.parameters).decode("utf-8", "backslashreplace")
         return InternalError(
-            f"the broker does not understand: {reply.error} {detail}",
-            hint="are brokerctl and the running broker of one version? "
-            "('brokerctl stop --broker' ends the old one)",
+            f"the broker does not support this call: {reply.error} {detail}",
+            hint="check that brokerctl and the running broker have the same version; to stop an old broker, run 'brokerctl stop --broker'",
         )
     try:
         told = msgspec.json.decode(reply.parameters, type=ErrorParameters)

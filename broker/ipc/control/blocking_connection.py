@@ -19,7 +19,7 @@ from broker.core.paths import Paths, require_private
 
 ANSWER_SECONDS = 30.0
 """For one answer of a method that does not wait for a machine."""
-STARTED_BY = "'brokerctl run SANDBOX' starts one"
+STARTED_BY = "to start one, run 'brokerctl run SANDBOX'"
 
 _READ_BYTES = 65536
 # limits.CONTROL_MESSAGE_BYTES: the package of limits takes longer to import than this.
@@ -35,7 +35,7 @@ def gone() -> BrokerGoneError:
     """Return the error of a connection that the broker closed."""
     return BrokerGoneError(
         "the broker closed the connection before it answered",
-        hint="it may have ended; its log and 'brokerctl audit' say why",
+        hint="if the broker ended, see its log and 'brokerctl audit' for the reason",
     )
 
 
@@ -43,17 +43,17 @@ def late() -> UpstreamError:
     """Return the error of an answer that does not come."""
     return UpstreamError(
         f"the broker did not answer within {ANSWER_SECONDS:g} s",
-        hint="'brokerctl doctor' looks for the reason",
+        hint="to look for the reason, run 'brokerctl doctor'",
     )
 
 
 def unreachable(path: Path, error: OSError, start: str) -> SetupError:
     """Return the error of a connection that was not made; ``start`` is a hint."""
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        return SetupError(f"no broker runs (nothing answers at {path})", hint=start)
+        return SetupError(f"no broker is running (no answer at {path})", hint=start)
     return SetupError(
-        f"the broker at {path} cannot be reached: {error}",
-        hint="a broker serves the user who started it: are you that user?",
+        f"cannot connect to the broker at {path}: {error}",
+        hint="run the command as the user who started the broker",
     )
 
 
@@ -139,6 +139,6 @@ def require_own(conn: _Socket, path: Path) -> None:
     # guard: brokerctl speaks with a broker of its user's
     if os.getuid() != 0 and uid not in {0, os.getuid()}:
         raise SetupError(
-            f"the broker at {path} is another user's (uid {uid})",
-            hint="is XDG_RUNTIME_DIR your own?",
+            f"the broker at {path} belongs to another user (uid {uid})",
+            hint="check that XDG_RUNTIME_DIR is your own directory",
         )

@@ -88,7 +88,7 @@ class Client:
     async def _send(self, message: bytes) -> None:
         """Begin a call: send its message.  Raises InternalError in another call."""
         if self._in_call:
-            raise InternalError("a call on a connection with an unfinished one")
+            raise InternalError("this connection already has an unfinished call")
         self._in_call = True
         try:
             await self._stream.send_all(message + b"\0")

@@ -62,9 +62,9 @@ class Dispatcher:
             lacking = row.absence(role) is not None
             handled = name in self._handlers
             if lacking and handled:
-                raise InternalError(f"a {role} does not answer {name}, and a part does")
+                raise InternalError(f"a {role} does not answer {name}, but a part does")
             if not (lacking or handled or row.owner in forwards):
-                raise InternalError(f"nothing of this {role} answers {name}")
+                raise InternalError(f"no part of this {role} answers {name}")
 
     async def reply(self, call: Call, exchange: Exchange[Any]) -> VarlinkReply:
         """Answer a call; each error but a cancellation is a reply."""
@@ -114,6 +114,6 @@ def _explain(problem: Exception) -> VitrailError:
         return problem
     log_exception(problem)
     return InternalError(
-        f"a mistake in the broker: {printable(str(problem) or repr(problem))}",
-        hint="the broker's log has the details; please report it",
+        f"internal error in the broker: {printable(str(problem) or repr(problem))}",
+        hint="see the broker's log for details, and report the error",
     )

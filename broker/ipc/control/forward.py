@@ -117,5 +117,5 @@ class _Served:
         try:
             frame = messages.encode_answer(answer)
         except ValueError as error:
-            raise InternalError(f"an answer of the control socket: {error}") from error
+            raise InternalError(f"cannot encode a control answer: {error}") from error
         self._frames.send(frame)

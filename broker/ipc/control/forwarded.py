@@ -76,6 +76,6 @@ def encode_answer(answer: Answer) -> bytes:
 
 
 decode_order: Reader[Order] = reader(
-    msgspec.json.Decoder(Order), "not an order of the control socket"
+    msgspec.json.Decoder(Order), "invalid order of the control socket"
 )
 """Return an order without its signature."""

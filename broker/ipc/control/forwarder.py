@@ -75,8 +75,8 @@ class ForwardedCalls:
         # guard: a process that does not answer leaves room for others' clients
         if len(self._open) >= limits.CONTROL_FORWARDED:
             raise RefusedError(
-                f"{limits.CONTROL_FORWARDED} calls wait for the {self._owner}",
-                hint="'brokerctl status' shows whether it runs",
+                f"{limits.CONTROL_FORWARDED} calls are already waiting for the {self._owner}",
+                hint="to see whether it is running, run 'brokerctl status'",
             )
         number = next(self._numbers)
         pid, uid = caller
@@ -107,16 +107,16 @@ class ForwardedCalls:
         try:
             answer = _answers.decode(untrusted_frame)
         except UNREADABLE as error:
-            raise PeerError(f"the {self._owner} sent no answer: {error}") from error
+            raise PeerError(f"the {self._owner} sent a bad answer: {error}") from error
         # guard: a process answers the calls that it was passed, once
         if answer.call not in self._open:
-            raise PeerError(f"the {self._owner} answered call {answer.call}: no such")
+            raise PeerError(f"the {self._owner} answered unknown call {answer.call}")
         if isinstance(answer, Done):
             del self._open[answer.call]
             return answer
         # guard: items come as they are taken
         if not self._open[answer.call]:
-            raise PeerError(f"the {self._owner} sent an item that was not asked for")
+            raise PeerError(f"the {self._owner} sent an item that was not requested")
         self._open[answer.call] = False
         return answer
 
@@ -151,7 +151,7 @@ class Forwarder:
                     await self._frames.read(self._take)
                 except PeerError as error:
                     log_stderr(
-                        f"vitrail: {printable(str(error))}; it is not asked again"
+                        f"vitrail: {printable(str(error))}; it receives no more calls"
                     )
                 finally:
                     self._frames.end()
@@ -213,5 +213,5 @@ class Forwarder:
     def _gone(self) -> UpstreamError:
         return UpstreamError(
             f"the {self._owner} of this broker has ended",
-            hint="its log and 'brokerctl audit' say why",
+            hint="for the reason, see its log and 'brokerctl audit'",
         )

@@ -9,14 +9,14 @@ from broker.ipc.control.types.base import Nothing
 _LEASES = Absence(
     "viewer",
     "this broker is a viewer: it grants no leases",
-    "type it on the host, which owns the machines",
+    "run the command on the host, which owns the machines",
 )
 LEASE_ACQUIRE = Method(
     "LeaseAcquire",
     leases.LeaseRequest,
     leases.LeaseItem,
     Owner.HOST,
-    "Register a peer; with more, for as long as the caller stays.",
+    "Register a peer; with more, until the caller disconnects.",
     absent=(_LEASES,),
 )
 MACHINE_EVENT = Method(
@@ -24,7 +24,7 @@ MACHINE_EVENT = Method(
     leases.MachineEventRequest,
     leases.MachineEventAnswer,
     Owner.HOST,
-    "A launcher's hook reports a step of a machine of its own.",
+    "Report a step of a machine; called by the launcher's hook.",
     absent=(_LEASES,),
     waits=True,
 )

@@ -10,8 +10,8 @@ from broker.ipc.control.types.leases import LeaseItem
 _LAUNCHES = tuple(
     Absence(
         role,
-        "this broker leases no containers and boxes by their launchers",
-        "vitrail-local does, where host and viewer are one machine",
+        "this broker does not lease containers and boxes for their launchers",
+        "use vitrail-local, where host and viewer are one machine",
     )
     for role in ("host", "viewer")
 )
@@ -29,7 +29,7 @@ LAUNCH_BOX = Method(
     launches.LaunchBoxRequest,
     launches.LaunchBoxAnswer,
     Owner.HOST,
-    "How the box of a record is started.",
+    "Return how the box of a record is started.",
     absent=_LAUNCHES,
 )
 LAUNCH_BIND = Method(
@@ -37,7 +37,7 @@ LAUNCH_BIND = Method(
     launches.LaunchBindRequest,
     LeaseItem,
     Owner.HOST,
-    "Lease it to its first process; returns when its sockets exist.",
+    "Lease a launched sandbox to its first process; returns when its sockets exist.",
     absent=_LAUNCHES,
 )
 LAUNCH_END = Method(
@@ -45,7 +45,7 @@ LAUNCH_END = Method(
     launches.LaunchEndRequest,
     Nothing,
     Owner.HOST,
-    "End it; returns when its streams are cut.",
+    "End a launch; returns when its streams are cut.",
     absent=_LAUNCHES,
 )
 

@@ -16,8 +16,8 @@ from broker.ipc.control.launch_methods import *
 from broker.ipc.control.method import Absence, AnyMethod, Method, Owner, table
 from broker.ipc.control.shared_methods import *
 
-_VIEWER = "type it on its viewer"
-_PERSON = "type it on its viewer, where the user is"
+_VIEWER = "run the command on its viewer"
+_PERSON = "run the command on its viewer, where the user is"
 
 
 def _host_lacks(what: str, hint: str = _VIEWER) -> Absence:
@@ -25,22 +25,22 @@ def _host_lacks(what: str, hint: str = _VIEWER) -> Absence:
 
 
 _STARTS = _host_lacks(
-    "it starts no programs", "type 'brokerctl run {request.record}' on its viewer"
+    "it does not start programs", "run 'brokerctl run {request.record}' on its viewer"
 )
-_PROGRAMS = _host_lacks("it runs no programs")
-_FILES = _host_lacks("it opens no files")
+_PROGRAMS = _host_lacks("it does not run programs")
+_FILES = _host_lacks("it does not open files")
 _SCREEN = _host_lacks("it has no screen")
-_QUESTIONS = _host_lacks("it asks no questions", _PERSON)
+_QUESTIONS = _host_lacks("it does not ask questions", _PERSON)
 _CLIPBOARD = _host_lacks("it has no clipboard", _PERSON)
 _DEVICES = Absence(
     "host",
-    "this broker assigns no devices",
-    "type it on the viewer, which decides; it lists this host's devices",
+    "this broker does not assign devices",
+    "run the command on the viewer, which decides and lists this host's devices",
 )
 _FOLDERS = Absence(
     "host",
-    "this broker shares no folders: sandboxes and your files are on two machines",
-    "type it on the viewer, where your files are",
+    "this broker does not share folders: sandboxes and your files are on different machines",
+    "run the command on the viewer, where your files are",
 )
 
 # -- the rows --------------------------------------------------------------------------
@@ -60,7 +60,7 @@ OPEN = Method(
     api.OpenRequest,
     api.OpenItem,
     Owner.VIEWER,
-    "Open or copy the user's own files or an address; returns where.",
+    "Open or copy the user's files or an address; returns the target.",
     absent=(_FILES,),
     waits=True,
 )
@@ -69,7 +69,7 @@ RUN_INPUT = Method(
     api.RunInputRequest,
     Nothing,
     Owner.VIEWER,
-    "Pass input to a program; returns when the guest has been sent it.",
+    "Pass input to a program; returns when it was sent to the guest.",
     absent=(_PROGRAMS,),
     waits=True,
     dropped=True,
@@ -87,7 +87,7 @@ WINDOWS = Method(
     api.WindowsRequest,
     api.WindowsAnswer,
     Owner.VIEWER,
-    "The windows of all sandboxes, or of one; with more, again after each change.",
+    "List the windows of all sandboxes, or of one; with more, again after each change.",
     absent=(_SCREEN,),
 )
 WINDOW_CLOSE = Method(
@@ -95,7 +95,7 @@ WINDOW_CLOSE = Method(
     api.WindowCloseRequest,
     Nothing,
     Owner.VIEWER,
-    "Close or kill a window; returns when the order was sent.",
+    "Close or kill a window; returns when the request was sent.",
     absent=(_SCREEN,),
 )
 NETWORK = Method(
@@ -103,7 +103,7 @@ NETWORK = Method(
     api.NetworkRequest,
     api.NetworkAnswer,
     Owner.VIEWER,
-    "The open flows of sandboxes whose flows are decided.",
+    "List the open flows of sandboxes whose flows are decided by rules.",
     absent=(_host_lacks("the viewer decides flows"),),
 )
 FORWARD = Method(
@@ -111,7 +111,7 @@ FORWARD = Method(
     api.ForwardRequest,
     api.ForwardItem,
     Owner.VIEWER,
-    "With more: forward a port of this machine to a sandbox's, until it hangs up.",
+    "With more: forward a port of this machine to a sandbox, until the caller disconnects.",
     absent=(_host_lacks("the viewer forwards ports"),),
     waits=True,
 )
@@ -128,8 +128,8 @@ EVENTS = Method(
     api.EventsRequest,
     api.EventItem,
     Owner.AUTHORITY,
-    "With more: events of the audit log as they are recorded.",
-    absent=(_host_lacks("it sends no events"),),
+    "With more: send events of the audit log as they are recorded.",
+    absent=(_host_lacks("it does not send events"),),
     waits=True,
     paced=True,
 )
@@ -138,7 +138,7 @@ PENDING = Method(
     Nothing,
     api.PendingAnswer,
     Owner.AUTHORITY,
-    "Questions that wait for the user.",
+    "List the questions that wait for the user.",
     absent=(_QUESTIONS,),
 )
 ANSWER = Method(
@@ -146,7 +146,7 @@ ANSWER = Method(
     api.QuestionAnswerRequest,
     Nothing,
     Owner.AUTHORITY,
-    "Answer a question in the user's place.",
+    "Answer a question on behalf of the user.",
     absent=(_QUESTIONS,),
 )
 GRANT_LIST = Method(
@@ -154,7 +154,7 @@ GRANT_LIST = Method(
     Nothing,
     api.GrantsAnswer,
     Owner.AUTHORITY,
-    "Answers that are remembered.",
+    "List the remembered answers (grants).",
     absent=(_QUESTIONS,),
 )
 GRANT_REVOKE = Method(
@@ -162,7 +162,7 @@ GRANT_REVOKE = Method(
     api.GrantRevokeRequest,
     api.GrantsAnswer,
     Owner.AUTHORITY,
-    "Take grants back; returns those that ended.",
+    "Revoke grants; returns those that ended.",
     absent=(_QUESTIONS,),
 )
 LOCKDOWN = Method(
@@ -170,14 +170,14 @@ LOCKDOWN = Method(
     api.LockdownRequest,
     api.LockdownAnswer,
     Owner.AUTHORITY,
-    "Begin, lift or show a lockdown; returns when all that it denies was cut.",
+    "Begin, lift or show a lockdown; returns when everything that it denies was cut.",
 )
 CLIPBOARD = Method(
     "Clipboard",
     Nothing,
     api.ClipboardStatus,
     Owner.VIEWER,
-    "The held and the offered content, and the chords.",
+    "Return the held and the offered content, and the key bindings.",
     absent=(_CLIPBOARD,),
 )
 CLIPBOARD_CLEAR = Method(
@@ -185,7 +185,7 @@ CLIPBOARD_CLEAR = Method(
     Nothing,
     Nothing,
     Owner.VIEWER,
-    "Wipe it, and withdraw pasted content; returns when that is done.",
+    "Wipe copied content, and withdraw pasted content; returns when both are done.",
     absent=(_CLIPBOARD,),
 )
 CLIPBOARD_CHORDS = Method(
@@ -193,7 +193,7 @@ CLIPBOARD_CHORDS = Method(
     Nothing,
     api.ClipboardStatus,
     Owner.VIEWER,
-    "Read again which chords the user wants.",
+    "Read the user's key bindings again.",
     absent=(_CLIPBOARD,),
 )
 NOTIFICATIONS = Method(
@@ -201,7 +201,7 @@ NOTIFICATIONS = Method(
     api.NotificationsRequest,
     api.NotificationsAnswer,
     Owner.VIEWER,
-    "What sandboxes have shown on the desktop; can forget it.",
+    "List the notifications that sandboxes have shown; can clear the list.",
     absent=(_SCREEN,),
 )
 DEVICES = Method(
@@ -209,7 +209,7 @@ DEVICES = Method(
     Nothing,
     api.DevicesAnswer,
     Owner.VIEWER,
-    "Plugged-in devices, and the sandboxes that have them.",
+    "List plugged-in devices, and the sandboxes that use them.",
     absent=(_DEVICES,),
 )
 DEVICE_ATTACH = Method(
@@ -217,7 +217,7 @@ DEVICE_ATTACH = Method(
     api.DeviceAttachRequest,
     api.DeviceAnswer,
     Owner.VIEWER,
-    "Attach a device; returns when it is there.",
+    "Attach a device; returns when it is attached.",
     absent=(_DEVICES,),
 )
 DEVICE_DETACH = Method(
@@ -225,7 +225,7 @@ DEVICE_DETACH = Method(
     api.DeviceDetachRequest,
     api.DeviceAnswer,
     Owner.VIEWER,
-    "Take a device back; returns when that is so.",
+    "Detach a device; returns when it is detached.",
     absent=(_DEVICES,),
 )
 FOLDERS = Method(
@@ -233,7 +233,7 @@ FOLDERS = Method(
     Nothing,
     api.FoldersAnswer,
     Owner.VIEWER,
-    "Directories that sandboxes have.",
+    "List the directories that are shared with sandboxes.",
     absent=(_FOLDERS,),
 )
 FOLDER_SHARE = Method(
@@ -249,7 +249,7 @@ FOLDER_UNSHARE = Method(
     api.FolderUnshareRequest,
     api.FolderAnswer,
     Owner.VIEWER,
-    "Take a directory back; returns when it is unmounted.",
+    "Stop sharing a directory; returns when it is unmounted.",
     absent=(_FOLDERS,),
 )
 

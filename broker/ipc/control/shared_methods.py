@@ -7,17 +7,17 @@ from broker.ipc.control.types.base import Nothing, StopAnswer, StopRequest, Vers
 from broker.ipc.control.types.status import Status
 
 GET_VERSION = Method(
-    "GetVersion", Nothing, Version, Owner.AUTHORITY, "Which broker this is."
+    "GetVersion", Nothing, Version, Owner.AUTHORITY, "Return the broker's version."
 )
 STATUS = Method(
-    "Status", Nothing, Status, Owner.AUTHORITY, "Everything for brokerctl status."
+    "Status", Nothing, Status, Owner.AUTHORITY, "Return the data of brokerctl status."
 )
 STOP = Method(
     "Stop",
     StopRequest,
     StopAnswer,
     Owner.VIEWER,
-    "End sandboxes; returns when they are gone.",
+    "Stop sandboxes; returns when they have stopped.",
     waits=True,
 )
 SHUTDOWN = Method(
@@ -25,7 +25,7 @@ SHUTDOWN = Method(
     Nothing,
     Nothing,
     Owner.AUTHORITY,
-    "Begin to end the broker, with all that it started; returns at once.",
+    "Begin to stop the broker and all that it started; returns at once.",
 )
 
 SHARED_METHODS = table(globals())

@@ -93,7 +93,7 @@ def decode_call(untrusted_message: bytes) -> Call:
     try:
         return _calls.decode(untrusted_message)
     except BAD_JSON as error:
-        raise PeerError(f"not a varlink call: {error}") from error
+        raise PeerError(f"invalid varlink call: {error}") from error
 
 
 def decode_reply(message: bytes) -> VarlinkReply:
@@ -101,7 +101,7 @@ def decode_reply(message: bytes) -> VarlinkReply:
     try:
         return _replies.decode(message)
     except BAD_JSON as error:
-        raise PeerError(f"not a varlink reply: {error}") from error
+        raise PeerError(f"invalid varlink reply: {error}") from error
 
 
 def encode(message: Call | VarlinkReply) -> bytes:
@@ -111,7 +111,7 @@ def encode(message: Call | VarlinkReply) -> bytes:
     """
     body = _encoder.encode(message)
     if len(body) > limits.CONTROL_MESSAGE_BYTES:
-        raise InternalError(f"a control message of {len(body)} bytes")
+        raise InternalError(f"the control message is too long: {len(body)} bytes")
     return body + b"\0"
 
 

@@ -62,7 +62,7 @@ def parse_descriptors(untrusted_bytes: bytes) -> Descriptors:
         most = limits.DEVICE_DESCRIPTOR_BYTES
         raise PeerError(f"the device has more than {most} bytes of descriptors")
     if len(untrusted_bytes) < _DEVICE.size:
-        raise PeerError("the device descriptor is cut short")
+        raise PeerError("the device descriptor is truncated")
     size, kind, _, cls, _, _, _, vendor, product, *_ = _DEVICE.unpack_from(
         untrusted_bytes
     )
@@ -79,14 +79,14 @@ def _interfaces(untrusted: memoryview) -> tuple[InterfaceClass, ...]:
     at = 0
     while at < len(untrusted):
         if len(untrusted) - at < 2:
-            raise PeerError("a descriptor is cut short")
+            raise PeerError("a descriptor is truncated")
         size, kind = untrusted[at], untrusted[at + 1]
         # guard: descriptors are whole
         if size < 2 or at + size > len(untrusted):
-            raise PeerError(f"a descriptor of {size} bytes does not fit")
+            raise PeerError(f"a descriptor has an invalid length of {size} bytes")
         if kind == _INTERFACE_TYPE:
             if size < _INTERFACE_BYTES:
-                raise PeerError(f"an interface descriptor of {size} bytes")
+                raise PeerError(f"an interface descriptor has only {size} bytes")
             found.append(InterfaceClass(*untrusted[at + 5 : at + 8]))
             # guard: interfaces are counted
             if len(found) > limits.DEVICE_INTERFACES:

@@ -151,10 +151,10 @@ def encode(message: msgspec.Struct) -> bytes:
 
 
 decode_request: Reader[Request] = reader(
-    msgspec.json.Decoder(Request), "a message that is not understood"
+    msgspec.json.Decoder(Request), "cannot decode the message"
 )
 """Return a request."""
 decode_reply: Reader[Reply] = reader(
-    msgspec.json.Decoder(Reply), "a message that is not understood"
+    msgspec.json.Decoder(Reply), "cannot decode the message"
 )
 """Return a reply."""

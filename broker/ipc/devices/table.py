@@ -109,9 +109,9 @@ class DeviceTable:
         if known is not None and known.device.fingerprint == device.fingerprint:
             known.device = device  # its driver or its authorization may be another
             return []
-        actions = self.removed(device.port, "another device is in the port")
+        actions = self.removed(device.port, "another device is in its port")
         if actions and known is not None and known.device.number == device.number:
-            actions = [Vanished(known, "its descriptors have changed")]
+            actions = [Vanished(known, "the device's descriptors have changed")]
         if len(self._in_port) >= limits.DEVICES:
             return actions
         plug = Plug(next(self._numbers), device, now)
@@ -193,18 +193,18 @@ class DeviceTable:
         if plug.device.hub:
             raise RefusedError(
                 f"{plug.device.port} is a hub",
-                hint="attach the devices connected to it, one by one",
+                hint="attach the devices that are connected to it, one by one",
             )
         if plug.state is DeviceState.HELD:
             raise RefusedError(
-                f"port {plug.device.port} is plugged too often",
-                hint=f"leave it alone for {limits.DEVICE_HOLD_SECONDS:g} s",
+                f"port {plug.device.port} was used too often",
+                hint=f"wait {limits.DEVICE_HOLD_SECONDS:g} s before you use the port again",
             )
         # guard: a device in use is assigned to no second sandbox
         if plug.state is not DeviceState.PLUGGED:
             raise RefusedError(
-                f"the device in port {plug.device.port} is in use already",
-                hint="'brokerctl device detach' takes it back",
+                f"the device in port {plug.device.port} is already in use",
+                hint="to take it back, run 'brokerctl device detach'",
             )
         plug.state, plug.lease = DeviceState.ATTACHING, lease
         plug.attachment = f"dev-{next(self._attachments)}"

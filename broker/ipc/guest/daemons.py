@@ -62,7 +62,7 @@ class ShowIcon(TypedMessage, frozen=True, tag="icon"):
     def __post_init__(self) -> None:
         # guard: a picture of an icon has one size
         if len(self.pixels) not in {0, tray.ICON_BYTES}:
-            raise ValueError("a picture of another size")
+            raise ValueError("the picture has another size")
 
 
 class HideIcon(TypedMessage, frozen=True, tag="gone"):
@@ -103,7 +103,7 @@ ToDaemon: TypeAlias = NotificationAction | NotificationClosed | IconClicked
 
 
 decode_from_daemon: Reader[FromDaemon] = reader(
-    msgspec.json.Decoder(FromDaemon), "not a message about the desktop"
+    msgspec.json.Decoder(FromDaemon), "invalid message about the desktop"
 )
 """Return the message of a guest's daemon."""
 

@@ -255,7 +255,7 @@ Reply: TypeAlias = (
 _replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
 
 decode_ask: Reader[Ask] = reader(
-    msgspec.json.Decoder(Ask), "not a request for files or links"
+    msgspec.json.Decoder(Ask), "invalid request for files or links"
 )
 """Return what a sandbox asks."""
 

@@ -77,6 +77,6 @@ class FolderForHost(TypedMessage, frozen=True, tag="folder"):
 FOR_HOST_BYTES = 8192
 encode_for_host = msgspec.msgpack.Encoder().encode
 read_for_host: Reader[FolderForHost] = reader(
-    msgspec.msgpack.Decoder(FolderForHost), "not a folder for the host"
+    msgspec.msgpack.Decoder(FolderForHost), "invalid folder for the host"
 )
 """Return what a session child has sent to the host."""

@@ -41,12 +41,12 @@ class KeyAnswer(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 decode_use: Reader[KeyUse] = reader(
-    msgspec.json.Decoder(KeyUse), "the security key's process: malformed"
+    msgspec.json.Decoder(KeyUse), "the security key's process sent an invalid message"
 )
 """Return a message of the process."""
 
 decode_key_answer: Reader[KeyAnswer] = reader(
-    msgspec.json.Decoder(KeyAnswer), "not an answer about a security key"
+    msgspec.json.Decoder(KeyAnswer), "invalid answer about a security key"
 )
 """Return the viewer's answer."""
 

@@ -70,16 +70,16 @@ def encode(message: SessionOrder | SessionAnswer) -> bytes:
     """Return the packet of a message.  Raises InternalError if it is too long."""
     data = _encoder.encode(message)
     if len(data) > MESSAGE_BYTES:
-        raise InternalError(f"an order of {len(data)} bytes to a session child")
+        raise InternalError(f"a session order is too long: {len(data)} bytes")
     return data
 
 
 decode_order: Reader[SessionOrder] = reader(
-    msgspec.msgpack.Decoder(SessionOrder), "not an order of a viewer"
+    msgspec.msgpack.Decoder(SessionOrder), "invalid order of the viewer"
 )
 """Return the order of a packet."""
 
 decode_answer: Reader[SessionAnswer] = reader(
-    msgspec.msgpack.Decoder(SessionAnswer), "not an answer to an order", InternalError
+    msgspec.msgpack.Decoder(SessionAnswer), "invalid answer to an order", InternalError
 )
 """Return the answer of a packet."""

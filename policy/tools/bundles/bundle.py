@@ -100,8 +100,8 @@ def written_key(key: Ed25519PublicKey) -> str:
 
 
 def take_key(text: str) -> Ed25519PublicKey:
-    """Parse a public key (``ed25519:`` and base64).  Raises BundleError."""
-    reason = "not a public key, which is ed25519: and 44 characters"
+    """Return a public key; raises BundleError."""
+    reason = "not a public key; expected 'ed25519:' and 44 characters"
     found = _KEY.fullmatch(text.strip())
     if found is None:
         raise BundleError(reason)
@@ -162,7 +162,9 @@ class Signer:
         """
         wanted = {name, *others} - self.not_for
         if not wanted or not (self.bundles is None or self.bundles & wanted):
-            raise BundleError(f"signed by '{self.name}', who may not sign '{name}'")
+            raise BundleError(
+                f"it is signed by '{self.name}', who may not sign '{name}'"
+            )
 
 
 def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
@@ -194,15 +196,17 @@ def opened(
         raise BundleError(f"it does not begin with '{first}', a key and a signature")
     if key[2] not in trusted:
         take_key(key[2])
-        raise BundleError(f"signed by {key[2]}, which is not trusted here")
+        raise BundleError(f"it is signed by {key[2]}, which is not trusted")
     if not _SIGNATURE.fullmatch(signature[2]):
-        raise BundleError("the signature is not one")
+        raise BundleError("the signature is malformed")
     try:
         take_key(key[2]).verify(
             base64.b64decode(signature[2], validate=True), _context(first) + payload
         )
     except (InvalidSignature, binascii.Error):
-        raise BundleError("the signature does not fit: it was changed") from None
+        raise BundleError(
+            "the signature does not match: the content was changed"
+        ) from None
     return key[2], payload
 
 
@@ -243,18 +247,18 @@ def _taken(payload: bytes, key: str) -> Bundle:
     """Parse a bundle's payload and check every part; raises BundleError."""
     data = as_object(payload)
     if data.keys() - {"keys"} != {"name", "version", "files"}:
-        raise BundleError("the signed data does not have name, version and files")
+        raise BundleError("the signed data must have name, version and files")
     name, files = take_name(data["name"]), data["files"]
     version = check_number(data["version"], "version")
     keys = _keys(data["keys"]) if "keys" in data else ()
     if not isinstance(files, dict) or not all(
         isinstance(text, str) for text in files.values()
     ):
-        raise BundleError("'files' is a map of path to text")
+        raise BundleError("'files' must map paths to text")
     try:
         "".join(files.values()).encode()
     except UnicodeEncodeError as error:
-        raise BundleError("a file is not text") from error
+        raise BundleError("a file is not valid Unicode text") from error
     if len(files) > tool_limits.BUNDLE_FILES:
         raise BundleError(f"more than {tool_limits.BUNDLE_FILES} files")
     for path in files:
@@ -269,13 +273,13 @@ def _taken(payload: bytes, key: str) -> Bundle:
 def _keys(keys: object) -> tuple[str, ...]:
     """Check a bundle's list of public keys; raises BundleError."""
     if not isinstance(keys, list) or not all(isinstance(one, str) for one in keys):
-        raise BundleError("'keys' is a list of public keys")
+        raise BundleError("'keys' must be a list of public keys")
     if not 0 < len(keys) <= _KEYS:
-        raise BundleError(f"'keys' has 1 to {_KEYS} of them")
+        raise BundleError(f"'keys' must have 1 to {_KEYS} public keys")
     for one in keys:
         take_key(one.removeprefix("index "))
     if all(one.startswith("index ") for one in keys):
-        raise BundleError("none of its keys may sign a bundle")
+        raise BundleError("'keys' must have a key that may sign bundles")
     return tuple(keys)
 
 
@@ -293,7 +297,7 @@ def as_object(payload: bytes) -> dict[str, object]:
 def take_name(name: object) -> str:
     """Return a bundle's name; raises BundleError."""
     if not isinstance(name, str) or not is_name(name):
-        raise BundleError(f"a bundle's name has {NAME.words}")
+        raise BundleError(f"a bundle's name must have {NAME.words}")
     return name
 
 
@@ -303,7 +307,7 @@ def check_number(value: object, what: str) -> int:
         value = 0
     if not 1 <= value <= tool_limits.BUNDLE_VERSION:
         raise BundleError(
-            f"a {what} is a whole number from 1 to {tool_limits.BUNDLE_VERSION}"
+            f"a {what} must be a whole number from 1 to {tool_limits.BUNDLE_VERSION}"
         )
     return value
 
@@ -317,7 +321,7 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A repeated key could be read in two ways."""
     made = dict(pairs)
     if len(made) != len(pairs):
-        raise ValueError("a key is listed twice")
+        raise ValueError("duplicate key")
     return made
 
 
@@ -334,7 +338,7 @@ def trusted_keys(text: str) -> dict[str, Signer]:
         if not words or words[0].startswith("#"):
             continue
         if len(words) < 2:
-            raise BundleError(f"line {number}: not 'NAME ed25519:… [BUNDLE…]'")
+            raise BundleError(f"line {number}: expected 'NAME ed25519:… [BUNDLE…]'")
         try:
             take_key(words[1])
         except BundleError as error:

@@ -71,12 +71,11 @@ class RolloutIndex:
         # guard: an index that someone holds back ends
         if self.expires and now >= self.expires:
             raise BundleError(
-                f"the index of '{self.name}' has expired; a newer one is held back, or "
-                "was not signed"
+                f"the index of '{self.name}' has expired; a newer index is being withheld, or was not signed"
             )
         if name not in self.rings:
             raise BundleError(
-                f"the index has no ring '{name}', but {', '.join(sorted(self.rings))}"
+                f"the index has no ring '{name}'; it has {', '.join(sorted(self.rings))}"
             )
         return self.rings[name]
 
@@ -113,10 +112,10 @@ def read_index(payload: bytes) -> RolloutIndex:
     """Parse an index's payload and check all parts; raises BundleError."""
     data = as_object(payload)
     if data.keys() != {"name", "serial", "expires", "rings"}:
-        raise BundleError("an index has name, serial, expires and rings")
+        raise BundleError("an index must have name, serial, expires and rings")
     rings = data["rings"]
     if not isinstance(rings, dict) or not 0 < len(rings) <= tool_limits.BUNDLE_RINGS:
-        raise BundleError(f"'rings' has 1 to {tool_limits.BUNDLE_RINGS} rings")
+        raise BundleError(f"'rings' must have 1 to {tool_limits.BUNDLE_RINGS} rings")
     found: dict[str, RingEntry] = {}
     for name, entry in rings.items():
         if not _RING.fullmatch(name):
@@ -133,12 +132,14 @@ def _entry(data: object) -> RingEntry:
     if not isinstance(data, dict) or data.keys() - {"not_before"} != {
         *("version", "digest", "file")
     }:
-        raise BundleError("a ring has version, digest, file, and may have not_before")
+        raise BundleError(
+            "a ring must have version, digest and file, and may have not_before"
+        )
     digest, file = data["digest"], data["file"]
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
-        raise BundleError("a digest is 64 hex digits")
+        raise BundleError("a digest must be 64 hex digits")
     if not isinstance(file, str) or not _FILE.fullmatch(file):
-        raise BundleError("a ring's file is a name in the index's own directory")
+        raise BundleError("a ring's file must be a name in the index's directory")
     version = check_number(data["version"], "version")
     return RingEntry(version, digest, file, _moment(data.get("not_before", 0)))
 

@@ -15,14 +15,14 @@ from policy import limits
 from policy.tools.importers import Imported, ImportFileError, ImportNote
 
 _CLOSED_SOCKETS = {
-    "x11": "your X server is closed; 'x11 = true' in [window] gives it a separate one",
-    "fallback-x11": "X11 is closed",
-    "session-bus": "the whole session bus is closed; its names and portals stay",
-    "system-bus": "the whole system bus is closed",
-    "ssh-auth": "the SSH agent is closed",
-    "gpg-agent": "the GPG agent is closed",
-    "pcsc": "smart cards are closed",
-    "cups": "the printing socket is closed; the print portal stays",
+    "x11": "no access to your X server; to provide a separate one, set 'x11 = true' in [window]",
+    "fallback-x11": "no access to X11",
+    "session-bus": "no access to the whole session bus; its names and portals remain",
+    "system-bus": "no access to the whole system bus",
+    "ssh-auth": "no access to the SSH agent",
+    "gpg-agent": "no access to the GPG agent",
+    "pcsc": "no access to smart cards",
+    "cups": "no access to the printing socket; the print portal remains",
 }
 _DIRECTORIES = {
     "xdg-desktop": "Desktop",
@@ -87,15 +87,15 @@ class _Import:
         if path in _WIDE or (found is not None and self._is_wide(found)):
             self._note(
                 f"filesystems={value}",
-                "not taken: name the directories in bind_read_only or bind_read_write",
+                "not imported: name the directories in bind_read_only or bind_read_write",
             )
             return
         # guard: hidden directories of the home are not imported
         if found is not None and self._is_hidden(found):
             self._note(
                 f"filesystems={value}",
-                "not taken: hidden directories have keys, and settings by which a "
-                "program runs outside of the sandbox",
+                "not imported: hidden directories contain keys, and settings that can "
+                "run programs outside the sandbox",
             )
             return
         if found is None or len(self._binds[key]) >= limits.BINDS:
@@ -144,34 +144,34 @@ class _Import:
         if "pulseaudio" in self._items("sockets"):
             self._note(
                 "sockets=pulseaudio",
-                "playback through the filter; the microphone and /dev/snd are closed",
+                "playback through the filter; no access to the microphone and /dev/snd",
             )
 
     def _others(self) -> None:
         """Note the devices and shared parts that a record does not open."""
         for device in self._items("devices"):
             if device != "dri":
-                self._note(f"devices={device}", "closed")
+                self._note(f"devices={device}", "no access")
         if "ipc" in self._items("shared"):
-            self._note("shared=ipc", "closed: pictures of X11 programs are in it")
+            self._note("shared=ipc", "no access: it contains pictures of X11 programs")
         if "network" in self._items("shared"):
             self._note(
                 "shared=network",
-                "closed: share_network = true gives it the host's network, and with "
-                "that abstract sockets such as an X server's",
+                "no access: share_network = true would permit the host's network, and "
+                "with it abstract sockets such as an X server's",
             )
         for name, may in self._groups.get("Session Bus Policy", {}).items():
             if may != "none" and _COMMANDS.fullmatch(name):
-                self._note(name, "closed: a service there runs commands on the host")
+                self._note(name, "no access: this service runs commands on the host")
         for name, may in self._groups.get("System Bus Policy", {}).items():
             if may != "none":
-                self._note(name, "closed: a name of the system bus")
+                self._note(name, "no access: a name on the system bus")
 
     def _record(self) -> str:
         """Return the text of the record."""
         sound = "allow" if "pulseaudio" in self._items("sockets") else "none"
         lines = [
-            f"# A start for {self._app}, from its Flatpak permissions.",
+            f"# A draft for {self._app}, from its Flatpak permissions.",
             'class = "persistent"',
             'display = "allow"',
             "[label]",

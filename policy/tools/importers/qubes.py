@@ -149,7 +149,7 @@ class _Import:
         if index > 4 and equals and key in {"target", "default_target"}:
             return f"{key}={self._token(value, where)}"
         if index > 4 and key == "user":
-            self._note(where, "user", "which user runs a program is the image's choice")
+            self._note(where, "user", "the image decides which user runs a program")
         return word
 
     def _token(self, word: str, where: str) -> str:
@@ -176,12 +176,14 @@ class _Import:
         """Replace a type of Qubes, which is not a class here, by a tag of equal meaning."""
         if kind == "DispVM":
             self._note(
-                where, "type", "'@type:disposable' also means the record of disposables"
+                where,
+                "type",
+                "'@type:disposable' also matches the record of disposables",
             )
             return "@type:disposable"
         self._types.add(kind)
         tag = self._tags.take(f"qubes-{kind}")
-        self._note(where, "type", f"'@type:{kind}' is the tag '{tag}' here")
+        self._note(where, "type", f"'@type:{kind}' is imported as the tag '{tag}'")
         return f"@tag:{tag}"
 
     def _services(self, rules: RuleSet) -> None:
@@ -193,21 +195,21 @@ class _Import:
                 self._note(
                     where,
                     "all-services",
-                    "'*' also means Vitrail's own services (windows, sound, clipboard)",
+                    "'*' also matches Vitrail's own services (windows, sound, clipboard)",
                 )
             elif rule.service in OTHER_SERVICES:
                 wanted = OTHER_SERVICES[rule.service]
                 self._note(
                     where,
                     "service",
-                    f"{rule.service} is not asked here: write {wanted}",
+                    f"Vitrail does not use {rule.service}: write {wanted}",
                 )
             elif rule.service not in SAME_SERVICES and rule.service not in SERVICES:
                 first, count = unknown.get(rule.service, (where, 0))
                 unknown[rule.service] = (first, count + 1)
         for service, (first, count) in unknown.items():
             lines = "1 line" if count == 1 else f"{count} lines"
-            self._note(first, "service", f"{service} is not asked here ({lines})")
+            self._note(first, "service", f"Vitrail does not use {service} ({lines})")
 
     # -- records -------------------------------------------------------------
 
@@ -239,7 +241,7 @@ class _Import:
             self._note(
                 f"{self._source}: {qube.name}",
                 "tags",
-                f"has {len(tags)} tags; the first {limits.TAGS} are imported",
+                f"the qube has {len(tags)} tags; the first {limits.TAGS} are imported",
             )
         return tags[: limits.TAGS]
 
@@ -253,25 +255,31 @@ class _Import:
         where = f"{self._source}: {qube.name}"
         if qube.provides_network:
             self._note(
-                where, "network", "gives other qubes a network; here each has its own"
+                where,
+                "network",
+                "the qube provides a network to others; in Vitrail, each sandbox has a separate one",
             )
         elif qube.netvm:
             self._note(
                 where,
                 "network",
-                f'its network was {qube.netvm}\'s; here it is network = "user", '
+                f'{qube.netvm} provided its network; it is imported as network = "user", '
                 "without that qube's firewall",
             )
         if qube.kind == "DispVM":
             self._note(
-                where, "class", "a named disposable: here disposables are made of it"
+                where,
+                "class",
+                "a named disposable: imported as a record from which disposables are created",
             )
 
     def _renamed(self) -> None:
         for names, what in ((self._names, "qube"), (self._tags, "tag")):
             for old, new in sorted(names.changed.items()):
                 if what == "qube" or not old.startswith("qubes-"):
-                    self._note(self._source, "name", f"{what} '{old}' is '{new}' here")
+                    self._note(
+                        self._source, "name", f"{what} '{old}' is imported as '{new}'"
+                    )
 
 
 def notes_once(notes: tuple[ImportNote, ...]) -> Iterator[ImportNote]:

@@ -68,7 +68,7 @@ def parse_xml(data: bytes) -> Element:
 
     def refuse(*_: object) -> None:
         place = f"{parser.CurrentLineNumber}:{parser.CurrentColumnNumber + 1}"
-        raise ImportFileError(f"{place}: a document type is not accepted")
+        raise ImportFileError(f"{place}: a document type declaration is not allowed")
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if len(stack) > _DEEPEST:

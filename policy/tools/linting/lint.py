@@ -76,7 +76,7 @@ def _empty(rule: Rule, world: World) -> str:
     """Return in words why no call matches a rule."""
     source = rule.source
     if source.prefix.startswith(DISPVM_OF):
-        return f"a source is never '{source.text}'"
+        return f"a source cannot be '{source.text}'"
     if source.prefix in {"@tag:", "@type:"} and not is_known(source, world):
         return f"no source is '{source.text}'"
     return f"no target is '{rule.target.text}'"
@@ -97,13 +97,13 @@ def _idle(
     ):
         check = "contradictory"
     words = {
-        "redundant": "says the same already",
-        "contradictory": f"decides otherwise, so this {rule.action} has no effect",
-        "shadowed": "decides all of it",
+        "redundant": "already decides the same",
+        "contradictory": f"decides differently, so this {rule.action} has no effect",
+        "shadowed": "decides all calls that it matches",
     }[check]
     text = f"this rule never decides: {where} {words}"
     if offers and rule.action != "deny":
-        text += " (it may still add to what an 'ask' offers)"
+        text += " (it may still add targets to an 'ask')"
     return found_in(check, rule, 4, text)
 
 
@@ -136,9 +136,11 @@ def _wide(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
             continue
         if rule.target.key == "*" and rule.redirect is None:
             text = f"{rule.action} with target * includes the viewer"
-            yield found_in("reaches-viewer", rule, 3, text, "@anyvm leaves it out")
+            yield found_in(
+                "reaches-viewer", rule, 3, text, "use @anyvm, which excludes it"
+            )
         if rule.service is None and rule.action == "allow":
-            text = "allow for every service, also for those of later versions"
+            text = "the rule allows every service, including those of later versions"
             yield found_in("too-wide", rule, 0, text, "name the services")
 
 
@@ -151,10 +153,7 @@ def _claims(
             continue
         for later in _covering(rules, by, number):
             if later.action == "allow" and not later.observe:
-                text = (
-                    "a sandbox that claims another type is not asked about, but "
-                    f"allowed by {later.where}"
-                )
+                text = f"{later.where} allows a sandbox that claims another type, without a question"
                 yield found_in("claim", rule, parameter(rule, "mime="), text)
                 break
             if later.unconditional:
@@ -174,8 +173,8 @@ def _keys(
             for later in _covering(rules, by, number):
                 wider = not getattr(later.match, name) and not later.observe
                 if wider and later.action == "allow":
-                    text = f"a use with another {name} is allowed by {later.where}"
-                    hint = "keep the later rule from these keys, or put a deny between"
+                    text = f"{later.where} allows a use with another {name}"
+                    hint = "exclude these keys from the later rule, or add a deny before it"
                     column = parameter(rule, f"{name}=")
                     yield found_in("passes-on", rule, column, text, hint)
                 if wider:
@@ -188,7 +187,7 @@ def _devices(rules: tuple[Rule, ...]) -> Iterator[LintFinding]:
         asked = [name for name, _ in rule.match.device.conditions]
         if asked and rule.service not in {None, DEVICE}:
             what = "always applies" if rule.action == "deny" else "never applies"
-            text = f"'{rule.service}' is not about a device, so this rule {what}"
+            text = f"calls of '{rule.service}' have no device, so this rule {what}"
             column = parameter(rule, f"{asked[0]}=")
             yield found_in("device-elsewhere", rule, column, text)
         pinned = {"with-interface", "class", "hash"}.intersection(asked)

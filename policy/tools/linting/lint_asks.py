@@ -219,7 +219,7 @@ def _redirect(
         call = _call(rule, rule.service or _ANY, rule.argument or _ANY_ARGUMENT, source)
         deny = engine.denied_before(call, rule.redirect.text, number, world)
         if deny is not None:
-            text = f"'{call.source}' is denied '{rule.redirect.text}' by {deny.where}"
+            text = f"{deny.where} denies calls from '{call.source}' to '{rule.redirect.text}'"
             yield found_in("redirect-denied", rule, parameter(rule, "target="), text)
             return
 
@@ -240,7 +240,9 @@ def _asks(
             classes.nothing[same] = nothing
     if nothing:
         if calls.complete:
-            text = "this 'ask' never has a target to offer, so it is a deny"
+            text = (
+                "this 'ask' never has a target to offer, so the answer is always deny"
+            )
             yield found_in("ask-nothing", rule, 4, text)
         return
     default = rule.default_target
@@ -250,7 +252,7 @@ def _asks(
     ):
         return
     if calls.complete:
-        text = f"'{default.text}' is never among the targets that are offered"
+        text = f"'{default.text}' is never among the offered targets"
         column = parameter(rule, "default_target=")
         yield found_in("default-not-offered", rule, column, text)
 

@@ -75,35 +75,23 @@ def _opened(record: Record) -> Iterator[LintFinding]:
         key = "launch.gpu" if gpu and name == GPU_GLOBAL else "window.allow"
         yield _found("dangerous-global", record, key, text)
     for name in sorted(window.allow & window.deny):
-        text = f"{name} is allowed and denied; it is denied"
+        text = f"{name} is both allowed and denied; deny overrides allow"
         yield _found("dangerous-global", record, "window.allow", text)
     if gpu and record.host.launch.kind.whole_gpu:
-        text = (
-            "Flatpak gives it all of /dev/dri: with a card* that no desktop holds it "
-            "can show pictures on the screen without a frame"
-        )
+        text = "Flatpak gives the application all of /dev/dri: with a card* device that no desktop uses, it can draw on the screen without a frame"
         yield _found("whole-gpu", record, "launch.gpu", text)
     if way == "render" and getattr(launch, "provides_network", False):
-        text = (
-            "other sandboxes have their network through it: a program in it that "
-            "takes over what draws for it can stop its machine"
-        )
+        text = "the sandbox provides the network of others: a program in it that takes over its GPU process can stop its machine"
         yield _found("drawn-provider", record, "launch.gpu", text)
     if window.fullscreen == "real":
-        text = (
-            "an application on the whole screen has no frame: it can imitate "
-            "your desktop and any prompt"
-        )
+        text = "a fullscreen application has no frame: it can imitate your desktop and any prompt"
         yield _found("unframed", record, "window.fullscreen", text)
     if window.translucent:
-        text = "a window that shines through can imitate an overlay on content below it"
+        text = "a translucent window can imitate an overlay on the content below it"
         yield _found("translucent", record, "window.translucent", text)
     if record.viewer.audio.playback == "raw":
-        text = (
-            "it reaches the sound server itself: it can record you and every "
-            "other application, and load modules"
-        )
-        hint = 'audio = "allow" plays through the filter'
+        text = "the sandbox uses the sound server without a filter: it can record you and every other application, and load modules"
+        hint = 'to play through the filter, set audio = "allow"'
         yield _found("unfiltered-sound", record, "audio.playback", text, hint)
 
 
@@ -123,7 +111,7 @@ def _disposable(record: Record, records: RecordSet) -> Iterator[LintFinding]:
     known = [
         n for n, r in records.records.items() if r.viewer.sandbox_class == "disposable"
     ]
-    text = f"'@dispvm' of this sandbox is always denied: {why}"
+    text = f"calls from this sandbox to '@dispvm' are always denied: {why}"
     hint = did_you_mean(name, known)
     yield _found("no-disposable", record, "default_disposable", text, hint)
 
@@ -139,13 +127,13 @@ def _through(record: Record, records: RecordSet) -> Iterator[LintFinding]:
         return
     why = f"no record is named '{name}'"
     if other is not None and not provides:
-        why = f"the record '{name}' does not say provides_network = true"
+        why = f"the record '{name}' does not set provides_network = true"
     elif other is not None:
-        why = f"the network of '{name}' is itself through another sandbox"
+        why = f"'{name}' itself uses the network of another sandbox"
     elif name in records.broken:
         why = f"the record '{name}' has an error"
     hint = "" if other is not None else did_you_mean(name, records.records)
-    text = f"this sandbox does not start: {why}"
+    text = f"this sandbox cannot start: {why}"
     yield _found("no-provider", record, "launch.network", text, hint)
 
 
@@ -165,8 +153,8 @@ def _microphone(
         return
     call = PolicyCall(MICROPHONE, "+", record.name, ADMIN)
     if engine.answer(call, world).verdict == "deny":
-        text = f"no rule for {MICROPHONE} grants it, so the microphone stays closed"
-        hint = f"as: {MICROPHONE} * {record.name} @adminvm ask"
+        text = f"no rule for {MICROPHONE} allows the sandbox to use the microphone"
+        hint = f"add a rule such as: {MICROPHONE} * {record.name} @adminvm ask"
         yield _found("rules-deny", record, "audio.microphone", text, hint)
 
 
@@ -178,12 +166,14 @@ def _rules_in_vain(records: RecordSet, rules: RuleSet) -> Iterator[LintFinding]:
             continue
         if record.viewer.audio.microphone == "deny":
             where = record.where("audio.microphone")
-            text = f"the record of '{record.name}' keeps the microphone closed: {where}"
+            text = f"the record of '{record.name}' denies the microphone: {where}"
             yield _of_rule(rule, text)
 
 
 def _of_rule(rule: Rule, text: str) -> LintFinding:
-    problem = rule.problem(text, 'microphone = "ask" in its [audio] opens it to rules')
+    problem = rule.problem(
+        text, 'to let rules decide, set microphone = "ask" in its [audio]'
+    )
     return LintFinding("record-denies", CHECKS["record-denies"][0], problem)
 
 
@@ -197,7 +187,7 @@ def _shows(record: Record) -> bool:
 def _faint(record: Record) -> Iterator[LintFinding]:
     beside = faint(record.viewer.label.colour)
     if beside and _shows(record):
-        text = f"a frame of {record.viewer.label.colour} can hardly be seen beside {beside}"
+        text = f"a frame of {record.viewer.label.colour} is hard to see beside {beside}"
         yield _found("colour-faint", record, "label.colour", text)
 
 
@@ -277,5 +267,5 @@ def _look_alikes(good: list[Record]) -> Iterator[LintFinding]:
                 continue
             words = f"'{text}' looks like '{theirs}' (the record '{other.name}')"
             if text == theirs:
-                words = f"the record '{other.name}' is called '{text}' as well"
+                words = f"the record '{other.name}' has the same name '{text}'"
             yield _found("look-alike", record, key, words)

@@ -20,23 +20,22 @@ from policy.rules.world import DEFAULT, DISPVM, DISPVM_OF
 ROWS = MappingProxyType(
     {
         "keys": "conditions and limits: Qubes refuses the line, and with it every call",
-        "readable": "Qubes accepts this line, here it is an error",
-        "broken": "Qubes refuses every call while it reads this line; here the last "
-        "good set is to stay in force",
-        "redirect": "the redirect goes to a target that an earlier line denies: "
-        "Qubes follows it, here the answer is deny",
-        "offered": "an earlier line denies this disposable: Qubes offers it all the "
-        "same to the user where '@dispvm' means it, here it is not offered",
+        "readable": "Qubes accepts this line, but Vitrail rejects it",
+        "broken": "Qubes refuses every call while it reads this line; in Vitrail, the "
+        "last good set is to stay in force",
+        "redirect": "the redirect leads to a target that an earlier line denies: Qubes "
+        "follows it, but Vitrail denies the call",
+        "offered": "an earlier line denies this disposable: Qubes still offers it to "
+        "the user for '@dispvm', but Vitrail does not",
         "itself": "a call of a sandbox to itself: Qubes allows it here and refuses it "
-        "later, here the answer is deny",
+        "later, but Vitrail denies it",
         "nowhere": "a redirect to a sandbox that does not exist: Qubes offers it to "
-        "the user, here it is not offered",
-        "depth": "files include each other without end: Qubes fails, here it is an "
-        "error with its place",
-        "files": "files that belong to others, or that others may write to, are refused",
-        "uuid": "'uuid:…' is found whenever some sandbox has that uuid",
-        "fails": "Qubes' parser fails here, and its caller denies; here the rule "
-        "that makes it fail matches or offers nothing",
+        "the user, but Vitrail does not",
+        "depth": "files include each other without end: Qubes fails, but Vitrail reports an error with its location",
+        "files": "Vitrail rejects files that other users own or can write to",
+        "uuid": "Vitrail finds 'uuid:…' whenever a sandbox has that uuid",
+        "fails": "Qubes' parser fails here, and its caller denies; in Vitrail, the "
+        "rule that makes it fail does not match or offers nothing",
     }
 )
 

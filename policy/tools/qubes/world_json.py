@@ -17,7 +17,9 @@ class WorldError(ValueError):
 def world_from_json(data: object) -> World:
     """Return the world that decoded JSON describes; raises WorldError."""
     if not isinstance(data, Mapping) or not isinstance(data.get("domains"), Mapping):
-        raise WorldError("a world is an object with 'domains', name to properties")
+        raise WorldError(
+            "a world must be an object whose 'domains' map names to properties"
+        )
     entries: Mapping[str, Any] = data["domains"]
     if len(entries) > limits.DOMAINS:
         raise WorldError(f"more than {limits.DOMAINS} domains")

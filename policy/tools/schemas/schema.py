@@ -294,7 +294,7 @@ def _kind_words(part: Table | Field) -> str:
 
 def _default(field: Field) -> str:
     if field.required:
-        return "none, it must be set"
+        return "none; the key must be set"
     if field.default is None:
         return field.default_words or "not set"
     return f"`{json.dumps(field.default)}`"

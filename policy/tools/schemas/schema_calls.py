@@ -34,24 +34,28 @@ def world_schema() -> Schema:
     domain: Schema = {
         "type": "object",
         "properties": {
-            "name": _maybe("Under a 'uuid:…' entry, the sandbox that it is."),
-            "type": _text("What '@type:' means: persistent, disposable, AppVM, …"),
+            "name": _maybe("For a 'uuid:…' entry, the name of the sandbox."),
+            "type": _text(
+                "The type that '@type:' matches: persistent, disposable, AppVM, …"
+            ),
             "tags": {"type": "array", "items": {"type": "string"}},
-            "default_dispvm": _maybe("The sandbox's own '@dispvm'."),
-            "template_for_dispvms": _yes_no("Whether disposables are made of it."),
-            "power_state": _text("'Running', or anything else."),
-            "uuid": _maybe("Its uuid."),
-            "internal": _yes_no("Never offered to a user."),
+            "default_dispvm": _maybe("The sandbox's default disposable ('@dispvm')."),
+            "template_for_dispvms": _yes_no(
+                "Whether disposables can be created from it."
+            ),
+            "power_state": _text("'Running', or any other state."),
+            "uuid": _maybe("The sandbox's UUID."),
+            "internal": _yes_no("Whether the sandbox is never offered to a user."),
         },
     }
     return {
         "$schema": _DRAFT,
-        "title": "Vitrail world: the sandboxes that rules speak about",
+        "title": "Vitrail world: the sandboxes that rules refer to",
         "type": "object",
         "required": ["domains"],
         "properties": {
             "domains": {
-                "description": "Name to properties; 'dom0' is the user at the viewer.",
+                "description": "Map of names to properties; 'dom0' is the user at the viewer.",
                 "type": "object",
                 "additionalProperties": domain,
             }
@@ -69,21 +73,31 @@ def call_schema() -> Schema:
         "required": ["service", "source"],
         "additionalProperties": False,
         "properties": {
-            "service": _text("As vitrail.OpenURL."),
-            "argument": {**_text("Begins with '+'; '+' alone: none."), "default": "+"},
-            "source": _text("Who asks."),
-            "target": {**_text("Target of the call; '' is none."), "default": ""},
+            "service": _text("The service, such as vitrail.OpenURL."),
+            "argument": {
+                **_text("Begins with '+'; a single '+' means no argument."),
+                "default": "+",
+            },
+            "source": _text("The sandbox that calls."),
+            "target": {
+                **_text("Target of the call; '' means no target."),
+                "default": "",
+            },
             "mime": _maybe("The type that the source claims for its data."),
-            "scheme": _maybe("The scheme of its address; '' for none."),
-            "host": _maybe("The host of its address; '' for none."),
-            "size": _maybe("Bytes that would flow.", "integer"),
-            "protocol": _maybe("Of a flow: tcp, udp, icmp; dns: a lookup."),
-            "port": _maybe("Of a flow, at its destination.", "integer"),
-            "key": _maybe("The ssh key: fingerprint, or comment; '*': a list of keys."),
+            "scheme": _maybe("The scheme of the call's address; '' if it has none."),
+            "host": _maybe("The host of the call's address; '' if it has none."),
+            "size": _maybe("Size of the data in bytes.", "integer"),
+            "protocol": _maybe(
+                "Protocol of a flow: tcp, udp or icmp; dns for a lookup."
+            ),
+            "port": _maybe("Destination port of a flow.", "integer"),
+            "key": _maybe(
+                "Fingerprint or comment of the ssh key; '*' for a list of keys."
+            ),
             "device": _device(),
             "policy": {
                 "type": ["object", "null"],
-                "description": "File name to text, instead of the rules on disk.",
+                "description": "Map of file names to rules that replace those on disk.",
                 "additionalProperties": {"type": "string"},
             },
             "world": {
@@ -106,7 +120,7 @@ def _device() -> Schema:
             "id": _text("VVVV:PPPP, in hexadecimal."),
             "serial": _text("Its serial number."),
             "port": _text("As 1-2.1."),
-            "hash": _text("Of its descriptors."),
+            "hash": _text("The hash of the device's descriptors."),
             "interfaces": {
                 "description": "CC:SS:PP of each interface, in descriptor order.",
                 "type": "array",
@@ -120,7 +134,7 @@ def answer_schema() -> Schema:
     """Return the schema of an answer of ``eval --json`` and ``eval --batch``."""
     return {
         "$schema": _DRAFT,
-        "title": "Vitrail answer: what brokerctl policy eval says",
+        "title": "Vitrail answer: the output of brokerctl policy eval",
         "type": "object",
         "required": [
             *("decision", "file", "line", "target", "targets", "default_target"),
@@ -130,24 +144,24 @@ def answer_schema() -> Schema:
         "properties": {
             "decision": {"enum": ["allow", "ask", "deny", "error"]},
             "file": _maybe("The file of the rule that decided."),
-            "line": _maybe("Its line.", "integer"),
-            "target": _maybe("allow: where the call goes."),
+            "line": _maybe("The line of that rule.", "integer"),
+            "target": _maybe("allow: the target of the call."),
             "targets": {
-                "description": "ask: what may be chosen, sorted.",
+                "description": "ask: the targets to choose from, sorted.",
                 "anyOf": [
                     {"type": "array", "items": {"type": "string"}},
                     {"type": "null"},
                 ],
             },
             "default_target": _maybe("ask: the preselected target."),
-            "user": _maybe("Who runs it in the target."),
-            "autostart": _maybe("Whether a target that is off is started.", "boolean"),
+            "user": _maybe("The user that runs the call in the target."),
+            "autostart": _maybe("Whether a stopped target is started.", "boolean"),
             "notify": _yes_no("Whether the user is notified."),
-            "reason": _text("Why."),
+            "reason": _text("The reason for the decision."),
             "attach": _text("allow: when the device is attached."),
             "limits": {
                 "type": "object",
-                "description": "What the rule limits; beyond it the answer is deny.",
+                "description": "Limits of the rule; above a limit, the answer is deny.",
             },
         },
     }

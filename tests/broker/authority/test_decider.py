@@ -230,7 +230,7 @@ async def test_gesture(autojump_clock):
 async def test_a_time_to_live_ends_live_streams(autojump_clock):
     async with rulebook("t.Ask * @anyvm @adminvm allow ttl=10m\n") as b:
         began = trio.current_time()
-        with refused("the time of .*50-test.policy:1 is over"):
+        with refused("the time limit of .*50-test.policy:1 has passed"):
             async with b.decider.permit(b.request()):
                 await trio.sleep_forever()
         assert trio.current_time() - began == pytest.approx(600)
@@ -239,7 +239,7 @@ async def test_a_time_to_live_ends_live_streams(autojump_clock):
 
 async def test_a_size_limit_without_a_counter_denies():
     async with rulebook("t.Ask * @anyvm @adminvm allow max-size=1K\n") as b:
-        with refused(": denied: max-size= cannot be held for t.Ask"):
+        with refused(": denied: max-size= cannot be enforced for t.Ask"):
             await b.once(counts_bytes=False)
         with refused("2000 bytes"):
             await b.once(size=2000)
@@ -339,7 +339,7 @@ async def test_rules_that_change_while_the_person_thinks():
         for text, target, said in [
             ("t.Ask * work @anyvm deny\n", "vault", "denied by"),
             (offers_less, "vault", "denied by"),
-            (offers_less, "@default", "no target to choose|not offered any more"),
+            (offers_less, "@default", "no target to choose|no longer offered"),
         ]:
             asks = "t.Ask * work @default ask\nt.Ask * work @anyvm ask\n"
             b.write("50-test.policy", asks)
@@ -376,7 +376,7 @@ async def test_rules_that_ask_come_while_a_yes_is_written(monkeypatch, says, goe
         if goes:
             await use()
         else:
-            with refused("asked about again: the user said no"):
+            with refused("the user was asked again: the user said no"):
                 await use()
         assert len(b.person.asked) == len(on_ask) == 1
         assert b.decider.live() == []
@@ -430,7 +430,7 @@ async def test_a_grant_is_taken_back_while_a_use_of_it_is_written(monkeypatch):
             await b.decider.revoke([grant], "revoked")
 
         monkeypatch.setattr(b.log, "require", slow_disk)
-        with refused("the grant has ended meanwhile"):
+        with refused("the grant has ended"):
             await b.once()
         assert b.decisions()[-1][0] == "deny"
 
@@ -469,7 +469,7 @@ async def test_less_is_offered_when_the_answer_comes():
             "50-test.policy",
             "t.Ask * work vault deny\nt.Ask * work @anyvm ask remember=session\n",
         )
-        with refused(": denied: the chosen target is not offered any more"):
+        with refused(": denied: the chosen target is no longer offered"):
             await b.once(target="third")
         await b.change("50-test.policy", "t.Ask * work @anyvm ask remember=session\n")
         b.write("50-test.policy", "t.Ask * work @anyvm ask remember=stream\n")
@@ -533,14 +533,14 @@ async def test_for_ten_minutes(autojump_clock):
         await b.once(mime="text/plain")
         assert len(b.person.asked) == 4
         began = trio.current_time()
-        with refused("is over"):
+        with refused("has passed"):
             async with b.decider.permit(b.request()):
                 await trio.sleep_forever()
         assert trio.current_time() - began == pytest.approx(300)
         await b.decider.forget_over()
         await b.once()
         assert len(b.person.asked) == 5
-        assert b.events("grant.ended")[0]["reason"] == "its time is over"
+        assert b.events("grant.ended")[0]["reason"] == "its time limit has passed"
 
 
 async def test_until_it_stops():
@@ -728,7 +728,7 @@ async def test_a_shorter_time_to_live_is_that_of_a_grant(mock_clock):
             await mine.ended.wait()
         await b.once()
         assert len(b.person.asked) == 2
-        assert b.events("grant.ended")[0]["reason"] == "its time is over"
+        assert b.events("grant.ended")[0]["reason"] == "its time limit has passed"
 
 
 async def test_a_grant_older_than_the_new_time_to_live_is_over(mock_clock):

@@ -43,7 +43,7 @@ async def test_while_a_broken_file_is_there_nothing_changes(broken):
         assert "05-new.policy:2" in event["problems"][0]
         assert event["policy"] == b.rules.digest
         assert "05-new.policy:2" in b.rules.lines()[0]
-        assert "stay in force" in b.rules.lines()[-1]
+        assert "remain in force" in b.rules.lines()[-1]
         assert "Vitrail: the rules have an error" in [title for title, _ in b.told]
         await b.reload()
         assert len(b.events("policy.refused")) == 1, "it is said once"
@@ -64,7 +64,7 @@ async def test_a_first_start_with_a_broken_set_denies_everything_and_says_why():
         with pytest.raises(RefusedError, match=r"50-test.policy:2 has an error"):
             await b.once("a")
         assert b.events("policy.loaded")[-1]["outcome"] == "denies all"
-        assert "never was a good set" in b.rules.lines()[-1]
+        assert "there is no valid set" in b.rules.lines()[-1]
         await b.change("50-test.policy", "* * * * allow\ny\nz\n")
         with pytest.raises(RefusedError, match=r"50-test.policy:2"):
             await b.once("a")
@@ -89,7 +89,7 @@ async def test_a_set_that_cannot_be_kept_holds_and_says_so():
         (b.paths.state / "policy").write_text("a file where a directory should be")
         await b.start()
         assert await b.once("a") == "dom0"
-        assert "could not be kept" in b.rules.lines()[-1]
+        assert "cannot save" in b.rules.lines()[-1]
 
 
 async def test_what_cannot_be_recorded_does_not_come_into_force(monkeypatch):
@@ -202,14 +202,14 @@ async def test_a_reading_that_fails_is_tried_again_and_said_once(
 
 async def test_rules_that_cannot_be_kept_are_in_force_all_the_same(monkeypatch):
     def no_thread(*_words):
-        raise NoThreadError("no thread can be started")
+        raise NoThreadError("cannot start a thread")
 
     async with rulebook(GOOD) as b:
         monkeypatch.setattr(rules, "keep", no_thread)
         await b.change("50-test.policy", "a * * * deny\n")
         with pytest.raises(RefusedError, match=r"50-test.policy:1"):
             await b.once("a")
-        assert "no thread" in b.rules.lines()[-1]
+        assert "cannot start a thread" in b.rules.lines()[-1]
 
 
 @pytest.mark.parametrize("folder", ["sandboxes.d", "policy.d"])

@@ -130,7 +130,7 @@ def _b64(size):
 def test_at_each_limit_and_beyond(fits, beyond):
     """N is a message, N + 1 is the peer's error."""
     agent.decode_from_guest(json.dumps(fits).encode())
-    with pytest.raises(PeerError, match="the guest agent sent no valid message"):
+    with pytest.raises(PeerError, match="the guest agent sent an invalid message"):
         agent.decode_from_guest(json.dumps(beyond).encode())
 
 

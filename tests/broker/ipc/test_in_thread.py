@@ -1,4 +1,4 @@
-"""Where no thread can be started, one request fails and the process goes on."""
+"""Where cannot start a thread, one request fails and the process goes on."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def test_a_process_at_its_limit_of_threads_goes_on():
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
     assert first == (
-        f"first: no thread can be started: {MESSAGE}: "
-        "end a sandbox, or raise the limit of processes (ulimit -u)"
+        f"first: cannot start a thread: {MESSAGE}: "
+        "stop a sandbox, or raise the limit on processes (ulimit -u)"
     )
     assert second == "second 6"
 

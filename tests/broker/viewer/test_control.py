@@ -224,7 +224,7 @@ class Answers:
                 LogControl,
                 Lockdown,
             ),
-            "nothing of this host answers LeaseAcquire",
+            "no part of this host answers LeaseAcquire",
         ),
     ],
     ids=["twice", "absent", "missing"],

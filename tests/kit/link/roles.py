@@ -129,10 +129,10 @@ class NoDevices:
     async def standby(self, _opening, conn, *, task_status):
         del task_status
         with conn:
-            raise RefusedError("this broker assigns no devices")
+            raise RefusedError("this broker does not assign devices")
 
     async def devices(self):
-        raise SetupError("this broker assigns no devices")
+        raise SetupError("this broker does not assign devices")
 
     def attached(self, number, lease):
         raise RefusedError(f"{lease.sandbox} gets no device {number}: there are none")

@@ -97,7 +97,7 @@ class Hand:
             while True:
                 changed = self.changed
                 found = await self.client.devices()
-                if f"port {port} is plugged too often" in found.problems:
+                if f"port {port} was used too often" in found.problems:
                     return "held"
                 if any(item.port == port for item in found.devices):
                     return "seen"

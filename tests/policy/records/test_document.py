@@ -290,14 +290,14 @@ def test_hostile_files_take_bounded_time(text):
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a = 1\na = 2\n", "2:1: the key 'a' is already set above"),
-        ("a = 1\n[a]\nb = 1\n", "2:2: the table 'a' is already set above"),
-        ("a.b = 1\na = 2\n", "2:1: the key 'a' is already set above"),
-        ("[a]\n[b]\n[a]\nc = 1\n", "3:2: the table 'a' is already set above"),
-        ("a = {}\na.b = 1\n", "2:1: the key 'a.b' is already set above"),
-        ("[[a]]\n[a]\n", "2:2: the table 'a' is already set above"),
-        ('a = 1\n"a" = 2\n', "2:1: the key '\"a\"' is already set above"),
-        ("[a]\nb.c = 1\n[a.b]\n", "3:2: the table 'a.b' is already set above"),
+        ("a = 1\na = 2\n", "2:1: the key 'a' is already defined above"),
+        ("a = 1\n[a]\nb = 1\n", "2:2: the table 'a' is already defined above"),
+        ("a.b = 1\na = 2\n", "2:1: the key 'a' is already defined above"),
+        ("[a]\n[b]\n[a]\nc = 1\n", "3:2: the table 'a' is already defined above"),
+        ("a = {}\na.b = 1\n", "2:1: the key 'a.b' is already defined above"),
+        ("[[a]]\n[a]\n", "2:2: the table 'a' is already defined above"),
+        ('a = 1\n"a" = 2\n', "2:1: the key '\"a\"' is already defined above"),
+        ("[a]\nb.c = 1\n[a.b]\n", "3:2: the table 'a.b' is already defined above"),
     ],
 )
 def test_clashes_are_reported_at_the_second_key(text, problem):
@@ -334,7 +334,7 @@ def test_what_only_tomllib_understands_is_refused(monkeypatch):
             yield statement
 
     monkeypatch.setattr("policy.records.document.split", give_up)
-    assert _read("a = 1\n")[1] == ["1:1: this way of writing it is not understood here"]
+    assert _read("a = 1\n")[1] == ["1:1: records do not support this TOML syntax"]
 
 
 def test_values_without_a_place_are_refused(monkeypatch):
@@ -346,9 +346,7 @@ def test_values_without_a_place_are_refused(monkeypatch):
             yield statement
 
     monkeypatch.setattr("policy.records.document.split", forget)
-    assert _read("a = [1]\n")[1] == [
-        "1:1: this way of writing it is not understood here"
-    ]
+    assert _read("a = [1]\n")[1] == ["1:1: records do not support this TOML syntax"]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +369,7 @@ def test_values_without_a_place_are_refused(monkeypatch):
         ("a = \n", "1:5: the value is missing"),
         ("a =# c", "1:4: the value is missing"),
         ("a: 1", "1:2: '=' is missing after the key"),
-        ("ä = 1", "1:1: this begins neither a key nor a [table]"),
+        ("ä = 1", "1:1: unexpected character at the beginning of a statement"),
         ("a = 'x' 'y'", "1:9: unexpected text after the statement"),
         ("a\u200b = 1", "1:2: hidden character U+200B"),
         ("# \u202e", "1:3: hidden character U+202E"),

@@ -176,7 +176,7 @@ def test_quantities_taken(kind, value, clean):
         (quantities.Seconds(1, 3600), "1 h", ""),
         (quantities.YesNo(), 1, ""),
         (quantities.YesNo(), "false", "write false, without quotation marks"),
-        (quantities.GlobalName(deny=True), "wl_seat", 'for no windows at all: display = "none"'),
+        (quantities.GlobalName(deny=True), "wl_seat", 'to forbid all windows, set display = "none"'),
     ],
 )  # fmt: skip
 def test_quantities_refused(kind, value, hint):

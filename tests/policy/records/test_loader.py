@@ -95,7 +95,7 @@ def test_names_that_are_no_names(tmp_path, name):
     found = load_records([_folder(tmp_path, "d", {f"{name}.toml": OPEN})])
     assert found.records == {}
     assert len(found.problems) == 1
-    assert "is not the name of a sandbox" in found.problems[0].message
+    assert "is not a sandbox's name" in found.problems[0].message
     assert not decide(found, RecordRequest(name, name, DISPLAY)).allowed
 
 
@@ -119,7 +119,7 @@ def test_files_that_others_can_write_are_refused(tmp_path, mode):
     (folder / "demo.toml").chmod(mode)
     found = load_records([folder])
     assert set(found.records) == {"web"}
-    assert _messages(found) == [f"can be written by others (mode {mode:04o})"]
+    assert _messages(found) == [f"is writable by others (mode {mode:04o})"]
     assert found.problems[0].hint == f"chmod go-w {folder}/demo.toml"
 
 
@@ -141,7 +141,7 @@ def test_files_of_other_users_are_refused(tmp_path):
     folder = _folder(tmp_path, "d", {"demo.toml": OPEN})
     os.chown(folder / "demo.toml", 12345, -1)
     found = load_records([folder])
-    assert _messages(found) == ["belongs to user 12345, neither to root nor to you"]
+    assert _messages(found) == ["is owned by user 12345, not by root or by you"]
     os.chown(folder / "demo.toml", 0, -1)
     os.chown(folder, 12345, -1)
     found = load_records([folder])

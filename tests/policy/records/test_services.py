@@ -38,7 +38,7 @@ def test_a_service_with_all_keys_and_with_none_but_its_command():
     ("text", "line", "column", "message"),
     [
         ("services = 1", 2, 12, "1 is not allowed"),
-        ("[services]\nx = 1", 3, 5, "a service is a table"),
+        ("[services]\nx = 1", 3, 5, "a service must be a table"),
         ('[services."a/b"]\ncommand = ["x"]', 2, 2, '"a/b"'),
         ('[services.".x"]\ncommand = ["x"]', 2, 2, '".x"'),
         ('[services."vitrail.Call"]\ncommand = ["x"]', 2, 2, '"vitrail.Call"'),

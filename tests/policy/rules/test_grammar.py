@@ -24,31 +24,31 @@ def _problems(text, **more):
         ("a * work vault DENY", 16, "'DENY' is not an action", "did you mean 'deny'?"),
         ("a+x * work vault deny", 2, "'+' cannot be in a service", "next column"),
         ("a/b * work vault deny", 2, "'/' cannot be in a service", ""),
-        ("a x work vault deny", 3, "begins with '+'", ""),
+        ("a x work vault deny", 3, "must begin with '+'", ""),
         ("a +x/y work vault deny", 5, "'/' cannot be in an argument", ""),
-        ("* +x work vault deny", 3, "argument * only", ""),
+        ("* +x work vault deny", 3, "only argument *", ""),
         ("a * @default vault deny", 5, "not allowed as a source", "another column"),
         ("a * @anyVM vault deny", 5, "not allowed as a source", "did you mean '@anyvm'?"),
         ("a * @tags:x vault deny", 5, "not allowed as a source", "did you mean '@tag:x'?"),
-        ("a * @tag: vault deny", 5, "not complete", ""),
+        ("a * @tag: vault deny", 5, "incomplete", ""),
         ("a * wo;rk vault deny", 5, "not a name", ""),
         ("a * work vault allow target=*", 29, "not allowed as a redirect", ""),
         ("a * work vault allow target=", 29, "redirect is empty", ""),
-        ("a * work @default allow", 10, "to whom with target=", ""),
+        ("a * work @default allow", 10, "needs the parameter target=", ""),
         ("a * work vault allow # why", 22, "cannot follow a rule", "a separate line"),
         ("a * work vault allow notify=ja", 29, "yes or no", ""),
-        ("a * work vault allow notify=no notify=no", 32, "given twice", ""),
-        ("a * work vault deny target=web", 21, "'deny' has no 'target'", ""),
+        ("a * work vault allow notify=no notify=no", 32, "set twice", ""),
+        ("a * work vault deny target=web", 21, "'deny' does not support 'target'", ""),
         ("a * work vault allow targt=web", 22, "unknown key 'targt'", "did you mean 'target'?"),
-        ("a * work vault allow mime=image", 27, "not a value of 'mime'", ""),
-        ("a * work vault allow max-size=10X", 31, "not a value of 'max-size'", ""),
-        ("a * work vault allow rate=0/min", 27, "not a value of 'rate'", ""),
-        ("a * work vault allow host=*", 27, "not a value of 'host'", ""),
-        ("a * work vault allow scheme=https:", 29, "not a value of 'scheme'", ""),
-        ("a * work vault allow remember=session", 22, "'allow' has no 'remember'", ""),
-        ("a * work vault ask remember=ever", 29, "not a value of 'remember'", ""),
+        ("a * work vault allow mime=image", 27, "invalid value of 'mime'", ""),
+        ("a * work vault allow max-size=10X", 31, "invalid value of 'max-size'", ""),
+        ("a * work vault allow rate=0/min", 27, "invalid value of 'rate'", ""),
+        ("a * work vault allow host=*", 27, "invalid value of 'host'", ""),
+        ("a * work vault allow scheme=https:", 29, "invalid value of 'scheme'", ""),
+        ("a * work vault allow remember=session", 22, "'allow' does not support 'remember'", ""),
+        ("a * work vault ask remember=ever", 29, "invalid value of 'remember'", ""),
         ("a * work vault deny mime=image/png", 21, "claims itself", "deny the rest"),
-        ("a * work vault deny mode=watch", 26, "not a value of 'mode'", ""),
+        ("a * work vault deny mode=watch", 26, "invalid value of 'mode'", ""),
         ("a\u00a0* work vault deny", 2, "hidden character U+00A0", "remove it"),
         ("# see\u202e", 6, "hidden character U+202E", "remove it"),
         ("# see\u2800", 6, "hidden character U+2800", "remove it"),
@@ -57,7 +57,7 @@ def _problems(text, **more):
         ("!include", 1, "takes PATH", ""),
         ("!include nothing", 1, "no such file", ""),
         ("!include-dir nothing", 1, "no such directory", ""),
-        ("!include-service a x more", 20, "begins with '+'", ""),
+        ("!include-service a x more", 20, "must begin with '+'", ""),
         ("!include 10-a.policy", 1, "includes itself", ""),
         ("!compat-4.0", 1, "not supported", "!include-service"),
     ],
@@ -104,7 +104,7 @@ def test_a_size_in_either_case(size):
 def test_commas_between_columns():
     """As Qubes had them long ago."""
     (first, *_) = rules_of_map({"1.policy": "a, *, b, c, allow\n"}).problems
-    assert first.hint == "blanks separate the columns, and no commas"
+    assert first.hint == "separate the columns with blanks, not with commas"
 
 
 def test_every_error_of_the_set_at_once():
@@ -190,7 +190,7 @@ def test_files_that_double_with_every_level_end():
         "f16": "a * b c deny\n"
     }
     rules = rules_of_map({"10-a.policy": "!include f1\n", **files})
-    assert f"more than {limits.RULE_FILES} files" in rules.problems[-1].message
+    assert f"more than {limits.RULE_FILES} rule files" in rules.problems[-1].message
     assert len(rules.problems) == 1
 
 

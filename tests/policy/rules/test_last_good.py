@@ -55,18 +55,18 @@ def test_kept_and_read_again(file):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda text: text[:-9], "not a kept set"),
+        (lambda text: text[:-9], "not a saved set"),
         (
             lambda text: text.replace("a * work vault allow", "a * * * allow"),
-            "was changed",
+            "has changed",
         ),
-        (lambda text: text.replace("allow", "alow"), "cannot be read"),
+        (lambda text: text.replace("allow", "alow"), "cannot parse"),
         (lambda text: text.replace('"version": 1', '"version": 2'), "version 2"),
-        (lambda text: "[" * 100000, "not a kept set"),
-        (lambda text: json.dumps([]), "not a kept set"),
+        (lambda text: "[" * 100000, "not a saved set"),
+        (lambda text: json.dumps([]), "not a saved set"),
         (
             lambda text: json.dumps({"version": 1, "digest": "", "rules": [1]}),
-            "not a kept set",
+            "not a saved set",
         ),
     ],
 )
@@ -82,7 +82,7 @@ def test_one_that_others_may_write_is_not_used(file):
     assert kept(file) is None
     keep(_rules(_GOOD), file)
     file.chmod(0o622)
-    assert "can be written by others" in kept(file).message
+    assert "is writable by others" in kept(file).message
 
 
 @pytest.mark.parametrize(
@@ -112,5 +112,5 @@ def test_a_first_start_with_a_broken_set_denies_all_and_says_why():
     answer = Engine(force.rules).answer(PolicyCall("a", "+", "work", "vault"), _WORLD)
     assert answer.verdict == "deny"
     assert "10-a.policy:2" in answer.reason
-    with pytest.raises(ValueError, match="not kept"):
+    with pytest.raises(ValueError, match="cannot be saved"):
         keep(force.rules, None)

@@ -171,14 +171,14 @@ def test_what_is_observed_is_reported():
 @pytest.mark.parametrize(
     ("argument", "word"),
     [
-        ("+a*.example.org", "whole names"),
+        ("+a*.example.org", "first label"),
         ("+10.0.0.1/8", "host bits"),
         ("+1.2.3", "does not appear"),
         ("+fe80::1%eth0", "zone"),
         ("+2001:db8::1/32", "host bits"),
         ("+a..b", "does not appear"),
         ("+https://a.test", "does not appear"),
-        ("a.test", "begins with '+'"),
+        ("a.test", "must begin with '+'"),
     ],
 )
 def test_a_wrong_destination_says_so(argument, word):

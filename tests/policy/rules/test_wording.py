@@ -27,17 +27,20 @@ def words_of(service, argument="+", source="work", target="@adminvm", **more):
         (("vitrail.Print",), "to print"),
         (("vitrail.ScreenShare", "+own"), "to share one of its own windows"),
         (("vitrail.FileDialog", "+save"), "to save a file where you choose"),
-        (("vitrail.FileDialog", "+x"), "to have you choose some of your files"),
-        (("vitrail.Secret", "+bank"), "to have the secret bank"),
+        (("vitrail.FileDialog", "+x"), "to ask you to choose some of your files"),
+        (("vitrail.Secret", "+bank"), "to read the secret bank"),
         (("vitrail.Tcp", "+80"), "to connect to port 80"),
-        (("vitrail.Tcp", "+80", "@adminvm", "work"), "that you connect to its port 80"),
+        (
+            ("vitrail.Tcp", "+80", "@adminvm", "work"),
+            "to accept your connection to its port 80",
+        ),
         (("vitrail.Call", "+pick+x", "work", "vault"), "to call the service pick"),
         (("my.Echo", "+x", "work", "vault"), "to call the service my.Echo"),
         (("vitrail.None",), "to call the service vitrail.None"),
         (("vitrail.SshAgent", "+list"), "to use an ssh key"),
         (
             ("vitrail.SshAgent", "+sign.git", "work", "vault"),
-            "to sign something with an ssh key of vault",
+            "to sign data with an ssh key of vault",
         ),
     ],
 )
@@ -48,9 +51,14 @@ def test_words_of_a_service(told, words):
 @pytest.mark.parametrize(
     ("source", "target", "plain", "dragged"),
     [
-        ("work", "vault", "to give what", "dropped where you dropped it"),
-        ("@adminvm", "work", "to get what you have copied", "to get what you dragged"),
-        ("work", "@adminvm", "your own clipboard", "on your own programs"),
+        ("work", "vault", "to provide the data", "where you dropped it"),
+        (
+            "@adminvm",
+            "work",
+            "to receive the data that you copied",
+            "to receive what you dragged",
+        ),
+        ("work", "@adminvm", "to your clipboard", "to your own programs"),
     ],
 )
 def test_where_content_goes(source, target, plain, dragged):
@@ -81,11 +89,11 @@ def test_lines_are_what_is_stated():
 def test_a_security_key_is_used_at_a_host_or_a_hash():
     key = ("vitrail.SecurityKey", "+")
     assert words_of(*key, way="look", host="bank.example") == (
-        "to look whether your security key is registered at bank.example",
+        "to check whether your security key is registered at bank.example",
         [("relying party", "bank.example")],
     )
     words, lines = words_of(*key, way="register", about="ab" * 32)
-    known = "a service known by its hash only (abababababababab...)"
+    known = "a service known only by its hash (abababababababab...)"
     assert words == f"to register at {known} with your security key"
     assert lines == [("relying party", known)]
     # The one of a permit ahead of uses is a sample.

@@ -72,7 +72,7 @@ a * * * deny
         (7, "target", "'vault' is not @default"),
         (8, "target", "'vault' is not @adminvm"),
         (9, "condition", "mime is 'text/plain', not image/*"),
-        (10, "mode", "it matches, but mode=observe decides nothing"),
+        (10, "mode", "the rule matches, but does not decide with mode=observe"),
     ]
     assert found.nearest.rule.line == 10
     assert (found.flip.text, found.flip.before.line) == ("a +x work vault allow", 11)

@@ -88,7 +88,7 @@ def test_dot_draws_each_box_and_each_arrow():
     assert kinds.count("node") == len(names) + 1, "the list is a node"
     texts = _texts(picture)
     assert texts[0] == "Home"
-    assert {"you", "work", "made for the call"} <= set(texts)
+    assert {"you", "work", "created for the call"} <= set(texts)
     assert any(text.endswith("personal → you: ask AudioInput") for text in texts)
 
 

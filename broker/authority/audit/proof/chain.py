@@ -92,7 +92,7 @@ def read_chain(changes: Iterable[Note], known: Iterable[Note] = ()) -> Chain:
         chain.origin = note.checkpoint.origin
         _append(chain, note)
     if not notes and not chain.keys:
-        chain.problems.append(ChainProblem(0, 0, "it has no signing key"))
+        chain.problems.append(ChainProblem(0, 0, "the log has no signing key"))
         return chain
     chain.origin = chain.origin or notes[0].checkpoint.origin
     begin = chain.keys[-1].index + 1 if chain.keys else 0
@@ -127,15 +127,15 @@ def _wrong(keys: Sequence[Key], origin: str, expected: int, note: Note) -> str:
     if change.index != expected:
         return f"the certificate of key {expected} is missing"
     if checkpoint.origin != origin:
-        return f"the certificate of key {expected} is another log's"
+        return f"the certificate of key {expected} belongs to another log"
     if not keys:
         if origin_of(change.key) != origin:
-            return "its first key does not match its name"
+            return "the log's first key does not match its name"
         signer = change.key
     else:
         signer = keys[-1].public
         if checkpoint.size < keys[-1].size:
-            return f"key {expected} is certified at a smaller size than the one before"
+            return f"key {expected} is certified at a smaller size than the last key"
     if not is_signed_by(note, signer):
-        return f"the certificate of key {expected} is not signed by the key before"
+        return f"the certificate of key {expected} is not signed by the previous key"
     return ""

@@ -84,9 +84,9 @@ def _parse(text: str, where: str) -> SigningKey:
     match = _FILE.fullmatch(text)
     if match is None:
         raise IntegrityError(
-            "the audit log's key file is not one that a broker wrote",
+            "the audit log's key file was not written by a broker",
             where=where,
-            hint="'brokerctl audit verify' checks the log without it",
+            hint="to check the log without it, run 'brokerctl audit verify'",
         )
     newest = match["newest"]
     private = PrivateKey(base64.b64decode(match["seed"]))
@@ -133,8 +133,8 @@ class KeyFile:
             _write(self._next, key.text())
         except OSError as error:
             raise UpstreamError(
-                f"the audit log's key cannot be written: {error.strerror}",
-                hint=f"make room on the disk of {self._next}",
+                f"cannot write the audit log's key: {error.strerror}",
+                hint=f"free space on the disk of {self._next}",
             ) from error
 
     def keep(self, key: SigningKey) -> None:
@@ -230,7 +230,7 @@ def _read(path: Path) -> str | None:
         return None
     except OSError as error:
         raise SetupError(
-            f"the audit log's key cannot be read: {error.strerror}", where=str(path)
+            f"cannot read the audit log's key: {error.strerror}", where=str(path)
         ) from error
     with os.fdopen(fd, "rb") as file:
         return file.read(_MOST_BYTES).decode("ascii", "replace")

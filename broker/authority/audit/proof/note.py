@@ -113,37 +113,37 @@ def parse_note(untrusted_text: str) -> Note:
         raise _wrong(f"longer than {audit_limits.AUDIT_NOTE_BYTES} bytes")
     text, gap, tail = untrusted_text.partition("\n\n")
     if not gap or not tail.endswith("\n"):
-        raise _wrong("no text, empty line, and signatures")
+        raise _wrong("expected text, an empty line and signatures")
     checkpoint = _parse_checkpoint(text.split("\n"))
     if checkpoint.text() != f"{text}\n":
-        raise _wrong("written in another way than we write it")
+        raise _wrong("it is not in canonical form")
     signatures: list[tuple[bytes, bytes]] = []
     for line in tail.removesuffix("\n").split("\n"):
         name, _, coded = line.removeprefix(_DASH).partition(" ")
         if not line.startswith(_DASH) or not _NAME.fullmatch(name):
-            raise _wrong("a line that is not a signature")
+            raise _wrong("a line is not a signature")
         raw = _base64(coded)
         if name == checkpoint.origin:
             if len(raw) != _ID_BYTES + SIGNATURE_BYTES:
-                raise _wrong("a signature of a wrong size")
+                raise _wrong("a signature has the wrong size")
             # guard: a log signs a checkpoint once
             if signatures:
-                raise _wrong("two signatures of the log's own")
+                raise _wrong("it has two signatures of the log")
             signatures.append((raw[:_ID_BYTES], raw[_ID_BYTES:]))
     return Note(checkpoint, f"{text}\n", tuple(signatures), untrusted_text)
 
 
 def _parse_checkpoint(lines: list[str]) -> Checkpoint:
     if not 3 <= len(lines) <= 4:
-        raise _wrong("not three or four lines")
+        raise _wrong("expected three or four lines")
     origin, size, root = lines[:3]
     if not re.fullmatch(re.escape(_ORIGIN) + "[0-9a-f]{32}", origin):
-        raise _wrong(f"not our log: {printable(origin, 80)}")
+        raise _wrong(f"invalid name of a log: {printable(origin, 80)}")
     if not _NUMBER.fullmatch(size):
         raise _wrong("its size is not a number")
     hash_ = _base64(root)
     if len(hash_) != sha256().digest_size:
-        raise _wrong("its root is not a SHA-256")
+        raise _wrong("its root is not a SHA-256 hash")
     if len(lines) == 3:
         return Checkpoint(origin, int(size), hash_)
     if lines[3] == _HEAD:
@@ -154,10 +154,10 @@ def _parse_checkpoint(lines: list[str]) -> Checkpoint:
 def _parse_change(line: str) -> KeyChange:
     words = line.split(" ")
     if len(words) != 3 or words[0] != "vitrail-key" or not _NUMBER.fullmatch(words[1]):
-        raise _wrong("an unknown extension line")
+        raise _wrong("it has an unknown extension line")
     change = KeyChange(int(words[1]), _base64(words[2]))
     if len(change.key) != sha256().digest_size:
-        raise _wrong("a key of a wrong size")
+        raise _wrong("a key has the wrong size")
     return change
 
 
@@ -165,14 +165,14 @@ def _base64(untrusted_text: str) -> bytes:
     try:
         raw = base64.b64decode(untrusted_text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise _wrong("a part that is not base64") from error
+        raise _wrong("a part is not base64") from error
     if base64.b64encode(raw).decode() != untrusted_text:
-        raise _wrong("base64 that is not canonical")
+        raise _wrong("its base64 is not canonical")
     return raw
 
 
 def _wrong(what: str) -> RefusedError:
     return RefusedError(
         f"not a checkpoint of an audit log: {what}",
-        hint="'brokerctl audit checkpoint' prints one; keep it as it is",
+        hint="to print one, run 'brokerctl audit checkpoint'; do not change it",
     )

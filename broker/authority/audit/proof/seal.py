@@ -27,10 +27,7 @@ from broker.ipc.audit.tree import Growing
 
 _INSERT = "INSERT OR REPLACE INTO checkpoint VALUES (?, ?, ?, ?)"
 WITNESSED = "witnessed "
-_HINT = (
-    "'brokerctl audit verify' shows the problem; to begin a new log, move "
-    "audit.sqlite and audit.key away"
-)
+_HINT = "to see the problem, run 'brokerctl audit verify'; to begin a new log, move audit.sqlite and audit.key away"
 
 
 class Seal:
@@ -181,7 +178,7 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
     key = _settled(file, last)
     if last is None and key is not None:
         raise IntegrityError(
-            "the audit log has a key, but its checkpoints are gone", hint=_HINT
+            "the audit log has a key, but its checkpoints are missing", hint=_HINT
         )
     if last is None or last.change is None:
         return _begin(db, tree, file)
@@ -191,11 +188,10 @@ def open_seal(db: sqlite3.Connection, tree: Growing, path: Path) -> Seal:
             # A crash between the first certificate and its key file; nothing
             # was recorded since, so nothing can have been changed.
             return _begin(db, tree, file)
-        raise IntegrityError("the audit log's key is gone", hint=_HINT)
+        raise IntegrityError("the audit log's key is missing", hint=_HINT)
     if (key.index, key.public, key.origin) != (index, public, origin):
         raise IntegrityError(
-            f"the audit log's key is number {key.index}, the log's last one is "
-            f"number {index}: one of them is an older copy, or another's",
+            f"the audit log's key is number {key.index}, but the log's last key is number {index}: one of them is an older copy, or belongs to another log",
             hint=_HINT,
         )
     seal = Seal(db, file, key)
@@ -275,8 +271,7 @@ def _check_head(db: sqlite3.Connection, tree: Growing, seal: Seal) -> None:
     # guard: the key knows the newest size, at the start
     if tree.size < (seal.key.newest or 0):
         raise IntegrityError(
-            f"the audit log has {tree.size} events and had {seal.key.newest}: its "
-            "end was cut off, or it is an older copy",
+            f"the audit log has {tree.size} events, but had {seal.key.newest}: it was truncated, or is an older copy",
             hint=_HINT,
         )
     row = db.execute(

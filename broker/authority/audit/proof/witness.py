@@ -86,9 +86,8 @@ def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:
     # guard: a peer has few logs
     if origin not in logs and len(logs) >= audit_limits.AUDIT_WITNESS_LOGS:
         raise RefusedError(
-            f"checkpoints of {len(logs)} logs of this peer are kept here already",
-            hint="the tables 'witness' and 'witness_key' of audit.sqlite have them; "
-            "stop the broker and remove old ones",
+            f"checkpoints of {len(logs)} logs of this peer are already stored",
+            hint="stop the broker, and remove old ones from the tables 'witness' and 'witness_key' of audit.sqlite",
         )
 
 
@@ -130,7 +129,7 @@ def _check_follows(origin: str, last: Note | None, note: Note) -> None:
     """Raise RefusedError unless the certificate is the one after ``last``."""
     change = note.checkpoint.change
     if change is None or note.checkpoint.origin != origin:
-        raise RefusedError("a certificate for a key that is not this log's")
+        raise RefusedError("the certificate is for a key of another log")
     if last is None:
         good = change.index == 0 and origin_of(change.key) == origin
         signer = change.key
@@ -141,7 +140,7 @@ def _check_follows(origin: str, last: Note | None, note: Note) -> None:
         signer = last.checkpoint.change.key
     # guard: a witness follows the keys
     if not good or not is_signed_by(note, signer):
-        raise RefusedError(f"the certificate of key {change.index} does not follow")
+        raise RefusedError(f"the certificate of key {change.index} is out of order")
 
 
 def _keys(db: sqlite3.Connection, peer: str, origin: str) -> list[bytes]:

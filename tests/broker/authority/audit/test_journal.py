@@ -55,12 +55,14 @@ async def test_best_effort_refuses_nothing_and_counts(tmp_path, monkeypatch):
             assert log.warnings() == []
             for _ in range(5):
                 await log.require(event)
-            assert "5 events could not be recorded, and still" in log.warnings()[0]
+            assert (
+                "5 events could not be recorded; recording still" in log.warnings()[0]
+            )
         await log.require(event)
         await log.require(event)
     (gap,) = _events(tmp_path, "audit.gap")
     assert gap["count"] == 5
-    assert log.warnings()[0].startswith("5 events could not be recorded: ")
+    assert log.warnings()[0].startswith("5 events could not be recorded; see ")
     assert len(_events(tmp_path, "broker.stop")) == 2
 
 
@@ -81,7 +83,7 @@ async def test_a_note_is_never_an_error_and_a_requirement_always_is(capsys):
     await log.note(schema.BrokerStop(reason="asked to end"))
     said = capsys.readouterr().err
     assert said == (
-        "vitrail: not recorded: broker.stop: the audit log cannot be written\n"
+        "vitrail: cannot record the event broker.stop: the audit log cannot be written\n"
     )
     with pytest.raises(UpstreamError, match="cannot be written"):
         await log.require(schema.BrokerStop(reason="asked to end"))

@@ -106,7 +106,7 @@ async def test_a_refusal_that_cannot_be_written_ends_no_task(
         await refusals.refused(large)
         await refusals.refused(COLD)
         assert store.statistics().events == 1
-    assert "an event stream.refused of" in capsys.readouterr().err
+    assert "the event stream.refused has" in capsys.readouterr().err
 
 
 def test_what_the_store_did_not_take_comes_out_later() -> None:

@@ -105,7 +105,7 @@ async def test_a_log_that_is_too_large_loses_the_oldest_with_their_hashes(
     assert good(path, early).against == 1
     with opened(path) as db:
         checker.check(msgspec.to_builtins(prove(db, found.size)))
-        with pytest.raises(RefusedError, match="removed with their hashes"):
+        with pytest.raises(RefusedError, match="and their hashes were removed"):
             Nodes(db).root(100)
     async with open_store(path) as store:
         await record(store, 256)

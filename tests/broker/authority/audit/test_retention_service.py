@@ -69,4 +69,4 @@ async def test_a_disk_that_refuses_is_said_once(tmp_path, capsys, monkeypatch):
                 await asked.wait()
                 nursery.cancel_scope.cancel()
     said = capsys.readouterr().err
-    assert said.count("old events are not removed") == 1
+    assert said.count("cannot remove old events") == 1

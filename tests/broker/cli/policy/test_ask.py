@@ -193,4 +193,4 @@ def test_a_file_that_others_may_write_denies(run):
     (run.folder / "30-user.policy").chmod(0o666)
     code, out = run("check", str(run.folder), here=False)
     assert code == 1
-    assert "can be written by others" in out
+    assert "is writable by others" in out

@@ -162,7 +162,7 @@ def test_keys_that_others_may_write_are_not_read(run):
     (run.home / "bundle.keys").chmod(0o666)
     code, out = run("apply", run.signed(1))
     assert code == 1
-    assert "can be written by others" in out
+    assert "is writable by others" in out
 
 
 def test_errors_are_not_signed_and_not_applied(run):

@@ -75,7 +75,7 @@ def test_check_reports_every_problem(world):
         f"{first}:1:9: 'disposable' is not a value",
         "  | class = disposable",
         "  |         ^^^^^^^^^^",
-        '  hint: text is written in quotes: "disposable"',
+        '  hint: write text in quotes: "disposable"',
         f"{first}:2:1: unknown key 'colour'",
         '  | colour = "red"',
         "  | ^^^^^^",
@@ -83,11 +83,11 @@ def test_check_reports_every_problem(world):
             "  expected: name, inherits, class, tags, display, timezone, default_disposable, services, "
             "label, window, audio, clipboard, transfer, looks, network, folders, launch, state, peer, limits"
         ),
-        "  hint: 'colour' belongs in [label]",
-        f"{second}:3:1: the key 'display' is already set above",
+        "  hint: move 'colour' to [label]",
+        f"{second}:3:1: the key 'display' is already defined above",
         '  | display = "allow"',
         "  | ^^^^^^^",
-        "  hint: keep one of the two; the other is in line 2",
+        "  hint: remove one of the two; the other is on line 2",
         "",
     ]
     assert "problems: 3; records: 1 can be used, 2 cannot" in err
@@ -113,7 +113,7 @@ def test_check_of_paths(world):
     assert _run(world, "check", str(good))[0] == 0
     code, out, _ = _run(world, "check", str(good.parent))
     assert code == 1
-    assert "can be written by others (mode 0666)" in out
+    assert "is writable by others (mode 0666)" in out
 
 
 def test_wrong_calls_end_with_2(world):

@@ -63,7 +63,7 @@ async def test_it_prints_what_the_verb_prints(env):
 def test_without_a_broker_the_verb_says_how_to_start_one(env):
     answer = called("status", env=env)
     assert answer.code == 1
-    assert "no broker runs" in answer.err
+    assert "no broker is running" in answer.err
 
 
 @pytest.mark.parametrize("answer", [{}, {"version": 3, "policy": []}, {"policy": None}])

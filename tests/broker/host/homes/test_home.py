@@ -20,7 +20,7 @@ async def test_a_home_for_which_there_is_no_thread_is_left_unlocked(tmp_path):
     with (
         ExitStack() as held,
         no_threads(),
-        pytest.raises(UpstreamError, match="no thread can be started"),
+        pytest.raises(UpstreamError, match="cannot start a thread"),
     ):
         await open_home(homes, MAIL, frozenset(), 1 << 20, held)
     with HomeStore(homes).lock(MAIL):

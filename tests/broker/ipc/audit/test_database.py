@@ -101,7 +101,7 @@ async def test_a_commit_that_fails_does_not_grow_the_tree(tmp_path: Path) -> Non
         await store.record(schema.BrokerStop())
         before = store._tree.copy()
         store._db.execute("PRAGMA query_only = 1")
-        with pytest.raises(Exception, match="cannot be written"):
+        with pytest.raises(Exception, match="cannot write"):
             await store.record(schema.BrokerStop())
         assert store._tree == before
         store._db.execute("PRAGMA query_only = 0")

@@ -27,5 +27,5 @@ def test_a_recorder_reads_no_answer_to_permits():
         cls: cls.__struct_config__.tag for cls in typing.get_args(messages.ToRecorder)
     }
     assert len(set(tags.values())) == len(tags), "each has a number of its own"
-    with pytest.raises(PeerError, match="cannot be read"):
+    with pytest.raises(PeerError, match="cannot decode"):
         messages.decode_to_recorder(b"\x91\xcc\xff")

@@ -149,10 +149,13 @@ def test_no_log_yet(tmp_path: Path) -> None:
 def test_a_file_that_is_no_log(tmp_path: Path) -> None:
     file = tmp_path / "audit.sqlite"
     file.write_bytes(b"x" * 5000)
-    with pytest.raises(SetupError, match="cannot be read"), open_log(file):
+    with pytest.raises(SetupError, match="cannot read"), open_log(file):
         pass
     file.write_bytes(b"")
-    with pytest.raises(SetupError, match="holds no audit log"), open_log(file):
+    with (
+        pytest.raises(SetupError, match="does not contain an audit log"),
+        open_log(file),
+    ):
         pass
 
 

@@ -54,7 +54,7 @@ def test_a_method_that_the_description_lacks_comes_with_its_docstring() -> None:
     assert "method Answer(" in text
     assert "method Answer(" not in without
     again = describe(without)
-    assert "# Answer a question in the user's place.\nmethod Answer(" in again
+    assert "# Answer a question on behalf of the user.\nmethod Answer(" in again
     assert "Gone" not in again
 
 

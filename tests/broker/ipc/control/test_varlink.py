@@ -190,7 +190,7 @@ def test_an_error_of_the_protocol_says_that_versions_differ() -> None:
     assert reply.error == "org.varlink.service.MethodNotFound"
     problem = error_of(reply)
     assert isinstance(problem, InternalError)
-    assert "one version" in problem.hint
+    assert "the same version" in problem.hint
 
 
 def test_an_error_about_a_path_that_is_no_text_can_be_told() -> None:

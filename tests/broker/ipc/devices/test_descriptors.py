@@ -45,7 +45,7 @@ def test_lengths_that_do_not_fit_are_refused(size: int):
 
 
 def test_short_interface_descriptors_are_refused():
-    with pytest.raises(PeerError, match="interface descriptor of 8"):
+    with pytest.raises(PeerError, match="interface descriptor has only 8"):
         parse_descriptors(descriptors() + bytes([8, 4, 0, 0, 0, 8, 6, 0x50]))
 
 

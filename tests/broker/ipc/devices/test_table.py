@@ -38,7 +38,7 @@ def test_changed_descriptors_end_the_plug_in():
     assert table.begin(plug.number, "lease") is plug
     table.attached(plug)
     gone, new = table.seen(device(STICK, KEYBOARD), 1.0)
-    assert gone == Vanished(plug, "its descriptors have changed")
+    assert gone == Vanished(plug, "the device's descriptors have changed")
     assert isinstance(new, Appeared)
     assert plug.gone
 
@@ -66,7 +66,7 @@ def test_one_device_is_never_two_sandboxes():
     table = DeviceTable()
     plug = appeared(table.seen(device(), 0.0))
     table.begin(plug.number, "one")
-    with pytest.raises(RefusedError, match="in use already"):
+    with pytest.raises(RefusedError, match="already in use"):
         table.begin(plug.number, "other")
     table.ended(plug)
     assert table.begin(plug.number, "other").attachment == "dev-2"

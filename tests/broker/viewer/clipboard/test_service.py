@@ -75,7 +75,7 @@ async def test_the_person_is_asked_about_this_target_only():
         await b.paste()
         (question,) = b.book.person.asked
         assert question.targets == ("vault",)
-        assert question.words == "to give what you copied in it"
+        assert question.words == "to provide the data that you copied in it"
         assert ("type, it says", "text/plain") in question.details
         assert ("size, it says", f"{len(TEXT)} bytes") in question.details
         (asked,) = b.events("question.asked")
@@ -344,7 +344,7 @@ async def test_asked_before_it_is_read_and_read_when_the_focus_is_back():
             await b.book.person.wait_asked(1)
         (question,) = b.book.person.asked
         assert question.sandbox == "vault"
-        assert question.words == "to get what you have copied"
+        assert question.words == "to receive the data that you copied"
         assert question.targets == ("vault",)
         assert len(b.guests["vault"].worker.orders) == 1
 

@@ -25,6 +25,6 @@ def test_one_that_is_known_by_its_hash_says_so():
     opening = Opening(LEASE, SECURITY_KEY, 1, "a test")
     words, _ = texts_of(security_keys._request(opening, said))
     assert words == (
-        "to register at a service known by its hash only (abababababababab...) "
+        "to register at a service known only by its hash (abababababababab...) "
         "with your security key"
     )
