@@ -519,7 +519,7 @@ async def test_the_number_of_a_mount_is_used_twice(tmp_path):
         give(made.child, tmp_path, ticket=b"2")
         assert isinstance(await hostile.ask(mount()), p.FolderMounted)
         reply = await hostile.ask(mount(ticket=b"2"))
-        assert "number of a mount again" in reply.error.message
+        assert "reused the number of a mount" in reply.error.message
         assert len(made.folders.mounted_now) == 1
 
 

@@ -122,12 +122,12 @@ async def test_a_call_starts_a_box():
         )
         (w.paths.config[0] / "policy.d/20-late.policy").write_text(STARTS)
         code, said = await in_box(w, "vitrail-call -t late off 2>&1 </dev/null")
-        assert (code, "does not run" in said) == (125, True), said
+        assert (code, "not running" in said) == (125, True), said
         for name in ("window", "many"):
             code, said = await in_box(w, f"vitrail-call -t {name} echo 2>&1 </dev/null")
             assert (code, "refused it" in said) == (125, True), said
             refused = await w.only_event("lease.refused", sandbox=name)
-            assert "not started by a call" in refused["reason"]
+            assert "a call cannot start" in refused["reason"]
         assert not w.events("lease.begin", record="window")
         # Two at once start it once, and it runs on.
         both = "vitrail-call -t late who </dev/null & vitrail-call -t late who </dev/null; wait"

@@ -166,12 +166,12 @@ async def test_a_machine_without_a_console_does_not_keep_its_monitor(qemu, tmp_p
     console = ConsoleLog(tmp_path)
     vm = Vm(path.parent, state, vmm=process, helpers=(), console=console)
     async with trio.open_nursery() as nursery:
-        with pytest.raises(UpstreamError, match="console is not reachable"):
+        with pytest.raises(UpstreamError, match="cannot connect to .*console"):
             await vm.connect(nursery)
     with pytest.raises(UpstreamError, match="not connected"):
         await vm.cont()
     console.close()
     qmp = await open_qmp(path)
     await qmp.close()
-    with pytest.raises(UpstreamError, match="has gone"):
+    with pytest.raises(UpstreamError, match="no longer running"):
         await qmp.execute("query-status")

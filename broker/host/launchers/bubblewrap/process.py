@@ -95,7 +95,7 @@ def _hold(leader: int) -> int:
     try:
         return open_pidfd(leader)
     except OSError as error:
-        raise UpstreamError(f"the box ended at once: {error.strerror}") from error
+        raise UpstreamError(f"the box exited immediately: {error.strerror}") from error
 
 
 async def _mounted(child: Child) -> None:
