@@ -330,7 +330,9 @@ async def test_ten_thousand_requests_ask_once():
         await eventually(lambda: len(refused) == 9_999 and service.asked)
         assert len(service.asked) == 1
         service.waits.set()
-    assert set(refused) == {"too many calls of vitrail.Print are running there"}
+    assert set(refused) == {
+        "too many calls of vitrail.Print are already running in the target"
+    }
     assert len(service.given) == 1
 
 
@@ -376,7 +378,7 @@ async def test_paper_of_a_record_is_counted():
     service.pages = PAGES_PER_DAY // 2
     for _ in range(2):
         await service.serve()
-    with pytest.raises(RefusedError, match="pages within 24 hours"):
+    with pytest.raises(RefusedError, match="pages in 24 hours"):
         await service.serve()
     assert len(service.given) == 2
 

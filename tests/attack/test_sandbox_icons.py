@@ -182,7 +182,7 @@ class PaperPanel:
         self.ended = trio.Event()
         try:
             await self.ended.wait()
-            raise SetupError("the session bus has gone")
+            raise SetupError("the session bus closed the connection")
         finally:
             self.shown.remove(self)
 
@@ -204,7 +204,7 @@ class Sandbox:
 
     def valid_record(self):
         if self.colour is None:
-            raise RefusedError("there is no valid record")
+            raise RefusedError("is no longer valid")
         label = SimpleNamespace(colour=self.colour)
         return SimpleNamespace(viewer=SimpleNamespace(label=label))
 

@@ -86,7 +86,7 @@ async def test_a_service_runs_as_often_at_once_as_its_record_says():
             f"echo two | {call}; echo third=$?"
         )
         assert "second=125\none\ntwo\nthird=0\n" in said, said
-        assert "too many calls of slow are running there" in said
+        assert "too many calls of slow are already running in the target" in said
 
 
 async def test_a_service_of_the_desktop_has_what_its_file_names():

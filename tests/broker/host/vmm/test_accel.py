@@ -39,7 +39,9 @@ async def test_kvm_that_cannot_be_opened_is_not_forced_blindly(tmp_path):
     with pytest.raises(SetupError, match="no /nonexistent") as caught:
         await choose_accel(**ONCE, cache=tmp_path, environ=environ, device=NONE)
     assert "modprobe" in caught.value.hint
-    assert "to emulate machines, which is slower, unset VITRAIL_ACCEL" in caught.value.hint
+    assert (
+        "to emulate machines, which is slower, unset VITRAIL_ACCEL" in caught.value.hint
+    )
 
 
 async def test_another_word_is_an_error(tmp_path):

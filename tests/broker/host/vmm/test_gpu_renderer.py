@@ -161,7 +161,9 @@ async def test_its_end_is_told_and_is_not_the_machines(tmp_path, monkeypatch):
     )  # fmt: skip
     await vm._watch_helper(helper)
     (reason,) = told
-    assert reason.startswith("vhost-user-gpu ended with code -9: its programs now render")
+    assert reason.startswith(
+        "vhost-user-gpu ended with code -9: its programs now render"
+    )
     assert not killed
 
 
