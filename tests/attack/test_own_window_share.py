@@ -45,7 +45,7 @@ class File:
         self.reads += 1
         self.length += length
         if self.gone:
-            raise ValueError("the file has shrunk")
+            raise ValueError("the file was truncated")
         return b"\1" * length
 
 

@@ -180,7 +180,7 @@ def test_a_page_that_is_larger_is_refused_before_it_is_read(tmp_path):
     sent = PIXELS_PAGE.pack(b"G", PRINT_PIXELS // 3000 + 1, 3000, 0)
     code, said = kept_apart(tmp_path / "a.pdf", entries(PIXELS_MAGIC + sent), "")
     assert code
-    assert "is not taken" in said
+    assert "exceeds the limit" in said
 
 
 def test_a_mistake_about_sizes_takes_no_memory(tmp_path):
@@ -198,7 +198,7 @@ def test_pages_leave_room(tmp_path):
     sent = entries(PIXELS_MAGIC + page() + END)
     code, said = kept_apart(tmp_path / "a.pdf", sent, "", 1 << 60)
     assert code
-    assert "not enough room" in said
+    assert "no disk space for" in said
 
 
 # -- the request -----------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_options_of_the_program_are_its_own():
 def test_a_portal_has_bounds_of_what_it_prints():
     portal = PortalPrinting(lambda *_: None)
     portal._running = PRINTS_AT_ONCE
-    with pytest.raises(CallError, match="too much"):
+    with pytest.raises(CallError, match="too many print requests"):
         portal._print(None)
 
 

@@ -531,15 +531,15 @@ def test_a_program_gets_only_the_screen_that_was_chosen_for_it(portal):
     portal._create(call("CreateSession"))
     (path,) = portal._sessions
     remote = {"signature": "oa{sv}"}
-    with pytest.raises(CallError, match="nothing is shared"):
+    with pytest.raises(CallError, match="shares no screen"):
         portal._remote(call("OpenPipeWireRemote", path, **remote))
     portal._sessions[path].shared = True
     for answer in (portal._select, portal._remote):
         other = call("OpenPipeWireRemote", path, sender=":1.6", **remote)
-        with pytest.raises(CallError, match="no such session"):
+        with pytest.raises(CallError, match="unknown session"):
             answer(other)
         assert not other.given
-    with pytest.raises(CallError, match="no such session"):
+    with pytest.raises(CallError, match="the session does not exist"):
         portal.close(":1.6", path)
     known = call("OpenPipeWireRemote", path, **remote)
     portal._remote(known)

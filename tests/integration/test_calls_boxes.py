@@ -125,7 +125,7 @@ async def test_a_call_starts_a_box():
         assert (code, "not running" in said) == (125, True), said
         for name in ("window", "many"):
             code, said = await in_box(w, f"vitrail-call -t {name} echo 2>&1 </dev/null")
-            assert (code, "refused it" in said) == (125, True), said
+            assert (code, "rejected the request" in said) == (125, True), said
             refused = await w.only_event("lease.refused", sandbox=name)
             assert "a call cannot start" in refused["reason"]
         assert not w.events("lease.begin", record="window")

@@ -49,9 +49,9 @@ ENDS = {
 FAULTS = {
     "refuse": "is refused",
     "silent": "did not answer",
-    "garbage": "malformed reply: no HTTP status",
-    "flood": "malformed reply: more than",
-    "huge": "malformed reply: more than",
+    "garbage": "invalid reply: no HTTP status",
+    "flood": "invalid reply: more than",
+    "huge": "invalid reply: more than",
     "close": "closed the connection",
     "die": ".",
 }

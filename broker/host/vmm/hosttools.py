@@ -54,6 +54,6 @@ async def fetch_vhost_device_vsock(
         raise SetupError(
             f"cannot download {VHOST_DEVICE_VSOCK}: {error}",
             hint="install it, or run 'sudo modprobe vhost_vsock' and allow your user to open "
-            "{KERNEL_DEVICE}",
+            f"{KERNEL_DEVICE}",
         ) from error
     return paths.tools / VHOST_DEVICE_VSOCK

@@ -332,7 +332,7 @@ async def test_the_persons_own_selection_comes_in_by_the_paste_chord():
 async def test_without_a_rule_content_is_not_read(rules):
     async with board(rules) as b:
         await b.chord("vault", paste=True)
-        await b.wait_told("nothing was copied")
+        await b.wait_told("the clipboard is empty")
         assert b.guests["vault"].worker.orders == []
 
 
