@@ -155,7 +155,7 @@ def with_constants(text: str, constants: Mapping[str, str]) -> str:
     for name, value in constants.items():
         empty = f'\n{name} = ""\n'
         if text.count(empty) != 1:
-            raise BundleError(f"{name} is not one empty string of the program")
+            raise BundleError(f"{name} is not one empty string in the program")
         lines = "".join(f"    {line!r}\n" for line in value.splitlines(keepends=True))
         text = text.replace(empty, f"\n{name} = (\n{lines})\n")
     return text
@@ -261,7 +261,7 @@ def guest_installer() -> bytes:
     for name, text in programs.items():
         mark = f"\n@{name}@\n"
         if script.count(mark) != 1 or f"\n{END_OF_FILE}\n" in text:
-            raise BundleError(f"{name} cannot be put into the installer")
+            raise BundleError(f"{name} cannot be inserted into the installer")
         script = script.replace(mark, f"\n{text.rstrip()}\n")
     return script.encode()
 

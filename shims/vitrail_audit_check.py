@@ -170,14 +170,14 @@ def read_note(note: str) -> Checkpoint:
     text, gap, tail = note.partition("\n\n")
     lines = text.split("\n")
     if not gap or not 3 <= len(lines) <= 4:
-        raise WrongError("not a signed checkpoint")
+        raise WrongError("the text is not a signed checkpoint")
     index, key = None, None
     try:
         # "vitrail-head": the log ended here then; nothing that a proof needs.
         if len(lines) == 4 and lines[3] != "vitrail-head":
             word, number, coded = lines[3].split(" ")
             if word != "vitrail-key":
-                raise WrongError("an extension that is not known here")
+                raise WrongError("the checkpoint has an unknown extension")
             index, key = number_of(number), unbase64(coded)
         signatures = []
         for line in tail.rstrip("\n").split("\n"):
@@ -186,7 +186,7 @@ def read_note(note: str) -> Checkpoint:
                 signatures.append(unbase64(coded))
         size, root = number_of(lines[1]), unbase64(lines[2])
     except ValueError as error:
-        raise WrongError(f"a checkpoint that cannot be read: {error}") from error
+        raise WrongError(f"invalid checkpoint: {error}") from error
     whole = (text + "\n").encode()
     return Checkpoint(whole, lines[0], size, root, index, key, signatures)
 
@@ -200,14 +200,14 @@ def read_proof(text: str) -> Tuple[int, List[bytes], str]:
     lines = head.split("\n")
     try:
         if not gap or lines[0] != "c2sp.org/tlog-proof@v1":
-            raise WrongError("not a proof of this format")
+            raise WrongError("the file is not a proof of format c2sp.org/tlog-proof@v1")
         word, number = lines[1].split(" ")
         if word != "index":
-            raise WrongError("not a proof of this format")
+            raise WrongError("the file is not a proof of format c2sp.org/tlog-proof@v1")
         path = [unbase64(line) for line in lines[2:]]
         return number_of(number), path, note
     except (ValueError, IndexError) as error:
-        raise WrongError(f"a proof that cannot be read: {error}") from error
+        raise WrongError(f"invalid proof: {error}") from error
 
 
 def certified_keys(notes: List[str], origin: str) -> List[bytes]:
@@ -224,12 +224,12 @@ def certified_keys(notes: List[str], origin: str) -> List[bytes]:
             label = b"vitrail audit 1 origin\0" + note.key
             name = hashlib.sha256(label).hexdigest()[:32]
             if origin != f"vitrail.invalid/audit/{name}":
-                raise WrongError("the first key is not the one that names the log")
+                raise WrongError("the first key does not match the log's name")
         if not note.signed_by(keys[-1] if keys else note.key):
-            raise WrongError(f"key {number} is not certified by the one before")
+            raise WrongError(f"key {number} is not certified by the previous key")
         keys.append(note.key)
     if not keys:
-        raise WrongError("no key at all")
+        raise WrongError("the proof contains no key")
     return keys
 
 
@@ -251,20 +251,20 @@ def check(
     index, path, text = read_proof(proof)
     note = read_note(text)
     if origin is not None and note.origin != origin:
-        raise WrongError(f"it is about another log, {note.origin}")
+        raise WrongError(f"the proof belongs to another log, {note.origin}")
     # Size and root, not the text: a head of the same log says one line more.
     if kept is not None and read_note(kept)[1:4] != note[1:4]:
-        raise WrongError("it does not lead to the checkpoint that you kept")
+        raise WrongError("the proof does not match the given checkpoint")
     if not note.signed_by(certified_keys(notes, note.origin)[-1]):
-        raise WrongError("its checkpoint is not signed by the log's key")
+        raise WrongError("the checkpoint is not signed by the log's key")
     if root_of(body.encode(), index, note.size, path) != note.root:
         raise WrongError("the event is not in the tree that was signed")
     try:
         number = json.loads(body)["sequence"]
     except (ValueError, KeyError, TypeError) as error:
-        raise WrongError("the event cannot be read") from error
+        raise WrongError("the event is not valid") from error
     if number != index + 1:
-        raise WrongError("the event says that it is another one")
+        raise WrongError("the event has another sequence number")
     return note
 
 
@@ -280,9 +280,9 @@ def shown(untrusted_text: str) -> str:
 def main(words: Optional[List[str]] = None) -> int:
     """Check the proof in a file, print the result, and return an exit status."""
     parser = argparse.ArgumentParser(description="Check a proof from an audit log.")
-    parser.add_argument("proof", help="the file; '-' reads standard input")
-    parser.add_argument("--origin", help="the log's name, as it was noted down")
-    parser.add_argument("--checkpoint", help="a file with a checkpoint that you kept")
+    parser.add_argument("proof", help="file with the proof; '-' reads standard input")
+    parser.add_argument("--origin", help="the name of the log")
+    parser.add_argument("--checkpoint", help="file with a checkpoint of the log")
     given = parser.parse_args(words)
     try:
         if given.proof == "-":

@@ -87,7 +87,7 @@ def read_domain(data: bytes) -> Domain:
     try:
         parser.Parse(data, True)  # noqa: FBT003 -- positional in expat
     except expat.ExpatError as error:
-        raise HookError(f"the domain's XML cannot be read: {error}") from error
+        raise HookError(f"cannot parse the domain's XML: {error}") from error
     domain.vhost_user = reader.vhost_user()
     return domain
 
@@ -102,7 +102,7 @@ class _Reader:
         self.collected = ""
 
     def refuse(self, *_: object) -> None:
-        raise HookError("the domain's XML has a document type")
+        raise HookError("the domain's XML has a document type declaration")
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if len(self.path) >= XML_DEPTH:
@@ -188,12 +188,12 @@ def owner() -> int:
             facts = os.fstat(file.fileno())
             # guard: libvirt's hook believes settings that only root can write
             if facts.st_uid != 0 or facts.st_mode & 0o022:
-                raise HookError(f"{SETTINGS} can be written by others than root")
+                raise HookError(f"users other than root can write to {SETTINGS}")
             uid = json.loads(file.read(4096))["uid"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HookError(f"{SETTINGS}: {error}") from error
     if not isinstance(uid, int) or uid <= 0:
-        raise HookError(f"{SETTINGS}: 'uid' is the number of a user")
+        raise HookError(f"{SETTINGS}: 'uid' must be the number of a user")
     return uid
 
 
@@ -225,7 +225,7 @@ def init_of(controller: int | None) -> int:
         raise HookError(f"{path}: {error}") from error
     # guard: a container's first process is the only one of its controller
     if len(children) != 1:
-        raise HookError(f"{path} has {len(children)} processes in place of one")
+        raise HookError(f"{path} has {len(children)} processes; expected one")
     return children[0]
 
 
@@ -258,9 +258,9 @@ def call(path: str, parameters: dict[str, object], deadline: float) -> None:
             words = answer.get("parameters", {})
             raise HookError(str(words.get("message") or answer["error"])[:TEXT_CHARS])
     except OSError as error:
-        raise HookError(f"the broker at {path}: {error}") from error
+        raise HookError(f"cannot connect to the broker at {path}: {error}") from error
     except (ValueError, AttributeError) as error:
-        raise HookError(f"the broker's answer is not valid: {error}") from error
+        raise HookError(f"the broker sent an invalid reply: {error}") from error
 
 
 def connect_to_user(sock: socket.socket, path: str, uid: int) -> None:
@@ -481,7 +481,7 @@ def printable(text: str) -> str:
 def main(words: list[str]) -> int:
     """Return the exit code: 1 keeps the domain from starting."""
     if len(words) < 3:
-        sys.stderr.write("vitrail: libvirt calls this hook, see libvirt.org/hooks\n")
+        sys.stderr.write("vitrail: this is a hook of libvirt: see libvirt.org/hooks\n")
         return 0
     name, step, substep = words[:3]
     event = STEPS.get((step, substep))
@@ -492,7 +492,7 @@ def main(words: list[str]) -> int:
         domain = read_domain(sys.stdin.buffer.read(XML_BYTES))
         report(event, name, domain)
     except HookError as error:
-        text = f"vitrail: no lease for domain {name[:100]}: {error}"
+        text = f"vitrail: cannot lease domain {name[:100]}: {error}"
         sys.stderr.write(printable(text) + "\n")
         return 1 if event == "prepare" and must_have(name, domain) else 0
     return 0
@@ -506,7 +506,7 @@ def must_have(name: str, domain: Domain) -> bool:
     try:
         return is_required(owner(), names)
     except (HookError, OSError, KeyError) as error:
-        text = f"vitrail: the records were not read: {error}"
+        text = f"vitrail: cannot read the records: {error}"
         sys.stderr.write(printable(text) + "\n")
         return False
 

@@ -118,7 +118,9 @@ class Broker:
                 return self._once(method, parameters)
             except (FileNotFoundError, ConnectionRefusedError) as error:  # noqa: PERF203
                 if not patient or time.monotonic() + RETRY_SECONDS > self._deadline:
-                    raise LeaseError(f"no broker at {self._path}: {error}") from error
+                    raise LeaseError(
+                        f"cannot connect to {self._path}: {error}"
+                    ) from error
                 time.sleep(RETRY_SECONDS)
             except OSError as error:
                 raise LeaseError(f"the broker does not answer: {error}") from error
@@ -142,7 +144,7 @@ class Broker:
             uid = struct.unpack("3i", sock.getsockopt(*PEER_CREDENTIALS))[1]
             # guard: the hook speaks with a broker of its user's
             if uid != self._uid:
-                raise LeaseError(f"{self._path} is served by another user")
+                raise LeaseError(f"another user serves {self._path}")
             request = {"method": f"{INTERFACE}.{method}", "parameters": parameters}
             sock.sendall(json.dumps(request).encode() + b"\0")
             reply = b""
@@ -150,7 +152,7 @@ class Broker:
                 sock.settimeout(self._left())
                 more = sock.recv(65536)
                 if not more or len(reply) > REPLY_BYTES:
-                    raise LeaseError("the broker ended the conversation")
+                    raise LeaseError("the broker closed the connection")
                 reply += more
         return take_reply(reply[:-1])
 
@@ -170,11 +172,11 @@ def take_reply(reply: bytes) -> Dict[str, Any]:
         parameters = answer.get("parameters") or {}
         if "error" in answer:
             reason = parameters.get("message") or answer["error"]
-            raise LeaseError(f"the broker refuses: {reason}")
+            raise LeaseError(f"the broker rejected the request: {reason}")
     except (ValueError, AttributeError) as error:
-        raise LeaseError(f"the broker's answer is not one: {error}") from error
+        raise LeaseError(f"the broker sent an invalid reply: {error}") from error
     if not isinstance(parameters, dict):
-        raise LeaseError("the broker's answer is not one")
+        raise LeaseError("the broker sent an invalid reply")
     return parameters
 
 
@@ -211,7 +213,7 @@ def _read_record(name: str, records: List[str]) -> Json:
         except FileNotFoundError:
             continue
         except OSError as error:
-            log(f"{name}.toml cannot be read: {error}")
+            log(f"cannot read {name}.toml: {error}")
             return None, ""
         return _in_record(text)
     return None, ""
@@ -222,7 +224,7 @@ def _read_regular(path: Path) -> str:
     with open(path, "rb", opener=_without_waiting) as file:
         # guard: a container's record is a regular file
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("it is not a regular file")
+            raise OSError("the file is not a regular file")
         return file.read(FILE_BYTES).decode("utf-8", "replace")
 
 
@@ -231,7 +233,7 @@ def _without_waiting(path: str, flags: int) -> int:
     try:
         # guard: a record is not opened in a file system that a program serves
         if _on_fuse(place):
-            raise OSError("it is in a file system that a program serves (FUSE)")
+            raise OSError("the file is in a FUSE file system")
         again = f"/proc/self/fd/{place}"
         return os.open(again, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     finally:
@@ -285,11 +287,11 @@ def refuse_annotations_of_image(
     names = image_names(path) if isinstance(path, str) else None
     if names is None:
         raise LeaseError(
-            "it is not known whether the annotation is the image's own: give it to "
-            "'podman run --annotation'"
+            "cannot find out whether the annotation comes from the image: pass it with 'podman "
+            "run --annotation'"
         )
     if any(map(_is_ours, names)):
-        raise LeaseError("the image has annotations for Vitrail, and may not have any")
+        raise LeaseError("the image must not have annotations for Vitrail")
 
 
 def _is_ours(key: str) -> bool:
@@ -399,10 +401,7 @@ class Hook:
             return
         # guard: a container of root's is leased by root's own hook alone
         if of_root:
-            self.refused = (
-                "a container of root's is for the hook that root installs: 'sudo "
-                "brokerctl launcher install podman'"
-            )
+            self.refused = "the container runs as root: to install root's hook, run 'sudo brokerctl launcher install podman'"
 
     def _take_person(self, settings: str) -> None:
         try:
@@ -444,9 +443,9 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     answer = hook.broker().call("LaunchPrepare", request, patient=False)
     launch, directory = answer.get("id"), answer.get("directory")
     if not isinstance(launch, str) or not isinstance(directory, str):
-        raise LeaseError("the broker's answer has no launch")
+        raise LeaseError("the broker sent a reply without a launch")
     if not LAUNCH_ID.fullmatch(launch):
-        raise LeaseError("the broker's answer has no launch")
+        raise LeaseError("the broker sent a reply without a launch")
     if hook.person is not None:
         directory = _rootful(hook, "mount_sockets", hook.person, launch, directory)
     try:
@@ -457,9 +456,7 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     except (KeyError, TypeError, AttributeError) as error:
         if hook.person is not None:
             _rootful(hook, "unmount_sockets", launch)
-        raise LeaseError(
-            f"the configuration is not one of a container: {error!r}"
-        ) from error
+        raise LeaseError(f"invalid container configuration: {error!r}") from error
     return json.dumps(config)
 
 
@@ -623,7 +620,7 @@ def create_runtime(hook: Hook, state: Json, annotations: Dict[str, str]) -> str:
         _rootful(hook, "require_own_namespaces", state.get("pid"))
     pid = state.get("pid")
     if not isinstance(pid, int) or isinstance(pid, bool) or pid <= 1:
-        raise LeaseError("the state has no process")
+        raise LeaseError("the container's state has no process")
     request = {"id": launch, "leader": pid}
     hook.broker().call("LaunchBind", request, patient=True)
     return ""
@@ -655,7 +652,7 @@ def in_child(what: str, work: Callable[[], str], deadline: float) -> Optional[st
         except LeaseError as error:
             log(str(error))
         except BaseException as error:
-            log(f"an error in the hook: {error!r}")
+            log(f"internal error in the hook: {error!r}")
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -740,7 +737,7 @@ def without_launch(text: str) -> str:
 def lease(hook: Hook, stage: str, text: str, annotations: Dict[str, str]) -> Json:
     """Return the stage's output, None without a lease, and whether one is required."""
     if SANDBOX not in annotations:
-        log(f"no annotation {SANDBOX} can be read: the container starts as it is")
+        log(f"no annotation {SANDBOX} found: starting without Vitrail")
         return None, False
     # Read by a separate process: a user's file must not hold root up.
     answer = in_child("record", lambda: hook.required(annotations), hook.deadline)
@@ -777,7 +774,7 @@ def main() -> int:
         output, required = lease(hook, words.stage, text, annotations)
     # guard: a required lease stops the container
     if output is None and required:
-        log("the container does not start: its record says that a lease is required")
+        log("cannot start the container: its record requires a lease")
         return 1
     if words.stage == "precreate":
         plain = without_launch(text) if output is None else output

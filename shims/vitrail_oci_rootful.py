@@ -91,16 +91,16 @@ def take_person(path: str) -> Person:
             facts = os.fstat(file.fileno())
             # guard: root's settings are root's alone
             if facts.st_uid != 0 or facts.st_mode & 0o022:
-                raise RefusedError(f"{path} can be written by others than root")
+                raise RefusedError(f"users other than root can write to {path}")
             values = json.loads(file.read(SETTINGS_BYTES))
         uid, runtime, records = values["uid"], values["runtime"], values["records"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RefusedError(f"{path}: {error!r}") from error
     if not isinstance(uid, int) or isinstance(uid, bool) or uid <= 0:
-        raise RefusedError(f"{path}: 'uid' is the number of a user")
+        raise RefusedError(f"{path}: 'uid' must be the number of a user")
     paths = [runtime, *records] if isinstance(records, list) else [None]
     if not all(isinstance(one, str) and one.startswith("/") for one in paths):
-        raise RefusedError(f"{path}: 'runtime' and 'records' are absolute paths")
+        raise RefusedError(f"{path}: 'runtime' and 'records' must be absolute paths")
     return Person(uid, runtime, records)
 
 
@@ -125,9 +125,7 @@ def require_confined(config: Json) -> None:
             _require_devices(config["linux"])
             _require_closed_proc(config["linux"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise RefusedError(
-            f"this is not a container's configuration: {error!r}"
-        ) from error
+        raise RefusedError(f"invalid container configuration: {error!r}") from error
 
 
 def _require_namespaces(linux: Json) -> None:
@@ -135,17 +133,19 @@ def _require_namespaces(linux: Json) -> None:
     missing = sorted({"pid", "mount"} - found.keys())
     # guard: a container in the host's namespaces gets no lease of root's
     if missing:
-        raise RefusedError(f"it has no {' and no '.join(missing)} namespace of its own")
+        raise RefusedError(
+            f"the container shares the host's {' and '.join(missing)} namespace"
+        )
     joined = sorted(kind for kind in NAMESPACES if found.get(kind))
     # guard: a container of root's joins no namespace of another process
     if joined:
-        raise RefusedError(f"it joins the {joined[0]} namespace of another process")
+        raise RefusedError(f"the container joins another {joined[0]} namespace")
 
 
 def _require_other_ids(linux: Json) -> None:
     # guard: a user namespace that has the machine's root confines nobody
     if not all(entry["hostID"] > 0 for entry in linux["uidMappings"]):
-        raise RefusedError("its user namespace has the machine's root in it")
+        raise RefusedError("the container's user namespace maps root of the host")
 
 
 def _require_harmless(config: Json) -> None:
@@ -157,7 +157,7 @@ def _require_harmless(config: Json) -> None:
     # guard: a container of root's that can leave it gets no lease
     if found:
         raise RefusedError(
-            f"it is root's and has {', '.join(sorted(found))}, by which it may leave its "
+            f"the container runs as root with {', '.join(sorted(found))} and could leave its "
             "namespaces: run it without --privileged and --cap-add, or with --userns=auto"
         )
 
@@ -167,12 +167,12 @@ def _require_devices(linux: Json) -> None:
     # Without it as the first rule, runtimes differ in the open devices.
     # guard: a container of root's has closed devices
     if rules[:1] != [{"allow": False, "access": "rwm"}]:
-        raise RefusedError("its devices are not closed")
+        raise RefusedError("the container's devices are not denied by default")
     # guard: a container of root's has no device of the machine's
     if not all(_is_harmless(rule) for rule in rules[1:]):
         raise RefusedError(
-            "it is root's and may use devices of the machine: run it without --device "
-            "and --device-cgroup-rule, or with --userns=auto"
+            "the container runs as root and can use devices of the host: run it without "
+            "--device and --device-cgroup-rule, or with --userns=auto"
         )
 
 
@@ -190,8 +190,8 @@ def _require_closed_proc(linux: Json) -> None:
     # guard: a container of root's cannot write the kernel's settings
     if needed or "/proc/kcore" not in masked:
         raise RefusedError(
-            "it is root's and sees files of the kernel in /proc that Podman closes: run "
-            "it without --security-opt unmask"
+            "the container runs as root and can access kernel files in /proc: run it without "
+            "--security-opt unmask"
         )
 
 
@@ -206,10 +206,10 @@ def require_own_namespaces(pid: int) -> None:
                 os.stat(f"/proc/{pid}/ns/{name}"), os.stat(f"/proc/self/ns/{name}")
             )
         except OSError as error:
-            raise RefusedError(f"its {name} namespace is not told: {error}") from error
+            raise RefusedError(f"cannot read its {name} namespace: {error}") from error
         # guard: the kernel says that a container of root's is apart
         if same:
-            raise RefusedError(f"its first process is in root's {name} namespace")
+            raise RefusedError(f"the container is in the host's {name} namespace")
 
 
 def open_sockets(person: Person, launch: str, directory: str) -> int:
@@ -220,7 +220,7 @@ def open_sockets(person: Person, launch: str, directory: str) -> int:
     below = ["vitrail", "launch", launch, "s"]
     # guard: root mounts no other directory than a launch's
     if directory != "/".join([person.runtime, *below]):
-        raise RefusedError("the broker's directory is not that of a launch")
+        raise RefusedError("the broker sent an invalid launch directory")
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = -1
     try:
@@ -239,7 +239,7 @@ def open_sockets(person: Person, launch: str, directory: str) -> int:
 def _require_owner(fd: int, uid: int) -> None:
     # guard: root mounts only the user's directories
     if os.fstat(fd).st_uid != uid:
-        raise RefusedError("it, or a directory above it, is another user's")
+        raise RefusedError("another user owns it or a parent directory")
 
 
 def mount_sockets(person: Person, launch: str, directory: str) -> str:

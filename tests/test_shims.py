@@ -56,12 +56,12 @@ def test_guest_agent_runs_alone_and_brings_the_commands_for_files(alone, tmp_pat
         lines = b""
         with selectors.DefaultSelector() as selector:
             selector.register(child.stderr, selectors.EVENT_READ)
-            while b"the guest agent is up" not in lines and selector.select(60):
+            while b"the guest agent is running" not in lines and selector.select(60):
                 lines += os.read(child.stderr.fileno(), 4096) or pytest.fail(str(lines))
         child.terminate()
         child.stderr.read()
         assert child.wait(60) == 0
-    assert b"the guest agent is up" in lines
+    assert b"the guest agent is running" in lines
     assert (runtime / "vitrail_files.py").read_bytes() == bundle.files_tool()
     assert os.access(runtime / "bin" / "xdg-open", os.X_OK)
 

@@ -416,9 +416,9 @@ def test_settings_are_as_the_specification_has_them():
     ("data", "why"),
     [
         (struct.pack("<II", 1, 4 << 16), "a message of 4 bytes"),
-        (struct.pack("<II", 999, 8 << 16), "does not exist"),
+        (struct.pack("<II", 999, 8 << 16), "unknown object 999"),
         (struct.pack("<II", 1, 8 << 16 | 77), "wl_display message 77"),
-        (struct.pack("<II", 1, 8 << 16), "a bad wl_display.error"),
+        (struct.pack("<II", 1, 8 << 16), "an invalid wl_display.error"),
     ],
 )
 def test_a_compositor_that_errs_ends_the_connection_with_the_reason(data, why):
@@ -429,12 +429,12 @@ def test_a_compositor_that_errs_ends_the_connection_with_the_reason(data, why):
 
 
 @pytest.mark.parametrize(
-    ("oid", "what"), [(2, "wl_registry"), (4000, "an object that is gone")]
+    ("oid", "what"), [(2, "wl_registry"), (4000, "a destroyed object")]
 )
 def test_the_compositors_refusal_is_the_reason(oid, what):
     ends = Ends()
     ends.tell(1, "error", oid, 3, "no such thing")
-    why = f"the compositor refused {what} (3): no such thing"
+    why = f"the compositor rejected {what} (3): no such thing"
     with pytest.raises(BridgeError, match=re.escape(why)):
         ends.run()
 
@@ -445,7 +445,7 @@ def test_xwayland_may_not_use_what_it_has_destroyed():
     surface = ends.surface()
     ends.request(surface, "wl_surface", "destroy")
     ends.request(surface, "wl_surface", "commit")
-    with pytest.raises(BridgeError, match="uses a wl_surface that it destroyed"):
+    with pytest.raises(BridgeError, match="used a destroyed wl_surface"):
         ends.run()
 
 

@@ -99,7 +99,7 @@ def _arrived(got: fdpass.Received) -> Arrived:
     wanted = 2 if arrival.voucher is messages.Voucher.PIDFD else 1
     if len(got.fds) != wanted:
         fdpass.close_all(got.fds)
-        raise RefusedError("the acceptor sent an arrival without its descriptors")
+        raise RefusedError("the acceptor sent a connection without descriptors")
     conn = socket.socket(fileno=got.fds[0])
     conn.settimeout(0)
     if arrival.voucher is messages.Voucher.ENDED:
@@ -191,7 +191,7 @@ class Acceptors:
 
     async def _fork(self, direct: list[bool], fds: Sequence[int]) -> ForkedProcess:
         if self._ended:
-            raise SetupError("the broker is about to end")
+            raise SetupError("the broker is shutting down")
         try:
             return await self._server.fork(partial(ForkAcceptor, direct=direct), fds)
         except UpstreamError as error:

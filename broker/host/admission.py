@@ -209,7 +209,7 @@ class Admission:
                 await nursery.start(self._carry, opening, conn)
                 taken = True
         except trio.TooSlowError:
-            await self._refuse(opening, "no decision within the deadline")
+            await self._refuse(opening, "the decision timed out")
         except (VitrailError, OSError) as error:
             await self._refuse(opening, str(error))
         finally:
@@ -232,7 +232,7 @@ class Admission:
         self.log.check_share(self.lease)
         if len(self.streams) >= limits.STREAMS_PER_SANDBOX:
             raise RefusedError(
-                f"the sandbox has {limits.STREAMS_PER_SANDBOX} streams open already"
+                f"the sandbox already has {limits.STREAMS_PER_SANDBOX} open streams"
             )
 
     async def _carry(
@@ -254,7 +254,9 @@ class Admission:
             # An internal error ends this stream, and no other of the sandbox.
             log_exception(error)
             if not status.taken:
-                raise InternalError("see the broker's own log") from None
+                raise InternalError(
+                    "an internal error occurred; see the broker's log"
+                ) from None
         finally:
             self.streams.pop(opening.stream, None)
 

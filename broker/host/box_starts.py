@@ -57,8 +57,8 @@ async def start_box(record: Record, leased: trio.Event, nursery: trio.Nursery) -
             await child.stop()
     if not leased.is_set():
         raise UpstreamError(
-            f"{record.name} did not start",
-            hint=f"'brokerctl run {record.name}' shows why",
+            f"cannot start '{record.name}'",
+            hint=f"to see the error, run 'brokerctl run {record.name}'",
         )
 
 
@@ -69,15 +69,14 @@ def _require_served(record: Record) -> None:
     # guard: a call starts no program that the user would start
     if not is_held(launch) or SERVING_PROGRAM not in command:
         raise RefusedError(
-            f"'{record.name}' is not started by a call: its program does not serve any",
+            f"a call cannot start '{record.name}': its program does not serve calls",
             where=record.where("launch.kind"),
-            hint=f'a box that only serves has command = ["{SERVING_PROGRAM}"] below '
-            "[launch]",
+            hint=f'for a box that only serves calls, set command = ["{SERVING_PROGRAM}"] in [launch]',
         )
     # guard: a box that a call starts is not one of many
     if record.host.sandbox_class == "disposable":
         raise RefusedError(
-            f"'{record.name}' is not started by a call: a disposable box has no end",
+            f"a call cannot start '{record.name}': nothing would stop a disposable box",
             where=record.where("class"),
-            hint='class = "persistent" in its record',
+            hint='set class = "persistent" in its record',
         )

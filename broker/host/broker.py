@@ -137,7 +137,7 @@ class _Host:
     def _warnings(self) -> list[str]:
         leases, unwanted = self._host.live(), self._viewer.unwanted
         found = [
-            f"{lease.sandbox}: the viewer does not want it: {unwanted[lease.id]}"
+            f"{lease.sandbox}: the viewer rejected its lease: {unwanted[lease.id]}"
             for lease in leases
             if lease.id in unwanted
         ]

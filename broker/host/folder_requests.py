@@ -82,13 +82,13 @@ class FolderRequests:
                 kept = await self._source.forget(self._lease(request.lease))
                 return PairAnswer(p.FolderState(number, kept))
             case _:
-                raise InternalError(f"there is no handler for {request}")
+                raise InternalError(f"no handler for {request}")
 
     def _lease(self, untrusted_lease: str) -> Lease:
         announced = self._pair().leases.get(take_lease_id(untrusted_lease))
         # guard: folders go to announced leases
         if announced is None:
-            raise RefusedError("the sandbox does not run: it has no lease")
+            raise RefusedError("the sandbox is not running: it has no lease")
         return announced.lease
 
     async def _mount(self, request: p.MountFolder) -> p.FolderMounted:
@@ -105,7 +105,7 @@ class FolderRequests:
     def _refuse_more(self, mount: int) -> None:
         # guard: each mount has a new number
         if mount in self._held:
-            raise RefusedError("the viewer uses the number of a mount again")
+            raise RefusedError("the viewer reused the number of a mount")
         # guard: mounts for a viewer are bounded
         if len(self._held) >= limits.LEASES * transfer_limits.FOLDERS_PER_SANDBOX:
             raise RefusedError("too many folders are mounted")
@@ -132,7 +132,7 @@ class FolderRequests:
             if held.mounted is None:
                 raise
             log_exception(error)
-            lost = InternalError("an internal error, see the broker's own log")
+            lost = InternalError("an internal error occurred; see the broker's log")
         finally:
             held.folder.close()
             held.over.set()
@@ -161,4 +161,4 @@ class FolderRequests:
 
 def _refuse_unmounted(held: _Held) -> None:
     if held.mounted is None:
-        raise RefusedError("it was given up")
+        raise RefusedError("the request was cancelled")

@@ -97,8 +97,8 @@ def _hold(pid: int) -> int:
         return open_pidfd(pid)
     except OSError as error:
         raise RefusedError(
-            f"no process {pid} to hold the lease by: {error.strerror}",
-            hint="give the pid of the VMM or of the container's first process",
+            f"cannot bind the lease to process {pid}: {error.strerror}",
+            hint="pass the PID of the VMM or of the container's first process",
         ) from error
 
 
@@ -160,7 +160,7 @@ class ForeignMachine:
         """
         if self._leader is None:
             await self._left.wait()
-            return "its launcher let go of the lease"
+            return "its launcher released the lease"
         reasons: list[str] = []
         async with trio.open_nursery() as nursery:
 
@@ -170,7 +170,7 @@ class ForeignMachine:
                 nursery.cancel_scope.cancel()
 
             pidfd = self._held.pidfd(self._leader)
-            nursery.start_soon(ended, self._left.wait, "its launcher let go of it")
+            nursery.start_soon(ended, self._left.wait, "its launcher released it")
             nursery.start_soon(ended, partial(wait_ended, pidfd), "it has ended")
             if self._acceptor is not None:
                 why = "the process that accepts its connections has ended"
@@ -254,14 +254,14 @@ def _admit_other_users(path: Path) -> None:
         fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-                raise FileExistsError(errno.EEXIST, "another file is in its place")
+                raise FileExistsError(errno.EEXIST, "the file is not a socket")
             # chmod(2) takes no O_PATH descriptor but by this path (open(2)).
             Path(f"/proc/self/fd/{fd}").chmod(0o666)
         finally:
             os.close(fd)
     except OSError as error:
         raise UpstreamError(
-            f"no socket for its users: {error.strerror}", where=str(path)
+            f"cannot change the socket's mode: {error.strerror}", where=str(path)
         ) from error
 
 
@@ -278,7 +278,7 @@ def take_foreign(
     Raises RefusedError for a description that identifies nothing.
     """
     if [hybrid, cid, unix].count(None) != 2:
-        raise RefusedError("a lease names exactly one of: hybrid, cid, unix")
+        raise RefusedError("a lease must have exactly one of hybrid, cid and unix")
     pids = sorted({*connectors, *([] if leader is None else [leader])})
     held = HeldMachine(pids)
     try:
@@ -301,12 +301,12 @@ def _claim(
         require_private(Path(hybrid).parent)
         if not held.connectors():
             raise RefusedError(
-                "a hybrid socket needs the pid of the VMM (or of the vhost-user "
-                "backend), by which its connections are recognised"
+                "a hybrid socket requires the PID of the VMM or of the vhost-user "
+                "backend, which identifies its connections"
             )
         return HybridClaim(hybrid, held.connectors())
     if leader is None or unix is None:
-        raise RefusedError("a container is recognised by its first process's pid")
+        raise RefusedError("a container requires the PID of its first process")
     return container_claim(Path(unix), held, leader)
 
 
@@ -321,13 +321,13 @@ def container_claim(directory: Path, held: HeldMachine, leader: int) -> Containe
     ours = credentials.pid_namespaces_of_self()
     if not namespaces:
         raise SetupError(
-            "this kernel cannot identify a container's pid namespace",
-            hint="containers need Linux 6.11 or later",
+            "this kernel cannot identify a container's PID namespace",
+            hint="install Linux 6.11 or later",
         )
     if namespaces[0] in ours:
         raise RefusedError(
-            f"process {leader} has no pid namespace of its own, so it is impossible "
-            "to distinguish its connections from those of other programs"
+            f"process {leader} is not in a separate PID namespace, so Vitrail cannot "
+            "distinguish its connections from those of other programs"
         )
     return ContainerClaim(str(directory), namespaces[0])
 
@@ -340,7 +340,7 @@ def require_private(directory: Path) -> None:
         raise RefusedError(f"{directory}: {error.strerror}") from error
     if facts.st_uid not in {0, os.getuid()} or facts.st_mode & 0o022:
         raise RefusedError(
-            f"others may write to {directory}",
-            hint="a machine's sockets belong in a directory of its launcher's "
-            "own: 'chmod go-w' it",
+            f"other users can write to {directory}",
+            hint=f"run 'chmod go-w {directory}', or use a directory that only the "
+            "launcher can write to",
         )

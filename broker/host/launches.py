@@ -131,7 +131,9 @@ class Launches:
                 (state.sockets / name).chmod(0o644)
             (state.sockets / SERVICES).chmod(0o755)
         except OSError as error:  # its windows and sound do not need it
-            self.warnings.append(f"{state.sandbox} has no {TOOL}: {error.strerror}")
+            self.warnings.append(
+                f"cannot install {TOOL} in {state.sandbox}: {error.strerror}"
+            )
 
     async def box(self, record: str) -> Record | None:
         """Read records again and return one; None if it is missing or has a mistake."""
@@ -151,9 +153,9 @@ class Launches:
         record = find_record(self.records(), name)
         if record.host.launch.kind.name not in CLAIMS:
             raise RefusedError(
-                f"'{name}' is not a record of a container or a box",
+                f"'{name}' is not the record of a container or a box",
                 where=record.where("launch.kind"),
-                hint=f"its [launch] would have one of the kinds {', '.join(CLAIMS)}",
+                hint=f"set kind in [launch] to one of {', '.join(CLAIMS)}",
             )
         return record
 
@@ -168,9 +170,9 @@ class Launches:
             name = sandbox_name(record, taken, self.records())
         if name in running:
             raise RefusedError(
-                f"sandbox {name} runs already",
-                hint=f"'brokerctl stop {name}' ends it; a disposable record can have "
-                "several at a time",
+                f"sandbox '{name}' is already running",
+                hint=f"to stop it, run 'brokerctl stop {name}'; to run more than one at a time, "
+                "use a disposable record",
             )
         return name
 
@@ -180,8 +182,8 @@ class Launches:
         # guard: pending launches have a limit
         if len(self._pending) >= limits.LAUNCHES_PENDING:
             raise RefusedError(
-                f"{limits.LAUNCHES_PENDING} launches wait for their first process",
-                hint=f"each is given up after {limits.LAUNCH_BIND_SECONDS:.0f} s",
+                f"{limits.LAUNCHES_PENDING} launches are already waiting for their first process",
+                hint=f"try again: each launch times out after {limits.LAUNCH_BIND_SECONDS:.0f} s",
             )
         number = secrets.token_hex(6)
         directory = self._folder() / number
@@ -203,7 +205,7 @@ class Launches:
         except OSError as error:
             remove(directory)
             raise UpstreamError(
-                f"no directory for {sandbox}: {error.strerror}",
+                f"cannot create the directory of {sandbox}: {error.strerror}",
                 where=error.filename or "",
             ) from error
         return state
@@ -227,8 +229,8 @@ class Launches:
         state = self._pending.pop(launch, None)
         if state is None:
             raise RefusedError(
-                "no such launch waits for its first process",
-                hint=f"it waits {limits.LAUNCH_BIND_SECONDS:.0f} s and is bound once",
+                "no launch with this number is waiting for its first process",
+                hint=f"bind its first process once, within {limits.LAUNCH_BIND_SECONDS:.0f} s",
             )
         try:
             await self.reload()
@@ -258,7 +260,7 @@ class Launches:
             held.close()
             if isinstance(error, OSError):
                 raise UpstreamError(
-                    f"process {leader} cannot be leased: {error.strerror}"
+                    f"cannot lease process {leader}: {error.strerror}"
                 ) from error
             raise
         return LaunchedMachine(bound, claim, held, leader)
@@ -272,7 +274,7 @@ class Launches:
             machine = active_lease.machine
             if isinstance(machine, LaunchedMachine) and machine.state.id == launch:
                 machine.over = True
-                reason = "its launcher has ended it"
+                reason = "its launcher stopped it"
                 await self.host.stop(active_lease.lease.id, grace=1.0, reason=reason)
 
     async def _refused(self, sandbox: SandboxName, error: VitrailError) -> None:
@@ -295,7 +297,7 @@ class Launches:
                 state = read_state(directory)
                 machine = self._adopted(state)
             except (VitrailError, OSError) as error:
-                self.warnings.append(f"left over from an earlier broker: {error}")
+                self.warnings.append(f"cannot adopt a running launch: {error}")
                 remove(directory)
                 continue
             if machine is not None:
@@ -335,7 +337,7 @@ def _require_leader(state: Prepared, identity: ProcessIdentity) -> None:
 
 
 def _ended(state: Prepared) -> SetupError:
-    return SetupError(f"{state.sandbox} has ended while no broker ran")
+    return SetupError(f"{state.sandbox} ended while no broker was running")
 
 
 class LaunchControl:

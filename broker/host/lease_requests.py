@@ -92,7 +92,7 @@ class Leasing:
                 # Refused: it is about to end anyway.
                 with trio.CancelScope(shield=True), suppress(RefusedError):
                     await self._host.release(
-                        active_lease.lease.id, "its launcher let go of the lease"
+                        active_lease.lease.id, "its launcher released the lease"
                     )
         return api.LeaseItem(ended=active_lease.reason)
 
@@ -102,9 +102,9 @@ class Leasing:
         record = find_record(self._records(), name)
         if not is_of_others(record.host.launch):
             raise RefusedError(
-                f"'{name}' is started by Vitrail itself ('brokerctl run {name}')",
+                f"Vitrail starts '{name}' itself, with 'brokerctl run {name}'",
                 where=record.where("launch.kind"),
-                hint='a record for other launchers has [launch] kind = "external"',
+                hint='for another launcher, set kind = "external" in [launch] of the record',
             )
         try:
             # Before the machine, whose pidfds would be leaked after an error.
@@ -197,14 +197,14 @@ def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None
     """
     if not exchange.more and request.leader is None:
         raise RefusedError(
-            "a lease needs something to live as long as",
-            hint="name the leader's pid, or call with 'more' and stay connected",
+            "the request does not define when the lease ends",
+            hint="pass the leader's PID, or call with 'more' and keep the connection open",
         )
     ways = (request.hybrid, request.cid, request.unix)
     if sum(way is not None for way in ways) != 1:
         raise RefusedError(
-            "a lease needs one way to recognise its peer",
-            hint="give exactly one of hybrid, cid and unix",
+            "the request does not have exactly one way to identify the peer",
+            hint="set exactly one of hybrid, cid and unix",
         )
 
 
@@ -216,7 +216,7 @@ def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> N
     """
     if peer.leased:
         raise RefusedError(
-            f"'{record.name}' is leased {peer.leased}, not by hand",
+            f"cannot lease '{record.name}' by hand: it is leased {peer.leased}",
             where=record.where(f"peer.{peer.key}"),
             hint=peer.hint,
         )
@@ -224,9 +224,9 @@ def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> N
     asked = [claim for claim in claims.items() if claim[1] is not None]
     if asked != [(peer.key, peer.claim)]:
         raise RefusedError(
-            f"that is not the peer of '{record.name}'",
+            f"the requested peer differs from [peer] in the record '{record.name}'",
             where=record.where(f"peer.{peer.key}"),
-            hint="use the record's [peer], or correct the record",
+            hint="request the peer of the record, or correct the record",
         )
 
 
@@ -239,8 +239,8 @@ def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:
     name = take_sandbox_name(asked)
     if name != record.name and (name in records.records or name in records.broken):
         raise RefusedError(
-            f"'{name}' is the name of another record than '{record.name}'",
-            hint=f"lease it as '{record.name}', or under a name without a record",
+            f"'{name}' is the name of another record",
+            hint=f"use the name '{record.name}', or a name that no record has",
         )
     return name
 
@@ -261,4 +261,4 @@ def sandbox_name(
         # guard: a disposable gets no record's name
         if name not in taken and name not in {*records.records, *records.broken}:
             return name
-    raise RefusedError(f"9000 sandboxes of '{record.name}' run already")
+    raise RefusedError(f"'{record.name}' already has 9000 running sandboxes")

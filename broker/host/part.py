@@ -169,7 +169,7 @@ class HostPart:
                     # An internal error about one machine, which may have caused it:
                     # the others are leased, and a broker has to start.
                     log_exception(error)
-                launcher.warnings.append(f"{sandbox} was not leased again: {error}")
+                launcher.warnings.append(f"cannot lease {sandbox} again: {error}")
 
         async with trio.open_nursery() as nursery:
             for adopted in await launcher.adopt():
@@ -223,7 +223,7 @@ class HostPart:
         self._alarmed.add(error.port)
         self._vms.warnings.append(error.diagnostics())
         # guard: the user is notified of a taken port
-        self._notify("Vitrail: a port of the broker is taken", error.diagnostics())
+        self._notify("Vitrail: a port of the broker is in use", error.diagnostics())
         await self._ground.log.note(
             schema.PortTaken(service=error.service, port=error.port, reason=str(error))
         )
@@ -312,10 +312,9 @@ class HostPart:
         record = self._record(name)
         if record is None:
             raise RefusedError(
-                f"no valid record '{name}' on this host",
+                f"this host has no valid record '{name}'",
                 hint=did_you_mean(name, self._ground.records.now.records)
-                or "a file NAME.toml in sandboxes.d on the host allows it; "
-                "'brokerctl policy check' there finds mistakes",
+                or "add a file NAME.toml to sandboxes.d on the host; to check the records there, run 'brokerctl policy check'",
             )
         return sandbox_name(record, taken, self._ground.records.now)
 

@@ -54,10 +54,10 @@ def places_of(record: Record, records: Mapping[str, Record]) -> tuple[SwitchPlac
             or network_of(provider).startswith(THROUGH_WORD)
         ):
             raise SetupError(
-                f'"{network}" does not lead to a network',
+                f'"{network}" does not name a sandbox that provides a network',
                 where=record.where("launch.network"),
-                hint="it names a record with provides_network = true, whose own network "
-                "is not of another one",
+                hint="name a record with provides_network = true that does not use the network "
+                "of another record",
             )
         found.append(SwitchPlace(network, PortRole.CLIENT))
     # guard: a sandbox is the network of others by its own record only

@@ -171,9 +171,9 @@ class HostRole:
                 # guard: a machine that runs is not changed
                 if changes:
                     raise RefusedError(
-                        f"{sandbox} runs already: memory, processors, network and "
-                        "image are chosen when it starts",
-                        hint=f"stop it first: brokerctl stop {sandbox}",
+                        f"{sandbox} is already running: memory, processors, network and image "
+                        "are set when a sandbox starts",
+                        hint=f"to stop it first, run 'brokerctl stop {sandbox}'",
                     )
                 return held.lease
             await self._tenancies[held.lease.id].ended.wait()
@@ -201,7 +201,7 @@ class HostRole:
     def _lease_of(self, sandbox: SandboxName) -> Lease:
         held = self._table.of_sandbox(sandbox)
         if held is None:
-            raise UpstreamError(f"{sandbox} ended at once")
+            raise UpstreamError(f"{sandbox} exited immediately")
         return held.lease
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
@@ -256,7 +256,7 @@ class HostRole:
         self, sandbox: SandboxName, record: SandboxName, machine: Machine
     ) -> ActiveLease:
         if self._nursery is None or self._closing:
-            raise RefusedError("this broker is not running, or about to end")
+            raise RefusedError("this broker is starting or shutting down")
         lease = self._table.begin(
             sandbox=sandbox,
             record=record,
@@ -307,7 +307,7 @@ class HostRole:
                 active_lease.reason = active_lease.reason or str(first)
                 raise first from first.__cause__  # to the caller of the start
             # An internal error in one lease must not end the others.
-            active_lease.reason = "an internal error, see the broker's own log"
+            active_lease.reason = "an internal error occurred; see the broker's log"
             log_exception(error)
         finally:
             with trio.CancelScope(shield=True):
@@ -342,7 +342,7 @@ class HostRole:
                     nursery.cancel_scope.cancel()
             if not active_lease.running:
                 raise UpstreamError(
-                    f"ended while it was started: {active_lease.reason}"
+                    f"the sandbox ended while starting: {active_lease.reason}"
                 )
         finally:
             for listener in listeners.values():
@@ -406,7 +406,7 @@ class HostRole:
         active_lease = self._tenancies.get(lease)
         if active_lease is None:
             raise RefusedError(
-                "no such lease", hint="'brokerctl lease list' shows the live ones"
+                "no such lease", hint="to list the leases, run 'brokerctl lease list'"
             )
         active_lease.keep_machine = active_lease.stopping = True
         active_lease.reason = active_lease.reason or reason

@@ -74,17 +74,17 @@ class Room:
             # guard: a sandbox starts nothing where memory is short
             if for_sandbox:
                 raise RefusedError(
-                    f"'{record}' is not started for a sandbox: {short}",
-                    hint="'brokerctl top' shows what uses the memory",
+                    f"cannot start '{record}' for another sandbox: {short}",
+                    hint="to see what uses the memory, run 'brokerctl top'",
                 )
-            progress(f"{short}: it may be slow, or end other programs")
+            progress(f"{short}: the kernel may swap or end programs")
         total = self._total()
         # guard: no machine is larger than this one
         if 0 < total < promise.size:
             raise RefusedError(
-                f"'{record}' has {promise.size >> 20} MiB of memory, this machine "
-                f"{total >> 20}",
-                hint="memory below [launch] in the record is a lower number",
+                f"'{record}' requires {promise.size >> 20} MiB of memory; this machine has "
+                f"{total >> 20} MiB",
+                hint="set a smaller memory in [launch] of the record",
             )
         if for_sandbox:
             self._promises.append(promise)
@@ -102,10 +102,7 @@ class Room:
         free = self._available() - promised - limits.MACHINE_FREE_BYTES
         if not size or free >= size:
             return ""
-        return (
-            f"{size >> 20} MiB for it and {limits.MACHINE_FREE_BYTES >> 20} MiB beside "
-            "it are not available"
-        )
+        return f"the machine has less free memory than {size >> 20} MiB for the sandbox and {limits.MACHINE_FREE_BYTES >> 20} MiB in reserve"
 
 
 def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int:

@@ -50,10 +50,10 @@ from broker.net.link_service.sockets import dial, receive, send_all, shake_hands
 _PROGRESS_LINES = 16
 
 _VERDICTS = {
-    PreambleVerdict.DENIED: "the viewer's policy denies it",
-    PreambleVerdict.NO_LEASE: "the viewer knows no such lease",
-    PreambleVerdict.BUSY: "the viewer has too many streams",
-    PreambleVerdict.FAILED: "a process of the viewer failed; see its log",
+    PreambleVerdict.DENIED: "the viewer's policy denies the stream",
+    PreambleVerdict.NO_LEASE: "the viewer does not know the lease",
+    PreambleVerdict.BUSY: "the viewer has too many open streams",
+    PreambleVerdict.FAILED: "a process on the viewer failed; see the viewer's log",
 }
 
 
@@ -144,8 +144,8 @@ class RemoteViewer(LinkEnd):
         identity, peers = self._store.identity(), self._store.peers()
         if not any(peer.role is Role.VIEWER for peer in peers.all):
             raise SetupError(
-                "this host is paired with no viewer",
-                hint="'brokerctl pair' on both machines",
+                "this host is not paired with a viewer",
+                hint="run 'brokerctl pair' on both machines",
             )
         sock = await dial(self._config)
         try:
@@ -156,8 +156,7 @@ class RemoteViewer(LinkEnd):
         except trio.TooSlowError as error:
             sock.close()
             raise UpstreamError(
-                "the viewer did not finish the handshake in "
-                f"{limits.LINK_HANDSHAKE_SECONDS:g} s"
+                f"the viewer did not finish the handshake in {limits.LINK_HANDSHAKE_SECONDS:g} s"
             ) from error
         except BaseException:
             sock.close()
@@ -269,7 +268,7 @@ class RemoteViewer(LinkEnd):
         taken = False
         with given(conn):
             if opening.service not in LINK_PORTS:
-                raise UpstreamError(f"no link carries {opening.service}")
+                raise UpstreamError(f"the link does not carry {opening.service}")
             epoch = self._epoch_for(opening)
             untrusted_head = b""
             if opening.service == DISPLAY:
@@ -302,14 +301,14 @@ class RemoteViewer(LinkEnd):
         """
         if opening.direct:
             raise RefusedError(
-                "Wayland's own descriptors cannot cross to another machine",
-                hint="start its programs under waypipe, on vitrail.Display",
+                "cannot send the descriptors of a direct Wayland connection to another machine",
+                hint="start its programs under waypipe, which connects to vitrail.Display",
             )
         epoch = self.state.epoch
         if epoch is None or not epoch.live:
             raise RefusedError("no viewer is connected")
         if epoch.leases.usable(opening.lease.id) is None:
-            reason = self.unwanted.get(opening.lease.id, "it was not announced yet")
+            reason = self.unwanted.get(opening.lease.id, "it is not announced yet")
             raise RefusedError(f"the viewer has not accepted this lease: {reason}")
         return epoch
 
@@ -332,7 +331,7 @@ class RemoteViewer(LinkEnd):
                     verdict = offer.feed(untrusted)
         except trio.TooSlowError as error:
             sock.close()
-            raise UpstreamError("the viewer did not answer the stream") from error
+            raise UpstreamError("the viewer did not answer the request") from error
         except BaseException:
             sock.close()
             raise
@@ -351,7 +350,7 @@ class RemoteViewer(LinkEnd):
                 await self._host().stop(
                     take_lease_id(request.lease),
                     grace=request.grace,
-                    reason=f"asked by viewer {epoch.name}: {request.reason}",
+                    reason=f"requested by viewer {epoch.name}: {request.reason}",
                 )
                 return m.RequestDone(request.request)
             case _:

@@ -142,7 +142,7 @@ class ViewerProcess:
         del fd  # the viewer's messages have none
         number, host = request.request, self._host
         if host is None:
-            raise UpstreamError("the host is not ready")
+            raise UpstreamError("the host process is not ready")
         match request:
             case m.StartSandbox():
                 return PairAnswer(await self._start(host, request))

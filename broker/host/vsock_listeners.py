@@ -35,7 +35,7 @@ from broker.net.peers import credentials
 from broker.net.peers.identity import VsockClaim
 
 # The kernel's backlog sets this limit for a machine with listeners of its own.
-_FULL = "too many connections wait for a decision"
+_FULL = "too many connections are waiting for a decision"
 
 
 class PortTakenError(SetupError):
@@ -43,9 +43,9 @@ class PortTakenError(SetupError):
 
     def __init__(self, service: ServiceName, port: int) -> None:
         super().__init__(
-            f"another program listens on vsock port {port}, which is {service}'s",
-            hint="guests with a launch secret do not obey it, others do: stop them, "
-            "find the program ('sudo ss --vsock -lp') and end it",
+            f"another program is listening on vsock port {port} of {service}",
+            hint="stop guests without a launch secret, which would trust that program; then "
+            "run 'sudo ss --vsock -lp' to find the program and stop it",
         )
         self.service = service
         self.port = port
@@ -156,7 +156,7 @@ def _doors(
     doors = doors_of(VsockClaim(facts.netns, facts.cid))
     if doors is not None and doors.waiting >= limits.BACKLOG:
         return f"cid {facts.cid}", _FULL
-    return f"cid {facts.cid}", doors or "no lease names this CID"
+    return f"cid {facts.cid}", doors or "no lease has this CID"
 
 
 async def _offer(

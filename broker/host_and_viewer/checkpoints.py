@@ -24,9 +24,9 @@ _TOLD = 8
 
 
 _REASONS = {
-    WitnessFate.CHANGED: "its state at {size} events was changed",
-    WitnessFate.BACK: "it had {size} events before",
-    WitnessFate.FORKED: "another one has the same size",
+    WitnessFate.CHANGED: "the log was changed before event {size}",
+    WitnessFate.BACK: "the log previously had {size} events",
+    WitnessFate.FORKED: "another checkpoint has the same size",
 }
 
 
@@ -94,7 +94,7 @@ class CheckpointWitness:
 
     def warnings(self) -> list[str]:
         """Warnings for a user: a log was changed or rolled back."""
-        return [f"{said}; 'brokerctl audit verify' shows more" for said in self._told]
+        return [f"{said}: run 'brokerctl audit verify'" for said in self._told]
 
     def _wake(self) -> None:
         self._news.set()
@@ -118,7 +118,7 @@ class CheckpointWitness:
                 if not epoch.live:
                     return
                 log_stderr(
-                    f"vitrail: {epoch.name} keeps no checkpoint of ours: {error}"
+                    f"vitrail: {epoch.name} did not store our checkpoint: {error}"
                 )
             await news.wait()
 
@@ -144,7 +144,7 @@ class CheckpointWitness:
             taken = now.held == far.held and far.known < now.known <= far.known + keys
             # guard: a witness asks for no proof without end
             if now == far or (asked and not taken):
-                raise UpstreamError("it takes neither its proof nor its signature")
+                raise UpstreamError("it accepts neither its proof nor its signature")
             asked, far = True, now
 
     async def _send(
@@ -164,7 +164,7 @@ class CheckpointWitness:
             )
         )
         if not isinstance(reply, m.Witnessed):
-            raise InternalError("an answer that does not fit the question")
+            raise InternalError("the peer sent an unexpected reply")
         return reply, len(keys)
 
     async def _check(self, peer: str, held: Note) -> None:
@@ -192,7 +192,7 @@ class CheckpointWitness:
         kept = answer.fate is WitnessFate.KEPT
         reason = _REASONS.get(answer.fate, "")
         if kept and answer.restarted:
-            reason = f"it was {answer.restarted}, and was begun again"
+            reason = f"the log was {answer.restarted} and restarted"
         elif answer.fate in {WitnessFate.UNSIGNED, WitnessFate.UNPROVED}:
             # guard: a checkpoint that is never proved is a conflict
             reason = self._late(epoch, answer)
@@ -218,11 +218,11 @@ class CheckpointWitness:
             self._asked[epoch.name] = asked
             return ""
         if answer.fate is WitnessFate.UNSIGNED:
-            return "no key that follows those of its first {size} events signed it"
-        return "it does not show that it continues its state at {size} events"
+            return "the keys that follow its first {size} events did not sign it"
+        return "it contains no proof that it continues the log of {size} events"
 
     async def _conflict(self, peer: str, note: Note, reason: str) -> None:
-        said = f"a checkpoint that {peer} keeps or sent does not fit, {reason}"
+        said = f"a checkpoint from {peer} conflicts with a log, {reason}"
         if said in self._told:
             return
         self._told.append(said)

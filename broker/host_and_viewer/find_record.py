@@ -16,14 +16,14 @@ def find_record(records: RecordSet, name: SandboxName) -> Record:
         raise RefusedError(
             f"the record '{name}' has an error: {problem.message}",
             where=problem.where,
-            hint="'brokerctl policy check' shows it; correct the file",
+            hint="to see the mistake, run 'brokerctl policy check'; then correct the file",
         )
     record = records.records.get(name)
     if record is None:
         known = ", ".join(sorted(records.records)) or "none"
         raise NotFoundError(
-            f"no sandbox and no record is named '{printable(name)}'",
-            hint=f"records: {known}; a new one is a file NAME.toml in "
-            "~/.config/vitrail/sandboxes.d ('brokerctl policy schema')",
+            f"no sandbox or record is named '{printable(name)}'",
+            hint=f"use one of the records {known}, or add a file NAME.toml to "
+            "~/.config/vitrail/sandboxes.d (see 'brokerctl policy schema')",
         )
     return record

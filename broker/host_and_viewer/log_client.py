@@ -28,12 +28,9 @@ from broker.ipc.audit.event import Event
 from broker.ipc.in_thread import NoThreadError, in_thread
 from policy.records.model import RecordSet
 
-_LOST = "the authority has ended"
-_DIED = "the authority has died"
-_SILENT = (
-    "the authority has not answered for "
-    f"{authority_limits.AUTHORITY_SILENT_SECONDS} seconds"
-)
+_LOST = "the authority has exited"
+_DIED = "the authority crashed"
+_SILENT = f"the authority did not answer for {authority_limits.AUTHORITY_SILENT_SECONDS} seconds"
 _M = TypeVar("_M", bound=m.AuthorityAnswer)
 
 
@@ -194,7 +191,7 @@ class LogClient:
         the same way.  ``kept``: places that it may not take, for ``_watch``.
         """
         if len(self._calls) >= authority_limits.AUTHORITY_REQUESTS - kept:
-            raise RefusedError("too many requests wait for the authority")
+            raise RefusedError("too many requests are waiting for the authority")
         if self._over:
             raise UpstreamError(_LOST)
         self._last += 1
@@ -308,7 +305,7 @@ class LogClient:
         try:
             await self._record(event, how)
         except (UpstreamError, RefusedError) as error:
-            log_stderr(f"vitrail: not recorded: {event.kind}: {error}")
+            log_stderr(f"vitrail: cannot record {event.kind}: {error}")
 
     async def _record(self, event: Event, how: str) -> None:
         body = schema.encode(event)
@@ -320,7 +317,7 @@ def expect(kind: type[_M], answer: m.AuthorityAnswer | None) -> _M:
     if isinstance(answer, m.Failed):
         raise m.error_of(answer)
     if not isinstance(answer, kind):
-        raise InternalError(f"an answer that is not {kind.__name__}")
+        raise InternalError(f"the authority sent a reply that is not {kind.__name__}")
     return answer
 
 

@@ -93,7 +93,7 @@ async def _wait_or_kill(pidfd: int) -> None:
         await wait_ended(pidfd)
     # guard: an authority that does not end is killed
     if scope.cancelled_caught:
-        log_stderr("vitrail: the authority did not end in time: it is killed")
+        log_stderr("vitrail: the authority did not exit in time and was killed")
         send_signal(pidfd)
         await wait_ended(pidfd)
 
@@ -104,7 +104,7 @@ def _end(pidfd: int, reason: str) -> None:
     Without the authority nothing may begin or be recorded, and nothing can be told of
     a cut, so everything that it permitted ends with its process.
     """
-    log_stderr(f"vitrail: {reason}: the broker ends; machines run on")
+    log_stderr(f"vitrail: {reason}: the broker exits; machines continue to run")
     # Also where it is stopped: it holds the log and the control socket.
     # guard: a silent authority keeps neither log nor control socket
     send_signal(pidfd)

@@ -73,7 +73,7 @@ class PumpSupervisor:
                     process=schema.Process.PUMP,
                     pid=pump.statistics().pid,
                     code=pump.code,
-                    reason="every stream of this broker has ended with it",
+                    reason="all streams of this broker were closed",
                 )
             )
             await trio.sleep(_PAUSE if trio.current_time() - began < _PAUSE else 0)
@@ -85,7 +85,7 @@ class PumpSupervisor:
             try:
                 return Pump(await fork_pump(self.forks))
             except VitrailError as error:
-                log_stderr(f"vitrail: no new pump, so no streams: {error}")
+                log_stderr(f"vitrail: cannot start a new pump: {error}")
                 await trio.sleep(_PAUSE)
 
     def statistics(self) -> PumpStatistics:

@@ -48,7 +48,7 @@ def _decode(content: bytes) -> RecordEntry:
     try:
         return msgspec.convert(json.loads(content), RecordEntry, dec_hook=_typed)
     except (ValueError, msgspec.ValidationError) as error:
-        raise InternalError(f"a record that cannot be read: {error}") from error
+        raise InternalError(f"the authority sent an invalid record: {error}") from error
 
 
 def _typed(kind: type, value: object) -> object:

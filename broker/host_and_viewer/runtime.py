@@ -75,6 +75,6 @@ async def fork_server_died(log: EventLog, pid: int, code: int | None) -> None:
             process=schema.Process.FORK_SERVER,
             pid=pid,
             code=code,
-            reason="its children live on; the next one starts another fork server",
+            reason="its children continue to run; the next start creates a new fork server",
         )
     )

@@ -13,6 +13,6 @@ def not_running(untrusted_name: str, pairs: Iterable[tuple[str, str]]) -> NotFou
     """Return the error for a name that no running (sandbox, record) has."""
     near = did_you_mean(untrusted_name, [name for pair in pairs for name in pair])
     return NotFoundError(
-        f"no sandbox '{printable(untrusted_name, 64)}' runs",
-        hint=near or "'brokerctl status' lists the running ones",
+        f"no sandbox '{printable(untrusted_name, 64)}' is running",
+        hint=near or "to list the running sandboxes, run 'brokerctl status'",
     )

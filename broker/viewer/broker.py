@@ -204,7 +204,7 @@ class _ViewerProcess:
             try:
                 await self._session.carry_out(ReportState(state))
             except VitrailError as error:
-                log_stderr(f"vitrail: the service manager is not told: {error}")
+                log_stderr(f"vitrail: cannot notify the service manager: {error}")
 
     def _live(self) -> list[Lease]:
         return [guest.lease for guest in self._viewer.guests()]

@@ -131,7 +131,7 @@ async def _first_bytes(conn: socket.socket) -> bytes:
         more = await receive(conn, MAGIC_BYTES - len(untrusted_first))
         if not more:
             raise LinkRefusedError(
-                "closed before it stated its purpose", reason=RefusalReason.CLOSED
+                "the peer sent no first message", reason=RefusalReason.CLOSED
             )
         untrusted_first += more
     return untrusted_first
@@ -140,13 +140,10 @@ async def _first_bytes(conn: socket.socket) -> bytes:
 def _why_turned_away(ticket: Ticket) -> str:
     """Return why a connection that proved nothing is closed."""
     if ticket.proved:
-        return "it reconnects too often, or has sent too many requests before"
+        return "the peer reconnects too often or has sent too many requests"
     if trio.current_time() < ticket.deadline:
-        return (
-            "nothing proved before its place was another's: "
-            "too many unfinished connections"
-        )
-    return f"nothing proved within {limits.LINK_HANDSHAKE_SECONDS:g} s"
+        return "too many unfinished connections: the peer did not authenticate before another needed its place"
+    return f"the peer did not authenticate within {limits.LINK_HANDSHAKE_SECONDS:g} s"
 
 
 def take_door(untrusted_first: bytes) -> ConnectionKind:
@@ -158,5 +155,6 @@ def take_door(untrusted_first: bytes) -> ConnectionKind:
         return ConnectionKind(untrusted_first)
     except ValueError as error:
         raise LinkRefusedError(
-            "the first bytes are not of Vitrail's link", reason=RefusalReason.MALFORMED
+            "the peer does not use Vitrail's link protocol",
+            reason=RefusalReason.MALFORMED,
         ) from error

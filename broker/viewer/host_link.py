@@ -128,7 +128,7 @@ class RemoteHost(LinkEnd):
         )
 
     async def _stop_unwanted(self, lease: LeaseId) -> None:
-        await self.stop(lease, grace=0, reason="no run waits for it any more")
+        await self.stop(lease, grace=0, reason="its command was interrupted")
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """Ask the host to end a sandbox; returns when it is gone."""
@@ -160,8 +160,8 @@ class RemoteHost(LinkEnd):
             problem = f": {self.state.problem}" if self.state.problem else ""
             raise UpstreamError(
                 f"no host is connected{problem}",
-                hint="start 'vitrail-host' on the host, paired with this viewer; "
-                "its 'brokerctl status' shows how far it gets",
+                hint="start 'vitrail-host' on the paired host; to see its progress, run "
+                "'brokerctl status' there",
             )
         return epoch
 
@@ -202,9 +202,9 @@ class RemoteHost(LinkEnd):
                 return partial(self._stream, conn, *stream)
             case ConnectionKind.PAIRING:
                 raise LinkRefusedError(
-                    "pairing request received, but no pairing is in progress",
+                    "received a pairing request, but no pairing is in progress",
                     reason=RefusalReason.PERSON,
-                    hint="'brokerctl pair' listens on a port of its own",
+                    hint="run 'brokerctl pair', which listens on a separate port",
                 )
 
     async def _handshake(
@@ -244,8 +244,8 @@ class RemoteHost(LinkEnd):
         now = self.state.epoch
         if now is not None and now.name != name:
             raise RefusedError(
-                f"{name} wants to be the host, and {now.name} is",
-                hint="one viewer has one host at a time",
+                f"cannot connect the host {name}: {now.name} is already connected",
+                hint="stop one of the hosts; a viewer has one host at a time",
             )
 
     async def _turn(self) -> None:
@@ -280,7 +280,7 @@ class RemoteHost(LinkEnd):
         epoch, gate = self.state.epoch, self._gate
         if epoch is None or gate is None or not epoch.live:
             raise LinkRefusedError(
-                "a stream when no host is connected", reason=RefusalReason.PROOF
+                "a stream came, but no host is connected", reason=RefusalReason.PROOF
             )
         return epoch, gate, gate.check(preamble), preamble
 
@@ -293,7 +293,7 @@ class RemoteHost(LinkEnd):
             self._only(epoch.name)
             old = self.state.epoch
             if old is not None:
-                old.end("the same host has connected again")
+                old.end("the same host reconnected")
                 await old.gone.wait()
             self.state.up(epoch)
             self._gate = PreambleGate(epoch.session)
@@ -354,7 +354,7 @@ class RemoteHost(LinkEnd):
                 if reply is None:
                     reply = await self.devices.serve(epoch, request)
                 if reply is None:
-                    raise InternalError(f"there is no handler for {request}")
+                    raise InternalError(f"no handler for {request}")
                 return reply
 
     async def _cut(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
@@ -379,7 +379,7 @@ class RemoteHost(LinkEnd):
             announced = epoch.leases.usable(preamble.lease)
             if announced is None:
                 await answering.say(PreambleVerdict.NO_LEASE)
-                raise RefusedError("a stream of a lease that is not announced")
+                raise RefusedError("the host has not announced the lease")
             opening = Opening(
                 announced.lease, preamble.service, next(self._streams), announced.peer
             )
@@ -389,7 +389,7 @@ class RemoteHost(LinkEnd):
             if place is None:
                 await answering.say(PreambleVerdict.BUSY)
                 raise RefusedError(
-                    f"too many undecided streams, with those of {opening.lease.sandbox}"
+                    f"too many undecided streams, including those of {opening.lease.sandbox}"
                 )
             # A stream that waits for its turn is also cut with its lease.
             # guard: waiting streams are cut with their lease

@@ -64,10 +64,10 @@ class HostStarts:
         try:
             reply = await epoch.ask(lambda n: self._numbered(n, record, start))
             if not isinstance(reply, m.SandboxStarted):
-                raise InternalError("an answer that does not fit the question")
+                raise InternalError("the host sent an unexpected reply")
             announced = epoch.leases.usable(take_lease_id(reply.lease))
             if announced is None:
-                raise UpstreamError(f"the sandbox of '{record}' ended at once")
+                raise UpstreamError(f"the sandbox of '{record}' exited immediately")
             start.lease = announced.lease
             disposable = announced.lease.sandbox != record
             if disposable and not start.wanted:

@@ -97,7 +97,7 @@ class NetworkFlows:
         """
         # guard: a sandbox has one frame filter
         if lease in self._taken:
-            raise RefusedError("the frame filter of this sandbox asks already")
+            raise RefusedError("this sandbox already has a frame filter")
         self._taken.add(lease)
         try:
             yield
@@ -228,7 +228,7 @@ class _FlowguardConnection:
         finally:
             with trio.CancelScope(shield=True):
                 for flow, row in list(self.flows.items()):
-                    why = "its network has ended"
+                    why = "the sandbox's network was shut down"
                     await self._ended(m.FlowEnded(flow, row.sent, row.received, why))
 
     async def _read(self) -> bytes:
@@ -276,7 +276,7 @@ class _FlowguardConnection:
             or asked.number <= self._last
             or len(self._places) >= 2 * limits.DESTINATIONS
         ):
-            raise PeerError("the frame filter asks about an invalid destination")
+            raise PeerError("the frame filter sent an invalid destination")
         self._last = asked.number
 
     async def _decide(self, place: _Place) -> None:
@@ -329,7 +329,7 @@ class _FlowguardConnection:
             return  # its permit ended meanwhile, and the filter has been told
         # guard: a filter's flows are bounded
         if len(self.flows) >= limits.FLOWS + limits.WAITING:
-            raise PeerError("the frame filter reports too many flows")
+            raise PeerError("the frame filter reported too many flows")
         asked = place.asked
         address = destination_of(message.address) or "?"
         row = FlowRow(

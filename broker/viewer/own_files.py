@@ -38,7 +38,7 @@ def own_files(paths: Paths) -> OwnFiles:
         paths.displays: "sockets on which sandboxes' keepers listen, one directory each",
         desks_folder(): "the mixer's sockets, one for each sandbox that has sound",
         levels_folder(): "how loud a sandbox was: a number and a flag for each record",
-        paths.state / "logs": "output of sandboxes' programs, and its removal",
+        paths.state / "logs": "output of sandboxes' programs, and its deletion",
     }
     for directory in write:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -83,14 +83,14 @@ async def viewer_warnings(
         if is_raw(viewer.record(guest.lease.record))
     ]
     found += [
-        f"{sandbox}: no chords for the clipboard: {reason}"
+        f"{sandbox}: no key combinations for the clipboard: {reason}"
         for sandbox, reason in viewer.clipboard.troubles()
     ]
     found += settings.warnings()
     # A status is shown, too, where the kernel lets no order through.
     with suppress(VitrailError), trio.move_on_after(_LOOK_SECONDS):
         if await _find_compositor(session) is None:
-            found.append("no compositor answers; no window can be shown")
+            found.append("no compositor answers, so the broker cannot show windows")
     return found
 
 
@@ -121,7 +121,6 @@ async def _compositor(session: UserSession) -> Path:
         display = os.environ.get("WAYLAND_DISPLAY", "wayland-0")
         raise SetupError(
             f"no compositor answers at {display}",
-            hint="start the broker inside a Wayland session: "
-            "'brokerctl stop --broker', then run it there",
+            hint="run 'brokerctl stop --broker', then start the broker inside a Wayland session",
         )
     return found

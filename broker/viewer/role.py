@@ -310,12 +310,12 @@ class ViewerRole:
         Raises RefusedError.
         """
         if self._nursery is None:
-            raise InternalError("a lease came before the viewer runs")
+            raise InternalError("received a lease before the viewer was running")
         if self.record(lease.record) is None:
             raise RefusedError(
                 f"the viewer has no valid record '{lease.record}'",
-                hint=f"'{lease.record}.toml' in the viewer's sandboxes.d is missing or "
-                "has a mistake: 'brokerctl policy check' there shows which",
+                hint=f"add '{lease.record}.toml' to sandboxes.d on the viewer; to find mistakes "
+                "in it, run 'brokerctl policy check' there",
             )
         await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)
@@ -344,7 +344,7 @@ class ViewerRole:
             # Its start was cancelled, or it has stopped; the host ends only what has
             # begun here, and a later sandbox of this name would not be found.
             # guard: a sandbox that is given up while it begins leaves nothing
-            await self.lease_ended(lease.id, "it was given up while it began")
+            await self.lease_ended(lease.id, "its start was cancelled")
             raise
         self.devices.look_again()
         guest.prepare()
@@ -354,7 +354,7 @@ class ViewerRole:
         guest = self._guests.get(lease)
         # guard: memory is lent to a sandbox that was announced
         if guest is None:
-            raise RefusedError("the lease is not one that was announced here")
+            raise RefusedError("the lease was not announced to this viewer")
         guest.streams.take_arena(fd)
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
@@ -403,7 +403,7 @@ class ViewerRole:
     ) -> None:
         guest = self._guests.get(opening.lease.id)
         if guest is None:
-            raise RefusedError("the lease is not one that was announced here")
+            raise RefusedError("the lease was not announced to this viewer")
         # Before its first event: a host that was taken over asks no share.
         # guard: a stream asks the share
         self._log.check_share(opening.lease)
@@ -506,14 +506,14 @@ class ViewerRole:
                 opening, conn, warrant=warrant, say=status.say, task_status=status
             )
         else:
-            raise RefusedError(f"nothing here serves {opening.service}")
+            raise RefusedError(f"the viewer does not provide {opening.service}")
 
     async def _folder(
         self, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
         folders = self._host.folders
         if not isinstance(folders, StreamedFolders):
-            raise RefusedError("sandboxes of this machine have folders without streams")
+            raise RefusedError("this machine does not share folders by streams")
         await status.say()
         await folders.carry(opening, conn, task_status=status)
 

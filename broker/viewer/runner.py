@@ -178,7 +178,7 @@ class Runner:
             program = guest.programs.find(number)
             if guest.lease.sandbox == name and program is not None:
                 return guest, program
-        raise NotFoundError(f"no program {number} runs in {name}")
+        raise NotFoundError(f"no program {number} is running in {name}")
 
     async def _bring_up(
         self, run: _Run, follower: Follower
@@ -214,10 +214,10 @@ class Runner:
                 await self._give_up(guest, run.running, str(error))
                 if not retry:
                     raise
-                await follower.say("try once more", "begun", str(error))
+                await follower.say("try again", "begun", str(error))
             else:
                 return guest, program
-        raise InternalError("a run ended without its program")
+        raise InternalError("the run ended without a program")
 
     async def _abandon(self, run: _Run) -> None:
         """End the programs of a run whose client has gone."""
@@ -227,7 +227,7 @@ class Runner:
         others = [one for one in guest.programs.live() if one is not program]
         with contextlib.suppress(VitrailError):  # it is ending already
             if run.running is None and not others:
-                reason = "the run that started it was interrupted"
+                reason = "the command that started it was interrupted"
                 await self._viewer.power_off(guest.lease.id, reason=reason, grace=1.0)
             elif program is not None:
                 await _end_program(guest, program)
@@ -244,9 +244,9 @@ class Runner:
         # guard: a second program changes no machine
         if lease is not None and changes:
             raise RefusedError(
-                f"{lease.sandbox} runs already: memory, processors, network and image "
-                "are chosen when it starts",
-                hint=f"stop it first: brokerctl stop {lease.sandbox}",
+                f"{lease.sandbox} is already running: memory, processors, network and image are "
+                "set when a sandbox starts",
+                hint=f"to stop it first, run 'brokerctl stop {lease.sandbox}'",
             )
         if lease is None:
             async with follower.step("start the machine"):
@@ -259,7 +259,7 @@ class Runner:
             if self._running(lease.sandbox) != lease:
                 raise UpstreamError(
                     f"{lease.sandbox} ended while it was starting",
-                    hint="'brokerctl audit' shows why",
+                    hint="to see the reason, run 'brokerctl audit'",
                 )
             await trio.sleep(_LOOK_SECONDS)
         return guest
@@ -315,7 +315,7 @@ def require_windows(records: RecordSet, record: Record, name: SandboxName) -> No
         raise RefusedError(
             f"no window: {allowed.reason}",
             where=allowed.where,
-            hint="'--no-window' runs a program that needs none",
+            hint="to run a program without windows, use '--no-window'",
         )
 
 
@@ -330,5 +330,5 @@ def _own_command(record: Record) -> list[str]:
     if record.host.launch.kind.agent:
         return list(record.host.command)
     raise RefusedError(
-        f"'{record.name}' is started by another program; its agent starts none for us"
+        f"cannot start a program in '{record.name}': another launcher manages the sandbox"
     )

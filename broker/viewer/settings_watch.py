@@ -54,9 +54,8 @@ class SettingsWatch:
                 for problem in new:
                     self._notify(
                         "Vitrail: a settings file has a mistake",
-                        f"{problem}\n"
-                        "'brokerctl policy check' shows the place; a broker may not "
-                        "start with it",
+                        f"{problem}\nTo see the place, run 'brokerctl policy check'. The next "
+                        "broker may not start with this mistake.",
                     )
 
     def _files(self) -> Iterable[str]:

@@ -84,7 +84,7 @@ class WindowsPart:
         """
         guest = self.viewer.one(request.sandbox)
         if guest.worker is None:
-            raise NotFoundError(f"{guest.lease.sandbox} shows no windows")
+            raise NotFoundError(f"{guest.lease.sandbox} has no windows")
         if not request.ask:
             who = f"by process {exchange.caller.pid}"
             await guest.screen.killed(request.window, who)

@@ -32,7 +32,7 @@ def ask_open(words: List[str]) -> int:
     if os.path.exists(text):
         return open_file(text, target, edit=edit)
     if edit:
-        raise TransferError(f"there is no {text}")
+        raise TransferError(f"{text} does not exist")
     connection = BrokerConnection("VITRAIL_OPEN_URL")
     connection.send(frame({"type": "open-url", "url": text, "target": target}))
     connection.wait("done")
@@ -82,7 +82,7 @@ def give(words: List[str]) -> int:
 def send_all(walk: Walk, ask: Dict[str, str]) -> int:
     """Send files once the request for them is permitted."""
     if not walk.found:
-        raise TransferError("there is nothing to copy")
+        raise TransferError("no files to copy")
     connection = BrokerConnection("VITRAIL_COPY")
     whole = dict(ask, name=walk.found[0][0][0], files=len(walk.found))
     connection.send(frame(dict(whole, size=walk.size)))
@@ -100,7 +100,7 @@ def ask_copy(words: List[str]) -> int:
         raise TransferError("usage: vitrail-copy FILE… SANDBOX")
     walk = Walk(paths)
     if walk.left_out:
-        tell(f"{walk.left_out} links, devices or too deep directories are left out")
+        tell(f"skipped {walk.left_out} links, devices or deeply nested directories")
     return send_all(walk, {"type": "copy", "target": target})
 
 

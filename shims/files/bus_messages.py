@@ -86,7 +86,7 @@ def split_types(signature: str) -> List[str]:
 def type_length(text: str, depth: int) -> int:
     """Return the length of the first complete type."""
     if not text or depth > VALUE_DEPTH:
-        raise BusError("a signature that is too deep or ends early")
+        raise BusError("the signature is nested too deeply or truncated")
     first = text[0]
     if first == "a":
         return 1 + type_length(text[1:], depth + 1)
@@ -97,11 +97,11 @@ def type_length(text: str, depth: int) -> int:
             values += 1
         # guard: a structure has values, and an entry of a dictionary two
         if not values or (first == "{" and values != 2):
-            raise BusError("a structure with another number of values")
+            raise BusError("a structure has the wrong number of values")
         return size + 1
     if first in FIXED or first in "sogv":
         return 1
-    raise BusError(f"a signature with {first!r}")
+    raise BusError(f"the signature contains {first!r}")
 
 
 class BusReader:
@@ -120,7 +120,7 @@ class BusReader:
         """Return the next ``size`` bytes.  Raises BusError."""
         end = self.at + size
         if end > len(self._data):
-            raise BusError("a message that ends early")
+            raise BusError("the message is truncated")
         part = self._data[self.at : end]
         self.at = end
         return part
@@ -134,7 +134,7 @@ class BusReader:
     def value(self, kind: str, depth: int = 0) -> BusValue:
         """Decode a value of the D-Bus type ``kind``.  Raises BusError."""
         if depth > VALUE_DEPTH:
-            raise BusError("values too deep in each other")
+            raise BusError("the values are nested too deeply")
         first = kind[0]
         if first in FIXED:
             return self.number(first)
@@ -145,7 +145,7 @@ class BusReader:
         if first == "v":
             inner = split_types(self._text(self.take(1)[0]))
             if len(inner) != 1:
-                raise BusError("a variant of several types")
+                raise BusError("a variant does not have exactly one type")
             return self.value(inner[0], depth + 1)
         if first == "a":
             return self._array(kind[1:], depth + 1)
@@ -157,19 +157,19 @@ class BusReader:
         try:
             return data[:-1].decode()
         except UnicodeDecodeError:
-            raise BusError("text that is not UTF-8") from None
+            raise BusError("a string is not valid UTF-8") from None
 
     def _array(self, kind: str, depth: int) -> BusValue:
         size = self.number("u")
         self.align(ALIGNED.get(kind[0], 4))
         end = self.at + size
         if end > len(self._data):
-            raise BusError("an array that ends early")
+            raise BusError("an array is truncated")
         found = []
         while self.at < end:
             found.append(self.value(kind, depth))
         if self.at != end:
-            raise BusError("an array of another size")
+            raise BusError("an array has the wrong size")
         return dict(found) if kind[0] == "{" else found
 
 
@@ -244,11 +244,11 @@ def message_size(data: bytes) -> Optional[int]:
         return None
     order = {ord("l"): "<", ord("B"): ">"}.get(data[0])
     if order is None or data[3] != 1:
-        raise BusError("not a message of D-Bus")
+        raise BusError("the data is not a D-Bus message")
     body, _, fields = struct.unpack_from(order + "III", data, 4)
     size = 16 + fields + -fields % 8 + body
     if size > MESSAGE_BYTES:
-        raise BusError(f"a message of {size} bytes")
+        raise BusError(f"the message has {size} bytes, more than the limit")
     return int(size)
 
 
@@ -264,7 +264,7 @@ def decode_message(data: bytes) -> BusMessage:
         inside = BusReader(data[reader.at :], order)
         body = tuple(inside.value(kind) for kind in split_types(signature))
     except TypeError:  # a dictionary whose keys are arrays
-        raise BusError("values that cannot be") from None
+        raise BusError("a dictionary has an invalid key") from None
     message = BusMessage(data[1], fields, signature, body)
     message.serial = struct.unpack_from(order + "I", data, 8)[0]
     message.wants_reply = not data[2] & 1

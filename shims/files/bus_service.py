@@ -72,7 +72,7 @@ def connect_session_bus() -> socket.socket:
     options = dict(part.partition("=")[::2] for part in rest.split(","))
     place = options.get("path") or "\0" + options.get("abstract", "")
     if kind != "unix" or len(place) < 2:
-        raise TransferError("there is no session bus at a UNIX socket")
+        raise TransferError("the session bus does not have a UNIX socket")
     bus = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     bus.settimeout(IDLE_SECONDS)
     bus.connect(place)
@@ -91,7 +91,7 @@ def expect(bus: socket.socket, wanted: bytes) -> None:
     while not line.endswith(b"\r\n") and len(line) < 1024:
         line += bus.recv(1) or b"\r\n"
     if not line.startswith(wanted):
-        raise TransferError("the session bus does not accept us")
+        raise TransferError("the session bus rejected the authentication")
 
 
 class PortalOffer:
@@ -136,7 +136,7 @@ def request_handle(call: BusMessage, kind: str = "request") -> str:
 def own_descriptor(call: BusMessage, place: int) -> int:
     """Return a copy of a descriptor of a call.  Raises CallError."""
     if place >= len(call.fds):
-        raise CallError("DBus.Error.InvalidArgs", "there is no descriptor")
+        raise CallError("DBus.Error.InvalidArgs", "the call has no such descriptor")
     return os.dup(call.fds[place])
 
 
@@ -281,7 +281,7 @@ class BusService:
                 self._close_fds()
             # guard: descriptors do not pile up before their message
             if len(self._fds) > FDS_WAITING:
-                raise BusError("more descriptors than a message can have")
+                raise BusError("received more descriptors than a message can have")
 
     def _close_fds(self) -> None:
         while self._fds:
@@ -296,7 +296,7 @@ class BusService:
             self._data = self._data[size:]
             count = message.fields.get(UNIX_FDS, 0)
             if not isinstance(count, int) or not 0 <= count <= len(self._fds):
-                raise BusError("a message with fewer descriptors than it says")
+                raise BusError("a message came with fewer descriptors than it declares")
             # guard: a call has the descriptors of its own message
             message.fds, self._fds = self._fds[:count], self._fds[count:]
             try:
@@ -390,5 +390,5 @@ class BusService:
                 return "v", (values[call.body[1]],)
             if reads and known == ("GetAll", "s"):
                 return "a{sv}", (values,)
-        text = f"{interface}.{known[0]} is not offered in a sandbox of Vitrail"
+        text = f"a sandbox of Vitrail does not provide {interface}.{known[0]}"
         raise CallError("DBus.Error.UnknownMethod", text)

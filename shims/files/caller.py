@@ -103,7 +103,7 @@ def carry_call(stream: CallStream) -> int:
     _thread.start_new_thread(send, ())
     code = stream.receive_to(1, lambda: None)
     if code is None:
-        sys.stderr.write("vitrail: the call was broken off\n")
+        sys.stderr.write("vitrail: the broker closed the connection\n")
         return EXIT_BROKEN
     return code
 

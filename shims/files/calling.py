@@ -86,7 +86,7 @@ def wait_and_carry(connection: BrokerConnection, source: int = 0, sink: int = 1)
     ended()
     connection.socket.close()
     if code is None:
-        tell("vitrail: the call was broken off")
+        tell("vitrail: the broker closed the connection")
         return EXIT_BROKEN
     return code
 
@@ -168,13 +168,13 @@ def serve(connection: BrokerConnection) -> int:
         command = [str(word) for word in asked.get("command", [])]
         found = service_command(name, argument, command)
         env = dict(os.environ, **call_environment(source, name, argument))
-        tell(f"vitrail: {source} calls {name}: {' '.join(found)}")
+        tell(f"vitrail: {source} called {name}: {' '.join(found)}")
         code = run_service(found, env, str(asked.get("directory") or ""), stream)
     except TransferError as error:
-        tell(f"vitrail: {source} calls {name}: {error}")
+        tell(f"vitrail: {source} called {name}: {error}")
         code = error.code
     except OSError as error:
-        tell(f"vitrail: {source} calls {name}: {error.filename}: {error.strerror}")
+        tell(f"vitrail: {source} called {name}: {error.filename}: {error.strerror}")
         code = EXIT_NOT_FOUND if error.errno == errno.ENOENT else EXIT_NOT_STARTED
     stream.send_code(code)
     connection.socket.close()
@@ -229,7 +229,7 @@ def run_service(
         start_new_session=True,
     ) as process:
         if process.stdin is None or process.stdout is None:
-            raise TransferError("the service has no streams")
+            raise TransferError("the service has no standard streams")
         started.append(process)
         if cut:
             end()

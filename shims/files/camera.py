@@ -111,7 +111,7 @@ class PipeWireServers:
         until = time.monotonic() + SERVER_SECONDS
         for program in ("pipewire", "wireplumber"):
             if not which(program):
-                raise TransferError(f"pictures need {program} in this sandbox")
+                raise TransferError(f"the camera requires {program}, which is missing")
             words = ["sh", "-c", ENDS_WITH_INPUT, program]
             self._servers.append(subprocess.Popen(words, stdin=subprocess.PIPE))
             while True:
@@ -120,7 +120,7 @@ class PipeWireServers:
                     break
                 except (OSError, KeyError):
                     if time.monotonic() > until:
-                        raise TransferError("PipeWire does not start here") from None
+                        raise TransferError("PipeWire did not start") from None
                 time.sleep(0.05)
 
     def _stop(self) -> None:
@@ -231,7 +231,7 @@ class CameraNode:
                         self._pictures = True
                         self._node.show(picture)
         except (TransferError, OSError) as error:
-            tell(f"vitrail: the camera: {error}")
+            tell(f"vitrail: cannot use the camera: {error}")
         finally:
             with self._lock:
                 if turn == self._turn:
@@ -270,7 +270,7 @@ class PortalCamera(PortalPart):
     def _ask(self, call: BusMessage) -> Tuple[Any, ...]:
         # guard: programs of a sandbox have bounds of their own cameras
         if len(self._asked) >= ASKS_AT_ONCE:
-            raise CallError("DBus.Error.LimitsExceeded", "too many ask for it")
+            raise CallError("DBus.Error.LimitsExceeded", "too many pending requests")
         ask = call.text(SENDER), request_handle(call)
         with self._lock:
             self._asked.append(ask)
@@ -281,7 +281,7 @@ class PortalCamera(PortalPart):
     def _remote(self, call: BusMessage) -> Tuple[Any, ...]:
         # guard: a program gets the camera that it has asked for
         if call.text(SENDER) not in self._users:
-            raise CallError("portal.Error.NotAllowed", "ask by AccessCamera first")
+            raise CallError("portal.Error.NotAllowed", "call AccessCamera first")
         return give_remote(call)
 
     def _grant(self, ask: Tuple[str, str]) -> None:
@@ -292,7 +292,7 @@ class PortalCamera(PortalPart):
                 if self._node is None or self._node.failed:
                     self._node = CameraNode()
             except (TransferError, OSError) as error:
-                tell(f"vitrail: the camera: {error}")
+                tell(f"vitrail: cannot use the camera: {error}")
                 code = CAMERA_DENIED
             with self._lock:
                 left = ask not in self._asked  # meanwhile

@@ -56,14 +56,14 @@ def confine(paths: List[str], *, write: bool = False) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     number = SYS_PIVOT_ROOT.get(os.uname().machine)
     if number is None:
-        raise TransferError(f"no jail for files on {os.uname().machine}")
+        raise TransferError(f"cannot jail files on {os.uname().machine}")
     _refuse_directories()
     try:
         map_user(libc, CLONE_NEWUSER | CLONE_NEWNS | CLONE_OTHERS)
         check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
     except OSError as error:
-        need = "it needs unprivileged user namespaces ('brokerctl doctor')"
-        raise TransferError(f"no jail for files: {error}; {need}") from None
+        need = "enable unprivileged user namespaces (see 'brokerctl doctor')"
+        raise TransferError(f"cannot jail files: {error}; {need}") from None
     try:
         _mount_root(libc, _uppermost(paths), write=write)
         _enter_root(libc, number)
@@ -73,7 +73,7 @@ def confine(paths: List[str], *, write: bool = False) -> None:
         # guard: the process that keeps files has a system-call filter
         deny_calls(libc)
     except OSError as error:
-        raise TransferError(f"no jail for files: {error}") from None
+        raise TransferError(f"cannot build the jail for files: {error}") from None
 
 
 def _uppermost(paths: List[str]) -> List[str]:
@@ -115,14 +115,14 @@ def _mount_root(libc: ctypes.CDLL, paths: List[str], *, write: bool) -> None:
 def _opened(path: str) -> int:
     """Open what a path without links names, for mounting it.  Raises TransferError."""
     if path == "/" or not os.path.isabs(path) or os.path.normpath(path) != path:
-        raise TransferError(f"no jail for files has {path}")
+        raise TransferError(f"the jail for files cannot contain {path}")
     try:
         # guard: no link leads into the jail for files
         fd = open_without_links(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
         raise TransferError(f"{path}: {error.strerror}") from None
     if stat.S_ISLNK(os.fstat(fd).st_mode):
-        raise TransferError(f"{path} is a link")
+        raise TransferError(f"{path} is a symbolic link")
     return fd
 
 
@@ -149,7 +149,7 @@ def _refuse_directories() -> None:
             continue
         # guard: no directory is open before the jail for files
         if is_directory:
-            raise TransferError("no jail for files: a directory is open")
+            raise TransferError("cannot build the jail for files: a directory is open")
 
 
 def check(result: int, what: str) -> None:

@@ -36,7 +36,7 @@ def connect(variable: str) -> socket.socket:
         return open_proved(address, SERVICES[variable])
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise TransferError(f"no broker at {address}: {why}") from None
+        raise TransferError(f"cannot connect to {address}: {why}") from None
 
 
 class BrokerConnection:
@@ -132,7 +132,7 @@ class BrokerConnection:
 
     def _broken_off(self) -> TransferError:
         # It has hung up; its message before that is the reason.
-        return TransferError(self.refusal() or "the broker broke it off")
+        return TransferError(self.refusal() or "the broker closed the connection")
 
     def refusal(self) -> str:
         """Return why the broker has ended it, if it says."""

@@ -63,7 +63,7 @@ class MirroredSettings(BusInterface):
     def _value_of(self, space: str, key: str) -> Tuple[Any, ...]:
         self._begin()
         if (space, key) not in self._values:
-            raise CallError("portal.Error.NotFound", "there is no such setting")
+            raise CallError("portal.Error.NotFound", "the setting does not exist")
         return (self._values[space, key],)
 
     def _matching(self, patterns: List[str]) -> Tuple[Any, ...]:

@@ -67,7 +67,7 @@ class Edited:
         try:
             # guard: the editor's result is a regular file
             if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise TransferError(f"{self._name} is not a file")
+                raise TransferError(f"{self._name} is not a regular file")
             return hash_of(fd)
         finally:
             os.close(fd)
@@ -88,7 +88,7 @@ class Edited:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(new, dir_fd=self.folder)
         except OSError as error:
-            raise TransferError(f"cannot keep it: {error.strerror}") from error
+            raise TransferError(f"cannot store it: {error.strerror}") from error
 
     def _new_file(self, name: str) -> Tuple[int, bool]:
         """Open a file without a name, of which a killed process leaves nothing.
@@ -118,7 +118,7 @@ class Edited:
         # guard: a file that was changed here meanwhile
         if now != self.before:
             kept = self._beside(new, "{} (edited)", "{} (edited {})")
-            return f"{self._name} was changed here, too: the other version is {kept}"
+            return f"{self._name} was also changed here: the edited version is {kept}"
         facts = os.stat(self._name, dir_fd=self.folder, follow_symlinks=False)
         os.fchmod(fd, stat.S_IMODE(facts.st_mode) & 0o666)
         kept = self._beside(self._name, "{}~", "{}.~{}~")
@@ -144,7 +144,7 @@ class Edited:
             except FileExistsError:
                 continue
             return kept
-        raise TransferError(f"there are 1000 versions of {self._name} already")
+        raise TransferError(f"{self._name} already has 1000 versions")
 
 
 class Saved(Edited):
@@ -179,10 +179,10 @@ class Saved(Edited):
         else:
             # guard: only a file is replaced by what is saved
             if not stat.S_ISREG(facts.st_mode):
-                raise TransferError(f"{self._name} is not a file")
+                raise TransferError(f"{self._name} is not a regular file")
             # guard: what is saved does not replace what was changed here
             if not self._is_expected(facts):
-                raise TransferError(f"{self._name} was changed here meanwhile")
+                raise TransferError(f"{self._name} was changed here in the meantime")
             os.fchmod(fd, stat.S_IMODE(facts.st_mode) & 0o666)
             os.rename(new, self._name, src_dir_fd=self.folder, dst_dir_fd=self.folder)
         os.fsync(self.folder)
@@ -199,7 +199,7 @@ def read_single(source: BinaryIO, fd: int, keep_free: int) -> None:
     """Read one file's entry and the end into a file of ours."""
     entry = read_message(source)
     if entry["type"] != "file":
-        raise TransferError("not one file came back")
+        raise TransferError("the editing sandbox did not return exactly one file")
     left = size_of(entry)
     # guard: room for what comes back
     require_room(fd, left, keep_free)
@@ -214,4 +214,4 @@ def read_single(source: BinaryIO, fd: int, keep_free: int) -> None:
         while view:
             view = view[os.write(fd, view) :]
     if read_message(source)["type"] != "end":
-        raise TransferError("not one file came back")
+        raise TransferError("the editing sandbox did not return exactly one file")

@@ -124,7 +124,7 @@ class PortalDialogs(PortalPart):
             ask = request_of(call.text(MEMBER), options)
         except (TypeError, ValueError, AttributeError, KeyError):
             raise CallError(
-                "DBus.Error.InvalidArgs", "options of another form"
+                "DBus.Error.InvalidArgs", "an option has the wrong type"
             ) from None
         dialog = self._dialogs[handle] = FileDialog(sender)
         start_thread(lambda: self._run(handle, dialog, ask))
@@ -135,7 +135,7 @@ class PortalDialogs(PortalPart):
         dialog = self._dialogs.get(handle)
         # guard: a program closes its own dialogs
         if dialog is None or dialog.sender != sender:
-            raise CallError("DBus.Error.UnknownObject", "there is no such dialog")
+            raise CallError("DBus.Error.UnknownObject", "the dialog does not exist")
         dialog.end()
 
     def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
@@ -157,7 +157,7 @@ class PortalDialogs(PortalPart):
         try:
             run_dialog(dialog, ask, answer)
         except (TransferError, OSError, ValueError) as error:
-            tell(f"vitrail: the file dialog: {error}")
+            tell(f"vitrail: cannot show the file dialog: {error}")
         finally:
             del self._dialogs[handle]
             dialog.close()
@@ -186,7 +186,7 @@ def run_dialog(
             return
         tokens = token.split(",")
         if len(paths) != len(tokens):
-            raise TransferError("not as many files to be saved as tokens")
+            raise TransferError("wrong number of tokens for the files")
         save(dialog, connection, dict(zip(paths, tokens)), answer)
 
 
@@ -311,7 +311,7 @@ def names_of(events: bytes) -> List[bytes]:
 
 
 def request_of(member: str, options: Dict[str, Any]) -> Dict[str, Any]:
-    """Return the request to the broker; options of another form are left out."""
+    """Return the request to the broker; an option has the wrong type are left out."""
     save = member in ("SaveFile", "SaveFiles")
     folder = options.get("directory") is True or options.get("directory") == 1
     kind = "save" if save else "folder" if folder else "open"

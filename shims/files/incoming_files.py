@@ -256,7 +256,7 @@ class EntryStore:
             except FileExistsError:
                 continue
             return new
-        raise TransferError(f"there are 1000 files named {name} already")
+        raise TransferError(f"the directory already contains 1000 files named {name}")
 
     def _sweep(self) -> None:
         """Remove leftovers of killed processes; a running process holds its lock."""
@@ -294,7 +294,9 @@ def require_room(fd: int, size: int, keep_free: int) -> int:
     spare = facts.f_bavail * facts.f_frsize - size - keep_free
     # guard: room before bytes
     if spare < 0:
-        raise NoRoomError(f"not enough room: {size} bytes, and {keep_free} stay free")
+        raise NoRoomError(
+            f"no disk space for {size} bytes and a reserve of {keep_free}"
+        )
     return spare
 
 
@@ -319,9 +321,9 @@ def keep(source: BufferedReader, store: EntryStore) -> List[str]:
             elif entry["type"] == "file":
                 store.file(entry.get("path", []), size_of(entry), source)
             else:
-                raise TransferError(f"an unknown entry: {entry['type']}")
+                raise TransferError(f"unknown type of entry: {entry['type']}")
     except OSError as error:
         kind = NoRoomError if error.errno in FULL else TransferError
-        raise kind(f"cannot keep it: {error.strerror}") from error
+        raise kind(f"cannot store the file: {error.strerror}") from error
     finally:
         store.close()

@@ -45,7 +45,7 @@ def prove(sock: socket.socket, service: bytes) -> None:
     while len(answer) < 64:
         more = sock.recv(64 - len(answer))
         if not more:
-            raise ConnectionResetError(errno.ECONNRESET, "the broker broke it off")
+            raise ConnectionResetError(errno.ECONNRESET, "the broker disconnected")
         answer += more
     nonces += answer[:32]
     broker, guest = (
@@ -54,6 +54,6 @@ def prove(sock: socket.socket, service: bytes) -> None:
     )
     # guard: the broker proves the launch to the programs for files and devices
     if not hmac.compare_digest(broker, answer[32:]):
-        raise PermissionError(errno.EACCES, "the program there did not launch us")
+        raise PermissionError(errno.EACCES, "the peer did not launch this sandbox")
     sock.sendall(guest)
     sock.settimeout(None)

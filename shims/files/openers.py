@@ -110,7 +110,7 @@ def opener(what: str, kind: str, fallback: List[str]) -> List[str]:
     runs = not fallback or os.path.basename(fallback[0]) in RUN_THINGS
     if not runs and which(fallback[0]):
         return [*fallback, what]
-    raise TransferError(f"no program here opens {wanted}")
+    raise TransferError(f"no program in this sandbox can open {wanted}")
 
 
 def desktop_command(kind: str, what: str) -> List[str]:

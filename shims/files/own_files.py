@@ -50,7 +50,7 @@ def _write(walk: Walk) -> None:
     try:
         write_entries(walk, sys.stdout.buffer)
     except BrokenPipeError:
-        raise TransferError("the receiver broke it off") from None
+        raise TransferError("the receiver cancelled the transfer") from None
 
 
 def edit_file(words: List[str]) -> int:
@@ -63,7 +63,7 @@ def edit_file(words: List[str]) -> int:
     # guard: a link made after the look is not edited through
     walk = Walk(words[:1], follow=False)
     if len(walk.found) != 1 or walk.found[0][2] < 0:
-        raise TransferError(f"{words[0]} is not a file")
+        raise TransferError(f"{words[0]} is not a regular file")
     path = walk.found[0][1]
     edited = Edited(path)
     tell(f"sha256 {edited.before.hex()}")
@@ -130,7 +130,7 @@ def keep_pages(words: List[str]) -> int:
     with open(words[0], "xb") as out, os.fdopen(0, "rb", closefd=False) as source:
         entry = read_message(source)
         if entry["type"] != "file" or not size_of(entry):
-            raise PagesError("the sandbox sent something else than pages")
+            raise PagesError("the sandbox sent data that are not pages")
         pdf = PdfWriter(out, PRINT_DPI)
         for page in read_pages(
             source, grey=True, words_most=0, pixels_most=PRINT_PIXELS
@@ -141,7 +141,7 @@ def keep_pages(words: List[str]) -> int:
             count += 1
             del page  # before there is another one in memory
         if not count or read_message(source)["type"] != "end":
-            raise PagesError("the sandbox sent something else than pages")
+            raise PagesError("the sandbox sent data that are not pages")
         pdf.finish()
     tell(f"pages {count}")
     return 0

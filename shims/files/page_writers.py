@@ -35,7 +35,7 @@ def write_document(pages: Iterator[Page], name: str, folder: str) -> str:
     """
     page = next(pages, None)
     if page is None:
-        raise PagesError("the sandbox found no page in it")
+        raise PagesError("the sandbox found no pages in the document")
     stem, ending = os.path.splitext(os.path.basename(name))
     picture = ending.lower() in PICTURE_ENDINGS
     path, out = fresh_file(folder, stem, ".safe.png" if picture else ".safe.pdf")
@@ -128,8 +128,7 @@ class PdfWriter:
         self._stream(
             image,
             f"/Type /XObject /Subtype /Image /Width {width} "
-            f"/Height {height} /ColorSpace /Device{'Gray' if grey else 'RGB'} "
-            "/BitsPerComponent 8",
+            f"/Height {height} /ColorSpace /Device{'Gray' if grey else 'RGB'} /BitsPerComponent 8",
             pixels,
         )
         drawn = f"q {wide:.2f} 0 0 {high:.2f} 0 0 cm /I Do Q\n".encode()

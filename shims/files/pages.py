@@ -66,7 +66,7 @@ def read_pages(
     Raises NoPagesError with the sandbox's reason, PagesError for anything else.
     """
     if _exactly(untrusted, len(PIXELS_MAGIC)) != PIXELS_MAGIC:
-        raise PagesError("the sandbox wrote no pages")
+        raise PagesError("the sandbox did not write pages")
     total = 0
     for _ in range(PAGES_MOST):
         kind, width, height, words = PIXELS_PAGE.unpack(
@@ -85,15 +85,15 @@ def read_pages(
             and 0 < height <= PAGE_SIDE
             and width * height <= pixels_most
         ):
-            raise PagesError(f"a page of {width} x {height} pixels is not taken")
+            raise PagesError(f"a page of {width} x {height} pixels exceeds the limit")
         # guard: the kind and words of a sandbox's page
         known = kind == b"P" or (grey and kind == b"G")
         if not known or words > words_most:
-            raise PagesError("the sandbox wrote something else than a page")
+            raise PagesError("the sandbox wrote data that are not a page")
         total += width * height
         # guard: the pixels of all of a sandbox's pages
         if total > ALL_PIXELS:
-            raise PagesError("the pages are too large together")
+            raise PagesError("all pages together exceed the limit")
         size = width * height * (3 if kind == b"P" else 1)
         # In this order: the pixels, then the words.
         yield (
@@ -101,7 +101,7 @@ def read_pages(
             tuple(_word(untrusted) for _ in range(words)),
         )
     # guard: the number of a sandbox's pages
-    raise PagesError(f"more than {PAGES_MOST} pages are not taken")
+    raise PagesError(f"the document has more than {PAGES_MOST} pages, the limit")
 
 
 def _word(untrusted: IO[bytes]) -> Word:
@@ -119,5 +119,5 @@ def _exactly(source: IO[bytes], size: int) -> bytes:
     data = source.read(size)
     # guard: a sandbox's page that breaks off
     if len(data) != size:
-        raise BrokeOffError("the sandbox broke off inside of a page")
+        raise BrokeOffError("the sandbox sent a truncated page")
     return data

@@ -124,7 +124,7 @@ class PortalOpening(PortalPart):
 
     def _open(self, call: BusMessage, what: str) -> Tuple[Any, ...]:
         if self._running >= OPENS_AT_ONCE:
-            raise CallError("DBus.Error.LimitsExceeded", "too many are being opened")
+            raise CallError("DBus.Error.LimitsExceeded", "too many open requests")
         return self.run(call, own_command("vitrail-open", what))
 
 
@@ -133,7 +133,7 @@ def checked_address(untrusted_url: str) -> str:
     scheme = SCHEME.match(untrusted_url)
     # guard: the portal takes addresses only
     if scheme is None or scheme[0].lower() == "file:" or os.path.exists(untrusted_url):
-        raise CallError("portal.Error.InvalidArgument", "not an address, or a file:")
+        raise CallError("portal.Error.InvalidArgument", "not a URI, or a file: URI")
     return untrusted_url
 
 
@@ -142,5 +142,5 @@ def path_of(fd: int) -> str:
     path = os.readlink(f"/proc/self/fd/{fd}")
     # guard: the portal opens the file of the descriptor
     if not path.startswith("/") or not os.path.samestat(os.stat(path), os.fstat(fd)):
-        raise CallError("portal.Error.NotAllowed", "the file has no name any more")
+        raise CallError("portal.Error.NotAllowed", "the file no longer has a name")
     return path

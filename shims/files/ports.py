@@ -31,7 +31,7 @@ CONNECT_USAGE = "usage: vitrail-connect [--target SANDBOX] PORT [LOCAL-PORT]"
 def take_port(text: str) -> int:
     """Return a port's number.  Raises TransferError."""
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise TransferError(f"'{text}' is not a port")
+        raise TransferError(f"'{text}' is not a port number")
     return int(text)
 
 
@@ -41,7 +41,7 @@ def serve_port(connection: BrokerConnection, source: str, text: str) -> int:
     try:
         sock = socket.create_connection((LOOPBACK, port), CONNECT_SECONDS)
     except OSError as error:
-        tell(f"vitrail: {source} connects to port {port}: {error.strerror or error}")
+        tell(f"vitrail: {source}: port {port}: {error.strerror or error}")
         return 1
     with sock:
         sock.settimeout(None)
@@ -106,7 +106,7 @@ def ask_connect(words: List[str]) -> int:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((LOOPBACK, local))
         listener.listen()
-        tell(f"vitrail: port {local} of this sandbox leads to port {port}")
+        tell(f"vitrail: forwarding port {local} of this sandbox to port {port}")
         while True:
             places.acquire()
             sock, _ = listener.accept()
@@ -127,7 +127,7 @@ def connect_port(target: str, port: int, sock: socket.socket) -> None:
         connection.send(frame(dict(ask, target=target)))
         connection.wait("go")
     except (TransferError, OSError) as error:
-        tell(f"vitrail: port {port}: {error}")
+        tell(f"vitrail: cannot connect to port {port}: {error}")
         return
     carry_bytes(connection, sock)
     connection.socket.close()

@@ -92,7 +92,7 @@ def draw_pages(document: str, out: IO[bytes]) -> None:
         out.write(PIXELS_PAGE.pack(kind, width, height, 0) + pixels)
         number += 1
     if not number:
-        raise TransferError("it has no page")
+        raise TransferError("the document has no pages")
     out.write(PIXELS_PAGE.pack(b"E", 0, 0, 0))
 
 
@@ -130,7 +130,7 @@ class PortalPrinting(PortalPart):
     def _print(self, call: BusMessage) -> Tuple[Any, ...]:
         # guard: programs of a sandbox have bounds of their own printing
         if self._running >= PRINTS_AT_ONCE:
-            raise CallError("DBus.Error.LimitsExceeded", "too much is being printed")
+            raise CallError("DBus.Error.LimitsExceeded", "too many print requests")
         fd = own_descriptor(call, call.body[2])
         # A program that has written to it is at its end.
         with contextlib.suppress(OSError):

@@ -47,7 +47,7 @@ def frame(message: Dict[str, Any]) -> bytes:
     """Return a message as bytes."""
     body = ENCODE(message).encode()
     if len(body) > FRAME_BYTES:
-        raise TransferError("a name is too long to be sent")
+        raise TransferError("a name is too long to send")
     return LENGTH.pack(len(body)) + body
 
 
@@ -63,13 +63,13 @@ def read_message(source: BinaryIO) -> Dict[str, Any]:
     """Read the next message (a JSON frame) of a transfer.  Raises TransferError."""
     (size,) = LENGTH.unpack(read_exactly(source, 4))
     if not 0 < size <= FRAME_BYTES:
-        raise TransferError(f"a message of {size} bytes")
+        raise TransferError(f"invalid message size: {size} bytes")
     try:
         message = DECODE(read_exactly(source, size).decode())
     except (ValueError, RecursionError) as error:
-        raise TransferError(f"not a message: {error}") from None
+        raise TransferError(f"invalid message: {error}") from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise TransferError("not a message")
+        raise TransferError("invalid message")
     return message
 
 
@@ -82,7 +82,7 @@ def check_path(path: object) -> None:
         good = good and isinstance(name, str) and name not in ("", ".", "..")
         good = good and "/" not in name and "\0" not in name and fits(name)
     if not good:
-        raise TransferError("an entry has a bad path")
+        raise TransferError("an entry has an invalid path")
 
 
 def fits(name: str) -> bool:
@@ -99,7 +99,7 @@ def size_of(entry: Dict[str, Any]) -> int:
     # A negative one would be read to the end of the stream.
     # guard: sizes of the receiver
     if type(size) is not int or size < 0:
-        raise TransferError("an entry has a bad size")
+        raise TransferError("an entry has an invalid size")
     return size
 
 

@@ -53,7 +53,7 @@ def _call_by(argv: List[str], target: str, service: str, argument: str) -> int:
         argv, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=saved
     ) as process:
         if process.stdin is None or process.stdout is None:
-            raise TransferError("the program has no streams")
+            raise TransferError("the program has no standard streams")
         for fd in saved:
             os.close(fd)
         sink = os.dup(process.stdin.fileno())

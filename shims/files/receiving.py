@@ -38,7 +38,7 @@ def receive(words: List[str]) -> int:
     names = keep(connection.reader, EntryStore(top, source, 1 << 20, bar))
     connection.socket.close()
     if len(names) != 1:
-        raise TransferError("not one file to be opened")
+        raise TransferError("the transfer does not contain exactly one file to open")
     path = os.path.join(top, names[0])
     try:
         back = str(delivery.get("back") or "")
@@ -62,7 +62,7 @@ def edit_here(path: str, token: str, fallback: List[str]) -> int:
             return code
     walk = Walk([path])
     if len(walk.found) != 1 or walk.found[0][2] < 0:
-        raise TransferError("what was edited is not a file any more")
+        raise TransferError("the edited file is no longer a regular file")
     connection = BrokerConnection("VITRAIL_COPY")
     connection.send(frame({"type": "return", "token": token, "size": walk.size}))
     connection.wait("go")

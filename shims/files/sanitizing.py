@@ -140,7 +140,7 @@ def write_pages(document: str, folder: str, out: IO[bytes]) -> None:
             out.write(PIXELS_WORD.pack(*box, len(text)) + text)
         number += 1
     if not number:
-        raise TransferError("no page could be made of it")
+        raise TransferError("the document has no pages")
     out.write(PIXELS_PAGE.pack(b"E", 0, 0, 0))
 
 
@@ -171,7 +171,7 @@ def picture_page(path: str) -> Tuple[int, int, bytes]:
             return next(ppm_pages(command))
         except (TransferError, StopIteration) as error:  # noqa: PERF203 -- three programs
             failed += f" {error}"
-    raise TransferError(f"pictures need imagemagick or ffmpeg here:{failed}")
+    raise TransferError(f"cannot convert the image with imagemagick or ffmpeg:{failed}")
 
 
 def office_pdf(document: str, folder: str) -> str:
@@ -188,10 +188,10 @@ def office_pdf(document: str, folder: str) -> str:
             stdout=2,
         )
     except FileNotFoundError:
-        raise TransferError("office documents need libreoffice here") from None
+        raise TransferError("libreoffice is not installed in this sandbox") from None
     made = os.listdir(out) if os.path.isdir(out) else []
     if len(made) != 1:
-        raise TransferError("it is not a document that libreoffice can read")
+        raise TransferError("libreoffice cannot read the document")
     return os.path.join(out, made[0])
 
 
@@ -202,17 +202,17 @@ def ppm_pages(command: List[str]) -> Iterator[Tuple[int, int, bytes]]:
     try:
         child = subprocess.Popen(command, stdout=subprocess.PIPE)
     except FileNotFoundError:
-        raise TransferError(f"{command[0]} is not in this sandbox") from None
+        raise TransferError(f"{command[0]} is not installed in this sandbox") from None
     with child:
         if child.stdout is None:
-            raise TransferError("no output")
+            raise TransferError("the program has no standard output")
         while True:
             head = read_head(child.stdout)
             if not head:
                 break
             match = PPM_HEAD.fullmatch(head)
             if match is None:
-                raise TransferError(f"{command[0]} wrote no picture")
+                raise TransferError(f"{command[0]} did not write an image")
             width, height = int(match.group(1)), int(match.group(2))
             yield width, height, child.stdout.read(width * height * 3)
     if child.returncode:

@@ -97,7 +97,7 @@ class ScreenSession:
 
     def _make_node(self, width: int, height: int) -> Tuple[int, VideoNode]:
         if not width * height:
-            raise TransferError("the window has gone")
+            raise TransferError("the window no longer exists")
         servers = pipewire_servers()
         servers.hold(self)
         try:
@@ -205,7 +205,7 @@ class PortalScreens(PortalPart):
             raise CallError("DBus.Error.LimitsExceeded", "too many sessions")
         path = request_handle(call, "session")
         if path in self._sessions:
-            raise CallError("DBus.Error.InvalidArgs", "that session is there already")
+            raise CallError("DBus.Error.InvalidArgs", "the session already exists")
         self._sessions[path] = ScreenSession(call.text(SENDER), path)
         return self._accepted(call, {"session_handle": ("s", path)})
 
@@ -224,7 +224,7 @@ class PortalScreens(PortalPart):
     def _begin(self, call: BusMessage) -> Tuple[Any, ...]:
         session, path = self._session(call), request_handle(call)
         if session.started:
-            raise CallError("portal.Error.NotAllowed", "it was started before")
+            raise CallError("portal.Error.NotAllowed", "the session is already started")
         session.started = True
         call.after.append(lambda: start_thread(lambda: self._start(session, path)))
         return (path,)
@@ -232,14 +232,14 @@ class PortalScreens(PortalPart):
     def _remote(self, call: BusMessage) -> Tuple[Any, ...]:
         # guard: a program gets the screen that its user has chosen
         if not self._session(call).shared:
-            raise CallError("portal.Error.NotAllowed", "nothing is shared by it")
+            raise CallError("portal.Error.NotAllowed", "the session shares no screen")
         return give_remote(call)
 
     def _session(self, call: BusMessage) -> ScreenSession:
         found = self._sessions.get(call.body[0])
         # guard: a session is its own program's
         if found is None or found.sender != call.text(SENDER):
-            raise CallError("portal.Error.InvalidArgument", "there is no such session")
+            raise CallError("portal.Error.InvalidArgument", "unknown session")
         return found
 
     def _start(self, session: ScreenSession, path: str) -> None:
@@ -253,7 +253,7 @@ class PortalScreens(PortalPart):
                 {"streams": ("a(ua{sv})", [(number, about)])},
             )
         except (TransferError, OSError) as error:
-            tell(f"vitrail: the screen: {error}")
+            tell(f"vitrail: cannot share the screen: {error}")
             code = SCREEN_REFUSED if isinstance(error, TransferError) else code
         self._respond(session.sender, path, code, results)
 
@@ -265,7 +265,7 @@ class PortalScreens(PortalPart):
         """End a session of a program.  Raises CallError."""
         found = self._sessions.get(path)
         if found is None or found.sender != sender:
-            raise CallError("DBus.Error.UnknownObject", "there is no such session")
+            raise CallError("DBus.Error.UnknownObject", "the session does not exist")
         del self._sessions[path]
         found.close()
 

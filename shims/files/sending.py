@@ -52,7 +52,7 @@ class Walk:
         for path in paths:
             name = os.path.basename(os.path.abspath(path))
             if not os.path.lexists(path):
-                raise TransferError(f"there is no {path}")
+                raise TransferError(f"{path} does not exist")
             # A named path may be a link; an entry found below it may not.
             real = os.path.realpath(path) if follow else path
             parent = open_directory(os.path.dirname(real))
@@ -71,7 +71,7 @@ class Walk:
         # Names are sent as JSON; Python has other bytes of a name as lone surrogates.
         if _not_utf8(inside[-1]):
             shown = os.fsencode(path).decode(errors="replace")
-            raise TransferError(f"the name of {shown} is not UTF-8: rename it first")
+            raise TransferError(f"the name of {shown} is not UTF-8: rename the file")
         try:
             facts = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except OSError:
@@ -106,9 +106,8 @@ class Walk:
                 # guard: a tree that is sent has bounds
                 if self._entries > WALK_ENTRIES or self._path_bytes > WALK_PATH_BYTES:
                     raise TransferError(
-                        f"there are more than {self._entries - 1} files and "
-                        f"directories, as far as {path}: send them as an archive, or "
-                        "in parts"
+                        f"too many files and directories (more than {self._entries - 1} up to "
+                        f"{path}): send an archive, or fewer files at a time"
                     )
                 yield entry.name
 
@@ -170,7 +169,7 @@ class _Folder:
         # guard: the sender opens regular files only
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise TransferError(f"{path} is not a file any more")
+            raise TransferError(f"{path} is no longer a regular file")
         return fd
 
     def close(self) -> None:
@@ -202,7 +201,7 @@ class Content:
         while left:
             taken = step(self.fd, left)
             if not taken:
-                raise TransferError(f"{self.path} has become shorter while it was read")
+                raise TransferError(f"{self.path} was truncated during the transfer")
             left -= taken
             yield taken
 

@@ -44,7 +44,7 @@ def find_service(name: str, argument: str) -> List[str]:
     """
     # It becomes a file's name.
     if not SERVICE_NAME.fullmatch(name) or not SERVICE_ARGUMENT.fullmatch(argument):
-        raise NoServiceError("not a service's name")
+        raise NoServiceError("invalid service name or argument")
     for folder in (os.path.expanduser(OWN_SERVICES), IMAGE_SERVICES):
         path = os.path.join(folder, name)
         if os.access(path, os.X_OK) and os.path.isfile(path):
@@ -59,7 +59,7 @@ def find_service(name: str, argument: str) -> List[str]:
                 arguments = [argument] if argument else []
                 path = os.environ.get("PATH", "")
                 return [*LOGIN_SHELL, path, *start, *arguments]
-    raise NoServiceError(f"there is no service {name}")
+    raise NoServiceError(f"no service {name}")
 
 
 def list_services(_words: List[str]) -> int:

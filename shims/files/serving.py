@@ -71,7 +71,7 @@ def take_calls(connection: BrokerConnection) -> None:
                 os.kill(running[token], signal.SIGTERM)
             continue
         if len(running) >= SERVED_AT_ONCE:
-            tell("vitrail: too many calls at one time")
+            tell("vitrail: too many calls at the same time")
             continue
         child = os.fork()
         if not child:

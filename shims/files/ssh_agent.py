@@ -60,7 +60,7 @@ def own_agent() -> socket.socket:
             sock.close()
             continue
         return sock
-    raise TransferError("no ssh agent runs here, or SSH_AUTH_SOCK does not name it")
+    raise TransferError("no ssh agent is running, or SSH_AUTH_SOCK is not its socket")
 
 
 def serve_own_agent(connection: BrokerConnection, source: str) -> int:
@@ -68,7 +68,7 @@ def serve_own_agent(connection: BrokerConnection, source: str) -> int:
     try:
         sock = own_agent()
     except TransferError as error:
-        tell(f"vitrail: {source} asks for ssh keys: {error}")
+        tell(f"vitrail: cannot offer ssh keys to {source}: {error}")
         return 1
     with sock:
         carry_bytes(connection, sock)
@@ -153,7 +153,7 @@ def lead_to_agent(target: str, sock: socket.socket) -> None:
         connection.send(frame(dict(ask, target=target)))
         connection.wait("go")
     except TransferError as error:
-        tell(f"vitrail: ssh keys: {error}")
+        tell(f"vitrail: cannot use ssh keys: {error}")
         return
     carry_bytes(connection, sock)
     connection.socket.close()

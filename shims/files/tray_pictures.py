@@ -82,7 +82,7 @@ def contents(path: str) -> bytes:
                 words, capture_output=True, timeout=DRAW_SECONDS, check=True
             )
         except subprocess.SubprocessError:
-            raise OSError("it was not drawn") from None
+            raise OSError("the icon could not be drawn") from None
         return done.stdout
     with open(path, "rb") as file:
         return file.read(FILE_BYTES)
@@ -94,7 +94,7 @@ def png_pixels(data: bytes) -> Tuple[int, int, bytes]:
     Raises ValueError, LookupError, struct.error or zlib.error for any other.
     """
     if not data.startswith(PNG):
-        raise ValueError("not a PNG file")
+        raise ValueError("the file is not a PNG file")
     at, chunks = len(PNG), {b"IDAT": b"", b"PLTE": b"", b"tRNS": b""}
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
@@ -104,12 +104,12 @@ def png_pixels(data: bytes) -> Tuple[int, int, bytes]:
         ">IIBBBBB", chunks[b"IHDR"]
     )
     if bits != 8 or laced or not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
-        raise ValueError("a PNG file of another kind")
+        raise ValueError("unsupported kind of PNG file")
     step = CHANNELS[colour]
     size = (1 + width * step) * height
     lines = zlib.decompressobj().decompress(chunks[b"IDAT"], size)
     if len(lines) != size:
-        raise ValueError("a PNG file that ends early")
+        raise ValueError("the PNG file is truncated")
     palette, clear, out = chunks[b"PLTE"], chunks[b"tRNS"], bytearray()
     before = bytearray(width * step)
     for row in range(height):
@@ -132,7 +132,7 @@ def png_pixels(data: bytes) -> Tuple[int, int, bytes]:
 def unfilter(kind: int, line: bytearray, before: bytearray, step: int) -> None:
     """Undo the filter of a line in place (PNG, 9.2).  Raises ValueError."""
     if kind > 4:
-        raise ValueError("a filter that there is not")
+        raise ValueError("unknown PNG filter type")
     for x in range(len(line)):
         left = line[x - step] if x >= step else 0
         above = before[x]

@@ -132,7 +132,7 @@ class VideoNode:
         lib.pw_thread_loop_unlock(self._loop)
         if done < 0:
             self.close()
-            raise TransferError("no PipeWire server runs in this sandbox")
+            raise TransferError("no PipeWire server is running in this sandbox")
 
     def show(self, picture: bytes) -> None:
         """Give a picture to the programs that take it now; to none: it is dropped."""
@@ -156,7 +156,7 @@ class VideoNode:
                 return int(number)
             if self.failed or time.monotonic() > until:
                 self.close()
-                raise TransferError("PipeWire does not take a source of video")
+                raise TransferError("PipeWire did not accept a video source")
             self.changed.wait(NODE_AGAIN_SECONDS)
             self.changed.clear()
 
@@ -312,7 +312,7 @@ def pipewire_library() -> ctypes.CDLL:
     try:
         lib = ctypes.CDLL("libpipewire-0.3.so.0")
     except OSError as error:
-        raise TransferError(f"there is no PipeWire: {error}") from None
+        raise TransferError(f"cannot load PipeWire: {error}") from None
     one, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32
     size, signed = ctypes.c_size_t, ctypes.c_int
     for name, back, kinds in (

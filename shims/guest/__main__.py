@@ -36,7 +36,7 @@ def main() -> int:
         Parent(guest, settings.warm).begin()
     else:
         guest.begin_session()
-    log("the guest agent is up")
+    log("the guest agent is running")
     guest.loop.run()
     if machine is not None:
         machine.power_off()
@@ -49,7 +49,7 @@ def keep(machine: Machine, settings: Settings) -> None:
     try:
         machine.storage.mount(settings.keep, settings.disk)
     except (OSError, subprocess.SubprocessError) as error:
-        log(f"the sandbox's disk cannot be used, so it is not started: {error}")
+        log(f"cannot use the sandbox's disk, powering off: {error}")
         machine.power_off()
 
 

@@ -58,7 +58,7 @@ class Account:
         self.name, self.home, self.shell = entry.pw_name, entry.pw_dir, entry.pw_shell
         if self.uid != os.geteuid():
             if name and os.geteuid() != 0:
-                raise OSError(errno.EPERM, "the agent is not root", name)
+                raise OSError(errno.EPERM, "the guest agent is not root", name)
             groups = os.getgrouplist(self.name, self.gid)
             self._switch = {"user": self.uid, "group": self.gid, "extra_groups": groups}
 

@@ -40,7 +40,7 @@ class Address:
             cid, port = rest.split(":")
             self.target = (int(cid), int(port))
         else:
-            raise ValueError(f"no address: {text!r} (vsock:CID:PORT, unix:PATH)")
+            raise ValueError(f"invalid address: {text!r} (vsock:CID:PORT or unix:PATH)")
 
     def connect(
         self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"

@@ -97,12 +97,12 @@ class Agent:
     def _silent(self, seconds: float) -> None:
         if not self._heard:
             self._unheard = min(self._unheard + 1, 8)
-        self._lost(f"it said nothing for {seconds:.0f} s")
+        self._lost(f"the broker sent nothing for {seconds:.0f} s")
 
     def _opened(self, sock: Optional[socket.socket], code: int) -> None:
         if sock is None:
             if code != self._last_error:
-                log(f"no broker at {self._address.text}: {os.strerror(code)}")
+                log(f"cannot connect to {self._address.text}: {os.strerror(code)}")
             self._last_error = code
             self._again()
             return
@@ -122,7 +122,7 @@ class Agent:
     def _lost(self, why: str) -> None:
         if self._socket is None:
             return
-        log(f"lost the broker: {why}")
+        log(f"lost the connection to the broker: {why}")
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
@@ -176,24 +176,24 @@ class Agent:
             self._lost(str(error))
             return
         if not data:
-            self._lost("it closed the connection")
+            self._lost("the broker closed the connection")
             return
         self._incoming += data
         try:
             for body in self._frames():
                 self._guest.obey(decode(body))
         except MessageError as error:
-            self._lost(f"a bad message: {error}")
+            self._lost(f"invalid message: {error}")
         except Exception:
             log("internal error: " + traceback.format_exc())
-            self._lost("our own mistake")
+            self._lost("internal error")
 
     def _frames(self) -> List[bytes]:
         frames = []
         while len(self._incoming) >= 4:
             (size,) = struct.unpack_from("<I", self._incoming)
             if not 0 < size <= FRAME_BYTES:
-                raise MessageError(f"a frame of {size} bytes")
+                raise MessageError(f"invalid frame size: {size} bytes")
             if len(self._incoming) < 4 + size:
                 break
             frames.append(bytes(self._incoming[4 : 4 + size]))

@@ -33,7 +33,7 @@ def open_arena_device(*, behind_image: bool) -> Tuple[int, int]:
     # It begins with the kernel's own notes.
     base = _number(f"{device}/resource") - _number(f"{region}/resource")
     if not 0 <= base < 1 << 32:
-        raise ValueError(f"the arena begins at {base}")
+        raise ValueError(f"the arena has the invalid start address {base}")
     fd = os.open(f"/dev/dax{number}.0", os.O_RDWR | os.O_CLOEXEC)
     return fd, base
 
@@ -58,7 +58,7 @@ def _wait(path: str) -> None:
     end = time.monotonic() + _SECONDS
     while not os.path.exists(path):
         if time.monotonic() > end:
-            raise OSError(f"there is no {path}")
+            raise OSError(f"{path} does not exist")
         time.sleep(0.01)
 
 

@@ -91,7 +91,7 @@ class Display:
                 for leftover in (self.path, self.path + ".lock"):
                     remove(leftover)
         except OSError as error:
-            self._settle(f"a leftover at {self.path} stays: {error}")
+            self._settle(f"cannot remove the leftover {self.path}: {error}")
             return
         # waypipe lives as long as its command; this one waits for our end.
         feed_read, feed_write = os.pipe()
@@ -147,9 +147,9 @@ class Display:
                 fd, base = open_arena_device(behind_image=settings.last_region)
                 write_file(program, WAYLAND_END.encode(), 0o644)
             except (OSError, ValueError) as error:
-                log(f"no arena for windows: {error}")
+                log(f"cannot use the arena for windows: {error}")
             else:
-                log(f"the arena for windows begins at {base}")
+                log(f"the arena for windows starts at {base}")
                 self._program_name = "vitrail_wayland.py"
                 argv = ["python3", "-I", "-S", "-B", program, *carried]
                 argv += ["--display", self.path, "--arena", str(fd)]
@@ -196,7 +196,7 @@ class Display:
             self._settle("")
         elif time.monotonic() > self._deadline:
             name = self._program_name
-            self._given_up = f"{name} made no socket in {DISPLAY_SECONDS:.0f} s"
+            self._given_up = f"{name} created no socket within {DISPLAY_SECONDS:.0f} s"
             kill_group(self._process, signal.SIGKILL)
         else:
             self._loop.later(0.02, self._look)
@@ -223,7 +223,7 @@ class Display:
             # Programs that start from now on draw with the processor.
             self._without_gpu = True
             self._open_gpu(0o600)
-            self._guest.hop("gpu", "it does not answer any more", ok=False)
+            self._guest.hop("gpu", "the GPU no longer answers", ok=False)
 
     def _ended(self, code: int) -> None:
         if self._stderr >= 0:
@@ -242,9 +242,9 @@ class Display:
             return
         said = self._said.decode("utf-8", "replace").strip()[-TEXT // 2 :]
         name, came_up = self._program_name, self._ready
-        ended = f"{name} ended with code {code}: {said or 'it said nothing'}"
+        ended = f"{name} ended with code {code}: {said or 'it wrote no message'}"
         if name != "waypipe" and not came_up:
-            log(f"no arena for windows: {ended}")
+            log(f"cannot use the arena for windows: {ended}")
             self._without_arena = True
             self.start()
             return

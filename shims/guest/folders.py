@@ -77,12 +77,12 @@ class Folders:
     def _mount_stream(self, place: int, path: str) -> None:
         """Connect to the broker and have sshfs mount the served directory."""
         if shutil.which("sshfs") is None:
-            self._answer(place, "sshfs is not in its image: build one with it")
+            self._answer(place, "rebuild the image with the package sshfs")
             return
 
         def connected(sock: "Optional[socket.socket]", code: int) -> None:
             if sock is None:
-                self._answer(place, f"no connection to the broker: {os.strerror(code)}")
+                self._answer(place, f"cannot connect: {os.strerror(code)}")
                 return
             with sock:
                 try:
@@ -90,7 +90,7 @@ class Folders:
                     sock.sendall(bytes([place]))
                     sock.settimeout(None)
                 except OSError as error:
-                    self._answer(place, f"no connection to the broker: {error}")
+                    self._answer(place, f"cannot connect to the broker: {error}")
                     return
                 self._start_sshfs(place, path, sock)
 

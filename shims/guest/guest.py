@@ -261,7 +261,7 @@ class Guest:
     def _check_orphan(self) -> None:
         away = 0.0 if self.agent.connected else time.monotonic() - self.agent.lost_at
         if away >= self.settings.orphan and not self.programs.running():
-            log(f"no broker for {away:.0f} s and nothing runs: switching off")
+            log(f"no broker for {away:.0f} s and no running programs: powering off")
             self.power_off()
             return
         # Not each second: an emulated processor that wakes for nothing costs the host.
@@ -306,7 +306,7 @@ class Guest:
             self._compiling = True
             self.loop.child_number(compiler, self._compiled)
         except (OSError, ValueError) as error:
-            log(f"no commands for files and links: {error}")
+            log(f"cannot provide the commands for files and links: {error}")
             return ""
         if self.machine is not None:
             try:

@@ -60,7 +60,7 @@ def unpack_host_files(text: str = "", root: str = "/") -> None:
             archive.extractall(root)
         _tell_firefox(root)
     except (OSError, ValueError, EOFError, tarfile.TarError) as error:
-        log(f"files of the host: {error}")
+        log(f"cannot unpack files of the host: {error}")
 
 
 def _tell_firefox(root: str) -> None:

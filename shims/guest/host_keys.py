@@ -44,7 +44,7 @@ def _remove(path: str) -> None:
     try:
         os.unlink(path)
     except OSError as error:
-        log(f"{path} is the image's and cannot be removed: {error}")
+        log(f"cannot remove the image's {path}: {error}")
 
 
 def make_host_keys(guest: "Guest", root: str = "/") -> None:
@@ -59,11 +59,11 @@ def make_host_keys(guest: "Guest", root: str = "/") -> None:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
         )  # fmt: skip
     except OSError as error:
-        log(f"no host key for ssh: {error}")
+        log(f"cannot create a host key for ssh: {error}")
         return
 
     def ended(code: int) -> None:
         if code != 0:
-            log(f"no host key for ssh: ssh-keygen ended with {code}")
+            log(f"cannot create a host key for ssh: ssh-keygen ended with code {code}")
 
     guest.loop.child(process, ended)

@@ -54,7 +54,7 @@ def launch_secret(path: str) -> bytes:
             text = file.read().strip()
     secret = binascii.unhexlify(text)
     if secret and len(secret) != SECRET_BYTES:
-        raise ValueError(f"a launch secret has {SECRET_BYTES} bytes")
+        raise ValueError(f"the launch secret does not have {SECRET_BYTES} bytes")
     return secret
 
 
@@ -108,7 +108,7 @@ class Proof:
         theirs = self._mac(b"broker", nonces)
         # guard: the broker proves the launch
         if not hmac.compare_digest(theirs, self._answer[NONCE_BYTES:]):
-            log(f"a program that did not launch us listens as {self._service}")
+            log(f"another program is listening as {self._service}")
             self._finish(errno.EACCES)
             return
         try:

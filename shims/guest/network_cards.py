@@ -78,7 +78,7 @@ def set_up_cards(cards: List[NetworkCard], busybox: str) -> str:
     names = {mac: name for name, mac in interfaces().items()}
     for card in cards:
         if card.mac not in names:
-            return "there is no network card " + card.mac
+            return "no network card has the address " + card.mac
         complete_frames(names[card.mac])
         for words in card_commands(card, names[card.mac]):
             done = subprocess.run(

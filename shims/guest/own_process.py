@@ -184,4 +184,4 @@ def _take_name() -> None:
         with open("/proc/self/comm", "w", encoding="ascii") as file:
             file.write(FILES_PROGRAM)
     except OSError as error:
-        log(f"no other name: {error.strerror}")
+        log(f"cannot change the name of the process: {error.strerror}")

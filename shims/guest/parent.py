@@ -70,15 +70,15 @@ def take_identity(body: bytes) -> Dict[str, Any]:
     try:
         found = json.loads(body)
         if not isinstance(found, dict) or set(found) != set(IDENTITY):
-            raise IdentityError("its fields are not those of an identity")
+            raise IdentityError("wrong fields")
         for field, kind in IDENTITY.items():
             if type(found[field]) is not kind:
                 raise IdentityError(f"{field} must be {kind.__name__}")
         found["seed"] = binascii.a2b_base64(found["seed"])
     except (ValueError, RecursionError) as error:
-        raise IdentityError(f"not an identity: {error}") from error
+        raise IdentityError(f"invalid identity: {error}") from error
     if len(found["seed"]) != FORK_SEED_BYTES:
-        raise IdentityError(f"a seed of {len(found['seed'])} bytes")
+        raise IdentityError(f"the seed has {len(found['seed'])} bytes")
     return found
 
 
@@ -91,7 +91,7 @@ def find_port(name: str) -> str:
             if sysfs_text(os.path.join(base, entry, "name")).strip() == name:
                 return "/dev/" + entry
         if time.monotonic() > until:
-            raise OSError(errno.ENODEV, f"there is no port {name}")
+            raise OSError(errno.ENODEV, f"port {name} does not exist")
         time.sleep(0.02)
 
 
@@ -167,7 +167,7 @@ class Parent:
             return
         (size,) = struct.unpack_from("<I", self._incoming)
         if not 0 < size <= FORK_FRAME_BYTES:
-            raise IdentityError(f"a frame of {size} bytes")
+            raise IdentityError(f"invalid frame size: {size} bytes")
         if len(self._incoming) >= 4 + size:
             body = bytes(self._incoming[4 : 4 + size])
             del self._incoming[: 4 + size]

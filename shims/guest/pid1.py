@@ -167,7 +167,7 @@ class Machine:
             why = (
                 set_up_cards(settings.cards, busybox)
                 if busybox
-                else "there is no busybox in the guest"
+                else "busybox is not installed in the guest"
             )
             guest.hop("network", why, ok=not why)
         if settings.network == "dhcp":
@@ -179,7 +179,7 @@ class Machine:
         names = [name for name, mac in interfaces().items() if mac not in given]
         if not names or not busybox:
             missing = "busybox" if names else "network interface"
-            guest.hop("network", f"there is no {missing} in the guest", ok=False)
+            guest.hop("network", f"no {missing} in the guest", ok=False)
             return
         self._link_up(names[0])
         script = os.path.join(RUNTIME, "udhcpc")
@@ -193,7 +193,9 @@ class Machine:
         )  # fmt: skip
 
         def ended(code: int) -> None:
-            guest.hop("network", "" if code == 0 else "no answer to DHCP", ok=code == 0)
+            guest.hop(
+                "network", "" if code == 0 else "no reply from DHCP", ok=code == 0
+            )
 
         guest.loop.child(process, ended)
 

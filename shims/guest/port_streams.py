@@ -161,7 +161,7 @@ class PortStreams:
 
     def _host_away(self) -> None:
         if self._greeted:
-            raise PortError("the host has closed the port")
+            raise PortError("the host closed the port")
         # A parent's port has an end that is silent, or none at all.
         self._loop.forget(self._port)
         self._loop.later(0.05, self._watch_port)
@@ -229,13 +229,13 @@ class PortStreams:
 
     def _frame(self, kind: int, zero: int, number: int, value: int) -> None:
         if zero:
-            raise PortError("the host sent a frame whose second byte is not 0")
+            raise PortError("the host sent a frame with a nonzero second byte")
         if not self._greeted:
             self._greet(kind, number, value)
             return
         stream = self._streams.get(number)
         if stream is None or stream.host_closed:
-            raise PortError(f"the host sent a frame for stream {number}, not open")
+            raise PortError(f"the host sent a frame for the closed stream {number}")
         if kind == ACCEPT and not stream.accepted:
             self._accepted(stream, 0)
         elif kind == DATA and stream.accepted:
@@ -248,7 +248,7 @@ class PortStreams:
             self._settle(stream)
         elif kind == CREDIT:
             if not 0 < value <= PORT_LARGE_WINDOW - stream.may_send:
-                raise PortError(f"the host gave a credit of {value} bytes")
+                raise PortError(f"the host sent a credit of {value} bytes")
             stream.may_send += value
             if stream.may_send == value:  # it waited for this
                 self._watch_stream(stream)
@@ -529,7 +529,7 @@ def start_port_streams(guest: "Guest") -> None:
         listener.close()
 
     def ended(code: int) -> None:
-        log(f"the process of the port has ended with {code}: switching off")
+        log(f"the process of the port ended with code {code}: powering off")
         guest.power_off()
 
     guest.loop.child_number(pid, ended)
@@ -555,6 +555,6 @@ def _be_child(port: int, listeners: Dict[int, socket.socket]) -> None:
         failure = serve_port(port, listeners)
     except BaseException:
         failure = traceback.format_exc()
-    log(f"the port's process: {failure}")
+    log(f"the process of the port failed: {failure}")
     sys.stderr.flush()
     os._exit(1)

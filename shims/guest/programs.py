@@ -86,7 +86,7 @@ class Program:
         if self.room is not None and self.room < LEAST_ROOM:
             return None
         if self.dropped:
-            note = f"\n[vitrail: {self.dropped} bytes of output were lost here]\n"
+            note = f"\n[vitrail: {self.dropped} bytes of output were lost]\n"
             self.dropped = 0
             return self._counted(error=False, data=note.encode())
         if not self.kept:
@@ -126,10 +126,16 @@ class Programs:
         number = message["program"]
         agent = self._guest.agent
         if number in self._table:
-            agent.send("failed", program=number, reason="a program of this number runs")
+            agent.send(
+                "failed", program=number, reason="the program is already running"
+            )
             return
         if len(self._table) >= PROGRAMS:
-            agent.send("failed", program=number, reason=f"{PROGRAMS} programs run")
+            agent.send(
+                "failed",
+                program=number,
+                reason=f"{PROGRAMS} programs are already running",
+            )
             return
         if waits_for_session(message["argv"]):
             message["display"] = True
@@ -163,7 +169,7 @@ class Programs:
         if program is None or not program.running or program.input_ends:
             return
         if program.unwritten_bytes + len(data) > INPUT_WINDOW:
-            log(f"program {number}: more input than was asked for")
+            log(f"program {number}: received more input than requested")
             return
         if data:
             program.unwritten.append(data)

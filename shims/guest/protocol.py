@@ -111,7 +111,7 @@ def decode(body: bytes) -> Dict[str, Any]:
         check_run(message)
     elif message["type"] == "mount":
         if message["name"] in ("", ".", "..") or set(message["name"]) & {"/", "\0"}:
-            raise MessageError("mount.name is not a file's name")
+            raise MessageError("mount.name is not a file name")
     elif message["type"] == "input":
         try:
             message["data"] = binascii.a2b_base64(message["data"])
@@ -131,9 +131,9 @@ def check_run(message: Dict[str, Any]) -> None:
     words = list(message["argv"])
     for key, value in message["env"].items():
         if not key or "=" in key:
-            raise MessageError("a bad name in run.env")
+            raise MessageError("run.env contains an invalid name")
         words += [key, value]
     if not message["argv"] or not all(isinstance(word, str) for word in words):
         raise MessageError("run.argv and run.env must be strings, argv not empty")
     if any("\0" in word for word in words):
-        raise MessageError("a NUL byte in run.argv or run.env")
+        raise MessageError("run.argv or run.env contains a NUL byte")

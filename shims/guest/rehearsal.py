@@ -161,7 +161,7 @@ class Rehearsal:
     def _answer(self, peer: socket.socket, data: bytes) -> None:
         answer = self._screen.feed(data)
         if answer and peer.send(answer) < len(answer):
-            raise ScreenError("the program does not read")
+            raise ScreenError("the program does not read from the connection")
 
     def _leave(self) -> None:
         if self._peer is not None:

@@ -61,7 +61,7 @@ class Screen:
             number, word = struct.unpack_from("=II", self._incoming)
             size, code = word >> 16, word & 0xFFFF
             if not 8 <= size <= SCREEN_MESSAGE_BYTES:
-                raise ScreenError(f"a message of {size} bytes")
+                raise ScreenError(f"invalid message size: {size} bytes")
             if len(self._incoming) < size:
                 break
             body = bytes(self._incoming[8:size])
@@ -69,7 +69,7 @@ class Screen:
             try:
                 self._request(number, code, body)
             except struct.error as error:
-                raise ScreenError(f"a short message: {error}") from error
+                raise ScreenError(f"truncated message: {error}") from error
         answer = bytes(self._outgoing)
         self._outgoing.clear()
         return answer

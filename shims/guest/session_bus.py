@@ -56,7 +56,7 @@ class SessionBus:
                 listener.bind(self._path)
             listener.listen(64)
         except OSError as error:
-            log(f"no session bus: {error}")
+            log(f"cannot start the session bus: {error}")
             listener.close()
             return
         self._socket.start(listener)
@@ -94,4 +94,4 @@ class SessionBus:
     def _ended(self, code: int) -> None:
         self._pid = 0
         if not self._guest.leaving:
-            log(f"the session bus ended with {code}")
+            log(f"the session bus ended with code {code}")

@@ -44,7 +44,7 @@ class KeysSocket:
             self._listener.listen(KEYS_AT_ONCE)
             self._listener.settimeout(0)
         except OSError as error:
-            log(f"no ssh keys by rule: {error}")
+            log(f"cannot offer ssh keys: {error}")
             return
         self._listening = True
         self._watch()

@@ -88,7 +88,7 @@ def lengthen(device: str, mounted: str) -> None:
         fcntl.ioctl(fd, EXT4_IOC_RESIZE_FS, struct.pack("=Q", blocks))
     except (OSError, ValueError) as error:
         # It is usable as it is, and a write says so when it is full.
-        log(f"the home keeps its size: {error}")
+        log(f"cannot resize the home: {error}")
     finally:
         os.close(fd)
 
@@ -101,7 +101,7 @@ def find_disk(serial: str) -> str:
             if sysfs_text(f"/sys/block/{name}/serial").strip() == serial:
                 return f"/dev/{name}"
         if time.monotonic() > until:
-            raise OSError(errno.ENODEV, f"there is no disk {serial}")
+            raise OSError(errno.ENODEV, f"disk {serial} does not exist")
         time.sleep(0.02)
 
 
@@ -110,7 +110,7 @@ def find_device(name: str) -> str:
     until = time.monotonic() + KEPT_SECONDS
     while name not in os.listdir("/sys/block"):
         if time.monotonic() > until:
-            raise OSError(errno.ENODEV, f"there is no disk {name}")
+            raise OSError(errno.ENODEV, f"disk {name} does not exist")
         time.sleep(0.02)
     return f"/dev/{name}"
 

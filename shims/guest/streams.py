@@ -198,7 +198,7 @@ class Carrier:
     def _connected(self, pair: Pair, far: Optional[socket.socket], code: int) -> None:
         if far is None:
             why = os.strerror(code)
-            what = f"the broker's {self._hop} port: {why}"
+            what = f"cannot connect to the broker's {self._hop} port: {why}"
             self._guest.hop(self._hop, what, ok=False)
             pair.close()
             return

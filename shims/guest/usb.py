@@ -56,4 +56,4 @@ def _start_root_program(
     except OSError as error:
         log(f"{name}: {error}")
         return
-    guest.loop.child(process, lambda code: log(f"{name} ended with {code}"))
+    guest.loop.child(process, lambda code: log(f"{name} ended with code {code}"))

@@ -53,7 +53,7 @@ class XServer:
                 self._write_cookie()
                 listener = self._bind()
         except OSError as error:
-            log(f"no X11 programs: {error}")
+            log(f"X11 programs are not available: {error}")
             return
         self._socket.start(listener)
 
@@ -102,7 +102,7 @@ class XServer:
             listener.listen(64)
             self._number = number
             return listener
-        raise OSError("all of 100 displays are taken")
+        raise OSError("all 100 X displays are in use")
 
     def _run(self, listener: socket.socket) -> "subprocess.Popen[bytes]":
         guest = self._guest
@@ -157,4 +157,4 @@ def _remove_dead_socket(path: str) -> None:
         except ConnectionRefusedError:
             os.unlink(path)
             return
-    raise OSError(f"{path} is another server's")
+    raise OSError(f"another server is using {path}")

@@ -36,8 +36,7 @@ NODE_SECONDS = 1.0
 MOST_RETRY_SECONDS = 64.0
 """A broker without a rule or a key hangs up at once, and records that each time."""
 FIDO = bytes.fromhex(
-    "06d0f1 0901 a101 0920 1500 26ff00 7508 9540 8102"
-    " 0921 1500 26ff00 7508 9540 9102 c0"
+    "06d0f1 0901 a101 0920 1500 26ff00 7508 9540 8102 0921 1500 26ff00 7508 9540 9102 c0"
 )
 """The report descriptor of CTAP 2.1, 11.2.8.2: 64 bytes in, 64 bytes out."""
 
@@ -125,7 +124,7 @@ def main() -> int:
         try:
             serve_once(where, uhid)
         except OSError as error:
-            log(f"{where}: {error}; again in {pause:g} s")
+            log(f"{where}: {error}; retrying in {pause:g} s")
         finally:
             os.close(uhid)
         served = time.monotonic() - began > RETRY_SECONDS

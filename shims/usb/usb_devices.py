@@ -71,14 +71,14 @@ def free_port(speed: int) -> int:
         words = line.split()
         if len(words) > 2 and words[0] == wanted and int(words[2]) == FREE:
             return int(words[1])
-    raise OSError("every port of vhci-hcd is in use")
+    raise OSError("all ports of vhci-hcd are in use")
 
 
 def attach(sock: socket.socket, devid: int, speed: int) -> None:
     """Hand a socket to vhci-hcd; raises OSError."""
     port = free_port(speed)
     (VHCI / "attach").write_text(f"{port} {sock.fileno()} {devid} {speed}")
-    log(f"device {devid >> 16}-{devid & 0xFFFF} at port {port}")
+    log(f"attached device {devid >> 16}-{devid & 0xFFFF} at port {port}")
 
 
 def keep_awake() -> None:
@@ -114,7 +114,7 @@ class DeviceNodes:
             try:
                 self.take(uevent(data))
             except (OSError, subprocess.SubprocessError) as error:
-                log(f"a device's node: {error}")
+                log(f"cannot set up a device node: {error}")
 
     def take(self, event: Dict[str, str]) -> None:
         """Act on a uevent: give a device's node to the user; mount, unmount disks."""
@@ -141,7 +141,7 @@ class DeviceNodes:
                 words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
             )
             if done.returncode == 0:
-                log(f"{path} is mounted at {place}")
+                log(f"mounted {path} at {place}")
                 return
         place.rmdir()
 
@@ -172,7 +172,7 @@ def wait_for_device(where: str) -> bool:
     try:
         sock = open_proved(where, SERVICE)
     except OSError as error:
-        log(f"{where}: {error}; again in {RETRY_SECONDS:g} s")
+        log(f"{where}: {error}; retrying in {RETRY_SECONDS:g} s")
         time.sleep(RETRY_SECONDS)
         return True
     began = time.monotonic()
@@ -211,7 +211,7 @@ def main() -> int:
     try:
         Path("/sys/module/usbcore/parameters/autosuspend").write_text("-1")
     except OSError as error:
-        log(f"autosuspend stays on: {error}")
+        log(f"cannot disable autosuspend: {error}")
     user = os.environ.get("VITRAIL_DEVICES_USER", "")
     if user:
         follow_nodes(user)

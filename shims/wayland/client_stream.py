@@ -290,7 +290,7 @@ class ClientStream:
         if not count:
             return
         if not self._fds:
-            raise ValueError("a request without its descriptor")
+            raise ValueError("a request has no descriptor")
         fd = self._fds.popleft()
         if self._objects.kinds[oid] == "wl_shm":
             new, size = struct.unpack_from("<Ii", message, 8)

@@ -66,7 +66,7 @@ class GpuBuffers:
     def bind(self, registry: int, body: bytes) -> bytes:
         """Return the request that binds our global, as the host gets it."""
         if self._shm is None:
-            raise ValueError("a global that is not there")
+            raise ValueError("the global does not exist")
         (length,) = struct.unpack_from("<I", body, 4)
         version, new = struct.unpack_from("<II", body, 8 + (length + 3 & ~3))
         self._objects.make(new, DMABUF)
@@ -97,7 +97,7 @@ class GpuBuffers:
                 return b""
             if opcode == 3:
                 return self._create(oid, pool, body)
-        raise ValueError(f"request {opcode} of a {kind}")
+        raise ValueError(f"invalid request {opcode} on {kind}")
 
     def _of_dmabuf(self, oid: int, opcode: int, body: bytes) -> bytes:
         # The host has no request that ends a wl_shm: its id stays in use.
@@ -111,7 +111,7 @@ class GpuBuffers:
             self._objects.make(new, FEEDBACK)
             self._describe(new)
         else:
-            raise ValueError(f"request {opcode} of a {DMABUF}")
+            raise ValueError(f"invalid request {opcode} on {DMABUF}")
         return _message(oid, 1 << 11, struct.pack("<Ii", new, 4))
 
     def _add(self, pool: ProgramPool, body: bytes, fds: "List[int]") -> None:
@@ -119,7 +119,7 @@ class GpuBuffers:
         modifier = high << 32 | low
         # guard: a picture of a guest's program is in one plane
         if not fds or pool.drawn or plane or modifier not in (_LINEAR, _IMPLICIT):
-            raise ValueError(f"plane {plane} of a picture, modifier {modifier:x}")
+            raise ValueError(f"unsupported plane {plane} or modifier {modifier:x}")
         pool.fd = fds.pop()
         pool.drawn = GpuPicture(self._gpu, pool.fd, offset, stride)
 
@@ -127,13 +127,13 @@ class GpuBuffers:
         new, width, height, form, flags = struct.unpack_from("<IiiII", body)
         picture = pool.drawn
         if picture is None or picture.size or form not in _FORMATS or flags:
-            raise ValueError("a picture of the GPU without memory, or of another form")
+            raise ValueError("a GPU buffer has no memory or an unsupported format")
         # guard: a picture of a guest's program has a size
         if not (0 < width <= _SIDE and 0 < height <= _SIDE):
-            raise ValueError(f"a picture of {width} x {height}")
+            raise ValueError(f"invalid buffer size {width} x {height}")
         # guard: a row of a guest's picture is in its memory
         if not width * 4 <= picture.stride <= _STRIDE:
-            raise ValueError(f"rows of {picture.stride} bytes for {width} pixels")
+            raise ValueError(f"invalid stride {picture.stride} for {width} pixels")
         picture.width = width
         pool.size = picture.size = picture.stride * height
         self._objects.grow(pool, pool.size)

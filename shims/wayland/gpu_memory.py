@@ -122,7 +122,7 @@ class Gpu:
             except TimeoutError as error:
                 reason = f"{LOST}: {error}"
             except (OSError, ValueError) as error:
-                reason = f"a picture of the GPU: {error}"
+                reason = f"cannot read a GPU buffer: {error}"
             self._answers.append(reason)
             os.write(self._answer, b"x")
 
@@ -190,7 +190,9 @@ class Gpu:
         picture.handle = handle
         size = self._call(_INFO, "4I", handle, 0, 0, 0)[2]
         if picture.offset + picture.size > size:
-            raise ValueError(f"{picture.offset} + {picture.size} bytes in {size}")
+            raise ValueError(
+                f"{picture.size} bytes at {picture.offset} exceed {size} bytes"
+            )
         place = self._call(_MAP, "QII", 0, handle, 0)[0]
         picture.view = mmap.mmap(self._node, size, prot=mmap.PROT_READ, offset=place)
 
@@ -203,7 +205,7 @@ class Gpu:
         done = select.poll()
         done.register(picture.fd, select.POLLIN)
         if not done.poll(GPU_SECONDS * 1000):
-            raise TimeoutError("a picture does not come")
+            raise TimeoutError("the GPU did not finish a buffer in time")
 
     def _close(self, picture: GpuPicture) -> None:
         os.close(picture.fd)

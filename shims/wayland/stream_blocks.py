@@ -46,7 +46,7 @@ def take_blocks(data: bytearray) -> "Iterator[Tuple[int, bytes]]":
             size = word >> 5
             if size < 4 or at + (size + 3 & ~3) > len(data):
                 if size < 4:
-                    raise ValueError(f"a block of {size} bytes")
+                    raise ValueError(f"invalid block size: {size} bytes")
                 break
             body = bytes(data[at + 4 : at + size])
             at += size + 3 & ~3
@@ -65,7 +65,7 @@ def split_messages(data: "bytes | bytearray") -> "Iterator[Tuple[int, int, int, 
         oid, word = struct.unpack_from("<II", data, at)
         size = word >> 16
         if size < 8 or size & 3:
-            raise ValueError(f"a message of {size} bytes")
+            raise ValueError(f"invalid message size: {size} bytes")
         if at + size > len(data):
             return
         yield oid, word & 0xFFFF, at, at + size

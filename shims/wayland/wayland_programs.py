@@ -34,7 +34,7 @@ class WaylandServer:
             try:
                 self._gpu = Gpu(self.loop)
             except OSError as error:
-                print(f"wayland: no GPU: {error}", file=sys.stderr)
+                print(f"wayland: cannot use the GPU: {error}", file=sys.stderr)
         self._path, self._memory = path, memory
         self._streams: Set[ClientStream] = set()
         self._listener = socket.socket(socket.AF_UNIX)

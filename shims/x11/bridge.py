@@ -81,7 +81,7 @@ class Bridge:
             core.bind(interface, most)
         missing = {"xdg_wm_base", "wl_seat"} - core.bound.keys()
         if missing:
-            raise BridgeError(f"the compositor has no {' and no '.join(missing)}")
+            raise BridgeError(f"the compositor lacks {' and '.join(missing)}")
         core.wm, core.seat = core.bound["xdg_wm_base"], core.bound["wl_seat"]
         core.tell("bound")
         self._then(self._offer)

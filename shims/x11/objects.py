@@ -89,7 +89,7 @@ class Relay:
         Raises BridgeError.
         """
         if down in self.by_down or down >= FIRST_OF_SERVER:
-            raise BridgeError(f"Xwayland uses the id {down} again")
+            raise BridgeError(f"Xwayland reused the id {down}")
         made = WireObject(interface, version, down, 0, data)
         if down:
             self.by_down[down] = made
@@ -124,7 +124,7 @@ class Relay:
         found = self.by_down.get(down)
         if found is None or (interface and found.interface != interface):
             what = interface or "any"
-            raise BridgeError(f"Xwayland names object {down}, not a {what}")
+            raise BridgeError(f"object {down} of Xwayland is not of type {what}")
         return found
 
     def forget(self, local: WireObject) -> None:
@@ -188,14 +188,14 @@ class Relay:
         for oid, opcode, body in self.down.messages():
             made = self.known(oid)
             if made.dead:
-                raise BridgeError(f"Xwayland uses a {made.interface} that it destroyed")
+                raise BridgeError(f"Xwayland used a destroyed {made.interface}")
             self._handle(made, ">", opcode, body)
         for oid, opcode, body in self.up.messages():
             found = self.by_up.get(oid)
             if found is not None:
                 self._handle(found, "<", opcode, body)
             elif oid < FIRST_OF_SERVER:  # not an offer that we have destroyed
-                raise BridgeError(f"an event for object {oid}, which does not exist")
+                raise BridgeError(f"received an event for the unknown object {oid}")
 
     def _handle(self, made: WireObject, mark: str, opcode: int, body: bytes) -> None:
         asked = mark == ">"
@@ -238,13 +238,13 @@ class Relay:
     def _wl_display_delete_id(self, _: WireObject, oid: int) -> None:
         made = self.by_up.pop(oid, None)
         if made is None or made is self.display:
-            raise BridgeError(f"object {oid} ended, which does not exist")
+            raise BridgeError(f"the compositor deleted the unknown object {oid}")
         self._free.append(oid)
         self.forget(made)
 
     def _wl_display_error(self, _: Maybe, of: WireObject, code: int, text: str) -> None:
-        what = of.interface or "an object that is gone"
-        raise BridgeError(f"the compositor refused {what} ({code}): {text[:300]}")
+        what = of.interface or "a destroyed object"
+        raise BridgeError(f"the compositor rejected {what} ({code}): {text[:300]}")
 
 
 def _close(message: WireMessage, values: Sequence[Any]) -> None:

@@ -90,7 +90,7 @@ class Roles(BridgePart):
             return popups < MOST_POPUPS
         room = len(self._core.order) - popups < MOST_TOPLEVELS
         if not room:
-            self._core.log(f"{MOST_TOPLEVELS} windows are open: further ones wait")
+            self._core.log(f"{MOST_TOPLEVELS} windows are open: others must wait")
             self._core.later(1.0, self.match, "windows")
         return room
 

@@ -229,7 +229,7 @@ class Selections(BridgePart):
     def _wl_data_device_data_offer(self, device: WireObject, number: int) -> None:
         kind = device.interface.replace("device", "offer")
         if number < 0xFF000000 or number in self._relay.by_up:
-            raise BridgeError(f"the compositor made an offer with the id {number}")
+            raise BridgeError(f"the compositor sent an offer with the id {number}")
         made = WireObject(kind, device.version, 0, number, [])
         self._relay.by_up[number] = made
 

@@ -44,7 +44,7 @@ def wayland_socket() -> socket.socket:
         connection.connect(path)
     except OSError as error:
         connection.close()
-        raise BridgeError(f"no compositor at {path}: {error}") from error
+        raise BridgeError(f"cannot connect to {path}: {error}") from error
     return connection
 
 
@@ -63,7 +63,7 @@ def listen(directory: str = X_SOCKETS) -> tuple[socket.socket, int]:
             listener.listen(64)
             return listener, number
         listener.close()
-    raise OSError("all of 100 X displays are taken")
+    raise OSError("all 100 X displays are in use")
 
 
 def _is_dead(path: str) -> bool:
@@ -120,9 +120,9 @@ class Server:
                 while not session.turn(self._ends):
                     pass
         except BridgeError as error:
-            say(f"X11 windows end: {error}")
+            say(f"closing X11 windows: {error}")
         except Exception:
-            say(f"X11 windows end by an internal error: {traceback.format_exc()}")
+            say(f"internal error: {traceback.format_exc()}")
         else:
             return  # one that ended with its last program may be wanted again at once
         if time.monotonic() - began < RESTART_SECONDS:
@@ -263,7 +263,7 @@ def main(argv: list[str]) -> int:
     try:
         server = Server(XDisplay(listener, number, authority, scale), argv)
     except OSError as error:
-        say(f"{argv[0]} cannot be started: {error.strerror}")
+        say(f"cannot start {argv[0]}: {error.strerror}")
         return 127
     try:
         return server.serve(once=fd >= 0)

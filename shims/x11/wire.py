@@ -81,7 +81,7 @@ class WireEnd(Stream):
         """Return what a message to an object of an interface says.  Raises BridgeError."""
         message, found, at = MESSAGES.get((mark, interface, opcode)), [], 0
         if message is None:
-            raise BridgeError(f"{self.peer} sent {interface} message {opcode}")
+            raise BridgeError(f"{self.peer} sent unknown {interface} message {opcode}")
         try:
             if message.words is not None:
                 return message, [*message.words.unpack_from(body)]
@@ -100,7 +100,7 @@ class WireEnd(Stream):
                 found.append(word)
         except (struct.error, IndexError):
             raise BridgeError(
-                f"{self.peer} sent a bad {interface}.{message.name}"
+                f"{self.peer} sent an invalid {interface}.{message.name}"
             ) from None
         return message, found
 

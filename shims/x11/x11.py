@@ -114,13 +114,13 @@ class X11(Stream):
             return False
         del self.received[: 8 + 4 * length]
         if accepted != 1:
-            raise BridgeError(f"Xwayland refused its window manager: {data[:100]!r}")
+            raise BridgeError(f"Xwayland rejected its window manager: {data[:100]!r}")
         try:
             _, self.base, self.mask, _, vendor = struct.unpack_from("<IIIIH", data)
             at = 32 + (vendor + 3 & ~3) + 8 * data[21]
             (self.root,) = struct.unpack_from("<I", data, at)
         except (struct.error, IndexError):
-            raise BridgeError("Xwayland's greeting is incomplete") from None
+            raise BridgeError("Xwayland sent an incomplete setup reply") from None
         self._open = True
         self.intern(ATOMS, lambda _atoms: self._ready())
         return True

@@ -76,7 +76,7 @@ async def test_the_real_key_pushes_out_none_either(tmp_path: Path) -> None:
         await flood(Line("desk", far), far, key.private, near.store.origin)
         assert held(far) == [9]
         reason = far.conflicts()[0]
-        assert "does not show that it continues its state at 9 events" in reason
+        assert "contains no proof that it continues the log of 9 events" in reason
 
 
 async def test_a_peer_begins_new_logs_without_end(tmp_path: Path) -> None:
@@ -228,6 +228,6 @@ async def test_a_witness_that_is_never_content(
         await publish(near, far, 9)
         line = Insatiable(far, answers, known=known)
         line.kept = near.sealing.newest
-        with pytest.raises(UpstreamError, match="takes neither"):
+        with pytest.raises(UpstreamError, match="accepts neither"):
             await near.witness._offer(line, near.sealing.newest, _Far())
         assert len(line.asked) < 10

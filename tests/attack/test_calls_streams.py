@@ -232,7 +232,7 @@ async def a_full_target(work, honest):
         await eventually(lambda: _text(work.home / "held1"))
         echo = "vitrail-call -t vault echo </dev/null 2>&1; echo =$?"
         _, said = await work.script(echo)
-        assert "too many calls are running there\n=125" in said, said
+        assert "too many calls are already running in the target\n=125" in said, said
         _, said = await honest.script(echo)
         assert said == "=0\n"
         over.set()

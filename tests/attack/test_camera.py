@@ -190,7 +190,7 @@ def portal(monkeypatch):
 
 def test_a_program_that_has_not_asked_gets_no_camera(portal):
     asked = access("OpenPipeWireRemote")
-    with pytest.raises(CallError, match="ask by AccessCamera"):
+    with pytest.raises(CallError, match="call AccessCamera"):
         portal._remote(asked)
     assert not asked.given
     # The answer to one program is not another one's.
@@ -198,12 +198,12 @@ def test_a_program_that_has_not_asked_gets_no_camera(portal):
     portal._node = monkey
     portal._ask(access("AccessCamera"))
     portal._grant(*portal._asked)
-    with pytest.raises(CallError, match="ask by AccessCamera"):
+    with pytest.raises(CallError, match="call AccessCamera"):
         portal._remote(access("OpenPipeWireRemote", ":1.6"))
     portal._remote(asked)
     portal.gone(":1.5")
     assert portal._node is None
-    with pytest.raises(CallError, match="ask by AccessCamera"):
+    with pytest.raises(CallError, match="call AccessCamera"):
         portal._remote(access("OpenPipeWireRemote"))
     os.close(asked.given.pop())
 

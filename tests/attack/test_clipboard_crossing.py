@@ -205,7 +205,7 @@ async def test_a_source_that_changes_while_it_is_read_gives_nothing():
 
         record = await guest(it, "red", act)
         assert record.outcome is Outcome.DROPPED
-        assert "another selection took its place" in record.reason
+        assert "another selection replaced it" in record.reason
 
 
 async def test_a_source_that_dies_while_it_is_read_gives_nothing():

@@ -39,11 +39,11 @@ def test_the_first_packet_of_another_address_is_not_the_first_ones_again(talk):
         (True, packets.read(first).sender),
         (False, packets.read(new).sender),
     ]
-    assert talk.reasons == ["its ports were used again"]
+    assert talk.reasons == ["its ports were reused"]
     talk.come(tcp6(SYN | ACK, seq=1, ack=1001, receiver=OTHER6, **THERE))
     other = talk.send(tcp6(ACK, hello("evil.test"), 1001, 2, sender=OTHER6))["passt"]
     assert [is_reset(one) for one in other] == [True]
-    assert "led to its address" in talk.reasons[-1]
+    assert "resolve to its address" in talk.reasons[-1]
 
 
 def open_flow(talk):
@@ -79,4 +79,4 @@ def test_datagrams_of_another_address_are_a_flow_of_their_own(talk):
     ports = (40000, 9)
     for sender in (GUEST6, OTHER6):
         assert talk.send(udp6(ports=ports, sender=sender))["passt"]
-    assert talk.reasons == ["its ports were used again"]
+    assert talk.reasons == ["its ports were reused"]

@@ -277,11 +277,11 @@ async def test_a_place_is_taken_once_and_never_of_a_dead_server(tmp_path):
     async with a_server(tmp_path) as process:
         machine = Machine({0: process})
         assert free_place(machine, set()) == (0, process)
-        with pytest.raises(RefusedError, match="no free place"):
+        with pytest.raises(RefusedError, match="no free slot"):
             free_place(machine, {0})
         process.kill()
         await process.wait()
-        with pytest.raises(RefusedError, match="no free place"):
+        with pytest.raises(RefusedError, match="no free slot"):
             free_place(machine, set())
         await revoke(ServedFolder(process, 0, ""))
 

@@ -222,7 +222,7 @@ async def test_a_stream_of_a_lease_that_was_not_announced():
     async with taken_host() as (made, hostile):
         with socket_pair() as (ours, theirs):
             reply = await hostile.ask(offer(), theirs.fileno())
-            assert "not one that was announced" in reply.error.message
+            assert "was not announced to this viewer" in reply.error.message
             theirs.close()
             assert ours.recv(1) == b""
         assert made.viewer.offered == []
@@ -244,7 +244,7 @@ async def test_a_stream_of_a_service_that_there_is_not():
         await hostile.ask(begun())
         with socket_pair() as (_, theirs):
             reply = await hostile.ask(offer(service="vitrail.Root"), theirs.fileno())
-        assert "names an unknown service" in reply.error.message
+        assert "sent the name of an unknown service" in reply.error.message
         assert made.viewer.offered == []
 
 
@@ -255,7 +255,7 @@ async def test_the_number_of_a_stream_is_used_twice():
         with socket_pair() as (ours, theirs):
             await hostile.ask(offer(), theirs.fileno())
             reply = await hostile.ask(offer(), ours.fileno())
-        assert "number of a stream again" in reply.error.message
+        assert "reused the number of a stream" in reply.error.message
         assert len(made.viewer.offered) == 1
 
 
@@ -519,7 +519,7 @@ async def test_the_number_of_a_mount_is_used_twice(tmp_path):
         give(made.child, tmp_path, ticket=b"2")
         assert isinstance(await hostile.ask(mount()), p.FolderMounted)
         reply = await hostile.ask(mount(ticket=b"2"))
-        assert "number of a mount again" in reply.error.message
+        assert "reused the number of a mount" in reply.error.message
         assert len(made.folders.mounted_now) == 1
 
 
@@ -701,7 +701,7 @@ async def test_an_arena_is_lent_to_a_lease_that_was_announced():
         other = "0" * 16
         refused = await hostile.ask(lambda n: p.LendArena(n, other), fd)
         assert isinstance(refused, p.RequestFailed)
-        assert "not one that was announced" in refused.error.message
+        assert "was not announced to this viewer" in refused.error.message
         lent = await hostile.ask(lambda n: p.LendArena(n, WORK.id), fd)
         assert isinstance(lent, m.RequestDone)
         assert viewer.viewer.arenas == [(WORK.id, os.fstat(fd).st_ino)]

@@ -134,7 +134,7 @@ async def test_a_device_for_which_there_is_no_descriptor_is_given_back_alone():
             os.close(free)
             resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
             try:
-                with pytest.raises(UpstreamError, match="no device node"):
+                with pytest.raises(UpstreamError, match="without a device node"):
                     await client.node(1, "work", "lease")
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

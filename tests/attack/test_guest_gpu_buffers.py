@@ -271,7 +271,7 @@ def test_a_second_plane_ends_its_program(program):
 def test_memory_that_is_too_small_ends_its_program_only(program):
     program.buffer()
     program.show()
-    program.gpu.asked.pop()("a picture of the GPU: 64 + 256 bytes in 300")
+    program.gpu.asked.pop()("cannot read a GPU buffer: 64 + 256 bytes in 300")
     assert program.ended
     assert len(program.gpu.dropped) == 1
 
@@ -412,6 +412,6 @@ def test_what_is_no_memory_of_a_gpu_is_an_answer(monkeypatch):
     gpu.read(picture, 0, 1, take)
     loop.run()
     (reason,) = said
-    assert reason.startswith("a picture of the GPU: ")
+    assert reason.startswith("cannot read a GPU buffer: ")
     assert not gpu.lost
     gpu.drop(picture)

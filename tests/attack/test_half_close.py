@@ -142,7 +142,7 @@ async def test_a_reset_is_no_end():
             stream = await talk(door)
             stream.socket.close()  # close(2) with bytes unread: unix(7) resets
             event = await ended(w, number)
-            assert event["reason"].startswith("reset by the sandbox (")
+            assert event["reason"].startswith("the sandbox reset the connection (")
             assert event["bytes_from_sandbox"] == len(SESSION)
             assert event["bytes_to_sandbox"] > 0
         await settled(w, before)

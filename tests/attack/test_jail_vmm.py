@@ -336,7 +336,7 @@ async def test_without_bubblewrap_no_machine_starts(monkeypatch, view, built, tm
     assert await process.wait() == 0
     process.close()
     (warning,) = warned
-    assert warning.startswith("QEMU runs without a jail: ")
+    assert warning.startswith("QEMU is running without a jail: ")
 
 
 async def test_without_a_jail_a_vmm_has_no_network_device(
@@ -350,7 +350,7 @@ async def test_without_a_jail_a_vmm_has_no_network_device(
     async def enter(process):
         entered.append(process)
 
-    with pytest.raises(JailError, match="no network without a jail"):
+    with pytest.raises(JailError, match="a network without a jail"):
         await spawn_jailed("VMM", words, view, unjailed=warned.append, entered=enter)
     assert (entered, warned) == ([], [])
 
@@ -361,7 +361,7 @@ async def test_a_jail_that_cannot_be_built_says_why(monkeypatch, built, tmp_path
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     words = [str(built.program), "open", "/etc/passwd"]
-    with pytest.raises(JailError, match="built: bwrap: no permission to") as caught:
+    with pytest.raises(JailError, match="QEMU: bwrap: no permission to") as caught:
         await spawn_jailed("QEMU", words, JailView(built.program))
     assert "--allow-unjailed-workers" in caught.value.hint
     warned = []

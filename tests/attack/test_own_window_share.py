@@ -45,7 +45,7 @@ class File:
         self.reads += 1
         self.length += length
         if self.gone:
-            raise ValueError("the file has shrunk")
+            raise ValueError("the file was truncated")
         return b"\1" * length
 
 
@@ -143,7 +143,7 @@ async def test_own_windows_have_a_place_and_a_pace():
         for _ in range(OPENED_PER_MINUTE - 1):
             async with sharing(calls):
                 pass
-        with refused("times a minute"):
+        with refused("times within a minute"):
             async with sharing(calls):
                 raise AssertionError("it was shared again")
         # Its bytes do not pass the broker, which could not bound them.

@@ -243,7 +243,7 @@ time.sleep(3)
 
         async def over():
             """Those that were one too many, for the worker or for the record."""
-            refused = s.refusals(f"{most} streams open")
+            refused = s.refusals(f"{most} open streams")
             closed = s.world.events("stream.closed", sandbox=s.hostile)
             too_many = [e for e in closed if "Wayland clients" in e["reason"]]
             return sum(e.get("count", 1) for e in refused) + len(too_many) >= 30

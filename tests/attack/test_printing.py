@@ -180,7 +180,7 @@ def test_a_page_that_is_larger_is_refused_before_it_is_read(tmp_path):
     sent = PIXELS_PAGE.pack(b"G", PRINT_PIXELS // 3000 + 1, 3000, 0)
     code, said = kept_apart(tmp_path / "a.pdf", entries(PIXELS_MAGIC + sent), "")
     assert code
-    assert "is not taken" in said
+    assert "exceeds the limit" in said
 
 
 def test_a_mistake_about_sizes_takes_no_memory(tmp_path):
@@ -198,7 +198,7 @@ def test_pages_leave_room(tmp_path):
     sent = entries(PIXELS_MAGIC + page() + END)
     code, said = kept_apart(tmp_path / "a.pdf", sent, "", 1 << 60)
     assert code
-    assert "not enough room" in said
+    assert "no disk space for" in said
 
 
 # -- the request -----------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_options_of_the_program_are_its_own():
 def test_a_portal_has_bounds_of_what_it_prints():
     portal = PortalPrinting(lambda *_: None)
     portal._running = PRINTS_AT_ONCE
-    with pytest.raises(CallError, match="too much"):
+    with pytest.raises(CallError, match="too many print requests"):
         portal._print(None)
 
 
@@ -330,7 +330,9 @@ async def test_ten_thousand_requests_ask_once():
         await eventually(lambda: len(refused) == 9_999 and service.asked)
         assert len(service.asked) == 1
         service.waits.set()
-    assert set(refused) == {"too many calls of vitrail.Print are running there"}
+    assert set(refused) == {
+        "too many calls of vitrail.Print are already running in the target"
+    }
     assert len(service.given) == 1
 
 
@@ -376,7 +378,7 @@ async def test_paper_of_a_record_is_counted():
     service.pages = PAGES_PER_DAY // 2
     for _ in range(2):
         await service.serve()
-    with pytest.raises(RefusedError, match="pages within 24 hours"):
+    with pytest.raises(RefusedError, match="pages in 24 hours"):
         await service.serve()
     assert len(service.given) == 2
 

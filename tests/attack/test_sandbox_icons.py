@@ -149,7 +149,7 @@ async def test_a_flood_of_icons_waits_in_its_sender(daemon, autojump_clock):
 async def test_an_icon_that_never_ends_ends_its_connection(daemon, autojump_clock):
     await daemon.stream.send_all(b"\x10\x00\x00\x00{")
     await trio.sleep(SILENT_SECONDS + 1)
-    assert daemon.ended == "a message of it does not end"
+    assert daemon.ended == "the program did not finish a message in time"
 
 
 async def test_a_daemon_that_reads_no_clicks_ends_alone(daemon, autojump_clock):
@@ -182,7 +182,7 @@ class PaperPanel:
         self.ended = trio.Event()
         try:
             await self.ended.wait()
-            raise SetupError("the session bus has gone")
+            raise SetupError("the session bus closed the connection")
         finally:
             self.shown.remove(self)
 
@@ -204,7 +204,7 @@ class Sandbox:
 
     def valid_record(self):
         if self.colour is None:
-            raise RefusedError("there is no valid record")
+            raise RefusedError("is no longer valid")
         label = SimpleNamespace(colour=self.colour)
         return SimpleNamespace(viewer=SimpleNamespace(label=label))
 

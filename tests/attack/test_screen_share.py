@@ -135,7 +135,9 @@ async def test_one_dialog_about_screens_at_a_time(made):
         nursery.start_soon(shares.serve, lease("mail"), SIZE, for_ever)
         await trio.testing.wait_all_tasks_blocked()
         portal.answers.set()
-        await fails(shares, lease(), at_once, "asked about another")
+        await fails(
+            shares, lease(), at_once, "another sandbox is already asking the user"
+        )
         nursery.cancel_scope.cancel()
     assert portal.asked == 1
 
@@ -143,7 +145,7 @@ async def test_one_dialog_about_screens_at_a_time(made):
 async def test_a_dialog_that_nobody_answers_goes(made, autojump_clock):
     shares, portal, _ = made
     portal.answers = trio.Event()
-    await fails(shares, lease(), at_once, "chosen nothing")
+    await fails(shares, lease(), at_once, "did not select a window or screen")
     portal.answers.set()
     await shares.serve(lease("mail"), SIZE, at_once)
 
@@ -151,13 +153,13 @@ async def test_a_dialog_that_nobody_answers_goes(made, autojump_clock):
 async def test_a_dialog_that_was_dismissed_is_not_shown_again(made, autojump_clock):
     shares, portal, log = made
     portal.chosen = None
-    await fails(shares, lease(), at_once, "chosen nothing")
+    await fails(shares, lease(), at_once, "did not select a window or screen")
     for _ in range(1000):
-        await fails(shares, lease(), at_once, "taken the screen back")
+        await fails(shares, lease(), at_once, "revoked access to the screen")
     assert portal.asked == 1
     assert "ScreenOn" not in log.done
     await trio.sleep(ENDED_SECONDS)
-    await fails(shares, lease(), at_once, "chosen nothing")
+    await fails(shares, lease(), at_once, "did not select a window or screen")
 
 
 async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
@@ -171,7 +173,7 @@ async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
         nursery.cancel_scope.cancel()
     portal.answers.set()
     for _ in range(1000):
-        await fails(shares, lease(), at_once, "taken the screen back")
+        await fails(shares, lease(), at_once, "revoked access to the screen")
     # Nor is the user asked whether there is to be one.
     guest = SimpleNamespace(lease=lease())
     opening = SimpleNamespace(lease=lease(), stream=1, peer="", service="vitrail.Call")
@@ -179,7 +181,7 @@ async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
         None, None, None, SimpleNamespace(screens=shares, session=None)
     )
     exchange = OpenExchange(guest, opening)
-    with pytest.raises(RefusedError, match="taken the screen back"):
+    with pytest.raises(RefusedError, match="revoked access to the screen"):
         await calls.call(exchange, CallService(SCREEN_SHARE, "1280x720"), None)
     assert portal.asked == 1
     await trio.sleep(ENDED_SECONDS)
@@ -243,13 +245,13 @@ async def test_a_dialog_counts_until_the_portal_has_closed_it(answers, autojump_
 async def test_a_share_does_not_outlive_its_window(made, autojump_clock):
     shares, portal, log = made
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fails, shares, lease(), for_ever, "has gone")
+        nursery.start_soon(fails, shares, lease(), for_ever, "no longer exists")
         await trio.testing.wait_all_tasks_blocked()
         assert [use.title for use in shares.uses()] == ["a screen of 1280x800"]
         portal.closed.set()
     assert log.done[-2:] == ["hidden", "ScreenOff"]
     # The desktop's own control, by which the user may have ended it.
-    await fails(shares, lease(), at_once, "taken the screen back")
+    await fails(shares, lease(), at_once, "revoked access to the screen")
 
 
 @contextmanager
@@ -477,7 +479,7 @@ def test_a_frame_is_drawn_again_until_there_is_a_picture(monkeypatch):
 )
 def test_a_sandbox_asks_for_pictures_of_our_sizes_at_the_desktop(argument, target):
     opening = SimpleNamespace(lease=None, stream=1, peer="", service="vitrail.Call")
-    with pytest.raises(RefusedError, match="the screenshare is the desktop's"):
+    with pytest.raises(RefusedError, match="the screenshare supports only"):
         call_request(opening, CallService(SCREEN_SHARE, argument, target))
 
 
@@ -529,15 +531,15 @@ def test_a_program_gets_only_the_screen_that_was_chosen_for_it(portal):
     portal._create(call("CreateSession"))
     (path,) = portal._sessions
     remote = {"signature": "oa{sv}"}
-    with pytest.raises(CallError, match="nothing is shared"):
+    with pytest.raises(CallError, match="shares no screen"):
         portal._remote(call("OpenPipeWireRemote", path, **remote))
     portal._sessions[path].shared = True
     for answer in (portal._select, portal._remote):
         other = call("OpenPipeWireRemote", path, sender=":1.6", **remote)
-        with pytest.raises(CallError, match="no such session"):
+        with pytest.raises(CallError, match="unknown session"):
             answer(other)
         assert not other.given
-    with pytest.raises(CallError, match="no such session"):
+    with pytest.raises(CallError, match="the session does not exist"):
         portal.close(":1.6", path)
     known = call("OpenPipeWireRemote", path, **remote)
     portal._remote(known)
@@ -566,7 +568,7 @@ async def test_a_dialog_whose_program_has_gone_is_not_shown_again(made, autojump
     with trio.move_on_after(1):
         await shares.serve(lease(), SIZE, at_once)
     portal.answers.set()
-    await fails(shares, lease(), at_once, "taken the screen back")
+    await fails(shares, lease(), at_once, "revoked access to the screen")
     assert portal.asked == 1
 
 

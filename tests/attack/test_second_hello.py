@@ -123,7 +123,7 @@ def test_a_second_hello_to_another_server_ends_the_flow(
         passed += talk.send(segment)["passt"]
     assert is_reset(passed[-1])
     assert sum(len(packets.read(one).data) for one in passed) < len(other)
-    assert talk.reasons == ["it continues to another server"]
+    assert talk.reasons == ["it changed to another server name"]
 
 
 def test_two_hellos_in_one_segment_are_both_read(context):
@@ -131,7 +131,7 @@ def test_two_hellos_in_one_segment_are_both_read(context):
     other = made.second.replace(PERMITTED.encode(), OTHER.encode())
     sent = talk.send(tcp(ACK, made.first + other, seq=1001, ack=2))
     assert [is_reset(one) for one in sent["passt"]] == [True]
-    assert talk.reasons == ["it continues to another server"]
+    assert talk.reasons == ["it changed to another server name"]
 
 
 @pytest.mark.parametrize(

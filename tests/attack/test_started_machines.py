@@ -165,7 +165,7 @@ async def test_a_start_that_failed_is_not_counted_in_the_number(tmp_path):
     memory = Memory(0)
     async with desk(tmp_path, memory) as d:
         for _ in range(2 * limits.MACHINES_PER_ORIGIN):
-            with pytest.raises(RefusedError, match="not started for a sandbox"):
+            with pytest.raises(RefusedError, match="for another sandbox"):
                 await d.open(WORK)
         memory.available = 1 << 40
         assert len(await most(d, WORK)) == limits.MACHINES_PER_ORIGIN
@@ -239,7 +239,7 @@ async def test_memory_that_is_promised_is_not_given_twice(tmp_path):
     async with desk(tmp_path, Memory(2 * SIZE + FLOOR)) as d:
         first = await d.open(WORK)
         await d.open(VAULT)
-        with pytest.raises(RefusedError, match="not started for a sandbox"):
+        with pytest.raises(RefusedError, match="for another sandbox"):
             await d.open(WORK)
         await d.host.stop(first.id, grace=0, reason="its window was closed")
         await d.open(WORK)
@@ -352,7 +352,9 @@ async def test_the_start_of_a_box_ends_with_the_broker(children):
 
 async def test_a_machine_that_is_larger_than_this_one_is_refused_to_the_user(tmp_path):
     async with desk(tmp_path, Memory(0, SIZE - 1)) as d:
-        with pytest.raises(RefusedError, match="768 MiB of memory, this machine 767"):
+        with pytest.raises(
+            RefusedError, match="768 MiB of memory; this machine has 767"
+        ):
             await d.open(None)
     async with desk(tmp_path / "unknown", Memory(0, 0)) as d:
         await d.open(None)  # a size that cannot be read refuses the user nothing

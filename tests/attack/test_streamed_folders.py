@@ -194,7 +194,7 @@ async def test_a_folder_that_the_sandbox_has_not(stand, place):
         await stream.send_all(bytes([place]))
         assert await ended(stream)
         (reason,) = stand.refusals
-        assert "no such folder" in reason
+        assert "no shared folder" in reason
         guest, _ = await stand.guest()
         assert await guest.names(HERE) == {"file"}
 
@@ -205,7 +205,7 @@ async def test_a_folder_of_another_sandbox(stand):
         await stream.send_all(b"\0")
         assert await ended(stream)
         (reason,) = stand.refusals
-        assert "no such folder" in reason
+        assert "no shared folder" in reason
 
 
 async def test_a_second_connection_for_a_folder(stand):
@@ -224,7 +224,7 @@ async def test_a_connection_that_names_nothing(stand, monkeypatch):
     async with stand.shared():
         assert await ended(await stand.connect())
         (reason,) = stand.refusals
-        assert "named no folder" in reason
+        assert "did not name a folder" in reason
 
 
 async def test_a_folder_that_is_taken_back_is_served_no_longer(stand):
@@ -243,7 +243,7 @@ async def test_a_guest_that_goes_loses_its_folder(stand):
     async with stand.shared() as (_, mounted):
         _, stream = await stand.guest()
         await stream.aclose()
-        with pytest.raises(Exception, match="connection to it has ended"):
+        with pytest.raises(Exception, match="closed its connection to the folder"):
             with trio.fail_after(60):
                 await mounted.lost()
 
@@ -271,5 +271,5 @@ async def test_more_folders_than_places(stand):
     async with AsyncExitStack() as stack:
         for number in range(limits.FOLDERS_PER_SANDBOX):
             await stack.enter_async_context(stand.shared(f"docs{number}"))
-        with pytest.raises(RefusedError, match="folders already"):
+        with pytest.raises(RefusedError, match="shared folders"):
             await stack.enter_async_context(stand.shared("more"))

@@ -181,7 +181,7 @@ else:
         (_LINK, "", True, "is a link"),
         (_LINK, "/mine", False, "Not a directory"),
         ("kept = os.open({above!r}, os.O_RDONLY)", "", True, "a directory is open"),
-        ("", "/../..", True, "no jail for files has"),
+        ("", "/../..", True, "the jail for files cannot contain"),
         ("", "/absent", True, "No such file or directory"),
     ],
 )

@@ -228,7 +228,7 @@ def test_a_file_that_grew_is_cut_at_its_announced_size(sent, source, tmp_path):
 def test_a_file_that_shrank_breaks_the_transfer_off(sent, source):
     walk = Walk([str(source)])
     os.truncate(source, SIZE // 2)
-    with pytest.raises(TransferError, match="shorter while it was read"):
+    with pytest.raises(TransferError, match="truncated during the transfer"):
         sent(walk, SIZE * 2)
 
 
@@ -308,7 +308,7 @@ def test_a_pipe_in_a_files_place_is_not_waited_for(source):
     source.unlink()
     os.mkfifo(source)
     before = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(TransferError, match="not a file any more"):
+    with pytest.raises(TransferError, match="is no longer a regular file"):
         write_entries(walk, io.BytesIO())
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -335,7 +335,7 @@ def test_a_tree_of_too_many_entries_is_not_listed_in_memory(
     (tmp_path / "inner").mkdir()
     for number in range(200):
         (tmp_path / "inner" / f"{number:03}").touch()
-    with pytest.raises(TransferError, match="send them as an archive"):
+    with pytest.raises(TransferError, match="send an archive"):
         Walk([str(tmp_path)])
 
 

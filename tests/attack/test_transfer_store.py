@@ -309,7 +309,7 @@ def test_a_returned_file_goes_through_no_link_that_was_put_there_meanwhile(tmp_p
         path.unlink()
         path.symlink_to(secret)
 
-    assert "changed here, too" in edited(path, b"new", link)
+    assert "was also changed here" in edited(path, b"new", link)
     assert (secret.read_text(), path.is_symlink()) == ("secret", True)
     assert (tmp_path / "a (edited)").read_text() == "new"
 

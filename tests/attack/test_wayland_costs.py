@@ -168,7 +168,7 @@ def test_a_window_has_so_many_layers(talk):
     """Drawing of another client goes through them, too, also where its owner sends nothing."""
     shown = limits.WAYLAND_LAYERED_PIXELS // AREA
     layered(talk, shown - 2)
-    with pytest.raises(ServerError, match="too many subsurfaces over one another"):
+    with pytest.raises(ServerError, match="too many overlapping subsurfaces"):
         layered(talk, shown + 1)
 
 

@@ -159,7 +159,7 @@ async def test_a_connection_without_a_header_has_a_deadline(monkeypatch, start):
         silent = Stream(it)
         await silent.say(start)
         await silent.ended()
-        assert "no waypipe header" in str(it.ends[0])
+        assert "did not send a waypipe header" in str(it.ends[0])
 
 
 async def test_memory_is_counted_by_touched_pages(monkeypatch):

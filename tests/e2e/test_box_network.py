@@ -147,7 +147,9 @@ def test_the_hosts_own_network_is_given_to_no_process():
     async def main():
         pidfd = os.pidfd_open(os.getpid())
         try:
-            with pytest.raises(UpstreamError, match="no network namespace of its own"):
+            with pytest.raises(
+                UpstreamError, match="not in a separate network namespace"
+            ):
                 await start_box_network(pidfd)
         finally:
             os.close(pidfd)

@@ -202,7 +202,7 @@ async def the_person_is_told(shown):
     assert "30-mine.policy:1" in words[1][1]
     assert words[2] == (
         "Not pasted: personal",
-        "nothing was copied, or its time is over",
+        "the clipboard is empty, or its content has expired",
     )
     assert "hunter2" not in str(shown)
 
@@ -304,7 +304,7 @@ async def test_the_primary_selection_crosses_where_both_records_allow_it(primary
         await person.copy("work")
         if primary == "none":
             ended = await w.wait_event("clipboard.ended", deadline=60)
-            assert "nothing copied" in ended["reason"]
+            assert "not copied anything" in ended["reason"]
             return
         await held_from(w, "work")
         await person.paste("personal")

@@ -227,6 +227,6 @@ async def test_where_no_record_says_so_a_drag_stays_inside_whatever_the_rules():
     async with halves(allow, record="") as (w, mouse, half):
         seen = ended(w, target="personal", outcome="refused")
         event = await drag_until(mouse, half["work"], half["personal"], seen)
-        assert "stays inside" in event["reason"]
+        assert "cannot be dragged to another sandbox" in event["reason"]
         assert half["personal"].lines() == ["ready"]
         assert w.events("clipboard.pasted") == []

@@ -201,5 +201,5 @@ async def test_a_broker_that_was_killed_with_its_machine_cleans_up():
         await w.start()
         assert not w.paths.sandbox(sandbox).exists()
         stopped = await w.wait_event("sandbox.stop", sandbox=sandbox)
-        assert "left by an earlier broker" in stopped["reason"]
+        assert "left over from an earlier broker" in stopped["reason"]
         await w.window("app", "two")

@@ -224,7 +224,7 @@ async def test_a_boot_that_hangs_is_tried_once_more_and_both_are_told():
         assert "--console" in why.value.hint
         steps = [(i.progress.step, i.progress.state) for i in items if i.progress]
         assert steps.count(("boot the guest", "failed")) == 2
-        assert ("try once more", "begun") in steps
+        assert ("try again", "begun") in steps
         assert len(w.events("sandbox.start")) == 2
         failed = w.events("window.hop-failed")
         assert [e["hop"] for e in failed] == ["agent", "agent"]

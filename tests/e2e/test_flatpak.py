@@ -105,7 +105,7 @@ async def test_every_instance_is_framed_and_no_other_application_gets_in():
                 assert begin["peer"].startswith(f"Flatpak {APP} at ")
                 answer = await brokerctl(*words, env=env)
                 assert answer.code == 1
-                assert "runs already" in answer.err
+                assert "is already running" in answer.err
                 await _second_instance(w)
                 await _reaches(w)
                 await _of_another_application(w)

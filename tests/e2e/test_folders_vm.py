@@ -137,7 +137,7 @@ async def on_request(w, home):
     policy.write_text(f"{RULES}vitrail.Folder +more @anyvm @adminvm allow\n")
     await eventually(lambda: len(w.events("policy.loaded")) > loaded)
     text = await said(w, "share", str(home / "more"), "work", code=1)
-    assert "no free place" in text
+    assert "no free slot" in text
 
 
 async def taken_back(w, home):

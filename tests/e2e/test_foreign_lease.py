@@ -91,7 +91,7 @@ async def test_a_leader_without_a_namespace_of_its_own_is_refused():
         w.write_record("box", RECORD.format(directory))
         child = spawn(["sleep", "1000"])
         try:
-            with pytest.raises(RefusedError, match="no pid namespace of its own"):
+            with pytest.raises(RefusedError, match="not in a separate PID namespace"):
                 await lease(w, directory, child.pid)
         finally:
             child.kill()

@@ -67,7 +67,7 @@ async def test_a_domain_started_by_virsh_has_its_window_and_its_end():
         assert (await leased(w, "work")).id == held.id
         assert windows(await w.comp.tree())
         # The same name and UUID once more, from another hand: no second lease.
-        with pytest.raises(RefusedError, match="runs already"):
+        with pytest.raises(RefusedError, match="is already running"):
             await event(w, "prepare", "office pc")
         # A broker that was killed: the next one leases the domain again.
         os.kill(await w.broker_pid(), signal.SIGKILL)

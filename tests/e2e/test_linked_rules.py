@@ -84,7 +84,7 @@ async def test_a_sandboxs_filter_asks_once():
         async with trio.open_nursery() as nursery:
             nursery.start_soon(partial(opened, 1, answer=waits))
             await said.wait()
-            with pytest.raises(RefusedError, match="asks already"):
+            with pytest.raises(RefusedError, match="already has a frame filter"):
                 await opened(2)
             nursery.cancel_scope.cancel()
         await opened(3)  # the place is free again

@@ -72,7 +72,7 @@ async def test_a_guest_boots_runs_and_switches_itself_off(place):
                 end = await vm.wait()
         assert (end.kind, end.reason) == (
             EndKind.GUEST,
-            "the guest switched itself off",
+            "the guest powered off",
         )
         assert alive(vm) == []
         assert b"vitrail-probe-ok" in text(vm.console.path)
@@ -175,7 +175,7 @@ async def test_a_machine_that_runs_is_not_started_again(place):
     async with machine(place) as vm:
         tools = await vm_tools()
         async with trio.open_nursery() as nursery:
-            with pytest.raises(SetupError, match=f"runs already .*{vm.vmm.pid}"):
+            with pytest.raises(SetupError, match=f"is already running .*{vm.vmm.pid}"):
                 await start_vm(tiny_spec(place), tools, nursery=nursery)
         assert (await vm.qmp.execute("query-status"))["status"] == "prelaunch"
 

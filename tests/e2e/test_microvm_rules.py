@@ -108,7 +108,7 @@ def test_its_flows_are_in_the_log(results):
         (GOOD, 443)
     }
     assert any(e["bytes_from_sandbox"] > 500 for e in closed)
-    assert any(e["reason"] == "its permission has ended" for e in closed)
+    assert any(e["reason"] == "its permission was revoked" for e in closed)
     refused = {
         e.get("argument") for e in results["events"] if e.get("verdict") == "deny"
     }

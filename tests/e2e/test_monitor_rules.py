@@ -137,7 +137,7 @@ def test_what_was_decided_and_carried_is_in_the_log(results):
     opened = {e["argument"] for e in of_kind["stream.opened"]}
     assert opened == {"+www.good.test", "+steady.good.test"}
     reasons = {e["reason"] for e in of_kind["stream.closed"]}
-    assert "its permission has ended" in reasons
+    assert "its permission was revoked" in reasons
 
 
 def test_the_filter_ends_with_the_vmm(results):

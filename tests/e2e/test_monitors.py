@@ -97,6 +97,6 @@ async def test_what_a_persistent_one_keeps_is_there_the_next_time(kind, place):
 
 async def test_without_kvm_it_is_refused_with_the_reason(kind, place):
     async with stage(kind, place, program="broker.programs.local") as w:
-        with pytest.raises(SetupError, match="needs KVM") as caught:
+        with pytest.raises(SetupError, match="requires KVM") as caught:
             await w.run("app", "true", window=False)
         assert caught.value.hint

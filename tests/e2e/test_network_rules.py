@@ -368,7 +368,7 @@ def test_what_was_carried_is_in_the_log(results):
     assert (first["detail"]["protocol"], first["detail"]["port"]) == ("tcp", 443)
     assert first["detail"]["rule"].endswith("50-test.policy:2")
     assert any(e["bytes_from_sandbox"] > 300 for e in closed)
-    assert any(e["reason"] == "its permission has ended" for e in closed)
+    assert any(e["reason"] == "its permission was revoked" for e in closed)
     verdicts = {}
     for e in results["events"]:
         if e["kind"] == "decision" and e.get("argument"):

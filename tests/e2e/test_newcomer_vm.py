@@ -31,5 +31,5 @@ async def test_kvm_without_permission():
         with pytest.raises(SetupError, match="VITRAIL_ACCEL=kvm, but") as caught:
             await w.run("app")
         assert "/dev/kvm" in caught.value.message
-        assert "machines are emulated" in caught.value.hint
+        assert "to emulate machines" in caught.value.hint
         assert (await w.status()).sandboxes == []

@@ -129,7 +129,7 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
         await stranger(viewer, HOST, 6501)
         refused = await host.run(f"{CTL} audit --json | grep stream.refused | tail -1")
         assert f"cid {VIEWER}" in refused
-        assert "no lease names this CID" in refused
+        assert "no lease has this CID" in refused
 
 
 async def stranger(guest, cid, port):

@@ -132,7 +132,7 @@ async def test_a_limit_that_is_hit_is_an_event_and_counted():
         assert event["sandbox"] == "red"
         assert "surfaces" in event["reason"]
         ended = await w.wait_event("stream.refused", outcome="ended")
-        assert "may have no more" in ended["reason"]
+        assert "the limit" in ended["reason"]
         assert not await titles(w)
 
 

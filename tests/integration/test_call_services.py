@@ -86,7 +86,7 @@ async def test_a_service_runs_as_often_at_once_as_its_record_says():
             f"echo two | {call}; echo third=$?"
         )
         assert "second=125\none\ntwo\nthird=0\n" in said, said
-        assert "too many calls of slow are running there" in said
+        assert "too many calls of slow are already running in the target" in said
 
 
 async def test_a_service_of_the_desktop_has_what_its_file_names():
@@ -221,7 +221,7 @@ async def test_the_user_calls_and_lists_services():
         assert told.code == 127, told
         for words in (["../x"], ["-x"], ["where", "a b"]):
             told = await brokerctl("call", "--", "vault", *words, env=w.environ)
-            assert (told.code, "not a service's" in told.err) == (1, True), told
+            assert (told.code, "invalid service name" in told.err) == (1, True), told
         offer(w, "look", "command = ['true']\n")
         told = await brokerctl("services", "--json", env=w.environ)
         assert ("vault", "where") in [

@@ -188,11 +188,13 @@ async def test_a_rule_limits_rate_bytes_and_gestures():
         code, said = await work.script(f"head -c 102000 /dev/zero | {call} | wc -c")
         assert (code, said) == (0, "102000\n")
         code, said = await work.script(f"head -c 102400 /dev/zero | {call}; echo =$?")
-        assert said.endswith("=125\nvitrail: the call was broken off\n"), said[-200:]
+        assert said.endswith("=125\nvitrail: the broker closed the connection\n"), said[
+            -200:
+        ]
 
         async def cut():
             found = w.events("stream.closed", service="vitrail.Call", sandbox="work")
-            return [one for one in found if "bytes pass" in one["reason"]]
+            return [one for one in found if "allows at most" in one["reason"]]
 
         (closed,) = await eventually(cut)
         assert closed["bytes_from_sandbox"] <= 102400 + 1000

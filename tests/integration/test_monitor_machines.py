@@ -49,9 +49,9 @@ ENDS = {
 FAULTS = {
     "refuse": "is refused",
     "silent": "did not answer",
-    "garbage": "malformed reply: no HTTP status",
-    "flood": "malformed reply: more than",
-    "huge": "malformed reply: more than",
+    "garbage": "invalid reply: no HTTP status",
+    "flood": "invalid reply: more than",
+    "huge": "invalid reply: more than",
     "close": "closed the connection",
     "die": ".",
 }
@@ -156,7 +156,7 @@ async def test_a_guest_boots_runs_and_ends_itself(stage, home):
             await shell.stream.send_all(ENDS[stage.kind])
             with trio.fail_after(60):
                 end = await vm.wait()
-        assert (end.kind, "the guest switched" in end.reason) == (EndKind.GUEST, True)
+        assert (end.kind, "the guest powered" in end.reason) == (EndKind.GUEST, True)
         assert alive(vm) == []
         assert b"vitrail-probe-ok" in vm.console.path.read_bytes()
     assert leftovers(stage.run) == logs(stage)

@@ -50,7 +50,7 @@ async def test_no_room_for_a_new_pump_ends_streams_and_no_broker(
                 await trio.lowlevel.wait_readable(theirs)
                 assert theirs.recv(5) == b"hello"
                 nursery.cancel_scope.cancel()
-    assert "no new pump" in capfd.readouterr().err
+    assert "cannot start a new pump" in capfd.readouterr().err
 
 
 async def test_a_fork_server_that_the_pump_has_started_is_reaped_when_it_dies(tmp_path):
@@ -84,7 +84,7 @@ async def test_the_fork_server_of_helpers_is_reaped_and_its_death_recorded(tmp_p
             (died,) = await eventually(told)
             assert (died["process"], died["pid"]) == ("fork-server", pid)
             assert died["code"] == process.returncode == -signal.SIGKILL
-            assert ground.pump.statistics().alive, "its children live on"
+            assert ground.pump.statistics().alive, "its children continue to run"
             assert ground.pump.statistics().pid == pump
 
 

@@ -110,7 +110,10 @@ async def test_kill_9_ends_the_command_that_waits(qemu):
         with trio.fail_after(30), suppress(UpstreamError):
             await qmp.execute("query-status")
             await process.wait()
-        with trio.fail_after(30), pytest.raises(UpstreamError, match="gone"):
+        with (
+            trio.fail_after(30),
+            pytest.raises(UpstreamError, match="no longer running"),
+        ):
             await qmp.execute("query-status")
 
 
@@ -166,12 +169,12 @@ async def test_a_machine_without_a_console_does_not_keep_its_monitor(qemu, tmp_p
     console = ConsoleLog(tmp_path)
     vm = Vm(path.parent, state, vmm=process, helpers=(), console=console)
     async with trio.open_nursery() as nursery:
-        with pytest.raises(UpstreamError, match="console is not reachable"):
+        with pytest.raises(UpstreamError, match=r"cannot connect to .*console"):
             await vm.connect(nursery)
     with pytest.raises(UpstreamError, match="not connected"):
         await vm.cont()
     console.close()
     qmp = await open_qmp(path)
     await qmp.close()
-    with pytest.raises(UpstreamError, match="has gone"):
+    with pytest.raises(UpstreamError, match="no longer running"):
         await qmp.execute("query-status")

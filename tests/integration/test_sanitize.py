@@ -82,7 +82,7 @@ async def test_a_pdf_becomes_pixels_and_words():
 
 @pytest.mark.skipif(
     shutil.which("convert") is None and shutil.which("ffmpeg") is None,
-    reason="pictures need imagemagick or ffmpeg",
+    reason="cannot convert the image with imagemagick or ffmpeg",
 )
 async def test_a_picture_becomes_a_picture():
     async with documents() as (w, folder):

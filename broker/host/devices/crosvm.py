@@ -56,8 +56,8 @@ class CrosvmDevice:
         found = _OK.search(reply)
         if found is None:
             if b"no_available_port" in reply:
-                raise RefusedError("every USB port of this machine is in use")
-            raise UpstreamError(f"crosvm refuses the device: {printable(reply, 200)}")
+                raise RefusedError("all USB ports of the virtual machine are in use")
+            raise UpstreamError(f"crosvm rejected the device: {printable(reply, 200)}")
         self._port = int(found[1])
 
     async def detach(self) -> None:
@@ -72,12 +72,14 @@ class CrosvmDevice:
         for port in ports:
             reply = await self._usb("detach", str(port))
             if not _OK.search(reply) and b"no_such_port" not in reply:
-                raise UpstreamError(f"crosvm does not let go: {printable(reply, 200)}")
+                raise UpstreamError(
+                    f"cannot detach the device: {printable(reply, 200)}"
+                )
 
     async def _taken(self) -> set[int]:
         reply = await self._usb("list")
         if not reply.startswith(b"devices"):
-            raise UpstreamError(f"crosvm lists no devices: {printable(reply, 200)}")
+            raise UpstreamError(f"invalid reply from crosvm: {printable(reply, 200)}")
         return {int(port) for port in _LISTED.findall(reply)}
 
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:

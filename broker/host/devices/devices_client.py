@@ -24,7 +24,7 @@ from broker.ipc import fdpass
 from broker.ipc.channel import when_ready
 from broker.ipc.devices import messages, socket_path
 
-_HINT = "start it with 'systemctl start vitrail-devices'; docs/devices.md describes how"
+_HINT = "run 'systemctl start vitrail-devices'; see docs/devices.md"
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)
 
 
@@ -146,9 +146,7 @@ class DeviceClient:
             if isinstance(answer.reply, messages.DeviceRefused):
                 raise RefusedError(answer.reply.message, hint=answer.reply.hint)
             if not isinstance(answer.reply, kind):
-                raise UpstreamError(
-                    "vitrail-devices gave another answer than asked for"
-                )
+                raise UpstreamError("vitrail-devices sent an unexpected reply")
             return answer.reply, answer.fd
         raise UpstreamError(
             f"vitrail-devices did not answer within {limits.DEVICE_ATTACH_SECONDS:g} s"
@@ -193,7 +191,7 @@ class DeviceClient:
         made, fd = await self._ask(request, messages.Attached)
         if fd < 0:
             self._refuse(made)
-            raise UpstreamError("vitrail-devices gave no device node")
+            raise UpstreamError("vitrail-devices sent a reply without a device node")
         return made, fd
 
     async def machine(self, sandbox: str) -> messages.MachineWay:

@@ -40,15 +40,9 @@ from broker.ipc.host_viewer import DeviceAttachment
 from broker.net.peers.identity import ContainerClaim, GroupClaim, SharedClaim
 
 _RETRY_SECONDS = 5.0
-_NO_WAY = (
-    "load vhci-hcd in the guest and start vitrail_devices.py there; "
-    "docs/devices.md describes which machines take a device in which way"
-)
+_NO_WAY = "load vhci-hcd in the guest and start vitrail_devices.py there; see docs/devices.md for the methods of each kind of machine"
 
-_CONTAINER = (
-    "use a VM; or give the node for the container's whole life, outside Vitrail: "
-    "'podman run --device /dev/bus/usb/BUS/NUMBER'"
-)
+_CONTAINER = "use a VM, or pass the device node for the container's lifetime without Vitrail: 'podman run --device /dev/bus/usb/BUS/NUMBER'"
 
 
 @dataclass(eq=False)
@@ -146,8 +140,8 @@ class DeviceHost:
     def _connected(self) -> DeviceClient:
         if self._client is None:
             raise SetupError(
-                f"no devices: {self.problem}",
-                hint="'systemctl start vitrail-devices'; docs/devices.md describes how",
+                f"devices are not available: {self.problem}",
+                hint="run 'systemctl start vitrail-devices'; see docs/devices.md",
             )
         return self._client
 
@@ -170,7 +164,7 @@ class DeviceHost:
         with conn:
             mine = self._waiting.setdefault(opening.lease.id, [])
             if len(mine) >= limits.DEVICE_STANDBY_PER_SANDBOX:
-                raise RefusedError("enough connections of it wait for a device")
+                raise RefusedError("too many connections are waiting for a device")
             waiting = _Waiting(conn)
             mine.append(waiting)
             task_status.started()
@@ -215,7 +209,7 @@ class DeviceHost:
                 attachment = await self._attach(stack, client, number, lease)
             if patience.cancelled_caught:
                 raise UpstreamError(
-                    f"not attached within {limits.DEVICE_ATTACH_SECONDS:g} s"
+                    f"the device was not attached within {limits.DEVICE_ATTACH_SECONDS:g} s"
                 )
             yield attachment
 
@@ -258,18 +252,18 @@ class DeviceHost:
         claims = [x.held.claim for x in self._leases() if x.lease.id == lease.id]
         if any(isinstance(claim, SharedClaim) for claim in claims):
             return RefusedError(
-                f"'{lease.sandbox}' shares your session and opens every device that "
-                "you may open, with or without Vitrail",
-                hint="use a VM for a device that other programs must not reach",
+                f"'{lease.sandbox}' shares your session and can already open every "
+                "device that you can open",
+                hint="use a VM for a device that other programs must not access",
             )
         if any(isinstance(claim, ContainerClaim | GroupClaim) for claim in claims):
             return RefusedError(
-                f"'{lease.sandbox}' is a container, and a node that it has opened "
-                "cannot be taken back",
+                f"'{lease.sandbox}' is a container, and Vitrail cannot revoke a "
+                "device node that a container has opened",
                 hint=_CONTAINER,
             )
         return RefusedError(
-            f"'{lease.sandbox}' has no way to take a device", hint=_NO_WAY
+            f"'{lease.sandbox}' does not support attaching a device", hint=_NO_WAY
         )
 
     async def _foreign_qmp(self, path: Path) -> Qmp:
@@ -313,7 +307,7 @@ class DeviceHost:
         # would wait for it forever.
         header = messages.handover(made.devid, made.speed)
         if waiting.conn.send(header, socket.MSG_DONTWAIT) != len(header):
-            raise PeerError("the guest does not read")
+            raise PeerError("the guest does not read from the connection")
         return attachment
 
     async def _by_qemu(
@@ -396,5 +390,7 @@ def _must_be_silent(conn: socket.socket) -> None:
     except BlockingIOError:
         return
     except OSError as error:
-        raise PeerError("the guest has hung up") from error
-    raise PeerError("the guest sent something" if data else "the guest has hung up")
+        raise PeerError("the guest closed the connection") from error
+    raise PeerError(
+        "the guest sent data" if data else "the guest closed the connection"
+    )

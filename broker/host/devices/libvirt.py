@@ -20,14 +20,10 @@ from broker.helpers.process.spawn import run_tool
 
 _XML = (
     "<hostdev mode='subsystem' type='usb'>"
-    "<source><address bus='{bus}' device='{address}'/></source>"
-    "<alias name='{alias}'/></hostdev>"
+    "<source><address bus='{bus}' device='{address}'/></source><alias name='{alias}'/></hostdev>"
 )
 _NO_BUS = "No free USB ports"
-_HELP = (
-    "its QEMU must be able to open the device's node: qemu:///system can, a session "
-    "of yours only with a udev rule"
-)
+_HELP = "use a domain of qemu:///system, or add a udev rule that lets your user open the device node"
 
 
 class LibvirtDevice:
@@ -53,7 +49,7 @@ class LibvirtDevice:
             await self.detach()
             if _NO_BUS in str(error):
                 raise RefusedError(
-                    f"the domain '{self._domain}' has no free USB port"
+                    f"domain '{self._domain}' has no free USB port"
                 ) from error
             raise UpstreamError(str(error), hint=_HELP) from error
         except BaseException:
@@ -74,7 +70,7 @@ class LibvirtDevice:
                     # An earlier one may still be in progress; see ``present``.
                     await trio.sleep(0.1)
             return
-        raise UpstreamError(f"libvirt does not let go of {self._alias}")
+        raise UpstreamError(f"libvirt did not detach {self._alias}")
 
     async def present(self) -> bool:
         """Return whether the live domain has the device; False if it does not run."""

@@ -91,11 +91,11 @@ class DeviceRequests:
                 await self._detach(epoch, request)
                 return m.RequestDone(request.request)
             case _:
-                raise InternalError(f"there is no handler for {request}")
+                raise InternalError(f"no handler for {request}")
 
     async def _attach(self, epoch: FarEnd, request: m.DeviceAttach) -> m.DeviceHanded:
         if self._nursery is None or len(self._handed) >= device_limits.DEVICES:
-            raise RefusedError("this host does not assign devices now")
+            raise RefusedError("this host cannot assign devices now")
         handed = _Handed(epoch, request.device)
         self._handed.add(handed)
         attachment: DeviceAttachment = await self._nursery.start(
@@ -167,13 +167,13 @@ def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:
     announced = epoch.leases.usable(take_lease_id(untrusted_lease))
     # guard: devices go to announced leases
     if announced is None:
-        raise RefusedError("the sandbox does not run: it has no lease")
+        raise RefusedError("the sandbox is not running: it has no lease")
     return announced.lease
 
 
 def _must_have_begun(handed: _Handed) -> None:
     if handed.attachment is None:
-        raise UpstreamError("it was taken back before it was there")
+        raise UpstreamError("the device was detached before it was attached")
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -76,7 +76,7 @@ class QemuDevice:
                 await trio.sleep(0.02)
             await self._forget()
             return
-        raise UpstreamError(f"QEMU does not let go of {self._id}")
+        raise UpstreamError(f"QEMU did not detach {self._id}")
 
     async def present(self) -> bool:
         """Return whether QEMU has the device.
@@ -103,16 +103,16 @@ def _fdset(found: object) -> int:
         number = found.get("fdset-id")
         if isinstance(number, int) and number >= 0:
             return number
-    raise UpstreamError("QEMU did not report where it put a descriptor")
+    raise UpstreamError("QEMU did not report the number of a descriptor set")
 
 
 def _explained(error: QmpError) -> RefusedError | UpstreamError:
     if _NO_BUS.search(error.desc):
         return RefusedError(
-            "this machine has no USB",
-            hint="the guest agent's usbip needs none: load vhci-hcd in the guest "
-            "and start vitrail_devices.py there",
+            "the virtual machine has no USB controller",
+            hint="to use USB/IP without one, load vhci-hcd in the guest and start "
+            "vitrail_devices.py there",
         )
     if _NO_PORT.search(error.desc):
-        return RefusedError("every USB port of this machine is in use")
+        return RefusedError("all USB ports of the virtual machine are in use")
     return error

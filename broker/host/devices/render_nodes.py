@@ -26,7 +26,7 @@ def joining(node: Path) -> str:
         group = node.group()
     except KeyError:  # it has no name here, as in a container
         group = str(node.stat().st_gid)
-    return f"sudo usermod -aG {group} $USER, and log in again"
+    return f"run 'sudo usermod -aG {group} $USER' and log in again"
 
 
 def box_words(folder: Path = _NODES, numbers: Path = _SYS) -> tuple[str, ...]:

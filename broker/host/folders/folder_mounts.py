@@ -35,9 +35,7 @@ from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
 """Where each of our launchers mounts a sandbox's sockets, its last mount but files."""
-_CLOSE_IT = (
-    "close them and try again; 'brokerctl unshare --force' ends the sandbox instead"
-)
+_CLOSE_IT = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force'"
 
 
 @dataclass(eq=False)
@@ -232,7 +230,7 @@ async def _taken_back(mounted: MountedFolder) -> bool:
 async def _withdraw(mounted: MountedFolder) -> None:
     """Undo an attempt to mount.  Raises HeldError where a program keeps the folder."""
     if await _taken_back(mounted):
-        raise HeldError("a program of the sandbox has files of it open")
+        raise HeldError("a program in the sandbox still has files of the folder open")
 
 
 @contextmanager
@@ -242,11 +240,11 @@ def _namespace(machine: Machine) -> Iterator[tuple[int, int]]:
     try:
         pidfd = os.pidfd_open(pid)
     except OSError as error:
-        raise RefusedError("the sandbox has ended") from error
+        raise RefusedError("the sandbox is no longer running") from error
     try:
         # Held by its lease, and alive after the open: so the pid was not reused.
         if pid not in machine.alive():
-            raise RefusedError("the sandbox has ended")
+            raise RefusedError("the sandbox is no longer running")
         with mount_namespace(pid, pidfd) as namespace:
             yield pid, namespace
     finally:
@@ -257,11 +255,11 @@ def _leader(machine: Machine) -> int:
     pid = machine.facts.pid
     if isinstance(machine, ForeignMachine):
         if isinstance(machine.claim, SharedClaim):
-            raise RefusedError("a toolbox or distrobox has your whole home already")
+            raise RefusedError("a toolbox or distrobox already has your home directory")
         if isinstance(machine.claim, ContainerClaim) and pid is not None:
             return pid
         raise RefusedError(
-            "a machine that another program started cannot have folders",
-            hint="share it by that program, or copy files with 'brokerctl cp'",
+            "Vitrail cannot share folders with a machine that another program started",
+            hint="share the folder with that program, or copy files with 'brokerctl cp'",
         )
-    raise RefusedError("this sandbox cannot have folders")
+    raise RefusedError("this kind of sandbox does not support shared folders")

@@ -42,7 +42,7 @@ class GivenFolders:
         found = self._given.get(untrusted_ticket)
         # guard: a folder goes to the sandbox that it was shared with
         if found is None or found[0].sandbox != sandbox:
-            raise RefusedError("this folder was not shared with this sandbox")
+            raise RefusedError("this folder is not shared with this sandbox")
         del self._given[untrusted_ticket]
         return found[1], found[0].write
 

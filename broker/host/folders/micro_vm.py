@@ -48,15 +48,15 @@ class ServedFolder:
                 await mounts.detach(namespace, _HERE, base=_ROOT)
         except HeldError as error:
             raise RefusedError(
-                "the guest has files of it open",
-                hint="'brokerctl unshare --force' removes it anyway",
+                "the guest still has files of the folder open",
+                hint="to remove it anyway, run 'brokerctl unshare --force'",
             ) from error
         self.released = True
 
     async def lost(self) -> None:
         """Wait for the end of virtiofsd, and raise UpstreamError then."""
         await wait_ended(self.server.pidfd)
-        raise UpstreamError("the process that serves it (virtiofsd) has ended")
+        raise UpstreamError("virtiofsd, which serves the folder, has ended")
 
 
 def free_place(machine: MicroVmMachine, used: set[int]) -> tuple[int, Tracked]:
@@ -65,9 +65,9 @@ def free_place(machine: MicroVmMachine, used: set[int]) -> tuple[int, Tracked]:
         if place not in used and not server.ended:
             return place, server
     raise RefusedError(
-        "this micro VM has no free place for a folder",
-        hint="its record needs 'folders = 1' or more in [launch], or the directory in "
-        "[folders]; start it again then",
+        "this micro VM has no free slot for a shared folder",
+        hint="set 'folders = 1' or more in [launch] of its record, or list the "
+        "directory in [folders]; then restart it",
     )
 
 
@@ -114,7 +114,7 @@ async def clear(machine: MicroVmMachine) -> None:
 def _namespace(server: Tracked) -> Iterator[int]:
     """Yield a descriptor of a virtiofsd's mount namespace.  Raises UpstreamError."""
     if server.ended:
-        raise UpstreamError("the process that serves it (virtiofsd) has ended")
+        raise UpstreamError("virtiofsd, which serves the folder, has ended")
     pidfd = os.dup(server.pidfd)
     try:
         with mount_namespace(server.pid, pidfd) as namespace:

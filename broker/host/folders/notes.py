@@ -87,4 +87,4 @@ def _start(pid: int) -> int:
     try:
         return start_time(pid)
     except OSError as error:
-        raise RefusedError("the sandbox has ended") from error
+        raise RefusedError("the sandbox is no longer running") from error

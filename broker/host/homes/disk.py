@@ -27,8 +27,8 @@ def find_mke2fs() -> str:
     found = shutil.which("mke2fs", path=f"{os.defpath}:/usr/sbin:/sbin")
     if found is None:
         raise SetupError(
-            "cannot make the home of a persistent sandbox: mke2fs is not installed",
-            hint="sudo apt install e2fsprogs",
+            "cannot create the home of a persistent sandbox: mke2fs is not installed",
+            hint="run 'sudo apt install e2fsprogs'",
         )
     return found
 
@@ -67,13 +67,13 @@ async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
             return await in_thread(store.publish, prepared, name)
     if home.meta.kind != DISK:
         raise SetupError(
-            f"the home of '{name}' is a directory, made by another kind of launch",
-            hint=f"copy what you need, then 'brokerctl sandbox remove {name}'",
+            f"the home of '{name}' is a directory, which another kind of launcher created",
+            hint=f"copy the files that you need, then run 'brokerctl sandbox remove {name}'",
         )
     if home.meta.encrypted:
         raise SetupError(
-            f"the home of '{name}' is encrypted, but its record does not say so",
-            hint="set encrypted = true in its [state]",
+            f"the home of '{name}' is encrypted, but its record does not set encrypted = true",
+            hint="set encrypted = true in [state] of the record",
         )
     if home.size() < size:
         # The guest lengthens the file system in it, mounted: resize2fs(8) on

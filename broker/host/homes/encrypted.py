@@ -64,8 +64,8 @@ def tool(name: str) -> str:
     found = shutil.which(name)
     if found is None:
         raise SetupError(
-            f"{name} is not installed: an encrypted home cannot be made",
-            hint="'sudo apt install qemu-utils'",
+            f"cannot create an encrypted home: {name} is not installed",
+            hint="run 'sudo apt install qemu-utils'",
         )
     return found
 
@@ -183,9 +183,9 @@ async def ready_encrypted_disk(
     # guard: a home that is not encrypted is not passed off as one
     if home.meta.kind != DISK or not home.meta.encrypted:
         raise SetupError(
-            f"the home of '{name}' is not encrypted, but its record says so",
-            hint=f"'brokerctl sandbox rename {name} OLD', and copy what you need from "
-            "there into the new one",
+            f"the home of '{name}' is not encrypted, but its record sets encrypted = true",
+            hint=f"run 'brokerctl sandbox rename {name} OLD', then copy the files "
+            "that you need from OLD to the new home",
         )
     if home.size() < size + LUKS_BYTES:
         os.truncate(home.disk, size + LUKS_BYTES)
@@ -202,6 +202,6 @@ def require_passphrase(name: SandboxName) -> bytes:
     if passphrase is None:
         raise RefusedError(
             f"the home of '{name}' is locked",
-            hint=f"'brokerctl sandbox unlock {name}' asks for its passphrase",
+            hint=f"to unlock it, run 'brokerctl sandbox unlock {name}'",
         )
     return passphrase

@@ -34,16 +34,14 @@ def _call(which: int, *arguments: object) -> int:
     """
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None:
-        raise SetupError(f"no keyring is known on {platform.machine()}")
+        raise SetupError(f"keyrings are not supported on {platform.machine()}")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
     result = int(libc.syscall(ctypes.c_long(numbers[which]), *arguments))
     if result < 0:
         code = ctypes.get_errno()
         if code in {errno.ENOSYS, errno.EPERM}:
-            raise SetupError(
-                f"the kernel's keyring cannot be used here: {os.strerror(code)}"
-            )
+            raise SetupError(f"cannot use the kernel's keyring: {os.strerror(code)}")
         raise OSError(code, os.strerror(code))
     return result
 

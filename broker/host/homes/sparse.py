@@ -96,7 +96,7 @@ def _copy(source: int, target: int, offset: int, count: int) -> int:
     """Copy one piece of a file; return its length, which is never 0."""
     data = os.pread(source, count, offset)
     if not data:
-        raise OSError(errno.EIO, "the file became shorter while it was copied")
+        raise OSError(errno.EIO, "the file was truncated while it was being copied")
     _write(target, memoryview(data), offset)
     return len(data)
 

@@ -140,8 +140,8 @@ class HomeStore:
         if held is None:
             raise RefusedError(
                 f"the home of '{name}' is in use",
-                hint=f"'brokerctl stop {name}' ends the sandbox; another command may "
-                "also be working on it",
+                hint=f"to stop the sandbox, run 'brokerctl stop {name}'; another "
+                "brokerctl command may also be using the home",
             )
         return held
 
@@ -177,9 +177,9 @@ class HomeStore:
         home = self.find(name)
         if home is None:
             raise SetupError(
-                f"'{name}' has no stored home",
-                hint="'brokerctl sandbox list' shows those that have one; a persistent "
-                "record gets its home with its first start",
+                f"'{name}' has no home",
+                hint="to list the homes, run 'brokerctl sandbox list'; the first "
+                "start of a persistent sandbox creates its home",
             )
         return home
 
@@ -213,8 +213,8 @@ class HomeStore:
             except FileExistsError as error:
                 (room / _CURRENT).rename(prepared)
                 raise RefusedError(
-                    f"'{name}' has a home already",
-                    hint=f"'brokerctl sandbox remove {name}' removes it with all in it",
+                    f"'{name}' already has a home",
+                    hint=f"to delete the home, run 'brokerctl sandbox remove {name}'",
                 ) from error
             flush(self.root)
         return self.require(name)
@@ -237,7 +237,7 @@ class HomeStore:
         try:
             rename_at(self.root / name, self.root / to, RENAME_NOREPLACE)
         except FileExistsError as error:
-            raise RefusedError(f"'{to}' has a home already") from error
+            raise RefusedError(f"'{to}' already has a home") from error
         flush(self.root)
         return self.require(to)
 
@@ -255,7 +255,7 @@ class HomeStore:
                 error = remove_tree(path)
                 # guard: a leftover that stays is in no other sandbox's way
                 if error is not None:
-                    log_stderr(f"{path} is left over and cannot be removed: {error}")
+                    log_stderr(f"cannot remove the leftover {path}: {error}")
             return len(left)
 
     @contextmanager
@@ -264,7 +264,7 @@ class HomeStore:
         with ExitStack() as undo:
             held = self._flock(_STORE, fcntl.LOCK_SH)
             if held is None:  # only while leftovers are being removed
-                raise RefusedError("another command is cleaning up; try again")
+                raise RefusedError("another command is removing files; try again")
             undo.enter_context(held)
             room = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
             undo.callback(remove_tree, room)
@@ -285,10 +285,10 @@ def full_disk_reported() -> Iterator[None]:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise SetupError(
-            f"no room on the disk: {error.strerror}",
+            f"cannot write to the disk: {error.strerror}",
             where=str(error.filename or ""),
-            hint="nothing was changed; 'brokerctl sandbox list' shows the sizes of "
-            "homes, 'brokerctl sandbox snapshot --remove' removes a snapshot",
+            hint="nothing was changed; to list the sizes of homes, run 'brokerctl "
+            "sandbox list'; to remove a snapshot, run 'brokerctl sandbox snapshot --remove'",
         ) from error
 
 

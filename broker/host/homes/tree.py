@@ -19,7 +19,7 @@ def ready_tree(store: HomeStore, name: SandboxName) -> Home:
             return store.publish(prepared, name)
     if home.meta.kind != TREE:
         raise SetupError(
-            f"the home of '{name}' is a disk, made by another kind of launch",
-            hint=f"copy what you need, then 'brokerctl sandbox remove {name}'",
+            f"the home of '{name}' is a disk image, which another kind of launcher created",
+            hint=f"copy the files that you need, then run 'brokerctl sandbox remove {name}'",
         )
     return home

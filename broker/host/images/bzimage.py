@@ -65,20 +65,20 @@ def _content(fd: int) -> bytes:
 def unpack(image: bytes) -> bytes:
     """Return the ELF file in a bzImage.  Raises SetupError."""
     if image[_MAGIC_AT : _MAGIC_AT + 4] != _MAGIC or len(image) < _PAYLOAD_AT + 8:
-        raise SetupError("this kernel is neither ELF nor a bzImage")
+        raise SetupError("this kernel is neither an ELF file nor a bzImage")
     (version,) = struct.unpack_from("<H", image, _VERSION_AT)
     if version < _LEAST_VERSION:
-        raise SetupError("this kernel is too old: it does not name its payload")
+        raise SetupError("this kernel is too old: its header has no payload offset")
     offset, length = struct.unpack_from("<II", image, _PAYLOAD_AT)
     # 0 means 4, for the oldest boot protocols.
     begin = ((image[_SECTORS_AT] or 4) + 1) * _SECTOR + offset
     payload = image[begin : begin + length]
     if len(payload) != length or length < _SIZE.size:
-        raise SetupError("this kernel is cut short")
+        raise SetupError("this kernel is truncated")
     # The kernel's build appends the unpacked size.
     (size,) = _SIZE.unpack(payload[-_SIZE.size :])
     if size > limits.VMLINUX_BYTES:
-        raise SetupError(f"this kernel has more than {limits.VMLINUX_BYTES} bytes")
+        raise SetupError(f"this kernel is larger than {limits.VMLINUX_BYTES} bytes")
     unpacked = _unpacked(payload, size)
     if len(unpacked) != size or not unpacked.startswith(_ELF):
         raise SetupError("this kernel's payload is not an ELF file")
@@ -92,12 +92,12 @@ def _unpacked(payload: bytes, size: int) -> bytes:
         if payload.startswith(_XZ):
             return lzma.LZMADecompressor().decompress(payload, size)
     except (zlib.error, lzma.LZMAError) as error:
-        raise SetupError(f"this kernel cannot be unpacked: {error}") from error
+        raise SetupError(f"cannot decompress this kernel: {error}") from error
     if payload.startswith(_ZSTD):
         return _unpack_zstd(payload[: -_SIZE.size], size)
     if payload.startswith(_LZ4):
         return _unpack_lz4(payload[len(_LZ4) : -_SIZE.size], size)
-    raise SetupError("this kernel is compressed with neither gzip, xz, lz4 nor zstd")
+    raise SetupError("this kernel is not compressed with gzip, xz, lz4 or zstd")
 
 
 def _unpack_zstd(packed: bytes, size: int) -> bytes:
@@ -105,7 +105,7 @@ def _unpack_zstd(packed: bytes, size: int) -> bytes:
     target = ctypes.create_string_buffer(size)
     done = library.ZSTD_decompress(target, size, packed, len(packed))
     if library.ZSTD_isError(done):
-        raise SetupError("this kernel cannot be unpacked: zstd refuses it")
+        raise SetupError("cannot decompress this kernel: invalid zstd data")
     return target.raw[:done]
 
 
@@ -120,7 +120,7 @@ def _unpack_lz4(packed: bytes, size: int) -> bytes:
         room = len(target)
         done = library.LZ4_decompress_safe(block, target, len(block), room)
         if done <= 0 or len(block) != length:
-            raise SetupError("this kernel cannot be unpacked: lz4 refuses it")
+            raise SetupError("cannot decompress this kernel: invalid lz4 data")
         unpacked += target.raw[:done]
     return bytes(unpacked)
 
@@ -137,8 +137,8 @@ def _library(name: str) -> ctypes.CDLL:
     library = _loaded(name)
     if library is None:
         raise SetupError(
-            f"this kernel is compressed, and {name} is missing",
-            hint=f"'sudo apt install {_PACKAGES[name]}'",
+            f"cannot decompress this kernel: {name} is not installed",
+            hint=f"run 'sudo apt install {_PACKAGES[name]}'",
         )
     return library
 

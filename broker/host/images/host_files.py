@@ -111,9 +111,9 @@ async def collect(
     size = sum(len(content) for content in found.files.values())
     if size > limits.HOST_FILES_BYTES:
         raise SetupError(
-            f"launch.host_files: the files have {size >> 20} MiB, and at most "
-            f"{limits.HOST_FILES_BYTES >> 20} MiB are put into a guest",
-            hint="leave out 'fonts', and name a package of fonts in launch.packages",
+            f"launch.host_files: the files have {size >> 20} MiB; the limit for a "
+            f"guest is {limits.HOST_FILES_BYTES >> 20} MiB",
+            hint="remove 'fonts', and add a font package to launch.packages",
         )
     return found
 
@@ -142,8 +142,8 @@ async def _match(pattern: str) -> tuple[str, Path]:
         name, path = (await run_tool(words)).decode().splitlines()
     except (UpstreamError, ValueError) as error:
         raise SetupError(
-            f"launch.host_files: fontconfig names no font for {pattern!r}: {error}",
-            hint="'fc-match sans-serif' shows the one of this machine",
+            f"launch.host_files: fontconfig found no font for {pattern!r}: {error}",
+            hint="to print the default font, run 'fc-match sans-serif'",
         ) from error
     return name, Path(path)
 
@@ -175,8 +175,8 @@ async def _locale(
     parts = _LOCALE.fullmatch(lang)
     if parts is None:
         raise SetupError(
-            f"launch.host_files: {lang!r} is not the name of a locale in UTF-8",
-            hint="LANG names the one of this session, as de_DE.UTF-8",
+            f"launch.host_files: {lang!r} is not the name of a UTF-8 locale",
+            hint="set LANG to the name of a UTF-8 locale, for example de_DE.UTF-8",
         )
     name = f"{parts[1]}.utf8{parts[2]}"
     folder = root / "usr/lib/locale" / name
@@ -194,8 +194,8 @@ async def _compile(words: Sequence[str], lang: str) -> None:
         await run_tool(("localedef", "--no-archive", "--no-warnings=ascii", *words))
     except UpstreamError as error:
         raise SetupError(
-            f"launch.host_files: the locale {lang} cannot be compiled: {error}",
-            hint="the package 'locales' has the sources of all locales",
+            f"launch.host_files: cannot compile the locale {lang}: {error}",
+            hint="install the package 'locales', which contains the sources of all locales",
         ) from error
 
 
@@ -215,7 +215,7 @@ def _certificates(root: Path) -> dict[str, bytes]:
     if not bundle:
         raise SetupError(
             "launch.host_files: this machine has no root certificates",
-            hint=f"/{_BUNDLES[0]} is of the package ca-certificates",
+            hint=f"install the package 'ca-certificates', which contains /{_BUNDLES[0]}",
         )
     files = {"etc/ssl/certs/ca-certificates.crt": bundle}
     for path in sorted((root / "etc/ssl/certs").glob("*")):

@@ -70,8 +70,8 @@ def read_archive(targets: str, config: str, codename: str) -> Archive:
             security = security or uri.rstrip("/")
     if not mirror:
         raise SetupError(
-            f"apt has no source for this machine's release ({codename or 'unknown'})",
-            hint="guest images need a Debian archive: name one with --mirror",
+            f"apt has no source for the release of this machine ({codename or 'unknown'})",
+            hint="pass the URL of a Debian archive with --mirror",
         )
     return Archive(mirror, security, tuple(components) or ("main",), _options(config))
 

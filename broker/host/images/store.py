@@ -63,7 +63,7 @@ def take_image_name(name: str) -> str:
         return name
     raise RefusedError(
         f"{printable(name, 60)!r} is not an image name",
-        hint="a name begins with a-z, has a-z, 0-9 and '-', and at most 31 characters",
+        hint="use at most 31 characters of a-z, 0-9 and '-'; the first must be a letter",
     )
 
 
@@ -86,12 +86,12 @@ class ImageSpec:
         """Validate each field, as they become arguments of apt and mmdebstrap."""
         take_image_name(self.name)
         if not _SUITE.fullmatch(self.suite):
-            raise RefusedError(f"{printable(self.suite, 60)!r} is not a suite's name")
+            raise RefusedError(f"{printable(self.suite, 60)!r} is not a suite name")
         for word in (*self.packages, self.kernel):
             if not _PACKAGE.fullmatch(word):
-                raise RefusedError(f"{printable(word, 60)!r} is not a package's name")
+                raise RefusedError(f"{printable(word, 60)!r} is not a package name")
         if len(self.packages) > limits.IMAGE_PACKAGES:
-            raise RefusedError(f"more than {limits.IMAGE_PACKAGES} packages")
+            raise RefusedError(f"too many packages (more than {limits.IMAGE_PACKAGES})")
 
     @property
     def all_packages(self) -> tuple[str, ...]:
@@ -173,14 +173,14 @@ class Image:
         size = self.root.stat().st_size
         whole = size > 0 and size % SHARED_IMAGE_ALIGN == 0
         if not whole or not initramfs.shares_image(self.initrd.read_bytes()):
-            again = f"'brokerctl image build {self.name} --force' builds it again"
+            again = f"run 'brokerctl image build {self.name} --force'"
             if self.manifest.source:
                 # Its kernel and initramfs are those of another image.
-                again = "build the image whose kernel it has again, and then this one"
+                again = "rebuild the image that its kernel comes from, then rebuild this image"
             raise SetupError(
-                f"the image {self.name!r} cannot be shared as memory: it was built by an "
-                "older version, or its kernel has no virtio_pmem",
-                hint=f"{again}; or remove shared_image from the record",
+                f"the image {self.name!r} cannot be shared as memory: an older version of "
+                "Vitrail built it, or its kernel lacks virtio_pmem",
+                hint=f"{again}, or remove shared_image from the record",
             )
         return size
 
@@ -194,10 +194,10 @@ class Image:
 
         if not initramfs.takes_arena(self.initrd.read_bytes()):
             raise SetupError(
-                f"the image {self.name!r} has no drivers for an arena: it was built by an "
-                "older version, or its kernel has no dax_pmem",
-                hint=f"'brokerctl image build {self.name} --force' builds it again; or "
-                "remove pixel_arena from the record",
+                f"the image {self.name!r} has no drivers for a pixel arena: an older version of "
+                "Vitrail built it, or its kernel lacks dax_pmem",
+                hint=f"run 'brokerctl image build {self.name} --force', or remove pixel_arena "
+                "from the record",
             )
         return ARENA_BYTES
 
@@ -235,14 +235,14 @@ class Image:
         data = self.initrd.read_bytes()
         if router and not initramfs.has_router(data):
             raise SetupError(
-                f"the image {self.name!r} cannot be the network of other sandboxes: it was built by "
-                "an older version, or its kernel has no nf_tables or tun",
-                hint=f"'brokerctl image build {self.name} --force' builds it again",
+                f"the image {self.name!r} cannot provide a network: an older version of Vitrail "
+                "built it, or its kernel lacks nf_tables or tun",
+                hint=f"run 'brokerctl image build {self.name} --force'",
             )
         if gpu and not initramfs.has_gpu(data):
             raise SetupError(
-                f"the image {self.name!r} has no driver for a GPU",
-                hint=f"'brokerctl image build {self.name} --gpu' adds it, and Mesa",
+                f"the image {self.name!r} has no GPU driver",
+                hint=f"to add the driver and Mesa, run 'brokerctl image build {self.name} --gpu'",
             )
         if settings and not initramfs.passes_settings(data):
             # The init of an older image: the agent has them in its source, and the
@@ -293,7 +293,7 @@ def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
         what = "there is no guest image" if missing else "cannot use the guest image"
         raise SetupError(
             f"{what} {name!r}" if missing else f"{what} {name!r}: {error}",
-            hint=f"'brokerctl image build {name}' makes it (a minute or two)",
+            hint=f"to build it, run 'brokerctl image build {name}' (this takes a minute or two)",
         ) from error
 
 
@@ -302,7 +302,7 @@ def read_image(name: str, directory: Path) -> Image:
     data = (directory / "manifest.json").read_bytes()
     manifest = msgspec.json.decode(data, type=Manifest)
     if manifest.format != FORMAT:
-        raise msgspec.ValidationError(f"its format is {manifest.format}, not {FORMAT}")
+        raise msgspec.ValidationError(f"unsupported manifest format {manifest.format}")
     image = Image(name, directory, manifest)
     for path in (image.kernel, image.initrd, image.root):
         path.stat()

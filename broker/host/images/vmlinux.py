@@ -126,5 +126,5 @@ async def _unpack(kernel: Path, fd: int, target: Path) -> None:
     except UpstreamError as error:
         raise SetupError(
             f"{kernel}: {error.message}",
-            hint="choose another kernel package with 'brokerctl image build --kernel'",
+            hint="to use another kernel package, run 'brokerctl image build --kernel PACKAGE'",
         ) from error

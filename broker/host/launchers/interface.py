@@ -83,5 +83,5 @@ def read_state(directory: Path) -> Prepared:
     except ValueError as error:
         raise UpstreamError(f"{path}: {error}") from error
     if state.directory != str(directory):
-        raise UpstreamError(f"{path} is about another directory")
+        raise UpstreamError(f"{path} describes another directory")
     return state

@@ -193,15 +193,14 @@ class MicroVms:
         wanted = self._record(record)
         if wanted is None:
             raise RefusedError(
-                f"the host has no record by which to start '{record}'",
-                hint='a record with [launch] kind = "microvm" in sandboxes.d allows it',
+                f"cannot start '{record}': the host has no record of this name",
+                hint='add a record with [launch] kind = "microvm" in sandboxes.d',
             )
         launch = wanted.host.launch
         if not isinstance(launch, MicroVM):
             raise RefusedError(
-                f"the record '{record}' is not one of a micro VM, and a host starts "
-                "only those for a viewer",
-                hint="boxes and containers run on the machine of their viewer: "
+                f"cannot start '{record}': a host starts only micro VMs for a viewer",
+                hint="start boxes and containers on the viewer's machine; see "
                 "docs/two-machines.md, 'Limits of the protection'",
             )
         return wanted, launch
@@ -228,7 +227,7 @@ class MicroVms:
                     await self._log.note(failed)
             if isinstance(error, OSError):
                 raise UpstreamError(
-                    f"{sandbox} could not be started: {error.strerror or error}",
+                    f"cannot start {sandbox}: {error.strerror or error}",
                     where=error.filename or "",
                 ) from error
             raise
@@ -383,7 +382,7 @@ class MicroVms:
             except Exception as error:  # noqa: BLE001 -- as in HostPart.adopt
                 if not isinstance(error, VitrailError | OSError):
                     log_exception(error)
-                self.warnings.append(f"left over from an earlier broker: {error}")
+                self.warnings.append(f"cannot adopt a running machine: {error}")
                 return
             if adopted is not None:
                 found[directory] = adopted
@@ -403,7 +402,7 @@ class MicroVms:
         try:
             await clean_standbys(self._paths.standbys)
         except (VitrailError, OSError) as error:
-            self.warnings.append(f"left over from an earlier broker: {error}")
+            self.warnings.append(f"cannot adopt a running machine: {error}")
 
     async def _adopt_one(self, directory: Path) -> _Adopted | None:
         from broker.host.vmm.launcher import clean_leftovers
@@ -422,7 +421,7 @@ class MicroVms:
             schema.SandboxStop(
                 sandbox=sandbox,
                 outcome="cleaned up",
-                reason=f"left by an earlier broker: {reason}",
+                reason=f"left over from an earlier broker: {reason}",
                 detail={"processes_ended": ended},
             )
         )
@@ -437,10 +436,10 @@ class MicroVms:
         try:
             text = (directory / _RECORD_FILE).read_bytes()
         except FileNotFoundError:
-            raise SetupError("its directory names no record of a machine") from None
+            raise SetupError("its directory does not name a machine record") from None
         record = take_sandbox_name(text.decode("utf-8", "replace"))
         if self._record(record) is None:
-            raise SetupError(f"no record '{record}' any more")
+            raise SetupError(f"its record '{record}' no longer exists")
         secret = read_secret(directory)
         vm = await adopt_vm(
             directory,
@@ -449,5 +448,5 @@ class MicroVms:
             connect=connect_by,
         )
         if vm is None:
-            raise UpstreamError("not all of its processes live")
+            raise UpstreamError("some of its processes have ended")
         return sandbox, record, MicroVmMachine(sandbox, vm, self._log, None, secret)

@@ -52,7 +52,7 @@ async def start_machine(
         on_loss=on_loss,
         make_plan=make_plan,
     )
-    return StartedVm(vm, "boot", f"{tools.monitor.program} boots each machine")
+    return StartedVm(vm, "boot", f"{tools.monitor.program} machines always boot")
 
 
 def _plan(monitor: Monitor) -> type[MonitorPlan]:

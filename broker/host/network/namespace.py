@@ -45,11 +45,11 @@ def namespace_of(vmm: Tracked) -> Iterator[tuple[int, int]]:
         try:
             namespace = os.open(f"/proc/{vmm.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise UpstreamError(f"{vmm.role} ended as it started") from error
+            raise UpstreamError(f"{vmm.role} exited while starting") from error
         ours.callback(os.close, namespace)
         # It lives after the name was opened: the pid was not reused.
         if vmm.ended:
-            raise UpstreamError(f"{vmm.role} ended as it started")
+            raise UpstreamError(f"{vmm.role} exited while starting")
         refuse_own(namespace)
         yield namespace, vmm.pidfd
 
@@ -143,12 +143,12 @@ def refuse_own(namespace: int) -> None:
     mine = Path("/proc/self/ns/net").stat()
     # guard: the host's own network is not a box's
     if os.fstat(namespace).st_ino == mine.st_ino:
-        raise UpstreamError("the sandbox has no network namespace of its own")
+        raise UpstreamError("the sandbox is not in a separate network namespace")
 
 
 _NEEDS = {
-    "veth": "the kernel's module veth and the package iproute2",
-    "tap": "/dev/net/tun and the package iproute2",
+    "veth": "load the kernel module veth, install the package iproute2",
+    "tap": "load the kernel module tun, install the package iproute2",
 }
 
 
@@ -161,6 +161,6 @@ async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
     if not data:
         needs = _NEEDS[kind.rsplit(maxsplit=1)[-1].rpartition(".")[2]]
         raise SetupError(
-            f"the sandbox gets no network: {guard.words or 'its helper was silent'}",
-            hint=f'{needs} are needed, or set network = "none"',
+            f"cannot set up the sandbox's network: {guard.words or 'the helper gave no reason'}",
+            hint=f'{needs}, or set network = "none"',
         )

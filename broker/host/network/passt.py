@@ -188,9 +188,9 @@ def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
                 found.append(sock.dup())
         # guard: a name server of IPv6, where there is none, is left out
         except OSError as error:
-            problem = f"the name server {server} cannot be reached: {error.strerror}"
+            problem = f"cannot reach the name server {server}: {error.strerror}"
     if not found:
-        raise SetupError(problem, hint=f"{resolv_conf} names it")
+        raise SetupError(problem, hint=f"check the name servers in {resolv_conf}")
     return found
 
 
@@ -198,7 +198,7 @@ def require_passt(passt: Path | None) -> Path:
     """Return passt's path.  Raises SetupError where it is not installed."""
     if passt is None:
         raise SetupError(
-            'a sandbox with network = "user" needs passt, which is not installed',
+            'network = "user" requires passt, which is not installed',
             hint='install the package passt, or set network = "none"',
         )
     return passt

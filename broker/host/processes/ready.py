@@ -88,7 +88,7 @@ async def wait_ready(process: Tracked, look: Callable[[], _Found | None]) -> _Fo
             if found is not None:
                 return found
             await trio.sleep(_LOOK_SECONDS)
-    how = "ended" if process.ended else f"was silent for {limits.VM_READY_SECONDS:g} s"
+    how = "ended" if process.ended else f"hung for {limits.VM_READY_SECONDS:g} s"
     raise UpstreamError(f"{process.role} {how} before it was ready: {process.words}")
 
 

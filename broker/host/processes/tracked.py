@@ -129,7 +129,7 @@ class Tracked:
                 await self.wait()
             if waited.cancelled_caught:
                 who = f"{self.role} (process {self.pid})"
-                log_stderr(f"{who} was killed and has not ended: the kernel has it")
+                log_stderr(f"{who} did not exit after SIGKILL: the kernel blocks it")
 
     def _handles_sigterm(self) -> bool:
         """Return whether the process handles SIGTERM."""

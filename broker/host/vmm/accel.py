@@ -85,11 +85,11 @@ def _forced(word: str, device: Path) -> AcceleratorChoice:
         accel = Accel(word)
     except ValueError:
         raise SetupError(
-            f"{VARIABLE} is {word!r}", hint=f"{VARIABLE} may be 'kvm' or 'tcg'"
+            f"invalid {VARIABLE}: {word!r}", hint=f"set {VARIABLE} to 'kvm' or 'tcg'"
         ) from None
     missing = permission(device) if accel is Accel.KVM else None
     if missing is not None:
-        without = f"without {VARIABLE} machines are emulated, which is slower"
+        without = f"to emulate machines, which is slower, unset {VARIABLE}"
         raise SetupError(
             f"{VARIABLE}={word}, but {missing.reason}",
             hint="; ".join(filter(None, (missing.hint, without))),
@@ -105,17 +105,15 @@ def permission(device: Path = DEVICE) -> AcceleratorChoice | None:
         return AcceleratorChoice(
             Accel.TCG,
             f"this machine has no {device}",
-            hint="enable virtualization in the firmware, then "
-            "'sudo modprobe kvm_intel' or 'sudo modprobe kvm_amd'",
+            hint="enable virtualization in the firmware, then run 'sudo modprobe kvm_intel' or "
+            "'sudo modprobe kvm_amd'",
         )
     except PermissionError:
         return AcceleratorChoice(
-            Accel.TCG, f"no permission to open {device}", hint=_join(device)
+            Accel.TCG, f"cannot open {device}: permission denied", hint=_join(device)
         )
     except OSError as error:
-        return AcceleratorChoice(
-            Accel.TCG, f"{device} cannot be opened: {error.strerror}"
-        )
+        return AcceleratorChoice(Accel.TCG, f"cannot open {device}: {error.strerror}")
     return None
 
 
@@ -126,11 +124,8 @@ def _join(device: Path) -> str:
     except KeyError:
         group = str(info.st_gid)
     if group == "root" or info.st_mode & 0o060 != 0o060:
-        return (
-            f"let a group open it: 'sudo chgrp kvm {device}; sudo chmod 660 {device}', "
-            "and join that: 'sudo usermod -aG kvm $USER', then log in again"
-        )
-    return f"join its group: 'sudo usermod -aG {group} $USER', and log in again"
+        return f"run 'sudo chgrp kvm {device}; sudo chmod 660 {device}; sudo usermod -aG kvm $USER' and log in again"
+    return f"run 'sudo usermod -aG {group} $USER' and log in again"
 
 
 async def _probe_kvm(qemu: Path, kernel: Path, initrd: Path) -> _Kept:
@@ -138,8 +133,8 @@ async def _probe_kvm(qemu: Path, kernel: Path, initrd: Path) -> _Kept:
     try:
         said = await boot_probe(qemu, kernel, initrd, Accel.KVM)
     except UpstreamError as error:
-        return _Kept(boot_id(), works=False, reason=f"KVM does not boot here: {error}")
-    return _Kept(boot_id(), works=True, reason=f"KVM boots here ({said})")
+        return _Kept(boot_id(), works=False, reason=f"KVM cannot boot a guest: {error}")
+    return _Kept(boot_id(), works=True, reason=f"KVM booted a guest ({said})")
 
 
 async def boot_probe(
@@ -175,7 +170,7 @@ async def boot_probe(
                 if found:
                     return found
                 raise UpstreamError(
-                    f"QEMU ended before a kernel ran: {words.text(200)}"
+                    f"QEMU exited before the kernel started: {words.text(200)}"
                 )
         finally:
             await child.kill_and_wait()

@@ -97,10 +97,7 @@ class GuestEvents:
             self.warned(NO_SPACE)
 
 
-NO_SPACE = (
-    "no room on the disk under its home: it is paused until there is some; it retries "
-    f"every {limits.VM_ROOM_SECONDS:g} s"
-)
+NO_SPACE = f"the disk that holds its home is full: QEMU paused the guest and retries every {limits.VM_ROOM_SECONDS:g} s"
 
 Connect: TypeAlias = Callable[
     [Path, Tracked, GuestEvents],
@@ -112,8 +109,8 @@ Raises UpstreamError.
 """
 
 _GUEST_REASONS = {
-    "guest-shutdown": "the guest switched itself off",
-    "guest-reset": "the guest reset itself (a kernel panic does that)",
+    "guest-shutdown": "the guest powered off",
+    "guest-reset": "the guest rebooted, possibly after a kernel panic",
     "guest-panic": "the guest's kernel panicked",
 }
 
@@ -203,6 +200,6 @@ async def connect_qemu(
     except BaseException as error:
         await qmp.close()  # QEMU takes one such connection at a time
         if isinstance(error, OSError):
-            raise UpstreamError(f"{path} is not reachable: {error}") from error
+            raise UpstreamError(f"cannot connect to {path}: {error}") from error
         raise
     return control, stream

@@ -55,8 +55,8 @@ def find_virtiofsd() -> Path:
     """Return virtiofsd's path.  Raises SetupError where it is not installed."""
     return find_program(
         _PROGRAMS,
-        "a micro VM with folders needs virtiofsd, which is not installed",
-        hint="it is in Debian's package qemu-system-common (12) or virtiofsd (13)",
+        "a micro VM with shared folders requires virtiofsd, which is not installed",
+        hint="install the package qemu-system-common (Debian 12) or virtiofsd (Debian 13)",
     )
 
 

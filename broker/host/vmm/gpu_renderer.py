@@ -59,8 +59,8 @@ def find_renderer() -> Path:
     """Return vhost-user-gpu's path.  Raises SetupError where it is not installed."""
     return find_program(
         _PROGRAMS,
-        'gpu = "render" needs vhost-user-gpu, which is not installed',
-        hint="sudo apt install qemu-system-gui",
+        'gpu = "render" requires vhost-user-gpu, which is not installed',
+        hint="run 'sudo apt install qemu-system-gui'",
     )
 
 
@@ -72,12 +72,12 @@ def own_node() -> Path:
             return node
     if nodes:
         raise SetupError(
-            f'gpu = "render" needs a render node, and {nodes[0]} is not yours',
+            f'gpu = "render" requires a render node; cannot open {nodes[0]}: permission denied',
             hint=joining(nodes[0]),
         )
     raise SetupError(
-        'gpu = "render" needs a render node, and /dev/dri has none',
-        hint='without a GPU leave gpu = "none": the guest draws with its processor',
+        'gpu = "render" requires a render node, but /dev/dri does not contain one',
+        hint='set gpu = "none" to render in software in the guest',
     )
 
 

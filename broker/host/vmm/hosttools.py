@@ -46,14 +46,14 @@ async def fetch_vhost_device_vsock(
     """
     if (present := find_vhost_device_vsock(paths)) is not None:
         return present
-    progress(f"fetching {VHOST_DEVICE_VSOCK} from {mirror or 'the Debian archive'}")
+    progress(f"downloading {VHOST_DEVICE_VSOCK} from {mirror or 'the Debian archive'}")
     argv = our_program("broker.host.vmm.jailed_tool", "fetch", str(paths.tools), mirror)
     try:
         await run_tool(argv, name="fetch", deadline=2 * limits.IMAGE_BUILD_SECONDS)
     except (UpstreamError, OSError) as error:
         raise SetupError(
-            f"{VHOST_DEVICE_VSOCK} cannot be fetched: {error}",
-            hint="install it, or load the kernel's own: "
-            f"'sudo modprobe vhost_vsock' and access to {KERNEL_DEVICE}",
+            f"cannot download {VHOST_DEVICE_VSOCK}: {error}",
+            hint="install it, or run 'sudo modprobe vhost_vsock' and allow your user to open "
+            f"{KERNEL_DEVICE}",
         ) from error
     return paths.tools / VHOST_DEVICE_VSOCK

@@ -124,7 +124,7 @@ async def start_vm(
             await vm.close()
             raise
     except OSError as error:
-        raise UpstreamError(f"{spec.name} cannot be started: {error}") from error
+        raise UpstreamError(f"cannot start {spec.name}: {error}") from error
     return vm
 
 
@@ -153,8 +153,8 @@ async def _refuse_running(spec: VmSpec) -> None:
         process.close()
     if found.vmm is not None:
         raise SetupError(
-            f"{spec.name} runs already ({found.vmm.role} is process {found.vmm.pid})",
-            hint=f"'brokerctl stop {spec.name}' ends it",
+            f"{spec.name} is already running ({found.vmm.role} is process {found.vmm.pid})",
+            hint=f"to stop it, run 'brokerctl stop {spec.name}'",
         )
     await clean_leftovers(spec.directory)
 
@@ -171,9 +171,8 @@ def _require_huge_pages(spec: VmSpec, pages: Path = HUGE_PAGES) -> None:
     need = -(-spec.memory_mib // 2)
     if free < need:
         raise SetupError(
-            f"{spec.name} needs {need} huge pages of 2 MiB, and {free} are free",
-            hint=f"'sudo sysctl vm.nr_hugepages={need}', or remove huge_pages from "
-            "its record",
+            f"{spec.name} requires {need} huge pages of 2 MiB; {free} are free",
+            hint=f"run 'sudo sysctl vm.nr_hugepages={need}', or remove huge_pages from its record",
         )
 
 

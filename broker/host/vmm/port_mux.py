@@ -100,8 +100,8 @@ def mux_program() -> Path:
     built = find_spec("broker.host.vmm._portmux")
     if built is None or built.origin is None:
         raise SetupError(
-            "the program _portmux is missing: Vitrail was installed without a compiler",
-            hint='install gcc and install Vitrail again, or use fork = "copy"',
+            "the program _portmux is not installed: Vitrail was built without a C compiler",
+            hint='install gcc and reinstall Vitrail, or set fork = "copy"',
         )
     return Path(built.origin)
 

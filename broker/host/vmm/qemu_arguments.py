@@ -120,13 +120,13 @@ class VmSpec:
         """Refuse values that QEMU or the kernel would misread.  Raises SetupError."""
         if self.memory_mib not in limits.VM_MEMORY_MIB:
             raise SetupError(
-                f"{self.name}: memory of {self.memory_mib} MiB",
-                hint=f"{limits.VM_MEMORY_MIB[0]} to {limits.VM_MEMORY_MIB[-1]} MiB are possible",
+                f"{self.name}: invalid memory size: {self.memory_mib} MiB",
+                hint=f"set {limits.VM_MEMORY_MIB[0]} to {limits.VM_MEMORY_MIB[-1]} MiB",
             )
         if self.cpus not in limits.VM_CPUS:
             raise SetupError(
-                f"{self.name}: {self.cpus} processors",
-                hint=f"{limits.VM_CPUS[0]} to {limits.VM_CPUS[-1]} are possible",
+                f"{self.name}: invalid number of processors: {self.cpus}",
+                hint=f"set {limits.VM_CPUS[0]} to {limits.VM_CPUS[-1]} processors",
             )
         for word in self.kernel_args:
             if not word.isascii() or not word.isprintable() or set(word) & set(' "'):

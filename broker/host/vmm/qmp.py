@@ -84,7 +84,7 @@ class QmpError(UpstreamError):
     def __init__(self, command: str, untrusted_kind: str, untrusted_desc: str) -> None:
         self.kind = printable(untrusted_kind, 60)
         self.desc = printable(untrusted_desc)
-        super().__init__(f"QEMU refused {command}: {self.desc}")
+        super().__init__(f"QEMU rejected {command}: {self.desc}")
 
 
 class QmpReader:
@@ -119,9 +119,9 @@ def _decode(untrusted_line: bytes) -> Message:
         if len(found) == 1:
             return msgspec.convert(untrusted_object, found[0])
     except UNREADABLE as error:
-        raise UpstreamError(f"QEMU sent no valid QMP line: {error}") from error
+        raise UpstreamError(f"QEMU sent an invalid QMP message: {error}") from error
     raise UpstreamError(
-        f"QEMU sent no valid QMP line: {printable(untrusted_line, 120)}"
+        f"QEMU sent an invalid QMP message: {printable(untrusted_line, 120)}"
     )
 
 
@@ -175,7 +175,7 @@ class Qmp:
                 await self._stream.send_all(encode_command("qmp_capabilities", 0))
             # guard: a monitor that greets and hangs up is QEMU's fault
             except trio.BrokenResourceError as error:
-                raise UpstreamError("QEMU closed its monitor") from error
+                raise UpstreamError("QEMU closed the monitor connection") from error
             await self._next_of(Answered)
 
     async def _next_of(self, wanted: type[Message]) -> None:
@@ -186,15 +186,15 @@ class Qmp:
                 if isinstance(message, QmpEvent):
                     self._take_event(message)
                 else:
-                    raise UpstreamError("QEMU's monitor does not begin as QMP does")
+                    raise UpstreamError("QEMU's monitor did not send the QMP greeting")
 
     async def _receive(self) -> list[Message]:
         try:
             untrusted_data = await self._stream.receive_some(limits.QMP_READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise UpstreamError("QEMU's monitor connection broke") from error
+            raise UpstreamError("QEMU's monitor connection was lost") from error
         if not untrusted_data:
-            raise UpstreamError("QEMU closed its monitor")
+            raise UpstreamError("QEMU closed the monitor connection")
         self._early = self._pace.take(trio.current_time(), len(untrusted_data))
         return self._reader.feed(bytes(untrusted_data))
 
@@ -267,7 +267,7 @@ class Qmp:
         put, take = trio.open_memory_channel[QmpFailed | Answered](1)
         with _patience(f"the answer to {command}", deadline):
             if self._closed:
-                raise UpstreamError(f"QEMU has gone ({command})")
+                raise UpstreamError(f"QEMU is no longer running ({command})")
             self._waiting[number] = put
             try:
                 await self._send(encode_command(command, number, arguments), fds)
@@ -277,7 +277,7 @@ class Qmp:
                 trio.BrokenResourceError,
                 trio.ClosedResourceError,
             ) as error:
-                raise UpstreamError(f"QEMU has gone ({command})") from error
+                raise UpstreamError(f"QEMU is no longer running ({command})") from error
             finally:
                 self._waiting.pop(number, None)
         if isinstance(answer, QmpFailed):
@@ -321,7 +321,7 @@ async def open_qmp(
     try:
         stream = await open_stream(path)
     except OSError as error:
-        raise UpstreamError(f"QEMU's monitor is not reachable: {error}") from error
+        raise UpstreamError(f"cannot connect to QEMU's monitor: {error}") from error
     qmp = Qmp(stream, on_event=on_event)
     try:
         await qmp.negotiate()

@@ -129,14 +129,14 @@ class Vm:
         """QEMU's monitor.  Raises UpstreamError where the machine has none."""
         control = self.control
         if not isinstance(control, QemuControl):
-            raise UpstreamError(f"{self.vmm.role} has no monitor as QEMU has")
+            raise UpstreamError(f"{self.vmm.role} does not have a QMP monitor")
         return control.qmp
 
     @property
     def control(self) -> Control:
         """The VMM's control.  Raises UpstreamError before it is connected to."""
         if self._control is None:
-            raise UpstreamError("this machine's monitor is not connected")
+            raise UpstreamError("the monitor of this machine is not connected")
         return self._control
 
     @property
@@ -260,7 +260,9 @@ class Vm:
             # An internal error about one machine must not end the others; and
             # one that is not watched must not live on.
             log_exception(error)
-            self._blame(EndKind.LOST, "an internal error, see the broker's log")
+            self._blame(
+                EndKind.LOST, "an internal error occurred; see the broker's log"
+            )
             self.vmm.kill()
             await self._end_processes()
             self._finish()
@@ -319,9 +321,9 @@ class Vm:
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
             await self.vmm.wait()  # the other helpers end with it
         if not self.vmm.ended and self._on_loss is not None:
-            lost = "the guest has no network any more"
+            lost = "the guest no longer has a network"
             if helper.role == RENDERER:
-                lost = "its programs draw with the processor from now on"
+                lost = "its programs now render with the processor"
             self._on_loss(f"{helper.role} {how}: {lost}")
 
     def _last_words(self, code: int | None) -> str:

@@ -33,7 +33,7 @@ async def find_tools(
     if qemu is None:
         raise SetupError(
             f"{_QEMU} is not installed",
-            hint="'sudo apt install qemu-system-x86'",
+            hint="run 'sudo apt install qemu-system-x86'",
         )
     # Late: a host loads the code that fetches packages with its first machine.
     from broker.host.vmm.accel import choose_accel
@@ -42,7 +42,7 @@ async def find_tools(
     backend = None
     if not kernel_vsock_usable():
         backend = await _find_backend(paths, progress)
-    progress("trying KVM, once in each boot of this machine")
+    progress("testing KVM (once after each boot of this machine)")
     choice = await choose_accel(
         Path(qemu), image.kernel, image.initrd, cache=paths.cache
     )
@@ -68,22 +68,22 @@ async def _find_monitor(
     found = shutil.which(monitor.value)
     if found is None:
         raise SetupError(
-            f"the program {monitor.value} is not installed",
-            hint="no Debian release has it: docs/launchers/vmm.md names its source",
+            f"{monitor.value} is not installed",
+            hint="install it as docs/launchers/vmm.md describes; Debian does not package it",
         )
     missing = permission()
     qemu = shutil.which(_QEMU)
     if missing is None and qemu is not None:
         # Only a guest that boots shows that KVM works.
-        progress("trying KVM, once in each boot of this machine")
+        progress("testing KVM (once after each boot of this machine)")
         choice = await choose_accel(
             Path(qemu), image.kernel, image.initrd, cache=paths.cache
         )
         missing = None if choice.accel is Accel.KVM else choice
     if missing is not None:
         raise SetupError(
-            f"{monitor.program} needs KVM: {missing.reason}",
-            hint=missing.hint or 'kind = "microvm" emulates a machine without it',
+            f"{monitor.program} requires KVM: {missing.reason}",
+            hint=missing.hint or 'to emulate machines, set kind = "microvm"',
         )
     return Tools(
         vmm=Path(found).resolve(),

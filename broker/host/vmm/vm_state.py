@@ -107,11 +107,11 @@ def read_state(directory: Path) -> VmState | None:
         ) from error
     with os.fdopen(fd, "rb") as file:
         if os.fstat(fd).st_uid != os.geteuid():
-            raise UpstreamError(f"{directory / STATE_FILE} is not ours")
+            raise UpstreamError(f"{directory / STATE_FILE} belongs to another user")
         data = file.read(limits.VM_STATE_BYTES + 1)
     if len(data) > limits.VM_STATE_BYTES:
         raise UpstreamError(
-            f"{directory / STATE_FILE} has more than {limits.VM_STATE_BYTES} bytes"
+            f"{directory / STATE_FILE} is larger than {limits.VM_STATE_BYTES} bytes"
         )
     try:
         return msgspec.json.decode(data, type=VmState)

@@ -53,10 +53,7 @@ _FIRMWARE = ("/usr/share/qemu", "/usr/share/seabios", "/usr/lib/ipxe")
 _INFO_BYTES = 4096
 _START_SECONDS = 10.0
 _MISSING = "bubblewrap is not installed"
-_HINT = (
-    "allow unprivileged user namespaces ('brokerctl doctor' shows the command), "
-    "or start the broker with --allow-unjailed-workers"
-)
+_HINT = "run 'brokerctl doctor' for the command that allows unprivileged user namespaces, or start the broker with --allow-unjailed-workers"
 
 
 class JailError(SetupError):
@@ -185,16 +182,16 @@ async def spawn_jailed(
     """
     if shutil.which(argv[0]) is None:
         raise SetupError(
-            f"the program {argv[0]} is not installed",
-            hint="'brokerctl doctor' names the package that has it",
+            f"{argv[0]} is not installed",
+            hint="to find the package that contains it, run 'brokerctl doctor'",
         )
     if unjailed is not None:
         reason = await why_no_jail()
         # guard: a VMM without a jail has no device in this machine's network
         if reason and entered is not None:
-            raise JailError(f"{role} has no network without a jail: {reason}")
+            raise JailError(f"cannot give {role} a network without a jail: {reason}")
         if reason:
-            unjailed(f"{role} runs without a jail: {reason}")
+            unjailed(f"{role} is running without a jail: {reason}")
             process = spawn_helper(
                 role, argv, env=env, pass_fds=pass_fds, stdout=stdout
             )
@@ -204,8 +201,8 @@ async def spawn_jailed(
     bwrap = shutil.which("bwrap")
     if bwrap is None:
         raise JailError(
-            f"{role} cannot be jailed: {_MISSING}",
-            hint="install the package bubblewrap ('sudo apt install bubblewrap')",
+            f"cannot jail {role}: {_MISSING}",
+            hint="run 'sudo apt install bubblewrap'",
         )
     first = ["nice", "-n", "19"] if view.background else []
     # guard: a VMM opens few files
@@ -235,7 +232,7 @@ def jailed_words(
     """
     bwrap = shutil.which("bwrap")
     if bwrap is None:
-        raise JailError(f"{argv[0]} cannot be jailed: {_MISSING}", hint=_HINT)
+        raise JailError(f"cannot jail {argv[0]}: {_MISSING}", hint=_HINT)
     with ExitStack() as ours:
         rules = _pipe(ours)
         os.write(rules.write, view.rules())
@@ -315,7 +312,7 @@ async def _spawn(
                 await outer.wait()  # its message is complete then
             reason = outer.words or error.message
             outer.kill_now()
-            message = f"the jail of {role} cannot be built: {reason}"
+            message = f"cannot build the jail of {role}: {reason}"
             raise JailError(message, hint=_HINT) from error
         except BaseException:
             outer.kill_now()
@@ -351,11 +348,11 @@ def enter(outer: Tracked, pid: int) -> Tracked:
         identity = identity_of(pid, pidfd)
     except (OSError, ValueError, IndexError) as error:
         _close(pidfd)
-        raise UpstreamError(f"{outer.role} ended as it started") from error
+        raise UpstreamError(f"{outer.role} exited while starting") from error
     # guard: the process in a jail is bubblewrap's own child
     if parent != outer.pid:
         _close(pidfd)
-        raise UpstreamError(f"{outer.role}: process {pid} is not bubblewrap's")
+        raise UpstreamError(f"{outer.role}: process {pid} is not a child of bubblewrap")
     return outer.into(identity, pidfd)
 
 
@@ -401,4 +398,4 @@ async def _read_pid(fd: int) -> int:
     try:
         return msgspec.json.decode(data, type=_Info).pid
     except msgspec.DecodeError as error:
-        raise UpstreamError("bubblewrap reports no process") from error
+        raise UpstreamError("bubblewrap did not report its child process") from error

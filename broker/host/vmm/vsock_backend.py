@@ -60,7 +60,7 @@ def draw_cid(
         cid = source.randint(limits.RANDOM_CID_FIRST, limits.RANDOM_CID_LAST)
         if cid not in quarantine and cid not in NEVER_PEERS:
             return cid
-    raise UpstreamError("no CID is free: all that were drawn are in quarantine")
+    raise UpstreamError("no CID is free: all CIDs tried are in quarantine")
 
 
 @dataclass(eq=False)
@@ -108,13 +108,12 @@ def open_kernel_vsock(
     except FileNotFoundError as error:
         raise SetupError(
             f"this machine has no {device}",
-            hint="'sudo modprobe vhost_vsock', or install vhost-device-vsock",
+            hint="run 'sudo modprobe vhost_vsock', or install vhost-device-vsock",
         ) from error
     except PermissionError as error:
         raise SetupError(
-            f"no permission to open {device}",
-            hint="join the group that owns it: 'sudo usermod -aG kvm $USER', "
-            "and log in again",
+            f"cannot open {device}: permission denied",
+            hint="run 'sudo usermod -aG kvm $USER' and log in again",
         ) from error
     try:
         return KernelVsock(_take_cid(fd, cid, quarantine), fd)
@@ -126,13 +125,13 @@ def open_kernel_vsock(
 def _take_cid(fd: int, cid: int | None, quarantine: Container[int]) -> int:
     if cid is not None:
         if not _set_cid(fd, cid):
-            raise UpstreamError(f"CID {cid} is in use by another machine")
+            raise UpstreamError(f"another machine is using CID {cid}")
         return cid
     for _ in range(limits.CID_DRAWS):
         drawn = draw_cid(quarantine)
         if _set_cid(fd, drawn):
             return drawn
-    raise UpstreamError("no CID is free: all that were drawn are in use")
+    raise UpstreamError("no CID is free: all CIDs tried are in use")
 
 
 def _set_cid(fd: int, cid: int) -> bool:
@@ -141,7 +140,7 @@ def _set_cid(fd: int, cid: int) -> bool:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return False
-        raise UpstreamError(f"the kernel refused CID {cid}: {error}") from error
+        raise UpstreamError(f"the kernel rejected CID {cid}: {error}") from error
     return True
 
 

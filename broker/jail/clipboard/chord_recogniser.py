@@ -63,7 +63,7 @@ class Recogniser:
         self._arriving = self._tainted = False
         self._down: set[int] = set()
         self._verdicts: OrderedDict[tuple[int, int, int], KeyVerdict] = OrderedDict()
-        self.trouble = "the compositor has sent no keymap yet"
+        self.trouble = "the compositor has not sent a keymap yet"
         """Why there are no chords, or less than two; empty when all is well."""
 
     def change(self, chords: ChordPair) -> str:
@@ -89,7 +89,7 @@ class Recogniser:
         self._keymap, self._digest, self._state = None, digest, None
         self._ready.clear()
         if text is None:
-            self.trouble = "the compositor sends no keymap"
+            self.trouble = "the compositor did not send a keymap"
             return self.trouble
         try:
             self._keymap = read_keymap(text)
@@ -214,20 +214,15 @@ class Recogniser:
 
     def _missing(self, keymap: Keymap) -> str:
         if not self._wanted:
-            return "no chords are chosen yet"
+            return "no key combinations are set yet"
         for chord, verdict in self._wanted:
             if not _mask(keymap, chord):
                 needed = " and ".join(sorted(chord.modifiers))
-                return (
-                    f"no {verdict.value} chord: the keymap does not separate {needed}"
-                )
+                return f"no key combination for {verdict.value}: the keymap does not distinguish {needed}"
             for layout in range(max(keymap.layouts, 1)):
                 ready = self._prepare(keymap, layout)
                 if verdict not in {one.verdict for one in ready}:
-                    return (
-                        f"no {verdict.value} chord: no key of layout {layout + 1}"
-                        f" means {chord.symbol} alone"
-                    )
+                    return f"no key combination for {verdict.value}: layout {layout + 1} has no key that produces only {chord.symbol}"
         return ""
 
 

@@ -28,7 +28,7 @@ def clean(kind: str, untrusted_data: bytes) -> Steps:
         return (yield from rewrite_png(untrusted_data))
     if kind.startswith("text/"):
         return (yield from _text(untrusted_data))
-    raise PeerError(f"{kind} cannot be cleaned")
+    raise PeerError(f"the type {kind} cannot be sanitized")
 
 
 def _text(untrusted_data: bytes) -> Steps:
@@ -40,7 +40,7 @@ def _text(untrusted_data: bytes) -> Steps:
     try:
         text = untrusted_data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise PeerError("the text is not UTF-8, so it cannot be cleaned") from error
+        raise PeerError("the text is not UTF-8: cannot sanitize it") from error
     text = text.replace("\r\n", "\n").replace("\r", "\n").translate(_LINE_ENDS)
     out: list[str] = []
     for at in range(0, len(text), _SLICE):

@@ -51,11 +51,11 @@ def read_keymap(text: bytes) -> Keymap:
     """
     # guard: size of a keymap
     if len(text) > limits.CLIPBOARD_KEYMAP_BYTES:
-        raise KeymapError("the keymap is larger than any that is in use")
+        raise KeymapError("the keymap is larger than the limit")
     try:
         words = _words(text.rstrip(b"\0").decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise KeymapError("the keymap is not UTF-8 text") from error
+        raise KeymapError("the keymap is not valid UTF-8") from error
     sections = _sections(words)
     for needed in ("xkb_keycodes", "xkb_symbols"):
         if needed not in sections:
@@ -73,7 +73,7 @@ def _words(text: str) -> list[str]:
         if word := found["word"]:
             words.append(word)
     if at != len(text):
-        raise KeymapError(f"the keymap has no word at character {at}")
+        raise KeymapError(f"the keymap has an invalid token at character {at}")
     return words
 
 
@@ -84,14 +84,14 @@ def _sections(words: Tokens) -> dict[str, Tokens]:
     start = words.index("{")
     end = _closing(words, start)
     if [word for word in words[end + 1 :] if word != ";"]:
-        raise KeymapError("something follows the keymap")
+        raise KeymapError("the keymap is followed by other text")
     found: dict[str, Tokens] = {}
     for statement in _split(words[start + 1 : end], ";"):
         head = [word for word in statement[:4] if word not in _FLAGS]
         if "{" not in statement or not head:
             raise KeymapError("a section of the keymap has no content")
         if head[0] in found:
-            raise KeymapError("the keymap has a section twice")
+            raise KeymapError("the keymap contains a section twice")
         opened = statement.index("{")
         found[head[0]] = statement[opened + 1 : _closing(statement, opened)]
     return found
@@ -112,7 +112,7 @@ def _closing(words: Tokens, start: int) -> int:
                 break
             if not open_ones:
                 return at
-    raise KeymapError("the keymap's brackets do not match")
+    raise KeymapError("the brackets in the keymap do not match")
 
 
 def _split(words: Tokens, at: str) -> Iterator[Tokens]:
@@ -128,7 +128,7 @@ def _split(words: Tokens, at: str) -> Iterator[Tokens]:
                 yield words[start:position]
             start = position + 1
     if depth:
-        raise KeymapError("the keymap's brackets do not match")
+        raise KeymapError("the brackets in the keymap do not match")
     if len(words) > start:
         yield words[start:]
 
@@ -137,21 +137,21 @@ def _number(word: str) -> int:
     try:
         return int(word, 0)
     except ValueError as error:
-        raise KeymapError("a number was expected in the keymap") from error
+        raise KeymapError("the keymap lacks an expected number") from error
 
 
 def _group(word: str) -> int:
     """``Group2`` or ``2``, from 0."""
     number = _number(word.removeprefix("Group"))
     if not 1 <= number <= _GROUPS:
-        raise KeymapError("the keymap names a layout beyond the fourth")
+        raise KeymapError("the keymap uses more than four layouts")
     return number - 1
 
 
 def _bracket(words: Tokens, start: int) -> Tokens:
     """Return the tokens inside the bracket that opens at ``start``."""
     if start >= len(words) or words[start] not in _OPENING:
-        raise KeymapError("a bracket was expected in the keymap")
+        raise KeymapError("the keymap lacks an expected bracket")
     return words[start + 1 : _closing(words, start)]
 
 
@@ -177,7 +177,7 @@ class _Reader:
     def _keycode(self, words: Tokens) -> None:
         match list(words):
             case ["include", *_]:
-                raise KeymapError("the keymap includes a file instead of its text")
+                raise KeymapError("the keymap contains an include statement")
             case ["alias", alias, "=", name]:
                 self._aliases[alias] = name
             case [name, "=", code] if name.startswith("<"):
@@ -191,7 +191,7 @@ class _Reader:
 
     def _key(self, words: Tokens) -> None:
         if len(words) < 4 or (code := self._code(words[1])) is None:
-            raise KeymapError("the keymap gives symbols to a key without a code")
+            raise KeymapError("the keymap assigns symbols to a key without a keycode")
         groups: dict[int, tuple[str, ...]] = {}
         clamp, redirect = False, None
         for part in _split(_bracket(words, 2), ","):
@@ -230,11 +230,11 @@ class _Reader:
                 by_symbol.setdefault(name, []).append(code)
         for words in _split(symbols, ";"):
             if words[0] == "include":
-                raise KeymapError("the keymap includes a file instead of its text")
+                raise KeymapError("the keymap contains an include statement")
             if words[0] != "modifier_map":
                 continue
             if len(words) < 4 or words[1] not in _MODIFIERS:
-                raise KeymapError("the keymap maps keys to no real modifier")
+                raise KeymapError("the keymap maps keys to an unknown modifier")
             mask = 1 << _MODIFIERS.index(words[1])
             for member in _bracket(words, 2):
                 named = self._code(member)

@@ -37,7 +37,7 @@ _ROW = 64
 
 
 def _bad(what: str) -> PeerError:
-    return PeerError(f"the picture is not a PNG that can be rewritten: {what}")
+    return PeerError(f"cannot rewrite the image as PNG: {what}")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def rewrite_png(untrusted_data: bytes) -> Steps:
     head = parts.head
     # guard: a picture's pixels
     if head.height * (head.row + 1) > limits.CLIPBOARD_PIXEL_BYTES:
-        raise _bad("it has more pixels than may cross")
+        raise _bad("it has more pixels than the limit")
     squeeze = zlib.compressobj(6)
     out: list[bytes] = []
     above = bytes(head.row)
@@ -114,11 +114,11 @@ def rewrite_png(untrusted_data: bytes) -> Steps:
 def _chunks(data: bytes) -> Generator[tuple[bytes, bytes], None, None]:
     """Yield type and content of each PNG chunk, up to IEND."""
     if data[: len(_SIGNATURE)] != _SIGNATURE:
-        raise _bad("it does not begin as one")
+        raise _bad("the PNG signature is missing")
     at = len(_SIGNATURE)
     while True:
         if len(data) < at + 12:
-            raise _bad("it ends in the middle")
+            raise _bad("the file is truncated")
         (size,) = struct.unpack_from(">I", data, at)
         if size > len(data) - at - 12:
             raise _bad("a chunk is longer than the file")
@@ -127,7 +127,7 @@ def _chunks(data: bytes) -> Generator[tuple[bytes, bytes], None, None]:
         (told,) = struct.unpack_from(">I", data, at + 8 + size)
         # guard: a picture's sums
         if zlib.crc32(content, zlib.crc32(kind)) != told:
-            raise _bad("a chunk's sum is wrong")
+            raise _bad("the CRC of a chunk is wrong")
         yield kind, content
         if kind == b"IEND":
             return
@@ -138,28 +138,28 @@ def _read(data: bytes) -> _Parts:
     chunks = _chunks(data)
     kind, content = next(chunks)
     if kind != b"IHDR" or len(content) != 13:
-        raise _bad("its head is missing")
+        raise _bad("the IHDR chunk is missing")
     parts = _Parts(_head(content))
     pixels: list[bytes] = []
     ended = False
     for kind, content in chunks:
         if kind == b"IDAT":
             if ended:
-                raise _bad("its pixels are not in one piece")
+                raise _bad("the IDAT chunks are not consecutive")
             pixels.append(content)
             continue
         ended = ended or bool(pixels)
         if kind in {b"PLTE", b"tRNS"} and pixels:
-            raise _bad("its colours come after its pixels")
+            raise _bad("the palette follows the image data")
         if kind == b"PLTE":
             _take_palette(parts, content)
         elif kind == b"tRNS":
             _take_clear(parts, content)
         # guard: critical parts of a picture
         elif kind != b"IEND" and not kind[0] & 0x20:
-            raise _bad("it has an unknown critical part")
+            raise _bad("it has an unknown critical chunk")
     if parts.head.colour == _PALETTE and not parts.palette:
-        raise _bad("its palette is missing")
+        raise _bad("the palette is missing")
     parts.pixels = b"".join(pixels)
     return parts
 
@@ -171,18 +171,18 @@ def _head(content: bytes) -> _Head:
     most = limits.CLIPBOARD_PICTURE_SIDE
     # guard: a picture's sides
     if not (1 <= width <= most and 1 <= height <= most):
-        raise _bad("it is too large")
+        raise _bad("it is wider or higher than the limit")
     if depth not in _DEPTHS.get(colour, set()) or packing or filtering:
-        raise _bad("its head makes no sense")
+        raise _bad("the IHDR chunk is invalid")
     if lacing not in {0, 1}:
-        raise _bad("its pixels are in an unknown order")
+        raise _bad("the interlace method is unknown")
     return _Head(width, height, depth, colour, laced=bool(lacing))
 
 
 def _take_palette(parts: _Parts, content: bytes) -> None:
     entries, rest = divmod(len(content), 3)
     if parts.palette or parts.clear or rest or not 1 <= entries <= 256:
-        raise _bad("its palette makes no sense")
+        raise _bad("the palette is invalid")
     if parts.head.colour == _PALETTE:
         # Whole, so that no pixel can point beyond it.
         # guard: pixels beyond the palette
@@ -190,16 +190,16 @@ def _take_palette(parts: _Parts, content: bytes) -> None:
             3 << parts.head.depth, b"\0"
         )
     elif parts.head.colour not in {_COLOUR, 6}:
-        raise _bad("a grey picture has a palette")
+        raise _bad("a greyscale image has a palette")
 
 
 def _take_clear(parts: _Parts, content: bytes) -> None:
     sizes = {_GREY: {2}, _COLOUR: {6}, _PALETTE: set(range(1, 257))}
     colour = parts.head.colour
     if parts.clear or len(content) not in sizes.get(colour, set()):
-        raise _bad("its transparency makes no sense")
+        raise _bad("the tRNS chunk is invalid")
     if colour == _PALETTE and len(content) > len(parts.palette) // 3:
-        raise _bad("its transparency is longer than its palette")
+        raise _bad("the tRNS chunk is longer than the palette")
     parts.clear = content
 
 
@@ -239,7 +239,7 @@ class _Pull:
             rows, used = self._rest, whole * (size + 1)
             for at in range(0, used, size + 1):
                 if rows[at] > PAETH:
-                    raise _bad("a row has an unknown filter")
+                    raise _bad("a row has an unknown filter type")
                 above = unfilter(rows[at], rows[at + 1 : at + 1 + size], above, step)
                 yield above
             count -= whole
@@ -250,7 +250,7 @@ class _Pull:
         if len(self._rest) < size:
             self._rest += self._unpack(max(_SLICE, size) - len(self._rest))
         if len(self._rest) < size:
-            raise _bad("it has fewer pixels than it declares")
+            raise _bad("it has fewer pixels than the header declares")
         return len(self._rest) // size
 
     def _unpack(self, most: int) -> bytes:
@@ -259,7 +259,7 @@ class _Pull:
             try:
                 found += self._pull.decompress(piece, most - len(found))
             except zlib.error as error:
-                raise _bad("its pixels cannot be unpacked") from error
+                raise _bad("the image data cannot be decompressed") from error
         return bytes(found)
 
     def _piece(self) -> bytes | memoryview:
@@ -280,7 +280,7 @@ class _Pull:
         pull, more = self._pull, self._rest or self._unpack(1)
         # guard: pixels beyond the end
         if more or not pull.eof or pull.unused_data or self._packed[self._fed :]:
-            raise _bad("it has more pixels than it declares")
+            raise _bad("it has more pixels than the header declares")
 
 
 # -- writing ----------------------------------------------------------------------------

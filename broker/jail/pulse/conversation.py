@@ -154,5 +154,5 @@ class Conversation:
         """The request with this tag.  Raises UpstreamError if there is none."""
         pending = self._pending.pop(tag, None)
         if pending is None:
-            raise UpstreamError("the sound server answers a request that was not sent")
+            raise UpstreamError("the sound server answered a request that was not sent")
         return pending

@@ -309,7 +309,7 @@ class PulseFilter(Conversation):
 
     def _samples(self, part: frames.Samples) -> None:
         if not self.ready:
-            raise PeerError("samples before the handshake")
+            raise PeerError("received samples before the handshake")
         stream = self.playbacks.get(part.channel)
         if stream is not None:  # else the stream has just been deleted
             stream.write(part, self.now)
@@ -319,10 +319,10 @@ class PulseFilter(Conversation):
         try:
             number = Command(untrusted_number)
         except ValueError:
-            raise PeerError(f"there is no command {untrusted_number}") from None
+            raise PeerError(f"unknown command {untrusted_number}") from None
         # guard: servers' commands
         if number in NOT_FROM_CLIENTS:
-            raise PeerError(f"{number.name} from a client")
+            raise PeerError(f"clients must not send {number.name}")
         if not self.ready:
             self._handshake(number, tag, body)
             return
@@ -343,7 +343,7 @@ class PulseFilter(Conversation):
         # guard: a PulseAudio command ends with its last field
         reader.end()
         if request.way is Way.HANDSHAKE:
-            raise PeerError(f"{number.name} a second time")
+            raise PeerError(f"received {number.name} twice")
         if request.way is Way.EMPTY:
             self.reply(tag)
         elif request.way is Way.PLAYBACK:
@@ -366,7 +366,7 @@ class PulseFilter(Conversation):
             self._named = True
             self._introduce(tag, fields.properties(0))
         else:
-            raise PeerError(f"{number.name} in the handshake")
+            raise PeerError(f"received {number.name} during the handshake")
 
     def _authenticate(self, tag: int, fields: Fields) -> None:
         """Answer the client's AUTH: authenticate with our cookie, share no memory."""
@@ -382,15 +382,15 @@ class PulseFilter(Conversation):
             theirs = reader.fields("L").number(0) & _VERSION_BITS
             if theirs < OLDEST_VERSION:
                 self.error(tag, Error.VERSION)
-                raise UpstreamError(f"the sound server speaks version {theirs}")
+                raise UpstreamError(f"unsupported version {theirs} of the sound server")
             self.version = min(version, theirs)
             self.reply(tag, encode("L", [self.version]))
 
         def failed(code: int) -> None:
             self.error(tag, code)
             raise UpstreamError(
-                f"the sound server refuses us (error {code})",
-                hint="is the cookie right? PULSE_COOKIE names its file",
+                f"the sound server rejected the authentication (error {code})",
+                hint="check that PULSE_COOKIE names the file of the server's cookie",
             )
 
         # guard: our own cookie
@@ -422,7 +422,7 @@ class PulseFilter(Conversation):
         if self._subscribed & (1 << facility) and self.fault is None:
             # guard: unread news
             if len(self.down.data) > 2 * limits.PULSE_QUEUE_BYTES:
-                self.fail(PeerError("it does not read the news that it asked for"))
+                self.fail(PeerError("the client does not read its events"))
                 self.wake()
                 return
             self.event(
@@ -450,7 +450,7 @@ class PulseFilter(Conversation):
         stream = self.sandbox.playbacks.get(index)
         if stream is None:
             raise SoundRefusedError(
-                Error.ACCESS, f"sink input {index} is not the sandbox's"
+                Error.ACCESS, f"sink input {index} does not belong to the sandbox"
             )
         return stream
 
@@ -470,7 +470,7 @@ class PulseFilter(Conversation):
         """Count a change of a name.  Raises SoundRefusedError if there were too many."""
         # guard: titles
         if self.sandbox.titles.take(self.now) > 0:
-            raise SoundRefusedError(Error.ACCESS, "names change too often")
+            raise SoundRefusedError(Error.ACCESS, "the client changes names too often")
 
     # -- from the server -----------------------------------------------------
 

@@ -117,14 +117,14 @@ class Cutter:
     ) -> None:
         if channel == INVALID:
             if flags or high or low:
-                raise PeerError("a command with the flags or the offset of samples")
+                raise PeerError("a command has the flags or offset of samples")
             if not 0 < length <= self._command_bytes:
-                raise PeerError(f"a command of {length} bytes")
+                raise PeerError(f"invalid command length: {length} bytes")
         # guard: shared memory frames
         elif flags > _SEEKS:
-            raise PeerError(f"samples with flags {flags:#x}, as for shared memory")
+            raise PeerError(f"samples have the flags {flags:#x} of shared memory")
         elif not 0 < length <= limits.PULSE_SAMPLES_BYTES:
-            raise PeerError(f"a frame of {length} bytes of samples")
+            raise PeerError(f"invalid length of samples: {length} bytes")
 
 
 def plain_samples(untrusted_data: Bytes) -> tuple[int, tuple[int, ...]] | None:
@@ -181,7 +181,7 @@ def head(body: bytes) -> tuple[int, int]:
         raise PeerError(f"a command of {len(body)} bytes has no number and tag")
     one, number, two, tag = _HEAD.unpack_from(body)
     if one != _LETTER_U32 or two != _LETTER_U32:
-        raise PeerError("a command that does not begin with its number and tag")
+        raise PeerError("a command does not begin with a number and a tag")
     return number, tag
 
 

@@ -43,7 +43,7 @@ def sink_info(f: PulseFilter, tag: int, fields: Fields) -> None:
     """Answer GET_SINK_INFO, by index or name, with the virtual sink."""
     if fields.number(0) not in {INVALID, virtual_devices.DEVICE}:
         raise SoundRefusedError(
-            Error.ACCESS, f"sink {fields.number(0)} is not the sandbox's"
+            Error.ACCESS, f"sink {fields.number(0)} does not belong to the sandbox"
         )
     if fields.number(0) == INVALID and fields.text(1) not in virtual_devices.SINK_NAMES:
         raise SoundRefusedError(Error.NOENTITY, "no such sink")
@@ -65,9 +65,9 @@ def lookup_sink(f: PulseFilter, tag: int, fields: Fields) -> None:
 def check_source(f: PulseFilter, index: int, name: str | None) -> None:
     """Refuse all sources but the sandbox's own: monitors carry the sound of others."""
     if name is not None and (name.endswith(".monitor") or name == "@DEFAULT_MONITOR@"):
-        raise SoundRefusedError(Error.ACCESS, "a monitor")
+        raise SoundRefusedError(Error.ACCESS, "monitors are denied")
     if index not in {INVALID, virtual_devices.DEVICE}:
-        raise SoundRefusedError(Error.ACCESS, f"source {index} is not the sandbox's")
+        raise SoundRefusedError(Error.ACCESS, f"source {index} is not available")
     if f.sandbox.hidden or (
         index == INVALID and name not in virtual_devices.SOURCE_NAMES
     ):
@@ -99,7 +99,7 @@ def client_info(f: PulseFilter, tag: int, fields: Fields) -> None:
     member = f.sandbox.members.get(fields.number(0))
     if member is None:
         raise SoundRefusedError(
-            Error.ACCESS, f"client {fields.number(0)} is not the sandbox's"
+            Error.ACCESS, f"client {fields.number(0)} does not belong to the sandbox"
         )
     f.reply(tag, _client(f, member))
 

@@ -101,7 +101,7 @@ def create(f: PulseFilter, tag: int, fields: Fields) -> None:
 def _check_device(fields: Fields) -> None:
     if fields.number(_SINK) not in {INVALID, virtual_devices.DEVICE}:
         raise SoundRefusedError(
-            Error.ACCESS, f"sink {fields.number(_SINK)} is not the sandbox's"
+            Error.ACCESS, f"sink {fields.number(_SINK)} does not belong to the sandbox"
         )
     if fields.text(_SINK_NAME) not in virtual_devices.SINK_NAMES:
         raise SoundRefusedError(Error.NOENTITY, "no such sink")
@@ -122,10 +122,10 @@ def _check_samples(f: PulseFilter, fields: Fields) -> None:
         or not are_places(fields.numbers(_MAP), spec)
         or len(fields.numbers(_VOLUME)) != spec.channels
     ):
-        raise SoundRefusedError(Error.INVALID, "no valid sample specification")
+        raise SoundRefusedError(Error.INVALID, "invalid sample specification")
     if not _within(f, spec):
         raise SoundRefusedError(
-            Error.NOTSUPPORTED, "more channels than allowed, or not a rate that is"
+            Error.NOTSUPPORTED, "the record denies this rate or number of channels"
         )
 
 
@@ -194,12 +194,12 @@ def _created(
     reader.end()
     spec = head.spec(7)
     if not is_valid(spec) or head.number(0) in f.playbacks:
-        raise UpstreamError("the sound server made a stream that cannot be")
+        raise UpstreamError("the sound server created an invalid stream")
     # guard: a stream of the server is within the record
     if not _within(f, spec):
         f.ask(_C.DELETE_PLAYBACK_STREAM, encode("L", [head.number(0)]))
         raise SoundRefusedError(
-            Error.NOTSUPPORTED, "more channels than allowed, or not a rate that is"
+            Error.NOTSUPPORTED, "the record denies this rate or number of channels"
         )
     stream = Playback(
         f,
@@ -280,13 +280,13 @@ def set_rate(f: PulseFilter, tag: int, fields: Fields) -> None:
     stream = f.playback(fields)
     # guard: rates that change
     if not stream.variable:  # PulseAudio would fail an assertion over it
-        raise SoundRefusedError(Error.NOTSUPPORTED, "the rate of a fixed stream")
+        raise SoundRefusedError(Error.NOTSUPPORTED, "the stream has a fixed rate")
     made = stream.spec.rate
     # guard: how far rates change
     drift = made * limits.PULSE_RATE_DRIFT_PERCENT // 100
     most = min(made + drift, f.sandbox.rules.rate)
     if not made - drift <= fields.number(1) <= most:
-        raise SoundRefusedError(Error.NOTSUPPORTED, "not a rate that is allowed")
+        raise SoundRefusedError(Error.NOTSUPPORTED, "this rate is not allowed")
     f.relay(tag, _C.UPDATE_PLAYBACK_STREAM_SAMPLE_RATE, encode("LL", fields))
 
 
@@ -330,7 +330,7 @@ def update_client(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 def _mode(mode: int) -> int:
     if mode not in _UPDATES:
-        raise SoundRefusedError(Error.INVALID, "no such way to update")
+        raise SoundRefusedError(Error.INVALID, "unknown update mode")
     return _UPDATES[mode]
 
 
@@ -346,7 +346,7 @@ def set_volume(f: PulseFilter, tag: int, fields: Fields) -> None:
     """Handle SET_SINK_INPUT_VOLUME: at most 100 %, below the user's volume."""
     stream = _to_order(f, fields.number(0))
     if len(fields.numbers(1)) not in {1, stream.spec.channels}:
-        raise SoundRefusedError(Error.INVALID, "volumes for other channels")
+        raise SoundRefusedError(Error.INVALID, "wrong number of channels")
     stream.volume = fields.numbers(1)
     values: list[Value] = [stream.real_index, stream.real_volume()]
     _order(f, tag, stream, _C.SET_SINK_INPUT_VOLUME, encode("Lv", values))
@@ -365,7 +365,7 @@ def _to_order(f: PulseFilter, index: int) -> Playback:
     stream = f.own_playback(index)
     # guard: orders on another's connection
     if stream.owner is not f and stream.owner.is_crowded:
-        raise SoundRefusedError(Error.TOOLARGE, "too much on that stream's connection")
+        raise SoundRefusedError(Error.TOOLARGE, "too many pending requests")
     return stream
 
 

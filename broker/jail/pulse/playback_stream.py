@@ -191,7 +191,7 @@ class Playback:
         # guard: how far a seek goes
         # guard: whole samples to seek to
         if part.offset % self._frame_bytes or not least <= part.offset <= most:
-            raise PeerError(f"samples for an unknown position: {part.offset}")
+            raise PeerError(f"invalid seek offset of samples: {part.offset}")
 
     def _may_seek(self, part: frames.Samples, now: float) -> bool:
         """Return whether the client may seek so; limits how much it rewinds."""
@@ -257,7 +257,7 @@ class Playback:
         # guard: a flood ends
         if self._excess > limits.PULSE_EXCESS_BYTES:
             raise PeerError(
-                f"{self._excess} bytes of samples more than the sound server asked for"
+                f"the client sent {self._excess} bytes of samples more than requested"
             )
 
     def flush(self) -> None:

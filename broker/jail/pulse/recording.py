@@ -195,7 +195,7 @@ class Recording:
 
         def failed(code: int) -> None:
             if self._opening is token:
-                self._give_up(f"the sound server reports error {code}")
+                self._give_up(f"the sound server reported error {code}")
 
         def server(reader: Reader) -> None:
             name = reader.fields("ssssass").text(6)
@@ -223,7 +223,7 @@ class Recording:
 
         def failed(code: int) -> None:
             if self._opening is token:
-                self._give_up(f"the sound server reports error {code} of its source")
+                self._give_up(f"the sound server reported error {code} for its source")
 
         values: list[Value] = [INVALID, name]
         self.owner.ask(_C.GET_SOURCE_INFO, encode("Ls", values), answered, failed)
@@ -240,14 +240,14 @@ class Recording:
             # guard: the source asked for
             elif fields.text(7) != name or fields.spec(4) != self.spec:
                 f.ask(_C.DELETE_RECORD_STREAM, encode("L", [real]))
-                self._give_up("the sound server opened something else")
+                self._give_up("the sound server opened another source or sample format")
             else:
                 self._real = real
                 f.recordings.by_real[real] = self
 
         def failed(code: int) -> None:
             if self._opening is token:
-                self._give_up(f"the sound server reports error {code}")
+                self._give_up(f"the sound server reported error {code}")
 
         self._open = True
         f.sandbox.source_opened(name)
@@ -313,7 +313,7 @@ class Recording:
             self.owner.recordings.by_real.pop(self._real, None)
             self._real = None
         self.deafen(now)
-        self._give_up("the sound server has ended the recording")
+        self._give_up("the sound server ended the recording")
 
     def heard(self, data: bytes) -> None:
         """Send the client the samples of the real source."""
@@ -403,7 +403,7 @@ def create(f: PulseFilter, tag: int, fields: Fields) -> None:
         raise SoundRefusedError(Error.ACCESS, "the microphone is denied")
     f.check_room()
     if fields.number(_DIRECT) != INVALID:
-        raise SoundRefusedError(Error.ACCESS, "recording what another stream plays")
+        raise SoundRefusedError(Error.ACCESS, "recording another stream is denied")
     introspection.check_source(f, fields.number(_SOURCE), fields.text(_SOURCE_NAME))
     spec, positions = _samples(f, fields)
     recording = Recording(
@@ -447,11 +447,11 @@ def _samples(f: PulseFilter, fields: Fields) -> tuple[Spec, tuple[int, ...]]:
         if len(positions) != spec.channels and is_valid(spec):
             positions = places_of(plain, spec.channels)
     if not is_valid(spec) or not are_places(positions, spec):
-        raise SoundRefusedError(Error.INVALID, "no valid sample specification")
+        raise SoundRefusedError(Error.INVALID, "invalid sample specification")
     rules, least = f.sandbox.rules, limits.PULSE_RATE_LEAST
     if not least <= spec.rate <= rules.rate or spec.channels > rules.channels:
         raise SoundRefusedError(
-            Error.NOTSUPPORTED, "more channels than allowed, or not a rate that is"
+            Error.NOTSUPPORTED, "the record denies this rate or number of channels"
         )
     return spec, positions
 
@@ -499,7 +499,7 @@ def set_buffer(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 def refuse_rate(_f: PulseFilter, _tag: int, _fields: Fields) -> None:
     """UPDATE_RECORD_STREAM_SAMPLE_RATE: only for streams of variable rate."""
-    raise SoundRefusedError(Error.NOTSUPPORTED, "the rate of a recording is fixed")
+    raise SoundRefusedError(Error.NOTSUPPORTED, "a recording has a fixed rate")
 
 
 def output_info(f: PulseFilter, tag: int, fields: Fields) -> None:
@@ -522,7 +522,7 @@ def _own_output(f: PulseFilter, index: int) -> Recording:
     recording = f.sandbox.recordings.get(index)
     if recording is None:
         raise SoundRefusedError(
-            Error.ACCESS, f"source output {index} is not the sandbox's"
+            Error.ACCESS, f"source output {index} does not belong to the sandbox"
         )
     return recording
 

@@ -144,7 +144,7 @@ class Reader:
     def end(self) -> None:
         """Nothing may be left.  Raises PeerError."""
         if self.left:
-            raise PeerError(f"{self.left} bytes after a command's last field")
+            raise PeerError(f"{self.left} bytes follow a command's last field")
 
     def skip_all(self) -> None:
         """Check all remaining fields.  Raises PeerError for one that is malformed."""
@@ -152,7 +152,7 @@ class Reader:
             tag = self._data[self._at]
             letter = _TYPES.get(tag)
             if letter is None:
-                raise PeerError(f"a field of unknown type {tag:#04x}")
+                raise PeerError(f"unknown field type {tag:#04x}")
             self.take(letter)
 
     def _bytes(self, count: int) -> bytes:
@@ -164,7 +164,7 @@ class Reader:
     def _tag(self, letter: bytes) -> None:
         if self._bytes(1) != letter:
             found = self._data[self._at - 1]
-            raise PeerError(f"a field of type {found:#04x} where {letter!r} belongs")
+            raise PeerError(f"field type {found:#04x} where {letter!r} is expected")
 
     def _take_struct(self, letter: bytes, layout: struct.Struct) -> tuple[int, ...]:
         self._tag(letter)
@@ -180,7 +180,7 @@ class Reader:
     def _truth(self) -> bool:
         letter = self._bytes(1)
         if letter not in {b"0", b"1"}:
-            raise PeerError(f"a field of type {letter!r} where a truth belongs")
+            raise PeerError(f"field type {letter!r} where a boolean is expected")
         return letter == b"1"
 
     def _null_or_text(self) -> str | None:
@@ -193,7 +193,7 @@ class Reader:
         self._tag(b"t")
         end = self._data.find(b"\0", self._at)
         if end < 0:
-            raise PeerError("a text without an end")
+            raise PeerError("a string is not terminated")
         raw = self._bytes(end - self._at)
         self._at += 1
         return raw.decode("utf-8", "replace")
@@ -233,7 +233,7 @@ class Reader:
             size = self._u32()
             value = self._data_field()
             if len(value) != size:
-                raise PeerError("a property whose two lengths differ")
+                raise PeerError("the two lengths of a property differ")
             found[key] = value
         raise PeerError(f"more than {limits.PULSE_PROPERTIES} properties")
 

@@ -26,7 +26,7 @@ class _Reader:
 
     def take(self, size: int) -> bytes:
         if size > len(self.data) - self.at:
-            raise PeerError("CBOR that is cut short")
+            raise PeerError("the CBOR data is truncated")
         self.at += size
         return self.data[self.at - size : self.at]
 
@@ -35,22 +35,22 @@ class _Reader:
             return info
         size = _SHORT.get(info)
         if size is None:
-            raise PeerError("CBOR of indefinite length")
+            raise PeerError("the CBOR data has an indefinite length")
         value = int.from_bytes(self.take(size), "big")
         least = 24 if size == 1 else 1 << 8 * (size // 2)
         # guard: CBOR in its shortest form
         if value < least:
-            raise PeerError("CBOR that is not in its shortest form")
+            raise PeerError("a CBOR integer is not in its shortest form")
         return value
 
     def value(self, depth: int) -> Value:
         if depth > _DEPTH:
-            raise PeerError(f"CBOR of more than {_DEPTH} levels")
+            raise PeerError(f"the CBOR data has more than {_DEPTH} levels")
         first = self.take(1)[0]
         kind, info = first >> 5, first & 31
         if kind == 7:
             if info not in _SIMPLE:
-                raise PeerError("a CBOR type that CTAP does not use")
+                raise PeerError("the CBOR data has a type that CTAP does not use")
             return _SIMPLE[info]
         number = self.argument(info)
         match kind:
@@ -68,18 +68,18 @@ class _Reader:
             case 5:
                 return self.map(number, depth)
             case _:
-                raise PeerError("CBOR with a tag")
+                raise PeerError("the CBOR data has a tag")
 
     def text(self, size: int) -> str:
         try:
             return self.take(size).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise PeerError("CBOR text that is not UTF-8") from error
+            raise PeerError("a CBOR text string is not valid UTF-8") from error
 
     def fits(self, count: int) -> None:
         """Each element has a byte at least: no list of a billion is begun."""
         if count > len(self.data) - self.at:
-            raise PeerError("CBOR that is cut short")
+            raise PeerError("the CBOR data is truncated")
 
     def map(self, count: int, depth: int) -> Value:
         self.fits(2 * count)
@@ -87,10 +87,10 @@ class _Reader:
         for _ in range(count):
             key = self.value(depth + 1)
             if isinstance(key, bool) or not isinstance(key, int | str | bytes):
-                raise PeerError("a CBOR map with an invalid key")
+                raise PeerError("a CBOR map has an invalid key")
             # guard: CBOR keys once
             if key in found:
-                raise PeerError("a CBOR map with a key that is there twice")
+                raise PeerError("a CBOR map has a duplicate key")
             found[key] = self.value(depth + 1)
         return found
 
@@ -100,7 +100,7 @@ def decode(untrusted_bytes: bytes) -> Value:
     reader = _Reader(untrusted_bytes)
     value = reader.value(1)
     if reader.at != len(untrusted_bytes):
-        raise PeerError("bytes after the CBOR value")
+        raise PeerError("the CBOR value is followed by other data")
     return value
 
 

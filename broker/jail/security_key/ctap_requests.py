@@ -32,13 +32,13 @@ def read_request(untrusted_body: bytes, *, register: bool) -> tuple[str, str]:
     """
     found = cbor.decode(untrusted_body)
     if not isinstance(found, dict):
-        raise PeerError("a request that is not a map")
+        raise PeerError("the CTAP request is not a map")
     party = _relying_party(found, register=register)
     options = found.get(7 if register else 5, {})
     if not isinstance(options, dict):
-        raise PeerError("options that are not a map")
+        raise PeerError("the options of the CTAP request are not a map")
     if not all(isinstance(k, str) and isinstance(v, bool) for k, v in options.items()):
-        raise PeerError("an option that is not on or off")
+        raise PeerError("an option of the CTAP request is not a boolean")
     # guard: a signature needs a touch
     if options.get("up", True):
         return (REGISTER if register else SIGN_IN), party
@@ -46,7 +46,7 @@ def read_request(untrusted_body: bytes, *, register: bool) -> tuple[str, str]:
     # Without handles it lists the accounts; an extension's output is a secret.
     # guard: a look is at named credentials
     if register or not isinstance(handles, list) or not handles or 4 in found:
-        raise OptionError("a look that is not only at named credentials")
+        raise OptionError("a request without user presence must name its credentials")
     return LOOK, party
 
 
@@ -58,9 +58,9 @@ def _relying_party(
         entity = found.get(2)
         party = entity.get("id") if isinstance(entity, dict) else None
     if not isinstance(party, str) or not 0 < len(party) <= _HOST_CHARACTERS:
-        raise PeerError("a request without a relying party")
+        raise PeerError("the CTAP request has no valid relying party")
     if not party.isascii() or not party.isprintable() or " " in party:
-        raise PeerError("a relying party that is not a host")
+        raise PeerError("the relying party is not a host name")
     return party
 
 

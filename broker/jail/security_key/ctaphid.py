@@ -54,7 +54,7 @@ class CtapHidMessage:
 def reports_of(message: CtapHidMessage) -> list[bytes]:
     """Split a message into reports of 64 bytes.  Raises ValueError."""
     if len(message.payload) > limits.CTAP_MESSAGE_BYTES:
-        raise ValueError(f"a message of {len(message.payload)} bytes")
+        raise ValueError(f"the CTAPHID message has {len(message.payload)} bytes")
     channel = message.channel.to_bytes(4, "big")
     head = channel + bytes([message.command | 0x80])
     head += len(message.payload).to_bytes(2, "big")
@@ -88,7 +88,7 @@ class Assembler:
         Raises PeerError for bytes that are not a report.
         """
         if len(report) != REPORT_BYTES:
-            raise PeerError(f"a report of {len(report)} bytes")
+            raise PeerError(f"the HID report has {len(report)} bytes")
         channel = int.from_bytes(report[:4], "big")
         if report[4] & 0x80:
             return self._begin(channel, report)

@@ -41,9 +41,9 @@ def decode_request(untrusted_body: bytes) -> AgentAsk:
         if kind == wire.EXTENSION and reader.string() == wire.SESSION_BIND:
             return _checked(_bind(reader))
     except msgspec.ValidationError as error:
-        raise NotPassedError(f"a field of it does not pass: {error}") from error
+        raise NotPassedError(f"a field of the request is invalid: {error}") from error
     # guard: only list, sign and bind pass to an ssh agent
-    raise NotPassedError(f"requests of type {kind} do not pass to an ssh agent")
+    raise NotPassedError(f"requests of type {kind} are not forwarded to an ssh agent")
 
 
 def _checked(ask: AgentAsk) -> AgentAsk:
@@ -63,7 +63,7 @@ def _sign(reader: WireReader) -> SignLogin | SignContent:
     key, untrusted_data, flags = reader.string(), reader.string(), reader.number()
     reader.end()
     if flags not in {0, 2, 4}:
-        raise NotPassedError(f"flags {flags:#x} do not pass to an ssh agent")
+        raise NotPassedError(f"flags {flags:#x} are not forwarded to an ssh agent")
     try:
         ask = _signed(key, untrusted_data, flags)
         # The signed data is written again from these fields: they must be all of it.
@@ -72,7 +72,7 @@ def _sign(reader: WireReader) -> SignLogin | SignContent:
     except (PeerError, UnicodeDecodeError):
         ask, whole = None, False
     if ask is None or not whole:
-        raise NotPassedError("data to sign is neither a login nor a content of ssh")
+        raise NotPassedError("the data to sign is neither a login nor an SSH signature")
     return ask
 
 

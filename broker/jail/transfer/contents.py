@@ -62,15 +62,15 @@ def refuse_contents(name: str, head: bytes) -> None:
     found, said = sniffed(head), mime_type_of_name(name)
     # guard: programs are not opened
     if found in _RUNS or ending in _RUN_NAMES:
-        raise RefusedError("a program is not opened, only documents")
+        raise RefusedError("the file is a program, and only documents can be opened")
     document = said.startswith(("image/", "text/")) or said == "application/pdf"
     # guard: content against name
     if found and found not in _CONTAINERS and said and found != said:
-        raise RefusedError(f"the content is {found}, the name says {said}")
+        raise RefusedError(f"the content is {found}, but the file name says {said}")
     if found in _CONTAINERS and document:
-        raise RefusedError(f"the content is {found}, the name says {said}")
+        raise RefusedError(f"the content is {found}, but the file name says {said}")
     if said == "application/pdf" and found != said:
-        raise RefusedError(f"the content is not {said}")
+        raise RefusedError(f"the content is not {said}, which the file name indicates")
 
 
 _DISGUISES = ("image/", "audio/", "video/", "application/pdf")
@@ -89,7 +89,7 @@ def refuse_disguise(name: str, head: bytes) -> None:
     both = found.startswith("image/") and said.startswith("image/")
     # guard: disguised files of a copy
     if found != said and not both and found not in _MEDIA_CONTAINERS:
-        raise RefusedError(f"the content of {name} is {found}, the name says {said}")
+        raise RefusedError(f"the content of {name} is {found}, not {said}")
 
 
 class HeadCheck:

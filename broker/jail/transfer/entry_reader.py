@@ -50,7 +50,7 @@ class EntryReader:
                 continue
             # guard: bytes after the end of a transfer
             if self.ended:
-                raise PeerError("bytes after the end of a transfer")
+                raise PeerError("received data after the end of the transfer")
             data = self._fill(data)
             entry = self._entry()
             if entry is not None:
@@ -64,7 +64,7 @@ class EntryReader:
     def skip(self, size: int) -> None:
         """So many bytes of the current file were passed on without being read here."""
         if size > self._left:
-            raise InternalError("more bytes passed on than the file has")
+            raise InternalError("forwarded more bytes than the file has")
         self._left -= size
 
     def _fill(self, data: memoryview) -> memoryview:
@@ -82,7 +82,7 @@ class EntryReader:
         (untrusted_length,) = _LENGTH.unpack_from(self._buffer)
         # guard: length of an entry of a transfer
         if not 0 < untrusted_length <= limits.TRANSFER_FRAME_BYTES:
-            raise PeerError(f"an entry of {untrusted_length} bytes")
+            raise PeerError(f"invalid entry length: {untrusted_length} bytes")
         if len(self._buffer) < _LENGTH.size + untrusted_length:
             return None
         untrusted_body = bytes(self._buffer[_LENGTH.size :])
@@ -90,7 +90,7 @@ class EntryReader:
         try:
             entry = _decoder.decode(untrusted_body)
         except UNREADABLE as error:
-            raise PeerError(f"not an entry of a transfer: {error}") from error
+            raise PeerError(f"invalid entry of a transfer: {error}") from error
         self._check(entry)
         return entry
 
@@ -101,10 +101,10 @@ class EntryReader:
         path = tuple(take_file_name(name.encode()) for name in entry.path)
         # guard: the entries are those of the question
         if not self.files and self._quota.name not in {"", path[0]}:
-            raise RefusedError("the first file has another name than was asked about")
+            raise RefusedError("the first file does not have the requested name")
         # guard: entries in order
         if path[:-1] not in self._directories:
-            raise PeerError("an entry comes before its directory")
+            raise PeerError("an entry precedes its directory")
         self.files += 1
         # guard: number of entries
         if self.files > (1 if self._quota.single else self._quota.files):
@@ -118,7 +118,7 @@ class EntryReader:
         if isinstance(entry, Directory):
             # guard: directories to be opened
             if self._quota.single:
-                raise RefusedError("a directory cannot be opened, only a file")
+                raise RefusedError("only a file can be opened, not a directory")
             self._directories.add(path)
             return
         self._take_size(entry.size)
@@ -130,5 +130,5 @@ class EntryReader:
         self.size += untrusted_size
         # guard: size of a transfer
         if self.size > self._quota.size:
-            raise RefusedError(f"all files are larger than {self._quota.size} bytes")
+            raise RefusedError(f"the files are larger than {self._quota.size} bytes")
         self._left = untrusted_size

@@ -149,7 +149,7 @@ def charge_drawing(core: ClientState, root: Surface) -> None:
     most = max(limits.WAYLAND_LAYERS * window, limits.WAYLAND_LAYERED_PIXELS)
     # guard: layers of a window bounded
     if sum(area for area, _ in layers) > most:
-        raise core.too_much("too many subsurfaces over one another in one window")
+        raise core.too_much("too many overlapping subsurfaces in one window")
     # guard: painted pixels of a sandbox bounded
     if xdg.painted > before and _painted(core, xdg) > _paintable(core):
         raise core.too_much("the windows of this sandbox cover too many pixels")

@@ -138,16 +138,16 @@ class WaylandFilter(ClientState):
         """Bind the globals that frames need.  Raises UpstreamError without one."""
         first = self.globals.first()
         missing = [
-            name if found is None else f"{name} version {least} (it has {found[1]})"
+            name if found is None else f"{name} version {least} (found {found[1]})"
             for name, least in NEEDED.items()
             if (found := first.get(name)) is None or found[1] < least
         ]
         # guard: fail closed without viewporter
         if missing:
             raise UpstreamError(
-                f"the compositor lacks {', '.join(missing)}, without which no frame can be drawn",
-                hint="windows are only shown in frames; use a compositor that has them "
-                "(sway, labwc, niri, KWin, GNOME and weston do)",
+                f"the compositor lacks {', '.join(missing)}, which window frames require",
+                hint="use a compositor that supports them, for example sway, labwc, niri, "
+                "KWin, GNOME or weston",
             )
 
         self.crops_by_buffer = buffer_part.needed(first)
@@ -267,10 +267,10 @@ class WaylandFilter(ClientState):
 
     def _may_read(self) -> None:
         if not self.ready:
-            raise InternalError("the client was read before the compositor was known")
+            raise InternalError("the client was read before the compositor was ready")
         # guard: descriptors bounded
         if len(self._client_fds) > limits.WAYLAND_FDS_IN_FLIGHT:
-            raise self.too_much("too many descriptors before their messages")
+            raise self.too_much("received too many descriptors before their messages")
 
     def _read_client(self, data: bytes) -> bytes:
         """Handle whole messages until they or the turn end; return the rest."""
@@ -299,7 +299,7 @@ class WaylandFilter(ClientState):
                 oid, opcode, size = unpack(data, pos)
                 # guard: message size
                 if size not in _SIZES:
-                    raise wire.bad_message(1, f"a message of {size} bytes")
+                    raise wire.bad_message(1, f"invalid message size: {size} bytes")
                 if pos + size > end:
                     break
                 try:
@@ -355,9 +355,7 @@ class WaylandFilter(ClientState):
         except (UpstreamError, ProtocolFault) as error:
             self.fail(error)
         except struct.error as error:
-            self.fail(
-                UpstreamError(f"the compositor sent a message too short: {error}")
-            )
+            self.fail(UpstreamError(f"the compositor sent a short message: {error}"))
         except Exception as error:  # noqa: BLE001 - one door: see internal
             self.fail(internal(error))
 
@@ -405,7 +403,7 @@ class WaylandFilter(ClientState):
             text = printable(str(error), 200)
         elif isinstance(error, RefusalError):
             object_id, code = error.object_id, error.code
-            text = "the compositor refused a request"
+            text = "the compositor rejected a request"
         else:
             object_id, code = 1, wire.IMPLEMENTATION
             text = "the connection to the compositor failed"
@@ -424,7 +422,7 @@ class WaylandFilter(ClientState):
         interface = obj.interface if obj is not None else "an object"
         where = obj.cid if obj is not None else 0
         raise RefusalError(
-            f"the compositor refused a request on {interface}: {printable(untrusted_text, 200)}",
+            f"the compositor rejected a request on {interface}: {printable(untrusted_text, 200)}",
             object_id=where or 1,
             code=code if where else wire.IMPLEMENTATION,
         )
@@ -436,7 +434,7 @@ class WaylandFilter(ClientState):
         """The next descriptor, which belongs to the message being read."""
         if not self._client_fds:
             # guard: no message without its descriptor
-            raise wire.bad_message(obj.cid, "a message without its descriptor")
+            raise wire.bad_message(obj.cid, "the message has no descriptor")
         return self._client_fds.popleft()
 
     @property

@@ -66,7 +66,7 @@ def _find(sandbox: Sandbox, number: int) -> tuple[ClientState, Toplevel]:
                 return core, xdg.role
     raise RefusedError(
         f"sandbox {sandbox.name} has no window {number}",
-        hint="'brokerctl windows' lists them; a number is not used twice",
+        hint="to list the windows, run 'brokerctl windows'; window numbers are not reused",
     )
 
 

@@ -67,9 +67,7 @@ class Usage:
         if total > self._sandbox.ceilings[kind]:
             self._sandbox.refused[kind] += 1
             raise ProtocolFault(
-                1,
-                NO_MEMORY,
-                f"this sandbox has {totals[kind]} {kind} and may have no more",
+                1, NO_MEMORY, f"this sandbox has {totals[kind]} {kind}, the limit"
             )
         totals[kind] = total
         self._mine[kind] += number

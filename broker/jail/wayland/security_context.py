@@ -61,8 +61,8 @@ class SecurityContext:
         except OSError as error:
             sock.close()
             raise UpstreamError(
-                f"the compositor's door for this sandbox is closed: {error.strerror}",
-                hint="if the compositor was restarted, start this again",
+                f"cannot connect to the compositor's socket for this sandbox: {error.strerror}",
+                hint="if the compositor was restarted, restart the sandbox",
             ) from error
         except BaseException:
             sock.close()
@@ -108,7 +108,7 @@ class _Talk:
                 oid, opcode, size = wire.HEADER.unpack_from(self._rest)
                 if size < wire.HEADER.size:
                     raise UpstreamError(
-                        "the compositor sent a message that is not Wayland"
+                        "the compositor sent an invalid Wayland message"
                     )
                 if len(self._rest) >= size:
                     body = self._rest[wire.HEADER.size : size]
@@ -126,7 +126,7 @@ class _Talk:
             oid, opcode, body = self.hear()
             if (oid, opcode) == (_DISPLAY, _ERROR_EVENT):
                 raise UpstreamError(
-                    f"the compositor refused a security context: {printable(body[12:], 200)}"
+                    f"the compositor rejected a security context: {printable(body[12:], 200)}"
                 )
             if (oid, opcode) == (callback, _DONE_EVENT):
                 return found
@@ -152,8 +152,9 @@ def open_context(display: Path, sandbox: str) -> SecurityContext | None:
             return _negotiate(_Talk(sock), display.parent, sandbox)
     except OSError as error:
         raise UpstreamError(
-            f"no security context from the compositor at {display}: {error}",
-            hint="is it running, and is WAYLAND_DISPLAY (or --display) its socket?",
+            f"cannot create a security context at the compositor {display}: {error}",
+            hint="check that the compositor is running and that WAYLAND_DISPLAY (or --display) "
+            "names its socket",
         ) from error
 
 

@@ -111,7 +111,7 @@ def read_head(untrusted_word: int) -> tuple[BlockKind, int]:
     # guard: blocks have their size
     if not least <= size <= most:
         raise PeerError(
-            f"a block {_NAMES[kind]} of {size} bytes, where {least} to {most} may be"
+            f"a block {_NAMES[kind]} has {size} bytes; allowed are {least} to {most}"
         )
     return kind, size
 
@@ -120,10 +120,10 @@ def _refusal(number: int) -> PeerError:
     try:
         kind = BlockKind(number)
     except ValueError:
-        return PeerError(f"a block of the unknown kind {number}")
+        return PeerError(f"unknown block type {number}")
     return PeerError(
-        f"a block that announces {_WHY_NOT[kind]} ({_NAMES[kind]})",
-        hint="this end of the wire takes shared memory and pipes",
+        f"unsupported block {_NAMES[kind]}, which announces {_WHY_NOT[kind]}",
+        hint="use only shared memory and pipes",
     )
 
 

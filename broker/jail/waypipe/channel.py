@@ -251,7 +251,7 @@ class WaypipeChannel:
             for fd in fds:
                 self._memory.discard(fd)
             raise PeerError(
-                f"messages with {expected} descriptors come with {len(fds)} of them"
+                f"the messages require {expected} descriptors, but {len(fds)} were sent"
             )
         return Messages(bytes(data), fds)
 
@@ -274,8 +274,8 @@ class WaypipeChannel:
             # guard: descriptors that exist
             if fd is None:
                 raise PeerError(
-                    f"a message is to have the descriptor {rid}, which "
-                    + ("was used before" if self._ids.known(rid) else "is none")
+                    f"a message refers to the descriptor {rid}, which "
+                    + ("was already used" if self._ids.known(rid) else "does not exist")
                 )
             self._injected.append(fd)
 
@@ -288,7 +288,7 @@ class WaypipeChannel:
         try:
             reading, writing = self._memory.pipe()
         except ValueError as error:
-            raise PeerError(f"a pipe is refused: {error}") from error
+            raise PeerError(f"cannot open a pipe: {error}") from error
         self._pipes[rid] = writing
         self._sources.add(rid)
         return PipeSource(rid, reading)
@@ -312,7 +312,7 @@ class WaypipeChannel:
     def _late(self, rid: int) -> None:
         # guard: pipes that were opened
         if not self._ids.known(rid) and not self._own.known(rid):
-            raise PeerError(f"bytes for the pipe {rid}, which was never opened")
+            raise PeerError(f"received data for the pipe {rid}, which was never opened")
 
     def _bye(self, body: memoryview) -> Closed:
         return Closed(_ID.unpack(body)[0])
@@ -327,8 +327,8 @@ class WaypipeChannel:
         # guard: acknowledgements of sent blocks
         if not 0 < more <= self._sent - self._heard:
             raise PeerError(
-                f"an acknowledgement of {count} blocks after one of "
-                f"{self._heard & 0xFFFFFFFF}, where {self._sent} were sent"
+                f"acknowledgement of {count} blocks after {self._heard & 0xFFFFFFFF}, but "
+                f"{self._sent} were sent"
             )
         self._heard += more
 
@@ -358,7 +358,7 @@ class WaypipeChannel:
         sinks: list[Sink] = []
         if fds:
             if len(fds) > _MAX_TAG:
-                raise ValueError(f"{len(fds)} descriptors in a message")
+                raise ValueError(f"the message has {len(fds)} descriptors")
             rids: list[int] = []
             for fd in fds:
                 rid = self._own.new()

@@ -67,7 +67,7 @@ class RemoteFiles:
         try:
             self._open[rid] = self._memory.file(size)
         except ValueError as error:
-            raise PeerError(f"a file of {size} bytes is refused: {error}") from error
+            raise PeerError(f"cannot create a file of {size} bytes: {error}") from error
         self._waiting.add(rid)
 
     def extend(self, body: memoryview) -> None:
@@ -78,12 +78,12 @@ class RemoteFiles:
             return
         # guard: files only grow
         if size < len(file.view):
-            raise PeerError(f"a file of {len(file.view)} bytes shrinks to {size}")
+            raise PeerError(f"a file of {len(file.view)} bytes would shrink to {size}")
         self._check_declared(size - len(file.view))
         try:
             file.grow(size)
         except ValueError as error:
-            raise PeerError(f"a file may not grow to {size} bytes: {error}") from error
+            raise PeerError(f"cannot grow a file to {size} bytes: {error}") from error
 
     def take(self, rid: int) -> WaypipeFile | None:
         """Return the file that a message gets, once.
@@ -106,7 +106,8 @@ class RemoteFiles:
         # guard: fills inside their file
         if not start <= end <= len(view) or end - start != len(data):
             raise PeerError(
-                f"a fill of {start} to {end} with {len(data)} bytes in a file of {len(view)}"
+                f"invalid fill of bytes {start} to {end} with {len(data)} bytes in a file of "
+                f"{len(view)}"
             )
         view[start:end] = data
         _account(file)
@@ -124,8 +125,8 @@ class RemoteFiles:
         # guard: diffs inside their block
         if size & 3 or size + trailing != len(body) - 12 or trailing > len(view):
             raise PeerError(
-                f"a diff of {size} and {trailing} bytes in a block of {len(body) - 12} "
-                f"for a file of {len(view)}"
+                f"invalid diff of {size} and {trailing} bytes in a block of {len(body) - 12} for "
+                f"a file of {len(view)}"
             )
         self.spans += _spans(file, body[12 : 12 + size])
         if trailing:
@@ -140,25 +141,25 @@ class RemoteFiles:
         rid, start, stride, width, rows, base = _RECTANGLE.unpack(body)
         # guard: an arena that was announced
         if arena is None:
-            raise PeerError("bytes in an arena, where none was announced")
+            raise PeerError("received a copy from an arena that was not announced")
         size: int = width * rows
         # guard: copies are short
         if not 0 < size <= waypipe_limits.WAYPIPE_ARENA_FILL_BYTES:
             raise PeerError(
-                f"a copy of {size} bytes, where "
-                f"{waypipe_limits.WAYPIPE_ARENA_FILL_BYTES} may be"
+                f"a copy has {size} bytes; allowed are 1 to "
+                f"{waypipe_limits.WAYPIPE_ARENA_FILL_BYTES}"
             )
         # guard: copies inside their arena
         if base + size > arena.size:
-            raise PeerError(f"{size} bytes at {base} in an arena of {arena.size}")
+            raise PeerError(f"{size} bytes at {base} exceed the arena of {arena.size}")
         file = self._find(rid)
         if file is None:
             return 0
         # guard: copies inside their file
         if stride < width or start + stride * (rows - 1) + width > len(file.view):
             raise PeerError(
-                f"{rows} rows of {width} bytes, {stride} apart, at {start} in a file "
-                f"of {len(file.view)}"
+                f"a copy of {rows} rows of {width} bytes with the stride {stride} at {start} "
+                f"extends beyond the file of {len(file.view)}"
             )
         if stride == width:
             stride, width, rows = size, size, 1
@@ -166,8 +167,7 @@ class RemoteFiles:
         # guard: copies have few rows
         if rows > waypipe_limits.WAYPIPE_ARENA_ROWS:
             raise PeerError(
-                f"a copy of {rows} rows, where "
-                f"{waypipe_limits.WAYPIPE_ARENA_ROWS} may be"
+                f"a copy has {rows} rows; the limit is {waypipe_limits.WAYPIPE_ARENA_ROWS}"
             )
         self.spans += rows + size // waypipe_limits.WAYPIPE_ARENA_SPAN_BYTES
         view, ends = file.view, start + rows * stride
@@ -176,7 +176,7 @@ class RemoteFiles:
             # All by one system call; they are without gaps in the arena.
             arena.read(parts, base)
         except ValueError as error:
-            raise PeerError(f"the arena cannot be read: {error}") from error
+            raise PeerError(f"cannot read the arena: {error}") from error
         finally:
             # An error of this frame would keep them, and a file that is closed has none.
             # guard: an error keeps no part of a file
@@ -193,7 +193,7 @@ class RemoteFiles:
             del self._open[rid]
         # guard: files that were opened
         elif not self._ids.known(rid):
-            raise PeerError(f"bytes for the file {rid}, which was never opened")
+            raise PeerError(f"received data for the file {rid}, which was never opened")
         return None
 
     def _sweep(self) -> None:
@@ -205,14 +205,14 @@ class RemoteFiles:
         # guard: a file's size
         if more > waypipe_limits.WAYPIPE_POOL_BYTES:
             raise PeerError(
-                f"a file of {more} bytes, where {waypipe_limits.WAYPIPE_POOL_BYTES} may be"
+                f"a file has {more} bytes; the limit is {waypipe_limits.WAYPIPE_POOL_BYTES}"
             )
         if self._declared() + more > waypipe_limits.WAYPIPE_DECLARED_BYTES:
             self._sweep()
             # guard: sizes together
             if self._declared() + more > waypipe_limits.WAYPIPE_DECLARED_BYTES:
                 raise PeerError(
-                    f"files of more than {waypipe_limits.WAYPIPE_DECLARED_BYTES} bytes together"
+                    f"the files have more than {waypipe_limits.WAYPIPE_DECLARED_BYTES} bytes"
                 )
 
     def _declared(self) -> int:
@@ -223,7 +223,7 @@ def _account(file: WaypipeFile) -> None:
     try:
         file.account()
     except ValueError as error:
-        raise PeerError(f"a file takes too much memory: {error}") from error
+        raise PeerError(f"a file uses too much memory: {error}") from error
 
 
 def _spans(file: WaypipeFile, diff: memoryview) -> int:
@@ -258,8 +258,8 @@ def _some_spans(into: memoryview, data: memoryview, position: int) -> tuple[int,
             # guard: spans inside file and block
             if not start < end <= words or stop > size:
                 raise PeerError(
-                    f"a span of the words {start} to {end} with {size - position} "
-                    f"words left, in a file of {words} words"
+                    f"invalid span of words {start} to {end} with {size - position} words left, "
+                    f"in a file of {words} words"
                 )
             if stop == position + 1:
                 into[start] = data[position]
@@ -312,6 +312,6 @@ def _copy_words(into: memoryview, spans: list[int]) -> int:
             copied += 1
     except IndexError:
         raise PeerError(
-            f"a span of one word at {start}, in a file of {len(into)} words"
+            f"invalid span of one word at {start} in a file of {len(into)} words"
         ) from None
     return copied

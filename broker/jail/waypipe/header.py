@@ -51,33 +51,33 @@ def read_header(untrusted_bytes: bytes) -> Header:
     # guard: a stream of waypipe's
     if not word & _ALWAYS or word & _NEVER or version < _LEAST_VERSION:
         raise PeerError(
-            f"this is not a waypipe stream: it begins with {word:#010x}",
-            hint=f"the display service takes what '{_OPTIONS}' sends (version 0.8 or later)",
+            f"the stream is not a waypipe stream: it begins with {word:#010x}",
+            hint=f"start the program with '{_OPTIONS}' of version 0.8 or later",
         )
     # guard: no reconnection
     if word & (_RECONNECTS | _RECONNECTION):
         raise PeerError(
-            "the guest's waypipe wants to be able to reconnect",
-            hint="start it without --control",
+            "waypipe in the guest requested reconnection, which is not supported",
+            hint="start waypipe without --control",
         )
     # guard: no GPU buffers
     if not word & _NO_GPU:
         raise PeerError(
-            "the guest's waypipe wants to send GPU buffers",
-            hint=f"start it with --no-gpu: {_OPTIONS}",
+            "waypipe in the guest requested GPU buffers, which are not supported",
+            hint=f"start waypipe with --no-gpu: {_OPTIONS}",
         )
     compression = word >> 8 & 7
     # guard: no compression
     if compression != _NONE:
         raise PeerError(
-            f"the guest's waypipe compresses ({_COMPRESSIONS.get(compression, compression)})",
-            hint=f"start it with --compress none: {_OPTIONS}",
+            f"waypipe in the guest compresses ({_COMPRESSIONS.get(compression, compression)})",
+            hint=f"start waypipe with --compress none: {_OPTIONS}",
         )
     video = word >> 11 & 7
     # guard: no video
     if video != _NONE:
         raise PeerError(
-            f"the guest's waypipe sends video ({_VIDEOS.get(video, video)})",
-            hint=f"start it without --video: {_OPTIONS}",
+            f"waypipe in the guest requested video ({_VIDEOS.get(video, video)})",
+            hint=f"start waypipe without --video: {_OPTIONS}",
         )
     return Header(version, arena=bool(word & _ARENA))

@@ -24,13 +24,13 @@ class RemoteIds:
         rid = untrusted_rid
         # guard: ids of its side
         if rid < 1:
-            raise PeerError(f"a new object has the id {rid}, which is not the sender's")
+            raise PeerError(f"the sender must not use the id {rid} for a new object")
         # guard: no id twice
         if self.known(rid):
-            raise PeerError(f"the id {rid} is used a second time")
+            raise PeerError(f"the id {rid} was already used")
         # guard: ids near the last
         if rid >= self._lowest + waypipe_limits.WAYPIPE_ID_WINDOW:
-            raise PeerError(f"a new object has the id {rid} after {self._lowest - 1}")
+            raise PeerError(f"the id {rid} of a new object is too high")
         self._ahead.add(rid)
         while self._lowest in self._ahead:
             self._ahead.discard(self._lowest)

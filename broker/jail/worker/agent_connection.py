@@ -87,12 +87,12 @@ class AgentShell:
         except PeerError as error:
             self.give_up(str(error))
         except OSError as error:
-            self.give_up(f"the connection broke: {error.strerror}")
+            self.give_up(f"the connection failed: {error.strerror}")
 
     async def _read(self) -> None:
         frames = FrameReader(limits.AGENT_FRAME_BYTES)
         greeted = False
-        late = "the guest agent sent nothing"
+        late = "the guest agent sent no message"
         deadline = trio.current_time() + limits.AGENT_FIRST_FRAME_SECONDS
         while True:
             with trio.move_on_at(deadline) as patience:
@@ -102,7 +102,7 @@ class AgentShell:
             self.from_guest += len(untrusted_data)
             if not untrusted_data:
                 where = " inside a message" if frames.in_frame else ""
-                raise PeerError(f"the guest agent closed{where}")
+                raise PeerError(f"the guest agent closed the connection{where}")
             was_inside = frames.in_frame
             bodies = frames.feed(untrusted_data)
             for body in bodies:
@@ -120,9 +120,9 @@ class AgentShell:
         message = agent.decode_from_guest(untrusted_body)
         if isinstance(message, agent.AgentHello) is greeted:
             raise PeerError(
-                "the guest agent sent its hello twice"
+                "the guest agent sent AgentHello twice"
                 if greeted
-                else "the guest agent's first message is not a hello"
+                else "the guest agent's first message is not AgentHello"
             )
         if isinstance(message, agent.AgentHello) and message.version >= _PINGED_VERSION:
             self._pings.set()
@@ -152,4 +152,4 @@ class AgentShell:
                     self.to_guest += sent
                     left = left[sent:]
             if patience.cancelled_caught:
-                raise PeerError("the guest agent does not read")
+                raise PeerError("the guest agent does not read from the connection")

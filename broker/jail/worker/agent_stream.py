@@ -76,7 +76,7 @@ class SshAgentStream(ServedStream):
             try:
                 ask = decode_request(untrusted_body)
             except NotPassedError as error:
-                self._refused = f"a request was refused: {printable(str(error))}"
+                self._refused = f"rejected a request: {printable(str(error))}"
                 await self._stream.send(FAILED)
                 continue
             self._answered = trio.Event()
@@ -107,7 +107,7 @@ class SshAgentStream(ServedStream):
             await self._answered.wait()
             nursery.cancel_scope.cancel()
         if gone:
-            raise PeerError("it has closed the connection")
+            raise PeerError("the program closed the connection")
 
     async def _answers(self) -> None:
         while True:
@@ -115,5 +115,5 @@ class SshAgentStream(ServedStream):
             asked, self._asked = self._asked, None
             # An agent answers its request.
             if asked is None:
-                raise PeerError("an ssh agent answers without a request")
+                raise PeerError("the ssh agent sent a reply without a request")
             await self.pass_on(wire.decode_answer(untrusted_body, asked))

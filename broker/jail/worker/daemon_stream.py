@@ -52,7 +52,7 @@ class DaemonStream(ServedStream):
             try:
                 self._put.send_nowait(order.message)
             except trio.WouldBlock:
-                raise PeerError("it does not read") from None
+                raise PeerError("the daemon does not read its messages") from None
 
     async def _read(self) -> None:
         while True:

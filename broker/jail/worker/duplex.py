@@ -116,7 +116,7 @@ class DuplexConnection(ABC, Generic[_Core]):
     def _lost(self, error: OSError) -> None:
         """End because a socket failed; not an error when the far end closed it."""
         if error.errno in GONE:
-            self._end(reason="one end closed")
+            self._end(reason="one end closed the connection")
         else:
             self._end(UpstreamError(f"a {self.KIND} socket failed: {error.strerror}"))
 

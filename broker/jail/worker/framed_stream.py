@@ -44,9 +44,9 @@ class FramedStream:
             with trio.move_on_after(within) as patience:
                 untrusted_data = await self._sock.recv(_READ_BYTES)
             if patience.cancelled_caught:
-                raise PeerError("a message of it does not end")
+                raise PeerError("the program did not finish a message in time")
             if not untrusted_data:
-                raise PeerError("it has closed the connection")
+                raise PeerError("the program closed the connection")
             self._moved(len(untrusted_data), 0)
             self._ready = self._frames.feed(untrusted_data)
         return self._ready.pop(0)
@@ -60,7 +60,7 @@ class FramedStream:
                 self._moved(0, sent)
                 left = left[sent:]
         if patience.cancelled_caught:
-            raise PeerError("it does not read")
+            raise PeerError("the program does not read from the connection")
 
 
 class ServedStream(ABC):

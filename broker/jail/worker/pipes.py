@@ -26,7 +26,7 @@ async def write_pipe(pipe: int, data: bytes) -> None:
         except BlockingIOError:
             await trio.lowlevel.wait_writable(pipe)
         except BrokenPipeError:
-            raise RefusedError("the receiver broke it off") from None
+            raise RefusedError("the receiver cancelled the transfer") from None
 
 
 async def read_pipe(pipe: int) -> bytes:
@@ -65,7 +65,7 @@ async def _splice(source: int, target: int, size: int) -> int:
                 readable = ready is trio.lowlevel.wait_readable
                 await ready(source if readable else target)
             except BrokenPipeError:
-                raise RefusedError("the receiver broke it off") from None
+                raise RefusedError("the receiver cancelled the transfer") from None
 
 
 _PIECE_BYTES = 65536

@@ -154,8 +154,8 @@ class _Steps(trio.abc.Instrument):
             trio.lowlevel.remove_instrument(self)
 
     def arm(self, watch: WatchedFile) -> None:
-        assert self._watches.get(watch.fd) is watch, "it has been closed"
-        assert watch.fd not in self._live, "another task waits for it"
+        assert self._watches.get(watch.fd) is watch, "the watch was closed"
+        assert watch.fd not in self._live, "another task is already waiting"
         self._live[watch.fd] = watch.step
         if not watch.registered:
             self._epoll.register(watch.fd, select.EPOLLIN)

@@ -63,7 +63,7 @@ from broker.jail.worker.window_pictures import OwnWindow, serve_window
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 _MOVED_SECONDS = 0.5
-_CUT, _NO_MORE = "it hung up before the end of its files", "the sender broke it off"
+_CUT, _NO_MORE = "the transfer is incomplete", "the sender cancelled the transfer"
 _SPLICE_BYTES = 1 << 16
 """Of a file, left after its head: they are passed on without being copied into this process."""
 
@@ -84,7 +84,7 @@ class WorkerTransfers:
         if isinstance(order, messages.TransferStream):
             if len(fds) != 1:
                 fdpass.close_all(fds)
-                raise InternalError("a transfer without its descriptor")
+                raise InternalError("a transfer came without its descriptor")
             sock = socket.socket(fileno=fds[0])
             stream = _Stream(
                 order.stream, sock, self._say, self._sandbox, agent=order.agent
@@ -147,7 +147,7 @@ class _Stream:
             self._put.send_nowait((order, fds))
         except trio.WouldBlock:
             fdpass.close_all(fds)
-            raise InternalError("more orders about a transfer than there are") from None
+            raise InternalError("received too many orders for a transfer") from None
 
     def close(self) -> None:
         """Close the connection and unused descriptors."""
@@ -164,7 +164,7 @@ class _Stream:
             with trio.move_on_after(limits.TRANSFER_HEAD_SECONDS) as patience:
                 ask = await self._ask()
             if patience.cancelled_caught:
-                raise PeerError("no request came in time")
+                raise PeerError("the program did not send a request in time")
             await self._say(messages.TransferAsked(self.number, ask))
             return await self._follow()
         except VitrailError as error:
@@ -172,7 +172,7 @@ class _Stream:
             await self._answer(TransferRefused(reason))
             return reason
         except OSError as error:
-            return f"broken off: {error.strerror}"
+            return f"the transfer failed: {error.strerror}"
 
     # -- the request ------------------------------------------------------------------
 
@@ -181,11 +181,11 @@ class _Stream:
         while True:
             untrusted_data = await self._receive(1 << 12)
             if not untrusted_data:
-                raise PeerError("it hung up before its request")
+                raise PeerError("the program closed the connection before its request")
             frames = reader.feed(untrusted_data)
             # guard: a program sends one request for a transfer
             if frames and (len(frames) > 1 or reader.in_frame):
-                raise PeerError("it sends more than its request before the answer")
+                raise PeerError("the program sent data after its request")
             if frames:
                 return _checked(decode_ask(frames[0]))
 
@@ -208,7 +208,7 @@ class _Stream:
                     return await self._serve(order)
                 case _:
                     raise InternalError(
-                        "an order for an agent or a daemon, and none is served"
+                        "received an order for an agent or a daemon that is not served"
                     )
 
     async def _next(self) -> tuple[messages.ToWorker, tuple[int, ...]]:
@@ -240,8 +240,8 @@ class _Stream:
         if hung_up:
             # Its request is answered first, so whatever comes is out of turn.
             # guard: silence before the answer
-            raise PeerError("it hung up, or spoke before the answer")
-        raise InternalError("no order and no end")
+            raise PeerError("the program did not wait for the reply")
+        raise InternalError("the wait ended without an order")
 
     async def _leave(self, order: messages.TransferLeave) -> str:
         """Hand the connection to the pump; wait for its end, reading nothing of it."""
@@ -305,7 +305,7 @@ class _Stream:
         """Move entries by a step, and report the end to the broker."""
         if len(fds) != 1:
             fdpass.close_all(fds)
-            raise InternalError("bytes are to be moved without a pipe")
+            raise InternalError("an order to transfer data came without its pipe")
         single = isinstance(order, messages.TransferSend) and order.quota.single
         reader = EntryReader(order.quota)
         reason = ""
@@ -315,9 +315,9 @@ class _Stream:
         except VitrailError as error:
             reason = printable(str(error), 900)
         except OSError as error:
-            reason = f"broken off: {error.strerror}"
+            reason = f"the transfer failed: {error.strerror}"
         except trio.TooSlowError:
-            reason = f"nothing moved for {limits.TRANSFER_STALL_SECONDS:g} s"
+            reason = f"no data was transferred for {limits.TRANSFER_STALL_SECONDS:g} s"
         finally:
             os.close(fds[0])
         self._broken = bool(reason)
@@ -366,7 +366,7 @@ class _Stream:
     ) -> None:
         """Copy files from the pipe to the program's connection."""
         if not isinstance(order, messages.TransferDeliver):
-            raise InternalError("a delivery without its order")
+            raise InternalError("a delivery came without its order")
         os.set_blocking(pipe, False)
         await self._answer(
             GuestDelivery(order.source, order.open, order.announced, order.back)

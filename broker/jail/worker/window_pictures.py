@@ -50,7 +50,7 @@ class OwnWindow:
             if _is_shown(core, xdg)
         ]
         if not found:
-            raise PeerError("the sandbox shows no window")
+            raise PeerError("the sandbox has no visible window")
         _, _, self._core, self._xdg = max(found, key=lambda one: one[:2])
         buffer = self._surface.attached
         x, y, width, height = self._xdg.geometry or (0, 0, 0, 0)

@@ -154,7 +154,7 @@ class AuthorityClient(LogClient):
                 nursery.cancel_scope.cancel()
         expect(m.Permitted, asking.answer)
         if asking.permit is None:
-            raise InternalError("an answer that is not a permit")
+            raise InternalError("the authority sent an answer that is not a permit")
         return asking.permit
 
     def _renewed(self, permit: Permit) -> bytes:

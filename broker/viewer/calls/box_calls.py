@@ -39,7 +39,7 @@ async def offer_services(exchange: OpenExchange) -> None:
     """
     # guard: services of a machine are started by its agent
     if not is_box(exchange.guest):
-        raise RefusedError("the agent of this sandbox starts its services")
+        raise RefusedError("the guest agent starts the services of this sandbox")
     with exchange.guest.transfers.serving(exchange.stream):
         await exchange.wait_closed()
 
@@ -55,19 +55,19 @@ async def joined_in_box(
     """
     name = target.lease.sandbox
     if user:
-        raise ToldError(f"{name} is a container or box, which has no user '{user}'")
+        raise ToldError(f"{name} is a container or box, without user '{user}'")
     with trio.move_on_after(limits.CALL_JOIN_SECONDS):
         await target.transfers.served.wait()  # its program may have just begun
     server = target.transfers.server
     if server is None:
         raise UpstreamError(
             f"no program of {name} serves calls",
-            hint="'vitrail-services' in it does; docs/calls.md describes how",
+            hint="run 'vitrail-services' in the sandbox; see docs/calls.md",
         )
     async with server.turn:
         # It has ended, or another one has its place, while others had their turn.
         if target.transfers.server is not server:
-            raise UpstreamError(f"no program of {name} serves calls any more")
+            raise UpstreamError(f"no program of {name} serves calls any longer")
         await target.order(messages.TransferCalled(server.stream, token))
         with trio.move_on_after(limits.CALL_JOIN_SECONDS):
             await arrived.wait()
@@ -83,4 +83,4 @@ async def joined_in_box(
                     over = messages.TransferCalled(server.stream, token, over=True)
                     await target.order(over)
         raise
-    raise UpstreamError(f"no program of {name} took the call")
+    raise UpstreamError(f"no program of {name} accepted the call")

@@ -124,7 +124,7 @@ class Meetings:
         meeting = self._waiting.get(untrusted_token)
         # guard: a call is joined by its target
         if meeting is None or meeting.target != lease:
-            raise RefusedError("no call waits here by that token")
+            raise RefusedError("no call with this token is waiting for this sandbox")
         # guard: a token of a call is used once
         self._waiting.pop(untrusted_token)
         return meeting
@@ -184,7 +184,7 @@ class SandboxCalls:
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             call = _Call(exchange, ask, conn, permit)
             if permit.target in {lease.sandbox, ""}:
-                raise ToldError("a sandbox starts its own programs itself")
+                raise ToldError("a sandbox cannot call itself")
             with failures_told(permit.target):
                 if permit.target in ADMIN_NAMES:
                     await self._carry_to_desktop(call)
@@ -204,13 +204,13 @@ class SandboxCalls:
         """Raise RefusedError unless a rule may allow it."""
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict == "deny":
-            raise RefusedError(f"no rule for {request.service} lets it")
+            raise RefusedError(f"no rule for {request.service} allows it")
 
     async def _carry_to_desktop(self, call: _Call) -> None:
         """Carry a call to a service of the user's desktop, to its end."""
         ask, source = call.ask, call.guest.lease.sandbox
         if call.permit.user is not None:
-            raise ToldError(f"{call.permit.where}: user= has no meaning at the desktop")
+            raise ToldError(f"{call.permit.where}: the desktop does not support user=")
         if ask.service == TCP:
             port, warrant = take_port(ask.argument), call.permit.warrant
             with await user_port(self._desktop.session, warrant, port) as far:
@@ -302,7 +302,7 @@ class SandboxCalls:
         async with self._met(target, asked, user) as meeting:
             if meeting.far is None:
                 raise UpstreamError(
-                    f"no program of {target.lease.sandbox} took the call"
+                    f"no program of {target.lease.sandbox} accepted the call"
                 )
             yield meeting.far
 
@@ -321,7 +321,7 @@ class SandboxCalls:
             with self._places.one(target.lease.id, "", places, source.record):
                 async with self._met(target, asked, permit.user or "") as meeting:
                     if meeting.exchange is None:
-                        raise UpstreamError("no program took the call")
+                        raise UpstreamError("no program accepted the call")
                     yield SandboxAgent(meeting.exchange)
 
     @asynccontextmanager
@@ -382,10 +382,10 @@ class SandboxCalls:
             finally:
                 over.set()
         if nursery.cancel_scope.cancelled_caught:
-            raise ToldError("the caller has gone")
+            raise ToldError("the caller closed the connection")
         exchange.relayed = end.bytes_ab, end.bytes_ba
         if end.errno == errno.EFBIG:
-            raise ToldError(f"{call.permit.where} lets {most} bytes pass")
+            raise ToldError(f"{call.permit.where} allows at most {most} bytes")
 
     async def join(
         self, exchange: OpenExchange, untrusted_token: str, conn: socket.socket
@@ -420,7 +420,7 @@ async def _joined(target: Guest, program: LeaseProgram, meeting: Meeting) -> Non
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
         await wait_unless_ended(program, meeting.arrived)
     if not meeting.arrived.is_set():
-        raise UpstreamError(f"no program of {target.lease.sandbox} took the call")
+        raise UpstreamError(f"no program of {target.lease.sandbox} accepted the call")
 
 
 def call_request(opening: Opening, ask: CallService) -> Request:
@@ -441,7 +441,7 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     )
     if ask.service in _OF_DESKTOP:
         if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
-            raise RefusedError(f"{ask.service} is the desktop's, and has no argument")
+            raise RefusedError(f"{ask.service} of the desktop accepts no argument")
         counts = ask.service == SETTINGS
         return replace(made, target=VIEWER, settled=True, counts_bytes=counts)
     argument, name = f"+{ask.argument}", ask.argument
@@ -449,11 +449,11 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         return replace(made, argument=f"+{take_port(ask.argument)}")
     if ask.service == SECRET:
         if not name:
-            raise RefusedError("a secret has a name: vitrail-call vitrail.Secret NAME")
+            raise RefusedError("name the secret: vitrail-call vitrail.Secret NAME")
         return replace(made, argument=argument)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
-        raise RefusedError(f"'{ask.service}': names with 'vitrail.' are the broker's")
+        raise RefusedError(f"'{ask.service}': names with 'vitrail.' are reserved")
     if "." in ask.service:
         return replace(made, argument=argument)
     argument = f"+{ask.service}" + (argument if name else "")
@@ -468,7 +468,7 @@ def own_call(record: Record, service: str, argument: str) -> list[str]:
     try:
         ask = msgspec.convert({"service": service, "argument": argument}, CallService)
     except msgspec.ValidationError as error:
-        raise RefusedError(f"not a service's name or argument: {error}") from error
+        raise RefusedError(f"invalid service name or argument: {error}") from error
     named = _named(record, ask.service)
     full = f"{ask.service}+{ask.argument}"
     words = ["vitrail-files", "call-here", "", named.user, full]
@@ -484,7 +484,7 @@ def both_again(near: socket.socket, far: socket.socket) -> tuple[int, int]:
         with near.dup() as ours, far.dup() as theirs:
             return ours.detach(), theirs.detach()
     except OSError as error:
-        raise ToldError("the service has gone") from error
+        raise ToldError("the service is no longer running") from error
 
 
 def _named(record: Record, service: str) -> CalledService:
@@ -505,7 +505,7 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
     asks = ask.service == SCREEN_SHARE and not own
     # guard: we choose the size of the camera's pictures
     if ask.argument not in known or ask.target not in {"", *ADMIN_NAMES}:
-        raise RefusedError(f"the {what} is the desktop's: {', '.join(sizes)}")
+        raise RefusedError(f"the {what} supports only {', '.join(sizes)}")
     return Request(
         lease=opening.lease,
         service=ServiceName(ask.service),

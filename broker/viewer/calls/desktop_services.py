@@ -68,9 +68,9 @@ class DesktopServices:
             except SetupError as error:
                 for line in (error.hint or error.message).splitlines():
                     log_stderr(f"vitrail: {line}")
-                raise ToldError(f"the service {name} cannot be started") from error
+                raise ToldError(f"cannot start the service {name}") from error
             if not begun.result:
-                raise ToldError(f"the user's own desktop has no service {name}")
+                raise ToldError(f"the user's desktop has no service {name}")
             with places.one("", name, int(begun.result), caller):
                 try:
                     _, (fd,) = await begun.more(ServeNow())

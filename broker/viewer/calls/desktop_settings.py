@@ -63,7 +63,7 @@ class DesktopSettings:
         self._known = trio.Event()
         self._listeners = 0
         self._wanted = trio.Event()
-        self._complaint = Complaint("sandboxes do not follow the desktop's settings")
+        self._complaint = Complaint("sandboxes do not receive the desktop's settings")
 
     async def run(self) -> None:
         """Ask the desktop while a sandbox listens, until cancelled."""

@@ -48,7 +48,7 @@ class CallPlaces:
         # guard: calls of a service at one time
         if not may_take(own, self._taken[place], most):
             what = f"calls of {service}" if service else "calls"
-            raise ToldError(f"too many {what} are running there")
+            raise ToldError(f"too many {what} are already running in the target")
         self._taken[place] += 1
         self._callers[place, caller] += 1
         try:
@@ -97,7 +97,7 @@ async def take_asks(
     while True:
         ask = await exchange.said()
         if not isinstance(ask, FromDaemon):
-            raise PeerError("a message that is not a daemon's")
+            raise PeerError("the daemon sent an unexpected message")
         await paces.wait(guest.lease.record)
         await take(ask)
         await guest.order(messages.DaemonMore(exchange.stream))

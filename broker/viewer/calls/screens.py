@@ -54,19 +54,17 @@ OWN: Final = "own"
 """The argument for a window of the sandbox itself, also in rules: nothing is chosen."""
 _CAST: Final = "org.freedesktop.portal.ScreenCast"
 _SESSION: Final = "org.freedesktop.portal.Session"
-_HINT = (
-    "install xdg-desktop-portal and the part of your desktop, as xdg-desktop-portal-wlr"
-)
+_HINT = "install xdg-desktop-portal and its backend for your desktop, for example xdg-desktop-portal-wlr"
 CHOOSE_SECONDS = 120.0
 """For the user, in the desktop's dialog."""
 _SCREEN, _WINDOW = 1, 2
 _WITH_POINTER = 2
-_GONE = "what was shared has gone"
+_GONE = "the shared window or screen no longer exists"
 _CHOOSING = Wording(
     "video-display",
-    "{} asks to see your screen",
+    "{} wants to see your screen",
     "{}",
-    "who asks to see a screen",
+    "which sandbox wants to see a screen",
     least_seconds=0.0,
 )
 
@@ -99,7 +97,7 @@ class ScreenShares(VideoUses):
 
     noun = "the screen"
     wording = Wording(
-        "video-display", "{} sees your screen", "{}", "that a screen is shared"
+        "video-display", "{} can see your screen", "{}", "that a screen is shared"
     )
     on: ClassVar[VideoEvent] = schema.ScreenOn
     off: ClassVar[VideoEvent] = schema.ScreenOff
@@ -167,10 +165,12 @@ class ScreenShares(VideoUses):
         """
         # guard: one dialog about screens at a time
         if self._dialog:
-            raise ToldError("the user is asked about another sandbox")
+            raise ToldError("another sandbox is already asking the user")
         name, found = use.lease.sandbox, None
         self._dialog = True
-        self._choosing.show(name, active=True, source="Your desktop asks what it sees.")
+        self._choosing.show(
+            name, active=True, source="Your desktop asks what to share."
+        )
         try:
             # guard: a dialog that nobody answers goes
             with trio.move_on_after(CHOOSE_SECONDS):
@@ -183,7 +183,7 @@ class ScreenShares(VideoUses):
             if found is None:
                 self.refuse_a_while(use.lease)
         if found is None:
-            raise ToldError("the user has chosen nothing")
+            raise ToldError("the user did not select a window or screen")
         return session, found
 
 
@@ -192,7 +192,7 @@ async def _asked(bus: PortalBus) -> tuple[str, SharedScreen | None]:
     offered = await bus.property("AvailableSourceTypes")
     pointer = await bus.property("AvailableCursorModes")
     if not isinstance(offered, int) or not isinstance(pointer, int):
-        raise UpstreamError("the desktop's portal has failed")
+        raise UpstreamError("the desktop's portal sent an invalid reply")
     options: Options = {"session_handle_token": ("s", f"v{secrets.token_hex(8)}")}
     _, made = await bus.request("CreateSession", "a{sv}", options=options)
     session = str(made["session_handle"][1]) if isinstance(made, dict) else ""
@@ -223,7 +223,7 @@ def screen_in(body: tuple[object, ...], *, windows: bool) -> SharedScreen | None
         (width, height), (x, y) = pairs
         place = int(width), int(height), int(x), int(y)
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise UpstreamError("the desktop's portal has failed") from error
+        raise UpstreamError("the desktop's portal sent an invalid reply") from error
     return SharedScreen(int(node), window, place[:2], place[2:])
 
 
@@ -263,13 +263,13 @@ async def framed(
                     said = await drawn.recv(1)
                 # guard: a screen is seen once its frame is
                 if not said:
-                    raise UpstreamError("the frame around a screen cannot be drawn")
+                    raise UpstreamError("cannot draw the frame around a shared screen")
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_until_gone, begun, ended)
                     yield drawn.close
                     nursery.cancel_scope.cancel()
     except trio.TooSlowError as error:
-        raise UpstreamError("the frame around a screen is not drawn") from error
+        raise UpstreamError("drawing the frame around a screen timed out") from error
 
 
 async def _until_gone(begun: Begun, ended: Callable[[], None]) -> None:

@@ -24,10 +24,10 @@ from broker.viewer.opening.failures import ToldError
 from broker.viewer.orders.session_orders import Begun, UserSession
 
 _decode_answer: Reader[AgentAnswer] = reader(
-    msgspec.msgpack.Decoder(AgentAnswer), "not an agent's answer", InternalError
+    msgspec.msgpack.Decoder(AgentAnswer), "not a reply of an ssh agent", InternalError
 )
 _decode_names: Reader[list[str]] = reader(
-    msgspec.msgpack.Decoder(list[str]), "not names of a host", InternalError
+    msgspec.msgpack.Decoder(list[str]), "not a list of host names", InternalError
 )
 
 
@@ -62,8 +62,8 @@ class SandboxAgent:
             if isinstance(said, AgentAnswer):
                 return said
         raise UpstreamError(
-            f"the ssh agent of '{self._guest.lease.sandbox}' closed, or did not answer in "
-            f"{limits.SSH_AGENT_SECONDS:g} s"
+            f"the ssh agent of '{self._guest.lease.sandbox}' closed the connection or did not "
+            f"answer within {limits.SSH_AGENT_SECONDS:g} s"
         )
 
 
@@ -79,9 +79,9 @@ async def user_ssh(session: UserSession, warrant: bytes) -> AsyncIterator[UserSs
             begun = await stack.enter_async_context(carrying_out)
         except SetupError as error:
             raise ToldError(
-                "the user's own desktop has no ssh agent",
-                hint="SSH_AUTH_SOCK is the broker's: 'systemctl --user "
-                "import-environment SSH_AUTH_SOCK' before the broker starts",
+                "the user's desktop has no ssh agent",
+                hint="run 'systemctl --user import-environment SSH_AUTH_SOCK' and restart the "
+                "broker",
             ) from error
         yield UserSsh(begun)
 

@@ -96,9 +96,9 @@ class SshKeys:
             request = usual or _to(request, VIEWER)
         async with self._decider.permit(request) as permit:
             if permit.target == guest.lease.sandbox:
-                raise ToldError("a sandbox asks its own agent itself")
+                raise ToldError("a sandbox cannot use its own ssh agent by a call")
             if permit.target in ADMIN_NAMES and permit.user is not None:
-                raise ToldError(f"{permit.where}: user= has no meaning at the desktop")
+                raise ToldError(f"{permit.where}: the desktop does not support user=")
             with failures_told(permit.target):
                 async with (
                     user_ssh(self._session, permit.warrant) as ssh,
@@ -117,7 +117,7 @@ class SshKeys:
             # Requests of a sandbox to ssh agents are paced.
             await self._paces.wait(talk.guest.lease.id)
             if not isinstance(asked, AgentAsk):
-                raise PeerError("an ssh agent's answer to nobody")
+                raise PeerError("the ssh agent sent an unexpected reply")
             answer = await talk.answer(asked)
             await talk.guest.order(messages.StreamTell(exchange.stream, answer))
 

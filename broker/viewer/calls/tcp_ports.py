@@ -23,7 +23,7 @@ def take_port(untrusted_text: str) -> int:
     """Parse a port: a decimal number without leading zeros.  Raises RefusedError."""
     # guard: a port has one spelling
     if not _PORT.fullmatch(untrusted_text) or int(untrusted_text) > 65535:
-        raise RefusedError(f"'{printable(untrusted_text, 20)}' is not a port")
+        raise RefusedError(f"'{printable(untrusted_text, 20)}' is not a port number")
     return int(untrusted_text)
 
 
@@ -35,7 +35,7 @@ async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.s
     try:
         _, (fd,) = await session.carry_out(ConnectPort(warrant, port))
     except UpstreamError as error:
-        raise ToldError(f"nothing answers on port {port}") from error
+        raise ToldError(f"no program is listening on port {port}") from error
     return socket.socket(fileno=fd)
 
 

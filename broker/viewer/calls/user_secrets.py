@@ -26,8 +26,8 @@ async def user_secret(
         _, fds = await session.carry_out(AskSecret(warrant, name))
     except (SetupError, UpstreamError) as error:
         # The error has no output of it: the secret is in no log.
-        log_stderr(f"vitrail: the secret {name}: {error.message}")
-        raise ToldError(f"the user's own desktop has no secret {name}") from error
+        log_stderr(f"vitrail: cannot read the secret {name}: {error.message}")
+        raise ToldError(f"the user's desktop has no secret {name}") from error
     near, far = (socket.socket(fileno=fd) for fd in fds)
     with near, far:
         yield near

@@ -114,7 +114,7 @@ class VideoUses(ABC):
         """Raise ToldError where the user has said no a moment ago."""
         now = trio.current_time()
         if now < self._ended.get(lease.record, now):
-            raise ToldError(f"the user has taken {self.noun} back")
+            raise ToldError(f"the user revoked access to {self.noun}")
 
     def check_pace(self, lease: Lease) -> None:
         """Count an opening of the camera or screen.  Raises ToldError for too many."""
@@ -123,7 +123,7 @@ class VideoUses(ABC):
         # guard: the camera is opened so many times a minute
         if not window.take(trio.current_time()):
             raise ToldError(
-                f"{self.noun} was opened {OPENED_PER_MINUTE} times a minute"
+                f"the sandbox opened {self.noun} {OPENED_PER_MINUTE} times within a minute"
             )
 
     async def take_back(self, sandbox: str) -> VideoUse | None:
@@ -157,10 +157,10 @@ class VideoUses(ABC):
         self.check_ended(lease)
         # guard: a sandbox opens the camera once
         if name in self._uses:
-            raise ToldError(f"the sandbox already uses {self.noun}")
+            raise ToldError(f"the sandbox is already using {self.noun}")
         own = sum(use.lease.record == lease.record for use in self._uses.values())
         if not may_take(own, len(self._uses), USES):
-            raise ToldError(f"too many sandboxes use {self.noun}")
+            raise ToldError(f"too many sandboxes are using {self.noun}")
         self.check_pace(lease)
         self._log.check_share(lease)
         use = self._uses[name] = VideoUse(lease, colour, warrant, renewed)
@@ -169,7 +169,7 @@ class VideoUses(ABC):
                 async with self.source(use) as source:
                     await self._open(use, source, size, carry)
             if use.scope.cancelled_caught:
-                raise ToldError(f"the user has taken {self.noun} back")
+                raise ToldError(f"the user revoked access to {self.noun}")
         finally:
             del self._uses[name]
             use.over.set()
@@ -226,7 +226,7 @@ async def pictures(
                 with trio.fail_after(START_SECONDS):
                     await trio.lowlevel.wait_readable(near)
             except trio.TooSlowError as error:
-                raise UpstreamError(f"{source.title} gives no picture") from error
+                raise UpstreamError(f"{source.title} does not send pictures") from error
             source.seen()
             if source.renewed is None:
                 yield near

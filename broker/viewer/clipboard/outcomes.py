@@ -146,7 +146,7 @@ class Telling:
         )
         match record.outcome:
             case w.Outcome.COPIED:
-                text = f"{self._paste_chord()} in another sandbox pastes it, once"
+                text = f"press {self._paste_chord()} in a sandbox to paste it once"
                 return f"Copied {what(record)} from {source}", text
             case w.Outcome.PASTED:
                 return f"{what(record)}: {way}", _given(record)
@@ -155,7 +155,7 @@ class Telling:
             case w.Outcome.EXPIRED if record.selection == "drag":
                 return f"Not dropped: {way}", "the window did not accept it"
             case w.Outcome.EXPIRED:
-                return f"Clipboard wiped: {way}", "its time is over"
+                return f"Clipboard wiped: {way}", "the content expired"
             case w.Outcome.CLEARED:
                 title = (
                     "Not dropped" if record.selection == "drag" else "Clipboard wiped"
@@ -184,7 +184,7 @@ def _given(record: w.RecordCrossing) -> str:
     if record.selection == "drag":
         return f"dropped, by {record.rule}"
     # Their own clipboard stays as it is.
-    wiped = "" if record.source == w.VIEWER else ", it is wiped here"
+    wiped = "" if record.source == w.VIEWER else ", the clipboard is cleared"
     return f"by {record.rule}; paste it there as usual{wiped}"
 
 

@@ -157,7 +157,7 @@ class Terms:
             one for one in may if one not in asking or one.rule == asking[0].rule
         ]
         if not crossing and target is None:
-            raise RefusedError("no rule lets it into your own clipboard")
+            raise RefusedError("no rule allows copying it to your own clipboard")
         if not crossing:
             # Recorded as a no, with the rule that says it.
             kind, size = action.kinds[0]
@@ -187,7 +187,7 @@ class Terms:
         wanted = [(one.kind, one.size) for one in crossing]
         now = await self._may(source, target, wanted, speaking)
         if len(now) < len(crossing):
-            raise RefusedError("rules or records do not let it cross any more")
+            raise RefusedError("the rules or records no longer allow it")
         return w.PasteTerms(
             patterns=tuple(one.kind for one in now),
             max_bytes=_bytes(now, speaking),
@@ -251,7 +251,7 @@ def _request(
     """Return the permit request for one kind of content.  Raises RefusedError."""
     lease = source or target
     if lease is None:
-        raise RefusedError("the sandbox of this copy or paste has ended")
+        raise RefusedError("the sandbox of this copy or paste is no longer running")
     # guard: a paste goes where the keyboard is
     return Request(
         lease=lease,

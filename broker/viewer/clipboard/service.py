@@ -206,7 +206,7 @@ class Party(clipboard_member.ClipboardMember):
             return
         except trio.WouldBlock:
             # guard: a worker that takes no orders
-            self._clipboard.start(self.blame, "it accepts no orders for the clipboard")
+            self._clipboard.start(self.blame, "it does not accept clipboard orders")
 
     async def run(self) -> None:
         """Send queued orders to the current worker, until cancelled."""
@@ -424,7 +424,7 @@ class ClipboardService:
             return
         party.troubles += 1
         self._told.add(reason)
-        self.notify("Vitrail: no chords for the clipboard", reason)
+        self.notify("Vitrail: no key combinations for the clipboard", reason)
 
     # -- the user and the files -------------------------------------------------------------
 
@@ -470,7 +470,7 @@ class ClipboardService:
             # guard: a failed second decision denies the copy
             except Exception as error:  # noqa: BLE001 -- any failure is a denial
                 log_exception(error)
-                why = "it could not be decided"
+                why = "an internal error prevented a decision"
             if why:
                 # guard: rules that change
                 await self._post(w.ConsentRevoked(target, transfer, why))
@@ -548,7 +548,7 @@ class ClipboardService:
         except VitrailError as error:
             self.notify(f"Files not copied: {way}", printable(error.message, 300))
         else:
-            text = f"they are in ~/Incoming/{action.source}"
+            text = f"the files are in ~/Incoming/{action.source}"
             self.notify(f"Files copied: {way}", text)
 
     def _give(self, sandbox: str, order: clipboard_member.Order) -> None:
@@ -585,7 +585,7 @@ class ClipboardService:
             return no(str(error))
         except Exception as error:  # noqa: BLE001 -- any failure is a denial
             log_exception(error)
-            return no("it could not be decided")
+            return no("an internal error prevented a decision")
         return w.Decided(action.transfer, terms)
 
 

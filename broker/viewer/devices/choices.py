@@ -61,7 +61,7 @@ class DeviceChoices:
                 return await self._decider.choose(requests)
         except VitrailError as error:
             self.decline(item.number, [request.lease for request in requests])
-            log_stderr(f"vitrail: {item.title} is not attached: {error}")
+            log_stderr(f"vitrail: cannot attach {item.title}: {error}")
         finally:
             del self._open[item.number]
         return None

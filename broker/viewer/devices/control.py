@@ -48,7 +48,7 @@ class DeviceControl:
         if (users := self._videos.get(kind + colon)) is not None:
             use = await users.take_back(sandbox)
             if use is None:
-                raise RefusedError(f"that sandbox does not use {users.noun}")
+                raise RefusedError(f"this sandbox is not using {users.noun}")
             return api.DeviceAnswer(
                 port=request.port,
                 sandbox=use.lease.sandbox,

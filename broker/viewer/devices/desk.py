@@ -175,7 +175,7 @@ class DeviceDesk:
             if isinstance(error, RefusedError):
                 return False
             self._decider.notify(
-                f"Vitrail: {item.title} was not attached to {lease.sandbox}", str(error)
+                f"Vitrail: cannot attach {item.title} to {lease.sandbox}", str(error)
             )
         except Exception as error:  # noqa: BLE001 -- one device's mistake
             log_exception(error)
@@ -188,8 +188,8 @@ class DeviceDesk:
         assert self._nursery is not None
         if item.number in self._holdings:
             raise RefusedError(
-                f"the device in port {item.port} is in use already",
-                hint="'brokerctl device detach' takes it back",
+                f"the device in port {item.port} is already in use",
+                hint="to detach it, run 'brokerctl device detach'",
             )
         self._choices.withdraw(item.number)
         holding = self._holdings[item.number] = Holding(item, lease, chosen)
@@ -259,7 +259,7 @@ class DeviceDesk:
                             object=handed.name,
                             device=name,
                             outcome="detached",
-                            reason=holding.reason or "its permission has ended",
+                            reason=holding.reason or "its permission was revoked",
                             seconds=trio.current_time() - began,
                         )
                     )
@@ -292,8 +292,9 @@ class DeviceDesk:
             if where in {item.port, str(item.number), item.attachment}:
                 return item
         raise RefusedError(
-            f"no device is in port '{where}'",
-            hint=self._source.elsewhere or "'brokerctl device list' shows the devices",
+            f"port '{where}' has no device",
+            hint=self._source.elsewhere
+            or "to list the devices, run 'brokerctl device list'",
         )
 
     async def detach(self, where: str) -> Holding:
@@ -304,8 +305,8 @@ class DeviceDesk:
                 await holding.over.wait()
                 return holding
         raise RefusedError(
-            f"nothing of port '{where}' is attached",
-            hint="'brokerctl device list' shows attached devices",
+            f"no device of port '{where}' is attached",
+            hint="to list attached devices, run 'brokerctl device list'",
         )
 
     async def lease_ended(self, lease: LeaseId) -> None:
@@ -328,12 +329,11 @@ class DeviceDesk:
         try:
             items = (await self._source.devices()).devices
         except VitrailError as error:
-            raise RefusedError(f"it needs a device, and {error}") from error
+            raise RefusedError(f"the sandbox requires a device: {error}") from error
         if not await self._has_required(items, lease):
             raise RefusedError(
-                f"'{lease.sandbox}' does not start without a device that "
-                f"{missing} requires",
-                hint="plug it in; 'brokerctl device list' shows the devices",
+                f"cannot start '{lease.sandbox}' without a device that {missing} requires",
+                hint="plug the device in; to list the devices, run 'brokerctl device list'",
             )
 
     async def required(self, lease: Lease) -> str:
@@ -403,4 +403,4 @@ def request_of(item: DeviceItem, lease: Lease) -> Request:
 
 def _refuse_given_up(holding: Holding, status: _Once) -> None:
     if not status.said:
-        raise RefusedError(holding.reason or "it was given up")
+        raise RefusedError(holding.reason or "the request was cancelled")

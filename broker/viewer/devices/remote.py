@@ -24,10 +24,7 @@ from broker.ipc.host_viewer import DeviceAttachment
 from broker.net.link import messages as m
 from broker.net.link_service.far_end import FarEnd
 
-OTHER_MACHINE = (
-    "'brokerctl device list' shows the host's devices; one that is plugged into "
-    "this machine stays here: plug it into the host"
-)
+OTHER_MACHINE = "plug the device into the host, not into this machine; to list the host's devices, run 'brokerctl device list'"
 """The hint where a port of the viewer's machine has been named."""
 
 
@@ -78,11 +75,11 @@ class RemoteDevices:
         while True:
             reply = await epoch.ask(partial(_asked, after=after))
             if not isinstance(reply, m.DevicesReply):
-                raise InternalError("an answer that does not fit the question")
+                raise InternalError("the host sent an unexpected reply")
             for device in reply.devices:
                 # guard: pages of devices end
                 if device.number <= after or len(found) >= limits.DEVICES:
-                    raise UpstreamError("the host lists devices without end")
+                    raise UpstreamError("the host sent an endless list of devices")
                 after = device.number
                 found.append(DeviceItem(**msgspec.structs.asdict(device)))
             if not reply.more or not reply.devices:
@@ -98,7 +95,7 @@ class RemoteDevices:
         try:
             reply = await epoch.ask(lambda n: m.DeviceAttach(n, number, lease.id))
             if not isinstance(reply, m.DeviceHanded):
-                raise InternalError("an answer that does not fit the question")
+                raise InternalError("the host sent an unexpected reply")
             made = DeviceAttachment(reply.attachment, reply.backend)
             self._attachments[epoch, made.name] = made
             if not epoch.live:

@@ -52,7 +52,7 @@ class SharedKey:
         taken = self._places.get(lease, 0)
         # guard: connections to the security key
         if taken >= limits.SECURITY_KEY_CONNECTIONS:
-            raise RefusedError(f"{taken} programs of the sandbox use the security key")
+            raise RefusedError(f"{taken} programs already use the security key")
         self._places[lease] = taken + 1
         try:
             yield
@@ -91,7 +91,7 @@ class SharedKey:
     @contextlib.contextmanager
     def shown(self, lease: Lease, words: str) -> Iterator[None]:
         """Show for whom a touch is, while the block runs; ``words`` are escaped."""
-        text = f"{lease.sandbox} waits for your touch {words}"
+        text = f"{lease.sandbox} is waiting for your touch {words}"
         # guard: who has the security key is shown
         if self._indicator is None:
             yield

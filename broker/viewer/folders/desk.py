@@ -143,12 +143,12 @@ class FolderDesk:
             }:
                 if not force and shared.mounted is not None:
                     await self._release(shared, shared.mounted)
-                shared.end("taken back on request")
+                shared.end("removed on request")
                 await shared.over.wait()
                 return shared
         raise RefusedError(
-            f"{printable(sandbox, 64)} has no folder '{printable(name, 200)}'",
-            hint="'brokerctl share' lists the shared folders",
+            f"{printable(sandbox, 64)} has no shared folder '{printable(name, 200)}'",
+            hint="to list the shared folders, run 'brokerctl share'",
         )
 
     async def _release(self, shared: SharedFolder, mounted: Mounted) -> None:
@@ -186,12 +186,12 @@ class FolderDesk:
         mine = [s for s in self._shared if s.lease.id == shared.lease.id]
         if any(other.name == shared.name for other in mine):
             raise RefusedError(
-                f"{shared.lease.sandbox} has a folder '{shared.name}' already",
-                hint="'brokerctl unshare' takes it back",
+                f"{shared.lease.sandbox} already has a shared folder '{shared.name}'",
+                hint="to remove it, run 'brokerctl unshare'",
             )
         if len(mine) >= limits.FOLDERS_PER_SANDBOX:
             raise RefusedError(
-                f"{shared.lease.sandbox} has {limits.FOLDERS_PER_SANDBOX} folders already"
+                f"{shared.lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders"
             )
 
     # -- the life of one --------------------------------------------------------------
@@ -230,7 +230,7 @@ class FolderDesk:
         kept = shared.kept if mounted is None else mounted.kept
         # guard: a folder that is held ends its sandbox
         if kept:
-            reason = f"it kept files of the folder {shared.name} open"
+            reason = f"the sandbox kept files of the folder {shared.name} open"
             self._nursery.start_soon(self._end_sandbox, shared.lease, reason)
 
     async def _end_sandbox(self, lease: Lease, reason: str) -> None:
@@ -276,7 +276,7 @@ class FolderDesk:
                         service=FOLDER,
                         object=path,
                         outcome="failed" if shared.mounted is None else "unmounted",
-                        reason=shared.reason or "its permission has ended",
+                        reason=shared.reason or "its permission was revoked",
                         seconds=trio.current_time() - began,
                     )
                 )
@@ -312,7 +312,7 @@ class FolderDesk:
             return
         # guard: a folder that is held after a crash ends its sandbox
         if kept:
-            reason = "it kept files of folders open that an earlier broker had shared"
+            reason = "the sandbox kept files open in folders that an earlier broker had shared"
             self._nursery.start_soon(self._end_sandbox, lease, reason)
             return
         if record is None or self._source.unavailable:
@@ -335,7 +335,7 @@ class FolderDesk:
             await self._begin(OpenFolder(b"", str(path), write, record.name), lease)
         except (VitrailError, OSError) as error:
             self._decider.notify(
-                f"Vitrail: {lease.sandbox} starts without {printable(str(path), 200)}",
+                f"Vitrail: cannot share {printable(str(path), 200)} with {lease.sandbox}",
                 printable(str(error), 400),
             )
         finally:
@@ -354,7 +354,7 @@ class FolderDesk:
 def _refuse_unmounted(shared: SharedFolder) -> None:
     """Raise RefusedError for one that ended before it was there."""
     if shared.mounted is None:
-        raise RefusedError(shared.reason or "it was given up")
+        raise RefusedError(shared.reason or "the request was cancelled")
 
 
 async def give(path: Path, opened: Begun, warrant: bytes) -> GivenFolder:

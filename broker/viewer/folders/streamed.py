@@ -47,7 +47,7 @@ class StreamedFolder:
     async def lost(self) -> None:
         """Wait for the end of its connection, and raise UpstreamError then."""
         await self.over.wait()
-        raise UpstreamError("the sandbox's connection to it has ended")
+        raise UpstreamError("the sandbox closed its connection to the folder")
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
@@ -57,7 +57,7 @@ class StreamedFolder:
         """
         # guard: a folder has one connection
         if self.taken:
-            raise RefusedError("another connection serves this folder")
+            raise RefusedError("another connection already serves this folder")
         self.taken = True
         try:
             with self.scope:
@@ -89,7 +89,7 @@ class StreamedFolders:
         place = next(free, None)
         if place is None:
             raise RefusedError(
-                f"{lease.sandbox} has {limits.FOLDERS_PER_SANDBOX} folders already"
+                f"{lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders"
             )
         shared = StreamedFolder(folder, f"/folders/{folder.name}", place)
         mine[place] = shared
@@ -107,7 +107,7 @@ class StreamedFolders:
 
     async def end_sandbox(self, lease: Lease, reason: str) -> None:
         """Raise RefusedError: no folder can be the reason."""
-        raise RefusedError(f"{lease.sandbox} is not ended: {reason}")
+        raise RefusedError(f"cannot stop {lease.sandbox}: {reason}")
 
     async def forget(self, lease: Lease) -> bool:
         """No broker has left a folder there: its server ends with it."""
@@ -143,7 +143,7 @@ class StreamedFolders:
         # guard: a guest is served the folders of its own sandbox
         shared = self._shared.get(opening.lease.id, {}).get(untrusted_place)
         if shared is None:
-            raise RefusedError("the sandbox has no such folder")
+            raise RefusedError("the sandbox has no shared folder with this number")
         return shared
 
 
@@ -161,8 +161,10 @@ async def _read_place(conn: socket.socket) -> int:
             except BlockingIOError:
                 continue
             except OSError as error:
-                raise PeerError("it ended before it named a folder") from error
+                raise PeerError("the guest did not name a folder") from error
             if not untrusted_byte:
-                raise PeerError("it ended before it named a folder")
+                raise PeerError("the guest did not name a folder")
             return untrusted_byte[0]
-    raise PeerError(f"it named no folder in {folder_limits.FOLDER_PLACE_SECONDS:g} s")
+    raise PeerError(
+        f"the guest did not name a folder within {folder_limits.FOLDER_PLACE_SECONDS:g} s"
+    )

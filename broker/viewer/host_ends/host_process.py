@@ -148,7 +148,7 @@ class HostProcess:
         assert isinstance(reply, m.SandboxStarted)
         announced = self.pair.leases.get(take_lease_id(reply.lease))
         if announced is None:
-            raise UpstreamError(f"the sandbox of '{record}' ended at once")
+            raise UpstreamError(f"the sandbox of '{record}' exited immediately")
         return announced.lease
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
@@ -171,11 +171,11 @@ class HostProcess:
             assert isinstance(reply, p.HostRowsFile)
             # guard: the host's rows are bounded
             if reply.size > pair_limits.PAIR_ROWS_BYTES:
-                raise PeerError("the host's status is too long")
+                raise PeerError("the host sent a status that is too long")
             body = await sealed_memfd.take(fd, reply.size)
             return msgspec.json.decode(body, type=p.HostRowsReport)
         except UNREADABLE as error:
-            raise PeerError(f"the host's status cannot be read: {error}") from error
+            raise PeerError(f"the host sent an invalid status: {error}") from error
         finally:
             os.close(fd)
 
@@ -260,7 +260,7 @@ class HostProcess:
                 self.problem = p.error_of(request.error)
                 self.ready.set()
             case _:
-                raise InternalError(f"there is no handler for {request}")
+                raise InternalError(f"no handler for {request}")
 
     async def _lease_begun(self, lease: Lease) -> None:
         # The host may lease by a record that was written a moment ago.
@@ -274,13 +274,13 @@ class HostProcess:
             service = ServiceName(offer.service)
             # guard: streams are of leases that were announced
             if announced is None:
-                raise RefusedError("the lease is not one that was announced here")
+                raise RefusedError("the lease was not announced to this viewer")
             # guard: the host names a service that there is
             if service not in PORTS and service not in {NETWORK, SSH_AGENT}:
-                raise RefusedError("the host names an unknown service")
+                raise RefusedError("the host sent the name of an unknown service")
             # guard: each stream has a new number
             if offer.stream in self._streams or self._nursery is None:
-                raise RefusedError("the host uses the number of a stream again")
+                raise RefusedError("the host reused the number of a stream")
             opening = Opening(
                 announced.lease, service, offer.stream, offer.peer, offer.direct
             )
@@ -322,7 +322,7 @@ class HostProcess:
 
 def _refuse_untaken(taken: _Taken) -> None:
     if not taken.yes:
-        raise RefusedError("it was cut before it was taken")
+        raise RefusedError("the stream was closed before the viewer accepted it")
 
 
 class _Taken(trio.TaskStatus[None]):

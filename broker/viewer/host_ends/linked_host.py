@@ -68,4 +68,4 @@ class LinkedHost:
     async def end(self, stop_all: Callable[[], Awaitable[None]]) -> None:
         """See ``HostEnd``: the host's machines live on."""
         del stop_all
-        await self.host.close("the viewer's broker ends")
+        await self.host.close("the viewer's broker is shutting down")

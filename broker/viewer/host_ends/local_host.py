@@ -43,7 +43,7 @@ class HostProcessRows(StatusRows):
         try:
             self.report = await self.host.rows()
         except VitrailError as error:
-            warning = f"the host's process: {error.message}"
+            warning = f"the host process: {error.message}"
             self.report = p.HostRowsReport([], [], [], [], [warning], 0)
 
     @override
@@ -145,7 +145,7 @@ class LocalHost:
         if self._ending:
             return
         log_stderr(
-            f"vitrail: the host's process {reason}: the broker ends; machines run on"
+            f"vitrail: the host process {reason}: the broker exits; machines continue to run"
         )
         # It may hang.
         self._kill()

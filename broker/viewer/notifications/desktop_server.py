@@ -212,13 +212,13 @@ class DesktopServer:
             member = signal.header.fields.get(HeaderFields.member)
             if member == "NameOwnerChanged" and sender == message_bus.bus_name:
                 session.gone = True
-                raise UpstreamError("the notification server has gone")
+                raise UpstreamError("the notification server exited")
             # Any program of the session may send us a signal of this name.
             # guard: a press is the notification server's word
             if sender == session.owner:
                 self._heard(session, str(member), signal.body)
         session.gone = True
-        raise UpstreamError("the session bus has gone")
+        raise UpstreamError("the session bus closed the connection")
 
     def _heard(self, session: _Session, member: str, body: tuple[object, ...]) -> None:
         """Handle a signal: a notification was closed, clicked or answered."""

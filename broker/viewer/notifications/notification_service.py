@@ -115,7 +115,7 @@ class NotificationService:
             del self._answers[lease.id, stream]
             # guard: notifications end with their connection
             for notice in self.board.of_stream(lease, stream):
-                self._end(notice.number, "its sandbox has ended")
+                self._end(notice.number, "its sandbox is no longer running")
 
     async def _take(self, request: Request, ask: FromDaemon) -> None:
         """Handle a daemon's request: show, close, or other.  Raises ToldError."""
@@ -128,7 +128,7 @@ class NotificationService:
                     self._end(notice.number, "taken back")
                     self._answer(request, NotificationClosed(ask.number, TAKEN_BACK))
             case _:
-                raise ToldError("an icon on a call about notifications")
+                raise ToldError("received an icon in a call for notifications")
 
     def _answer(self, to: Request | Notice, answer: Answer) -> None:
         """Send an answer to the daemon that asked, if it is there and reads answers."""
@@ -165,7 +165,7 @@ class NotificationService:
                 )
             )
         except (RefusedError, UpstreamError):
-            self._end(notice.number, "not recorded, so not shown")
+            self._end(notice.number, "the authority did not record it")
             self._answer(request, NotificationClosed(ask.number, UNDEFINED))
             return
         if self.board.find(notice.number) is notice:  # it was not closed meanwhile

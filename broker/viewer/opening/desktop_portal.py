@@ -84,7 +84,7 @@ class PortalBus:
                     break
         if got.header.message_type is not MessageType.method_return:
             words = printable(" ".join(map(str, got.body)), 300)
-            text = f"the desktop has no {self._noun}: {words}"
+            text = f"the desktop does not provide a {self._noun}: {words}"
             raise SetupError(text, hint=self._hint)
         return got
 
@@ -139,7 +139,7 @@ class PortalBus:
             if rule.matches(got):
                 return got
             if end.matches(got):
-                raise UpstreamError("the desktop's portal has ended")
+                raise UpstreamError("the desktop's portal exited")
 
     def rule(self, path: str, interface: str, member: str) -> MatchRule:
         """Return the rule for a signal of the portal."""
@@ -168,5 +168,5 @@ async def portal_bus(
         found = sole(error)
         if not isinstance(found, _NO_BUS):
             raise
-        text = f"the desktop's {noun} cannot be reached: {why(found)}"
+        text = f"cannot connect to the desktop's {noun}: {why(found)}"
         raise SetupError(text, hint=hint) from error

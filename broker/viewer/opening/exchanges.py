@@ -142,7 +142,7 @@ class OpenExchange(Moved):
             case messages.TransferClosed():
                 self.close(message)
             case _:
-                raise PeerError("the worker reports a step of a transfer twice")
+                raise PeerError("the worker reported a step of a transfer twice")
         self._changed.set()
         self._changed = trio.Event()
 
@@ -179,7 +179,7 @@ class OpenExchange(Moved):
 
     async def wait_for_user(self) -> None:
         """Tell its program that the user is asked."""
-        await self.wait("waiting for the answer of the user")
+        await self.wait("waiting for the user's answer")
 
     async def moved(self, order: messages.ToWorker, end: PipeEnd) -> str:
         """Have its worker move bytes by a pipe; returns why they ended early."""
@@ -253,18 +253,18 @@ class Exchanges:
     def __init__(self) -> None:
         self._exchanges: dict[int, OpenExchange] = {}
         self.deliveries = Awaited[Delivery](
-            "too much waits to be fetched by this sandbox",
-            "nothing was sent here by that token",
-            lambda delivery: delivery.end("it was given up"),
+            "too many transfers are waiting for this sandbox to fetch them",
+            "no transfer to this sandbox has this token",
+            lambda delivery: delivery.end("the transfer was cancelled"),
         )
         self.returns = Awaited[Return](
             "too many files are being edited in this sandbox",
-            "no file may be returned by that token",
-            lambda way: way.end("it is not awaited any more"),
+            "no file to return has this token",
+            lambda way: way.end("the file is no longer expected"),
         )
         self.gifts = Awaited[Gift](
-            "too many files are on their way from this sandbox",
-            "no files are wanted by that token",
+            "too many files are being copied from this sandbox",
+            "no requested files have this token",
         )
         """Files that were pasted or dropped."""
         self.server: CallServer | None = None
@@ -284,9 +284,9 @@ class Exchanges:
         own = (one for one in self._exchanges.values() if one.delivery is None)
         places = sum(one.call is call for one in own)
         if call and places >= limits.CALLS_PER_SANDBOX:
-            raise RefusedError(f"{places} calls of this sandbox run already")
+            raise RefusedError(f"the sandbox already has {places} running calls")
         if not call and places >= limits.TRANSFERS_PER_SANDBOX:
-            raise RefusedError(f"{places} requests for files and links run already")
+            raise RefusedError(f"the sandbox already has {places} running requests")
         exchange = OpenExchange(guest, opening, call=call)
         self._exchanges[opening.stream] = exchange
         try:
@@ -315,7 +315,7 @@ class Exchanges:
         """
         # guard: one program of a box serves calls
         if self.server is not None:
-            raise RefusedError("another program of this sandbox serves calls already")
+            raise RefusedError("another program of this sandbox already serves calls")
         self.server = CallServer(stream)
         self.served.set()
         try:

@@ -23,11 +23,11 @@ from broker.core.errors import (
 from broker.core.notify import Notify
 
 _WORDS: tuple[tuple[type[VitrailError], str], ...] = (
-    (RefusedError, "refused it"),
-    (PeerError, "broke it off"),
-    (SetupError, "cannot be started"),
+    (RefusedError, "rejected the request"),
+    (PeerError, "closed the connection"),
+    (SetupError, "could not be started"),
     (UpstreamError, "could not be reached"),
-    (IntegrityError, "cannot be started"),
+    (IntegrityError, "could not be started"),
     (InternalError, "could not be reached"),
 )
 
@@ -43,7 +43,7 @@ def told(error: VitrailError, target: str) -> VitrailError:
     words = next((text for kind, text in _WORDS if isinstance(error, kind)), "failed")
     # guard: a target's words stay with it
     return ToldError(
-        f"{target} {words}", hint=f"'brokerctl logs {target}' shows what it wrote"
+        f"{target} {words}", hint=f"to see its output, run 'brokerctl logs {target}'"
     )
 
 

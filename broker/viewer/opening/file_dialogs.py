@@ -112,7 +112,7 @@ class FileDialogs:
         requests = [_request(opening, kind) for kind in _KINDS]
         answers = await self._decider.preview(requests)
         if all(answer is None or answer.verdict == "deny" for answer in answers):
-            raise RefusedError("no rule for vitrail.FileDialog lets it")
+            raise RefusedError("no rule for vitrail.FileDialog allows it")
 
     async def _require_desktop(
         self, guest: Guest, permit: Permit, *, save: bool
@@ -120,7 +120,8 @@ class FileDialogs:
         """Refuse targets other than the desktop, and unnecessary dialogs."""
         if permit.target not in ADMIN_NAMES:
             raise ToldError(
-                f"{permit.where} names {permit.target}: files are chosen at the desktop"
+                f"{permit.where} sets the target {permit.target}, but the user selects files at "
+                "the desktop"
             )
         if save:
             return
@@ -129,7 +130,7 @@ class FileDialogs:
         (answer,) = await self._decider.preview([copy])
         # guard: what may not be copied into a sandbox is not chosen for it
         if answer is not None and answer.verdict == "deny" and answer.rule is not None:
-            raise ToldError(f"{answer.where} lets nothing be copied into {sandbox}")
+            raise ToldError(f"{answer.where} denies copying files into {sandbox}")
 
     # -- the dialog ---------------------------------------------------------------------
 

@@ -85,11 +85,11 @@ class PortForwards:
         Raises RefusedError where no rule allows it, or the port is taken.
         """
         if not exchange.more:
-            raise RefusedError("a forward lasts as long as its caller stays")
+            raise RefusedError("a forward requires a call with 'more'")
         port = take_port(str(request.port))
         guest = self._named(request.sandbox)
         if not 0 <= request.local <= 65535:
-            raise RefusedError(f"{request.local} is not a port")
+            raise RefusedError(f"{request.local} is not a port number")
         asked = Request(
             lease=guest.lease,
             service=TCP,
@@ -110,7 +110,7 @@ class PortForwards:
             )
             forward = _Forward(guest, port, permit, exchange.emit, table)
             await self._serve(forward, trio.socket.from_stdlib_socket(own))
-        raise RefusedError("the forward has ended")
+        raise RefusedError("the forward was closed")
 
     async def _serve(self, forward: _Forward, listener: trio.socket.SocketType) -> None:
         """Accept connections to the forwarded port, and carry each."""
@@ -149,7 +149,7 @@ class PortForwards:
             own = await in_thread(is_own, forward.table, conn, there)
             # guard: a forwarded port serves its user alone
             if not own:
-                await self._events.refused(opening, "another user's program connected")
+                await self._events.refused(opening, "another user connected")
                 return
             async with self._events.carry(
                 opening, "pump", trio.current_time()

@@ -67,7 +67,7 @@ async def _kept(guest: Guest, program: LeaseProgram) -> None:
         # guard: a receiver that does not end is killed
         await guest.signal(program, signal.SIGKILL)
         raise ToldError(
-            f"{guest.lease.sandbox} did not store it within "
+            f"{guest.lease.sandbox} did not store the file within "
             f"{limits.TRANSFER_KEEP_SECONDS:g} s"
         )
     if program.code:
@@ -75,9 +75,9 @@ async def _kept(guest: Guest, program: LeaseProgram) -> None:
 
 
 def _refusal(guest: Guest, program: LeaseProgram) -> ToldError:
-    """Return the error that names why the target did not keep the files."""
-    found = "has no room for it" if program.code == NO_ROOM else "did not store it"
+    """Return the reason, in the broker's words."""
+    found = "has no disk space" if program.code == NO_ROOM else "did not store the file"
     return ToldError(
         f"{guest.lease.sandbox} {found}",
-        hint=f"'brokerctl logs {guest.lease.sandbox}' shows what its program wrote",
+        hint=f"to see the output of its program, run 'brokerctl logs {guest.lease.sandbox}'",
     )

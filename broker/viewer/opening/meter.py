@@ -37,9 +37,11 @@ class DayMeter:
         while used and used[0][0] <= now - _DAY:
             used.popleft()
         if len(used) >= allowed.day_requests:
-            raise RefusedError(f"{allowed.day_requests} requests within 24 hours")
+            raise RefusedError(
+                f"limit reached: {allowed.day_requests} requests in 24 hours"
+            )
         if sum(one for _, one in used) + size > allowed.day_size:
-            raise RefusedError(f"more than {allowed.day_size} bytes within 24 hours")
+            raise RefusedError(f"limit exceeded: {allowed.day_size} bytes in 24 hours")
         used.append((now, size))
 
 

@@ -74,7 +74,7 @@ def refuse_return(permit: Permit) -> None:
     """Raise RefusedError where the rule that is in force lets nothing come back."""
     # guard: only a rule brings a file back
     if not permit.returns:
-        raise ToldError(f"{permit.where} lets nothing come back; it needs return=yes")
+        raise ToldError(f"{permit.where} does not allow returning: add return=yes")
 
 
 def new_return(quota: Quota) -> Return:
@@ -133,7 +133,7 @@ class Mover:
             await delivery.done.wait()
         if not delivery.done.is_set():
             raise ToldError(
-                f"it was not kept within {limits.TRANSFER_KEEP_SECONDS:g} s"
+                f"the target did not store the file within {limits.TRANSFER_KEEP_SECONDS:g} s"
             )
         if delivery.reason:
             raise RefusedError(delivery.reason)
@@ -173,7 +173,7 @@ class Mover:
         delivery = exchange.guest.transfers.deliveries.take(untrusted_token)
         delivery.taken.set()
         exchange.delivery = delivery
-        reason = "the receiver broke it off"
+        reason = "the receiver cancelled the transfer"
         try:
             order = messages.TransferDeliver(
                 stream=exchange.stream,
@@ -197,7 +197,7 @@ class Mover:
     async def give_back(self, exchange: OpenExchange, ask: ReturnFile) -> None:
         """Take an edited file from the target, for the sandbox or user that sent it."""
         way = exchange.guest.transfers.returns.take(ask.token)
-        reason = "the editing sandbox broke it off"
+        reason = "the editing sandbox cancelled the transfer"
         try:
             end = await way.wait_open(ask.size)
             # guard: no more comes back than was announced

@@ -44,9 +44,8 @@ class Origins:
         # guard: machines started for sandboxes have a number
         if have >= limits.MACHINES_PER_ORIGIN:
             raise ToldError(
-                f"{have} sandboxes that were started for '{record}' run already, "
-                "or were given up a moment ago",
-                hint="close windows of some, or 'brokerctl stop' them",
+                f"'{record}' already has {have} sandboxes that were started for it",
+                hint="close some of their windows, or stop some of them with 'brokerctl stop'",
             )
         self._starting[record] += 1
 

@@ -114,7 +114,7 @@ class Own:
             try:
                 yield
             except BaseException:
-                delivery.end("the sender broke it off")
+                delivery.end("the sender cancelled the transfer")
                 nursery.cancel_scope.cancel()
                 raise
 
@@ -215,7 +215,7 @@ class Own:
             return result
         raise UpstreamError(
             f"{program} did not finish within {_PRINT_SECONDS:g} s",
-            hint="check the print server with 'lpstat -t'",
+            hint="to check the print server, run 'lpstat -t'",
         )
 
 

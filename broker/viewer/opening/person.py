@@ -119,7 +119,7 @@ class PersonOpens:
         """Return what the user wants opened or copied.  Raises RefusedError."""
         given = [request.url, request.path, request.copy]
         if sum(one is not None for one in given) != 1:
-            raise RefusedError("one address, one path, or paths to copy")
+            raise RefusedError("set one address, one path, or paths to copy")
         if request.url is not None:
             return _Wanted(OPEN_URL, url=take_url(request.url, None))
         files = await self._own.named(warrant, tuple(self._writable()))
@@ -144,7 +144,7 @@ class PersonOpens:
         offered = {answer.target} if answer.verdict == "allow" else set(answer.targets)
         # guard: a file comes back from where the rules lead
         if not named and target not in offered:
-            raise RefusedError(f"{answer.where} names another target now")
+            raise RefusedError(f"{answer.where} now sets another target")
 
     async def _answer(self, wanted: _Wanted, named: str | None) -> Preview:
         """Return the rules' decision about the user's request.  Raises RefusedError."""
@@ -161,13 +161,13 @@ class PersonOpens:
         )
         (answer,) = await self._decider.preview([request])
         if answer is None:
-            raise InternalError("rules without an answer")
+            raise InternalError("the authority sent no answer for a rule")
         if answer.verdict == "deny" and answer.rule is not None:
             raise RefusedError(f"denied: {answer.reason}", where=answer.where)
         if wanted.edit and not answer.returns:
             raise RefusedError(
-                "no rule lets the file come back",
-                hint="add one with the source @adminvm and return=yes",
+                "no rule allows the file to be returned",
+                hint="add a rule with the source @adminvm and return=yes",
             )
         return answer
 
@@ -278,9 +278,9 @@ def _chosen(answer: Preview) -> str:
         found = answer.default_target or only
     if answer.verdict not in {"allow", "ask"} or not found:
         raise RefusedError(
-            "no rule names a sandbox that opens this",
-            hint="name it with --in, or add a rule with the source @adminvm and target=",
+            "no rule sets a sandbox that opens this",
+            hint="name a sandbox with --in, or add a rule with the source @adminvm and target=",
         )
     if found in {_PERSON, "dom0"}:
-        raise RefusedError(f"{answer.where} leads back to this desktop")
+        raise RefusedError(f"{answer.where} sets this desktop as the target")
     return found

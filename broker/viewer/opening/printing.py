@@ -82,7 +82,7 @@ class Printing:
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict == "deny":
             if not ask.size:
-                raise RefusedError("no rule for vitrail.Print lets it")
+                raise RefusedError("no rule for vitrail.Print allows it")
             async with self._decider.permit(request):
                 raise ToldError("the rules have changed")
         if not ask.size:
@@ -93,7 +93,7 @@ class Printing:
         self._declined.require_few(lease.record)
         # guard: the record limits a document's size
         if ask.size > min(allowed.file_size, allowed.request_size):
-            raise ToldError("it is larger than the sandbox's record allows")
+            raise ToldError("the document is larger than the sandbox's record allows")
         # guard: a sandbox prints one document at a time
         with (
             self._places.one(lease.record, PRINT, 2, lease.sandbox),
@@ -142,7 +142,9 @@ class Printing:
             # guard: paper of a record
             self._pages.take(guest.lease.record, pages, most, trio.current_time())
         except RefusedError as error:
-            raise ToldError(f"{PAGES_PER_DAY} pages within 24 hours") from error
+            raise ToldError(
+                f"limit exceeded: {PAGES_PER_DAY} pages in 24 hours"
+            ) from error
 
     async def _receive(
         self,
@@ -166,9 +168,9 @@ class Printing:
             await self._own.show_document(document.kept.document)
         except VitrailError as error:
             sandbox = document.exchange.guest.lease.sandbox
-            text = f"{error.message}\nits pages are in {document.kept.path}"
+            text = f"{error.message}\nthe pages are in {document.kept.path}"
             self._decider.notify(
-                f"{sandbox}: pages cannot be shown",
+                f"{sandbox}: cannot show the pages",
                 printable(text, 600),
                 sandbox=sandbox,
             )
@@ -177,8 +179,8 @@ class Printing:
         """Raise ToldError unless the rule in force allows this printer."""
         if permit.target not in ADMIN_NAMES:
             raise ToldError(
-                f"{permit.where} names {permit.target}: documents are printed "
-                "at the desktop"
+                f"{permit.where} sets the target {permit.target}, but documents are printed at "
+                "the desktop"
             )
         (now,) = await self._decider.preview([permit.request])
         # guard: the printer is the one that the user was asked about

@@ -86,7 +86,7 @@ class Return:
         """
         # guard: size of a returned file
         if size > self.quota.file_size:
-            reason = f"what comes back is larger than {self.quota.file_size} bytes"
+            reason = f"the returned file is larger than {self.quota.file_size} bytes"
             self.end(reason)
             self._asked.set()
             raise RefusedError(reason)
@@ -94,5 +94,5 @@ class Return:
         self._asked.set()
         await self._open.wait()
         if self._pipe is None or self._pipe.fileno() < 0:
-            raise RefusedError(self._reason or "it is not awaited any more")
+            raise RefusedError(self._reason or "the file is no longer expected")
         return self._pipe

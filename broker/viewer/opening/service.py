@@ -171,7 +171,7 @@ class OpeningService:
             case PrintPages():
                 await self._printing.serve(exchange, ask)
             case _:
-                raise RefusedError(f"that is not asked on the port of {CALL}")
+                raise RefusedError(f"the request is not valid on the port of {CALL}")
 
     # -- files that were pasted or dropped ----------------------------------------------
 
@@ -188,7 +188,7 @@ class OpeningService:
             with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
                 await wait_unless_ended(program, gift.taken)
             if not gift.taken.is_set():
-                raise RefusedError("the sandbox has not sent them")
+                raise RefusedError("the sandbox did not send the files")
             await gift.done.wait()
         if gift.reason:
             raise RefusedError(gift.reason)
@@ -220,7 +220,7 @@ class OpeningService:
         allowed = record.viewer.transfer
         self._meter.take(record.name, asked.size, allowed, trio.current_time())
         if asked.size > min(allowed.request_size, _one_file(ask, allowed)):
-            raise RefusedError("it is larger than the sandbox's record allows")
+            raise RefusedError("the request is larger than the sandbox's record allows")
 
         request = _request(exchange.opening, ask, asked)
         if since is not None:
@@ -241,7 +241,7 @@ class OpeningService:
         Records the transfer.
         """
         number, lease = next(self._numbers), exchange.guest.lease
-        title = f"{permit.target.removeprefix('@dispvm:')} did not open it"
+        title = f"{permit.target.removeprefix('@dispvm:')} did not open the request"
         async with logged_transfer(
             *(self._log, permit, number, exchange),
             files=asked.files,
@@ -291,7 +291,7 @@ def _asked(opening: Opening, ask: Ask) -> Wanted:
             more = f" and {ask.files - 1} more" if ask.files > 1 else ""
             what = f"{name}{more}"
             return Wanted(opening.service, what, ask.size, ask.files, name=name)
-    raise RefusedError(f"that is not asked on the port of {opening.service}")
+    raise RefusedError(f"the request is not valid on the port of {opening.service}")
 
 
 def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
@@ -327,14 +327,14 @@ def _refuse_target(permit: Permit, source: Lease, asked: Wanted) -> None:
     Raises RefusedError.
     """
     if permit.target in {source.sandbox, ""}:
-        raise RefusedError("a sandbox opens its own files and links itself")
+        raise RefusedError("a sandbox cannot send its own files and links to itself")
     url = asked.url
     if url is not None and not permit.schemes and url.scheme not in DEFAULT_SCHEMES:
         raise RefusedError(
-            f"the scheme {url.scheme}: needs a rule that names it with scheme="
+            f"the scheme {url.scheme} requires a rule with scheme={url.scheme}"
         )
     if permit.target in ADMIN_NAMES and asked.service != FILE_COPY and url is None:
-        raise RefusedError("files of a sandbox are not opened on the viewer")
+        raise RefusedError("the viewer does not open files of a sandbox")
 
 
 def _one_file(ask: Ask, allowed: Transfer) -> int:

@@ -83,7 +83,7 @@ class Targets:
             yield sent
         finally:
             # Also where the target could not be started, so that nothing fetched it.
-            sent.end("it was given up")
+            sent.end("the transfer was cancelled")
 
     async def open_url(
         self,
@@ -199,7 +199,7 @@ class Targets:
                 self._origins.ends_unused(lease.id)
                 with trio.CancelScope(shield=True):
                     await self._viewer.power_off(
-                        lease.id, reason="it was started for nothing", grace=1.0
+                        lease.id, reason="no program used it", grace=1.0
                     )
             raise
 
@@ -216,9 +216,9 @@ class Targets:
 
         def failed(code: int) -> None:
             self._viewer.authority.notify(
-                f"{name} did not open it",
-                f"its program ended with code {code}; 'brokerctl logs {name}' shows "
-                "what it wrote, and the program must be in the sandbox's image",
+                f"{name} did not open the file or address",
+                f"its program ended with code {code}; to see its output, run 'brokerctl logs "
+                f"{name}', and check that the sandbox's image contains the program",
                 sandbox=source.sandbox,
             )
 
@@ -234,7 +234,7 @@ class Targets:
                 if guest.lease.sandbox == name:
                     return guest.lease, False
         if not autostart:
-            raise ToldError(f"{name} does not run, and the rule does not start it")
+            raise ToldError(f"{name} is not running, and the rule sets autostart=no")
         if source is None:
             await wait(f"starting {name}")
             return await self._host.start(SandboxName(name), progress=_ignored), True
@@ -276,9 +276,9 @@ async def _started(guest: Guest, program: LeaseProgram) -> None:
                 raise UpstreamError(program.way.failure.reason)
             await program.changed.wait()
     if patience.cancelled_caught:
-        raise ToldError(f"no program came up in {guest.lease.sandbox}")
+        raise ToldError(f"no program started in {guest.lease.sandbox}")
     if program.ended and program.code:
-        raise ToldError(f"{guest.lease.sandbox} has no program that opens it")
+        raise ToldError(f"{guest.lease.sandbox} has no program that can open it")
 
 
 async def shown(sandbox: str, program: LeaseProgram) -> None:
@@ -291,9 +291,10 @@ async def shown(sandbox: str, program: LeaseProgram) -> None:
             await program.changed.wait()
     if program.ended and program.code:
         raise RefusedError(
-            f"{sandbox} did not open it: its program ended with code {program.code}",
-            hint=f"'brokerctl logs {sandbox}' shows what it wrote; the program that "
-            "opens it must be in the sandbox's image",
+            f"{sandbox} did not open the file or address: its program ended with code "
+            f"{program.code}",
+            hint=f"to see its output, run 'brokerctl logs {sandbox}'; check that the sandbox's "
+            "image contains the program",
         )
 
 
@@ -304,6 +305,6 @@ async def _taken(guest: Guest, program: LeaseProgram, delivery: Delivery) -> Non
         await wait_unless_ended(program, delivery.taken)
     if not delivery.taken.is_set():
         raise ToldError(
-            f"nothing in {guest.lease.sandbox} fetched the files",
-            hint=f"'brokerctl logs {guest.lease.sandbox}' shows what its program wrote",
+            f"no program in {guest.lease.sandbox} fetched the files",
+            hint=f"to see the output of its program, run 'brokerctl logs {guest.lease.sandbox}'",
         )

@@ -133,7 +133,7 @@ async def _start_no_other(
     """Refuse to start another fork server.  Raises UpstreamError."""
     await trio.lowlevel.checkpoint()
     raise UpstreamError(
-        f"no process for {program.what}: the one that starts programs has ended",
+        f"cannot start a process for {program.what}: the starter process has exited",
         hint="restart the broker",
     )
 
@@ -153,8 +153,8 @@ class SessionOrders:
             child, ours = await self._fork()
         except OSError as error:
             raise UpstreamError(
-                f"no descriptor for an order with your rights: {error.strerror}",
-                hint="raise the limit on open files ('ulimit -n')",
+                f"cannot open a descriptor for an order with your rights: {error.strerror}",
+                hint="to raise the limit on open files, use 'ulimit -n'",
             ) from error
         try:
             got = await _exchange(child, ours, order, fds)
@@ -266,7 +266,7 @@ def _died(child: ForkedProcess) -> UpstreamError:
     words = "" if child.words is None else child.words.text(400)
     return UpstreamError(
         "the process for an order with your rights ended before it answered",
-        hint=words or "the broker's log shows why",
+        hint=words or "see the broker's log",
     )
 
 

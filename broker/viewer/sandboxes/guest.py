@@ -166,7 +166,7 @@ class Guest:
     def _start(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         """Start a task of this guest.  Raises RefusedError when it is ending."""
         if self._nursery is None:
-            raise RefusedError("this sandbox is about to end")
+            raise RefusedError("this sandbox is shutting down")
         self._nursery.start_soon(run_isolated, step, *args)
 
     async def close(self, reason: str) -> None:
@@ -211,8 +211,8 @@ class Guest:
         record = self._record()
         if record is None:
             raise RefusedError(
-                f"there is no valid record '{self.lease.record}' any more",
-                hint="'brokerctl policy check' shows the mistakes",
+                f"the record '{self.lease.record}' is no longer valid",
+                hint="to find the mistakes, run 'brokerctl policy check'",
             )
         return record
 
@@ -264,7 +264,7 @@ class Guest:
             if self.worker is not None:
                 return self.worker
             if self._nursery is None:
-                raise RefusedError("this sandbox is about to end")
+                raise RefusedError("this sandbox is shutting down")
             compositor = self._tools.display() or await self._tools.compositor()
             record = self.valid_record()
             made = await self._tools.workers.open_worker(
@@ -307,7 +307,7 @@ class Guest:
                     await self.screen.broke(str(error))
         except Exception as error:  # noqa: BLE001
             log_exception(error)
-            await mine.close("an internal error, see the broker's log")
+            await mine.close("an internal error occurred; see the broker's log")
         reason = await mine.wait_closed()
         self.worker = None
         self._frames.gone()
@@ -454,12 +454,12 @@ class Guest:
         """
         record = self.valid_record()
         if self._nursery is None:
-            raise RefusedError("this sandbox is about to end")
+            raise RefusedError("this sandbox is shutting down")
         if record.host.launch.kind.box:
             raise RefusedError(
-                f"{self.lease.sandbox} is a container or box, which has no agent of "
-                "Vitrail's: nothing can be started or kept in it from outside",
-                hint="its own programs can copy files out of it, and open addresses",
+                f"{self.lease.sandbox} is a container or box without a guest agent: Vitrail "
+                "cannot start a program or store a file in it",
+                hint="copy files and open addresses from a program in the sandbox",
             )
         keys = {SSH_KEYS: "1"} if await self.has_keys() else {}
         display = display and record.viewer.display != "none"
@@ -491,7 +491,7 @@ class Guest:
             self._start(self._send_when_up, program, message)
         except BaseException:
             # The guest will not be asked for it, so it must not count as running.
-            self.programs.drop(program, "it was not asked for")
+            self.programs.drop(program, "the broker could not send the request")
             if self.agent is not None and not self.programs.live():
                 self.idle.set()
             raise
@@ -505,7 +505,7 @@ class Guest:
             return
         if program.input is not None and self.agent.version < agent.INPUT_VERSION:
             # Refused here: it would end its connection over the unknown field.
-            old = "the guest's agent is too old for standard input and terminals"
+            old = "the guest agent is too old to support standard input and terminals"
             self.programs.drop(program, old)
             return
         if self.agent.version < agent.PACED_VERSION:
@@ -564,7 +564,7 @@ class Guest:
 
     async def _order(self, order: agent.ToGuest) -> None:
         if self.worker is None or self.agent is None:
-            raise RefusedError("the guest's agent is not connected")
+            raise RefusedError("the guest agent is not connected")
         await self.worker.send(worker.ToAgent(order))
 
     async def signal(self, program: LeaseProgram, number: int) -> None:

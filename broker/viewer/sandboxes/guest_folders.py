@@ -57,7 +57,7 @@ class GuestFolders:
             raise
         if failed:
             self._wanted.pop(place, None)
-            raise UpstreamError(f"the guest could not mount it: {failed}")
+            raise UpstreamError(f"the guest could not mount the folder: {failed}")
 
     async def unmount(self, place: int) -> None:
         """Have the guest unmount a folder.
@@ -70,9 +70,9 @@ class GuestFolders:
         failed = await self._ask(message, limits.FOLDER_GUEST_SECONDS)
         if failed:
             raise RefusedError(
-                f"the guest did not unmount it: {failed}",
-                hint="close its files and try again; 'brokerctl unshare --force' "
-                "removes it at once",
+                f"the guest could not unmount the folder: {failed}",
+                hint="close its files and try again; to remove it immediately, run 'brokerctl "
+                "unshare --force'",
             )
         self._wanted.pop(place, None)
 
@@ -117,7 +117,7 @@ class GuestFolders:
             del self._asked[place]
             answer = self._answers.pop(place, None)
         if answer is None:
-            raise UpstreamError(f"the guest's agent has not answered in {seconds:g} s")
+            raise UpstreamError(f"the guest agent did not answer within {seconds:g} s")
         return "" if answer.ok else printable(answer.detail, 200) or "no reason"
 
     async def _send(self, message: _Message) -> None:
@@ -130,7 +130,7 @@ class GuestFolders:
             needed = agent.STREAMED_FOLDERS_VERSION
         if version is None or version < needed:
             raise UpstreamError(
-                "the guest's agent is too old for folders",
-                hint="build its image again: 'brokerctl image build --force'",
+                "the guest agent is too old to support shared folders",
+                hint="to rebuild its image, run 'brokerctl image build --force'",
             )
         await self._order(message)

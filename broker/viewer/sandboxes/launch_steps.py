@@ -50,37 +50,38 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
         Step.AGENT: StepText(
             "boot the guest",
             60.0,
-            "'brokerctl logs {sandbox} --console' shows how far the guest came",
+            "to see the guest's console, run 'brokerctl logs {sandbox} --console'",
         ),
         Step.PROGRAM: StepText(
             "start the program in the guest",
             20.0,
-            "it must be in the sandbox's image, which has the packages of its record",
+            "check that the sandbox's image contains the program; to add a package, list it in "
+            "the record",
         ),
         Step.STREAM: StepText(
             "open the display stream",
             30.0,
-            "'brokerctl logs {sandbox}' shows the output of the program and waypipe; "
-            "'brokerctl audit --sandbox {sandbox}' whether the stream was refused",
+            "to see the output of the program and waypipe, run 'brokerctl logs {sandbox}'; to "
+            "see refused streams, run 'brokerctl audit --sandbox {sandbox}'",
         ),
         Step.WAYPIPE: StepText(
             "reach the worker",
             10.0,
-            "'brokerctl status {sandbox}' shows whether it runs; "
-            "'brokerctl audit --sandbox {sandbox}' why not",
+            "to check the worker, run 'brokerctl status {sandbox}'; to see why it ended, run "
+            "'brokerctl audit --sandbox {sandbox}'",
         ),
         Step.COMPOSITOR: StepText(
             "reach the compositor",
             10.0,
-            "windows go to the compositor that the broker was started under: "
-            "'brokerctl doctor' asks it, 'brokerctl stop --broker' and a new run "
-            "take another one, --no-window does without",
+            "to check the compositor, run 'brokerctl doctor'; to use another one, run "
+            "'brokerctl stop --broker' and start the broker there; to run without windows, use "
+            "--no-window",
         ),
         Step.WINDOW: StepText(
             "show a window",
             240.0,
-            "'brokerctl logs {sandbox}' shows what the program wrote; "
-            "--no-window is for programs that open none",
+            "to see the program's output, run 'brokerctl logs {sandbox}'; to run a program "
+            "without windows, use --no-window",
         ),
     }
 )

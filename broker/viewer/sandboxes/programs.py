@@ -191,8 +191,8 @@ class LeasePrograms:
         """Register a new program.  Raises RefusedError at the sandbox's limit."""
         if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
             raise RefusedError(
-                f"the sandbox runs as many programs as it may: {len(self._live)}",
-                hint="end one of them, or raise limits.programs in its record",
+                f"the sandbox already runs {len(self._live)} programs, the limit",
+                hint="stop one of them, or raise limits.programs in the record",
             )
         self._next += 1
         while self._next in self._live:  # a guest claimed it

@@ -95,7 +95,7 @@ class Follower:
                         until = trio.current_time() + limits.QUESTION_SECONDS
                         patience.deadline = until + deadline
                         await self.say(
-                            TEXTS[step].title, "begun", "waits for your answer"
+                            TEXTS[step].title, "begun", "waiting for your answer"
                         )
             took = trio.current_time() - began
             if way.next is step and way.failure is None and not program.ended:
@@ -195,11 +195,11 @@ class Follower:
             telling.cancel_scope.cancel()
         await self._say_refusals()
         if output.lost:
-            lost = f"{output.lost} bytes of it came faster than they were taken; "
+            lost = f"{output.lost} bytes arrived faster than this command read them; "
             await self.say(
                 "show the program's output",
                 "failed",
-                f"{lost}'brokerctl logs' has them",
+                f"{lost}to see them, run 'brokerctl logs'",
             )
         return program.code or 0
 

@@ -43,7 +43,7 @@ _LOOK_SECONDS = 1.0
 _REASON = 400
 """Characters of a guest's mistake in an event."""
 _FURTHER = "further mistakes of its applications"
-_GPU_LOST = "its GPU does not answer, the guest says"
+_GPU_LOST = "the guest reported that its GPU does not answer"
 """No word of the guest's own: it is shown on the desktop."""
 
 
@@ -181,7 +181,7 @@ class GuestScreen:
             schema.StreamRefused(
                 **event_log.of(self._lease),
                 outcome="limited",
-                reason=f"Wayland: as many {what} as it may have",
+                reason=f"Wayland: the sandbox reached its limit of {what}",
                 count=max(1, message.times),
             )
         )
@@ -192,7 +192,7 @@ class GuestScreen:
             return  # it is not traced
         name = self._lease.sandbox
         if message.lost:
-            sys.stderr.write(f"[{name}] {message.lost} lines are missing here\n")
+            sys.stderr.write(f"[{name}] {message.lost} lines were lost\n")
         for line in message.lines:
             shown = printable(line, wayland_limits.WAYLAND_TRACE_CHARS)
             sys.stderr.write(f"[{name}] {shown}\n")
@@ -224,7 +224,7 @@ class GuestScreen:
             schema.StreamRefused(
                 **event_log.of(self._lease),
                 outcome="ended",
-                reason=f"Wayland: window {window} is ended on request {who}",
+                reason=f"Wayland: window {window} was closed on request {who}",
             )
         )
 

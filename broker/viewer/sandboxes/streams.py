@@ -83,7 +83,7 @@ class GuestStreams:
         """
         limit = self._record().viewer.limits.streams
         if self._places >= limit:
-            raise RefusedError(f"the sandbox has all of its {limit} streams open")
+            raise RefusedError(f"the sandbox already has {limit} open streams")
         self._places += 1
         try:
             yield

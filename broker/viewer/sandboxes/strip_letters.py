@@ -42,7 +42,7 @@ class StripLetters:
             content = await answered_file(self._session, DrawLetters(height))
             found = msgspec.json.decode(content, type=dict[str, tuple[int, str]])
         except (SetupError, UpstreamError, ValueError) as error:
-            log_stderr(f"name strip: no font of the desktop's: {error}")
+            log_stderr(f"name strip: cannot use a font of the desktop: {error}")
             return {}
         return {
             c: (width, base64.b64decode(text)) for c, (width, text) in found.items()

@@ -53,12 +53,12 @@ def time_zone(path: Path) -> str:
     except FileNotFoundError:
         return "UTC0"
     except OSError as error:
-        raise SetupError(f"{path} cannot be read: {error.strerror}") from error
+        raise SetupError(f"cannot read {path}: {error.strerror}") from error
     lines = content.split(b"\n")
     rule = lines[-2] if content.startswith(b"TZif") and len(lines) > 2 else b""
     if _RULE.fullmatch(rule) is None:
         raise SetupError(
-            f"{path} is not the file of a time zone with a rule (tzfile(5))",
-            hint="'timedatectl set-timezone' chooses one",
+            f"{path} is not a time zone file with a TZ rule; see tzfile(5)",
+            hint="to set a time zone, run 'timedatectl set-timezone'",
         )
     return rule.decode()

@@ -147,7 +147,7 @@ class GuestFrames:
                 await worker.windows()  # answered after the frames were drawn
             except UpstreamError:
                 # guard: windows that keep a former colour end
-                await worker.close("it did not draw its windows in another colour")
+                await worker.close("it did not redraw its windows in the new colour")
                 raise
         if self._worker is worker:
             self._colours.show(self._lease.id, rules.color, self._record)

@@ -48,15 +48,15 @@ class Wording:
 
 MICROPHONE = Wording(
     "audio-input-microphone",
-    "{} records your microphone",
+    "{} is recording your microphone",
     "from {}",
-    "that a microphone is open",
+    "that a microphone is in use",
 )
 KEY_IN_USE = Wording(
     "dialog-password",
     "{}",
-    "A touch of your security key is for this request.",
-    "whose request your security key has",
+    "Touching your security key confirms this request.",
+    "which sandbox uses your security key",
     least_seconds=0.0,
 )
 

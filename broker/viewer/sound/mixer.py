@@ -160,15 +160,15 @@ async def _answer(line: bytes, desk: Desk) -> MixerReply:
         if ask.volume is not None or ask.muted is not None:
             volume = now.volume if ask.volume is None else ask.volume
             if not 0 <= volume <= pulse_limits.PULSE_VOLUME:
-                return MixerReply(error="a volume is from 0 to 65536")
+                return MixerReply(error="the volume must be between 0 and 65536")
             muted = now.muted if ask.muted is None else ask.muted
             await desk.set_level(Level(volume, muted))
         if ask.microphone is not None:
             await desk.set_microphone(allow=ask.microphone)
         return MixerReply(status=desk.status())
     except UNREADABLE as error:
-        return MixerReply(error=f"not a question: {error}")
+        return MixerReply(error=f"invalid request: {error}")
     except VitrailError as error:
         return MixerReply(error=error.message, hint=error.hint)
     except OSError as error:
-        return MixerReply(error=f"it could not be kept: {error.strerror}")
+        return MixerReply(error=f"cannot store the level: {error.strerror}")

@@ -133,7 +133,7 @@ class GuestSound:
         began = trio.current_time()
         record = self._record()
         if record is None or record.viewer.audio.playback != "allow":
-            raise RefusedError("the record lets it play no sound")
+            raise RefusedError("the record does not allow the sandbox to play sound")
         with self.places.one():
             # guard: pace of streams of sound
             await trio.sleep(self.places.pace.take(trio.current_time()))
@@ -195,8 +195,8 @@ class GuestSound:
                 if not complained:
                     complained = True
                     log_stderr(
-                        f"'brokerctl audio' does not reach {self._lease.sandbox} "
-                        f"before this has an end: {sole(error)}"
+                        f"'brokerctl audio' cannot control {self._lease.sandbox} until this "
+                        f"error is corrected: {sole(error)}"
                     )
             await trio.sleep(_DESK_AGAIN_SECONDS)
 
@@ -383,7 +383,7 @@ class GuestSound:
             with trio.fail_after(_OBEY_SECONDS):
                 await done.wait()
         except trio.TooSlowError:
-            await mine.close("it did not change the heard source")
+            await mine.close("it did not change the recorded source")
         except UpstreamError:
             return  # it has ended, and nothing is heard
         finally:
@@ -430,7 +430,7 @@ class GuestSound:
         if allow:
             raise RefusedError(
                 f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may record",
-                hint="'brokerctl policy explain' shows which one does",
+                hint="to see which rule applies, run 'brokerctl policy explain'",
             )
         if self._asking is not None:
             self._asking.cancel()
@@ -439,5 +439,5 @@ class GuestSound:
                 await self._changed.wait()
         if patience.cancelled_caught and self._worker is not None:
             await self._worker.close(
-                "it reports that it records from a forbidden source"
+                "it reported that it is recording from a forbidden source"
             )

@@ -115,7 +115,7 @@ class Panel(Generic[Pressed]):
                 raise
             raise SetupError(
                 f"cannot use the session bus: {why(error)}",
-                hint="start it from your desktop's session",
+                hint="start the broker from your desktop session",
             ) from error
 
     def _called(self, *call: Any) -> Reply:  # noqa: ANN401
@@ -152,8 +152,7 @@ class Panel(Generic[Pressed]):
                 if wrong and not complained:
                     complained = True
                     log_stderr(
-                        "vitrail: no panel takes icons now (StatusNotifierWatcher); "
-                        "waiting for one"
+                        "vitrail: waiting for a panel that supports icons (StatusNotifierWatcher)"
                     )
             await changes.receive()
 

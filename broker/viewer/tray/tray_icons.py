@@ -126,7 +126,7 @@ class _DaemonIcons:
                 del self._own[ask.number]
                 icon.scope.cancel()
         elif not isinstance(ask, ShowIcon):
-            raise ToldError("a notification on a call about icons")
+            raise ToldError("received a notification in a call for icons")
         elif icon is not None:
             await icon.panel.tell(icon.item.update(ask))
         else:

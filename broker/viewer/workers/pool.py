@@ -133,9 +133,8 @@ class Workers:
                 started = True
         except trio.TooSlowError as error:
             raise UpstreamError(
-                f"the worker of {sandbox} was not ready after "
-                f"{limits.WORKER_START_SECONDS:g} s",
-                hint="the machine may be out of memory or processes",
+                f"the worker of {sandbox} was not ready after {limits.WORKER_START_SECONDS:g} s",
+                hint="check whether the machine is out of memory or processes",
             ) from error
         finally:
             if not started:

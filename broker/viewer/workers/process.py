@@ -147,7 +147,7 @@ class Worker:
         if ask.problem:
             raise RefusedError(
                 printable(ask.problem),
-                hint="'brokerctl windows' lists them; a number is not used twice",
+                hint="to list the windows, run 'brokerctl windows'; window numbers are not reused",
             )
 
     def _ask(self) -> _Ask:
@@ -188,9 +188,9 @@ class Worker:
             size = len(agent.encode(message.message))
             if size > limits.AGENT_FRAME_BYTES:
                 raise RefusedError(
-                    f"a message of {size} bytes to the guest agent",
-                    hint=f"arguments and environment have {limits.AGENT_FRAME_BYTES} "
-                    "bytes together",
+                    f"the message to the guest agent has {size} bytes",
+                    hint=f"use at most {limits.AGENT_FRAME_BYTES} bytes for arguments and "
+                    "environment together",
                 )
         if isinstance(message, clipboard.ReadType):
             fds = [*fds, self._file_for(message.transfer, message.max_bytes)]
@@ -209,7 +209,7 @@ class Worker:
                 with trio.fail_after(limits.WORKER_STOP_SECONDS):
                     await self._channel.send(messages.encode(message), mine)
         except trio.TooSlowError as error:
-            self._end("it accepts no orders")
+            self._end("it does not accept orders")
             raise UpstreamError(gone) from error
         except (OSError, trio.ClosedResourceError) as error:
             raise UpstreamError(gone) from error
@@ -226,7 +226,7 @@ class Worker:
         try:
             fd = sealed_memfd.file_to_fill(most)
         except OSError as error:
-            raise UpstreamError(f"no file for content: {error.strerror}") from error
+            raise UpstreamError(f"cannot create a file: {error.strerror}") from error
         self._reads[number] = _Read(fd, most)
         return fd
 
@@ -284,7 +284,7 @@ class Worker:
         if isinstance(first, messages.WorkerReady):
             self.jail = first.jail
             return
-        said = printable(getattr(first, "reason", "it sent nothing"), 2000)
+        said = printable(getattr(first, "reason", "it did not send a reason"), 2000)
         raise UpstreamError(f"the worker of {self.sandbox} did not start: {said}")
 
     async def _read(self) -> None:
@@ -303,7 +303,7 @@ class Worker:
         except PeerError as error:
             self._end(str(error))
         except trio.BrokenResourceError:
-            self._end("its messages are not read")
+            self._end("its messages are not valid")
         self._deliver.close()
         # When the keeper knows why, its word comes before this one's silence.
         with trio.move_on_after(limits.WORKER_STOP_SECONDS):
@@ -312,7 +312,7 @@ class Worker:
 
     def _count_message(self) -> None:
         if self._pace.take(trio.current_time()) > 0:
-            raise PeerError("it floods the broker with messages")
+            raise PeerError("it sent messages faster than the limit")
 
     async def _take(
         self,
@@ -339,7 +339,7 @@ class Worker:
         try:
             # guard: content that was asked for
             if message.size > read.most:
-                raise PeerError("it sends more content than was asked for")
+                raise PeerError("it sent more content than requested")
             data = await sealed_memfd.copy(read.fd, message.size)
         finally:
             os.close(read.fd)
@@ -354,7 +354,7 @@ class Worker:
             case messages.Windows(_, windows, last):
                 ask.windows += windows
                 if len(ask.windows) > wayland_limits.WAYLAND_WINDOWS:
-                    raise PeerError("it has more windows than there may be")
+                    raise PeerError("it reported more windows than the limit")
                 if last:
                     ask.done.set()
             case messages.WindowClosed(_, problem):
@@ -393,8 +393,8 @@ class Worker:
             await self._wait_gone()
         if patience.cancelled_caught:
             log_stderr(
-                f"the worker of {self.sandbox} was killed and has not ended: a file "
-                "that its sandbox gave it is on a file system that does not answer"
+                f"the worker of {self.sandbox} was killed but has not exited: a file that the "
+                "sandbox sent to it is on a file system that does not answer"
             )
         for process in (self._inner, self._keeper):
             process.close()

@@ -88,7 +88,7 @@ def test_links_and_other_kinds_of_files_are_not_read(place, tmp_path):
 
 def test_an_application_that_runs_under_vitrail_is_left_alone(place):
     paths = find_paths()
-    with held(paths, APP), pytest.raises(RefusedError, match="runs already"):
+    with held(paths, APP), pytest.raises(RefusedError, match="is already running"):
         install_flatpak(APP, as_json=False)
 
 

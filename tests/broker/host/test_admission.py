@@ -225,7 +225,7 @@ async def test_so_many_streams_are_carried_and_the_next_one_is_refused(tmp_path)
             await mine.offer(DISPLAY, theirs[most + 1])
             await viewer.wait_offered(most + 1)
             await wait_all_tasks_blocked()
-    assert refusals(tmp_path) == [f"the sandbox has {most} streams open already"]
+    assert refusals(tmp_path) == [f"the sandbox already has {most} open streams"]
 
 
 async def test_a_burst_is_looked_at_at_once_and_the_next_one_waits(
@@ -276,7 +276,7 @@ async def test_a_decision_has_a_deadline(tmp_path, autojump_clock, late):
             assert viewer.offered == len(mine.streams) == 1 - late
             if late:
                 assert ours[0].recv(1) == b""
-    assert refusals(tmp_path) == ["no decision within the deadline"] * late
+    assert refusals(tmp_path) == ["the decision timed out"] * late
 
 
 # -- who is let in ---------------------------------------------------------------------

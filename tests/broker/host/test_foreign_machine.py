@@ -94,8 +94,8 @@ REFUSED = {
     "any CID": ({"cid": 0xFFFFFFFF}, "never a sandbox"),
     "a CID below all": ({"cid": -1}, "never a sandbox"),
     "a CID beyond all": ({"cid": 1 << 70}, "never a sandbox"),
-    "a hybrid socket without a leader": ({"hybrid": "{}/vm.vsock"}, "needs the pid"),
-    "a container without a leader": ({"unix": "{}"}, "first process's pid"),
+    "a hybrid socket without a leader": ({"hybrid": "{}/vm.vsock"}, "requires the PID"),
+    "a container without a leader": ({"unix": "{}"}, "PID of its first process"),
     "no directory": (
         {"hybrid": "{}/none/vm.vsock", "leader": os.getpid()},
         "No such file or directory",
@@ -103,9 +103,18 @@ REFUSED = {
     "process 0": ({"cid": 42, "leader": 0}, "cannot be a sandbox's leader"),
     "process 1": ({"cid": 42, "leader": 1}, "cannot be a sandbox's leader"),
     "a negative process": ({"cid": 42, "leader": -5}, "cannot be a sandbox's leader"),
-    "a process that cannot be": ({"cid": 42, "leader": 0x7FFFFFFF}, "no process"),
-    "a number beyond all": ({"cid": 42, "leader": 1 << 40}, "no process"),
-    "one good, one not": ({"cid": 42, "connectors": [os.getpid(), 1 << 40]}, "no proc"),
+    "a process that cannot be": (
+        {"cid": 42, "leader": 0x7FFFFFFF},
+        "cannot bind the lease to process",
+    ),
+    "a number beyond all": (
+        {"cid": 42, "leader": 1 << 40},
+        "cannot bind the lease to process",
+    ),
+    "one good, one not": (
+        {"cid": 42, "connectors": [os.getpid(), 1 << 40]},
+        "cannot bind the lease to process",
+    ),
 }
 
 
@@ -132,7 +141,7 @@ async def test_a_directory_that_others_may_write_to(private, mode, fine):
     if fine:
         await take(**words).close()
         return
-    with pytest.raises(RefusedError, match="others may write") as caught:
+    with pytest.raises(RefusedError, match="other users can write") as caught:
         take(**words)
     assert "chmod go-w" in caught.value.hint
 
@@ -142,7 +151,7 @@ def test_a_directory_of_another_user(private, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     if private.stat().st_uid == 0:
         pytest.skip("root's directories are anybody's")
-    with pytest.raises(RefusedError, match="others may write"):
+    with pytest.raises(RefusedError, match="other users can write"):
         take(hybrid=str(private / "vm.vsock"), leader=os.getpid())
 
 
@@ -155,7 +164,7 @@ async def test_a_leader_without_a_namespace_of_its_own(private, sleeper):
             take(unix=str(private), leader=sleeper.pid)
         return
     before = open_files()
-    with pytest.raises(RefusedError, match="no pid namespace of its own"):
+    with pytest.raises(RefusedError, match="not in a separate PID namespace"):
         take(unix=str(private), leader=sleeper.pid)
     assert open_files() == before
 
@@ -199,7 +208,9 @@ async def test_a_leader_that_is_dead_already():
         await mine.close()
     finally:
         await child.wait()
-    with pytest.raises(RefusedError, match=f"no process {child.pid} to hold"):
+    with pytest.raises(
+        RefusedError, match=f"cannot bind the lease to process {child.pid}"
+    ):
         take(cid=42, leader=child.pid)
 
 
@@ -224,7 +235,7 @@ async def test_a_launcher_that_lets_go(led):
     async with trio.open_nursery() as nursery:
 
         async def wait():
-            assert "its launcher let go of" in await mine.wait()
+            assert "its launcher released" in await mine.wait()
 
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()

@@ -195,7 +195,7 @@ def check_owner(found):
 async def test_a_leader_of_another_user_is_refused(leader, monkeypatch):
     """Attack: a user of this host registers a machine of the record's name."""
     monkeypatch.setattr(os, "getuid", lambda: 54321)
-    with pytest.raises(RefusedError, match="another user's process"):
+    with pytest.raises(RefusedError, match="a process of another user"):
         check_owner(registered(leader.pid))
 
 
@@ -214,7 +214,7 @@ async def test_a_setuid_program_of_another_user_s_is_refused(monkeypatch):
         if os.stat(f"/proc/{child.pid}").st_uid != 0:
             pytest.skip("setuid programs are of no effect here")
         monkeypatch.setattr(os, "getuid", lambda: 54321)
-        with pytest.raises(RefusedError, match="another user's process"):
+        with pytest.raises(RefusedError, match="a process of another user"):
             check_owner(registered(child.pid))
     finally:
         child.kill()
@@ -482,11 +482,11 @@ async def test_machined_is_asked_only_when_something_has_changed(watched, monkey
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"class": "container"}, "only units in machine.slice are known"),
-        ({"vSockCid": None}, "has no vsock"),
+        ({"class": "container"}, "only units of root in machine.slice"),
+        ({"vSockCid": None}, "a VM without a vsock CID"),
         ({"vSockCid": 2}, "never a sandbox"),
         ({"vSockCid": 0xFFFFFFFF}, "never a sandbox"),
-        ({"name": "other"}, "answers about 'other'"),
+        ({"name": "other"}, "sent a reply about another machine, 'other'"),
     ],
 )
 async def test_what_cannot_be_leased_is_recorded_once(watched, leader, changes, why):
@@ -527,7 +527,7 @@ async def test_a_socket_of_another_user_is_not_asked(watched, leader, monkeypatc
     monkeypatch.setattr(os, "getuid", lambda: 54321)
     machined.register(leader.pid)
     (event,) = await eventually(lambda: list(log.refusals))
-    assert f"served by user {real}" in event.reason
+    assert f"belongs to user {real}" in event.reason
     assert role.admitted == []
 
 
@@ -598,7 +598,7 @@ async def test_a_socket_where_others_may_write_is_refused(watched, leader):
         (machined.base / "vm").chmod(0o777)
         machined.register(leader.pid, vSockCid=None)
         (event,) = await eventually(lambda: list(log.refusals))
-        assert "others may write" in event.reason
+        assert "other users can write" in event.reason
         assert role.admitted == []
 
 
@@ -618,7 +618,7 @@ async def test_a_socket_that_another_user_serves_is_refused(
         monkeypatch.setattr(peer_process, "peer_numbers", another)
         machined.register(leader.pid, vSockCid=None)
         (event,) = await eventually(lambda: list(log.refusals))
-        assert "served by user 54321" in event.reason
+        assert "user 54321, not you or root, serves" in event.reason
         assert role.admitted == []
 
 

@@ -450,7 +450,7 @@ async def test_before_it_runs(tmp_path):
             name_for=None,
         )
         machine = PaperMachine()
-        with pytest.raises(RefusedError, match="not running"):
+        with pytest.raises(RefusedError, match="starting or shutting down"):
             await role.admit(A, A, machine)
         assert machine.closed.is_set()
 
@@ -466,6 +466,6 @@ async def test_a_machine_that_runs_is_not_changed(tmp_path):
         changes = LaunchChanges(memory_mib=512)
         lease = await host.start(A, changes=changes)
         assert launcher.changes == changes
-        with pytest.raises(RefusedError, match="runs already"):
+        with pytest.raises(RefusedError, match="is already running"):
             await host.start(A, changes=changes)
         assert await host.start(A) == lease

@@ -139,7 +139,7 @@ async def test_a_cid_without_a_lease_gets_not_a_byte(stand):
         s.lease(42)
         conn = await s.connect(41)
         assert conn.recv(1) == b"", "an end, not a reset"
-        assert await s.refused(1) == [("cid 41", "no lease names this CID")]
+        assert await s.refused(1) == [("cid 41", "no lease has this CID")]
 
 
 @pytest.mark.parametrize("cid", [0, 1, 2, 0xFFFFFFFF])
@@ -170,7 +170,7 @@ async def test_as_many_wait_as_a_backlog_holds(stand, over):
         conn = await s.connect(42)
         assert conn.recv(1) == b""
         assert len(doors.offered) == 1 - over
-        reason = "too many connections wait for a decision"
+        reason = "too many connections are waiting for a decision"
         assert await s.refused(over) == [("cid 42", reason)] * over
 
 

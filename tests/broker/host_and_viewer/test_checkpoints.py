@@ -48,7 +48,7 @@ async def test_a_log_that_was_rewritten_with_its_own_key(tmp_path: Path) -> None
         await near.store.record(event(10))
         await talk(near, far)
         assert "one of the first 9 events was changed" in near.conflicts()[0]
-        assert "its state at 9 events was changed" in far.conflicts()[0]
+        assert "the log was changed before event 9" in far.conflicts()[0]
         assert near.witness.warnings()
         assert far.witness.warnings()
 
@@ -69,7 +69,7 @@ async def test_a_malformed_checkpoint_or_a_false_proof(tmp_path: Path) -> None:
         note = (await near.store.checkpoint()).split("\n")
         lie = m.WitnessNote(2, note, 10, ["A" * 43 + "="])
         await far.witness.take(line, lie)
-        assert "its state at 10 events was changed" in far.conflicts()[0]
+        assert "the log was changed before event 10" in far.conflicts()[0]
         # From another size than the newest one held: it is told which, once.
         await far.witness.take(line, m.WitnessNote(3, note, 3, ["A" * 43 + "="]))
         assert len(far.conflicts()) == 1
@@ -127,5 +127,5 @@ async def test_a_log_begun_again_in_its_place(tmp_path: Path) -> None:
         await talk(near, far)
         await talk(near, far)
         (told,) = far.conflicts()
-        assert f"it was {origin}, and was begun again" in told
+        assert f"the log was {origin} and restarted" in told
         assert near.conflicts() == []

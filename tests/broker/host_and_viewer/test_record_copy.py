@@ -123,7 +123,7 @@ def test_a_path_that_is_not_utf_8_arrives(tmp_path):
 def test_a_record_that_cannot_be_read_is_our_mistake():
     copy = RecordCopy()
     copy.take(m.RecordChanged("work", b'{"record": 1, "problem": null}'))
-    with pytest.raises(InternalError, match="cannot be read"):
+    with pytest.raises(InternalError, match="an invalid record"):
         copy.follow("")
 
 

@@ -52,7 +52,7 @@ async def test_an_ordered_fork_server_forks_and_is_replaced_when_it_has_died(ord
             with trio.fail_after(30):
                 await heard.wait()
             assert not Path(f"/proc/{dead}").exists(), "the starter has reaped it"
-            assert pump.statistics().alive, "its children live on"
+            assert pump.statistics().alive, "its children continue to run"
             async with running(await fork_pump(server)) as other:
                 assert other.statistics().alive
                 assert server.pid not in {0, dead}

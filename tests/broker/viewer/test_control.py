@@ -126,7 +126,7 @@ async def test_the_grace_of_a_stop(asked, given):
 @pytest.mark.parametrize("name", ["web-100", "web-", "wor"])
 async def test_a_stop_of_what_does_not_run(name):
     stage = Stage()
-    with pytest.raises(NotFoundError, match=f"no sandbox '{name}' runs"):
+    with pytest.raises(NotFoundError, match=f"no sandbox '{name}' is running"):
         await stage.api.stop(EXCHANGE, api.StopRequest(sandbox=name))
     assert stage.ended == []
 

@@ -79,7 +79,7 @@ async def test_an_answer_holds_until_its_rule_goes():
         await book.change("50-test.policy", "")
         cut = [await talk.hear(), await talk.hear()]
         assert all(one in cut for one in (m.FlowCut(1), m.FlowCut(4)))
-        await talk.send(m.FlowEnded(3, 10, 20, "its permission has ended"))
+        await talk.send(m.FlowEnded(3, 10, 20, "its permission was revoked"))
         assert await talk.ask(5) == m.FlowAnswer(5, allowed=False)
         (closed,) = book.events("stream.closed")
         assert (closed["bytes_from_sandbox"], closed["bytes_to_sandbox"]) == (10, 20)
@@ -98,7 +98,7 @@ async def test_flows_that_are_open_at_the_end_are_in_the_log_with_their_bytes():
         await eventually(lambda: book.events("stream.closed"))
         (closed,) = book.events("stream.closed")
         assert (closed["bytes_from_sandbox"], closed["bytes_to_sandbox"]) == (10, 20)
-        assert closed["reason"] == "its network has ended"
+        assert closed["reason"] == "the sandbox's network was shut down"
         assert flows.rows(WORK.id) == []
 
 

@@ -41,7 +41,9 @@ class Session:
 )
 async def test_a_compositor_that_does_not_answer_is_a_warning(found, told):
     warnings = await viewer_warnings(viewer(), settings(), Session(found))
-    assert warnings == ["no compositor answers; no window can be shown"] * told
+    assert (
+        warnings == ["no compositor answers, so the broker cannot show windows"] * told
+    )
 
 
 async def test_chords_that_cannot_work_are_a_warning():
@@ -49,6 +51,6 @@ async def test_chords_that_cannot_work_are_a_warning():
     assert await viewer_warnings(viewer(), settings(), there) == []
     troubles = viewer([("work", "no keymap")])
     assert await viewer_warnings(troubles, settings("a typo"), there) == [
-        "work: no chords for the clipboard: no keymap",
+        "work: no key combinations for the clipboard: no keymap",
         "a typo",
     ]

@@ -97,7 +97,10 @@ async def test_the_machine_that_it_started_goes():
         with trio.fail_after(60):
             await s.host.asked.wait()
         ((lease, _, reason),) = s.host.stopped
-        assert (lease, reason) == (LEASE.id, "the run that started it was interrupted")
+        assert (lease, reason) == (
+            LEASE.id,
+            "the command that started it was interrupted",
+        )
         await s.role.lease_ended(LEASE.id, "over")
         conn.close()
 
@@ -290,7 +293,7 @@ async def test_input_waits_for_a_program_that_does_not_read():
                 await one.say.send(worker.FromAgent(1, agent.Taken(1, 8192)))
                 await wait_all_tasks_blocked()
         assert sent() == size
-        with pytest.raises(RefusedError, match="no program 2 runs"):
+        with pytest.raises(RefusedError, match="no program 2 is running"):
             await machines.runner.write_input(
                 EXCHANGE, RunInputRequest(sandbox="a", program=2, data=b"x")
             )
@@ -328,7 +331,7 @@ async def test_an_agent_that_knows_no_input_is_not_sent_any():
         with trio.fail_after(60):
             while not failed:
                 await wait_all_tasks_blocked()
-        assert "too old for standard input" in failed[0]
+        assert "too old to support standard input" in failed[0]
         orders = [m.message for m in one.orders if isinstance(m, worker.ToAgent)]
         assert not any(isinstance(m, agent.Run) for m in orders)
         await s.role.lease_ended(LEASE.id, "over")
@@ -374,7 +377,7 @@ async def test_a_second_program_changes_no_machine():
         await s.role.lease_begun(LEASE)
         machines = Machines(s)
         machines.running = LEASE
-        with pytest.raises(RefusedError, match="runs already"):
+        with pytest.raises(RefusedError, match="is already running"):
             await machines.run(trio.CancelScope(), memory_mib=256)
         with pytest.raises(RefusedError, match="is not a network"):
             await machines.run(trio.CancelScope(), network="all")

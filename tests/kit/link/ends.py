@@ -135,7 +135,7 @@ class HoldingViewer:
 
     async def arena_lent(self, lease, fd):
         if lease not in [one.id for one in self.leases]:
-            raise RefusedError("the lease is not one that was announced here")
+            raise RefusedError("the lease was not announced to this viewer")
         self.arenas.append((lease, os.fstat(fd).st_ino))
 
     async def lease_ended(self, lease, reason):

@@ -25,7 +25,7 @@ DIALECT = Dialect(
     press_power=requests.PRESS_POWER,
     quit=requests.QUIT,
     require_done=requests.require_done,
-    guest_end="the guest switched itself off",
+    guest_end="the guest powered off",
 )
 connect: Connect = connect_by_api(DIALECT)
 

@@ -106,7 +106,7 @@ def require_done(request: VmmRequest, reply: VmmReply) -> None:
     Versions differ: the words are plain text, or a JSON array of causes.
     """
     if not reply.done:
-        text = f"Cloud Hypervisor refuses {request} ({reply.status}): {reply.text()}"
+        text = f"Cloud Hypervisor rejected {request} ({reply.status}): {reply.text()}"
         raise UpstreamError(text)
 
 
@@ -116,5 +116,5 @@ def read_state(reply: VmmReply) -> VmStatus:
     try:
         return msgspec.json.decode(reply.body, type=_Info).state
     except UNREADABLE as error:
-        text = f"Cloud Hypervisor does not report its machine's state: {error}"
+        text = f"Cloud Hypervisor sent an invalid machine state: {error}"
         raise UpstreamError(text) from error

@@ -12,11 +12,11 @@ from broker.core.errors import SetupError
 from broker.host.vmm.qemu_arguments import HOME_SERIAL, VmSpec, agent_args
 
 _ENDS = {
-    0: "the guest switched itself off",
-    32: "the guest reset itself",
+    0: "the guest powered off",
+    32: "the guest rebooted",
     33: "the guest crashed",
     34: "the guest's kernel panicked",
-    36: "the guest's processors stood still",
+    36: "the guest's processors stalled",
 }
 """Its exit codes that are the guest's doing."""
 
@@ -65,8 +65,8 @@ def _value(path: Path) -> str:
     # guard: a path is one value of crosvm's options
     if set(text) & set(",=[]\"'\\"):
         raise SetupError(
-            f"crosvm cannot be given the path {text}",
-            hint="a path without commas, quotes, brackets and equals signs",
+            f"crosvm does not support the path {text}",
+            hint="use a path without commas, quotes, backslashes, brackets and equals signs",
         )
     return text
 

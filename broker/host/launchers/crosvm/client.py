@@ -44,8 +44,8 @@ async def ask_crosvm(
     found = shutil.which("crosvm")
     if found is None:
         raise SetupError(
-            "the program crosvm is not installed",
-            hint="'brokerctl doctor' names the packages and devices that it needs",
+            "crosvm is not installed",
+            hint="to list the packages and devices that it requires, run 'brokerctl doctor'",
         )
     program = Path(os.path.realpath(found))
     argv = [str(program), *words, f"/proc/self/fd/{socket}"]
@@ -60,5 +60,5 @@ async def ask_crosvm(
             )
     # guard: another launcher's crosvm is asked from a jail or not at all
     if jail_needed:
-        raise JailError(f"crosvm cannot be asked without a jail: {reason}")
+        raise JailError(f"cannot run the crosvm client without a jail: {reason}")
     return await run_tool(argv, deadline=deadline, pass_fds=passed)

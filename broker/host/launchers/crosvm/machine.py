@@ -106,7 +106,9 @@ class CrosvmPlan(MonitorPlan):
         await super().start_helpers(cid, quarantine)
         tool = self._tools.vhost_device_vsock
         if tool is None:
-            raise SetupError("a machine of crosvm needs vhost-device-vsock")
+            raise SetupError(
+                "crosvm requires vhost-device-vsock, which is not installed"
+            )
         process = await spawn_backend(
             tool,
             self._spec.directory,

@@ -32,7 +32,7 @@ DIALECT = Dialect(
     press_power=requests.PRESS_POWER,
     quit=None,
     require_done=requests.require_done,
-    guest_end="the guest switched itself off, or reset itself",
+    guest_end="the guest powered off or rebooted",
 )
 connect: Connect = connect_by_api(DIALECT)
 

@@ -64,8 +64,8 @@ def check(spec: VmSpec) -> None:
     """Raise SetupError for settings of the record that Firecracker does not support."""
     if spec.cpus > limits.FIRECRACKER_CPUS:
         raise SetupError(
-            f"{spec.name}: {spec.cpus} processors",
-            hint=f"Firecracker has at most {limits.FIRECRACKER_CPUS}",
+            f"{spec.name}: Firecracker does not support {spec.cpus} processors",
+            hint=f"set at most {limits.FIRECRACKER_CPUS} processors",
         )
 
 
@@ -122,7 +122,7 @@ def require_done(request: VmmRequest, reply: VmmReply) -> None:
         text = printable(fault, 300)
     except UNREADABLE:
         text = reply.text()
-    raise UpstreamError(f"Firecracker refuses {request} ({reply.status}): {text}")
+    raise UpstreamError(f"Firecracker rejected {request} ({reply.status}): {text}")
 
 
 def read_state(reply: VmmReply) -> InstanceState:
@@ -131,6 +131,4 @@ def read_state(reply: VmmReply) -> InstanceState:
     try:
         return msgspec.json.decode(reply.body, type=_Instance).state
     except UNREADABLE as error:
-        raise UpstreamError(
-            f"Firecracker does not report its state: {error}"
-        ) from error
+        raise UpstreamError(f"Firecracker sent an invalid state: {error}") from error

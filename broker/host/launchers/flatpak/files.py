@@ -49,8 +49,8 @@ def held(paths: Paths, app: str) -> Iterator[None]:
             flock(fd, LOCK_EX | LOCK_NB)
         except BlockingIOError as error:
             raise RefusedError(
-                f"{app} runs already under Vitrail",
-                hint="'brokerctl lease list' names its sandbox; 'brokerctl stop' ends it",
+                f"{app} is already running under Vitrail",
+                hint="to find its sandbox, run 'brokerctl lease list'; then run 'brokerctl stop'",
             ) from error
         yield
     finally:
@@ -162,7 +162,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except ValueError as error:
-        raise UpstreamError(f"{path} is not text in UTF-8", where=str(path)) from error
+        raise UpstreamError(f"{path} is not UTF-8 text", where=str(path)) from error
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -28,7 +28,7 @@ def parse(text: str) -> Groups:
     try:
         parser.read_string(text)
     except configparser.Error as error:
-        raise UpstreamError(f"not a key file: {error.message}") from error
+        raise UpstreamError(f"invalid key file: {error.message}") from error
     return {group: dict(parser.items(group)) for group in parser.sections()}
 
 

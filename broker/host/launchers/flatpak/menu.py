@@ -42,11 +42,11 @@ def entry(
     """
     values = parse(untrusted_text).get(_GROUP)
     if values is None or values.get("Type") != "Application":
-        raise UpstreamError("not the entry of an application")
+        raise UpstreamError("the file is not the desktop entry of an application")
     try:
         words = shlex.split(values.get("Exec", ""))
     except ValueError as error:
-        raise UpstreamError(f"its Exec cannot be read: {error}") from error
+        raise UpstreamError(f"cannot parse its Exec key: {error}") from error
     # guard: another program of a Flatpak is not started in the place of its own
     named = [w.partition("=")[2] for w in words if w.startswith("--command=")]
     if app not in words or any(name != default for name in named):

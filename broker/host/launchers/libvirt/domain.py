@@ -40,10 +40,10 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
     try:
         root = ET.fromstring(xml)  # noqa: S314 -- no document type, see above
     except ET.ParseError as error:
-        raise DomainError(f"its XML cannot be read: {error}") from error
+        raise DomainError(f"cannot parse its XML: {error}") from error
     devices = root.find("devices")
     if root.tag != "domain" or devices is None:
-        raise DomainError("the description is not of a domain with devices")
+        raise DomainError("its XML does not describe a domain with devices")
     if way.vhost_user is None:
         if devices.find("vsock") is not None:
             return None
@@ -62,14 +62,14 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
 
 def _refuse_doctype(xml: str) -> None:
     def refuse(*_: object) -> None:
-        raise DomainError("its XML has a document type")
+        raise DomainError("its XML has a document type declaration")
 
     parser = expat.ParserCreate()
     parser.StartDoctypeDeclHandler = refuse
     try:
         parser.Parse(xml.encode(), True)  # noqa: FBT003 -- positional in expat
     except expat.ExpatError as error:
-        raise DomainError(f"its XML cannot be read: {error}") from error
+        raise DomainError(f"cannot parse its XML: {error}") from error
 
 
 def _share_memory(root: ET.Element) -> None:
@@ -99,7 +99,7 @@ def _run_as(root: ET.Element, uid: int, gid: int) -> None:
 
 def _add_arguments(root: ET.Element, socket: Path) -> None:
     if set(str(socket)) & set(",\n"):
-        raise DomainError(f"QEMU's command line cannot have the path {socket}")
+        raise DomainError(f"QEMU's command line cannot contain the path {socket}")
     line = root.find(f"{{{_QEMU}}}commandline")
     if line is None:
         line = ET.SubElement(root, f"{{{_QEMU}}}commandline")

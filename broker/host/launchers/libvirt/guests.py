@@ -185,10 +185,10 @@ class LibvirtGuests:
         """
         if request.launcher not in _LAUNCHERS or request.event not in _EVENTS:
             raise RefusedError(
-                f"no launcher '{printable(request.launcher, 40)}' with a step "
-                f"'{printable(request.event, 40)}' is known",
-                hint="hook and broker may be of different versions: "
-                "'brokerctl launcher install libvirt'",
+                f"unknown step '{printable(request.event, 40)}' of launcher "
+                f"'{printable(request.launcher, 40)}'",
+                hint="if the hook and the broker have different versions, run 'brokerctl "
+                "launcher install libvirt'",
             )
         record = self._match(request)
         if record is None:
@@ -196,7 +196,7 @@ class LibvirtGuests:
         async with self._one_at_a_time:
             # guard: a broker that ends prepares no domain
             if self._ending:
-                raise RefusedError("this broker is about to end")
+                raise RefusedError("this broker is shutting down")
             if request.event == "prepare":
                 await self._prepare(record, request)
             elif request.event == "started":
@@ -222,16 +222,16 @@ class LibvirtGuests:
         if len(found) > 1:
             listed = ", ".join(record.name for record in found)
             raise RefusedError(
-                f"several records name the domain '{_shown(request)}': {listed}",
-                hint="leave peer.libvirt in one of them",
+                f"more than one record names the domain '{_shown(request)}': {listed}",
+                hint="remove peer.libvirt from all of them but one",
             )
         # guard: a domain's description chooses no sandbox
         if request.record is not None and [r.name for r in found] != [request.record]:
             name = take_sandbox_name(request.record)
             raise RefusedError(
-                f"domain '{_shown(request)}' names the sandbox '{name}', whose record does "
-                "not name this domain",
-                hint=f"write [peer] libvirt = \"{_shown(request)}\" into the record '{name}'",
+                f"domain '{_shown(request)}' names the sandbox '{name}', but the record of "
+                f"'{name}' does not name this domain",
+                hint=f"add [peer] libvirt = \"{_shown(request)}\" to the record '{name}'",
             )
         return found[0] if found else None
 
@@ -247,8 +247,8 @@ class LibvirtGuests:
         # guard: one domain at a time is a sandbox
         if any(t.lease.sandbox == record.name for t in self._host.active_leases()):
             raise RefusedError(
-                f"'{record.name}' runs already, so this domain gets no lease",
-                hint="a record is one domain; end the other one first",
+                f"'{record.name}' is already running, so this domain cannot have a lease",
+                hint="a record can have one running domain: stop the other domain first",
             )
         await self._drop(record.name)
         backend = None
@@ -267,15 +267,15 @@ class LibvirtGuests:
         path = directory / BACKEND_SOCKET
         if wanted != path:
             raise RefusedError(
-                f"the domain's vsock is at {wanted}, and not at {path}",
-                hint="'brokerctl launcher prepare DOMAIN' writes the right one",
+                f"the domain's vsock is {wanted}; it must be {path}",
+                hint="to correct it, run 'brokerctl launcher prepare DOMAIN'",
             )
         tool = find_vhost_device_vsock(self._paths)
         if tool is None:
             raise SetupError(
                 f"{HELPER} is not installed",
-                hint="'brokerctl image build' fetches it, or load the kernel's own: "
-                "'sudo modprobe vhost_vsock'",
+                hint="to download it, run 'brokerctl image build'; to use the kernel's driver "
+                "instead, run 'sudo modprobe vhost_vsock'",
             )
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         backend = await spawn_backend(tool, directory, draw_cid())
@@ -291,12 +291,12 @@ class LibvirtGuests:
 
     async def _started(self, record: Record, request: api.MachineEventRequest) -> None:
         if request.leader is None:
-            raise RefusedError("a domain that has started has a process")
+            raise RefusedError("the hook reported a started domain without its process")
         for held in self._host.active_leases():
             if held.lease.sandbox == record.name:
                 if held.machine.facts.pid == request.leader:
                     return  # libvirtd was restarted under it
-                raise RefusedError(f"'{record.name}' is another domain's")
+                raise RefusedError(f"'{record.name}' belongs to another domain")
         expected = self._expected.pop(record.name, None)
         backend = expected.backend if expected is not None else None
         try:
@@ -321,7 +321,7 @@ class LibvirtGuests:
             self._write(record.name, leader, backend, request.cid)
         except OSError as error:
             raise UpstreamError(
-                f"'{record.name}' has its lease, and the next broker will not restore it: {error}"
+                f"'{record.name}' has a lease, but the next broker cannot restore it: {error}"
             ) from error
 
     async def _machine(
@@ -350,8 +350,8 @@ class LibvirtGuests:
             claim = VsockClaim(namespace, take_cid(request.cid), request.leader)
         else:
             raise RefusedError(
-                f"domain '{_shown(request)}' has no vsock, so its guest cannot connect",
-                hint=f"'brokerctl launcher prepare {_shown(request)}' adds one",
+                f"domain '{_shown(request)}' has no vsock device",
+                hint=f"to add a vsock device, run 'brokerctl launcher prepare {_shown(request)}'",
             )
         return LibvirtMachine(
             claim, held, request.leader, directory=directory, backend=backend
@@ -397,7 +397,7 @@ class LibvirtGuests:
             try:
                 await self._adopt(directory)
             except (VitrailError, OSError, ValueError) as error:
-                warnings.append(f"{directory.name} was not leased again: {error}")
+                warnings.append(f"cannot lease {directory.name} again: {error}")
                 await remove_aside(remove_tree, directory)
         return warnings
 
@@ -413,7 +413,7 @@ class LibvirtGuests:
             or (helper if waits else leader) is None
         ):
             await self._end(directory.name, helper)
-            raise RefusedError("its domain or its record is gone")
+            raise RefusedError("its domain or its record no longer exists")
         if leader is None:
             self._expected[record.name] = _Expected(helper)
             return
@@ -457,7 +457,7 @@ def _hold_living(leader: Tracked, helper: Tracked | None) -> HeldMachine:
         # guard: a domain's leader has not ended when it is held
         if leader.ended or (helper is not None and helper.ended):
             held.close()
-            raise RefusedError("its domain has just ended")
+            raise RefusedError("its domain has ended")
         return held
     finally:
         leader.close()

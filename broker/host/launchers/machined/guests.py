@@ -182,9 +182,9 @@ class MachinedGuests:
     async def _virtual(self, found: Registered, held: HeldMachine) -> ForeignMachine:
         if found.cid is None:
             raise RefusedError(
-                f"machine '{found.name}' is a VM and has no vsock",
-                hint="one with a vsock of its own process (vhost-device-vsock, Cloud "
-                'Hypervisor) has [peer] hybrid = "PATH" in its record, too',
+                f"machine '{found.name}' is a VM without a vsock CID",
+                hint="if vhost-device-vsock or Cloud Hypervisor provides its vsock, set "
+                'hybrid = "PATH" in [peer] of its record',
             )
         require_owner(found, held.pidfd(found.leader))
         cid = take_cid(found.cid)
@@ -207,11 +207,11 @@ class MachinedGuests:
                 while True:
                     untrusted_data = await stream.receive_some(1 << 16)
                     if not untrusted_data:
-                        raise PeerError("machined closed the connection")
+                        raise PeerError("systemd-machined closed the connection")
                     messages = reader.feed(untrusted_data)
                     if messages:
                         return read_reply(messages[0], name)
-        raise PeerError("machined does not answer")
+        raise PeerError("systemd-machined does not answer")
 
 
 def require_leader(found: Registered, pidfd: int) -> None:
@@ -221,7 +221,7 @@ def require_leader(found: Registered, pidfd: int) -> None:
     """
     ours = boot_id().replace("-", "")
     if found.boot is not None and found.boot.replace("-", "") != ours:
-        raise RefusedError(f"machine '{found.name}' is of another boot")
+        raise RefusedError(f"machine '{found.name}' belongs to another boot")
     # guard: a machine's leader is the process that was registered
     if found.inode and credentials.pidfd_inode(pidfd) not in {0, found.inode}:
         raise RefusedError(
@@ -245,17 +245,16 @@ def require_owner(found: Registered, pidfd: int) -> None:
     # guard: a machine of another user is not leased
     if not uids <= {0, os.getuid()}:
         raise RefusedError(
-            f"the leader of machine '{found.name}' is another user's process",
-            hint="only machines of root and of this broker's user are leased: others "
-            "could register any name",
+            f"the leader of machine '{found.name}' is a process of another user",
+            hint="run the machine as root or as the broker's user; other users could register "
+            "any name",
         )
     # guard: a process that has become root's is not root's machine
     if os.getuid() not in uids and unit_of(group) is None:
         raise RefusedError(
-            f"the leader of machine '{found.name}' is root's, outside of machine.slice, "
-            "where any user's process may have become root's",
-            hint=f"start it as 'systemd-vmspawn@{found.name}.service', or with "
-            "Slice=machine.slice",
+            f"the leader of machine '{found.name}' runs as root outside machine.slice, where "
+            "any user can run a setuid program as root",
+            hint=f"start it as 'systemd-vmspawn@{found.name}.service' or with Slice=machine.slice",
         )
 
 
@@ -264,7 +263,7 @@ def _require_system(sock: trio.socket.SocketType) -> None:
     uid = peer_process.peer_numbers(sock)[1]
     # guard: machined's socket is served by root
     if uid not in {0, os.getuid()}:
-        raise PeerError(f"machined's socket is served by user {uid}")
+        raise PeerError(f"machined's socket belongs to user {uid}, not root")
 
 
 def _behind_socket(
@@ -283,8 +282,8 @@ def _behind_socket(
         # guard: another user's process carries no machine's connections
         if uid not in {0, os.getuid()}:
             raise RefusedError(
-                f"{hybrid} is served by user {uid}",
-                hint="the vsock of a machine has to be root's or yours",
+                f"user {uid}, not you or root, serves {hybrid}",
+                hint="run the process that provides the vsock as root or as your user",
             )
         pidfd = peer_process.peer_pidfd(sock)
         held.hold(pid, pidfd if pidfd >= 0 else open_pidfd(pid))

@@ -71,7 +71,7 @@ def read_reply(untrusted_message: bytes, name: str) -> Registered | None:
     try:
         untrusted = msgspec.json.decode(reply.parameters, type=_Machine)
     except BAD_JSON as error:
-        raise PeerError(f"machined's reply is not a machine: {error}") from error
+        raise PeerError(f"systemd-machined sent an invalid reply: {error}") from error
     return _take(untrusted, name)
 
 
@@ -79,15 +79,18 @@ def _take(untrusted: _Machine, name: str) -> Registered:
     """Validate machined's answer about a machine.  Raises PeerError."""
     # guard: machined answers about the machine that was asked for
     if untrusted.name != name:
-        raise PeerError(f"machined answers about '{printable(untrusted.name, 64)}'")
+        raise PeerError(
+            "systemd-machined sent a reply about another machine, "
+            f"'{printable(untrusted.name, 64)}'"
+        )
     leader = untrusted.leader
     inode = leader.pidfd_id or 0
     if not 1 < leader.pid <= _PIDS or not 0 <= inode < 1 << 64:
-        raise PeerError(f"machined names the leader {leader.pid} ({inode})")
+        raise PeerError(f"machined sent an invalid leader {leader.pid} (inode {inode})")
     if untrusted.kind not in _KINDS:
-        raise PeerError(f"a machine of class '{printable(untrusted.kind, 20)}'")
+        raise PeerError(f"unknown machine class '{printable(untrusted.kind, 20)}'")
     if untrusted.cid is not None and not 0 <= untrusted.cid < 1 << 32:
-        raise PeerError(f"machined names the CID {untrusted.cid}")
+        raise PeerError(f"systemd-machined sent an invalid CID: {untrusted.cid}")
     return Registered(
         name, untrusted.kind, leader.pid, inode, leader.boot_id, untrusted.cid
     )

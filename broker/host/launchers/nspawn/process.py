@@ -94,10 +94,10 @@ def choose_scope(
     if may_divide():
         return None
     raise SetupError(
-        "systemd-nspawn needs a separate control group, and there is no systemd of "
-        "this user to make one",
-        hint="'loginctl enable-linger' starts it; or run this in a control group that "
-        "is yours (Delegate=yes, systemd.resource-control(5))",
+        "systemd-nspawn requires a separate control group, and no systemd user manager is "
+        "running to create one",
+        hint="to start the user manager, run 'loginctl enable-linger'; or run this command in "
+        "a delegated control group (Delegate=yes in systemd.resource-control(5))",
     )
 
 
@@ -136,8 +136,8 @@ async def start_held(tree: ContainerTree, scope: Scope | None) -> HeldTree:
     for program in _PROGRAMS:
         if shutil.which(program) is None:
             raise SetupError(
-                f"the program {program} is not installed",
-                hint="sudo apt install systemd-container uidmap",
+                f"{program} is not installed",
+                hint="run 'sudo apt install systemd-container uidmap'",
             )
     group = scope or _make_group()
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
@@ -189,8 +189,7 @@ def _opened_root(root: Path, opened: ExitStack) -> int:
         fd = open_without_links(str(root))
     except OSError as error:
         raise SetupError(
-            f"{printable(str(root), 200)}, the root of the container, cannot be "
-            f"opened: {error.strerror}"
+            f"cannot open {printable(str(root), 200)}, the root of the container: {error.strerror}"
         ) from error
     opened.callback(os.close, fd)
     return fd
@@ -200,12 +199,12 @@ def _make_group() -> Path:
     """Make a control group below our own: containers in one could end each other."""
     own = _own_group()
     if own is None:
-        raise SetupError("there is no unified hierarchy of control groups (cgroups(7))")
+        raise SetupError("this machine does not use cgroups v2; see cgroups(7)")
     group = own / f"vitrail-{secrets.token_hex(6)}"
     try:
         group.mkdir()
     except OSError as error:
-        raise SetupError(f"cannot make {group}: {error.strerror}") from error
+        raise SetupError(f"cannot create {group}: {error.strerror}") from error
     return group
 
 
@@ -229,8 +228,8 @@ async def _leader(child: Child) -> tuple[int, int]:
     message = stderr_so_far(child, _MESSAGE_CHARS) or "no message"
     raise UpstreamError(
         f"systemd-nspawn did not start the container: {message}",
-        hint="it needs user namespaces, and subordinate numbers of yours in "
-        "/etc/subuid and /etc/subgid ('brokerctl doctor')",
+        hint="enable user namespaces and add ranges for your user to /etc/subuid and "
+        "/etc/subgid; to check both, run 'brokerctl doctor'",
     )
 
 

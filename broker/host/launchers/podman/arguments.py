@@ -140,4 +140,4 @@ def _root(container: Container) -> Iterator[str]:
         root = container.places.get(container.rootfs, container.rootfs)
         yield from ("--rootfs", f"{root}:O")
     else:
-        raise ValueError("a container without an image or a root")
+        raise ValueError("the container has neither an image nor a root")

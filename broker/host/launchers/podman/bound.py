@@ -77,6 +77,6 @@ async def _binding(environ: Mapping[str, str], *words: str) -> None:
 
 def _refused(what: str, reason: str | None) -> RefusedError:
     return RefusedError(
-        f"{what} cannot be bound: {reason}",
-        hint="look at the directories above it, and run it again",
+        f"cannot bind-mount {what}: {reason}",
+        hint="check the permissions of its parent directories, then run the command again",
     )

@@ -31,10 +31,7 @@ def name_hooks(folder: Path, conf: Path) -> Path | None:
 def _engine(folder: Path) -> str:
     folders = dict.fromkeys((*_DEFAULTS, folder))
     listed = ", ".join(f'"{path}"' for path in folders)
-    return (
-        "# Written by 'brokerctl launcher install podman'.\n"
-        f"[engine]\nhooks_dir = [{listed}]\n"
-    )
+    return f"# Written by 'brokerctl launcher install podman'.\n[engine]\nhooks_dir = [{listed}]\n"
 
 
 def _other_setting(ours: Path) -> Path | None:

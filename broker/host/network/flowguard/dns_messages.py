@@ -60,20 +60,20 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
     behind, size, limit = -1, 0, at
     while True:
         if at >= len(data):
-            raise DnsError("a name is cut")
+            raise DnsError("truncated name")
         length = data[at]
         if length >= 0xC0:
             if at + 1 >= len(data):
-                raise DnsError("a name is cut")
+                raise DnsError("truncated name")
             behind = at + 2 if behind < 0 else behind
             at = (length & 0x3F) << 8 | data[at + 1]
             # guard: names lead backwards
             if at >= limit:
-                raise DnsError("a name leads forwards")
+                raise DnsError("forward pointer in a name")
             limit = at
             continue
         if length > 63 or at + 1 + length > len(data):
-            raise DnsError("a label is cut")
+            raise DnsError("truncated label")
         at += 1
         if length == 0:
             break
@@ -81,7 +81,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
         at += length
         size += length + 1
         if size > 254:
-            raise DnsError("a name is too long")
+            raise DnsError("name too long")
     return _text(labels), at if behind < 0 else behind
 
 
@@ -89,26 +89,26 @@ def _text(labels: list[bytes]) -> str:
     try:
         text = b".".join(labels).decode("ascii").lower()
     except UnicodeDecodeError:
-        raise DnsError("a name is not ASCII") from None
+        raise DnsError("name not ASCII") from None
     # guard: a label has no dot
     if text.count(".") != max(0, len(labels) - 1):
-        raise DnsError("a label has a dot")
+        raise DnsError("label contains a dot")
     return text
 
 
 def read_question(untrusted_data: bytes) -> DnsQuestion:
     """Parse the question of a DNS query.  Raises DnsError."""
     if len(untrusted_data) < _HEADER.size:
-        raise DnsError("a header is cut")
+        raise DnsError("truncated header")
     number, flags, questions, *_ = _HEADER.unpack_from(untrusted_data)
     if flags & 0xF800 or questions != 1:
-        raise DnsError("not one question")
+        raise DnsError("not exactly one question")
     name, at = _name(untrusted_data, _HEADER.size)
     if at + 4 > len(untrusted_data):
-        raise DnsError("a question is cut")
+        raise DnsError("truncated question")
     kind, group = struct.unpack_from(">HH", untrusted_data, at)
     if group != IN:
-        raise DnsError("not a question about the internet")
+        raise DnsError("unsupported class of question")
     return DnsQuestion(number, name, kind, untrusted_data[_HEADER.size : at + 4])
 
 
@@ -154,14 +154,14 @@ def read_answer(
     Raises DnsError unless it is an answer to this question.
     """
     if len(untrusted_data) < _HEADER.size:
-        raise DnsError("a header is cut")
+        raise DnsError("truncated header")
     _, flags, questions, answers, *_ = _HEADER.unpack_from(untrusted_data)
     if not flags & _RESPONSE or questions != 1:
-        raise DnsError("not an answer")
+        raise DnsError("not a response")
     asked, at = _name(untrusted_data, _HEADER.size)
     # guard: an answer is to its question
     if asked != name or untrusted_data[at : at + 4] != struct.pack(">HH", kind, IN):
-        raise DnsError("an answer to another question")
+        raise DnsError("response to another question")
     records = list(_records(untrusted_data, at + 4, min(answers, _RECORDS)))
     return flags & 15, _addresses(name, kind, records)
 

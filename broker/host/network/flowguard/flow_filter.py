@@ -165,7 +165,7 @@ class FlowFilter:
         flow = self._flows.get(key)
         # guard: a connection that reuses ports is a new flow
         if flow is not None and flow.begins_another(packet):
-            self.cut(flow, "its ports were used again", tell=False)
+            self.cut(flow, "its ports were reused", tell=False)
             return None
         return flow
 
@@ -286,7 +286,7 @@ class FlowFilter:
         try:
             hellos = read_hellos(known + data, flow.hellos)
         except HelloError as error:
-            self.cut(flow, f"its hello cannot be read: {error}", packet)
+            self.cut(flow, f"cannot parse its ClientHello: {error}", packet)
             return False
         if not all(self._may_begin(flow, hello, packet, now) for hello in hellos):
             return False
@@ -307,7 +307,7 @@ class FlowFilter:
                 self.cut(flow, quic.over, packet)
             # guard: a flow of QUIC begins with a hello that is read
             elif not quic.begun and not quic.reads:
-                self.cut(flow, "it does not begin as QUIC does", packet)
+                self.cut(flow, "it does not begin with a QUIC Initial packet", packet)
             return False
         while quic.unchecked:
             if not self._may_begin(flow, quic.unchecked[0], packet, now):
@@ -328,11 +328,11 @@ class FlowFilter:
         """Return whether a connection may begin with this hello; cut it otherwise."""
         # guard: a record closes encrypted hellos
         if hello.encrypted and not self._may_encrypt_hello:
-            self.cut(flow, "a part of its hello is encrypted", packet)
+            self.cut(flow, "its ClientHello is encrypted (ECH)", packet)
             return False
         # guard: a flow is to one server
         if flow.named not in {None, hello.name}:
-            self.cut(flow, "it continues to another server", packet)
+            self.cut(flow, "it changed to another server name", packet)
             return False
         flow.named = hello.name
         return not hello.name or self._may_name(flow, hello.name, packet, now)
@@ -346,7 +346,7 @@ class FlowFilter:
         """
         # guard: the server's name is a name of the address
         if name not in flow.names:
-            reason = "its server's name is not one that led to its address"
+            reason = "its server name did not resolve to its address"
             self.cut(flow, reason, packet)
             return False
         old = flow.destination
@@ -358,7 +358,7 @@ class FlowFilter:
             return False
         # guard: the server's name is permitted itself
         if place is None or not place.allowed:
-            self.cut(flow, "its server's name is not permitted", packet)
+            self.cut(flow, "its server name is not permitted", packet)
             return False
         flow.destination = place
         old.flows -= 1
@@ -417,7 +417,7 @@ class FlowFilter:
             if len(flow.checked) <= taken < 1 << 31:
                 flow.checked = b""
         if packet.flags & RST:
-            self._end(flow, "reset by the other side")
+            self._end(flow, "the server reset the connection")
         elif packet.flags & FIN:
             flow.ending |= 2
 
@@ -461,7 +461,7 @@ class FlowFilter:
         if isinstance(message, m.FlowCut):
             self._forget(place)
             for flow in [f for f in self._flows.values() if f.destination is place]:
-                self.cut(flow, "its permission has ended")
+                self.cut(flow, "its permission was revoked")
             return
         place.allowed = message.allowed
         kept = (
@@ -486,7 +486,7 @@ class FlowFilter:
         """Cut all flows, because the viewer that decides them has disconnected."""
         self.connected = False
         for flow in list(self._flows.values()):
-            self.cut(flow, "the broker has gone")
+            self.cut(flow, "the broker is no longer running")
         self._destinations.clear()
         self._by_number.clear()
         self.to_viewer.clear()

@@ -147,10 +147,10 @@ class QuicHellos:
                     return False
                 # guard: what follows a hello is of its connection
                 elif not self._is_known(packet):
-                    self.over = "it goes on as another connection"
+                    self.over = "it continues as another connection"
                     return False
         except HelloError as error:
-            self.over = f"its hello cannot be read: {error}"
+            self.over = f"cannot parse its ClientHello: {error}"
             return False
         except _QuicError:
             return False

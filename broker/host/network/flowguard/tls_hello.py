@@ -38,7 +38,7 @@ class _Reader:
     def take(self, size: int) -> bytes:
         value = self.data[self.at : self.at + size]
         if len(value) < size:
-            raise HelloError("a hello is cut")
+            raise HelloError("truncated ClientHello")
         self.at += size
         return value
 
@@ -79,24 +79,24 @@ def _hellos(data: bytes) -> Iterator[bytes]:
     while at + 5 <= len(data):
         kind = data[at]
         if kind not in expected or data[at + 1] != 3:
-            raise HelloError("not a handshake")
+            raise HelloError("not a handshake record")
         size = int.from_bytes(data[at + 3 : at + 5])
         if not 0 < size <= MAX_HELLO + (kind == _EARLY_DATA) * _SEALED:
-            raise HelloError("a record of a wrong size")
+            raise HelloError("invalid record size")
         if kind == HANDSHAKE:
             body += data[at + 5 : at + 5 + size]
             expected = _FIRST
         at += 5 + size
         # guard: hellos are bounded
         if at > MAX_HELLO_STREAM:
-            raise HelloError("a hello is too long")
+            raise HelloError("ClientHello too long")
         while body:
             if body[0] != _CLIENT_HELLO:
-                raise HelloError("not a hello")
+                raise HelloError("not a ClientHello")
             end = 4 + int.from_bytes(body[1:4]) if len(body) >= 4 else 4
             # guard: a hello is bounded
             if end > MAX_HELLO:
-                raise HelloError("a hello is too long")
+                raise HelloError("ClientHello too long")
             if not 4 < end <= len(body):
                 break
             yield bytes(body[4:end])
@@ -133,15 +133,15 @@ def read_message(hello: bytes) -> Hello:
         if kind == _SERVER_NAME:
             # guard: a hello names one server
             if found:
-                raise HelloError("two names")
+                raise HelloError("more than one server name")
             names = _Reader(value.vector(2))
             if names.number(1) != 0:
-                raise HelloError("a name of another kind")
+                raise HelloError("unsupported type of server name")
             raw = names.vector(2)
             if names.at != len(names.data):
-                raise HelloError("two names")
+                raise HelloError("more than one server name")
             try:
                 found = raw.decode("ascii").lower().removesuffix(".")
             except UnicodeDecodeError:
-                raise HelloError("a name is not ASCII") from None
+                raise HelloError("server name not ASCII") from None
     return Hello(found, encrypted)

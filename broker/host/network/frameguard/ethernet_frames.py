@@ -148,7 +148,7 @@ class FrameFilter:
         while len(data) - start >= _LENGTH.size:
             (untrusted_size,) = _LENGTH.unpack_from(data, start)
             if not _ETHERNET <= untrusted_size <= limits.FRAME_BYTES:
-                raise FrameError(f"a frame of {untrusted_size} bytes")
+                raise FrameError(f"invalid frame size: {untrusted_size} bytes")
             end = start + _LENGTH.size + untrusted_size
             if len(data) < end:
                 break

@@ -68,7 +68,7 @@ class Addresses:
                 if kind == _NLMSG_DONE:
                     return frozenset(found)
                 if kind == _NLMSG_ERROR:
-                    raise OSError("the kernel does not report its addresses")
+                    raise OSError("cannot read addresses from the kernel")
                 if kind == _RTM_NEWROUTE:
                     found |= _local(payload)
 
@@ -241,7 +241,7 @@ class FrameGuard:
             sent = self._sides[1].send(self._outward[0])
             # guard: passt takes a send whole
             if sent != len(self._outward[0]):
-                raise FrameError("the kernel cut a send")
+                raise FrameError("the kernel truncated a send")
             self._outward.popleft()
 
     def _refresh(self) -> None:
@@ -259,7 +259,7 @@ def _make_room(passt: socket.socket) -> None:
     room = passt.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
     # guard: passt's socket has room for a send
     if room < limits.FRAMES_SOCKET_BYTES:
-        raise OSError(errno.ENOBUFS, "the socket's buffer is too small (wmem_max)")
+        raise OSError(errno.ENOBUFS, "the socket buffer is too small (wmem_max)")
 
 
 def main() -> None:

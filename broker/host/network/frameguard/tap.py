@@ -54,13 +54,13 @@ def make_tap(namespace: int, name: str = f"{TAP}0") -> socket.socket:
     step that the kernel refuses.
     """
     owner = fcntl.ioctl(namespace, NS_GET_USERNS)
-    check(libc.setns(owner, NEWUSER), "its user namespace is not yours")
-    check(libc.setns(namespace, NEWNET), "its network cannot be entered")
+    check(libc.setns(owner, NEWUSER), "cannot enter its user namespace")
+    check(libc.setns(namespace, NEWNET), "cannot enter its network namespace")
     keep_rights()
     try:
         tun = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        text = f"{_DEVICE} cannot be opened ({error.strerror})"
+        text = f"cannot open {_DEVICE}: {error.strerror}"
         raise OSError(error.errno, text) from error
     flags = _IFF_TAP | _IFF_NO_PI | _IFF_VNET_HDR
     fcntl.ioctl(tun, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))

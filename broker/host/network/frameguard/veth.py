@@ -108,8 +108,8 @@ def lay_cable(
     step that the kernel refuses.
     """
     owner = fcntl.ioctl(namespace, NS_GET_USERNS)
-    check(libc.setns(owner, NEWUSER), "its user namespace is not yours")
-    check(libc.unshare(NEWNET), "no network namespaces here")
+    check(libc.setns(owner, NEWUSER), "cannot enter its user namespace")
+    check(libc.unshare(NEWNET), "cannot create a network namespace")
     keep_rights()
     outside = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     # None of our addresses on it, IPv6's included: it is a wire, not a network.
@@ -123,7 +123,7 @@ def lay_cable(
     lines = f"link set {_OUTSIDE} mtu {MTU} addrgenmode none\nlink set {_OUTSIDE} up\n"
     run_ip(lines, namespace)
     packets = open_packets(_OUTSIDE)
-    check(libc.setns(namespace, NEWNET), "its network cannot be entered")
+    check(libc.setns(namespace, NEWNET), "cannot enter its network namespace")
     _checksums_in_software(card.name)
     _set_congestion_control()
     run_ip(_card_lines(card, ipv6=ipv6), namespace)
@@ -171,7 +171,7 @@ def run_ip(batch: str, namespace: int) -> None:
     """
     program = shutil.which("ip", path=_PLACES)
     if program is None:
-        raise OSError(errno.ENOENT, "the program ip is not installed")
+        raise OSError(errno.ENOENT, "the program 'ip' is not installed")
     done = subprocess.run(
         [program, "-batch", "-"],
         input=batch.encode(),
@@ -254,7 +254,7 @@ def take_frames(unread: bytearray) -> list[bytes]:
     while len(unread) - start >= LENGTH.size:
         (size,) = LENGTH.unpack_from(unread, start)
         if size > limits.FRAME_BYTES:
-            raise FrameError(f"a frame of {size} bytes")
+            raise FrameError(f"invalid frame size: {size} bytes")
         end = start + LENGTH.size + size
         if len(unread) < end:
             break

@@ -131,7 +131,7 @@ class SwitchProcess:
             return False
         # guard: a port whose descriptor was lost is not the end of the others
         if not fds:
-            log_stderr("a sandbox has no network: its port's descriptor was lost")
+            log_stderr("a sandbox has no network: its port has no descriptor")
             return True
         (fd,) = fds
         replaced = self._switch.join(SwitchPort(fd, *unpack_port(data)))
@@ -154,7 +154,7 @@ class SwitchProcess:
         # guard: a port's mistake ends this port
         except Exception as error:  # noqa: BLE001 -- also ours: the others go on
             if not isinstance(error, FrameError | OSError):
-                log_stderr(f"a port's frame: {_where(error)}")
+                log_stderr(f"cannot forward a frame: {_where(error)}")
             self._close(fd)
 
     def _write(self, stream: SwitchStream) -> None:

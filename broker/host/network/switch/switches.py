@@ -135,7 +135,7 @@ class Switches:
             except OSError as error:
                 ours.close()
                 raise UpstreamError(
-                    f"the switch of {place.switch} takes no port: {error.strerror}"
+                    f"cannot add a port to the switch of {place.switch}: {error.strerror}"
                 ) from error
         switch.seats[address], switch.holders[address] = seat, sandbox
         return seat
@@ -163,14 +163,14 @@ def _free_address(place: SwitchPlace, sandbox: str, switch: _Switch) -> str:
         # guard: a switch has one provider
         if address in taken:
             raise RefusedError(
-                f"{place.switch} has a provider that runs already",
-                hint="one sandbox of a record that provides a network runs at a time",
+                f"the provider of {place.switch} is already running",
+                hint="run one sandbox at a time of a record that provides a network",
             )
         return address
     first = hashlib.sha256(sandbox.encode()).digest()[0]
     # guard: a switch has a limit of ports
     if len(taken) >= network_limits.SWITCH_PORTS:
-        raise RefusedError(f"{place.switch} has {len(taken)} sandboxes, its limit")
+        raise RefusedError(f"{place.switch} already has {len(taken)} sandboxes")
     order = (_HOSTS[(first + step) % len(_HOSTS)] for step in range(len(_HOSTS)))
     free = [a for last in order if (a := f"{place.network}.{last}") not in taken]
     # Others may still have its connections, and its name's address.

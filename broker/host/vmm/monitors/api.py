@@ -29,7 +29,7 @@ class ApiClient(ApiSocket):
             with trio.move_on_after(deadline):
                 return await self._exchange(request)
         except (OSError, trio.BrokenResourceError) as error:
-            raise UpstreamError(f"{who} is not reachable ({request})") from error
+            raise UpstreamError(f"cannot connect to {who} ({request})") from error
         except UpstreamError as error:
             raise UpstreamError(f"{request}: {error.message}") from error
         raise UpstreamError(f"{who} did not answer {request} within {deadline:g} s")
@@ -37,7 +37,7 @@ class ApiClient(ApiSocket):
     async def _exchange(self, request: VmmRequest) -> VmmReply:
         conn = self.connected()
         if conn is None:
-            raise UpstreamError(f"{self.vmm.role} does not listen")
+            raise UpstreamError(f"{self.vmm.role} does not accept connections")
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(conn))
         async with stream:
             await stream.send_all(encode(request))

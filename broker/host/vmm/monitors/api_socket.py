@@ -37,7 +37,7 @@ class ApiSocket:
         try:
             (await wait_ready(self.vmm, self.connected)).close()
         except OSError as error:
-            raise UpstreamError(f"{self.vmm.role} is not reachable: {error}") from error
+            raise UpstreamError(f"{self.vmm.role} does not answer: {error}") from error
 
     def connected(self) -> socket.socket | None:
         """Return a connection that the VMM itself accepted.
@@ -61,11 +61,11 @@ class ApiSocket:
             with self._opened() as (path, fd):
                 conn = self._connected(path)
                 if conn is None:
-                    raise UpstreamError(f"{self.vmm.role} does not listen")
+                    raise UpstreamError(f"{self.vmm.role} does not accept connections")
                 conn.close()
                 yield path, fd
         except OSError as error:
-            raise UpstreamError(f"{self.vmm.role} is not reachable: {error}") from error
+            raise UpstreamError(f"{self.vmm.role} does not answer: {error}") from error
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[str, int]]:
@@ -91,7 +91,7 @@ class ApiSocket:
             return None
         except BlockingIOError as error:
             conn.close()
-            raise UpstreamError("the VMM accepts no connection") from error
+            raise UpstreamError("the VMM does not accept connections") from error
         except BaseException:
             conn.close()
             raise
@@ -103,5 +103,5 @@ class ApiSocket:
         # guard: a VMM's API socket is its own
         if pid != self.vmm.pid or self.vmm.ended:
             raise UpstreamError(
-                f"{self.vmm.role}: {self.path} is another process's (pid {pid})"
+                f"{self.vmm.role}: {self.path} belongs to another process ({pid})"
             )

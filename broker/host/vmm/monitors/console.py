@@ -33,7 +33,7 @@ def open_console(path: Path) -> trio.lowlevel.FdStream:
     try:
         fd = os.open(path, os.O_RDONLY | _FLAGS)
     except OSError as error:
-        raise UpstreamError(f"{path} is not reachable: {error.strerror}") from error
+        raise UpstreamError(f"cannot open {path}: {error.strerror}") from error
     if not stat.S_ISFIFO(os.fstat(fd).st_mode):
         os.close(fd)
         raise UpstreamError(f"{path} is not a FIFO")

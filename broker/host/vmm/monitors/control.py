@@ -104,5 +104,5 @@ def connect_by_api(dialect: Dialect) -> Connect:
 def api_of(vm: Vm) -> ApiControl:
     """Return the API of a machine that has one.  Raises UpstreamError."""
     if not isinstance(vm.control, ApiControl):
-        raise UpstreamError(f"{vm.vmm.role} has no API of this kind")
+        raise UpstreamError(f"{vm.vmm.role} does not have an HTTP API")
     return vm.control

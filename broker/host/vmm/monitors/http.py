@@ -106,7 +106,7 @@ class ReplyReader:
         if len(self._data) < self._length:
             return None
         if len(self._data) > self._length:
-            raise _malformed("bytes after its body")
+            raise _malformed("data after the body")
         return VmmReply(self._status, self._data)
 
 
@@ -122,15 +122,15 @@ def _read_head(untrusted_head: bytes) -> tuple[int, int]:
     for line in lines:
         header = _HEADER.fullmatch(line)
         if header is None:
-            raise _malformed("a line that is not a header")
+            raise _malformed("an invalid header")
         name, value = header[1].lower(), header[2].rstrip()
         if name == b"transfer-encoding":
-            raise _malformed("a body without a length")
+            raise _malformed("Transfer-Encoding in place of Content-Length")
         if name != b"content-length":
             continue
         # Two lengths: each reader might take another one.
         if length is not None or not _LENGTH.fullmatch(value):
-            raise _malformed("a bad Content-Length")
+            raise _malformed("an invalid Content-Length")
         length = int(value)
         if length > limits.VMM_REPLY_BYTES:
             raise _malformed(f"more than {limits.VMM_REPLY_BYTES} bytes")
@@ -138,4 +138,4 @@ def _read_head(untrusted_head: bytes) -> tuple[int, int]:
 
 
 def _malformed(what: str) -> UpstreamError:
-    return UpstreamError(f"a malformed reply: {what}")
+    return UpstreamError(f"the VMM sent an invalid reply: {what}")

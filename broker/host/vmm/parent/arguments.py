@@ -154,7 +154,7 @@ def refuse_freeing(words: Sequence[str]) -> None:
     for option, word in pairwise(words):
         kind = word.partition(",")[0]
         if option in _SHARING and kind not in _SHARING[option]:
-            raise SetupError(f"a machine that shares memory cannot have '{kind}'")
+            raise SetupError(f"a machine that shares memory does not support '{kind}'")
 
 
 def _slot(name: str, number: int, address: str) -> list[str]:

@@ -149,7 +149,7 @@ class CopyPlan(LaunchPlan):
         Raises UpstreamError.
         """
         if self._hybrid is None:
-            raise UpstreamError("a copy needs a process for its streams")
+            raise UpstreamError("a copy requires a process for its streams")
         return passed.enter_context(self._hybrid.conn).fileno()
 
     @override

@@ -159,7 +159,7 @@ async def hear(port: socket.socket, words: GuestWords) -> None:
     while not words.complete:
         untrusted_data = await stream.recv(FRAME_BYTES)
         if not untrusted_data:
-            raise UpstreamError("the machine ended before it was ready")
+            raise UpstreamError("the parent machine ended before it was ready")
         words.feed(untrusted_data)
 
 

@@ -40,7 +40,7 @@ async def memory_short(pressure: Path = PRESSURE, meminfo: Path = MEMINFO) -> st
             return
         finally:
             os.close(fd)
-        why = "tasks wait for memory"
+        why = "processes are waiting for memory"
         nursery.cancel_scope.cancel()
 
     async def by_amount() -> None:
@@ -49,7 +49,7 @@ async def memory_short(pressure: Path = PRESSURE, meminfo: Path = MEMINFO) -> st
             if available_bytes(meminfo) < limits.STANDBY_FREE_BYTES:
                 break
             await trio.sleep(limits.STANDBY_LOOK_SECONDS)
-        why = f"less than {limits.STANDBY_FREE_BYTES >> 20} MiB are available"
+        why = f"less than {limits.STANDBY_FREE_BYTES >> 20} MiB of memory are available"
         nursery.cancel_scope.cancel()
 
     async with trio.open_nursery() as nursery:

@@ -66,12 +66,10 @@ class StoredParent:
                 meta = msgspec.json.decode(file.read(), type=_Meta)
             # guard: a copy is one of the parent that was found
             if (meta.key, meta.made) != (self.key, self.made):
-                raise UpstreamError("the parent machine was replaced meanwhile")
+                raise UpstreamError("another process replaced the parent machine")
             return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
         except ValueError as error:
-            raise UpstreamError(
-                f"the parent machine cannot be read: {error}"
-            ) from error
+            raise UpstreamError(f"cannot read the parent machine: {error}") from error
         finally:
             os.close(place)
 
@@ -94,9 +92,9 @@ class ParentStore:
             meta = msgspec.json.decode((directory / _META).read_bytes(), type=_Meta)
             sizes = [(directory / n).stat().st_size for n in (MEMORY, STATE)]
         except FileNotFoundError:
-            why = "there is no parent machine yet"
+            why = "no parent machine exists yet"
         except (OSError, ValueError) as error:
-            why = f"the parent machine cannot be read: {error}"
+            why = f"cannot read the parent machine: {error}"
         else:
             why = _stale(meta, key, now, sizes)
             if not why:
@@ -163,12 +161,12 @@ def _stale(meta: _Meta, key: str, now: float, sizes: list[int]) -> str:
     """Return why a stored parent must not be used; empty if it may be."""
     # guard: a parent of another key is not used
     if meta.key != key:
-        return "the parent machine was made of something else (image, QEMU, record)"
+        return "the parent machine has another image, QEMU version or record"
     if not 0 <= now - meta.made <= limits.PARENT_SECONDS:
-        return "the parent machine is older than a day"
+        return "the parent machine is more than a day old"
     # guard: a truncated parent is not used
     if sizes != [meta.memory, meta.state]:
-        return "the parent machine's files are not whole"
+        return "the parent machine's files are truncated"
     return ""
 
 

@@ -55,7 +55,7 @@ class Identity:
     def encode(self) -> bytes:
         """Return the frame.  Raises ValueError for a seed of another length."""
         if len(self.seed) != SEED_BYTES:
-            raise ValueError(f"a seed of {len(self.seed)} bytes")
+            raise ValueError(f"the seed has {len(self.seed)} bytes")
         # The seed is base64 there, as all bytes in JSON.
         return encode_frame(msgspec.json.encode(self), FRAME_BYTES)
 
@@ -89,9 +89,11 @@ class GuestWords:
             try:
                 word = msgspec.json.decode(untrusted_body, type=Said).type
             except ValueError as error:
-                raise PeerError(f"the guest sent no valid word: {error}") from error
+                raise PeerError(
+                    f"the guest sent an invalid message: {error}"
+                ) from error
             # guard: a copy's words come in their order
             if self._expected[:1] != [word]:
-                raise PeerError(f"the guest sent '{word}' out of turn")
+                raise PeerError(f"the guest sent '{word}' out of order")
             self._expected.pop(0)
             self.heard.append(word)

@@ -52,7 +52,7 @@ SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_S
 def why_not_shared() -> str:
     """Return why no machine can share memory here, or nothing."""
     why = why_missing()
-    return f"memory is not shared: {why}" if why else ""
+    return f"cannot share memory: {why}" if why else ""
 
 
 def seal_memory(parent: StoredParent, size: int) -> int:
@@ -64,7 +64,7 @@ def seal_memory(parent: StoredParent, size: int) -> int:
     source = parent.open(MEMORY)
     try:
         if os.fstat(source).st_size != size:
-            raise UpstreamError("the parent's memory is not of the machine's size")
+            raise UpstreamError("the parent's memory has another size")
         memory = os.memfd_create(
             "vitrail-parent", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )

@@ -149,7 +149,7 @@ class StandbyPool:
                     coming.memory_mib = request.spec.memory_mib
                     standby = await self._start(request, parent)
         except (VitrailError, OSError, ExceptionGroup) as error:
-            self._report(f"no machine of '{record}' waits for its start: {error}")
+            self._report(f"cannot prepare a standby machine of '{record}': {error}")
         finally:
             del self._coming[record]
         if standby is None:
@@ -186,7 +186,7 @@ class StandbyPool:
         except BaseException as error:
             remove_tree(directory)
             if isinstance(error, trio.TooSlowError):
-                raise UpstreamError("the copy was not loaded in time") from None
+                raise UpstreamError("QEMU did not load the copy in time") from None
             raise
 
     async def _start_in(
@@ -251,7 +251,7 @@ class StandbyPool:
             why = await self.wait_until_short()
             self._not_before = trio.current_time() + limits.STANDBY_PAUSE_SECONDS
             for record, standby in self._waiting.items():
-                self._report(f"the machine of '{record}' that waited ended: {why}")
+                self._report(f"stopped the standby machine of '{record}': {why}")
                 standby.scope.cancel()
             await trio.sleep(limits.STANDBY_PAUSE_SECONDS)
 
@@ -285,7 +285,7 @@ class StandbyPool:
             if not why:
                 await self._wake(standby, request.spec, on_loss)
         except (VitrailError, OSError) as error:
-            why = f"the machine that waited failed: {error}"
+            why = f"the standby machine failed: {error}"
         except BaseException:
             await standby.close()
             raise
@@ -304,7 +304,7 @@ class StandbyPool:
         with trio.move_on_after(limits.FORK_SECONDS) as late:
             await standby.plan.wake(vm, spec.name)
         if late.cancelled_caught:
-            raise UpstreamError(f"it was not up within {limits.FORK_SECONDS:g} s")
+            raise UpstreamError(f"it was not ready within {limits.FORK_SECONDS:g} s")
         state = msgspec.structs.replace(vm.state, name=spec.name, logs=str(spec.logs))
         vm.settle(state, spec.directory, on_loss)
         remove_tree(waited)
@@ -316,21 +316,21 @@ def _unfit(
     """Return why a standby machine must not be used for this start; empty if it may."""
     # guard: a machine that waited is not used with another key
     if standby.key != key:
-        return "the machine that waited was made of something else"
+        return "the standby machine has another image, QEMU version or record"
     # guard: a machine that waited has the network that its record says
     if standby.network != request.spec.network:
-        return "the machine that waited has another network"
+        return "the standby machine has another network"
     # guard: a machine that waited has the programs of this machine
     if standby.helpers != _helpers(request.tools):
-        return "the machine that waited has old programs beside it"
+        return "the standby machine has outdated helper processes"
     # guard: a machine that waited asks the resolver of this place
     if standby.resolver != _resolver(request.spec.network):
-        return "the machine that waited has another resolver"
+        return "the standby machine has another resolver"
     if not 0 <= time.time() - standby.made <= limits.PARENT_SECONDS:
-        return "the machine that waited is older than a day"
+        return "the standby machine is more than a day old"
     # guard: a machine that waited has no address that is closed
     if standby.vm.cid in quarantine:
-        return "the vsock address of the machine that waited is in use"
+        return "the vsock CID of the standby machine is in use"
     return ""
 
 

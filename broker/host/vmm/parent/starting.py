@@ -159,11 +159,11 @@ class Starter:
         """Return why this machine is never a copy; empty if it may be."""
         spec, tools = request.spec, request.tools
         if request.mode == "no":
-            return 'the record says fork = "no"'
+            return 'the record sets fork = "no"'
         if os.environ.get(VARIABLE) == "no":
             return f"{VARIABLE}=no"
         if not spec.disposable:
-            return "only disposable sandboxes are copied"
+            return "only disposable sandboxes can be copied"
         for there, what in (
             (spec.folders, "folders"),
             (spec.seats, "a port at a switch"),
@@ -172,17 +172,17 @@ class Starter:
             (spec.gpu, "a GPU"),
         ):
             if there:
-                return f"machines with {what} are not copied"
+                return f"machines with {what} cannot be copied"
         # What carries their streams is the kernel's, whose state cannot be saved, or a
         # process that was not tried with copies under KVM.
         if not request.shared and tools.accel is not Accel.TCG:
-            return 'machines under KVM are copied with fork = "shared" only'
+            return 'KVM machines can be copied only with fork = "shared"'
         if not request.shared and tools.vhost_device_vsock is None:
-            return (
-                'with the kernel\'s vsock machines are copied with fork = "shared" only'
-            )
+            return 'kernel vsock machines can be copied only with fork = "shared"'
         if self._given_up(request.record):
-            return "copies of this record have failed; it boots for some minutes"
+            return (
+                "copies of this record have failed; for some minutes it boots instead"
+            )
         return ""
 
     async def _copy(
@@ -202,7 +202,7 @@ class Starter:
             )
         with trio.move_on_after(self.fork_seconds):
             return await start(make_plan=plan)
-        raise UpstreamError(f"it was not up within {self.fork_seconds:g} s")
+        raise UpstreamError(f"it was not ready within {self.fork_seconds:g} s")
 
     def _failed(self, record: str) -> None:
         self._failures[record] = self._failures.get(record, 0) + 1
@@ -237,7 +237,7 @@ class Starter:
             self._failures[request.record] = limits.FORK_FAILURES
             self._failed_at[request.record] = trio.current_time()
             self._report(
-                f"no parent machine of '{request.record}' could be made: {error}"
+                f"cannot create a parent machine of '{request.record}': {error}"
             )
         finally:
             self._making.discard(request.record)
@@ -273,6 +273,6 @@ def _check_room(directory: Path, need: int) -> None:
     """Raise UpstreamError unless so much memory and disk space is free."""
     disk = os.statvfs(directory)
     if disk.f_bavail * disk.f_frsize < need:
-        raise UpstreamError(f"less than {need >> 20} MiB are free on its disk")
+        raise UpstreamError(f"less than {need >> 20} MiB of disk space are free")
     if available_bytes() < need:
         raise UpstreamError(f"less than {need >> 20} MiB of memory are free")

@@ -140,7 +140,7 @@ def format_table(core: ClientState, feedback: Feedback, fd: Fd, size: int) -> No
     """
     table = core.machine.read_table(fd, size)
     if table is None or len(table) != size or size % _ROW.size:
-        raise UpstreamError(f"the compositor sent a table of formats of {size} bytes")
+        raise UpstreamError(f"invalid format table of {size} bytes")
     feedback.table = table
     copy = core.format_tables.get(table)
     if copy is None:
@@ -168,7 +168,7 @@ def tranche_formats(core: ClientState, feedback: Feedback, indices: bytes) -> No
             if form in planes.PARTS:
                 known += index
     except struct.error as error:
-        raise UpstreamError(f"the compositor names a format: {error}") from error
+        raise UpstreamError(f"invalid format index: {error}") from error
     core.down.data += _tranche_formats(feedback.cid, bytes(known))
 
 
@@ -208,7 +208,7 @@ def add(
         memory = core.machine.admit_dmabuf(fd)
     except ValueError as error:
         raise ProtocolFault(
-            params.cid, INVALID_WL_BUFFER, f"GPU buffer refused: {error}"
+            params.cid, INVALID_WL_BUFFER, f"rejected GPU buffer: {error}"
         ) from error
     for plane in params.planes.values():
         if plane.memory.number == memory.number:
@@ -226,10 +226,10 @@ def _may_add(params: Params, index: int) -> None:
     _unused(params)
     # guard: four planes
     if index >= _PLANES:
-        raise ProtocolFault(params.cid, PLANE_IDX, f"plane {index}")
+        raise ProtocolFault(params.cid, PLANE_IDX, f"invalid plane index {index}")
     # guard: a plane is set once
     if index in params.planes:
-        raise ProtocolFault(params.cid, PLANE_SET, f"plane {index} is set")
+        raise ProtocolFault(params.cid, PLANE_SET, f"plane {index} is already set")
 
 
 def _unused(params: Params) -> None:
@@ -293,10 +293,11 @@ def _check_form(core: ClientState, form: int, mod: int, flags: int) -> None:
     # guard: formats that the compositor announced
     if form not in planes.PARTS or (form, mod) not in core.announced:
         raise LayoutError(
-            planes.INVALID_FORMAT, f"no format {form:#x} with modifier {mod:#x}"
+            planes.INVALID_FORMAT,
+            f"unsupported format {form:#x} with modifier {mod:#x}",
         )
     if flags & ~_UPSIDE_DOWN:
-        raise LayoutError(planes.INVALID_FORMAT, f"flags {flags:#x}")
+        raise LayoutError(planes.INVALID_FORMAT, f"unsupported flags {flags:#x}")
 
 
 def _picture(held: dict[int, Plane]) -> GpuPicture:
@@ -319,7 +320,7 @@ def destroy_params(core: ClientState, params: Params) -> None:
 def created(core: ClientState, params: Params, sid: int) -> None:
     """Create the client's buffer for a picture that the compositor imported."""
     if params.wanted is None:
-        raise UpstreamError("the compositor made a buffer that was not asked for")
+        raise UpstreamError("the compositor created a buffer that was not requested")
     width, height, picture = params.wanted
     params.wanted = None
     buffer = Buffer("wl_buffer", 1) if params.doomed else _named(core)

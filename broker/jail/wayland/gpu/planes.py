@@ -74,17 +74,17 @@ def check(planes: Mapping[int, Plane], width: int, height: int, form: int) -> No
     parts = PARTS[form]
     side = limits.WAYLAND_BUFFER_SIDE
     if not (0 < width <= side and 0 < height <= side):
-        raise LayoutError(INVALID_DIMENSIONS, f"a buffer of {width}x{height}")
+        raise LayoutError(INVALID_DIMENSIONS, f"invalid buffer size {width}x{height}")
     linear = planes[0].modifier == LINEAR if 0 in planes else False
     # A modifier may add planes: Intel's and AMD's of compressed blocks.
     # guard: as many planes as the format has
     if sorted(planes) != list(range(max(len(planes), len(parts)))) or (
         linear and len(planes) != len(parts)
     ):
-        raise LayoutError(INCOMPLETE, f"planes {sorted(planes)} of {len(parts)}")
+        raise LayoutError(INCOMPLETE, f"planes {sorted(planes)}, expected {len(parts)}")
     # guard: planes have one modifier
     if len({plane.modifier for plane in planes.values()}) != 1:
-        raise LayoutError(INVALID_FORMAT, "planes with different modifiers")
+        raise LayoutError(INVALID_FORMAT, "the planes have different modifiers")
     for index, plane in planes.items():
         part = parts[index] if index < len(parts) else None
         _check_plane(plane, width, height, part, linear=linear)
@@ -98,17 +98,17 @@ def _check_plane(
     size, stride = plane.memory.size, plane.stride
     # guard: strides bounded
     if not 0 < stride <= limits.WAYLAND_BUFFER_SIDE * _DEEPEST_PIXEL:
-        raise LayoutError(OUT_OF_BOUNDS, f"a stride of {stride}")
+        raise LayoutError(OUT_OF_BOUNDS, f"invalid stride {stride}")
     if part is not None:
         sample, across, _ = part
         # guard: a plane's row is as long as its pixels
         if linear and stride < -(-width // across) * sample:
-            raise LayoutError(OUT_OF_BOUNDS, f"{width} pixels in a stride of {stride}")
+            raise LayoutError(OUT_OF_BOUNDS, f"stride {stride} for {width} pixels")
     # guard: a plane ends inside of its memory
     if _end(plane, height, part) > size:
         raise LayoutError(
             OUT_OF_BOUNDS,
-            f"a plane at {plane.offset} with a stride of {stride} in {size} bytes",
+            f"a plane at {plane.offset} with the stride {stride} ends after {size} bytes",
         )
 
 

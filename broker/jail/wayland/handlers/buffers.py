@@ -57,7 +57,7 @@ def create_pool(
         file = core.machine.admit_pool(fd, size)
     except ValueError as error:
         raise ProtocolFault(
-            shm.cid, INVALID_FD, f"shared memory refused: {error}"
+            shm.cid, INVALID_FD, f"rejected shared memory: {error}"
         ) from error
     pool.file, pool.size, pool.mapping = file, size, Mapping(size)
     core.pools.add(pool)
@@ -67,7 +67,7 @@ def create_pool(
 def _account(core: ClientState, shm: ProtocolObject, size: int) -> None:
     # guard: pool size
     if not 0 < size <= limits.WAYLAND_POOL_BYTES:
-        raise ProtocolFault(shm.cid, INVALID_STRIDE, f"a pool of {size} bytes")
+        raise ProtocolFault(shm.cid, INVALID_STRIDE, f"invalid pool size: {size} bytes")
     core.usage.take("pools", 1)
     # guard: pools cost more
     core.messages += limits.WAYLAND_POOL_MESSAGES
@@ -80,14 +80,14 @@ def resize(core: ClientState, pool: Pool, size: int) -> None:
     # guard: pool growth
     if not pool.size <= size <= limits.WAYLAND_POOL_BYTES or pool.file is None:
         raise ProtocolFault(
-            pool.cid, INVALID_FD, f"a pool of {pool.size} bytes resized to {size}"
+            pool.cid, INVALID_FD, f"invalid resize from {pool.size} to {size} bytes"
         )
     core.usage.take("shm_bytes", size - pool.size)
     try:
         pool.file.grow(size)
     except ValueError as error:
         raise ProtocolFault(
-            pool.cid, INVALID_FD, f"shared memory refused: {error}"
+            pool.cid, INVALID_FD, f"rejected shared memory: {error}"
         ) from error
     pool.size = size
 
@@ -136,20 +136,20 @@ def create_buffer(
     # guard: a row by its format
     deep = PIXEL_BYTES.get(form)
     if deep is None:
-        raise ProtocolFault(pool.cid, INVALID_FORMAT, f"no pixel format {form:#x}")
+        raise ProtocolFault(pool.cid, INVALID_FORMAT, f"invalid format {form:#x}")
     # guard: buffer sides
     if not (0 < width <= side and 0 < height <= side and offset >= 0):
         raise ProtocolFault(
-            pool.cid, INVALID_STRIDE, f"a buffer of {width}x{height} at {offset}"
+            pool.cid, INVALID_STRIDE, f"invalid buffer {width}x{height} at {offset}"
         )
     if not width * deep <= stride <= side * _DEEPEST_PIXEL:
         raise ProtocolFault(
-            pool.cid, INVALID_STRIDE, f"{width} pixels in a stride of {stride}"
+            pool.cid, INVALID_STRIDE, f"invalid stride {stride} for {width} pixels"
         )
     # guard: buffer inside pool
     if offset + stride * height > pool.size:
         raise ProtocolFault(
-            pool.cid, INVALID_STRIDE, "a buffer reaches beyond its pool"
+            pool.cid, INVALID_STRIDE, "the buffer extends beyond its pool"
         )
     core.usage.take("buffers", 1)
     if offset + stride * height > pool.mapping.size and pool.file is not None:

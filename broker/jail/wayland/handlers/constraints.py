@@ -102,7 +102,7 @@ def _constrain(
 ) -> None:
     if surface.constraint is not None:
         raise ProtocolFault(
-            manager.cid, _ALREADY_CONSTRAINED, "the surface has a constraint"
+            manager.cid, _ALREADY_CONSTRAINED, "the surface is already constrained"
         )
     region, lifetime = where
     if lifetime not in {_ONESHOT, _PERSISTENT}:
@@ -238,7 +238,7 @@ def inhibit(
     """Forward a shortcut inhibitor for a window; a second one there is inert."""
     if surface.inhibitor is not None:
         raise ProtocolFault(
-            manager.cid, _ALREADY_INHIBITED, "the surface has an inhibitor"
+            manager.cid, _ALREADY_INHIBITED, "the surface already has an inhibitor"
         )
     sid = window_sid(surface)
     server = bool(sid) and not _taken(surface.root())

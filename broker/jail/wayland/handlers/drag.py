@@ -74,7 +74,7 @@ def _claim(device: DataDevice, source: DataSource | None, icon: Surface | None) 
     if source is not None:
         if source.used:
             raise ProtocolFault(
-                device.cid, DEVICE_USED_SOURCE, "the source was used before"
+                device.cid, DEVICE_USED_SOURCE, "the source was already used"
             )
         source.used = True
 
@@ -273,7 +273,7 @@ def offer_set_actions(
     core: ClientState, offer: SelectionOffer, actions: int, preferred: int
 ) -> None:
     if actions & ~7 or preferred & ~7 or preferred & (preferred - 1):
-        raise ProtocolFault(offer.cid, 1, "drag actions that do not exist")
+        raise ProtocolFault(offer.cid, 1, "unknown drag actions")
     if offer.over is not None:
         foreign_drags.chosen(offer.over, actions)
     if offer.upstream is not None and core.data_version >= 3:

@@ -48,7 +48,7 @@ def create_positioner(core: ClientState, base: WmBase, new_id: int) -> None:
 def set_size(_core: ClientState, positioner: Positioner, w: int, h: int) -> None:
     if w < 1 or h < 1:
         raise ProtocolFault(
-            positioner.cid, POSITIONER_INVALID_INPUT, f"a popup of {w}x{h}"
+            positioner.cid, POSITIONER_INVALID_INPUT, f"invalid popup size {w}x{h}"
         )
     positioner.size = (min(w, _FAR), min(h, _FAR))
 
@@ -58,7 +58,7 @@ def set_anchor_rect(
 ) -> None:
     if w < 0 or h < 0:
         raise ProtocolFault(
-            positioner.cid, POSITIONER_INVALID_INPUT, f"an anchor of {w}x{h}"
+            positioner.cid, POSITIONER_INVALID_INPUT, f"invalid anchor size {w}x{h}"
         )
     positioner.rect = Rect(
         clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR), min(w, _FAR), min(h, _FAR)
@@ -164,11 +164,11 @@ def get_popup(
     base = xdg.base.cid if xdg.base is not None else 1
     if parent is None or parent is xdg or parent.role is None:
         raise ProtocolFault(
-            base, BASE_INVALID_PARENT, "a popup needs a window as its parent"
+            base, BASE_INVALID_PARENT, "a popup requires a window as its parent"
         )
     # guard: popup depth
     if _depth(parent) >= limits.WAYLAND_POPUP_DEPTH:
-        raise core.too_much("popups nested too deep")
+        raise core.too_much("popups are nested too deeply")
     claim(core, xdg)
     core.usage.take("popups", 1)
     # guard: menus cost more
@@ -198,7 +198,7 @@ def destroy_popup(core: ClientState, popup: Popup) -> None:
     xdg = popup.xdg
     if popup.children:
         base = xdg.base.cid if xdg is not None and xdg.base is not None else 1
-        raise ProtocolFault(base, BASE_NOT_TOPMOST, "a popup with another one on it")
+        raise ProtocolFault(base, BASE_NOT_TOPMOST, "the popup is not topmost")
     if popup.parent is not None and isinstance(popup.parent.role, Popup):
         popup.parent.role.children -= 1
     if xdg is not None:

@@ -191,7 +191,7 @@ def bind(
     entry = core.globals.by_name.get(name)
     if entry is None or entry.interface.encode() != untrusted_interface:
         raise ProtocolFault(
-            registry.cid, INVALID_OBJECT, f"no global {name} of that interface"
+            registry.cid, INVALID_OBJECT, f"no global {name} has this interface"
         )
     # guard: bind an offered global only
     if not 1 <= version <= entry.version:

@@ -231,7 +231,7 @@ def source_offer(core: ClientState, source: DataSource, mime: bytes) -> None:
         len(source.mimes) >= limits.WAYLAND_MIMES
         or len(mime) > limits.WAYLAND_MIME_BYTES
     ):
-        raise core.too_much("too many or too long types in one selection")
+        raise core.too_much("a selection has too many or too long MIME types")
     core.usage.take("kept_bytes", len(mime) + _MIME_BYTES)
     source.mimes.append(mime)
 
@@ -239,7 +239,7 @@ def source_offer(core: ClientState, source: DataSource, mime: bytes) -> None:
 def source_set_actions(_core: ClientState, source: DataSource, actions: int) -> None:
     if actions & ~7 or source.used:
         raise ProtocolFault(
-            source.cid, 0 if actions & ~7 else 1, "drag actions not possible here"
+            source.cid, 0 if actions & ~7 else 1, "invalid drag actions"
         )
     source.actions = actions
 
@@ -266,7 +266,7 @@ def set_selection(
         if source.used and core.sandbox.selections[device.kind] is not source:
             # Since version 3 of the protocol an error; older ones cancel.
             raise ProtocolFault(
-                device.cid, DEVICE_USED_SOURCE, "the source was used before"
+                device.cid, DEVICE_USED_SOURCE, "the source was already used"
             )
         source.used = True
     # guard: copies with a serial since the focus came

@@ -45,16 +45,16 @@ def get_subsurface(
     # guard: role conflicts
     if taken or surface.xdg is not None:
         raise ProtocolFault(
-            subcompositor.cid, SUBCOMPOSITOR_BAD_SURFACE, "the surface has a role"
+            subcompositor.cid, SUBCOMPOSITOR_BAD_SURFACE, "the surface has another role"
         )
     # guard: subsurface loops
     if parent.root() is surface:
         raise ProtocolFault(
-            subcompositor.cid, SUBCOMPOSITOR_BAD_PARENT, "a loop of subsurfaces"
+            subcompositor.cid, SUBCOMPOSITOR_BAD_PARENT, "the subsurfaces form a loop"
         )
     # guard: subsurface depth
     if parent.depth + _height(surface) >= limits.WAYLAND_SUBSURFACE_DEPTH:
-        raise core.too_much("subsurfaces nested too deep")
+        raise core.too_much("subsurfaces are nested too deeply")
     # guard: subsurfaces bounded
     if _count(parent.root()) + _count(surface) > limits.WAYLAND_SUBSURFACES:
         raise core.too_much("too many subsurfaces in one window")
@@ -115,7 +115,7 @@ def _place(core: ClientState, sub: Subsurface, kind: str, sibling: Surface) -> N
     # guard: siblings only
     if sibling is sub.surface or not (brother or sibling is parent):
         raise ProtocolFault(
-            sub.cid, SUBSURFACE_BAD_SURFACE, "not a sibling nor the parent"
+            sub.cid, SUBSURFACE_BAD_SURFACE, "neither a sibling nor the parent"
         )
     _hold_child(core, sub, kind, sibling)
 

@@ -64,7 +64,7 @@ def attach(
     if dx or dy:
         if surface.version >= 5:
             raise ProtocolFault(
-                surface.cid, SURFACE_INVALID_OFFSET, "attach with an offset"
+                surface.cid, SURFACE_INVALID_OFFSET, "attach requires the offset 0,0"
             )
         pending.dx, pending.dy = dx, dy
     replaced = pending.buffer
@@ -159,7 +159,7 @@ def set_buffer_scale(_core: ClientState, surface: Surface, scale: int) -> None:
     # guard: buffer scale
     if not 1 <= scale <= limits.WAYLAND_SCALE:
         raise ProtocolFault(
-            surface.cid, SURFACE_INVALID_SCALE, f"a buffer scale of {scale}"
+            surface.cid, SURFACE_INVALID_SCALE, f"invalid buffer scale {scale}"
         )
     surface.pending.scale = scale
 
@@ -168,7 +168,7 @@ def set_buffer_transform(_core: ClientState, surface: Surface, transform: int) -
     # guard: buffer transform
     if not 0 <= transform <= 7:
         raise ProtocolFault(
-            surface.cid, SURFACE_INVALID_TRANSFORM, f"a transform of {transform}"
+            surface.cid, SURFACE_INVALID_TRANSFORM, f"invalid transform {transform}"
         )
     surface.pending.transform = transform
 
@@ -186,7 +186,7 @@ def destroy_surface(core: ClientState, surface: Surface) -> None:
     xdg = surface.xdg
     if xdg is not None and surface.version >= 6:
         raise ProtocolFault(
-            surface.cid, SURFACE_DEFUNCT_ROLE, "the surface's window is still there"
+            surface.cid, SURFACE_DEFUNCT_ROLE, "the surface still has an xdg_surface"
         )
     if xdg is not None:
         windows.lose_surface(core, xdg)
@@ -340,7 +340,7 @@ def get_viewport(
 ) -> None:
     if surface.viewport is not None:
         raise ProtocolFault(
-            viewporter.cid, VIEWPORTER_EXISTS, "the surface has a viewport"
+            viewporter.cid, VIEWPORTER_EXISTS, "the surface already has a viewport"
         )
     viewport = core.make(new_id, "wp_viewport", viewporter.version, server=False)
     assert isinstance(viewport, Viewport)
@@ -351,7 +351,7 @@ def get_viewport(
 def _viewed(viewport: Viewport) -> Surface:
     if viewport.surface is None:
         raise ProtocolFault(
-            viewport.cid, VIEWPORT_NO_SURFACE, "the viewport's surface is gone"
+            viewport.cid, VIEWPORT_NO_SURFACE, "the viewport's surface was destroyed"
         )
     return viewport.surface
 
@@ -363,7 +363,7 @@ def set_source(
     if (x, y, w, h) == (-256, -256, -256, -256):
         surface.pending.source = None
     elif x < 0 or y < 0 or w <= 0 or h <= 0:
-        raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, "a bad viewport source")
+        raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, "invalid viewport source")
     else:
         surface.pending.source = SourceRect(x, y, w, h)
 
@@ -375,7 +375,7 @@ def set_destination(_core: ClientState, viewport: Viewport, w: int, h: int) -> N
     elif 0 < w <= _FAR and 0 < h <= _FAR:
         surface.pending.size = (w, h)
     else:
-        raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, f"a viewport of {w}x{h}")
+        raise ProtocolFault(viewport.cid, VIEWPORT_BAD_VALUE, f"invalid size {w}x{h}")
 
 
 def viewport_destroy(core: ClientState, viewport: Viewport) -> None:

@@ -69,7 +69,7 @@ def destroy_base(core: ClientState, base: WmBase) -> None:
     # guard: a window before its shell goes
     if base.windows:
         raise ProtocolFault(
-            base.cid, BASE_DEFUNCT_SURFACES, "windows of this xdg_wm_base remain"
+            base.cid, BASE_DEFUNCT_SURFACES, "the xdg_wm_base still has windows"
         )
     core.destroy(base)
 
@@ -98,7 +98,7 @@ def get_xdg_surface(
     # guard: buffer before role
     if surface.content.buffer is not None or isinstance(surface.pending.buffer, Buffer):
         raise ProtocolFault(
-            base.cid, BASE_INVALID_STATE, "the surface has a buffer already"
+            base.cid, BASE_INVALID_STATE, "the surface already has a buffer"
         )
     xdg = core.make(new_id, "xdg_surface", base.version, server=False)
     assert isinstance(xdg, XdgSurface)
@@ -118,7 +118,7 @@ def claim(core: ClientState, xdg: XdgSurface) -> None:
     # guard: one role for each window
     if xdg.constructed:
         raise ProtocolFault(
-            xdg.cid, SURFACE_ALREADY_CONSTRUCTED, "the xdg_surface has a role"
+            xdg.cid, SURFACE_ALREADY_CONSTRUCTED, "the xdg_surface already has a role"
         )
     xdg.constructed = True
     xdg.number = core.sandbox.next_number()
@@ -164,15 +164,13 @@ _configure = emit.event("xdg_surface", "configure")
 
 def ack_configure(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     if xdg.role is None:
-        raise ProtocolFault(xdg.cid, 1, "acknowledged without a role")
+        raise ProtocolFault(xdg.cid, 1, "ack_configure without a role")
     if serial in xdg.stale:
         return  # of before the window was unmapped; the compositor has forgotten it
     # guard: known configure serials
     if serial not in xdg.serials:
         raise ProtocolFault(
-            xdg.cid,
-            SURFACE_INVALID_SERIAL,
-            f"serial {serial} was not to be acknowledged",
+            xdg.cid, SURFACE_INVALID_SERIAL, f"unknown configure serial {serial}"
         )
     at = xdg.serials.index(serial)
     gone = xdg.serials[: at + 1]
@@ -210,7 +208,7 @@ def set_window_geometry(
 ) -> None:
     if w < 0 or h < 0:
         raise ProtocolFault(
-            xdg.cid, SURFACE_INVALID_SIZE, f"a window geometry of {w}x{h}"
+            xdg.cid, SURFACE_INVALID_SIZE, f"invalid window geometry {w}x{h}"
         )
     if xdg.surface is None or not w or not h:
         return
@@ -223,7 +221,7 @@ def destroy_xdg_surface(core: ClientState, xdg: XdgSurface) -> None:
     # guard: role before xdg_surface goes
     if xdg.role is not None:
         raise ProtocolFault(
-            xdg.cid, SURFACE_DEFUNCT_ROLE, "the window's role object is still there"
+            xdg.cid, SURFACE_DEFUNCT_ROLE, "the xdg_surface still has a role object"
         )
     core.destroy(xdg)
     if xdg.base is not None:
@@ -302,7 +300,7 @@ def set_parent(core: ClientState, toplevel: Toplevel, parent: Toplevel | None) -
         # guard: a loop of parents
         if step is toplevel:
             raise ProtocolFault(
-                toplevel.cid, TOPLEVEL_INVALID_PARENT, "a window that is its own parent"
+                toplevel.cid, TOPLEVEL_INVALID_PARENT, "the window is its own parent"
             )
         step = step.parent
     toplevel.parent = parent
@@ -371,7 +369,7 @@ def resize(
     edges: int,
 ) -> None:
     if edges > 10 or edges in {3, 7}:
-        raise ProtocolFault(toplevel.cid, 0, f"no edge has the number {edges}")
+        raise ProtocolFault(toplevel.cid, 0, f"invalid resize edge {edges}")
     # guard: resizes with a press that lasts
     if core.serials.held(serial):
         core.up.data += resize_message(toplevel.sid, seat.sid, serial, edges)
@@ -392,7 +390,7 @@ def set_min_size(_core: ClientState, toplevel: Toplevel, w: int, h: int) -> None
 def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
     if w < 0 or h < 0:
         raise ProtocolFault(
-            toplevel.cid, window_state.TOPLEVEL_INVALID_SIZE, f"a size limit of {w}x{h}"
+            toplevel.cid, window_state.TOPLEVEL_INVALID_SIZE, f"invalid size {w}x{h}"
         )
     if toplevel.xdg is not None and toplevel.xdg.surface is not None:
         toplevel.xdg.surface.pending.hints = True

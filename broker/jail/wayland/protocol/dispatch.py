@@ -172,7 +172,7 @@ def _taking_event(message: MessageSignature, function: Callable[..., None]) -> H
             args = read(data, pos + 8, pos + size)
         except ValueError as error:
             raise UpstreamError(
-                f"the compositor sent a bad {message}: {error}"
+                f"the compositor sent an invalid {message}: {error}"
             ) from error
         for i in objects:
             args[i] = core.by_server.get(args[i])
@@ -223,8 +223,7 @@ def _forward_plain_event(message: MessageSignature, size_wanted: int) -> Handler
     ) -> None:
         if size != size_wanted:
             raise UpstreamError(
-                f"the compositor sent {message} with {size} bytes instead of "
-                f"{size_wanted}"
+                f"the compositor sent {message} with {size} bytes instead of {size_wanted}"
             )
         out = core.down.data
         out += pack(obj.cid)
@@ -251,7 +250,8 @@ def _too_new(message: MessageSignature) -> Handler:
         _core: ClientState, obj: ProtocolObject, _data: bytes, _pos: int, _size: int
     ) -> None:
         raise bad_message(
-            obj.cid, f"{message} needs version {message.since}, bound {obj.version}"
+            obj.cid,
+            f"{message} requires version {message.since}, bound is {obj.version}",
         )
 
     return refuse
@@ -266,7 +266,7 @@ def compiled_request(message: MessageSignature, rule: Rule, version: int) -> Han
     if rule is FORWARD:
         return _forward_request(message)
     if isinstance(rule, Action):
-        raise InternalError(f"{message} is a request and cannot be {rule.value}")
+        raise InternalError(f"{message} is a request: {rule.value} is not supported")
     return _taking_request(message, rule)
 
 

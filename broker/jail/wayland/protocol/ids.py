@@ -168,10 +168,10 @@ class ObjectTable:
         """
         if sid < SERVER_IDS or not self.by_server.get(sid, _DEAD).dead:
             raise UpstreamError(
-                f"the compositor named a new object {sid} that is in use"
+                f"the compositor created an object with the id {sid}, which is in use"
             )
         if len(self.by_server) > 2 * limits.WAYLAND_OBJECTS:
-            raise UpstreamError("the compositor made too many objects")
+            raise UpstreamError("the compositor created too many objects")
         obj.sid = sid
         obj.events = dispatch.own_events(obj.interface, own_handlers)
         self.by_server[sid] = obj
@@ -257,7 +257,7 @@ class ObjectTable:
             if nullable:
                 return None
             raise wire.bad_message(
-                by.cid, f"no {interface or 'object'} where one must be"
+                by.cid, f"a null object where {interface or 'an object'} is required"
             )
         obj = self.by_client.get(untrusted_cid)
         # guard: object type
@@ -265,7 +265,7 @@ class ObjectTable:
             raise ProtocolFault(
                 1 if obj is None else by.cid,
                 wire.INVALID_OBJECT,
-                f"object {untrusted_cid} is no {interface or 'object'}",
+                f"object {untrusted_cid} is not of type {interface or 'object'}",
             )
         return obj
 
@@ -300,7 +300,7 @@ class ObjectTable:
                     return
                 values.append(value.cid if value is not None else 0)
             elif argument.kind == "n":
-                raise InternalError(f"{message} makes objects and must be handled")
+                raise InternalError(f"{message} creates objects and requires a handler")
             elif argument.kind == "h":
                 fds.append(value)
             else:

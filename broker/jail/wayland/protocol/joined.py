@@ -22,7 +22,7 @@ def joined(parts: Iterable[Mapping[_Key, _Value]]) -> Mapping[_Key, _Value]:
         doubled = whole.keys() & part.keys()
         # guard: no message in two modules
         if doubled:
-            raise InternalError(f"two modules have {min(map(str, doubled))}")
+            raise InternalError(f"two modules handle {min(map(str, doubled))}")
         whole.update(part)
     return MappingProxyType(whole)
 

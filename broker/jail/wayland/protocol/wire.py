@@ -253,7 +253,7 @@ def reader(message: MessageSignature) -> Reader:
                 length = args[-1]
                 stop = start + length
                 if stop > end:
-                    raise ValueError("a string or array reaches beyond its message")
+                    raise ValueError("a string or array extends beyond its message")
                 raw = untrusted_data[start:stop]
                 args[-1] = _string(raw, nullable=nullable) if text else raw
                 start = stop + (-length % 4)
@@ -272,10 +272,10 @@ def _string(raw: bytes, *, nullable: bool) -> bytes | None:
     if not raw:
         if nullable:
             return None
-        raise ValueError("a null string where none may be")
+        raise ValueError("a null string where a string is required")
     text = raw[:-1]
     # guard: string form
     if raw[-1] or 0 in text:
-        raise ValueError("a string without its NUL, or with another in it")
+        raise ValueError("a string is not terminated, or contains a NUL")
     text.decode("utf-8")  # UnicodeDecodeError is a ValueError
     return text

@@ -117,20 +117,20 @@ def _merge(core: ClientState, earlier: SurfaceState, later: SurfaceState) -> Non
     ):
         # guard: waiting moves bounded
         if held is not None and len(held) > most:
-            raise core.too_much("a subsurface that is committed and never shown")
+            raise core.too_much("a subsurface is committed but never shown")
 
 
 def _may_commit(surface: Surface, xdg: XdgSurface, state: SurfaceState) -> None:
     """Check xdg_surface's rules on commits.  Raises ProtocolFault."""
     if xdg.role is None:
         raise ProtocolFault(
-            xdg.cid, XDG_NOT_CONSTRUCTED, "a commit before the xdg_surface has a role"
+            xdg.cid, XDG_NOT_CONSTRUCTED, "commit before the xdg_surface has a role"
         )
     has = surface.content.buffer if state.buffer is UNSET else state.buffer
     # guard: configure before buffer
     if has is not None and not xdg.acked:
         raise ProtocolFault(
-            xdg.cid, XDG_UNCONFIGURED_BUFFER, "a buffer before the first configure"
+            xdg.cid, XDG_UNCONFIGURED_BUFFER, "buffer before the first configure"
         )
 
 
@@ -167,7 +167,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
 
 def _pace_mapping(core: ClientState, window: Toplevel) -> None:
     if not choice.map_window(core.sandbox, window, core.now):
-        raise core.too_much("windows that open without input from the user too often")
+        raise core.too_much("windows open too often without input from the user")
 
 
 def _stands_alone(

@@ -99,9 +99,9 @@ class SurfaceContent:
                 or self.source.y + self.source.h > whole.h
             ):
                 # guard: viewport inside buffer
-                raise ValueError("the viewport's source reaches outside the buffer")
+                raise ValueError("the viewport's source extends beyond the buffer")
             if self.size is None and (self.source.w % 256 or self.source.h % 256):
-                raise ValueError("a fractional viewport source needs a destination")
+                raise ValueError("a fractional viewport source requires a size")
         if self.size is not None:
             return self.size
         used = self.source or whole

@@ -69,7 +69,7 @@ def draw(name: str, height: int, color: int) -> tuple[int, bytes]:
     """
     scale = scale_for(height)
     if not scale:
-        raise ValueError(f"no letter fits into {height} pixels")
+        raise ValueError(f"{height} pixels are too few for a letter")
     letters = [GLYPHS[char] for char in name if char in GLYPHS]
     width = (len(letters) * (WIDE + 1) + 1) * scale
     back, front = (

@@ -313,7 +313,7 @@ def size_hints(core: ClientState, toplevel: Toplevel) -> None:
     # guard: minimum below maximum
     if (high_w and low_w > high_w) or (high_h and low_h > high_h):
         raise ProtocolFault(
-            toplevel.cid, TOPLEVEL_INVALID_SIZE, "a minimum above the maximum"
+            toplevel.cid, TOPLEVEL_INVALID_SIZE, "minimum size above the maximum"
         )
     most_w, most_h = core.screen()
     # guard: least size within the screen

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from broker.jail.wayland.handlers.selection import DataSource
     from broker.jail.wayland.sandbox import Sandbox
 
-_GONE = "the window that it was dropped on has gone, or has another drag"
+_GONE = "the target window was closed or has another drag"
 
 
 @dataclass(frozen=True)

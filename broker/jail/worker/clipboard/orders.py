@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 CLIPBOARD, PRIMARY = "clipboard", "primary"
 _PIPE_BYTES = 1 << 16
 """Capacity of a pipe: pipe(7)."""
-_NO_ROOM = "the sandbox's worker has no room for it"
+_NO_ROOM = "the sandbox's worker has too many transfers"
 _ONE_FILE = (
     messages.ReadType
     | messages.OfferMessage
@@ -175,7 +175,7 @@ class WorkerClipboard(InputListener):
         """Carry out an order of the viewer about content; closes the descriptors."""
         if len(fds) != _files_of(order):
             fdpass.close_all(fds)
-            raise InternalError("a clipboard order without its descriptor, or with one")
+            raise InternalError("a clipboard order has the wrong number of descriptors")
         match order:
             case messages.ChordsMessage():
                 self._choose(order)
@@ -259,7 +259,7 @@ class WorkerClipboard(InputListener):
         into: int,
         scope: trio.CancelScope,
     ) -> None:
-        problem = "the sandbox did not send it in time"
+        problem = "the sandbox did not send the content in time"
         size = 0
         try:
             # guard: deadline of a read
@@ -288,13 +288,13 @@ class WorkerClipboard(InputListener):
     ) -> tuple[int, str]:
         """Read until the source is done or it is too much; its size, or a problem."""
         if origin is None or not origin.valid():
-            return 0, "another selection took its place"
+            return 0, "another selection replaced it"
         ours, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             os.set_blocking(theirs, True)
             if not origin.send(order.name.encode(), theirs):
                 os.close(theirs)
-                return 0, "it has no such type, or does not read"
+                return (0, "the source lacks the type or does not read")
             size = 0
             # guard: size of a read
             while size <= order.max_bytes:
@@ -316,7 +316,7 @@ class WorkerClipboard(InputListener):
         # guard: alive at the end
         # guard: the same selection to the end
         if not origin.valid():
-            return 0, "it ended, or another selection took its place"
+            return 0, "the source ended, or another selection replaced it"
         return size, ""
 
     async def _rewrite(
@@ -411,7 +411,7 @@ class WorkerClipboard(InputListener):
         # guard: an export needs its press
         if press is None or press.number != order.press or not press.core.focused:
             os.close(fd)
-            return "the window of that copy no longer has the keyboard"
+            return "the window of the copy no longer has the keyboard focus"
         # guard: one export for each press
         self._copy = None  # one export for each press: the second would be refused
         content = ToHost(self, order, fd, press.core)
@@ -419,7 +419,7 @@ class WorkerClipboard(InputListener):
         if not press.core.hands.export(press.seat, press.serial, content, content.mark):
             del self._exports[order.transfer]
             content.cancel()
-            return "the compositor has no clipboard"
+            return "the compositor does not provide a clipboard"
         self._task(self._await_echo, content)
         return ""
 
@@ -428,7 +428,7 @@ class WorkerClipboard(InputListener):
             await content.echoed.wait()
         problem = ""
         if not content.echoed.is_set():
-            problem = "the compositor did not accept it"
+            problem = "the compositor did not accept the selection"
             self._withdraw(content.transfer)
         self._say(messages.ExportedMessage(content.transfer, problem))
 

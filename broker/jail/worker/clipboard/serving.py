@@ -117,7 +117,7 @@ async def _fill_pipe(fd: int, content: int, start: int, size: int) -> None:
         except BlockingIOError:
             continue
         if not done:
-            raise PeerError("the content's file ends too early")
+            raise PeerError("the file of the content is truncated")
         start += done
 
 

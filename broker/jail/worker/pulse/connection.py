@@ -89,7 +89,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
                 if not self.core.down.data and not _unread(self._client):
                     return True
                 await trio.sleep(_LOOK_SECONDS)  # the kernel has no event for it
-        self._end(PeerError("it did not take its recording after the revoke"))
+        self._end(PeerError("the client did not read its recording"))
         return False
 
     # -- events ----------------------------------------------------------------
@@ -185,7 +185,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
             with trio.move_on_after(limits.PULSE_STUCK_SECONDS) as patience:
                 await trio.lowlevel.wait_writable(sock)
             if patience.cancelled_caught and len(data) >= waiting:
-                self._end(PeerError("it takes nothing that is sent to it"))
+                self._end(PeerError("the client does not read from the connection"))
                 return
             if len(data) <= limits.PULSE_QUEUE_BYTES:
                 self._go_on()

@@ -64,7 +64,7 @@ class WorkerSound:
             case messages.SoundStream(stream):
                 if len(fds) != 2:
                     fdpass.close_all(fds)
-                    raise InternalError("a sound stream without its two descriptors")
+                    raise InternalError("a sound stream requires two descriptors")
                 client, server = (socket.socket(fileno=fd) for fd in fds)
                 nursery.start_soon(self._serve, stream, client, server)
             case messages.SoundLevel(volume, muted):
@@ -74,7 +74,7 @@ class WorkerSound:
 
     def _running(self) -> PulseService:
         if self._service is None:
-            raise InternalError("an order about sound before its rules")
+            raise InternalError("received an order for sound before its rules")
         return self._service
 
     def _begin(self, order: messages.Sound) -> None:
@@ -134,7 +134,7 @@ class WorkerSound:
                 if count or len(self._refused) < _REFUSALS:
                     self._refused[command] = (printable(what, 200), count + 1)
             case events.Flooded():
-                what = "more samples than the sound server asked for"
+                what = "more samples than the sound server requested"
                 _, count = self._refused.get("samples", ("", 0))
                 self._refused["samples"] = (what, count + 1)
             case _:
@@ -185,7 +185,7 @@ def _fault_of(fault: VitrailError | None) -> messages.Fault:
 
 
 async def _no_server() -> socket.socket:
-    raise InternalError("a worker connects to nothing")
+    raise InternalError("a worker cannot connect to a sound server")
 
 
 def _no_listener(error: Exception) -> None:

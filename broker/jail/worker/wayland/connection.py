@@ -331,7 +331,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         # guard: the filter ends a client that does not read
         if core.fault is None and _unheard(core.down):
             core.sandbox.refused["stuck"] += 1
-            core.fail(PeerError("it does not read the compositor's messages"))
+            core.fail(PeerError("the client does not read the compositor's messages"))
         if core.fault is not None:
             self._end()
             return ReadyTasks.MINE
@@ -375,7 +375,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             stuck = len(core.up.data) + len(core.down.data) >= waiting
             if patience.cancelled_caught and stuck:
                 core.sandbox.refused["stuck"] += 1
-                self._end(PeerError("it takes nothing that is sent to it"))
+                self._end(PeerError("a peer does not read its messages"))
                 return
 
     @override

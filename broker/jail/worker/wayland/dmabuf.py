@@ -57,7 +57,7 @@ class DmaBuf(GpuMemory):
         self._size = os.lseek(untrusted_fd, 0, os.SEEK_END)
         # guard: dma-bufs bounded
         if not 0 < self._size <= limits.WAYLAND_POOL_BYTES:
-            raise ValueError(f"a dma-buf of {self._size} bytes")
+            raise ValueError(f"invalid dma-buf size: {self._size} bytes")
         self._poll = select.poll()
         self._poll.register(untrusted_fd, select.POLLIN)
 

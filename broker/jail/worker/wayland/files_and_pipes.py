@@ -50,15 +50,15 @@ def _check(untrusted_fd: int, size: int) -> None:
     """Raise ValueError unless it is a large enough read-write file on tmpfs."""
     flags = fcntl.fcntl(untrusted_fd, fcntl.F_GETFL)
     if flags & os.O_PATH or flags & os.O_ACCMODE != os.O_RDWR:
-        raise ValueError("not open for reading and writing")
+        raise ValueError("the file is not open for reading and writing")
     # guard: shared memory on tmpfs
     if not on_tmpfs(untrusted_fd):
-        raise ValueError("not on tmpfs")
+        raise ValueError("the file is not on tmpfs")
     status = os.fstat(untrusted_fd)
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError("not a regular file")
+        raise ValueError("the file is not a regular file")
     if status.st_size < size:
-        raise ValueError(f"the file has {status.st_size} bytes, {size} were declared")
+        raise ValueError(f"the file has {status.st_size} bytes, declared {size}")
 
 
 def _read(fd: int, size: int) -> bytes | None:
@@ -170,7 +170,7 @@ class CopiedFile(PoolFile):
         data = os.pread(self._source, length, offset)
         # guard: shrunk files noticed by who reads them
         if len(data) != length:
-            raise ValueError("the file has shrunk")
+            raise ValueError("the file was truncated")
         return data
 
     @override
@@ -183,7 +183,7 @@ class CopiedFile(PoolFile):
                     got = os.preadv(self._source, [rest], offset + done)
                 if not got:
                     # guard: shrunk files noticed
-                    raise ValueError("the file has shrunk")
+                    raise ValueError("the file was truncated")
                 done += got
 
     @override
@@ -245,7 +245,7 @@ class RealMachine(OperatingSystem):
     def charge(self, size: int) -> None:
         """Count copied memory.  Raises ValueError at the limit."""
         if self.copied + size > limits.WAYLAND_COPIED_BYTES:
-            raise ValueError("too many pixels in shared memory")
+            raise ValueError("the sandbox has too many pixels in shared memory")
         self.copied += size
 
     @override

@@ -147,7 +147,7 @@ class SandboxWindows:
         gone = takes_away(before, self._rules)
         for core in list(self._sandbox.filters):
             if gone is None or take_away(core, gone):
-                core.fail(RefusedError("the sandbox's record allows less now"))
+                core.fail(RefusedError("the sandbox's record now allows less"))
             # guard: open windows have the record's colour
             elif core.rules.color != self._rules.color:
                 core.change_color(self._rules.color)

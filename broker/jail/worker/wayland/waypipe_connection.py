@@ -212,7 +212,7 @@ class StreamConnection(WaylandConnection):
         if stat.S_ISREG(status.st_mode):
             # guard: files that are sent
             if status.st_size > waypipe_limits.WAYPIPE_SENT_FILE_BYTES:
-                raise ValueError("too large a file")
+                raise ValueError("the file is too large")
             return SentFile(os.pread(fd, status.st_size, 0))
         # guard: pipes that are sent
         if self.channel.pipes >= waypipe_limits.WAYPIPE_PIPES:
@@ -250,7 +250,7 @@ class StreamConnection(WaylandConnection):
                 await trio.sleep(self._budget.first(trio.current_time()))
                 await self._decode()
             else:
-                self._end(reason="the client closed before it sent anything")
+                self._end(reason="the client closed the connection before it sent data")
         except PeerError as error:
             self._end(error)
         except ConnectionResetError as error:
@@ -266,7 +266,7 @@ class StreamConnection(WaylandConnection):
             self._end(internal)
 
     def _reset(self, error: OSError) -> None:
-        self._end(reason=f"reset by the sandbox ({error.strerror})")
+        self._end(reason=f"the sandbox reset the connection ({error.strerror})")
 
     async def _begins(self) -> bool:
         """Read the stream's header; return False when the stream ends before it."""
@@ -277,7 +277,8 @@ class StreamConnection(WaylandConnection):
                     return False
             return True
         raise PeerError(
-            f"no waypipe header in {waypipe_limits.WAYPIPE_HEADER_SECONDS:.0f} s"
+            "the client did not send a waypipe header within "
+            f"{waypipe_limits.WAYPIPE_HEADER_SECONDS:.0f} s"
         )
 
     async def _decode(self) -> None:
@@ -415,7 +416,7 @@ class StreamConnection(WaylandConnection):
             case Closed(code):
                 # No fault: an application that just exits leaves waypipe an
                 # error.  But who looks for one will want to see it.
-                self._end(reason=f"end, its waypipe reported {code}" if code else "end")
+                self._end(reason=f"end; waypipe reported {code}" if code else "end")
 
     def _feed(self, messages: Messages) -> bool:
         """Pass messages to the filter.
@@ -444,9 +445,7 @@ class StreamConnection(WaylandConnection):
             self._flush()
         # guard: descriptors that a message takes
         if core.fault is None and core.unclaimed:
-            core.fail(
-                bad_message(1, "descriptors that no message of their block takes")
-            )
+            core.fail(bad_message(1, "a block has descriptors that no message uses"))
         if core.fault is not None:
             self._end()
             return

@@ -40,8 +40,8 @@ class StreamMachine(RealMachine, Memory):
         # guard: memory of a sandbox
         if size > 0 and self.touched + size > waypipe_limits.WAYPIPE_TOUCHED_BYTES:
             raise ValueError(
-                f"{(self.touched + size) >> 20} MiB in the windows of this sandbox, "
-                f"{waypipe_limits.WAYPIPE_TOUCHED_BYTES >> 20} may be"
+                f"the windows of this sandbox use {(self.touched + size) >> 20} MiB; the limit "
+                f"is {waypipe_limits.WAYPIPE_TOUCHED_BYTES >> 20}"
             )
         self.touched += size
 
@@ -76,12 +76,12 @@ class StreamMachine(RealMachine, Memory):
         # guard: pools are files of the stream
         if not isinstance(untrusted_fd, StreamFile):
             self.discard(untrusted_fd)
-            raise ValueError("not a file of this stream")  # noqa: TRY004 - the port says so
+            raise ValueError("the descriptor is not a file of this stream")  # noqa: TRY004 - the port says so
         # guard: pools have their size
         if len(untrusted_fd.view) < size:
             had = len(untrusted_fd.view)
             untrusted_fd.give_up()
-            raise ValueError(f"the file has {had} bytes, {size} were declared")
+            raise ValueError(f"the file has {had} bytes, but {size} were declared")
         return StreamPool(untrusted_fd)
 
     @override
@@ -221,7 +221,7 @@ class ArenaFile(Arena):
         # guard: an arena is sealed
         if fcntl.fcntl(fd, fcntl.F_GET_SEALS) & ARENA_SEALS != ARENA_SEALS:
             self.close()
-            raise InternalError("an arena is not sealed")
+            raise InternalError("the arena is not sealed")
         self._size = os.fstat(fd).st_size
 
     @property
@@ -237,7 +237,7 @@ class ArenaFile(Arena):
             raise ValueError(error.strerror) from error
         # None of our sizes can be short, and no signal cuts a read of memory.
         if got != sum(map(len, into)):
-            raise ValueError("it is cut short")
+            raise ValueError("the data is truncated")
 
     @override
     def close(self) -> None:
@@ -273,7 +273,7 @@ class StreamPool(PoolFile):
     def read(self, offset: int, length: int) -> bytes:
         data = bytes(self._file.view[offset : offset + length])
         if len(data) != length:
-            raise ValueError("the stream has closed the file")
+            raise ValueError("the stream closed the file")
         return data
 
     @override

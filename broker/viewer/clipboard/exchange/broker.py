@@ -183,7 +183,7 @@ class Crossing(SelectionReader):
         # guard: two workers and one focus
         # guard: two claims of the focus
         if others:
-            return f"another sandbox claims the keyboard focus as well: {others[0]}"
+            return f"another sandbox also claims the keyboard focus: {others[0]}"
         return ""
 
     # -- copy -------------------------------------------------------------------------------

@@ -183,7 +183,7 @@ class DragTable:
         """Handle that a sandbox's program began a drag: remember its source."""
         before = self._drags.get(event.mark)
         if before is not None or not event.mark:
-            yield w.Blame(event.sandbox, "it calls a drag by the name of another")
+            yield w.Blame(event.sandbox, "it reused the identifier of another drag")
             return
         self._drags[event.mark] = _Drag(event.sandbox)
         mine = [m for m, d in self._drags.items() if d.source == event.sandbox]

@@ -168,7 +168,7 @@ class Exports:
             return  # it was replaced meanwhile
         # guard: only the source of an export answers it
         if standing.source != event.sandbox:
-            yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
+            yield w.Blame(event.sandbox, "it answered a request for another sandbox")
         elif event.problem:
             self._standing = None
             yield w.RecordCrossing(

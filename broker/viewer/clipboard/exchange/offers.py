@@ -113,7 +113,7 @@ class Giving:
             return
         # guard: only the paste's target reports cleaned content
         if event.sandbox != cleaning.paste.target:
-            yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
+            yield w.Blame(event.sandbox, "it answered a request for another sandbox")
             return
         match event:
             case w.DataCame():
@@ -132,7 +132,7 @@ class Giving:
                 yield self._not_clean(cleaning, event.reason or FAILED)
             case w.TypesTold():
                 yield from self.drop(FAILED)
-                yield w.Blame(event.sandbox, "its answers come in no order")
+                yield w.Blame(event.sandbox, "it sent replies out of order")
 
     def _not_clean(self, cleaning: Cleaning, reason: str) -> w.RecordCrossing:
         """Return the record of content that could not be cleaned."""
@@ -223,7 +223,7 @@ class Giving:
                     w.Outcome.DROPPED, offer.source, event.sandbox, event.reason
                 )
         elif event.transfer > last or event.transfer < 1:
-            yield w.Blame(event.sandbox, "it ends an offer that was not made")
+            yield w.Blame(event.sandbox, "it ended an unknown offer")
 
     def revoked(self, event: w.ConsentRevoked) -> Iterator[w.Action]:
         """Withdraw the offer whose permit was cut, and record it."""

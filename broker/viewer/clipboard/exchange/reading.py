@@ -43,14 +43,14 @@ class SelectionReader(BrokerState):
         # guard: an answer belongs to the present copy
         if copy is None or event.transfer != copy.transfer:
             if event.transfer > self._last or event.transfer < 1:
-                yield w.Blame(event.sandbox, "it answers a request that was not made")
+                yield w.Blame(event.sandbox, "it answered an unknown request")
             return  # else late: it was given up, or is over
         # guard: only the asked sandbox answers a copy
         if event.sandbox != copy.reader:
-            yield w.Blame(event.sandbox, "it answers what another sandbox was asked")
+            yield w.Blame(event.sandbox, "it answered a request for another sandbox")
         elif not copy.expects(event):
             yield from self._drop_copy(FAILED)
-            yield w.Blame(event.sandbox, "its answers come in no order")
+            yield w.Blame(event.sandbox, "it sent replies out of order")
         else:
             yield from self._read_said(copy, event, now)
 

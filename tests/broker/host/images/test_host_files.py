@@ -161,7 +161,7 @@ async def test_the_locale_is_that_of_the_session(machine, environ, lang, files):
     ["de_DE", "de_DE.ISO-8859-1", "../../etc.UTF-8", "de_DE.UTF-8/x", "-i.UTF-8"],
 )
 async def test_a_locale_that_is_not_utf8_is_refused(machine, lang):
-    with pytest.raises(SetupError, match="is not the name of a locale"):
+    with pytest.raises(SetupError, match="is not the name of a UTF-8 locale"):
         await collect(["locale"], root=machine, environ={"LANG": lang})
 
 
@@ -193,7 +193,7 @@ async def test_the_files_have_a_limit(machine, monkeypatch):
     monkeypatch.setattr(limits, "HOST_FILES_BYTES", size)
     await collect(["certificates"], root=machine)
     monkeypatch.setattr(limits, "HOST_FILES_BYTES", size - 1)
-    with pytest.raises(SetupError, match="at most"):
+    with pytest.raises(SetupError, match="the limit for a guest"):
         await collect(["certificates"], root=machine)
 
 
@@ -229,4 +229,4 @@ async def test_a_process_of_its_own_reads_them(monkeypatch):
     monkeypatch.setenv("LC_ALL", "de_DE")
     with pytest.raises(SetupError, match="'de_DE' is not the name") as refused:
         await host_settings(["locale"])
-    assert "LANG names the one" in refused.value.hint
+    assert "set LANG to the name" in refused.value.hint

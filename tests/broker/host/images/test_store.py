@@ -89,7 +89,7 @@ def test_image_with_a_broken_manifest_is_none(paths, text):
 
 def test_image_of_another_format_is_built_again(paths):
     put_image(paths, format=store.FORMAT + 1)
-    with pytest.raises(SetupError, match="format is"):
+    with pytest.raises(SetupError, match="manifest format"):
         store.find_image(paths, "default")
 
 
@@ -260,7 +260,7 @@ def test_an_image_of_an_older_version_has_no_drivers_for_an_arena(paths, driver)
     if driver:
         image.arena_bytes()
         return
-    with pytest.raises(SetupError, match="no drivers for an arena") as caught:
+    with pytest.raises(SetupError, match="no drivers for a pixel arena") as caught:
         image.arena_bytes()
     assert "brokerctl image build default --force" in caught.value.hint
 

@@ -185,17 +185,17 @@ async def test_what_a_machine_lost_is_told_and_recorded(stand):
         told = []
         s.vms.alarm = lambda title, text: told.append((title, text))
         await s.open()
-        s.on_loss("no room on the disk")
+        s.on_loss("cannot write to the disk")
         await trio.testing.wait_all_tasks_blocked()
-        assert s.vms.warnings[-1] == "work: no room on the disk"
-        assert told == [("Vitrail: work", "no room on the disk")]
+        assert s.vms.warnings[-1] == "work: cannot write to the disk"
+        assert told == [("Vitrail: work", "cannot write to the disk")]
 
         async def recorded():
             return s.events("sandbox.failed")
 
         (event,) = await eventually(recorded)
         assert (event["sandbox"], event["step"]) == ("work", "running")
-        assert event["reason"] == "no room on the disk"
+        assert event["reason"] == "cannot write to the disk"
 
 
 @pytest.mark.parametrize("network", ["none", "user"])
@@ -218,7 +218,7 @@ async def test_a_disposable_sandbox_leaves_nothing(stand, monkeypatch):
         assert not s.paths.homes.exists()
         (event,) = s.events("sandbox.machine")
         assert event["how"] == "boot"
-        assert event["reason"] == "there is no parent machine yet"
+        assert event["reason"] == "no parent machine exists yet"
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -285,8 +285,8 @@ async def test_a_start_is_on_record_before_anything_of_it_is_there(stand, monkey
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("other", "no record by which to start"),
-        ("box", "the record 'box' is not one of a micro VM"),
+        ("other", "the host has no record of this name"),
+        ("box", "a host starts only micro VMs"),
     ],
 )
 async def test_only_what_a_record_allows_is_started(stand, name, why):
@@ -399,8 +399,8 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
 
 
 LEFT = {
-    "no record file": ((), "names no record"),
-    "no state": (("record",), "not all of its processes live"),
+    "no record file": ((), "does not name a machine record"),
+    "no state": (("record",), "some of its processes have ended"),
 }
 
 
@@ -427,7 +427,10 @@ async def test_a_record_that_is_gone_ends_its_machine(stand, monkeypatch):
         monkeypatch.setattr(launcher, "adopt_vm", never)
         assert await s.vms.adopt() == []
         assert not directory.exists()
-        assert "no record 'work' any more" in s.events("sandbox.stop")[0]["reason"]
+        assert (
+            "its record 'work' no longer exists"
+            in s.events("sandbox.stop")[0]["reason"]
+        )
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"", b"../../etc", b"x" * 10_000])

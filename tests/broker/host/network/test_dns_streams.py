@@ -198,7 +198,7 @@ def test_an_acknowledged_byte_keeps_no_answer():
         client.taken += 1
         client.send()
     else:
-        pytest.fail("it does not end")
+        pytest.fail("did not finish a message in time")
 
 
 def test_a_guest_that_lost_all_but_the_first_gets_the_rest():

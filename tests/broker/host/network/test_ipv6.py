@@ -243,7 +243,7 @@ def test_a_hello_to_another_server_ends_the_flow():
     inner, outer = packets.read(sent["guest"][-1]), packets.read(sent["passt"][-1])
     assert inner.flags & outer.flags & RST
     assert (inner.receiver, outer.receiver) == (six(GUEST6), six(WWW6))
-    assert talk.reasons == ["its server's name is not one that led to its address"]
+    assert talk.reasons == ["its server name did not resolve to its address"]
     # A reset that the guest's kernel takes: its checksum covers the addresses.
     pseudo = inner.sender + inner.receiver + struct.pack(">HI", TCP, 20)
     assert packets.checksum(pseudo + sent["guest"][-1][54:]) == 0

@@ -35,7 +35,7 @@ def test_ip_is_found_where_only_administrators_have_it(
 
 def test_a_missing_ip_is_named(namespace, tmp_path, monkeypatch):
     monkeypatch.setattr(veth, "_PLACES", str(tmp_path))
-    with pytest.raises(OSError, match="ip is not installed"):
+    with pytest.raises(OSError, match="'ip' is not installed"):
         veth.run_ip("link set lo up\n", namespace)
 
 

@@ -120,7 +120,7 @@ async def test_one_that_sleeps_in_the_kernel_is_waited_for_a_while(
         assert trio.current_time() - began == pytest.approx(5.0)
     said = capsys.readouterr().err
     assert said == (
-        f"renderer (process {child.pid}) was killed and has not ended: the kernel has it\n"
+        f"renderer (process {child.pid}) did not exit after SIGKILL: the kernel blocks it\n"
     )
     assert await child.wait() == -signal.SIGKILL
     child.close()
@@ -150,7 +150,7 @@ async def test_a_jail_reports_its_own_child_or_nothing():
     outer = spawn_helper("sleeper", ["sleep", "100"])
     try:
         for pid in (os.getpid(), 1, outer.pid):
-            with pytest.raises(UpstreamError, match="not bubblewrap's"):
+            with pytest.raises(UpstreamError, match="not a child of bubblewrap"):
                 enter(outer, pid)
     finally:
         await outer.end(0)

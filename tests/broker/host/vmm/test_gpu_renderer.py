@@ -54,14 +54,14 @@ def test_its_jail_has_one_node_and_nothing_of_the_user(monkeypatch, tmp_path):
 
 def test_without_a_node_there_is_no_renderer(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu_renderer, "render_nodes", tuple)
-    with pytest.raises(SetupError, match="has none"):
+    with pytest.raises(SetupError, match="does not contain one"):
         own_node()
     node = tmp_path / "renderD128"
     node.touch()
     monkeypatch.setattr(gpu_renderer, "render_nodes", lambda: (node,))
     assert own_node() == node
     monkeypatch.setattr(gpu_renderer.os, "access", lambda *_: False)
-    with pytest.raises(SetupError, match="is not yours") as name:
+    with pytest.raises(SetupError, match="permission denied") as name:
         own_node()
     assert f"-aG {node.group()} " in name.value.hint
 
@@ -69,7 +69,7 @@ def test_without_a_node_there_is_no_renderer(monkeypatch, tmp_path):
         raise KeyError("getgrgid(): gid not found")
 
     monkeypatch.setattr(Path, "group", nameless)
-    with pytest.raises(SetupError, match="is not yours") as number:
+    with pytest.raises(SetupError, match="permission denied") as number:
         own_node()
     assert f"-aG {node.stat().st_gid} " in number.value.hint
 
@@ -161,7 +161,9 @@ async def test_its_end_is_told_and_is_not_the_machines(tmp_path, monkeypatch):
     )  # fmt: skip
     await vm._watch_helper(helper)
     (reason,) = told
-    assert reason.startswith("vhost-user-gpu ended with code -9: its programs draw")
+    assert reason.startswith(
+        "vhost-user-gpu ended with code -9: its programs now render"
+    )
     assert not killed
 
 

@@ -47,10 +47,10 @@ async def test_present_program_is_not_fetched(paths):
 
 async def test_unreachable_archive_says_what_to_do_instead(paths):
     said = []
-    with pytest.raises(SetupError, match="cannot be fetched") as caught:
+    with pytest.raises(SetupError, match="cannot download") as caught:
         await hosttools.fetch_vhost_device_vsock(
             paths, said.append, mirror="http://127.0.0.1:9/nothing"
         )
     assert "modprobe vhost_vsock" in caught.value.hint
-    assert said == ["fetching vhost-device-vsock from http://127.0.0.1:9/nothing"]
+    assert said == ["downloading vhost-device-vsock from http://127.0.0.1:9/nothing"]
     assert not list(paths.tools.glob(".apt-*"))

@@ -598,7 +598,7 @@ def test_words_of_the_port():
 
 def test_without_the_program_the_person_reads_what_to_do(monkeypatch):
     monkeypatch.setattr(port_mux, "find_spec", lambda _: None)
-    with pytest.raises(SetupError, match="without a compiler"):
+    with pytest.raises(SetupError, match="without a C compiler"):
         mux_program()
 
 

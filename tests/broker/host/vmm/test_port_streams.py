@@ -272,7 +272,7 @@ def test_a_deaf_program_holds_no_other(both, stack):
 def test_when_the_hosts_end_dies_the_guests_ends(both):
     program = both.joined()
     both.mux.kill()
-    assert both.ended() == "the host has closed the port"
+    assert both.ended() == "the host closed the port"
     assert read(program) == b""
 
 
@@ -378,7 +378,7 @@ BAD = {
     "version": (frame(HELLO, VERSION + 1, 0), "not a HELLO"),
     "unknown stream": (
         frame(HELLO, VERSION) + frame(SHUTDOWN, 3),
-        "a frame for stream 3, not open",
+        "a frame for the closed stream 3",
     ),
     "second byte": (frame(HELLO, VERSION, zero=1), "second byte"),
 }
@@ -399,7 +399,7 @@ def test_a_host_of_another_protocol_ends_it(guest, name):
         (frame(DATA, 0, 0), "DATA of 0 bytes"),
         (frame(DATA, 0, MOST + 1), "DATA of 65529 bytes"),
         (frame(CREDIT, 0, LARGE_WINDOW - WINDOW + 1), "a credit of 786433 bytes"),
-        (frame(CLOSE, 0) * 2, "stream 0, not open"),
+        (frame(CLOSE, 0) * 2, "closed stream 0"),
     ],
 )
 def test_a_host_that_breaks_the_rules_ends_it(greeted, script, reason):

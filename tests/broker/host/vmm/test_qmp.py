@@ -179,7 +179,7 @@ async def test_a_refusal_is_escaped_for_showing(monitor, nursery):
         await monitor.say(id=number, error=error)
 
     nursery.start_soon(refuse)
-    with pytest.raises(QmpError, match="refused device_del") as caught:
+    with pytest.raises(QmpError, match="rejected device_del") as caught:
         await monitor.qmp.execute("device_del", {"id": "x"})
     assert caught.value.kind == "GenericError"
     assert "\x1b" not in str(caught.value)
@@ -211,9 +211,9 @@ async def test_the_end_of_the_connection_ends_every_command(monitor, nursery):
         await monitor.stream.aclose()
 
     nursery.start_soon(hang_up)
-    with pytest.raises(UpstreamError, match="gone"):
+    with pytest.raises(UpstreamError, match="no longer running"):
         await monitor.qmp.execute("query-status")
-    with pytest.raises(UpstreamError, match="gone"):
+    with pytest.raises(UpstreamError, match="no longer running"):
         await monitor.qmp.execute("query-status")
 
 
@@ -249,5 +249,5 @@ async def test_a_second_greeting_ends_the_connection(monitor, nursery):
 
 
 async def test_a_missing_socket_is_an_error_of_ours(tmp_path):
-    with pytest.raises(UpstreamError, match="not reachable"):
+    with pytest.raises(UpstreamError, match="cannot connect"):
         await module.open_qmp(tmp_path / "none")

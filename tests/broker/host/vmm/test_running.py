@@ -100,7 +100,7 @@ async def test_a_full_disk_under_a_machine_is_told_once(tmp_path):
     for _ in range(3):
         events.take(QmpEvent("BLOCK_IO_ERROR", {**other, "nospace": True}))
     assert len(told) == 1
-    assert "no room on the disk" in told[0]
+    assert "the disk that holds its home is full" in told[0]
 
 
 class FakeQmp:

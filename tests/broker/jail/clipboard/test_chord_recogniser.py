@@ -142,7 +142,7 @@ def test_a_virtual_keyboards_codes_are_not_taken_for_others():
 
 def test_without_a_readable_keymap_there_are_no_chords_and_it_says_so():
     hand = InputListener()
-    for text, word in [(None, "no keymap"), (b"junk", "xkb_keymap")]:
+    for text, word in [(None, "did not send a keymap"), (b"junk", "xkb_keymap")]:
         assert word in hand.core.keymap(text)
         hand.hold(WIN | SHIFT)
         assert hand.key(C) is FORWARD

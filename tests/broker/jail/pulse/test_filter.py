@@ -297,7 +297,7 @@ def test_nothing_stands_behind_the_last_field(command, fields, more):
     before = len(talk.server.said)
     talk.say(command, fields + more)
     assert isinstance(talk.core.fault, PeerError)
-    assert "after a command's last field" in str(talk.core.fault)
+    assert "follow a command's last field" in str(talk.core.fault)
     assert len(talk.server.said) == before
 
 

@@ -94,9 +94,9 @@ def test_names_are_those_of_the_allow_list(name):
 
 
 def test_an_entry_needs_its_directory_and_comes_once():
-    with pytest.raises(PeerError, match="before its directory"):
+    with pytest.raises(PeerError, match="precedes its directory"):
         read(told(F(["d", "x"], 0)))
-    with pytest.raises(PeerError, match="before its directory"):
+    with pytest.raises(PeerError, match="precedes its directory"):
         read(told(F(["d"], 0), F(["d", "x"], 0)))
     with pytest.raises(PeerError, match="same name"):
         read(told(F(["d"], 0), D(["d"])))

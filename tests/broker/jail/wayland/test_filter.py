@@ -374,7 +374,7 @@ def test_what_regions_make_us_remember_is_bounded(talk):
 
 def test_a_message_without_its_descriptor_is_the_clients_mistake(talk):
     """Its descriptor, not the next one that comes."""
-    with pytest.raises(ServerError, match="without its descriptor"):
+    with pytest.raises(ServerError, match="no descriptor"):
         talk.make(talk.shm, "create_pool", "wl_shm_pool", None, 4096)
     assert talk.told("wl_shm", "create_pool") == []
 
@@ -401,7 +401,7 @@ def test_a_row_is_as_long_as_its_format_says(talk, form, size):
         talk.shm, "create_pool", "wl_shm_pool", None, 400, fds=[talk.machine.fd("p")]
     )
     buffer(10 * size)
-    with pytest.raises(ServerError, match="in a stride of"):
+    with pytest.raises(ServerError, match="invalid stride"):
         buffer(10 * size - 1)
 
 
@@ -415,7 +415,7 @@ def test_a_format_of_unknown_size_is_neither_told_nor_taken(talk):
     pool = talk.make(
         talk.shm, "create_pool", "wl_shm_pool", None, 400, fds=[talk.machine.fd("p")]
     )
-    with pytest.raises(ServerError, match="no pixel format"):
+    with pytest.raises(ServerError, match="invalid format"):
         talk.make(pool, "create_buffer", "wl_buffer", None, 0, 10, 2, 40, unknown)
 
 

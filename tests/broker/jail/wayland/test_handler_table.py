@@ -31,7 +31,7 @@ def test_handlers_unknown_message_is_an_error_at_import():
 
 
 def test_handlers_message_in_two_modules_is_an_error_at_import():
-    with pytest.raises(InternalError, match="two modules have"):
+    with pytest.raises(InternalError, match="two modules handle"):
         joined([seat.REQUESTS, {("wl_seat", "release"): FORWARD}])
 
 

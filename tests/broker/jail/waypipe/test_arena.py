@@ -60,7 +60,7 @@ def test_no_other_stream_has_one(header, arena):
     world = World(header, arena=arena)
     assert not world.channel.out
     before = world.file
-    with pytest.raises(PeerError, match="none was announced"):
+    with pytest.raises(PeerError, match="that was not announced"):
         world.feed(w.arena_fill(1, 0, 0, 8))
     world.channel.close()
     assert world.file == before
@@ -91,19 +91,19 @@ def test_the_last_byte_of_file_and_arena_is_reached(world):
 _LIES = {
     "one byte beyond the arena": (w.arena_fill(1, 0, SIZE - 63, 64), "arena of 4096"),
     "far beyond the arena": (w.arena_fill(1, 0, 0xFFFFFFFF, 64), "arena of 4096"),
-    "one byte beyond the file": (w.arena_fill(1, 1, 0, 64), "a file of 64"),
-    "rows beyond the file": (w.arena_fill(1, 0, 0, 8, 5, 16), "a file of 64"),
-    "far beyond the file": (w.arena_fill(1, 0xFFFFFFFF, 0, 8), "a file of 64"),
-    "rows over each other": (w.arena_fill(1, 0, 0, 8, 2, 7), "7 apart"),
-    "no bytes": (w.arena_fill(1, 0, 0, 0, 8, 8), "a copy of 0"),
-    "no rows": (w.arena_fill(1, 0, 0, 8, 0), "a copy of 0"),
+    "one byte beyond the file": (w.arena_fill(1, 1, 0, 64), "the file of 64"),
+    "rows beyond the file": (w.arena_fill(1, 0, 0, 8, 5, 16), "the file of 64"),
+    "far beyond the file": (w.arena_fill(1, 0xFFFFFFFF, 0, 8), "the file of 64"),
+    "rows over each other": (w.arena_fill(1, 0, 0, 8, 2, 7), "the stride 7"),
+    "no bytes": (w.arena_fill(1, 0, 0, 0, 8, 8), "a copy has 0"),
+    "no rows": (w.arena_fill(1, 0, 0, 8, 0), "a copy has 0"),
     "a file that was never opened": (w.arena_fill(2, 0, 0, 8), "never opened"),
     "a file of ours": (w.arena_fill(-1, 0, 0, 8), "never opened"),
     "an arena of its own": (
         w.block(BlockKind.OPEN_ARENA, bytes(8)),
         "only our end has",
     ),
-    "half a place": (w.block(BlockKind.ARENA_FILL, bytes(20)), "where 28 to 28"),
+    "half a place": (w.block(BlockKind.ARENA_FILL, bytes(20)), "allowed are 28 to 28"),
 }
 
 
@@ -120,7 +120,7 @@ def test_one_block_has_a_mebibyte_copied_at_most(more):
     world.feed(w.open_file(2, size + 1))
     fill = w.arena_fill(2, 0, 0, size + more)
     if more:
-        world.refuses(fill, f"{size} may be")
+        world.refuses(fill, f"1 to {size}")
     else:
         world.feed(fill)
 
@@ -131,7 +131,7 @@ def test_one_block_has_few_rows_with_gaps(world, more):
     world.feed(w.open_file(2, 2 * rows))
     fill = w.arena_fill(2, 0, 0, 1, rows, stride=2)
     if more:
-        world.refuses(fill, f"a copy of {rows} rows")
+        world.refuses(fill, f"a copy has {rows} rows")
     else:
         world.feed(fill)
 
@@ -145,10 +145,12 @@ def test_an_arena_that_cannot_be_read_ends_the_stream(world):
     world.arena.data = world.arena.data[:8]
 
     def short(_into, _base):
-        raise ValueError("it is cut short")
+        raise ValueError("the data is truncated")
 
     world.arena.read = short
-    world.refuses(w.arena_fill(1, 0, 0, 16), "cannot be read: it is cut short")
+    world.refuses(
+        w.arena_fill(1, 0, 0, 16), "cannot read the arena: the data is truncated"
+    )
 
 
 def test_copies_for_a_file_that_is_over_are_late_and_not_wrong(world):

@@ -257,27 +257,27 @@ _AFTER_OPEN = {
         w.diff(1, bytes(12), sizes=(0xFFFFFFFC, 16)),
         "diff of",
     ),
-    "file that shrinks": (w.extend(1, 63), "shrinks"),
+    "file that shrinks": (w.extend(1, 63), "would shrink"),
     "file that grows beyond the limit": (
         w.extend(1, waypipe_limits.WAYPIPE_POOL_BYTES + 65),
-        "file of",
+        "a file has",
     ),
-    "id used twice": (w.open_file(1, 8), "second time"),
+    "id used twice": (w.open_file(1, 8), "was already used"),
     "file that costs too much memory": (w.fill(1, 0, 9, b"expensive"), "memory"),
     "descriptor used twice": (
         w.inject(1) + w.protocol(w.message(1, 0, fds=1)) + w.inject(1),
-        "used before",
+        "was already used",
     ),
-    "descriptor twice in one list": (w.inject(1, 1), "used before"),
+    "descriptor twice in one list": (w.inject(1, 1), "was already used"),
     "descriptor that no message takes": (
         w.inject(1) + w.protocol(w.message(1, 0)),
-        "0 descriptors come with 1",
+        "require 0 descriptors, but 1 were sent",
     ),
     "message without its descriptor": (
         w.protocol(w.message(1, 0, fds=1)),
-        "1 descriptors come with 0",
+        "require 1 descriptors, but 0 were sent",
     ),
-    "pipe bytes for a file": (w.pipe(BlockKind.OPEN_IR_PIPE, 1), "second time"),
+    "pipe bytes for a file": (w.pipe(BlockKind.OPEN_IR_PIPE, 1), "was already used"),
 }
 
 
@@ -296,19 +296,22 @@ _REFUSED = {
     "diff of no file": (w.diff(5, w.span(0, 1, bytes(4))), "never opened"),
     "extension of no file": (w.extend(5, 8), "never opened"),
     "fill of our file": (w.fill(-1, 0, 1, b"x"), "never opened"),
-    "file with our id": (w.open_file(-1, 8), "not the sender's"),
-    "file with the id 0": (w.open_file(0, 8), "not the sender's"),
+    "file with our id": (w.open_file(-1, 8), "the sender must not use the id"),
+    "file with the id 0": (w.open_file(0, 8), "the sender must not use the id"),
     "id beyond the window": (
         w.open_file(1 + waypipe_limits.WAYPIPE_ID_WINDOW, 8),
-        "after 0",
+        "too high",
     ),
-    "gigantic file": (w.open_file(1, 0xF0000000), "file of"),
-    "descriptor of no file": (w.inject(7), "is none"),
-    "our descriptor": (w.inject(-1), "is none"),
+    "gigantic file": (w.open_file(1, 0xF0000000), "a file has"),
+    "descriptor of no file": (w.inject(7), "does not exist"),
+    "our descriptor": (w.inject(-1), "does not exist"),
     "bytes of no pipe": (w.pipe(BlockKind.PIPE_TRANSFER, 3, b"x"), "never opened"),
     "end of no pipe": (w.pipe(BlockKind.PIPE_SHUTDOWN_W, -1), "never opened"),
     "end of no reader": (w.pipe(BlockKind.PIPE_SHUTDOWN_R, 3), "never opened"),
-    "pipe with our id": (w.pipe(BlockKind.OPEN_IR_PIPE, -1), "not the sender's"),
+    "pipe with our id": (
+        w.pipe(BlockKind.OPEN_IR_PIPE, -1),
+        "the sender must not use the id",
+    ),
     "half an id": (w.block(BlockKind.INJECT_RIDS, bytes(6)), "inside an id"),
     "message cut off": (w.block(BlockKind.PROTOCOL, bytes(8) + bytes(4)), "message"),
     "message of 4 bytes": (
@@ -323,7 +326,7 @@ _REFUSED = {
         w.block(BlockKind.PROTOCOL, struct.pack("<IHH", 1, 0, 16) + bytes(4)),
         "message of 16",
     ),
-    "unknown kind": (w.block(24), "unknown kind"),
+    "unknown kind": (w.block(24), "unknown block type"),
     "GPU buffer": (w.block(BlockKind.OPEN_DMABUF, bytes(64)), "GPU"),
     "video": (w.block(BlockKind.OPEN_DMAVID_SRC, bytes(64)), "video"),
     "timeline": (w.block(BlockKind.OPEN_TIMELINE, bytes(8)), "timeline"),
@@ -361,7 +364,7 @@ _SIZES = {
 
 @pytest.mark.parametrize("kind", _SIZES)
 def test_a_block_that_is_too_long_is_refused_before_its_bytes_come(world, kind):
-    refused(world, w.block(kind, size=4 + _SIZES[kind] + 1), "where")
+    refused(world, w.block(kind, size=4 + _SIZES[kind] + 1), "allowed are")
 
 
 @pytest.mark.parametrize("kind", _SIZES)
@@ -379,7 +382,7 @@ def test_a_block_too_short_for_its_head_is_refused(world, kind):
         BlockKind.BUFFER_FILL: 12,
         BlockKind.BUFFER_DIFF: 12,
     }.get(kind, 8 if kind in {BlockKind.OPEN_FILE, BlockKind.EXTEND_FILE} else 4)
-    refused(world, w.block(kind, size=4 + least - 1), "where")
+    refused(world, w.block(kind, size=4 + least - 1), "allowed are")
 
 
 def test_sent_messages_are_acknowledged_once_and_in_order(world):
@@ -402,7 +405,7 @@ def test_acknowledgements_go_on_beyond_32_bits(world):
     world.channel._sent = world.channel._heard = (1 << 32) - 1
     world.channel.send_messages(w.message(1, 0), [])
     world.feed(ack(0))
-    refused(world, ack(1), "where 4294967296 were sent")
+    refused(world, ack(1), "but 4294967296 were sent")
 
 
 # -- limits, at N and N + 1 --------------------------------------------------------------
@@ -424,7 +427,7 @@ def test_files_that_are_over_do_not_count(world):
 def test_declared_bytes_are_counted(world, monkeypatch):
     monkeypatch.setattr(waypipe_limits, "WAYPIPE_DECLARED_BYTES", 1000)
     world.feed(w.open_file(1, 400) + w.open_file(2, 400) + w.extend(1, 600))
-    refused(world, w.open_file(3, 1), "together")
+    refused(world, w.open_file(3, 1), "the files have more than")
 
 
 def test_pipes_are_counted(world):

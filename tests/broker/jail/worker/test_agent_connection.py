@@ -65,7 +65,7 @@ async def test_messages_arrive_in_order_whatever_the_chunks(autojump_clock):
             peer.sock.close()
             await peer.ended.wait()
             assert peer.got == [HELLO, agent.AgentStarted(program=1)]
-            assert peer.reason == "the guest agent closed"
+            assert peer.reason == "the guest agent closed the connection"
 
 
 async def test_silence_ends_it(autojump_clock):
@@ -75,7 +75,7 @@ async def test_silence_ends_it(autojump_clock):
         assert trio.current_time() - before == pytest.approx(
             limits.AGENT_FIRST_FRAME_SECONDS
         )
-        assert peer.reason == "the guest agent sent nothing in time"
+        assert peer.reason == "the guest agent sent no message in time"
 
 
 async def test_a_slow_first_message_has_the_same_deadline(autojump_clock):
@@ -108,8 +108,10 @@ async def test_one_byte_a_minute_ends_it_later_too(autojump_clock):
 
 
 HOSTILE = [
-    pytest.param(frame(agent.AgentStarted(program=1)), "not a hello", id="no-hello"),
-    pytest.param(frame(HELLO) * 2, "its hello twice", id="hello-twice"),
+    pytest.param(
+        frame(agent.AgentStarted(program=1)), "is not AgentHello", id="no-hello"
+    ),
+    pytest.param(frame(HELLO) * 2, "AgentHello twice", id="hello-twice"),
     pytest.param(HEADER.pack(0), "announces 0 bytes", id="empty-frame"),
     pytest.param(
         HEADER.pack(limits.AGENT_FRAME_BYTES + 1), "announces", id="frame-too-long"
@@ -137,7 +139,7 @@ async def test_an_end_inside_a_message_says_so():
         await peer.send(frame(HELLO)[:-1])
         peer.sock.close()
         await peer.ended.wait()
-        assert peer.reason == "the guest agent closed inside a message"
+        assert peer.reason == "the guest agent closed the connection inside a message"
 
 
 async def test_the_longest_message_passes():
@@ -171,7 +173,7 @@ async def test_a_guest_that_does_not_read_is_given_up(autojump_clock):
         await peer.ended.wait()
         took = trio.current_time() - before
         assert took == pytest.approx(limits.AGENT_FRAME_SECONDS)
-        assert peer.reason == "the guest agent does not read"
+        assert peer.reason == "the guest agent does not read from the connection"
 
 
 async def test_a_fast_guest_waits(autojump_clock):

@@ -134,8 +134,8 @@ async def test_a_client_that_reads_nothing_holds_up_no_end(ends, autojump_clock)
 @pytest.mark.parametrize(
     ("code", "reason", "fault"),
     [
-        (errno.EPIPE, "one end closed", None),
-        (errno.ECONNRESET, "one end closed", None),
+        (errno.EPIPE, "one end closed the connection", None),
+        (errno.ECONNRESET, "one end closed the connection", None),
         (errno.ENOMEM, "a test socket failed: Cannot allocate memory", UpstreamError),
     ],
 )

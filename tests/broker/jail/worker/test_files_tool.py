@@ -131,7 +131,7 @@ def test_what_is_saved_while_the_desktop_is_busy_is_sent_later(
 
         def send(self, _data):
             if now[0] < seconds:
-                raise TransferError("no file may be returned by that token")
+                raise TransferError("no file to return has this token")
 
         def wait(self, _what):
             """It is taken."""

@@ -196,7 +196,7 @@ async def test_a_program_that_hangs_up_ends_its_request(tmp_path):
         async with raw(b) as sock:
             await sock.send(frame(type="open-url", url="https://a.b/"))
             await b.hear(_M.TransferAsked)
-        assert "hung up" in (await b.hear(_M.TransferClosed)).reason
+        assert "did not wait" in (await b.hear(_M.TransferClosed)).reason
 
 
 # -- files ----------------------------------------------------------------------------
@@ -264,9 +264,9 @@ async def test_a_receiver_that_goes_ends_the_sender(tmp_path):
         b.send_to(write)
         os.close(read)
         passed = await b.hear(_M.TransferPassed)
-        assert passed.reason == "the receiver broke it off"
+        assert passed.reason == "the receiver cancelled the transfer"
         b.order(_M.TransferFinish(1, passed.reason))
-        assert await ended() == (1, b"vitrail: the receiver broke it off\n")
+        assert await ended() == (1, b"vitrail: the receiver cancelled the transfer\n")
 
 
 async def test_the_reason_is_not_lost_with_bytes_that_are_on_their_way(tmp_path):
@@ -283,7 +283,7 @@ async def test_the_reason_is_not_lost_with_bytes_that_are_on_their_way(tmp_path)
         b.order(_M.TransferFinish(1, passed.reason))
         while isinstance(last := await reply(sock), TransferProgress):
             pass
-        assert last == TransferRefused("the receiver broke it off")
+        assert last == TransferRefused("the receiver cancelled the transfer")
         assert await sock.recv(1) == b""
         # It has not noticed yet, and is still listened to.
         with trio.fail_after(30):
@@ -293,7 +293,7 @@ async def test_the_reason_is_not_lost_with_bytes_that_are_on_their_way(tmp_path)
             b.said.receive_nowait()
         sock.close()
         closed = await b.hear(_M.TransferClosed)
-        assert closed.reason == "the receiver broke it off"
+        assert closed.reason == "the receiver cancelled the transfer"
 
 
 async def test_a_refused_sender_that_does_not_end_is_cut(tmp_path, autojump_clock):
@@ -315,13 +315,16 @@ async def test_a_refused_sender_that_does_not_end_is_cut(tmp_path, autojump_cloc
 HOSTILE = {
     "more bytes than it said": (
         [entry_frame(FileEntry(["a"], 3)), b"abcdef", entry_frame(End())],
-        "an entry of",
+        "invalid entry length",
     ),
     "a name that walks": ([entry_frame(FileEntry(["a/../b"], 0))], "separator"),
     "too large": ([entry_frame(FileEntry(["a"], 1 << 20))], "larger"),
     "too many": ([entry_frame(Directory([str(n)])) for n in range(20)], "more than"),
-    "less bytes than it said": ([entry_frame(FileEntry(["a"], 3)), b"ab"], "hung up"),
-    "no end": ([entry_frame(Directory(["a"]))], "hung up"),
+    "less bytes than it said": (
+        [entry_frame(FileEntry(["a"], 3)), b"ab"],
+        "incomplete",
+    ),
+    "no end": ([entry_frame(Directory(["a"]))], "incomplete"),
 }
 
 
@@ -388,7 +391,7 @@ async def test_bytes_before_the_answer_end_it(tmp_path):
         await sock.send(frame(type="take", token="0" * 32))
         await b.hear(_M.TransferAsked)
         await sock.send(b"x")
-        assert "before the answer" in (await b.hear(_M.TransferClosed)).reason
+        assert "did not wait for the reply" in (await b.hear(_M.TransferClosed)).reason
 
 
 async def test_a_request_has_its_time(tmp_path, autojump_clock):
@@ -458,7 +461,7 @@ async def test_a_program_of_an_agent_that_goes_is_not_waited_for(tmp_path):
     async with broker(second) as b, raw(b, agent=True) as sock:
         sock.close()
         closed = await b.hear(_M.TransferClosed)
-        assert "hung up" in closed.reason
+        assert "did not wait" in closed.reason
 
 
 async def test_a_program_of_an_agent_that_goes_with_an_answer_unread_ends_alone(
@@ -488,7 +491,7 @@ async def test_a_program_of_an_agent_that_resets_its_connection_ends_alone(tmp_p
         b.hand_over(theirs, agent=True)
         mine.close()
         closed = await b.hear(_M.TransferClosed)
-        assert "hung up" in closed.reason
+        assert "did not wait" in closed.reason
 
 
 async def ended(sock):

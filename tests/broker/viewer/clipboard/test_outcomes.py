@@ -40,19 +40,19 @@ def said(record: w.RecordCrossing) -> tuple[str, str]:
         (
             w.RecordCrossing(O.COPIED, "work", kinds=(TEXT,), size=12_000),
             "Copied 12 kB of text from work",
-            "Super+Shift+V in another sandbox pastes it, once",
+            "press Super+Shift+V in a sandbox to paste it once",
         ),
         (
             w.RecordCrossing(O.PASTED, "work", "personal", (TEXT,), 12_000, rule="r:1"),
             "12 kB of text: work → personal",
-            "by r:1; paste it there as usual, it is wiped here",
+            "by r:1; paste it there as usual, the clipboard is cleared",
         ),
         (
             w.RecordCrossing(
                 O.PASTED, "work", "personal", (TEXT, PNG), 3_000_000, rule="r:1"
             ),
             "text and a picture (3 MB): work → personal",
-            "by r:1; paste it there as usual, it is wiped here",
+            "by r:1; paste it there as usual, the clipboard is cleared",
         ),
         (
             w.RecordCrossing(O.PASTED, w.VIEWER, "work", ("text/html",), 5, rule="r:2"),
@@ -86,7 +86,7 @@ def said(record: w.RecordCrossing) -> tuple[str, str]:
         (
             w.RecordCrossing(O.EXPIRED, "work"),
             "Clipboard wiped: work",
-            "its time is over",
+            "the content expired",
         ),
         (
             w.RecordCrossing(O.CLEARED, "work", reason="you said so"),

@@ -42,7 +42,7 @@ async def test_two_chords_carry_it_over_once_recorded_and_told():
         title, _ = await b.wait_told("work → vault")
         assert title == "23 bytes of text: work → vault"
         await b.chord("vault", paste=True)
-        await b.wait_told("nothing was copied")
+        await b.wait_told("the clipboard is empty")
 
 
 async def test_denied_by_a_rule_it_stays_for_another_window():
@@ -100,7 +100,7 @@ async def test_a_question_ends_when_the_focus_goes_elsewhere():
             await b.book.person.wait_asked(1)
         assert b.book.person.open
         await b.focus("web")
-        await b.wait_told("the focus went to another sandbox")
+        await b.wait_told("the keyboard focus moved to another sandbox")
         # On disk a moment after the questions are withdrawn.
         answered = await eventually(lambda: b.events("question.answered"))
         assert not b.book.person.open
@@ -173,7 +173,7 @@ async def test_a_record_that_changes_while_the_person_is_asked_counts():
         b.book.person.says = says
         await b.copy()
         await b.chord("vault", paste=True)
-        await b.wait_told("do not let it cross any more")
+        await b.wait_told("no longer allow it")
         assert b.guests["vault"].worker.orders == []
 
 
@@ -239,7 +239,7 @@ async def test_a_rules_ttl_is_the_age_and_the_offers_time(mock_clock):
         await b.copy()
         mock_clock.jump(61)
         await b.chord("vault", paste=True)
-        await b.wait_told("longer ago than the rule lets")
+        await b.wait_told("longer ago than the rule allows")
         await b.copy()
         offer = await b.paste()
         mock_clock.jump(60)
@@ -264,7 +264,7 @@ async def test_a_source_that_stalls_is_given_up(mock_clock):
         await b.answer("work", {"text/plain": TEXT})
         await b.guests["work"].worker.next(m.ReadType)
         mock_clock.jump(clipboard_limits.CLIPBOARD_COPY_SECONDS)
-        await b.wait_told("did not send it in time")
+        await b.wait_told("did not send the content in time")
         await b.guests["work"].worker.next(m.StopRead)
 
 
@@ -332,7 +332,7 @@ async def test_the_persons_own_selection_comes_in_by_the_paste_chord():
 async def test_without_a_rule_content_is_not_read(rules):
     async with board(rules) as b:
         await b.chord("vault", paste=True)
-        await b.wait_told("nothing was copied")
+        await b.wait_told("the clipboard is empty")
         assert b.guests["vault"].worker.orders == []
 
 
@@ -410,7 +410,7 @@ async def test_a_drag_of_another_sandboxes_is_told_once():
         await b.clipboard.clear()
         assert [t for t, _ in b.told] == ["Not dropped: vault"]
         (ended,) = b.events("clipboard.ended")
-        assert "stays inside" in ended["reason"]
+        assert "cannot be dragged to another sandbox" in ended["reason"]
 
 
 # -- workers and their ends ---------------------------------------------------------------
@@ -422,14 +422,14 @@ async def test_two_that_claim_the_focus_have_it_not():
         await b.focus("vault")
         await b.guests["web"].say(m.ClipboardFocus(taken=True))
         await b.guests["vault"].say(m.ChordPressed(9, paste=True))
-        await b.wait_told("another sandbox claims the keyboard focus as well: web")
+        await b.wait_told("another sandbox also claims the keyboard focus: web")
         assert b.guests["vault"].worker.orders == []
 
 
 async def test_a_worker_that_answers_without_a_question_is_ended():
     async with board(ALLOW) as b:
         await b.guests["web"].say(m.ClipboardTypes(77, ["text/plain"]))
-        assert "not made" in await b.guests["web"].worker.wait_closed()
+        assert "an unknown request" in await b.guests["web"].worker.wait_closed()
         assert b.guests["web"].blamed
 
 
@@ -438,7 +438,10 @@ async def test_a_worker_that_reads_no_orders_is_ended_and_delays_no_other():
         b.guests["web"].worker.stuck = True
         for _ in range(clipboard_limits.CLIPBOARD_ORDERS + 2):
             b.guests["web"].crossing.give(m.WithdrawMessage)
-        assert "no orders" in await b.guests["web"].worker.wait_closed()
+        assert (
+            "does not accept clipboard orders"
+            in await b.guests["web"].worker.wait_closed()
+        )
         await b.copy()
         await b.paste()
 
@@ -530,8 +533,8 @@ async def test_chords_are_told_to_workers_and_trouble_to_the_person():
         for _ in range(2):
             await b.guests["work"].say(m.ChordTroubleMessage("no keymap \x1b here"))
         await b.guests["web"].say(m.ChordTroubleMessage("no keymap \x1b here"))
-        assert [t for t, _ in b.told if "no chords" in t] == [
-            "Vitrail: no chords for the clipboard"
+        assert [t for t, _ in b.told if "no key combinations" in t] == [
+            "Vitrail: no key combinations for the clipboard"
         ]
         assert list(b.clipboard.troubles()) == [
             ("web", "no keymap \\x1b here"),
@@ -546,7 +549,7 @@ async def test_one_sandbox_uses_up_no_notice_of_another():
         for number in range(20):
             await b.guests["web"].say(m.ChordTroubleMessage(f"made up {number}"))
         await b.guests["work"].say(m.ChordTroubleMessage("no keymap"))
-        told = [text for title, text in b.told if "no chords" in title]
+        told = [text for title, text in b.told if "no key combinations" in title]
         assert told == ["made up 0", "made up 1", "no keymap"]
 
 
@@ -613,7 +616,7 @@ async def test_a_drag_that_no_rule_and_not_both_records_let_is_not_accepted(
     async with board(rules, records=records) as b:
         await b.guests["work"].say(m.DragStartedMessage(MARK))
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
-        await b.wait_told("stays inside")
+        await b.wait_told("cannot be dragged to another sandbox")
         assert b.guests["vault"].worker.orders == []
         await b.guests["vault"].say(m.DragDroppedMessage(1))
         await b.guests["work"].say(m.DragPerformedMessage(MARK))
@@ -632,7 +635,7 @@ async def test_a_drag_of_an_unknown_sandbox_is_refused_after_a_while(monkeypatch
     monkeypatch.setattr(clipboard_limits, "CLIPBOARD_MARK_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
-        await b.wait_told("the sandbox of that drag")
+        await b.wait_told("the sandbox where the drag began")
         assert b.guests["vault"].worker.orders == []
 
 
@@ -845,7 +848,7 @@ async def test_of_two_workers_that_answer_none_copies():
     async with board(ALLOW) as b:
         await _two_claims(b)
         await b.guests["work"].say(m.ChordPressed(1, paste=False))
-        await b.wait_told("another sandbox claims the keyboard")
+        await b.wait_told("another sandbox also claims the keyboard")
         assert b.clipboard.focused == ""
 
 

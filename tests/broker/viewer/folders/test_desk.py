@@ -221,8 +221,10 @@ async def test_a_sandbox_that_keeps_a_folder_is_ended(tmp_path):
         b.write("30-mine.policy", "")
         await made.unshare("f0", "work", force=True)
         await trio.testing.wait_all_tasks_blocked()
-        assert source.ended == [("work", "it kept files of the folder f0 open")]
-        assert shared.reason == "taken back on request"
+        assert source.ended == [
+            ("work", "the sandbox kept files of the folder f0 open")
+        ]
+        assert shared.reason == "removed on request"
 
 
 async def test_a_sandbox_that_cannot_be_ended_ends_no_other_folder(tmp_path, capfd):
@@ -246,7 +248,9 @@ async def test_a_sandbox_that_keeps_a_failed_mount_is_ended(tmp_path):
                 str(tmp_path / "home/f0"), "work", write=False, warrant=b""
             )
         await trio.testing.wait_all_tasks_blocked()
-        assert source.ended == [("work", "it kept files of the folder f0 open")]
+        assert source.ended == [
+            ("work", "the sandbox kept files of the folder f0 open")
+        ]
 
 
 async def test_a_sandbox_that_keeps_a_folder_over_a_crash_is_ended(tmp_path):
@@ -292,7 +296,7 @@ async def test_folders_of_a_sandbox_are_limited(tmp_path):
                 str(tmp_path / "home/f0"), "work", write=False, warrant=b""
             )
         last = tmp_path / f"home/f{limits.FOLDERS_PER_SANDBOX}"
-        with pytest.raises(RefusedError, match="folders already"):
+        with pytest.raises(RefusedError, match="shared folders"):
             await made.share(str(last), "work", write=False, warrant=b"")
         assert len(source.inside) == limits.FOLDERS_PER_SANDBOX
 
@@ -303,7 +307,7 @@ async def test_folders_of_a_record_come_by_the_rules(tmp_path):
     async with desk(f"{RULE}allow\n", tmp_path, folders) as (b, source, made):
         await made.lease_begun(WORK)
         assert source.inside == {"f0": False}
-        titles = sorted(title.rpartition("/")[2] for title, _ in b.told)
+        titles = sorted(title.split()[3].rpartition("/")[2] for title, _ in b.told)
         assert titles == ["absent", "f1"]
 
 

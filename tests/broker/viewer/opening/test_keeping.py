@@ -80,9 +80,9 @@ async def test_it_is_kept_when_the_program_has_ended_well(guest, sent, autojump_
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (NO_ROOM, "personal has no room for it"),
-        (1, "personal did not store it"),
-        (-9, "personal did not store it"),
+        (NO_ROOM, "personal has no disk space"),
+        (1, "personal did not store the file"),
+        (-9, "personal did not store the file"),
     ],
 )
 async def test_a_code_is_a_reason(guest, sent, code, reason):
@@ -93,7 +93,10 @@ async def test_a_code_is_a_reason(guest, sent, code, reason):
 
 async def test_a_program_that_does_not_end_is_cut(guest, sent, autojump_clock):
     began = trio.current_time()
-    with trio.fail_after(3600), pytest.raises(RefusedError, match="store it within"):
+    with (
+        trio.fail_after(3600),
+        pytest.raises(RefusedError, match="store the file within"),
+    ):
         await keep(guest, sent)
     assert trio.current_time() - began == limits.TRANSFER_KEEP_SECONDS
     assert guest.signals == [signal.SIGKILL]
@@ -121,7 +124,7 @@ async def test_what_breaks_off_for_want_of_room_is_reported_as_that(
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(end)
-        with pytest.raises(RefusedError, match="personal has no room"):
+        with pytest.raises(RefusedError, match="personal has no disk space"):
             async with keeping(guest, guest.program, sent):
                 raise error
 

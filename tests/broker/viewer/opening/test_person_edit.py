@@ -53,7 +53,7 @@ class Targets:
             try:
                 yield Receiver(target, program)
             finally:
-                way.end("it is not awaited any more")
+                way.end("the file is no longer expected")
 
 
 class Own:
@@ -92,7 +92,7 @@ async def edited(b, request, text, match):
     ("text", "match"),
     [
         (RULE, ""),
-        (RULE.replace(" return=yes", ""), "lets the file come back"),
+        (RULE.replace(" return=yes", ""), "no rule allows the file to be returned"),
         ("vitrail.OpenFile * @adminvm work deny\n", "denied"),
     ],
 )
@@ -107,7 +107,7 @@ async def test_a_file_comes_back_by_the_rules_of_that_time(text, match):
     ("text", "match"),
     [
         (REDIRECT, ""),
-        (REDIRECT.replace("target=work", "target=vault"), "names another target now"),
+        (REDIRECT.replace("target=work", "target=vault"), "now sets another target"),
         (f"vitrail.OpenFile * @adminvm work deny\n{REDIRECT}", "denied"),
         # A second sandbox to choose from does not take this one's file away.
         ("vitrail.OpenFile * @adminvm * ask return=yes\n", ""),

@@ -36,7 +36,7 @@ async def test_a_program_that_ends_with_an_error_has_opened_nothing(autojump_clo
     async with trio.open_nursery() as nursery:
         nursery.start_soon(later, 3, lambda: it.change(ended=True, code=1))
         with pytest.raises(
-            RefusedError, match=r"demo-1 did not open it: .* code 1"
+            RefusedError, match=r"demo-1 did not open the file or address: .* code 1"
         ) as no:
             await shown("demo-1", it)
     assert "brokerctl logs demo-1" in no.value.hint

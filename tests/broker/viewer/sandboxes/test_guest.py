@@ -224,7 +224,7 @@ async def test_a_worker_that_comes_after_the_end_is_ended(tmp_path):
                 await workers.asked.wait()
                 await mine.close("the lease ended")
                 workers.may_open.set()
-            assert refused == ["this sandbox is about to end"]
+            assert refused == ["this sandbox is shutting down"]
             assert workers.opened[0].closed.is_set()
             assert mine.worker is None
             ours.settimeout(30)
@@ -276,7 +276,7 @@ async def test_a_box_runs_without_an_agent(tmp_path):
 async def test_a_box_is_asked_for_no_program(tmp_path):
     """It has no agent, so the program would be waited for until a deadline."""
     async with guest(tmp_path, text=A_BOX) as (mine, _, _log):
-        with pytest.raises(RefusedError, match="has no agent"):
+        with pytest.raises(RefusedError, match="without a guest agent"):
             await mine.start_program(["foot"], {}, display=True)
         assert mine.programs.live() == []
 
@@ -285,7 +285,7 @@ async def test_a_program_for_a_sandbox_that_ends_meanwhile(tmp_path):
     """The answer is a sentence, not a mistake in the broker."""
     async with guest(tmp_path) as (mine, _, _log):
         await mine.close("it powered off")
-        with pytest.raises(RefusedError, match="about to end"):
+        with pytest.raises(RefusedError, match="shutting down"):
             await mine.start_program(["foot"], {}, display=True)
         assert mine.programs.live() == []
 

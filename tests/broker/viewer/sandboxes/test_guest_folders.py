@@ -92,7 +92,7 @@ async def test_a_silent_guest_delays_the_end_by_seconds(autojump_clock):
     began = trio.current_time()
     await asked.folders.revoke(0)
     assert trio.current_time() - began == pytest.approx(limits.FOLDER_REVOKE_SECONDS)
-    with pytest.raises(UpstreamError, match="not answered"):
+    with pytest.raises(UpstreamError, match="did not answer"):
         await asked.folders.mount(0, "docs", write=False, streamed=False)
     assert asked.folders._asked == {}
 

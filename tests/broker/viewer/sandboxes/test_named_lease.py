@@ -36,11 +36,13 @@ def test_a_record_with_several_sandboxes_names_none():
     ("name", "hint"),
     [
         ("dmo", "did you mean 'demo'?"),
-        ("zzz", "'brokerctl status' lists the running ones"),
+        ("zzz", "to list the running sandboxes, run 'brokerctl status'"),
     ],
 )
 def test_an_unknown_name(name, hint):
-    with pytest.raises(NotFoundError, match=f"no sandbox '{name}' runs") as caught:
+    with pytest.raises(
+        NotFoundError, match=f"no sandbox '{name}' is running"
+    ) as caught:
         one_lease(name, LEASES)
     assert caught.value.hint == hint
 

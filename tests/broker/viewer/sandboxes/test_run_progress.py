@@ -237,7 +237,7 @@ async def test_so_much_output_waits_for_a_slow_client(stand, over):
     lost = [item.progress.detail for item in stand.items if item.progress]
     assert bool(lost) == bool(over), "and the omission is reported"
     if over:
-        assert lost[0].startswith(f"{over * PIECE} bytes of it came faster")
+        assert lost[0].startswith(f"{over * PIECE} bytes arrived faster")
     log = stand.program.log.path
     kept = sum(path.stat().st_size for path in log.parent.glob(f"{log.name}*"))
     assert kept >= min((N + over) * PIECE, limits.LOG_BYTES), "the log has it"

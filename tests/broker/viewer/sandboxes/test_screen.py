@@ -100,7 +100,7 @@ async def test_a_limit_is_an_event_with_its_count(made):
     await made.screen.take(worker.LimitHit("win\ndows", 7))
     (event,) = made.log.refusals
     assert (event.outcome, event.count) == ("limited", 7)
-    assert event.reason == "Wayland: as many win\\x0adows as it may have"
+    assert event.reason == "Wayland: the sandbox reached its limit of win\\x0adows"
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -112,7 +112,7 @@ async def test_a_trace_is_shown_to_who_asked_for_it(made, asked, monkeypatch, ca
         assert said == ""
         return
     lost, first, second = said.splitlines()
-    assert lost == "[red] 4 lines are missing here"
+    assert lost == "[red] 4 lines were lost"
     assert first == "[red] #1 a\\x1b[31m"
     assert len(second) == wayland_limits.WAYLAND_TRACE_CHARS + len("[red] ")
 
@@ -187,7 +187,7 @@ async def test_a_guest_tells_of_its_lost_gpu_once(made):
         lost = agent.AgentStep("gpu", False, "Your bank: call 555")
         await made.screen.agent_step(lost, _record("render"))
     await made.screen.agent_step(agent.AgentStep("gpu", True), _record("render"))
-    text = "its GPU does not answer, the guest says"
+    text = "the guest reported that its GPU does not answer"
     assert made.told == [("Vitrail: red", text, "red")]
     assert list(made.warnings) == [text]
     (event,) = made.log.notes

@@ -84,4 +84,4 @@ async def test_a_strip_without_room_for_outlines_has_our_letters(session):
 async def test_without_fontconfig_there_are_our_letters(tmp_path, capfd):
     with starter_of_orders(dict(os.environ, PATH=str(tmp_path))) as session:
         assert await StripLetters(session).name("work", 18) == b""
-    assert "no font of the desktop's" in capfd.readouterr().err
+    assert "cannot use a font of the desktop" in capfd.readouterr().err

@@ -81,5 +81,5 @@ def test_without_a_file_it_is_utc(tmp_path):
 )
 def test_a_malformed_zone_is_an_error(tmp_path, content):
     (tmp_path / "localtime").write_bytes(content)
-    with pytest.raises(SetupError, match="not the file of a time zone"):
+    with pytest.raises(SetupError, match="is not a time zone file"):
         time_zone(tmp_path / "localtime")

@@ -58,7 +58,7 @@ async def test_what_could_not_be_told_is_tried_again(autojump_clock, capsys):
         await trio.sleep(60)
         assert desktop.shown == set()
         nursery.cancel_scope.cancel()
-    assert capsys.readouterr().err.count("can show that a microphone is open") == 1
+    assert capsys.readouterr().err.count("can show that a microphone is in use") == 1
 
 
 async def test_without_a_bus_it_says_so_in_words(monkeypatch, capsys):

@@ -240,7 +240,9 @@ async def test_a_worker_that_says_it_hears_on_after_a_revoke_is_ended(
     async with sound(tmp_path) as (made, paper, _):
         await made.take(State(wanted=False, active=True))
         await made.set_microphone(allow=False)
-        assert paper.closed == "it reports that it records from a forbidden source"
+        assert (
+            paper.closed == "it reported that it is recording from a forbidden source"
+        )
         assert not made.status().active
 
 
@@ -306,7 +308,7 @@ async def test_a_mixers_door_that_is_taken_is_tried_again(tmp_path, capfd):
         other.bind(str(desk))
         other.listen()
         async with sound(tmp_path) as (mine, _paper, _decider):
-            text = "'brokerctl audio' does not reach"
+            text = "'brokerctl audio' cannot control"
             await eventually(lambda: text in capfd.readouterr().err)
             other.close()
             assert await eventually(answered) == mine.status()

@@ -27,7 +27,7 @@ def get_decoration(
 ) -> None:
     if toplevel.decoration is not None and not toplevel.decoration.dead:
         raise ProtocolFault(
-            manager.cid, _ALREADY_CONSTRUCTED, "the window has a decoration"
+            manager.cid, _ALREADY_CONSTRUCTED, "the window already has a decoration"
         )
     made = toplevel.decoration = core.make(new_id, _DECORATION, manager.version)
     core.up.data += _get_decoration(manager.sid, made.sid, toplevel.sid)

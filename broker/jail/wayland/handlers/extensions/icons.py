@@ -64,7 +64,7 @@ def add_buffer(
     # guard: icons are squares of shared memory
     if buffer.pool is None or side != buffer.height or untrusted_scale < 1:
         raise ProtocolFault(
-            client_icon.cid, INVALID_BUFFER, f"an icon of {side}x{buffer.height}"
+            client_icon.cid, INVALID_BUFFER, f"invalid icon of {side}x{buffer.height}"
         )
     # guard: icons are small
     if side > limits.WAYLAND_ICON_SIDE or buffer.form not in {_ARGB, _XRGB}:
@@ -110,7 +110,7 @@ def _picture(client_icon: Icon, buffer: Buffer) -> bytes:
     """Read an icon's pixels from its pool, and scale them.  Raises ProtocolFault."""
     # guard: an icon's buffer lives
     if buffer.dead or buffer.pool is None or buffer.pool.file is None:
-        raise ProtocolFault(client_icon.cid, NO_BUFFER, "the icon's buffer is gone")
+        raise ProtocolFault(client_icon.cid, NO_BUFFER, "the icon has no buffer")
     file = buffer.pool.file
 
     def row(y: int) -> bytes:

@@ -44,7 +44,7 @@ def _claim(
     # guard: one hint of a kind for a surface
     if kind in surface.hints:
         raise ProtocolFault(
-            manager.cid, ALREADY_EXISTS, f"the surface has a {kind} already"
+            manager.cid, ALREADY_EXISTS, f"the surface already has a {kind}"
         )
     made = core.make(new_id, kind, 1, server=kind == TYPE)
     assert isinstance(made, SurfaceHint)
@@ -93,7 +93,7 @@ def get_fifo(
 
 def _paced(hint: SurfaceHint) -> Surface:
     if hint.surface is None or hint.surface.dead:
-        raise ProtocolFault(hint.cid, SURFACE_DESTROYED, "the fifo's surface is gone")
+        raise ProtocolFault(hint.cid, SURFACE_DESTROYED, "the fifo has no surface")
     return hint.surface
 
 

@@ -179,7 +179,7 @@ def test_an_application_is_held_by_one_run(tmp_path):
     with (
         held(paths, APP),
         held(paths, "org.example.Other"),
-        pytest.raises(RefusedError, match="runs already"),
+        pytest.raises(RefusedError, match="is already running"),
         held(paths, APP),
     ):
         pass

@@ -129,7 +129,7 @@ async def test_a_domain_is_found_by_name_and_by_uuid(guests):
 
 
 async def test_two_records_of_one_domain_lease_neither(guests):
-    with pytest.raises(RefusedError, match="several records"):
+    with pytest.raises(RefusedError, match="more than one record"):
         await guests.event(step("prepare"))
 
 
@@ -195,7 +195,7 @@ async def test_a_container_of_libvirts_is_leased_by_its_control_group(
 
 async def test_a_container_outside_roots_groups_is_refused(guests, role, qemu):
     await guests.event(step("prepare", **LXC))
-    with pytest.raises(RefusedError, match="only units in"):
+    with pytest.raises(RefusedError, match="only units of root in"):
         await guests.event(step("started", leader=qemu, **LXC))
     assert role.admitted == []
 
@@ -205,7 +205,7 @@ async def test_a_container_is_no_second_domain_of_a_record(
 ):
     await guests.event(step("prepare", "any"))
     await guests.event(step("started", "any", cid=4711, leader=qemu))
-    with pytest.raises(RefusedError, match="runs already"):
+    with pytest.raises(RefusedError, match="is already running"):
         await guests.event(step("prepare", "any", launcher="libvirt-lxc"))
     with pytest.raises(RefusedError, match="another domain"):
         await guests.event(step("started", "any", launcher="libvirt-lxc", leader=1))
@@ -215,9 +215,9 @@ async def test_a_container_is_no_second_domain_of_a_record(
 
 async def test_one_domain_at_a_time_is_a_sandbox(guests, role, qemu):
     await guests.event(step("started", "any", cid=4711, leader=qemu))
-    with pytest.raises(RefusedError, match="runs already"):
+    with pytest.raises(RefusedError, match="is already running"):
         await guests.event(step("prepare", "any"))
-    with pytest.raises(RefusedError, match="another domain's"):
+    with pytest.raises(RefusedError, match="another domain"):
         await guests.event(step("started", "any", cid=4712, leader=qemu + 1))
     await role.admitted[0].machine.close()
 
@@ -243,7 +243,7 @@ async def test_a_second_domain_of_a_running_one_s_uuid_gets_nothing(
 ):
     await guests.event(step("started", "any", cid=4711, leader=qemu))
     async with process(UUID) as second:
-        with pytest.raises(RefusedError, match="another domain's"):
+        with pytest.raises(RefusedError, match="another domain"):
             await guests.event(step("started", name, cid=4712, leader=second))
     (held,) = role.admitted
     assert held.machine.facts.pid == qemu
@@ -255,9 +255,9 @@ async def test_a_second_domain_of_a_running_one_s_name_gets_nothing(guests, role
     first, second = str(uuid.uuid4()), str(uuid.uuid4())
     async with process(first) as pid, process(second) as other:
         await guests.event(step("started", uuid=first, cid=4711, leader=pid))
-        with pytest.raises(RefusedError, match="runs already"):
+        with pytest.raises(RefusedError, match="is already running"):
             await guests.event(step("prepare", uuid=second))
-        with pytest.raises(RefusedError, match="another domain's"):
+        with pytest.raises(RefusedError, match="another domain"):
             await guests.event(step("started", uuid=second, cid=4712, leader=other))
         (held,) = role.admitted
         assert held.machine.facts.pid == pid
@@ -270,7 +270,7 @@ async def test_a_running_container_s_group_is_not_another_container_s(
     await guests.event(step("prepare", **LXC))
     await guests.event(step("started", leader=qemu, **LXC))
     async with process(UUID) as second:
-        with pytest.raises(RefusedError, match="another domain's"):
+        with pytest.raises(RefusedError, match="another domain"):
             await guests.event(step("started", leader=second, **LXC))
     (held,) = role.admitted
     assert held.machine.facts.pid == qemu
@@ -299,7 +299,7 @@ async def test_a_domain_without_a_vsock_is_refused_with_what_to_do(guests, qemu)
 
 @pytest.mark.parametrize("path", ["/tmp/x", "../vhost.sock", "/run/other/vhost.sock"])
 async def test_a_vsock_elsewhere_is_never_opened(guests, path):
-    with pytest.raises(RefusedError, match="the domain's vsock is at"):
+    with pytest.raises(RefusedError, match="the domain's vsock is"):
         await guests.event(step("prepare", "any", vhost_user=path))
 
 
@@ -329,7 +329,7 @@ async def test_a_domain_that_never_starts_leaves_no_vsock_behind(guests, helper)
         await end()
         assert waiting.ended
         assert not (guests._paths.runtime / "libvirt/bank").exists()
-    with pytest.raises(RefusedError, match="about to end"):
+    with pytest.raises(RefusedError, match="shutting down"):
         await guests.event(request)
 
 
@@ -361,7 +361,7 @@ async def test_a_killed_broker_s_prepared_domain_is_the_next_one_s(
     empty = load_records([tmp_path / "none"])
     last = made(guests._paths.runtime.parent, role, empty)
     (warning,) = await last.adopt()
-    assert "record is gone" in warning
+    assert "no longer exists" in warning
     assert second.ended
     for process in (first, second):
         await process.wait()
@@ -370,7 +370,7 @@ async def test_a_killed_broker_s_prepared_domain_is_the_next_one_s(
 @pytest.mark.parametrize("words", [{"launcher": "xen"}, {"event": "migrate"}])
 async def test_an_unknown_step_is_refused(guests, words):
     request = {"launcher": "libvirt", "event": "prepare", "name": "any", "uuid": UUID}
-    with pytest.raises(RefusedError, match="no launcher"):
+    with pytest.raises(RefusedError, match="unknown step"):
         await guests.event(MachineEventRequest(**(request | words)))
 
 
@@ -393,7 +393,7 @@ async def test_a_leader_that_ends_while_it_is_held_is_not_leased(monkeypatch):
                 closed.append(True)
 
         monkeypatch.setattr(libvirt_guests, "HeldMachine", Late)
-        with pytest.raises(RefusedError, match="just ended"):
+        with pytest.raises(RefusedError, match="its domain has ended"):
             libvirt_guests._hold_living(leader, None)
         assert closed == [True]
         assert leader.pidfd == -1

@@ -224,13 +224,13 @@ def test_a_container_is_reported_with_its_first_process(place, controller, words
 def test_a_controller_that_is_none_has_no_container(place, controller):
     done = run(place, "work", "started", "begin", "-", document=container(controller))
     assert done.returncode == 0
-    assert b"no lease for domain work" in done.stderr
+    assert b"cannot lease domain work" in done.stderr
 
 
 def test_a_controller_with_other_children_is_not_believed():
     children = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
     try:
-        with pytest.raises(hook.HookError, match="in place of one"):
+        with pytest.raises(hook.HookError, match="expected one"):
             hook.init_of(os.getpid())
     finally:
         for child in children:
@@ -250,7 +250,7 @@ def test_without_an_answer_only_a_required_one_does_not_start(place, answer, req
     Broker(place, answer)
     done = run(place, "work", "prepare", "begin", "-", document=document)
     assert done.returncode == (1 if required == "yes" else 0)
-    assert done.stderr.startswith(b"vitrail: no lease for domain work: ")
+    assert done.stderr.startswith(b"vitrail: cannot lease domain work: ")
     assert b"\x1b" not in done.stderr
 
 

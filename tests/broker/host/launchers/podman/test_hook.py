@@ -338,7 +338,7 @@ def test_one_whose_record_requires_it_does_not(place, kind, stage):
     with Broker(place / "control", BAD[kind]):
         done = hook(place, stage, config() if stage == "precreate" else state(), 2)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b"required" in done.stderr
+    assert b"requires a lease" in done.stderr
 
 
 @pytest.mark.parametrize("stage", ["precreate", "createRuntime"])
@@ -572,5 +572,5 @@ def test_a_record_that_is_nested_too_deeply_is_read_by_its_words(place):
     deep = "[launch]\nrequired = true\nx = " + "[" * 100_000
     required(place, deep)
     done = hook(place, "precreate", config())
-    assert (done.returncode, b"required" in done.stderr) == (1, True)
+    assert (done.returncode, b"requires a lease" in done.stderr) == (1, True)
     assert b"Traceback" not in done.stderr

@@ -79,7 +79,10 @@ async def test_one_that_never_accepts_is_not_waited_for_either(place):
         listener.listen(0)
         with socket.socket(socket.AF_UNIX) as first:
             first.connect(str(place / "api"))
-            with trio.fail_after(30), pytest.raises(UpstreamError, match="accepts no"):
+            with (
+                trio.fail_after(30),
+                pytest.raises(UpstreamError, match="does not accept"),
+            ):
                 await ApiClient(place / "api", vmm).call(INFO)
     vmm.close()
 
@@ -95,7 +98,7 @@ async def test_the_socket_of_another_process_gets_no_byte(place):
                 await ApiClient(place / "api", vmm).call(INFO)
             assert "not a socket" in str(caught.value)
             vmm.close()
-            with pytest.raises(UpstreamError, match="another process's"):
+            with pytest.raises(UpstreamError, match="belongs to another process"):
                 await ApiClient(place / "session", other).call(INFO)
             await trio.testing.wait_all_tasks_blocked()
             # The second was accepted by the kernel, and has sent nothing.
@@ -108,7 +111,7 @@ async def test_the_socket_of_another_process_gets_no_byte(place):
 async def test_a_vmm_that_has_ended_is_not_asked(place):
     vmm = spawn_helper("Firecracker", ["true"])
     await vmm.wait()
-    with pytest.raises(UpstreamError, match="does not listen"):
+    with pytest.raises(UpstreamError, match="does not accept connections"):
         await ApiClient(place / "api", vmm).call(INFO)
     with pytest.raises(UpstreamError, match="Firecracker ended before it was ready"):
         await ApiClient(place / "api", vmm).wait_ready()

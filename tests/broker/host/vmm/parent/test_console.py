@@ -55,7 +55,7 @@ class Flooding:
         for number in range(FLOOD >> 16):
             await self.write(bytes([65 + number % 26]) * (1 << 16))
         await self.write(b"Kernel panic")
-        raise UpstreamError("the machine ended")
+        raise UpstreamError("the parent machine ended")
 
     async def write(self, data):
         while data:

@@ -52,7 +52,7 @@ def test_one_that_cannot_be_read_has_none(tmp_path, text):
 
 async def test_memory_is_short_below_the_reserve(tmp_path, meminfo):
     why = await memory_short(tmp_path / "none", meminfo(PLENTY - 1))
-    assert why == "less than 1024 MiB are available"
+    assert why == "less than 1024 MiB of memory are available"
 
 
 async def test_pressure_that_cannot_be_awaited_is_not_the_end(
@@ -107,7 +107,7 @@ async def test_pressure_ends_the_wait(tmp_path, meminfo, monkeypatch):
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert not found, "bytes to read are no pressure"
             theirs.send(b"!", socket.MSG_OOB)
-    assert found == ["tasks wait for memory"]
+    assert found == ["processes are waiting for memory"]
 
 
 async def test_the_kernel_takes_our_trigger():

@@ -27,7 +27,7 @@ def make(store: ParentStore, key: str = "k", made: float = NOW) -> None:
 
 
 def test_a_parent_is_found_by_record_and_key(store: ParentStore):
-    assert store.find("web", "k", NOW) == (None, "there is no parent machine yet")
+    assert store.find("web", "k", NOW) == (None, "no parent machine exists yet")
     make(store)
     parent, why = store.find("web", "k", NOW)
     assert parent is not None
@@ -39,14 +39,14 @@ def test_a_parent_is_found_by_record_and_key(store: ParentStore):
 
 def test_another_key_removes_it(store: ParentStore):
     make(store)
-    assert "something else" in store.find("web", "other", NOW)[1]
+    assert "another image" in store.find("web", "other", NOW)[1]
     assert list(store.root.iterdir()) == []
 
 
 @pytest.mark.parametrize("age", [limits.PARENT_SECONDS + 1, -1])
 def test_one_that_is_old_or_of_the_future_is_removed(store: ParentStore, age):
     make(store, made=NOW - age)
-    assert "older than a day" in store.find("web", "k", NOW)[1]
+    assert "more than a day old" in store.find("web", "k", NOW)[1]
     assert list(store.root.iterdir()) == []
 
 
@@ -56,14 +56,14 @@ def test_a_truncated_file_is_removed(store: ParentStore, name: str):
     path = store.root / "web" / name
     path.chmod(0o600)
     os.truncate(path, 5)
-    assert "not whole" in store.find("web", "k", NOW)[1]
+    assert "are truncated" in store.find("web", "k", NOW)[1]
     assert list(store.root.iterdir()) == []
 
 
 def test_a_broken_description_is_removed(store: ParentStore):
     make(store)
     (store.root / "web" / "meta.json").write_text("{}")
-    assert "cannot be read" in store.find("web", "k", NOW)[1]
+    assert "cannot read" in store.find("web", "k", NOW)[1]
     assert list(store.root.iterdir()) == []
 
 
@@ -104,7 +104,7 @@ def test_a_file_is_that_of_the_parent_that_was_found(store: ParentStore, name: s
     finally:
         os.close(fd)
     make(store, key="another")
-    with pytest.raises(UpstreamError, match="was replaced"):
+    with pytest.raises(UpstreamError, match="another process replaced"):
         found.open(name)
     store.drop("web")
     with pytest.raises(FileNotFoundError):

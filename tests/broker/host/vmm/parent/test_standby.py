@@ -169,9 +169,9 @@ async def test_none_waits_unless_the_record_says_so(stage):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"image": "another"}, "made of something else"),
-        ({"warm": ("xterm",)}, "made of something else"),
-        ({"spec": {"memory_mib": 512}}, "made of something else"),
+        ({"image": "another"}, "another image, QEMU version or record"),
+        ({"warm": ("xterm",)}, "another image, QEMU version or record"),
+        ({"spec": {"memory_mib": 512}}, "another image, QEMU version or record"),
         ({"spec": {"network": Network.USER}}, "another network"),
     ],
 )
@@ -203,7 +203,7 @@ async def test_one_with_an_old_helper_is_not_used(stage, tmp_path):
         helper.write_text("#!/bin/sh -e")
         started = await s.start()
         assert started.how == "copy"
-        assert "has old programs beside it" in started.why
+        assert "has outdated helper processes" in started.why
         assert s.vms[0].closed
         await s.waiting()
         helper.unlink()
@@ -258,7 +258,7 @@ async def test_one_whose_address_is_closed_is_not_used(stage):
         await s.waiting()
         started = await s.starter.start(s.request, quarantine={s.vms[0].cid})
         assert started.how == "copy"
-        assert "vsock address" in started.why
+        assert "vsock CID" in started.why
         assert s.vms[0].closed
 
 
@@ -272,7 +272,7 @@ async def test_one_of_an_old_parent_is_not_used(stage, monkeypatch):
         monkeypatch.setattr(standby.time, "time", lambda: later)
         started = await s.start()
         assert started.how == "boot"
-        assert "older than a day" in started.why
+        assert "more than a day old" in started.why
         assert s.vms[0].closed
 
 
@@ -287,7 +287,7 @@ async def test_records_do_not_share_one(stage):
 
 
 @pytest.mark.parametrize(
-    "error", [UpstreamError("QEMU ended"), OSError(28, "No space left on device")]
+    "error", [UpstreamError("QEMU exited"), OSError(28, "No space left on device")]
 )
 async def test_a_failure_copies_in_the_same_start(stage, error):
     async with stage() as s:
@@ -297,7 +297,7 @@ async def test_a_failure_copies_in_the_same_start(stage, error):
         s.wake_error = error
         started = await s.start()
         assert (started.vm, started.how) == ("copied", "copy")
-        assert "the machine that waited failed" in started.why
+        assert "the standby machine failed" in started.why
         assert s.vms[0].closed
 
 
@@ -383,7 +383,7 @@ async def test_one_that_cannot_be_started_is_reported_and_leaves_nothing(stage):
         s.copy_error = UpstreamError("QEMU said no")
         s.pool.prepare_soon(s.request, request.parent_key(s.request))
         await eventually(lambda: bool(s.problems))
-        assert "no machine of 'web' waits" in s.problems[0]
+        assert "cannot prepare a standby machine of 'web'" in s.problems[0]
         assert list((s.place / "standby").iterdir()) == []
 
 

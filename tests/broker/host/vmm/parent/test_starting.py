@@ -121,7 +121,7 @@ async def test_the_first_boots_and_the_second_is_a_copy(stage):
     async with stage() as s:
         first = await s.start()
         assert (first.vm, first.how) == ("booted", "boot")
-        assert first.why == "there is no parent machine yet"
+        assert first.why == "no parent machine exists yet"
         await eventually(s.parent.exists)
         second = await s.start()
         assert (second.vm, second.how, second.why) == ("copied", "copy", "")
@@ -145,8 +145,11 @@ async def test_a_parent_is_made_once_for_many_starts(stage):
         ({"spec": {"huge_pages": True}}, "huge pages"),
         ({"spec": {"shared_image_bytes": 2 << 20}}, "a shared image"),
         ({"spec": {"arena_bytes": 2 << 20, "gpu": True}}, "a GPU"),
-        ({"tools": {"accel": Accel.KVM}}, 'under KVM are copied with fork = "shared"'),
-        ({"tools": {"vhost_device_vsock": None}}, "with the kernel's vsock"),
+        (
+            {"tools": {"accel": Accel.KVM}},
+            'KVM machines can be copied only with fork = "shared"',
+        ),
+        ({"tools": {"vhost_device_vsock": None}}, "kernel vsock machines"),
     ],
 )
 async def test_starts_that_are_never_copies(stage, change, why):
@@ -211,7 +214,7 @@ async def test_copies_that_fail_in_a_row_are_not_tried_again(stage):
         assert s.copies == limits.FORK_FAILURES
         assert "copies of this record have failed" in started.why
         other = await s.start(record="mail")
-        assert other.why == "there is no parent machine yet"
+        assert other.why == "no parent machine exists yet"
 
 
 async def test_copies_that_have_failed_are_tried_again_later(stage, mock_clock):
@@ -265,7 +268,7 @@ async def test_another_machine_is_no_copy_of_this_parent(stage, change):
                 change = {**change, field: changed}
         started = await s.start(**change)
         assert started.how == "boot"
-        assert "made of something else" in started.why
+        assert "another image, QEMU version or record" in started.why
         assert s.copies == 0
 
 
@@ -324,4 +327,4 @@ async def test_a_parent_of_one_mode_is_none_of_the_other(stage, one, other):
         await s.starter.make(replace(s.request, mode=one))
         started = await s.start(mode=other)
         assert started.how == "boot"
-        assert "made of something else" in started.why
+        assert "another image, QEMU version or record" in started.why

@@ -129,7 +129,7 @@ def test_a_client_of_an_old_version_hears_the_known_formats():
 def test_only_what_the_compositor_announced_is_made(talk, form, modifier):
     fd = talk.machine.dmabuf(1 << 20)
     made = talk.params((fd, 0, 400), modifier=modifier)
-    refuses(talk, lambda: talk.immediate(made, form=form), FORMAT, "no format")
+    refuses(talk, lambda: talk.immediate(made, form=form), FORMAT, "unsupported format")
     assert not talk.told(PARAMS, "add")
 
 
@@ -139,7 +139,7 @@ def test_a_table_that_is_too_short_is_the_compositors_fault():
         talk.machine.table = ROWS[:-1]
         with pytest.raises(Exception, match="connection to the compositor failed"):
             talk.make(talk.dmabuf, "get_default_feedback", FEEDBACK)
-        assert "table of formats" in str(talk.core.fault)
+        assert "invalid format table" in str(talk.core.fault)
 
 
 # -- planes --------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_interlaced_pictures_are_not_made(talk, flags):
 def test_a_fifth_plane_is_refused_and_its_descriptor_closed(talk):
     made = talk.params()
     fd = talk.machine.dmabuf(1 << 20)
-    refuses(talk, lambda: talk.add(made, fd, 4), 1, "plane 4")
+    refuses(talk, lambda: talk.add(made, fd, 4), 1, "plane index 4")
     assert fd.closed
 
 

@@ -179,7 +179,7 @@ def test_what_waits_for_a_commit_is_bounded(talk, extra):
 
 def test_a_second_constraint_on_a_surface_is_an_error(talk):
     constrain(talk, "lock")
-    with pytest.raises(ServerError, match="has a constraint"):
+    with pytest.raises(ServerError, match="is already constrained"):
         constrain(talk, "confine")
 
 

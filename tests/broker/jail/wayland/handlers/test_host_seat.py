@@ -243,7 +243,7 @@ def test_no_keymap_no_chords_and_the_reason(one, hand):
     one.keymap(form=0)
     one.enter()
     one.chord(C)
-    assert hand.said[1:] == ["the compositor sends no keymap", "taken"]
+    assert hand.said[1:] == ["the compositor did not send a keymap", "taken"]
     assert (C, 1) in one.typed()
 
 

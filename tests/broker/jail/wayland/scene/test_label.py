@@ -41,7 +41,7 @@ def test_letters_grow_with_the_strip():
     assert sum(r.count("#") for r in rows("a", 16)) == 4 * sum(
         r.count("#") for r in rows("a", 9)
     )
-    with pytest.raises(ValueError, match="fits"):
+    with pytest.raises(ValueError, match="too few"):
         label.draw("a", 8, 0)
 
 

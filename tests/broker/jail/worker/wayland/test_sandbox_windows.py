@@ -207,7 +207,7 @@ def test_what_a_record_takes_away_ends_who_made_something_of_it(allowed):
     talk.make(manager, "inhibit_shortcuts", made, None, win, seat)
     talk.send(manager, "destroy")
     less(windows)
-    with pytest.raises(ServerError, match="allows less now"):
+    with pytest.raises(ServerError, match="now allows less"):
         talk.pump()
 
 

@@ -256,7 +256,7 @@ def test_file_that_shrank_ends_the_connection(talk):
     manager, made = an_icon(talk, picture(talk, 48))
 
     def shrunk(offset: int, length: int) -> bytes:
-        raise ValueError("the file has shrunk")
+        raise ValueError("the file was truncated")
 
     talk.machine.pools[-1].read = shrunk
     with pytest.raises(ServerError):
