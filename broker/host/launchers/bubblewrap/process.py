@@ -130,10 +130,7 @@ def _pidfd(leader: int) -> int:
     try:
         return os.pidfd_open(leader)
     except OSError as error:
-        raise UpstreamError(f"the box exited immediately: {error.strerror}") from error
-
-
-async def _mounted(child: Child) -> None:
-    """Wait until the box has all mounts: its gate says so before all other output."""
-    assert child.popen.stdout is not None
-    require_ready(await read_line(child.popen.stdout.fileno(), len(READY)))
+        raise UpstreamError(
+            f"cannot watch the first process of the box (pid {leader}): {error.strerror}",
+            hint="if the reason is 'No such process', the box ended during its start",
+        ) from error
