@@ -216,7 +216,7 @@ async def test_backup_of_this_name_is_shown_with_its_time(room):
     file = await backup_of_mail(room)
     result = await imported(room, file, "mail")
     assert result.exit_code == 0, result.output
-    assert "a backup of 'mail', of " in result.output
+    assert "a backup of 'mail', written on " in result.output
 
 
 @NEEDS_JAIL

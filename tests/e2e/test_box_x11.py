@@ -63,7 +63,7 @@ async def test_a_box_without_the_option_has_no_x_server():
             *("run", "-q", "--bwrap", "--", "xterm", "-e", "true"), env=w.environ
         )
         assert answer.code == 1, answer
-        assert "'brokerctl run --bwrap --x11 -- xterm' has it" in answer.err
+        assert "'brokerctl run --bwrap --x11 -- xterm' instead" in answer.err
         answer = await brokerctl("run", "--bwrap", "--", "false", env=w.environ)
         assert (answer.code, "X11" in answer.err) == (1, False), answer
 

@@ -226,7 +226,10 @@ async def updated(h):
     """A newer version over a broker that runs: both are named, and it continues."""
     await h.vitrail.install("0.1.1")
     status = (await h.types("status")).out
-    assert "the running broker has version 0.1.0, brokerctl has version 0.1.1" in status
+    assert (
+        "the running broker has version 0.1.0, but brokerctl has version 0.1.1"
+        in status
+    )
     await h.types("exec", "demo", "--", "true")
 
 

@@ -153,7 +153,10 @@ async def test_the_first_hour_with_a_browser():
             async with h.step("  an update beside it"):
                 await h.vitrail.install("0.1.1")
                 status = (await h.types("status")).out
-                assert "broker has version 0.1.0, brokerctl has version 0.1.1" in status
+                assert (
+                    "broker has version 0.1.0, but brokerctl has version 0.1.1"
+                    in status
+                )
             async with h.step("  Ctrl-C"):
                 await interrupted(h, run)
         async with h.step("audit connections"):

@@ -97,7 +97,7 @@ async def test_explain_asks_the_rules_about_the_device_in_the_port(env):
         assert any("class is 03:01:01" in line for line in told.lines), told
         told = await brokerctl("device", "explain", "2-9", "work", env=env)
         assert told.code == 1
-        assert "no device is in port '2-9'" in told.err
+        assert "no device is plugged into port '2-9'" in told.err
 
 
 async def test_without_a_broker_it_says_so(env):

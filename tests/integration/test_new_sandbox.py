@@ -176,10 +176,10 @@ async def test_one_that_keeps_nothing_is_removed_when_it_does_not_run(env):
 async def test_the_example_of_the_name_is_preferred_and_told(env):
     made = await brokerctl("new", "banking", "--no-menu", env=env)
     assert made.code == 0, made.err
-    assert "made from 'banking', persistent" in made.err
+    assert "created from 'banking', persistent" in made.err
     assert record_of(env, "banking").host.launch.command == ("firefox-esr",)
     other = await brokerctl("new", "other", "--no-menu", env=env)
-    assert "made from 'demo', disposable" in other.err
+    assert "created from 'demo', disposable" in other.err
 
 
 async def test_a_colour_that_looks_like_another_s_is_told(env):

@@ -65,7 +65,7 @@ async def test_stop_of_a_record_says_first_what_ends(env):
         one = await brokerctl("stop", "demo-1001", env=env)
     assert told == ["demo", "demo-1001"]
     first = both.err.splitlines()[0]
-    assert first == "ending 2 sandboxes of demo: demo-1001, demo-1002"
+    assert first == "stopping 2 sandboxes of demo: demo-1001, demo-1002"
     assert "ending" not in one.err
 
 

@@ -65,7 +65,7 @@ def suggest(
         _explain(found.lines)
         for reason, count in found.left.most_common():
             render.note(
-                f"no line allows {render.count(count, 'refusal')} ({printable(reason, 200)})"
+                f"no rule was found for {render.count(count, 'refusal')} ({printable(reason, 200)})"
             )
     if not found.lines:
         render.note(

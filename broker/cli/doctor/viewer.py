@@ -70,7 +70,7 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
             else "no compositor is running"
         )
         mend = "log in to a Wayland session, or set WAYLAND_DISPLAY to its socket; "
-        mend += "to start a headless one, run 'brokerctl demo'"
+        mend += "to start a headless compositor, run 'brokerctl demo'"
         return [warn("compositor", printable(text), mend)]
     with trio.move_on_after(_COMPOSITOR_SECONDS):
         # libwayland waits inside; a compositor that hangs must not hang us.

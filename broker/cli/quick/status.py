@@ -81,7 +81,7 @@ def _problems(status: _Object) -> Iterator[str]:
     if status["version"] != __version__:
         yield (
             f"warning: the running broker has version {printable(status['version'], 40)}, "
-            f"brokerctl has version {__version__}; to stop the old broker and its sandboxes, "
+            f"but brokerctl has version {__version__}; to stop the old broker and its sandboxes, "
             "run 'brokerctl stop --broker'"
         )
     policy, link = status["policy"], status["link"]

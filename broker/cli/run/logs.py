@@ -84,7 +84,7 @@ def _folder(paths: Paths, name: SandboxName) -> Path:
         return folder
     if len(found) > 1:
         render.note(
-            f"{name} has logs of {len(found)} sandboxes; these are the newest sandbox's"
+            f"{name} has logs of {len(found)} sandboxes; these are the logs of the newest one"
         )
     return max(found, key=lambda path: path.stat().st_mtime)
 

@@ -48,7 +48,9 @@ def test_a_broker_of_another_version_is_named() -> None:
     assert "brokerctl has version" not in summary(status(), NOW)
     old = msgspec.structs.replace(status(), version="0.0.9")
     (line, *_) = summary(old, NOW).splitlines()
-    assert "the running broker has version 0.0.9, brokerctl has version 0.1.0" in line
+    assert (
+        "the running broker has version 0.0.9, but brokerctl has version 0.1.0" in line
+    )
 
 
 def status(*streams: StreamStatus, monotonic: float = 10.0) -> Status:

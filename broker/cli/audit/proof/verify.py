@@ -154,7 +154,7 @@ class _Reader:
                 self._report.add(
                     first,
                     last,
-                    "the tree contains a node that is not part of their tree",
+                    "the stored tree contains an unexpected node",
                 )
         self._check_pruned()
 
