@@ -80,7 +80,7 @@ async def test_program_of_a_box_gives_the_broker_no_orders():
     async with _broker() as path:
         assert '"role":"local"' in await _asked(path, call)
         said = await _asked(path, call, *BOX)
-    assert "serves no program of a container or box" in said
+    assert "serves no programs of containers or boxes" in said
     assert "local" not in said
 
 

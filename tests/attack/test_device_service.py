@@ -112,13 +112,13 @@ async def test_socket_is_not_made_where_others_can_replace_it(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(SetupError, match="other users may write"):
+    with pytest.raises(SetupError, match="writable by other users"):
         listen(folder / "devices.sock", os.getuid())
     assert list(folder.iterdir()) == []
     link = tmp_path / "link"
     folder.chmod(0o755)
     link.symlink_to(folder)
-    with pytest.raises(SetupError, match="other users may write"):
+    with pytest.raises(SetupError, match="writable by other users"):
         listen(link / "devices.sock", os.getuid())
 
 
@@ -127,7 +127,7 @@ def test_records_that_others_may_write_allow_nothing(tmp_path, mode):
     path = tmp_path / "devices.toml"
     path.write_text("")
     path.chmod(mode)
-    with pytest.raises(SetupError, match="other users may write"):
+    with pytest.raises(SetupError, match="writable by other users"):
         load_records(path)
 
 

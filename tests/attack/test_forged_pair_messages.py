@@ -316,7 +316,7 @@ async def test_a_stream_without_a_descriptor():
 async def test_a_reply_that_no_request_wants():
     async with taken_host() as (made, hostile):
         hostile.say(m.RequestDone(1))
-        await ends(made, "that no request wants")
+        await ends(made, "that no request expects")
 
 
 async def test_a_reply_of_another_kind():
@@ -324,7 +324,7 @@ async def test_a_reply_of_another_kind():
         nursery.start_soon(_lost, made.end.refuse_new)
         request, _ = await hostile.hear(p.RefuseNew)
         hostile.say(p.FolderState(request.request, kept=False))
-        await ends(made, "that no request wants")
+        await ends(made, "that no request expects")
 
 
 async def _lost(ask):
@@ -336,7 +336,7 @@ async def test_the_number_of_a_request_is_used_again():
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
         hostile.say(p.CutStream(1, 1))
-        await ends(made, "number of a request again")
+        await ends(made, "reuses the number of a request")
 
 
 async def test_a_request_is_given_up_that_was_not_sent():

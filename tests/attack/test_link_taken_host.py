@@ -300,4 +300,6 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
             event = await t.viewer.wait_event("stream.refused")
             assert event["lease"] == flooding.id
             most = pulse_limits.PULSE_CONNECTIONS
-            assert event["reason"] == f"the sandbox has {most} sound connections"
+            assert (
+                event["reason"] == f"the sandbox already has {most} sound connections"
+            )

@@ -102,7 +102,7 @@ async def test_the_port_of_a_call_is_listened_on(session, server):
     warrant = session.call("Forward", sandbox="work", port=80, local=taken)
     with pytest.raises(RefusedError, match="cannot be used") as caught:
         await session.carry_out(ListenPort(warrant, taken))
-    assert "another program may listen there" in caught.value.hint
+    assert "if another program listens there" in caught.value.hint
 
 
 async def test_no_other_port_is_listened_on(session, server):

@@ -175,7 +175,7 @@ async def test_one_that_answers_nothing_is_given_up_and_asked_again(
         other.execute("LOCK TABLE vitrail.event IN ACCESS EXCLUSIVE MODE")
         told = (await ship(tmp_path, fleet(server)))["fleet"]
     assert isinstance(told, UpstreamError)
-    assert "did not take a batch within 1 s" in str(told)
+    assert "did not accept a batch within 1 s" in str(told)
     assert "statement timeout" not in str(told.__cause__), "we have hung up ourselves"
     assert await ship(tmp_path, fleet(server)) == {"fleet": 20}
     assert [row[0] for row in server.rows(_ALL)] == bodies(tmp_path)

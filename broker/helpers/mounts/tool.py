@@ -98,7 +98,7 @@ def cloned(folder: int, path: str, *, write: bool) -> int:
 def clone_tree(folder: int, path: str, *, write: bool) -> int:
     """See ``cloned``; changes this process's namespaces."""
     uid, gid = os.getuid(), os.getgid()
-    _check(_libc.unshare(_NEWUSER | _NEWNS), "no user namespaces here")
+    _check(_libc.unshare(_NEWUSER | _NEWNS), "cannot create a user namespace")
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
@@ -133,7 +133,7 @@ def enter(namespace: int) -> None:
     """Enter a mount namespace, with the rights of the user namespace that owns it."""
     owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
     _check(_libc.setns(owner, _NEWUSER), "its user namespace is not yours")
-    _check(_libc.setns(namespace, _NEWNS), "its mount namespace cannot be entered")
+    _check(_libc.setns(namespace, _NEWNS), "cannot enter its mount namespace")
 
 
 def attach(tree: int, base: str, name: str) -> None:

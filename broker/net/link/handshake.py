@@ -184,7 +184,7 @@ class Handshake:
             raise InternalError("a session's bytes belong to its control channel")
         if self.state is HandshakeState.REFUSED:
             raise LinkRefusedError(
-                "the handshake is over", reason=RefusalReason.MALFORMED
+                "the handshake has ended", reason=RefusalReason.MALFORMED
             )
         self._reader.feed(untrusted_data)
         out = b""
@@ -208,7 +208,7 @@ class Handshake:
             return
         self.state = HandshakeState.REFUSED
         raise LinkRefusedError(
-            "the other end closed the connection during the handshake",
+            "the other broker closed the connection during the handshake",
             reason=RefusalReason.CLOSED,
         )
 
@@ -225,7 +225,7 @@ class Handshake:
         following = TABLE.get((self.state, kind))
         if following is None:
             raise LinkRefusedError(
-                f"{kind.name} when the handshake is at: {self.state.value}",
+                f"unexpected {kind.name} in the handshake's state: {self.state.value}",
                 reason=RefusalReason.MALFORMED,
             )
         if kind is HandshakeKind.REFUSED:
@@ -297,13 +297,13 @@ class Handshake:
         peer = self._peers.find(key)
         if peer is None:
             raise LinkRefusedError(
-                "the other end's key is not pinned here",
+                "the other broker's key is not pinned here",
                 reason=RefusalReason.UNKNOWN_KEY,
                 hint=PAIR_HINT,
             )
         if peer.role is not self._role.other:
             raise LinkRefusedError(
-                f"{peer.name} is pinned as a {peer.role.name.lower()} only",
+                f"{peer.name} is pinned only as a {peer.role.name.lower()}",
                 reason=RefusalReason.ROLE,
             )
         self._peer = peer
@@ -375,9 +375,9 @@ class Handshake:
 
 def _bad_proof() -> LinkRefusedError:
     return LinkRefusedError(
-        "the other end could not prove that it holds its key",
+        "the other broker did not prove that it has its key",
         reason=RefusalReason.PROOF,
-        hint="an attacker may be in between; 'brokerctl audit' shows from where",
+        hint="an attacker may be between the brokers; for the address, run 'brokerctl audit'",
     )
 
 
