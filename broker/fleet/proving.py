@@ -148,7 +148,7 @@ def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
     if checkpoint.size < tree.size or not verify_consistency(
         tree.size, tree.root(), checkpoint.size, checkpoint.root, hashes
     ):
-        raise RefusedError("the events are not those that the log has signed")
+        raise RefusedError("the events differ from those that the log has signed")
 
 
 def _rows(untrusted: SignedBatch) -> tuple[str, list[EventRow]]:
@@ -162,7 +162,7 @@ def _rows(untrusted: SignedBatch) -> tuple[str, list[EventRow]]:
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             raise RefusedError(f"event {number} is invalid: {error}") from error
         if event.sequence != number or abs(event.time_ns) >= 1 << 63:
-            raise RefusedError(f"event {number} has another number or no time")
+            raise RefusedError(f"event {number} has a wrong number or no time")
         broker = broker or event.broker
         texts = [event.kind, event.sandbox, event.service, event.verdict, event.rule]
         rows.append((event.time_ns, [*texts, body]))

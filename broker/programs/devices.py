@@ -51,7 +51,7 @@ from broker.root.strict import StrictMode
 @click.option(
     "--restore",
     is_flag=True,
-    help="Only restore what killed services of any user left.",
+    help="Only restore devices that killed services of any user left behind.",
 )
 def main(
     user: str, records: Path, path: Path | None, source: str | None, *, restore: bool

@@ -29,10 +29,10 @@ def main() -> None:
     )
     parser.add_argument("--key", default="", help="PEM file of its key")
     parser.add_argument(
-        "--client-ca", default="", help="PEM file: machines' certificates"
+        "--client-ca", default="", help="PEM file of the CA of machines' certificates"
     )
     parser.add_argument(
-        "--threads", type=int, default=8, help="connections to the store"
+        "--threads", type=int, default=8, help="number of connections to the store"
     )
     words = parser.parse_args()
     if not words.certificate and words.listen not in {"127.0.0.1", "::1", "localhost"}:

@@ -96,7 +96,7 @@ def add_unjailed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-unjailed-workers",
         action="store_true",
-        help="run where user namespaces are not available; 'brokerctl status' warns",
+        help="run without jails if there are no user namespaces; 'brokerctl status' warns",
     )
 
 
@@ -279,7 +279,7 @@ def _activated(known: Container[str]) -> dict[str, socket.socket]:
         sockets[name] = sock = socket.socket(fileno=fd)
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise SetupError(
-                f"the socket '{name}' of the service manager does not listen",
+                f"the socket '{name}' of the service manager is not listening",
                 hint="set ListenStream= and Accept=no in the .socket unit",
             )
     return sockets

@@ -152,7 +152,7 @@ def _verdict(*words, user=None, dumpable="undumpable"):
 def test_program_of_a_container_that_may_not_be_traced_is_not_served(user, dumpable):
     """The kernel says EACCES, and that was taken for a kernel that cannot tell."""
     said = _verdict(*CONTAINER, user=user, dumpable=dumpable)
-    assert "serves no program of a container" in said
+    assert "serves no programs of containers" in said
 
 
 @pytest.mark.root

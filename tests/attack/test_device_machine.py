@@ -195,7 +195,7 @@ async def test_device_that_does_not_come_back_is_not_said_to_be_back(
             told = await client.devices()
             assert told.problems == ["port 2-1: the device is not yet taken back"]
             assert Claims(tmp_path).is_taken("2-1")
-            with pytest.raises(RefusedError, match="not taken back"):
+            with pytest.raises(RefusedError, match="not yet taken back"):
                 await client.export(item, "work", "lease", here)
             gate.set()
             await eventually(lambda: not Claims(tmp_path).is_taken("2-1"))

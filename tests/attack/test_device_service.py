@@ -384,7 +384,11 @@ async def test_a_device_that_another_service_has_handed_over_stays_there(
         here, there = socket.socketpair()
         words = (item, "work", "lease")
         ask = client.node(*words) if way == "node" else client.export(*words, here)
-        with here, there, pytest.raises(RefusedError, match="handed over by usbip"):
+        with (
+            here,
+            there,
+            pytest.raises(RefusedError, match="already exported by usbip"),
+        ):
             await ask
         assert (place.kernel.exported, place.kernel.released) == ([], [])
         # It is this service's to give when the other one has taken it back.

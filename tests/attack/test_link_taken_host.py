@@ -160,7 +160,7 @@ async def test_epochs_have_a_pace(tmp_path, monkeypatch):
             await epoch.ask(m.LinkPing)
         late = await ends.dialled(nursery, obey)
         await late.over.wait()
-        assert "without a word" in late.reason
+        assert "without Bye" in late.reason
         assert remote.state.refused == 1
         await epoch.ask(m.LinkPing)
     with open_log(tmp_path / "audit.sqlite") as log:
@@ -180,7 +180,7 @@ async def test_requests_above_the_rate_are_delayed_in_the_next_epoch(
             await epoch.ask(m.LinkPing)
         late = await ends.dialled(nursery, obey)
         await late.over.wait()
-        assert "without a word" in late.reason
+        assert "without Bye" in late.reason
 
 
 async def test_another_host_uses_up_no_turn_of_the_one_that_is(tmp_path, monkeypatch):

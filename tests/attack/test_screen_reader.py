@@ -40,7 +40,7 @@ async def test_a_screen_reader_reads_it_and_its_actions_answer_nothing(monkeypat
                 ("dialog", "Vitrail asks about web"),
                 ("label", "web wants to open an address."),
                 ("label", "Work · record work"),
-                ("label", "A yes is for the scheme: https"),
+                ("label", "The answer is for the scheme: https"),
                 ("label", "Choose the target of the request:"),
                 ("label", "The keys Up and Down choose: banking, work."),
                 ("list", "Target of the request"),

@@ -300,7 +300,7 @@ async def settled(guest, before, what):
 
 
 async def a_flood_of_another_users(guest, sandbox):
-    """CID 1 is never a sandbox: its connections are accepted and ended."""
+    """CID 1 cannot be a sandbox: its connections are accepted and ended."""
     before = await census(guest)
     async with unharmed(guest, sandbox, "loopback"):
         words = f"{DISPLAY_PORT} {HALF_OPEN} 4"

@@ -318,7 +318,7 @@ async def test_user_comes_through_to_the_socket_whatever_the_umask(tmp_path):
 
 async def test_a_second_service_does_not_take_the_socket_of_a_running_one(monkeypatch):
     async with service(monkeypatch) as place:
-        with pytest.raises(SetupError, match="another program listens"):
+        with pytest.raises(SetupError, match="another program is listening"):
             listen(place.path, os.getuid())
         client = await place.connect()
         assert await client.devices()

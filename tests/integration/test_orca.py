@@ -86,7 +86,7 @@ async def test_it_reads_the_question_and_the_choice(monkeypatch):
                 first = await says(reader, "Vitrail asks about web")
                 for words in (
                     "web wants to open an address.",
-                    "A yes is for the host: www.example.org",
+                    "The answer is for the host: www.example.org",
                     "Choose the target of the request:",
                     "The keys Up and Down choose: banking, work.",
                     "how long a yes lasts: once, for 10 minutes.",

@@ -57,7 +57,7 @@ class EventsPart:
     ) -> api.EventItem:
         """Send events until the client leaves.  Raises RefusedError without ``more``."""
         if not exchange.more:
-            raise RefusedError("events need a call with 'more'")
+            raise RefusedError("a call for events must set 'more'")
         last, kinds = request.after, set(request.kinds or ())
         if last is None:
             last = await in_thread(_newest, self.log)

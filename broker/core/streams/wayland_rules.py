@@ -79,7 +79,7 @@ class WindowRules:
             known = "can never be allowed" if name in GLOBALS else "is not known"
             raise RefusedError(
                 f"the Wayland global {name} {known}",
-                hint=f"these may be allowed: {', '.join(sorted(OPTIONS))}",
+                hint=f"allow only these: {', '.join(sorted(OPTIONS))}",
             )
 
 

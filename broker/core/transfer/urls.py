@@ -170,11 +170,11 @@ def _refuse_characters(untrusted_text: str) -> None:
         # guard: hidden characters of an address
         if char in _REFUSED or _hides(char):
             raise RefusedError(
-                f"character {place + 1} is U+{ord(char):04X}, which no address may have"
+                f"character {place + 1} is U+{ord(char):04X}, which is not allowed"
             )
     # guard: percent signs that encode nothing
     if found := _PERCENT.search(untrusted_text):
-        raise RefusedError(f"the percent sign at {found.start() + 1} encodes no byte")
+        raise RefusedError(f"the percent sign at {found.start() + 1} is incomplete")
 
 
 def _take_rest(scheme: str, untrusted_rest: str) -> Url:

@@ -110,7 +110,7 @@ def clone_tree(folder: int, path: str, *, write: bool) -> int:
     here = _call(_SYS_OPENAT2, -100, os.fsencode(path), how, len(how))
     # guard: the mounted directory is the checked one
     if not os.path.samestat(os.fstat(here), os.fstat(folder)):
-        raise OSError(0, "the directory was replaced meanwhile")
+        raise OSError(0, "the directory was replaced during the operation")
     # Not recursive: mounts below it stay out.
     tree = _call(_SYS_OPEN_TREE, here, b"", _EMPTY_PATH | 1 | os.O_CLOEXEC)
     # guard: a shared folder has no setuid and no devices

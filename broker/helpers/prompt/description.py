@@ -91,7 +91,7 @@ def next_step(dialog: Dialog, *, armed: bool) -> str:
 def _read_out(line: str) -> str:
     """Return a line as it is spoken: Orca leaves out a label of one or two words."""
     # guard: a screen reader reads what a yes is for
-    return line if len(line.split()) > 2 else f"A yes is for the {line}"
+    return line if len(line.split()) > 2 else f"The answer is for the {line}"
 
 
 def describe(dialog: Dialog, now: float) -> Described:

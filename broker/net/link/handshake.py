@@ -179,7 +179,7 @@ class Handshake:
         after the last message are kept for ``rest``.
         """
         if self.state is HandshakeState.NEW:
-            raise InternalError("the dialler starts before it is fed")
+            raise InternalError("the dialler must start before it receives data")
         if self.state is HandshakeState.SESSION:
             raise InternalError("a session's bytes belong to its control channel")
         if self.state is HandshakeState.REFUSED:
@@ -215,7 +215,7 @@ class Handshake:
     def rest(self) -> bytes:
         """The bytes after the last message: the first control records."""
         if self.session is None:
-            raise InternalError("only a session leaves bytes to read on")
+            raise InternalError("only a session has data left to read")
         return self._reader.rest()
 
     # -- one message ----------------------------------------------------------
@@ -329,7 +329,7 @@ class Handshake:
 
     def _check(self, untrusted_proof: bytes, *, by_dialler: bool) -> None:
         if self._peer is None:
-            raise InternalError("a proof is checked for a peer that was met")
+            raise InternalError("cannot check a proof without a peer")
         signature = untrusted_proof[:SIGNATURE_BYTES]
         mac = untrusted_proof[SIGNATURE_BYTES:]
         signed = self._signed(by_dialler=by_dialler)
@@ -354,7 +354,7 @@ class Handshake:
 
     def _finish(self) -> None:
         if self._peer is None:
-            raise InternalError("a session is with a peer that was met")
+            raise InternalError("cannot begin a session without a peer")
         salt = sha256(self._transcript)
         self.session = Session(
             self._role,

@@ -84,7 +84,7 @@ class PreambleGate:
         cannot use up numbers.
         """
         if len(untrusted_preamble) != PREAMBLE_BYTES:
-            raise InternalError("the gate takes whole preambles")
+            raise InternalError("the preamble is incomplete")
         signed = untrusted_preamble[:SIGNED_BYTES]
         mac = untrusted_preamble[SIGNED_BYTES:]
         untrusted_role = HEADER.unpack_from(signed)[3]

@@ -32,7 +32,7 @@ def why_not_served(fd: int) -> str:
         return "this broker serves no programs of containers or boxes: run it outside"
     # guard: no answer of the kernel is a no
     if ours is None:
-        return "the kernel does not show in which pid namespace the program is"
+        return "the kernel does not report the program's pid namespace"
     return ""
 
 

@@ -139,7 +139,7 @@ def take_cid(untrusted_cid: int) -> int:
     """
     if untrusted_cid in NEVER_PEERS or not FIRST_CID <= untrusted_cid < CID_ANY:
         raise RefusedError(
-            f"CID {untrusted_cid} is never a sandbox",
+            f"CID {untrusted_cid} cannot be a sandbox",
             hint="CIDs 0, 1, 2 and 0xffffffff belong to the hypervisor and the host",
         )
     return untrusted_cid

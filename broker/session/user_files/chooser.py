@@ -86,7 +86,7 @@ def _terminated() -> Iterator[None]:
     try:
         yield
     except _GivenUp:
-        raise UpstreamError("the dialog was given up") from None
+        raise UpstreamError("the dialog was cancelled") from None
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 

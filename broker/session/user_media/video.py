@@ -33,7 +33,7 @@ _PROGRAM = "/usr/bin/gst-launch-1.0"
 _PLUGINS = ("coreelements", "pipewire", "videorate", "videoconvertscale")
 _OLDER_PLUGINS = ("videoconvert", "videoscale")
 """In the place of the last one, before GStreamer 1.22."""
-_HINT = "install pipewire-bin, gstreamer1.0-tools, -plugins-base and -pipewire"
+_HINT = "install pipewire-bin and gstreamer1.0-tools, gstreamer1.0-plugins-base, gstreamer1.0-pipewire"
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def test_everything_but_the_phrase_is_told():
     assert names[0] == "Vitrail"
     assert names[1] == "Vitrail asks about untrusted"
     assert "untrusted wants to open an address." in names
-    assert "A yes is for the host: www.example.org" in names
+    assert "The answer is for the host: www.example.org" in names
     assert "a new web sandbox" in names
     assert {"once", "for 10 minutes"} <= set(names)
     first = "banking, personal, work, a new web sandbox, t0, t1"
