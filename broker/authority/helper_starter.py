@@ -134,7 +134,7 @@ class HelperStarter:
                 self._owed -= 1
                 raise UpstreamError(f"a helper: {error}") from error
             if not data:
-                raise PeerError("it closed its socket")
+                raise PeerError("the helper starter closed its socket")
             self._owed -= 1
             # guard: a late answer is not the next request's
             if not self._owed:

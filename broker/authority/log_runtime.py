@@ -120,6 +120,6 @@ async def _open_log(
             open_store(paths.runtime / paths.audit.name, broker=role, settings=settings)
         )
         await store.record(
-            schema.LogGap(count=0, seconds=0.0, reason=f"in memory only: {error}")
+            schema.LogGap(count=0, seconds=0.0, reason=f"kept only in memory: {error}")
         )
         return store

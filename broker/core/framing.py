@@ -17,7 +17,7 @@ HEADER = struct.Struct("<I")
 def encode_frame(body: bytes, limit: int) -> bytes:
     """Return the frame of ``body``.  Raises ValueError beyond ``limit`` bytes."""
     if not 0 < len(body) <= limit:
-        raise ValueError(f"a frame of {len(body)} bytes (1 to {limit} allowed)")
+        raise ValueError(f"the frame has {len(body)} bytes (1 to {limit} allowed)")
     return HEADER.pack(len(body)) + body
 
 

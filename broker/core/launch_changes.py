@@ -41,7 +41,7 @@ class LaunchChanges:
         """
         for value in (memory_mib, cpus):
             if value is not None and not 1 <= value <= _MOST:
-                raise RefusedError(f"{value} is not a size of a machine")
+                raise RefusedError(f"{value} is not a valid machine size")
         if image is not None and not _IMAGE.fullmatch(image):
             raise RefusedError(f"{printable(image, 60)!r} is not an image name")
         match network:
@@ -49,7 +49,7 @@ class LaunchChanges:
                 return cls(memory_mib, cpus, network, image)
             case _:
                 raise RefusedError(
-                    f"{printable(network, 60)!r} is not a network: none, user"
+                    f"{printable(network, 60)!r} is not a network: use none or user"
                 )
 
     def __bool__(self) -> bool:
@@ -64,7 +64,7 @@ class LaunchChanges:
         if self.network == "user" and network != "user":
             raise RefusedError(
                 "the record gives this sandbox no network",
-                hint='network = "user" below [launch] in the record allows one',
+                hint='to allow one, set network = "user" in [launch] of the record',
             )
 
 
@@ -76,6 +76,6 @@ def _at_most(key: str, unit: str, asked: int | None, limit: int) -> None:
     # guard: a start is within its record
     if asked is not None and not 1 <= asked <= limit:
         raise RefusedError(
-            f"{asked} {unit} were asked for; the record allows 1 to {limit}",
-            hint=f"{key} below [launch] in the record is the limit for every start",
+            f"{asked} {unit} were requested; the record allows 1 to {limit}",
+            hint=f"to raise the limit, set {key} in [launch] of the record",
         )

@@ -30,7 +30,7 @@ def take_sandbox_name(untrusted_name: object) -> SandboxName:
         return SandboxName(untrusted_name)
     raise RefusedError(
         f"{printable(str(untrusted_name), 60)!r} is not a sandbox name",
-        hint="a name begins with a-z, has a-z, 0-9 and '-', and at most 31 characters",
+        hint="use 1 to 31 characters of a-z, 0-9 and '-', beginning with a-z",
     )
 
 
@@ -58,4 +58,4 @@ def take_lease_id(untrusted_id: object) -> LeaseId:
     """Return the lease id, or raise ``RefusedError``."""
     if isinstance(untrusted_id, str) and _LEASE.fullmatch(untrusted_id):
         return LeaseId(untrusted_id)
-    raise RefusedError("not a lease id", hint="'brokerctl lease list' shows them")
+    raise RefusedError("invalid lease ID", hint="run 'brokerctl lease list'")

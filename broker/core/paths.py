@@ -101,15 +101,13 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     if not run:
         raise SetupError(
             "XDG_RUNTIME_DIR is not set, so there is no safe place for sockets",
-            hint="log in through a session manager, or make a directory that only "
-            "you can enter: export XDG_RUNTIME_DIR=/tmp/run-$USER; "
+            hint="log in through a session manager, or create a directory that only you can enter: export XDG_RUNTIME_DIR=/tmp/run-$USER; "
             "mkdir -m 700 $XDG_RUNTIME_DIR",
         )
     if not run.startswith("/"):
         raise SetupError(
             f"XDG_RUNTIME_DIR is not an absolute path: {run}",
-            hint="set it to the directory that the session manager made for you, "
-            f"usually /run/user/{os.geteuid()}",
+            hint=f"set it to the directory that the session manager created for you, usually /run/user/{os.geteuid()}",
         )
     runtime = Path(run) / "vitrail"
     if len(os.fsencode(runtime)) + _LONGEST_BELOW > _SOCKET_PATH_BYTES:
@@ -160,14 +158,13 @@ def _require_private(directory: Path, info: os.stat_result) -> None:
     elif info.st_uid != os.geteuid():
         problem = f"belongs to another user (uid {info.st_uid})"
     elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        problem = f"others may write to it (mode {stat.S_IMODE(info.st_mode):04o})"
+        problem = f"is writable by others (mode {stat.S_IMODE(info.st_mode):04o})"
     else:
         return
     raise SetupError(
         f"the directory for sockets {problem}",
         where=str(directory),
-        hint="set XDG_RUNTIME_DIR to a directory of your own that only you may enter: "
-        f"usually /run/user/{os.geteuid()}",
+        hint=f"set XDG_RUNTIME_DIR to a directory that you own and only you can enter, usually /run/user/{os.geteuid()}",
     )
 
 
@@ -192,7 +189,9 @@ def read_config(path: Path, flags: int = 0) -> bytes:
             # guard: settings are written by root or us alone
             if problem:
                 raise SetupError(
-                    problem, where=str(path), hint=f"chown it, or chmod go-w {path}"
+                    problem,
+                    where=str(path),
+                    hint=f"run 'chmod go-w {path}', or change its owner",
                 )
             content = file.read(_CONFIG_BYTES + 1)
     except FileNotFoundError:
@@ -200,7 +199,7 @@ def read_config(path: Path, flags: int = 0) -> bytes:
     except OSError as error:
         raise SetupError(f"{error.strerror}", where=str(path)) from error
     if len(content) > _CONFIG_BYTES:
-        raise SetupError("has more than 1 MiB", where=str(path))
+        raise SetupError("is larger than 1 MiB", where=str(path))
     return content
 
 

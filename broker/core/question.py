@@ -87,9 +87,9 @@ def unfit(question: Question, answer: PersonAnswer) -> str:
     if not answer.allow:
         return ""
     if answer.target not in question.targets:
-        return "it chose a target that was not offered"
+        return "the answer has a target that was not offered"
     if answer.keep not in question.keeps:
-        return "it is to hold longer than was offered"
+        return "the answer is to be kept longer than was offered"
     return ""
 
 

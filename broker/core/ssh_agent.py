@@ -132,7 +132,7 @@ class WireReader:
         end = self._at + size
         # guard: a field of an ssh agent's message ends inside of it
         if end > len(self._data):
-            raise PeerError("a message of the ssh agent's protocol is cut short")
+            raise PeerError("an ssh agent's message is truncated")
         data, self._at = self._data[self._at : end], end
         return data
 
@@ -151,7 +151,7 @@ class WireReader:
     def end(self) -> None:
         """Raise PeerError where something is left."""
         if self._at != len(self._data):
-            raise PeerError("a message of the ssh agent's protocol is too long")
+            raise PeerError("an ssh agent's message is too long")
 
 
 def frames() -> FrameReader:
@@ -217,7 +217,7 @@ def decode_answer(untrusted_body: bytes, ask: AgentAsk) -> AgentAnswer:
             msgspec.to_builtins(answer, builtin_types=(bytes,)), type(answer)
         )
     except msgspec.ValidationError as error:
-        raise PeerError(f"not an answer of an ssh agent: {error}") from error
+        raise PeerError(f"invalid answer of an ssh agent: {error}") from error
 
 
 def _keys(reader: WireReader) -> tuple[AgentKey, ...]:
@@ -225,7 +225,7 @@ def _keys(reader: WireReader) -> tuple[AgentKey, ...]:
     count = reader.number()
     # Before they are read: each may be an empty one.
     if count > SSH_KEYS:
-        raise PeerError(f"an ssh agent with {count} keys")
+        raise PeerError(f"the ssh agent has too many keys: {count}")
     return tuple(
         AgentKey(reader.string(), reader.string().decode(errors="replace")[:256])
         for _ in range(count)

@@ -67,8 +67,8 @@ class IngestStore:
         with self._connection() as connection, connection.transaction():
             if usable(connection) < VERSION:
                 raise SetupError(
-                    "the database's tables are not there, or of a release before",
-                    hint="'brokerctl audit fleet init --store ADDRESS' as their owner",
+                    "the database's tables are missing, or of an earlier release",
+                    hint="as their owner, run 'brokerctl audit fleet init --store ADDRESS'",
                 )
 
     def close(self) -> None:
@@ -131,7 +131,7 @@ class IngestStore:
         if by_log is None:
             raise RefusedError(
                 "this machine is not enrolled, or has not proved its identity",
-                hint="'brokerctl audit fleet enrol MACHINE' on the fleet's side",
+                hint="on the fleet's side, run 'brokerctl audit fleet enrol MACHINE'",
             )
         ((owner, begun),) = connection.execute(
             "SELECT there.machine, CASE WHEN there.machine IS NULL THEN (SELECT count(*) "
@@ -141,7 +141,7 @@ class IngestStore:
         ).fetchall()
         # guard: a log stays the machine's that began it
         if owner not in {None, machine}:
-            raise RefusedError("this log is another machine's")
+            raise RefusedError("this log belongs to another machine")
         # guard: new logs of a machine are limited
         if owner is None and int(str(begun)) >= _NEW_LOGS:
             raise RefusedError("this machine has begun too many logs today")
@@ -193,7 +193,7 @@ def _log(name: str) -> bytes:
     try:
         return bytes.fromhex(name)
     except ValueError as error:
-        raise RefusedError("not the name of a log") from error
+        raise RefusedError("invalid name of a log") from error
 
 
 def _known_by_log(

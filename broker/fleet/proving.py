@@ -73,20 +73,20 @@ def prove(untrusted: SignedBatch, known: Known) -> ProvedEvents:
 def check_form(untrusted: SignedBatch) -> None:
     """Check a batch as far as the store is not needed; raises RefusedError."""
     if not _LOG.fullmatch(untrusted.log):
-        raise RefusedError("not the name of a log")
+        raise RefusedError("invalid name of a log")
     fits = 0 < len(untrusted.machine) <= 255 and untrusted.machine.isprintable()
     if not fits:
-        raise RefusedError("not the name of a machine")
+        raise RefusedError("invalid name of a machine")
     if len(untrusted.bodies) > audit_limits.SHIP_BATCH_EVENTS:
         raise RefusedError("too many events in one batch")
     # guard: an empty batch carries no event number
     is_one = 0 < untrusted.first < 1 << 62 if untrusted.bodies else not untrusted.first
     if not is_one:
-        raise RefusedError("not the number of an event")
+        raise RefusedError("invalid number of an event")
     if len(untrusted.notes) > _NOTES or len(untrusted.keys) > _NOTES:
         raise RefusedError("too many checkpoints in one batch")
     if not all(0 <= one.size < 1 << 62 for one in untrusted.notes):
-        raise RefusedError("not the size of a log")
+        raise RefusedError("invalid size of a log")
     if len(untrusted.hashes) > audit_limits.LINK_PROOF_HASHES:
         raise RefusedError("too many hashes")
 
@@ -100,19 +100,19 @@ def _chain(untrusted: SignedBatch, known: Known) -> Chain:
         change = note.checkpoint.change
         # A key of a log is not certified twice.
         if change and changes.setdefault(change.index, note).text != note.text:
-            raise RefusedError(f"another certificate of key {change.index}")
+            raise RefusedError(f"key {change.index} has another certificate")
     # guard: keys that were followed are not verified again
     chain = read_chain([n for n in changes.values() if n not in before], before)
     if chain.problems:
         raise RefusedError(chain.problems[0].what)
     # guard: a log is named by its first key
     if not chain.origin.endswith(f"/{untrusted.log}"):
-        raise RefusedError("its keys are those of another log")
+        raise RefusedError("the keys belong to another log")
     for one, note in zip(untrusted.notes, notes, strict=True):
         size, change = note.checkpoint.size, note.checkpoint.change
         kind = "kept" if change is None else f"key {change.index}"
         if (one.size, one.kind) != (size, kind) or note.checkpoint.head:
-            raise RefusedError("a checkpoint is not what it is said to be")
+            raise RefusedError("a checkpoint does not match its description")
         # A checkpoint is signed by a key of its log.
         if change is None and chain.signer_of(note) is None:
             raise RefusedError(f"no key of this log signed the checkpoint at {size}")
@@ -131,9 +131,9 @@ def _start(untrusted: SignedBatch, known: Known) -> Growing:
     try:
         peaks = bytes.fromhex(untrusted.before)
     except ValueError as error:
-        raise RefusedError("not an edge of a tree") from error
+        raise RefusedError("invalid edge of a tree") from error
     if len(peaks) != HASH_BYTES * at.bit_count():
-        raise RefusedError("not an edge of a tree")
+        raise RefusedError("invalid edge of a tree")
     return Growing(at, split(peaks))
 
 
@@ -155,7 +155,7 @@ def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
     if checkpoint.size < tree.size or not verify_consistency(
         tree.size, tree.root(), checkpoint.size, checkpoint.root, hashes
     ):
-        raise RefusedError("the events are not those that the log has signed")
+        raise RefusedError("the events differ from those that the log has signed")
 
 
 def _rows(untrusted: SignedBatch) -> tuple[str, list[EventRow]]:
@@ -167,9 +167,9 @@ def _rows(untrusted: SignedBatch) -> tuple[str, list[EventRow]]:
         try:
             event = decode(body)
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
-            raise RefusedError(f"event {number} is not one: {error}") from error
+            raise RefusedError(f"event {number} is invalid: {error}") from error
         if event.sequence != number or abs(event.time_ns) >= 1 << 63:
-            raise RefusedError(f"event {number} has another number or no time")
+            raise RefusedError(f"event {number} has a wrong number or no time")
         broker = broker or event.broker
         texts = [event.kind, event.sandbox, event.service, event.verdict, event.rule]
         rows.append((event.time_ns, [*texts, body]))

@@ -26,8 +26,8 @@ try:
     import h11
 except ImportError as _error:
     raise SetupError(
-        "the ingest service needs a package that is not installed (h11)",
-        hint="install it, for example: pip install 'vitrail[fleet]'",
+        "a package that the ingest service needs is not installed (h11)",
+        hint="install it, for example with: pip install 'vitrail[fleet]'",
     ) from _error
 
 _SECONDS = 30.0
@@ -277,7 +277,7 @@ async def _tried(
             status, what = 409, "conflict: "
         log_stderr(f"vitrail-ingest: {what}{printable(str(error), 300)}")
         if not what:
-            return status, Refusal("the store fails; come again")
+            return status, Refusal("the store failed; try again")
         return status, Refusal(str(error), error.hint or "")
 
 
@@ -304,7 +304,7 @@ async def _body(http: h11.Connection, stream: _Stream, *, keep: bool) -> bytes:
             pace.deadline += len(event.data) / _PACE
             # A batch does not fill the service's memory.
             if length > BATCH_BYTES:
-                raise h11.RemoteProtocolError("a body of more than a batch")
+                raise h11.RemoteProtocolError("the body is larger than a batch")
             if keep:
                 whole += event.data
     return bytes(whole)
@@ -331,10 +331,10 @@ def _decoded(data: bytes, encoding: bytes) -> SignedBatch:
             # A batch is unpacked to its limit alone.
             data = unpack.decompress(data, BATCH_BYTES)
             if unpack.unconsumed_tail or not unpack.eof:
-                raise RefusedError("a batch that is too long, or cut off")
+                raise RefusedError("the batch is too long, or truncated")
         return _batch.decode(data)
     except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RefusedError(f"not a batch: {error}") from error
+        raise RefusedError(f"invalid batch: {error}") from error
 
 
 def _certificate(stream: _Stream) -> str:
@@ -369,5 +369,5 @@ def server_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext
             context.load_verify_locations(client_ca)
             context.verify_mode = ssl.CERT_OPTIONAL
     except (OSError, ssl.SSLError) as error:
-        raise SetupError(f"the certificates cannot be read: {error}") from error
+        raise SetupError(f"cannot read the certificates: {error}") from error
     return context

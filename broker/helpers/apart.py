@@ -53,8 +53,8 @@ def read_compiled(pipe: int) -> list[bytes]:
     # guard: no process serves without its filter
     except msgspec.DecodeError as error:  # nothing, or a part: it ended before
         raise SetupError(
-            "the system-call filters cannot be compiled",
-            hint="the broker's log shows why; 'brokerctl doctor' names the packages",
+            "cannot compile the system call filters",
+            hint="see the broker's log; to find missing packages, run 'brokerctl doctor'",
         ) from error
 
 

@@ -48,5 +48,5 @@ def not_started(what: str) -> UpstreamError:
     """Return the error of a jail that does not come up."""
     return UpstreamError(
         f"bubblewrap did not start {what}",
-        hint="user namespaces must be allowed ('brokerctl doctor')",
+        hint="allow user namespaces; for details, run 'brokerctl doctor'",
     )

@@ -23,7 +23,7 @@ def duplicates(fds: Iterable[int]) -> list[int]:
     except OSError as error:
         close_all(made)
         raise UpstreamError(
-            f"no descriptor for a message: {error.strerror}",
-            hint="the process may have too many open files",
+            f"cannot copy the descriptor of a message: {error.strerror}",
+            hint="check whether the process has too many open files",
         ) from error
     return made

@@ -42,7 +42,7 @@ def fork_part(name: str, run: Callable[[], None]) -> ForkedPart:
         pid = os.fork()
     except OSError as error:
         raise SetupError(
-            f"the {name} process cannot be started: {error.strerror}",
+            f"cannot start the {name} process: {error.strerror}",
             hint="raise the limit on processes ('ulimit -u')",
         ) from error
     if pid == 0:

@@ -49,7 +49,7 @@ class OrderServer:
             return self._loop.fork(self._fork_session_child, session)
         except VitrailError as error:
             log_stderr(
-                f"vitrail: no further order of the viewer is carried out: {error}"
+                f"vitrail: cannot carry out further orders of the viewer: {error}"
             )
             return False
 
@@ -67,5 +67,5 @@ class OrderServer:
 
     def _session(self, order: fork_messages.Order, fds: Sequence[int]) -> None:
         if not isinstance(order, fork_messages.ForkSession):
-            raise InternalError("an order for another fork server")
+            raise InternalError("the order is for another fork server")
         self._carry_out(self._key, fds)

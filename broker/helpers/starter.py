@@ -69,7 +69,7 @@ class HelperServer:
             # guard: a viewer that was taken over holds up no question
             started = fork_child(partial(server.run, kept), self._loop.leave)
         except OSError as error:
-            log_stderr(f"vitrail: no process for the viewer's orders: {error}")
+            log_stderr(f"vitrail: cannot carry out the viewer's orders: {error}")
             return False
         finally:
             os.close(kept)
@@ -142,7 +142,7 @@ def _command(
         return popen.our_program(f"broker.programs.{request.program}", *map(str, fds))
     # guard: a notification has no descriptors
     if fds:
-        raise PeerError("descriptors for a notification")
+        raise PeerError("a notification came with descriptors")
     if shutil.which(_NOTIFY) is None:
         raise SetupError(f"{_NOTIFY} is not installed")
     return [
@@ -164,7 +164,7 @@ def _not_started(error: SetupError | OSError) -> m.HelperNotStarted:
     if isinstance(error, VitrailError):
         return m.HelperNotStarted(error.message, error.hint, missing=True)
     return m.HelperNotStarted(
-        f"no process or descriptor is left for it: {error.strerror}"
+        f"cannot start a process or get a descriptor: {error.strerror}"
     )
 
 

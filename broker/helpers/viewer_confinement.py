@@ -30,13 +30,11 @@ def confine_viewer(program: bytes, read: Iterable[Path], write: Iterable[Path]) 
     """
     # guard: no thread of the viewer was there before it was confined
     if len(os.listdir("/proc/self/task")) != 1:  # noqa: PTH208 -- names are not needed
-        raise SetupError("the viewer cannot be confined: it has more than one thread")
+        raise SetupError("cannot confine the viewer: it has more than one thread")
     try:
         harden(program)
         landlock.restrict(
             [*program_files(), *_SYSTEM, *read], write, landlock.ABSTRACT_SOCKETS
         )
     except OSError as error:
-        raise SetupError(
-            f"the viewer cannot be confined to its files: {error}"
-        ) from error
+        raise SetupError(f"cannot confine the viewer to its files: {error}") from error

@@ -65,7 +65,7 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
     problem = ""
     if flags & _FDS_LOST or len(fds) > fd_limit:
         # CMSG_SPACE rounds up, so one descriptor more than asked for may fit.
-        problem = f"more than {fd_limit} file descriptors at once, or too many open"
+        problem = f"more than {fd_limit} file descriptors at once, or too many are open"
     elif flags & _CUT:
         problem = f"a message longer than {size} bytes"
     elif strange:
@@ -73,7 +73,7 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
     # guard: no descriptors without a byte
     if fds and not data:
         # A caller takes empty data for the end and would forget them.
-        problem = "file descriptors without a byte"
+        problem = "file descriptors without data"
     if problem:
         close_all(fds)
         if flags & _FDS_LOST and not flags & _CUT:

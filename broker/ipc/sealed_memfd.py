@@ -86,7 +86,7 @@ def check(untrusted_fd: int, size: int) -> None:
         raise PeerError("the content's file is not sealed")
     # guard: content has its announced size
     if os.fstat(untrusted_fd).st_size != size:
-        raise PeerError("the content's file is not as large as announced")
+        raise PeerError("the content's file does not have the announced size")
 
 
 def pieces(fd: int, start: int, size: int) -> Iterator[bytes]:

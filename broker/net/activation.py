@@ -34,10 +34,8 @@ def take_activated(
         name = names[number] if number < len(names) else ""
         if name not in known or name in found:
             raise SetupError(
-                f"the service manager passed a socket named {name!r}, which this "
-                "broker has no use for",
-                hint="FileDescriptorName= in the .socket unit: 'control', and for "
-                "a viewer's link 'link'; each once",
+                f"the service manager passed a socket named {name!r}, which this broker does not use",
+                hint="set FileDescriptorName= in the .socket unit to 'control', or for a viewer's link to 'link'; use each name once",
             )
         found[name] = _FIRST + number
     return found

@@ -87,7 +87,7 @@ def parse_connect(text: str) -> Endpoint:
     endpoint = _parse(text)
     if isinstance(endpoint, VsockEndpoint) and endpoint.cid == CID_ANY:
         raise SetupError(
-            f"{text!r} names no machine to connect to",
+            f"{text!r} does not name a machine to connect to",
             hint="write vsock:CID:PORT; CID 2 is the host, seen from a guest",
         )
     return endpoint
@@ -128,7 +128,7 @@ def _number(text: str, what: str, digits: str) -> int:
 def _path(text: str, path: str) -> Path:
     """Check an endpoint's path.  Raises SetupError without one or for one too long."""
     if not path or "\0" in path:
-        raise SetupError(f"{text!r} names no path", hint=f"write {_FORMS}")
+        raise SetupError(f"{text!r} does not contain a path", hint=f"write {_FORMS}")
     if len(os.fsencode(path)) > limits.SOCKET_PATH_BYTES:
         raise SetupError(
             f"{path!r} is too long for a UNIX socket ({len(os.fsencode(path))} bytes)",
@@ -153,10 +153,10 @@ def _no_socket(endpoint: Endpoint, error: OSError) -> VitrailError:
     if error.errno == errno.EAFNOSUPPORT:
         return SetupError(
             f"{endpoint}: this kernel has no vsock",
-            hint="load it: 'modprobe vsock' ('brokerctl doctor' shows the rest)",
+            hint="run 'modprobe vsock'; for further checks, run 'brokerctl doctor'",
         )
     return UpstreamError(
-        f"{endpoint}: no socket to be had: {error.strerror}",
+        f"{endpoint}: cannot create a socket: {error.strerror}",
         hint="raise the limit on open files ('ulimit -n')",
     )
 
@@ -165,12 +165,11 @@ def explain_connect(endpoint: Endpoint, error: OSError) -> UpstreamError:
     """Return a failed connect(2) as a sentence with what to do."""
     hint = {
         errno.ENOENT: "start the program that listens there, or correct the path",
-        errno.ECONNREFUSED: "no process listens on the socket: start the program",
-        errno.EACCES: "the socket belongs to another user",
-        errno.ENODEV: "this machine has no vsock device; load vhost_vsock on a "
-        "host, or give the guest a vsock device",
-        errno.ENETUNREACH: "no machine has this CID, or there is no vsock device",
-        errno.ECONNRESET: "nothing listens on that port of that machine",
-        errno.ETIMEDOUT: "the machine of that CID does not answer",
+        errno.ECONNREFUSED: "start the program; no process listens on the socket",
+        errno.EACCES: "use your own socket; this one belongs to another user",
+        errno.ENODEV: "load vhost_vsock on a host, or add a vsock device to a guest; this machine has none",
+        errno.ENETUNREACH: "check the CID, and whether this machine has a vsock device",
+        errno.ECONNRESET: "check whether a program on that machine listens on that port",
+        errno.ETIMEDOUT: "check whether the machine with that CID is running",
     }.get(error.errno or 0, "")
     return UpstreamError(f"cannot connect to {endpoint}: {error.strerror}", hint=hint)

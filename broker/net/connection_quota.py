@@ -33,8 +33,8 @@ class SoundServerPlaces:
             most -= limits.PULSE_CONNECTIONS_KEPT
         if self.taken >= most:
             raise RefusedError(
-                f"all sandboxes together have {self.taken} sound connections",
-                hint="a program that plays in another sandbox may be ended",
+                f"all sandboxes together already have {self.taken} sound connections",
+                hint="end a program that plays sound in another sandbox",
             )
 
 
@@ -57,7 +57,7 @@ class SoundPlaces:
         most = limits.PULSE_CONNECTIONS
         # guard: streams of sound at one time
         if self._taken >= most:
-            raise RefusedError(f"the sandbox has {most} sound connections")
+            raise RefusedError(f"the sandbox already has {most} sound connections")
         # guard: sound connections of all
         self._server.check(self._taken)
         self._taken += 1

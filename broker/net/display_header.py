@@ -51,7 +51,7 @@ def _read(conn: socket.socket, have: int) -> bytes:
         return b""
     except OSError as error:
         raise PeerError(
-            f"the connection broke after {have} bytes: {error.strerror}"
+            f"the connection failed after {have} bytes: {error.strerror}"
         ) from error
     if not untrusted_more:
         raise PeerError(

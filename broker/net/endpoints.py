@@ -57,7 +57,7 @@ async def connect(
     except trio.TooSlowError as error:
         raise UpstreamError(
             f"{endpoint} did not answer within {deadline:g} s",
-            hint="is the program that listens there busy or stopped?",
+            hint="check whether the program that listens there is busy or stopped",
         ) from error
     except OSError as error:
         raise explain_connect(endpoint, error) from error
@@ -137,13 +137,13 @@ async def _await_ok(endpoint: HybridEndpoint, sock: socket.socket) -> None:
         untrusted_byte = await when_ready(read, trio.lowlevel.wait_readable, sock)
         if not untrusted_byte:
             raise UpstreamError(
-                f"nothing in the guest takes connections on port {endpoint.port}",
-                hint="has the guest finished starting, and its service too?",
+                f"no program in the guest accepts connections on port {endpoint.port}",
+                hint="check whether the guest and its service have started",
             )
         untrusted_line += untrusted_byte
     if not (untrusted_line.startswith(b"OK ") and untrusted_line.endswith(b"\n")):
         raise PeerError(
             f"{endpoint.path} does not speak hybrid vsock: "
             f"it answered {printable(bytes(untrusted_line), 60)!r}",
-            hint="give the VMM's own vsock socket, not the socket of a port",
+            hint="use the VMM's vsock socket, not the socket of a port",
         )

@@ -209,8 +209,8 @@ def _remove_stale(endpoint: Endpoint, path: Path) -> None:
     """Remove a socket without a listener; refuse anything else."""
     if not stat.S_ISSOCK(path.lstat().st_mode):
         raise SetupError(
-            f"{path} is in the way: it is not a socket",
-            hint="remove it, or choose another path",
+            f"{path} exists and is not a socket",
+            hint="remove the file, or choose another path",
         )
     try:
         alive = has_listener(path)
@@ -221,7 +221,7 @@ def _remove_stale(endpoint: Endpoint, path: Path) -> None:
         return
     raise SetupError(
         f"{endpoint} is in use: another program listens there",
-        hint=f"stop it ('ss -xlp | grep {path.name}' names it), or choose another path",
+        hint=f"stop it (to find it, run 'ss -xlp | grep {path.name}'), or choose another path",
     )
 
 
@@ -273,8 +273,8 @@ async def _lock(directory: Path) -> int:
             except BlockingIOError:
                 if trio.current_time() > patience:
                     raise SetupError(
-                        f"another program keeps {directory} locked",
-                        hint=f"'fuser {directory}' names it",
+                        f"another program has locked {directory}",
+                        hint=f"to find it, run 'fuser {directory}'",
                     ) from None
                 await trio.sleep(_LOCK_RETRY_SECONDS)
             else:
@@ -292,14 +292,13 @@ def _inode(path: Path) -> tuple[int, int]:
 def _explain_listen(endpoint: Endpoint, error: OSError) -> VitrailError:
     """Return a failed listen as an error with what to do."""
     hint = {
-        errno.ENOENT: "make the directory first",
-        errno.EACCES: "choose a directory (or a port) that is yours",
-        errno.EPERM: "choose a directory (or a port) that is yours",
-        errno.EADDRINUSE: "another program listens there: stop it, or choose "
-        "another port",
+        errno.ENOENT: "create the directory first",
+        errno.EACCES: "choose a directory (or a port) that you may use",
+        errno.EPERM: "choose a directory (or a port) that you may use",
+        errno.EADDRINUSE: "stop the program that listens there, or choose another port",
         errno.EADDRNOTAVAIL: "listen on vsock:any:PORT, or on this machine's own CID",
         errno.EROFS: "choose a directory that can be written to",
-        errno.ENOTDIR: "the path leads through a file",
+        errno.ENOTDIR: "choose another path; a part of this one is a file",
     }.get(error.errno or 0, "")
     problem = (
         "the port is in use"

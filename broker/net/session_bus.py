@@ -48,7 +48,7 @@ async def answer_of(router: DBusRouter, call: Message, seconds: float) -> Messag
     with trio.fail_after(seconds):
         answer = await router.send_and_get_reply(call)
     if answer.header.message_type is not MessageType.method_return:
-        raise UpstreamError(" ".join(map(str, answer.body)) or "it answers an error")
+        raise UpstreamError(" ".join(map(str, answer.body)) or "it returned an error")
     return answer
 
 

@@ -290,7 +290,7 @@ def become_acceptor(
     ``program`` is its filter of system calls, ``pump`` that of its pump.
     """
     if len(fds) != 1 + 2 * len(order.direct):
-        raise InternalError("an order without its descriptors")
+        raise InternalError("the order has the wrong number of descriptors")
     set_name("vitrail-accept")
     words, *kept = fds
     process.keep_only(words, kept)

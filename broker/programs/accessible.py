@@ -72,7 +72,7 @@ class _Reader:
                 words = await self._shown(words)
             except* (OSError, trio.TooSlowError, trio.BrokenResourceError) as errors:
                 what = errors.exceptions[0]
-                log_stderr(f"vitrail-access: screen readers: {what}")
+                log_stderr(f"vitrail-access: cannot serve screen readers: {what}")
                 words = Described()
 
     async def _next(self) -> Described | None:
@@ -138,7 +138,7 @@ async def _embed(router: DBusRouter, tree: Accessible) -> None:
     with trio.fail_after(_SECONDS):  # the registry is started by this
         reply = await router.send_and_get_reply(call)
     if reply.header.message_type is MessageType.error:
-        raise OSError(f"the registry refuses us: {reply.body}")
+        raise OSError(f"the registry refused the application: {reply.body}")
     tree.embedded(tuple(reply.body[0]))
 
 

@@ -75,7 +75,7 @@ def _become_authority(
     except SetupError as error:
         # A broker that has ended, and with it who compiles the filter, has said why.
         if os.getppid() == broker:
-            log_stderr(f"vitrail: the authority does not start: {error}")
+            log_stderr(f"vitrail: cannot start the authority: {error}")
     except BaseException:  # noqa: BLE001 -- reported, and the process ends
         sys.excepthook(*sys.exc_info())
     finally:
@@ -219,9 +219,9 @@ class _Attended:
             if not isinstance(error, PeerError):
                 raise
             await self._note_end(f"its {name} broke the protocol: {error}")
-            raise InternalError(f"the {name}'s process: {error}") from error
+            raise InternalError(f"the {name}'s process failed: {error}") from error
         if stop is None:
-            await self._note_end(f"its {name} ended without having been asked to")
+            await self._note_end(f"its {name} ended without a request to stop")
             raise InternalError(f"the {name}'s process has ended")
         return stop
 

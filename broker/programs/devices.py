@@ -35,13 +35,13 @@ from broker.root.strict import StrictMode
     default=Path("/etc/vitrail/devices.toml"),
     type=click.Path(path_type=Path),
     show_default=True,
-    help="What may leave this machine.",
+    help="Records of the devices that may leave this machine.",
 )
 @click.option(
     "--socket",
     "path",
     type=click.Path(path_type=Path),
-    help="Socket to listen at [default: /run/vitrail-devices-USER/devices.sock].",
+    help="Socket to listen on [default: /run/vitrail-devices-USER/devices.sock].",
 )
 @click.option(
     "--source",
@@ -51,7 +51,7 @@ from broker.root.strict import StrictMode
 @click.option(
     "--restore",
     is_flag=True,
-    help="Only restore what killed services of any user left.",
+    help="Only restore devices that killed services of any user left behind.",
 )
 def main(
     user: str, records: Path, path: Path | None, source: str | None, *, restore: bool

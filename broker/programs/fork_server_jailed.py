@@ -33,7 +33,7 @@ def start_worker(
     Raises SetupError when its jail cannot be built.
     """
     if not isinstance(order, messages.ForkWorker):
-        raise InternalError("an order for another fork server")
+        raise InternalError("the order is for another fork server")
     supervisor, listener, keeper, pipe = fds
 
     def inside(achieved: messages.Jail) -> None:

@@ -68,7 +68,7 @@ def _become(
             control, words = fds
             pump.become_pump(control, words, pumps)
         case _:
-            raise InternalError("an order for another fork server")
+            raise InternalError("the order is for another fork server")
 
 
 def _become_starter(control: int, session: int, host: int, variables: int) -> None:

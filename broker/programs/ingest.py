@@ -18,23 +18,25 @@ def main() -> None:
     """Parse options, and serve batches until SIGTERM or SIGINT."""
     parser = argparse.ArgumentParser(prog="vitrail-ingest", description=__doc__)
     parser.add_argument(
-        "--store", required=True, help="postgresql://…, as the ingest role"
+        "--store",
+        required=True,
+        help="database address (postgresql://…) of the ingest role",
     )
     parser.add_argument("--listen", default="127.0.0.1", help="address (127.0.0.1)")
     parser.add_argument("--port", type=int, default=4319, help="port (4319)")
     parser.add_argument(
-        "--certificate", default="", help="PEM file; then TLS is spoken"
+        "--certificate", default="", help="PEM file of the certificate; enables TLS"
     )
     parser.add_argument("--key", default="", help="PEM file of its key")
     parser.add_argument(
-        "--client-ca", default="", help="PEM file: machines' certificates"
+        "--client-ca", default="", help="PEM file of the CA of machines' certificates"
     )
     parser.add_argument(
-        "--threads", type=int, default=8, help="connections to the store"
+        "--threads", type=int, default=8, help="number of connections to the store"
     )
     words = parser.parse_args()
     if not words.certificate and words.listen not in {"127.0.0.1", "::1", "localhost"}:
-        parser.error("another address than this machine's own needs --certificate")
+        parser.error("listening on a non-local address needs --certificate")
     try:
         trio.run(_serve, words)
     except (VitrailError, OSError) as error:

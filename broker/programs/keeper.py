@@ -227,7 +227,7 @@ def _connect(
 def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:
     compositor = held.pop(untrusted_number, None)
     if compositor is None:
-        raise PeerError("a connection that it does not have")
+        raise PeerError("it closes a connection that it does not have")
     with compositor, contextlib.suppress(OSError):  # the compositor may have gone
         compositor.shutdown(socket.SHUT_RDWR)
 

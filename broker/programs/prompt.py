@@ -111,7 +111,7 @@ class _Agent:
         except (OSError, VitrailError) as error:
             from broker.core.stderr_log import log_stderr  # late: hardly ever
 
-            log_stderr(f"vitrail-prompt: nothing for screen readers: {error}")
+            log_stderr(f"vitrail-prompt: cannot serve screen readers: {error}")
             self._reader.close()
             self._reader = None
 

@@ -88,7 +88,7 @@ def parser_for(program: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--examples",
         action="store_true",
-        help="also use the example records of the program, as demo",
+        help="also use the example records, such as demo",
     )
     parser.set_defaults(allow_unjailed_workers=False, sockets=("control",))
     return parser
@@ -99,7 +99,7 @@ def add_unjailed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-unjailed-workers",
         action="store_true",
-        help="run where user namespaces are not available; 'brokerctl status' warns",
+        help="run without jails if there are no user namespaces; 'brokerctl status' warns",
     )
 
 
@@ -138,7 +138,7 @@ def _run(
     """Prepare and run a broker: authority, helpers, and then its part."""
     if os.geteuid() == 0:
         raise SetupError(
-            "the broker does not run as root: nothing it does needs that",
+            "the broker must not run as root, and does not need to",
             hint="start it as the user whose desktop it serves",
         )
     # Late: one call at the start.
@@ -212,7 +212,7 @@ def start_helpers(
             )
         except OSError as error:
             raise SetupError(
-                f"the process that forks helpers cannot be started: {error.strerror}",
+                f"cannot start the process that forks helpers: {error.strerror}",
                 hint="raise the limit on processes ('ulimit -u')",
             ) from error
     for end in (authority, viewer):
@@ -248,7 +248,7 @@ def _start_authority(role: str, options: Options, filters: int) -> AuthorityHand
         )
     except OSError as error:
         raise SetupError(
-            f"the authority's process cannot be started: {error.strerror}",
+            f"cannot start the authority's process: {error.strerror}",
             hint="raise the limit on processes ('ulimit -u')",
         ) from error
     # The authority alone may have helpers started, and serves the control socket.
@@ -283,7 +283,7 @@ def _activated(known: Container[str]) -> dict[str, socket.socket]:
         sockets[name] = sock = socket.socket(fileno=fd)
         if not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             raise SetupError(
-                f"the socket '{name}' of the service manager does not listen",
-                hint="ListenStream= and Accept=no in the .socket unit",
+                f"the socket '{name}' of the service manager is not listening",
+                hint="set ListenStream= and Accept=no in the .socket unit",
             )
     return sockets

@@ -38,7 +38,7 @@ def main() -> None:
         "--listen",
         default="",
         metavar="ENDPOINT",
-        help="where to wait for the host (default: listen in link.toml, "
+        help="where to listen for the host (default: listen in link.toml, "
         "or vsock:any:6499)",
     )
     parser.add_argument(

@@ -160,7 +160,7 @@ class _Worker:
         got = await self._viewer.receive()
         order = messages.decode_to_worker(got.data) if got.data else None
         if not isinstance(order, messages.Frames):
-            raise InternalError("the first order was not how windows are treated")
+            raise InternalError("the first order did not set the rules for windows")
         return order
 
     async def _send_out(self) -> None:
@@ -283,7 +283,7 @@ class _Worker:
     ) -> None:
         """Begin to serve an agent or display stream that the viewer has admitted."""
         if not fds:
-            raise InternalError("a stream without its descriptor")
+            raise InternalError("the stream has no descriptor")
         conn = socket.socket(fileno=fds[0])
         if isinstance(order, messages.AgentStream):
             self._new_agent(nursery, order.stream, conn)

@@ -37,12 +37,12 @@ class Claims:
             return self._lock(port)
         except BlockingIOError:
             raise RefusedError(
-                f"the device in port {port} is handed over already",
-                hint="another user's vitrail-devices has given it to a sandbox",
+                f"the device in port {port} is already assigned",
+                hint="detach it first; another user's vitrail-devices assigned it to a sandbox",
             ) from None
         except OSError as error:
             raise UpstreamError(
-                f"{self._folder / port} cannot be written: {error.strerror}"
+                f"cannot write {self._folder / port}: {error.strerror}"
             ) from error
 
     def _lock(self, port: str) -> int:
@@ -113,7 +113,7 @@ async def _recover(port: str, *, authorize: bool, root: Path) -> bool:
     try:
         # guard: only devices of usbip-host
         if held.driver() == "usbip-host":
-            log_stderr(f"vitrail-devices: port {port} is taken back from usbip-host")
+            log_stderr(f"vitrail-devices: taking port {port} back from usbip-host")
             return await usbip.release(held, authorize=authorize)
     finally:
         held.close()

@@ -233,7 +233,7 @@ class Service:
                 # guard: root receives no descriptor of a client itself
                 channel = receiver.receive_for(self._receivers, sock)
             except OSError as error:
-                log_stderr(f"vitrail-devices: a broker is not served: {error}")
+                log_stderr(f"vitrail-devices: cannot serve a broker: {error}")
                 sock.close()
                 continue
             client = _Client(sock, channel)
@@ -249,14 +249,14 @@ class Service:
                 await self._requests(client)
                 nursery.cancel_scope.cancel()
         except (PeerError, OSError) as error:
-            log_stderr(f"vitrail-devices: a broker's connection ends: {error}")
+            log_stderr(f"vitrail-devices: a broker's connection ended: {error}")
         except Exception as error:  # noqa: BLE001 -- one broker's mistake is not all brokers' end
             log_exception(error)
         finally:
             self._clients.discard(client)
             with trio.CancelScope(shield=True):
                 for held in [h for h in self._held.values() if h.client is client]:
-                    await self._take_back(held, "the broker has gone")
+                    await self._take_back(held, "the broker has disconnected")
             client.channel.close()
             client.sock.close()
 
@@ -345,7 +345,9 @@ class Service:
             f"port {p}: {why}" for p, why in sorted(self._malformed.items())
         ]
         problems += [f"port {p} was used too often" for p in sorted(self._ports_held)]
-        problems += [f"port {p}: not taken back yet" for p in sorted(self._stuck)]
+        problems += [
+            f"port {p}: the device is not yet taken back" for p in sorted(self._stuck)
+        ]
         return messages.Devices(
             request.id, items, self._strict.is_on(), self._source, problems
         )
@@ -368,12 +370,11 @@ class Service:
         await self._port_is_free(port)
         if not self._records.allow(plug.device, request.sandbox):
             raise RefusedError(
-                f"this machine's records let no such device go to '{request.sandbox}'",
-                hint="devices.toml lists what may leave; 'brokerctl device list' "
-                "shows the device",
+                f"this machine's records do not allow the device for '{request.sandbox}'",
+                hint="allow it in devices.toml; to see the device, run 'brokerctl device list'",
             )
         if request.way == "usbip" and len(fds) != 1:
-            raise RefusedError("usbip needs the socket of the guest")
+            raise RefusedError("usbip needs the guest's socket")
         self._table.begin(request.number, request.lease)
         claim = -1
         try:
@@ -411,7 +412,7 @@ class Service:
             await self._returning[port].wait()
         if port in self._stuck:
             raise RefusedError(
-                f"the device in port {port} was not taken back from the last sandbox yet"
+                f"the device in port {port} is not yet taken back from the last sandbox"
             )
 
     def _hand_over(
@@ -452,7 +453,7 @@ class Service:
             await self._take_back(held, held.reason)
             if not held.asked:
                 if self._is_stuck(held):
-                    held.reason += "; it is not taken back yet"
+                    held.reason += "; the device is not yet taken back"
                 with contextlib.suppress(OSError, trio.TooSlowError):
                     await self._send(held.client, messages.Ended(name, held.reason))
 
@@ -470,8 +471,7 @@ class Service:
             await held.ended.wait()
         if self._is_stuck(held):
             raise UpstreamError(
-                f"the kernel has not given the device in port {held.plug.device.port} "
-                "back; vitrail-devices tries it again"
+                f"the kernel has not released the device in port {held.plug.device.port}; vitrail-devices will try again"
             )
 
     def _is_stuck(self, held: _Held) -> bool:
@@ -498,7 +498,7 @@ class Service:
                 if back:
                     self._is_back(held)
                 else:
-                    log_stderr(f"vitrail-devices: port {port} is not taken back yet")
+                    log_stderr(f"vitrail-devices: port {port} is not yet taken back")
                     assert self._nursery is not None
                     self._nursery.start_soon(self._try_again, held)
                 self._table.ended(held.plug)
@@ -567,8 +567,8 @@ def _not_in_use(device: SysfsDevice) -> SysfsDevice:
     if usbip.in_use(device):
         device.close()
         raise RefusedError(
-            f"the device in port {device.port} is handed over by usbip already",
-            hint="by another user's vitrail-devices, or by an administrator",
+            f"the device in port {device.port} is already exported by usbip",
+            hint="another user's vitrail-devices or an administrator must unbind it",
         )
     return device
 

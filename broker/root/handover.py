@@ -33,7 +33,7 @@ def open_node(held: SysfsDevice) -> int:
     try:
         node = os.open(f"/dev/bus/usb/{bus:03d}/{number:03d}", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        raise UpstreamError(f"the device node cannot be opened: {error}") from error
+        raise UpstreamError(f"cannot open the device node: {error}") from error
     try:
         held.number("devnum")
     except BaseException:

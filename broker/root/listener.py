@@ -29,7 +29,7 @@ def listen(path: Path, owner: int) -> socket.socket:
         sock.listen(limits.DEVICE_HELPER_CLIENTS)
     except OSError as error:
         sock.close()
-        raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
+        raise SetupError(f"cannot listen on {path}: {error.strerror}") from error
     sock.settimeout(0)
     return sock
 
@@ -45,10 +45,10 @@ def _must_be_dead(path: Path) -> None:
     except BlockingIOError:
         pass  # its backlog is full
     except OSError as error:
-        raise SetupError(f"cannot listen at {path}: {error.strerror}") from error
+        raise SetupError(f"cannot listen on {path}: {error.strerror}") from error
     raise SetupError(
-        f"another program listens at {path}",
-        hint="'systemctl status vitrail-devices@USER' shows it; one is enough",
+        f"another program is listening on {path}",
+        hint="to see it, run 'systemctl status vitrail-devices@USER'; one is enough",
     )
 
 
@@ -62,6 +62,6 @@ def _must_be_ours(folder: Path) -> None:
     # guard: the socket's directory
     if facts.st_uid not in {0, os.geteuid()} or facts.st_mode & 0o022:
         raise SetupError(
-            f"other users may write to {folder}",
-            hint="'chown root' and 'chmod 755' it",
+            f"{folder} is writable by other users",
+            hint="run 'chown root' and 'chmod 755' on it",
         )

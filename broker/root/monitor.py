@@ -129,7 +129,7 @@ class UsbMonitor:
             self._monitor = pyudev.Monitor.from_netlink(pyudev.Context(), self.source)
             self._monitor.filter_by("usb")
         except (pyudev.DeviceNotFoundError, ImportError) as error:
-            raise SetupError(f"hot-plug cannot be watched: {error}") from error
+            raise SetupError(f"cannot watch for devices: {error}") from error
         self._monitor.start()
 
     def fileno(self) -> int:

@@ -131,9 +131,9 @@ def _content(path: Path) -> bytes:
         # guard: records are the administrator's
         if facts.st_uid not in {0, os.geteuid()} or facts.st_mode & 0o022:
             raise SetupError(
-                "other users may write to it",
+                "is writable by other users",
                 where=str(path),
-                hint="'chown root' and 'chmod 644' it: it bounds what leaves this machine",
+                hint="run 'chown root' and 'chmod 644' on it: it limits what leaves this machine",
             )
         return file.read(_FILE_BYTES + 1)
 
@@ -150,7 +150,7 @@ def _records(found: dict[str, object]) -> DeviceRecords:
     if not isinstance(machines, list):
         raise DeviceError("machine", "not a list of tables: write [[machine]]")
     if not isinstance(strict, bool):
-        raise DeviceError("strict", "not true or false")
+        raise DeviceError("strict", "must be true or false")
     if not isinstance(tables, list):
         raise DeviceError("device", "not a list of tables: write [[device]]")
     return DeviceRecords(
@@ -165,20 +165,20 @@ def _machine(table: object, place: str) -> MachineRecord:
     if not isinstance(table, dict) or not all(
         isinstance(value, str) for value in table.values()
     ):
-        raise DeviceError(place, "not a table of texts: write [[machine]]")
+        raise DeviceError(place, "not a table of strings: write [[machine]]")
     values: dict[str, str] = dict(table)
     _sandbox(values.pop("sandbox", ""), place)
     uri = values.pop("uri", "")
     if len(values) != 1 or not {*values} <= {*_WAYS}:
-        raise DeviceError(place, f"exactly one of these is needed: {', '.join(_WAYS)}")
+        raise DeviceError(place, f"expected exactly one of: {', '.join(_WAYS)}")
     ((kind, target),) = values.items()
     if uri and kind != "libvirt":
-        raise DeviceError(f"{place}.uri", "only for a libvirt domain")
+        raise DeviceError(f"{place}.uri", "is allowed only for a libvirt domain")
     # guard: targets are names
     if not (_DOMAIN if kind == "libvirt" else _PATH).fullmatch(target):
-        raise DeviceError(f"{place}.{kind}", "not the name or path that belongs here")
+        raise DeviceError(f"{place}.{kind}", "invalid name or path")
     if uri and not _URI.fullmatch(uri):
-        raise DeviceError(f"{place}.uri", "not a URI of libvirt")
+        raise DeviceError(f"{place}.uri", "not a libvirt URI")
     return MachineRecord(str(table["sandbox"]), kind, target, uri or _SYSTEM)
 
 
@@ -190,7 +190,7 @@ def _record(table: object, place: str) -> DeviceRecord:
     if not isinstance(name, str):
         raise DeviceError(f"{place}.name", "not text")
     if not isinstance(names, list) or not names:
-        raise DeviceError(f"{place}.sandboxes", 'a list of names is needed, or ["*"]')
+        raise DeviceError(f"{place}.sandboxes", 'expected a list of names, or ["*"]')
     for word in names:
         if word != "*":
             _sandbox(word, place)
@@ -198,7 +198,7 @@ def _record(table: object, place: str) -> DeviceRecord:
     rule = rule_from(conditions, place)
     # guard: a record has a condition
     if not rule.conditions:
-        raise DeviceError(place, "no condition: it would match every device")
+        raise DeviceError(place, "has no condition and would match every device")
     return DeviceRecord(name, tuple(names), rule)
 
 

@@ -72,7 +72,7 @@ class StrictMode:
             with _locked(self._shared / "lock"):
                 self._close_controllers()
         except OSError as error:
-            log_stderr(f"vitrail-devices: a controller is not strict: {error.strerror}")
+            log_stderr(f"vitrail-devices: cannot secure a controller: {error.strerror}")
 
     def is_on(self) -> bool:
         """Whether sysfs says so of every controller: another service may have left it."""
@@ -182,4 +182,4 @@ def _set(file: Path, text: str) -> None:
     try:
         file.write_text(text, encoding="ascii")
     except OSError as error:
-        log_stderr(f"vitrail-devices: {file} stays as it is: {error.strerror}")
+        log_stderr(f"vitrail-devices: cannot write {file}: {error.strerror}")

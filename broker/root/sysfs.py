@@ -86,8 +86,7 @@ class SysfsDevice:
         except OSError as error:
             self._still_there()
             raise UpstreamError(
-                f"the kernel refuses {name}={text} for port {self.port}: "
-                f"{error.strerror}"
+                f"the kernel rejected {name}={text} for port {self.port}: {error.strerror}"
             ) from error
 
     def there(self) -> bool:
@@ -107,7 +106,7 @@ class SysfsDevice:
     def _gone(self, error: OSError | None = None) -> UpstreamError:
         # guard: a device that cannot be read is not unplugged
         if error is not None and error.errno in _OUT_OF_DESCRIPTORS:
-            return UpstreamError(f"port {self.port} cannot be read: {error.strerror}")
+            return UpstreamError(f"cannot read port {self.port}: {error.strerror}")
         return DeviceGoneError(f"the device in port {self.port} was unplugged")
 
     def number(self, name: str) -> int:

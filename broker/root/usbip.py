@@ -68,7 +68,7 @@ def export(held: SysfsDevice, decided: Device, conn: socket.socket) -> VhciValue
         raise SetupError(why_not)
     speed = _SPEEDS.get(decided.speed)
     if speed is None:
-        raise RefusedError(f"usbip has no speed of '{decided.speed}' Mbit/s")
+        raise RefusedError(f"usbip does not support '{decided.speed}' Mbit/s")
     with _taken_back_on_error(held):
         _bind(held)
         same(held, decided)
@@ -81,7 +81,7 @@ def same(held: SysfsDevice, decided: Device) -> None:
     """Raise RefusedError unless a device is still the one that was decided about."""
     if held.describe().fingerprint != decided.fingerprint:
         raise RefusedError(
-            f"the device in port {decided.port} has changed since it was decided about"
+            f"the device in port {decided.port} has changed since the decision"
         )
 
 
@@ -122,7 +122,7 @@ def hang_up(held: SysfsDevice) -> None:
 
 
 async def wait_ended(held: SysfsDevice) -> str:
-    """Return why it has ended: the guest has hung up, or it was unplugged.
+    """Return why it has ended: the guest closed the connection, or it was unplugged.
 
     The kernel gives no event for it (no uevent, and ``usbip_status`` cannot be
     polled), so it is looked at twice a second.
@@ -133,7 +133,7 @@ async def wait_ended(held: SysfsDevice) -> str:
     with trio.move_on_after(_GOING_SECONDS):
         while held.there():  # noqa: ASYNC110 -- see above
             await trio.sleep(0.05)
-    return "the guest has hung up" if held.there() else "unplugged"
+    return "the guest closed the connection" if held.there() else "unplugged"
 
 
 async def release(held: SysfsDevice, *, authorize: bool) -> bool:
@@ -204,5 +204,5 @@ def _put(path: Path, text: str) -> None:
             file.write(text.encode("ascii"))
     except OSError as error:
         raise UpstreamError(
-            f"the kernel refuses '{text}' in {path}: {error.strerror}"
+            f"the kernel rejected '{text}' in {path}: {error.strerror}"
         ) from error

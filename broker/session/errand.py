@@ -79,7 +79,7 @@ class Errand:
         """Return the order's descriptors.  Raises PeerError for another number."""
         # guard: an order has its descriptors
         if len(self.fds) != count:
-            raise PeerError(f"an order with {len(self.fds)} descriptors, not {count}")
+            raise PeerError(f"the order has {len(self.fds)} descriptors, not {count}")
         return self.fds
 
     def permit(
@@ -98,18 +98,18 @@ class Errand:
         warrant = self._read(untrusted_warrant, PermitWarrant)
         # guard: nothing begins by a permit because something else goes on by it
         if warrant.renewed:
-            raise RefusedError("a renewed permit begins nothing")
+            raise RefusedError("a renewed permit cannot begin anything")
         # guard: a permit is for the service that it names
         if warrant.service not in services:
-            raise RefusedError(f"a permit for {warrant.service} is not for this")
+            raise RefusedError(f"the permit is for {warrant.service}, not for this")
         # guard: a permit ahead of the uses that a rule asks about is for none of them
         if warrant.ahead and not ahead:
             raise RefusedError(
-                f"a permit ahead of uses of {warrant.service} is for none"
+                f"a permit ahead of uses of {warrant.service} permits none"
             )
         # guard: a permit for another sandbox opens nothing of the user's
         if here and warrant.target not in ADMIN_NAMES:
-            raise RefusedError(f"a permit for {warrant.target} is not for the desktop")
+            raise RefusedError(f"the permit is for {warrant.target}, not the desktop")
         self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
 
@@ -142,13 +142,13 @@ class Errand:
             if order is None:
                 return
             if not isinstance(order, HoldPermit):
-                raise PeerError("it has begun already")
+                raise PeerError("the operation has already begun")
             fresh = self._read(order.warrant, PermitWarrant)
             # guard: a permit is held by its own renewals
             if any(
                 getattr(fresh, name) != getattr(permit, name) for name in _OF_PERMIT
             ):
-                raise RefusedError("this is another permit")
+                raise RefusedError("the permit is a different one")
             until = fresh.at + SECONDS
             self.answer()
 
@@ -160,7 +160,7 @@ class Errand:
         warrant = self._read(untrusted_warrant, CallWarrant)
         # guard: a call of the user's is for what the user called
         if warrant.method.rpartition(".")[2] not in methods:
-            raise RefusedError(f"a call of {warrant.method} does not ask for this")
+            raise RefusedError(f"the call of {warrant.method} does not request this")
         self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
 
@@ -171,7 +171,7 @@ class Errand:
         """
         # guard: what was permitted once is done once
         if not self.used.take(signed, self.order, time.monotonic(), until):
-            raise RefusedError("the permission for this was used already")
+            raise RefusedError("the permission for this was already used")
 
     def _read(self, untrusted_warrant: bytes, kind: type[_W]) -> _W:
         """Verify a warrant of one kind.

@@ -129,7 +129,7 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
         permit = errand.permit(order.warrant, {SCREEN_SHARE})
         # guard: a permit for the sandbox's own windows shows none of the desktop's
         if permit.argument != _SCREENS:
-            raise RefusedError("a permit for the sandbox's windows is not for this")
+            raise RefusedError("the permit is only for the sandbox's windows")
     popen.require_installed(_PROGRAM)
     program = shutil.which(_PROGRAM) or _PROGRAM
     _require_bus()
@@ -227,4 +227,4 @@ def _authenticate(sock: socket.socket, *, descriptors: bool) -> None:
             steps.feed(answer)
         sock.sendall(BEGIN)
     except (AuthenticationError, TimeoutError) as error:
-        raise UpstreamError("the bus did not answer as it should") from error
+        raise UpstreamError("the bus sent an invalid answer") from error

@@ -130,7 +130,7 @@ def _never_closed(piece: str, stop: int) -> SyntaxFinding:
     end = piece.find("\n", start)
     end = len(piece.rstrip()) if end < 0 else end
     return SyntaxFinding(
-        start, end, f"this {what} is never closed", f"a closing {closing}"
+        start, end, f"this {what} is not closed", f"a closing {closing}"
     )
 
 

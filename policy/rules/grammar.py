@@ -306,7 +306,7 @@ def _service(
             hint = "separate the columns with blanks, not with commas"
         line.complain(
             GrammarField(bad[0], service.column + bad.start()),
-            f"'{bad[0]}' cannot be in a service's name",
+            f"'{bad[0]}' is not allowed in a service's name",
             "A-Z, a-z, 0-9, '.', '_' and '-', or * alone",
             hint,
         )
@@ -318,7 +318,7 @@ def _service(
         elif bad := _NOT_ARGUMENT.search(argument.text):
             line.complain(
                 GrammarField(bad[0], argument.column + bad.start()),
-                f"'{bad[0]}' cannot be in an argument",
+                f"'{bad[0]}' is not allowed in an argument",
                 "A-Z, a-z, 0-9, '+', '.', '_' and '-', or * alone",
             )
         elif service.text == "*":

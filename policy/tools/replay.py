@@ -91,7 +91,7 @@ def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
     ):
         raise NoRuleError("denied by a record or a limit")
     if "asked" not in detail:
-        raise NoRuleError("decided by a record alone")
+        raise NoRuleError("decided only by a record")
     size = detail.get("size")
     host = _text(event, "object")
     # Older logs say only that there was a host.
@@ -160,12 +160,12 @@ def _maybe(fields: Mapping[str, object], key: str) -> str | None:
 def _known(text: str, what: str) -> str:
     """Return a recorded word; raises NotReplayableError where it was changed."""
     if text.startswith(_HASHED):
-        raise NotReplayableError(f"its {what} was stored as a hash")
+        raise NotReplayableError(f"the {what} was stored as a hash")
     if text == _DROPPED:
-        raise NotReplayableError(f"its {what} was not stored")
+        raise NotReplayableError(f"the {what} was not stored")
     # How hostile text is made printable and short where it is recorded.
     if "\\" in text or text.endswith(("...", "…")):
-        raise NotReplayableError(f"its {what} was stored shortened or escaped")
+        raise NotReplayableError(f"the {what} was stored shortened or escaped")
     return text
 
 
@@ -198,29 +198,29 @@ def ask_again(
     """Evaluate a recorded call with the current rules.  Raises NotReplayableError."""
     call = then.call
     if call.source not in world.domains and call.source not in ADMIN_NAMES:
-        raise NotReplayableError("the record of its sandbox no longer exists")
+        raise NotReplayableError("the record of the sandbox no longer exists")
     named = call.target.removeprefix(DISPVM_OF)
     special = not named or named.startswith("@") or named in ADMIN_NAMES
     if not special and named not in world.domains:
-        raise NotReplayableError("the record of its target no longer exists")
+        raise NotReplayableError("the record of the target no longer exists")
     if then.host_dropped and any(
         rule.match.host and rule.service in {None, call.service} for rule in rules.rules
     ):
-        raise NotReplayableError("its host was not stored, and a rule matches on it")
+        raise NotReplayableError("the host was not stored, but a rule depends on it")
     if call.device is not None and any(
         "serial" in dict(rule.match.device.conditions)
         for rule in rules.rules
         if rule.service in {None, call.service}
     ):
         raise NotReplayableError(
-            "its serial number was not stored, and a rule matches on it"
+            "the serial number was not stored, but a rule depends on it"
         )
     answer = engine.answer(call, world)
     if sandboxes is not None:
         answer = sandboxes.decide(call, partial(engine.answer, call, world)).answer
     if answer.rule is not None and not answer.rule.autostart:
         raise NotReplayableError(
-            "its rule depends on which sandboxes were running, which is not recorded"
+            "the rule depends on which sandboxes were running, which is not recorded"
         )
     return Again(then, answer)
 

@@ -128,7 +128,7 @@ def _denied(
             continue
         call, count = then.call, max(1, then.count)
         if call.source not in world.domains:
-            left["the record of its sandbox no longer exists"] += count
+            left["the record of the sandbox no longer exists"] += count
             continue
         source = world.domains[call.source].record or call.source
         call = call._replace(source=source if source in world.domains else call.source)
@@ -203,7 +203,7 @@ def _lines(
                 yield line, False
     for (argument, source, target), made in flows.items():
         if destination_of(argument[1:]) is None:
-            left["its destination is invalid"] += len(made)
+            left["the destination is invalid"] += len(made)
             continue
         columns = f"{NETWORK} {argument} {source} {target} allow"
         for conditions in _flow_conditions(made):

@@ -140,7 +140,7 @@ async def test_a_box_whose_counters_cannot_be_limited_does_not_start(
 
 
 def test_our_own_namespace_is_not_a_boxs():
-    with pytest.raises(UpstreamError, match="made no user namespace"):
+    with pytest.raises(UpstreamError, match="did not create a user namespace"):
         namespace_limits.open_user_namespace(os.getpid())
 
 

@@ -65,7 +65,10 @@ def test_verbs_that_ask_once_look_at_the_runtime_directory():
         listener.bind(str(paths.control))
         listener.listen()
         paths.runtime.chmod(0o777)
-        with pytest.raises(SetupError, match="others may write"), open_blocking(paths):
+        with (
+            pytest.raises(SetupError, match="writable by others"),
+            open_blocking(paths),
+        ):
             pass
 
 
@@ -91,5 +94,5 @@ def test_the_mixer_looks_at_the_runtime_directory(monkeypatch):
     with short_directory() as base:
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
         base.chmod(0o777)
-        with pytest.raises(SetupError, match="others may write"):
+        with pytest.raises(SetupError, match="writable by others"):
             desks_folder()

@@ -80,7 +80,7 @@ async def test_program_of_a_box_gives_the_broker_no_orders():
     async with _broker() as path:
         assert '"role":"local"' in await _asked(path, call)
         said = await _asked(path, call, *BOX)
-    assert "serves no program of a container or box" in said
+    assert "serves no programs of containers or boxes" in said
     assert "local" not in said
 
 
@@ -152,7 +152,7 @@ def _verdict(*words, user=None, dumpable="undumpable"):
 def test_program_of_a_container_that_may_not_be_traced_is_not_served(user, dumpable):
     """The kernel says EACCES, and that was taken for a kernel that cannot tell."""
     said = _verdict(*CONTAINER, user=user, dumpable=dumpable)
-    assert "serves no program of a container" in said
+    assert "serves no programs of containers" in said
 
 
 @pytest.mark.root

@@ -143,7 +143,7 @@ def test_a_secret_is_one_wherever_it_stands(tmp_path, line):
     path = tmp_path / "ship.toml"
     path.write_text(f"[[target]]\nname = 'a'\n{line}\n")
     path.chmod(0o644)
-    with pytest.raises(SetupError, match="others may read it") as caught:
+    with pytest.raises(SetupError, match="readable by others") as caught:
         load_config(path)
     assert "hunter2" not in str(caught.value)
     path.chmod(0o600)

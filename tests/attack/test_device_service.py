@@ -112,13 +112,13 @@ async def test_socket_is_not_made_where_others_can_replace_it(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     folder.chmod(0o777)
-    with pytest.raises(SetupError, match="other users may write"):
+    with pytest.raises(SetupError, match="writable by other users"):
         listen(folder / "devices.sock", os.getuid())
     assert list(folder.iterdir()) == []
     link = tmp_path / "link"
     folder.chmod(0o755)
     link.symlink_to(folder)
-    with pytest.raises(SetupError, match="other users may write"):
+    with pytest.raises(SetupError, match="writable by other users"):
         listen(link / "devices.sock", os.getuid())
 
 
@@ -127,7 +127,7 @@ def test_records_that_others_may_write_allow_nothing(tmp_path, mode):
     path = tmp_path / "devices.toml"
     path.write_text("")
     path.chmod(mode)
-    with pytest.raises(SetupError, match="other users may write"):
+    with pytest.raises(SetupError, match="writable by other users"):
         load_records(path)
 
 
@@ -384,7 +384,11 @@ async def test_a_device_that_another_service_has_handed_over_stays_there(
         here, there = socket.socketpair()
         words = (item, "work", "lease")
         ask = client.node(*words) if way == "node" else client.export(*words, here)
-        with here, there, pytest.raises(RefusedError, match="handed over by usbip"):
+        with (
+            here,
+            there,
+            pytest.raises(RefusedError, match="already exported by usbip"),
+        ):
             await ask
         assert (place.kernel.exported, place.kernel.released) == ([], [])
         # It is this service's to give when the other one has taken it back.

@@ -393,7 +393,7 @@ async def test_requests_without_end_are_bounded(monkeypatch):
         await client.say(*(ask(number, stream=number) for number in range(2, 6)))
         await eventually(lambda: len(made.person.asked) == 4)
         await client.say(ask(6))
-        await ends(made, "4 requests at one time")
+        await ends(made, "4 unanswered requests")
 
 
 async def test_the_end_of_a_lease_has_a_place_though_all_are_taken(monkeypatch):

@@ -208,14 +208,14 @@ async def test_a_host_sends_what_only_a_viewer_sends():
     """It would have the viewer start machines, mount folders, or end the broker."""
     async with taken_host() as (made, hostile):
         hostile.say(p.EndHost(1))
-        await ends(made, "the host sent no valid message")
+        await ends(made, "the host sent an invalid message")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"{}", b"\xff", b"[" * 5000, b"null"])
 async def test_a_host_sends_what_is_no_message(body):
     async with taken_host() as (made, hostile):
         hostile._sock.send(body)
-        await ends(made, "the host sent no valid message")
+        await ends(made, "the host sent an invalid message")
 
 
 async def test_a_stream_of_a_lease_that_was_not_announced():
@@ -308,7 +308,7 @@ async def test_a_stream_without_a_descriptor():
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
         reply = await hostile.ask(offer())
-        assert "no descriptor" in reply.error.message
+        assert "the descriptor of" in reply.error.message
         assert made.viewer.offered == []
         assert made.fault == []
 
@@ -316,7 +316,7 @@ async def test_a_stream_without_a_descriptor():
 async def test_a_reply_that_no_request_wants():
     async with taken_host() as (made, hostile):
         hostile.say(m.RequestDone(1))
-        await ends(made, "that no request wants")
+        await ends(made, "that no request expects")
 
 
 async def test_a_reply_of_another_kind():
@@ -324,7 +324,7 @@ async def test_a_reply_of_another_kind():
         nursery.start_soon(_lost, made.end.refuse_new)
         request, _ = await hostile.hear(p.RefuseNew)
         hostile.say(p.FolderState(request.request, kept=False))
-        await ends(made, "that no request wants")
+        await ends(made, "that no request expects")
 
 
 async def _lost(ask):
@@ -336,7 +336,7 @@ async def test_the_number_of_a_request_is_used_again():
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
         hostile.say(p.CutStream(1, 1))
-        await ends(made, "number of a request again")
+        await ends(made, "reuses the number of a request")
 
 
 async def test_a_request_is_given_up_that_was_not_sent():
@@ -361,7 +361,7 @@ async def test_a_flood_of_requests(monkeypatch, excess):
             lease = Lease(LeaseId(f"{number:016x}"), name, WORK.record, 1)
             hostile.say(begun(lease)(number + 1))
         if excess:
-            await ends(made, "requests at one time")
+            await ends(made, "unanswered requests")
         else:
             waiting.set()
             for _ in range(5):
@@ -389,7 +389,7 @@ async def test_rows_that_are_not_as_they_say(size):
         os.close(fd)
         await eventually(lambda: found)
         if size:
-            assert ("too long" if size > 1 else "not as large") in found[0]
+            assert ("too long" if size > 1 else "the announced size") in found[0]
         else:
             assert found[0].tasks == 0
 
@@ -445,7 +445,7 @@ async def test_a_viewer_sends_what_only_a_host_sends():
     """It would announce a lease, and offer its streams."""
     async with taken_viewer() as (made, hostile):
         hostile.say(begun()(1))
-        await ends(made, "the viewer sent no valid message")
+        await ends(made, "the viewer sent an invalid message")
 
 
 def mount(number=1, lease=WORK, ticket=b"1"):

@@ -70,20 +70,20 @@ def test_only_the_true_order_is_taken(order, repeats):
 def test_reflected():
     host, viewer = pair()
     (record,) = pings(host, 1)
-    with pytest.raises(LinkRefusedError, match="not send next"):
+    with pytest.raises(LinkRefusedError, match="next control record"):
         host.feed(record)
     assert viewer.open
 
 
 def test_of_another_epoch():
     (record,) = pings(pair(1)[0], 1)
-    with pytest.raises(LinkRefusedError, match="not send next"):
+    with pytest.raises(LinkRefusedError, match="next control record"):
         pair(2)[1].feed(record)
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 17, 100])
 def test_records_without_a_right_tag(size):
-    with pytest.raises(LinkRefusedError, match="not send next"):
+    with pytest.raises(LinkRefusedError, match="next control record"):
         pair()[1].feed(encode_frame(bytes(size), 1000))
 
 

@@ -207,8 +207,9 @@ async def test_another_version_is_said_plainly_at_both_ends():
         answer = await rest_of(await say(t.socket, hello))
         assert HEADER.unpack_from(answer)[1] == VERSION, "it says its own"
         problem = (await t.viewer.link()).problem
-        assert f"version {VERSION + 1} of the link, this one version {VERSION}" in (
-            problem
+        assert (
+            f"version {VERSION + 1} of the link, but this one uses version {VERSION}"
+            in (problem)
         )
         assert "same release" in problem
 
@@ -224,7 +225,7 @@ async def test_a_message_of_the_wrong_role_ends_the_link():
             with trio.fail_after(30):
                 await epoch.over.wait()
         down = await t.viewer.wait_event("link.down")
-        assert "no valid control message" in down["reason"]
+        assert "an invalid control message" in down["reason"]
 
 
 async def test_a_host_that_floods_with_progress_is_shown_so_much_of_it():

@@ -162,7 +162,7 @@ async def test_epochs_have_a_pace(tmp_path, monkeypatch):
             await epoch.ask(m.LinkPing)
         late = await ends.dialled(nursery, obey)
         await late.over.wait()
-        assert "without a word" in late.reason
+        assert "without Bye" in late.reason
         assert remote.state.refused == 1
         await epoch.ask(m.LinkPing)
     with open_log(tmp_path / "audit.sqlite") as log:
@@ -182,7 +182,7 @@ async def test_requests_above_the_rate_are_delayed_in_the_next_epoch(
             await epoch.ask(m.LinkPing)
         late = await ends.dialled(nursery, obey)
         await late.over.wait()
-        assert "without a word" in late.reason
+        assert "without Bye" in late.reason
 
 
 async def test_another_host_uses_up_no_turn_of_the_one_that_is(tmp_path, monkeypatch):
@@ -302,4 +302,6 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
             event = await t.viewer.wait_event("stream.refused")
             assert event["lease"] == flooding.id
             most = pulse_limits.PULSE_CONNECTIONS
-            assert event["reason"] == f"the sandbox has {most} sound connections"
+            assert (
+                event["reason"] == f"the sandbox already has {most} sound connections"
+            )

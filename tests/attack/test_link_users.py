@@ -125,10 +125,10 @@ def test_link_is_open_to_the_user_that_is_named_and_to_no_other() -> None:
         assert _line(fd) == f"uid {host}"
         # Any user can reach the socket; the kernel says who it is.
         assert _asked(third, connecting) == "cut"
-        assert f"connections of uid {host} only, not of {third}" in _line(fd)
+        assert f"connections only from uid {host}, not from {third}" in _line(fd)
         # The other way round: who listens is not the user that the host expects.
         wrong = LinkConfig(endpoint, peer_uid=third)
-        assert f"uid {third} only, not of {viewer}" in _asked(host, wrong)
+        assert f"uid {third}, not from {viewer}" in _asked(host, wrong)
         os.kill(pid, 9)
         os.waitpid(pid, 0)
         os.close(fd)

@@ -56,7 +56,7 @@ def test_a_runtime_directory_that_others_may_write(which, mode):
         (base / "vitrail").mkdir(mode=0o700)
         require_private(paths(base))
         (base / which).chmod(mode)
-        with pytest.raises(SetupError, match="others may write"):
+        with pytest.raises(SetupError, match="writable by others"):
             require_private(paths(base))
 
 
@@ -101,7 +101,7 @@ async def test_brokerctl_says_nothing_there():
         with listener:
             await listener.bind(str(base / "vitrail" / "control"))
             listener.listen()
-            with pytest.raises(SetupError, match="others may write"):
+            with pytest.raises(SetupError, match="writable by others"):
                 async with open_client(paths(base)) as client:
                     await client.call(STATUS, Nothing())
 

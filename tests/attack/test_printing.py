@@ -214,7 +214,7 @@ def test_a_name_is_one_line_and_no_option(untrusted_name, shown):
 
 def test_a_request_names_no_printer_and_no_option():
     for more in ('"printer":"x"', '"options":["-o"]', '"copies":900', '"size":-1'):
-        with pytest.raises(Exception, match="not a request"):
+        with pytest.raises(Exception, match="invalid request"):
             decode_ask(b'{"type":"print",%s}' % more.encode())
 
 

@@ -19,7 +19,7 @@ WORDS = {
     "targets": ("banking", "work"),
     "default_target": "work",
 }
-HOW = "Press Allow, or type the word allow.  Esc or Deny refuses."
+HOW = "Press Allow, or type the word allow.  To deny, press Esc or Deny."
 
 
 async def test_a_screen_reader_reads_it_and_its_actions_answer_nothing(monkeypatch):
@@ -40,10 +40,10 @@ async def test_a_screen_reader_reads_it_and_its_actions_answer_nothing(monkeypat
                 ("dialog", "Vitrail asks about web"),
                 ("label", "web wants to open an address."),
                 ("label", "Work · record work"),
-                ("label", "A yes is for the scheme: https"),
-                ("label", "What shall it reach?  Choose one:"),
+                ("label", "The answer is for the scheme: https"),
+                ("label", "Choose the target of the request:"),
                 ("label", "The keys Up and Down choose: banking, work."),
-                ("list", "What it shall reach"),
+                ("list", "Target of the request"),
                 ("list item", "banking"),
                 ("list item", "work"),
                 ("static", f"work: chosen.  {HOW}"),

@@ -393,7 +393,7 @@ async def test_screens_are_held_by_their_own_permit(monkeypatch, forge):
 async def test_nothing_begins_by_a_permit_that_goes_on(monkeypatch):
     async with session(monkeypatch) as (_, orders):
         warrant = orders.permit(SCREEN_SHARE, renewed=True)
-        with pytest.raises(RefusedError, match="begins nothing"):
+        with pytest.raises(RefusedError, match="cannot begin"):
             await orders.carry_out(ConnectBus("screens", warrant))
 
 

@@ -243,7 +243,7 @@ async def test_links_in_a_records_directory_are_known_without_the_viewer(home):
     )
     with desktop(home) as session:
         call = session.call("Open", OpenRequest(path=f"{home}/shared/report.pdf"))
-        with pytest.raises(RefusedError, match="link that a sandbox may have made"):
+        with pytest.raises(RefusedError, match="link that a sandbox may have created"):
             await Own(session).named(call, ())
 
 

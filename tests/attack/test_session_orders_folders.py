@@ -130,7 +130,7 @@ async def test_a_secret_that_the_user_named(session, home):
     """The viewer has no say in which directories are never shared."""
     for place in (".ssh", ".config/vitrail"):
         path = home / place
-        with pytest.raises(RefusedError, match="is not shared"):
+        with pytest.raises(RefusedError, match="cannot share"):
             await session.carry_out(OpenFolder(share(session, path), str(path), False))
 
 
@@ -174,7 +174,7 @@ async def test_a_folder_that_was_given_to_no_one_is_not_served(session, home):
             await session.carry_out(first)
     order = OpenFolder(share(session, path), str(path), False)
     async with session.carrying_out(order) as opened:
-        with pytest.raises(PeerError, match="given first"):
+        with pytest.raises(PeerError, match="must be passed first"):
             await opened.more(ServeFolder())
 
 

@@ -26,7 +26,7 @@ from tests.attack.test_session_orders_files import _home, desktop, order_with
 from tests.broker.session.test_session_orders import sound
 
 __all__ = ["_home", "sound"]
-USED = "was used already"
+USED = "was already used"
 
 
 async def test_a_permit_opens_the_microphone_once(sound):

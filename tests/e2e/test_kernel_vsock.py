@@ -300,7 +300,7 @@ async def settled(guest, before, what):
 
 
 async def a_flood_of_another_users(guest, sandbox):
-    """CID 1 is never a sandbox: its connections are accepted and ended."""
+    """CID 1 cannot be a sandbox: its connections are accepted and ended."""
     before = await census(guest)
     async with unharmed(guest, sandbox, "loopback"):
         words = f"{DISPLAY_PORT} {HALF_OPEN} 4"
@@ -371,7 +371,7 @@ async def killed(guest, sandbox, cid, pid):
         f"kill -9 {pid}; until {acquire} 2>&1; do sleep 1; done", deadline=PATIENCE
     )
     print(f"the CID of the dead machine: {said.strip()}", flush=True)
-    assert "was another lease's and stays closed for" in said
+    assert "belonged to another lease and is reserved for" in said
     (ended,) = await leases(guest, "nested", "lease.end")
     (begun,) = await leases(guest, "next")
     first, then = (datetime.fromisoformat(one["time"]) for one in (ended, begun))

@@ -124,7 +124,7 @@ async def test_an_applications_window_on_the_viewer_machines_screen():
         )
         assert said.splitlines()[-1] == "heard b''"
         refused = await viewer.run(f"{CTL} audit --json | grep link.refused | tail -1")
-        assert f"takes connections of CID {HOST} only, not of {APP}" in refused
+        assert f"accepts connections only from CID {HOST}, not from {APP}" in refused
         # and the host takes who has a lease.
         await stranger(viewer, HOST, 6501)
         refused = await host.run(f"{CTL} audit --json | grep stream.refused | tail -1")

@@ -199,7 +199,7 @@ async def test_a_log_on_a_read_only_medium_can_be_read(tmp_path: Path) -> None:
     try:
         with open_log(path) as log:
             assert log.newest() == 1
-        with pytest.raises(UpstreamError, match="directory cannot be used"):
+        with pytest.raises(UpstreamError, match="cannot use the audit log"):
             async with open_store(path.parent / "deeper" / "audit.sqlite"):
                 pass
     finally:

@@ -182,7 +182,7 @@ async def test_a_rule_limits_rate_bytes_and_gestures():
         # Nobody has acted in a window of it.
         assert (await work.script("vitrail-call -t vault near </dev/null"))[0] == 125
         denied = w.events("decision", verdict="deny")
-        assert "no input in a window of it" in denied[-1]["reason"]
+        assert "no input in a window of the sandbox" in denied[-1]["reason"]
         call = "vitrail-call -t vault small"
         # A frame of 5 bytes is around each piece.
         code, said = await work.script(f"head -c 102000 /dev/zero | {call} | wc -c")

@@ -179,7 +179,7 @@ async def test_a_mistake_of_ours_ends_the_call_and_not_the_broker(
 
     api.on_run = run
     async with serving(path, api), open_client(path) as client:
-        with pytest.raises(InternalError, match="mistake") as caught:
+        with pytest.raises(InternalError, match="internal error") as caught:
             await client.call(RUN, RunRequest(record="web"), ignore)
         assert "\x1b" not in str(caught.value)
         assert "KeyError" in capfd.readouterr().err

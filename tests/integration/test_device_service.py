@@ -161,7 +161,7 @@ async def test_records_refuse_other_sandboxes(monkeypatch):
     async with service(monkeypatch) as place:
         client = await place.connect()
         here, there = socket.socketpair()
-        no = pytest.raises(RefusedError, match="records let no such device")
+        no = pytest.raises(RefusedError, match="records do not allow the device")
         with here, there, no:
             await client.export(await number(client), "banking", "lease", here)
         assert place.kernel.exported == []
@@ -172,7 +172,7 @@ async def test_records_are_read_again_for_each_device(monkeypatch):
         client = await place.connect()
         (place.folder / "devices.toml").write_text("")
         here, there = socket.socketpair()
-        no = pytest.raises(RefusedError, match="records let no such device")
+        no = pytest.raises(RefusedError, match="records do not allow the device")
         with here, there, no:
             await client.export(await number(client), "work", "lease", here)
 
@@ -182,7 +182,7 @@ async def test_only_stream_sockets_go_to_the_kernel(monkeypatch, kind):
     async with service(monkeypatch) as place:
         client = await place.connect()
         here, there = socket.socketpair(socket.AF_UNIX, kind)
-        with here, there, pytest.raises(RefusedError, match="needs the socket"):
+        with here, there, pytest.raises(RefusedError, match="needs the guest's socket"):
             await client.export(await number(client), "work", "lease", here)
         assert place.kernel.exported == []
         (item,) = (await client.devices()).devices
@@ -227,7 +227,7 @@ async def test_guest_that_hangs_up_ends_the_attachment(monkeypatch):
             await client.export(await number(client), "work", "lease", here)
             place.kernel.in_use = False
             await eventually(lambda: client.ended_ones)
-        assert client.ended_ones[0][1] == "the guest has hung up"
+        assert client.ended_ones[0][1] == "the guest closed the connection"
 
 
 async def test_swap_in_the_port_between_verdict_and_handing_over_is_refused(
@@ -318,7 +318,7 @@ async def test_user_comes_through_to_the_socket_whatever_the_umask(tmp_path):
 
 async def test_a_second_service_does_not_take_the_socket_of_a_running_one(monkeypatch):
     async with service(monkeypatch) as place:
-        with pytest.raises(SetupError, match="another program listens"):
+        with pytest.raises(SetupError, match="another program is listening"):
             listen(place.path, os.getuid())
         client = await place.connect()
         assert await client.devices()

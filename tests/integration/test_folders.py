@@ -97,9 +97,9 @@ async def test_folders_are_shared_shown_and_taken_back():
         for refused, why in (
             ((str(home / "private"), "work"), "denied"),
             ((str(home / "docs"), "work"), "already"),
-            (("--write", str(home / ".ssh"), "work"), "hidden directory"),
-            ((str(home), "work"), "whole home"),
-            ((str(w.paths.state), "work"), "is not shared"),
+            (("--write", str(home / ".ssh"), "work"), "hidden directories"),
+            ((str(home), "work"), "your home"),
+            ((str(w.paths.state), "work"), "cannot share"),
             ((str(home / "private"), "absent"), "no sandbox"),
         ):
             assert why in await said(w, "share", *refused, code=1)

@@ -191,7 +191,7 @@ def as_root(argv: list[str]) -> list[str]:
 async def test_root(env) -> None:
     write_record(env, "demo", DEMO)
     said = sentence(await process(as_root([sys.executable, "-c", BROKER]), env))
-    assert "the broker does not run as root" in said
+    assert "the broker must not run as root" in said
     assert "as the user whose desktop it serves" in said
     for words in (["run", "demo"], ["demo"]):
         argv = as_root([sys.executable, "-c", START, *words])
@@ -200,7 +200,7 @@ async def test_root(env) -> None:
     assert not paths_of(env).cache.exists(), "no image was built before"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the broker does not run as root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="the broker must not run as root")
 async def test_a_second_broker(env) -> None:
     argv = [sys.executable, "-c", BROKER]
     first = spawn(argv, env=env, stdout=PIPE, stderr=PIPE)
@@ -219,7 +219,7 @@ async def test_a_second_broker(env) -> None:
                 assert await first.wait() == 0
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="the broker does not run as root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="the broker must not run as root")
 async def test_the_path_of_a_hybrid_socket_is_taken(env) -> None:
     """Another broker, or socat, listens where the VMM is going to connect."""
     folder = Path(env["HOME"]) / "vm"
@@ -242,7 +242,7 @@ async def test_the_path_of_a_hybrid_socket_is_taken(env) -> None:
             other.listen()
             said = sentence(await brokerctl(*words, env=env))
             assert f"hybrid:{base}:{port} is in use: another program" in said
-            assert f"'ss -xlp | grep {taken.name}' names it" in said
+            assert f"run 'ss -xlp | grep {taken.name}'" in said
         # A leftover file whose owner is gone does not hinder a start.
         async with running(*words, "--json", env=env) as held:
             with trio.fail_after(30):

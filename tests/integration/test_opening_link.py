@@ -88,5 +88,5 @@ async def test_a_folder_is_refused_on_the_host():
     async with far_sandboxes() as (t, _, __):
         answer = await brokerctl("share", "/tmp", "work", env=t.host.environ)
         assert answer.code == 1
-        assert "on two machines" in answer.err, answer
-        assert "type it on the viewer" in answer.err, answer
+        assert "on different machines" in answer.err, answer
+        assert "run the command on the viewer" in answer.err, answer

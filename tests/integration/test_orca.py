@@ -23,7 +23,7 @@ pytestmark = [
     needs("orca", "orca"),
     needs("Xwayland", "xwayland"),
 ]
-HOW = "Press Allow, or type the word allow. Esc or Deny refuses."
+HOW = "Press Allow, or type the word allow. To deny, press Esc or Deny."
 
 
 async def says(speaker: Speech, words: str) -> str:
@@ -86,10 +86,10 @@ async def test_it_reads_the_question_and_the_choice(monkeypatch):
                 first = await says(reader, "Vitrail asks about web")
                 for words in (
                     "web wants to open an address.",
-                    "A yes is for the host: www.example.org",
-                    "What shall it reach? Choose one:",
+                    "The answer is for the host: www.example.org",
+                    "Choose the target of the request:",
                     "The keys Up and Down choose: banking, work.",
-                    "how long a yes holds: once, for 10 minutes.",
+                    "how long a yes lasts: once, for 10 minutes.",
                     "work, once: chosen.",
                 ):
                     assert words in first

@@ -101,7 +101,7 @@ async def test_files_are_private_and_said_so_when_not(homes):
     await pem.chmod(0o640)
     answer = await brokerctl("link", "key", env=host)
     assert answer.code == 1
-    assert "others may read or write it" in answer.err
+    assert "is readable or writable by others" in answer.err
     assert f"chmod 600 {pem}" in answer.err
 
 
@@ -174,6 +174,8 @@ async def test_the_wrong_machine_is_turned_away_and_both_hear_of_it(homes):
             assert (
                 "see the output of 'brokerctl pair' on the other machine" in answer.err
             )
-        await there.wait("refused a connection: the link takes connections of uid")
-        await there.wait("peer_uid in link.toml names the other broker's user")
+        await there.wait(
+            "refused a connection: the link accepts connections only from uid"
+        )
+        await there.wait("set peer_uid in link.toml to the uid of the other broker")
         assert there.said.count("refused a connection") == 1, "once"

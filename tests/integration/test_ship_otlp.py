@@ -216,7 +216,7 @@ async def test_one_that_answers_a_byte_at_a_time_is_given_up(
     async with hostile(drip) as config:
         told = (await ship(tmp_path, config))["collector"]
         assert isinstance(told, UpstreamError)
-        assert "did not take a batch within 1 s" in str(told)
+        assert "did not accept a batch within 1 s" in str(told)
 
 
 async def test_an_answer_that_is_cut_off_is_none(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_each_is_the_others_witness_and_a_roll_back_is_found():
         found = await conflict(t.host)
         assert found["peer"] == "screen"
         assert found["size"] == known
-        assert "rolled back or cut off" in str(found["reason"])
+        assert "rolled back or truncated" in str(found["reason"])
         witness = await conflict(t.viewer)
         assert f"it had {known} events before" in str(witness["reason"])
         assert any("rolled back" in w for w in (await t.host.status()).warnings)

@@ -420,9 +420,9 @@ async def test_a_flood_of_messages_ends_the_worker():
 
 
 LIES = [
-    pytest.param(b"\xc1", "no valid message", id="garbage"),
+    pytest.param(b"\xc1", "invalid message", id="garbage"),
     pytest.param(
-        messages.encode(messages.StopWorker()), "no valid message", id="an-order"
+        messages.encode(messages.StopWorker()), "invalid message", id="an-order"
     ),
     pytest.param(
         messages.encode(messages.WorkerReady(Jail(namespaces=True, seccomp=True))),

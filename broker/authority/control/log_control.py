@@ -60,7 +60,7 @@ class EventsPart:
         Raises RefusedError without ``more``.
         """
         if not exchange.more:
-            raise RefusedError("events need a call with 'more'")
+            raise RefusedError("a call for events must set 'more'")
         last, kinds = request.after, set(request.kinds or ())
         if last is None:
             last = await in_thread(_newest, self.log)

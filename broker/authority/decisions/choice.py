@@ -78,6 +78,6 @@ async def choose(
     # The asker is not trusted to have offered these only.
     reason = unfit(question, asked.said)
     if reason or not asked.said.allow:
-        raise RefusedError(reason or asked.said.reason or "the user chose none")
+        raise RefusedError(reason or asked.said.reason or "the user chose no sandbox")
     place = question.targets.index(asked.said.target)
     return ChosenRequest(requests[place], asked)

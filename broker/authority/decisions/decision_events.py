@@ -127,7 +127,7 @@ def cut(permit: Permit, reason: str, digests: Digests) -> schema.Decision:
 
 def notice(request: Request, outcome: str, how: str) -> tuple[str, str]:
     """Return title and text of a notification; ``how`` follows the service's name."""
-    title = f"Vitrail: {request.lease.sandbox} was {outcome}"
+    title = f"Vitrail: a request of {request.lease.sandbox} was {outcome}"
     return title, f"{untrusted_word(request.service)}{how}"
 
 

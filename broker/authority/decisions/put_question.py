@@ -70,7 +70,7 @@ class NoPrompt:
     def admit(self, question: Question) -> int | PersonAnswer:
         """See ``Asker``."""
         del question
-        return PersonAnswer(allow=False, reason="no user can be asked")
+        return PersonAnswer(allow=False, reason="no user is available to answer")
 
     async def ask(self, number: int) -> PersonAnswer:
         """See ``Asker``; nothing is ever admitted."""

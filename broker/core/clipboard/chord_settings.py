@@ -51,12 +51,12 @@ class ChordChoice:
 def chosen(preset: str = "", copy: str = "", paste: str = "") -> ChordChoice:
     """Validate a choice of chords and return it.  Raises SetupError."""
     if preset and (copy or paste):
-        raise SetupError("either a preset or chords of your own", hint="not both")
+        raise SetupError("a preset and chords are both given", hint="give only one")
     if not preset and not (copy and paste):
-        raise SetupError("a chord is missing", hint="give both: copy and paste")
+        raise SetupError("a chord is missing", hint="give both copy and paste")
     if preset and preset not in PRESETS:
         raise SetupError(
-            f"no preset is named '{preset}'", hint=f"there are: {', '.join(PRESETS)}"
+            f"no preset is named '{preset}'", hint=f"use one of: {', '.join(PRESETS)}"
         )
     if preset:
         copy, paste = TEXTS[preset]
@@ -85,7 +85,7 @@ def load_choice(paths: Paths) -> ChordChoice:
 
 
 def _default(path: Path, problem: str) -> ChordChoice:
-    text = f"{path}: {problem}; the default chords hold"
+    text = f"{path}: {problem}; the default chords apply"
     return ChordChoice(DEFAULT.copy, DEFAULT.paste, DEFAULT.preset, str(path), text)
 
 
@@ -97,6 +97,6 @@ def save_choice(paths: Paths, choice: ChordChoice) -> Path:
         text = f'copy = "{choice.copy}"\npaste = "{choice.paste}"\n'
     path = paths.config[0] / FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = f"# The chords of copy and paste between sandboxes.\n{text}"
+    text = f"# The chords for copy and paste between sandboxes.\n{text}"
     replace_file(path, text.encode(), mode=0o644)
     return path

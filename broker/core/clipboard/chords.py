@@ -34,12 +34,12 @@ class Chord:
         named = frozenset(_WORDS[w.lower()] for w in words if w.lower() in _WORDS)
         if wrong or not symbol.isidentifier() or len(named) != len(words):
             raise SetupError(
-                f"'{text}' is not a chord", hint="write it as Super+Shift+C is written"
+                f"'{text}' is not a chord", hint="write a chord such as Super+Shift+C"
             )
         if not named - {"Shift"}:
             raise SetupError(
                 f"the chord '{text}' is part of ordinary typing",
-                hint="take Super, Ctrl or Alt into it",
+                hint="add Super, Ctrl or Alt",
             )
         return cls(named, symbol.lower() if len(symbol) == 1 else symbol)
 
@@ -54,7 +54,8 @@ class ChordPair:
     def __post_init__(self) -> None:
         if self.copy == self.paste:
             raise SetupError(
-                "one chord cannot both copy and paste", hint="choose two chords"
+                "one chord cannot both copy and paste",
+                hint="choose two different chords",
             )
 
 

@@ -115,12 +115,12 @@ def choose(
     """
     # guard: number of types
     if len(untrusted_types) > limits.WAYLAND_MIMES:
-        raise PeerError("more types in one selection than a client may offer")
+        raise PeerError("the selection has more types than a client may offer")
     found: dict[str, str] = {}
     for name in untrusted_types:
         # guard: length of types
         if len(name.encode("utf-8", "replace")) > limits.WAYLAND_MIME_BYTES:
-            raise PeerError("a type's name is longer than a client may offer")
+            raise PeerError("a type's name is too long")
         kind = kind_of(name)
         if kind is not None and fits(kind, patterns):
             before = found.get(kind)

@@ -49,9 +49,8 @@ def refuse_links(path: Path, writable: Iterable[Path]) -> Path:
 
 def _refuse(path: Path, link: Path, found: Path) -> None:
     raise RefusedError(
-        f"{printable(str(path), 200)} is not followed: {printable(str(link), 200)} is a "
-        "link that a sandbox may have made",
-        hint=f"it leads to {printable(str(found), 200)}; name that path to use it",
+        f"cannot follow {printable(str(path), 200)}: {printable(str(link), 200)} is a link that a sandbox may have created",
+        hint=f"to use the target of the link, name it: {printable(str(found), 200)}",
     )
 
 

@@ -105,11 +105,11 @@ def encode(message: FromFilter | ToFilter) -> bytes:
 
 
 decode_from_filter: Reader[FromFilter] = reader(
-    msgspec.msgpack.Decoder(FromFilter), "a message that cannot be read"
+    msgspec.msgpack.Decoder(FromFilter), "cannot decode the message"
 )
 """Return a filter's message."""
 
 decode_to_filter: Reader[ToFilter] = reader(
-    msgspec.msgpack.Decoder(ToFilter), "a message that cannot be read"
+    msgspec.msgpack.Decoder(ToFilter), "cannot decode the message"
 )
 """Return the viewer's message."""

@@ -67,18 +67,20 @@ class WindowRules:
         for what, value in (("border", self.border), ("top", self.top)):
             if not 1 <= value <= MAX_BORDER:
                 raise RefusedError(
-                    f"a window {what} of {value} pixels",
-                    hint=f"1 to {MAX_BORDER}; a window without a border is not offered",
+                    f"invalid window {what}: {value} pixels",
+                    hint=f"use 1 to {MAX_BORDER}; windows cannot be shown without a border",
                 )
         if len(self.strip) % self.top or len(self.strip) > MAX_STRIP:
-            raise RefusedError(f"a name of {len(self.strip)} pixels in {self.top} rows")
+            raise RefusedError(
+                f"invalid name: {len(self.strip)} pixels in {self.top} rows"
+            )
         for name in self.deny - GLOBALS.keys():
-            raise RefusedError(f"the Wayland global {name} is not known")
+            raise RefusedError(f"unknown Wayland global {name}")
         for name in self.allow - OPTIONS:
             known = "can never be allowed" if name in GLOBALS else "is not known"
             raise RefusedError(
                 f"the Wayland global {name} {known}",
-                hint=f"what may be allowed: {', '.join(sorted(OPTIONS))}",
+                hint=f"allow only these: {', '.join(sorted(OPTIONS))}",
             )
 
 

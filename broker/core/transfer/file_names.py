@@ -120,11 +120,11 @@ def saved_names(untrusted_names: Sequence[str], kind: str) -> tuple[str, ...]:
     """
     # guard: names are of files that are saved
     if untrusted_names and kind != "save":
-        raise PeerError("names of files that are not saved")
+        raise PeerError("file names are only allowed for saving")
     names = tuple(map(suggested_name, untrusted_names))
     # guard: several files have names that differ
     if not all(names) or len(set(names)) < len(names):
-        raise PeerError("files without names, or with the same one")
+        raise PeerError("files have no names, or equal names")
     return names
 
 
@@ -148,7 +148,7 @@ def _fault(char: str) -> str:
     """Return why a character may not be in a name, or nothing."""
     # guard: separators in a name
     if char in "/\\":
-        return "a separator of paths"
+        return "a path separator"
     if " " <= char <= "~":
         return ""
     category = unicodedata.category(char)
@@ -157,20 +157,20 @@ def _fault(char: str) -> str:
         return _KINDS.get(category, "not a letter, digit or punctuation mark")
     # guard: blank letters
     if hidden(char):
-        return "drawn as a blank"
+        return "it is drawn as a blank"
     # guard: names from right to left
     if unicodedata.bidirectional(char) not in _DIRECTIONS:
-        return "written from right to left"
+        return "it is written from right to left"
     found = script(char)
     # guard: scripts of names
-    return "" if found in _SCRIPTS else f"the script {found} is not in the allow-list"
+    return "" if found in _SCRIPTS else f"the script {found} is not allowed"
 
 
 _KINDS = {
     "Cc": "a control character",
     "Cf": "a format character (bidirectional, zero width or tag)",
     "Cs": "a surrogate",
-    "Co": "private use",
+    "Co": "a private use character",
     "Cn": "not assigned",
     "Mn": "a combining mark",
     "Mc": "a combining mark",

@@ -81,7 +81,7 @@ def _lower(char: str) -> str:
 def _ipv4(untrusted_host: str) -> HostName:
     # guard: numbers as hosts
     if not _DOTTED.fullmatch(untrusted_host):
-        raise RefusedError("the host is a number that is not a plain IPv4 address")
+        raise RefusedError("the host is a number, but not a plain IPv4 address")
     try:
         address = str(ipaddress.IPv4Address(untrusted_host))
     except ValueError:
@@ -104,7 +104,7 @@ def _label(untrusted_label: str) -> tuple[str, str]:
     if untrusted_label.isascii() and not untrusted_label.startswith("xn--"):
         if _ASCII_LABEL.fullmatch(untrusted_label):
             return untrusted_label, untrusted_label
-        raise RefusedError("a label of the host has a character that none may have")
+        raise RefusedError("a label of the host has an invalid character")
     # The tables of idna are walked for each character: bounded before that.
     if len(untrusted_label) > limits.URL_LABEL_CHARS:
         raise RefusedError("a label of the host is too long")

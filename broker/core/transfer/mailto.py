@@ -31,7 +31,7 @@ def take_mailto(untrusted_rest: str) -> str:
     """Validate what follows ``mailto:``; return it in ASCII.  Raises RefusedError."""
     untrusted_to, question, untrusted_query = untrusted_rest.partition("?")
     if "#" in untrusted_rest:
-        raise RefusedError("a mail address has no fragment")
+        raise RefusedError("a mail address cannot have a fragment")
     named = 0
     out = ""
     if untrusted_to:
@@ -91,7 +91,7 @@ def _recipient(untrusted_address: str) -> str:
     host = take_host(domain)
     # guard: machines as recipients
     if ":" in host.ascii or host.ascii[-1].isdigit():
-        raise RefusedError("a recipient's domain is an address of a machine")
+        raise RefusedError("a recipient's domain is an IP address")
     return f"{quote(local, safe=_SAFE)}@{host.ascii}"
 
 

@@ -137,7 +137,8 @@ def take_url(
     found = _SCHEME.match(untrusted_text)
     if found is None:
         raise RefusedError(
-            "the address has no scheme", hint="write it as in https://example.org/"
+            "the address has no scheme",
+            hint="write an address such as https://example.org/",
         )
     scheme = take_scheme(found[1], schemes)
     url = _take_rest(scheme, untrusted_text[found.end() :])
@@ -152,7 +153,7 @@ def take_scheme(untrusted_scheme: str, schemes: Collection[str] | None) -> str:
     scheme = untrusted_scheme.lower()
     # guard: schemes that are never opened
     if scheme in NEVER or scheme.startswith("ms-"):
-        raise RefusedError(f"the scheme {scheme}: is never opened")
+        raise RefusedError(f"addresses with the scheme {scheme}: are never opened")
     # guard: schemes of a rule
     if schemes is not None and scheme not in schemes:
         raise RefusedError(f"the scheme {scheme}: is not allowed")
@@ -170,11 +171,11 @@ def _refuse_characters(untrusted_text: str) -> None:
         # guard: hidden characters of an address
         if char in _REFUSED or _hides(char):
             raise RefusedError(
-                f"character {place + 1} is U+{ord(char):04X}, which no address may have"
+                f"character {place + 1} is U+{ord(char):04X}, which is not allowed"
             )
     # guard: percent signs that encode nothing
     if found := _PERCENT.search(untrusted_text):
-        raise RefusedError(f"the percent sign at {found.start() + 1} encodes no byte")
+        raise RefusedError(f"the percent sign at {found.start() + 1} is incomplete")
 
 
 def _take_rest(scheme: str, untrusted_rest: str) -> Url:
@@ -193,7 +194,7 @@ def _opaque(scheme: str, untrusted_rest: str) -> Url:
     """Parse an address as ``tel:`` or ``matrix:``, which only scheme= admits."""
     # guard: opaque addresses that are paths or options
     if not untrusted_rest or untrusted_rest.startswith(("/", "-")):
-        raise RefusedError(f"nothing that can be opened follows {scheme}:")
+        raise RefusedError(f"no valid address follows {scheme}:")
     # guard: encoded control characters of opaque addresses
     if _ENCODED_CONTROL.search(untrusted_rest):
         raise RefusedError("the address has an encoded control character")

@@ -73,7 +73,6 @@ def _changed(path: Path, error: OSError | None = None) -> RefusedError:
     """Return the error for a path that another sandbox may have changed."""
     reason = "" if error is None else f": {error.strerror}"
     return RefusedError(
-        f"{printable(str(path), 200)} cannot be bound, or another sandbox has changed "
-        f"its target while this one was started{reason}",
-        hint="look at the directories above it, and run it again",
+        f"cannot bind {printable(str(path), 200)}, or another sandbox changed its target while this one was started{reason}",
+        hint="check the directories above it, and start the sandbox again",
     )

@@ -77,13 +77,13 @@ async def _run(*words: str, fds: tuple[int, ...]) -> bytes:
         return await run_tool(argv, deadline=_SECONDS, pass_fds=fds)
     except UpstreamError as error:
         if f"failed with code {HELD}:" in error.message:
-            raise HeldError("a program of the sandbox has files of it open") from error
+            raise HeldError(
+                "a program of the sandbox has files of the folder open"
+            ) from error
         if f"failed with code {ABSENT}:" in error.message:
             raise AbsentError("no folder is mounted there") from error
         reason = error.message.rpartition("failed with code 1: ")[2]
-        raise UpstreamError(
-            f"it could not be mounted or unmounted: {reason}"
-        ) from error
+        raise UpstreamError(f"cannot mount or unmount the folder: {reason}") from error
 
 
 async def wait_set_up(pid: int, path: str) -> None:
@@ -97,7 +97,7 @@ async def wait_set_up(pid: int, path: str) -> None:
                 return
             # The kernel reports no mount of another process's as an event.
             await trio.sleep(_LOOK_SECONDS)
-    raise UpstreamError(f"the sandbox has not set up its files in {_SECONDS:g} s")
+    raise UpstreamError(f"the sandbox did not set up its files within {_SECONDS:g} s")
 
 
 def refuse_moved(pid: int, number: int | None) -> None:
@@ -108,7 +108,7 @@ def refuse_moved(pid: int, number: int | None) -> None:
     """
     # guard: the unmounted mount is the folder's
     if any(int(mount[0]) == number for mount in mount_table(pid)):
-        raise HeldError("the sandbox has it at another path")
+        raise HeldError("the sandbox has mounted the folder at another path")
 
 
 async def may_make_mounts(pid: int) -> bool:
@@ -126,7 +126,7 @@ async def may_make_mounts(pid: int) -> bool:
     except FileNotFoundError:
         return False  # it has ended, and all of its namespace with it
     except OSError as error:
-        raise UpstreamError(f"its namespaces cannot be read: {error}") from error
+        raise UpstreamError(f"cannot read the sandbox's namespaces: {error}") from error
     try:
         limit = int(await _run("limit", str(namespace), fds=(namespace,)))
     finally:
@@ -142,14 +142,14 @@ async def may_make_mounts(pid: int) -> bool:
 async def refuse_mount_makers(pid: int) -> None:
     """Raise HeldError where programs of the sandbox may have a copy that nobody finds."""
     if await may_make_mounts(pid):
-        raise HeldError("its programs may have mounts of their own")
+        raise HeldError("the sandbox's programs may have separate mounts")
 
 
 def refuse_other_namespaces(pid: int) -> None:
     """Raise HeldError where a program of the sandbox has mounted something itself."""
     # guard: a copy of the mount is not overlooked
     if may_have_copy(pid):
-        raise HeldError("a program of the sandbox has mounts of its own")
+        raise HeldError("a program of the sandbox has separate mounts")
 
 
 def may_have_copy(pid: int) -> bool:

@@ -59,8 +59,8 @@ def open_folder(
         fd = open_without_links(real)
     except OSError as error:
         raise RefusedError(
-            f"{printable(path, 200)} cannot be shared: {error.strerror}",
-            hint="name an existing directory that is yours",
+            f"cannot share {printable(path, 200)}: {error.strerror}",
+            hint="name an existing directory that you own",
         ) from error
     try:
         _refuse(Path(real), fd, home, private)
@@ -101,14 +101,13 @@ def _refuse(path: Path, fd: int, home: Path, private: Sequence[Path]) -> None:
     reason = _secret(path, home, private) or _not_ours(fd)
     if reason:
         raise RefusedError(
-            f"{shown} is not shared: {reason}",
-            hint="share a directory that holds only what the sandbox may have, "
-            "as ~/Downloads",
+            f"cannot share {shown}: {reason}",
+            hint="share a directory that contains only files for the sandbox, such as ~/Downloads",
         )
     name = path.name
     plain = name.isprintable() and not name.startswith((".", "-"))
     if not plain or len(name.encode("utf-8", "surrogateescape")) > _NAME_BYTES:
-        raise RefusedError(f"{shown} is not shared: its name is hidden or too long")
+        raise RefusedError(f"cannot share {shown}: its name is hidden or too long")
 
 
 def _secret(path: Path, home: Path, private: Sequence[Path]) -> str:
@@ -116,16 +115,16 @@ def _secret(path: Path, home: Path, private: Sequence[Path]) -> str:
     real = Path(os.path.realpath(home))
     # guard: the home is not shared
     if real.is_relative_to(path):
-        return "it would contain your whole home"
+        return "it contains your home directory"
     # guard: hidden directories of the home are not shared
     if path.is_relative_to(real) and path.relative_to(real).parts[0].startswith("."):
-        return "a hidden directory of your home has keys and settings"
+        return "hidden directories of your home contain keys and settings"
     for other in map(os.path.realpath, private):
         # guard: the broker's directories are not shared
         if path.is_relative_to(other) or Path(other).is_relative_to(path):
-            return f"the broker's own {other} is in it, or above it"
+            return f"it contains, or is inside, the broker's directory {other}"
     if path.parts[1] in _SYSTEM and not path.is_relative_to(real):
-        return "it belongs to the system"
+        return "it is a system directory"
     return ""
 
 

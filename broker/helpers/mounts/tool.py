@@ -101,7 +101,7 @@ def clone_tree(folder: int, path: str, *, write: bool) -> int:
     See ``cloned``.
     """
     uid, gid = os.getuid(), os.getgid()
-    _check(_libc.unshare(_NEWUSER | _NEWNS), "no user namespaces here")
+    _check(_libc.unshare(_NEWUSER | _NEWNS), "cannot create a user namespace")
     for name, text in (
         ("setgroups", "deny"),
         ("uid_map", f"{uid} {uid} 1"),
@@ -113,7 +113,7 @@ def clone_tree(folder: int, path: str, *, write: bool) -> int:
     here = _call(_SYS_OPENAT2, -100, os.fsencode(path), how, len(how))
     # guard: the mounted directory is the checked one
     if not os.path.samestat(os.fstat(here), os.fstat(folder)):
-        raise OSError(0, "the directory was replaced meanwhile")
+        raise OSError(0, "the directory was replaced during the operation")
     # Not recursive: mounts below it stay out.
     tree = _call(_SYS_OPEN_TREE, here, b"", _EMPTY_PATH | 1 | os.O_CLOEXEC)
     # guard: a shared folder has no setuid and no devices
@@ -136,7 +136,7 @@ def enter(namespace: int) -> None:
     """Enter a mount namespace, with the rights of the user namespace that owns it."""
     owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
     _check(_libc.setns(owner, _NEWUSER), "its user namespace is not yours")
-    _check(_libc.setns(namespace, _NEWNS), "its mount namespace cannot be entered")
+    _check(_libc.setns(namespace, _NEWNS), "cannot enter its mount namespace")
 
 
 def attach(tree: int, base: str, name: str) -> None:

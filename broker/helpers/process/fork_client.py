@@ -157,8 +157,8 @@ class ForkServer:
                     raise
         except OSError as error:
             raise UpstreamError(
-                f"no process for {self._program.what}: {error.strerror}",
-                hint="the machine may be out of memory, processes or descriptors",
+                f"cannot start a process for {self._program.what}: {error.strerror}",
+                hint="check whether memory, processes or descriptors are exhausted",
             ) from error
         return _Run(self._program, ForkServerHandle(ours, process), shared=False)
 
@@ -195,8 +195,7 @@ class ForkServer:
             fdpass.close_all(mine)
         raise UpstreamError(
             f"cannot start {self._program.what}: its fork server ended twice",
-            hint="the broker's log shows why; memory, processes or descriptors may be "
-            "exhausted",
+            hint="see the broker's log; memory, processes or descriptors may be exhausted",
         )
 
     async def close(self) -> None:
@@ -265,7 +264,7 @@ class _Run:
                     return answer, got.fds
                 case messages.ForkFailed(_, reason, ""):
                     what = self._program.what
-                    raise UpstreamError(f"no process for {what}: {reason}")
+                    raise UpstreamError(f"cannot start a process for {what}: {reason}")
                 case messages.ForkFailed(_, reason, hint):
                     raise SetupError(reason, hint=hint)
 

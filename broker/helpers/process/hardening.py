@@ -72,5 +72,5 @@ def install(program: bytes) -> None:
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, wanted, 0, 0):
         raise SetupError(
             f"the kernel rejects the filter: {os.strerror(ctypes.get_errno())}",
-            hint="a kernel with CONFIG_SECCOMP_FILTER is needed",
+            hint="use a kernel with CONFIG_SECCOMP_FILTER",
         )

@@ -59,7 +59,7 @@ def open_pidfd(pid: int) -> int:
     sandbox can have (0, 1, negative, or beyond pid_t).
     """
     if pid <= 1:
-        raise ProcessLookupError(errno.ESRCH, "it cannot be a sandbox's leader")
+        raise ProcessLookupError(errno.ESRCH, "cannot be a sandbox's leader")
     try:
         return os.pidfd_open(pid)
     except OverflowError as error:

@@ -48,11 +48,11 @@ def open_user_namespace(leader: int) -> int:
     try:
         namespace = os.open(f"/proc/{leader}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise UpstreamError(f"the box ended at once: {error.strerror}") from error
+        raise UpstreamError(f"the box ended immediately: {error.strerror}") from error
     # guard: our own user namespace is not a box's
     if os.fstat(namespace).st_ino == Path("/proc/self/ns/user").stat().st_ino:
         os.close(namespace)
-        raise UpstreamError("bubblewrap made no user namespace for the box")
+        raise UpstreamError("bubblewrap did not create a user namespace for the box")
     return namespace
 
 
@@ -74,8 +74,8 @@ def limit_namespace(namespace: int, *, nested: bool) -> None:
     _, status = os.waitpid(child, 0)
     if status != 0:
         raise UpstreamError(
-            "the kernel's limits of the box cannot be set (/proc/sys/user)",
-            hint="a container around the broker may have made /proc/sys read-only",
+            "cannot set the kernel's limits for the box (/proc/sys/user)",
+            hint="check whether a container around the broker makes /proc/sys read-only",
         )
 
 

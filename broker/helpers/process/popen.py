@@ -94,7 +94,7 @@ def require_installed(program: str, env: Mapping[str, str] | None = None) -> Non
         return
     raise SetupError(
         f"the program {program} is not installed",
-        hint="'brokerctl doctor' names the package that has it",
+        hint="to find its package, run 'brokerctl doctor'",
     )
 
 

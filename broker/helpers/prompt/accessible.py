@@ -119,7 +119,7 @@ class Accessible:
         for line in words.lines:
             dialog.add(self._new(_LABEL, line))
         if words.targets:
-            rows = dialog.add(self._new(_LIST, "What it shall reach"))
+            rows = dialog.add(self._new(_LIST, "Target of the request"))
             for row in words.targets:
                 states = _SEEN | ({_SELECTED} if row.chosen else set())
                 rows.add(self._new(_LIST_ITEM, row.words, states))

@@ -39,7 +39,7 @@ def target_words(target: str) -> str:
     if target in VIEWER_NAMES:
         return "you, at this screen"
     if target.startswith("@dispvm:"):
-        return f"a fresh {target.removeprefix('@dispvm:')} sandbox"
+        return f"a new {target.removeprefix('@dispvm:')} sandbox"
     return target
 
 
@@ -47,17 +47,17 @@ def reach(dialog: Dialog) -> str:
     """Return which sandbox a yes reaches, or that the user must choose one."""
     targets = dialog.question.targets
     if len(targets) > 1:
-        return "What shall it reach?  Choose one:"
-    return f"It reaches: {target_words(targets[0])}."
+        return "Choose the target of the request:"
+    return f"Target: {target_words(targets[0])}."
 
 
 def hint(dialog: Dialog, *, armed: bool) -> str:
     """Return the text that explains how the dialog can be answered now."""
     if not armed:
-        return "Wait: nothing counts until this has been in front, untouched, for a second."
+        return "Wait: input is ignored until this has been in front, untouched, for a second."
     if not dialog.target:
-        return "Choose first; Esc or Deny refuses."
-    return f"Press Allow, or type the word {WORD}.  Esc or Deny refuses."
+        return "Choose a target first.  To deny, press Esc or Deny."
+    return f"Press Allow, or type the word {WORD}.  To deny, press Esc or Deny."
 
 
 def choices(dialog: Dialog) -> list[str]:
@@ -73,7 +73,7 @@ def choices(dialog: Dialog) -> list[str]:
         lines.append(f"The keys Up and Down choose: {names}.")
     if len(question.keeps) > 1:
         words = ", ".join(keep_words(question, keep) for keep in question.keeps)
-        lines.append(f"The keys Left and Right choose how long a yes holds: {words}.")
+        lines.append(f"The keys Left and Right choose how long a yes lasts: {words}.")
     return lines
 
 
@@ -91,7 +91,7 @@ def next_step(dialog: Dialog, *, armed: bool) -> str:
 def _read_out(line: str) -> str:
     """Return a line as it is spoken: Orca leaves out a label of one or two words."""
     # guard: a screen reader reads what a yes is for
-    return line if len(line.split()) > 2 else f"A yes is for the {line}"
+    return line if len(line.split()) > 2 else f"The answer is for the {line}"
 
 
 def describe(dialog: Dialog, now: float) -> Described:

@@ -23,8 +23,8 @@ def _library() -> ctypes.CDLL:
         lib = ctypes.CDLL("libxkbcommon.so.0")
     except OSError as error:
         raise SetupError(
-            f"libxkbcommon cannot be loaded: {error}",
-            hint="sudo apt install libxkbcommon0",
+            f"cannot load libxkbcommon: {error}",
+            hint="run 'sudo apt install libxkbcommon0'",
         ) from error
     pointer, number = ctypes.c_void_p, ctypes.c_uint32
     shapes: dict[str, tuple[object, list[object]]] = {

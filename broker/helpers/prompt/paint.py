@@ -250,4 +250,4 @@ def _foot(
     place = DialogRect(left.x, left.y, left.width - width, left.height)
     brush.text(place, known, size=15, bold=True)
     time = DialogRect(left.x + left.width - width, left.y, width, left.height)
-    brush.text(time, f"no in {seconds} s", size=13, colour=_FAINT, middle=True)
+    brush.text(time, f"denied in {seconds} s", size=13, colour=_FAINT, middle=True)

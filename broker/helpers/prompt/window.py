@@ -116,7 +116,7 @@ class DialogWindow:
     def _check(self) -> None:
         if self._failed is not None:
             said = "".join(traceback.format_exception(self._failed))
-            raise InternalError(f"a mistake in the dialog: {said}")
+            raise InternalError(f"internal error in the dialog: {said}")
 
     def _global(self, registry: Any, name: int, kind: str, version: int) -> None:
         """Bind a global of the compositor that the dialog needs."""
@@ -329,7 +329,7 @@ class DialogWindow:
             self._display.read()
             self._display.dispatch(block=False)
         except RuntimeError as error:
-            raise UpstreamError("the compositor has gone") from error
+            raise UpstreamError("the compositor has closed the connection") from error
         self._check()
         self._display.flush()
 

@@ -17,12 +17,12 @@ def decode_to_pump(packet: bytes) -> wire.ToPump:
             return wire.Submit(token, wire.MODES[ab], wire.MODES[ba], *limits)
         _, number = wire.NUMBER_FORM.unpack(packet)
     except (struct.error, IndexError) as error:
-        raise InternalError("not a message to the pump") from error
+        raise InternalError("invalid message to the pump") from error
     if kind == wire.ABORT:
         return wire.Abort(number)
     if kind == wire.ASK:
         return wire.PumpRequest(number)
-    raise InternalError(f"no message to the pump has the number {kind}")
+    raise InternalError(f"unknown kind of message to the pump: {kind}")
 
 
 def encode_from_pump(message: wire.FromPump) -> bytes:

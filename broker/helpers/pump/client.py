@@ -124,7 +124,7 @@ class Pump:
                     self._take(packet)
                 except InternalError as error:
                     # Its streams end with it; the broker, and all else, does not.
-                    log_stderr(f"vitrail: pump {self._handle.pid} is ended: {error}")
+                    log_stderr(f"vitrail: stopping pump {self._handle.pid}: {error}")
                     return
 
     def _take(self, packet: bytes) -> None:
@@ -133,7 +133,7 @@ class Pump:
             case StreamDone(token, end):
                 pending = self._pending.pop(token, None)
                 if pending is None:
-                    raise InternalError(f"the pump ended stream {token}, which is none")
+                    raise InternalError(f"the pump ended the unknown stream {token}")
                 self._ended[end.reason] += 1
                 pending.settle(end)
             case Live(request, last, streams):
@@ -251,8 +251,8 @@ class Pump:
         """
         if len(self._pending) >= relay_limits.RELAY_STREAMS:
             raise UpstreamError(
-                f"the relay carries {relay_limits.RELAY_STREAMS} streams already",
-                hint="'brokerctl status' shows whose they are",
+                f"the relay already carries {relay_limits.RELAY_STREAMS} streams",
+                hint="to see their sandboxes, run 'brokerctl status'",
             )
         token = self._tokens = self._tokens + 1
         if not self._send_nowait(
@@ -307,7 +307,7 @@ class Pump:
             if error.errno in {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}:
                 raise self._dead() from error
             raise UpstreamError(
-                f"a stream could not be handed to the relay: {error.strerror}",
+                f"cannot pass a stream to the relay: {error.strerror}",
                 hint="raise the limit on open files ('ulimit -n')",
             ) from error
         return True
@@ -315,7 +315,7 @@ class Pump:
     def _dead(self) -> UpstreamError:
         return UpstreamError(
             f"the relay's process {self._handle.pid} has died",
-            hint="the broker starts a new one; open the connection again",
+            hint="open the connection again; the broker starts a new process",
         )
 
     # -- numbers -----------------------------------------------------------------
@@ -345,7 +345,7 @@ class Pump:
             if patience.cancelled_caught:
                 raise UpstreamError(
                     f"the relay's process {self._handle.pid} does not answer",
-                    hint="to end it ends its streams; the broker starts a new one",
+                    hint="to end its streams, kill it; the broker starts a new process",
                 )
             if self._died.is_set():
                 raise self._dead()
@@ -378,5 +378,5 @@ def milliseconds(seconds: float | None) -> int:
     if seconds is None:
         return 0
     if seconds <= 0:
-        raise ValueError("an idle deadline is a positive number of seconds")
+        raise ValueError("an idle deadline must be a positive number of seconds")
     return max(1, round(seconds * 1000))

@@ -54,7 +54,7 @@ def start_pump(program: bytes) -> PumpHandle:
         pump.close()
         words.close()
         raise SetupError(
-            f"the relay's process cannot be started: {error.strerror}",
+            f"cannot start the relay's process: {error.strerror}",
             hint="raise the limit on processes ('ulimit -u')",
         ) from error
     if pid == 0:

@@ -32,7 +32,7 @@ async def fork_pump(server: ForkServer) -> PumpHandle:
             undo.pop_all()
     except OSError as error:
         raise UpstreamError(
-            f"no descriptor for the relay's process: {error.strerror}",
+            f"cannot get a descriptor for the relay's process: {error.strerror}",
             hint="raise the limit on open files ('ulimit -n')",
         ) from error
     return PumpHandle(ours, child.pid, child.fileno(), words, child.end)

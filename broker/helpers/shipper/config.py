@@ -184,9 +184,9 @@ def load_config(path: Path) -> ShipConfig:
         raise SetupError(problem, where=str(path))
     if any(t.secret() for t in config.target) and path.stat().st_mode & 0o077:
         raise SetupError(
-            "it has a password, a token or headers in it, and others may read it",
+            "contains a password, a token or headers, but is readable by others",
             where=str(path),
-            hint=f"chmod 600 {path}",
+            hint=f"run 'chmod 600 {path}'",
         )
     return config
 
@@ -198,17 +198,17 @@ def _problem(config: ShipConfig) -> str:
             target.where()
             target.secret()
         except ValueError:
-            return f"target {target.name!r}: its address is none"
+            return f"target {target.name!r}: its address is invalid"
     names = [target.name for target in config.target]
     for name in names:
         if _NAME.fullmatch(name) is None:
-            return f"{name!r} is not a name: small letters, digits and '-', at most 32"
+            return f"{name!r} is not a name of at most 32 lower-case letters, digits and '-'"
         if names.count(name) > 1:
             return f"two targets are named {name!r}"
     if len(names) > audit_limits.SHIP_TARGETS:
-        return f"{len(names)} targets (at most {audit_limits.SHIP_TARGETS})"
+        return f"there are {len(names)} targets (at most {audit_limits.SHIP_TARGETS})"
     if not 0 <= config.batch_seconds <= _BATCH_SECONDS:
-        return f"batch_seconds: from 0 to {_BATCH_SECONDS}"
+        return f"batch_seconds must be from 0 to {_BATCH_SECONDS}"
     if not 0 < len(config.called()) <= 255 or not config.called().isprintable():
-        return "machine: a name of at most 255 printable characters"
+        return "machine must be a name of at most 255 printable characters"
     return ""

@@ -64,7 +64,7 @@ def load_cursor(directory: Path, name: str) -> Cursor:
         # Beginning again would send a whole log again without a request.
         raise SetupError(
             f"{path} is not a cursor: {error}",
-            hint="remove it, and this receiver gets the log from its beginning",
+            hint="remove the file to send the whole log to this receiver again",
         ) from error
 
 

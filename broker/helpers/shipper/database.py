@@ -17,8 +17,8 @@ try:
     import psycopg
 except ImportError as _error:  # pragma: no cover -- tested in a process without it
     raise SetupError(
-        f"PostgreSQL needs a package that is not installed ({_error.name})",
-        hint="pip install 'vitrail[fleet]', or Debian's python3-psycopg",
+        f"a package that PostgreSQL needs is not installed ({_error.name})",
+        hint="install Debian's python3-psycopg, or run: pip install 'vitrail[fleet]'",
     ) from _error
 
 Error = psycopg.Error
@@ -96,18 +96,18 @@ def problem(error: psycopg.Error) -> VitrailError:
         return IntegrityError(said, hint=error.diag.message_hint or "")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return SetupError(
-            f"the database does not allow it: {said}",
-            hint="docs/audit.md, 'A fleet's database', has the roles and grants",
+            f"the database denied the access: {said}",
+            hint="see docs/audit.md, 'A fleet's database', for the roles and grants",
         )
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
         # libpq repeats the text that it could not read; it may contain a password.
         return SetupError(
-            "the address is not one of a database",
-            hint="postgresql://USER@HOST/DATABASE?sslmode=verify-full, for example",
+            "the address is not that of a database",
+            hint="use an address such as postgresql://USER@HOST/DATABASE?sslmode=verify-full",
         )
     return UpstreamError(
-        f"the database fails: {said or type(error).__name__}",
-        hint="is it running, and may this machine connect to it?",
+        f"the database failed: {said or type(error).__name__}",
+        hint="check that it is running and accepts connections from this machine",
     )
 
 
@@ -128,8 +128,7 @@ def usable(connection: Connection) -> int:
     version, oldest = (int(str(number or 0)) for number in rows[0])
     if oldest > VERSION:
         raise SetupError(
-            f"the database was made by a newer Vitrail (version {version}, this "
-            f"one knows {VERSION})",
+            f"the database was created by a newer Vitrail (version {version}; this one supports up to {VERSION})",
             hint="update this machine; its log keeps the unshipped events",
         )
     return version
@@ -150,9 +149,8 @@ def migrate(connection: Connection) -> int:
         version = usable(connection)
         if 0 < version < min(_SCRIPTS):
             raise SetupError(
-                f"the database's tables are of version {version}, which is too old",
-                hint="drop the schema vitrail, or name another database: machines ship "
-                "what their logs still have",
+                f"the database's tables have version {version}, which is too old",
+                hint="drop the schema vitrail, or name another database: machines ship the events that their logs still contain",
             )
         missing = [script for number, script in _SCRIPTS.items() if number > version]
         for script in missing:

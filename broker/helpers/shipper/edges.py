@@ -25,7 +25,7 @@ def tree_at(log: Log, size: int) -> Growing | None:
     except (RefusedError, IntegrityError):
         return None
     except sqlite3.Error as error:
-        raise UpstreamError(f"the audit log cannot be read: {error}") from error
+        raise UpstreamError(f"cannot read the audit log: {error}") from error
     return tree
 
 
@@ -64,5 +64,5 @@ def proof_of(log: Log, size: int) -> BatchProof:
     try:
         hashes = consistency_proof(size, signed, log.nodes()) if size else []
     except (RefusedError, sqlite3.Error) as error:
-        raise UpstreamError(f"the events cannot be proved: {error}") from error
+        raise UpstreamError(f"cannot prove the events: {error}") from error
     return BatchProof(note, hashes, [text for (text,) in keys])

@@ -27,8 +27,8 @@ class HttpEnd:
         self._cut = False
         if self._parts.scheme not in {"http", "https"} or not self._parts.hostname:
             raise SetupError(
-                f"target {config.name}: no http(s) address: {config.where()}",
-                hint=f"for example {example}",
+                f"target {config.name}: not an http(s) address: {config.where()}",
+                hint=f"use an address such as {example}",
             )
         near = self._parts.hostname in _LOOPBACK
         if self._parts.scheme == "http" and not (near or config.plaintext):
@@ -58,8 +58,8 @@ class HttpEnd:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise UpstreamError(
-                f"{self._what} cannot be reached: {printable(str(error)) or type(error).__name__}",
-                hint=f"is something there at {self._config.where()}?",
+                f"cannot connect to {self._what}: {printable(str(error)) or type(error).__name__}",
+                hint=f"check that a program listens at {self._config.where()}",
             ) from error
 
     def _ask(
@@ -90,7 +90,7 @@ class HttpEnd:
             )
         # Its beginning could be an answer too, one that says that all is well.
         if response.length or self._cut:
-            raise UpstreamError(f"{self._what}'s answer was cut off")
+            raise UpstreamError(f"{self._what}'s answer was truncated")
         return response.status, answer
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -106,7 +106,7 @@ class HttpEnd:
                 )
         except (OSError, ssl.SSLError) as error:
             raise SetupError(
-                f"target {self._config.name}: its certificates cannot be read: {error}"
+                f"target {self._config.name}: cannot read its certificates: {error}"
             ) from error
         return http.client.HTTPSConnection(
             host, port or 443, timeout=seconds, context=context

@@ -68,13 +68,13 @@ class Ingest(Target):
                 return msgspec.json.decode(answer, type=Position)
             refused = msgspec.json.decode(answer, type=Refusal)
         except msgspec.DecodeError as error:
-            raise UpstreamError(f"the ingest service answers {status}") from error
+            raise UpstreamError(f"the ingest service answered {status}") from error
         said = printable(refused.error, 300)
         if status == 403:
-            raise SetupError(f"the ingest service refuses: {said}", hint=printable(refused.hint, 300))  # fmt: skip
+            raise SetupError(f"the ingest service refused: {said}", hint=printable(refused.hint, 300))  # fmt: skip
         if status == 409:
             raise IntegrityError(said, hint=printable(refused.hint, 300))
-        raise UpstreamError(f"the ingest service: {said}")
+        raise UpstreamError(f"the ingest service failed: {said}")
 
     @override
     def close(self) -> None:

@@ -75,8 +75,8 @@ class Journald(Target):
         except OSError as error:
             self.close()
             raise UpstreamError(
-                f"journald does not take events: {error}",
-                hint=f"is {self._path} there? 'systemctl status systemd-journald'",
+                f"journald does not accept events: {error}",
+                hint=f"check {self._path}, and run 'systemctl status systemd-journald'",
             ) from error
 
     def _send(self, data: bytes) -> None:

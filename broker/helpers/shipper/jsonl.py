@@ -73,8 +73,8 @@ class Jsonl(Target):
                 if (begin and not whole) or not _FRONT.startswith(part):
                     # Only what we began is ours to take back.
                     raise SetupError(
-                        f"{self._path} ends with half a line that is not of an event",
-                        hint="is that the right path? give it a separate file",
+                        f"{self._path} ends with an incomplete line that is not an event",
+                        hint="check the path, and use a separate file",
                     )
                 file.truncate(begin + whole)
                 os.fsync(file.fileno())
@@ -113,8 +113,8 @@ class Jsonl(Target):
 
     def _refused(self, error: OSError) -> UpstreamError:
         return UpstreamError(
-            f"{self._path} cannot be written: {error.strerror}",
-            hint="is its directory there, is there room?",
+            f"cannot write {self._path}: {error.strerror}",
+            hint="check that its directory exists and the disk has free space",
         )
 
     @override

@@ -68,7 +68,7 @@ def ask_for_receiver(door: socket.socket) -> int:
         got = fdpass.receive(door, _ERROR.size, 1)
         (number,) = _ERROR.unpack(got.data)
     except (PeerError, struct.error) as error:
-        raise OSError(0, f"it was not opened: {error}") from error
+        raise OSError(0, f"cannot open the receiver: {error}") from error
     if not got.fds:
         raise OSError(number, os.strerror(number))
     return got.fds[0]

@@ -36,8 +36,8 @@ try:
     from opentelemetry.proto.logs.v1 import logs_pb2 as logs
 except ImportError as _error:  # pragma: no cover -- tested in a process without it
     raise SetupError(
-        f"OTLP needs packages that are not installed ({_error.name})",
-        hint="pip install 'vitrail[fleet]'",
+        f"packages that OTLP needs are not installed ({_error.name})",
+        hint="run: pip install 'vitrail[fleet]'",
     ) from _error
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Otlp(Target):
         if status != HTTPStatus.OK:
             self.close()
             said = printable(answer[:200])
-            raise UpstreamError(f"the collector answers {status}: {said}")
+            raise UpstreamError(f"the collector answered {status}: {said}")
         _check_whole(answer)
 
     @override

@@ -26,14 +26,14 @@ def locked(directory: Path, name: str) -> Iterator[None]:
             0o600,
         )
     except OSError as error:
-        raise UpstreamError(f"{directory} cannot be used: {error.strerror}") from error
+        raise UpstreamError(f"cannot use {directory}: {error.strerror}") from error
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise SetupError(
-                f"another process ships to '{name}' now",
-                hint="a running broker does by itself: 'brokerctl audit ship --status'",
+                f"another process is shipping to '{name}'",
+                hint="a running broker ships by itself; run 'brokerctl audit ship --status'",
             ) from error
         yield
     finally:

@@ -211,13 +211,13 @@ class Shipper:
                 # An answer that we did not think of is this receiver's affair alone.
                 log_exception(error)
                 what = type(error).__name__
-                done = UpstreamError(f"its answer is not understood ({what})")
+                done = UpstreamError(f"cannot decode the receiver's answer ({what})")
             nursery.cancel_scope.cancel()
         if not isinstance(done, VitrailError):
             return done
         if hurried:
             raise UpstreamError(
-                f"it did not take a batch within {audit_limits.SHIP_STEP_SECONDS:g} s"
+                f"the receiver did not accept a batch within {audit_limits.SHIP_STEP_SECONDS:g} s"
             ) from done
         raise done
 
@@ -290,7 +290,7 @@ class Shipper:
         text = str(error)
         if self._cursor.problem != text:
             self._cursor.problem, self._cursor.since = text, time.time()
-            log_stderr(f"vitrail: nothing shipped to '{self._cursor.name}': {text}")
+            log_stderr(f"vitrail: cannot ship to '{self._cursor.name}': {text}")
             self._save_quietly()
 
     def _save_quietly(self) -> None:
@@ -337,8 +337,7 @@ class Shipper:
         cursor = self._cursor
         if batch.missing:
             log_stderr(
-                f"vitrail: '{cursor.name}' never gets {batch.missing} events "
-                f"before {batch.first}: they had been removed from the log"
+                f"vitrail: '{cursor.name}' will not receive {batch.missing} events before {batch.first}: they were removed from the log"
             )
         cursor.missing += batch.missing
         self._sent += len(batch.items)
@@ -380,9 +379,8 @@ class Shipper:
             return False
         if not identity:
             raise SetupError(
-                "the log has no checkpoint, so it has no name that a receiver could "
-                "identify it by",
-                hint="the next start of a broker makes one",
+                "the log has no checkpoint, and therefore no name that identifies it to a receiver",
+                hint="start a broker, which creates one",
             )
         if cursor.log != identity:
             # Another log was begun here; it counts from 1 again.
@@ -451,7 +449,7 @@ def _item(
     if leaf and leaf != computed:
         raise IntegrityError(
             f"event {sequence} was changed after it was recorded",
-            hint="nothing after it is shipped: 'brokerctl audit verify'",
+            hint="run 'brokerctl audit verify'; later events are not shipped",
         )
     return ShippedItem(sequence, time_ns, kind, body, computed, fields)
 
@@ -460,14 +458,14 @@ def _compare(log: Log, newest: int, sequence: int, leaf: str) -> None:
     """Raise IntegrityError when the log is not the one that was shipped before."""
     if sequence > newest:
         raise IntegrityError(
-            f"event {sequence} was shipped, and the log ends at {newest}",
-            hint="the log has been cut short or rolled back: 'brokerctl audit verify'",
+            f"event {sequence} was shipped, but the log ends at {newest}",
+            hint="run 'brokerctl audit verify'; the log was truncated or rolled back",
         )
     there = log.digest(sequence) if sequence else ""
     if there and leaf and there != leaf:
         raise IntegrityError(
-            f"event {sequence} is not the one that was shipped",
-            hint="the log has been changed: 'brokerctl audit verify'",
+            f"event {sequence} differs from the one that was shipped",
+            hint="run 'brokerctl audit verify'; the log was changed",
         )
 
 
@@ -523,7 +521,7 @@ async def ship_for_ever(
             except VitrailError as error:
                 if str(error) != said:
                     said = str(error)
-                    log_stderr(f"vitrail: nothing shipped to '{config.name}': {said}")
+                    log_stderr(f"vitrail: cannot ship to '{config.name}': {said}")
                 with trio.move_on_after(audit_limits.SHIP_RETRY_SECONDS):
                     await stop.wait()
 

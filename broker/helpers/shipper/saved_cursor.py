@@ -18,5 +18,5 @@ def save_cursor(directory: Path, cursor: Cursor) -> None:
         replace_file(path, msgspec.json.encode(cursor) + b"\n")
     except OSError as error:
         raise UpstreamError(
-            f"the cursor {path} cannot be written: {error.strerror}"
+            f"cannot write the cursor {path}: {error.strerror}"
         ) from error

@@ -145,7 +145,7 @@ async def _run(jail: ShipperJail, config: ShipConfig, over: trio.Event) -> None:
     if not over.is_set():
         raise UpstreamError(
             f"the shipper's jail has ended ({child.returncode})",
-            hint="the line before this one shows why; 'brokerctl doctor' tries bubblewrap",
+            hint="see the previous line; to test bubblewrap, run 'brokerctl doctor'",
         )
 
 
@@ -162,7 +162,7 @@ async def _end_by_lock(child: Child, log: Path) -> None:
     while looks < 2:  # SQLite's readers may hold one for a moment
         await trio.sleep(_LOCK_SECONDS)
         looks = looks + 1 if _holds_up(log.with_name(f"{log.name}-shm")) else 0
-    log_stderr("vitrail: the shipper's jail holds a lock on the audit log: it is ended")
+    log_stderr("vitrail: ending the shipper's jail: it has locked the audit log")
     child.kill()
 
 

@@ -129,7 +129,7 @@ class PairEnd:
         try:
             self._enter(request)
         except ValueError as error:
-            raise InternalError(f"not to be sent: {error}") from error
+            raise InternalError(f"cannot send the request: {error}") from error
         self._last_sent += 1
         asked = self._asked[request.request] = _Asked(request)
         try:
@@ -147,9 +147,8 @@ class PairEnd:
 
     def _unsent(self, error: OSError) -> UpstreamError:
         return UpstreamError(
-            f"the {self._far.name.lower()}'s process gets no message: {error.strerror}",
-            hint="your programs may keep too many descriptors in flight: "
-            "see docs/jails.md",
+            f"cannot send to the {self._far.name.lower()}'s process: {error.strerror}",
+            hint="see docs/jails.md; your programs may keep too many descriptors in flight",
         )
 
     async def _put(self, message: m.Message) -> None:
@@ -164,7 +163,7 @@ class PairEnd:
         """Return the bytes of our message.  Raises InternalError for an invalid one."""
         body = p.encode(message)
         if len(body) > pair_limits.PAIR_MESSAGE_BYTES:
-            raise InternalError(f"a message {type(message).__name__} is too large")
+            raise InternalError(f"the message {type(message).__name__} is too large")
         try:
             p.decode(body, self._far.other)  # or the far end would end the broker
         except PeerError as error:
@@ -267,7 +266,7 @@ class PairEnd:
 
     def _cancel(self, number: int) -> None:
         if number > self._last_received:
-            raise PeerError("it gives up a request that it has not sent")
+            raise PeerError("it cancels a request that it has not sent")
         scope = self._owed.get(number)
         if scope is not None:
             scope.cancel()
@@ -280,7 +279,7 @@ class PairEnd:
         asked = self._asked.get(reply.request)
         # guard: a reply answers our request with a message that fits it
         if asked is None or not isinstance(reply, _replies_to(asked.request)):
-            raise PeerError(f"it sent a {type(reply).__name__} that no request wants")
+            raise PeerError(f"it sent a {type(reply).__name__} that no request expects")
         if isinstance(reply, p.HostRowsFile) and fd < 0:
             reply = _without_descriptor(reply.request)
         del self._asked[reply.request]
@@ -295,10 +294,10 @@ class PairEnd:
         Raises PeerError against the rules.
         """
         if request.request <= self._last_received:
-            raise PeerError("it uses the number of a request again")
+            raise PeerError("it reuses the number of a request")
         # guard: requests of the far end are bounded
         if len(self._owed) >= pair_limits.PAIR_REQUESTS:
-            raise PeerError(f"it has {len(self._owed)} requests at one time")
+            raise PeerError(f"it has {len(self._owed)} unanswered requests")
         try:
             self._enter(request)
         except ValueError as error:
@@ -321,7 +320,7 @@ class PairEnd:
             if not isinstance(first, VitrailError):
                 # An internal error in one request ends no other.
                 log_exception(error)
-                first = InternalError("an internal error, see the broker's own log")
+                first = InternalError("internal error; see the broker's log")
             answered = PairAnswer(p.RequestFailed(request.request, p.failed(first)))
         del self._owed[request.request]
         self._settle(request, answered.reply)
@@ -419,8 +418,8 @@ def _without_descriptor(number: int) -> p.RequestFailed:
         number,
         p.failed(
             UpstreamError(
-                "no descriptor for a message",
-                hint="the process may have too many open files",
+                "the descriptor of a message was lost",
+                hint="check whether the process has too many open files",
             )
         ),
     )

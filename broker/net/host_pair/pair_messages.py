@@ -170,7 +170,7 @@ class ErrorReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     where: str = ""
 
 
-GIVEN_UP = ErrorReport("upstream", "it was given up")
+GIVEN_UP = ErrorReport("upstream", "the request was cancelled")
 """The reply to a request that was cancelled before it was carried out."""
 
 
@@ -236,7 +236,7 @@ def decode(untrusted_body: bytes, sender: Role) -> FromHost | FromViewer:
         return decoder.decode(untrusted_body)
     except (*UNREADABLE, RefusedError) as error:
         raise PeerError(
-            f"the {sender.name.lower()} sent no valid message: {error}"
+            f"the {sender.name.lower()} sent an invalid message: {error}"
         ) from error
 
 

@@ -81,8 +81,7 @@ class _Sealer:
             return self._aead.decrypt(self._nonce(), untrusted_record, self._epoch)
         except InvalidTag as error:
             raise LinkRefusedError(
-                "a control record that the other broker did not send next "
-                "(changed, replayed, reordered or reflected)",
+                "the next control record is invalid (changed, replayed, reordered or reflected)",
                 reason=RefusalReason.PROOF,
             ) from error
 
@@ -131,7 +130,7 @@ class ControlChannel:
             body = self._check_own(message)
             self._enter(message)
         except ValueError as error:
-            raise InternalError(f"not to be sent: {error}") from error
+            raise InternalError(f"cannot send the request: {error}") from error
         self._last_sent += 1
         self._asked[self._last_sent] = message
         return message, self._record(body)
@@ -144,7 +143,7 @@ class ControlChannel:
         self._must_be_open()
         request = self._owed.get(message.request)
         if request is None or not isinstance(message, REPLIES[type(request)]):
-            raise InternalError(f"no open request has {message} for a reply")
+            raise InternalError(f"no open request expects {message}")
         body = self._check_own(message)
         del self._owed[message.request]
         self._settle(request, message)
@@ -162,7 +161,7 @@ class ControlChannel:
 
     def _must_be_open(self) -> None:
         if not self.open:
-            raise RefusedError("the link's control connection is over")
+            raise RefusedError("the link's control connection has ended")
 
     def _check_own(self, message: Message) -> bytes:
         """Encode a message of ours.
@@ -196,7 +195,7 @@ class ControlChannel:
             return []
         if not self.open:
             raise LinkRefusedError(
-                "bytes after the control connection's end",
+                "data arrived after the control connection's end",
                 reason=RefusalReason.MALFORMED,
             )
         try:
@@ -219,7 +218,7 @@ class ControlChannel:
             return
         self.open = False
         raise LinkRefusedError(
-            "the control connection ended without a word", reason=RefusalReason.CLOSED
+            "the control connection ended without Bye", reason=RefusalReason.CLOSED
         )
 
     def _take(self, untrusted_record: bytes) -> tuple[Message, LinkRequest | None]:
@@ -228,7 +227,9 @@ class ControlChannel:
         Return it, a reply with its request.
         """
         if not self.open:
-            raise LinkRefusedError("a record after Bye", reason=RefusalReason.MALFORMED)
+            raise LinkRefusedError(
+                "a record follows Bye", reason=RefusalReason.MALFORMED
+            )
         message = decode(self._in.unseal(untrusted_record), self._role.other)
         if isinstance(message, LinkRequest):
             self._take_request(message)
@@ -245,7 +246,7 @@ class ControlChannel:
         """
         if message.request <= self._last_received:
             raise LinkRefusedError(
-                f"request {message.request} after {self._last_received}",
+                f"request {message.request} follows request {self._last_received}",
                 reason=RefusalReason.MALFORMED,
             )
         if len(self._owed) >= limits.LINK_REQUESTS:
@@ -257,7 +258,7 @@ class ControlChannel:
             self._enter(message)
         except ValueError as error:
             raise LinkRefusedError(
-                f"the host announced {error}", reason=RefusalReason.MALFORMED
+                f"invalid message of the host: {error}", reason=RefusalReason.MALFORMED
             ) from error
         self._last_received = message.request
         self._owed[message.request] = message
@@ -270,7 +271,7 @@ class ControlChannel:
         request = self._asked.get(message.request)
         if request is None or not isinstance(message, REPLIES[type(request)]):
             raise LinkRefusedError(
-                f"a reply ({type(message).__name__}) that no request wants",
+                f"no request expects the reply {type(message).__name__}",
                 reason=RefusalReason.MALFORMED,
             )
         del self._asked[message.request]

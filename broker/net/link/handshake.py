@@ -180,12 +180,12 @@ class Handshake:
         after the last message are kept for ``rest``.
         """
         if self.state is HandshakeState.NEW:
-            raise InternalError("the dialler starts before it is fed")
+            raise InternalError("the dialler must start before it receives data")
         if self.state is HandshakeState.SESSION:
             raise InternalError("a session's bytes belong to its control channel")
         if self.state is HandshakeState.REFUSED:
             raise LinkRefusedError(
-                "the handshake is over", reason=RefusalReason.MALFORMED
+                "the handshake has ended", reason=RefusalReason.MALFORMED
             )
         self._reader.feed(untrusted_data)
         out = b""
@@ -209,14 +209,14 @@ class Handshake:
             return
         self.state = HandshakeState.REFUSED
         raise LinkRefusedError(
-            "the other end closed the connection during the handshake",
+            "the other broker closed the connection during the handshake",
             reason=RefusalReason.CLOSED,
         )
 
     def rest(self) -> bytes:
         """The bytes after the last message: the first control records."""
         if self.session is None:
-            raise InternalError("only a session leaves bytes to read on")
+            raise InternalError("only a session has data left to read")
         return self._reader.rest()
 
     # -- one message ----------------------------------------------------------
@@ -227,7 +227,7 @@ class Handshake:
         following = TABLE.get((self.state, kind))
         if following is None:
             raise LinkRefusedError(
-                f"{kind.name} when the handshake is at: {self.state.value}",
+                f"unexpected {kind.name} in the handshake's state: {self.state.value}",
                 reason=RefusalReason.MALFORMED,
             )
         if kind is HandshakeKind.REFUSED:
@@ -303,13 +303,13 @@ class Handshake:
         peer = self._peers.find(key)
         if peer is None:
             raise LinkRefusedError(
-                "the other end's key is not pinned here",
+                "the other broker's key is not pinned here",
                 reason=RefusalReason.UNKNOWN_KEY,
                 hint=PAIR_HINT,
             )
         if peer.role is not self._role.other:
             raise LinkRefusedError(
-                f"{peer.name} is pinned as a {peer.role.name.lower()} only",
+                f"{peer.name} is pinned only as a {peer.role.name.lower()}",
                 reason=RefusalReason.ROLE,
             )
         self._peer = peer
@@ -343,7 +343,7 @@ class Handshake:
         Raises LinkRefusedError.
         """
         if self._peer is None:
-            raise InternalError("a proof is checked for a peer that was met")
+            raise InternalError("cannot check a proof without a peer")
         signature = untrusted_proof[:SIGNATURE_BYTES]
         mac = untrusted_proof[SIGNATURE_BYTES:]
         signed = self._signed(by_dialler=by_dialler)
@@ -369,7 +369,7 @@ class Handshake:
     def _finish(self) -> None:
         """Derive the session's keys and store the session."""
         if self._peer is None:
-            raise InternalError("a session is with a peer that was met")
+            raise InternalError("cannot begin a session without a peer")
         salt = sha256(self._transcript)
         self.session = Session(
             self._role,
@@ -390,9 +390,9 @@ class Handshake:
 
 def _bad_proof() -> LinkRefusedError:
     return LinkRefusedError(
-        "the other end could not prove that it holds its key",
+        "the other broker did not prove that it has its key",
         reason=RefusalReason.PROOF,
-        hint="an attacker may be in between; 'brokerctl audit' shows from where",
+        hint="an attacker may be between the brokers; for the address, run 'brokerctl audit'",
     )
 
 

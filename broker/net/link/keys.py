@@ -85,7 +85,7 @@ def take_public_key(untrusted_text: str) -> PublicKey:
     """
     problem = RefusedError(
         f"{printable(untrusted_text, 70)!r} is not a public key",
-        hint="'brokerctl link key' prints this broker's as ed25519:…",
+        hint="to print this broker's key (ed25519:…), run 'brokerctl link key'",
     )
     if not untrusted_text.startswith(_PREFIX):
         raise problem
@@ -155,7 +155,7 @@ class Peer:
         if not _NAME.fullmatch(self.name):
             raise RefusedError(
                 f"{printable(self.name, 60)!r} is not a peer's name",
-                hint="a-z first, then a-z, 0-9 and '-', at most 31 characters",
+                hint="use 1 to 31 characters of a-z, 0-9 and '-', beginning with a-z",
             )
 
 
@@ -175,7 +175,7 @@ class Peers:
         if len(by_key) < len(self.all) or len(names) < len(self.all):
             raise RefusedError(
                 "a peer's name or key is pinned twice",
-                hint="'brokerctl link forget NAME' removes one",
+                hint="to remove one, run 'brokerctl link forget NAME'",
             )
         object.__setattr__(self, "_by_key", MappingProxyType(by_key))
 
@@ -234,11 +234,11 @@ def _parse_line(untrusted_line: bytes, own: PublicKey) -> Peer | None:
     if not words:
         return None
     if len(words) != 3:
-        raise RefusedError("a line has three words: role, name, public key")
+        raise RefusedError("a line must have three words: role, name, public key")
     role = _ROLES.get(words[0])
     if role is None:
         raise RefusedError(
-            f"{printable(words[0], 60)!r} is not a role", hint="'host' or 'viewer'"
+            f"{printable(words[0], 60)!r} is not a role", hint="use 'host' or 'viewer'"
         )
     key = take_public_key(words[2])
     if key == own:

@@ -62,7 +62,7 @@ class LeaseBook:
         if self._reconnects and len(self._ended) >= link_limits.LINK_LEASES_PER_EPOCH:
             raise ValueError(f"{len(self._ended)} leases have ended in this epoch")
         if any(a.lease.sandbox == lease.sandbox for a in self._by_id.values()):
-            raise ValueError(f"a second lease of sandbox {lease.sandbox}")
+            raise ValueError(f"sandbox {lease.sandbox} has a second lease")
         self._by_id[lease.id] = Announced(lease, message.peer, message.request)
 
     def end(self, message: LeaseEnded) -> None:
@@ -71,7 +71,7 @@ class LeaseBook:
         Raises ValueError if it is not in the book.
         """
         if self._by_id.pop(LeaseId(message.lease), None) is None:
-            raise ValueError(f"the end of lease {message.lease}, never announced")
+            raise ValueError(f"lease {message.lease} ended, but was never announced")
         self._ended[LeaseId(message.lease)] = None
         # guard: leases that have ended fill no memory
         if (

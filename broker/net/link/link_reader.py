@@ -21,11 +21,11 @@ from broker.net.link.wire_types import (
 )
 
 _TOLD: Mapping[int, str] = {
-    RefusalReason.MALFORMED: "it could not read what we sent",
+    RefusalReason.MALFORMED: "it could not decode this broker's message",
     RefusalReason.VERSION: "it uses another version of the link",
-    RefusalReason.ROLE: "it has the same role as this broker, or another pinned one",
+    RefusalReason.ROLE: "it has the same role as this broker, or pinned another role",
     RefusalReason.UNKNOWN_KEY: "it does not know this broker's key",
-    RefusalReason.PROOF: "our proof was wrong, or was changed on the way",
+    RefusalReason.PROOF: "this broker's proof was wrong, or was changed in transit",
     RefusalReason.BUSY: "it has too many unfinished connections",
     RefusalReason.PERSON: "the user there did not confirm the code",
 }
@@ -37,7 +37,7 @@ def told_refusal(untrusted_message: bytes) -> LinkRefusedError:
     reason = RefusalReason(code) if code in _TOLD else RefusalReason.MALFORMED
     text = _TOLD.get(code, f"for an unknown reason ({code})")
     return LinkRefusedError(
-        f"the other broker refused: {text} (said without proof)",
+        f"the other broker refused the connection: {text} (without proof)",
         reason=reason,
         hint=PAIR_HINT if reason is RefusalReason.UNKNOWN_KEY else "",
     )
@@ -48,11 +48,11 @@ def refuse_other_than(expected: Role, untrusted_role: int) -> None:
     if untrusted_role == expected:
         return
     raise LinkRefusedError(
-        f"both ends say that they are the {expected.other.name.lower()}"
+        f"both brokers claim to be the {expected.other.name.lower()}"
         if untrusted_role == expected.other
-        else "an unknown role",
+        else "the other broker has an unknown role",
         reason=RefusalReason.ROLE,
-        hint="one broker is the host, the other one the viewer",
+        hint="configure one broker as the host and the other as the viewer",
     )
 
 
@@ -81,7 +81,7 @@ class LinkReader:
         start = bytes(self._buffer[:MAGIC_BYTES])
         if not self._magic.startswith(start):
             raise LinkRefusedError(
-                "the other end does not speak this protocol",
+                "the other program does not speak this protocol",
                 reason=RefusalReason.MALFORMED,
             )
         if len(self._buffer) < HEADER.size:

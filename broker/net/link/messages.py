@@ -63,7 +63,7 @@ class Message(
             value = getattr(self, name)
             for text in value if isinstance(value, list) else (value,):
                 if isinstance(text, str) and not text.isprintable():
-                    raise ValueError(f"a hidden character in {name}")
+                    raise ValueError(f"{name} has a hidden character")
 
 
 class LinkRequest(Message, frozen=True):
@@ -373,7 +373,7 @@ def decode(untrusted_body: bytes, sender: Role) -> Message:
     except (msgspec.DecodeError, ValueError, RefusedError, RecursionError) as error:
         # RecursionError: a message nested thousands deep is as bad as none.
         raise LinkRefusedError(
-            f"the {sender.name.lower()} sent no valid control message: {error}",
+            f"the {sender.name.lower()} sent an invalid control message: {error}",
             reason=RefusalReason.MALFORMED,
         ) from error
 

@@ -111,9 +111,9 @@ class StreamOffer:
         (untrusted_code,) = VERDICT.unpack(head)
         if not mac_holds(mac, self._key, self.preamble, head):
             raise LinkRefusedError(
-                "what answers on the link's port is not the paired broker",
+                "the program that answers on the link's port is not the paired broker",
                 reason=RefusalReason.PROOF,
-                hint="some other process may hold the port; 'brokerctl doctor' looks",
+                hint="another process may be using the port; to check, run 'brokerctl doctor'",
             )
         try:
             self.verdict = PreambleVerdict(untrusted_code)
@@ -134,8 +134,7 @@ class StreamOffer:
         raise LinkRefusedError(
             "the stream was closed without an answer",
             reason=RefusalReason.CLOSED,
-            hint="the other broker does not accept this epoch or this connection; "
-            "its 'brokerctl audit' shows why",
+            hint="the other broker did not accept this epoch or connection; for the reason, run 'brokerctl audit' there",
         )
 
 

@@ -84,19 +84,19 @@ class PreambleGate:
         cannot use up numbers.
         """
         if len(untrusted_preamble) != PREAMBLE_BYTES:
-            raise InternalError("the gate takes whole preambles")
+            raise InternalError("the preamble is incomplete")
         signed = untrusted_preamble[:SIGNED_BYTES]
         mac = untrusted_preamble[SIGNED_BYTES:]
         untrusted_role = HEADER.unpack_from(signed)[3]
         epoch, number, port, lease = BODY.unpack_from(signed, HEADER.size)
         if untrusted_role != self._session.role.other:
             raise LinkRefusedError(
-                "a reflected preamble: it was made by this role itself",
+                "the preamble was reflected: this role created it",
                 reason=RefusalReason.ROLE,
             )
         if epoch != self._session.epoch:
             raise LinkRefusedError(
-                "a preamble of another epoch (an old connection, or a replay)",
+                "the preamble belongs to another epoch (an old connection, or a replay)",
                 reason=RefusalReason.PROOF,
             )
         if not mac_holds(
@@ -105,7 +105,8 @@ class PreambleGate:
             raise LinkRefusedError("a forged preamble", reason=RefusalReason.PROOF)
         if not self._window.use(number):
             raise LinkRefusedError(
-                f"a replayed preamble (stream {number})", reason=RefusalReason.PROOF
+                f"the preamble was replayed (stream {number})",
+                reason=RefusalReason.PROOF,
             )
         service = SERVICES.get(port)
         if service is None:

@@ -68,7 +68,7 @@ class RefusalReason(enum.IntEnum):
     """Internal, never sent: the other end went away."""
 
 
-PAIR_HINT = "pair the two brokers: 'brokerctl pair' on both machines"
+PAIR_HINT = "to pair the two brokers, run 'brokerctl pair' on both machines"
 
 
 class LinkRefusedError(PeerError):
@@ -94,8 +94,7 @@ class LinkRefusedError(PeerError):
 def other_version(untrusted_version: int) -> LinkRefusedError:
     """Return the refusal of another version, in plain text (and without proof)."""
     return LinkRefusedError(
-        f"the other broker speaks version {untrusted_version} of the link, "
-        f"this one version {VERSION}",
+        f"the other broker uses version {untrusted_version} of the link, but this one uses version {VERSION}",
         reason=RefusalReason.VERSION,
         hint="install the same release of Vitrail on both machines",
     )

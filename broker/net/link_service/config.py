@@ -106,9 +106,9 @@ def declared_role(paths: Paths) -> Role | None:
         return None
     if file.connect and file.listen:
         raise SetupError(
-            "both connect (a host's) and listen (a viewer's)",
+            "connect (for a host) and listen (for a viewer) are both set",
             where=where,
-            hint="keep the role of this machine",
+            hint="keep the key for the role of this machine",
         )
     return Role.HOST if file.connect else Role.VIEWER
 

@@ -154,7 +154,7 @@ class Epoch:
     def _lost(self) -> UpstreamError:
         return UpstreamError(
             f"the link to {self.name} was lost: {self.reason or 'it has ended'}",
-            hint="it reconnects automatically; 'brokerctl status' shows its state",
+            hint="the link reconnects automatically; to see its state, run 'brokerctl status'",
         )
 
     def end(self, reason: str) -> None:
@@ -305,7 +305,7 @@ class Epoch:
         except Exception as error:  # noqa: BLE001
             # An internal error in one request ends neither link nor broker.
             log_exception(error)
-            failed = InternalError("a mistake in the other broker; its own log has it")
+            failed = InternalError("internal error in the other broker; see its log")
             reply = m.RequestRefused.of(request.request, failed)
         if self.channel.open:
             self._put(self.channel.reply(reply))
@@ -341,7 +341,7 @@ class Epoch:
                 await self._flush()
             if patience.cancelled_caught:
                 self._outbox.clear()
-                raise UpstreamError("the other broker does not read")
+                raise UpstreamError("the other broker does not read its messages")
 
     async def _flush(self) -> None:
         """Send the outbox; sent messages leave it, also when cancelled."""
@@ -387,7 +387,7 @@ class Epoch:
         """A broker that was forgotten is cut, not only kept out next time."""
         while self._pinned(self.session.peer):  # noqa: ASYNC110 -- a file says it
             await trio.sleep(limits.LINK_PINNED_SECONDS)
-        self.end("its key was forgotten here")
+        self.end("this broker forgot the peer's key")
 
     async def ask_quietly(self) -> None:
         """Send a ping, without waiting for a place or the reply."""

@@ -137,12 +137,11 @@ def _private(path: Path, fd: int) -> os.stat_result:
     """
     facts = os.fstat(fd)
     if not stat.S_ISREG(facts.st_mode) or facts.st_uid != os.geteuid():
-        raise SetupError("not a file of this user's", where=str(path))
+        raise SetupError("is not a regular file that you own", where=str(path))
     if facts.st_mode & 0o077:
         raise SetupError(
-            "others may read or write it",
+            "is readable or writable by others",
             where=str(path),
-            hint=f"'chmod 600 {path}'; if that was so for long, remove the key "
-            "and pair again",
+            hint=f"run 'chmod 600 {path}'; if others could read the key for long, remove it and pair again",
         )
     return facts

@@ -120,5 +120,5 @@ def _clocks(there: int) -> list[str]:
     if not there or abs(ahead) <= _CLOCK_SECONDS:
         return []
     which = "ahead of" if ahead > 0 else "behind"
-    text = f"its clock is {abs(ahead)} s {which} this machine's"
+    text = f"the other machine's clock is {abs(ahead)} s {which} this machine's"
     return [f"{text}: the times in the two audit logs do not agree"]

@@ -35,7 +35,7 @@ async def receive(sock: socket.socket, most: int = _CHUNK) -> bytes:
     try:
         return await when_ready(read, trio.lowlevel.wait_readable, sock)
     except OSError as error:
-        raise UpstreamError(f"the link broke: {error.strerror}") from error
+        raise UpstreamError(f"the link failed: {error.strerror}") from error
 
 
 async def send_some(sock: socket.socket, data: Buffer) -> int:
@@ -47,7 +47,7 @@ async def send_some(sock: socket.socket, data: Buffer) -> int:
     try:
         return await when_ready(send, trio.lowlevel.wait_writable, sock)
     except OSError as error:
-        raise UpstreamError(f"the link broke: {error.strerror}") from error
+        raise UpstreamError(f"the link failed: {error.strerror}") from error
 
 
 async def send_all(sock: socket.socket, data: bytes) -> None:
@@ -65,9 +65,8 @@ def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:
         cid = sock.getpeername()[0]
         if cid != config.peer_cid:
             raise RefusedError(
-                f"the link takes connections of CID {config.peer_cid} only, "
-                f"not of {cid}",
-                hint="peer_cid in link.toml names the other broker's machine",
+                f"the link accepts connections only from CID {config.peer_cid}, not from {cid}",
+                hint="set peer_cid in link.toml to the CID of the other broker's machine",
             )
         return f"cid {cid}"
     if isinstance(config.endpoint, HybridEndpoint):
@@ -79,8 +78,8 @@ def describe_far_end(sock: socket.socket, config: LinkConfig) -> str:
     uid = peer_numbers(sock)[1]
     if uid != config.uid:
         raise RefusedError(
-            f"the link takes connections of uid {config.uid} only, not of {uid}",
-            hint="peer_uid in link.toml names the other broker's user",
+            f"the link accepts connections only from uid {config.uid}, not from {uid}",
+            hint="set peer_uid in link.toml to the uid of the other broker",
         )
     return f"uid {uid}"
 

@@ -29,10 +29,10 @@ def why_not_served(fd: int) -> str:
         conn.detach()
     # guard: a sandbox gives the broker no orders
     if ours is False:
-        return "this broker serves no program of a container or box: call it outside"
+        return "this broker serves no programs of containers or boxes: run it outside"
     # guard: no answer of the kernel is a no
     if ours is None:
-        return "the kernel does not show in which pid namespace the program is"
+        return "the kernel does not report the program's pid namespace"
     return ""
 
 

@@ -139,7 +139,7 @@ def take_cid(untrusted_cid: int) -> int:
     """
     if untrusted_cid in NEVER_PEERS or not FIRST_CID <= untrusted_cid < CID_ANY:
         raise RefusedError(
-            f"CID {untrusted_cid} is never a sandbox",
+            f"CID {untrusted_cid} cannot be a sandbox",
             hint="CIDs 0, 1, 2 and 0xffffffff belong to the hypervisor and the host",
         )
     return untrusted_cid
@@ -201,14 +201,14 @@ def check(
                 raise RefusedError(f"CID {facts.cid} is not this lease's peer")
             if claim.holder is not None and claim.holder not in alive:
                 raise RefusedError(
-                    f"the machine that had CID {facts.cid} ends or has ended"
+                    f"the machine that had CID {facts.cid} has ended or is ending"
                 )
         case GroupClaim(), ProcessFacts():
             _check_group(claim, facts, alive)
         case ContainerClaim() | FlatpakClaim() | SharedClaim(), ProcessFacts():
             _check_local(claim, facts)
         case _:
-            raise RefusedError("the connection came by another kind of socket")
+            raise RefusedError("the connection uses another kind of socket")
 
 
 def _check_group(claim: GroupClaim, facts: ProcessFacts, alive: frozenset[int]) -> None:
@@ -220,7 +220,7 @@ def _check_group(claim: GroupClaim, facts: ProcessFacts, alive: frozenset[int]) 
         )
     # guard: a control group that was made again is not the container's
     if claim.holder not in alive:
-        raise RefusedError("the container ends or has ended")
+        raise RefusedError("the container has ended or is ending")
 
 
 def _check_local(
@@ -238,7 +238,7 @@ def _check_local(
                 raise RefusedError(f"{who} is not an instance of {claim.app}")
         case SharedClaim():
             if facts.uid != claim.uid:
-                raise RefusedError(f"{who} is another user's")
+                raise RefusedError(f"{who} belongs to another user")
         case _:
             assert_never(claim)
 

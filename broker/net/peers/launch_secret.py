@@ -121,7 +121,7 @@ async def prove(
             raise RefusedError("the guest does not know the secret of this launch")
     if patience.cancelled_caught:
         raise RefusedError(
-            f"no proof of its launch within {limits.LAUNCH_PROOF_SECONDS:g} s"
+            f"the guest did not prove its launch within {limits.LAUNCH_PROOF_SECONDS:g} s"
         )
 
 
@@ -135,9 +135,9 @@ async def _read(conn: socket.socket, count: int) -> bytes:
         except BlockingIOError:
             continue
         except OSError as error:
-            raise RefusedError(f"it closed the connection: {error.strerror}") from error
+            raise RefusedError(f"the connection failed: {error.strerror}") from error
         if not untrusted_more:
-            raise RefusedError("it ended before it had proved its launch")
+            raise RefusedError("the connection ended before the guest's proof")
         untrusted_data += untrusted_more
     return untrusted_data
 
@@ -147,6 +147,6 @@ async def _write(conn: socket.socket, data: bytes) -> None:
     try:
         sent = conn.send(data)
     except OSError as error:
-        raise RefusedError(f"it closed the connection: {error.strerror}") from error
+        raise RefusedError(f"the connection failed: {error.strerror}") from error
     if sent != len(data):  # nothing was sent on it before: there is room for 64 bytes
-        raise RefusedError("it does not read")
+        raise RefusedError("the guest does not read")

@@ -51,11 +51,13 @@ class LeaseTable:
         """
         key = claim_key(claim)
         if len(self._by_id) >= limits.LEASES:
-            raise RefusedError(f"{limits.LEASES} leases are live; no more are given")
+            raise RefusedError(
+                f"{limits.LEASES} leases are in use; no more are granted"
+            )
         if sandbox in self._by_sandbox:
             raise RefusedError(
-                f"sandbox {sandbox} has a lease already",
-                hint=f"'brokerctl stop {sandbox}' ends it",
+                f"sandbox {sandbox} already has a lease",
+                hint=f"to end it, run 'brokerctl stop {sandbox}'",
             )
         if key in self._by_key:
             other = self._by_id[self._by_key[key]].lease.sandbox
@@ -63,8 +65,7 @@ class LeaseTable:
         free_at = self._quarantine.get(key, now)
         if free_at > now:
             raise RefusedError(
-                f"{describe(claim)} was another lease's and stays closed for "
-                f"{free_at - now:.0f} s",
+                f"{describe(claim)} belonged to another lease and is reserved for {free_at - now:.0f} s",
                 hint="use another CID, or wait",
             )
         self._quarantine.pop(key, None)

@@ -44,9 +44,7 @@ _REPLY_SECONDS, _CLOSE_SECONDS = 25.0, 2.0
 """The portal and its part of the desktop may have to be started first."""
 _CHOOSER: Final = "org.freedesktop.portal.FileChooser"
 _MOST = 1000
-_HINT = (
-    "install xdg-desktop-portal and the part of your desktop, as xdg-desktop-portal-gtk"
-)
+_HINT = "install xdg-desktop-portal and your desktop's backend, such as xdg-desktop-portal-gtk"
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def choose(choice: FileChoice) -> list[Path]:
             return paths_in(PortalRequest(bus).answer(method, choice.title, options))
     # KeyError: of the environment.
     except (KeyError, OSError) as error:
-        text = f"the desktop's file chooser cannot be reached: {_why(error)}"
+        text = f"cannot connect to the desktop's file chooser: {_why(error)}"
         raise SetupError(text, hint=_HINT) from error
 
 
@@ -90,7 +88,7 @@ def _terminated() -> Iterator[None]:
     try:
         yield
     except _GivenUp:
-        raise UpstreamError("the dialog was given up") from None
+        raise UpstreamError("the dialog was cancelled") from None
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -179,10 +177,12 @@ def paths_in(body: tuple[object, ...]) -> list[Path]:
         return []
     found = results.get("uris") if isinstance(results, dict) else None
     if code != CHOSEN or not isinstance(found, tuple) or found[0] != "as":
-        raise UpstreamError("the desktop's file chooser gave no valid answer")
+        raise UpstreamError("the desktop's file chooser sent an invalid answer")
     paths = [_path_of(uri) for uri in found[1]]
     if not 0 < len(paths) <= _MOST:
-        raise UpstreamError(f"{len(paths)} files were chosen, of {_MOST} at most")
+        raise UpstreamError(
+            f"{len(paths)} files were chosen (at most {_MOST} are allowed)"
+        )
     return paths
 
 

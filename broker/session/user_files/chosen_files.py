@@ -139,7 +139,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
     permit, ask = errand.permit(order.warrant, {FILE_DIALOG}), order.ask
     # guard: a permit to save chooses no file to read
     if permit.argument != f"+{ask.kind}":
-        raise RefusedError(f"a permit for {permit.argument} is not for this")
+        raise RefusedError(f"the permit is for {permit.argument}, not for this")
     names = checked_names(ask)
     title = f"{permit.sandbox}: {'save files' if names else _TITLES[ask.kind]}"
     asked = msgspec.structs.replace(ask, name=suggested_name(ask.name))
@@ -184,7 +184,7 @@ def checked_names(ask: ChooseFiles) -> tuple[str, ...]:
     names = saved_names(ask.names, ask.kind)
     # guard: names of several files lead nowhere else
     if names != ask.names:
-        raise PeerError("names of files that a worker has not checked")
+        raise PeerError("the worker has not checked the names of files")
     return names
 
 
@@ -208,7 +208,7 @@ def free_place(path: Path) -> Path:
             return tried
         tried = path.with_stem(f"{path.stem} ({number})")
     raise RefusedError(
-        f"there are {_SAME_NAMES} files with the name {printable(path.name, 100)}",
+        f"{_SAME_NAMES} files with the name {printable(path.name, 100)} already exist",
         hint="rename some of them, or choose another folder",
     )
 
@@ -224,7 +224,6 @@ def checked(path: Path, writable: Iterable[Path], *, save: bool) -> Path:
     # guard: a sandbox saves nothing hidden
     if any(part.startswith(".") for part in found.parts):
         raise RefusedError(
-            f"{printable(str(found), 200)} is hidden, or in a hidden folder: "
-            "a sandbox does not save there"
+            f"{printable(str(found), 200)} is hidden, or in a hidden folder: sandboxes cannot save there"
         )
     return found

@@ -57,7 +57,7 @@ def _edit(errand: Errand, order: m.EditFile) -> None:
     states = tuple(chosen_files.chosen_state(Path(os.fsdecode(p))) for p in found.paths)
     # guard: a file that is named once is edited once
     if found.states != states:
-        raise RefusedError("the file was changed since you named it")
+        raise RefusedError("the file has changed since you named it")
     words = [b"edit", *found.paths, order.origin.encode()]
     errand.answer(run_files_tool(errand, words, stdin=back, stdout=write))
 
@@ -125,7 +125,7 @@ def run_files_tool(
         said = os.pread(errors, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
     if code:
         text = printable(said.strip(), 400)
-        raise UpstreamError(text.removeprefix("vitrail: ") or f"it ended with {code}")
+        raise UpstreamError(text.removeprefix("vitrail: ") or f"exit code {code}")
     return said
 
 

@@ -71,7 +71,7 @@ def _require_permitted(errand: Errand, untrusted_warrant: bytes, url: Url) -> No
     # guard: an address is one that the permit is about
     named = permit.scheme, permit.host or "", permit.about
     if named != (url.scheme, url.host, url.shown):
-        raise RefusedError("a permit for another address is not for this one")
+        raise RefusedError("the permit is for another address")
     # guard: a rule without schemes opens pages and mail
     if not permit.schemes and url.scheme not in DEFAULT_SCHEMES:
         raise RefusedError(f"no rule names the scheme {url.scheme}")
@@ -84,7 +84,7 @@ def open_here(errand: Errand, word: str) -> None:
     """
     if shutil.which("gio") is None:
         raise SetupError(
-            "no program opens addresses",
+            "no program that opens addresses is installed",
             hint="install 'gio' (libglib2.0-bin)",
         )
     env = {key: os.environ[key] for key in _SESSION if key in os.environ}

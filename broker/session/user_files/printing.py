@@ -20,7 +20,7 @@ from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
 from broker.session.user_files.links import open_here
 
-_HINT = "'lpoptions -d PRINTER' chooses the usual one, and printer= of the rule another"
+_HINT = "run 'lpoptions -d PRINTER' to set one, or set printer= in the rule"
 
 
 def _spool() -> Path:
@@ -61,12 +61,12 @@ def show(errand: Errand, order: m.ShowDocument) -> None:
 def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:
     """Answer the name of the desktop's usual printer.  Raises SetupError."""
     if shutil.which("lp") is None:
-        raise SetupError("nothing can be printed here", hint="install cups-client")
+        raise SetupError("the program lp is not installed", hint="install cups-client")
     said = _run(errand, ["lpstat", "-d"])
     _, found, name = said.strip().partition(": ")
     # A user's own instance of a queue is NAME/INSTANCE, as lp(1) takes it.
     if not found or not name or name.startswith("-"):
-        raise SetupError("this desktop has no usual printer", hint=_HINT)
+        raise SetupError("this desktop has no default printer", hint=_HINT)
     errand.answer(name.encode())
 
 
@@ -75,10 +75,10 @@ def print_document(errand: Errand, order: m.PrintDocument) -> None:
     permit = errand.permit(order.warrant, {PRINT})
     # guard: a rule's printer is the one that prints
     if permit.printer not in {"", order.printer}:
-        raise RefusedError(f"a permit for {permit.printer} is not for {order.printer}")
+        raise RefusedError(f"the permit is for {permit.printer}, not {order.printer}")
     # guard: the printer that the user has read is the one that prints
     if permit.about != order.printer:
-        raise RefusedError(f"a permit for {permit.about} is not for {order.printer}")
+        raise RefusedError(f"the permit is for {permit.about}, not {order.printer}")
     # guard: the title of a printed document begins with its sandbox
     title = f"{permit.sandbox}: {printable(order.title, 100)}"
     # Each value is one word, and none of them can begin as an option does.

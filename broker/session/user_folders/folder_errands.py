@@ -54,7 +54,7 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
         if give is None:
             return
         if not isinstance(give, m.GiveFolder):
-            raise PeerError("the folder is given first")
+            raise PeerError("the folder must be passed first")
         permit = errand.permit(give.warrant, {FOLDER})
         # guard: a folder is mounted by the permit for it
         named = folder_argument(folder.name), folder_object(folder.path)
@@ -62,7 +62,7 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
             raise RefusedError("the permit is for another folder")
         # guard: a folder that is permitted to read is not written to
         if order.write and not permit.write:
-            raise RefusedError("the permit is to read")
+            raise RefusedError("the permit only allows reading")
         # guard: a folder goes to the sandbox that the user or a record names
         if not sandboxes_named(sandbox, [(permit.sandbox, permit.record)]):
             raise RefusedError("the permit is for another sandbox")

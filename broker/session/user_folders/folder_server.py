@@ -43,7 +43,7 @@ def find_sftp_server() -> Path:
     return find_program(
         _PROGRAMS,
         "folders of sandboxes on another machine need sftp-server, which is not installed",
-        hint="it is in Debian's package openssh-sftp-server, on this machine",
+        hint="install Debian's package openssh-sftp-server on this machine",
     )
 
 
@@ -103,7 +103,7 @@ def _mount(pid: int, folder: OpenedFolder, *, write: bool) -> None:
     until = time.monotonic() + START_SECONDS
     while not has_mount(pid, ROOT):
         if time.monotonic() > until:
-            raise UpstreamError(f"it has not set up its files in {START_SECONDS:g} s")
+            raise UpstreamError(f"the server did not start within {START_SECONDS:g} s")
         # The kernel reports no mount of another process's as an event.
         time.sleep(_LOOK_SECONDS)
     with (
@@ -120,7 +120,7 @@ def _mount(pid: int, folder: OpenedFolder, *, write: bool) -> None:
         _, reason = tool.communicate()
     if tool.returncode:
         text = reason.decode(errors="replace").strip()
-        raise UpstreamError(f"it could not be mounted or unmounted: {text}")
+        raise UpstreamError(f"cannot mount or unmount the folder: {text}")
 
 
 def _few_resources() -> list[str]:

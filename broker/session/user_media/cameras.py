@@ -58,7 +58,7 @@ def find_camera(serial: int | None = None) -> Camera:
         # guard: pictures are of the camera that was shown
         if serial in {None, camera.serial}:
             return camera
-    raise SetupError("PipeWire of this session has no camera")
+    raise SetupError("this session's PipeWire has no camera")
 
 
 def cameras_in(dump: bytes) -> list[Camera]:
@@ -69,7 +69,7 @@ def cameras_in(dump: bytes) -> list[Camera]:
     try:
         objects = msgspec.json.decode(dump, type=list[_Object])
     except UNREADABLE as error:
-        raise UpstreamError(f"pw-dump answers something else: {error}") from error
+        raise UpstreamError(f"pw-dump printed invalid data: {error}") from error
     cameras, factory = [], -1
     for one in objects:
         # The object of the server that makes nodes of clients
@@ -106,4 +106,4 @@ def pipewire_socket(environ: Mapping[str, str]) -> Path:
     for name in ("PIPEWIRE_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
         if environ.get(name):
             return Path(environ[name], environ.get("PIPEWIRE_REMOTE", "pipewire-0"))
-    raise SetupError("PipeWire cannot be found: XDG_RUNTIME_DIR is not set")
+    raise SetupError("cannot find PipeWire: XDG_RUNTIME_DIR is not set")

@@ -49,9 +49,8 @@ def open_key(root: Path = _HIDRAW) -> int:
         return os.open(found[0], os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
         raise SetupError(
-            f"{found[0]} cannot be opened: {error.strerror}",
-            hint="the package libfido2-1 or libu2f-udev has the udev rule that lets "
-            "the user at the machine use it",
+            f"cannot open {found[0]}: {error.strerror}",
+            hint="install libfido2-1 or libu2f-udev, whose udev rule gives local users access",
         ) from error
 
 

@@ -25,7 +25,7 @@ def find_sound(environ: Mapping[str, str] | None = None) -> Path:
             return Path(path)
     if env.get("PULSE_SERVER"):
         raise SetupError(
-            "PULSE_SERVER names no UNIX socket of this machine",
+            "PULSE_SERVER does not name a UNIX socket of this machine",
             hint="unset it, or set it to unix:/run/user/UID/pulse/native",
         )
     if env.get("PULSE_RUNTIME_PATH"):

@@ -33,7 +33,7 @@ _PROGRAM = "/usr/bin/gst-launch-1.0"
 _PLUGINS = ("coreelements", "pipewire", "videorate", "videoconvertscale")
 _OLDER_PLUGINS = ("videoconvert", "videoscale")
 """In the place of the last one, before GStreamer 1.22."""
-_HINT = "install pipewire-bin, gstreamer1.0-tools, -plugins-base and -pipewire"
+_HINT = "install pipewire-bin and gstreamer1.0-tools, gstreamer1.0-plugins-base, gstreamer1.0-pipewire"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _plugins() -> list[str]:
             names = [*_PLUGINS, *_OLDER_PLUGINS]
             files = [folder / f"libgst{name}.so" for name in names]
             return [str(file) for file in files if file.exists()]
-    raise SetupError("GStreamer's part for PipeWire is not installed", hint=_HINT)
+    raise SetupError("GStreamer's plugin for PipeWire is not installed", hint=_HINT)
 
 
 def jail_words() -> Iterator[str]:

@@ -76,7 +76,7 @@ def _connect(sock: socket.socket) -> None:
         sock.settimeout(limits.SSH_AGENT_SECONDS)
         sock.connect(path)
     except (KeyError, OSError) as error:
-        raise SetupError("the user's own desktop has no ssh agent") from error
+        raise SetupError("the user's desktop has no ssh agent") from error
 
 
 class _Agent:
@@ -97,7 +97,7 @@ class _Agent:
         except OSError as error:
             raise UpstreamError("the user's ssh agent does not answer") from error
         if len(found) > 1:
-            raise PeerError("the user's ssh agent answers twice")
+            raise PeerError("the user's ssh agent answered twice")
         return wire.decode_answer(found[0], ask)
 
     def _some(self) -> bytes:
@@ -128,7 +128,7 @@ class _Use:
                 names_of(asked.key, asked.candidates, Path.home())
             )
         if not isinstance(asked, m.AskAgent) or self.agent is None:
-            raise InternalError("an order that belongs to another one")
+            raise InternalError("the order belongs to another one")
         ask, agent = asked.ask, self.agent
         if isinstance(ask, BindSession):
             return msgspec.msgpack.encode(self._bind(agent, ask))
@@ -165,19 +165,19 @@ class _Use:
         permit = self.errand.permit(untrusted_warrant, {SSH_AGENT})
         # guard: a permit of another sandbox uses no key
         if permit.sandbox != self.listing.sandbox:
-            raise RefusedError(f"a permit of {permit.sandbox} is not for this use")
+            raise RefusedError(f"the permit is for {permit.sandbox}, not for this use")
         if isinstance(ask, SignLogin):
             argument = f"+login.{ask.user}"
             # guard: a permit for a login is for its host
             if not self._is_at(permit.host, permit.about, ask):
-                raise RefusedError(f"a permit for {permit.host} is not for this login")
+                raise RefusedError(f"the permit is for {permit.host}, not this login")
         else:
             argument = f"+sign.{ask.namespace}"
         # A rule and the user may know the key by its comment.
         name = self._name(agent, ask.key)
         # guard: a permit for one use of a key is for no other
         if not name or (permit.argument, permit.key) != (argument, name):
-            raise RefusedError(f"a permit for {permit.argument} is not for this use")
+            raise RefusedError(f"the permit is for {permit.argument}, not for this use")
 
     def _is_at(self, permitted: str | None, key: str, ask: SignLogin) -> bool:
         """Return whether a login's session is with the host of its permit."""

@@ -46,10 +46,10 @@ def start_service(errand: Errand, order: m.StartService) -> None:
     permit = errand.permit(order.warrant, {CALL, order.service})
     # guard: a permit for a service of the broker's starts no program
     if order.service.lower().startswith(RESERVED):
-        raise RefusedError(f"{order.service} is the broker's")
+        raise RefusedError(f"{order.service} is a service of the broker")
     # guard: a permit for one service starts no other one
     if (permit.service, permit.argument) != _permitted(order):
-        raise RefusedError(f"a permit for {permit.argument} is not for this service")
+        raise RefusedError(f"the permit is for {permit.argument}, not for this service")
     paths = find_paths()
     service = _find(paths.config[0] / FOLDER, order.service)
     if service is None:
@@ -78,7 +78,7 @@ def _find(folder: Path, name: str) -> DesktopService | None:
 
     Raises SetupError for a wrong one, with lines for the broker's log as its hint.
     """
-    file, message = folder / f"{name}.toml", f"the service {name} cannot be started"
+    file, message = folder / f"{name}.toml", f"cannot start the service {name}"
     try:
         service, problems = parse_service(file, read_config(file))
     except FileNotFoundError:
@@ -189,8 +189,7 @@ def _wait_ready(near: socket.socket) -> None:
     except TimeoutError:
         pass
     raise UpstreamError(
-        "bubblewrap did not start the service",
-        hint="its output is in the service's log",
+        "bubblewrap did not start the service", hint="see the service's log"
     )
 
 

@@ -32,13 +32,13 @@ def connect_port(errand: Errand, order: m.ConnectPort) -> None:
     permit = errand.permit(order.warrant, {TCP})
     # guard: a permit for one port opens no other one
     if permit.argument != f"+{order.port}":
-        raise RefusedError(f"a permit for port {permit.argument} is not for this one")
+        raise RefusedError(f"the permit is for port {permit.argument}, not this one")
     with socket.socket() as sock:
         sock.settimeout(limits.TRANSFER_TAKE_SECONDS)
         try:
             sock.connect((_LOOPBACK, order.port))
         except OSError as error:
-            raise UpstreamError(f"nothing answers on port {order.port}") from error
+            raise UpstreamError(f"no program answers on port {order.port}") from error
         errand.answer(fds=[sock.fileno()])
 
 
@@ -60,7 +60,7 @@ def listen_port(errand: Errand, order: m.ListenPort) -> None:
             sock.listen(_BACKLOG)
         except OSError as error:
             raise RefusedError(
-                f"port {order.port} of this machine cannot be used: {error.strerror}",
-                hint="another program may listen there: take another, as 3001:8080",
+                f"cannot use port {order.port} of this machine: {error.strerror}",
+                hint="if another program listens there, choose another port, such as 3001:8080",
             ) from error
         errand.answer(fds=[sock.fileno(), table])

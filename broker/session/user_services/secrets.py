@@ -29,7 +29,7 @@ def ask_secret(errand: Errand, order: m.AskSecret) -> None:
     permit = errand.permit(order.warrant, {SECRET})
     # guard: a permit for one secret reads no other one
     if not order.name or permit.argument != f"+{order.name}":
-        raise RefusedError(f"a permit for {permit.argument} is not for this secret")
+        raise RefusedError(f"the permit is for {permit.argument}, not for this secret")
     # It has no message for a secret that is not there, and code 1.
     found = tool_output(
         ["secret-tool", "lookup", "vitrail", order.name],

@@ -34,4 +34,4 @@ def carry_out_service(errand: Errand, order: m.ServiceOrder) -> None:
 
             use_agent(errand, order)
         case m.ServeNow() | m.AskAgent() | m.NameHost():
-            raise InternalError("an order that belongs to another one")
+            raise InternalError("the order belongs to another one")

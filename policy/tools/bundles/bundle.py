@@ -190,10 +190,10 @@ def opened(
     head, empty, payload = content.partition(b"\n\n")
     lines = head.decode("ascii", "replace").split("\n")
     if not empty or len(lines) != 3 or lines[0] != first:
-        raise BundleError(f"it does not begin with '{first}', a key and a signature")
+        raise BundleError(f"missing '{first}', key or signature line")
     key, signature = (line.partition(" ") for line in lines[1:])
     if (key[0], signature[0]) != ("key", "signature"):
-        raise BundleError(f"it does not begin with '{first}', a key and a signature")
+        raise BundleError(f"missing '{first}', key or signature line")
     if key[2] not in trusted:
         take_key(key[2])
         raise BundleError(f"it is signed by {key[2]}, which is not trusted")

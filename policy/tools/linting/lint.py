@@ -78,8 +78,8 @@ def _empty(rule: Rule, world: World) -> str:
     if source.prefix.startswith(DISPVM_OF):
         return f"a source cannot be '{source.text}'"
     if source.prefix in {"@tag:", "@type:"} and not is_known(source, world):
-        return f"no source is '{source.text}'"
-    return f"no target is '{rule.target.text}'"
+        return f"no source matches '{source.text}'"
+    return f"no target matches '{rule.target.text}'"
 
 
 def _idle(

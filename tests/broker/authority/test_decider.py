@@ -261,8 +261,8 @@ async def test_what_only_observes_is_told_and_decides_nothing():
     ("rule", "told"),
     [
         ("allow", []),
-        ("allow notify=yes", ["Vitrail: work was allowed"]),
-        ("deny", ["Vitrail: work was refused"]),
+        ("allow notify=yes", ["Vitrail: a request of work was allowed"]),
+        ("deny", ["Vitrail: a request of work was refused"]),
         ("deny notify=no", []),
     ],
 )
@@ -494,7 +494,7 @@ async def test_a_broker_without_a_person_says_no():
 
     async with rulebook(ASKS) as b:
         b.decider.asker = NoPrompt()
-        with refused("no user can be asked"):
+        with refused("no user is available to answer"):
             await b.once()
 
 
@@ -641,7 +641,7 @@ async def test_a_stream_that_is_now_denied_is_cut_and_the_event_names_the_rule()
             await mine.ended.wait()
         assert mine.cut.where.endswith("40-new.policy:2")
         assert b.decisions()[-1] == ("deny", "cut", "40-new.policy:2")
-        assert b.told[-1][0] == "Vitrail: work was cut"
+        assert b.told[-1][0] == "Vitrail: a request of work was cut"
         assert not other.ended.is_set()
         # Its record takes the display, say, or goes away.
         b.write_record("vault", "class = 7\n")

@@ -31,7 +31,7 @@ def test_sizes_up_to_the_limit(size):
 @pytest.mark.parametrize("size", [0, _LIMIT + 1])
 def test_sizes_beyond_the_limit(size):
     """0 and N + 1 bytes are refused in both directions."""
-    with pytest.raises(ValueError, match=f"a frame of {size} bytes"):
+    with pytest.raises(ValueError, match=f"the frame has {size} bytes"):
         encode_frame(b"x" * size, _LIMIT)
     with pytest.raises(PeerError, match=f"announces {size} bytes"):
         FrameReader(_LIMIT).feed(HEADER.pack(size))

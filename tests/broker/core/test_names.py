@@ -55,7 +55,7 @@ def test_no_sandbox_names(untrusted):
     with pytest.raises(RefusedError) as caught:
         take_sandbox_name(untrusted)
     assert "is not a sandbox name" in str(caught.value)
-    assert "at most 31" in caught.value.hint
+    assert "1 to 31" in caught.value.hint
 
 
 @given(st.text() | st.from_regex(r"[a-z][a-z0-9-]{0,33}\n?"))
@@ -83,7 +83,7 @@ def test_no_lease_ids(untrusted):
     """Refused; the id is not repeated, because it may be a secret."""
     with pytest.raises(RefusedError) as caught:
         take_lease_id(untrusted)
-    assert str(caught.value) == "not a lease id"
+    assert str(caught.value) == "invalid lease ID"
 
 
 @given(

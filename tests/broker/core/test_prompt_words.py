@@ -61,7 +61,7 @@ def test_what_the_broker_knows_is_not_a_claim():
 
 def test_targets():
     assert target_words("dom0") == target_words("@adminvm") == "you, at this screen"
-    assert target_words("@dispvm:web") == "a fresh web sandbox"
+    assert target_words("@dispvm:web") == "a new web sandbox"
     assert target_words("work") == "work"
 
 

@@ -338,7 +338,7 @@ async def test_a_refused_machine_that_cannot_be_switched_off_is_closed(
     async with host_role(tmp_path, Launcher()) as host:
         await host.start(A)
         stubborn = Stubborn()
-        with pytest.raises(RefusedError, match="has a lease already"):
+        with pytest.raises(RefusedError, match="already has a lease"):
             await host.admit(A, A, stubborn)
         assert stubborn.closed.is_set()
     assert "does not answer" in capsys.readouterr().err

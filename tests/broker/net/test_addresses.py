@@ -46,7 +46,7 @@ def test_an_endpoint_is_parsed_and_printed_as_it_is_written(text, endpoint):
 def test_any_machine_can_be_listened_for_and_not_connected_to(text):
     assert parse_listen(text) == VsockEndpoint(CID_ANY, 6500)
     assert str(parse_listen(text)) == "vsock:any:6500"
-    with pytest.raises(SetupError, match="names no machine"):
+    with pytest.raises(SetupError, match="does not name a machine"):
         parse_connect(text)
 
 
@@ -56,8 +56,8 @@ def test_any_machine_can_be_listened_for_and_not_connected_to(text):
         ("", "is not an endpoint"),
         ("tcp:127.0.0.1:80", "is not an endpoint"),
         ("/run/socket", "is not an endpoint"),
-        ("unix:", "names no path"),
-        ("unix:a\0b", "names no path"),
+        ("unix:", "does not contain a path"),
+        ("unix:a\0b", "does not contain a path"),
         (f"unix:{LONGEST}p", "too long for a UNIX socket"),
         ("vsock:", "is not a port"),
         ("vsock:3:", "is not a port"),
@@ -67,7 +67,7 @@ def test_any_machine_can_be_listened_for_and_not_connected_to(text):
         ("vsock:3:٣", "is not a port"),
         ("vsock:4294967295:1", "is not a CID"),
         ("vsock:host:1", "is not a CID"),
-        ("hybrid:/run/vm", "names no path"),
+        ("hybrid:/run/vm", "does not contain a path"),
         ("hybrid:/run/vm:", "is not a port"),
         (f"hybrid:{LONGEST}:1", "too long for a UNIX socket"),
     ],
@@ -101,7 +101,7 @@ def test_a_new_socket_does_not_block():
     ("number", "error", "reason"),
     [
         (errno.EAFNOSUPPORT, SetupError, "this kernel has no vsock"),
-        (errno.EMFILE, UpstreamError, "no socket to be had"),
+        (errno.EMFILE, UpstreamError, "cannot create a socket"),
     ],
 )
 def test_a_socket_that_cannot_be_made_names_its_endpoint(

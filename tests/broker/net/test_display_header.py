@@ -90,7 +90,9 @@ async def test_a_reset_before_it_is_whole():
         ours.sendall(b"x" * 3)
         theirs.sendall(b"unread")
         ours.close()  # with bytes unread: unix(7) resets
-        with pytest.raises(PeerError, match=r"broke after .* Connection reset by peer"):
+        with pytest.raises(
+            PeerError, match=r"failed after .* Connection reset by peer"
+        ):
             await read_header(theirs)
 
 

@@ -52,7 +52,7 @@ def test_nothing_leaves_without_a_file(tmp_path):
     [
         ("device = 1", "device: not a list"),
         ("stict = true", "stict: unknown key"),
-        ("strict = 1", "strict: not true or false"),
+        ("strict = 1", "strict: must be true or false"),
         ("[[device]]\nid = '1050:*'", "device[0].sandboxes"),
         ("[[device]]\nsandboxes = ['*']", "no condition"),
         ("[[device]]\nsandboxes = ['../x']\nid='1050:*'", "device[0].sandboxes"),

@@ -81,7 +81,7 @@ def test_kernel_refusal_is_told_from_a_device_that_has_gone(tmp_path):
     plug(tmp_path)
     held = SysfsDevice("2-1", tmp_path)
     try:
-        with pytest.raises(UpstreamError, match="refuses usbip_sockfd=3") as caught:
+        with pytest.raises(UpstreamError, match="rejected usbip_sockfd=3") as caught:
             held.write("usbip_sockfd", "3")
         assert not isinstance(caught.value, DeviceGoneError)
     finally:

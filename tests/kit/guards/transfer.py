@@ -45,7 +45,7 @@ GUARDS = (
     Guard("categories of characters", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("blank letters", "if False:", "tests/broker/core/transfer/test_file_names.py"),
     Guard("names from right to left", "if False:", "tests/broker/core/transfer/test_file_names.py"),
-    Guard("scripts of names", "return '' if found else f'the script {found} is not in the allow-list'", "tests/broker/core/transfer/test_file_names.py"),
+    Guard("scripts of names", "return '' if found else f'the script {found} is not allowed'", "tests/broker/core/transfer/test_file_names.py"),
     Guard("length of an address", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("length of an encoded address", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("hidden characters of an address", "if char in _REFUSED or False:", "tests/broker/core/transfer/test_urls.py"),

@@ -109,15 +109,15 @@ def test_only_differences_are_counted(old, new, world, calls):
 @pytest.mark.parametrize(
     ("event", "reason"),
     [
-        (_event(argument="hmac:0123"), "its argument was stored as a hash"),
-        (_event(argument="(dropped)"), "its argument was not stored"),
-        (_event({"asked": "hmac:0123"}), "its target was stored as a hash"),
-        (_event({"mime": "(dropped)"}), "its mime was not stored"),
-        (_event({"argument": "+" + "x" * 80 + "..."}), "its argument was stored shortened or escaped"),
-        (_event({"argument": "+\\x1b"}), "its argument was stored shortened or escaped"),
-        (_event(sandbox="gone"), "the record of its sandbox no longer exists"),
-        (_event({"asked": "gone"}), "the record of its target no longer exists"),
-        (_event({"asked": "@dispvm:gone"}), "the record of its target no longer exists"),
+        (_event(argument="hmac:0123"), "the argument was stored as a hash"),
+        (_event(argument="(dropped)"), "the argument was not stored"),
+        (_event({"asked": "hmac:0123"}), "the target was stored as a hash"),
+        (_event({"mime": "(dropped)"}), "the mime was not stored"),
+        (_event({"argument": "+" + "x" * 80 + "..."}), "the argument was stored shortened or escaped"),
+        (_event({"argument": "+\\x1b"}), "the argument was stored shortened or escaped"),
+        (_event(sandbox="gone"), "the record of the sandbox no longer exists"),
+        (_event({"asked": "gone"}), "the record of the target no longer exists"),
+        (_event({"asked": "@dispvm:gone"}), "the record of the target no longer exists"),
     ],
 )  # fmt: skip
 def test_not_replayable(event, reason):
@@ -147,7 +147,7 @@ def test_what_depends_on_what_ran_is_not_replayed():
     """autostart=no looks at the machine of then."""
     found = _simulate("a * * * allow autostart=no\n", _event())
     assert dict(found.skipped) == {
-        "its rule depends on which sandboxes were running, which is not recorded": 1
+        "the rule depends on which sandboxes were running, which is not recorded": 1
     }
 
 

@@ -152,7 +152,7 @@ def test_hashed_names_are_not_guessed(run):
     _write(run, Names.HASH)
     code, out = run("simulate", run.rules, "--json")
     found = json.loads(out.splitlines()[0])
-    assert found["not_replayable"].get("its argument was stored as a hash") == 1
+    assert found["not_replayable"].get("the argument was stored as a hash") == 1
     assert (code, found["same"]) == (0, 3)
 
 

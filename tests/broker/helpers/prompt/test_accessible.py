@@ -66,16 +66,17 @@ def test_everything_but_the_phrase_is_told():
     assert names[0] == "Vitrail"
     assert names[1] == "Vitrail asks about untrusted"
     assert "untrusted wants to open an address." in names
-    assert "A yes is for the host: www.example.org" in names
-    assert "a fresh web sandbox" in names
+    assert "The answer is for the host: www.example.org" in names
+    assert "a new web sandbox" in names
     assert {"once", "for 10 minutes"} <= set(names)
-    first = "banking, personal, work, a fresh web sandbox, t0, t1"
+    first = "banking, personal, work, a new web sandbox, t0, t1"
     assert f"The keys Up and Down choose: {first}, 6 more." in names
-    holds = "The keys Left and Right choose how long a yes holds: once, for 10 minutes."
+    holds = "The keys Left and Right choose how long a yes lasts: once, for 10 minutes."
     assert holds in names
-    chosen = "a fresh web sandbox, once: chosen.  "
+    chosen = "a new web sandbox, once: chosen.  "
     assert (
-        f"{chosen}Press Allow, or type the word allow.  Esc or Deny refuses." in names
+        f"{chosen}Press Allow, or type the word allow.  To deny, press Esc or Deny."
+        in names
     )
     assert PHRASE not in " ".join(names)
 

@@ -193,7 +193,7 @@ def test_nonsense_ends_the_pump_not_quietly():
     with serving() as broker:
         broker.control.send(b"nonsense")
         assert broker.ended() == 70
-        assert "not a message to the pump" in broker.handle.words.text()
+        assert "invalid message to the pump" in broker.handle.words.text()
 
 
 def test_both_ends_of_control_are_closed_on_exec(broker):

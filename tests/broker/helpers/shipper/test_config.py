@@ -110,7 +110,7 @@ def test_a_secret_must_not_be_readable_by_others_and_is_not_shown(
     tmp_path: Path, line: str
 ) -> None:
     path = written(tmp_path, f"[[target]]\nname = 'a'\n{line}\n")
-    with pytest.raises(SetupError, match="others may read it"):
+    with pytest.raises(SetupError, match="readable by others"):
         load_config(path)
     path.chmod(0o600)
     (target,) = load_config(path).target

@@ -29,7 +29,7 @@ def test_a_file_that_is_none_is_not_taken_for_a_beginning(tmp_path: Path) -> Non
 
 
 def test_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(UpstreamError, match="cannot be written"):
+    with pytest.raises(UpstreamError, match="cannot write"):
         save_cursor(tmp_path / "none", Cursor(name="a"))
 
 
@@ -45,7 +45,7 @@ def test_retention_waits_for_the_slowest_that_is_configured(tmp_path: Path) -> N
 def test_one_shipper_at_a_time(tmp_path: Path) -> None:
     with locked(tmp_path / "ship", "a"):
         with (
-            pytest.raises(SetupError, match="another process ships"),
+            pytest.raises(SetupError, match="another process is shipping"),
             locked(tmp_path / "ship", "a"),
         ):
             pass

@@ -78,7 +78,7 @@ async def test_a_file_of_another_program_is_not_cut(
         assert path.read_bytes().startswith(b'{"log":"')
     else:
         assert isinstance(answer, SetupError), answer
-        assert "not of an event" in str(answer)
+        assert "not an event" in str(answer)
         assert path.read_bytes() == there
 
 

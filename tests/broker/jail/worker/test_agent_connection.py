@@ -116,11 +116,11 @@ HOSTILE = [
     pytest.param(
         HEADER.pack(limits.AGENT_FRAME_BYTES + 1), "announces", id="frame-too-long"
     ),
-    pytest.param(HEADER.pack(2) + b"{}", "no valid message", id="no-type"),
-    pytest.param(HEADER.pack(4) + b"\xff" * 4, "no valid message", id="no-json"),
+    pytest.param(HEADER.pack(2) + b"{}", "invalid message", id="no-type"),
+    pytest.param(HEADER.pack(4) + b"\xff" * 4, "invalid message", id="no-json"),
     pytest.param(
         encode_frame(b'{"type":"run","program":1,"argv":[]}', 100),
-        "no valid message",
+        "invalid message",
         id="an-order",
     ),
 ]

@@ -163,11 +163,11 @@ def refuse(channel, data, says):
     ("second", "says"),
     [
         (m.LeaseBegun.of(9, lease(1), "p"), "announced twice"),
-        (m.LeaseBegun.of(9, lease(2), "p"), "second lease of sandbox web"),
+        (m.LeaseBegun.of(9, lease(2), "p"), "sandbox web has a second lease"),
         (m.LeaseEnded(9, lease(3).id, ""), "never announced"),
-        (m.LinkPing(1), "request 1 after 1"),
-        (m.RequestDone(1), "no request wants"),
-        (m.StartSandbox(2, "web"), "no valid control message"),
+        (m.LinkPing(1), "request 1 follows request 1"),
+        (m.RequestDone(1), "no request expects"),
+        (m.StartSandbox(2, "web"), "an invalid control message"),
     ],
 )
 def test_a_host_that_breaks_the_rules_is_cut_off(second, says):
@@ -186,7 +186,7 @@ def test_a_reply_of_the_wrong_type_is_a_refusal(reply):
         m.RequestRefused: m.RequestRefused(ping.request, "refused", "no ping for you"),
         None: m.RequestDone(ping.request + 1),
     }[reply]
-    refuse(viewer, raw(host, wrong), "no request wants")
+    refuse(viewer, raw(host, wrong), "no request expects")
 
 
 def test_our_own_mistakes_are_found_before_they_are_sent():
@@ -253,12 +253,12 @@ def test_bye_is_the_end_and_its_absence_a_loss():
     with pytest.raises(RefusedError):
         host.ask(m.LinkPing)
     _, viewer = channels()
-    with pytest.raises(LinkRefusedError, match="without a word") as caught:
+    with pytest.raises(LinkRefusedError, match="without Bye") as caught:
         viewer.eof()
     assert caught.value.reason is RefusalReason.CLOSED
     host, viewer = channels()
     ping = host.ask(m.LinkPing)[1]
-    refuse(viewer, host.bye("x") + ping, "Bye|not send next")
+    refuse(viewer, host.bye("x") + ping, "Bye|next control record")
 
 
 def test_what_crosses_with_our_own_bye_is_dropped():

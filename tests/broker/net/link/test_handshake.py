@@ -174,7 +174,7 @@ def test_two_of_one_role_refuse_and_both_are_told():
         RefusalReason.ROLE,
         RefusalReason.ROLE,
     ]
-    assert "both ends say that they are the host" in wire.refused[1].message
+    assert "both brokers claim to be the host" in wire.refused[1].message
 
 
 def test_a_key_pinned_for_one_role_is_not_accepted_in_the_other():

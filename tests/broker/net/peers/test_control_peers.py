@@ -30,7 +30,7 @@ def test_a_process_of_a_namespace_inside_has_two_numbers(pair, monkeypatch):
     own = [mine]
     answers = iter([own, [mine, 7]])
     monkeypatch.setattr(control_peers, "_numbers", lambda pidfd: next(answers))
-    assert "container or box" in why_not_served(pair.fileno())
+    assert "containers or boxes" in why_not_served(pair.fileno())
 
 
 @pytest.mark.parametrize("answers", [[[], [5]], [[5, 6], [5, 6]], [[5], []]])

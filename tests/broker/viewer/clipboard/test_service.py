@@ -56,7 +56,9 @@ async def test_denied_by_a_rule_it_stays_for_another_window():
         (ended,) = b.events("clipboard.ended")
         assert (ended["outcome"], ended["target"]) == ("refused", "web")
         assert b.guests["web"].worker.orders == []
-        assert [t for t, _ in b.told].count("Vitrail: work was refused") == 0
+        assert [t for t, _ in b.told].count(
+            "Vitrail: a request of work was refused"
+        ) == 0
         assert await b.paste("vault")
 
 

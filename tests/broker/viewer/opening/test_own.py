@@ -78,7 +78,7 @@ async def test_a_program_that_fails_at_once_is_an_error(tmp_path):
 async def test_a_desktop_without_a_program_for_addresses_is_told(tmp_path):
     with (
         desktop(tmp_path, PATH=str(tmp_path)) as (own, session),
-        pytest.raises(SetupError, match="no program opens") as caught,
+        pytest.raises(SetupError, match="no program that opens") as caught,
     ):
         await own.open_url(take_url("https://a.b/"), permit(session))
     assert "gio" in caught.value.hint

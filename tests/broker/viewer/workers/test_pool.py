@@ -89,7 +89,9 @@ async def test_without_room_for_a_fork_server_only_this_worker_does_not_come(
     async with open_workers(allow_unjailed=True) as workers:
         with monkeypatch.context() as patch:
             patch.setattr(fork_start, "spawn", full)
-            with pytest.raises(UpstreamError, match="no process for a worker: Res"):
+            with pytest.raises(
+                UpstreamError, match="cannot start a process for a worker: Res"
+            ):
                 await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
         assert workers.fork_server_pid == 0
         worker = await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
