@@ -242,12 +242,12 @@ def check(
     Raises WrongError.
     """
     if not isinstance(found, dict):
-        raise WrongError("not a proof")
+        raise WrongError("the file is not a proof")
     body, proof, notes = found.get("event"), found.get("proof"), found.get("keys")
     if not (isinstance(body, str) and isinstance(proof, str)):
-        raise WrongError("not a proof")
+        raise WrongError("the file is not a proof")
     if not (isinstance(notes, list) and all(isinstance(n, str) for n in notes)):
-        raise WrongError("not a proof")
+        raise WrongError("the file is not a proof")
     index, path, text = read_proof(proof)
     note = read_note(text)
     if origin is not None and note.origin != origin:

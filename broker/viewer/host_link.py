@@ -116,7 +116,7 @@ class RemoteHost(LinkEnd):
     ) -> Lease:
         """Ask the host to start the sandbox of one of its records; return its lease."""
         epoch = await self._wait_up(progress)
-        progress(f"asked {epoch.name}")
+        progress(f"sent the request to {epoch.name}")
         assert self._nursery is not None
         return await self._starts.start(
             epoch,

@@ -67,7 +67,9 @@ def give_remote(call: BusMessage) -> Tuple[Any, ...]:
     try:
         call.given.append(pipewire_remote().detach())
     except (OSError, KeyError):
-        raise CallError("portal.Error.Failed", "PipeWire has gone") from None
+        raise CallError(
+            "portal.Error.Failed", "PipeWire is no longer running"
+        ) from None
     return (0,)
 
 

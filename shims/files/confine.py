@@ -56,7 +56,7 @@ def confine(paths: List[str], *, write: bool = False) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     number = SYS_PIVOT_ROOT.get(os.uname().machine)
     if number is None:
-        raise TransferError(f"cannot jail files on {os.uname().machine}")
+        raise TransferError(f"cannot build a jail for files on {os.uname().machine}")
     _refuse_directories()
     try:
         map_user(libc, CLONE_NEWUSER | CLONE_NEWNS | CLONE_OTHERS)

@@ -73,7 +73,7 @@ def contents(path: str) -> bytes:
         with open(path, "rb"):
             pass
         if not which("rsvg-convert"):
-            raise OSError("nothing draws it")
+            raise OSError("rsvg-convert is not installed")
         import subprocess
 
         words = ["rsvg-convert", "-w", str(SIDE), "-h", str(SIDE), path]

@@ -165,7 +165,7 @@ class Display:
         try:
             os.chmod(GPU_NODE, mode)
         except OSError as error:
-            log(f"no GPU: {error}")
+            log(f"cannot use the GPU: {error}")
             return False
         return True
 

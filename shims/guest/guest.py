@@ -312,7 +312,7 @@ class Guest:
             try:
                 link_for_qubes(os.path.join(folder, QREXEC_CLIENT))
             except OSError as error:  # a read-only root; it is in PATH
-                log(f"no {error.filename}: {error.strerror}")
+                log(f"cannot create {error.filename}: {error.strerror}")
         return folder
 
     def _compiled(self, code: int) -> None:

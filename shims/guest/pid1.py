@@ -143,7 +143,7 @@ class Machine:
             with open("/etc/hostname", "w", encoding="ascii") as file:
                 file.write(name + "\n")
         except (OSError, ValueError) as error:
-            log(f"host name: {error}")
+            log(f"cannot set the host name: {error}")
 
     def identify(self) -> None:
         """Give this boot a machine id; an image has none."""
@@ -153,7 +153,7 @@ class Machine:
             with open("/etc/machine-id", "w", encoding="ascii") as target:
                 target.write(number)
         except OSError as error:
-            log(f"machine id: {error}")
+            log(f"cannot set the machine ID: {error}")
 
     def network(self, guest: "Guest") -> None:
         """Give the cards of switches their addresses; ask for one for the first other."""
@@ -221,7 +221,7 @@ class Machine:
             source.encode(), target.encode(), kind.encode(), flags, options.encode()
         )
         if done != 0:
-            log(f"mount {target}: {os.strerror(ctypes.get_errno())}")
+            log(f"cannot mount {target}: {os.strerror(ctypes.get_errno())}")
 
     def _link_up(self, name: str) -> None:
         try:
@@ -235,7 +235,7 @@ class Machine:
                     struct.pack("16sH14x", name.encode(), flags | IFF_UP),
                 )
         except OSError as error:
-            log(f"interface {name}: {error}")
+            log(f"cannot enable interface {name}: {error}")
 
 
 def become_router() -> None:

@@ -95,7 +95,7 @@ def decode(body: bytes) -> Dict[str, Any]:
     try:
         message = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise MessageError(f"no JSON: {error}") from error
+        raise MessageError(f"invalid JSON: {error}") from error
     if not isinstance(message, dict) or message.get("type") not in TO_GUEST:
         raise MessageError("unknown message")
     fields = TO_GUEST[message["type"]]

@@ -146,7 +146,7 @@ class Screen:
 
     def _make(self, number: int, kind: str) -> None:
         if len(self._kinds) >= SCREEN_OBJECTS:
-            raise ScreenError(f"{SCREEN_OBJECTS} objects")
+            raise ScreenError(f"more than {SCREEN_OBJECTS} objects")
         self._kinds[number] = kind
 
     def _done(self, callback: int) -> None:

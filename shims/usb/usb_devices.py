@@ -60,7 +60,7 @@ def receive_header(sock: socket.socket) -> Optional[Tuple[int, int]]:
         found += more
     magic, devid, speed = HEADER.unpack(found)
     if magic != MAGIC:
-        raise ValueError("not a header")
+        raise ValueError("invalid header")
     return devid, speed
 
 
@@ -109,7 +109,7 @@ class DeviceNodes:
             try:
                 data = sock.recv(UEVENT_BYTES)
             except OSError as error:  # more messages than there was room for
-                log(f"uevents: {error}")
+                log(f"cannot read uevents: {error}")
                 continue
             try:
                 self.take(uevent(data))
@@ -183,7 +183,7 @@ def wait_for_device(where: str) -> bool:
                 return time.monotonic() - began > RETRY_SECONDS
             attach(sock, *header)
         except (OSError, ValueError) as error:
-            log(f"not attached: {error}")
+            log(f"cannot attach a device: {error}")
             return False
     # The kernel has its reference of the socket now.
     time.sleep(0.5)

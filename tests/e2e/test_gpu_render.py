@@ -87,7 +87,9 @@ async def test_a_renderer_draws_for_a_machine_until_it_hangs_and_dies(software):
 
         os.kill(renderer, signal.SIGSTOP)
         lost = await w.wait_event("sandbox.failed", sandbox=sandbox)
-        assert lost["reason"].startswith("its GPU does not answer")
+        assert lost["reason"].startswith(
+            "the guest reported that its GPU does not answer"
+        )
         _, said = await w.output(sandbox, *GL)
         assert b"llvmpipe" in said
         assert b"virgl" not in said

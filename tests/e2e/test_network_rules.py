@@ -523,7 +523,7 @@ async def _listed(w):
     assert "NETWORK" in status.out
     unknown = await brokerctl("network", "nobody", env=w.environ)
     assert unknown.code == 1
-    assert "no sandbox 'nobody' runs" in unknown.err
+    assert "no sandbox 'nobody' is running" in unknown.err
 
 
 # -- inside the namespaces: this machine --------------------------------------------

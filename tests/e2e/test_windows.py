@@ -63,7 +63,7 @@ async def test_windows_are_listed_by_sandbox_with_number_and_size():
         # Beside each other on 1280 x 800, less sway's borders and ours.
         assert all(600 < x.width < 640 and 700 < x.height < 800 for x in found)
         assert [x.sandbox for x in await shown(w, "red")] == ["red"]
-        with pytest.raises(NotFoundError, match="no sandbox 'green' runs"):
+        with pytest.raises(NotFoundError, match="no sandbox 'green' is running"):
             await shown(w, "green")
 
 

@@ -223,7 +223,7 @@ async def test_gtk_programs_open_and_save_files_that_the_user_chooses(tmp_path):
             assert saved.read_text() == "changed at the desktop"
         # Without a rule programs are offered nothing, and use their dialogs.
         words = (PROPERTY, "org.freedesktop.portal.FileChooser", "version")
-        with pytest.raises(VitrailError, match="not offered"):
+        with pytest.raises(VitrailError, match="does not provide"):
             await run_tool([*PORTAL, *words], env=personal.env)
         decided = w.events("decision", service="vitrail.FileDialog")
         assert {one["sandbox"] for one in decided} == {"work"}

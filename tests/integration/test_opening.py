@@ -174,7 +174,7 @@ async def test_the_person_opens_and_copies():
         assert (code, "opened in personal" in said) == (0, True), said
         assert await shown(Path(f"{out}-url")) == "https://www.example.org/\n"
         code, said = await run_cli(w, "open", "https://example.com/")
-        assert (code, "no rule names" in said) == (1, True), said
+        assert (code, "no rule sets" in said) == (1, True), said
         code, said = await run_cli(w, "open", "--in", "work", "https://a.b/")
         assert (code, "denied" in said) == (1, True), said
 

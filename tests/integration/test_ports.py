@@ -134,7 +134,7 @@ async def test_what_no_rule_allows_or_cannot_be_is_refused():
         assert "denied" in await refused("vault", "0:9")
         assert "denied" in await refused("--stdio", "vault", "9")
         assert "cannot use" in await refused("vault", str(port))
-        assert "no sandbox 'nobody' runs" in await refused("nobody", "80")
+        assert "no sandbox 'nobody' is running" in await refused("nobody", "80")
         assert "a port must be between 1 and 65535" in await refused("work", "80:0")
 
 

@@ -79,6 +79,6 @@ async def test_each_is_the_others_witness_and_a_roll_back_is_found():
         assert found["size"] == known
         assert "rolled back or truncated" in str(found["reason"])
         witness = await conflict(t.viewer)
-        assert f"it had {known} events before" in str(witness["reason"])
+        assert f"the log previously had {known} events" in str(witness["reason"])
         assert any("rolled back" in w for w in (await t.host.status()).warnings)
         assert any("checkpoint" in w for w in (await t.viewer.status()).warnings)

@@ -146,7 +146,7 @@ async def test_the_agents_words_come_through(directory):
         assert msgspec.json.decode(said[HEADER.size :], type=agent.ToGuest) == order
         guest.close()
         closed = messages.AgentClosed(
-            1, "the guest agent closed", len(words), len(said)
+            1, "the guest agent closed the connection", len(words), len(said)
         )
         assert await worker.messages.receive() == closed
         # Without a receiver: dropped, as the caller learned from AgentClosed.

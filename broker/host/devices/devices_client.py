@@ -88,7 +88,7 @@ class DeviceClient:
             # guard: a device without a descriptor ends no other device
             got = fdpass.Received(error.data, ())
         if not got.data:
-            raise UpstreamError("vitrail-devices has ended", hint=_HINT)
+            raise UpstreamError("vitrail-devices has exited", hint=_HINT)
         fd = got.fds[0] if got.fds else -1
         try:
             reply = messages.decode_reply(got.data)
@@ -139,7 +139,7 @@ class DeviceClient:
                 await self._send(messages.encode(request), fds)
                 answer = await take.receive()
             except (trio.EndOfChannel, trio.ClosedResourceError, OSError) as error:
-                raise UpstreamError("vitrail-devices has ended", hint=_HINT) from error
+                raise UpstreamError("vitrail-devices has exited", hint=_HINT) from error
             finally:
                 self._waiting.pop(request.id, None)
                 self._drop(take)

@@ -276,7 +276,7 @@ class DeviceHost:
             qmp = self._foreign.get(path)
             if qmp is None:
                 if self._nursery is None:
-                    raise UpstreamError("this broker ends")
+                    raise UpstreamError("this broker is shutting down")
                 qmp = self._foreign[path] = await open_qmp(path)
                 self._nursery.start_soon(self._run_foreign, path, qmp)
             return qmp

@@ -184,7 +184,7 @@ class FolderHost:
         for active in leases:
             if active.lease.id == lease.id and not active.stopping:
                 return active.machine
-        raise RefusedError(f"{lease.sandbox} has stopped")
+        raise RefusedError(f"{lease.sandbox} is no longer running")
 
 
 async def _mount(mounted: MountedFolder, folder: OpenedFolder, *, write: bool) -> None:
@@ -255,7 +255,7 @@ def _leader(machine: Machine) -> int:
     pid = machine.facts.pid
     if isinstance(machine, ForeignMachine):
         if isinstance(machine.claim, SharedClaim):
-            raise RefusedError("a toolbox or distrobox already has your home directory")
+            raise RefusedError("a toolbox or distrobox can already access your home")
         if isinstance(machine.claim, ContainerClaim) and pid is not None:
             return pid
         raise RefusedError(

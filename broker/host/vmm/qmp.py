@@ -238,7 +238,7 @@ class Qmp:
                     with suppress(trio.BrokenResourceError):
                         waiting.send_nowait(message)
             case Greeting():
-                raise UpstreamError("QEMU greeted twice")
+                raise UpstreamError("QEMU sent two greetings")
 
     def _take_event(self, event: QmpEvent) -> None:
         if self._on_event is not None:

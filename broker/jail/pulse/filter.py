@@ -336,7 +336,7 @@ class PulseFilter(Conversation):
         if number in REFUSED:
             reader.skip_all()
             # guard: unknown is denied
-            raise SoundRefusedError(Error.ACCESS, "not allowed")
+            raise SoundRefusedError(Error.ACCESS, "the command is denied")
         request = REQUESTS[number]
         signature = request.signature(self.version)
         fields = reader.fields(signature)
@@ -374,7 +374,7 @@ class PulseFilter(Conversation):
         version = min(fields.number(0) & _VERSION_BITS, VERSION)
         if version < OLDEST_VERSION:
             self.error(tag, Error.VERSION)
-            raise PeerError(f"protocol version {version}")
+            raise PeerError(f"unsupported protocol version {version}")
         self._asked_version = version
 
         def answered(reader: Reader) -> None:

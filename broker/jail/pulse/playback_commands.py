@@ -110,11 +110,11 @@ def _check_device(fields: Fields) -> None:
 def _check_samples(f: PulseFilter, fields: Fields) -> None:
     """Refuse coded sound, and sample formats beyond the protocol or the rules."""
     if len(fields) > _PASSTHROUGH and fields.truth(_PASSTHROUGH):
-        raise SoundRefusedError(Error.ACCESS, "coded sound")
+        raise SoundRefusedError(Error.ACCESS, "compressed audio is denied")
     if len(fields) > _FORMATS and fields.formats(_FORMATS):
         kept = pcm_formats(fields.formats(_FORMATS))
         if not kept:
-            raise SoundRefusedError(Error.ACCESS, "coded sound")
+            raise SoundRefusedError(Error.ACCESS, "compressed audio is denied")
         _settle(fields, kept)
     spec = fields.spec(_SPEC)
     if (

@@ -213,7 +213,7 @@ class Reader:
     def _channels(self) -> int:
         count = self._bytes(1)[0]
         if count > limits.PULSE_CHANNELS_ANY:
-            raise PeerError(f"{count} channels")
+            raise PeerError(f"too many channels: {count}")
         return count
 
     def _time(self) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ class Cameras(VideoUses):
 
     noun = "the camera"
     wording = Wording(
-        "camera-web", "{} is using your camera", "from {}", "that a camera is in use"
+        "camera-web", "{} uses your camera", "from {}", "that a camera is in use"
     )
     on: ClassVar[VideoEvent] = schema.CameraOn
     off: ClassVar[VideoEvent] = schema.CameraOff

@@ -97,7 +97,7 @@ class ScreenShares(VideoUses):
 
     noun = "the screen"
     wording = Wording(
-        "video-display", "{} can see your screen", "{}", "that a screen is shared"
+        "video-display", "{} sees your screen", "{}", "that a screen is shared"
     )
     on: ClassVar[VideoEvent] = schema.ScreenOn
     off: ClassVar[VideoEvent] = schema.ScreenOff

@@ -42,7 +42,7 @@ _LOOK_SECONDS = 1.0
 """Between looks for the compositor, and most for the last one."""
 _REASON = 400
 """Characters of a guest's mistake in an event."""
-_FURTHER = "further mistakes of its applications"
+_FURTHER = "further protocol errors of its applications"
 _GPU_LOST = "the guest reported that its GPU does not answer"
 """No word of the guest's own: it is shown on the desktop."""
 

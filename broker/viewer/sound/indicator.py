@@ -48,7 +48,7 @@ class Wording:
 
 MICROPHONE = Wording(
     "audio-input-microphone",
-    "{} is recording your microphone",
+    "{} records your microphone",
     "from {}",
     "that a microphone is in use",
 )

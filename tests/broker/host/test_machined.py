@@ -618,7 +618,7 @@ async def test_a_socket_that_another_user_serves_is_refused(
         monkeypatch.setattr(peer_process, "peer_numbers", another)
         machined.register(leader.pid, vSockCid=None)
         (event,) = await eventually(lambda: list(log.refusals))
-        assert "user 54321, not you or root, serves" in event.reason
+        assert "belongs to user 54321; expected you or root" in event.reason
         assert role.admitted == []
 
 

@@ -254,7 +254,8 @@ def require_owner(found: Registered, pidfd: int) -> None:
         raise RefusedError(
             f"the leader of machine '{found.name}' runs as root outside machine.slice, where "
             "any user can run a setuid program as root",
-            hint=f"start it as 'systemd-vmspawn@{found.name}.service' or with Slice=machine.slice",
+            hint=f"start it as 'systemd-vmspawn@{found.name}.service' or with "
+            "Slice=machine.slice",
         )
 
 
@@ -282,7 +283,7 @@ def _behind_socket(
         # guard: another user's process carries no machine's connections
         if uid not in {0, os.getuid()}:
             raise RefusedError(
-                f"user {uid}, not you or root, serves {hybrid}",
+                f"{hybrid} belongs to user {uid}; expected you or root",
                 hint="run the process that provides the vsock as root or as your user",
             )
         pidfd = peer_process.peer_pidfd(sock)

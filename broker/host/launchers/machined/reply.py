@@ -67,7 +67,9 @@ def read_reply(untrusted_message: bytes, name: str) -> Registered | None:
     if reply.error == NO_SUCH_MACHINE:
         return None
     if reply.error:
-        raise PeerError(f"machined refuses: {printable(reply.error, 100)}")
+        raise PeerError(
+            f"systemd-machined sent the error {printable(reply.error, 100)}"
+        )
     try:
         untrusted = msgspec.json.decode(reply.parameters, type=_Machine)
     except BAD_JSON as error:

@@ -236,7 +236,7 @@ class QemuFlowGuard(TapFlowGuard):
     def _read_frames(self) -> Iterator[bytes]:
         untrusted_data = self._receive(self._packets)
         if not untrusted_data:
-            raise ConnectionResetError("QEMU has gone")
+            raise ConnectionResetError("QEMU is no longer running")
         self._untrusted += untrusted_data
         yield from take_frames(self._untrusted)
 

@@ -235,7 +235,9 @@ def _may_add(params: Params, index: int) -> None:
 def _unused(params: Params) -> None:
     # guard: parameters make one buffer
     if params.used:
-        raise ProtocolFault(params.cid, ALREADY_USED, "parameters used before")
+        raise ProtocolFault(
+            params.cid, ALREADY_USED, "the parameters were already used"
+        )
 
 
 def create(

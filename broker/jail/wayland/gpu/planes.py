@@ -128,4 +128,4 @@ def _check_apart(
     for one, two in pairwise(spans):
         # guard: planes lie apart
         if one[0] == two[0] and one[2] > two[1]:
-            raise LayoutError(OUT_OF_BOUNDS, "planes that overlap")
+            raise LayoutError(OUT_OF_BOUNDS, "the planes overlap")

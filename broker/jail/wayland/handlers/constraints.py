@@ -106,7 +106,7 @@ def _constrain(
         )
     region, lifetime = where
     if lifetime not in {_ONESHOT, _PERSISTENT}:
-        raise ProtocolFault(manager.cid, _ALREADY_CONSTRAINED, "no such lifetime")
+        raise ProtocolFault(manager.cid, _ALREADY_CONSTRAINED, "invalid lifetime")
     made = core.make(*new, manager.version, server=False)
     assert isinstance(made, Constraint)
     made.surface, made.oneshot = surface, lifetime == _ONESHOT

@@ -68,7 +68,7 @@ def set_anchor_rect(
 def set_anchor(_core: ClientState, positioner: Positioner, anchor: int) -> None:
     if anchor > 8:
         raise ProtocolFault(
-            positioner.cid, POSITIONER_INVALID_INPUT, f"no anchor {anchor}"
+            positioner.cid, POSITIONER_INVALID_INPUT, f"invalid anchor {anchor}"
         )
     positioner.anchor = anchor
 
@@ -76,7 +76,7 @@ def set_anchor(_core: ClientState, positioner: Positioner, anchor: int) -> None:
 def set_gravity(_core: ClientState, positioner: Positioner, gravity: int) -> None:
     if gravity > 8:
         raise ProtocolFault(
-            positioner.cid, POSITIONER_INVALID_INPUT, f"no gravity {gravity}"
+            positioner.cid, POSITIONER_INVALID_INPUT, f"invalid gravity {gravity}"
         )
     positioner.gravity = gravity
 
@@ -117,7 +117,9 @@ def _materialise(
         or base is None
     ):
         raise ProtocolFault(
-            base.cid if base else 1, BASE_INVALID_POSITIONER, "an incomplete positioner"
+            base.cid if base else 1,
+            BASE_INVALID_POSITIONER,
+            "the positioner is incomplete",
         )
     edges = xdg.frame.edges if xdg.frame is not None else core.edges
     around = parent.frame.edges if parent.frame is not None else core.edges

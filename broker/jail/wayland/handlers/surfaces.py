@@ -124,7 +124,7 @@ def frame(core: ClientState, surface: Surface, new_id: int) -> None:
         frames = surface.pending.frames = []
     # guard: callbacks bounded
     if len(frames) >= limits.WAYLAND_CALLBACKS:
-        raise core.too_much(f"{len(frames)} frame callbacks in one commit")
+        raise core.too_much("too many frame callbacks in one commit")
     frames.append(core.make(new_id, "wl_callback", 1, server=False))
 
 

@@ -68,7 +68,7 @@ def test_no_bytes_end_the_service_otherwise(data):
 def test_lengths_and_depth_are_bounded():
     with pytest.raises(bus.BusError, match="bytes"):
         bus.message_size(b"l\1\0\1" + struct.pack("<III", 1 << 31, 1, 0))
-    with pytest.raises(bus.BusError, match="not a message"):
+    with pytest.raises(bus.BusError, match="not a D-Bus message"):
         bus.message_size(b"X" * 16)
     with pytest.raises(bus.BusError, match="deep"):
         bus.split_types("a" * 100 + "y")

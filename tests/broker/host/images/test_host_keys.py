@@ -127,7 +127,7 @@ def test_each_machine_draws_a_key_of_its_own(root):
 
 
 def test_a_key_that_cannot_be_drawn_is_reported(root, capfd):
-    for script, why in (("exit 3", "ended with 3"), (None, "Permission denied")):
+    for script, why in (("exit 3", "ended with code 3"), (None, "Permission denied")):
         tool = root / "usr/bin/ssh-keygen"
         tool.write_text(f"#!/bin/sh\n{script}\n")
         tool.chmod(0o755 if script else 0o644)

@@ -58,7 +58,7 @@ def test_guest_reads_the_header_that_the_host_writes():
     assert usb_devices.receive_header(sock) == (0x20005, 3)
     assert sock.data == b"kernel's"
     sock.data = b"x" * 20
-    with pytest.raises(ValueError, match="not a header"):
+    with pytest.raises(ValueError, match="invalid header"):
         usb_devices.receive_header(sock)
     sock.data = b""
     assert usb_devices.receive_header(sock) is None

@@ -259,7 +259,7 @@ def test_refused_commands_are_denied_and_told(command):
         talk.refused(command, encode("Lts", [1, "module-null-sink", None]))
         == Error.ACCESS
     )
-    assert talk.events == [CommandRefused(command.name, "not allowed")]
+    assert talk.events == [CommandRefused(command.name, "the command is denied")]
     assert talk.ask(C.GET_SERVER_INFO).command is C.REPLY
     assert {one.command for one in talk.server.said} == {C.AUTH, C.SET_CLIENT_NAME}
 

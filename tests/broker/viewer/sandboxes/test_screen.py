@@ -171,7 +171,7 @@ async def test_ever_new_mistakes_are_one_reason_in_the_end(made, extra, autojump
         await made.screen.broke("mistake 0")  # known: by its own words
         reasons = [event.reason for event in made.log.refusals]
         known = {f"mistake {n}" for n in range(most)}
-        further = {"further mistakes of its applications"} if extra else set()
+        further = {"further protocol errors of its applications"} if extra else set()
         assert set(reasons) == known | further
         assert len(reasons) == (second + 1) * (most + 10 * extra + 1)
         await trio.sleep(1)
