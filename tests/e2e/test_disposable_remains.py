@@ -67,19 +67,19 @@ def census(w):
     }
 
 
-def shared_memory(broker):
-    """The memory of parents that a broker holds."""
+def shared_memory(host):
+    """The memory of parents that a host's process holds."""
     found = []
-    for path in Path(f"/proc/{broker}/fd").iterdir():
+    for path in Path(f"/proc/{host}/fd").iterdir():
         with suppress(OSError):
             if os.readlink(path).startswith("/memfd:vitrail-parent"):
                 found.append(path)
     return found
 
 
-def places(w, known, broker):
-    """Files that outlive a machine, or are in memory; the broker's memfds, too."""
-    yield from shared_memory(broker)
+def places(w, known, host):
+    """Files that outlive a machine, or are in memory; the host's memfds, too."""
+    yield from shared_memory(host)
     for root in (w.base, *(w.paths.parents / name for name in PARENTS)):
         # The program's output, which the marker is part of, is in its log.
         yield from (path for path in below(root) if LOG not in path.parts)
@@ -87,10 +87,10 @@ def places(w, known, broker):
         yield from set(root.iterdir()) - known
 
 
-def have(w, marker, known, broker):
+def have(w, marker, known, host):
     """The files in which a text is found; ``known`` were there before it was drawn."""
     found = []
-    for path in places(w, known, broker):
+    for path in places(w, known, host):
         with suppress(OSError):
             memory = path.parts[1] == "proc"
             info = path.stat() if memory else path.lstat()
@@ -116,8 +116,12 @@ async def test_a_disposable_leaves_nothing(way):
         last, _ = await w.run(way, "true", window=False, wait=True)
         await w.stop(last.started.sandbox if last.started else None)
         await settled(w, set())
-        broker = await w.broker_pid()
-        before, held = census(w), descriptors(broker)
+        viewer, host = await w.broker_pid(), await w.pid_of("host")
+
+        def held():
+            return descriptors(viewer) + descriptors(host)
+
+        before, held_before = census(w), held()
         running = set(w.processes())
         known = {path for root in SHARED for path in root.iterdir()}
         code, said = await w.output(way, "sh", "-c", WRITE)
@@ -127,9 +131,9 @@ async def test_a_disposable_leaves_nothing(way):
         await settled(w, running)
         assert census(w) == before
         # Memory files among them: a machine's memory is gone with the last one.
-        await eventually(lambda: not descriptors(broker) - held)
-        assert len(shared_memory(broker)) == (way == "fork")
-        assert have(w, said.strip(), known, broker) == []
+        await eventually(lambda: not held() - held_before)
+        assert len(shared_memory(host)) == (way == "fork")
+        assert have(w, said.strip(), known, host) == []
 
 
 async def settled(w, running):

@@ -27,7 +27,7 @@ name = "sticks"
 sandboxes = ["app"]
 with-interface = { op = "match-all", values = ["08:*:*"] }
 """
-_SHIM = "setsid PYTHONPATH=/srv python3 -m shims.usb.usb_devices >/tmp/shim.log 2>&1 &"
+_SHIM = "PYTHONPATH=/srv setsid python3 -m shims.usb.usb_devices >/tmp/shim.log 2>&1 &"
 _FLOOD = 12
 _PLUGGED = {"state": "plugged"}
 _DRIVER = "basename $(readlink /sys/bus/usb/devices/2-1/driver)"

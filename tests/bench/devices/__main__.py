@@ -34,7 +34,7 @@ _RECORDS = """\
 sandboxes = ["app"]
 with-interface = { op = "match-all", values = ["08:*:*"] }
 """
-_SHIM = "setsid PYTHONPATH=/srv python3 -m shims.usb.usb_devices >/tmp/shim.log 2>&1 &"
+_SHIM = "PYTHONPATH=/srv setsid python3 -m shims.usb.usb_devices >/tmp/shim.log 2>&1 &"
 
 
 async def plug_to_guest(host, app, image: Path, repeats: int) -> list[dict]:
