@@ -33,6 +33,7 @@ def on_tmpfs(untrusted_fd: int) -> bool:
     which may never answer.  F_GET_SEALS is answered by the kernel alone, and only
     for tmpfs and hugetlbfs.
     """
+    # guard: no file system is asked whether it is tmpfs
     try:
         fcntl.fcntl(untrusted_fd, fcntl.F_GET_SEALS)
     except OSError:

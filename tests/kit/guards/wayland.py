@@ -33,6 +33,7 @@ GUARDS = (
     Guard("a wait for the GPU leaves no entry of an epoll set", "await trio.lowlevel.wait_readable(memory.fileno())", "tests/broker/jail/worker/wayland/test_drawn.py", "no_entry"),
     Guard("no buffers of a GPU by waypipe", "pass", "tests/attack/test_gpu_buffers.py", "waypipe"),
     Guard("no file system is asked what a GPU buffer is", "if done != 0:", "tests/attack/test_gpu_buffers.py", "file_system"),
+    Guard("no file system is asked whether it is tmpfs", "", "tests/integration/test_wayland_machine.py", "server_is_silent"),
     Guard("a GPU buffer is a dma-buf", "if False:", "tests/attack/test_gpu_buffers.py", "posing"),
     Guard("dma-bufs bounded", "if False:", "tests/attack/test_gpu_buffers.py", "large"),
     Guard("a part ends inside of what is mapped", "mapped = pool.size if pool is not None else 0", "tests/broker/jail/wayland/scene/test_buffer_part.py", "compositor_has"),
