@@ -67,7 +67,10 @@ def continue_call(connected: int, reader: BufferedReader) -> int:
 
 
 def wait_and_carry(connection: BrokerConnection, source: int = 0, sink: int = 1) -> int:
-    """Wait until a call is allowed, and carry it; returns its exit code."""
+    """Wait until a call is allowed, and carry its streams.
+
+    Returns its exit code.
+    """
     try:
         connection.wait("go")
     except TransferError as error:

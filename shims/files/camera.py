@@ -103,6 +103,10 @@ class PipeWireServers:
                 self._stop()
 
     def _start(self) -> None:
+        """Start PipeWire and its session manager here, unless they run.
+
+        Raises TransferError.
+        """
         with contextlib.suppress(OSError, KeyError):
             pipewire_remote().close()
             return
@@ -141,7 +145,7 @@ class CameraNode:
     """The source of video, and the broker's pictures while a program takes it."""
 
     def __init__(self) -> None:
-        """Raises TransferError where no PipeWire is to be had."""
+        """Create the camera's node in PipeWire.  Raises TransferError."""
         import threading
 
         self._size = os.environ.get("VITRAIL_CAMERA", "")
@@ -180,7 +184,7 @@ class CameraNode:
         self._hang_up()
 
     def _run(self) -> None:
-        """Ask for pictures while a program takes them, once for each time."""
+        """Ask the broker for pictures while a program takes them; once each time."""
         node, asked = self._node, False
         while not self._over and not node.failed:
             if node.wanted and not asked:
@@ -203,7 +207,7 @@ class CameraNode:
         pipewire_servers().release(self)
 
     def _hang_up(self) -> None:
-        """End the call, also one that has not begun yet: it shows nothing any more."""
+        """End the call for pictures, also one that has not begun."""
         with self._lock, contextlib.suppress(OSError):
             self._turn += 1
             asking, self._asking, self._pictures = self._asking, None, False
@@ -268,6 +272,7 @@ class PortalCamera(PortalPart):
         }
 
     def _ask(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Reply to a program that asks for the camera; ask for it in a thread."""
         # guard: programs of a sandbox have bounds of their own cameras
         if len(self._asked) >= ASKS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too many ask for it")
@@ -285,7 +290,7 @@ class PortalCamera(PortalPart):
         return give_remote(call)
 
     def _grant(self, ask: Tuple[str, str]) -> None:
-        """Have a camera, which may take seconds, and respond."""
+        """Create the camera's node, which may take seconds, and respond."""
         code = CAMERA_ALLOWED
         with self._starting:
             try:

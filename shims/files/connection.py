@@ -72,6 +72,10 @@ class BrokerConnection:
             self._heed()
 
     def _send_queued(self, size: int) -> None:
+        """Send queued contents.
+
+        Raises TransferError when the broker has ended them.
+        """
         try:
             with memoryview(self._queued)[:size] as whole:
                 for start in range(0, size, PIECE_BYTES):
@@ -135,7 +139,7 @@ class BrokerConnection:
         return TransferError(self.refusal() or "the broker broke it off")
 
     def refusal(self) -> str:
-        """Return why the broker has ended it, if it says."""
+        """Return the broker's reason for ending the connection, if it gives one."""
         try:
             while True:
                 message = read_message(self.reader)
@@ -145,7 +149,10 @@ class BrokerConnection:
             return ""
 
     def wait(self, *wanted: str) -> Dict[str, Any]:
-        """Return the next message of these types; report progress meanwhile."""
+        """Return the next message of these types; report progress before.
+
+        Raises TransferError for a refusal.
+        """
         self._send_queued(len(self._queued))
         while True:
             message = self._answers.pop(0) if self._answers else None

@@ -115,7 +115,7 @@ def store_entries(words: List[str]) -> int:
 
 
 def keep_pages(words: List[str]) -> int:
-    """``pages FILE FREE``: at the desktop, write a PDF file of pages.
+    """``pages FILE FREE``: at the desktop, write pages to a PDF file.
 
     They are the one entry on standard input.  Says how many there are.
     """
@@ -157,7 +157,7 @@ OWN_VERBS = {
 
 
 def reported(name: str, work: Callable[[], int]) -> int:
-    """Return the exit code of a command, whose failure the user is told."""
+    """Run a command; return its exit code, and tell the user of a failure."""
     try:
         return work()
     except TransferError as error:

@@ -120,7 +120,7 @@ def ask_connect(words: List[str]) -> int:
 
 
 def connect_port(target: str, port: int, sock: socket.socket) -> None:
-    """Have one connection connected to a port, and carry it."""
+    """Have one connection carried to a port of ``target``."""
     try:
         connection = BrokerConnection("VITRAIL_CALL")
         ask = {"type": "call", "service": PORT_SERVICE, "argument": str(port)}

@@ -53,7 +53,7 @@ def is_pixmap(one: Pixmap) -> bool:
 
 
 def files_of(name: str, theme: str) -> Iterator[str]:
-    """Yield the files that an icon's name may mean."""
+    """Yield the files that an icon's name may mean, by themes."""
     if name.startswith("/"):
         yield name
         return
@@ -68,7 +68,7 @@ def files_of(name: str, theme: str) -> Iterator[str]:
 
 
 def contents(path: str) -> bytes:
-    """Return a PNG file, or an SVG file as one.  Raises OSError."""
+    """Read a PNG file, or an SVG file as one.  Raises OSError."""
     if path.endswith(".svg"):
         with open(path, "rb"):
             pass

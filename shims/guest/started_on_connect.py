@@ -62,6 +62,7 @@ class StartedOnConnect:
             self._guest.loop.watch(fd, selectors.EVENT_READ, lambda _: self._begin())
 
     def _begin(self) -> None:
+        """Start the program on the listener's first client."""
         listener = self._listener
         assert listener is not None
         self._guest.loop.forget(listener.fileno())

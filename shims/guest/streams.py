@@ -44,6 +44,7 @@ class Direction:
                 break
 
     def _fill(self, source: socket.socket) -> None:
+        """Read from a socket into the queue."""
         try:
             data = source.recv(self._pieces)
         except BlockingIOError:
@@ -55,6 +56,7 @@ class Direction:
             self.ended = True
 
     def _drain(self, sink: socket.socket) -> None:
+        """Write from the queue to a socket."""
         try:
             while self.queue:
                 sent = sink.send(self.queue[0])
@@ -113,6 +115,7 @@ class Pair:
         self._closed(self)
 
     def _ready(self, _events: int) -> None:
+        """Move bytes both ways; close when a side has gone."""
         assert self._far is not None
         try:
             self._out.move(self._near, self._far)
@@ -130,6 +133,7 @@ class Pair:
         self._watch()
 
     def _watch(self) -> None:
+        """Await what each side can do now."""
         assert self._far is not None
         sides = (
             (self._near, self._out, self._back),
@@ -183,6 +187,7 @@ class Carrier:
         self._loop.watch(self._listener.fileno(), events, self._accept)
 
     def _accept(self, _events: int) -> None:
+        """Accept a program and connect to the broker for it."""
         try:
             near, _ = self._listener.accept()
         except OSError:
@@ -196,6 +201,7 @@ class Carrier:
         )
 
     def _connected(self, pair: Pair, far: Optional[socket.socket], code: int) -> None:
+        """Carry a program's bytes, or report a failed connection."""
         if far is None:
             why = os.strerror(code)
             what = f"the broker's {self._hop} port: {why}"

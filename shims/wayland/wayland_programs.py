@@ -54,6 +54,7 @@ class WaylandServer:
         self.loop.watch(self._listener.fileno(), events, self._accept)
 
     def _accept(self, _events: int) -> None:
+        """Accept a program, with a stream to the host."""
         try:
             client, _ = self._listener.accept()
         except OSError:

@@ -110,7 +110,7 @@ class Core:
     # -- the compositor
 
     def bind(self, interface: str, most: int) -> None:
-        """Bind a global for ourselves, if there is one."""
+        """Bind a global of the compositor for the bridge, if it has it."""
         if interface in self.globals:
             name, version = self.globals[interface]
             made = self.relay.make(interface, min(version, most))
@@ -158,7 +158,7 @@ class BridgePart:
 
 
 def managed(then: Callable[..., None]) -> Callable[..., None]:
-    """Handle what begins with the id of a known window."""
+    """Call a handler with the known window of an id; else ignore."""
 
     def handle(self: BridgePart, xid: int, *values: int) -> None:
         window = self._core.windows.get(xid)

@@ -56,7 +56,7 @@ class XWindow:
         self.forget_role()
 
     def forget_role(self) -> None:
-        """It has no role: no objects of one, and nothing that the compositor asked."""
+        """Forget the role's objects and wishes."""
         self.xdg: Maybe = None
         self.toplevel: Maybe = None
         self.popup: Maybe = None
