@@ -178,6 +178,7 @@ def _connectors(vm: Vm) -> tuple[Tracked, ...]:
 
 
 def _claim(vm: Vm) -> Claim:
+    """Return the claim that admits connections of a machine."""
     if vm.uds is None:
         return VsockClaim(credentials.network_namespace(), vm.cid, vm.vmm.pid)
     pids = frozenset(

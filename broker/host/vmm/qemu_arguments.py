@@ -412,6 +412,7 @@ def gpu_args(fd: int) -> list[str]:
 
 
 def _home(home: HomeDisk, bus: str) -> list[str]:
+    """Return QEMU's words for the home disk and its key."""
     secret: list[str] = []
     layer = {"driver": "raw"}
     if home.key >= 0:

@@ -124,6 +124,10 @@ def open_kernel_vsock(
 
 
 def _take_cid(fd: int, cid: int | None, quarantine: Container[int]) -> int:
+    """Set a CID of the vsock device: the wanted or a drawn one.
+
+    Raises UpstreamError.
+    """
     if cid is not None:
         if not _set_cid(fd, cid):
             raise UpstreamError(f"CID {cid} is in use by another machine")
@@ -136,6 +140,7 @@ def _take_cid(fd: int, cid: int | None, quarantine: Container[int]) -> int:
 
 
 def _set_cid(fd: int, cid: int) -> bool:
+    """Set a vsock CID; False if it is in use.  Raises UpstreamError."""
     try:
         fcntl.ioctl(fd, VHOST_VSOCK_SET_GUEST_CID, struct.pack("=Q", cid))
     except OSError as error:

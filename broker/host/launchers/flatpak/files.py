@@ -157,6 +157,7 @@ def _change(paths: Paths, app: str) -> OverrideChange | None:
 
 
 def _text(path: Path) -> str:
+    """Read a file as text; "" if missing.  Raises UpstreamError."""
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:

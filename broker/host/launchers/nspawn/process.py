@@ -185,6 +185,7 @@ async def start_held(tree: ContainerTree, scope: Scope | None) -> HeldTree:
 
 
 def _opened_root(root: Path, opened: ExitStack) -> int:
+    """Open the container's root directory without links.  Raises SetupError."""
     try:
         fd = open_without_links(str(root))
     except OSError as error:

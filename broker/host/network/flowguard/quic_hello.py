@@ -184,6 +184,7 @@ class QuicHellos:
         )
 
     def _take_initial(self, packet: _Packet, version: int, wanted: bytes) -> None:
+        """Decrypt an Initial packet and keep its part of the hello."""
         for connection in self._connections:
             payload = _opened(connection, packet)
             if payload is not None:
