@@ -123,7 +123,7 @@ class CheckpointWitness:
             await news.wait()
 
     async def _offer(self, epoch: Epoch, note: str, far: _Far) -> _Far:
-        """Send a checkpoint until it is kept; returns the other end's state then.
+        """Send a checkpoint until the other end keeps it; return that end's state.
 
         It reports the checkpoint that it holds and its known keys; each round sends
         the proofs that it asked for.  Raises UpstreamError when it keeps refusing.
@@ -207,7 +207,7 @@ class CheckpointWitness:
         return m.Witnessed(request.request, held, kept, answer.key + 1)
 
     def _late(self, epoch: Epoch, answer: WitnessAnswer) -> str:
-        """Why an unproved checkpoint is a conflict; "": the missing proof may come.
+        """Return why an unproved checkpoint is a conflict; "": a proof may come.
 
         A sender does not know at first which one is held here, and sends its keys in
         pieces; one that gets the same answer twice has no proof.
@@ -222,6 +222,7 @@ class CheckpointWitness:
         return "it does not show that it continues its state at {size} events"
 
     async def _conflict(self, peer: str, note: Note, reason: str) -> None:
+        """Note and record a checkpoint that contradicts the other broker's."""
         said = f"a checkpoint that {peer} keeps or sent does not fit, {reason}"
         if said in self._told:
             return
