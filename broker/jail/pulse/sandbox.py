@@ -205,6 +205,7 @@ class SoundSandbox:
             member.down.silence()
 
     def _show(self, *, hidden: bool) -> None:
+        """Show or hide the virtual source, and announce the change."""
         if self.hidden == hidden:
             return
         self.hidden = hidden

@@ -60,6 +60,7 @@ def _bind(reader: WireReader) -> BindSession:
 
 
 def _sign(reader: WireReader) -> SignLogin | SignContent:
+    """Parse a request to sign.  Raises NotPassedError."""
     key, untrusted_data, flags = reader.string(), reader.string(), reader.number()
     reader.end()
     if flags not in {0, 2, 4}:

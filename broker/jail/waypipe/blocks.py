@@ -117,6 +117,7 @@ def read_head(untrusted_word: int) -> tuple[BlockKind, int]:
 
 
 def _refusal(number: int) -> PeerError:
+    """Return the error for a block that is not allowed."""
     try:
         kind = BlockKind(number)
     except ValueError:

@@ -144,6 +144,7 @@ class _Steps(trio.abc.Instrument):
         self._watches[watch.fd] = watch
 
     def remove(self, watch: WatchedFile) -> None:
+        """Remove a watched file; no read after that."""
         if self._watches.get(watch.fd) is not watch:
             return
         self.rest(watch)
@@ -154,6 +155,7 @@ class _Steps(trio.abc.Instrument):
             trio.lowlevel.remove_instrument(self)
 
     def arm(self, watch: WatchedFile) -> None:
+        """Await a watched file once."""
         assert self._watches.get(watch.fd) is watch, "it has been closed"
         assert watch.fd not in self._live, "another task waits for it"
         self._live[watch.fd] = watch.step
@@ -274,6 +276,7 @@ def prepare() -> None:
 
 
 def _steps_of_this_run() -> _Steps:
+    """Return this event loop's watched files."""
     try:
         return _this_run.get()
     except LookupError:

@@ -150,6 +150,7 @@ def _is_shown(core: ClientState, xdg: XdgSurface) -> bool:
 
 
 async def _show(window: OwnWindow, send: Callable[[bytes], Awaitable[None]]) -> str:
+    """Send a window's pictures, each that differs, until it closes."""
     await send(struct.pack("<II", window.width, window.height))
     before = b""
     while window.there:

@@ -100,6 +100,7 @@ def _constrain(
     pointer: Pointer,
     where: tuple[Region | None, int],
 ) -> None:
+    """Create a lock or confinement of a pointer at the compositor."""
     if surface.constraint is not None:
         raise ProtocolFault(
             manager.cid, _ALREADY_CONSTRAINED, "the surface has a constraint"
@@ -168,6 +169,7 @@ def set_hint(core: ClientState, constraint: Constraint, x: int, y: int) -> None:
 
 
 def _hold(core: ClientState, constraint: Constraint, kind: str, value: object) -> None:
+    """Hold a constraint's change until the surface's next commit."""
     surface = constraint.surface
     if surface is None or surface.dead:
         return
@@ -203,6 +205,7 @@ def _begun(core: ClientState, constraint: Constraint) -> None:
 
 
 def _over(core: ClientState, constraint: Constraint) -> None:
+    """Tell a client that its constraint is over; end a oneshot one."""
     constraint.active = max(0, constraint.active - 1)
     if constraint.active:
         return

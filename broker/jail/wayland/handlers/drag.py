@@ -341,6 +341,7 @@ _action = emit.event("wl_data_source", "action")
 
 
 def _plain(name: str) -> Callable[..., None]:
+    """Return the handler that passes an event of a drag's source on."""
     write = emit.event("wl_data_source", name)
 
     def forward(core: ClientState, source: DataSource, *args: int) -> None:

@@ -440,6 +440,7 @@ _touch_orientation = emit.event("wl_touch", "orientation")
 
 
 def _gesture_begin(interface: str) -> Callable[..., None]:
+    """Return the handler that passes a gesture's begin to a focused client."""
     begin_message = emit.event(interface, "begin")
 
     def begin(

@@ -108,6 +108,7 @@ def place_below(core: ClientState, sub: Subsurface, sibling: Surface) -> None:
 
 
 def _place(core: ClientState, sub: Subsurface, kind: str, sibling: Surface) -> None:
+    """Hold a child's new place in the order until the parent's commit."""
     parent = sub.parent
     if parent is None:
         return
@@ -123,6 +124,7 @@ def _place(core: ClientState, sub: Subsurface, kind: str, sibling: Surface) -> N
 def _hold_child(
     core: ClientState, sub: Subsurface, kind: str, argument: object
 ) -> None:
+    """Hold a child's change until the parent's commit."""
     if sub.parent is None:
         return
     pending = sub.parent.pending

@@ -297,6 +297,7 @@ def region_subtract(
 def _region_op(
     core: ClientState, region: Region, x: int, y: int, w: int, h: int, *, add: bool
 ) -> None:
+    """Add to or subtract from a region's bounds."""
     left, top = clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)
     right, bottom = clamp(x + w, -_FAR, _FAR), clamp(y + h, -_FAR, _FAR)
     if right <= left or bottom <= top:

@@ -390,6 +390,7 @@ def set_min_size(_core: ClientState, toplevel: Toplevel, w: int, h: int) -> None
 
 
 def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
+    """Check a window's size limit, and send it with the next commit."""
     if w < 0 or h < 0:
         raise ProtocolFault(
             toplevel.cid, window_state.TOPLEVEL_INVALID_SIZE, f"a size limit of {w}x{h}"

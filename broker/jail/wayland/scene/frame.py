@@ -120,6 +120,7 @@ class Palette:
         return self._take(_TILE, _TILE, _XRGB)
 
     def _take(self, width: int, height: int, form: int) -> int:
+        """Return a buffer of one colour's pixels, shared by all frames."""
         key = (width, height, form)
         entry = self._buffers.get(key)
         if entry is None:
@@ -156,6 +157,7 @@ class Palette:
         self.close()
 
     def _reach(self, size: int) -> None:
+        """Grow the palette's pool to a size."""
         if size <= self._size:
             return
         # Grown in powers of two: a window being resized asks at each step.
@@ -321,6 +323,7 @@ class Frame:
         self._shift = (self._shift[0] + dx, self._shift[1] + dy)
 
     def _draw_strips(self, width: int, height: int) -> None:
+        """Draw the frame's strips in the size of its window."""
         palette = self._core.palette
         out = self._core.up.data
         # The buffers shown until now go when the next ones have come:

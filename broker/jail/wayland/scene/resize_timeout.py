@@ -37,6 +37,7 @@ def hurry(core: ClientState, now: float) -> None:
 
 
 def _crop_late(core: ClientState, now: float) -> None:
+    """Crop windows whose answer to a new size is late."""
     for xdg in list(core.windows):
         role = xdg.role
         if not isinstance(role, Toplevel) or role.due is None:
@@ -75,6 +76,7 @@ _configure = emit.event("xdg_surface", "configure")
 
 
 def _crop(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
+    """Crop a window to the size that the compositor has asked for."""
     large = window_state.too_large(core, xdg, role)
     # guard: nor without an answer
     if not (large or role.bound):

@@ -182,6 +182,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
 
     @override
     async def _close(self) -> None:
+        """Close client and compositor, in the order that hides windows first."""
         # A client that left without a mistake may have asked for something last.
         wrong = self.core.fault is not None
         # guard: an ended client's windows go before it has read why
@@ -233,6 +234,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             self._lost(error)
 
     async def _from_client(self) -> None:
+        """Read the client's messages, paced by their costs."""
         await self._ready.wait()
         # guard: the first read waits, too
         await trio.sleep(self._budget.first(trio.current_time()))
@@ -380,6 +382,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
 
     @override
     async def _drain(self, *, to_client: bool) -> None:
+        """Send what is queued for one side, waiting where it is full."""
         sock = self._client if to_client else self._server
         queue = self.core.down if to_client else self.core.up
         try:
