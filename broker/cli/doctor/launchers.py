@@ -107,7 +107,7 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
 async def _without_network(
     context: Context, records: Sequence[Record]
 ) -> list[Finding]:
-    """Return findings on what boxes and containers with a network lack."""
+    """Return warnings on what boxes with a network lack; creates a veth to try."""
     if not any(
         record.host.launch.kind.holds and record.values.get("launch.network") == "user"
         for record in records

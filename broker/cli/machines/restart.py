@@ -57,7 +57,10 @@ def command(*, yes: bool, as_json: bool) -> None:
 
 
 async def _look() -> tuple[int, list[str]]:
-    """Return the broker's pid, and its windows as people know them."""
+    """Ask the broker for its pid and its windows, as people know them.
+
+    Raises RefusedError for one of two machines.
+    """
     async with open_client() as client:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":
