@@ -282,7 +282,7 @@ class DeviceHost:
         )
 
     async def _foreign_qmp(self, path: Path) -> Qmp:
-        """Return the QMP connection to a QEMU that another program started.
+        """Connect to a foreign QEMU's QMP once; return the connection, which is shared.
 
         A separate one (``-qmp unix:…``), because a monitor serves one client; kept
         open for the next device.  Raises UpstreamError.

@@ -291,7 +291,7 @@ class Vm:
     async def _drain(
         self, console: trio.abc.ReceiveStream, drained: trio.Event
     ) -> None:
-        """Read console and control connection to their ends."""
+        """Read console and control connection to their ends; then set ``drained``."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump_console, console, self.console)
             nursery.start_soon(self._run_control)

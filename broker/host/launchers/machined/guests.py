@@ -274,7 +274,7 @@ def _require_system(sock: trio.socket.SocketType) -> None:
 def _behind_socket(
     found: Registered, held: HeldMachine, hybrid: Path
 ) -> ForeignMachine:
-    """Return a VM whose connections come by a hybrid-vsock socket.
+    """Connect to a hybrid-vsock socket and hold its server; return the VM.
 
     Those that may connect are its leader, and the process that listens at the socket.
     Raises RefusedError, or OSError when no process listens there.
