@@ -50,9 +50,9 @@ def _crop_late(core: ClientState, now: float) -> None:
 
 
 def held(core: ClientState, window: Toplevel, serial: int) -> bool:
-    """Return whether a window waits for its first configure event.
+    """Hold back a first configure event (``serial``) where windows come too fast.
 
-    Sets when to retry.
+    Sets when to retry.  Return whether it is held.
     """
     # guard: a window that comes too fast waits
     window.held = 0 if choice.may_come(core.sandbox, window, core.now) else serial
