@@ -213,7 +213,7 @@ class VideoUses(ABC):
 async def pictures(
     session: UserSession, source: VideoSource, size: tuple[int, int]
 ) -> AsyncIterator[socket.socket]:
-    """Yield a socket on which pictures of a source arrive, while the block runs.
+    """Start taking pictures of a source; yield the socket on which they arrive.
 
     Raises SetupError, UpstreamError, RefusedError.
     """
