@@ -166,7 +166,7 @@ class Signer:
 
 
 def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
-    """Return the content signed by one of these keys, in the key's own name.
+    """Verify a bundle's signature and that the key may sign its name; return it.
 
     A name decides which bundle a new one replaces, so without that a signer could
     put its own in the place of another's, which then comes back no more: the
