@@ -314,7 +314,7 @@ def folders_of(uid: int) -> list[str]:
 
 
 def is_required(uid: int, names: set[str]) -> bool:
-    """Whether a record of the user's says that this domain needs its lease.
+    """Return whether a record of the user's says that this domain needs its lease.
 
     They are read by a process that has the user's rights and a deadline: root would
     open what a link points to, and wait for a file system that never answers.

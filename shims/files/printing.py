@@ -116,7 +116,7 @@ class PortalPrinting(PortalPart):
         }
 
     def _prepare(self, call: BusMessage) -> Tuple[Any, ...]:
-        """Respond with the program's print settings, as the user chooses later."""
+        """Accept a program's print settings at once; the desktop's dialog is later."""
         # The question is asked when there is something to see.
         found = {
             "settings": ("a{sv}", variants(call.body[2])),

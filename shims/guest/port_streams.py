@@ -410,7 +410,7 @@ class PortStreams:
     def _write(
         self, stream: PortStream, parts: "Sequence[memoryview | bytes]"
     ) -> bytes:
-        """Return the rest, which waits until the program has read."""
+        """Write data to a program; return the rest, which waits for it."""
         try:
             sent = stream.sock.sendmsg(parts)
         except BlockingIOError:
