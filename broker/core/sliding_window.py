@@ -23,7 +23,7 @@ class SlidingWindow:
         self._sum = 0
 
     def take(self, now: float) -> bool:
-        """Count an event at ``now`` if there is room for it; whether there was.
+        """Count an event at ``now`` if there is room; return whether there was.
 
         ``now`` in seconds, of a clock that does not go back.
         """
