@@ -80,7 +80,7 @@ class WorkerTransfers:
     def obey(
         self, order: messages.ToWorker, fds: tuple[int, ...], nursery: trio.Nursery
     ) -> None:
-        """Follow an order of the broker; takes ``fds`` over."""
+        """Carry out an order of the viewer about transfers; takes ``fds`` over."""
         if isinstance(order, messages.TransferStream):
             if len(fds) != 1:
                 fdpass.close_all(fds)

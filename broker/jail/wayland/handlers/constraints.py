@@ -77,6 +77,7 @@ def lock_pointer(
     region: Region | None,
     lifetime: int,
 ) -> None:
+    """Create a lock of the pointer on a surface."""
     _constrain(core, manager, (new_id, LOCKED), surface, pointer, (region, lifetime))
 
 
@@ -89,6 +90,7 @@ def confine_pointer(
     region: Region | None,
     lifetime: int,
 ) -> None:
+    """Create a confinement of the pointer to a surface."""
     _constrain(core, manager, (new_id, CONFINED), surface, pointer, (region, lifetime))
 
 

@@ -39,6 +39,7 @@ def get_subsurface(
     surface: Surface,
     parent: Surface,
 ) -> None:
+    """Make a surface a subsurface.  Raises ProtocolFault."""
     taken = (
         surface.role not in {None, SurfaceRole.SUBSURFACE} or surface.sub is not None
     )
@@ -82,6 +83,7 @@ def _count(surface: Surface) -> int:
 
 
 def subsurface_destroy(core: ClientState, sub: Subsurface) -> None:
+    """Destroy a subsurface and what is promoted below it."""
     surface, parent = sub.surface, sub.parent
     if surface is not None:
         promote.end_promoted_below(core, surface)
