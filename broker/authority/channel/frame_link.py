@@ -42,8 +42,6 @@ class FrameLink:
         """Queue a frame.
 
         Raises UpstreamError when the far end has gone or does not read.
-
-        Raises UpstreamError when the far end has gone, or does not read.
         """
         if self._sock.fileno() < 0:
             raise UpstreamError("the channel is closed")
