@@ -189,9 +189,9 @@ def _write(fd: int, text: str) -> None:
 
 
 def _described(run: HeldRun, launch: Podman) -> Container:
-    """Build a record's container; tells of absent limits.  Raises SetupError.
+    """Build a record's container; tells of absent limits.
 
-    Raises SetupError for one that says neither image nor root.
+    Raises SetupError for a record that names neither image nor root.
     """
     record = run.record
     if launch.image is None and launch.rootfs is None:
