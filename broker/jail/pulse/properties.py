@@ -81,7 +81,7 @@ class Labels:
         return self._labelled(_allowed(untrusted))
 
     def _labelled(self, kept: dict[str, str]) -> Properties:
-        """Return the sandbox's properties for the client, without our label."""
+        """Return a client's properties, with the sandbox's label before its names."""
         name = kept.get("application.name", "")
         if name and name not in self._names:
             # guard: names of applications

@@ -190,7 +190,10 @@ class _Steps(trio.abc.Instrument):
         return True
 
     def _take_all(self, events: list[tuple[int, int]]) -> tuple[bool, bool]:
-        """Call steps; whether trio is ready, and whether a task may have become so."""
+        """Run the steps of ready files, the compositor's first.
+
+        Return whether trio is ready, and whether a task may have become so.
+        """
         ready = woken = False
         clients = []
         for fd, _ in events:
