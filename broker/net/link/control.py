@@ -211,7 +211,7 @@ class ControlChannel:
             ) from error
 
     def eof(self) -> None:
-        """Note the end of input.  Raises LinkRefusedError unless a Bye was received.
+        """Note the end of input.
 
         Raises LinkRefusedError when no Bye was received: the link is lost.
         """
