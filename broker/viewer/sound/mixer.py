@@ -32,7 +32,7 @@ FOLDER = "sound"
 
 
 def desks_folder() -> Path:
-    """Return the directory of this user's mixer sockets. Raises SetupError.
+    """Return the directory of this user's mixer sockets.
 
     Raises SetupError, also where others could put sockets there.
     """
