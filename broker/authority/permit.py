@@ -93,7 +93,7 @@ class Request:
     for one that cannot is a no."""
 
     def elsewhere(self, answer: Verdict) -> bool:
-        """Whether an answer leads to another target than the settled one."""
+        """Return whether an answer leads to another target than the settled one."""
         offered = answer.targets if answer.verdict == "ask" else (answer.target,)
         wanted = "dom0" if self.target in ADMIN_NAMES else self.target
         return self.settled and wanted not in offered
