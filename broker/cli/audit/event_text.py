@@ -77,7 +77,7 @@ class EventOptions:
 
     @property
     def anything(self) -> bool:
-        """Whether any option narrows the question."""
+        """Return whether any option narrows the question."""
         return self.filters != Filters() or bool(self.boot) or self.grep is not None
 
 
@@ -184,7 +184,7 @@ def _asked(
 
 
 def is_fleet(store: str) -> bool:
-    """Whether an address names a PostgreSQL database."""
+    """Return whether an address names a PostgreSQL database."""
     return store.startswith(("postgresql:", "postgres:"))
 
 

@@ -280,7 +280,7 @@ def _events(
 
 
 def _matches(grep: re.Pattern[str], found: Found) -> bool:
-    """Whether it is found in the line that is shown, or in one of the values."""
+    """Return whether it is found in the line that is shown, or in one of the values."""
     if grep.search(as_message(found).plain):
         return True
     return any(map(grep.search, value_texts(found)))

@@ -37,7 +37,7 @@ class DesktopNotification:
 
     @property
     def shown(self) -> bool:
-        """Whether something has been shown."""
+        """Return whether something has been shown."""
         return bool(self._id)
 
     async def show(

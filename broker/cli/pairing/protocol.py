@@ -161,7 +161,7 @@ class Pairing:
 
     @property
     def dials(self) -> bool:
-        """Whether this end connected."""
+        """Return whether this end connected."""
         return self._dials
 
     @property
@@ -171,7 +171,7 @@ class Pairing:
 
     @property
     def confirmed_there(self) -> bool:
-        """Whether the other end's person has confirmed: it says no more."""
+        """Return whether the other end's person has confirmed: it says no more."""
         return self.state in {PairingState.CONFIRMED_THERE, PairingState.PAIRED}
 
     @property

@@ -181,7 +181,7 @@ class Denials:
     """A day, in the week before."""
 
     def jumped(self, factor: float, least: int) -> bool:
-        """Whether there are so many times more, and not only a few."""
+        """Return whether there are so many times more, and not only a few."""
         expected = self.usual * max(self.days, _HOUR)
         return self.since >= least and self.since > factor * expected
 
