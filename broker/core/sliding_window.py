@@ -44,7 +44,7 @@ class SlidingWindow:
         return self._sum
 
     def idle(self, now: float) -> bool:
-        """Whether no event counts at ``now``: the window can be forgotten."""
+        """Return whether no event counts at ``now``: the window can be forgotten."""
         self._forget(now)
         return not self._counts
 
