@@ -59,7 +59,7 @@ async def wait_ended(pidfd: int) -> None:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether a pidfd's process has ended, without waiting (pidfd_open(2)).
+    """Return whether a pidfd's process has ended, without waiting (pidfd_open(2)).
 
     False, too, where the kernel has no memory to say: it is asked again.
     """
