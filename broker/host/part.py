@@ -83,7 +83,10 @@ class HostPart:
         acceptors: ForkServerHandle | None = None,
         alarm: Notify = _to_stderr,
     ) -> None:
-        """``alarm`` notifies the user; ``acceptors`` is the fork server of helpers."""
+        """Set up; ``alarm`` notifies the user.
+
+        ``acceptors``: the helpers' fork server.
+        """
         self._ground = ground
         self.switches = Switches()
         self._vms = MicroVms(

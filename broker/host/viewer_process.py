@@ -54,7 +54,7 @@ class ViewerProcess:
         rows: Callable[[], Awaitable[p.HostRowsReport]],
         end: Callable[[], Awaitable[None]],
     ) -> None:
-        """``rows``: of the status; ``end``: ends all leases."""
+        """Set up the end; ``rows``: of the status; ``end``: ends all leases."""
         self.pair = PairEnd(sock, Role.HOST, self._answer)
         self._rows = rows
         self._end = end

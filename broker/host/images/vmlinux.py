@@ -52,7 +52,7 @@ async def boot_kernel(kernel: Path, accel: Accel, cache: Path) -> Path:
 
 
 def has_pvh_entry(file: BinaryIO) -> bool:
-    """Whether an ELF file has the note by which QEMU finds a kernel's first instruction."""
+    """Return whether an ELF file names its first instruction, as QEMU needs it."""
     head = file.read(_ELF_HEADER.size)
     if len(head) < _ELF_HEADER.size:
         return False

@@ -83,7 +83,7 @@ class Tools:
 
     @property
     def hybrid(self) -> bool:
-        """Whether a guest's connections arrive at UNIX sockets."""
+        """Return whether a guest's connections arrive at UNIX sockets."""
         return self.vhost_device_vsock is not None or self.monitor.hybrid
 
 

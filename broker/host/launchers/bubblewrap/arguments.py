@@ -102,7 +102,7 @@ class Box:
 
     @property
     def owns_files(self) -> bool:
-        """Whether it has files of the user's, which are for programs of that id alone.
+        """Return whether files of the user's are for programs of that id alone.
 
         A render node is the user's by its access control list.
         """

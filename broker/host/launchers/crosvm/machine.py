@@ -60,7 +60,10 @@ class CrosvmControl:
         await self._ask("stop", limits.VM_QUIT_SECONDS)
 
     async def _ask(self, verb: str, deadline: float) -> None:
-        """Ask crosvm to end in a way.  Raises UpstreamError."""
+        """Run resume, powerbtn or stop of crosvm's control program.
+
+        Raises UpstreamError.
+        """
         # Not by whether a jail can be built: a guest may load the machine so that it
         # cannot for a moment.
         # guard: a crosvm in a jail is asked from a jail or not at all

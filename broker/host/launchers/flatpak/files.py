@@ -80,7 +80,7 @@ def write_override(
 
 
 def is_closed(paths: Paths, app: str) -> bool:
-    """Whether an application's permissions are replaced by ours."""
+    """Return whether an application's permissions are replaced by ours."""
     return _change(paths, app) is not None
 
 

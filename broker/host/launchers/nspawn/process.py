@@ -102,7 +102,7 @@ def choose_scope(
 
 
 def may_divide() -> bool:
-    """Whether we may make control groups below our own (cgroups(7))."""
+    """Return whether we may make control groups below our own (cgroups(7))."""
     group = _own_group()
     return group is not None and all(
         os.access(path, os.W_OK) for path in (group, group / "cgroup.procs")

@@ -81,7 +81,7 @@ class FlowFilter:
         gateway6: str = "",
         name_servers: int = 1,
     ) -> None:
-        """``leases``: passt tells the guest its address (DHCP).
+        """Set up a filter; ``leases``: passt tells the guest its address (DHCP).
 
         ``guest6``: an address of the guest's 64 bits; empty: it has no IPv6.
         """

@@ -191,7 +191,7 @@ class FrameGuard:
         """See to what time brings."""
 
     def _waits(self, side: socket.socket) -> bool:
-        """Whether something waits to be written to this side."""
+        """Return whether something waits to be written to this side."""
         return bool(self._inward if side is self._sides[0] else self._outward)
 
     def _other(self, side: socket.socket) -> socket.socket:

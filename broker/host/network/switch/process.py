@@ -57,7 +57,7 @@ class SwitchStream:
 
     @property
     def waits(self) -> bool:
-        """Whether frames wait to be written."""
+        """Return whether frames wait to be written."""
         return bool(self.unsent or self._waiting)
 
     def read(self) -> list[bytes]:
