@@ -64,7 +64,7 @@ class LogClient:
         *,
         lost: Callable[[str], None],
     ) -> None:
-        """``lost``: called with the reason when the authority ends unasked, or hangs."""
+        """Set up; ``lost`` is called when the authority ends unasked, or hangs."""
         self._link = link
         self._records = RecordCopy()
         self._lost = lost

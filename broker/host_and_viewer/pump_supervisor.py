@@ -27,7 +27,7 @@ class PumpSupervisor:
     def __init__(
         self, forks: ForkServerHandle | None, log: EventLog, start: StartServer
     ) -> None:
-        """``forks`` is the fork server of helpers.
+        """Set up; ``forks`` is the fork server of helpers.
 
         ``start`` starts another one where it has died, or is None.
         """
