@@ -85,7 +85,7 @@ class Device:
 
     @property
     def hub(self) -> bool:
-        """Whether it is a hub: never attached, as all its devices would be, too."""
+        """Return whether the device is a hub: never attached, nor all behind it."""
         return self.descriptors.cls == HUB or any(i.cls == HUB for i in self.interfaces)
 
     @property
