@@ -140,7 +140,7 @@ class Recogniser:
         self._arriving = False
 
     def _holds(self) -> bool:
-        """Whether modifiers are held, locks aside."""
+        """Return whether modifiers are held, locks aside."""
         return self._state is not None and bool(self._state[0] & ~self._ignored)
 
     def key(self, serial: int, key: int, state: int) -> KeyVerdict:

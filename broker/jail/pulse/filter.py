@@ -138,7 +138,7 @@ class PulseFilter(Conversation):
 
     @property
     def _waits_for_the_server(self) -> bool:
-        """Whether the handshake's next word is the server's."""
+        """Return whether the handshake's next word is the server's."""
         return (self._asked_version != 0 and self.version == 0) or self._named
 
     @property

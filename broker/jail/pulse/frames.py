@@ -73,7 +73,7 @@ class Cutter:
 
     @property
     def between(self) -> bool:
-        """Whether the next byte begins a frame, and nothing waits before it."""
+        """Return whether the next byte begins a frame, and nothing waits before it."""
         return not self._buffer and not self._left
 
     def next(self) -> ControlFrame | Samples | None:

@@ -277,7 +277,7 @@ class Playback:
             self.owner.send_up(frame)
 
     def is_idle(self, now: float) -> bool:
-        """Whether it has played nothing for the time that the rules name."""
+        """Return whether it has played nothing for the time that the rules name."""
         return now - self.last_samples > self.owner.sandbox.rules.idle_seconds
 
     # -- loudness ------------------------------------------------------------

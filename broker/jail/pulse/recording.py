@@ -98,7 +98,7 @@ class Recording:
 
     @property
     def wanted(self) -> bool:
-        """Whether the client records now."""
+        """Return whether the client records now."""
         return not self.corked
 
     @property
@@ -134,7 +134,7 @@ class Recording:
         sandbox.look_if_wanted()
 
     def fits(self, rules: SoundRules) -> bool:
-        """Whether it could begin under these rules."""
+        """Return whether it could begin under these rules."""
         return self.spec.rate <= rules.rate and self.spec.channels <= rules.channels
 
     def kill(self) -> None:

@@ -105,7 +105,7 @@ class HeadCheck:
 
     @property
     def looking(self) -> bool:
-        """Whether the rest of a head is awaited."""
+        """Return whether the rest of a head is awaited."""
         return self._file is not None
 
     def take(self, item: Entry | bytes) -> list[bytes]:

@@ -129,7 +129,7 @@ def _refusal(number: int) -> PeerError:
 
 
 def is_counted(kind: BlockKind) -> bool:
-    """Whether a block counts for acknowledgements."""
+    """Return whether a block counts for acknowledgements."""
     return kind in _COUNTED
 
 

@@ -34,7 +34,7 @@ class WaypipeFile(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether the file is no longer needed on our side."""
+        """Return whether the file is no longer needed on our side."""
         ...
 
 

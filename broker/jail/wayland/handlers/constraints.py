@@ -255,7 +255,7 @@ def inhibit(
 
 
 def _taken(root: Surface) -> bool:
-    """Whether a surface of this window has an inhibitor at the compositor."""
+    """Return whether a surface of this window has an inhibitor at the compositor."""
     found = root.inhibitor is not None and bool(root.inhibitor.sid)
     return found or any(_taken(s.surface) for s in root.children if s.surface)
 

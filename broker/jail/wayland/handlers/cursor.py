@@ -52,7 +52,7 @@ _set_cursor = emit.request("wl_pointer", "set_cursor")
 def grip(
     x: int, y: int, outer: tuple[int, int], edges: tuple[int, int, int, int]
 ) -> int | None:
-    """Which xdg_toplevel.resize_edge a point of the frame grips.
+    """Return which xdg_toplevel.resize_edge a point of the frame grips.
 
     0 moves the window (the top strip), None is inside the content.
     """

@@ -92,12 +92,12 @@ class Hands:
 
     @property
     def active(self) -> bool:
-        """Whether chords are looked for."""
+        """Return whether chords are looked for."""
         return self._core.sandbox.hand is not None
 
     @property
     def watching(self) -> bool:
-        """Whether our keyboard reports which surface has the focus."""
+        """Return whether our keyboard reports which surface has the focus."""
         return any(seat.keyboard is not None for seat in self._seats.values())
 
     @property

@@ -284,7 +284,7 @@ def set_selection(
 
 
 def _may_select(core: ClientState) -> bool:
-    """Whether its client has the keyboard, where a keyboard reports that.
+    """Return whether its client has the keyboard, where a keyboard reports that.
 
     Else a window in the background could replace the user's copy.
     """

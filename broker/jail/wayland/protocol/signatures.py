@@ -55,7 +55,7 @@ class MessageSignature:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing but numbers is in it, so it needs no translation."""
+        """Return whether nothing but numbers is in it, so it needs no translation."""
         return all(a.kind in "iuf" for a in self.args)
 
     @override

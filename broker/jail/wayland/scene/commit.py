@@ -510,7 +510,7 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
 
 
 def _sends_frame(xdg: XdgSurface, *, explicit: bool) -> bool:
-    """Whether a commit of a window's tree is followed by one of its frame."""
+    """Return whether a commit of a window's tree is followed by one of its frame."""
     if xdg.frame is None or _is_adrift(xdg):
         return False
     return xdg.mapped or (explicit and xdg.committed)

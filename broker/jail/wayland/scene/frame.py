@@ -391,7 +391,7 @@ class Frame:
         )
 
     def holds(self, x: int, y: int) -> bool:
-        """Whether a point of the root is in the content, not on a strip."""
+        """Return whether a point of the root is in the content, not on a strip."""
         left, top, right, bottom = self._content()
         return left <= x < right and top <= y < bottom
 
@@ -432,7 +432,7 @@ class Frame:
 
     @property
     def has_surface(self) -> bool:
-        """Whether the client's surface has its place in the frame."""
+        """Return whether the client's surface has its place in the frame."""
         return bool(self._sub)
 
     def release_surface(self) -> None:

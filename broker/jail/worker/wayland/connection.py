@@ -88,7 +88,7 @@ def _send_with_fds(sock: socket.socket, queue: Outgoing) -> int:
 
 
 def _full(queue: Outgoing) -> bool:
-    """Whether so much waits that nothing more may be read."""
+    """Return whether so much waits that nothing more may be read."""
     return (
         len(queue.data) > wayland_limits.WAYLAND_QUEUE_BYTES
         or queue.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT
@@ -96,7 +96,7 @@ def _full(queue: Outgoing) -> bool:
 
 
 def _unheard(queue: Outgoing) -> bool:
-    """Whether so much waits that the client will not be waited for."""
+    """Return whether so much waits that the client will not be waited for."""
     return (
         len(queue.data) > wayland_limits.WAYLAND_UNHEARD_BYTES
         or queue.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT

@@ -73,7 +73,10 @@ class StreamMachine(RealMachine, Memory):
 
     @override
     def admit_pool(self, untrusted_fd: object, size: int) -> PoolFile:
-        """Check a stream's file as a pool.  Raises ValueError."""
+        """Check a file of the stream and return it as a client's pool.
+
+        Raises ValueError.
+        """
         # guard: pools are files of the stream
         if not isinstance(untrusted_fd, StreamFile):
             self.discard(untrusted_fd)
