@@ -248,7 +248,7 @@ def has_listener(path: Path) -> bool:
 
 
 def _is_listed(path: Path) -> bool:
-    """Whether the kernel lists a listening socket of this path (proc(5), unix)."""
+    """Return whether the kernel lists a listening socket of this path (proc(5))."""
     rows = map(bytes.split, Path("/proc/self/net/unix").read_bytes().splitlines()[1:])
     listening = (row[-1] for row in rows if row[3] == _LISTENS)
     return os.fsencode(path) in listening

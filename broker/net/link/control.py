@@ -107,7 +107,7 @@ class ControlChannel:
 
     @property
     def in_record(self) -> bool:
-        """Whether a record has begun and not ended (its deadline runs)."""
+        """Return whether a record has begun and not ended (its deadline runs)."""
         return self._frames.in_frame
 
     @property
