@@ -56,7 +56,7 @@ class _Run:
 
     @property
     def display(self) -> bool:
-        """Whether the program gets a Wayland display."""
+        """Return whether the program gets a Wayland display."""
         asked = self.request.display
         return self.request.window is not False if asked is None else asked
 
