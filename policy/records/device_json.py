@@ -206,7 +206,7 @@ def answer_line(untrusted_line: bytes) -> dict[str, object]:
 
 
 def is_device_id(text: str) -> bool:
-    """Whether a text is ``VVVV:PPPP`` without wildcards."""
+    """Return whether a text is ``VVVV:PPPP`` without wildcards."""
     return DEVICE_ID.fullmatch(text) is not None
 
 

@@ -309,7 +309,7 @@ def check_number(value: object, what: str) -> int:
 
 
 def belongs(path: str) -> bool:
-    """Whether a file may be in a bundle, by its path below the configuration."""
+    """Return whether a file may be in a bundle, by its path below the configuration."""
     return bool(_RULE_FILE.fullmatch(path) or _RECORD_FILE.fullmatch(path))
 
 
