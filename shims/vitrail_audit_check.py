@@ -59,7 +59,7 @@ def times(number: int, point: Point) -> Point:
 
 
 def same(one: Point, two: Point) -> bool:
-    """Whether two points are one, whatever their z."""
+    """Return whether two points are one, whatever their z."""
     return (one[0] * two[2] - two[0] * one[2]) % P == 0 and (
         one[1] * two[2] - two[1] * one[2]
     ) % P == 0

@@ -214,7 +214,7 @@ def pid_of(name: str) -> int:
 
 
 def init_of(controller: int | None) -> int:
-    """The first process of a container: libvirt's controller has this one child.
+    """Return the first process of a container: a child of libvirt's controller.
 
     libvirt writes its number down after the hook has run.  Raises HookError.
     """

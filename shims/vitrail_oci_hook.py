@@ -471,7 +471,7 @@ def _rootful(hook: Hook, name: str, *words: Json) -> Json:
 
 
 def is_roots(uid: int, uid_map: str) -> bool:
-    """Whether the hook runs for root, and not in a rootless Podman's user namespace."""
+    """Return whether the hook runs for root, and not for rootless Podman."""
     return uid == 0 and tuple(int(word) for word in uid_map.split()) == ALL_IDS
 
 

@@ -92,7 +92,7 @@ def send_all(walk: Walk, ask: Dict[str, str]) -> int:
 
 
 def ask_copy(words: List[str]) -> int:
-    """``vitrail-copy FILE… SANDBOX`` or ``--to SANDBOX FILE…``: copy files."""
+    """Copy files: ``vitrail-copy FILE… SANDBOX`` or ``--to SANDBOX FILE…``."""
     target, paths = take_option(words, "--to")
     if not target and len(paths) > 1:
         target = paths.pop()

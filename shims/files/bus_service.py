@@ -159,7 +159,7 @@ class BusInterface:
         return {}
 
     def offered(self) -> bool:
-        """Whether programs are to find it."""
+        """Return whether programs are to find it."""
         return True
 
     def properties(self) -> Values:
@@ -167,7 +167,7 @@ class BusInterface:
         return self.facts
 
     def busy(self) -> int:
-        """Whether the service must not end yet, though no call has come."""
+        """Return whether the service must not end yet, though no call has come."""
         return 0
 
     def gone(self, sender: str) -> None:

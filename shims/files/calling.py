@@ -127,7 +127,7 @@ def serve_here(words: List[str]) -> int:
 
 
 def call_here(words: List[str]) -> int:
-    """``call-here '' USER SERVICE+ARGUMENT DIRECTORY COMMAND…``: be the service.
+    """Run a service here for the user of the desktop: ``call-here '' USER …``.
 
     The user of the desktop calls it, with our standard streams.
     """

@@ -174,7 +174,7 @@ class CameraNode:
 
     @property
     def failed(self) -> bool:
-        """Whether the server has gone."""
+        """Return whether the server has gone."""
         return self._node.failed
 
     def close(self) -> None:
@@ -323,7 +323,7 @@ class PortalCamera(PortalPart):
 
 
 def narrow(words: List[str]) -> int:
-    """``narrowed PIPEWIRE OBJECT… COMMAND…``: run a command on a narrowed connection.
+    """Run a command on a narrowed connection: ``narrowed PIPEWIRE OBJECT… COMMAND…``.
 
     At the desktop, in a jail: the descriptor keeps its number.
     """

@@ -43,7 +43,7 @@ class BrokerConnection:
     """A connection to the broker: messages, and raw bytes in small pieces."""
 
     def __init__(self, variable: str, given: Optional[socket.socket] = None) -> None:
-        """``given``: the connection, where the broker has made it."""
+        """Connect; ``given``: the connection, where the broker has made it."""
         self.socket = given or connect(variable)
         vsock = self.socket.family == socket.AF_VSOCK
         self._copies = vsock and kernel_release() < WHOLE_PACKETS

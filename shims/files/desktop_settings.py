@@ -129,7 +129,7 @@ class MirroredSettings(BusInterface):
 
 
 def namespace_fits(space: str, pattern: str) -> bool:
-    """Whether a pattern of ReadAll means a namespace."""
+    """Return whether a pattern of ReadAll means a namespace."""
     if pattern.endswith("*"):
         return space.startswith(pattern[:-1])
     return not pattern or space == pattern

@@ -92,9 +92,10 @@ class Edited:
             raise TransferError(f"cannot keep it: {error.strerror}") from error
 
     def _new_file(self, name: str) -> Tuple[int, bool]:
-        """Open a file without a name, of which a killed process leaves nothing.
+        """Open a new file without a name; return it and whether it has one.
 
-        Where its file system has none, it has this name; returns whether it does.
+        A killed process leaves nothing of a nameless file.  ``name`` is used where the
+        file system knows none.
         """
         flags = os.O_RDWR | os.O_CLOEXEC
         try:

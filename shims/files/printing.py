@@ -43,7 +43,7 @@ VARIANTS = {str: "s", bool: "b", int: "i", float: "d"}
 
 
 def print_documents(words: List[str]) -> int:
-    """``vitrail-print [--title TITLE] [FILE.pdf…]``: print files or input."""
+    """Print files or input: ``vitrail-print [--title TITLE] [FILE.pdf…]``."""
     title, paths = take_option(words, "--title", usage=PRINT_USAGE)
     if not paths:
         with os.fdopen(os.dup(0), "rb") as source:

@@ -41,7 +41,7 @@ HARMLESS_USAGE = "usage: vitrail-harmless [--target SANDBOX] FILE…"
 
 
 def harmless(words: List[str]) -> int:
-    """``vitrail-harmless [--target SANDBOX] FILE…``: new documents of these.
+    """Have files made harmless: ``vitrail-harmless [--target SANDBOX] FILE…``.
 
     The service ``sanitize`` of another sandbox reads each; what it gives back is pixels.
     """
@@ -96,7 +96,7 @@ def harmless_copy(path: str, target: str) -> str:
 
 
 def sanitize(words: List[str]) -> int:
-    """``vitrail-sanitize [NAME]``: send pixels of the document on input."""
+    """Send pixels of the document on input: ``vitrail-sanitize [NAME]``."""
     import shutil
     import tempfile
 

@@ -76,7 +76,7 @@ def serve_own_agent(connection: BrokerConnection, source: str) -> int:
 
 
 def ssh_agent(words: List[str]) -> int:
-    """``vitrail-ssh-agent``: as ssh-agent(1), print the socket or run a command."""
+    """Offer an agent's socket: ``vitrail-ssh-agent``, used as ssh-agent(1)."""
     target, path = "", os.path.join(runtime_directory(), "vitrail-ssh-agent")
     while words and words[0] in ("--target", "-t", "--socket", "-a") and len(words) > 1:
         if words[0] in ("--target", "-t"):

@@ -54,7 +54,7 @@ ITEMS_AT_ONCE = 16
 
 
 def serve_tray(words: List[str]) -> int:
-    """Serve while the broker lets it; no name on the bus where it does not."""
+    """Serve the tray on the session bus while the broker permits it."""
     del words
     broker = BrokerConnection("VITRAIL_CALL")
     broker.send(frame(desktop_call(TRAY_SERVICE)))

@@ -46,7 +46,7 @@ def drawn(pixmaps: List[Pixmap], name: str, theme: str) -> bytes:
 
 
 def is_pixmap(one: Pixmap) -> bool:
-    """Whether a pixmap has the size that it says."""
+    """Return whether a pixmap has the size that it says."""
     width, height, data = one
     sides = 0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE
     return sides and len(data) == 4 * width * height

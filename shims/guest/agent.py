@@ -51,12 +51,12 @@ class Agent:
 
     @property
     def connected(self) -> bool:
-        """Whether messages can be sent now."""
+        """Return whether messages can be sent now."""
         return self._socket is not None
 
     @property
     def has_room(self) -> bool:
-        """Whether the broker takes messages as fast as we make them."""
+        """Return whether the broker takes messages as fast as we make them."""
         return self.connected and len(self._outgoing) < AGENT_QUEUE
 
     def open(self) -> None:

@@ -62,7 +62,7 @@ class Display:
 
     @property
     def ready(self) -> bool:
-        """Whether programs can connect."""
+        """Return whether programs can connect."""
         return self._ready and bool(self._process)
 
     @property

@@ -113,7 +113,7 @@ class Guest:
 
     @property
     def settled(self) -> bool:
-        """Whether the work of the start is done: each copy would go on with it."""
+        """Return whether the work of the start is done: each copy would repeat it."""
         return self._waypipe_known and not self._compiling
 
     # -- what the parts report

@@ -140,7 +140,7 @@ def close_agent_files() -> None:
 
 
 def _run_tool(tool: ForkedTool) -> int:
-    """In a fork: run a tool with its streams and user."""
+    """Run a tool with its streams and user, in a fork."""
     gc.disable()  # it would only touch, and so copy, pages of the agent
     source, output, error = tool.streams
     if source < 0:

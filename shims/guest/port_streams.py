@@ -548,7 +548,7 @@ def start_port_streams(guest: "Guest") -> None:
 
 
 def _be_child(port: int, listeners: Dict[int, socket.socket]) -> None:
-    """In the child: serve the port; does not return."""
+    """Serve the port in the child; does not return."""
     failure = "it stopped"
     try:
         signal.set_wakeup_fd(-1)

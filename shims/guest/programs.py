@@ -60,12 +60,12 @@ class Program:
 
     @property
     def running(self) -> bool:
-        """Whether it waits to be started, or has been and has not ended."""
+        """Return whether it waits to be started, or has been and has not ended."""
         return self.result is None
 
     @property
     def full(self) -> bool:
-        """Whether its output waits for its reader, so that it is not read."""
+        """Return whether its output waits for its reader, so that it is not read."""
         return self.running and self.room is not None and self.kept_bytes >= KEPT_OUTPUT
 
     def keep(self, data: bytes, *, error: bool) -> None:

@@ -29,7 +29,7 @@ class StartedOnConnect:
         run: "Callable[[socket.socket], subprocess.Popen[bytes]]",
         ended: "Callable[[int], None]" = lambda _code: None,
     ) -> None:
-        """``run`` starts the program; it raises OSError, SubprocessError.
+        """Set up; ``run`` starts the program; it raises OSError, SubprocessError.
 
         ``what`` names it in the log; ``ended`` gets its exit code.
         """
@@ -41,7 +41,7 @@ class StartedOnConnect:
 
     @property
     def listening(self) -> bool:
-        """Whether there is a socket."""
+        """Return whether there is a socket."""
         return self._listener is not None
 
     def start(self, listener: socket.socket) -> None:

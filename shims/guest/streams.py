@@ -96,7 +96,7 @@ class Pair:
 
     @property
     def joined(self) -> bool:
-        """Whether the broker's side is there."""
+        """Return whether the broker's side is there."""
         return self._far is not None
 
     def join(self, far: socket.socket) -> None:
@@ -160,7 +160,7 @@ class Carrier:
         *,
         theirs: bool = False,
     ) -> None:
-        """``theirs``: the socket's directory is the user's, else it is root's."""
+        """Set up; ``theirs``: the socket's directory is the user's, else root's."""
         self._hop = hop
         self._guest = guest
         self._loop = guest.loop

@@ -43,7 +43,7 @@ class ArenaPlaces:
 
     @property
     def worth_waiting(self) -> bool:
-        """Whether so much is unread that the host has to acknowledge some: room will come."""
+        """Return whether so much is unread that the host will acknowledge some."""
         return len(self._full) * CHUNK_BYTES >= WAIT_BYTES
 
     def room(self, size: int) -> Optional[memoryview]:

@@ -247,7 +247,7 @@ class ClientStream:
             self._end_batch()
 
     def _full(self) -> bool:
-        """Whether a program that does not read has enough queued."""
+        """Return whether a program that does not read has enough queued."""
         # guard: a program that reads nothing takes few descriptors of its guest's end
         many = self._to_client_fds > DESCRIPTORS
         return many or self._to_client_bytes >= QUEUE_BYTES

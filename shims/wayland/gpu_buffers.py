@@ -49,7 +49,7 @@ class GpuBuffers:
     def __init__(
         self, gpu: "Gpu", objects: "ClientObjects", tell: Tell, begin: Open
     ) -> None:
-        """``tell`` queues an event; ``begin`` opens a file in the stream: size to id."""
+        """Set up; ``tell`` queues an event; ``begin`` opens a file: size to id."""
         self._gpu, self._objects = gpu, objects
         self._tell, self._begin = tell, begin
         self._shm: Optional[int] = None

@@ -138,7 +138,7 @@ class Gpu:
         self._loop.alarm(late, lambda: self._lose(f"{LOST}: it does not answer"))
 
     def _take(self, answered: int) -> None:
-        """Report a finished job."""
+        """Read the thread's answer and call its job's ``done``."""
         os.read(answered, 1)
         reason = self._answers.popleft()
         if self.lost:
@@ -173,7 +173,7 @@ class Gpu:
         return struct.unpack(form, data)
 
     def _check(self) -> None:
-        """In the thread: read a probe, to see whether the GPU answers."""
+        """Read a probe in the thread, to see whether the GPU answers."""
         probe = self._probe
         if probe.fd < 0:
             shape = (_TEXTURE_2D, _BGRX, _RENDER_TARGET, 4, 4, 1, 1, 0, 0, 0, 0, 0)
@@ -188,7 +188,7 @@ class Gpu:
         self._bring(picture, top, bottom)
 
     def _open(self, picture: GpuPicture) -> None:
-        """In the thread: import and map a picture."""
+        """Import and map a picture, in the thread."""
         # The same memory has the same number, whoever passes it.
         handle = self._call(_FD_TO_HANDLE, "IIi", 0, 0, picture.fd)[0]
         self._uses[handle] = self._uses.get(handle, 0) + 1
@@ -200,7 +200,7 @@ class Gpu:
         picture.view = mmap.mmap(self._node, size, prot=mmap.PROT_READ, offset=place)
 
     def _bring(self, picture: GpuPicture, top: int, bottom: int) -> None:
-        """In the thread: read rows of a picture back."""
+        """Read rows of a picture back, in the thread."""
         begin = picture.offset + top * picture.stride
         box = (0, top, 0, picture.width, bottom - top, 1)
         # The kernel takes no stride: rows are those of the resource.
@@ -212,7 +212,7 @@ class Gpu:
             raise TimeoutError("a picture does not come")
 
     def _close(self, picture: GpuPicture) -> None:
-        """In the thread: close a picture."""
+        """Close a picture, in the thread."""
         os.close(picture.fd)
         if picture.view is not None:
             picture.view.close()

@@ -27,7 +27,7 @@ class WaylandServer:
     def __init__(
         self, display: str, path: str, memory: Optional[ArenaMemory], *, gpu: bool
     ) -> None:
-        """``path``: the socket whose connections the agent carries to the host."""
+        """Listen at ``path``, the socket whose connections the agent carries."""
         self.loop = ReadyLoop()
         self._gpu: Optional[Gpu] = None
         if gpu:

@@ -104,7 +104,7 @@ class Core:
 
     @property
     def asked(self) -> bool:
-        """Whether the user pressed a key or button less than INPUT_SECONDS ago."""
+        """Return whether the user gave input less than INPUT_SECONDS ago."""
         return self.clock() - self.input_at < INPUT_SECONDS
 
     # -- the compositor

@@ -58,7 +58,7 @@ class Drags(BridgePart):
     # -- from an X11 program
 
     def _on_drag(self) -> None:
-        """A program owns XdndSelection and a button is down: it drags.
+        """Note that a program drags: it owns XdndSelection and a button is down.
 
         Only XdndEnter tells what: Qt answers no TARGETS.  So the pointer goes to the
         helper for a moment.
@@ -102,7 +102,7 @@ class Drags(BridgePart):
         self._active = self._released = self._accepted = self._dropped = False
 
     def _pointer_left(self) -> bool:
-        """Whether the pointer left for a drag: Xwayland is not to know."""
+        """Return whether the pointer left for a drag: Xwayland is not to know."""
         self._active = self._source is not None
         return self._active
 

@@ -36,7 +36,7 @@ class Hints(NamedTuple):
 
     @property
     def menu(self) -> bool:
-        """Whether its type is a menu's, which is not always override-redirect."""
+        """Return whether the window's type is a menu's, override-redirect or not."""
         return any(kind in self.types for kind in _MENUS)
 
 

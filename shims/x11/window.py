@@ -82,7 +82,7 @@ class XWindow:
 
     @property
     def in_fixed_size(self) -> bool:
-        """Whether its size is not its own to choose."""
+        """Return whether its size is not its own to choose."""
         return bool(FIXED_STATES & set(self.states))
 
     def within(self, width: int, height: int) -> tuple[int, int]:
