@@ -179,7 +179,7 @@ class Permit:
             self.changed(self)
 
     def move(self, missed: float) -> None:
-        """Have it end sooner by these seconds, in which the machine slept."""
+        """Have the permit end sooner by these seconds, in which the machine slept."""
         self.since -= missed
         # guard: a sleep counts for what is in use
         self.scope.deadline -= missed

@@ -113,7 +113,7 @@ class FrameLink:
                 return frames
 
     def close(self) -> None:
-        """Close it; a task that waits in it returns as if the far end had closed."""
+        """Close the link; a task that waits in it returns as if the far end had closed."""
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

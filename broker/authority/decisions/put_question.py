@@ -45,7 +45,7 @@ class Asker(Protocol):
         ...
 
     async def ask(self, number: int) -> PersonAnswer:
-        """Show it and return the answer: a denial when none comes in time."""
+        """Show the question and return the answer: a denial when none comes in time."""
         ...
 
     def absent(self, number: int) -> bool:
