@@ -226,7 +226,7 @@ def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
 
 
 def _set_one(name: SandboxName, ask: MixerRequest) -> None:
-    """Set it in the running filter; where none runs, store it for the next start."""
+    """Set a level in the running filter; where none runs, store it for the next start."""
     try:
         status = ask_desk(desks_folder() / name, ask)
     except FileNotFoundError:

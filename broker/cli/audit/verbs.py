@@ -280,7 +280,7 @@ def _events(
 
 
 def _matches(grep: re.Pattern[str], found: Found) -> bool:
-    """Return whether it is found in the line that is shown, or in one of the values."""
+    """Return whether the text is in the shown line or in one of the values."""
     if grep.search(as_message(found).plain):
         return True
     return any(map(grep.search, value_texts(found)))
@@ -331,7 +331,7 @@ def _read_cursor(path: Path) -> str:
 
 
 def _page(lines: Iterator[str], *, colour: bool) -> None:
-    """Show it in the user's pager, which ends at once if all fits."""
+    """Show the text in the user's pager, which ends at once if all fits."""
     os.environ.setdefault("LESS", "FRXK")
     click.echo_via_pager(lines, color=colour)
 

@@ -169,11 +169,11 @@ class WaitingProgram(Protocol):
         ...
 
     def release(self) -> None:
-        """Let it run.  Raises OSError when it has gone."""
+        """Let the program run.  Raises OSError when it has gone."""
         ...
 
     async def end(self) -> None:
-        """End it, if it has not ended; not cancellable."""
+        """End the program, if it has not ended; not cancellable."""
         ...
 
 

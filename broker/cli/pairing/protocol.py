@@ -166,7 +166,7 @@ class Pairing:
 
     @property
     def nonce_sent(self) -> bool:
-        """Whether this end, which was connected to, has shown its nonce: a try is used."""
+        """Return whether this end, which was called, has used a try."""
         return bool(self._commitment)
 
     @property

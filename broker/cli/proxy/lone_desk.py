@@ -64,7 +64,7 @@ class LoneDesk:
         )
 
     async def set_level(self, level: Level) -> None:
-        """Make it so loud, and keep that.  Raises OSError."""
+        """Set the volume, and store it.  Raises OSError."""
         sandbox = self._service.sandbox
         save_level(self._levels, sandbox.rules.name, level)
         sandbox.set_level(level)
