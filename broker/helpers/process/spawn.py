@@ -143,7 +143,7 @@ class Child:
         return code
 
     async def stop(self, grace: float = 3.0) -> int:
-        """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
+        """Ask the child to end (SIGTERM), insist after ``grace`` seconds, and wait."""
         self.kill(signal.SIGTERM)
         with trio.move_on_after(grace):
             await self.wait()

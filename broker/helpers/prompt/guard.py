@@ -72,7 +72,7 @@ class Guard:
         return armed
 
     def armed(self, now: float) -> bool:
-        """Return whether it takes an answer now."""
+        """Return whether the dialog takes an answer now."""
         # guard: focus for a second
         if self._since is not None and now - self._since >= self._hold:
             self._armed = True

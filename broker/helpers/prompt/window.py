@@ -408,7 +408,7 @@ class _Showing:
             self._window.refocus()
 
     def close(self) -> None:
-        """Take it from the screen."""
+        """Take the window from the screen."""
         for role in self._roles:
             role.destroy()
         self._window.bury(self.surface)
