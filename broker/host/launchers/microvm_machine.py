@@ -145,7 +145,7 @@ class MicroVmMachine:
         return end.reason
 
     async def power_down(self, grace: float) -> None:
-        """End it."""
+        """End the machine."""
         await self._vm.power_down(grace)
 
     async def close(self) -> None:

@@ -73,7 +73,7 @@ class Tracked:
 
     @property
     def ended(self) -> bool:
-        """Return whether it has ended."""
+        """Return whether the process has ended."""
         return self._pidfd < 0 or has_ended(self._pidfd)
 
     def into(self, identity: ProcessIdentity, pidfd: int) -> Tracked:

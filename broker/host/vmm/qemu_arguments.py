@@ -53,7 +53,7 @@ class Network(StrEnum):
 
     @classmethod
     def of(cls, text: str) -> Network:
-        """Return that of a ``launch.network``; a switch's cards are not among them."""
+        """Return the network of a ``launch.network``, without a switch's cards."""
         return cls.NONE if ":" in text else cls(text)
 
 

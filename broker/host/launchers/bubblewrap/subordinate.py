@@ -65,7 +65,7 @@ def subordinate_namespace(stack: ExitStack, inside: tuple[int, int]) -> int | No
 
 
 def _set_id(program: str) -> bool:
-    """Return whether it is installed setuid root.
+    """Return whether the program is setuid root.
 
     Bubblewrap then joins no namespace.
     """
