@@ -150,7 +150,7 @@ class CheckpointWitness:
     async def _send(
         self, epoch: Epoch, note: str, far: _Far
     ) -> tuple[m.Witnessed, int]:
-        """Send it once; returns the answer, and how many keys were sent with it."""
+        """Send a checkpoint once; returns the answer, and how many keys were sent with it."""
         size = parse_note(note).checkpoint.size
         hashes, keys = await self._book.evidence(far.held, size, far.known)
         proof = [base64.b64encode(hash_).decode() for hash_ in hashes]
