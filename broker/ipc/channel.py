@@ -90,7 +90,7 @@ class Channel:
             raise trio.ClosedResourceError
 
     def close(self) -> None:
-        """Close it; tasks that wait in it get ClosedResourceError."""
+        """Close the channel; tasks that wait in it get ClosedResourceError."""
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

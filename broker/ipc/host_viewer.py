@@ -76,7 +76,7 @@ class DeviceAttachment:
     reason: str = ""
 
     def end(self, reason: str) -> None:
-        """Note that it is over."""
+        """Note that the attachment has ended; the first reason is kept."""
         self.reason = self.reason or reason
         self.ended.set()
 
