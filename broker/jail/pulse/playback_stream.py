@@ -277,7 +277,7 @@ class Playback:
             self.owner.send_up(frame)
 
     def is_idle(self, now: float) -> bool:
-        """Return whether it has played nothing for the time that the rules name."""
+        """Return whether nothing was played for the time that the rules name."""
         return now - self.last_samples > self.owner.sandbox.rules.idle_seconds
 
     # -- loudness ------------------------------------------------------------

@@ -134,11 +134,11 @@ class Recording:
         sandbox.look_if_wanted()
 
     def fits(self, rules: SoundRules) -> bool:
-        """Return whether it could begin under these rules."""
+        """Return whether the recording could begin under these rules."""
         return self.spec.rate <= rules.rate and self.spec.channels <= rules.channels
 
     def kill(self) -> None:
-        """End it and notify the client."""
+        """End the recording and notify the client."""
         self.end()
         self.owner.event(_C.RECORD_STREAM_KILLED, encode("L", [self.channel]))
 

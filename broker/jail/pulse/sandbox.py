@@ -79,7 +79,7 @@ class SoundSandbox:
         return self._last_index
 
     def has_room(self) -> bool:
-        """Return whether it may have another stream."""
+        """Return whether the sandbox may have another stream."""
         coming = sum(member.creating for member in self.members.values())
         there = len(self.playbacks) + len(self.recordings)
         # guard: streams on their way

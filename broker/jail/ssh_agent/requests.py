@@ -47,7 +47,7 @@ def decode_request(untrusted_body: bytes) -> AgentAsk:
 
 
 def _checked(ask: AgentAsk) -> AgentAsk:
-    """Return it with its fields inside of their bounds."""
+    """Return a request with its fields inside of their bounds."""
     fields = msgspec.to_builtins(ask, builtin_types=(bytes,))
     return msgspec.convert(fields, type(ask))
 

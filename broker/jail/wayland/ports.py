@@ -82,7 +82,7 @@ class Paint(Protocol):
         """A descriptor to send; the sender closes it."""
 
     def grow(self, size: int) -> None:
-        """Make it at least ``size`` bytes long; new bytes are zero."""
+        """Make the file at least ``size`` bytes long; new bytes are zero."""
 
     def write(self, offset: int, data: bytes) -> None:
         """Write data at this offset: pixels, or a copied table of GPU formats."""

@@ -21,7 +21,7 @@ class WaypipeFile(Protocol):
         ...
 
     def grow(self, size: int) -> None:
-        """Make it ``size`` bytes long.  Raises ValueError at a limit."""
+        """Make the file ``size`` bytes long.  Raises ValueError at a limit."""
         ...
 
     def account(self) -> None:

@@ -71,7 +71,7 @@ class OwnWindow:
 
     @property
     def there(self) -> bool:
-        """Return whether it is still shown."""
+        """Return whether the window is still shown."""
         # guard: pictures of a window end with it
         return self._xdg in self._core.windows and _is_shown(self._core, self._xdg)
 

@@ -104,7 +104,7 @@ class ArrowCursor:
         self._show += emit.commit(self.surface)
 
     def show(self, core: ClientState, pointer: HostPointer, serial: int) -> None:
-        """Make it the pointer's image."""
+        """Make a surface the pointer's image."""
         core.up.data += _set_cursor(pointer.sid, serial, self.surface, 0, 0)
         core.up.data += self._show
 
