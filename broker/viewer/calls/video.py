@@ -103,7 +103,7 @@ class VideoUses(ABC):
         await self.indicator.run()
 
     def uses(self) -> list[VideoUse]:
-        """Return those of now, oldest first."""
+        """Return the present uses, oldest first."""
         return [use for use in self._uses.values() if use.title]
 
     def refuse_a_while(self, lease: Lease) -> None:

@@ -111,7 +111,7 @@ class LeaseProgram:
 
     @property
     def ended(self) -> bool:
-        """Return whether it is over, or never began."""
+        """Return whether the program has ended, or never began."""
         return self.code is not None
 
 

@@ -88,11 +88,11 @@ class Desk(Protocol):
         ...
 
     async def set_level(self, level: Level) -> None:
-        """Make it so loud, and keep that."""
+        """Set the sandbox's volume, and store it."""
         ...
 
     async def set_microphone(self, *, allow: bool) -> None:
-        """Let it hear, or no longer; returns when it is so.  Raises RefusedError."""
+        """Allow or end the microphone; returns when that is done.  Raises RefusedError."""
         ...
 
 
