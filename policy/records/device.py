@@ -75,7 +75,7 @@ class Interface(NamedTuple):
 
     @property
     def types(self) -> bool:
-        """Return whether it declares itself a keyboard."""
+        """Return whether the interface declares itself a keyboard."""
         return self.cls == HID and self.proto == _KEYBOARD_PROTOCOL
 
     @property
@@ -111,7 +111,7 @@ class DevicePattern(NamedTuple):
         return self.parts.count(None)
 
     def fits(self, value: Sequence[int | str]) -> bool:
-        """Return whether it matches one value of a device."""
+        """Return whether this pattern matches one value of a device."""
         return len(value) == len(self.parts) and all(
             part is None or part == mine
             for part, mine in zip(self.parts, value, strict=True)

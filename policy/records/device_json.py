@@ -211,5 +211,5 @@ def is_device_id(text: str) -> bool:
 
 
 def is_port(text: str) -> bool:
-    """Whether a text names a USB port as the kernel does, ``1-2.1`` or ``usb1``."""
+    """Return whether a text names a USB port as the kernel does."""
     return PORT_NAME.fullmatch(text) is not None

@@ -306,7 +306,7 @@ class Field:
     own: bool = False
 
     def belongs_to(self, kind: str) -> bool:
-        """Return whether it has a meaning where ``launch.kind`` is ``kind``."""
+        """Return whether this has a meaning where ``launch.kind`` is ``kind``."""
         return not self.only or kind in self.only
 
 
@@ -327,7 +327,7 @@ class Table:
     own: bool = False
 
     def belongs_to(self, kind: str) -> bool:
-        """Return whether it has a meaning where ``launch.kind`` is ``kind``."""
+        """Return whether this has a meaning where ``launch.kind`` is ``kind``."""
         return not self.only or kind in self.only
 
     @property
