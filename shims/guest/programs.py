@@ -60,7 +60,7 @@ class Program:
 
     @property
     def running(self) -> bool:
-        """Return whether it waits to be started, or has been and has not ended."""
+        """Return whether the program waits to be started, or runs."""
         return self.result is None
 
     @property
