@@ -90,7 +90,7 @@ class FrameLink:
             self._empty.set()
 
     async def receive(self) -> list[bytes]:
-        """Return the next frames; none when the far end has closed.
+        """Wait for the next frames; none when the far end has closed.
 
         Raises PeerError for a frame beyond the limit.
         """
