@@ -127,7 +127,7 @@ def _try_lock(lock: int) -> bool:
 
 
 async def _answers(paths: Paths) -> bool:
-    """Return whether a broker runs and answers.
+    """Try to call the broker; return whether it runs and answers.
 
     A killed broker's socket may live on for milliseconds in a child that it
     had forked and that had not been executed yet.
