@@ -219,7 +219,10 @@ def _remove_group(group: Scope | Path) -> None:
 
 
 async def _leader(child: Child) -> tuple[int, int]:
-    """Return the pid and pidfd of the container's first process."""
+    """Wait for the container's first process; return its pid and pidfd.
+
+    Raises UpstreamError with systemd-nspawn's message.
+    """
     with trio.move_on_after(_START_SECONDS):
         while not has_ended(child.pidfd):
             for pid in descendants(child.pid):

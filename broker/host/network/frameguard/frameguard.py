@@ -137,7 +137,7 @@ class FrameGuard:
         _make_room(passt)
 
     def run(self) -> None:
-        """Return when QEMU or passt has gone, or QEMU sends no frames any more."""
+        """Filter frames until QEMU or passt has gone, or QEMU sends no more."""
         poll = select.poll()
         watched: dict[int, int] = {}
         while True:
