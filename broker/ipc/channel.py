@@ -67,7 +67,7 @@ class Channel:
         await when_ready(send, trio.lowlevel.wait_writable, self._sock)
 
     async def receive(self, fd_limit: int = 0) -> Received:
-        """Return the next packet; empty when the other side has closed.
+        """Wait for the next packet; empty when the other side has closed.
 
         Raises PeerError for a packet or a number of descriptors beyond what
         is allowed.

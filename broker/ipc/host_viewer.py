@@ -144,7 +144,7 @@ class Machines(Protocol):
 
 
 async def first_of(*events: trio.Event) -> None:
-    """Return when one of the events is set."""
+    """Wait until one of the events is set."""
     async with trio.open_nursery() as nursery:
 
         async def wait(event: trio.Event) -> None:
