@@ -394,7 +394,10 @@ class StreamConnection(WaylandConnection):
         return count
 
     async def _fill(self) -> int:
-        """Read once; 0 at the end of the stream."""
+        """Wait for bytes of the guest and read once.
+
+        Return their number, 0 at the end.
+        """
         while True:
             await trio.lowlevel.wait_readable(self._stream)
             count = self._read()
