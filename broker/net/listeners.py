@@ -41,7 +41,7 @@ class Listener:
     inode: tuple[int, int] = (0, 0)
 
     async def accept(self) -> socket.socket:
-        """Return the next connection, non-blocking, owned by the caller.
+        """Wait for the next connection; return it, non-blocking and the caller's.
 
         Connections that vanish before they are taken are skipped.  Raises
         UpstreamError when no descriptor is left for it.
