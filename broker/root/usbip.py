@@ -122,7 +122,7 @@ def hang_up(held: SysfsDevice) -> None:
 
 
 async def wait_ended(held: SysfsDevice) -> str:
-    """Return why it has ended: the guest has hung up, or it was unplugged.
+    """Wait until the guest has hung up or the device is unplugged; return which.
 
     The kernel gives no event for it (no uevent, and ``usbip_status`` cannot be
     polled), so it is looked at twice a second.
