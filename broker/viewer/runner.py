@@ -239,7 +239,10 @@ class Runner:
         follower: Follower,
         changes: LaunchChanges,
     ) -> Guest:
-        """Return the guest of a record, started if it does not run."""
+        """Start a record's sandbox if it does not run; return its guest.
+
+        Raises RefusedError for changes to one that runs.
+        """
         lease = running
         # guard: a second program changes no machine
         if lease is not None and changes:
