@@ -139,7 +139,7 @@ class BrokerConnection:
         return TransferError(self.refusal() or "the broker broke it off")
 
     def refusal(self) -> str:
-        """Return the broker's reason for ending the connection, if it gives one."""
+        """Read the broker's reason for ending the connection, if it gives one."""
         try:
             while True:
                 message = read_message(self.reader)
@@ -149,7 +149,7 @@ class BrokerConnection:
             return ""
 
     def wait(self, *wanted: str) -> Dict[str, Any]:
-        """Return the next message of these types; report progress before.
+        """Wait for the next message of these types; report progress meanwhile.
 
         Raises TransferError for a refusal.
         """

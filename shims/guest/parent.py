@@ -80,7 +80,7 @@ def take_identity(body: bytes) -> Dict[str, Any]:
 
 
 def find_port(name: str) -> str:
-    """Return the device of a virtio-serial port.  Raises OSError when none appears."""
+    """Wait for the device of a virtio-serial port.  Raises OSError if none appears."""
     base = "/sys/class/virtio-ports"
     until = time.monotonic() + PORT_SECONDS
     while True:

@@ -95,7 +95,7 @@ def lengthen(device: str, mounted: str) -> None:
 
 
 def find_disk(serial: str) -> str:
-    """Return the device of this serial number.  Raises OSError when none appears."""
+    """Wait for the device of this serial number.  Raises OSError when none appears."""
     until = time.monotonic() + KEPT_SECONDS
     while True:
         for name in sorted(os.listdir("/sys/block")):
@@ -107,7 +107,7 @@ def find_disk(serial: str) -> str:
 
 
 def find_device(name: str) -> str:
-    """Return the block device of this name.  Raises OSError when none appears."""
+    """Wait for the block device of this name.  Raises OSError when none appears."""
     until = time.monotonic() + KEPT_SECONDS
     while name not in os.listdir("/sys/block"):
         if time.monotonic() > until:
