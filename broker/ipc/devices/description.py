@@ -28,7 +28,7 @@ _CLASSES = {
 
 
 def word(untrusted_bytes: bytes) -> str:
-    """Return a string of a device, escaped.
+    """Decode and escape a string of a device.
 
     Raises PeerError for one that is longer than any string descriptor: a
     shortened serial number would be equal to another's.
