@@ -269,7 +269,7 @@ def reader(message: MessageSignature) -> Reader:
 
 
 def _string(raw: bytes, *, nullable: bool) -> bytes | None:
-    """Check a string's form.  Raises ValueError."""
+    """Check a string's form; return its text.  Raises ValueError."""
     if not raw:
         if nullable:
             return None
