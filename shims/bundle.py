@@ -89,7 +89,7 @@ class _Module:
         self.text = source.strip("\n")
 
     def _import(self, found: Match[str], line: int) -> None:
-        """Note an import, of the standard library or of our own."""
+        """Note an import statement, of the standard library or of ours."""
         module = found["module"]
         names = [name.strip() for name in (found["many"] or found["one"]).split(",")]
         if not module:
@@ -166,7 +166,7 @@ def _main_last(stem: str) -> Tuple[bool, str]:
 
 
 def _ordered(names: Iterable[str]) -> List[_Module]:
-    """Return the modules, each after those that it imports, which are among them."""
+    """Return modules and those that they import, each after its imports."""
     done: Dict[str, _Module] = {}
     under_way: List[str] = []
 
@@ -188,6 +188,7 @@ def _ordered(names: Iterable[str]) -> List[_Module]:
 
 
 def _check_names(modules: List[_Module]) -> None:
+    """Raise BundleError for a name that two modules define."""
     owners: Dict[str, str] = {}
     for module in modules:
         for name in sorted(module.defined):

@@ -59,7 +59,7 @@ def times(number: int, point: Point) -> Point:
 
 
 def same(one: Point, two: Point) -> bool:
-    """Whether two points are one, whatever their z."""
+    """Return whether two points are one, whatever their z."""
     return (one[0] * two[2] - two[0] * one[2]) % P == 0 and (
         one[1] * two[2] - two[1] * one[2]
     ) % P == 0
@@ -104,7 +104,7 @@ def signed(key: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def root_of(body: bytes, index: int, size: int, path: List[bytes]) -> Optional[bytes]:
-    """The root that the path leads to from an event, None for a wrong path."""
+    """Compute the root that a path leads to from an event; None if wrong."""
     if not 0 <= index < size:
         return None
     node, last = index, size - 1
@@ -236,7 +236,7 @@ def certified_keys(notes: List[str], origin: str) -> List[bytes]:
 def check(
     found: object, origin: Optional[str] = None, kept: Optional[str] = None
 ) -> Checkpoint:
-    """Check a proof; returns the checkpoint that it leads to.
+    """Check a proof; return the checkpoint that it leads to.
 
     ``kept`` is a checkpoint of one's own: the proof must lead to that one.
     Raises WrongError.
@@ -269,7 +269,7 @@ def check(
 
 
 def shown(untrusted_text: str) -> str:
-    """A text that may be the proof's, for a terminal: what moves no cursor."""
+    """Return untrusted text for a terminal, without control characters."""
     # guard: words of a proof are escaped
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode()

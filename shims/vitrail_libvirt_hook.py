@@ -105,6 +105,7 @@ class _Reader:
         raise HookError("the domain's XML has a document type declaration")
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
+        """Note an element's start and what its attributes say."""
         if len(self.path) >= XML_DEPTH:
             raise HookError("the domain's XML is nested too deeply")
         self.path.append(name)
@@ -139,7 +140,7 @@ class _Reader:
             self.collected += data[:TEXT_CHARS]
 
     def vhost_user(self) -> str | None:
-        """The socket of the character device that a vhost-user-vsock device has."""
+        """Return the socket of a vhost-user-vsock character device."""
         names: set[str] = set()
         for word in self.words:
             if word.startswith("vhost-user-vsock"):
@@ -162,7 +163,7 @@ def _number(text: str | None) -> int | None:
 
 
 def runtime_directory(uid: int) -> str:
-    """Where the user's sockets are; libvirt clears the environment of its hooks."""
+    """Return the directory of a user's sockets."""
     if uid != os.getuid():
         return f"/run/user/{uid}"
     if os.environ.get("XDG_RUNTIME_DIR"):
@@ -180,7 +181,7 @@ def runtime_directory(uid: int) -> str:
 
 
 def owner() -> int:
-    """The uid of the user whose broker it is.  Raises HookError."""
+    """Return the uid of the user whose broker it is.  Raises HookError."""
     if os.getuid() != 0:
         return os.getuid()
     try:
@@ -198,7 +199,7 @@ def owner() -> int:
 
 
 def pid_of(name: str) -> int:
-    """QEMU's pid, from the file that libvirt has written.  Raises HookError."""
+    """Read QEMU's pid from libvirt's file.  Raises HookError."""
     if not name or "/" in name or "\0" in name or name in {".", ".."}:
         raise HookError("the domain's name is not a file name")
     if os.getuid() == 0:
@@ -213,7 +214,7 @@ def pid_of(name: str) -> int:
 
 
 def init_of(controller: int | None) -> int:
-    """The first process of a container: libvirt's controller has this one child.
+    """Return the first process of a container: a child of libvirt's controller.
 
     libvirt writes its number down after the hook has run.  Raises HookError.
     """
@@ -289,7 +290,7 @@ def peer_uid(sock: socket.socket) -> int:
 
 
 def report(event: str, name: str, domain: Domain) -> None:
-    """Tell the broker of a step.  Raises HookError."""
+    """Report a domain's step to the broker.  Raises HookError."""
     parameters: dict[str, object] = {
         "launcher": "libvirt-lxc" if domain.is_container else "libvirt",
         "event": event,
@@ -313,7 +314,7 @@ def folders_of(uid: int) -> list[str]:
 
 
 def is_required(uid: int, names: set[str]) -> bool:
-    """Whether a record of the user's says that this domain needs its lease.
+    """Return whether a record of the user's says that this domain needs its lease.
 
     They are read by a process that has the user's rights and a deadline: root would
     open what a link points to, and wait for a file system that never answers.
@@ -342,7 +343,7 @@ def is_required(uid: int, names: set[str]) -> bool:
 
 
 def _give_up_files(output: int) -> None:
-    """Keep nothing open but a pipe, whose other end waits with a deadline.
+    """Close all files but a pipe, whose other end waits with a deadline.
 
     A child that cannot be killed, as in a user's file system, keeps what it has: the
     hook's own output would not end for who reads it, which is libvirtd.
@@ -365,7 +366,7 @@ def _become(uid: int) -> None:
 
 
 def record_requires(folders: list[str], names: set[str]) -> bool:
-    """Whether the record that names the domain has ``required = true``.
+    """Return whether a domain's record has ``required = true``.
 
     Its own word counts, else that of the nearest record that it inherits from.
     """
@@ -389,6 +390,7 @@ class _Record:
 
 
 def _is_required(name: str, records: dict[str, _Record]) -> bool:
+    """Return the nearest ``required`` of a record and its parents."""
     for _ in range(PARENTS + 1):
         record = records.get(name)
         if record is None:
@@ -401,7 +403,7 @@ def _is_required(name: str, records: dict[str, _Record]) -> bool:
 
 
 def _read_records(folders: list[str]) -> dict[str, _Record]:
-    """Each record by its name; the first directory that has it wins."""
+    """Read each record by its name; the first directory wins."""
     found: dict[str, _Record] = {}
     for folder in folders:
         try:
@@ -416,6 +418,7 @@ def _read_records(folders: list[str]) -> dict[str, _Record]:
 
 
 def _without_waiting(path: str, flags: int) -> int:
+    """Open a file, but none of FUSE.  Raises OSError."""
     place = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         # guard: a domain's record is not opened in a file system that a program serves
@@ -428,7 +431,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def _on_fuse(fd: int) -> bool:
-    """Whether a file is served by a program, which need not answer close(2) either."""
+    """Return whether a file is on FUSE, whose program may never answer."""
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
         mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
@@ -499,7 +502,7 @@ def main(words: list[str]) -> int:
 
 
 def must_have(name: str, domain: Domain) -> bool:
-    """Whether the domain must not start without its lease."""
+    """Return whether a domain must not start without its lease."""
     if domain.required:
         return True
     names = {name, domain.uuid} - {""}

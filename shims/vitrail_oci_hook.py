@@ -192,7 +192,7 @@ def annotations_of(document: Json) -> Dict[str, str]:
 
 
 def is_required(annotations: Dict[str, str], records: List[str]) -> bool:
-    """Whether the container must not start without its lease."""
+    """Return whether a container must not start without its lease."""
     if annotations.get(REQUIRED, "").lower() in YES:
         return True
     name = annotations.get(SANDBOX, "")
@@ -220,7 +220,7 @@ def _read_record(name: str, records: List[str]) -> Json:
 
 
 def _read_regular(path: Path) -> str:
-    """The text of a file that does not let its reader wait.  Raises OSError."""
+    """Read a regular file that does not block its reader.  Raises OSError."""
     with open(path, "rb", opener=_without_waiting) as file:
         # guard: a container's record is a regular file
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -241,7 +241,7 @@ def _without_waiting(path: str, flags: int) -> int:
 
 
 def _on_fuse(fd: int) -> bool:
-    """Whether a file is served by a program, which need not answer close(2) either."""
+    """Return whether a file is on FUSE, whose program may never answer."""
     with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
         mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
     with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
@@ -345,7 +345,7 @@ def _image_of(folder: Path, layer: str) -> Optional[str]:
 
 
 def _names_in(folder: Path) -> Optional[Set[str]]:
-    """Every name in every manifest: which of them Podman reads is its business."""
+    """Return every name in every manifest: Podman chooses which of them it reads."""
     found: Set[str] = set()
     try:
         files = [path for path in folder.iterdir() if _is_manifest(path.name)]
@@ -468,7 +468,7 @@ def _rootful(hook: Hook, name: str, *words: Json) -> Json:
 
 
 def is_roots(uid: int, uid_map: str) -> bool:
-    """Whether the hook runs for root, and not in a rootless Podman's user namespace."""
+    """Return whether the hook runs for root, and not for rootless Podman."""
     return uid == 0 and tuple(int(word) for word in uid_map.split()) == ALL_IDS
 
 
@@ -579,7 +579,7 @@ def close_vsock(config: Json) -> None:
 
 
 def _by_family(rule: Json) -> List[Json]:
-    """A rule that permits sockets, as one for each family that it permits."""
+    """Split a rule that permits sockets: one for each family that it permits."""
     conditions = rule.get("args") or []
     numbers = [condition["index"] for condition in conditions]
     found = []
@@ -683,7 +683,7 @@ def _give_up_files(output: int, log_end: int) -> None:
 
 
 def _show(log_end: int) -> None:
-    """Show what a child has said, as far as it is there."""
+    """Print what a child has written, as far as it is there."""
     os.set_blocking(log_end, False)
     try:
         sys.stderr.write(os.read(log_end, LOG_BYTES).decode("ascii", "replace"))
@@ -695,7 +695,7 @@ def _show(log_end: int) -> None:
 
 
 def _waited(child: int) -> int:
-    """The status of a killed child; not waited for without end, as it may hang.
+    """Return the status of a killed child, without waiting for one that hangs.
 
     In a file system of the user's, it ends when that answers.
     """

@@ -105,7 +105,7 @@ def take_person(path: str) -> Person:
 
 
 def become(uid: int) -> None:
-    """Take on a user's rights for good.  Raises KeyError for an unknown user."""
+    """Drop root's rights for a user's, for good.  Raises KeyError."""
     if os.geteuid() == uid:
         return
     # guard: root reads the records of a container's user with the user's rights
@@ -129,6 +129,7 @@ def require_confined(config: Json) -> None:
 
 
 def _require_namespaces(linux: Json) -> None:
+    """Raise RefusedError for a namespace of the host or another process."""
     found = {entry["type"]: entry.get("path") for entry in linux["namespaces"]}
     missing = sorted({"pid", "mount"} - found.keys())
     # guard: a container in the host's namespaces gets no lease of root's
@@ -149,6 +150,7 @@ def _require_other_ids(linux: Json) -> None:
 
 
 def _require_harmless(config: Json) -> None:
+    """Raise RefusedError for capabilities that lead out of it."""
     sets = (config["process"].get("capabilities") or {}).values()
     kinds = {entry["type"] for entry in config["linux"]["namespaces"]}
     # Without a network of its it would read all that the machine sends.
@@ -163,6 +165,7 @@ def _require_harmless(config: Json) -> None:
 
 
 def _require_devices(linux: Json) -> None:
+    """Raise RefusedError unless devices are closed."""
     rules = linux["resources"]["devices"]
     # Without it as the first rule, runtimes differ in the open devices.
     # guard: a container of root's has closed devices
@@ -184,6 +187,7 @@ def _is_harmless(rule: Json) -> bool:
 
 
 def _require_closed_proc(linux: Json) -> None:
+    """Raise RefusedError where files of /proc are open."""
     read_only, masked = set(linux["readonlyPaths"]), set(linux["maskedPaths"])
     needed = {"/proc/sys", "/proc/sysrq-trigger"} - read_only - masked
     # /proc/sys/kernel/core_pattern needs user id 0 and no capability.
@@ -283,7 +287,7 @@ def _make_places() -> None:
 
 
 def _clear_old() -> None:
-    """Remove what hooks have left that were killed between their stages."""
+    """Remove what killed hooks have left between their stages."""
     for name in os.listdir(PLACES):
         try:
             # The time of the mount there, if there is one.

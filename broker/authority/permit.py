@@ -93,7 +93,7 @@ class Request:
     for one that cannot is a no."""
 
     def elsewhere(self, answer: Verdict) -> bool:
-        """Whether an answer leads to another target than the settled one."""
+        """Return whether an answer leads to another target than the settled one."""
         offered = answer.targets if answer.verdict == "ask" else (answer.target,)
         wanted = "dom0" if self.target in ADMIN_NAMES else self.target
         return self.settled and wanted not in offered
@@ -179,7 +179,7 @@ class Permit:
             self.changed(self)
 
     def move(self, missed: float) -> None:
-        """Have it end sooner by these seconds, in which the machine slept."""
+        """Have the permit end sooner by these seconds, in which the machine slept."""
         self.since -= missed
         # guard: a sleep counts for what is in use
         self.scope.deadline -= missed

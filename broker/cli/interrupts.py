@@ -60,7 +60,7 @@ def received() -> Iterator[Interrupts]:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether this is KeyboardInterrupt, alone or in the groups of nurseries."""
+    """Return whether this is KeyboardInterrupt, alone or in the groups of nurseries."""
     if isinstance(error, BaseExceptionGroup):
         return error.subgroup(KeyboardInterrupt) is not None
     return isinstance(error, KeyboardInterrupt)

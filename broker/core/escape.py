@@ -29,7 +29,7 @@ _INVISIBLE = frozenset(
 
 
 def hidden(char: str) -> bool:
-    """Whether a character is not seen, or changes how others are read."""
+    """Return whether a character is not seen, or changes how others are read."""
     # guard: blank characters are seen
     return unicodedata.category(char) in _HIDDEN or ord(char) in _INVISIBLE
 

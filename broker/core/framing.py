@@ -35,7 +35,7 @@ class FrameReader:
 
     @property
     def in_frame(self) -> bool:
-        """Whether a frame has begun and not ended (its deadline runs)."""
+        """Return whether a frame has begun and not ended (its deadline runs)."""
         return bool(self._buffer)
 
     def feed(self, untrusted_data: bytes) -> list[bytes]:

@@ -53,7 +53,7 @@ class LaunchChanges:
                 )
 
     def __bool__(self) -> bool:
-        """Whether anything is asked for."""
+        """Return whether anything is asked for."""
         return self != NO_CHANGES
 
     def refuse_more(self, *, memory_mib: int, cpus: int, network: str) -> None:

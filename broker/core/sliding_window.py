@@ -23,7 +23,7 @@ class SlidingWindow:
         self._sum = 0
 
     def take(self, now: float) -> bool:
-        """Count an event at ``now`` if there is room for it; whether there was.
+        """Count an event at ``now`` if there is room; return whether there was.
 
         ``now`` in seconds, of a clock that does not go back.
         """
@@ -44,7 +44,7 @@ class SlidingWindow:
         return self._sum
 
     def idle(self, now: float) -> bool:
-        """Whether no event counts at ``now``: the window can be forgotten."""
+        """Return whether no event counts at ``now``: the window can be forgotten."""
         self._forget(now)
         return not self._counts
 

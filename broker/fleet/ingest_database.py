@@ -173,7 +173,7 @@ class IngestStore:
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
-        """Yield a database connection: an idle one, or a new one."""
+        """Yield an idle or new database connection; keep it for later use."""
         try:
             # guard: no thread waits for the connection of another one
             connection = self._idle.get_nowait()

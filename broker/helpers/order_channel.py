@@ -39,7 +39,7 @@ class OrderChannel:
         await self._orders.send(data, fds)
 
     async def receive(self) -> bytes:
-        """Return the next message; empty when the other side has closed.
+        """Wait for the next message; empty when the other side has closed.
 
         Raises PeerError for a message that is longer than
         WORKER_MESSAGE_BYTES, or empty.

@@ -114,7 +114,7 @@ class HelperServer:
         return True
 
     def _keep(self, started: popen.Process) -> tuple[int, int]:
-        """Return the helper's pidfd and the pipe that reports its end."""
+        """Keep watch of a started helper; return its pidfd and the pipe of its end."""
         try:
             pidfd = os.pidfd_open(started.pid)
             try:

@@ -95,6 +95,10 @@ class RemoteListener:
 
 
 def _arrived(got: fdpass.Received) -> Arrived:
+    """Decode an arrival of the acceptor's, with its descriptors.
+
+    Raises RefusedError.
+    """
     arrival = messages.decode(got.data)
     wanted = 2 if arrival.voucher is messages.Voucher.PIDFD else 1
     if len(got.fds) != wanted:
@@ -190,6 +194,7 @@ class Acceptors:
         return child, doors
 
     async def _fork(self, direct: list[bool], fds: Sequence[int]) -> ForkedProcess:
+        """Fork an acceptor process.  Raises SetupError."""
         if self._ended:
             raise SetupError("the broker is shutting down")
         try:

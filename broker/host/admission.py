@@ -195,6 +195,7 @@ class Admission:
         vouched: Vouched | None,
         nursery: trio.Nursery,
     ) -> None:
+        """Check a connection and its launch secret, and carry it, or refuse it."""
         taken = False
         try:
             with trio.fail_after(limits.ADMIT_SECONDS):
@@ -218,6 +219,7 @@ class Admission:
                 hang_up(conn)
 
     def _check(self, conn: socket.socket, vouched: Vouched | None) -> None:
+        """Compare the kernel's facts of a connection with the lease's claim."""
         facts: identity.ProcessFacts | identity.VsockFacts
         if vouched is not None:
             if vouched.facts is None:
@@ -242,6 +244,10 @@ class Admission:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
+        """Carry an admitted connection.
+
+        Record a refusal where the viewer refuses it.
+        """
         status = _Status(task_status)
         try:
             carry: Carry = self.viewer.stream_opened
@@ -261,6 +267,7 @@ class Admission:
             self.streams.pop(opening.stream, None)
 
     async def _refuse(self, opening: Opening, reason: str) -> None:
+        """Record a refused connection in the audit log."""
         event = schema.StreamRefused(
             **event_log.of_stream(opening), outcome="refused", reason=reason
         )

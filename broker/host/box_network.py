@@ -42,6 +42,7 @@ async def start_box_card(leader: int, seat: SwitchSeat, name: str) -> GuestNetwo
 
 @contextmanager
 def _namespace_of(leader: int) -> Iterator[int]:
+    """Hold a process's network namespace open; refuse the broker's own."""
     try:
         namespace = int(fcntl.ioctl(leader, _PIDFD_GET_NET_NAMESPACE))
     except OSError as error:

@@ -135,6 +135,7 @@ class _Host:
         return next(found, "")
 
     def _warnings(self) -> list[str]:
+        """Return the warnings for ``brokerctl status``."""
         leases, unwanted = self._host.live(), self._viewer.unwanted
         found = [
             f"{lease.sandbox}: the viewer rejected its lease: {unwanted[lease.id]}"

@@ -92,6 +92,7 @@ class FolderRequests:
         return announced.lease
 
     async def _mount(self, request: p.MountFolder) -> p.FolderMounted:
+        """Mount a folder given to a sandbox; return its path there."""
         lease = self._lease(request.lease)
         self._refuse_more(request.mount)
         folder, write = self._given.take(request.ticket, lease.sandbox)
@@ -103,6 +104,7 @@ class FolderRequests:
         return p.FolderMounted(request.request, inside, mounted.place)
 
     def _refuse_more(self, mount: int) -> None:
+        """Raise RefusedError for a used number or too many mounts."""
         # guard: each mount has a new number
         if mount in self._held:
             raise RefusedError("the viewer reused the number of a mount")
@@ -149,6 +151,7 @@ class FolderRequests:
             log_exception(problem)
 
     async def _unmount(self, number: int) -> bool:
+        """Unmount a folder; return whether the sandbox keeps its files open."""
         held = self._held.get(number)
         if held is None:
             return False  # its mount has failed

@@ -248,6 +248,7 @@ def admit_other_users(
 
 
 def _admit_other_users(path: Path) -> None:
+    """Let other users connect to a socket, but change no other file's mode."""
     # The directory is mounted in a sandbox, which may be able to write to it: a link
     # there must not open a file of the user's to all users.
     try:
@@ -295,6 +296,7 @@ def _claim(
     leader: int | None,
     held: HeldMachine,
 ) -> Claim:
+    """Return the claim of a request's CID, hybrid or UNIX socket."""
     if cid is not None:
         return VsockClaim(credentials.network_namespace(), take_cid(cid), leader)
     if hybrid is not None:

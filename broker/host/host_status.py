@@ -52,6 +52,7 @@ class HostRows(StatusRows):
 
     @override
     def processes(self) -> list[ProcessStatus]:
+        """Return the processes of running and waiting machines."""
         return [
             process_status(role, pid, active_lease.lease.sandbox)
             for active_lease in self.host.active_leases()

@@ -74,6 +74,7 @@ class LaunchedMachine(ForeignMachine):
             raise
 
     async def _connect(self, network: str) -> None:
+        """Set up the box's network and its seats at switches."""
         if network == "none" and not self._seats:
             return
         # Late: most boxes have no network.

@@ -150,6 +150,7 @@ class Launches:
         return launch.open_files if is_held(launch) else None
 
     def _record(self, name: SandboxName) -> Record:
+        """Find the record of a container or box.  Raises RefusedError."""
         record = find_record(self.records(), name)
         if record.host.launch.kind.name not in CLAIMS:
             raise RefusedError(
@@ -160,6 +161,7 @@ class Launches:
         return record
 
     def _name(self, record: Record, asked: str | None) -> SandboxName:
+        """Return the sandbox's name: as asked, or the next free one."""
         running = frozenset(t.lease.sandbox for t in self.host.active_leases())
         if asked is not None:
             name = asked_name(record, asked, self.records())
@@ -179,6 +181,10 @@ class Launches:
     def _make(
         self, sandbox: SandboxName, record: SandboxName, *, ours: bool
     ) -> Prepared:
+        """Create the directory and state of a launch.
+
+        Raises RefusedError beyond the limit.
+        """
         # guard: pending launches have a limit
         if len(self._pending) >= limits.LAUNCHES_PENDING:
             raise RefusedError(
@@ -245,6 +251,7 @@ class Launches:
         return await self.host.admit(sandbox, record, machine)
 
     def _machine(self, state: Prepared, leader: int) -> LaunchedMachine:
+        """Build the machine of a launch's first process."""
         record = self._record(SandboxName(state.record))
         held = HeldMachine([leader])
         try:

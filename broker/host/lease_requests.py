@@ -97,6 +97,7 @@ class Leasing:
         return api.LeaseItem(ended=active_lease.reason)
 
     async def _admit_foreign(self, request: api.LeaseRequest) -> ActiveLease:
+        """Lease a machine that another program started.  Raises RefusedError."""
         await self._reload()
         name = take_sandbox_name(request.record)
         record = find_record(self._records(), name)

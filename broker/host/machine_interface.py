@@ -69,7 +69,7 @@ class Machine(Protocol):
         ...
 
     async def go(self) -> None:
-        """Let it run: lease and doors are there."""
+        """Let the machine run: lease and doors are there."""
         ...
 
     async def wait(self) -> str:
@@ -77,7 +77,7 @@ class Machine(Protocol):
         ...
 
     async def power_down(self, grace: float) -> None:
-        """End it: ask, and insist after ``grace`` seconds."""
+        """End the machine: ask, and insist after ``grace`` seconds."""
         ...
 
     async def close(self) -> None:

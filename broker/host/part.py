@@ -83,7 +83,10 @@ class HostPart:
         acceptors: ForkServerHandle | None = None,
         alarm: Notify = _to_stderr,
     ) -> None:
-        """``alarm`` notifies the user; ``acceptors`` is the fork server of helpers."""
+        """Set up; ``alarm`` notifies the user.
+
+        ``acceptors``: the helpers' fork server.
+        """
         self._ground = ground
         self.switches = Switches()
         self._vms = MicroVms(
@@ -138,6 +141,7 @@ class HostPart:
             self._vms.warnings += await self.leasing.guests().adopt()
 
     async def _watch_machined(self) -> None:
+        """Watch systemd-machined's machines, of the system and of the user."""
         # Late: it is of use only where a record names a machine.
         from broker.host.launchers.machined.guests import SYSTEM, MachinedGuests
 
@@ -248,6 +252,7 @@ class HostPart:
     async def _find_tools(
         self, image: Image, monitor: Monitor, progress: Callable[[str], None]
     ) -> Tools:
+        """Find or fetch the programs that a machine needs."""
         # Needed where machines are started, which a broker of others' never does.
         from broker.host.vmm.toolbox import find_tools
 
@@ -289,6 +294,7 @@ class HostPart:
         return self.switches.join_all(places, sandbox, undo)
 
     def _memory_mib(self, name: SandboxName, changes: LaunchChanges) -> int | None:
+        """Return the memory that a record's machine needs; None for other kinds."""
         record = self._record(name)
         if record is None or not boots(record.host.launch):
             return None
@@ -309,6 +315,7 @@ class HostPart:
     def _name_for(
         self, name: SandboxName, taken: frozenset[SandboxName]
     ) -> SandboxName:
+        """Return the name of the next sandbox of a record.  Raises RefusedError."""
         record = self._record(name)
         if record is None:
             raise RefusedError(

@@ -255,6 +255,7 @@ class HostRole:
     async def _grant(
         self, sandbox: SandboxName, record: SandboxName, machine: Machine
     ) -> ActiveLease:
+        """Enter a lease and begin to serve it.  Raises RefusedError."""
         if self._nursery is None or self._closing:
             raise RefusedError("this broker is starting or shutting down")
         lease = self._table.begin(
@@ -319,6 +320,7 @@ class HostRole:
         began: list[LeaseId],
         task_status: trio.TaskStatus[None],
     ) -> None:
+        """Serve a lease: open its doors and announce it, until it ends."""
         machine = active_lease.machine
         listeners = await machine.open_doors(self.acceptors)
         try:

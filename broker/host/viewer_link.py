@@ -69,6 +69,7 @@ async def _run_epoch(
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
+    """Run an epoch; note the reason of its end and cancel ``scope``."""
     ended.reason = await epoch.run(task_status=task_status)
     scope.cancel()
 
@@ -120,6 +121,7 @@ class RemoteViewer(LinkEnd):
             await self._stay_up()
 
     async def _stay_up(self) -> None:
+        """Connect to the viewer, again with growing pauses; runs for ever."""
         pause = limits.LINK_RETRY_FIRST_SECONDS
         told = ""
         while True:
@@ -174,6 +176,7 @@ class RemoteViewer(LinkEnd):
         return await self._live(epoch)
 
     async def _live(self, epoch: Epoch) -> str:
+        """Announce leases and serve an epoch to its end."""
         began = trio.current_time()
         self.unwanted.clear()
         reason = BROKER_ENDS
@@ -196,6 +199,7 @@ class RemoteViewer(LinkEnd):
         return reason
 
     async def _announce_again(self, epoch: Epoch, lease: Lease) -> None:
+        """Announce a lease in a new epoch; note that the viewer refuses it."""
         try:
             await self._announce(epoch, lease)
         except VitrailError as error:
@@ -205,6 +209,7 @@ class RemoteViewer(LinkEnd):
                 self.unwanted[lease.id] = error.message
 
     async def _announce(self, epoch: Epoch, lease: Lease) -> None:
+        """Announce a lease to the viewer; withdraw it where that fails."""
         if lease.id not in self._leases:
             return  # it has ended meanwhile
         peer = self._peer_of(lease.id)
@@ -217,6 +222,7 @@ class RemoteViewer(LinkEnd):
             await self._withdraw(epoch, lease.id, "it ended meanwhile")
 
     async def _withdraw(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
+        """Tell the viewer that a lease has ended, if it knows it."""
         known = {announced.lease.id for announced in epoch.leases.all()}
         if not epoch.live or lease not in known:
             return
@@ -343,6 +349,7 @@ class RemoteViewer(LinkEnd):
     # -- what the viewer may ask --------------------------------------------------------
 
     async def _serve(self, epoch: Epoch, request: m.LinkRequest) -> m.LinkReply:
+        """Serve a request of the viewer."""
         match request:
             case m.StartSandbox():
                 return await self._start(epoch, request)
@@ -358,6 +365,7 @@ class RemoteViewer(LinkEnd):
                 return common or await self._devices.serve(epoch, request)
 
     async def _start(self, epoch: Epoch, request: m.StartSandbox) -> m.SandboxStarted:
+        """Start a sandbox for the viewer, and report its progress."""
         record = take_sandbox_name(request.record)
         await self._reload()
         told = _Progress(epoch, request.request)

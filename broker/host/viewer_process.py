@@ -54,7 +54,7 @@ class ViewerProcess:
         rows: Callable[[], Awaitable[p.HostRowsReport]],
         end: Callable[[], Awaitable[None]],
     ) -> None:
-        """``rows``: of the status; ``end``: ends all leases."""
+        """Set up the end; ``rows``: of the status; ``end``: ends all leases."""
         self.pair = PairEnd(sock, Role.HOST, self._answer)
         self._rows = rows
         self._end = end
@@ -139,6 +139,7 @@ class ViewerProcess:
     # -- what the viewer asks --------------------------------------------------------
 
     async def _answer(self, request: m.LinkRequest, fd: int) -> PairAnswer:
+        """Answer a request of the viewer's process."""
         del fd  # the viewer's messages have none
         number, host = request.request, self._host
         if host is None:
@@ -177,6 +178,7 @@ class ViewerProcess:
                 await self._end()
 
     async def _start(self, host: _Host, request: m.StartSandbox) -> m.SandboxStarted:
+        """Start a sandbox for the viewer's process, and report its progress."""
         # The viewer may name a record that was written a moment ago.
         await host.reload()
         put, lines = trio.open_memory_channel[str](_PROGRESS_LINES)
@@ -210,6 +212,7 @@ def _progress(number: int, *, start: int, text: str) -> m.StartProgress:
 
 
 def _offer(number: int, opening: Opening) -> p.OfferStream:
+    """Return the message that offers a stream to the viewer."""
     return p.OfferStream(
         number,
         opening.lease.id,

@@ -122,6 +122,7 @@ async def _serve_one(
     doors_of: Callable[[VsockClaim], Admission | None],
     log: EventLog,
 ) -> None:
+    """Accept connections of one port; offer each to its lease's doors."""
     async with trio.open_nursery() as nursery:
         while True:
             try:
@@ -166,6 +167,7 @@ async def _offer(
     doors: Admission,
     log: EventLog,
 ) -> None:
+    """Offer a connection to a lease's doors, or drop it beyond the backlog."""
     # Again: those of the same batch wait as well.
     if doors.waiting < limits.BACKLOG:
         await doors.offer(service, conn)

@@ -123,7 +123,7 @@ class CheckpointWitness:
             await news.wait()
 
     async def _offer(self, epoch: Epoch, note: str, far: _Far) -> _Far:
-        """Send a checkpoint until it is kept; returns the other end's state then.
+        """Send a checkpoint until the other end keeps it; return that end's state.
 
         It reports the checkpoint that it holds and its known keys; each round sends
         the proofs that it asked for.  Raises UpstreamError when it keeps refusing.
@@ -150,7 +150,7 @@ class CheckpointWitness:
     async def _send(
         self, epoch: Epoch, note: str, far: _Far
     ) -> tuple[m.Witnessed, int]:
-        """Send it once; returns the answer, and how many keys were sent with it."""
+        """Send a checkpoint once; returns the answer, and how many keys were sent with it."""
         size = parse_note(note).checkpoint.size
         hashes, keys = await self._book.evidence(far.held, size, far.known)
         proof = [base64.b64encode(hash_).decode() for hash_ in hashes]
@@ -207,7 +207,7 @@ class CheckpointWitness:
         return m.Witnessed(request.request, held, kept, answer.key + 1)
 
     def _late(self, epoch: Epoch, answer: WitnessAnswer) -> str:
-        """Why an unproved checkpoint is a conflict; "": the missing proof may come.
+        """Return why an unproved checkpoint is a conflict; "": a proof may come.
 
         A sender does not know at first which one is held here, and sends its keys in
         pieces; one that gets the same answer twice has no proof.

@@ -81,6 +81,8 @@ class SharedControl:
         return StopAnswer(stopped=[lease.sandbox for lease in found])
 
     async def _stop_them(self, leases: list[Lease], grace: float, who: str) -> None:
+        """Stop the sandboxes of these leases, all at once."""
+
         async def stop(lease: Lease) -> None:
             await self._shared.power_off(
                 lease.id, reason=f"stopped on request {who}", grace=grace

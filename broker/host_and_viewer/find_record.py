@@ -10,7 +10,7 @@ from policy.records.model import Record, RecordSet
 
 
 def find_record(records: RecordSet, name: SandboxName) -> Record:
-    """Return a record.  Raises RefusedError that names the mistake in it."""
+    """Find a record by name.  Raises RefusedError that names the mistake in it."""
     if name in records.broken:
         problem = records.broken[name]
         raise RefusedError(

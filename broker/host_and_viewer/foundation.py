@@ -23,7 +23,7 @@ class CurrentRecords(Protocol):
         ...
 
     async def reload(self) -> None:
-        """Read them again.  Raises UpstreamError when that cannot be recorded."""
+        """Read the records again.  Raises UpstreamError when that cannot be recorded."""
         ...
 
 

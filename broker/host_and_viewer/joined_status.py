@@ -94,6 +94,7 @@ class StatusCollector:
         return [lease for part in self.parts for lease in part.leases()]
 
     def _pump(self, streams: list[StreamStatistics]) -> PumpStatus:
+        """Return the pump's row of the status."""
         numbers = self.pump.statistics()
         return PumpStatus(
             pid=numbers.pid,
@@ -103,6 +104,7 @@ class StatusCollector:
         )
 
     def _own_processes(self, report: AuthorityReport) -> list[ProcessStatus]:
+        """Return the rows of the broker's own processes."""
         out = [process_status("broker", os.getpid())]
         if report.pid:
             out.append(process_status("authority", report.pid))
@@ -117,7 +119,7 @@ class StatusCollector:
 
 
 def _joined(shown: SandboxStatus, machine: SandboxStatus) -> SandboxStatus:
-    """Return the row of a sandbox that viewer and host both know."""
+    """Join the rows of a sandbox that viewer and host both know."""
     return msgspec.structs.replace(
         machine,
         state=shown.state if machine.state == "running" else machine.state,
@@ -135,6 +137,7 @@ def _stream(
     numbers: Mapping[str, StreamStatistics],
     counted: Mapping[int, StreamCount],
 ) -> StreamStatus:
+    """Return a stream's row of the status."""
     live = numbers.get(str(opening.stream))
     claimed = counted.get(opening.stream)
     if live is None and claimed is not None:

@@ -54,7 +54,7 @@ class LinkEnd:
     async def _answer_common(
         self, epoch: Epoch, request: m.LinkRequest
     ) -> m.LinkReply | None:
-        """Answer what both roles are asked; None for any other request."""
+        """Answer a request that both roles get; None for any other request."""
         match request:
             case m.WitnessNote():
                 return await self._witness.take(epoch, request)
@@ -65,7 +65,7 @@ class LinkEnd:
                 return None
 
     async def _note_up(self, epoch: Epoch, peer: str) -> None:
-        """Record an epoch before it runs; where that fails its connection is closed."""
+        """Record the start of an epoch; close its connection where that fails."""
         try:
             await self._log.note(
                 schema.LinkUp(name=epoch.name, epoch=epoch.digits, peer=peer)
@@ -76,7 +76,7 @@ class LinkEnd:
             raise
 
     async def _note_down(self, epoch: Epoch, reason: str, began: float) -> None:
-        """Write the end of an epoch that ``began`` then, in seconds of trio's clock."""
+        """Record the end of an epoch that ``began`` then (seconds, trio's clock)."""
         await self._log.note(
             schema.LinkDown(
                 name=epoch.name,
@@ -87,7 +87,7 @@ class LinkEnd:
         )
 
     async def _refused(self, peer: str, reason: str) -> None:
-        """Count and log a connection that proved nothing."""
+        """Count and record a connection that proved nothing."""
         self.state.refused += 1
         if self.state.epoch is not None:
             self.state.epoch.refused += 1

@@ -61,7 +61,7 @@ class LogClient:
         *,
         lost: Callable[[str], None],
     ) -> None:
-        """``lost``: called with the reason when the authority ends unasked, or hangs."""
+        """Set up; ``lost`` is called when the authority ends unasked, or hangs."""
         self._link = link
         self._records = RecordCopy()
         self._lost = lost
@@ -82,7 +82,7 @@ class LogClient:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Receive until the authority ends.
+        """Receive the authority's messages until it ends.
 
         Started when the log is open and the rules are in force.  Raises the
         authority's error when it cannot start.
@@ -112,7 +112,7 @@ class LogClient:
             self._lost(_DIED)
 
     async def _watch(self) -> None:
-        """Call ``lost`` for an authority that has not ended and does not answer.
+        """Ping the authority; call ``lost`` when it does not answer.
 
         Seconds are counted one by one: after a time in which this process was stopped
         as well, the authority has almost as many of them again.
@@ -132,13 +132,13 @@ class LogClient:
                 return
 
     async def stop(self, reason: str) -> None:
-        """Have the authority close the log and end."""
+        """Have the authority close the log and end; returns when it has."""
         self._stopping = True
         await self.ask(m.AuthorityDone, partial(m.Stop, reason=reason))
 
     @property
     def pid(self) -> int:
-        """The authority's process number."""
+        """Return the authority's process number; 0 before its first message."""
         return 0 if self._welcome is None else self._welcome.pid
 
     async def _take(self, message: m.AuthorityMessage) -> None:
@@ -169,11 +169,13 @@ class LogClient:
                 raise InternalError(f"no handler for {type(message).__name__}")
 
     def _take_answer(self, message: m.AuthorityAnswer) -> None:
+        """Give the answer to the call that waits for it."""
         call = self._calls.pop(message.request, None)
         if call is not None:
             call.set_answer(message)
 
     def _decode(self, frame: bytes) -> m.AuthorityMessage:
+        """Decode a frame of the authority to its message."""
         return m.decode_to_recorder(frame)
 
     # -- sending ---------------------------------------------------------------------------
@@ -185,7 +187,7 @@ class LogClient:
         *,
         kept: int = 1,
     ) -> int:
-        """Send a request, and return its number.
+        """Register and send a request; return its number.  Raises RefusedError.
 
         Its place is free again when the authority has done with it, which counts in
         the same way.  ``kept``: places that it may not take, for ``_watch``.
@@ -200,10 +202,11 @@ class LogClient:
         return self._last
 
     def _put(self, message: m.ClientMessage) -> None:
+        """Queue a message to the authority.  Raises UpstreamError."""
         self._link.put(m.encode_from_client(message))
 
     def _put_or_lose(self, message: m.ClientMessage) -> None:
-        """Send what no one waits for; the far end's end is noticed elsewhere."""
+        """Queue a message without an answer; log its loss."""
         try:
             self._put(message)
         except UpstreamError as error:
@@ -217,14 +220,14 @@ class LogClient:
         *,
         kept: int = 1,
     ) -> _M:
-        """Send a request and return its answer.  Raises the error that it is."""
+        """Send a request and return its answer.  Raises the error that it carries."""
         call = AuthorityCall()
         self._begin(call, message, kept=kept)
         await call.answered.wait()
         return expect(kind, call.answer)
 
     def notify(self, title: str, text: str, *, sandbox: str = "") -> None:
-        """See ``Permits.notify``."""
+        """Have the authority show a notification; drop it when too much waits."""
         if self._link.waiting < authority_limits.AUTHORITY_NOTES_BYTES:
             self._put_or_lose(m.NotifyUser(title, text, sandbox))
 
@@ -232,25 +235,25 @@ class LogClient:
 
     @property
     def records(self) -> RecordSet:
-        """See ``Authority.records``."""
+        """Return the copied records, as the authority has them."""
         return self._records.now
 
     @property
     def now(self) -> RecordSet:
-        """The same, for ``runtime.CurrentRecords``."""
+        """Return the copied records, for ``runtime.CurrentRecords``."""
         return self._records.now
 
     async def reload(self) -> None:
-        """See ``Authority``."""
+        """Have the authority read policy and records again."""
         await self.ask(m.AuthorityDone, m.Reload)
 
     async def wait_changed(self) -> None:
-        """See ``Authority.wait_changed``."""
+        """Wait until the authority has other policy or records."""
         await self._changed.wait()
         self._changed = trio.Event()
 
     async def _follow(self, message: m.Policy) -> None:
-        """Take a copy of other records, to show and to offer things."""
+        """Follow the authority's records by a copy, to show and to offer things."""
         try:
             await in_thread(self._records.follow, message.records)
         # guard: records are followed without room for a thread
@@ -262,11 +265,11 @@ class LogClient:
     # -- status and control -----------------------------------------------------------------------
 
     async def report(self) -> AuthorityReport:
-        """The authority's part of the status."""
+        """Ask for the authority's part of the status."""
         return (await self.ask(m.Report, m.AskReport)).report
 
     async def serve_control(self) -> None:
-        """Have the control socket served; returns when programs can connect.
+        """Have the control socket served; return when programs can connect.
 
         Raises SetupError.
         """
@@ -275,45 +278,50 @@ class LogClient:
     # -- audit.event_log.EventLog -----------------------------------------------------------------
 
     def check_share(self, lease: Lease) -> None:
-        """See ``EventLog.check_share``: as the authority said a few seconds ago."""
+        """Raise RefusedError if the record's share of the log is used up."""
         until, error = self._used_up.get(lease.record, (0.0, None))
         if error is not None and trio.current_time() < until:
             raise RefusedError(error.message, hint=error.hint)
 
     def content_digest(self, content: bytes) -> str:
-        """See ``EventLog.content_digest``."""
+        """Return the digest of a content, as the authority computes it."""
         return self._namer.content_digest(content)
 
     def digest(self, content: bytes) -> str:
-        """See ``EventLog.digest``."""
+        """Return the digest of a text, as the authority computes it."""
         return self._namer.digest(content)
 
     async def require(self, *events: Event) -> None:
-        """See ``EventLog.require``."""
+        """Record events in the audit log before going on.
+
+        Raises if one is not recorded.
+        """
         for event in events:
             await self._record(event, "require")
 
     async def note(self, event: Event) -> None:
-        """See ``EventLog.note``."""
+        """Record a past event in the audit log; report a failure."""
         await self._past(event, "note")
 
     async def refused(self, event: schema.Refusal) -> None:
-        """See ``EventLog.refused``."""
+        """Record a refusal in the audit log, within its pace; report a failure."""
         await self._past(event, "refused")
 
     async def _past(self, event: Event, how: str) -> None:
+        """Record a past event; report a failure on standard error."""
         try:
             await self._record(event, how)
         except (UpstreamError, RefusedError) as error:
             log_stderr(f"vitrail: cannot record {event.kind}: {error}")
 
     async def _record(self, event: Event, how: str) -> None:
+        """Have the authority record an event.  Raises its error."""
         body = schema.encode(event)
         await self.ask(m.AuthorityDone, partial(m.RecordEvent, body=body, how=how))
 
 
 def expect(kind: type[_M], answer: m.AuthorityAnswer | None) -> _M:
-    """Return an answer of that kind.  Raises the error that it is, InternalError."""
+    """Return an answer of that kind.  Raises the error it carries, InternalError."""
     if isinstance(answer, m.Failed):
         raise m.error_of(answer)
     if not isinstance(answer, kind):

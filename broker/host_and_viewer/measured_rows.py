@@ -20,7 +20,7 @@ Measure: TypeAlias = Callable[[Sequence[int], Found], Awaitable[None]]
 async def with_memory(
     rows: Sequence[ProcessStatus], measure: Measure
 ) -> list[ProcessStatus]:
-    """The same with their memory, and the walls of those whose jail is not given.
+    """Return the rows with their memory, and the jails of those without one.
 
     Those that have their memory already are not measured.
     """

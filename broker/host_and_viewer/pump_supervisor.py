@@ -27,7 +27,7 @@ class PumpSupervisor:
     def __init__(
         self, forks: ForkServerHandle | None, log: EventLog, start: StartServer
     ) -> None:
-        """``forks`` is the fork server of helpers.
+        """Set up; ``forks`` is the fork server of helpers.
 
         ``start`` starts another one where it has died, or is None.
         """
@@ -44,7 +44,7 @@ class PumpSupervisor:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Run the pump and its successors until cancelled.
+        """Run the pump process, and a new one after each end, until cancelled.
 
         Raises UpstreamError, SetupError when the first one cannot be started.
         """
@@ -57,6 +57,7 @@ class PumpSupervisor:
             await self.forks.close()
 
     async def _run_each(self, task_status: trio.TaskStatus[None]) -> None:
+        """Run one pump process after the other; record each end in the audit log."""
         while True:
             pump = self._pump
             began = trio.current_time()
@@ -80,7 +81,7 @@ class PumpSupervisor:
             self._pump = await self._replace()
 
     async def _replace(self) -> Pump:
-        """Start another one, as soon as this machine has room for a process."""
+        """Fork another pump process, as soon as this machine has room for it."""
         while True:
             try:
                 return Pump(await fork_pump(self.forks))
@@ -89,11 +90,11 @@ class PumpSupervisor:
                 await trio.sleep(_PAUSE)
 
     def statistics(self) -> PumpStatistics:
-        """Numbers of the current pump."""
+        """Return the current pump's numbers."""
         return self._pump.statistics()
 
     async def streams(self) -> list[StreamStatistics]:
-        """Live streams; none when the pump has just died."""
+        """Return the live streams; none when the pump has just died."""
         try:
             return await self._pump.streams()
         except UpstreamError:

@@ -28,7 +28,10 @@ class RecordCopy:
         self._changes.append(change)
 
     def follow(self, digest: str) -> None:
-        """Bring the changes into force; ``digest``: of the set.  Raises InternalError."""
+        """Apply the received changes; check that the set has ``digest``.
+
+        Raises InternalError.
+        """
         changes, self._changes = self._changes, []
         for change in changes:
             if isinstance(change, m.RecordGone):

@@ -34,7 +34,7 @@ class RemoteCheckpoints:
     async def evidence(
         self, since: int, size: int, known: int
     ) -> tuple[list[bytes], list[str]]:
-        """See ``CheckpointBook.evidence``."""
+        """Ask the authority for a proof and keys; see ``CheckpointBook.evidence``."""
         message = partial(m.AskEvidence, since=since, size=size, known=known)
         found = await self._ask(m.Evidence, message)
         return found.proof, found.keys
@@ -51,7 +51,7 @@ class RemoteCheckpoints:
         return (await self._ask(m.Compared, message)).problem
 
     async def hold(self, peer: str, offer: WitnessOffer) -> WitnessAnswer:
-        """See ``CheckpointBook.hold``."""
+        """Have the authority hold a checkpoint; see ``CheckpointBook.hold``."""
         message = partial(
             m.HoldCheckpoint,
             peer=peer,

@@ -40,7 +40,7 @@ async def open_runtime(
     *,
     start: StartServer,
 ) -> AsyncIterator[Runtime]:
-    """Start it.
+    """Hold the runtime of a part, with its pump, while the block runs.
 
     ``forks`` is the fork server of helpers; ``start`` starts another one.
 

@@ -39,7 +39,7 @@ class StreamEvents:
     async def carry(
         self, opening: Opening, mode: str, began: float
     ) -> AsyncIterator[StreamOutcome]:
-        """Write the stream's events around the block that carries it.
+        """Record a stream's begin and end around the block that carries it.
 
         The first one is on disk before the block begins; raises when the log takes
         no events.  The last one is written however the block ends, with what the
@@ -99,7 +99,7 @@ async def relay_stream(
     *,
     head: int = 0,
 ) -> None:
-    """Have the pump move a stream's bytes; returns at its end, with the outcome set.
+    """Have the pump carry a stream to its end; write the outcome.
 
     The descriptors, the sandbox's first, are the pump's from here on.  ``head`` is the
     number of bytes that were sent on before.

@@ -67,7 +67,7 @@ class Channel:
         await when_ready(send, trio.lowlevel.wait_writable, self._sock)
 
     async def receive(self, fd_limit: int = 0) -> Received:
-        """Return the next packet; empty when the other side has closed.
+        """Wait for the next packet; empty when the other side has closed.
 
         Raises PeerError for a packet or a number of descriptors beyond what
         is allowed.
@@ -90,7 +90,7 @@ class Channel:
             raise trio.ClosedResourceError
 
     def close(self) -> None:
-        """Close it; tasks that wait in it get ClosedResourceError."""
+        """Close the channel; tasks that wait in it get ClosedResourceError."""
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

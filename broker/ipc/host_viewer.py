@@ -76,7 +76,7 @@ class DeviceAttachment:
     reason: str = ""
 
     def end(self, reason: str) -> None:
-        """Note that it is over."""
+        """Note that the attachment has ended; the first reason is kept."""
         self.reason = self.reason or reason
         self.ended.set()
 
@@ -144,7 +144,7 @@ class Machines(Protocol):
 
 
 async def first_of(*events: trio.Event) -> None:
-    """Return when one of the events is set."""
+    """Wait until one of the events is set."""
     async with trio.open_nursery() as nursery:
 
         async def wait(event: trio.Event) -> None:

@@ -22,7 +22,7 @@ from broker.core.question import PersonAnswer, Question
 
 
 class Show(TypedMessage, frozen=True, tag="show"):
-    """Ask this; whatever is shown now goes.  ``seconds``: time left to answer."""
+    """Ask a question; whatever is shown now goes.  ``seconds``: time left to answer."""
 
     id: int
     question: Question

@@ -27,7 +27,7 @@ def new_file() -> int:
 
 
 def seal(fd: int) -> None:
-    """Make it immutable from now on."""
+    """Seal the file: it is immutable from now on."""
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
 
 

@@ -14,5 +14,5 @@ def order_of(rules: WindowRules) -> worker.Frames:
 
 
 def traced() -> bool:
-    """Whether VITRAIL_DEBUG asks for what passes on Wayland connections."""
+    """Return whether VITRAIL_DEBUG asks for what passes on Wayland connections."""
     return "wayland" in os.environ.get("VITRAIL_DEBUG", "").split(",")

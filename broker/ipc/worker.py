@@ -93,7 +93,7 @@ class DisplaysOpen(TypedMessage, frozen=True, tag="displays-open"):
 
 
 class ToAgent(TypedMessage, frozen=True, tag="to-agent"):
-    """Send this to the guest agent; dropped when none is connected."""
+    """Send a message to the guest agent; dropped when none is connected."""
 
     message: ToGuest
 

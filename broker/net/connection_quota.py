@@ -23,10 +23,7 @@ class SoundServerPlaces:
         self.taken = 0
 
     def check(self, own: int) -> None:
-        """Raise RefusedError unless a sandbox may have another one beside its ``own``.
-
-        Raises RefusedError.
-        """
+        """Raise RefusedError unless a sandbox with ``own`` may have one more."""
         most = limits.PULSE_CONNECTIONS_ALL
         if own >= limits.PULSE_CONNECTIONS_FEW:
             # guard: sound connections for those with few

@@ -41,7 +41,7 @@ class Listener:
     inode: tuple[int, int] = (0, 0)
 
     async def accept(self) -> socket.socket:
-        """Return the next connection, non-blocking, owned by the caller.
+        """Wait for the next connection; return it, non-blocking and the caller's.
 
         Connections that vanish before they are taken are skipped.  Raises
         UpstreamError when no descriptor is left for it.
@@ -248,7 +248,7 @@ def has_listener(path: Path) -> bool:
 
 
 def _is_listed(path: Path) -> bool:
-    """Whether the kernel lists a listening socket of this path (proc(5), unix)."""
+    """Return whether the kernel lists a listening socket of this path (proc(5))."""
     rows = map(bytes.split, Path("/proc/self/net/unix").read_bytes().splitlines()[1:])
     listening = (row[-1] for row in rows if row[3] == _LISTENS)
     return os.fsencode(path) in listening

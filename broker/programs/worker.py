@@ -81,7 +81,9 @@ class _Compositor:
         self._asking = trio.Lock()
 
     async def connect(self) -> tuple[int, socket.socket]:
-        """Return the number, for ``release``, and the socket of a new connection.
+        """Ask the keeper to connect to the compositor; return number and socket.
+
+        The number is for ``release``.
 
         Raises UpstreamError with the reason.
         """

@@ -14,7 +14,7 @@ from broker.root.sysfs import SysfsDevice
 def check_socket(conn: socket.socket) -> None:
     """Raise RefusedError unless a socket is a guest's connection.
 
-    Raises RefusedError.
+    The kernel takes any stream socket.
     """
     if conn.family not in {socket.AF_VSOCK, socket.AF_UNIX}:
         raise RefusedError("the socket is neither a vsock nor a UNIX connection")

@@ -106,7 +106,7 @@ class Watcher:
 
 
 def udevd_runs() -> bool:
-    """Whether udevd takes the kernel's events and broadcasts them."""
+    """Return whether udevd takes the kernel's events and broadcasts them."""
     return _UDEVD.exists()
 
 

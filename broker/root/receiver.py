@@ -91,7 +91,7 @@ def _as_socket(fd: int) -> socket.socket:
 
 
 def _receive(client: socket.socket, service: socket.socket) -> None:
-    """In a receiver: pass on messages and descriptors until one end has gone."""
+    """Pass on messages and descriptors until one end has gone (in a receiver)."""
     service.settimeout(None)
     poll = select.poll()
     poll.register(client, select.POLLIN)

@@ -84,7 +84,7 @@ class DeviceRecords:
         return ["*"] if "*" in found else sorted(found)
 
     def allow(self, device: Device, sandbox: str) -> bool:
-        """Whether a device may go to a sandbox."""
+        """Return whether a device may go to a sandbox."""
         return bool({sandbox, "*"}.intersection(self.sandboxes(device)))
 
 

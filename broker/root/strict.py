@@ -75,7 +75,10 @@ class StrictMode:
             log_stderr(f"vitrail-devices: cannot secure a controller: {error.strerror}")
 
     def is_on(self) -> bool:
-        """Whether sysfs says so of every controller: another service may have left it."""
+        """Return whether sysfs shows every controller strict.
+
+        Another service may be why.
+        """
         values = [_read(file) for file in self._controllers()]
         return bool(values) and all(value == "0" for value in values)
 

@@ -119,10 +119,7 @@ class SysfsDevice:
     def describe(self) -> Device:
         """Read the device's description.
 
-        Raises DeviceGoneError, PeerError when malformed.
-
-        Raises DeviceGoneError, PeerError when its description is
-        malformed.
+        Raises DeviceGoneError, PeerError when its description is malformed.
         """
         most = limits.DEVICE_DESCRIPTOR_BYTES
         number = self.number("devnum")

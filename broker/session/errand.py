@@ -200,8 +200,8 @@ class Errand:
     ) -> int:
         """Run a program to its end and return its code, as ``popen.start_process``.
 
-        It ends with this process, a jail as a whole, and with ``held``, if that is given
-        (``others``: see ``hold``); ``begun`` is called when it runs.
+        The program ends with this process, a jail as a whole, and with ``held``, if
+        given (``others``: see ``hold``); ``begun`` is called when the program runs.
         """
         started: popen.Process | None = None
         given_up = False

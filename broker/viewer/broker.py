@@ -86,7 +86,7 @@ class HostEnd(Protocol):
         ...
 
     async def begin(self, nursery: trio.Nursery) -> None:
-        """Run it in a nursery; returns when programs may be started.
+        """Run the host's end in a nursery; returns when programs may be started.
 
         Raises VitrailError when it cannot be.
         """

@@ -107,7 +107,7 @@ class _Status(trio.TaskStatus[None]):
             await self._answer(None)
 
     async def take(self) -> None:
-        """Take it before it is decided."""
+        """Accept the stream before it is decided, and report it as started."""
         await self.say()
         self.started()
 

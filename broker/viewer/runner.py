@@ -56,7 +56,7 @@ class _Run:
 
     @property
     def display(self) -> bool:
-        """Whether the program gets a Wayland display."""
+        """Return whether the program gets a Wayland display."""
         asked = self.request.display
         return self.request.window is not False if asked is None else asked
 
@@ -239,7 +239,10 @@ class Runner:
         follower: Follower,
         changes: LaunchChanges,
     ) -> Guest:
-        """Return the guest of a record, started if it does not run."""
+        """Start a record's sandbox if it does not run; return its guest.
+
+        Raises RefusedError for changes to one that runs.
+        """
         lease = running
         # guard: a second program changes no machine
         if lease is not None and changes:

@@ -75,12 +75,12 @@ class Interface(NamedTuple):
 
     @property
     def types(self) -> bool:
-        """Whether it declares itself a keyboard."""
+        """Return whether the interface declares itself a keyboard."""
         return self.cls == HID and self.proto == _KEYBOARD_PROTOCOL
 
     @property
     def hub(self) -> bool:
-        """Whether more devices may be attached to it."""
+        """Return whether more devices may be attached to it."""
         return self.cls == HUB
 
 
@@ -111,7 +111,7 @@ class DevicePattern(NamedTuple):
         return self.parts.count(None)
 
     def fits(self, value: Sequence[int | str]) -> bool:
-        """Whether it matches one value of a device."""
+        """Return whether this pattern matches one value of a device."""
         return len(value) == len(self.parts) and all(
             part is None or part == mine
             for part, mine in zip(self.parts, value, strict=True)
@@ -183,11 +183,11 @@ class Condition:
     patterns: Patterns
 
     def holds(self, values: Values) -> bool:
-        """Whether the values of a device meet it."""
+        """Return whether the values of a device meet it."""
         return OPERATORS[self.op](self.patterns, values)
 
     def names(self, interface: Interface) -> bool:
-        """Whether a value asks for this interface; ``none-of`` asks for none."""
+        """Return whether a value asks for this interface; ``none-of`` asks for none."""
         return self.op != NONE_OF and any(p.fits(interface) for p in self.patterns)
 
     @override
@@ -390,7 +390,7 @@ class DeviceRule:
         )
 
     def matches(self, device: DeviceFacts) -> bool:
-        """Whether a grant by this rule is about this device."""
+        """Return whether a grant by this rule is about this device."""
         return not self.fails(device) and self.unnamed(device) is None
 
 

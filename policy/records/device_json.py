@@ -206,10 +206,10 @@ def answer_line(untrusted_line: bytes) -> dict[str, object]:
 
 
 def is_device_id(text: str) -> bool:
-    """Whether a text is ``VVVV:PPPP`` without wildcards."""
+    """Return whether a text is ``VVVV:PPPP`` without wildcards."""
     return DEVICE_ID.fullmatch(text) is not None
 
 
 def is_port(text: str) -> bool:
-    """Whether a text names a USB port as the kernel does, ``1-2.1`` or ``usb1``."""
+    """Return whether a text names a USB port as the kernel does."""
     return PORT_NAME.fullmatch(text) is not None

@@ -65,7 +65,7 @@ def show(value: object) -> str:
 
 
 def is_whole(value: object, low: int, high: int) -> bool:
-    """Whether a value is a whole number in a range (``true`` is none)."""
+    """Return whether a value is a whole number in a range (``true`` is none)."""
     is_int = isinstance(value, int) and not isinstance(value, bool)
     return is_int and low <= value <= high  # type: ignore[operator]
 
@@ -306,7 +306,7 @@ class Field:
     own: bool = False
 
     def belongs_to(self, kind: str) -> bool:
-        """Whether it has a meaning where ``launch.kind`` is ``kind``."""
+        """Return whether this has a meaning where ``launch.kind`` is ``kind``."""
         return not self.only or kind in self.only
 
 
@@ -327,7 +327,7 @@ class Table:
     own: bool = False
 
     def belongs_to(self, kind: str) -> bool:
-        """Whether it has a meaning where ``launch.kind`` is ``kind``."""
+        """Return whether this has a meaning where ``launch.kind`` is ``kind``."""
         return not self.only or kind in self.only
 
     @property

@@ -68,7 +68,7 @@ class LaunchKind:
 
     @property
     def box(self) -> bool:
-        """Whether we start it, and no agent of ours is in it."""
+        """Return whether we start it, and no agent of ours is in it."""
         return not self.agent and not self.of_others
 
     def has(self, capability: Capability) -> bool:

@@ -316,6 +316,6 @@ def _is_record(name: str) -> bool:
 
 
 def is_name(name: str) -> bool:
-    """Whether a text may be the name of a record."""
+    """Return whether a text may be the name of a record."""
     fits = len(name) <= NAME.max_length
     return fits and re.fullmatch(NAME.regex, name, re.ASCII) is not None

@@ -416,19 +416,19 @@ Launch = (
 
 
 def boots(launch: Launch) -> TypeGuard[MicroVM | ThrowawayVm]:
-    """Whether a launch boots an image, and has a command and a deadline then."""
+    """Return whether a launch boots an image, and has a command and a deadline then."""
     return launch.kind.boots
 
 
 def is_of_others(launch: Launch) -> TypeGuard[External]:
-    """Whether other programs start it."""
+    """Return whether other programs start it."""
     return launch.kind.of_others
 
 
 def has_command(
     launch: Launch,
 ) -> TypeGuard[MicroVM | ThrowawayVm | Bwrap | Podman | Nspawn]:
-    """Whether the record has the program of a launch."""
+    """Return whether the record has the program of a launch."""
     return launch.kind.own_command
 
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def has_folders(launch: Launch) -> TypeGuard[MicroVM]:
-    """Whether folders can be shared with a launch while it runs."""
+    """Return whether folders can be shared with a launch while it runs."""
     return launch.kind.folders
 
 
 def is_held(launch: Launch) -> TypeGuard[Bwrap | Podman | Nspawn | Flatpak]:
-    """Whether 'brokerctl run' holds its process, with paths and limits of the record."""
+    """Return whether 'brokerctl run' holds a record's process with paths and limits."""
     return launch.kind.holds
 
 

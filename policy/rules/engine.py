@@ -513,7 +513,7 @@ def _runs(target: str, world: World) -> bool:
 
 
 def is_internal(target: str, world: World) -> bool:
-    """Whether no user is offered a target: its sandbox is an internal one."""
+    """Return whether no user is offered a target: its sandbox is an internal one."""
     domain = world.domains.get(target.removeprefix(DISPVM_OF))
     return domain is not None and domain.internal
 

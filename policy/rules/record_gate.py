@@ -67,7 +67,7 @@ class RecordDecision:
 
     @property
     def allowed(self) -> bool:
-        """Whether the verdict is allow."""
+        """Return whether the verdict is allow."""
         return self.verdict == "allow"
 
 

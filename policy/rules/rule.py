@@ -49,7 +49,7 @@ class Rule:
 
     @property
     def unconditional(self) -> bool:
-        """Whether its four columns alone say that it decides."""
+        """Return whether its four columns alone say that it decides."""
         return self.match is NO_MATCH and not self.observe
 
     def problem(self, message: str, hint: str = "") -> Problem:

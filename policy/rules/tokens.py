@@ -64,7 +64,7 @@ class Token:
 
     @property
     def literal(self) -> bool:
-        """Whether it is a name (or ``uuid:…``), not a word with ``@`` or ``*``."""
+        """Return whether a token is a name (or ``uuid:…``) without ``@`` or ``*``."""
         return not self.prefix
 
 

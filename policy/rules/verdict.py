@@ -31,7 +31,7 @@ class Verdict:
 
     @property
     def refused_by_record(self) -> bool:
-        """Whether the record denies, whatever the rules say."""
+        """Return whether the record denies, whatever the rules say."""
         return self.record is not None and not self.record.allowed
 
     @property

@@ -90,7 +90,7 @@ _TOLD: Mapping[str, tuple[frozenset[str], frozenset[str]]] = MappingProxyType(
 
 
 def is_known(service: str, way: str, titles: Iterable[str]) -> bool:
-    """Whether a request for a service may have this way, and claims of these titles."""
+    """Return whether a service's request may have this way and these titles."""
     ways, claims = _TOLD.get(service, (_NONE, _NONE))
     return way in {"", *ways} and claims.issuperset(titles)
 

@@ -147,7 +147,7 @@ class World:
         return DISPVM_OF + domain.default_dispvm
 
     def is_template(self, name: str) -> bool:
-        """Whether disposables may be made of this sandbox."""
+        """Return whether disposables may be made of this sandbox."""
         domain = self.domains.get(name)
         return domain is not None and domain.template_for_dispvms
 

@@ -192,7 +192,7 @@ class Cover:
 
 
 def _left(piece: Piece, covers: Sequence[Cover]) -> bool:
-    """Whether some of a rectangle is in none of the covers."""
+    """Return whether some of a rectangle is in none of the covers."""
     if not covers:
         return True
     first, rest = covers[0], covers[1:]

@@ -60,7 +60,7 @@ def grants_to(rules: RuleSet, world: World, target: str) -> list[EffectiveCall]:
 def _without(
     parts: tuple[tuple[str, ...], ...], source: str
 ) -> Iterator[tuple[str, ...]]:
-    """The classes of targets; a call to itself is a separate class.
+    """Return the classes of targets; a call to itself is a separate class.
 
     Nothing ever allows one, but an 'ask' may offer others for it.
     """

@@ -89,7 +89,7 @@ def explain(rules: RuleSet, call: PolicyCall, world: World) -> Explanation:
 
 
 def _miss(rule: Rule, call: PolicyCall, target: str, world: World) -> Miss | None:
-    """Why a rule does not decide; None when it would."""
+    """Return why a rule does not decide; None when it would."""
     if rule.service not in {None, call.service}:
         return Miss(rule, "service", f"'{visible(call.service)}' is not {rule.service}")
     if rule.argument not in {None, call.argument}:
@@ -147,7 +147,7 @@ def _unlike(token: Token, name: str, world: World) -> str:
 
 
 def _nearest(answer: PolicyAnswer, misses: list[Miss]) -> Miss | None:
-    """The rule of another verdict that came closest; the first of several."""
+    """Return the rule of another verdict that came closest; the first of several."""
     other = [
         miss
         for miss in misses

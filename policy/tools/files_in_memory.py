@@ -29,7 +29,7 @@ class MapTree:
             raise ReadError("there is no such file") from None
 
     def entries(self, path: str) -> list[str]:
-        """See ``Tree``."""
+        """List the files of a directory in memory; see ``Tree``."""
         folder = "" if path == "." else path + "/"
         inside = [name for name in self.files if name.startswith(folder)]
         if folder and not inside:

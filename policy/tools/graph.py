@@ -41,7 +41,7 @@ class Arrow:
 
     @property
     def allowed(self) -> bool:
-        """Whether something on it is allowed without a question."""
+        """Return whether something on it is allowed without a question."""
         return any(flow.verdict == "allow" for flow in self.flows)
 
 

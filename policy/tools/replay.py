@@ -33,7 +33,7 @@ _OF_RULES = re.compile(
 
 
 def of_rules(reason: str) -> bool:
-    """Whether a deny came from the rules, judging by its recorded reason.
+    """Return whether a deny came from the rules, judging by its recorded reason.
 
     Other reasons come from limits, records and questions.
     """
@@ -177,7 +177,7 @@ class Again(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether something else would be decided."""
+        """Return whether something else would be decided."""
         if self.then.verdict != self.now.verdict:
             return True
         went = self.now.verdict == "allow" and self.then.target

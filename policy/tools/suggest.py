@@ -175,7 +175,7 @@ def _is_fallback(
 
 
 def _is_name(argument: str) -> bool:
-    """Whether the argument of a flow is a name and not an address."""
+    """Return whether the argument of a flow is a name and not an address."""
     try:
         ip_address(argument[1:])
     except ValueError:

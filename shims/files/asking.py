@@ -50,7 +50,7 @@ def local_path(text: str) -> str:
 
 
 def open_file(path: str, target: str, *, edit: bool = False) -> int:
-    """Have a file opened elsewhere; with ``edit`` it is replaced by the edited file."""
+    """Send a file to be opened elsewhere; with ``edit``, replace it by the result."""
     walk = Walk([path])
     if len(walk.found) != 1 or walk.found[0][2] < 0:
         raise TransferError(f"{path} is not a file")
@@ -80,7 +80,7 @@ def give(words: List[str]) -> int:
 
 
 def send_all(walk: Walk, ask: Dict[str, str]) -> int:
-    """Send files once the request for them is permitted."""
+    """Ask to copy files, and send them once that is permitted."""
     if not walk.found:
         raise TransferError("no files to copy")
     connection = BrokerConnection("VITRAIL_COPY")
@@ -92,7 +92,7 @@ def send_all(walk: Walk, ask: Dict[str, str]) -> int:
 
 
 def ask_copy(words: List[str]) -> int:
-    """``vitrail-copy FILE… SANDBOX`` or ``vitrail-copy --to SANDBOX FILE…``."""
+    """Copy files: ``vitrail-copy FILE… SANDBOX`` or ``--to SANDBOX FILE…``."""
     target, paths = take_option(words, "--to")
     if not target and len(paths) > 1:
         target = paths.pop()

@@ -160,6 +160,7 @@ class BusReader:
             raise BusError("a string is not valid UTF-8") from None
 
     def _array(self, kind: str, depth: int) -> BusValue:
+        """Parse an array.  Raises BusError."""
         size = self.number("u")
         self.align(ALIGNED.get(kind[0], 4))
         end = self.at + size
@@ -207,6 +208,7 @@ class BusWriter:
                 self.put(one, part)
 
     def _array(self, kind: str, value: BusValue) -> None:
+        """Encode an array with its size."""
         self.put("u", 0)
         place = len(self.data) - 4
         self.align(ALIGNED.get(kind[0], 4))

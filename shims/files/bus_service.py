@@ -86,7 +86,10 @@ def connect_session_bus() -> socket.socket:
 
 
 def expect(bus: socket.socket, wanted: bytes) -> None:
-    """Read one line of D-Bus authentication and compare it.  Raises TransferError."""
+    """Read one line of D-Bus authentication and compare it.
+
+    Raises TransferError.
+    """
     line = b""
     while not line.endswith(b"\r\n") and len(line) < 1024:
         line += bus.recv(1) or b"\r\n"
@@ -106,7 +109,7 @@ class PortalOffer:
         self._looked = -OFFERED_AGAIN_SECONDS
 
     def held(self) -> bool:
-        """Return whether a rule may allow it.
+        """Return whether a rule may allow the service.  Asks the broker now and then.
 
         Asks the broker, and keeps the answer for a while.
         """
@@ -124,7 +127,7 @@ class PortalOffer:
 
 
 def request_handle(call: BusMessage, kind: str = "request") -> str:
-    """Return the object whose ``Response`` the caller waits for, or its session."""
+    """Return the object path of the request or session that a call makes."""
     option = "handle_token" if kind == "request" else f"{kind}_handle_token"
     token = call.body[-1].get(option, "")
     if not isinstance(token, str) or not TOKEN.fullmatch(token):
@@ -156,7 +159,7 @@ class BusInterface:
         return {}
 
     def offered(self) -> bool:
-        """Whether programs are to find it."""
+        """Return whether programs are to find it."""
         return True
 
     def properties(self) -> Values:
@@ -164,7 +167,7 @@ class BusInterface:
         return self.facts
 
     def busy(self) -> int:
-        """Whether the service must not end yet, though no call has come."""
+        """Return whether the service must not end yet, though no call has come."""
         return 0
 
     def gone(self, sender: str) -> None:
@@ -210,7 +213,7 @@ class PortalPart(BusInterface):
     def run(
         self, call: BusMessage, words: List[str], stdin: Optional[int] = None
     ) -> Tuple[Any, ...]:
-        """Have a command of ours do what a call asks for, and respond with its end.
+        """Run a command of ours for a call in a thread; respond with its end.
 
         Takes ``stdin`` over.
         """
@@ -260,6 +263,7 @@ class BusService:
             self._close_fds()
 
     def _serve(self) -> None:
+        """Register on the bus; receive and answer messages to the end."""
         self._call("Hello")
         self._call("RequestName", "su", (self.name, 4))
         for rule in self.rules:
@@ -288,6 +292,7 @@ class BusService:
             os.close(self._fds.pop())
 
     def _take_messages(self) -> None:
+        """Decode the received messages; answer calls, pass others on."""
         while True:
             size = message_size(self._data)
             if size is None or len(self._data) < size:
@@ -345,6 +350,7 @@ class BusService:
     # -- calls ------------------------------------------------------------------------
 
     def _answer(self, call: BusMessage) -> None:
+        """Answer a call with its reply or error, then do what follows it."""
         back: Dict[int, Any] = {
             DESTINATION: call.text(SENDER),
             REPLY_SERIAL: call.serial,

@@ -67,7 +67,10 @@ def continue_call(connected: int, reader: BufferedReader) -> int:
 
 
 def wait_and_carry(connection: BrokerConnection, source: int = 0, sink: int = 1) -> int:
-    """Wait until a call is allowed, and carry it; returns its exit code."""
+    """Wait until a call is allowed, and carry its streams.
+
+    Returns its exit code.
+    """
     try:
         connection.wait("go")
     except TransferError as error:
@@ -124,7 +127,7 @@ def serve_here(words: List[str]) -> int:
 
 
 def call_here(words: List[str]) -> int:
-    """``call-here '' USER SERVICE+ARGUMENT DIRECTORY COMMAND…``: be the service.
+    """Run a service here for the user of the desktop: ``call-here '' USER …``.
 
     The user of the desktop calls it, with our standard streams.
     """

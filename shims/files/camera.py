@@ -105,6 +105,10 @@ class PipeWireServers:
                 self._stop()
 
     def _start(self) -> None:
+        """Start PipeWire and its session manager here, unless they run.
+
+        Raises TransferError.
+        """
         with contextlib.suppress(OSError, KeyError):
             pipewire_remote().close()
             return
@@ -143,7 +147,7 @@ class CameraNode:
     """The source of video, and the broker's pictures while a program takes it."""
 
     def __init__(self) -> None:
-        """Raises TransferError where no PipeWire is to be had."""
+        """Create the camera's node in PipeWire.  Raises TransferError."""
         import threading
 
         self._size = os.environ.get("VITRAIL_CAMERA", "")
@@ -172,7 +176,7 @@ class CameraNode:
 
     @property
     def failed(self) -> bool:
-        """Whether the server has gone."""
+        """Return whether the server has gone."""
         return self._node.failed
 
     def close(self) -> None:
@@ -182,7 +186,7 @@ class CameraNode:
         self._hang_up()
 
     def _run(self) -> None:
-        """Ask for pictures while a program takes them, once for each time."""
+        """Ask the broker for pictures while a program takes them; once each time."""
         node, asked = self._node, False
         while not self._over and not node.failed:
             if node.wanted and not asked:
@@ -205,7 +209,7 @@ class CameraNode:
         pipewire_servers().release(self)
 
     def _hang_up(self) -> None:
-        """End the call, also one that has not begun yet: it shows nothing any more."""
+        """End the call for pictures, also one that has not begun."""
         with self._lock, contextlib.suppress(OSError):
             self._turn += 1
             asking, self._asking, self._pictures = self._asking, None, False
@@ -270,6 +274,7 @@ class PortalCamera(PortalPart):
         }
 
     def _ask(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Reply to a program that asks for the camera; ask for it in a thread."""
         # guard: programs of a sandbox have bounds of their own cameras
         if len(self._asked) >= ASKS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too many pending requests")
@@ -287,7 +292,7 @@ class PortalCamera(PortalPart):
         return give_remote(call)
 
     def _grant(self, ask: Tuple[str, str]) -> None:
-        """Have a camera, which may take seconds, and respond."""
+        """Create the camera's node, which may take seconds, and respond."""
         code = CAMERA_ALLOWED
         with self._starting:
             try:
@@ -320,7 +325,7 @@ class PortalCamera(PortalPart):
 
 
 def narrow(words: List[str]) -> int:
-    """``narrowed PIPEWIRE OBJECT… COMMAND…``: run a command on a narrowed connection.
+    """Run a command on a narrowed connection: ``narrowed PIPEWIRE OBJECT… COMMAND…``.
 
     At the desktop, in a jail: the descriptor keeps its number.
     """

@@ -86,7 +86,7 @@ def _uppermost(paths: List[str]) -> List[str]:
 
 
 def _mount_root(libc: ctypes.CDLL, paths: List[str], *, write: bool) -> None:
-    """Mount the new root, and these paths in it."""
+    """Mount the new root, and these paths in it.  Raises TransferError."""
     nodes = sum(path.count("/") for path in paths) + 4
     limits = f"size=4k,nr_inodes={nodes}".encode()
     os.chdir("/proc")  # below the new root its files have a relative path

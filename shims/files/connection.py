@@ -43,7 +43,7 @@ class BrokerConnection:
     """A connection to the broker: messages, and raw bytes in small pieces."""
 
     def __init__(self, variable: str, given: Optional[socket.socket] = None) -> None:
-        """``given``: the connection, where the broker has made it."""
+        """Connect; ``given``: the connection, where the broker has made it."""
         self.socket = given or connect(variable)
         vsock = self.socket.family == socket.AF_VSOCK
         self._copies = vsock and kernel_release() < WHOLE_PACKETS
@@ -72,6 +72,10 @@ class BrokerConnection:
             self._heed()
 
     def _send_queued(self, size: int) -> None:
+        """Send queued contents.
+
+        Raises TransferError when the broker has ended them.
+        """
         try:
             with memoryview(self._queued)[:size] as whole:
                 for start in range(0, size, PIECE_BYTES):
@@ -135,7 +139,7 @@ class BrokerConnection:
         return TransferError(self.refusal() or "the broker closed the connection")
 
     def refusal(self) -> str:
-        """Return why the broker has ended it, if it says."""
+        """Read the broker's reason for ending the connection, if it gives one."""
         try:
             while True:
                 message = read_message(self.reader)
@@ -145,7 +149,10 @@ class BrokerConnection:
             return ""
 
     def wait(self, *wanted: str) -> Dict[str, Any]:
-        """Return the next message of these types; report progress meanwhile."""
+        """Wait for the next message of these types; report progress meanwhile.
+
+        Raises TransferError for a refusal.
+        """
         self._send_queued(len(self._queued))
         while True:
             message = self._answers.pop(0) if self._answers else None

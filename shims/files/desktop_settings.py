@@ -52,7 +52,7 @@ class MirroredSettings(BusInterface):
         return self._listening
 
     def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
+        """Return the interface's methods; see ``BusInterface``."""
         return {
             ("ReadAll", "as"): ("a{sa{sv}}", lambda call: self._matching(*call.body)),
             ("ReadOne", "ss"): ("v", lambda call: self._value_of(*call.body)),
@@ -67,7 +67,7 @@ class MirroredSettings(BusInterface):
         return (self._values[space, key],)
 
     def _matching(self, patterns: List[str]) -> Tuple[Any, ...]:
-        """Return those whose namespace is named, or begins as ``PREFIX*``; all for none."""
+        """Return the settings of the named namespaces (``PREFIX*``); all for none."""
         self._begin()
         found: Dict[str, Dict[str, Tuple[str, Any]]] = {}
         for (space, key), value in list(self._values.items()):
@@ -86,6 +86,7 @@ class MirroredSettings(BusInterface):
         self._first.wait(FIRST_SECONDS)
 
     def _listen(self) -> None:
+        """Follow the desktop's settings in a thread, to the connection's end."""
         try:
             with contextlib.suppress(TransferError, OSError, ValueError, struct.error):
                 self._follow()
@@ -94,6 +95,7 @@ class MirroredSettings(BusInterface):
             self._first.set()
 
     def _follow(self) -> None:
+        """Call the desktop for its settings and read each new version."""
         connection = BrokerConnection("VITRAIL_CALL")
         with connection.socket:
             connection.send(frame(desktop_call(SETTINGS_SERVICE)))
@@ -113,6 +115,7 @@ class MirroredSettings(BusInterface):
                     return
 
     def _take(self, rows: List[Any]) -> None:
+        """Keep these settings; report each that changed."""
         before = self._values
         self._values = {
             (str(space), str(key)): (str(kind), value)
@@ -126,7 +129,7 @@ class MirroredSettings(BusInterface):
 
 
 def namespace_fits(space: str, pattern: str) -> bool:
-    """Whether a pattern of ReadAll means a namespace."""
+    """Return whether a pattern of ReadAll means a namespace."""
     if pattern.endswith("*"):
         return space.startswith(pattern[:-1])
     return not pattern or space == pattern

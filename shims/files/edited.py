@@ -53,7 +53,7 @@ class Edited:
     keep_free = EDIT_FREE_BYTES
 
     def __init__(self, path: str) -> None:
-        """Take it by an absolute path without links.  Raises OSError, TransferError."""
+        """Open a file's directory and hash the file.  Raises OSError, TransferError."""
         self.folder = open_directory(os.path.dirname(path))
         """The descriptor of its directory."""
         self._name = os.path.basename(path)
@@ -61,6 +61,7 @@ class Edited:
         """Its SHA-256."""
 
     def _content(self) -> bytes:
+        """Return the SHA-256 of the file now.  Raises TransferError."""
         # Without waiting: a pipe may have taken its place.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         fd = os.open(self._name, flags, dir_fd=self.folder)
@@ -91,9 +92,10 @@ class Edited:
             raise TransferError(f"cannot store it: {error.strerror}") from error
 
     def _new_file(self, name: str) -> Tuple[int, bool]:
-        """Open a file without a name, of which a killed process leaves nothing.
+        """Open a new file without a name; return it and whether it has one.
 
-        Where its file system has none, it has this name; returns whether it does.
+        A killed process leaves nothing of a nameless file.  ``name`` is used where the
+        file system knows none.
         """
         flags = os.O_RDWR | os.O_CLOEXEC
         try:
@@ -106,6 +108,7 @@ class Edited:
         return os.open(name, flags, 0o600, dir_fd=self.folder), True
 
     def _put(self, fd: int, new: str, *, named: bool) -> str:
+        """Put the edited content in the file's place; return what was done."""
         # guard: only what has changed comes back
         if hash_of(fd) == self.before:
             return f"{self._name} is unchanged"
@@ -127,7 +130,7 @@ class Edited:
         return f"{self._name} was replaced; the previous version is {kept}"
 
     def _beside(self, name: str, first: str, more: str) -> str:
-        """Link a file under a name that is unused, and return that.
+        """Link a file under an unused name; return the name.
 
         Raises TransferError.
         """
@@ -151,7 +154,7 @@ class Saved(Edited):
     """A file that programs of a sandbox save, where the user has chosen."""
 
     def __init__(self, path: str, expected: str, keep_free: int) -> None:
-        """``expected``: the replaced file: its SHA-256 in hex, its ``state_of``, or "-".
+        """Open the directory of a file to be saved; raises TransferError.
 
         ``keep_free``: bytes that stay free on its file system.
         """
@@ -168,6 +171,7 @@ class Saved(Edited):
         return self._content().hex() == self._expected
 
     def _put(self, fd: int, new: str, *, named: bool) -> str:  # type: ignore[explicit-override]
+        """Put the saved content in the file's place; return what was done."""
         self.kept = hash_of(fd)
         if not named:
             link_open_file(fd, new, self.folder)
@@ -196,7 +200,7 @@ def state_of(facts: os.stat_result) -> str:
 
 
 def read_single(source: BinaryIO, fd: int, keep_free: int) -> None:
-    """Read one file's entry and the end into a file of ours."""
+    """Read one file's entry and the end into an open file.  Raises TransferError."""
     entry = read_message(source)
     if entry["type"] != "file":
         raise TransferError("the editing sandbox did not return exactly one file")

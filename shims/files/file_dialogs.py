@@ -131,7 +131,7 @@ class PortalDialogs(PortalPart):
         return (handle,)
 
     def close(self, sender: str, handle: str) -> None:
-        """A program closes its dialog.  Raises CallError for another program's."""
+        """Close a program's dialog.  Raises CallError for another program's."""
         dialog = self._dialogs.get(handle)
         # guard: a program closes its own dialogs
         if dialog is None or dialog.sender != sender:
@@ -145,6 +145,7 @@ class PortalDialogs(PortalPart):
                 dialog.end()
 
     def _run(self, handle: str, dialog: FileDialog, ask: Dict[str, Any]) -> None:
+        """Run a dialog and respond to the program, once."""
         answered: List[int] = []
 
         def answer(code: int, paths: List[str]) -> None:
@@ -167,7 +168,7 @@ class PortalDialogs(PortalPart):
 def run_dialog(
     dialog: FileDialog, ask: Dict[str, Any], answer: Callable[[int, List[str]], None]
 ) -> None:
-    """Have the user choose; answers with the paths here.  Raises TransferError."""
+    """Have the user choose; pass on the paths here.  Raises TransferError."""
     connection = BrokerConnection("VITRAIL_CALL")
     with connection.socket:
         dialog.asking(connection.socket)
@@ -207,7 +208,7 @@ def save(
     tokens: Dict[str, str],
     answer: Callable[[int, List[str]], None],
 ) -> None:
-    """Let the program write files, and send them on.  Raises TransferError.
+    """Let the program write the files; send them on.  Raises TransferError.
 
     ``tokens`` by their paths, all of one folder.
     """
@@ -259,7 +260,7 @@ def size_at(path: str) -> int:
 
 
 def send_saved(path: str, token: str) -> int:
-    """Send the saved file; returns 1, 0 where it has gone.  Raises TransferError."""
+    """Send a saved file; return 1, or 0 where it has gone.  Raises TransferError."""
     pause = 0.3
     while True:
         if not os.path.lexists(path):
@@ -285,7 +286,7 @@ def send_saved(path: str, token: str) -> int:
 
 
 def watched(folder: str) -> int:
-    """Return a descriptor that tells which files of a folder were written (inotify(7))."""
+    """Watch a folder for written files; return the descriptor (inotify(7))."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)

@@ -63,6 +63,7 @@ class CallStream:
         self._send(CALL_EXIT, bytes([code & 0xFF]))
 
     def _send(self, kind: int, data: bytes) -> None:
+        """Send one frame, whole."""
         with self._lock:
             if len(data) < PIECE_BYTES:
                 self._socket.sendall(CALL_HEADER.pack(kind, len(data)) + data)
@@ -100,7 +101,7 @@ class CallStream:
 
 
 def write_all(fd: int, data: memoryview) -> bool:
-    """Write all of it; returns whether its reader is still there."""
+    """Write all data; return whether the reader is still there."""
     try:
         while data:
             data = data[os.write(fd, data) :]

@@ -86,7 +86,7 @@ class EntryStore:
         os.mkdir(path[-1], 0o700, dir_fd=parent)
 
     def file(self, path: List[str], size: int, source: BufferedReader) -> None:
-        """Keep a file of so many bytes, which are read from ``source``."""
+        """Write an entry's file of ``size`` bytes, read from ``source``."""
         check_path(path)
         self._room(size)
         fd = self._unnamed_file() if len(path) == 1 else -1
@@ -120,7 +120,7 @@ class EntryStore:
             raise
 
     def finish(self) -> List[str]:
-        """Make all of it visible; returns the names that it got."""
+        """Make all entries visible; return the names that they got."""
         for fd, name in self._unnamed:
             self.kept.append(self._unused(name, partial(self._link, fd)))
             os.close(fd)
@@ -150,6 +150,7 @@ class EntryStore:
             self._top = -1
 
     def _remove(self, name: str) -> None:
+        """Remove a staged directory with all in it."""
         # One that another program has made deep enough stays.
         # guard: a deep directory ends no transfer
         with contextlib.suppress(RecursionError):
@@ -196,6 +197,7 @@ class EntryStore:
         return fd
 
     def _fill(self, fd: int, size: int, source: BufferedReader) -> None:
+        """Copy the bytes of an entry to its file, with progress."""
         left = size
         whole = memoryview(self._buffer)
         while left:
@@ -225,7 +227,7 @@ class EntryStore:
         self._roomy -= size
 
     def _libc(self) -> ctypes.CDLL:
-        """The system calls that Python lacks; loaded when one is needed."""
+        """Load the system calls that Python lacks, when one is needed."""
         import ctypes
 
         if self._calls is None:
@@ -236,6 +238,7 @@ class EntryStore:
         link_open_file(fd, new, self._top)
 
     def _rename(self, name: str, new: str) -> None:
+        """Move an entry to its visible name; never over another one."""
         # RENAME_NOREPLACE; os.rename would replace.
         stage, top = self._known[()], self._top
         libc = self._libc()
@@ -245,7 +248,7 @@ class EntryStore:
             raise OSError(code, os.strerror(code), new)
 
     def _unused(self, name: str, make: Callable[[str], None]) -> str:
-        """Link it under this name or a numbered one, never over another file."""
+        """Call ``make`` with this name or a numbered one; return the unused one."""
         stem, dot, ending = (
             name.partition(".") if not name.startswith(".") else (name, "", "")
         )

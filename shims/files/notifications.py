@@ -79,7 +79,7 @@ class Notifications(BusService, BusInterface):
         return len(self._shown)
 
     def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
+        """Return the interface's methods; see ``BusInterface``."""
         return {
             ("Notify", "susssasa{sv}i"): ("u", self._notify),
             ("CloseNotification", "u"): ("", self._close),
@@ -91,6 +91,7 @@ class Notifications(BusService, BusInterface):
         }
 
     def _notify(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Show a program's notification by the broker; return its number."""
         _, replaced, _, summary, text, words, hints, expire = call.body
         number = replaced
         if not number:
@@ -126,6 +127,7 @@ class Notifications(BusService, BusInterface):
     def _show(
         self, broker: Optional[BrokerConnection], message: Dict[str, Any]
     ) -> None:
+        """Send a notification to the broker; tell the program if that fails."""
         number = message["number"]
         if broker is None:
             self._tell_all("NotificationClosed", number, UNDEFINED_REASON)
@@ -142,6 +144,7 @@ class Notifications(BusService, BusInterface):
             self._closed(broker, number, UNDEFINED_REASON)
 
     def _close(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Close a notification that is shown."""
         number = call.body[0]
         broker = self._shown.get(number)
         if broker is not None:
@@ -171,7 +174,7 @@ class Notifications(BusService, BusInterface):
                 raise TransferError("the user has not answered yet")
 
     def _listen(self, broker: BrokerConnection) -> None:
-        """Pass the user's answers on, to the end of the connection."""
+        """Pass the user's answers on to programs, to the end of the connection."""
         permitted = False
         with contextlib.suppress(TransferError, OSError, KeyError, struct.error):
             broker.wait("go")
@@ -198,7 +201,7 @@ class Notifications(BusService, BusInterface):
             self._closed(broker, number, UNDEFINED_REASON)
 
     def _closed(self, broker: BrokerConnection, number: int, reason: int) -> None:
-        """Tell its program once, and of no later one with its number."""
+        """Tell a notification's program that it is closed, once."""
         with self._turn:
             if self._shown.get(number) is not broker:
                 return

@@ -95,7 +95,7 @@ def kind_of(path: str) -> str:
 
 
 def opener(what: str, kind: str, fallback: List[str]) -> List[str]:
-    """Return the command that opens an address or a file in this sandbox."""
+    """Find the command that opens an address or a file in this sandbox."""
     wanted = f"x-scheme-handler/{what.partition(':')[0]}" if kind == "url" else kind
     found = desktop_command(wanted, what)
     if found:
@@ -149,7 +149,7 @@ def desktop_folders() -> List[str]:
 
 
 def handlers(folder: str, kind: str) -> Iterator[str]:
-    """Desktop files of a folder for a type: chosen ones, then registered ones."""
+    """Yield a folder's desktop files for a type: chosen ones, then registered."""
     import configparser
 
     for name, section in (

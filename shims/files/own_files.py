@@ -78,7 +78,7 @@ def edit_file(words: List[str]) -> int:
 
 
 def save_file(words: List[str]) -> int:
-    """``save FILE ORIGIN BEFORE FREE``: put the entry on standard input in a file's place.
+    """Put the entry on standard input in a file's place: ``save FILE …``.
 
     Says the SHA-256 of the kept file.
     """
@@ -115,7 +115,7 @@ def store_entries(words: List[str]) -> int:
 
 
 def keep_pages(words: List[str]) -> int:
-    """``pages FILE FREE``: at the desktop, write a PDF file of pages.
+    """Write pages to a PDF file, at the desktop: ``pages FILE FREE``.
 
     They are the one entry on standard input.  Says how many there are.
     """
@@ -157,7 +157,7 @@ OWN_VERBS = {
 
 
 def reported(name: str, work: Callable[[], int]) -> int:
-    """Return the exit code of a command, whose failure the user is told."""
+    """Run a command; return its exit code, and tell the user of a failure."""
     try:
         return work()
     except TransferError as error:

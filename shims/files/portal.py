@@ -73,7 +73,7 @@ class Portal(BusService):
     def perform(  # type: ignore[explicit-override]
         self, call: BusMessage
     ) -> Tuple[str, Tuple[Any, ...]]:
-        """See ``BusService``: requests and sessions have paths of their own."""
+        """Perform a call; requests and sessions have paths of their own."""
         known = (call.text(INTERFACE), call.text(MEMBER), call.signature)
         for interface, close in (
             (REQUEST, self._dialogs.close),
@@ -114,6 +114,7 @@ class PortalOpening(PortalPart):
         return self._open(call, checked_address(call.body[1]))
 
     def _open_file(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Open the file of a descriptor; raises CallError."""
         fd = own_descriptor(call, call.body[1])
         try:
             return self._open(call, path_of(fd))
@@ -138,7 +139,7 @@ def checked_address(untrusted_url: str) -> str:
 
 
 def path_of(fd: int) -> str:
-    """Return the path of an open file, if it is still that file's."""
+    """Return the path of an open file; raises CallError if it has none."""
     path = os.readlink(f"/proc/self/fd/{fd}")
     # guard: the portal opens the file of the descriptor
     if not path.startswith("/") or not os.path.samestat(os.stat(path), os.fstat(fd)):

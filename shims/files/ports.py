@@ -89,7 +89,7 @@ def carry_bytes(connection: BrokerConnection, sock: socket.socket) -> None:
 
 
 def ask_connect(words: List[str]) -> int:
-    """``vitrail-connect [--target SANDBOX] PORT [LOCAL-PORT]``.
+    """Forward a local port: ``vitrail-connect [--target SANDBOX] PORT [LOCAL-PORT]``.
 
     Listens on a port of this sandbox's loopback, and has each connection connected to
     the port of another sandbox, or of the user's own with the target @adminvm.
@@ -120,7 +120,7 @@ def ask_connect(words: List[str]) -> int:
 
 
 def connect_port(target: str, port: int, sock: socket.socket) -> None:
-    """Have one connection connected to a port, and carry it."""
+    """Have one connection carried to a port of ``target``."""
     try:
         connection = BrokerConnection("VITRAIL_CALL")
         ask = {"type": "call", "service": PORT_SERVICE, "argument": str(port)}

@@ -43,7 +43,7 @@ VARIANTS = {str: "s", bool: "b", int: "i", float: "d"}
 
 
 def print_documents(words: List[str]) -> int:
-    """``vitrail-print [--title TITLE] [FILE.pdf…]``; without one, standard input."""
+    """Print files or input: ``vitrail-print [--title TITLE] [FILE.pdf…]``."""
     title, paths = take_option(words, "--title", usage=PRINT_USAGE)
     if not paths:
         with os.fdopen(os.dup(0), "rb") as source:
@@ -55,7 +55,7 @@ def print_documents(words: List[str]) -> int:
 
 
 def print_document(title: str, source: IO[bytes]) -> None:
-    """Have the desktop print a document.  Raises TransferError, OSError."""
+    """Have the desktop print a document's pages.  Raises TransferError, OSError."""
     import shutil
     import tempfile
 
@@ -116,6 +116,7 @@ class PortalPrinting(PortalPart):
         }
 
     def _prepare(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Accept a program's print settings at once; the desktop's dialog is later."""
         # The question is asked when there is something to see.
         found = {
             "settings": ("a{sv}", variants(call.body[2])),
@@ -128,6 +129,7 @@ class PortalPrinting(PortalPart):
         return (path,)
 
     def _print(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Run ``vitrail-print`` for a program's document."""
         # guard: programs of a sandbox have bounds of their own printing
         if self._running >= PRINTS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too many print requests")

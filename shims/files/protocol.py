@@ -86,7 +86,7 @@ def check_path(path: object) -> None:
 
 
 def fits(name: str) -> bool:
-    """Return whether it is UTF-8, which JSON does not ensure, and short enough."""
+    """Return whether a text is UTF-8, which JSON does not ensure, and short."""
     try:
         return len(name.encode()) <= 255
     except UnicodeEncodeError:

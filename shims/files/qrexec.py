@@ -44,7 +44,7 @@ def qrexec_client_vm(words: List[str]) -> int:
 
 
 def _call_by(argv: List[str], target: str, service: str, argument: str) -> int:
-    """Call with a program's streams; it has our own as SAVED_FD_0 and SAVED_FD_1."""
+    """Call with a program's streams; it has ours as SAVED_FD_0 and SAVED_FD_1."""
     import subprocess
 
     saved = [os.dup(fd) for fd in (0, 1)]

@@ -41,7 +41,7 @@ HARMLESS_USAGE = "usage: vitrail-harmless [--target SANDBOX] FILE…"
 
 
 def harmless(words: List[str]) -> int:
-    """``vitrail-harmless [--target SANDBOX] FILE…``: new documents of these.
+    """Have files made harmless: ``vitrail-harmless [--target SANDBOX] FILE…``.
 
     The service ``sanitize`` of another sandbox reads each; what it gives back is pixels.
     """
@@ -96,7 +96,7 @@ def harmless_copy(path: str, target: str) -> str:
 
 
 def sanitize(words: List[str]) -> int:
-    """``vitrail-sanitize [NAME]``; its end may say the type of an office document."""
+    """Send pixels of the document on input: ``vitrail-sanitize [NAME]``."""
     import shutil
     import tempfile
 
@@ -130,7 +130,7 @@ def sanitize(words: List[str]) -> int:
 
 
 def write_pages(document: str, folder: str, out: IO[bytes]) -> None:
-    """Write all pages, and their end.  Raises TransferError."""
+    """Send all pages of a document, and their end.  Raises TransferError."""
     number = 0
     for width, height, pixels in pages_of(document, folder):
         found = words_in(width, height, pixels)
@@ -175,7 +175,7 @@ def picture_page(path: str) -> Tuple[int, int, bytes]:
 
 
 def office_pdf(document: str, folder: str) -> str:
-    """Have an office document printed to a PDF file.  Raises TransferError."""
+    """Convert an office document to a PDF file.  Raises TransferError."""
     import subprocess
 
     out = os.path.join(folder, "printed")

@@ -63,7 +63,7 @@ class ScreenSession:
         self._picture = b""
 
     def share(self, ended: Callable[[], None]) -> Tuple[int, Tuple[int, int]]:
-        """Have pictures of the broker; returns the node and its size.
+        """Ask the broker for pictures; return the node and its size.
 
         Waits for the user.  ``ended`` is called once it is over, unless it was closed.
         Raises TransferError, OSError.
@@ -96,6 +96,7 @@ class ScreenSession:
         return number, (width, height)
 
     def _make_node(self, width: int, height: int) -> Tuple[int, VideoNode]:
+        """Create the node of a screen or window; return its number and it."""
         if not width * height:
             raise TransferError("the window no longer exists")
         servers = pipewire_servers()
@@ -110,6 +111,7 @@ class ScreenSession:
     def _receive(
         self, connection: BrokerConnection, size: int, ended: Callable[[], None]
     ) -> None:
+        """Receive pictures to their end; then call ``ended`` unless closed."""
         with contextlib.suppress(OSError):
             while not self._over:
                 picture = connection.reader.read(size)
@@ -124,7 +126,7 @@ class ScreenSession:
             ended()
 
     def _show(self, node: VideoNode) -> None:
-        """Show the last picture, again where nothing changes: one may look late."""
+        """Show the last picture in the node, again where nothing changes."""
         while not self._over and not node.failed:
             if self._picture:
                 node.show(self._picture)
@@ -186,7 +188,7 @@ class PortalScreens(PortalPart):
         return {**self.facts, "AvailableSourceTypes": ("u", self._types())}
 
     def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
+        """Return the interface's methods; see ``BusInterface``."""
         return {
             ("CreateSession", "a{sv}"): ("o", self._create),
             ("SelectSources", "oa{sv}"): ("o", self._select),
@@ -200,6 +202,7 @@ class PortalScreens(PortalPart):
         return found | (SOURCE_WINDOW if self._own.held() else 0)
 
     def _create(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Create a session for a program; raises CallError."""
         # guard: programs of a sandbox have bounds of their own screens
         if len(self._sessions) >= SESSIONS_AT_ONCE:
             raise CallError("DBus.Error.LimitsExceeded", "too many sessions")
@@ -222,6 +225,7 @@ class PortalScreens(PortalPart):
         return (path,)
 
     def _begin(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Begin sharing in a thread; raises CallError for a started session."""
         session, path = self._session(call), request_handle(call)
         if session.started:
             raise CallError("portal.Error.NotAllowed", "the session is already started")
@@ -243,6 +247,7 @@ class PortalScreens(PortalPart):
         return found
 
     def _start(self, session: ScreenSession, path: str) -> None:
+        """Share a screen and respond to the program."""
         code, results = SCREEN_FAILED, {}
         try:
             number, size = session.share(functools.partial(self._ended, session))

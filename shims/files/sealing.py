@@ -32,7 +32,7 @@ def map_user(libc: ctypes.CDLL, namespaces: int) -> None:
 
 
 def seal(top: str) -> None:
-    """In a child: make a directory read-only in a separate mount namespace.
+    """Make a directory read-only in a separate mount namespace (in a child).
 
     Its owner could change the mode of a file that is only to be viewed; this mount
     cannot be changed from a further namespace either (mount_namespaces(7)).

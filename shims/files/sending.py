@@ -44,7 +44,7 @@ class Walk:
     """
 
     def __init__(self, paths: List[str], *, follow: bool = True) -> None:
-        """``follow``: a named path may lead through links."""
+        """List the files of these paths."""
         self.found: List[Tuple[List[str], str, int]] = []
         """Path in the transfer, path here, size; size -1 for a directory."""
         self.left_out = 0
@@ -67,6 +67,7 @@ class Walk:
         return sum(max(size, 0) for _, _, size in self.found)
 
     def _add(self, inside: List[str], path: str, parent: int) -> None:
+        """List an entry with all in it; raises TransferError."""
         name = os.path.basename(path)
         # Names are sent as JSON; Python has other bytes of a name as lone surrogates.
         if _not_utf8(inside[-1]):
@@ -86,6 +87,7 @@ class Walk:
             self.left_out += 1
 
     def _add_directory(self, inside: List[str], path: str, parent: int) -> None:
+        """List the entries of a directory."""
         fd = _open_below(parent, path, _DIRECTORY)
         try:
             for name in sorted(self._names(fd, path)):
@@ -94,7 +96,7 @@ class Walk:
             os.close(fd)
 
     def _names(self, fd: int, path: str) -> Iterator[str]:
-        """The names in a directory.  Raises TransferError for too many.
+        """Yield the names in a directory.  Raises TransferError for too many.
 
         Another process may keep making files there, faster than they are listed.
         """
@@ -191,7 +193,7 @@ class Content:
         self.size = size
 
     def take(self, step: Callable[[int, int], int]) -> Iterator[int]:
-        """Pass it on by ``step``; yields each number of bytes.
+        """Pass the content on by ``step``; yield each number of bytes.
 
         ``step`` takes the descriptor and a maximum, and returns the number of bytes
         that it has taken, 0 at the file's end.  A file that has become shorter breaks
@@ -207,6 +209,7 @@ class Content:
 
 
 def _parts(walk: Walk) -> Iterator[Union[bytes, Content]]:
+    """Yield the frames of all entries, and their contents."""
     folder = _Folder()
     try:
         for inside, path, size in walk.found:

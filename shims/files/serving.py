@@ -26,7 +26,7 @@ SERVICES_USAGE = "usage: vitrail-services [COMMAND [ARGUMENT…]]"
 
 
 def serve_services(words: List[str]) -> int:
-    """Serve calls; with a command: beside it, until it ends."""
+    """Serve calls; with a command: beside it, until the command ends."""
     if words[:1] == ["--"]:
         words = words[1:]
     elif words and words[0].startswith("-"):
@@ -48,7 +48,7 @@ def serve_services(words: List[str]) -> int:
 
 
 def end_with(parent: int) -> None:
-    """End this process when the command's has ended."""
+    """End this process when the process ``parent`` has ended."""
     try:
         held = os.pidfd_open(parent)
     except OSError:
@@ -58,7 +58,10 @@ def end_with(parent: int) -> None:
 
 
 def take_calls(connection: BrokerConnection) -> None:
-    """Start a process for each call, until the broker ends it.  Raises TransferError."""
+    """Start a process for each call, until the broker closes.
+
+    Raises TransferError.
+    """
     running: Dict[str, int] = {}
     while True:
         called = connection.wait("called")

@@ -76,7 +76,7 @@ def serve_own_agent(connection: BrokerConnection, source: str) -> int:
 
 
 def ssh_agent(words: List[str]) -> int:
-    """``vitrail-ssh-agent``: as ssh-agent(1), print the socket's name, or run a command."""
+    """Offer an agent's socket: ``vitrail-ssh-agent``, used as ssh-agent(1)."""
     target, path = "", os.path.join(runtime_directory(), "vitrail-ssh-agent")
     while words and words[0] in ("--target", "-t", "--socket", "-a") and len(words) > 1:
         if words[0] in ("--target", "-t"):
@@ -117,7 +117,7 @@ def ssh_keys(_words: List[str]) -> int:
 def serve_agent_socket(
     listener: socket.socket, path: str, target: str, parent: int
 ) -> None:
-    """Serve programs that ask, until ``parent`` ends (0: for ever)."""
+    """Serve programs that ask an agent, until ``parent`` ends (0: for ever)."""
     import threading
 
     places = threading.BoundedSemaphore(AGENTS_AT_ONCE)
@@ -146,7 +146,7 @@ def serve_agent_socket(
 
 
 def lead_to_agent(target: str, sock: socket.socket) -> None:
-    """Connect one program with the agent of a target."""
+    """Connect a program with the ssh agent of a target, by a call."""
     try:
         connection = BrokerConnection("VITRAIL_CALL")
         ask = {"type": "call", "service": AGENT_SERVICE, "argument": ""}

@@ -54,7 +54,7 @@ ITEMS_AT_ONCE = 16
 
 
 def serve_tray(words: List[str]) -> int:
-    """Serve while the broker lets it; no name on the bus where it does not."""
+    """Serve the tray on the session bus while the broker permits it."""
     del words
     broker = BrokerConnection("VITRAIL_CALL")
     broker.send(frame(desktop_call(TRAY_SERVICE)))
@@ -113,6 +113,7 @@ class Tray(BusService, BusInterface):
         return {**self.facts, "RegisteredStatusNotifierItems": ("as", items)}
 
     def _register(self, call: BusMessage) -> Tuple[Any, ...]:
+        """Register a program's icon and read it; raises CallError."""
         sender, service = call.text(SENDER), call.body[0]
         path = service if service.startswith("/") else ITEM_AT
         for item in self._items.values():
@@ -142,6 +143,7 @@ class Tray(BusService, BusInterface):
         signature: str,
         body: Tuple[Any, ...],
     ) -> int:
+        """Send a message to an item's program; return its serial."""
         fields: Dict[int, Any] = {PATH: item.path, DESTINATION: item.sender}
         fields.update({INTERFACE: interface, MEMBER: member})
         return self._send(BusMessage(CALL, fields, signature, body))
@@ -150,7 +152,7 @@ class Tray(BusService, BusInterface):
         self.signal((WATCHER_PATH, WATCHER, name), "s", (item.sender + item.path,))
 
     def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
+        """Hide the icons of a program that has gone."""
         for item in list(self._items.values()):
             if item.sender == sender:
                 del self._items[item.number]
@@ -158,7 +160,7 @@ class Tray(BusService, BusInterface):
                 self._hide(item)
 
     def told(self, message: BusMessage) -> None:  # type: ignore[explicit-override]
-        """See ``BusService``: an item answers, or says that it has changed."""
+        """Handle a message of an item: its values, or that it changed."""
         if message.kind in (REPLY, ERROR):
             item = self._asked.pop(int(message.fields.get(REPLY_SERIAL, 0)), None)
             known = message.kind == REPLY and message.signature == "a{sv}"
@@ -173,6 +175,7 @@ class Tray(BusService, BusInterface):
     # -- the broker -----------------------------------------------------------------
 
     def _show(self, item: TrayIcon, values: Dict[str, Any]) -> None:
+        """Send an item's icon to the broker, or hide it."""
         if values.get("Status") == "Passive":
             self._hide(item)
             return
@@ -197,7 +200,7 @@ class Tray(BusService, BusInterface):
             self._broker.send(frame({"type": "gone", "number": item.number}))
 
     def _listen(self) -> None:
-        """Pass clicks on; the service ends with the connection."""
+        """Pass clicks on to items, to the end of the connection."""
         with contextlib.suppress(TransferError, OSError, KeyError, struct.error):
             while True:
                 message = read_message(self._broker.reader)

@@ -46,14 +46,14 @@ def drawn(pixmaps: List[Pixmap], name: str, theme: str) -> bytes:
 
 
 def is_pixmap(one: Pixmap) -> bool:
-    """Whether a pixmap has the size that it says."""
+    """Return whether a pixmap has the size that it says."""
     width, height, data = one
     sides = 0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE
     return sides and len(data) == 4 * width * height
 
 
 def files_of(name: str, theme: str) -> Iterator[str]:
-    """Yield the files that an icon's name may mean."""
+    """Yield the files that an icon's name may mean, by themes."""
     if name.startswith("/"):
         yield name
         return
@@ -68,7 +68,7 @@ def files_of(name: str, theme: str) -> Iterator[str]:
 
 
 def contents(path: str) -> bytes:
-    """Return a PNG file, or an SVG file as one.  Raises OSError."""
+    """Read a PNG file, or an SVG file as one.  Raises OSError."""
     if path.endswith(".svg"):
         with open(path, "rb"):
             pass

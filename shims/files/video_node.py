@@ -135,7 +135,7 @@ class VideoNode:
             raise TransferError("no PipeWire server is running in this sandbox")
 
     def show(self, picture: bytes) -> None:
-        """Give a picture to the programs that take it now; to none: it is dropped."""
+        """Give a picture to the programs that take it; drop it without one."""
         self._lib.pw_thread_loop_lock(self._loop)
         if self.wanted and len(picture) == self._size:
             self._picture = picture
@@ -143,9 +143,9 @@ class VideoNode:
         self._lib.pw_thread_loop_unlock(self._loop)
 
     def number(self) -> int:
-        """Return the node's number at the server, once it has one.
+        """Wait for the node's number at the server, and return it.
 
-        Raises TransferError where the server does not take it; it is closed then.
+        Raises TransferError, and closes, where the server does not take it.
         """
         until = time.monotonic() + NODE_SECONDS
         while True:
@@ -161,7 +161,7 @@ class VideoNode:
             self.changed.clear()
 
     def close(self) -> None:
-        """Let the node go; it may not be used any more."""
+        """Remove the node; it may not be used any more."""
         lib = self._lib
         lib.pw_thread_loop_lock(self._loop)
         if self._stream:
@@ -196,6 +196,7 @@ class VideoNode:
             self._lib.pw_stream_update_params(self._stream, params, 1)
 
     def _add_buffer(self, _data: object, added: int) -> None:
+        """Create a buffer's memory when PipeWire adds one."""
         import ctypes
         import mmap
 
@@ -223,6 +224,7 @@ class VideoNode:
         os.close(memory_at(SPA_DATA.format, data_of(removed))[2])
 
     def _process(self, _data: object) -> None:
+        """Fill a free buffer with the picture, for PipeWire."""
         import ctypes
 
         taken = self._lib.pw_stream_dequeue_buffer(self._stream)

@@ -36,7 +36,7 @@ class Account:
     """The account that runs programs: the guest's unprivileged user, or our own."""
 
     def __init__(self, name: str = "", *, network_rights: bool = False) -> None:
-        """``name``: another user of the guest.  Raises OSError where it cannot be that.
+        """Find the user.  Raises OSError where programs cannot be that one's.
 
         ``network_rights``: its programs have NETWORK_RIGHTS, where we are root.
         """
@@ -71,7 +71,7 @@ class Account:
 
     @contextlib.contextmanager
     def rights(self) -> Iterator[None]:
-        """Have this user's rights for a while, for files that are made in its directories.
+        """Take on this user's file rights while the block runs.
 
         Its programs may have put links there: these lead to nothing that the user could
         not reach.  Raises OSError.

@@ -69,6 +69,7 @@ class Address:
     def _connect(
         self, loop: Loop, done: "Callable[[Optional[socket.socket], int], None]"
     ) -> None:
+        """Connect without blocking; call ``done`` with the socket or an errno."""
         try:
             sock = socket.socket(self.family, socket.SOCK_STREAM)
         except OSError as error:
@@ -111,7 +112,10 @@ def await_answer(
     sock: socket.socket,
     done: "Callable[[Optional[socket.socket], int], None]",
 ) -> None:
-    """Read the broker's answer, one byte: 0, or the errno of a refusal."""
+    """Read the broker's answer, one byte: 0, or a refusal's errno.
+
+    Then call ``done``.
+    """
 
     def finish(code: int) -> None:
         deadline.cancel()

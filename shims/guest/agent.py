@@ -51,12 +51,12 @@ class Agent:
 
     @property
     def connected(self) -> bool:
-        """Whether messages can be sent now."""
+        """Return whether messages can be sent now."""
         return self._socket is not None
 
     @property
     def has_room(self) -> bool:
-        """Whether the broker takes messages as fast as we make them."""
+        """Return whether the broker takes messages as fast as we make them."""
         return self.connected and len(self._outgoing) < AGENT_QUEUE
 
     def open(self) -> None:
@@ -72,7 +72,7 @@ class Agent:
         self._flush()
 
     def pinged(self, serving: str) -> None:
-        """The broker is there, and says which worker of its serves us."""
+        """Note a ping; cut all streams where another worker serves us."""
         if self._serving and serving != self._serving:
             # A killed broker cannot end its streams, and vhost-device-vsock
             # drops those with bytes under way without notifying its guest.
@@ -82,7 +82,7 @@ class Agent:
         self.expect()
 
     def expect(self) -> None:
-        """Give the broker up when it says nothing for long from now on."""
+        """Begin to wait: lose the broker if it says nothing for long."""
         if self._patience is not None:
             self._patience.cancel()
         seconds = SILENCE_SECONDS
@@ -100,6 +100,7 @@ class Agent:
         self._lost(f"the broker sent nothing for {seconds:.0f} s")
 
     def _opened(self, sock: Optional[socket.socket], code: int) -> None:
+        """Take a new connection into use, or plan the next try."""
         if sock is None:
             if code != self._last_error:
                 log(f"cannot connect to {self._address.text}: {os.strerror(code)}")
@@ -120,6 +121,7 @@ class Agent:
         self._wait = min(self._wait * 2, RECONNECT_SECONDS)
 
     def _lost(self, why: str) -> None:
+        """Close the broken connection and plan the next one."""
         if self._socket is None:
             return
         log(f"lost the connection to the broker: {why}")
@@ -148,6 +150,7 @@ class Agent:
             self._read()
 
     def _flush(self) -> None:
+        """Send queued frames."""
         if self._socket is None:
             return
         full = not self.has_room
@@ -167,6 +170,7 @@ class Agent:
             self._loop.later(0, self._guest.programs.push_all)
 
     def _read(self) -> None:
+        """Read frames of the broker and act on them."""
         assert self._socket is not None
         try:
             data = self._socket.recv(PIECE_BYTES)
@@ -189,6 +193,7 @@ class Agent:
             self._lost("internal error")
 
     def _frames(self) -> List[bytes]:
+        """Return the complete frames that were received; raises MessageError."""
         frames = []
         while len(self._incoming) >= 4:
             (size,) = struct.unpack_from("<I", self._incoming)

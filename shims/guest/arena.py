@@ -39,6 +39,7 @@ def open_arena_device(*, behind_image: bool) -> Tuple[int, int]:
 
 
 def _make_device(number: int, region: str) -> None:
+    """Make a persistent-memory region a device for mapping."""
     namespace = f"namespace{number}.0"
     _wait(f"{_BUS}/devices/{namespace}")
     bound = glob.glob(f"{_BUS}/drivers/nd_pmem/{namespace}")

@@ -62,7 +62,7 @@ class Display:
 
     @property
     def ready(self) -> bool:
-        """Whether programs can connect."""
+        """Return whether programs can connect."""
         return self._ready and bool(self._process)
 
     @property
@@ -83,7 +83,7 @@ class Display:
         self.start()
 
     def start(self) -> None:
-        """Start the waypipe server, unless it runs."""
+        """Start the waypipe server, unless one runs."""
         if self._process:
             return
         try:
@@ -161,7 +161,7 @@ class Display:
         return [*argv, "--display", self.NAME, "server", "--", "cat"], -1
 
     def _open_gpu(self, mode: int) -> bool:
-        """Let programs have the GPU, or not; returns whether there is one."""
+        """Set the GPU node's mode; return whether there is a GPU."""
         try:
             os.chmod(GPU_NODE, mode)
         except OSError as error:
@@ -170,7 +170,7 @@ class Display:
         return True
 
     def counted(self, displays: int) -> None:
-        """The broker has so many of our displays.
+        """Compare the broker's number of displays with ours; end lost streams.
 
         Of a stream that was lost on its way (a killed relay's, in
         vhost-device-vsock) we get no notice; its program would wait forever.
@@ -209,6 +209,7 @@ class Display:
             action(reason)
 
     def _listen(self) -> None:
+        """Read waypipe's output: its display's readiness, or log lines."""
         try:
             data = os.read(self._stderr, PIECE_BYTES)
         except BlockingIOError:
@@ -226,6 +227,7 @@ class Display:
             self._guest.hop("gpu", "the GPU no longer answers", ok=False)
 
     def _ended(self, code: int) -> None:
+        """Clean up after waypipe's end; start it again where that is planned."""
         if self._stderr >= 0:
             self._listen()
         if self._stderr >= 0:

@@ -57,7 +57,7 @@ class Folders:
         self._mounted: Dict[int, str] = {}
 
     def mount(self, place: int, name: str, *, stream: bool) -> None:
-        """Mount the folder of a place; its server refuses writes where it must."""
+        """Mount the folder of a place, as a device or by a stream."""
         path = f"{FOLDERS}/{name}"
         if self._mounted.get(place) == path:
             self._answer(place, "")
@@ -97,7 +97,7 @@ class Folders:
         self._guest.settings.folders.connect(self._guest.loop, connected)
 
     def _start_sshfs(self, place: int, path: str, sock: socket.socket) -> None:
-        """Mount a connection; sshfs runs until it ends, and nothing is mounted then."""
+        """Start sshfs on a connection; unmount when it ends."""
         account = self._guest.account
         options = (
             "passive,allow_other,default_permissions,nosuid,nodev,dcache_timeout=1,"
@@ -129,7 +129,7 @@ class Folders:
         look(MOUNTED_SECONDS)
 
     def unmount(self, place: int, *, force: bool) -> None:
-        """Unmount it; without ``force`` only where no program has files of it open."""
+        """Unmount a folder; without ``force`` only an unused one."""
         path = self._mounted.get(place)
         if path is None:
             self._answer(place, "")
@@ -149,7 +149,7 @@ class Folders:
         ended: Callable[[str], None],
         sock: "Optional[socket.socket]" = None,
     ) -> None:
-        """Run a script; ``ended`` gets its output where it failed, or nothing.
+        """Run a script of busybox; call ``ended`` with its errors.
 
         ``sock``: its standard input and output.
         """
@@ -187,7 +187,7 @@ class Folders:
 
 
 def is_mounted(path: str) -> bool:
-    """Whether a file system is mounted there; asks the kernel, not the file system."""
+    """Return whether a file system is mounted there, as the kernel says."""
     # As proc(5) writes paths.
     for character in "\\ \t\n":
         path = path.replace(character, f"\\{ord(character):03o}")

@@ -81,7 +81,7 @@ class Guest:
         self.folders = Folders(self)
 
     def start(self) -> None:
-        """Begin everything that needs neither the broker nor an identity."""
+        """Start everything that needs neither the broker nor an identity."""
         if self.settings.batch:
             # All programs have it from here.  One that is woken waits until the other one
             # has no more to do: a change of process costs as much as 50 KiB of a stream
@@ -113,7 +113,7 @@ class Guest:
 
     @property
     def settled(self) -> bool:
-        """Whether the work of the start is done: each copy would go on with it."""
+        """Return whether the work of the start is done: each copy would repeat it."""
         return self._waypipe_known and not self._compiling
 
     # -- what the parts report
@@ -144,7 +144,7 @@ class Guest:
         self._hops = {k: v for k, v in self._hops.items() if k == "waypipe"}
 
     def obey(self, message: Dict[str, Any]) -> None:
-        """Carry out one message of the broker: run or signal a program, mount, …."""
+        """Carry out a message of the broker: run, signal, mount, …."""
         kind = message["type"]
         if kind == "run":
             self.programs.run(message)
@@ -178,7 +178,7 @@ class Guest:
     # -- environment of programs
 
     def base_environment(self) -> Dict[str, str]:
-        """Return what every program of the guest's user finds."""
+        """Return the variables of every program of the guest's user."""
         env = {
             "PATH": f"{self._tools}:{PATH}" if self._tools else PATH,
             "HOME": self.account.home,
@@ -206,7 +206,7 @@ class Guest:
         return env
 
     def environment(self, message: Dict[str, Any]) -> Dict[str, str]:
-        """Return the environment of a program that the broker asked for."""
+        """Return the variables of a program that the broker asks for."""
         env = self.base_environment()
         if message["display"]:
             env.update(
@@ -227,7 +227,7 @@ class Guest:
         return bool(self._tools) and is_forked(message["argv"], terminal=message["tty"])
 
     def fork_tool(self, message: Dict[str, Any], streams: Tuple[int, int, int]) -> int:
-        """Start such a program; returns its pid.  Raises OSError."""
+        """Fork a program of ours; return its pid.  Raises OSError."""
         user, _ = called(message["argv"])
         account = Account(user) if user else self.account
         env = self.environment(message)
@@ -240,7 +240,7 @@ class Guest:
     # -- the end
 
     def power_off(self) -> None:
-        """End every program, then switch off (PID 1) or end ourselves."""
+        """End every program, then switch off (PID 1) or end this process."""
         if self.leaving:
             return
         self.leaving = True
@@ -259,6 +259,7 @@ class Guest:
         self.loop.later(0.05, self.loop.stop)
 
     def _check_orphan(self) -> None:
+        """Switch off a machine whose broker is away while nothing runs."""
         away = 0.0 if self.agent.connected else time.monotonic() - self.agent.lost_at
         if away >= self.settings.orphan and not self.programs.running():
             log(f"no broker for {away:.0f} s and no running programs: powering off")
@@ -270,6 +271,7 @@ class Guest:
     # -- small parts
 
     def _make_session_dir(self) -> str:
+        """Create the directory of the session's sockets; return its path."""
         if os.geteuid() != 0 or self.machine is None:
             path = os.path.join(self.settings.runtime, "session")
         else:
@@ -321,7 +323,7 @@ class Guest:
             load_tool(self.settings.runtime)
 
     def _offer_services(self, folder: str) -> None:
-        """Have the session bus start our portal and our notification daemon.
+        """Write the files by which the session bus starts our portal.
 
         In the first place where dbus-daemon(1) looks for services, unless the guest
         has a separate program for the name: a portal has other interfaces, too, and
@@ -341,7 +343,7 @@ class Guest:
                 write_file(path, text.encode(), 0o644)
 
     def _keep_secret(self) -> None:
-        """Put the launch's secret where our other programs find it.
+        """Write the launch's secret to a file for our other programs.
 
         Readable for all of the guest, which is one party to the broker: the
         secret keeps out programs of other users on the host.
@@ -375,6 +377,7 @@ class Guest:
         return socket_path
 
     def _ask_version(self) -> None:
+        """Run ``waypipe --version``; greet the broker after that."""
         path = shutil.which("waypipe", path=self.base_environment()["PATH"])
         if path is None:
             self.hop("waypipe", "waypipe is not installed in the guest", ok=False)
@@ -405,6 +408,7 @@ class Guest:
             self._greet()
 
     def _greet(self) -> None:
+        """Send the broker our versions and the programs that run."""
         self._greeted = True
         self.agent.send(
             "hello",

@@ -48,7 +48,7 @@ def with_locales(env: Dict[str, str], told: Dict[str, str]) -> Dict[str, str]:
 
 
 def unpack_host_files(text: str = "", root: str = "/") -> None:
-    """Put the files into place.  What fails is logged: the guest works without them."""
+    """Unpack the host's files.  Logs what fails."""
     text = text or LAUNCH.get("LAUNCH_FILES", LAUNCH_FILES)
     if not text:
         return

@@ -48,7 +48,7 @@ def _remove(path: str) -> None:
 
 
 def make_host_keys(guest: "Guest", root: str = "/") -> None:
-    """Draw a host key in the background, where there is a server to use it."""
+    """Generate an SSH host key in the background, where there is a server for it."""
     keygen = os.path.join(root, SSH_KEYGEN)
     if not (os.path.exists(keygen) and os.path.exists(os.path.join(root, SSH_SERVER))):
         return

@@ -31,7 +31,7 @@ LAUNCH_LOW_PORTS = ""
 
 
 def read_launch(path: str = LAUNCH_FILE) -> None:
-    """Take the settings of this launch over; the file, which has its secret, goes.
+    """Read the settings of this launch, and remove their file.
 
     Raises OSError or ValueError.
     """
@@ -90,6 +90,7 @@ class Proof:
             self._finish(error.errno or errno.EIO)
 
     def _ready(self, _events: int) -> None:
+        """Read the broker's proof; check it when complete."""
         try:
             data = self._sock.recv(ANSWER_BYTES - len(self._answer))
         except BlockingIOError:
@@ -104,6 +105,7 @@ class Proof:
             self._check()
 
     def _check(self) -> None:
+        """Check the broker's proof and send ours."""
         nonces = self._nonce + self._answer[:NONCE_BYTES]
         theirs = self._mac(b"broker", nonces)
         # guard: the broker proves the launch

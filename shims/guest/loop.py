@@ -124,6 +124,7 @@ class Loop:
         self._reap()
 
     def _reap(self) -> None:
+        """Wait for ended children; call what waits for each."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)

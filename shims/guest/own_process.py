@@ -43,7 +43,7 @@ class ForkedTool(NamedTuple):
 
 
 def is_forked(argv: List[str], *, terminal: bool) -> bool:
-    """Return whether a program that the broker asks for is one of these."""
+    """Return whether a program is one that we run in a fork."""
     return (
         not terminal
         and argv[0] == FILES_PROGRAM
@@ -53,7 +53,7 @@ def is_forked(argv: List[str], *, terminal: bool) -> bool:
 
 
 def fork_tool(tool: ForkedTool) -> int:
-    """Run it as its user, in a separate session; returns its pid.  Raises OSError."""
+    """Fork a tool as its user, in a session; return its pid.  Raises OSError."""
     begun, begin = os.pipe()
 
     def work() -> int:
@@ -74,7 +74,7 @@ def fork_tool(tool: ForkedTool) -> int:
 
 
 def load_tool(directory: str) -> None:
-    """Import the tool, whose bytecode is there, for all copies of this process.
+    """Import the files program, for all forks of this process.
 
     In each of them it would be most of what a call costs.
     """
@@ -104,6 +104,7 @@ def _tool(directory: str) -> ModuleType:
 
 
 def _imported(directory: str) -> ModuleType:
+    """Import the files program from a directory."""
     sys.path.insert(0, directory)
     try:
         importlib.invalidate_caches()
@@ -113,7 +114,7 @@ def _imported(directory: str) -> ModuleType:
 
 
 def in_child(work: Callable[[], int]) -> int:
-    """Do this in a copy of this process, which ends with its result; returns the pid.
+    """Run ``work`` in a fork, which ends with its result; return the pid.
 
     Raises OSError.
     """
@@ -139,6 +140,7 @@ def close_agent_files() -> None:
 
 
 def _run_tool(tool: ForkedTool) -> int:
+    """Run a tool with its streams and user, in a fork."""
     gc.disable()  # it would only touch, and so copy, pages of the agent
     source, output, error = tool.streams
     if source < 0:

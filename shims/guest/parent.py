@@ -63,10 +63,7 @@ class IdentityError(Exception):
 
 
 def take_identity(body: bytes) -> Dict[str, Any]:
-    """Parse and check the identity that the host gives a copied machine.
-
-    Raises IdentityError.
-    """
+    """Parse and check a copied machine's identity.  Raises IdentityError."""
     try:
         found = json.loads(body)
         if not isinstance(found, dict) or set(found) != set(IDENTITY):
@@ -83,7 +80,7 @@ def take_identity(body: bytes) -> Dict[str, Any]:
 
 
 def find_port(name: str) -> str:
-    """Return the device of a virtio-serial port.  Raises OSError when none appears."""
+    """Wait for the device of a virtio-serial port.  Raises OSError if none appears."""
     base = "/sys/class/virtio-ports"
     until = time.monotonic() + PORT_SECONDS
     while True:
@@ -120,6 +117,7 @@ class Parent:
         self._guest.display.when_ready(self._display_up)
 
     def _display_up(self, reason: str) -> None:
+        """Rehearse once the display is up; start it again if it failed."""
         if reason:
             # Made in the background, this machine may be too slow for waypipe's
             # deadline; a parent without waypipe would have no window in any copy.
@@ -131,6 +129,7 @@ class Parent:
             self._ready()
 
     def _ready(self) -> None:
+        """Tell the host that this machine can be copied, once all is quiet."""
         if not self._guest.settled:
             self._loop.later(0.05, self._ready)
             return
@@ -152,6 +151,7 @@ class Parent:
         os.write(self._port, struct.pack("<I", len(body)) + body)
 
     def _readable(self, _events: int) -> None:
+        """Read the host's frames at the port."""
         try:
             data = os.read(self._port, FORK_FRAME_BYTES)
         except BlockingIOError:
@@ -183,7 +183,7 @@ class Parent:
             self._loop.watch(self._port, selectors.EVENT_READ, self._readable)
 
     def _rehearse(self) -> None:
-        """Run the program in a machine that will wait, before its identity."""
+        """Rehearse the program, before the identity comes."""
 
         def done() -> None:
             self._send("rehearsed")
@@ -194,6 +194,7 @@ class Parent:
             done()
 
     def _take(self, body: bytes) -> None:
+        """Take on an identity: seed, clock, name, addresses."""
         identity = take_identity(body)
         self._identity = identity
         # Before anything else: numbers drawn from now on are this machine's own.
@@ -228,7 +229,7 @@ class Parent:
         self._loop.later(BEGIN_SECONDS, self._begin)
 
     def _begin(self) -> None:
-        """Connect: the launcher has paused this machine for the last time."""
+        """Connect to the broker: there will be no further copy."""
         if self._port < 0:
             return
         self._loop.forget(self._port)
@@ -273,7 +274,7 @@ def new_boot_id() -> None:
 
 
 def local_cid() -> int:
-    """Return this machine's vsock context id, or -1 without a device; vsock(7)."""
+    """Ask the kernel for this machine's vsock CID, or -1; vsock(7)."""
     with contextlib.suppress(OSError):
         fd = os.open("/dev/vsock", os.O_RDONLY)
         try:

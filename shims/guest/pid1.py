@@ -113,7 +113,7 @@ class Machine:
         self.storage: "Optional[Storage]" = None
 
     def set_up(self) -> None:
-        """Make the machine usable.  What fails is logged, and we go on."""
+        """Mount, link and name what a machine needs.  Logs what fails."""
         os.umask(0o022)
         os.environ["PATH"] = PATH_ROOT
         for source, target, kind, flags, options in MOUNTS:
@@ -156,7 +156,7 @@ class Machine:
             log(f"cannot set the machine ID: {error}")
 
     def network(self, guest: "Guest") -> None:
-        """Give the cards of switches their addresses; ask for one for the first other."""
+        """Set up the cards of switches; ask DHCP for the first other."""
         settings = guest.settings
         if settings.router:
             become_router()
@@ -216,6 +216,7 @@ class Machine:
     def _mount(
         self, source: str, target: str, kind: str, flags: int, options: str
     ) -> None:
+        """Mount a file system; log a failure."""
         os.makedirs(target, exist_ok=True)
         done = self._libc.mount(
             source.encode(), target.encode(), kind.encode(), flags, options.encode()
@@ -224,6 +225,7 @@ class Machine:
             log(f"cannot mount {target}: {os.strerror(ctypes.get_errno())}")
 
     def _link_up(self, name: str) -> None:
+        """Set an interface up; log a failure."""
         try:
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 ask = struct.pack("16sH14x", name.encode(), 0)
@@ -239,7 +241,7 @@ class Machine:
 
 
 def become_router() -> None:
-    """Pass packets on between cards, and let the user's programs make tunnels."""
+    """Have the kernel route between cards, and permit users' tunnels."""
     for name, value in ROUTER_SETTINGS:
         set_kernel(name, value)
     # udev's rule for it; making a tunnel takes CAP_NET_ADMIN.
@@ -248,7 +250,7 @@ def become_router() -> None:
 
 
 def ends_by_reset(cmdline: str = "/proc/cmdline") -> bool:
-    """Whether the machine ends when it resets itself, and not when it switches off."""
+    """Return whether the machine ends by a reset, not by switching off."""
     try:
         with open(cmdline, encoding="ascii", errors="replace") as file:
             return "vitrail.off=reset" in file.read().split()

@@ -132,6 +132,7 @@ class PortStreams:
         self._loop.watch(self._port, events, self._port_ready)
 
     def _port_ready(self, events: int) -> None:
+        """Write to and read from the port; fail it on an error."""
         try:
             if events & selectors.EVENT_WRITE:
                 self._flush()
@@ -147,6 +148,7 @@ class PortStreams:
         self._loop.stop()
 
     def _read_port(self) -> None:
+        """Read frames from the port, a bounded number at once."""
         for _ in range(PORT_BUFFERS):  # then programs have their turn
             try:
                 size = os.readv(self._port, self._buffers)
@@ -167,7 +169,7 @@ class PortStreams:
         self._loop.later(0.05, self._watch_port)
 
     def _put(self, data: "memoryview | bytes") -> None:
-        """Write frames, or keep them until there is room."""
+        """Write frames, or keep them until the port has room."""
         sent = 0
         if not self._out:
             with contextlib.suppress(BlockingIOError):
@@ -185,6 +187,7 @@ class PortStreams:
         self._watch_port()
 
     def _flush(self) -> None:
+        """Write kept frames to the port."""
         with contextlib.suppress(BlockingIOError):
             while self._out:
                 sent = os.write(
@@ -201,6 +204,7 @@ class PortStreams:
     # -- frames of the host's
 
     def _take(self, view: memoryview) -> None:
+        """Parse the port's bytes: frames, and data of streams."""
         at = 0
         parts: List[memoryview] = []  # of the current stream, delivered at once
         while at < len(view):
@@ -228,6 +232,7 @@ class PortStreams:
             parts.clear()
 
     def _frame(self, kind: int, zero: int, number: int, value: int) -> None:
+        """Handle a frame of the host.  Raises PortError."""
         if zero:
             raise PortError("the host sent a frame with a nonzero second byte")
         if not self._greeted:
@@ -273,6 +278,7 @@ class PortStreams:
         self._watch_readers()
 
     def _closed(self, stream: PortStream) -> None:
+        """Note that the host has closed a stream; it drains for a while."""
         stream.host_closed = True
         if stream.gone:
             self._free(stream)
@@ -292,6 +298,7 @@ class PortStreams:
             self._loop.watch(listener.fileno(), events, partial(self._accept, port))
 
     def _accept(self, port: int, _events: int) -> None:
+        """Open a stream for a program's connection."""
         try:
             sock, _ = self._listeners[port].accept()
         except OSError:
@@ -335,6 +342,7 @@ class PortStreams:
             self._readers.unregister(fd)
 
     def _read_programs(self, _events: int) -> None:
+        """Read from programs' sockets, until the port is full."""
         try:
             for fd, events in self._readers.poll(0, 16):
                 stream = self._read_by.get(fd)
@@ -346,6 +354,7 @@ class PortStreams:
             self._fail(str(error))
 
     def _read(self, stream: PortStream, *, closed: bool) -> None:
+        """Read a program's data within its credit, and frame it."""
         size = 0
         if not stream.ended:
             try:
@@ -385,6 +394,7 @@ class PortStreams:
         return memoryview(self._burst)[:at]
 
     def _deliver(self, stream: PortStream, parts: List[memoryview]) -> None:
+        """Write data to a program; keep what it does not take."""
         if stream.gone or stream.broken:
             return
         rest = b"".join(parts) if stream.held else self._write(stream, parts)
@@ -400,7 +410,7 @@ class PortStreams:
     def _write(
         self, stream: PortStream, parts: "Sequence[memoryview | bytes]"
     ) -> bytes:
-        """Return the rest, which waits until the program has read."""
+        """Write data to a program; return the rest, which waits for it."""
         try:
             sent = stream.sock.sendmsg(parts)
         except BlockingIOError:
@@ -414,6 +424,7 @@ class PortStreams:
         return b"".join(parts)[sent:] if sent < sum(map(len, parts)) else b""
 
     def _drain(self, stream: PortStream) -> None:
+        """Write kept data to a program."""
         while stream.held:
             rest = self._write(stream, [stream.held.popleft()])
             if rest:
@@ -425,6 +436,7 @@ class PortStreams:
             self._settle(stream)
 
     def _give_back(self, stream: PortStream) -> None:
+        """Send the host new credit, once half is used."""
         if stream.taken < stream.window // 2 or stream.host_ended:
             return
         credit, stream.taken = stream.taken, 0
@@ -440,7 +452,7 @@ class PortStreams:
     # -- ends
 
     def _settle(self, stream: PortStream) -> None:
-        """Do what follows once the program has taken everything that is held."""
+        """Close or go on, once the program has taken all data."""
         if stream.gone or stream.held:
             return
         if stream.host_closed or (stream.ended and stream.broken):
@@ -536,7 +548,7 @@ def start_port_streams(guest: "Guest") -> None:
 
 
 def _be_child(port: int, listeners: Dict[int, socket.socket]) -> None:
-    """Serve, with nothing of the agent's open; does not return."""
+    """Serve the port in the child; does not return."""
     failure = "it stopped"
     try:
         signal.set_wakeup_fd(-1)

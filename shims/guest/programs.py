@@ -60,16 +60,16 @@ class Program:
 
     @property
     def running(self) -> bool:
-        """Whether it waits to be started, or has been and has not ended."""
+        """Return whether the program waits to be started, or runs."""
         return self.result is None
 
     @property
     def full(self) -> bool:
-        """Whether its output waits for its reader, so that it is not read."""
+        """Return whether its output waits for its reader, so that it is not read."""
         return self.running and self.room is not None and self.kept_bytes >= KEPT_OUTPUT
 
     def keep(self, data: bytes, *, error: bool) -> None:
-        """Keep output for the broker.
+        """Keep output for the broker; without a window, the newest.
 
         Without a window the oldest goes beyond KEPT_OUTPUT: the program must not
         wait for a broker that is away.
@@ -122,7 +122,7 @@ class Programs:
         return sorted(p.number for p in self._table.values() if p.running)
 
     def run(self, message: Dict[str, Any]) -> None:
-        """Start a program, at once or when the display is ready for it."""
+        """Start a program, at once or when the display is ready."""
         number = message["program"]
         agent = self._guest.agent
         if number in self._table:
@@ -184,7 +184,7 @@ class Programs:
             set_size(program.input, rows, columns)
 
     def more(self, number: int, count: int) -> None:
-        """The broker takes so many bytes more of a program; 0: it always does."""
+        """Let a program send ``count`` bytes more; 0: without a limit."""
         program = self._table.get(number)
         if program is None or program.room is None:
             return
@@ -198,6 +198,7 @@ class Programs:
             self._watch_output(program)
 
     def _write_input(self, program: Program) -> None:
+        """Write waiting input to a program; report what it took."""
         if program.input < 0:
             return  # it has not been started, or reads no more
         try:
@@ -247,6 +248,7 @@ class Programs:
             self._push(program)
 
     def _start(self, program: Program, reason: str) -> None:
+        """Start a program, or report why that failed."""
         if not program.running:
             return
         if reason:
@@ -299,7 +301,7 @@ class Programs:
             self._loop.child(process, lambda code: self._ended(program, code))
 
     def _open_streams(self, program: Program) -> Tuple[int, int, int]:
-        """Return where its output is read, its output, and its input (-1: none).
+        """Open a program's streams: where output is read, output, input.
 
         With a terminal its three streams are one, the terminal's slave.
         """
@@ -319,7 +321,7 @@ class Programs:
         return read, write, source
 
     def _open_errors(self, program: Program, output: int) -> Tuple[int, int]:
-        """Return where its standard error is read and written.
+        """Open a program's error stream: where it is read, and written.
 
         Where it is not wanted apart it is the output, and is read there.
         """
@@ -346,6 +348,7 @@ class Programs:
                 self._watch_pipe(program, fd)
 
     def _read(self, program: Program, fd: int) -> None:
+        """Read and keep a program's output."""
         try:
             data = os.read(fd, PIECE_BYTES)
         except BlockingIOError:
@@ -373,6 +376,7 @@ class Programs:
         os.close(fd)
 
     def _ended(self, program: Program, code: int) -> None:
+        """Report a program's end, after its last output."""
         program.pid = 0
         # Its last output is in the pipe already.  A grandchild may hold the
         # pipe open forever, so its end is not waited for.
@@ -386,6 +390,7 @@ class Programs:
         self._end(program, "exited", code=max(code, -64))
 
     def _drain(self, program: Program, fd: int, stop: float) -> None:
+        """Read what is left in a pipe, for a bounded time."""
         while time.monotonic() < stop and program.kept_bytes < LAST_OUTPUT:
             try:
                 data = os.read(fd, PIECE_BYTES)
@@ -405,6 +410,7 @@ class Programs:
         self._guest.program_ended()
 
     def _push(self, program: Program) -> None:
+        """Send kept output, and at last the end, to the broker."""
         if self._table.get(program.number) is not program:
             return  # its end has been reported
         agent = self._guest.agent

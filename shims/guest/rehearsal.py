@@ -97,6 +97,7 @@ class Rehearsal:
         return os.path.join(self._place, "waypipe")
 
     def _look(self) -> None:
+        """Start the program once the wire is there."""
         if self._ended:
             return
         if not os.path.exists(self._wire):
@@ -109,6 +110,7 @@ class Rehearsal:
     def _start(
         self, argv: List[str], env: "dict[str, str]", ended: Callable[[int], None]
     ) -> bool:
+        """Start a process of the rehearsal; end it if that fails."""
         null = os.open(os.devnull, os.O_WRONLY)
         try:
             process = self._guest.account.start(argv, env, null, null)
@@ -125,6 +127,7 @@ class Rehearsal:
     # -- the screen
 
     def _accept(self) -> None:
+        """Accept waypipe's client, in place of the listener."""
         assert self._listener is not None
         try:
             peer, _ = self._listener.accept()
@@ -139,6 +142,7 @@ class Rehearsal:
         )
 
     def _read(self) -> None:
+        """Pass the program's bytes to the screen; end at its first window."""
         assert self._peer is not None
         try:
             data, descriptors, _flags, _address = socket.recv_fds(
@@ -172,7 +176,7 @@ class Rehearsal:
     # -- the end
 
     def _end(self) -> None:
-        """End everything, and go on in the next round; only the first call does."""
+        """End all processes, and clear up in the next round."""
         if self._ended:
             return
         self._ended = True
@@ -186,7 +190,7 @@ class Rehearsal:
         self._loop.later(0, self._clear)
 
     def _clear(self) -> None:
-        """Wait until no process of it is left, and remove its files."""
+        """Wait until no process of the rehearsal is left; remove its files."""
         # guard: no process of a rehearsal outlives it
         if self._kill_left():
             self._loop.later(CLIENT_SECONDS, self._clear)
@@ -206,6 +210,7 @@ class Rehearsal:
         self._restart_display()
 
     def _remove_files(self) -> None:
+        """Undo the rehearsal's mounts and files."""
         if self._covered:
             detach(self._guest.account.home)
         # guard: no mount of a rehearsal outlives it
@@ -264,7 +269,7 @@ class Rehearsal:
 def list_entries(
     places: List[str], known: "Optional[Dict[str, Fact]]" = None
 ) -> "Dict[str, Fact]":
-    """Return the entries below these directories, each with what tells it from others.
+    """List the entries below directories, with what tells them apart.
 
     With ``known`` a directory that is not in it is not entered.
     """
@@ -324,7 +329,7 @@ def _octal(digits: bytes) -> bytes:
 
 
 def make_read_only(place: str) -> bool:
-    """Cover a directory with itself, read-only; returns whether that worked."""
+    """Mount a directory read-only over itself; return success."""
     libc = ctypes.CDLL(None, use_errno=True)
     name = os.fsencode(place)
     done = libc.mount(name, name, None, MS_BIND, None) == 0

@@ -52,7 +52,7 @@ class Screen:
         self._serial = 0
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes of the program's; returns those to send.
+        """Process bytes of the program; return those to send.
 
         Raises ScreenError.
         """
@@ -75,6 +75,7 @@ class Screen:
         return answer
 
     def _request(self, number: int, code: int, body: bytes) -> None:
+        """Answer a request of the program."""
         kind = self._kinds.get(number, "")
         if kind == "wl_display" and code == SYNC:
             self._done(*struct.unpack_from("=I", body))
@@ -96,6 +97,7 @@ class Screen:
             self._surface(number, code, body)
 
     def _surface(self, number: int, code: int, body: bytes) -> None:
+        """Note a surface's buffer and commit, and so whether something is drawn."""
         if code == ATTACH:
             (self._buffers[number],) = struct.unpack_from("=I", body)
         elif code == FRAME:
@@ -121,6 +123,7 @@ class Screen:
             self._send(number, 0, body + struct.pack("=I", version))
 
     def _bind(self, body: bytes) -> None:
+        """Make a bound global and describe it."""
         _name, size = struct.unpack_from("=II", body)
         interface = body[8 : 8 + size].rstrip(b"\0").decode("ascii", "replace")
         version, number = struct.unpack_from("=II", body, 8 + (size + 3) // 4 * 4)
@@ -136,6 +139,7 @@ class Screen:
             self._output(number, version)
 
     def _output(self, number: int, version: int) -> None:
+        """Describe the one output."""
         place = struct.pack("=iiiii", 0, 0, 0, 0, 0)
         text = wire_text("screen")
         self._send(number, 0, place + text + text + struct.pack("=i", 0))

@@ -76,6 +76,7 @@ class SessionBus:
                 os.kill(self._pid, signal.SIGTERM)
 
     def _run(self, listener: socket.socket) -> "subprocess.Popen[bytes]":
+        """Start the session bus on a listener."""
         null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         try:
             process = self._guest.account.start(

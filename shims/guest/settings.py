@@ -27,7 +27,7 @@ ORPHAN_SECONDS = 60.0
 
 
 def take_address(text: str) -> str:
-    """Return an IPv4 address as text, or nothing: it goes into a script."""
+    """Check an IPv4 address for a script; "" for another text."""
     try:
         return socket.inet_ntoa(socket.inet_aton(text)) if text else ""
     except OSError:
@@ -84,6 +84,7 @@ class Settings:
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
 
     def _address(self, variable: str, port: int, service: str) -> Address:
+        """Return the broker's address of one port, as set or by default."""
         privileged = LAUNCH.get("LAUNCH_LOW_PORTS", LAUNCH_LOW_PORTS)
         low = LOW_PORT_OFFSET if privileged else 0
         standard = f"vsock:{HOST_CID}:{port - low}"

@@ -60,6 +60,7 @@ class KeysSocket:
         self._guest.loop.watch(fd, selectors.EVENT_READ, lambda _: self._accept())
 
     def _accept(self) -> None:
+        """Accept a program; run the files program to carry its connection."""
         try:
             conn, _ = self._listener.accept()
         except BlockingIOError:

@@ -29,7 +29,7 @@ class StartedOnConnect:
         run: "Callable[[socket.socket], subprocess.Popen[bytes]]",
         ended: "Callable[[int], None]" = lambda _code: None,
     ) -> None:
-        """``run`` starts the program; it raises OSError, SubprocessError.
+        """Set up; ``run`` starts the program; it raises OSError, SubprocessError.
 
         ``what`` names it in the log; ``ended`` gets its exit code.
         """
@@ -41,7 +41,7 @@ class StartedOnConnect:
 
     @property
     def listening(self) -> bool:
-        """Whether there is a socket."""
+        """Return whether there is a socket."""
         return self._listener is not None
 
     def start(self, listener: socket.socket) -> None:
@@ -62,6 +62,7 @@ class StartedOnConnect:
             self._guest.loop.watch(fd, selectors.EVENT_READ, lambda _: self._begin())
 
     def _begin(self) -> None:
+        """Start the program on the listener's first client."""
         listener = self._listener
         assert listener is not None
         self._guest.loop.forget(listener.fileno())

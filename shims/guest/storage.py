@@ -33,11 +33,11 @@ class Storage:
         self._mounts: List[str] = []
 
     def mount(self, keep: List[str], disk: str = "") -> None:
-        """Mount what ``keep`` names.  Raises OSError or SubprocessError.
+        """Mount the disk of what ``keep`` names.
 
-        ``disk`` is the device, where the VMM gives it no serial number.
-        The caller switches off then: programs must not write into a home that
-        is lost at the end.
+        Raises OSError or SubprocessError.  ``disk``: the device, where the VMM gives it
+        no serial number. The caller switches off then: programs must not write into a
+        home that is lost at the end.
         """
         device = find_device(disk) if disk else find_disk(KEPT_SERIAL)
         os.makedirs(KEPT, mode=0o700, exist_ok=True)
@@ -48,7 +48,7 @@ class Storage:
             self._keep_home()
 
     def close(self) -> None:
-        """Write out and unmount; every other process has been killed."""
+        """Sync and unmount the disk; no other process is left."""
         until = time.monotonic() + REAP_SECONDS
         with contextlib.suppress(ChildProcessError):
             while time.monotonic() < until:
@@ -59,7 +59,7 @@ class Storage:
             self._libc.umount2(target.encode(), MNT_DETACH)
 
     def _keep_home(self) -> None:
-        """Put the disk's home over the image's, which it begins as."""
+        """Mount the disk's home; fill it from the image's first."""
         home = os.path.join(KEPT, "home")
         if not os.path.isdir(home):
             half = home + ".new"
@@ -72,6 +72,7 @@ class Storage:
     def _mount(
         self, source: str, target: str, kind: str, flags: int, options: str
     ) -> None:
+        """Mount and note it.  Raises OSError."""
         words = (source.encode(), target.encode(), kind.encode() or None)
         if self._libc.mount(*words, flags, options.encode()) != 0:
             code = ctypes.get_errno()
@@ -80,7 +81,7 @@ class Storage:
 
 
 def lengthen(device: str, mounted: str) -> None:
-    """Let the file system grow to its disk, as resize2fs(8) does when mounted."""
+    """Grow a file system to its disk, while mounted (resize2fs(8))."""
     sectors = sysfs_text(f"/sys/class/block/{os.path.basename(device)}/size")
     fd = os.open(mounted, os.O_RDONLY)
     try:
@@ -94,7 +95,7 @@ def lengthen(device: str, mounted: str) -> None:
 
 
 def find_disk(serial: str) -> str:
-    """Return the device of this serial number.  Raises OSError when none appears."""
+    """Wait for the device of this serial number.  Raises OSError when none appears."""
     until = time.monotonic() + KEPT_SECONDS
     while True:
         for name in sorted(os.listdir("/sys/block")):
@@ -106,7 +107,7 @@ def find_disk(serial: str) -> str:
 
 
 def find_device(name: str) -> str:
-    """Return the block device of this name.  Raises OSError when none appears."""
+    """Wait for the block device of this name.  Raises OSError when none appears."""
     until = time.monotonic() + KEPT_SECONDS
     while name not in os.listdir("/sys/block"):
         if time.monotonic() > until:

@@ -44,6 +44,7 @@ class Direction:
                 break
 
     def _fill(self, source: socket.socket) -> None:
+        """Read from a socket into the queue."""
         try:
             data = source.recv(self._pieces)
         except BlockingIOError:
@@ -55,6 +56,7 @@ class Direction:
             self.ended = True
 
     def _drain(self, sink: socket.socket) -> None:
+        """Write from the queue to a socket."""
         try:
             while self.queue:
                 sent = sink.send(self.queue[0])
@@ -94,7 +96,7 @@ class Pair:
 
     @property
     def joined(self) -> bool:
-        """Whether the broker's side is there."""
+        """Return whether the broker's side is there."""
         return self._far is not None
 
     def join(self, far: socket.socket) -> None:
@@ -113,6 +115,7 @@ class Pair:
         self._closed(self)
 
     def _ready(self, _events: int) -> None:
+        """Move bytes both ways; close when a side has gone."""
         assert self._far is not None
         try:
             self._out.move(self._near, self._far)
@@ -130,6 +133,7 @@ class Pair:
         self._watch()
 
     def _watch(self) -> None:
+        """Await what each side can do now."""
         assert self._far is not None
         sides = (
             (self._near, self._out, self._back),
@@ -156,7 +160,7 @@ class Carrier:
         *,
         theirs: bool = False,
     ) -> None:
-        """``theirs``: the socket's directory is the user's, else it is root's."""
+        """Set up; ``theirs``: the socket's directory is the user's, else root's."""
         self._hop = hop
         self._guest = guest
         self._loop = guest.loop
@@ -183,6 +187,7 @@ class Carrier:
         self._loop.watch(self._listener.fileno(), events, self._accept)
 
     def _accept(self, _events: int) -> None:
+        """Accept a program and connect to the broker for it."""
         try:
             near, _ = self._listener.accept()
         except OSError:
@@ -196,6 +201,7 @@ class Carrier:
         )
 
     def _connected(self, pair: Pair, far: Optional[socket.socket], code: int) -> None:
+        """Carry a program's bytes, or report a failed connection."""
         if far is None:
             why = os.strerror(code)
             what = f"cannot connect to the broker's {self._hop} port: {why}"

@@ -84,7 +84,7 @@ def call_tool() -> bytes:
 
 
 def write_file(path: str, data: bytes, mode: int) -> None:
-    """Write one of our files, in place of one that was there."""
+    """Write a file of ours, in place of an old one."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)

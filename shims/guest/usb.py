@@ -46,6 +46,7 @@ def start_root_programs(guest: "Guest") -> None:
 def _start_root_program(
     guest: "Guest", name: str, source: str, environ: Dict[str, str]
 ) -> None:
+    """Write and start a program that runs as root."""
     path = os.path.join(guest.settings.runtime, name)
     try:
         write_file(path, source.encode(), 0o644)

@@ -39,7 +39,7 @@ class XServer:
         self._lines = 0
 
     def start(self) -> None:
-        """Make the socket and its cookie, where the guest has Xwayland."""
+        """Bind the X socket and write its cookie, where Xwayland exists."""
         path = self._guest.base_environment().get("PATH", PATH)
         if not X11_BRIDGE or shutil.which("Xwayland", path=path) is None:
             return
@@ -58,7 +58,7 @@ class XServer:
         self._socket.start(listener)
 
     def environment(self) -> Dict[str, str]:
-        """Return what X11 programs need; toolkits go on to prefer Wayland."""
+        """Return the variables of X11 programs."""
         if not self._socket.listening:
             return {}
         return {
@@ -88,6 +88,7 @@ class XServer:
         write_file(self._cookie_path, data, 0o600)
 
     def _bind(self) -> socket.socket:
+        """Bind the first free X socket."""
         if self._guest.machine is not None:
             remove(f"{X_DIRECTORY}/X0")  # of the start before
         for number in range(100):
@@ -105,6 +106,7 @@ class XServer:
         raise OSError("all 100 X displays are in use")
 
     def _run(self, listener: socket.socket) -> "subprocess.Popen[bytes]":
+        """Start the program for X11 windows on a listener."""
         guest = self._guest
         read, write = os.pipe()
         os.set_blocking(read, False)
@@ -130,7 +132,7 @@ class XServer:
         return process
 
     def _tell(self, read: int) -> None:
-        """Log lines of the X11 program's error output, up to a limit."""
+        """Log the X11 program's error lines, up to a limit."""
         data = os.read(read, 4096)
         if not data:
             self._guest.loop.forget(read)

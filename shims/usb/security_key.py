@@ -44,7 +44,7 @@ SERVICE = "vitrail.SecurityKey"
 
 
 def create_event() -> bytes:
-    """``UHID_CREATE2``: name, phys, uniq, sizes, ids, report descriptor."""
+    """Return ``UHID_CREATE2``: name, phys, uniq, sizes, ids, descriptor."""
     return struct.pack(
         "<I128s64s64sHHIIII4096s",
         CREATE2,
@@ -71,7 +71,7 @@ def output_report(event: bytes) -> bytes:
 
 
 def serve(uhid: int, sock: socket.socket) -> None:
-    """Carry reports both ways until the broker hangs up."""
+    """Carry reports between uhid and broker until the broker closes."""
     waiting = b""
     poll = select.poll()
     poll.register(uhid, select.POLLIN)
@@ -101,7 +101,10 @@ def give_node(user: str) -> None:
 
 
 def serve_once(where: str, uhid: int) -> None:
-    """Be a key for as long as a process of the broker serves it.  Raises OSError."""
+    """Create a key device while a process of the broker serves it.
+
+    Raises OSError.
+    """
     with open_proved(where, SERVICE) as sock:
         os.write(uhid, create_event())
         user = os.environ.get("VITRAIL_DEVICES_USER", "")

@@ -82,7 +82,7 @@ def attach(sock: socket.socket, devid: int, speed: int) -> None:
 
 
 def keep_awake() -> None:
-    """Switch autosuspend off: a suspended device cannot wake up through vhci: its events would be lost."""
+    """Switch off autosuspend: vhci loses a suspended device's events."""
     for device in Path("/sys/bus/usb/devices").glob("*-*"):
         real = device.resolve()
         if "vhci_hcd" in str(real) and re.fullmatch(r"[0-9]+-[0-9.]+", device.name):
@@ -131,7 +131,7 @@ class DeviceNodes:
             unmount(path)
 
     def mount(self, path: Path) -> None:
-        """Mount a file system; a disk without one (or with partitions) is left."""
+        """Mount a device's file system, if it has one."""
         place = MEDIA / path.name
         place.mkdir(parents=True, exist_ok=True)
         # The second is for file systems that store owners.
@@ -168,7 +168,7 @@ def follow_nodes(user: str) -> None:
 
 
 def wait_for_device(where: str) -> bool:
-    """Take one device; False where the broker has hung up at once."""
+    """Receive one device and attach it; False where the broker has hung up at once."""
     try:
         sock = open_proved(where, SERVICE)
     except OSError as error:

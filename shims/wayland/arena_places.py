@@ -43,7 +43,7 @@ class ArenaPlaces:
 
     @property
     def worth_waiting(self) -> bool:
-        """Whether so much is unread that the host has to acknowledge some: room will come."""
+        """Return whether so much is unread that the host will acknowledge some."""
         return len(self._full) * CHUNK_BYTES >= WAIT_BYTES
 
     def room(self, size: int) -> Optional[memoryview]:
@@ -65,7 +65,7 @@ class ArenaPlaces:
         return self._memory.view[begin : begin + size]
 
     def named(self, size: int, number: int) -> int:
-        """Take ``room``'s bytes for the block of this number; returns their base for the host."""
+        """Name the reserved block by a number; return its base for the host."""
         assert self._chunk is not None
         begin = self._chunk * CHUNK_BYTES + self._used
         # Whole cache lines, so that no copy shares one.
@@ -80,7 +80,7 @@ class ArenaPlaces:
             self._memory.free.append(self._full.popleft()[0])
 
     def close(self) -> None:
-        """Give everything back: the host's end of the stream is gone."""
+        """Free all places: the host's end of the stream is gone."""
         chunks: List[int] = [chunk for chunk, _ in self._full]
         if self._chunk is not None:
             chunks.append(self._chunk)

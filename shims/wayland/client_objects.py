@@ -57,7 +57,7 @@ class ClientObjects:
         send: Callable[[ProgramBuffer, Region], None],
         grow: Callable[[ProgramPool, int], None],
     ) -> None:
-        """``send``: called before a commit with what it shows; ``grow``: of a pool."""
+        """Set up; ``send``: before a commit; ``grow``: for a pool."""
         self._send, self.grow = send, grow
         self.kinds: Dict[int, str] = {1: "wl_display"}
         self.things: Dict[int, Union[ProgramBuffer, ProgramPool, ProgramSurface]] = {}
@@ -97,7 +97,7 @@ class ClientObjects:
     # -- from the program
 
     def request(self, oid: int, opcode: int, body: bytes) -> None:
-        """Note what a request does.  Raises struct.error for one that is too short."""
+        """Note what a request does.  Raises struct.error if too short."""
         kind = self.kinds.get(oid)
         if kind is None:
             return
@@ -130,6 +130,7 @@ class ClientObjects:
             self.make(new, name)
 
     def _pool(self, oid: int, opcode: int, body: bytes) -> None:
+        """Note a request of a pool: a buffer, a size, its end."""
         pool = self.things.get(oid)
         if not isinstance(pool, ProgramPool):
             return
@@ -146,6 +147,7 @@ class ClientObjects:
                 self.grow(pool, size)
 
     def _surface(self, oid: int, opcode: int, body: bytes) -> None:
+        """Note a request of a surface; a commit sends its pixels."""
         surface = self.things[oid]
         assert isinstance(surface, ProgramSurface)
         if opcode == 6:
@@ -185,7 +187,7 @@ class ClientObjects:
             self._to_clock(message)
 
     def _to_clock(self, message: bytearray) -> None:
-        """On the wire these times are those of CLOCK_REALTIME, as waypipe has them."""
+        """Convert presentation times to CLOCK_REALTIME, as waypipe has them."""
         high, low, nanoseconds = struct.unpack_from("<III", message, 8)
         try:
             shift = time.clock_gettime_ns(self._clock)

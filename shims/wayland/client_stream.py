@@ -105,6 +105,7 @@ class ClientStream:
             gpu.check(self._checked)
 
     def _checked(self, reason: str) -> None:
+        """Use the GPU if its check succeeded; begin."""
         self._checking = False
         if self._gpu is not None and not reason:
             self._gpu_buffers = GpuBuffers(
@@ -133,6 +134,7 @@ class ClientStream:
         self._closed(self)
 
     def _watch(self) -> None:
+        """Await what can be read or written now."""
         client = host = 0
         roomy = len(self._to_host) < QUEUE_BYTES and not self._full()
         if not self._ended and not self._rows and roomy:
@@ -155,6 +157,7 @@ class ClientStream:
     def _guarded(
         self, read: Callable[[], None], write: Callable[[], None], events: int
     ) -> None:
+        """Read or write by an event; close on an error."""
         try:
             if events & selectors.EVENT_READ:
                 read()
@@ -167,7 +170,7 @@ class ClientStream:
             self.close()
 
     def _go_on(self) -> None:
-        """Send what can be sent now, and wait for the rest."""
+        """Process and send what is possible now, and wait for the rest."""
         if not self._open:
             return
         self._advance()
@@ -198,6 +201,7 @@ class ClientStream:
             return
 
     def _read_client(self) -> None:
+        """Read the program's bytes and descriptors."""
         room = socket.CMSG_SPACE(DESCRIPTORS * 4)
         try:
             data, control, _, _ = self._client.recvmsg(
@@ -217,7 +221,7 @@ class ClientStream:
         self._from_client += data
 
     def _advance(self) -> None:
-        """Work through the program's messages, as far as their pixels can be sent."""
+        """Process the program's messages, as far as their pixels fit."""
         while self._send_rows() and not self._full():
             took = 0
             for oid, opcode, begin, end in split_messages(self._from_client):
@@ -243,12 +247,13 @@ class ClientStream:
             self._end_batch()
 
     def _full(self) -> bool:
-        """Whether a program that does not read has enough queued."""
+        """Return whether a program that does not read has enough queued."""
         # guard: a program that reads nothing takes few descriptors of its guest's end
         many = self._to_client_fds > DESCRIPTORS
         return many or self._to_client_bytes >= QUEUE_BYTES
 
     def _end_batch(self) -> None:
+        """Send the batch of messages with its descriptors."""
         if self._injected:
             self._say(
                 INJECT_RIDS, struct.pack(f"<{len(self._injected)}i", *self._injected)
@@ -285,7 +290,7 @@ class ClientStream:
         return self._last_rid
 
     def _passed(self, oid: int, opcode: int, message: bytearray) -> None:
-        """Take the descriptors of a request, and count them in its tag."""
+        """Move a request's descriptors to its batch."""
         count = self._objects.descriptors(oid, opcode)
         if not count:
             return
@@ -307,6 +312,7 @@ class ClientStream:
         self._say(EXTEND_FILE, struct.pack("<iI", pool.rid, size))
 
     def _drawn(self, buffer: ProgramBuffer, region: Region) -> None:
+        """Queue the drawn rows; read a GPU's picture first."""
         drawn = buffer.pool.drawn
         if drawn is not None and self._gpu is not None and region:
             if self._gpu.lost:
@@ -317,7 +323,7 @@ class ClientStream:
         self._rows += [Rows(buffer, box) for box in region]
 
     def _read_back(self, reason: str) -> None:
-        """What the GPU drew is there, or will not come."""
+        """Go on after the GPU's picture was read, or could not be."""
         self._reading = False
         if not self._open:
             return
@@ -346,7 +352,7 @@ class ClientStream:
         return True
 
     def _into_arena(self, rows: Rows) -> int:
-        """Put the next rows into the arena; returns how many, 0 without room."""
+        """Copy the next rows to the arena; return how many, 0 without room."""
         if self._places is None or not 0 < rows.width <= CHUNK_BYTES:
             return 0
         count = min(rows.count, CHUNK_BYTES // rows.width)
@@ -362,7 +368,7 @@ class ClientStream:
         return count
 
     def _into_stream(self, rows: Rows) -> int:
-        """Put the next rows into the stream; returns how many."""
+        """Send the next rows in the stream; return how many."""
         # A block has bytes without gaps: whole rows, or one.
         count = 1
         if rows.width == rows.stride and rows.width:
@@ -380,6 +386,7 @@ class ClientStream:
     # -- from the host
 
     def _read_host(self) -> None:
+        """Read blocks of the host."""
         try:
             data = self._host.recv(1 << 18)
         except BlockingIOError:
@@ -392,6 +399,7 @@ class ClientStream:
             self._take(kind, body)
 
     def _take(self, kind: int, body: bytes) -> None:
+        """Handle one block of the host."""
         number = struct.unpack_from("<i", body)[0]
         if kind == PROTOCOL:
             self._deliver(body)
@@ -446,6 +454,7 @@ class ClientStream:
             self._to_client[-1][0].extend(message)
 
     def _write_client(self) -> None:
+        """Write queued messages and descriptors to the program."""
         try:
             while self._to_client:
                 data, fds = self._to_client[0]

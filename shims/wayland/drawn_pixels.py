@@ -126,6 +126,7 @@ class ProgramSurface:
         return buffer, [box for box in boxes if box != NOTHING]
 
     def _drawn(self) -> Region:
+        """Return what was drawn, in the buffer's pixels."""
         region = self.damage
         if not self.surface_damage:
             return region
@@ -138,6 +139,7 @@ class ProgramSurface:
         return region
 
     def _note(self, buffer: ProgramBuffer, drawn: Region) -> None:
+        """Note what each buffer of a surface lacks after a commit."""
         buffer.shown_by, buffer.stale = self, []
         for other in self.pictures:
             if other is buffer:
@@ -201,6 +203,7 @@ def add_all(region: Region, more: Region) -> Region:
 
 
 def _around(one: Box, two: Box) -> Box:
+    """Return the box around two boxes."""
     return (
         min(one[0], two[0]),
         min(one[1], two[1]),
@@ -210,7 +213,7 @@ def _around(one: Box, two: Box) -> Box:
 
 
 def clip(box: Box, buffer: ProgramBuffer) -> Box:
-    """The part of a box that is inside of a buffer."""
+    """Cut a box to a buffer."""
     left, top = max(0, box[0]), max(0, box[1])
     right, bottom = min(box[2], buffer.width), min(box[3], buffer.height)
     if left >= right or top >= bottom:

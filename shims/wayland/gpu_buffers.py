@@ -49,7 +49,7 @@ class GpuBuffers:
     def __init__(
         self, gpu: "Gpu", objects: "ClientObjects", tell: Tell, begin: Open
     ) -> None:
-        """``tell`` queues an event; ``begin`` opens a file in the stream: size to id."""
+        """Set up; ``tell`` queues an event; ``begin`` opens a file: size to id."""
         self._gpu, self._objects = gpu, objects
         self._tell, self._begin = tell, begin
         self._shm: Optional[int] = None
@@ -80,7 +80,7 @@ class GpuBuffers:
         return _message(registry, 0, words + struct.pack("<II", 1, new))
 
     def request(self, oid: int, opcode: int, body: bytes, fds: "List[int]") -> bytes:
-        """Return what the host gets of a request; ``fds`` has its descriptor."""
+        """Translate a request for the host; ``fds`` has its descriptor."""
         kind = self._objects.kinds[oid]
         if kind == DMABUF:
             return self._of_dmabuf(oid, opcode, body)
@@ -100,6 +100,7 @@ class GpuBuffers:
         raise ValueError(f"invalid request {opcode} on {kind}")
 
     def _of_dmabuf(self, oid: int, opcode: int, body: bytes) -> bytes:
+        """Translate a request of zwp_linux_dmabuf_v1."""
         # The host has no request that ends a wl_shm: its id stays in use.
         if opcode == 0:
             return b""
@@ -115,6 +116,7 @@ class GpuBuffers:
         return _message(oid, 1 << 11, struct.pack("<Ii", new, 4))
 
     def _add(self, pool: ProgramPool, body: bytes, fds: "List[int]") -> None:
+        """Take a plane's descriptor.  Raises ValueError."""
         plane, offset, stride, high, low = struct.unpack_from("<5I", body)
         modifier = high << 32 | low
         # guard: a picture of a guest's program is in one plane
@@ -124,6 +126,7 @@ class GpuBuffers:
         pool.drawn = GpuPicture(self._gpu, pool.fd, offset, stride)
 
     def _create(self, oid: int, pool: ProgramPool, body: bytes) -> bytes:
+        """Make a buffer of a GPU's picture.  Raises ValueError."""
         new, width, height, form, flags = struct.unpack_from("<IiiII", body)
         picture = pool.drawn
         if picture is None or picture.size or form not in _FORMATS or flags:
@@ -145,6 +148,7 @@ class GpuBuffers:
         return _message(oid, 2, size) + _message(oid, 0, words)
 
     def _describe(self, oid: int) -> None:
+        """Send a program the formats and the device."""
         size = struct.pack("<I", 16 * len(_PAIRS))
         device = _array(struct.pack("<Q", self._gpu.device))
         numbers = _array(struct.pack(f"<{len(_PAIRS)}H", *range(len(_PAIRS))))

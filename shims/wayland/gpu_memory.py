@@ -49,7 +49,7 @@ class GpuPicture:
     """Memory of the GPU with one picture, in rows."""
 
     def __init__(self, gpu: "Gpu", fd: int, offset: int, stride: int) -> None:
-        """``fd``: what a program says is its dma-buf; it is ours from now on."""
+        """Own ``fd``, which a program says is its dma-buf."""
         self._gpu = gpu
         self.fd, self.offset, self.stride = fd, offset, stride
         self.width = self.size = 0
@@ -110,6 +110,7 @@ class Gpu:
         self._jobs.put(lambda: self._close(picture))
 
     def _ask(self, job: Callable[[], None], done: Done) -> None:
+        """Run a job in the thread; ``done`` gets its error, or ""."""
         # guard: a lost GPU is waited for no more
         if self.lost:
             done(self.lost)
@@ -137,6 +138,7 @@ class Gpu:
         self._loop.alarm(late, lambda: self._lose(f"{LOST}: it does not answer"))
 
     def _take(self, answered: int) -> None:
+        """Read the thread's answer and call its job's ``done``."""
         os.read(answered, 1)
         reason = self._answers.popleft()
         if self.lost:
@@ -148,6 +150,7 @@ class Gpu:
         done(reason)
 
     def _lose(self, reason: str) -> None:
+        """Give the GPU up; fail all jobs."""
         self.lost = reason
         print(f"wayland: {reason}", file=sys.stderr, flush=True)
         waiting = [*self._waiting]
@@ -170,6 +173,7 @@ class Gpu:
         return struct.unpack(form, data)
 
     def _check(self) -> None:
+        """Read a probe in the thread, to see whether the GPU answers."""
         probe = self._probe
         if probe.fd < 0:
             shape = (_TEXTURE_2D, _BGRX, _RENDER_TARGET, 4, 4, 1, 1, 0, 0, 0, 0, 0)
@@ -184,6 +188,7 @@ class Gpu:
         self._bring(picture, top, bottom)
 
     def _open(self, picture: GpuPicture) -> None:
+        """Import and map a picture, in the thread."""
         # The same memory has the same number, whoever passes it.
         handle = self._call(_FD_TO_HANDLE, "IIi", 0, 0, picture.fd)[0]
         self._uses[handle] = self._uses.get(handle, 0) + 1
@@ -197,6 +202,7 @@ class Gpu:
         picture.view = mmap.mmap(self._node, size, prot=mmap.PROT_READ, offset=place)
 
     def _bring(self, picture: GpuPicture, top: int, bottom: int) -> None:
+        """Read rows of a picture back, in the thread."""
         begin = picture.offset + top * picture.stride
         box = (0, top, 0, picture.width, bottom - top, 1)
         # The kernel takes no stride: rows are those of the resource.
@@ -208,6 +214,7 @@ class Gpu:
             raise TimeoutError("the GPU did not finish a buffer in time")
 
     def _close(self, picture: GpuPicture) -> None:
+        """Close a picture, in the thread."""
         os.close(picture.fd)
         if picture.view is not None:
             picture.view.close()

@@ -49,7 +49,7 @@ class StreamPipes:
         self._say(OPEN_IR_PIPE, struct.pack("<i", rid))
 
     def from_program(self, rid: int) -> int:
-        """The host waits for what a program writes; returns the program's end."""
+        """Make a pipe for what a program writes; return its end."""
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
         self._sources[rid] = reading
@@ -57,6 +57,7 @@ class StreamPipes:
         return writing
 
     def _read(self, rid: int) -> None:
+        """Send the bytes of a pipe to the host."""
         try:
             data = os.read(self._sources[rid], PIPE_BYTES)
         except BlockingIOError:
@@ -84,7 +85,7 @@ class StreamPipes:
             self._write(rid)
 
     def shut(self, rid: int) -> None:
-        """The host's side of a pipe is over."""
+        """Close a pipe whose host side has ended."""
         if rid in self._sources:
             self._end_source(rid)
         elif rid in self._sinks:
@@ -92,6 +93,7 @@ class StreamPipes:
             self._write(rid)
 
     def _write(self, rid: int) -> None:
+        """Write the host's bytes into a pipe."""
         fd, waiting = self._sinks[rid], self._waiting[rid]
         try:
             while waiting:

@@ -27,7 +27,7 @@ class WaylandServer:
     def __init__(
         self, display: str, path: str, memory: Optional[ArenaMemory], *, gpu: bool
     ) -> None:
-        """``path``: the socket whose connections the agent carries to the host."""
+        """Listen at ``path``, the socket whose connections the agent carries."""
         self.loop = ReadyLoop()
         self._gpu: Optional[Gpu] = None
         if gpu:
@@ -54,6 +54,7 @@ class WaylandServer:
         self.loop.watch(self._listener.fileno(), events, self._accept)
 
     def _accept(self, _events: int) -> None:
+        """Accept a program, with a stream to the host."""
         try:
             client, _ = self._listener.accept()
         except OSError:

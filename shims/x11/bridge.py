@@ -76,6 +76,7 @@ class Bridge:
             self.core.relay.tell(callback, "done", value)
 
     def _bind(self) -> None:
+        """Bind the compositor's globals.  Raises BridgeError."""
         core = self.core
         for interface, most in BOUND:
             core.bind(interface, most)

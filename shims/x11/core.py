@@ -104,13 +104,13 @@ class Core:
 
     @property
     def asked(self) -> bool:
-        """Whether the user pressed a key or button less than INPUT_SECONDS ago."""
+        """Return whether the user gave input less than INPUT_SECONDS ago."""
         return self.clock() - self.input_at < INPUT_SECONDS
 
     # -- the compositor
 
     def bind(self, interface: str, most: int) -> None:
-        """Bind a global for ourselves, if there is one."""
+        """Bind a global of the compositor for the bridge, if it has it."""
         if interface in self.globals:
             name, version = self.globals[interface]
             made = self.relay.make(interface, min(version, most))
@@ -158,7 +158,7 @@ class BridgePart:
 
 
 def managed(then: Callable[..., None]) -> Callable[..., None]:
-    """Handle what begins with the id of a known window."""
+    """Call a handler with the known window of an id; else ignore."""
 
     def handle(self: BridgePart, xid: int, *values: int) -> None:
         window = self._core.windows.get(xid)

@@ -58,7 +58,7 @@ class Drags(BridgePart):
     # -- from an X11 program
 
     def _on_drag(self) -> None:
-        """A program owns XdndSelection and a button is down: it drags.
+        """Note that a program drags: it owns XdndSelection and a button is down.
 
         Only XdndEnter tells what: Qt answers no TARGETS.  So the pointer goes to the
         helper for a moment.
@@ -76,6 +76,7 @@ class Drags(BridgePart):
             self._on_pointer()
 
     def _on_helper_xdndenter(self, program: int, flags: int, *atoms: int) -> None:
+        """Start a drag by the types that the dragging program offers."""
         self._program = program
         if not self._wants_types:
             return
@@ -101,7 +102,7 @@ class Drags(BridgePart):
         self._active = self._released = self._accepted = self._dropped = False
 
     def _pointer_left(self) -> bool:
-        """Whether the pointer left for a drag: Xwayland is not to know."""
+        """Return whether the pointer left for a drag: Xwayland is not to know."""
         self._active = self._source is not None
         return self._active
 
@@ -132,7 +133,7 @@ class Drags(BridgePart):
     _wl_data_source_dnd_drop_performed = _let_go
 
     def _finished(self, _source: Maybe = None, *, done: bool = True) -> None:
-        """The compositor's drag is over, and its target has the data."""
+        """Finish a drag: the target has the data, or it is cancelled."""
         self._accepted = self._accepted and done
         self._tell_program()
         self._let_go()
@@ -163,6 +164,7 @@ class Drags(BridgePart):
     def _wl_data_device_enter(
         self, _: Maybe, serial: int, surface: Maybe, x: float, y: float, offer: Maybe
     ) -> None:
+        """Show X11 a drag that entered its window."""
         self._forget_offer()
         self._offer, self._serial, self._action = offer, serial, 0
         window = surface.data.window if surface and not surface.dead else None
@@ -180,7 +182,7 @@ class Drags(BridgePart):
         self._wl_data_device_motion(None, 0, x, y)
 
     def _aware(self, window: XWindow, offer: WireObject, found: Property) -> None:
-        """A window under the pointer has said which XDND it speaks."""
+        """Enter a window with XDND, if it speaks that."""
         version = (*found.words(), 0)[0]
         if version < 3 or self._offer is not offer:
             return
@@ -198,6 +200,7 @@ class Drags(BridgePart):
         x.intern(names, known)
 
     def _wl_data_device_motion(self, _device: Maybe, _when: int, *place: float) -> None:
+        """Move an X11 drag with the pointer."""
         target = self._target
         if target is None:
             return
@@ -209,7 +212,7 @@ class Drags(BridgePart):
             self._tell_position()
 
     def _tell_position(self) -> None:
-        """Tell where it is, once the last place was answered (XDND, "XdndStatus")."""
+        """Send XDND's position, once the last one was answered."""
         target = self._target
         if self._speaks and self._answered and self._at is not None and target:
             x, y = self._at
@@ -222,6 +225,7 @@ class Drags(BridgePart):
         return self._target is not None and self._target.xid == xid
 
     def _on_helper_xdndstatus(self, program: int, flags: int, *values: int) -> None:
+        """Pass an X11 target's answer on to the compositor."""
         # After the drop the place is settled; its answer then is XdndFinished.
         if self._is_dragged_over(program) and not self._waits_for_drop:
             self._answered = True
@@ -230,6 +234,7 @@ class Drags(BridgePart):
             self._tell_position()
 
     def _accept(self, *, accepted: bool, action: int) -> None:
+        """Accept or refuse a type and action at the compositor."""
         offer, ask = self._offer, self._relay.ask
         if offer is None or offer.dead:
             return
@@ -245,6 +250,7 @@ class Drags(BridgePart):
             self._action = action
 
     def _wl_data_device_leave(self, _device: WireObject) -> None:
+        """End an X11 target's drag that has left."""
         if self._waits_for_drop:
             return  # the program still fetches
         if self._speaks and self._target is not None:
@@ -254,6 +260,7 @@ class Drags(BridgePart):
             self._seat.move_to(*self._seat.on_helper)
 
     def _wl_data_device_drop(self, _device: WireObject) -> None:
+        """Drop at an X11 target, or finish an own drag."""
         if self._source is not None:
             self._let_go()
             self._finish()

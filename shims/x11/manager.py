@@ -26,7 +26,7 @@ class WindowManager(BridgePart):
         self._sync = 0
 
     def _on_managing(self) -> None:
-        """Become the window manager; programs are let in by the last request."""
+        """Become the window manager, then let programs in."""
         core, x = self._core, self._x
         x.select(x.root, 1 << 19 | 1 << 20 | 1 << 22)
         x.extension("Composite", self._redirect, 0, 4)
@@ -101,6 +101,7 @@ class WindowManager(BridgePart):
         self._roles.part(window)
 
     def _on_x_reparent(self, xid: int, parent: int, x: int, y: int, own: int) -> None:
+        """Read a window that became a top one; forget one that left."""
         if parent != self._x.root:
             self._on_x_destroy(xid)
         elif xid not in self._core.windows:
@@ -117,6 +118,7 @@ class WindowManager(BridgePart):
         self.read(window, lambda: self._admit(window))
 
     def _admit(self, window: XWindow) -> None:
+        """Place and map a window that asks for it."""
         core, x, xid = self._core, self._x, window.xid
         if window.mapped:
             return
@@ -140,6 +142,7 @@ class WindowManager(BridgePart):
 
     @managed
     def _on_x_map(self, window: XWindow, own: int) -> None:
+        """Give a mapped window its role."""
         window.mapped, window.override, window.dismissed = True, bool(own), False
         if window.known and not window.override:
             self._roles.match()  # read for its MapRequest
@@ -164,6 +167,7 @@ class WindowManager(BridgePart):
 
     @managed
     def _on_x_configure_request(self, window: XWindow, _: int, *values: int) -> None:
+        """Grant what a window may ask of its place and size."""
         *wished, _, mask = values
         place = (window.x, window.y, window.w, window.h)
         if window.managed:
@@ -185,6 +189,7 @@ class WindowManager(BridgePart):
 
     @managed
     def _on_x_configure(self, window: XWindow, _: int, *values: int) -> None:
+        """Note a window's new place and size."""
         x, y, w, h, _, own = values
         moved = (x, y, w, h) != (window.x, window.y, window.w, window.h)
         window.x, window.y, window.w, window.h = x, y, w, h
@@ -193,7 +198,7 @@ class WindowManager(BridgePart):
             self._roles.reposition(window)
 
     def _on_moved(self) -> None:
-        """The screen has another size: windows go to the new origin, menus with them."""
+        """Move windows to the new origin of a resized screen."""
         for window in self._core.order:
             if window.managed:
                 dx, dy = self._core.size[0] - window.x, self._core.size[1] - window.y
@@ -205,6 +210,7 @@ class WindowManager(BridgePart):
     # -- what programs ask
 
     def _on_x_message(self, code: int, xid: int, kind: int, *values: int) -> None:
+        """Pass a client message on to the part that handles it."""
         name = self._x.name(kind).lower().lstrip("_")
         # Of the server alone: a program could take another one's surface.
         if code < 0x80 or not name.startswith("wl_"):
@@ -232,6 +238,7 @@ class WindowManager(BridgePart):
 
     @managed
     def _on_client_net_wm_moveresize(self, window: XWindow, *values: int) -> None:
+        """Start a move or resize by the compositor."""
         core, direction = self._core, values[2]
         words = core.seat, core.press[0]
         if direction == 8:

@@ -176,7 +176,7 @@ class Relay:
         self._held += 1
 
     def let_go(self) -> None:
-        """End one hold on events; after the last, send those that waited."""
+        """Release one hold on events; after the last, send those that waited."""
         self._held -= 1
         if not self._held:
             waiting, self._waiting = self._waiting, []
@@ -198,6 +198,7 @@ class Relay:
                 raise BridgeError(f"received an event for the unknown object {oid}")
 
     def _handle(self, made: WireObject, mark: str, opcode: int, body: bytes) -> None:
+        """Handle or pass on a message, with ids of the other side."""
         asked = mark == ">"
         end = self.down if asked else self.up
         message, values = end.decode(mark, made.interface, opcode, body)

@@ -36,7 +36,7 @@ class Hints(NamedTuple):
 
     @property
     def menu(self) -> bool:
-        """Whether its type is a menu's, which is not always override-redirect."""
+        """Return whether the window's type is a menu's, override-redirect or not."""
         return any(kind in self.types for kind in _MENUS)
 
 
@@ -74,6 +74,7 @@ def hints(found: dict[str, Property], name: Callable[[int], str]) -> Hints:
 
 
 def _sizes(words: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return smallest and largest size of WM_NORMAL_HINTS; 0: none."""
     if len(words) < 9:
         return (0, 0), (0, 0)
     # Negative ones are none.

@@ -55,6 +55,7 @@ class Roles(BridgePart):
     _on_new_surface = match
 
     def _give_role(self, window: XWindow) -> None:
+        """Make a window a popup or a toplevel."""
         if "DND" in window.hints.types or (window.override and self._core.dragging):
             return  # the picture of a drag
         core, surface, parent = self._core, window.surface, None
@@ -76,7 +77,7 @@ class Roles(BridgePart):
         core.relay.ask(surface.proxy, "commit")
 
     def _on_drag_begins(self) -> None:
-        """Hide what came since the press: the picture of what is dragged."""
+        """Hide windows that came since the press: the drag's picture."""
         pressed = self._core.press[1]
         for window in [*self._core.order]:
             if window.override and window.since >= pressed:
@@ -84,7 +85,7 @@ class Roles(BridgePart):
                 self.drop(window)
 
     def _may(self, parent: Optional[XWindow]) -> bool:
-        """Whether one more is below the filter's limits; else it comes later or never."""
+        """Return whether one more window is below the filter's limits."""
         popups = sum(window.popup is not None for window in self._core.order)
         if parent is not None:
             return popups < MOST_POPUPS
@@ -95,6 +96,7 @@ class Roles(BridgePart):
         return room
 
     def _make_popup(self, window: XWindow, parent: XWindow, xdg: WireObject) -> None:
+        """Make a window a popup of its parent."""
         core = self._core
         window.parent = parent
         positioner = self._positioner(window)
@@ -106,6 +108,7 @@ class Roles(BridgePart):
             core.relay.ask(window.popup, "grab", core.seat, core.serial)
 
     def _make_toplevel(self, window: XWindow, xdg: WireObject) -> None:
+        """Make a window a toplevel with decoration and properties."""
         top = window.toplevel = self._relay.create(xdg, "get_toplevel", data=window)
         manager = "zxdg_decoration_manager_v1"
         window.decoration = self._core.extra(manager, "get_toplevel_decoration", top)
@@ -147,7 +150,7 @@ class Roles(BridgePart):
             self._relay.ask(window.toplevel, "set_app_id", names[1])
 
     def drop(self, window: XWindow) -> None:
-        """End a role; the popups on it, and its children's bond, go first."""
+        """End a window's role; first of popups and children."""
         for other in reversed(list(self._core.order)):
             if other.parent is window and other.popup is not None:
                 self.drop(other)
@@ -206,6 +209,7 @@ class Roles(BridgePart):
             self.match()
 
     def _xdg_popup_configure(self, popup: WireObject, *place: int) -> None:
+        """Move a popup's window to the compositor's place."""
         window: XWindow = popup.data
         core, parent = self._core, window.parent
         if window.popup is not popup or parent is None:
@@ -230,12 +234,14 @@ class Roles(BridgePart):
     def _xdg_toplevel_configure(
         self, top: WireObject, w: int, h: int, states: bytes
     ) -> None:
+        """Note a toplevel's wished size and states."""
         window: XWindow = top.data
         if window.toplevel is top:
             w, h = max(0, min(w, 1 << 14)), max(0, min(h, 1 << 14))
             window.pending = (w, h, numbers(states))
 
     def _xdg_surface_configure(self, xdg: WireObject, serial: int) -> None:
+        """Apply the noted wishes to the X11 window."""
         window: XWindow = xdg.data
         if window.xdg is not xdg:
             return
@@ -266,6 +272,7 @@ class Roles(BridgePart):
         return width or window.w, height or window.h
 
     def _resize(self, window: XWindow, width: int, height: int) -> None:
+        """Resize a window; hold commits until it has drawn."""
         if window.alarm and not window.drawing:
             # The program says by its counter when it has drawn; until then its
             # half-drawn pictures are not committed (EWMH 6.3).
@@ -283,6 +290,7 @@ class Roles(BridgePart):
             self._x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [1])
 
     def _late(self, window: XWindow, serial: int) -> None:
+        """Acknowledge a wish that the program did not draw in time."""
         self.allow_commits(window)
         surface = window.surface
         if window.ack != serial or surface is None or window.xdg is None:
@@ -295,6 +303,7 @@ class Roles(BridgePart):
             self._on_held_commit(surface)
 
     def _on_commit(self, surface: HeldSurface) -> None:
+        """Acknowledge and commit a picture of the wished size."""
         window = surface.window
         if window is None or window.xdg is None:
             return
@@ -313,6 +322,7 @@ class Roles(BridgePart):
             self._surfaces.show(surface)
 
     def _tell_states(self, window: XWindow, states: tuple[int, ...]) -> None:
+        """Set a window's states as the compositor has them."""
         if states == window.states and window.shown != (0, 0):
             return
         window.states = states
@@ -329,6 +339,7 @@ class Roles(BridgePart):
         self._ask_large(window, asked)
 
     def _ask_large(self, window: XWindow, asked: set[int]) -> None:
+        """Ask the compositor for fullscreen or maximized."""
         ask, top, large = self._relay.ask, window.toplevel, window.large
         if FULLSCREEN in asked & large:
             ask(top, "set_fullscreen", None)
@@ -351,7 +362,7 @@ class Roles(BridgePart):
     # -- is it alive, may it have the keyboard
 
     def _xdg_wm_base_ping(self, base: WireObject, serial: int) -> None:
-        """Let the program with the keyboard answer, if it can: it may hang."""
+        """Answer a ping by the focused program, if it can hang."""
         core, window = self._core, self._core.window_of(self._core.focus)
         if window is None or "_NET_WM_PING" not in window.root.hints.protocols:
             core.relay.ask(base, "pong", serial)
@@ -376,7 +387,7 @@ class Roles(BridgePart):
 
     @managed
     def _on_client_net_active_window(self, window: XWindow, *_: int) -> None:
-        """A program wants the keyboard for its window: the compositor decides."""
+        """Ask the compositor to activate a program's window."""
         surface = window.root.surface
         if surface is None or not surface.open or not self._core.asked:
             return

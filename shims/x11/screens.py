@@ -41,7 +41,7 @@ class Screens(BridgePart):
             self._core.extra("zxdg_output_manager_v1", "get_xdg_output", output)
 
     def offer(self) -> None:
-        """Decide on Xwayland's globals, once the real output is known."""
+        """Announce Xwayland's globals, once the output is known."""
         self._measure()
         self._offered = [("wl_output", 2, 0)] * SCREENS
         for interface, most in PASSED_ON:
@@ -51,7 +51,7 @@ class Screens(BridgePart):
         self._offered.append(("xwayland_shell_v1", 1, 0))
 
     def _on_managing(self) -> None:
-        """Tell programs of the work area, the resolution and the desktop's scale."""
+        """Set work area, resolution and scale for programs."""
         core, x = self._core, self._x
         x.set_property(x.root, "_NET_WORKAREA", "CARDINAL", [*core.size, *core.size])
         dpi = round(96 * core.scale)
@@ -84,6 +84,7 @@ class Screens(BridgePart):
         self._logical = (w, h)
 
     def _wl_output_done(self, _: WireObject) -> None:
+        """Tell Xwayland of an output's new size."""
         before = self._core.size, self._core.scale
         self._measure()
         if self._offered and (self._core.size, self._core.scale) != before:
@@ -96,7 +97,7 @@ class Screens(BridgePart):
     _zxdg_output_v1_done = _wl_output_done
 
     def _measure(self) -> None:
-        """Pixels of programs for one of the compositor: the output's, if it says so."""
+        """Compute pixels of programs for one of the compositor."""
         core = self._core
         logical = self._logical or tuple(side // self._scale for side in self._mode)
         ratio = self._mode[0] / logical[0] if logical[0] > 0 else 0.0
@@ -116,6 +117,7 @@ class Screens(BridgePart):
     def _wl_registry_bind(
         self, _: WireObject, number: int, interface: str, version: int, new: int
     ) -> None:
+        """Bind a global for Xwayland: the compositor's or ours."""
         name = self._offered[min(max(0, number - 1), len(self._offered) - 1)][2]
         made = self._relay.make_local(interface, version, new)
         if name:
@@ -127,6 +129,7 @@ class Screens(BridgePart):
             self._describe(made)
 
     def _describe(self, output: WireObject) -> None:
+        """Send an output's properties."""
         w, h = self._core.size
         x, y, w, h = [(w, h, w, h), (0, 0, w, 2 * h), (w, 0, w, h)][output.data]
         tell = self._relay.tell

@@ -32,7 +32,7 @@ class SeatInput(BridgePart):
         self._pass = core.relay.pass_event
 
     def _on_dismissed(self) -> None:
-        """End X11's menus: a click on the empty root, which only a grab would get.
+        """Click on the empty root, which ends X11's menus and their grab.
 
         An X11 menu has a grab inside the X server and does not see clicks elsewhere on
         the desktop.  Escape would close a dialog, and unmapping leaves the grab.
@@ -81,6 +81,7 @@ class SeatInput(BridgePart):
     def _wl_pointer_set_cursor(
         self, pointer: WireObject, serial: int, cursor: Maybe, *hot: int
     ) -> None:
+        """Set the cursor; open its surface."""
         if cursor is not None and not cursor.data.open:
             self._core.tell("cursor", cursor.data)
         place = (int(side // self._core.scale) for side in hot)
@@ -89,6 +90,7 @@ class SeatInput(BridgePart):
     def _wl_pointer_enter(
         self, pointer: WireObject, serial: int, target: WireObject, *at: float
     ) -> None:
+        """Raise the window under the pointer, then pass the event."""
         if not target.dead:
             self._core.tell("pointer")
             self._core.hover = self._under = target.data
@@ -111,6 +113,7 @@ class SeatInput(BridgePart):
     def _wl_pointer_button(
         self, pointer: WireObject, serial: int, *values: int
     ) -> None:
+        """Note a button, then pass the event."""
         _, button, state = values
         self._core.note_input(serial, pressed=bool(state))
         if state:
@@ -120,7 +123,7 @@ class SeatInput(BridgePart):
         self._pass(pointer, "button", serial, *values)
 
     def raise_window(self, window: Optional[XWindow]) -> None:
-        """X11 finds the window under the pointer by its stacking: all are on one spot."""
+        """Raise a window: X11 finds the pointer's by stacking."""
         if window is None or not self._core.managing:
             return
         base = window.root
@@ -144,6 +147,7 @@ class SeatInput(BridgePart):
     def _wl_keyboard_enter(
         self, keyboard: WireObject, serial: int, target: WireObject, keys: bytes
     ) -> None:
+        """Give X11's keyboard to the window, then pass the event."""
         if target.dead:
             return
         self._core.focus, self._core.serial = target.data, serial
@@ -153,6 +157,7 @@ class SeatInput(BridgePart):
         self._core.tell("focus")
 
     def _give_keyboard(self, window: XWindow) -> None:
+        """Give a window X11's focus."""
         if window.hints.takes_keys:
             self._x.focus(window.xid)
         if "WM_TAKE_FOCUS" in window.hints.protocols:
@@ -164,6 +169,7 @@ class SeatInput(BridgePart):
             self._wait_for_x()
 
     def _wl_keyboard_leave(self, keyboard: WireObject, *values: object) -> None:
+        """Take X11's focus to the helper window."""
         self._core.focus = None
         self._pass(keyboard, "leave", *values)
         if self._core.managing:
@@ -181,6 +187,7 @@ class SeatInput(BridgePart):
     def _wl_touch_down(
         self, touch: WireObject, serial: int, when: int, on: WireObject, *rest: float
     ) -> None:
+        """Raise the touched window, then pass the event."""
         finger, *at = rest
         self._core.note_input(serial, pressed=True)
         if not on.dead:

@@ -102,6 +102,7 @@ class Selections(BridgePart):
             self._own(selection)
 
     def _watch(self, opcode: int, event: int) -> None:
+        """Ask XFixes for changes of the selections' owners."""
         x = self._x
         # Our own connection does not keep the server from ending (version 6).
         x.request(opcode, 1, minor=33)
@@ -112,6 +113,7 @@ class Selections(BridgePart):
     # -- from X11: its owner's types become a source
 
     def _on_x_owner(self, owner: int, atom: int) -> None:
+        """Ask a new owner for its types, or note a drag."""
         if owner in (0, self._core.helper):
             return
         if atom == self._x.atoms[DRAG]:
@@ -124,6 +126,7 @@ class Selections(BridgePart):
         self._x.request(24, self._core.helper, *words, 0)
 
     def _on_x_selection(self, _when: int, requestor: int, *words: int) -> None:
+        """Read the types or the data that an owner delivered."""
         atom, target, prop = words
         if requestor != self._core.helper:
             return
@@ -157,6 +160,7 @@ class Selections(BridgePart):
         return made
 
     def _offer(self, selection: SharedSelection, types: dict[str, int]) -> None:
+        """Offer an X11 selection to the compositor."""
         core, old = self._core, selection.source
         if types:
             selection.types, selection.unsaid = types, core.focus is None
@@ -171,6 +175,7 @@ class Selections(BridgePart):
                 self._offer(selection, selection.types)
 
     def _wl_data_source_send(self, source: WireObject, mime: str, fd: int) -> None:
+        """Fetch data of X11 for a Wayland program's pipe."""
         name, types = source.data
         x, atom = self._x, types.get(mime)
         if atom is None or source.dead or len(self._transfers) >= MOST_TRANSFERS:
@@ -192,7 +197,7 @@ class Selections(BridgePart):
         return transfer
 
     def _take(self, transfer: SelectionTransfer) -> None:
-        """Read the property that the owner has set for us."""
+        """Read the property in which the owner delivers data."""
 
         def taken(found: Property) -> None:
             if found.kind == self._x.atoms["INCR"]:
@@ -207,7 +212,7 @@ class Selections(BridgePart):
         self._x.property(helper, transfer.prop, taken, units, delete=True)
 
     def _on_x_property(self, window: int, atom: int, _when: int, gone: int) -> None:
-        """The next piece is there, or was taken."""
+        """Move the next piece of a transfer by properties."""
         for transfer in list(self._transfers):
             owner = self._core.helper if transfer.writes else transfer.requestor
             mine = (transfer.prop, owner) == (atom, window) and transfer.incremental
@@ -216,6 +221,7 @@ class Selections(BridgePart):
                 (self._take if transfer.writes else self._give_piece)(transfer)
 
     def _wl_data_source_cancelled(self, source: WireObject) -> None:
+        """Own the X11 selection of a replaced source, or cancel an X11 drag."""
         selection = self._found.get(source.data[0])
         if selection is not None and selection.source is source:
             selection.source = None
@@ -255,7 +261,7 @@ class Selections(BridgePart):
             self._x.own(owner, selection.name)
 
     def _on_x_selection_request(self, when: int, _owner: int, *words: int) -> None:
-        """Answer a program from what the compositor offers."""
+        """Answer an X11 program with what the compositor offers."""
         requestor, atom, target, prop = words
         prop = prop or target
         selection = self._found.get(self._x.name(atom))
@@ -294,7 +300,7 @@ class Selections(BridgePart):
         return [*offer.data, *(["UTF8_STRING", "STRING", "TEXT"] if text else [])]
 
     def _give(self, transfer: SelectionTransfer) -> None:
-        """All of a paste has come: hand it over, in pieces if it is large."""
+        """Deliver all of a paste, in pieces if it is large."""
         x, size = self._x, len(transfer.data)
         transfer.incremental = size > PIECE
         if transfer.incremental:
@@ -308,6 +314,7 @@ class Selections(BridgePart):
             self._end(transfer)
 
     def _give_piece(self, transfer: SelectionTransfer) -> None:
+        """Deliver the next piece; end after the last."""
         piece = bytes(transfer.data[:PIECE])
         del transfer.data[:PIECE]
         prop, target = transfer.prop, transfer.target
@@ -338,6 +345,7 @@ class Selections(BridgePart):
             self._move(transfer)
 
     def _move(self, transfer: SelectionTransfer) -> None:
+        """Move bytes between a pipe and a transfer."""
         try:
             if transfer.writes:
                 del transfer.data[: os.write(transfer.fd, transfer.data[: 1 << 16])]

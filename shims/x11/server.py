@@ -113,7 +113,7 @@ class Server:
         return 128 - code if code < 0 else code
 
     def _show(self) -> None:
-        """Run one Xwayland, to its end or that of our own program."""
+        """Run one Xwayland until it or our program ends."""
         began = time.monotonic()
         try:
             with contextlib.closing(XSession(self._display)) as session:
@@ -129,7 +129,7 @@ class Server:
             self._refuse()
 
     def _refuse(self) -> None:
-        """Xwayland could not start: let programs fail, rather than start it again."""
+        """Drop a program's connection, as Xwayland cannot start."""
         listener = self._display.listener
         listener.settimeout(RESTART_SECONDS)
         with contextlib.suppress(OSError):
@@ -155,6 +155,7 @@ class XSession:
         self._connections = [*zip((self._up, self._down, self._wm), streams)]
 
     def _start(self) -> None:
+        """Start Xwayland with its sockets.  Raises BridgeError."""
         program = shutil.which("Xwayland")
         if program is None:
             raise BridgeError("Xwayland is not installed")
@@ -196,6 +197,7 @@ class XSession:
         return self._ended or any(end in ready for end in more)
 
     def _read(self, end: socket.socket, connection: Stream) -> None:
+        """Read an end's bytes into its connection."""
         try:
             flags = socket.MSG_CMSG_CLOEXEC
             data, fds, _, _ = socket.recv_fds(end, _READ, MOST_FDS, flags)
@@ -209,7 +211,7 @@ class XSession:
             self._over(f"{connection.peer} closed the connection")
 
     def _over(self, why: str) -> None:
-        """Xwayland ends by itself after the last program; all else is a fault."""
+        """End the session; all but Xwayland's planned end is a fault."""
         server = self._server
         if server is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -218,6 +220,7 @@ class XSession:
             raise BridgeError(why)
 
     def _flush(self) -> None:
+        """Send queued bytes of all connections."""
         for end, connection in [pair for pair in self._connections if pair[1].out]:
             # What an end said before it went is still to be read.
             with contextlib.suppress(BlockingIOError, ConnectionError):
@@ -245,7 +248,7 @@ class XSession:
 
 
 def main(argv: list[str]) -> int:
-    """Serve X11 programs; see the head of this program."""
+    """Entry point: serve X11 programs."""
     scale, fd = float(os.environ.get("VITRAIL_X11_SCALE") or 0), -1
     if argv[:1] == ["--listen"]:
         fd, argv = int(argv[1]), argv[2:]

@@ -51,7 +51,7 @@ class Surfaces(BridgePart):
     _on_cursor = show
 
     def hide(self, surface: HeldSurface) -> None:
-        """Take a surface from the screen, and keep it back again."""
+        """Unmap a surface and hold it back again."""
         surface.fitted = None
         if surface.open:
             surface.open = False
@@ -59,7 +59,7 @@ class Surfaces(BridgePart):
             self._relay.ask(surface.proxy, "commit")
 
     def fit(self, surface: HeldSurface) -> None:
-        """Tell the size in logical pixels, and where the window is inside of shadows."""
+        """Set a surface's size in logical pixels, and its place in shadows."""
         window, (w, h) = surface.window, surface.size
         if not w or (window is None and self._core.scale == 1):
             return
@@ -86,6 +86,7 @@ class Surfaces(BridgePart):
         self._core.tell("new_surface")
 
     def _wl_surface_attach(self, proxy: WireObject, buffer: Maybe, *place: int) -> None:
+        """Note a surface's buffer; pass it on if open."""
         surface: HeldSurface = proxy.data
         surface.buffer = buffer
         if buffer is not None:
@@ -95,6 +96,7 @@ class Surfaces(BridgePart):
             self._relay.ask(proxy, "attach", buffer, *place)
 
     def _wl_surface_damage(self, proxy: WireObject, *rectangle: int) -> None:
+        """Collect damage of an open surface."""
         # Buffers have no scale and no transform here, so both requests are equal.
         surface: HeldSurface = proxy.data
         if surface.open:
@@ -112,6 +114,7 @@ class Surfaces(BridgePart):
             surface.frames.append(self._relay.make_local("wl_callback", 1, new))
 
     def _wl_surface_commit(self, proxy: WireObject) -> None:
+        """Commit an open surface with its damage; hold another."""
         surface: HeldSurface = proxy.data
         if not surface.open:
             surface.committed = True
@@ -126,6 +129,7 @@ class Surfaces(BridgePart):
         self._relay.ask(proxy, "commit")
 
     def _wl_surface_destroy(self, proxy: WireObject) -> None:
+        """Forget a destroyed surface."""
         surface: HeldSurface = proxy.data
         for callback in surface.frames:
             self._relay.forget(callback)

@@ -56,7 +56,7 @@ class XWindow:
         self.forget_role()
 
     def forget_role(self) -> None:
-        """It has no role: no objects of one, and nothing that the compositor asked."""
+        """Forget the role's objects and wishes."""
         self.xdg: Maybe = None
         self.toplevel: Maybe = None
         self.popup: Maybe = None
@@ -82,7 +82,7 @@ class XWindow:
 
     @property
     def in_fixed_size(self) -> bool:
-        """Whether its size is not its own to choose."""
+        """Return whether its size is not its own to choose."""
         return bool(FIXED_STATES & set(self.states))
 
     def within(self, width: int, height: int) -> tuple[int, int]:

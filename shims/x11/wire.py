@@ -45,7 +45,7 @@ class Stream:
         return bytes(self.out[:end]), [fd for _, fd in now]
 
     def sent(self, count: int, fds: list[int]) -> None:
-        """So many bytes have left, with these descriptors."""
+        """Remove sent bytes and descriptors from the queue."""
         for fd in fds:
             os.close(fd)
         del self.out[:count]
@@ -78,7 +78,7 @@ class WireEnd(Stream):
     def decode(
         self, mark: str, interface: str, opcode: int, body: bytes
     ) -> tuple[WireMessage, list[Any]]:
-        """Return what a message to an object of an interface says.  Raises BridgeError."""
+        """Decode a message to an object.  Raises BridgeError."""
         message, found, at = MESSAGES.get((mark, interface, opcode)), [], 0
         if message is None:
             raise BridgeError(f"{self.peer} sent unknown {interface} message {opcode}")

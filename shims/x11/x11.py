@@ -106,6 +106,7 @@ class X11(Stream):
                 waiting(piece if kind else None)
 
     def _accepted(self) -> bool:
+        """Read the server's answer to the connection; False: not complete."""
         if len(self.received) < 8:
             return False
         accepted, length = struct.unpack_from("<B5xH", self.received)

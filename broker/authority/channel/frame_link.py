@@ -42,8 +42,6 @@ class FrameLink:
         """Queue a frame.
 
         Raises UpstreamError when the far end has gone or does not read.
-
-        Raises UpstreamError when the far end has gone, or does not read.
         """
         if self._sock.fileno() < 0:
             raise UpstreamError("the channel is closed")
@@ -92,7 +90,7 @@ class FrameLink:
             self._empty.set()
 
     async def receive(self) -> list[bytes]:
-        """Return the next frames; none when the far end has closed.
+        """Wait for the next frames; none when the far end has closed.
 
         Raises PeerError for a frame beyond the limit.
         """
@@ -115,7 +113,7 @@ class FrameLink:
                 return frames
 
     def close(self) -> None:
-        """Close it; a task that waits in it returns as if the far end had closed."""
+        """Close the link; a task that waits in it returns as if the far end had closed."""
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()

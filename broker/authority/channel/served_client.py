@@ -75,7 +75,7 @@ def _alike(one: Request, other: Request) -> bool:
 
 
 def _same_device(one: Request, other: Request) -> bool:
-    """Whether both are for the device of the first one, but for their sandboxes."""
+    """Return whether requests are for the first one's device, but for sandboxes."""
     if one.service != DEVICE or one.device is None:
         return False
     return _alike(replace(one, lease=other.lease, target=other.target), other)

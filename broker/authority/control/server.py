@@ -85,7 +85,7 @@ def _given(activated: socket.socket) -> Iterator[trio.socket.SocketType]:
 
 @contextmanager
 def _listening(path: Path) -> Iterator[trio.socket.SocketType]:
-    """Yield a listening socket at ``path``.
+    """Listen at a path for this user alone; yield the socket, and remove the path.
 
     Remove it at the end if it is still ours.
     """

@@ -45,7 +45,7 @@ class Asker(Protocol):
         ...
 
     async def ask(self, number: int) -> PersonAnswer:
-        """Show it and return the answer: a denial when none comes in time."""
+        """Show the question and return the answer: a denial when none comes in time."""
         ...
 
     def absent(self, number: int) -> bool:
@@ -166,7 +166,7 @@ def digest(*requests: Request) -> str:
 async def ask_until_gone(
     asker: Asker, admitted: int, gone: trio.Event | None
 ) -> PersonAnswer:
-    """Return the user's answer; the asker is told when ``gone`` is set."""
+    """Wait for the user's answer; tell the asker when ``gone`` is set."""
     if gone is None:
         return await asker.ask(admitted)
     answer = PersonAnswer(allow=False, by="gone", reason=GONE)

@@ -76,7 +76,7 @@ class Grants:
             self._grants[grant.id] = replace(grant, until=until)
 
     def __contains__(self, number: str) -> bool:
-        """Whether the grant of that id has not ended."""
+        """Return whether the grant of that id has not ended."""
         return number in self._grants
 
     def end(self, grant: Grant) -> bool:

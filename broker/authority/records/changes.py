@@ -29,7 +29,7 @@ class Stamp:
         self.settled = known and time.time_ns() - newest > _SETTLED_NS
 
     def same(self, before: Stamp | None) -> bool:
-        """Whether nothing has changed since ``before``, for certain."""
+        """Return whether nothing has changed since ``before``, for certain."""
         # guard: a change within a clock tick is read
         if before is None or not before.settled:
             return False

@@ -184,7 +184,7 @@ def _asked(
 
 
 def is_fleet(store: str) -> bool:
-    """Whether an address names a PostgreSQL database."""
+    """Return whether an address names a PostgreSQL database."""
     return store.startswith(("postgresql:", "postgres:"))
 
 

@@ -108,7 +108,7 @@ def _of_guest(sandbox: str) -> Iterator[OfferedService]:
 
 
 async def _listed(name: str) -> bytes:
-    """Return the list of services that the guest prints.
+    """Run ``vitrail-files services`` in a sandbox; return its output.
 
     Raises RefusedError without agent.
     """

@@ -83,7 +83,7 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
 
 
 def list_globals(path: Path) -> dict[str, int]:
-    """Return the compositor's globals and their versions.
+    """Connect to the compositor; return its globals and their versions.
 
     Raises SetupError when it hangs up.  Waits as long as the compositor does.
     """

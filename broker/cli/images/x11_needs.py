@@ -88,7 +88,7 @@ def addition(image: str) -> str:
 
 
 def lacks_x11(paths: Paths, image: str) -> bool:
-    """Whether an image is there and has no X server."""
+    """Return whether an image is there and has no X server."""
     found = (each for each in list_images(paths) if each.name == image)
     return any(X_SERVER not in each.manifest.spec.all_packages for each in found)
 
@@ -127,7 +127,7 @@ class _Image:
         self._qt_speaks = any(_QT_PLUGIN in name for name in files)
 
     def needs_x11(self, program: str) -> bool:
-        """Whether a program's libraries speak X11 and not Wayland."""
+        """Return whether a program's libraries speak X11 and not Wayland."""
         found = self._all(program)
         wayland = _WAYLAND + (_QT if self._qt_speaks else ())
         return bool(found & _X11) and not any(one.startswith(wayland) for one in found)

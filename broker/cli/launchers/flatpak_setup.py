@@ -76,7 +76,10 @@ def remove_flatpak(app: str) -> None:
 
 
 def _entries(location: Path, app: str) -> dict[str, str]:
-    """Return our versions of a Flatpak application's menu entries, by file name."""
+    """Rewrite a Flatpak application's menu entries; return them by file name.
+
+    Prints which ones are left out.
+    """
     metadata = parse(_text(location / "metadata") or "")
     default = metadata.get("Application", {}).get("command", "")
     command = (brokerctl_program(), "run", "--quiet", "--flatpak", app)

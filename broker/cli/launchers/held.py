@@ -173,7 +173,7 @@ class WaitingProgram(Protocol):
         ...
 
     async def end(self) -> None:
-        """End it, if it has not ended; not cancellable."""
+        """End the program, if it has not ended; not cancellable."""
         ...
 
 

@@ -121,7 +121,7 @@ def run_directory(paths: Paths) -> Iterator[Path]:
 
 
 async def is_leased(paths: Paths, name: str) -> bool:
-    """Whether a sandbox of this name runs."""
+    """Return whether a sandbox of this name runs."""
     async with open_client(paths) as client:
         leases = (await client.call(LEASE_LIST, Nothing())).leases
     return any(lease.sandbox == name for lease in leases)

@@ -31,7 +31,7 @@ async def _begin(run: HeldRun, launch: Nspawn) -> tuple[str, int]:
 
 
 def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
-    """Return a function that starts the container."""
+    """Return a function that starts the container; tells of absent limits."""
     scope = choose_scope(os.environ, launch.memory_mib, launch.pids)
     if scope is None:
         render.note("memory and processes are not limited: systemd is not available")

@@ -88,7 +88,7 @@ async def _begin(run: HeldRun, launch: Podman) -> tuple[str, int]:
 async def _whole_command(
     container: Container, env: Mapping[str, str]
 ) -> tuple[str, ...]:
-    """Return the container's command: the image's ENTRYPOINT, or its command.
+    """Ask Podman for the image's ENTRYPOINT; return the container's whole command.
 
     The bridge starts it in their place.  Raises UpstreamError where Podman does not
     have the image, SetupError where Podman is missing.
@@ -189,9 +189,9 @@ def _write(fd: int, text: str) -> None:
 
 
 def _described(run: HeldRun, launch: Podman) -> Container:
-    """Return the container of a record.
+    """Build a record's container; tells of absent limits.
 
-    Raises SetupError for one that says neither image nor root.
+    Raises SetupError for a record that names neither image nor root.
     """
     record = run.record
     if launch.image is None and launch.rootfs is None:

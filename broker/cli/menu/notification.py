@@ -37,7 +37,7 @@ class DesktopNotification:
 
     @property
     def shown(self) -> bool:
-        """Whether something has been shown."""
+        """Return whether something has been shown."""
         return bool(self._id)
 
     async def show(
@@ -49,7 +49,7 @@ class DesktopNotification:
         urgent: bool = False,
         percent: int | None = None,
     ) -> None:
-        """Show it without buttons; ``seconds``: 0 is as long as the server shows it."""
+        """Show a notification without buttons; ``seconds``: 0 is the server's time."""
         words = [*self._words(seconds, urgent=urgent), "--print-id"]
         if percent is not None:
             words.append(f"--hint=int:value:{percent}")
@@ -83,7 +83,7 @@ class DesktopNotification:
         return words + ([f"--icon={self._icon}"] if self._icon else [])
 
     async def _send(self, words: list[str], title: str, text: str) -> str:
-        """Run it and return its output; what cannot be shown goes to standard error."""
+        """Run the command and return its output; what cannot be shown goes to standard error."""
         if not self._works:
             render.note(f"{title}: {text}")
             return ""

@@ -161,17 +161,17 @@ class Pairing:
 
     @property
     def dials(self) -> bool:
-        """Whether this end connected."""
+        """Return whether this end connected."""
         return self._dials
 
     @property
     def nonce_sent(self) -> bool:
-        """Whether this end, which was connected to, has shown its nonce: a try is used."""
+        """Return whether this end, which was called, has used a try."""
         return bool(self._commitment)
 
     @property
     def confirmed_there(self) -> bool:
-        """Whether the other end's person has confirmed: it says no more."""
+        """Return whether the other end's person has confirmed: it says no more."""
         return self.state in {PairingState.CONFIRMED_THERE, PairingState.PAIRED}
 
     @property

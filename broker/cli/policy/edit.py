@@ -270,7 +270,7 @@ def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
 
 
 def _beginning(job: _Edit, folder: str) -> bytes:
-    """Return the initial content: the file, the one that it hides, or a first line."""
+    """Return the initial content of an edit: the file, the one hidden, or a comment."""
     if job.old is not None:
         return job.old
     for base in offline_paths().config:

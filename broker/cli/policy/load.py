@@ -138,7 +138,7 @@ class Situation:
         return made
 
     def has_broken_record(self, source: str) -> bool:
-        """Whether the record of a sandbox is there and has a mistake."""
+        """Return whether the record of a sandbox is there and has a mistake."""
         if self.sandboxes is None:
             return False
         record = self.sandboxes.record_of.get(source, source)

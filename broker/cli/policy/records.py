@@ -35,7 +35,7 @@ def read_records(paths: Paths) -> RecordSet:
 
 
 def is_micro_vm(launch: Launch) -> TypeGuard[MicroVM]:
-    """Whether the broker starts a micro VM of it, with a home on a disk."""
+    """Return whether the broker starts a micro VM of it, with a home on a disk."""
     return launch.kind.homes
 
 

@@ -72,7 +72,7 @@ def install_starter(paths: Paths) -> list[Path]:
 
 
 def has_rules(paths: Paths) -> bool:
-    """Whether a file of rules is in one of the user's or the site's directories."""
+    """Return whether a file of rules is in a directory of the user's or site's."""
     return any(any((base / RULES).glob(f"*{SUFFIX}")) for base in paths.config)
 
 

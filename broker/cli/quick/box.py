@@ -92,7 +92,7 @@ def _described(broker: Calls, name: str) -> dict[str, object] | None:
 
 
 def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
-    """Return the box that the broker described, for this command."""
+    """Convert the broker's description of a box to its settings, for this command."""
     resolver = None
     if found["network"] != "none":
         # Late, as above.

@@ -35,7 +35,7 @@ def new_name() -> str:
 
 
 def leads_through_links(argv: tuple[str, ...], here: Path) -> bool:
-    """Whether an argument names a file by way of a symbolic link."""
+    """Return whether an argument names a file by way of a symbolic link."""
     paths = [Path(os.path.normpath(here / word)) for word in argv[1:] if word]
     return any(os.path.realpath(p) != str(p) for p in paths if os.path.lexists(p))
 

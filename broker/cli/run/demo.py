@@ -133,7 +133,7 @@ def _one_machine(paths: Paths) -> None:
 
 @contextmanager
 def _its_record(paths: Paths, name: str) -> Iterator[None]:
-    """Write the example's record, for a user who has none of that name.
+    """Hold the example's record while the block runs, unless the user has one.
 
     It is where a broker that runs already finds it, too.
     """

@@ -75,7 +75,7 @@ def command(
 
 
 def _folder(paths: Paths, name: SandboxName) -> Path:
-    """Return the logs of a sandbox, or of the newest one of a record."""
+    """Return the log directory of a sandbox, or of a record's newest one."""
     folder = paths.logs(name)
     if folder.is_dir() or not folder.parent.is_dir():
         return folder

@@ -187,5 +187,5 @@ class Steps:
 
 
 def _is_terminal() -> bool:
-    """Whether a line of standard error can be replaced."""
+    """Return whether a line of standard error can be replaced."""
     return sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"

@@ -149,7 +149,7 @@ async def _answers(paths: Paths) -> bool:
 
 
 def answer_seconds(control: Path) -> float:
-    """Return how long a broker may take to answer, in seconds.
+    """Connect to the control socket; return how long a broker may take, in seconds.
 
     A service manager listens before the broker that our connection makes it start
     (systemd.socket(5)); on a slow machine that takes longer than a dying one does.

@@ -18,7 +18,7 @@ _STDIN = 0
 
 
 def has_terminal() -> bool:
-    """Whether a user sits here: standard input and output are a terminal."""
+    """Return whether a user sits here: standard input and output are a terminal."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 

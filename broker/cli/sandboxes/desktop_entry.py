@@ -28,7 +28,7 @@ def icon_of(name: str) -> str:
 
 
 def has_entry(name: str) -> bool:
-    """Whether a sandbox is in the menu."""
+    """Return whether a sandbox is in the menu."""
     return _entry_file(name).is_file()
 
 

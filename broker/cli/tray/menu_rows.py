@@ -184,7 +184,7 @@ def _sandbox(now: TrayState, one: SandboxStatus) -> MenuRow:
 
 
 def keeps_screen_on(one: SandboxStatus) -> bool:
-    """Whether a program of a sandbox keeps the screen from locking."""
+    """Return whether a program of a sandbox keeps the screen from locking."""
     return any(limit.what == INHIBITORS and limit.now for limit in one.limits)
 
 

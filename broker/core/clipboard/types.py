@@ -94,14 +94,14 @@ def kind_of(untrusted_type: str) -> str | None:
 
 
 def names_files(untrusted_types: Iterable[str]) -> bool:
-    """Whether a file's name, or a link, is among them."""
+    """Return whether a file's name, or a link, is among them."""
     spellings = (name.lower().replace(" ", "") for name in untrusted_types)
     # guard: spellings of names of files
     return any(spelling.partition(";")[0] in NEVER for spelling in spellings)
 
 
 def fits(kind: str, patterns: Collection[str]) -> bool:
-    """Whether a kind is one of ``patterns``: a type, ``image/*`` or ``*/*``."""
+    """Return whether a kind is one of ``patterns``: a type, ``image/*`` or ``*/*``."""
     return any(p in {kind, f"{kind.partition('/')[0]}/*", "*/*"} for p in patterns)
 
 

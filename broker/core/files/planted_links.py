@@ -23,7 +23,7 @@ _HOPS = 40
 
 
 def named_path(path: Path, writable: Iterable[Path]) -> Path:
-    """Return a path without links.  Raises RefusedError for links of sandboxes.
+    """Resolve links in a path; return it without them.
 
     ``path`` is absolute; ``writable`` are directories that sandboxes may write to.
     Raises RefusedError where a link in one of these leads out of it.

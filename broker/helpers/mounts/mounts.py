@@ -153,7 +153,7 @@ def refuse_other_namespaces(pid: int) -> None:
 
 
 def may_have_copy(pid: int) -> bool:
-    """Whether unmounting may leave a copy of the mount in the sandbox of ``pid``."""
+    """Return whether unmounting may leave a copy in the sandbox of ``pid``."""
     # guard: a sandbox that may mount may have a copy
     if _may_mount(pid):
         return True

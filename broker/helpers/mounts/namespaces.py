@@ -37,7 +37,7 @@ def mount_namespace(pid: int, pidfd: int) -> Iterator[int]:
 
 
 def has_mount(pid: int, path: str) -> bool:
-    """Whether something is mounted at a path, as a process has it."""
+    """Return whether something is mounted at a path, as a process has it."""
     return any(mount[4] == os.fsencode(path) for mount in mount_table(pid))
 
 

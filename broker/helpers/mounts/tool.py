@@ -140,7 +140,7 @@ def enter(namespace: int) -> None:
 
 
 def attach(tree: int, base: str, name: str) -> None:
-    """Move a detached mount to a new directory."""
+    """Create the directory ``name`` in ``base``, and attach a detached mount there."""
     Path(base).mkdir(0o755, exist_ok=True)
     place = os.open(base, _DIRECTORY)
     with contextlib.suppress(FileExistsError):

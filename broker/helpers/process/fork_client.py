@@ -199,7 +199,7 @@ class ForkServer:
         )
 
     async def close(self) -> None:
-        """End it; its children live on."""
+        """End the fork server; its children live on."""
         run, self._run = self._run, None
         if run is not None:
             with trio.CancelScope(shield=True):

@@ -19,7 +19,7 @@ class ServerProcess(Protocol):
         ...
 
     def kill(self) -> None:
-        """End it; does nothing when it has ended."""
+        """Kill the child; does nothing when it has ended."""
         ...
 
     async def wait(self) -> int | None:

@@ -24,7 +24,7 @@ class PidfdProcess:
         send_signal(self._pidfd)
 
     def has_ended(self) -> bool:
-        """Whether the process has ended; does not wait."""
+        """Return whether the process has ended; does not wait."""
         return has_ended(self._pidfd)
 
     def fileno(self) -> int:

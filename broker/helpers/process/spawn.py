@@ -59,7 +59,7 @@ async def wait_ended(pidfd: int) -> None:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether a pidfd's process has ended, without waiting (pidfd_open(2)).
+    """Return whether a pidfd's process has ended, without waiting (pidfd_open(2)).
 
     False, too, where the kernel has no memory to say: it is asked again.
     """
@@ -143,7 +143,7 @@ class Child:
         return code
 
     async def stop(self, grace: float = 3.0) -> int:
-        """Ask it to end (SIGTERM), insist after ``grace`` seconds, and wait."""
+        """Ask the child to end (SIGTERM), insist after ``grace`` seconds, and wait."""
         self.kill(signal.SIGTERM)
         with trio.move_on_after(grace):
             await self.wait()

@@ -48,7 +48,7 @@ class DialogRect(NamedTuple):
     height: int
 
     def holds(self, x: float, y: float) -> bool:
-        """Whether a point lies in it."""
+        """Return whether a point lies in it."""
         right, bottom = self.x + self.width, self.y + self.height
         return self.x <= x < right and self.y <= y < bottom
 
@@ -230,7 +230,7 @@ class Dialog:
         self._pointer.focus(now, held=False)
 
     def pointer_waits(self, now: float) -> bool:
-        """Whether the pointer is on the dialog, and has not rested there yet."""
+        """Return whether the pointer is on the dialog, and has not rested there yet."""
         return self._pointer.focused and not self._pointer.armed(now)
 
     def touch(self, finger: int, now: float) -> None:

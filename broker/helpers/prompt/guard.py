@@ -36,7 +36,7 @@ class Guard:
 
     @property
     def focused(self) -> bool:
-        """Whether the focus has come."""
+        """Return whether the focus has come."""
         return self._focused
 
     def focus(
@@ -72,7 +72,7 @@ class Guard:
         return armed
 
     def armed(self, now: float) -> bool:
-        """Whether it takes an answer now."""
+        """Return whether the dialog takes an answer now."""
         # guard: focus for a second
         if self._since is not None and now - self._since >= self._hold:
             self._armed = True

@@ -77,7 +77,7 @@ class LayerSurfaceProxy(Proxy[LayerSurface]):
 
     @LayerSurface.request()
     def destroy(self) -> None:
-        """Take it away."""
+        """Remove the surface from the screen."""
         self._marshal(7)
         self._destroy()
 

@@ -163,7 +163,7 @@ class ScreenFrame:
         self._over = True
 
     def _buffer(self, width: int, height: int) -> Any:
-        """Return a buffer of the frame's colour."""
+        """Create a buffer filled with the frame's colour."""
         size = width * height * 4
         fd = os.memfd_create("vitrail-frame", os.MFD_CLOEXEC)
         try:

@@ -74,7 +74,7 @@ class DialogWindow:
 
     @property
     def layer(self) -> bool:
-        """Whether dialogs lie above everything."""
+        """Return whether dialogs lie above everything."""
         return "zwlr_layer_shell_v1" in self._globals
 
     @property
@@ -263,7 +263,7 @@ class DialogWindow:
         return None if self._showing is None else self._showing.dialog
 
     def mine(self, surface: Any) -> bool:
-        """Whether a surface is that of the dialog that is shown."""
+        """Return whether a surface is that of the dialog that is shown."""
         return self._showing is not None and surface is self._showing.surface
 
     def refocus(self) -> None:
@@ -408,7 +408,7 @@ class _Showing:
             self._window.refocus()
 
     def close(self) -> None:
-        """Take it from the screen."""
+        """Take the window from the screen."""
         for role in self._roles:
             role.destroy()
         self._window.bury(self.surface)

@@ -90,7 +90,7 @@ def _pair(token: int, active: float, a: _Numbers, b: _Numbers) -> StreamPair:
 
 
 def available() -> bool:
-    """Whether the C part was built and VITRAIL_RELAY_PYTHON is not set."""
+    """Return whether the C part was built and VITRAIL_RELAY_PYTHON is not set."""
     return _BUILT and not os.environ.get("VITRAIL_RELAY_PYTHON")
 
 

@@ -56,7 +56,7 @@ class _Receiver(msgspec.Struct, tag_field="to", forbid_unknown_fields=True):
         return str(self.__struct_config__.tag)
 
     def secret(self) -> bool:
-        """Whether the file has a secret in it."""
+        """Return whether the file has a secret in it."""
         return False
 
 

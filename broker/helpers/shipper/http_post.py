@@ -120,7 +120,7 @@ class HttpEnd:
             self._connection = None
 
     def interrupt(self) -> None:
-        """Shut the socket down, so that the other thread's call fails soon."""
+        """Shut the connection down, so that a call waiting in the thread fails."""
         sock = self._socket
         if sock is not None:
             self._cut = True

@@ -24,7 +24,7 @@ _ERROR = struct.Struct("<i")
 
 
 def open_receiver(config: LocalTarget) -> int:
-    """Return a descriptor of a file to read and add to, or of a connected socket.
+    """Open a file to append to, or connect to the journal; return the descriptor.
 
     Raises OSError.
     """

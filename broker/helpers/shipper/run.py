@@ -268,7 +268,7 @@ class Shipper:
         return bool(found)
 
     def _changed_now(self) -> bool:
-        """Whether there is something left that can be sent at the end."""
+        """Return whether there is something left that can be sent at the end."""
         return not self._cursor.problem and self._changed()
 
     def _changed(self) -> bool:

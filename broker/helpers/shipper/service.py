@@ -157,7 +157,7 @@ async def _end(child: Child, control: socket.socket, over: trio.Event) -> None:
 
 
 async def _end_by_lock(child: Child, log: Path) -> None:
-    """End a jail that holds a lock which the log's writer waits for."""
+    """Watch the log's lock; kill a jail that holds it while the log's writer waits."""
     looks = 0
     while looks < 2:  # SQLite's readers may hold one for a moment
         await trio.sleep(_LOCK_SECONDS)

@@ -145,5 +145,5 @@ BAD_ENDS = (".refused", ".failed", ".died", ".hop-failed", ".gap", ".conflict")
 
 
 def is_bad(item: ShippedItem) -> bool:
-    """Whether a user should look at it: refused, denied, failed."""
+    """Return whether a user should look at it: refused, denied, failed."""
     return item.kind.endswith(BAD_ENDS) or item.text("verdict") == "deny"

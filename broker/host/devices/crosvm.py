@@ -83,6 +83,7 @@ class CrosvmDevice:
         return {int(port) for port in _LISTED.findall(reply)}
 
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:
+        """Run ``crosvm usb`` on the machine's socket; return its output."""
         # Late: few hosts have a crosvm.
         from broker.host.launchers.crosvm.client import ask_crosvm
 

@@ -132,6 +132,10 @@ class DeviceClient:
     async def _ask(
         self, request: messages.Request, kind: type[_Reply], fds: tuple[int, ...] = ()
     ) -> tuple[_Reply, int]:
+        """Send a request and wait for its reply and descriptor.
+
+        Raises UpstreamError.
+        """
         put, take = trio.open_memory_channel[DeviceReply](1)
         self._waiting[request.id] = put
         with trio.move_on_after(limits.DEVICE_ATTACH_SECONDS):

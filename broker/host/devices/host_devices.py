@@ -101,6 +101,7 @@ class DeviceHost:
                 self._foreign_scope.cancel()
 
     async def _stay_connected(self) -> None:
+        """Connect to ``vitrail-devices``, again after each end; runs for ever."""
         while True:
             try:
                 client = connect(
@@ -138,6 +139,10 @@ class DeviceHost:
         return await self._connected().devices()
 
     def _connected(self) -> DeviceClient:
+        """Return the connection to ``vitrail-devices``.
+
+        Raises SetupError without one.
+        """
         if self._client is None:
             raise SetupError(
                 f"devices are not available: {self.problem}",
@@ -179,6 +184,7 @@ class DeviceHost:
                     self._waiting.pop(opening.lease.id, None)
 
     async def _until_taken(self, waiting: _Waiting) -> None:
+        """Wait until a device takes a guest's connection, or the guest closes it."""
         async with trio.open_nursery() as nursery:
 
             async def hung_up() -> None:
@@ -215,6 +221,7 @@ class DeviceHost:
 
     @contextlib.contextmanager
     def _in_use(self) -> Iterator[None]:
+        """Count a user of the connection while the block runs."""
         self._users += 1
         try:
             yield
@@ -231,6 +238,7 @@ class DeviceHost:
         number: int,
         lease: Lease,
     ) -> DeviceAttachment:
+        """Attach a device by the way that the sandbox's machine has."""
         waiting = next(iter(self._waiting.get(lease.id, [])), None)
         if waiting is not None:
             return await self._by_usbip(stack, client, waiting, number, lease)
@@ -249,6 +257,7 @@ class DeviceHost:
         raise self._no_way(lease)
 
     def _no_way(self, lease: Lease) -> RefusedError:
+        """Return the reason why no device can go to a lease's sandbox."""
         claims = [x.held.claim for x in self._leases() if x.lease.id == lease.id]
         if any(isinstance(claim, SharedClaim) for claim in claims):
             return RefusedError(
@@ -267,7 +276,7 @@ class DeviceHost:
         )
 
     async def _foreign_qmp(self, path: Path) -> Qmp:
-        """Return the QMP connection to a QEMU that another program started.
+        """Connect to a foreign QEMU's QMP once; return the connection, which is shared.
 
         A separate one (``-qmp unix:…``), because a monitor serves one client; kept
         open for the next device.  Raises UpstreamError.
@@ -282,6 +291,7 @@ class DeviceHost:
             return qmp
 
     async def _run_foreign(self, path: Path, qmp: Qmp) -> None:
+        """Serve a foreign machine's QMP connection until it ends."""
         # Shielded: at the end of the broker devices are pulled out through it.
         try:
             with self._foreign_scope, contextlib.suppress(UpstreamError):
@@ -297,6 +307,7 @@ class DeviceHost:
         number: int,
         lease: Lease,
     ) -> DeviceAttachment:
+        """Attach a device by usbip, over the connection on which the guest waits."""
         self._waiting[lease.id].remove(waiting)
         waiting.taken.set()
         stack.callback(waiting.over.set)
@@ -318,6 +329,7 @@ class DeviceHost:
         number: int,
         lease: Lease,
     ) -> DeviceAttachment:
+        """Attach a device by QEMU's ``usb-host``."""
         device = QemuDevice(qmp, f"{lease.id}-{number}")
         return await self._by_node(stack, client, device, number, lease)
 
@@ -329,6 +341,7 @@ class DeviceHost:
         number: int,
         lease: Lease,
     ) -> DeviceAttachment:
+        """Attach a device by its node, which is passed to the VMM."""
         made, node = await client.node(number, lease.sandbox, lease.id)
         stack.callback(os.close, node)
         # After the other one at the end: QEMU gives a device back to this
@@ -346,6 +359,7 @@ class DeviceHost:
         number: int,
         lease: Lease,
     ) -> DeviceAttachment:
+        """Attach a device to a libvirt domain by ``virsh``."""
         # The node shows that it is still the device that was decided about; libvirt
         # opens it by its address, which no later device in the port has.
         made, node = await client.node(number, lease.sandbox, lease.id)
@@ -363,6 +377,7 @@ class DeviceHost:
         name: str,
         backend: str,
     ) -> DeviceAttachment:
+        """Note an attachment, and detach it when the stack closes."""
         attachment = self._attachments[name] = DeviceAttachment(name, backend)
 
         async def take_back() -> None:
@@ -385,6 +400,7 @@ async def _quietly(device: QemuDevice | CrosvmDevice | LibvirtDevice) -> None:
 
 
 def _must_be_silent(conn: socket.socket) -> None:
+    """Raise PeerError if a waiting guest has sent data or hung up."""
     try:
         data = conn.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except BlockingIOError:

@@ -81,6 +81,7 @@ class LibvirtDevice:
         return f"<alias name='{self._alias}'/>".encode() in xml
 
     async def _virsh(self, verb: str, *words: str, fds: tuple[int, ...] = ()) -> bytes:
+        """Run a verb of ``virsh`` on the domain; return its output."""
         return await run_tool(
             [*self._connect, verb, self._domain, *words],
             env=dict(os.environ),

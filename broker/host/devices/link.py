@@ -94,6 +94,7 @@ class DeviceRequests:
                 raise InternalError(f"no handler for {request}")
 
     async def _attach(self, epoch: FarEnd, request: m.DeviceAttach) -> m.DeviceHanded:
+        """Attach a device for a viewer.  Raises RefusedError beyond the limit."""
         if self._nursery is None or len(self._handed) >= device_limits.DEVICES:
             raise RefusedError("this host cannot assign devices now")
         handed = _Handed(epoch, request.device)
@@ -134,6 +135,7 @@ class DeviceRequests:
         lease: Lease,
         task_status: trio.TaskStatus[DeviceAttachment],
     ) -> None:
+        """Hold a device attached until it ends, is detached or the epoch is over."""
         async with (
             self._source.attached(handed.device, lease) as made,
             trio.open_nursery() as nursery,
@@ -146,6 +148,7 @@ class DeviceRequests:
             nursery.cancel_scope.cancel()
 
     async def _report(self, handed: _Handed) -> None:
+        """Tell the viewer that a device has ended, unless it asked for that."""
         made = handed.attachment
         if made is None or handed.asked or not handed.epoch.live:
             return
@@ -154,6 +157,7 @@ class DeviceRequests:
             await handed.epoch.ask(lambda n: m.DeviceEnded(n, name, reason))
 
     async def _detach(self, epoch: FarEnd, request: m.DeviceDetach) -> None:
+        """Detach a device of a viewer, and wait until it is taken back."""
         for handed in list(self._handed):
             # Each viewer one.
             if handed.epoch is epoch and handed.device == request.device:

@@ -90,6 +90,7 @@ class QemuDevice:
         )
 
     async def _forget(self) -> None:
+        """Remove the device's descriptor from QEMU."""
         if self._fdset is not None:
             number, self._fdset = self._fdset, None
             try:
@@ -107,6 +108,7 @@ def _fdset(found: object) -> int:
 
 
 def _explained(error: QmpError) -> RefusedError | UpstreamError:
+    """Convert QEMU's error to one that says what to do."""
     if _NO_BUS.search(error.desc):
         return RefusedError(
             "the virtual machine has no USB controller",

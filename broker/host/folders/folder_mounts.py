@@ -252,6 +252,7 @@ def _namespace(machine: Machine) -> Iterator[tuple[int, int]]:
 
 
 def _leader(machine: Machine) -> int:
+    """Return the pid in whose mount namespace a folder goes.  Raises RefusedError."""
     pid = machine.facts.pid
     if isinstance(machine, ForeignMachine):
         if isinstance(machine.claim, SharedClaim):

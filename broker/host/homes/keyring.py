@@ -76,6 +76,7 @@ def store(sandbox: SandboxName, passphrase: bytes, seconds: int = 0) -> None:
 
 
 def _find(sandbox: SandboxName) -> int | None:
+    """Return the keyring's number of a sandbox's passphrase; None without one."""
     _possess()
     keyring = ctypes.c_long(_USER_KEYRING)
     search = ctypes.c_int(_SEARCH)

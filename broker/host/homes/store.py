@@ -146,6 +146,7 @@ class HomeStore:
         return held
 
     def _flock(self, name: str, how: int) -> HomeLock | None:
+        """Lock a home's file (flock(2)); None when another process has it."""
         locks = self.root / _LOCKS
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         locks.mkdir(mode=0o700, exist_ok=True)

@@ -86,6 +86,7 @@ def unpack(image: bytes) -> bytes:
 
 
 def _unpacked(payload: bytes, size: int) -> bytes:
+    """Unpack a compressed kernel of at most ``size`` bytes.  Raises SetupError."""
     try:
         if payload.startswith(_GZIP):
             return zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(payload, size)
@@ -101,6 +102,7 @@ def _unpacked(payload: bytes, size: int) -> bytes:
 
 
 def _unpack_zstd(packed: bytes, size: int) -> bytes:
+    """Unpack zstd.  Raises SetupError."""
     library = _zstd()
     target = ctypes.create_string_buffer(size)
     done = library.ZSTD_decompress(target, size, packed, len(packed))
@@ -134,6 +136,7 @@ def _loaded(name: str) -> ctypes.CDLL | None:
 
 
 def _library(name: str) -> ctypes.CDLL:
+    """Load a library for unpacking.  Raises SetupError without it."""
     library = _loaded(name)
     if library is None:
         raise SetupError(
@@ -144,6 +147,7 @@ def _library(name: str) -> ctypes.CDLL:
 
 
 def _lz4() -> ctypes.CDLL:
+    """Load liblz4 with the types of its function."""
     library = _library("liblz4.so.1")
     library.LZ4_decompress_safe.restype = ctypes.c_int
     library.LZ4_decompress_safe.argtypes = [

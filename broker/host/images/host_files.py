@@ -59,6 +59,7 @@ class HostFiles:
         return {"LAUNCH_FILES": archive, "LAUNCH_LANG": self.lang}
 
     def _tar(self) -> bytes:
+        """Return the tar archive of the files and their directories."""
         out = io.BytesIO()
         folders = {
             str(parent) for name in self.files for parent in [*Path(name).parents][:-1]
@@ -137,6 +138,10 @@ async def _fonts() -> dict[str, bytes]:
 
 
 async def _match(pattern: str) -> tuple[str, Path]:
+    """Ask fontconfig for the font of a pattern: its name and file.
+
+    Raises SetupError.
+    """
     words = ("fc-match", "--format", "%{family[0]}\n%{file}\n", pattern)
     try:
         name, path = (await run_tool(words)).decode().splitlines()
@@ -149,6 +154,7 @@ async def _match(pattern: str) -> tuple[str, Path]:
 
 
 def _aliases(names: Mapping[str, str]) -> bytes:
+    """Return a fontconfig file that prefers the copied fonts."""
     rows = "".join(
         f'<alias binding="same"><family>{family}</family><prefer>'
         f"<family>{escape(name)}</family></prefer></alias>\n"
@@ -190,6 +196,7 @@ async def _locale(
 
 
 async def _compile(words: Sequence[str], lang: str) -> None:
+    """Compile a locale with localedef.  Raises SetupError."""
     try:
         await run_tool(("localedef", "--no-archive", "--no-warnings=ascii", *words))
     except UpstreamError as error:

@@ -84,6 +84,7 @@ def write_cpio(entries: Mapping[str, ArchiveEntry]) -> bytes:
 
 
 def _record(inode: int, name: str, entry: ArchiveEntry) -> bytes:
+    """Encode one entry of the cpio archive."""
     encoded = name.encode() + b"\0"
     fields = (
         inode,

@@ -17,7 +17,7 @@ _Answer: TypeAlias = dict[str, str] | tuple[str, str, str]
 
 
 async def host_settings(wanted: Collection[str]) -> dict[str, str]:
-    """Return the agent's constants for a record's ``launch.host_files``.
+    """Build a record's ``launch.host_files`` in a jailed tool; return constants.
 
     Raises SetupError when this machine has no such files, UpstreamError when they
     cannot be read.

@@ -77,6 +77,7 @@ def read_archive(targets: str, config: str, codename: str) -> Archive:
 
 
 def _options(config: str) -> dict[str, str]:
+    """Return the options of apt's configuration that are copied."""
     found = {}
     for line in config.splitlines():
         setting = _SETTING.fullmatch(line)

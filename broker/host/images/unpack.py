@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _fill(kernel: int, target: int) -> None:
-    """Write the unpacked kernel; exits when the forked process has said why it cannot."""
+    """Unpack a kernel in a forked, confined process; exit where that fails."""
 
     def run() -> None:
         # Late, in the forked process: its parent keeps the user's rights to the end and

@@ -52,7 +52,7 @@ async def boot_kernel(kernel: Path, accel: Accel, cache: Path) -> Path:
 
 
 def has_pvh_entry(file: BinaryIO) -> bool:
-    """Whether an ELF file has the note by which QEMU finds a kernel's first instruction."""
+    """Return whether an ELF file names its first instruction, as QEMU needs it."""
     head = file.read(_ELF_HEADER.size)
     if len(head) < _ELF_HEADER.size:
         return False
@@ -71,6 +71,7 @@ def has_pvh_entry(file: BinaryIO) -> bool:
 
 
 def _has_pvh_note(notes: bytes) -> bool:
+    """Return whether an ELF note names a PVH entry point."""
     at = 0
     while at + _NOTE.size <= len(notes):
         name, content, kind = _NOTE.unpack_from(notes, at)
@@ -119,6 +120,7 @@ def _digest(file: BinaryIO) -> str:
 
 
 async def _unpack(kernel: Path, fd: int, target: Path) -> None:
+    """Unpack a kernel in a confined process.  Raises SetupError."""
     # In a separate process, so that what decompresses a kernel holds no machines.
     argv = our_program("broker.host.images.unpack", str(fd), str(target))
     try:

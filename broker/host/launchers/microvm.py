@@ -245,6 +245,7 @@ class MicroVms:
         home: HomeDisk | None,
         seats: tuple[SwitchSeat, ...],
     ) -> VmSpec:
+        """Build the specification of a micro VM."""
         from broker.host.vmm.qemu_arguments import Network, VmSpec
 
         return VmSpec(
@@ -347,6 +348,7 @@ class MicroVms:
     async def _home(
         self, sandbox: SandboxName, state: State | None, held: ExitStack
     ) -> HomeDisk | None:
+        """Open the sandbox's home disk; None where the record keeps nothing."""
         if state is None or not state.keep:
             return None
         from broker.host.homes.home import open_home
@@ -405,6 +407,7 @@ class MicroVms:
             self.warnings.append(f"cannot adopt a running machine: {error}")
 
     async def _adopt_one(self, directory: Path) -> _Adopted | None:
+        """Adopt a machine of an earlier broker; end it and its files if that fails."""
         from broker.host.vmm.launcher import clean_leftovers
 
         sandbox = take_sandbox_name(directory.name)
@@ -428,6 +431,7 @@ class MicroVms:
         return None
 
     async def _take_over(self, sandbox: SandboxName, directory: Path) -> _Adopted:
+        """Connect to a running machine by the files of its directory."""
         from broker.host.launchers.monitors import connect_by
         from broker.host.vmm.launcher import adopt_vm
         from broker.net.peers.launch_secret import read_secret

@@ -145,7 +145,7 @@ class MicroVmMachine:
         return end.reason
 
     async def power_down(self, grace: float) -> None:
-        """End it."""
+        """End the machine."""
         await self._vm.power_down(grace)
 
     async def close(self) -> None:
@@ -178,6 +178,7 @@ def _connectors(vm: Vm) -> tuple[Tracked, ...]:
 
 
 def _claim(vm: Vm) -> Claim:
+    """Return the claim that admits connections of a machine."""
     if vm.uds is None:
         return VsockClaim(credentials.network_namespace(), vm.cid, vm.vmm.pid)
     pids = frozenset(

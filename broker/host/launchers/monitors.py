@@ -56,6 +56,7 @@ async def start_machine(
 
 
 def _plan(monitor: Monitor) -> type[MonitorPlan]:
+    """Import and return the plan of a monitor's machines."""
     if monitor is Monitor.FIRECRACKER:
         from broker.host.launchers.firecracker.machine import FirecrackerPlan
 

@@ -153,6 +153,7 @@ _NEEDS = {
 
 
 async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
+    """Wait until a network process is ready.  Raises SetupError with what it needs."""
     os.set_blocking(fd, False)
     data = b""
     with trio.move_on_after(_START_SECONDS):

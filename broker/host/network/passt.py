@@ -167,7 +167,7 @@ def give_room(passt: socket.socket) -> None:
 
 
 def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
-    """Return a socket for each name server of this machine, which reaches no other.
+    """Connect a socket to each name server of this machine; return them.
 
     Raises SetupError where there is none.
     """

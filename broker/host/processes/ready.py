@@ -93,6 +93,7 @@ async def wait_ready(process: Tracked, look: Callable[[], _Found | None]) -> _Fo
 
 
 def _connected(path: Path) -> socket.socket | None:
+    """Connect to a helper's socket, without waiting for its queue."""
     conn = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         # With a full queue a connect(2) waits until the program accepts (unix(7)).
@@ -110,6 +111,7 @@ def _connected(path: Path) -> socket.socket | None:
 
 
 def _listens(path: Path, pid: int) -> bool:
+    """Return whether a process listens at a path, as /proc says."""
     # proc(5), /proc/net/unix: Num RefCount Protocol Flags Type St Inode Path;
     # flag 0x10000 (__SO_ACCEPTCON): it listens.
     # The table is that of its network namespace, which is the jail's own.

@@ -73,7 +73,7 @@ class Tracked:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Return whether the process has ended."""
         return self._pidfd < 0 or has_ended(self._pidfd)
 
     def into(self, identity: ProcessIdentity, pidfd: int) -> Tracked:

@@ -81,6 +81,7 @@ async def choose_accel(
 
 
 def _forced(word: str, device: Path) -> AcceleratorChoice:
+    """Return the acceleration that the variable forces.  Raises SetupError."""
     try:
         accel = Accel(word)
     except ValueError:
@@ -118,6 +119,7 @@ def permission(device: Path = DEVICE) -> AcceleratorChoice | None:
 
 
 def _join(device: Path) -> str:
+    """Return the command by which a user joins the group of the KVM device."""
     info = device.stat()
     try:
         group = grp.getgrgid(info.st_gid).gr_name

@@ -43,6 +43,7 @@ def main() -> None:
 
 
 async def _fetch(tools: Path, mirror: str) -> None:
+    """Download and unpack the tools' packages."""
     packages = tools / "packages"
     packages.mkdir(exist_ok=True)
     if not _kept(packages):

@@ -23,7 +23,7 @@ KERNEL_DEVICE = Path("/dev/vhost-vsock")
 
 
 def kernel_vsock_usable(device: Path = KERNEL_DEVICE) -> bool:
-    """Whether this user may open the kernel's vsock device."""
+    """Return whether this user may open the kernel's vsock device."""
     return os.access(device, os.R_OK | os.W_OK)
 
 

@@ -83,7 +83,7 @@ class Tools:
 
     @property
     def hybrid(self) -> bool:
-        """Whether a guest's connections arrive at UNIX sockets."""
+        """Return whether a guest's connections arrive at UNIX sockets."""
         return self.vhost_device_vsock is not None or self.monitor.hybrid
 
 
@@ -145,6 +145,7 @@ async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
 
 
 async def _refuse_running(spec: VmSpec) -> None:
+    """Raise SetupError when the sandbox's machine still runs."""
     state = read_state(spec.directory)
     if state is None:
         return
@@ -257,6 +258,7 @@ class LaunchPlan:
         )
 
     async def _start_folder(self, number: int) -> None:
+        """Start the server of one folder's place."""
         # Late: few machines have folders.
         from broker.host.vmm.folder_server import start_folder_server
 

@@ -53,7 +53,7 @@ class Network(StrEnum):
 
     @classmethod
     def of(cls, text: str) -> Network:
-        """Return that of a ``launch.network``; a switch's cards are not among them."""
+        """Return the network of a ``launch.network``, without a switch's cards."""
         return cls.NONE if ":" in text else cls(text)
 
 
@@ -412,6 +412,7 @@ def gpu_args(fd: int) -> list[str]:
 
 
 def _home(home: HomeDisk, bus: str) -> list[str]:
+    """Return QEMU's words for the home disk and its key."""
     secret: list[str] = []
     layer = {"driver": "raw"}
     if home.key >= 0:

@@ -113,6 +113,7 @@ class QmpReader:
 
 
 def _decode(untrusted_line: bytes) -> Message:
+    """Decode a QMP line.  Raises UpstreamError."""
     try:
         untrusted_object = msgspec.json.decode(untrusted_line, type=dict[str, object])
         found = [kind for key, kind in _KEYS.items() if key in untrusted_object]
@@ -179,6 +180,7 @@ class Qmp:
             await self._next_of(Answered)
 
     async def _next_of(self, wanted: type[Message]) -> None:
+        """Receive messages until one of a kind; take events meanwhile."""
         while True:
             for message in await self._receive():
                 if isinstance(message, wanted):
@@ -189,6 +191,7 @@ class Qmp:
                     raise UpstreamError("QEMU's monitor did not send the QMP greeting")
 
     async def _receive(self) -> list[Message]:
+        """Receive bytes of QEMU.  Raises UpstreamError at its end."""
         try:
             untrusted_data = await self._stream.receive_some(limits.QMP_READ_BYTES)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

@@ -253,6 +253,7 @@ class Vm:
             self._on_loss(what)
 
     async def _watch(self, console: trio.abc.ReceiveStream) -> None:
+        """Watch a machine to its end, also where watching fails."""
         self._watched = True
         try:
             await self._watch_all(console)
@@ -270,6 +271,7 @@ class Vm:
             self._watched = False
 
     async def _watch_all(self, console: trio.abc.ReceiveStream) -> None:
+        """Watch VMM, helpers and console to their ends."""
         with self._scope:
             async with trio.open_nursery() as nursery:
                 drained = trio.Event()
@@ -291,12 +293,14 @@ class Vm:
     async def _drain(
         self, console: trio.abc.ReceiveStream, drained: trio.Event
     ) -> None:
+        """Read console and control connection to their ends; then set ``drained``."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pump_console, console, self.console)
             nursery.start_soon(self._run_control)
         drained.set()
 
     async def _run_control(self) -> None:
+        """Serve the control connection; end a VMM that closed it."""
         try:
             await self.control.run()
         except UpstreamError as error:
@@ -309,6 +313,7 @@ class Vm:
                 self.vmm.kill()
 
     async def _watch_helper(self, helper: Tracked) -> None:
+        """Wait for a helper's end; end the machine that needs it."""
         code = await helper.wait()
         how = "ended" if code is None else f"ended with code {code}"
         if helper.role in _STREAMS:

@@ -96,6 +96,7 @@ async def _find_monitor(
 
 
 async def _find_backend(paths: Paths, progress: Callable[[str], None]) -> Path:
+    """Find vhost-device-vsock, or fetch it."""
     from broker.host.vmm.hosttools import (
         fetch_vhost_device_vsock,
         find_vhost_device_vsock,

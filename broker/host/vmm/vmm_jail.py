@@ -284,6 +284,7 @@ async def _spawn(
     entered: Callable[[Tracked], Awaitable[None]] | None,
     stdout: int | None,
 ) -> Tracked:
+    """Start bubblewrap and the jailed program; return both processes."""
     with ExitStack() as ours:
         # Bubblewrap's end is open for reading, too: without a reader, because we have
         # died, it would end and leave its child waiting for it (pipe(7), SIGPIPE).

@@ -123,6 +123,10 @@ def open_kernel_vsock(
 
 
 def _take_cid(fd: int, cid: int | None, quarantine: Container[int]) -> int:
+    """Set a CID of the vsock device: the wanted or a drawn one.
+
+    Raises UpstreamError.
+    """
     if cid is not None:
         if not _set_cid(fd, cid):
             raise UpstreamError(f"another machine is using CID {cid}")
@@ -135,6 +139,7 @@ def _take_cid(fd: int, cid: int | None, quarantine: Container[int]) -> int:
 
 
 def _set_cid(fd: int, cid: int) -> bool:
+    """Set a vsock CID; False if it is in use.  Raises UpstreamError."""
     try:
         fcntl.ioctl(fd, VHOST_VSOCK_SET_GUEST_CID, struct.pack("=Q", cid))
     except OSError as error:

@@ -99,7 +99,7 @@ def _split(size: int) -> int:
 
 
 def range_root(begin: int, end: int, node: Node) -> bytes:
-    """The Merkle tree hash of the leaves from ``begin`` to before ``end``.
+    """Compute the Merkle tree hash of the leaves from ``begin`` to before ``end``.
 
     ``begin`` is a multiple of the smallest power of two that holds them all.
     """

@@ -28,7 +28,7 @@ _CLASSES = {
 
 
 def word(untrusted_bytes: bytes) -> str:
-    """Return a string of a device, escaped.
+    """Decode and escape a string of a device.
 
     Raises PeerError for one that is longer than any string descriptor: a
     shortened serial number would be equal to another's.
@@ -85,7 +85,7 @@ class Device:
 
     @property
     def hub(self) -> bool:
-        """Whether it is a hub: never attached, as all its devices would be, too."""
+        """Return whether the device is a hub: never attached, nor all behind it."""
         return self.descriptors.cls == HUB or any(i.cls == HUB for i in self.interfaces)
 
     @property

@@ -53,7 +53,7 @@ class NotCarried(TypedMessage, frozen=True, tag="failed"):
     where: str = ""
 
     def error(self) -> VitrailError:
-        """Return it as what is raised."""
+        """Return the error to be raised."""
         kind = _ERRORS.get(self.kind, InternalError)
         return kind(self.message, hint=self.hint, where=self.where)
 

@@ -140,7 +140,7 @@ class Recogniser:
         self._arriving = False
 
     def _holds(self) -> bool:
-        """Whether modifiers are held, locks aside."""
+        """Return whether modifiers are held, locks aside."""
         return self._state is not None and bool(self._state[0] & ~self._ignored)
 
     def key(self, serial: int, key: int, state: int) -> KeyVerdict:
@@ -166,6 +166,7 @@ class Recogniser:
     # -- judging ----------------------------------------------------------------------
 
     def _judge(self, key: int, state: int) -> KeyVerdict:
+        """Return the verdict about a pressed or released key, and remember it."""
         # guard: no focus, no chord
         if not self._focused:
             return KeyVerdict.SWALLOW
@@ -182,6 +183,7 @@ class Recogniser:
         return KeyVerdict.FORWARD if seen else KeyVerdict.SWALLOW
 
     def _chord(self, key: int) -> KeyVerdict:
+        """Return the verdict about a key by the held modifiers and the layout."""
         if self._keymap is None or self._state is None:
             return KeyVerdict.FORWARD
         held, layout = self._state
@@ -199,6 +201,7 @@ class Recogniser:
         return KeyVerdict.FORWARD
 
     def _prepare(self, keymap: Keymap, layout: int) -> tuple[_Ready, ...]:
+        """Return the chords by the codes of a keymap's layout."""
         if not self._wanted:
             return ()
         found = [
@@ -213,6 +216,7 @@ class Recogniser:
         return tuple(one for one in found if one.mask and one.codes)
 
     def _missing(self, keymap: Keymap) -> str:
+        """Return why a keymap cannot have the chords, or ""."""
         if not self._wanted:
             return "no key combinations are set yet"
         for chord, verdict in self._wanted:

@@ -64,6 +64,7 @@ def read_keymap(text: bytes) -> Keymap:
 
 
 def _words(text: str) -> list[str]:
+    """Split a keymap's text into tokens."""
     words: list[str] = []
     at = 0
     for found in _TOKEN.finditer(text):
@@ -175,6 +176,7 @@ class _Reader:
         return Keymap(keys=self._keys, modifiers=self._modifiers)
 
     def _keycode(self, words: Tokens) -> None:
+        """Read one statement of keycodes."""
         match list(words):
             case ["include", *_]:
                 raise KeymapError("the keymap contains an include statement")
@@ -190,6 +192,7 @@ class _Reader:
         return None if code is None else code - EVDEV_OFFSET
 
     def _key(self, words: Tokens) -> None:
+        """Read the symbols of one key.  Raises KeymapError."""
         if len(words) < 4 or (code := self._code(words[1])) is None:
             raise KeymapError("the keymap assigns symbols to a key without a keycode")
         groups: dict[int, tuple[str, ...]] = {}
@@ -224,6 +227,7 @@ class _Reader:
         return tuple(word for word in first if word != "NoSymbol")
 
     def _modifier_maps(self, symbols: Tokens) -> None:
+        """Read which keys have which modifiers."""
         by_symbol: dict[str, list[int]] = {}
         for code, key in self._keys.items():
             for name in key.layouts[0] if key.layouts else ():

@@ -135,6 +135,7 @@ def _chunks(data: bytes) -> Generator[tuple[bytes, bytes], None, None]:
 
 
 def _read(data: bytes) -> _Parts:
+    """Parse a PNG picture and check every part."""
     chunks = _chunks(data)
     kind, content = next(chunks)
     if kind != b"IHDR" or len(content) != 13:
@@ -165,6 +166,7 @@ def _read(data: bytes) -> _Parts:
 
 
 def _head(content: bytes) -> _Head:
+    """Parse a PNG's head and check its sides."""
     width, height, depth, colour, packing, filtering, lacing = struct.unpack(
         ">IIBBBBB", content
     )
@@ -180,6 +182,7 @@ def _head(content: bytes) -> _Head:
 
 
 def _take_palette(parts: _Parts, content: bytes) -> None:
+    """Check and keep the palette."""
     entries, rest = divmod(len(content), 3)
     if parts.palette or parts.clear or rest or not 1 <= entries <= 256:
         raise _bad("the palette is invalid")
@@ -194,6 +197,7 @@ def _take_palette(parts: _Parts, content: bytes) -> None:
 
 
 def _take_clear(parts: _Parts, content: bytes) -> None:
+    """Check and keep the transparency."""
     sizes = {_GREY: {2}, _COLOUR: {6}, _PALETTE: set(range(1, 257))}
     colour = parts.head.colour
     if parts.clear or len(content) not in sizes.get(colour, set()):
@@ -254,6 +258,7 @@ class _Pull:
         return len(self._rest) // size
 
     def _unpack(self, most: int) -> bytes:
+        """Unpack at most so many bytes of pixels."""
         found = bytearray()
         while len(found) < most and not self._pull.eof and (piece := self._piece()):
             try:
@@ -287,6 +292,7 @@ class _Pull:
 
 
 def _written(parts: _Parts, pixels: bytes) -> bytes:
+    """Return the checked parts as a new PNG file."""
     head = parts.head
     told = struct.pack(
         ">IIBBBBB", head.width, head.height, head.depth, head.colour, 0, 0, 0

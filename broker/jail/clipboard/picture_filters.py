@@ -30,6 +30,7 @@ def _average(row: bytes, above: bytes, step: int) -> bytes:
 
 
 def _paeth(row: bytes, above: bytes, step: int) -> bytes:
+    """Undo the filter Paeth of a line (PNG, 9.4)."""
     out = bytearray(step) + row
     corners = bytes(step) + above
     for at, (up, corner) in enumerate(zip(above, corners, strict=False), step):

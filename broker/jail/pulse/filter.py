@@ -138,7 +138,7 @@ class PulseFilter(Conversation):
 
     @property
     def _waits_for_the_server(self) -> bool:
-        """Whether the handshake's next word is the server's."""
+        """Return whether the handshake's next word is the server's."""
         return (self._asked_version != 0 and self.version == 0) or self._named
 
     @property
@@ -220,6 +220,7 @@ class PulseFilter(Conversation):
             self.sandbox.announce(Facility.CLIENT, ChangeKind.REMOVE, self.index)
 
     def _run(self, step: Callable[[], None]) -> None:
+        """Run a step; its error becomes the connection's fault."""
         if self.fault is not None:
             return
         try:
@@ -230,6 +231,7 @@ class PulseFilter(Conversation):
             self._mistake(error)
 
     def _mistake(self, error: Exception) -> None:
+        """Fail the connection by an internal error."""
         # An internal error that some input found ends this connection; the
         # sandbox's others, and its windows, live in the same process.
         internal = InternalError(
@@ -289,6 +291,7 @@ class PulseFilter(Conversation):
     # -- from the client -----------------------------------------------------
 
     def _read_client(self) -> None:
+        """Handle the client's frames, unless it is to wait."""
         while not self.stalled:
             frame = self._client.next()
             if frame is None:
@@ -315,6 +318,7 @@ class PulseFilter(Conversation):
             stream.write(part, self.now)
 
     def _command(self, body: bytes) -> None:
+        """Handle a command of the client: answer, forward or refuse it."""
         untrusted_number, tag = frames.head(body)
         try:
             number = Command(untrusted_number)
@@ -332,6 +336,10 @@ class PulseFilter(Conversation):
             self.refuse(number, tag, refusal)
 
     def _allowed(self, number: Command, tag: int, body: bytes) -> None:
+        """Handle a command by its table row.
+
+        Raises SoundRefusedError for a denied one.
+        """
         reader = Reader(body, frames.HEAD_BYTES)
         if number in REFUSED:
             reader.skip_all()
@@ -355,6 +363,7 @@ class PulseFilter(Conversation):
     # -- the handshake -------------------------------------------------------
 
     def _handshake(self, number: Command, tag: int, body: bytes) -> None:
+        """Handle a command before the client is known: version, cookie, name."""
         reader = Reader(body, frames.HEAD_BYTES)
         if number is Command.AUTH and not self._asked_version:
             fields = reader.fields("Lx")
@@ -397,6 +406,7 @@ class PulseFilter(Conversation):
         self.ask(Command.AUTH, encode("Lx", [version, self._cookie]), answered, failed)
 
     def _introduce(self, tag: int, untrusted_properties: Properties) -> None:
+        """Send the client's name to the server, with the sandbox's label."""
         self.properties = self.sandbox.labels.client(untrusted_properties)
 
         def answered(reader: Reader) -> bytes:
@@ -475,6 +485,7 @@ class PulseFilter(Conversation):
     # -- from the server -----------------------------------------------------
 
     def _read_server(self) -> None:
+        """Handle the server's frames."""
         while (frame := self._server.next()) is not None:
             try:
                 if isinstance(frame, frames.Samples):
@@ -488,6 +499,7 @@ class PulseFilter(Conversation):
         self._read_client()  # an answer may have made room
 
     def _answer(self, body: bytes) -> None:
+        """Give a server's answer or error to the command that waits for it."""
         number, tag = frames.head(body)
         reader = Reader(body, frames.HEAD_BYTES)
         if number == Command.REPLY:

@@ -73,7 +73,7 @@ class Cutter:
 
     @property
     def between(self) -> bool:
-        """Whether the next byte begins a frame, and nothing waits before it."""
+        """Return whether the next byte begins a frame, and nothing waits before it."""
         return not self._buffer and not self._left
 
     def next(self) -> ControlFrame | Samples | None:
@@ -104,6 +104,7 @@ class Cutter:
         return self._samples(first=True)
 
     def _samples(self, *, first: bool) -> Samples:
+        """Take the next samples of a frame."""
         channel, length, seek, offset = self._frame
         count = min(self._left, len(self._buffer))
         with memoryview(self._buffer) as view:
@@ -115,6 +116,7 @@ class Cutter:
     def _check(
         self, length: int, channel: int, high: int, low: int, flags: int
     ) -> None:
+        """Check a frame's head.  Raises PeerError."""
         if channel == INVALID:
             if flags or high or low:
                 raise PeerError("a command has the flags or offset of samples")

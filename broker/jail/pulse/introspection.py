@@ -169,6 +169,7 @@ class _Listing:
 
 
 def _own_inputs(f: PulseFilter, reader: Reader) -> bytes:
+    """Return the answer's inputs that are the sandbox's."""
     signature = virtual_devices.signature(virtual_devices.SINK_INPUT, f.version)
     found: list[bytes] = []
     while reader.left:

@@ -99,6 +99,7 @@ def create(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def _check_device(fields: Fields) -> None:
+    """Raise SoundRefusedError for a device that is not the sandbox's sink."""
     if fields.number(_SINK) not in {INVALID, virtual_devices.DEVICE}:
         raise SoundRefusedError(
             Error.ACCESS, f"sink {fields.number(_SINK)} does not belong to the sandbox"
@@ -154,6 +155,7 @@ def _within(f: PulseFilter, spec: Spec) -> bool:
 
 
 def _set_sizes(f: PulseFilter, fields: Fields) -> None:
+    """Bound the asked buffer sizes; return those held here."""
     asked = Sizes(*(fields.number(at) for at in (_MAXLENGTH, _TLENGTH, _MINREQ)))
     early = len(fields) > _EARLY and fields.truth(_EARLY)
     most = f.sandbox.rules.buffer_bytes
@@ -165,6 +167,7 @@ def _set_sizes(f: PulseFilter, fields: Fields) -> None:
 def _set_loudness(
     f: PulseFilter, fields: Fields, volume: tuple[int, ...] | None, *, muted: bool
 ) -> None:
+    """Set the stream's volume by the sandbox's level."""
     level = f.sandbox.level
     channels = len(fields.numbers(_VOLUME))
     asked = volume or (limits.PULSE_VOLUME,) * channels

@@ -221,6 +221,7 @@ class Playback:
         self._send()
 
     def _send(self) -> None:
+        """Send the server held samples, as far as it asks for them."""
         # guard: credit
         count = min(len(self._held), max(0, self.credit))
         count -= count % self._frame_bytes
@@ -250,6 +251,7 @@ class Playback:
         return True
 
     def _drop(self, count: int) -> None:
+        """Count samples that overflow; tell the client, and end a flood."""
         if not self._excess:
             self.owner.sandbox.tell(Flooded(self.index))
             self.owner.event(Command.OVERFLOW, encode("L", [self.channel]))
@@ -275,7 +277,7 @@ class Playback:
             self.owner.send_up(frame)
 
     def is_idle(self, now: float) -> bool:
-        """Whether it has played nothing for the time that the rules name."""
+        """Return whether nothing was played for the time that the rules name."""
         return now - self.last_samples > self.owner.sandbox.rules.idle_seconds
 
     # -- loudness ------------------------------------------------------------

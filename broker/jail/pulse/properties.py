@@ -81,7 +81,7 @@ class Labels:
         return self._labelled(_allowed(untrusted))
 
     def _labelled(self, kept: dict[str, str]) -> Properties:
-        """Return the sandbox's properties for the client, without our label."""
+        """Return a client's properties, with the sandbox's label before its names."""
         name = kept.get("application.name", "")
         if name and name not in self._names:
             # guard: names of applications
@@ -97,7 +97,7 @@ class Labels:
         return {key: value(text) for key, text in named.items()} | self._fixed
 
     def for_guest(self, found: Properties) -> Properties:
-        """The sandbox's own properties as it is shown them: without our label."""
+        """Return the sandbox's own properties as it sees them: without our label."""
         return {
             key: value(self.bare(data.rstrip(b"\0").decode("utf-8", "replace")))
             for key, data in found.items()

@@ -98,7 +98,7 @@ class Recording:
 
     @property
     def wanted(self) -> bool:
-        """Whether the client records now."""
+        """Return whether the client records now."""
         return not self.corked
 
     @property
@@ -134,11 +134,11 @@ class Recording:
         sandbox.look_if_wanted()
 
     def fits(self, rules: SoundRules) -> bool:
-        """Whether it could begin under these rules."""
+        """Return whether the recording could begin under these rules."""
         return self.spec.rate <= rules.rate and self.spec.channels <= rules.channels
 
     def kill(self) -> None:
-        """End it and notify the client."""
+        """End the recording and notify the client."""
         self.end()
         self.owner.event(_C.RECORD_STREAM_KILLED, encode("L", [self.channel]))
 
@@ -211,6 +211,8 @@ class Recording:
             f.ask(_C.GET_SERVER_INFO, b"", server, failed)
 
     def _look_at(self, name: str, token: object) -> None:
+        """Look the session's source up, and refuse a monitor."""
+
         def answered(reader: Reader) -> None:
             fields = reader.fields("LssamLvbL")
             if self._opening is not token:
@@ -229,6 +231,7 @@ class Recording:
         self.owner.ask(_C.GET_SOURCE_INFO, encode("Ls", values), answered, failed)
 
     def _open_real(self, name: str, token: object) -> None:
+        """Open the recording at the server, which the user has permitted."""
         f = self.owner
 
         def answered(reader: Reader) -> None:
@@ -254,6 +257,7 @@ class Recording:
         f.ask(_C.CREATE_RECORD_STREAM, self._request(name), answered, failed)
 
     def _request(self, name: str) -> bytes:
+        """Return the request that opens the recording."""
         spec = self.spec
         values: list[Value] = [
             spec,
@@ -435,6 +439,7 @@ def create(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def _samples(f: PulseFilter, fields: Fields) -> tuple[Spec, tuple[int, ...]]:
+    """Return the sample form of a request.  Raises SoundRefusedError."""
     if len(fields) > _PASSTHROUGH and fields.truth(_PASSTHROUGH):
         raise SoundRefusedError(Error.ACCESS, "coded sound")
     spec, positions = fields.spec(_SPEC), fields.numbers(_MAP)
@@ -519,6 +524,7 @@ def own_loudness(f: PulseFilter, tag: int, fields: Fields) -> None:
 
 
 def _own_output(f: PulseFilter, index: int) -> Recording:
+    """Return a recording of the sandbox by its index.  Raises SoundRefusedError."""
     recording = f.sandbox.recordings.get(index)
     if recording is None:
         raise SoundRefusedError(
@@ -528,6 +534,7 @@ def _own_output(f: PulseFilter, index: int) -> Recording:
 
 
 def _shown(f: PulseFilter, recording: Recording) -> bytes:
+    """Encode a recording as the source output that the client sees."""
     return virtual_devices.source_output(
         f.version,
         index=recording.index,

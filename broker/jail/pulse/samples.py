@@ -54,7 +54,7 @@ def is_valid(spec: Spec) -> bool:
 
 
 def are_places(positions: tuple[int, ...], spec: Spec) -> bool:
-    """Whether these are the places of that many channels."""
+    """Return whether these are the places of that many channels."""
     # guard: places of loudspeakers
     return len(positions) == spec.channels and all(
         one < limits.PULSE_POSITIONS for one in positions

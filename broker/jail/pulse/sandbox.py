@@ -79,7 +79,7 @@ class SoundSandbox:
         return self._last_index
 
     def has_room(self) -> bool:
-        """Whether it may have another stream."""
+        """Return whether the sandbox may have another stream."""
         coming = sum(member.creating for member in self.members.values())
         there = len(self.playbacks) + len(self.recordings)
         # guard: streams on their way
@@ -128,7 +128,7 @@ class SoundSandbox:
 
     @property
     def is_turned_down(self) -> bool:
-        """Whether streams must be given a volume even if they ask for none."""
+        """Return whether streams must be given a volume even if they ask for none."""
         return min(self.rules.volume, self.level.volume) < limits.PULSE_VOLUME
 
     def set_level(self, level: Level) -> None:
@@ -143,12 +143,12 @@ class SoundSandbox:
 
     @property
     def wanted(self) -> bool:
-        """Whether something records (and is not paused)."""
+        """Return whether something records (and is not paused)."""
         return any(r.wanted for r in self.recordings.values())
 
     @property
     def active(self) -> bool:
-        """Whether the real source is open for this sandbox."""
+        """Return whether the real source is open for this sandbox."""
         return self._active > 0
 
     def microphone_wanted(self, application: str) -> None:
@@ -205,6 +205,7 @@ class SoundSandbox:
             member.down.silence()
 
     def _show(self, *, hidden: bool) -> None:
+        """Show or hide the virtual source, and announce the change."""
         if self.hidden == hidden:
             return
         self.hidden = hidden

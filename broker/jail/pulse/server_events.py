@@ -39,6 +39,7 @@ def event(f: PulseFilter, number: int, reader: Reader) -> None:
 
 
 def _changed(f: PulseFilter, fields: Fields) -> None:
+    """Pass a change of the sandbox's streams on to the client."""
     kind, index = fields.number(0), fields.number(1)
     stream = f.sandbox.by_real.get(index)
     # guard: a client gets changes of its streams only

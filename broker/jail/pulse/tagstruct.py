@@ -190,6 +190,7 @@ class Reader:
         return self._text()
 
     def _text(self) -> str:
+        """Read a text.  Raises PeerError."""
         self._tag(b"t")
         end = self._data.find(b"\0", self._at)
         if end < 0:
@@ -224,6 +225,7 @@ class Reader:
         return self._bytes(count)
 
     def _properties(self) -> Properties:
+        """Read a list of properties.  Raises PeerError."""
         self._tag(b"P")
         found: Properties = {}
         for _ in range(limits.PULSE_PROPERTIES + 1):
@@ -245,6 +247,7 @@ class Reader:
         return [self._format() for _ in range(self._u8())]
 
     def _keys(self) -> list[str]:
+        """Read a list of names.  Raises PeerError."""
         keys: list[str] = []
         while (key := self._null_or_text()) is not None:
             keys.append(key)

@@ -78,6 +78,7 @@ def server_info(version: int, *, source: bool) -> bytes:
 
 
 def _device(version: int, name: str, text: str, formats_since: int) -> bytes:
+    """Encode a virtual device with a text as its description."""
     properties: Properties = {"device.description": _text(text)}
     return _entry(
         version,

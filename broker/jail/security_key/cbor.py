@@ -31,6 +31,7 @@ class _Reader:
         return self.data[self.at - size : self.at]
 
     def argument(self, info: int) -> int:
+        """Read the argument of an item's head."""
         if info < 24:
             return info
         size = _SHORT.get(info)
@@ -44,6 +45,7 @@ class _Reader:
         return value
 
     def value(self, depth: int) -> Value:
+        """Read one item with all in it.  Raises PeerError."""
         if depth > _DEPTH:
             raise PeerError(f"the CBOR data has more than {_DEPTH} levels")
         first = self.take(1)[0]
@@ -82,6 +84,7 @@ class _Reader:
             raise PeerError("the CBOR data is truncated")
 
     def map(self, count: int, depth: int) -> Value:
+        """Read the pairs of a map.  Raises PeerError."""
         self.fits(2 * count)
         found: dict[int | str | bytes, Value] = {}
         for _ in range(count):

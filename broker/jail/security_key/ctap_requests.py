@@ -53,6 +53,7 @@ def read_request(untrusted_body: bytes, *, register: bool) -> tuple[str, str]:
 def _relying_party(
     found: dict[int | str | bytes, cbor.Value], *, register: bool
 ) -> str:
+    """Return the relying party of a request.  Raises PeerError."""
     party = found.get(1)
     if register:
         entity = found.get(2)

@@ -97,6 +97,7 @@ class Assembler:
     def _begin(
         self, channel: int, report: bytes
     ) -> CtapHidMessage | tuple[int, CtapHidError] | None:
+        """Begin a message by its first report; return an error to answer."""
         command, size = report[4] & 0x7F, int.from_bytes(report[5:7], "big")
         if size > limits.CTAP_MESSAGE_BYTES:
             return channel, CtapHidError.INVALID_LEN
@@ -118,6 +119,7 @@ class Assembler:
     def _go_on(
         self, channel: int, report: bytes
     ) -> CtapHidMessage | tuple[int, CtapHidError] | None:
+        """Add a report to the message; return it when complete, or an error."""
         if self._head is None or channel != self._head[0]:
             return None  # spurious: to be ignored (11.2.4)
         if report[4] != self._sequence:

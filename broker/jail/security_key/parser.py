@@ -178,6 +178,7 @@ class SecurityKey:
         return self._message(found, now)
 
     def _message(self, message: CtapHidMessage, now: float) -> list[Action]:
+        """Handle a message of the guest: channel, request, cancel."""
         if self._real is None:
             # A program begins with INIT and waits for its answer.
             return self._wait(message, now)
@@ -218,6 +219,7 @@ class SecurityKey:
         ]
 
     def _init(self, message: CtapHidMessage) -> list[Action]:
+        """Give a program a channel."""
         if len(message.payload) != 8:
             return _error(message.channel, CtapHidError.INVALID_LEN)
         actions: list[Action] = []
@@ -242,6 +244,7 @@ class SecurityKey:
         ]
 
     def _cancel(self, channel: int) -> list[Action]:
+        """Cancel what the key does for a channel, or a request that waits."""
         now = self._now
         cancelled = _to_guest(
             CtapHidMessage(channel, CtapHidCommand.CBOR, bytes([_CANCELLED]))
@@ -278,6 +281,7 @@ class SecurityKey:
     # -- what passes -----------------------------------------------------------------------
 
     def _ctap2(self, message: CtapHidMessage, now: float) -> list[Action]:
+        """Handle a CTAP2 request: answer, ask the user, or refuse."""
         if not message.payload:
             return _error(message.channel, CtapHidError.INVALID_LEN)
         command, body = message.payload[0], message.payload[1:]
@@ -316,6 +320,7 @@ class SecurityKey:
         )
 
     def _u2f(self, message: CtapHidMessage, now: float) -> list[Action]:
+        """Handle a U2F request: ask the user, or refuse."""
         apdu = message.payload
         if len(apdu) < 4 or apdu[0] != 0:
             return _to_guest(
@@ -344,6 +349,7 @@ class SecurityKey:
     def _ask(
         self, message: CtapHidMessage, what: str, host: str, digest: str, now: float
     ) -> list[Action]:
+        """Ask the user for a use of the key, unless just permitted."""
         made = self._now = _Transaction(message, now + limits.CTAP_SECONDS)
         before: list[Action] = []
         if self._allowed is not None:
@@ -401,6 +407,7 @@ class SecurityKey:
         return self._end(self._allowed.ask)
 
     def _forward(self, made: _Transaction) -> list[Action]:
+        """Send a permitted message to the key."""
         assert self._real is not None
         self._now = made
         made.sent = True
@@ -472,6 +479,7 @@ class SecurityKey:
         )
 
     def _opened(self, payload: bytes) -> list[Action]:
+        """Note the channel that the key has given us."""
         if len(payload) >= 17 and payload[:8] == self._nonce and self._real is None:
             self._real = int.from_bytes(payload[8:12], "big")
             # Any sandbox could make it blink, and the user cannot see which one did.
@@ -504,6 +512,7 @@ class SecurityKey:
         return actions if made is None else [*actions, *self._tick(made, now)]
 
     def _tick(self, made: _Transaction, now: float) -> list[Action]:
+        """End a late request; send a keepalive for a waiting one."""
         message = made.message
         if now >= made.deadline:
             return [*self._abort(), *_error(message.channel, CtapHidError.OTHER)]

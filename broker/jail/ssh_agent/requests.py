@@ -47,7 +47,7 @@ def decode_request(untrusted_body: bytes) -> AgentAsk:
 
 
 def _checked(ask: AgentAsk) -> AgentAsk:
-    """Return it with its fields inside of their bounds."""
+    """Return a request with its fields inside of their bounds."""
     fields = msgspec.to_builtins(ask, builtin_types=(bytes,))
     return msgspec.convert(fields, type(ask))
 
@@ -60,6 +60,7 @@ def _bind(reader: WireReader) -> BindSession:
 
 
 def _sign(reader: WireReader) -> SignLogin | SignContent:
+    """Parse a request to sign.  Raises NotPassedError."""
     key, untrusted_data, flags = reader.string(), reader.string(), reader.number()
     reader.end()
     if flags not in {0, 2, 4}:

@@ -105,7 +105,7 @@ class HeadCheck:
 
     @property
     def looking(self) -> bool:
-        """Whether the rest of a head is awaited."""
+        """Return whether the rest of a head is awaited."""
         return self._file is not None
 
     def take(self, item: Entry | bytes) -> list[bytes]:
@@ -121,6 +121,7 @@ class HeadCheck:
         return self._passed(self._file)
 
     def _passed(self, file: FileEntry) -> list[bytes]:
+        """Return file parts once their head has been checked."""
         if len(self._head) < min(HEAD_BYTES, file.size):
             return []
         check = refuse_contents if self.single else refuse_disguise

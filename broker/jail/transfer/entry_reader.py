@@ -77,6 +77,7 @@ class EntryReader:
         return data[missing:]
 
     def _entry(self) -> Entry | None:
+        """Parse the next entry; None until it is complete.  Raises PeerError."""
         if len(self._buffer) < _LENGTH.size:
             return None
         (untrusted_length,) = _LENGTH.unpack_from(self._buffer)
@@ -95,6 +96,7 @@ class EntryReader:
         return entry
 
     def _check(self, entry: Entry) -> None:
+        """Check an entry against the question's quota.  Raises RefusedError."""
         if isinstance(entry, End):
             self.ended = True
             return
@@ -124,6 +126,7 @@ class EntryReader:
         self._take_size(entry.size)
 
     def _take_size(self, untrusted_size: int) -> None:
+        """Count a file's size.  Raises RefusedError beyond the quota."""
         # guard: size of a file
         if untrusted_size > self._quota.file_size:
             raise RefusedError(f"a file is larger than {self._quota.file_size} bytes")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def answers(core: ClientState) -> bool:
-    """Whether the program acknowledges its configure events.
+    """Return whether the program acknowledges its configure events.
 
     wlroots keeps each until it, or a later one, is acknowledged.
     """

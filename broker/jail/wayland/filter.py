@@ -120,6 +120,7 @@ class WaylandFilter(ClientState):
     # -- life ---------------------------------------------------------------------
 
     def _start(self) -> None:
+        """Create the objects by which the filter itself speaks to the compositor."""
         display = ProtocolObject("wl_display", 1)
         display.cid = display.sid = 1
         self.arm(display)

@@ -46,6 +46,7 @@ def windows_of(sandbox: Sandbox) -> list[WindowInfo]:
 
 
 def _info(core: ClientState, xdg: XdgSurface, top: Toplevel) -> WindowInfo:
+    """Return a window's row for a list."""
     frame = xdg.frame
     outer = (frame.outer if frame is not None else None) or (0, 0)
     edges = frame.edges if frame is not None else core.edges
@@ -60,6 +61,7 @@ def _info(core: ClientState, xdg: XdgSurface, top: Toplevel) -> WindowInfo:
 
 
 def _find(sandbox: Sandbox, number: int) -> tuple[ClientState, Toplevel]:
+    """Find a window of the sandbox by its number.  Raises RefusedError."""
     for core in sandbox.filters:
         for xdg in core.windows:
             if xdg.number == number and isinstance(xdg.role, Toplevel):

@@ -487,7 +487,7 @@ class Toplevel(ProtocolObject):
 
     @property
     def bound(self) -> bool:
-        """Whether the compositor's size is exact, rather than a maximum."""
+        """Return whether the compositor's size is exact, rather than a maximum."""
         known, sized = self.states, all(self.configured)
         return sized and (MAXIMIZED in known or known.issuperset(TILED))
 

@@ -66,7 +66,7 @@ class GpuMemory(Protocol):
         """The descriptor; it can be read from when nobody draws into the memory."""
 
     def drawn(self) -> bool:
-        """Whether nobody draws into the memory now."""
+        """Return whether nobody draws into the memory now."""
 
     def export(self) -> Fd:
         """A descriptor to send; the sender closes it."""
@@ -82,7 +82,7 @@ class Paint(Protocol):
         """A descriptor to send; the sender closes it."""
 
     def grow(self, size: int) -> None:
-        """Make it at least ``size`` bytes long; new bytes are zero."""
+        """Make the file at least ``size`` bytes long; new bytes are zero."""
 
     def write(self, offset: int, data: bytes) -> None:
         """Write data at this offset: pixels, or a copied table of GPU formats."""
@@ -112,7 +112,7 @@ class OperatingSystem(Protocol):
         """
 
     def admit_pipe(self, untrusted_fd: Fd) -> bool:
-        """Whether a descriptor is a pipe or socket to write a selection into."""
+        """Return whether a descriptor is a pipe or socket to write a selection into."""
 
     def stopwatch(self) -> float:
         """Seconds of a clock that measures how long work takes, and tells no time."""

@@ -73,7 +73,7 @@ class Usage:
         self._mine[kind] += number
 
     def room(self, kind: str) -> bool:
-        """Whether one more is to be had."""
+        """Return whether one more is to be had."""
         return self._sandbox.totals[kind] < self._sandbox.ceilings[kind]
 
     def give(self, kind: str, number: int) -> None:
@@ -171,7 +171,7 @@ class Sandbox:
 
     @property
     def focused(self) -> bool:
-        """Whether a window of it has the keyboard."""
+        """Return whether a window of it has the keyboard."""
         return self._focused
 
     def note_mapped(self) -> None:

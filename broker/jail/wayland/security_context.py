@@ -90,6 +90,7 @@ class _Talk:
         *args: object,
         fds: tuple[int, ...] = (),
     ) -> None:
+        """Send one request to the compositor."""
         data = wire.encode(oid, opcode, kinds, args)
         control = []
         if fds:
@@ -159,6 +160,7 @@ def open_context(display: Path, sandbox: str) -> SecurityContext | None:
 
 
 def _negotiate(talk: _Talk, directory: Path, sandbox: str) -> SecurityContext | None:
+    """Ask the compositor for a security context manager; None without one."""
     talk.say(_DISPLAY, _GET_REGISTRY, "n", _REGISTRY)
     talk.say(_DISPLAY, 0, "n", _SYNC)
     offered = {interface: name for name, interface in talk.until_done(_SYNC)}

@@ -198,7 +198,7 @@ class ClientState(ObjectTable, ABC):
 
     @property
     def labelled(self) -> bool:
-        """Whether frames have the sandbox's name in the upper strip."""
+        """Return whether frames have the sandbox's name in the upper strip."""
         return self.rules.label and label.scale_for(self.edges.top) > 0
 
     def label_picture(self) -> LabelPicture:

@@ -117,6 +117,7 @@ def read_head(untrusted_word: int) -> tuple[BlockKind, int]:
 
 
 def _refusal(number: int) -> PeerError:
+    """Return the error for a block that is not allowed."""
     try:
         kind = BlockKind(number)
     except ValueError:
@@ -128,7 +129,7 @@ def _refusal(number: int) -> PeerError:
 
 
 def is_counted(kind: BlockKind) -> bool:
-    """Whether a block counts for acknowledgements."""
+    """Return whether a block counts for acknowledgements."""
     return kind in _COUNTED
 
 

@@ -231,6 +231,7 @@ class WaypipeChannel:
         return self._pace.take(now, spans)
 
     def _protocol(self, body: memoryview) -> Messages:
+        """Parse a block of Wayland messages, and tell which have descriptors."""
         data = bytearray(body)
         position, expected = 0, 0
         while position < len(data):
@@ -261,6 +262,7 @@ class WaypipeChannel:
         self.unacknowledged += self.files.copy(body, arena)
 
     def _inject(self, body: memoryview) -> None:
+        """Note the descriptors of the next messages.  Raises PeerError."""
         # guard: whole ids
         if len(body) % 4:
             raise PeerError("a list of descriptors ends inside an id")
@@ -280,6 +282,7 @@ class WaypipeChannel:
             self._injected.append(fd)
 
     def _open_pipe(self, body: memoryview) -> PipeSource:
+        """Open a pipe that the guest announces.  Raises PeerError."""
         (rid,) = _ID.unpack(body)
         self._ids.use(rid)
         # guard: number of pipes
@@ -301,6 +304,7 @@ class WaypipeChannel:
         return None
 
     def _shut(self, body: memoryview) -> PipeEnded | None:
+        """Note that the guest has closed a pipe."""
         (rid,) = _ID.unpack(body)
         for pipes in (self._sinks, self._sources):
             if rid in pipes:

@@ -186,6 +186,7 @@ class RemoteFiles:
         return size
 
     def _find(self, rid: int) -> WaypipeFile | None:
+        """Find an open file by its id.  Raises PeerError."""
         file = self._open.get(rid)
         if file is not None:
             if not file.closed:
@@ -300,6 +301,7 @@ def _single_words(into: memoryview, data: memoryview, position: int) -> int:
 
 
 def _copy_words(into: memoryview, spans: list[int]) -> int:
+    """Copy words of a diff into a file's memory."""
     copied = start = 0
     try:
         # Unequal when the diff ends: the rest is for the other loop.

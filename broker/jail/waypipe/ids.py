@@ -37,7 +37,7 @@ class RemoteIds:
             self._lowest += 1
 
     def known(self, rid: int) -> bool:
-        """Whether an id has been used, whatever became of it."""
+        """Return whether an id has been used, whatever became of it."""
         return 0 < rid < self._lowest or rid in self._ahead
 
 
@@ -53,5 +53,5 @@ class OwnIds:
         return rid
 
     def known(self, rid: int) -> bool:
-        """Whether we have given out an id."""
+        """Return whether we have given out an id."""
         return self._next < rid < 0

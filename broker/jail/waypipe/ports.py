@@ -21,7 +21,7 @@ class WaypipeFile(Protocol):
         ...
 
     def grow(self, size: int) -> None:
-        """Make it ``size`` bytes long.  Raises ValueError at a limit."""
+        """Make the file ``size`` bytes long.  Raises ValueError at a limit."""
         ...
 
     def account(self) -> None:
@@ -34,7 +34,7 @@ class WaypipeFile(Protocol):
 
     @property
     def closed(self) -> bool:
-        """Whether the file is no longer needed on our side."""
+        """Return whether the file is no longer needed on our side."""
         ...
 
 

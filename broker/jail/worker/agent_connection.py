@@ -82,6 +82,7 @@ class AgentShell:
         return self._reason
 
     async def _guard(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Run a step; its error gives the guest agent up."""
         try:
             await step()
         except PeerError as error:
@@ -90,6 +91,7 @@ class AgentShell:
             self.give_up(f"the connection failed: {error.strerror}")
 
     async def _read(self) -> None:
+        """Read frames of the guest agent, with deadlines."""
         frames = FrameReader(limits.AGENT_FRAME_BYTES)
         greeted = False
         late = "the guest agent sent no message"
@@ -117,6 +119,7 @@ class AgentShell:
                 deadline = trio.current_time() + limits.AGENT_FRAME_SECONDS
 
     async def _take(self, untrusted_body: bytes, *, greeted: bool) -> None:
+        """Handle one message of the guest agent."""
         message = agent.decode_from_guest(untrusted_body)
         if isinstance(message, agent.AgentHello) is greeted:
             raise PeerError(
@@ -142,6 +145,7 @@ class AgentShell:
             await trio.sleep(limits.AGENT_PING_SECONDS)
 
     async def _write(self) -> None:
+        """Send queued messages to the guest agent."""
         async for message in self._to_guest:
             frame = encode_frame(agent.encode(message), limits.AGENT_FRAME_BYTES)
             left = memoryview(frame)

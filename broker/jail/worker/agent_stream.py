@@ -69,6 +69,7 @@ class SshAgentStream(ServedStream):
             await self._stream.send(wire.request_frame(order.message))
 
     async def _requests(self) -> None:
+        """Read an ssh agent's requests; send them to the viewer."""
         while True:
             untrusted_body = await self._stream.receive()
             # A flood of an ssh agent's requests waits in its sender.
@@ -110,6 +111,7 @@ class SshAgentStream(ServedStream):
             raise PeerError("the program closed the connection")
 
     async def _answers(self) -> None:
+        """Read an ssh agent's answers; pass them back."""
         while True:
             untrusted_body = await self._stream.receive()
             asked, self._asked = self._asked, None

@@ -109,6 +109,7 @@ class ServedStream(ABC):
         await self._say(messages.StreamSaid(self._number, message))
 
     async def _obey(self) -> None:
+        """Carry out the viewer's orders until it ends the stream."""
         while True:
             match await self._order():
                 case messages.TransferFinish(reason=why):

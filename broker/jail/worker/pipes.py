@@ -52,6 +52,7 @@ async def splice_file(reader: EntryReader, source: int, target: int, why: str) -
 
 
 async def _splice(source: int, target: int, size: int) -> int:
+    """Move bytes between pipes in the kernel; return their number."""
     size = min(size, limits.TRANSFER_PIPE_BYTES)
     await trio.lowlevel.checkpoint()  # both ends may be ready for as long as it takes
     while True:

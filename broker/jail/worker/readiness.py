@@ -144,6 +144,7 @@ class _Steps(trio.abc.Instrument):
         self._watches[watch.fd] = watch
 
     def remove(self, watch: WatchedFile) -> None:
+        """Remove a watched file; no read after that."""
         if self._watches.get(watch.fd) is not watch:
             return
         self.rest(watch)
@@ -188,7 +189,10 @@ class _Steps(trio.abc.Instrument):
         return True
 
     def _take_all(self, events: list[tuple[int, int]]) -> tuple[bool, bool]:
-        """Call steps; whether trio is ready, and whether a task may have become so."""
+        """Run the steps of ready files, the compositor's first.
+
+        Return whether trio is ready, and whether a task may have become so.
+        """
         ready = woken = False
         clients = []
         for fd, _ in events:
@@ -274,6 +278,7 @@ def prepare() -> None:
 
 
 def _steps_of_this_run() -> _Steps:
+    """Return this event loop's watched files."""
     try:
         return _this_run.get()
     except LookupError:

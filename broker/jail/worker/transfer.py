@@ -80,7 +80,7 @@ class WorkerTransfers:
     def obey(
         self, order: messages.ToWorker, fds: tuple[int, ...], nursery: trio.Nursery
     ) -> None:
-        """Follow an order of the broker; takes ``fds`` over."""
+        """Carry out an order of the viewer about transfers; takes ``fds`` over."""
         if isinstance(order, messages.TransferStream):
             if len(fds) != 1:
                 fdpass.close_all(fds)
@@ -99,6 +99,7 @@ class WorkerTransfers:
         found.tell(order, fds)
 
     async def _serve(self, stream: _Stream) -> None:
+        """Serve one stream to its end, and tell the viewer."""
         try:
             reason = await stream.run()
         finally:
@@ -177,6 +178,7 @@ class _Stream:
     # -- the request ------------------------------------------------------------------
 
     async def _ask(self) -> Ask:
+        """Read a program's request.  Raises PeerError."""
         reader = FrameReader(limits.TRANSFER_FRAME_BYTES)
         while True:
             untrusted_data = await self._receive(1 << 12)
@@ -256,6 +258,7 @@ class _Stream:
                 return printable(last.reason, 900) or "done"
 
     async def _serve(self, order: messages.TransferServe) -> str:
+        """Serve a call that the viewer has permitted."""
         orders = self._next_agent_order
         if order.what == "window":
             window = OwnWindow(self._sandbox())
@@ -278,6 +281,7 @@ class _Stream:
         self.to_guest += sent
 
     async def _finish(self, reason: str) -> str:
+        """Send a program the end or refusal, and close."""
         reason = printable(reason, 900)
         await self._answer(TransferRefused(reason) if reason else TransferDone())
         with suppress(OSError):
@@ -350,6 +354,7 @@ class _Stream:
     async def _pass_read(
         self, heads: HeadCheck, reader: EntryReader, pipe: int
     ) -> None:
+        """Read a program's entries and pass checked parts on."""
         untrusted_data = await self._receive(limits.TRANSFER_READ_BYTES)
         if not untrusted_data:
             raise PeerError(_CUT)
@@ -381,6 +386,7 @@ class _Stream:
             await self._tell_moved(reader, answer=False)
 
     async def _deliver_read(self, reader: EntryReader, pipe: int) -> None:
+        """Read a pipe's entries and send them to a program."""
         untrusted_data = await read_pipe(pipe)
         if not untrusted_data:
             raise PeerError(_NO_MORE)
@@ -393,6 +399,7 @@ class _Stream:
         )
 
     async def _tell_moved(self, reader: EntryReader, *, answer: bool = True) -> None:
+        """Tell the viewer how much has moved, now and then."""
         now = trio.current_time()
         if now - self._moved < _MOVED_SECONDS:
             return

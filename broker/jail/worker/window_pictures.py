@@ -71,7 +71,7 @@ class OwnWindow:
 
     @property
     def there(self) -> bool:
-        """Whether it is still shown."""
+        """Return whether the window is still shown."""
         # guard: pictures of a window end with it
         return self._xdg in self._core.windows and _is_shown(self._core, self._xdg)
 
@@ -150,6 +150,7 @@ def _is_shown(core: ClientState, xdg: XdgSurface) -> bool:
 
 
 async def _show(window: OwnWindow, send: Callable[[bytes], Awaitable[None]]) -> str:
+    """Send a window's pictures, each that differs, until it closes."""
     await send(struct.pack("<II", window.width, window.height))
     before = b""
     while window.there:

@@ -228,7 +228,7 @@ class PairEnd:
                 raise
 
     async def _receive(self) -> tuple[bytes, int]:
-        """Return the next packet and its descriptor, or -1; empty at the end."""
+        """Wait for the next packet and its descriptor, or -1; empty at the end."""
 
         def receive() -> tuple[bytes, list[tuple[int, int, bytes]], int]:
             data, ancillary, flags, _ = self._sock.recvmsg(

@@ -106,7 +106,7 @@ class ControlChannel:
 
     @property
     def in_record(self) -> bool:
-        """Whether a record has begun and not ended (its deadline runs)."""
+        """Return whether a record has begun and not ended (its deadline runs)."""
         return self._frames.in_frame
 
     @property
@@ -210,7 +210,7 @@ class ControlChannel:
             ) from error
 
     def eof(self) -> None:
-        """Note the end of input.  Raises LinkRefusedError unless a Bye was received.
+        """Note the end of input.
 
         Raises LinkRefusedError when no Bye was received: the link is lost.
         """

@@ -158,7 +158,7 @@ class Epoch:
         )
 
     def end(self, reason: str) -> None:
-        """End it from our side, with a Bye; ``over`` is set when that is done."""
+        """End the epoch from this side, with a Bye; ``over`` is set when that is done."""
         self.reason = self.reason or reason
         self._scope.cancel()
 

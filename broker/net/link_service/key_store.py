@@ -114,7 +114,10 @@ class LinkStore:
             )
 
     def knows(self, peer: Peer) -> bool:
-        """Whether this very broker is pinned now; not if the files are damaged."""
+        """Return whether this very broker is pinned now.
+
+        Not if the files are damaged.
+        """
         try:
             return self.peers().find(peer.key.raw) == peer
         except SetupError:

@@ -30,7 +30,7 @@ _CHUNK = 4096
 
 
 async def receive(sock: socket.socket, most: int = _CHUNK) -> bytes:
-    """Return the next bytes, b"" at the end.  Raises UpstreamError if it broke."""
+    """Wait for the next bytes, b"" at the end.  Raises UpstreamError if it broke."""
     read = partial(sock.recv, most)
     try:
         return await when_ready(read, trio.lowlevel.wait_readable, sock)

@@ -156,7 +156,7 @@ def pid_namespaces(pidfd: int) -> tuple[int, ...]:
 
 
 def can_ask_pid_namespaces() -> bool:
-    """Whether this kernel tells the pid namespace of a process that we may trace."""
+    """Return whether this kernel shows the pid namespace of a traceable process."""
     return bool(_told_of_self())
 
 

@@ -48,7 +48,7 @@ class LaunchSecret:
     value: bytes = field(repr=False)
 
     def write(self, directory: Path) -> None:
-        """Keep it for the next broker, readable for us alone.  Raises OSError."""
+        """Store the secret for the next broker, readable for us alone.  Raises OSError."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with os.fdopen(os.open(directory / FILE, flags, 0o600), "wb") as file:
             file.write(self.value.hex().encode())

@@ -163,7 +163,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
 
 
 def chosen_state(path: Path) -> str:
-    """Return what is at the place that the user chose, for ``save``; "-": nothing is.
+    """Return the identity and times of a chosen file as text; "-" without one.
 
     The first content that is saved replaces that and nothing else, however late it comes.
     """

@@ -122,7 +122,10 @@ class _Use:
     """The agent's keys, as permits name them."""
 
     def answer(self, asked: messages.SessionOrder) -> bytes:
-        """Return the answer to a further order.  Raises RefusedError, PeerError."""
+        """Carry out a further order of the viewer; return the answer.
+
+        Raises RefusedError, PeerError.
+        """
         if isinstance(asked, m.NameHost):
             return msgspec.msgpack.encode(
                 names_of(asked.key, asked.candidates, Path.home())

@@ -28,7 +28,7 @@ _END_SECONDS = 2.0
 
 
 def is_box(guest: Guest) -> bool:
-    """Whether a sandbox has no agent that starts programs in it."""
+    """Return whether a sandbox has no agent that starts programs in it."""
     return guest.valid_record().host.launch.kind.box
 
 

@@ -80,7 +80,7 @@ class DesktopSettings:
     async def serving(
         self, fixed: Callable[[], Mapping[tuple[str, str], Setting]]
     ) -> AsyncIterator[socket.socket]:
-        """Yield a socket that sends the desktop's settings, at each change.
+        """Send the desktop's settings on a socket, at each change; yield its other end.
 
         ``fixed`` returns those that are told in place of the desktop's; what it raises
         ends the connection.

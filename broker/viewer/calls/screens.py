@@ -120,7 +120,7 @@ class ScreenShares(VideoUses):
     @override
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
-        """Yield the screen that the user chose as a video source.
+        """Start a cast of the screen that the user chose; yield it as a video source.
 
         See ``VideoUses``.
         """

@@ -69,7 +69,7 @@ class SandboxAgent:
 
 @asynccontextmanager
 async def user_ssh(session: UserSession, warrant: bytes) -> AsyncIterator[UserSsh]:
-    """Yield a connection to the user's ssh agent, or one to serve a sandbox's.
+    """Have a session child use the permit's agent; yield the connection to it.
 
     Raises ToldError without an agent of the user's, where the permit leads there.
     """

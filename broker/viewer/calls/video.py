@@ -103,7 +103,7 @@ class VideoUses(ABC):
         await self.indicator.run()
 
     def uses(self) -> list[VideoUse]:
-        """Return those of now, oldest first."""
+        """Return the present uses, oldest first."""
         return [use for use in self._uses.values() if use.title]
 
     def refuse_a_while(self, lease: Lease) -> None:
@@ -213,7 +213,7 @@ class VideoUses(ABC):
 async def pictures(
     session: UserSession, source: VideoSource, size: tuple[int, int]
 ) -> AsyncIterator[socket.socket]:
-    """Yield a socket on which pictures of a source arrive, while the block runs.
+    """Start taking pictures of a source; yield the socket on which they arrive.
 
     Raises SetupError, UpstreamError, RefusedError.
     """

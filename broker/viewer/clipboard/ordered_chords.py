@@ -10,6 +10,6 @@ from broker.viewer.orders.session_orders import UserSession, answered_file
 
 
 async def ordered_chords(session: UserSession) -> ChordChoice:
-    """Return them as their settings file is now.  Raises VitrailError."""
+    """Read the chords of the settings file as it is now.  Raises VitrailError."""
     content = await answered_file(session, ReadChords())
     return msgspec.json.decode(content, type=ChordChoice)

@@ -49,7 +49,7 @@ class Terms:
         return _widest(await self._rules(lease.sandbox), self._speaking(lease))
 
     async def outward(self, lease: Lease) -> bool:
-        """Whether a rule could let it into the user's own selection."""
+        """Return whether a rule could let it into the user's own selection."""
         return bool(await self._rules(lease.sandbox, w.VIEWER))
 
     async def inward(self, lease: Lease) -> w.CopyTerms | None:
@@ -91,7 +91,7 @@ class Terms:
         return _widest(rules, self._speaking(source or target)) if rules else None
 
     def _dragging(self, *leases: Lease | None) -> bool:
-        """Whether the record of each says that drags cross by rules."""
+        """Return whether the record of each says that drags cross by rules."""
         known = [lease for lease in leases if lease is not None]
         said = self._speaking(*known)
         return len(said) == len(known) and all(one.drag == "rules" for one in said)

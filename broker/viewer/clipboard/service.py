@@ -501,7 +501,7 @@ class ClipboardService:
             self._drag_began = trio.Event()
 
     async def _wipe(self) -> None:
-        """Wipe all content after a failed recording or an internal error.
+        """Wipe all content and tell the user, after a failed recording or our error.
 
         Nothing may be on offer of which the log knows nothing.
         """

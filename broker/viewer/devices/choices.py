@@ -32,7 +32,7 @@ class DeviceChoices:
         self._declined: set[tuple[int, str]] = set()
 
     def is_declined(self, number: int, lease: Lease) -> bool:
-        """Whether the user has said no to a plug-in for a record's sandboxes.
+        """Return whether the user has said no to a plug-in for a record's sandboxes.
 
         A disposable has a fresh name at each start, which a sandbox may cause.
         """

@@ -84,7 +84,7 @@ class FolderDesk:
         session: UserSession,
         streamed: bool = False,
     ) -> None:
-        """``streamed``: guests connect to the viewer for their folders."""
+        """Set up; ``streamed``: guests connect to the viewer for their folders."""
         self._source = source
         self._decider = decider
         self._log = log

@@ -82,13 +82,13 @@ class DesktopServer:
         self._stopped = False
 
     def show(self, number: int, bubble: Bubble) -> None:
-        """Show it soon, in place of what has that number."""
+        """Show a notification soon, in place of one with its number."""
         self._closing.discard(number)
         self._wanted[number] = bubble
         self._changed.set()
 
     def close(self, number: int) -> None:
-        """Close it soon."""
+        """Close a notification soon."""
         self._wanted.pop(number, None)
         self._closing.add(number)
         self._changed.set()

@@ -66,7 +66,7 @@ class Delivery:
 
     @property
     def arrived(self) -> bool:
-        """Whether a process at the target has taken all of it."""
+        """Return whether a process at the target has taken all of it."""
         return self.done.is_set() and not self.reason
 
     def close_pipe(self) -> None:

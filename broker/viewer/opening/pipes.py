@@ -26,7 +26,7 @@ class PipeEnd:
         return fd
 
     def close(self) -> None:
-        """Close it, if it still is ours."""
+        """Close the pipe, if it is still ours."""
         if self._fd >= 0:
             os.close(self.detach())
 

@@ -43,9 +43,7 @@ class FilteredBus:
     async def screens(
         self, warrant: bytes, renewed: Renewed
     ) -> AsyncIterator[DBusConnection]:
-        """Yield a filtered bus connection for the portal's screens; holds the permit.
-
-        Raises RefusedError when the permit has ended.
+        """Yield a filtered bus connection for the portal's screens.
 
         The permit is held while the block runs.  Raises RefusedError when it has ended.
         """

@@ -79,7 +79,7 @@ class Begun:
                 return  # it has ended, and who waits for it notices
 
     async def end(self) -> None:
-        """Have it end now; returns when it has.  Not cancellable."""
+        """Have the child end now; returns when it has.  Not cancellable."""
         with trio.CancelScope(shield=True):
             await _end(self.process)
 

@@ -406,7 +406,7 @@ class Guest:
                 await self._record_exit(self.programs.take(untrusted))
 
     async def _mount_folders(self) -> None:
-        """Have them mounted; a guest that cannot still runs its programs."""
+        """Have the folders mounted; a guest that cannot still runs its programs."""
         try:
             await self.folders.agent_up()
         except VitrailError as error:

@@ -114,7 +114,7 @@ class LaunchProgress:
 
     @property
     def complete(self) -> bool:
-        """Whether the last step is reached."""
+        """Return whether the last step is reached."""
         return self.next is None
 
     def reach(self, step: Step, now: float) -> list[tuple[Step, float]]:

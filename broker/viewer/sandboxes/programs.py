@@ -111,7 +111,7 @@ class LeaseProgram:
 
     @property
     def ended(self) -> bool:
-        """Whether it is over, or never began."""
+        """Return whether the program has ended, or never began."""
         return self.code is not None
 
 
@@ -122,7 +122,7 @@ async def wait_ended(program: LeaseProgram) -> None:
 
 
 async def wait_unless_ended(program: LeaseProgram, event: trio.Event) -> None:
-    """Return when the event is set, or the program has ended."""
+    """Wait until the event is set, or the program has ended."""
     async with trio.open_nursery() as nursery:
 
         async def ended() -> None:

@@ -78,8 +78,6 @@ class GuestStreams:
         """Hold one of the streams that the record allows at one time.
 
         Raises RefusedError when there is none left.
-
-        Raises RefusedError when there is none.
         """
         limit = self._record().viewer.limits.streams
         if self._places >= limit:

@@ -109,7 +109,7 @@ class Indicator:
 
     @property
     def _told(self) -> bool:
-        """Whether the notifications shown are those that are wanted."""
+        """Return whether the notifications shown are those that are wanted."""
         return self._wanted.keys() == self._shown.keys()
 
     async def _bring(self) -> None:

@@ -32,7 +32,7 @@ FOLDER = "sound"
 
 
 def desks_folder() -> Path:
-    """Return the directory of this user's mixer sockets. Raises SetupError.
+    """Return the directory of this user's mixer sockets.
 
     Raises SetupError, also where others could put sockets there.
     """
@@ -88,11 +88,11 @@ class Desk(Protocol):
         ...
 
     async def set_level(self, level: Level) -> None:
-        """Make it so loud, and keep that."""
+        """Set the sandbox's volume, and store it."""
         ...
 
     async def set_microphone(self, *, allow: bool) -> None:
-        """Let it hear, or no longer; returns when it is so.  Raises RefusedError."""
+        """Allow or end the microphone; returns when that is done.  Raises RefusedError."""
         ...
 
 

@@ -28,7 +28,7 @@ WARNING = (
 
 
 def is_raw(record: Record | None) -> bool:
-    """Whether a record gives its sandbox the sound server's own socket."""
+    """Return whether a record gives its sandbox the sound server's own socket."""
     return record is not None and record.viewer.audio.playback == "raw"
 
 

@@ -168,7 +168,7 @@ class GuestSound:
             outcome.counts = end.from_guest, end.to_guest
 
     async def _told(self, record: Record) -> Worker:
-        """Return the worker, after it was sent the rules of sound."""
+        """Start the worker if needed and send it the rules of sound; return it."""
         mine = await self._ensure_worker()
         if self._worker is not mine:
             self._told_rules = rules = self._rules(record)

@@ -241,7 +241,7 @@ class Worker:
         return self._reason
 
     async def close(self, reason: str = "closed") -> None:
-        """End it; returns when both halves are gone."""
+        """End the worker; returns when both halves are gone."""
         self._end(reason)
         await self._closed.wait()
 

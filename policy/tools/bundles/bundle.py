@@ -168,7 +168,7 @@ class Signer:
 
 
 def verify(content: bytes, trusted: Mapping[str, Signer]) -> Bundle:
-    """Return the content signed by one of these keys, in the key's own name.
+    """Verify a bundle's signature and that the key may sign its name; return it.
 
     A name decides which bundle a new one replaces, so without that a signer could
     put its own in the place of another's, which then comes back no more: the
@@ -313,7 +313,7 @@ def check_number(value: object, what: str) -> int:
 
 
 def belongs(path: str) -> bool:
-    """Whether a file may be in a bundle, by its path below the configuration."""
+    """Return whether a file may be in a bundle, by its path below the configuration."""
     return bool(_RULE_FILE.fullmatch(path) or _RECORD_FILE.fullmatch(path))
 
 

@@ -81,7 +81,7 @@ class RolloutIndex:
 
 
 def is_index(content: bytes) -> bool:
-    """Whether these bytes may be an index, and no bundle."""
+    """Return whether these bytes may be an index, and no bundle."""
     return content.startswith(f"{FIRST}\n".encode())
 
 

@@ -124,13 +124,13 @@ class _Import:
         return found
 
     def _is_wide(self, found: Path) -> bool:
-        """Whether the home directory is inside, by either of its names."""
+        """Return whether the home directory is inside, by either of its names."""
         # Where the system is read-only, /home is a link to /var/home.
         other = Path("/var", self._home.relative_to("/"))
         return self._home.is_relative_to(found) or other.is_relative_to(found)
 
     def _is_hidden(self, found: Path) -> bool:
-        """Whether it is in a hidden directory of the home, by either of its names."""
+        """Return whether a path is in a hidden directory of the home."""
         for home in (self._home, Path("/var", self._home.relative_to("/"))):
             if found.is_relative_to(home):
                 return any(part[0] == "." for part in found.relative_to(home).parts)

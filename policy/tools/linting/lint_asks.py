@@ -97,7 +97,7 @@ class _Classes:
         return found
 
     def offers(self, call: PolicyCall, rule: Rule, target: str) -> bool:
-        """Whether a target is offered for a call."""
+        """Return whether a target is offered for a call."""
         if call in self._offered or self._about(call) > tool_limits.LINT_SOURCES:
             return target in self.offered(call, rule)
         self._spend(call)
@@ -164,7 +164,7 @@ class _Calls:
 
     @property
     def complete(self) -> bool:
-        """Whether every class could be looked at."""
+        """Return whether every class could be looked at."""
         return self._classes.left >= 0
 
     def __iter__(self) -> Iterator[PolicyCall]:

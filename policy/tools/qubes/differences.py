@@ -112,7 +112,7 @@ def _touched(rule: Rule, denies: list[Rule]) -> Iterator[Difference]:
 
 
 def _may_meet(one: Rule, other: Rule) -> bool:
-    """Whether some call matches both in service, argument and source."""
+    """Return whether some call matches both in service, argument and source."""
     if None not in (one.argument, other.argument) and one.argument != other.argument:
         return False
     return _may_overlap(one.source, other.source)

@@ -243,7 +243,7 @@ def _begin(db: sqlite3.Connection, tree: Growing, file: KeyFile) -> Seal:
 
 
 def says_end(note: Note, key: SigningKey) -> bool:
-    """Whether a note that the key signed says that the log ends there."""
+    """Return whether a note that the key signed says that the log ends there."""
     # guard: a head is no checkpoint, at the start
     return note.checkpoint.head or key.newest is None
 

@@ -84,7 +84,10 @@ def _head(db: sqlite3.Connection) -> Note:
 
 
 def _keys(db: sqlite3.Connection, note: Note) -> list[str]:
-    """Return the changes of keys, up to the key that signed the note."""
+    """Read the log's key changes, up to the key that signed the note.
+
+    Raises IntegrityError for a note of another log.
+    """
     rows = db.execute(
         "SELECT note FROM checkpoint WHERE substr(kind, 1, 4) = 'key '"
         " ORDER BY CAST(substr(kind, 5) AS INTEGER)"

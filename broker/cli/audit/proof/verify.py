@@ -75,7 +75,7 @@ class VerificationReport:
 
     @property
     def good(self) -> bool:
-        """Whether nothing is wrong."""
+        """Return whether nothing is wrong."""
         return not self.count
 
     def add(self, first: int, last: int, what: str) -> None:

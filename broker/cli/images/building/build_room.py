@@ -132,7 +132,7 @@ def disk_full_explained(directory: Path) -> Iterator[None]:
 
 
 def says_no_space(text: str) -> bool:
-    """Whether a tool's message is that the disk or a quota is used up."""
+    """Return whether a tool's message is that the disk or a quota is used up."""
     return _NO_SPACE.search(text) is not None
 
 

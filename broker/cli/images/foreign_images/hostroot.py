@@ -82,7 +82,7 @@ def package_state(root: Path = Path("/")) -> str:
 
 
 def is_current(image: Image, root: Path = Path("/")) -> bool:
-    """Whether an image was made of the packages that are installed now."""
+    """Return whether an image was made of the packages that are installed now."""
     return image.manifest.source == f"host:{package_state(root)}"
 
 

@@ -39,7 +39,7 @@ class FileContent(Protocol):
     """Where the bytes of a file are."""
 
     def open(self) -> IO[bytes]:
-        """Open it for reading from its beginning."""
+        """Open the content for reading from its beginning."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class HostFile:
     path: Path
 
     def open(self) -> IO[bytes]:
-        """Open it.  Raises OSError."""
+        """Open the file.  Raises OSError."""
         return self.path.open("rb")
 
 

@@ -50,7 +50,7 @@ BROKEN = 3
 
 
 def tree(base: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the files that belong into a bundle, with their path in it."""
+    """Yield a bundle's files with their paths in it; print which ones are skipped."""
     for path in sorted([*base.glob("policy.d/*"), *base.glob("sandboxes.d/*")]):
         name = f"{path.parent.name}/{path.name}"
         if path.name.startswith(".") or not path.is_file():

@@ -102,7 +102,7 @@ class Box:
 
     @property
     def owns_files(self) -> bool:
-        """Whether it has files of the user's, which are for programs of that id alone.
+        """Return whether files of the user's are for programs of that id alone.
 
         A render node is the user's by its access control list.
         """
@@ -171,6 +171,7 @@ def bwrap_args(box: Box, fds: BoxDescriptors, uid: int, gid: int = 0) -> list[st
 
 
 def _namespaces(fds: BoxDescriptors) -> tuple[str, ...]:
+    """Return bubblewrap's words for the box's namespaces."""
     if fds.beside is not None:
         space, owner = map(str, fds.beside)
         return ("--userns", owner, "--pidns", space, *_UNSHARED)
@@ -198,6 +199,7 @@ def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
 
 
 def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
+    """Yield bubblewrap's words for the box's file system."""
     yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
     yield from merged_words(*MERGED)
     # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
@@ -226,6 +228,7 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
 
 
 def _told_files(fds: BoxDescriptors) -> Iterator[str]:
+    """Yield bubblewrap's words for files whose text we give."""
     for number, place in (
         (fds.passwd, "/etc/passwd"),
         (fds.group, "/etc/group"),
@@ -256,6 +259,7 @@ def _own_places(box: Box, uid: int, *, other: bool) -> Iterator[str]:
 
 
 def _environment(box: Box, uid: int) -> Iterator[str]:
+    """Yield bubblewrap's words for the program's environment."""
     words = {
         "PATH": f"/usr/local/bin:/usr/bin:/bin:/usr/games:{_TOOLS}",
         "HOME": _HOME,

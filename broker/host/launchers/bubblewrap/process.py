@@ -127,6 +127,7 @@ def held_box(
 
 
 def _pidfd(leader: int) -> int:
+    """Open a pidfd of the box's first process.  Raises UpstreamError."""
     try:
         return os.pidfd_open(leader)
     except OSError as error:

@@ -65,7 +65,10 @@ def subordinate_namespace(stack: ExitStack, inside: tuple[int, int]) -> int | No
 
 
 def _set_id(program: str) -> bool:
-    """Whether it is installed setuid root; bubblewrap then joins no namespace."""
+    """Return whether the program is setuid root.
+
+    Bubblewrap then joins no namespace.
+    """
     path = shutil.which(program)
     return path is None or bool(Path(path).stat().st_mode & stat.S_ISUID)
 

@@ -88,6 +88,7 @@ def create(spec: VmSpec, *, cid: int, uds: Path) -> VmmRequest:
 
 
 def _disk(path: Path, serial: str, *, read_only: bool) -> dict[str, object]:
+    """Return the settings of one disk."""
     # Named, because a guest could otherwise write the head of another format into
     # its raw disk, and name one of our files in it.
     # guard: a disk of Cloud Hypervisor is raw whatever it begins with

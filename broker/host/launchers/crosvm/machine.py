@@ -60,6 +60,10 @@ class CrosvmControl:
         await self._ask("stop", limits.VM_QUIT_SECONDS)
 
     async def _ask(self, verb: str, deadline: float) -> None:
+        """Run resume, powerbtn or stop of crosvm's control program.
+
+        Raises UpstreamError.
+        """
         # Not by whether a jail can be built: a guest may load the machine so that it
         # cannot for a moment.
         # guard: a crosvm in a jail is asked from a jail or not at all
@@ -103,6 +107,7 @@ class CrosvmPlan(MonitorPlan):
 
     @override
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
+        """Start the machine's helpers, with vhost-device-vsock.  Raises SetupError."""
         await super().start_helpers(cid, quarantine)
         tool = self._tools.vhost_device_vsock
         if tool is None:

@@ -102,6 +102,7 @@ def configuration(spec: VmSpec, *, cid: int, uds: Path) -> Iterator[VmmRequest]:
 
 
 def _drive(name: str, path: Path, *, root: bool, read_only: bool) -> VmmRequest:
+    """Return the request that adds a disk."""
     body = {
         "drive_id": name,
         "path_on_host": str(path),

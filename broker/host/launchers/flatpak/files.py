@@ -80,7 +80,7 @@ def write_override(
 
 
 def is_closed(paths: Paths, app: str) -> bool:
-    """Whether an application's permissions are replaced by ours."""
+    """Return whether an application's permissions are replaced by ours."""
     return _change(paths, app) is not None
 
 
@@ -157,6 +157,7 @@ def _change(paths: Paths, app: str) -> OverrideChange | None:
 
 
 def _text(path: Path) -> str:
+    """Read a file as text; "" if missing.  Raises UpstreamError."""
     try:
         return path.read_text("utf-8")
     except FileNotFoundError:

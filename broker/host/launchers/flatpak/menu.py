@@ -70,14 +70,14 @@ def entry(
 
 
 def _taken(key: str, value: str) -> bool:
-    """Whether it is a known key, with a value that every reader has in one line."""
+    """Return whether a key is known, with a value that every reader has in one line."""
     # guard: a value of a menu entry has no control characters
     plain = _CONTROL.search(value) is None
     return plain and _TAKEN.fullmatch(key) is not None
 
 
 def is_ours(text: str, app: str) -> bool:
-    """Whether an entry is one that ``entry`` made for an application."""
+    """Return whether an entry is one that ``entry`` made for an application."""
     try:
         return parse(text).get(_GROUP, {}).get(MARK) == app
     except UpstreamError:

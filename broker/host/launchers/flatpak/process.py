@@ -39,11 +39,11 @@ class HeldFlatpak:
         return self.child.pid
 
     def release(self) -> None:
-        """Let it run.  Raises OSError when it has gone."""
+        """Let the program run.  Raises OSError when it has gone."""
         self._gate.open()
 
     async def end(self) -> None:
-        """End it, if it has not ended; not cancellable."""
+        """End the program, if it has not ended; not cancellable."""
         with trio.CancelScope(shield=True):
             self._gate.abandon()
             await self.child.stop()

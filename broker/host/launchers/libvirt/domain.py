@@ -61,6 +61,8 @@ def with_vsock(xml: str, way: VsockWay) -> str | None:
 
 
 def _refuse_doctype(xml: str) -> None:
+    """Raise DomainError for XML with a document type, which could expand."""
+
     def refuse(*_: object) -> None:
         raise DomainError("its XML has a document type declaration")
 
@@ -98,6 +100,7 @@ def _run_as(root: ET.Element, uid: int, gid: int) -> None:
 
 
 def _add_arguments(root: ET.Element, socket: Path) -> None:
+    """Add QEMU's arguments for the vsock.  Raises DomainError."""
     if set(str(socket)) & set(",\n"):
         raise DomainError(f"QEMU's command line cannot contain the path {socket}")
     line = root.find(f"{{{_QEMU}}}commandline")

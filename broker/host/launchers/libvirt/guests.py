@@ -244,6 +244,7 @@ class LibvirtGuests:
     # -- steps -----------------------------------------------------------------
 
     async def _prepare(self, record: Record, request: api.MachineEventRequest) -> None:
+        """Prepare a lease for a domain that starts: its backend and expected state."""
         # guard: one domain at a time is a sandbox
         if any(t.lease.sandbox == record.name for t in self._host.active_leases()):
             raise RefusedError(
@@ -260,6 +261,7 @@ class LibvirtGuests:
         self._expected[record.name] = _Expected(backend)
 
     async def _start_backend(self, record: Record, wanted: Path) -> Tracked:
+        """Start vhost-device-vsock for a domain at the wanted socket."""
         # Late: most hosts have the kernel's vsock.
         from broker.host.vmm.hosttools import find_vhost_device_vsock
 
@@ -290,6 +292,7 @@ class LibvirtGuests:
         return backend
 
     async def _started(self, record: Record, request: api.MachineEventRequest) -> None:
+        """Lease a domain that has started.  Raises RefusedError."""
         if request.leader is None:
             raise RefusedError("the hook reported a started domain without its process")
         for held in self._host.active_leases():
@@ -331,6 +334,7 @@ class LibvirtGuests:
         held: HeldMachine,
         backend: Tracked | None,
     ) -> ForeignMachine:
+        """Build the machine of a started domain or container."""
         assert request.leader is not None
         if request.launcher == LIBVIRT_LXC:
             state = self._directory(record.name)
@@ -380,6 +384,7 @@ class LibvirtGuests:
         backend: Tracked | None,
         cid: int | None,
     ) -> None:
+        """Write the domain's state, by which a later broker adopts it."""
         directory = self._directory(name)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         helper = None if backend is None else backend.identity
@@ -402,6 +407,7 @@ class LibvirtGuests:
         return warnings
 
     async def _adopt(self, directory: Path) -> None:
+        """Adopt a domain of an earlier broker, or end its helper."""
         data = (directory / _STATE).read_bytes()[: limits.VM_STATE_BYTES]
         state = msgspec.json.decode(data, type=_State)
         record = self._records().records.get(state.record)
@@ -469,6 +475,7 @@ def _shown(request: api.MachineEventRequest) -> str:
 
 
 def _domain(record: Record) -> str | None:
+    """Return the libvirt domain of a record, if it has one."""
     launch = record.host.launch
     if isinstance(launch, ThrowawayVm):
         return launch.domain(record.name)

@@ -54,6 +54,7 @@ def _boot(os: ET.Element, boot: ImageBoot) -> None:
 
 
 def _devices(devices: ET.Element, spec: Throwaway) -> None:
+    """Add the devices of a throw-away domain to its XML."""
     _text(devices, "emulator", str(spec.emulator))
     disk = ET.SubElement(devices, "disk", {"type": "file", "device": "disk"})
     ET.SubElement(disk, "driver", {"name": "qemu", "type": "raw"})

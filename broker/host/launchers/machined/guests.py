@@ -116,6 +116,7 @@ class MachinedGuests:
                 await self._look_at(record, name)
 
     async def _look_at(self, record: Record, name: str) -> None:
+        """Look for a record's machine and lease it; note a failure."""
         try:
             # A container's own configuration binds it, so it is there before.
             make_directory(self._sockets / record.name)
@@ -129,6 +130,7 @@ class MachinedGuests:
         )
 
     async def _look_for(self, record: Record, name: str) -> None:
+        """Lease the machine that machined has for a record, if it has one."""
         found = await self._ask(name)
         if found is None:
             self._refused.pop(record.name, None)
@@ -164,6 +166,7 @@ class MachinedGuests:
         )
 
     async def _machine(self, found: Registered, record: Record) -> ForeignMachine:
+        """Build the machine of a registered container or VM."""
         held = HeldMachine([found.leader])
         try:
             require_leader(found, held.pidfd(found.leader))
@@ -180,6 +183,7 @@ class MachinedGuests:
             raise
 
     async def _virtual(self, found: Registered, held: HeldMachine) -> ForeignMachine:
+        """Build the machine of a registered VM with a vsock.  Raises RefusedError."""
         if found.cid is None:
             raise RefusedError(
                 f"machine '{found.name}' is a VM without a vsock CID",
@@ -270,7 +274,7 @@ def _require_system(sock: trio.socket.SocketType) -> None:
 def _behind_socket(
     found: Registered, held: HeldMachine, hybrid: Path
 ) -> ForeignMachine:
-    """Return a VM whose connections come by a hybrid-vsock socket.
+    """Connect to a hybrid-vsock socket and hold its server; return the VM.
 
     Those that may connect are its leader, and the process that listens at the socket.
     Raises RefusedError, or OSError when no process listens there.

@@ -127,6 +127,7 @@ def _few_files(most: int) -> tuple[str, ...]:
 
 
 def _grouped(group: Scope | Path) -> Iterator[str]:
+    """Yield the command that starts the container in its control group."""
     if isinstance(group, Path):
         yield from ("/bin/sh", "-c", _JOIN, str(group))
         return
@@ -138,6 +139,7 @@ def _grouped(group: Scope | Path) -> Iterator[str]:
 
 
 def _files(tree: ContainerTree) -> Iterator[str]:
+    """Yield systemd-nspawn's words for the container's files."""
     # Read-only: it may connect to existing sockets, and make, move or remove nothing.
     yield f"--bind-ro={_escaped(tree.sockets)}:{SOCKETS}"
     yield "--tmpfs=/run/user/0:mode=0700"
@@ -159,6 +161,7 @@ def _escaped(path: Path) -> str:
 
 
 def _environment(tree: ContainerTree) -> Iterator[str]:
+    """Yield systemd-nspawn's words for the program's environment."""
     words = {
         "HOME": _HOME,
         "XDG_RUNTIME_DIR": "/run/user/0",

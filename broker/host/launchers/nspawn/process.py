@@ -102,7 +102,7 @@ def choose_scope(
 
 
 def may_divide() -> bool:
-    """Whether we may make control groups below our own (cgroups(7))."""
+    """Return whether we may make control groups below our own (cgroups(7))."""
     group = _own_group()
     return group is not None and all(
         os.access(path, os.W_OK) for path in (group, group / "cgroup.procs")
@@ -185,6 +185,7 @@ async def start_held(tree: ContainerTree, scope: Scope | None) -> HeldTree:
 
 
 def _opened_root(root: Path, opened: ExitStack) -> int:
+    """Open the container's root directory without links.  Raises SetupError."""
     try:
         fd = open_without_links(str(root))
     except OSError as error:
@@ -217,7 +218,10 @@ def _remove_group(group: Scope | Path) -> None:
 
 
 async def _leader(child: Child) -> tuple[int, int]:
-    """Return the pid and pidfd of the container's first process."""
+    """Wait for the container's first process; return its pid and pidfd.
+
+    Raises UpstreamError with systemd-nspawn's message.
+    """
     with trio.move_on_after(_START_SECONDS):
         while not has_ended(child.pidfd):
             for pid in descendants(child.pid):

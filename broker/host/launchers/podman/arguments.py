@@ -115,6 +115,7 @@ def _limits(limits: ContainerLimits | None) -> Iterator[str]:
 
 
 def _files(container: Container) -> Iterator[str]:
+    """Yield Podman's words for the container's files."""
     # Where shared folders are mounted later: the root is read-only.
     yield from ("--tmpfs", "/folders:rw,nosuid,nodev,noexec,size=64k,mode=0755")
     for path in container.read_only:
@@ -132,6 +133,7 @@ def _files(container: Container) -> Iterator[str]:
 
 
 def _root(container: Container) -> Iterator[str]:
+    """Yield Podman's words for the image or root."""
     if container.image is not None:
         yield container.image
     elif container.rootfs is not None:

@@ -29,12 +29,14 @@ def name_hooks(folder: Path, conf: Path) -> Path | None:
 
 
 def _engine(folder: Path) -> str:
+    """Return the text of our containers.conf with hook directories."""
     folders = dict.fromkeys((*_DEFAULTS, folder))
     listed = ", ".join(f'"{path}"' for path in folders)
     return f"# Written by 'brokerctl launcher install podman'.\n[engine]\nhooks_dir = [{listed}]\n"
 
 
 def _other_setting(ours: Path) -> Path | None:
+    """Return another containers.conf that sets ``hooks_dir``, if any."""
     alone = os.environ.get("CONTAINERS_CONF")
     if alone:
         return Path(alone)

@@ -35,6 +35,7 @@ def stage_json(
 
 
 def _json(program: Path, stage: str, words: Sequence[str]) -> str:
+    """Return the JSON file of one stage's hook."""
     hook = {
         "path": str(program),
         "args": [PROGRAM, stage, *words],

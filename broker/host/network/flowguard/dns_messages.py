@@ -86,6 +86,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _text(labels: list[bytes]) -> str:
+    """Join a name's labels.  Raises DnsError."""
     try:
         text = b".".join(labels).decode("ascii").lower()
     except UnicodeDecodeError:
@@ -170,6 +171,7 @@ _Parsed = tuple[str, int, int, bytes, str]
 
 
 def _records(data: bytes, at: int, count: int) -> Iterator[_Parsed]:
+    """Yield the records at an offset, up to a truncated end."""
     for _ in range(count):
         owner, at = _name(data, at)
         if at + _RECORD.size > len(data):

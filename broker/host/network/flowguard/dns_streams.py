@@ -97,6 +97,7 @@ class DnsStreams:
             self._read(stream, packet, now)
 
     def _begin(self, packet: Packet, now: float) -> None:
+        """Accept a guest's connection; resets the oldest beyond the limit."""
         # guard: connections to the name server are few
         while len(self._streams) >= limits.DNS_STREAMS:
             _, old = self._streams.popitem(last=False)
@@ -109,6 +110,7 @@ class DnsStreams:
         stream.acknowledged = number + 1 & _NUMBERS - 1
 
     def _acknowledge(self, stream: DnsStream, packet: Packet) -> None:
+        """Note the guest's acknowledgement of an answer."""
         taken = packet.acknowledged - stream.acknowledged & _NUMBERS - 1
         if taken > len(stream.unacknowledged) + stream.ended:
             return
@@ -124,6 +126,7 @@ class DnsStreams:
         stream.acknowledged = packet.acknowledged
 
     def _read(self, stream: DnsStream, packet: Packet, now: float) -> None:
+        """Read a segment's data in order; drop any other."""
         if not packet.data and not packet.flags & FIN:
             return
         if self._streams.get(packet.source) is not stream or not stream.is_open:
@@ -139,6 +142,7 @@ class DnsStreams:
         self._end(stream)
 
     def _take_messages(self, stream: DnsStream, now: float) -> None:
+        """Take complete questions out of the stream; reset one against the limits."""
         data = stream.untrusted_data
         while len(data) >= _LENGTH_BYTES:
             size = int.from_bytes(data[:_LENGTH_BYTES])
@@ -154,6 +158,10 @@ class DnsStreams:
             self._ask(message, lambda answer: self._answer(stream, answer), now)
 
     def _answer(self, stream: DnsStream, answer: bytes) -> None:
+        """Queue an answer in a stream.
+
+        Reset one whose guest acknowledges too little.
+        """
         if self._streams.get(stream.first.source) is not stream:
             return
         stream.asked -= 1
@@ -201,6 +209,7 @@ class DnsStreams:
         data: bytes = b"",
         number: int | None = None,
     ) -> None:
+        """Send a segment to the guest."""
         at = (
             (stream.acknowledged if flags & SYN else stream.sent)
             if number is None

@@ -81,7 +81,7 @@ class FlowFilter:
         gateway6: str = "",
         name_servers: int = 1,
     ) -> None:
-        """``leases``: passt tells the guest its address (DHCP).
+        """Set up a filter; ``leases``: passt tells the guest its address (DHCP).
 
         ``guest6``: an address of the guest's 64 bits; empty: it has no IPv6.
         """
@@ -170,6 +170,7 @@ class FlowFilter:
         return flow
 
     def _begin(self, key: FlowKey, packet: Packet, now: float) -> None:
+        """Begin a flow by its first packet: ask for a verdict."""
         if packet.protocol == TCP and packet.flags & (SYN | RST | FIN | 16) != SYN:
             # RFC 9293, 3.10.7.1, as a host does.  The guest may have dropped the reset
             # of a flow that was cut: that names the last acknowledgement, which the
@@ -221,6 +222,7 @@ class FlowFilter:
             self.to_guest.append(refusal(packet))
 
     def _open(self, attempt: FlowAttempt, place: Destination, now: float) -> None:
+        """Open a permitted flow, and send its first packets on."""
         packet, key = attempt.packet, attempt.key
         if key in self._flows or len(self._flows) >= self._most_flows:
             return  # it was sent again while its first packet waited
@@ -241,6 +243,7 @@ class FlowFilter:
         self._carry(flow, packet, now)
 
     def _carry(self, flow: CarriedFlow, packet: Packet, now: float) -> None:
+        """Carry a packet of an open flow; cut a flow whose hello is not permitted."""
         flow.used = now
         if packet.protocol == TCP:
             looked_at = flow.hello is not None or flow.checked
@@ -473,6 +476,7 @@ class FlowFilter:
         place.go_on(now)
 
     def _limit(self, given: m.FlowLimits) -> None:
+        """Set the limits that the viewer gives."""
         # guard: a record's limits are at most those of everybody
         self._most_flows = min(given.flows, limits.FLOWS)
         rate = min(given.new_flows, limits.FLOWS_PER_SECOND)

@@ -119,6 +119,7 @@ class GuestNames:
         self._take_question(untrusted_data, asker, now)
 
     def _take_question(self, untrusted_data: bytes, asker: _Asker, now: float) -> None:
+        """Read a question of the guest's, and look its name up if it is permitted."""
         # guard: questions for names are short
         if len(untrusted_data) > limits.QUESTION_BYTES:
             return
@@ -147,6 +148,10 @@ class GuestNames:
         *,
         known: bool,
     ) -> None:
+        """Ask for a verdict about a name.
+
+        Pass the question to a resolver, or refuse it.
+        """
         place = self._ask(host, LOOKUP, None, now)
         if place is not None and place.allowed is None:
             place.wait(
@@ -221,4 +226,5 @@ class GuestNames:
         code: int,
         found: dns.NameAddresses | None = None,
     ) -> None:
+        """Send the guest an answer."""
         asker.answer(dns.reply(question, code, found))

@@ -49,7 +49,7 @@ class LinkPackets:
 
     @property
     def has_ipv6(self) -> bool:
-        """Whether the guest has IPv6."""
+        """Return whether the guest has IPv6."""
         return self._prefix is not None
 
     def take_arp(self, untrusted_frame: bytes, now: float) -> None:
@@ -59,7 +59,7 @@ class LinkPackets:
             self._to_passt(untrusted_frame)
 
     def is_guest(self, sender: bytes) -> bool:
-        """Whether an address is one of the guest's."""
+        """Return whether an address is one of the guest's."""
         return sender == self._guest or (
             len(sender) == 16 and sender[:_PREFIX] == self._prefix
         )

@@ -128,7 +128,7 @@ class QuicHellos:
 
     @property
     def partial(self) -> bool:
-        """Whether a hello of this flow is incomplete: its datagrams are held until it is not.
+        """Return whether a flow's hello is incomplete, and its datagrams are held.
 
         A server would also put together parts that reached it by several flows.
         """
@@ -184,6 +184,7 @@ class QuicHellos:
         )
 
     def _take_initial(self, packet: _Packet, version: int, wanted: bytes) -> None:
+        """Decrypt an Initial packet and keep its part of the hello."""
         for connection in self._connections:
             payload = _opened(connection, packet)
             if payload is not None:

@@ -28,7 +28,7 @@ class TrafficRates:
 
     @property
     def limited(self) -> bool:
-        """Whether a side has a rate."""
+        """Return whether a side has a rate."""
         return bool(self._buckets)
 
     def count(self, size: int, now: float, *, outward: bool) -> None:

@@ -118,6 +118,7 @@ class FlowGuard(PacketGuard):
         self._flush_flows()
 
     def _read_viewer(self) -> None:
+        """Read messages of the viewer: verdicts and limits; close at its end."""
         try:
             data = self._viewer.recv(_MAX_DATAGRAM)
         except BlockingIOError:
@@ -132,6 +133,7 @@ class FlowGuard(PacketGuard):
             self.flows.decided(m.decode_to_filter(body), now)
 
     def _read_answers(self, resolver: socket.socket) -> None:
+        """Pass answers of a resolver to the flows."""
         for _ in range(_ANSWERS):
             try:
                 untrusted_answer = resolver.recv(_MAX_DATAGRAM)
@@ -141,6 +143,7 @@ class FlowGuard(PacketGuard):
 
     @override
     def _carry(self, side: socket.socket) -> bool:
+        """Read and filter what one side has sent; False at its end."""
         now = time.monotonic()
         rates = self.flows.rates
         if side is self._packets:
@@ -158,6 +161,7 @@ class FlowGuard(PacketGuard):
 
     @override
     def _look(self) -> None:
+        """Do what time asks for: expire flows, report bytes, flush."""
         now = time.monotonic()
         self._pause = _PAUSE
         if now - self._looked >= network_limits.REPORT_SECONDS:
@@ -167,6 +171,7 @@ class FlowGuard(PacketGuard):
             self._flush_flows()
 
     def _flush_flows(self) -> None:
+        """Send what the flows have queued, to viewer, passt and guest."""
         flows = self.flows
         for message in flows.to_viewer:
             self._unsent += m.encode(message)
@@ -190,6 +195,7 @@ class FlowGuard(PacketGuard):
         flows.to_resolver.clear()
 
     def _tell_viewer(self) -> None:
+        """Send queued messages to the viewer; lose a viewer that does not read."""
         # guard: a viewer that does not read decides nothing
         if (
             len(self._unsent) > network_limits.FLOW_REPORT_BYTES
@@ -254,6 +260,7 @@ class QemuFlowGuard(TapFlowGuard):
 
     @override
     def _flush(self, side: socket.socket) -> None:
+        """Send queued frames to QEMU."""
         if side is not self._packets:
             super()._flush(side)
             return
@@ -279,6 +286,7 @@ def main() -> int:
 
 
 def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
+    """Serve a machine of QEMU with its descriptors."""
     guard = QemuFlowGuard(
         socket.socket(fileno=qemu),
         socket.socket(fileno=passt),
@@ -292,6 +300,7 @@ def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
 
 
 def _serve_interface(kind: str, passt: int, ready: int, netns: int, *more: int) -> int:
+    """Serve a box's interface in its network namespace."""
     leader, *fds = more if kind == "tap" else (-1, *more)
     try:
         addresses = Addresses()  # of the host's namespace, before this leaves it

@@ -113,6 +113,7 @@ class FrameFilter:
 
     @own.setter
     def own(self, own: Iterable[tuple[bytes, int]]) -> None:
+        """Set the own addresses that guests may not reach."""
         self._own = frozenset(own)
         # Single addresses are found in a set; networks are few.
         self._addresses = frozenset(
@@ -126,6 +127,7 @@ class FrameFilter:
         )
 
     def _is_own(self, target: bytes) -> bool:
+        """Return whether an address is one of the host's own."""
         if target in self._addresses:
             return True
         number, bits = int.from_bytes(target), 8 * len(target)
@@ -194,6 +196,7 @@ class FrameFilter:
         )
 
     def _may_pass6(self, untrusted_frame: bytes) -> bool:
+        """Return whether a guest may send an IPv6 packet to its receiver."""
         packet = read(untrusted_frame)
         if packet is None:
             return False

@@ -59,6 +59,7 @@ class Addresses:
         return frozenset().union(*map(self._read, _FAMILIES))
 
     def _read(self, family: int) -> frozenset[tuple[bytes, int]]:
+        """Ask the kernel for its local routes of one family (rtnetlink(7))."""
         body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
         size = _HEADER.size + len(body)
         self._asking.send(_HEADER.pack(size, _RTM_GETROUTE, _NLM_F_DUMP, 1, 0) + body)
@@ -81,6 +82,7 @@ def _netlink(groups: int) -> socket.socket:
 
 
 def _messages(data: bytes) -> list[tuple[int, bytes]]:
+    """Split netlink data into messages: kind and payload."""
     out: list[tuple[int, bytes]] = []
     at = 0
     while at + _HEADER.size <= len(data):
@@ -135,7 +137,7 @@ class FrameGuard:
         _make_room(passt)
 
     def run(self) -> None:
-        """Return when QEMU or passt has gone, or QEMU sends no frames any more."""
+        """Filter frames until QEMU or passt has gone, or QEMU sends no more."""
         poll = select.poll()
         watched: dict[int, int] = {}
         while True:
@@ -189,7 +191,7 @@ class FrameGuard:
         """See to what time brings."""
 
     def _waits(self, side: socket.socket) -> bool:
-        """Whether something waits to be written to this side."""
+        """Return whether something waits to be written to this side."""
         return bool(self._inward if side is self._sides[0] else self._outward)
 
     def _other(self, side: socket.socket) -> socket.socket:
@@ -207,6 +209,7 @@ class FrameGuard:
         return not happened & (select.POLLHUP | select.POLLERR | select.POLLNVAL)
 
     def _carry(self, side: socket.socket) -> bool:
+        """Read one side's data; send it filtered to passt, or as it is to the guest."""
         untrusted_data = self._receive(side)
         if side is self._sides[0]:
             self._send_outward(self._filter.feed(untrusted_data))
@@ -227,6 +230,7 @@ class FrameGuard:
         self._flush(self._sides[1])
 
     def _flush(self, side: socket.socket) -> None:
+        """Send queued data to one side, as far as it takes it."""
         try:
             if side is self._sides[0]:
                 while self._inward:
@@ -237,6 +241,7 @@ class FrameGuard:
             return
 
     def _flush_outward(self) -> None:
+        """Send queued frames to passt.  Raises FrameError for a cut one."""
         while self._outward:
             sent = self._sides[1].send(self._outward[0])
             # guard: passt takes a send whole
@@ -245,6 +250,7 @@ class FrameGuard:
             self._outward.popleft()
 
     def _refresh(self) -> None:
+        """Read the host's own addresses again after a change."""
         try:
             self._addresses.news.recv(1 << 16)
         except OSError as error:  # ENOBUFS: announcements were lost; ask again

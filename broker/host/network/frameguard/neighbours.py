@@ -25,7 +25,7 @@ _SERVERS = bytes.fromhex("ff02" + "00" * 11 + "010002")
 
 
 def is_arp(untrusted_frame: bytes) -> bool:
-    """Whether a frame says that it is one of ARP."""
+    """Return whether a frame says that it is one of ARP."""
     return untrusted_frame[12:14] == _ARP
 
 
@@ -66,7 +66,7 @@ def told_address(packet: Packet) -> bytes:
 
 
 def is_dhcpv6(packet: Packet) -> bool:
-    """Whether a packet asks for an address (RFC 8415)."""
+    """Return whether a packet asks for an address (RFC 8415)."""
     ports = (packet.source, packet.target)
     return (
         packet.protocol == UDP and packet.receiver == _SERVERS and ports == (546, 547)

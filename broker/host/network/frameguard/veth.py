@@ -134,6 +134,7 @@ def lay_cable(
 
 
 def _card_lines(card: Card, *, ipv6: bool) -> str:
+    """Return ip(8)'s lines that set a card up."""
     lines = [
         "link set lo up",
         f"link set {card.name} mtu {MTU} addrgenmode none",
@@ -282,6 +283,7 @@ class PacketGuard(FrameGuard):
 
     @override
     def _carry(self, side: socket.socket) -> bool:
+        """Read one side's frames or data and carry them; False at passt's end."""
         if side is self._packets:
             self._send_outward(joined(self._passed()))
             return True
@@ -313,6 +315,7 @@ class PacketGuard(FrameGuard):
         return take_frames(self._unread)
 
     def _put(self, frame: bytes) -> None:
+        """Queue a frame for the box; drop it when too many wait."""
         # passt of 2023 takes seconds to notice that a frame was lost, so none is lost
         # for want of room here.
         # guard: a box's interface that takes nothing holds few frames
@@ -326,6 +329,7 @@ class PacketGuard(FrameGuard):
 
     @override
     def _flush(self, side: socket.socket) -> None:
+        """Send queued frames to the box."""
         if side is not self._packets:
             super()._flush(side)
             return

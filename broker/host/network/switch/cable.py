@@ -41,7 +41,7 @@ class CableGuard(PacketGuard):
 
 
 def can_ipv6(disabled: Path = _DISABLED) -> bool:
-    """Whether interfaces of this kernel have IPv6, as it is set."""
+    """Return whether interfaces of this kernel have IPv6, as it is set."""
     try:
         return disabled.read_text().strip() == "0"
     except OSError:  # a kernel without IPv6

@@ -140,6 +140,7 @@ class LanSwitch:
                 self._carry6(port, packet, now)
 
     def _answer_arp(self, port: SwitchPort, untrusted_frame: bytes, now: float) -> None:
+        """Answer a guest's ARP question about a reachable address."""
         # guard: a port asks for others, and tells nothing
         if (
             not is_own_arp(untrusted_frame, port.address)
@@ -156,6 +157,7 @@ class LanSwitch:
             self._send(port.number, head + there + here)
 
     def _carry(self, port: SwitchPort, untrusted_frame: bytes, now: float) -> None:
+        """Carry an IPv4 packet to its port, if the ports' roles permit it."""
         size = int.from_bytes(untrusted_frame[16:18])
         # guard: frames of a switch have one plain form
         if (
@@ -176,6 +178,7 @@ class LanSwitch:
             self._send(to.number, untrusted_frame[: ETHERNET + size])
 
     def _carry6(self, port: SwitchPort, packet: Packet, now: float) -> None:
+        """Carry an IPv6 packet to its port, or answer a neighbour's question."""
         if packet.protocol == ICMP6 and packet.kind == ASKED:
             self._answer_neighbour(port, packet, now)
             return
@@ -191,6 +194,7 @@ class LanSwitch:
             self._send(to.number, packet.frame)
 
     def _answer_neighbour(self, port: SwitchPort, packet: Packet, now: float) -> None:
+        """Answer a neighbour's question about a reachable address."""
         # The kernel asks by the link's own address whether a neighbour is still there.
         if packet.sender != port.address6 and not is_link_local(packet.sender):
             return
@@ -205,12 +209,13 @@ class LanSwitch:
             self._send(port.number, neighbour_back(packet, asked, found.mac))
 
     def _is_inside(self, address: bytes) -> bool:
-        """Whether an address is one of this switch's network."""
+        """Return whether an address is one of this switch's network."""
         if len(address) == 16:
             return address[:8] == self._router6[:8]
         return address[:3] == self._network
 
     def _is_sender(self, port: SwitchPort, sender: bytes) -> bool:
+        """Return whether a port may send from an address."""
         if sender == (port.address if len(sender) == 4 else port.address6):
             return True
         # guard: a provider does not speak for its clients
@@ -236,6 +241,7 @@ class LanSwitch:
     def _answer_name(
         self, port: SwitchPort, untrusted_frame: bytes, now: float
     ) -> None:
+        """Answer a question for a sandbox's name at the switch."""
         packet = read(untrusted_frame)
         if (
             packet is None

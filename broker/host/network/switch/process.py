@@ -57,7 +57,7 @@ class SwitchStream:
 
     @property
     def waits(self) -> bool:
-        """Whether frames wait to be written."""
+        """Return whether frames wait to be written."""
         return bool(self.unsent or self._waiting)
 
     def read(self) -> list[bytes]:
@@ -142,6 +142,7 @@ class SwitchProcess:
         return True
 
     def _serve(self, fd: int, happened: int) -> None:
+        """Read a port's frames into the switch, or write; close a gone port."""
         try:
             if happened & select.POLLIN:
                 now, self._sender = time.monotonic(), fd
@@ -158,6 +159,7 @@ class SwitchProcess:
             self._close(fd)
 
     def _write(self, stream: SwitchStream) -> None:
+        """Write a port's queued frames; close it on an error."""
         try:
             stream.write()
         except OSError:

@@ -60,7 +60,7 @@ class SwitchPlace:
 
 
 def is_shared(network: str) -> bool:
-    """Whether a ``launch.network`` is of a switch."""
+    """Return whether a ``launch.network`` is of a switch."""
     return network.startswith((LAN_WORD, THROUGH_WORD))
 
 

@@ -121,6 +121,7 @@ class Switches:
             raise
 
     def _plug(self, place: SwitchPlace, sandbox: str, switch: _Switch) -> SwitchSeat:
+        """Plug a sandbox in at a switch; return its seat."""
         address = _free_address(place, sandbox, switch)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         first = f"{place.network}.{ROUTER}"
@@ -142,6 +143,7 @@ class Switches:
 
 
 def _start(network: str) -> _Switch:
+    """Start a switch process."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(0)
     with theirs:

@@ -35,6 +35,7 @@ class ApiClient(ApiSocket):
         raise UpstreamError(f"{who} did not answer {request} within {deadline:g} s")
 
     async def _exchange(self, request: VmmRequest) -> VmmReply:
+        """Exchange one HTTP request and reply with the VMM.  Raises UpstreamError."""
         conn = self.connected()
         if conn is None:
             raise UpstreamError(f"{self.vmm.role} does not accept connections")

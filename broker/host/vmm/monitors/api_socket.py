@@ -69,6 +69,7 @@ class ApiSocket:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[str, int]]:
+        """Hold the VMM's socket path open.  Raises UpstreamError."""
         # guard: a VMM's API socket is not a link
         place = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
@@ -79,6 +80,7 @@ class ApiSocket:
             os.close(place)
 
     def _connected(self, path: str) -> socket.socket | None:
+        """Connect to the VMM's socket and prove that the VMM serves it."""
         conn = socket.socket(socket.AF_UNIX, self._kind | socket.SOCK_CLOEXEC)
         try:
             # guard: the API of a VMM sends no descriptor

@@ -59,7 +59,7 @@ class VmmReply:
 
     @property
     def done(self) -> bool:
-        """Whether the request was carried out."""
+        """Return whether the request was carried out."""
         return 200 <= self.status < 300
 
     def text(self) -> str:

@@ -90,6 +90,7 @@ class MonitorPlan(LaunchPlan):
 
     @override
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
+        """Start the network process of a machine, if it has a network."""
         if self._spec.network is not Network.NONE:
             # Late: most machines have no network.
             from broker.host.network.passt import forwards_names, guest_words
@@ -113,6 +114,7 @@ class MonitorPlan(LaunchPlan):
 
     @override
     async def spawn_vmm(self, passed: ExitStack) -> Tracked:
+        """Start the VMM in its jail, with the console's socket."""
         # Late: a host loads what builds jails with its first machine.
         from broker.host.vmm.vmm_jail import spawn_jailed
 

@@ -120,6 +120,7 @@ def forkable_args(
 def _boot(
     spec: VmSpec, accel: Accel, warm: Sequence[str], wiring: ForkWiring
 ) -> list[str]:
+    """Return QEMU's words for kernel, initrd and kernel arguments."""
     return [
         *("-kernel", str(spec.kernel)),
         *("-initrd", str(spec.initrd)),
@@ -136,6 +137,7 @@ def _memory(spec: VmSpec, wiring: ForkWiring) -> str:
 
 
 def _ports(wiring: ForkWiring) -> Iterator[str]:
+    """Yield QEMU's words for the serial ports."""
     ports = 1 if wiring.streams_fd is None else 2
     yield from ("-device", f"virtio-serial-pci,id=ser,max_ports={ports + 1},addr=0x3")
     yield from ("-chardev", f"socket,id=port,fd={wiring.port_fd}")
@@ -165,6 +167,7 @@ def _slot(name: str, number: int, address: str) -> list[str]:
 def _kernel_args(
     spec: VmSpec, accel: Accel, warm: Sequence[str], wiring: ForkWiring
 ) -> str:
+    """Return the kernel's arguments."""
     words = ["console=ttyS0", "panic=-1", "reboot=t", "quiet"]
     words += [*FORKABLE[accel].kernel_args, "vitrail.parent=1"]
     words += memory_device_args(spec)

@@ -80,6 +80,7 @@ class CopyPlan(LaunchPlan):
 
     @override
     async def start_helpers(self, cid: int | None, quarantine: Container[int]) -> None:
+        """Copy the parent's memory while other helpers start."""
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.take_memory)
@@ -97,6 +98,7 @@ class CopyPlan(LaunchPlan):
 
     @override
     async def spawn_vmm(self, passed: ExitStack) -> Tracked:
+        """Start the copy's VMM with memory, state and port."""
         sockets = self.listen_sockets(passed)
         passed.enter_context(self._far_port)
         fds = [self._memory, self._state_file, self._far_port.fileno()]
@@ -185,6 +187,7 @@ class CopyPlan(LaunchPlan):
         vm.say_when_running(self._port.dup(), BEGIN)
 
     def _identity(self, cid: int, name: SandboxName) -> Identity:
+        """Return the identity that the copied machine takes on."""
         network = () if self._network is None else self._network.kernel_args
         words = dict(word.partition("=")[::2] for word in network)
         return Identity(
@@ -231,6 +234,7 @@ class WaitingPlan(CopyPlan):
 
 
 def _fill(parent: StoredParent, memory: int) -> None:
+    """Copy the parent's memory to a memory file."""
     source = parent.open(MEMORY)
     try:
         copy_sparse(source, memory)

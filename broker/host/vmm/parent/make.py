@@ -79,6 +79,7 @@ async def make_parent(plan: ParentPlan, room: Path) -> None:
 
 
 async def _make(plan: ParentPlan, room: Path, files: ExitStack) -> None:
+    """Boot the parent machine and save memory and state to ``room``."""
     memory = _create(room / _BOOTED, files)
     os.ftruncate(memory, plan.spec.memory_mib << 20)
     state = _create(room / STATE, files)
@@ -201,6 +202,7 @@ def _pair(files: ExitStack) -> tuple[socket.socket, socket.socket]:
 
 
 def _tail(room: Path) -> str:
+    """Return the console's end, for an error."""
     try:
         with (room / _CONSOLE).open("rb") as file:
             # The guest wrote it, and as much as it liked.

@@ -94,6 +94,7 @@ def total_bytes(meminfo: Path = MEMINFO) -> int:
 
 
 def _amount(wanted: str, meminfo: Path) -> int:
+    """Return one amount of /proc/meminfo in bytes; 0 if unknown."""
     try:
         for line in meminfo.read_text(encoding="ascii").splitlines():
             name, _, amount = line.partition(":")

@@ -48,7 +48,7 @@ class StartRequest:
 
     @property
     def shared(self) -> bool:
-        """Whether the machine's memory is that of its parent."""
+        """Return whether the machine's memory is that of its parent."""
         return self.mode == "shared"
 
 

@@ -138,6 +138,7 @@ class StandbyPool:
             self._nursery.start_soon(self._prepare, request, key, coming)
 
     async def _prepare(self, request: StartRequest, key: str, coming: _Coming) -> None:
+        """Start a machine that waits, after a pause; keep it until it is taken."""
         record = request.record
         standby: Standby | None = None
         try:
@@ -175,6 +176,7 @@ class StandbyPool:
         return available_bytes() >= (need << 20) + limits.STANDBY_FREE_BYTES
 
     async def _start(self, request: StartRequest, parent: StoredParent) -> Standby:
+        """Start a waiting machine in a fresh directory."""
         # One of its own: the last machine of the record may still be waking or
         # ending in its place, and its files must not be those of this one.
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -192,6 +194,7 @@ class StandbyPool:
     async def _start_in(
         self, directory: Path, request: StartRequest, parent: StoredParent
     ) -> Standby:
+        """Start a waiting machine in its directory."""
         spec = replace(
             request.spec,
             name=SandboxName(request.record),
@@ -247,6 +250,7 @@ class StandbyPool:
                 del self._waiting[record]
 
     async def _end_when_short(self) -> None:
+        """End waiting machines whenever memory is short; runs for ever."""
         while True:
             why = await self.wait_until_short()
             self._not_before = trio.current_time() + limits.STANDBY_PAUSE_SECONDS
@@ -300,6 +304,7 @@ class StandbyPool:
         spec: VmSpec,
         on_loss: Callable[[str], None] | None,
     ) -> None:
+        """Give a waiting machine its identity.  Raises UpstreamError."""
         vm, waited = standby.vm, standby.vm.directory
         with trio.move_on_after(limits.FORK_SECONDS) as late:
             await standby.plan.wake(vm, spec.name)

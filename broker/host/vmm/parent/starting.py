@@ -191,6 +191,7 @@ class Starter:
         parent: StoredParent,
         request: StartRequest,
     ) -> Vm:
+        """Start a copy of a parent."""
         plan: MakePlan = partial(CopyPlan, parent=parent, warm=request.warm)
         if request.shared:
             plan = partial(
@@ -211,6 +212,7 @@ class Starter:
         self._store.drop(record)
 
     def _given_up(self, record: str) -> bool:
+        """Return whether copies of a record failed too often lately."""
         if self._failures.get(record, 0) < limits.FORK_FAILURES:
             return False
         if trio.current_time() < self._failed_at[record] + limits.FORK_PAUSE_SECONDS:
@@ -227,6 +229,7 @@ class Starter:
             self._nursery.start_soon(self._make, request, key)
 
     async def _make(self, request: StartRequest, key: str) -> None:
+        """Make a parent in the background; report a failure."""
         try:
             await trio.sleep(self.delay_seconds)
             async with self._one_at_a_time:

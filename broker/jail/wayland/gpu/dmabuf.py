@@ -223,6 +223,7 @@ def add(
 
 
 def _may_add(params: Params, index: int) -> None:
+    """Raise ProtocolFault where a plane may not be added."""
     _unused(params)
     # guard: four planes
     if index >= _PLANES:
@@ -292,6 +293,7 @@ def _begin(
 
 
 def _check_form(core: ClientState, form: int, mod: int, flags: int) -> None:
+    """Raise LayoutError for a format, modifier or flags not announced."""
     # guard: formats that the compositor announced
     if form not in planes.PARTS or (form, mod) not in core.announced:
         raise LayoutError(

@@ -95,6 +95,7 @@ def check(planes: Mapping[int, Plane], width: int, height: int, form: int) -> No
 def _check_plane(
     plane: Plane, width: int, height: int, part: _Part | None, *, linear: bool
 ) -> None:
+    """Raise LayoutError for a plane beyond its memory."""
     size, stride = plane.memory.size, plane.stride
     # guard: strides bounded
     if not 0 < stride <= limits.WAYLAND_BUFFER_SIDE * _DEEPEST_PIXEL:
@@ -121,6 +122,7 @@ def _end(plane: Plane, height: int, part: _Part | None) -> int:
 def _check_apart(
     planes: Mapping[int, Plane], height: int, parts: tuple[_Part, ...]
 ) -> None:
+    """Raise LayoutError for planes that overlap."""
     spans = sorted(
         (plane.memory.number, plane.offset, _end(plane, height, parts[index]))
         for index, plane in planes.items()

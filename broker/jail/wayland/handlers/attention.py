@@ -117,6 +117,7 @@ def activate(
 def create_inhibitor(
     core: ClientState, _manager: ProtocolObject, new_id: int, surface: Surface
 ) -> None:
+    """Create an idle inhibitor of a surface."""
     made = core.make(new_id, IDLE_INHIBITOR, 1, server=False)
     assert isinstance(made, IdleInhibitor)
     made.surface = surface

@@ -65,6 +65,7 @@ def create_pool(
 
 
 def _account(core: ClientState, shm: ProtocolObject, size: int) -> None:
+    """Count a pool's memory and messages.  Raises ProtocolFault."""
     # guard: pool size
     if not 0 < size <= limits.WAYLAND_POOL_BYTES:
         raise ProtocolFault(shm.cid, INVALID_STRIDE, f"invalid pool size: {size} bytes")

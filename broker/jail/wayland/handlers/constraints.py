@@ -77,6 +77,7 @@ def lock_pointer(
     region: Region | None,
     lifetime: int,
 ) -> None:
+    """Create a lock of the pointer on a surface."""
     _constrain(core, manager, (new_id, LOCKED), surface, pointer, (region, lifetime))
 
 
@@ -89,6 +90,7 @@ def confine_pointer(
     region: Region | None,
     lifetime: int,
 ) -> None:
+    """Create a confinement of the pointer to a surface."""
     _constrain(core, manager, (new_id, CONFINED), surface, pointer, (region, lifetime))
 
 
@@ -100,6 +102,7 @@ def _constrain(
     pointer: Pointer,
     where: tuple[Region | None, int],
 ) -> None:
+    """Create a lock or confinement of a pointer at the compositor."""
     if surface.constraint is not None:
         raise ProtocolFault(
             manager.cid, _ALREADY_CONSTRAINED, "the surface is already constrained"
@@ -168,6 +171,7 @@ def set_hint(core: ClientState, constraint: Constraint, x: int, y: int) -> None:
 
 
 def _hold(core: ClientState, constraint: Constraint, kind: str, value: object) -> None:
+    """Hold a constraint's change until the surface's next commit."""
     surface = constraint.surface
     if surface is None or surface.dead:
         return
@@ -203,6 +207,7 @@ def _begun(core: ClientState, constraint: Constraint) -> None:
 
 
 def _over(core: ClientState, constraint: Constraint) -> None:
+    """Tell a client that its constraint is over; end a oneshot one."""
     constraint.active = max(0, constraint.active - 1)
     if constraint.active:
         return
@@ -250,7 +255,7 @@ def inhibit(
 
 
 def _taken(root: Surface) -> bool:
-    """Whether a surface of this window has an inhibitor at the compositor."""
+    """Return whether a surface of this window has an inhibitor at the compositor."""
     found = root.inhibitor is not None and bool(root.inhibitor.sid)
     return found or any(_taken(s.surface) for s in root.children if s.surface)
 

@@ -52,7 +52,7 @@ _set_cursor = emit.request("wl_pointer", "set_cursor")
 def grip(
     x: int, y: int, outer: tuple[int, int], edges: tuple[int, int, int, int]
 ) -> int | None:
-    """Which xdg_toplevel.resize_edge a point of the frame grips.
+    """Return which xdg_toplevel.resize_edge a point of the frame grips.
 
     0 moves the window (the top strip), None is inside the content.
     """
@@ -104,7 +104,7 @@ class ArrowCursor:
         self._show += emit.commit(self.surface)
 
     def show(self, core: ClientState, pointer: HostPointer, serial: int) -> None:
-        """Make it the pointer's image."""
+        """Make a surface the pointer's image."""
         core.up.data += _set_cursor(pointer.sid, serial, self.surface, 0, 0)
         core.up.data += self._show
 
@@ -179,6 +179,7 @@ def set_cursor(
     x: int,
     y: int,
 ) -> None:
+    """Set the cursor's image, if the pointer is over the client."""
     x, y = _as_cursor(pointer, surface, x, y)
     if _its_own(pointer, serial):
         sid = surface.sid if surface is not None else 0
@@ -218,6 +219,7 @@ def set_tool_cursor(
 def get_shape_device(
     core: ClientState, manager: ProtocolObject, new_id: int, pointer: Pointer
 ) -> None:
+    """Create a cursor shape device of a pointer."""
     device = core.make(new_id, "wp_cursor_shape_device_v1", manager.version)
     assert isinstance(device, ShapeDevice)
     device.pointer = pointer
@@ -232,6 +234,7 @@ def set_shape(core: ClientState, device: ShapeDevice, serial: int, shape: int) -
 def tablet_shape(
     core: ClientState, manager: ProtocolObject, new_id: int, tool: ClientTool
 ) -> None:
+    """Create a cursor shape device of a tablet tool."""
     device = core.make(new_id, "wp_cursor_shape_device_v1", manager.version)
     assert isinstance(device, ShapeDevice)
     device.pointer = tool

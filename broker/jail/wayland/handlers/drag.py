@@ -47,6 +47,7 @@ def start_drag(
     icon: Surface | None,
     serial: int,
 ) -> None:
+    """Start a drag with a press that lasts; cancel the source otherwise."""
     _claim(device, source, icon)
     # guard: drags with a press that lasts
     if not core.serials.held(serial) or not core.data_manager:
@@ -110,6 +111,7 @@ def drag_enter(
     y: int,
     host: ProtocolObject | None,
 ) -> None:
+    """Handle that a drag enters a window: wait for its place, or offer it."""
     drag_start.heard(core)
     device.told, device.offer = False, None
     foreign_drags.forget(device)
@@ -194,6 +196,7 @@ def _in_content(device: DataDevice, x: int, y: int) -> tuple[int, int]:
 
 
 def drag_leave(core: ClientState, device: DataDevice) -> None:
+    """Tell the client that the drag has left, if it knew of it."""
     if device.told:
         core.down.data += _drag_leave(device.cid)
         device.go_on()
@@ -216,6 +219,7 @@ _drag_leave = emit.event("wl_data_device", "leave")
 def drag_motion(
     core: ClientState, device: DataDevice, time: int, x: int, y: int
 ) -> None:
+    """Pass a drag's motion on; offer it once it is inside of the frame."""
     top, waits = device.over, device.waits
     if waits is not None:
         if device.frame is not None and device.frame.holds(x, y):
@@ -248,6 +252,7 @@ _drag_drop = emit.event("wl_data_device", "drop")
 def accept(
     core: ClientState, offer: SelectionOffer, serial: int, mime: bytes | None
 ) -> None:
+    """Pass on that a client accepts a type, with a serial that it got."""
     source, host = offer.source, offer.upstream
     if offer.over is not None:
         foreign_drags.accepted(offer.over, mime)
@@ -272,6 +277,7 @@ _accept = emit.request("wl_data_offer", "accept")
 def offer_set_actions(
     core: ClientState, offer: SelectionOffer, actions: int, preferred: int
 ) -> None:
+    """Pass on the drag actions that a client wants.  Raises ProtocolFault."""
     if actions & ~7 or preferred & ~7 or preferred & (preferred - 1):
         raise ProtocolFault(offer.cid, 1, "unknown drag actions")
     if offer.over is not None:
@@ -294,6 +300,7 @@ _finish = emit.request("wl_data_offer", "finish")
 
 
 def destroy_offer(core: ClientState, offer: SelectionOffer) -> None:
+    """Destroy an offer; tell a foreign drag that it is taken."""
     if offer.over is not None:
         foreign_drags.taken(offer)
     if offer.upstream is not None:
@@ -341,6 +348,7 @@ _action = emit.event("wl_data_source", "action")
 
 
 def _plain(name: str) -> Callable[..., None]:
+    """Return the handler that passes an event of a drag's source on."""
     write = emit.event("wl_data_source", name)
 
     def forward(core: ClientState, source: DataSource, *args: int) -> None:

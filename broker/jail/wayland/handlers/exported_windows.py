@@ -95,6 +95,7 @@ def _window(obj: ProtocolObject, surface: Surface) -> Toplevel:
 def export_toplevel(
     core: ClientState, exporter: ProtocolObject, new_id: int, surface: Surface
 ) -> None:
+    """Export a window under a handle of the sandbox's.  Raises ProtocolFault."""
     toplevel = _window(exporter, surface)
     # guard: exported windows bounded
     if len(core.sandbox.exports) >= limits.WAYLAND_EXPORTS:
@@ -130,6 +131,7 @@ def close(core: ClientState) -> None:
 def import_toplevel(
     core: ClientState, _importer: ProtocolObject, new_id: int, untrusted_handle: bytes
 ) -> None:
+    """Import a window by its handle, if this sandbox has exported it."""
     made = core.make(new_id, _IMPORTED, 1, server=False)
     assert isinstance(made, ImportedWindow)
     made.core = core
@@ -142,6 +144,7 @@ def import_toplevel(
 
 
 def destroy_imported(core: ClientState, imported: ImportedWindow) -> None:
+    """Destroy an import, and undo that its child is above the exported window."""
     exported, child = imported.exported, imported.child
     if exported is not None:
         exported.children.remove(imported)
@@ -158,6 +161,7 @@ def destroy_imported(core: ClientState, imported: ImportedWindow) -> None:
 def set_parent_of(
     core: ClientState, imported: ImportedWindow, surface: Surface
 ) -> None:
+    """Put a window above an imported one; ignore a loop of parents."""
     child, exported = _window(imported, surface), imported.exported
     if exported is None or exported.toplevel is None or exported.core is None:
         return
@@ -214,6 +218,7 @@ def _ask(exported: ExportedWindow, core: ClientState) -> None:
 
 
 def _host_handle(core: ClientState, host: _HostExported, handle: bytes) -> None:
+    """Note the compositor's handle of an exported window; apply waiting children."""
     del core
     exported = host.exported
     exported.host_handle = handle

@@ -54,7 +54,7 @@ class Over:
 
     @property
     def readable(self) -> bool:
-        """Whether the compositor would still hand over its content."""
+        """Return whether the compositor would still hand over its content."""
         return not self.host.dead and self.core in self.core.sandbox.filters
 
     def read(self, mime: bytes, fd: Fd) -> bool:
@@ -83,7 +83,7 @@ class Over:
 
     @property
     def told(self) -> bool:
-        """Whether the client has received the drop."""
+        """Return whether the client has received the drop."""
         return self._told
 
 

@@ -34,6 +34,7 @@ def _enter(
     x: int,
     y: int,
 ) -> None:
+    """Note where the host's pointer entered, and set our cursor."""
     pointer.x, pointer.y = x, y
     pointer.own = surface if isinstance(surface, OwnSurface) else None
     # Also on a client's content, before the client chooses: one that sets no image, or
@@ -48,6 +49,7 @@ def _leave(
     _serial: int,
     _surface: ProtocolObject | None,
 ) -> None:
+    """Note that the host's pointer has left our surface."""
     pointer.own = None
 
 
@@ -67,6 +69,7 @@ def _button(
     which: int,
     state: int,
 ) -> None:
+    """Dismiss menus by a press elsewhere; move or resize by a frame's."""
     if state != _PRESSED:
         return
     # guard: grabs end with a press elsewhere in the sandbox

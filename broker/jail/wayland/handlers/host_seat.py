@@ -92,12 +92,12 @@ class Hands:
 
     @property
     def active(self) -> bool:
-        """Whether chords are looked for."""
+        """Return whether chords are looked for."""
         return self._core.sandbox.hand is not None
 
     @property
     def watching(self) -> bool:
-        """Whether our keyboard reports which surface has the focus."""
+        """Return whether our keyboard reports which surface has the focus."""
         return any(seat.keyboard is not None for seat in self._seats.values())
 
     @property
@@ -312,6 +312,7 @@ _receive = emit.request("wl_data_offer", "receive")
 
 
 def _capabilities(core: ClientState, seat: OwnSeat, bits: int) -> None:
+    """Create or drop our devices by a seat's capabilities."""
     if not bits & _POINTER:
         core.hands.drop_pointer(seat)
     elif seat.pointer is None:
@@ -332,6 +333,7 @@ def _tell_trouble(core: ClientState, reason: str) -> None:
 def _keymap(
     core: ClientState, keyboard: Keyboard, form: int, fd: Fd, size: int
 ) -> None:
+    """Read the seat's keymap for recognising the user's chords."""
     if keyboard.judge is None:
         core.discard(fd)
         return
@@ -359,6 +361,7 @@ def _leave(
     _serial: int,
     _surface: ProtocolObject | None,
 ) -> None:
+    """Take the keyboard's focus from this client."""
     blur(core, keyboard)
 
 
@@ -381,6 +384,7 @@ def _key(
     key: int,
     state: int,
 ) -> None:
+    """Judge a key for the user's chords."""
     if keyboard.focus is not None:
         late = core.hands.clock.lateness(time, core.now)
         core.hands.passes(keyboard, serial, key, state, late)
@@ -395,6 +399,7 @@ def _modifiers(
     locked: int,
     group: int,
 ) -> None:
+    """Note the held modifiers for the user's chords."""
     if keyboard.judge is not None:
         keyboard.judge.modifiers(depressed, latched, locked, group)
 
@@ -414,6 +419,7 @@ def _drag_enter(
     _y: int,
     offer: ProtocolObject | None,
 ) -> None:
+    """Note the data that is dragged over our surface."""
     _drag_leave(core, device)
     device.dragged = offer if isinstance(offer, HostOffer) else None
 

@@ -70,6 +70,7 @@ def _mode(
     height: int,
     _refresh: int,
 ) -> None:
+    """Note a screen's current size."""
     if flags & _CURRENT_MODE:
         screen.width, screen.height = max(1, width), max(1, height)
         core.rescreened = True
@@ -125,6 +126,7 @@ _geometry_message = emit.event("wl_output", "geometry")
 
 
 def _hide(interface: str, name: str, text: bytes) -> Callable[..., None]:
+    """Return the handler that sends a client ``text`` in place of an output's."""
     write = emit.event(interface, name)
 
     def hidden(core: ClientState, output: ProtocolObject, _told: bytes) -> None:

@@ -56,6 +56,7 @@ def set_size(_core: ClientState, positioner: Positioner, w: int, h: int) -> None
 def set_anchor_rect(
     _core: ClientState, positioner: Positioner, x: int, y: int, w: int, h: int
 ) -> None:
+    """Set a positioner's anchor, clamped.  Raises ProtocolFault."""
     if w < 0 or h < 0:
         raise ProtocolFault(
             positioner.cid, POSITIONER_INVALID_INPUT, f"invalid anchor size {w}x{h}"
@@ -163,6 +164,7 @@ def get_popup(
     parent: XdgSurface | None,
     positioner: Positioner,
 ) -> None:
+    """Create a popup on a window or popup.  Raises ProtocolFault."""
     base = xdg.base.cid if xdg.base is not None else 1
     if parent is None or parent is xdg or parent.role is None:
         raise ProtocolFault(
@@ -197,6 +199,7 @@ def _depth(parent: XdgSurface) -> int:
 
 
 def destroy_popup(core: ClientState, popup: Popup) -> None:
+    """Destroy a popup.  Raises ProtocolFault while another is on it."""
     xdg = popup.xdg
     if popup.children:
         base = xdg.base.cid if xdg is not None and xdg.base is not None else 1
@@ -287,6 +290,7 @@ def window_of(xdg: XdgSurface | None) -> XdgSurface | None:
 def reposition(
     core: ClientState, popup: Popup, positioner: Positioner, token: int
 ) -> None:
+    """Ask for a popup's new place, if the client acknowledges places."""
     if popup.parent is None or popup.parent.role is None:
         return
     # guard: places are asked for by who acknowledges them
@@ -302,6 +306,7 @@ _reposition = emit.request("xdg_popup", "reposition")
 
 
 def configure(core: ClientState, popup: Popup, x: int, y: int, w: int, h: int) -> None:
+    """Tell a client its popup's place, without both frames' edges."""
     xdg, parent = popup.xdg, popup.parent
     mine = xdg.frame.edges if xdg is not None and xdg.frame is not None else core.edges
     its = (

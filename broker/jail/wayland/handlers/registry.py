@@ -188,6 +188,7 @@ def bind(
     version: int,
     new_id: int,
 ) -> None:
+    """Bind an offered global.  Raises ProtocolFault for any other."""
     entry = core.globals.by_name.get(name)
     if entry is None or entry.interface.encode() != untrusted_interface:
         raise ProtocolFault(

@@ -81,6 +81,7 @@ _get_pointer = emit.request("wl_seat", "get_pointer")
 
 
 def get_keyboard(core: ClientState, seat: Seat, new_id: int) -> None:
+    """Create a keyboard of a seat, with its judge of chords."""
     keyboard = core.make(new_id, "wl_keyboard", seat.version)
     assert isinstance(keyboard, Keyboard)
     keyboard.seat = core.hands.of(seat)
@@ -117,6 +118,7 @@ def enter(
     x: int,
     y: int,
 ) -> None:
+    """Give the pointer's focus to a client's surface; a frame keeps it."""
     if not isinstance(surface, Surface) or surface.dead:
         # guard: frame clicks are ours
         pointer.focus = None  # a frame: ``host_pointer``
@@ -134,6 +136,7 @@ _enter = emit.event("wl_pointer", "enter")
 def leave(
     core: ClientState, pointer: Pointer, serial: int, surface: ProtocolObject | None
 ) -> None:
+    """Tell a client that the pointer has left its surface."""
     drag_start.heard(core)
     if pointer.focus is not None and surface is pointer.focus:
         core.serials.note(serial)
@@ -150,6 +153,7 @@ _leave = emit.event("wl_pointer", "leave")
 def motion(
     core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
+    """Pass the pointer's motion on, in the surface's own coordinates."""
     surface = pointer.focus
     if surface is None:
         return
@@ -167,6 +171,7 @@ def motion(
 def button(
     core: ClientState, pointer: Pointer, data: bytes, pos: int, size: int
 ) -> None:
+    """Pass a button on and note it as input; a press chooses the window."""
     if pointer.focus is not None:
         pointer.news = True
         serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
@@ -239,6 +244,7 @@ def keyboard_enter(
     surface: ProtocolObject | None,
     keys: bytes,
 ) -> None:
+    """Give a client's surface the keyboard, with the held keys that it may see."""
     known = client_surface(surface)
     keyboard.focus = known
     if known is None:
@@ -270,6 +276,7 @@ def shown_keys(keyboard: Keyboard, keys: bytes) -> bytes:
 def keyboard_leave(
     core: ClientState, keyboard: Keyboard, serial: int, surface: ProtocolObject | None
 ) -> None:
+    """Tell a client that it has lost the keyboard's focus."""
     before, keyboard.focus = keyboard.focus, None
     if before is not None and keyboard.judge is not None:
         keyboard.judge.leave()
@@ -287,6 +294,7 @@ _keyboard_leave = emit.event("wl_keyboard", "leave")
 def key(
     core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
+    """Pass a key on, unless it belongs to a chord of the user's."""
     if keyboard.focus is None:
         return
     serial, time, which, state = _FOUR.unpack_from(data, pos + 8)
@@ -303,6 +311,7 @@ def key(
 def modifiers(
     core: ClientState, keyboard: Keyboard, data: bytes, pos: int, size: int
 ) -> None:
+    """Pass the modifiers on to a client with the focus only."""
     if keyboard.judge is not None:
         keyboard.judge.modifiers(*_FOUR.unpack_from(data, pos + 12))
     # weston sends them to the client under the pointer, too: it would hear how many
@@ -340,6 +349,7 @@ def touch_down(
     x: int,
     y: int,
 ) -> None:
+    """Begin a touch; one on a frame dismisses menus."""
     # guard: grabs end with a finger elsewhere in the sandbox
     core.sandbox.pressed(core)
     if not isinstance(surface, Surface) or surface.dead:
@@ -366,6 +376,7 @@ _touch_down = emit.event("wl_touch", "down")
 def touch_up(
     core: ClientState, touch: Touch, serial: int, time: int, finger: int
 ) -> None:
+    """End a touch, and note it as input."""
     core.serials.lift(touch.cid, finger)
     if touch.fingers.pop(finger, None) is not None:
         touch.told = True
@@ -379,6 +390,7 @@ _touch_up = emit.event("wl_touch", "up")
 def touch_motion(
     core: ClientState, touch: Touch, time: int, finger: int, x: int, y: int
 ) -> None:
+    """Pass a touch's motion on, in the surface's own coordinates."""
     surface = touch.fingers.get(finger)
     if surface is not None:
         touch.told = True
@@ -391,6 +403,7 @@ _touch_motion = emit.event("wl_touch", "motion")
 
 
 def touch_frame(core: ClientState, touch: Touch) -> None:
+    """Pass the end of a touch frame on, if the client got part of it."""
     # KWin 5.27 sends one to the client that was touched last for a finger that is on no
     # window, as on the desktop: a sandbox would hear when the user touches that.
     # guard: a client gets touch frames of its own fingers only
@@ -404,6 +417,7 @@ _touch_frame = emit.event("wl_touch", "frame")
 
 
 def touch_cancel(core: ClientState, touch: Touch) -> None:
+    """Cancel the client's touches."""
     core.serials.lift(touch.cid)
     # guard: a client gets touch cancels of its own fingers only
     if not touch.fingers and not touch.told:
@@ -440,6 +454,7 @@ _touch_orientation = emit.event("wl_touch", "orientation")
 
 
 def _gesture_begin(interface: str) -> Callable[..., None]:
+    """Return the handler that passes a gesture's begin to a focused client."""
     begin_message = emit.event(interface, "begin")
 
     def begin(

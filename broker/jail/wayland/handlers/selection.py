@@ -198,6 +198,7 @@ def create_primary_source(
 def get_data_device(
     core: ClientState, manager: ProtocolObject, new_id: int, seat: ProtocolObject
 ) -> None:
+    """Create a data device; the compositor's only where it has them."""
     host = core.data_manager
     device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
     assert isinstance(device, DataDevice)
@@ -216,6 +217,7 @@ _get_data_device = emit.request(MANAGER, "get_data_device")
 def get_primary_device(
     core: ClientState, manager: ProtocolObject, new_id: int, _seat: ProtocolObject
 ) -> None:
+    """Create a primary selection device, and offer what there is."""
     device = core.make(new_id, f"{_PRIMARY}_device_v1", manager.version, server=False)
     assert isinstance(device, DataDevice)
     device.kind = "primary"
@@ -225,6 +227,7 @@ def get_primary_device(
 
 
 def source_offer(core: ClientState, source: DataSource, mime: bytes) -> None:
+    """Add a type to a source, within the limits."""
     # guard: types bounded
     # guard: number of a client's types
     if (
@@ -262,6 +265,7 @@ def destroy_source(core: ClientState, source: DataSource) -> None:
 def set_selection(
     core: ClientState, device: DataDevice, source: DataSource | None, serial: int
 ) -> None:
+    """Set the sandbox's selection, with a serial of fresh input."""
     if source is not None:
         if source.used and core.sandbox.selections[device.kind] is not source:
             # Since version 3 of the protocol an error; older ones cancel.
@@ -280,7 +284,7 @@ def set_selection(
 
 
 def _may_select(core: ClientState) -> bool:
-    """Whether its client has the keyboard, where a keyboard reports that.
+    """Return whether its client has the keyboard, where a keyboard reports that.
 
     Else a window in the background could replace the user's copy.
     """
@@ -321,6 +325,7 @@ def receive(core: ClientState, offer: SelectionOffer, mime: bytes, fd: Fd) -> No
 
 
 def release_device(core: ClientState, device: DataDevice) -> None:
+    """Release a data device; a drag that waits goes on without it."""
     # guard: a released device takes nothing
     device.go_on()
     core.devices.remove(device)

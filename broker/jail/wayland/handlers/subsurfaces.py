@@ -39,6 +39,7 @@ def get_subsurface(
     surface: Surface,
     parent: Surface,
 ) -> None:
+    """Make a surface a subsurface.  Raises ProtocolFault."""
     taken = (
         surface.role not in {None, SurfaceRole.SUBSURFACE} or surface.sub is not None
     )
@@ -82,6 +83,7 @@ def _count(surface: Surface) -> int:
 
 
 def subsurface_destroy(core: ClientState, sub: Subsurface) -> None:
+    """Destroy a subsurface and what is promoted below it."""
     surface, parent = sub.surface, sub.parent
     if surface is not None:
         promote.end_promoted_below(core, surface)
@@ -108,6 +110,7 @@ def place_below(core: ClientState, sub: Subsurface, sibling: Surface) -> None:
 
 
 def _place(core: ClientState, sub: Subsurface, kind: str, sibling: Surface) -> None:
+    """Hold a child's new place in the order until the parent's commit."""
     parent = sub.parent
     if parent is None:
         return
@@ -123,6 +126,7 @@ def _place(core: ClientState, sub: Subsurface, kind: str, sibling: Surface) -> N
 def _hold_child(
     core: ClientState, sub: Subsurface, kind: str, argument: object
 ) -> None:
+    """Hold a child's change until the parent's commit."""
     if sub.parent is None:
         return
     pending = sub.parent.pending

@@ -60,6 +60,7 @@ def create_region(core: ClientState, compositor: ProtocolObject, new_id: int) ->
 def attach(
     core: ClientState, surface: Surface, buffer: Buffer | None, dx: int, dy: int
 ) -> None:
+    """Hold a buffer until the surface's next commit.  Raises ProtocolFault."""
     pending = surface.pending
     if dx or dy:
         if surface.version >= 5:
@@ -82,6 +83,7 @@ def offset(_core: ClientState, surface: Surface, dx: int, dy: int) -> None:
 def damage(
     _core: ClientState, surface: Surface, x: int, y: int, w: int, h: int
 ) -> None:
+    """Hold damage in surface coordinates until the next commit."""
     held = surface.pending.damage
     if held is None:
         held = surface.pending.damage = []
@@ -92,6 +94,7 @@ def damage(
 def damage_buffer(
     _core: ClientState, surface: Surface, x: int, y: int, w: int, h: int
 ) -> None:
+    """Hold damage in buffer coordinates until the next commit."""
     held = surface.pending.buffer_damage
     if held is None:
         held = surface.pending.buffer_damage = []
@@ -119,6 +122,7 @@ def _add_damage(
 
 
 def frame(core: ClientState, surface: Surface, new_id: int) -> None:
+    """Hold a frame callback until the next commit, within the limit."""
     frames = surface.pending.frames
     if frames is None:
         frames = surface.pending.frames = []
@@ -156,6 +160,7 @@ def set_input_region(
 
 
 def set_buffer_scale(_core: ClientState, surface: Surface, scale: int) -> None:
+    """Hold a buffer's scale until the next commit.  Raises ProtocolFault."""
     # guard: buffer scale
     if not 1 <= scale <= limits.WAYLAND_SCALE:
         raise ProtocolFault(
@@ -165,6 +170,7 @@ def set_buffer_scale(_core: ClientState, surface: Surface, scale: int) -> None:
 
 
 def set_buffer_transform(_core: ClientState, surface: Surface, transform: int) -> None:
+    """Hold a buffer's transform until the next commit.  Raises ProtocolFault."""
     # guard: buffer transform
     if not 0 <= transform <= 7:
         raise ProtocolFault(
@@ -182,6 +188,7 @@ def commit_surface(
 
 
 def destroy_surface(core: ClientState, surface: Surface) -> None:
+    """Destroy a surface.  Raises ProtocolFault while its window remains."""
     promote.end_promoted_below(core, surface)
     xdg = surface.xdg
     if xdg is not None and surface.version >= 6:
@@ -297,6 +304,7 @@ def region_subtract(
 def _region_op(
     core: ClientState, region: Region, x: int, y: int, w: int, h: int, *, add: bool
 ) -> None:
+    """Add to or subtract from a region's bounds."""
     left, top = clamp(x, -_FAR, _FAR), clamp(y, -_FAR, _FAR)
     right, bottom = clamp(x + w, -_FAR, _FAR), clamp(y + h, -_FAR, _FAR)
     if right <= left or bottom <= top:
@@ -338,6 +346,7 @@ def viewporter_destroy(core: ClientState, viewporter: ProtocolObject) -> None:
 def get_viewport(
     core: ClientState, viewporter: ProtocolObject, new_id: int, surface: Surface
 ) -> None:
+    """Create a surface's viewport.  Raises ProtocolFault for a second one."""
     if surface.viewport is not None:
         raise ProtocolFault(
             viewporter.cid, VIEWPORTER_EXISTS, "the surface already has a viewport"
@@ -359,6 +368,7 @@ def _viewed(viewport: Viewport) -> Surface:
 def set_source(
     _core: ClientState, viewport: Viewport, x: int, y: int, w: int, h: int
 ) -> None:
+    """Hold a viewport's source until the next commit.  Raises ProtocolFault."""
     surface = _viewed(viewport)
     if (x, y, w, h) == (-256, -256, -256, -256):
         surface.pending.source = None
@@ -369,6 +379,7 @@ def set_source(
 
 
 def set_destination(_core: ClientState, viewport: Viewport, w: int, h: int) -> None:
+    """Hold a viewport's size until the next commit.  Raises ProtocolFault."""
     surface = _viewed(viewport)
     if (w, h) == (-1, -1):
         surface.pending.size = None
@@ -392,6 +403,7 @@ def viewport_destroy(core: ClientState, viewport: Viewport) -> None:
 def feedback(
     core: ClientState, presentation: ProtocolObject, surface: Surface, new_id: int
 ) -> None:
+    """Hold a presentation feedback until the next commit, within the limit."""
     held = surface.pending.feedbacks
     if held is None:
         held = surface.pending.feedbacks = []

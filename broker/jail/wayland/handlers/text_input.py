@@ -56,6 +56,7 @@ def _focus(text: TextInput) -> Surface | None:
 
 
 def enable(core: ClientState, text: TextInput) -> None:
+    """Enable text input for a client with the focus."""
     # guard: text input enabled only with the focus
     if _focus(text) is None:
         return
@@ -77,6 +78,7 @@ def disable(core: ClientState, text: TextInput) -> None:
 def set_surrounding_text(
     core: ClientState, text: TextInput, around: bytes, cursor: int, anchor: int
 ) -> None:
+    """Pass text around the cursor on, if its places are inside of it."""
     # A program of the user's desktop reads it, and compositors check nothing of it.
     # guard: the input method gets text, and places in it
     if not _has_places(around, cursor, anchor):

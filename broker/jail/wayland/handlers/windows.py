@@ -66,6 +66,7 @@ _FAR = limits.WAYLAND_COORDINATE
 
 
 def destroy_base(core: ClientState, base: WmBase) -> None:
+    """Destroy an xdg_wm_base.  Raises ProtocolFault while windows remain."""
     # guard: a window before its shell goes
     if base.windows:
         raise ProtocolFault(
@@ -93,6 +94,7 @@ def pong(core: ClientState, base: WmBase, serial: int) -> None:
 def get_xdg_surface(
     core: ClientState, base: WmBase, new_id: int, surface: Surface
 ) -> None:
+    """Create an xdg_surface.  Raises ProtocolFault for a surface with a role."""
     if surface.role not in {None, SurfaceRole.WINDOW} or surface.xdg is not None:
         raise ProtocolFault(base.cid, BASE_ROLE, "the surface has another role")
     # guard: buffer before role
@@ -126,6 +128,7 @@ def claim(core: ClientState, xdg: XdgSurface) -> None:
 
 
 def get_toplevel(core: ClientState, xdg: XdgSurface, new_id: int) -> None:
+    """Create a toplevel window, within the limit."""
     claim(core, xdg)
     core.usage.take("windows", 1)
     toplevel = core.make(new_id, "xdg_toplevel", xdg.version)
@@ -135,6 +138,7 @@ def get_toplevel(core: ClientState, xdg: XdgSurface, new_id: int) -> None:
 
 
 def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
+    """Pass a configure on and note its serial; hold back one too early."""
     gone = xdg.serials[: -limits.WAYLAND_SERIALS]
     del xdg.serials[: len(gone)]
     xdg.serials.append(serial)
@@ -163,6 +167,7 @@ _configure = emit.event("xdg_surface", "configure")
 
 
 def ack_configure(core: ClientState, xdg: XdgSurface, serial: int) -> None:
+    """Acknowledge a configure that was sent.  Raises ProtocolFault."""
     if xdg.role is None:
         raise ProtocolFault(xdg.cid, 1, "ack_configure without a role")
     if serial in xdg.stale:
@@ -206,6 +211,7 @@ def hold(core: ClientState, xdg: XdgSurface, message: bytes) -> None:
 def set_window_geometry(
     _core: ClientState, xdg: XdgSurface, x: int, y: int, w: int, h: int
 ) -> None:
+    """Hold a window's geometry until its next commit.  Raises ProtocolFault."""
     if w < 0 or h < 0:
         raise ProtocolFault(
             xdg.cid, SURFACE_INVALID_SIZE, f"invalid window geometry {w}x{h}"
@@ -218,6 +224,7 @@ def set_window_geometry(
 
 
 def destroy_xdg_surface(core: ClientState, xdg: XdgSurface) -> None:
+    """Destroy an xdg_surface.  Raises ProtocolFault while its role remains."""
     # guard: role before xdg_surface goes
     if xdg.role is not None:
         raise ProtocolFault(
@@ -264,6 +271,7 @@ def end_role(core: ClientState, xdg: XdgSurface | None) -> None:
 
 
 def destroy_toplevel(core: ClientState, toplevel: Toplevel) -> None:
+    """Destroy a window with its frame and what is promoted."""
     if toplevel.xdg is not None:
         # guard: promoted goes before its window
         promote.end_window(core, toplevel.xdg)
@@ -295,6 +303,7 @@ def _leave_family(core: ClientState, toplevel: Toplevel) -> None:
 
 
 def set_parent(core: ClientState, toplevel: Toplevel, parent: Toplevel | None) -> None:
+    """Set a window's parent.  Raises ProtocolFault for a loop."""
     step = parent
     while step is not None:
         # guard: a loop of parents
@@ -334,6 +343,7 @@ def show_window_menu(
     x: int,
     y: int,
 ) -> None:
+    """Ask for the window's menu at a place, with a fresh press."""
     xdg = toplevel.xdg
     if xdg is None:
         return
@@ -368,6 +378,7 @@ def resize(
     serial: int,
     edges: int,
 ) -> None:
+    """Begin a resize with a press that lasts.  Raises ProtocolFault."""
     if edges > 10 or edges in {3, 7}:
         raise ProtocolFault(toplevel.cid, 0, f"invalid resize edge {edges}")
     # guard: resizes with a press that lasts
@@ -388,6 +399,7 @@ def set_min_size(_core: ClientState, toplevel: Toplevel, w: int, h: int) -> None
 
 
 def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
+    """Check a window's size limit, and send it with the next commit."""
     if w < 0 or h < 0:
         raise ProtocolFault(
             toplevel.cid, window_state.TOPLEVEL_INVALID_SIZE, f"invalid size {w}x{h}"
@@ -412,6 +424,7 @@ def unset_maximized(core: ClientState, toplevel: Toplevel) -> None:
 def set_fullscreen(
     core: ClientState, toplevel: Toplevel, output: ProtocolObject | None
 ) -> None:
+    """Ask for fullscreen; maximize instead where it is to be faked."""
     # guard: fullscreen is faked
     if core.rules.fullscreen is Fullscreen.FAKE or _is_behind(core, toplevel):
         toplevel.fake_fullscreen = True
@@ -479,6 +492,7 @@ def _told_states(
 def configure_toplevel(
     core: ClientState, toplevel: Toplevel, w: int, h: int, states: bytes
 ) -> None:
+    """Tell a client its window's size and states, without the frame's edges."""
     toplevel.states = known = _states(states)
     real = core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in known
     edges = _NO_EDGES if real else core.edges

@@ -110,6 +110,7 @@ def _taking_any_request(
 def _taking_request(
     message: MessageSignature, function: Callable[..., None]
 ) -> Handler:
+    """Return a decoder of a request's arguments that calls ``function``."""
     objects = _named_in(message)
     words = message.words
     if words is None or message.fds:
@@ -146,6 +147,7 @@ def _taking_request(
 
 
 def _taking_event(message: MessageSignature, function: Callable[..., None]) -> Handler:
+    """Return a decoder of an event's arguments that calls ``function``."""
     if message.words is not None and message.plain:
         unpack = message.words.unpack_from
         want = 8 + message.words.size
@@ -187,6 +189,7 @@ def _taking_event(message: MessageSignature, function: Callable[..., None]) -> H
 
 
 def _forward_plain_request(message: MessageSignature, size_wanted: int) -> Handler:
+    """Return a handler that passes a request of fixed size on as it is."""
     pack = _ID.pack
 
     def forward(
@@ -204,6 +207,7 @@ def _forward_plain_request(message: MessageSignature, size_wanted: int) -> Handl
 
 
 def _forward_request(message: MessageSignature) -> Handler:
+    """Return a handler that passes a request on, with ids of the server."""
     if message.name in DESTRUCTORS:
         return _taking_request(message, lambda core, obj: core.destroy(obj))
     if message.plain and message.words is not None:
@@ -216,6 +220,7 @@ def _forward_request(message: MessageSignature) -> Handler:
 
 
 def _forward_plain_event(message: MessageSignature, size_wanted: int) -> Handler:
+    """Return a handler that passes an event of fixed size on as it is."""
     pack = _ID.pack
 
     def forward(
@@ -233,6 +238,7 @@ def _forward_plain_event(message: MessageSignature, size_wanted: int) -> Handler
 
 
 def _forward_event(message: MessageSignature) -> Handler:
+    """Return a handler that passes an event on, with ids of the client."""
     if message.plain and message.words is not None:
         return _forward_plain_event(message, 8 + message.words.size)
 
@@ -246,6 +252,8 @@ def _forward_event(message: MessageSignature) -> Handler:
 
 
 def _too_new(message: MessageSignature) -> Handler:
+    """Return a handler that refuses a message of a newer version."""
+
     def refuse(
         _core: ClientState, obj: ProtocolObject, _data: bytes, _pos: int, _size: int
     ) -> None:

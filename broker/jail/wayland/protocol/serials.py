@@ -49,7 +49,7 @@ class Serials:
             given.popitem(last=False)
 
     def knows(self, untrusted_serial: int) -> bool:
-        """Whether the serial was delivered to this client (lately)."""
+        """Return whether the serial was delivered to this client (lately)."""
         # guard: input serials
         return untrusted_serial in self._given
 
@@ -83,16 +83,16 @@ class Serials:
         self._retired = frozenset(self._given)
 
     def current(self, untrusted_serial: int) -> bool:
-        """Whether it was delivered since the keyboard was away last."""
+        """Return whether a serial was delivered since the keyboard was away last."""
         return self.knows(untrusted_serial) and untrusted_serial not in self._retired
 
     def young(self, untrusted_serial: int, now: float) -> bool:
-        """Whether it is of a key, button or touch just now."""
+        """Return whether a serial is of a key, button or touch just now."""
         when = self._given.get(untrusted_serial, _NOT_INPUT)
         return when >= 0.0 and now - when <= limits.WAYLAND_PRESS_SECONDS
 
     def fresh(self, untrusted_serial: int, now: float) -> bool:
-        """Whether it is of a key, button or touch of the last seconds."""
+        """Return whether a serial is of a key, button or touch of the last seconds."""
         when = self._given.get(untrusted_serial, _NOT_INPUT)
         # guard: fresh input
         return when >= 0.0 and now - when <= limits.WAYLAND_ACTIVATION_SECONDS

@@ -55,7 +55,7 @@ class MessageSignature:
 
     @property
     def plain(self) -> bool:
-        """Whether nothing but numbers is in it, so it needs no translation."""
+        """Return whether nothing but numbers is in it, so it needs no translation."""
         return all(a.kind in "iuf" for a in self.args)
 
     @override
@@ -70,6 +70,7 @@ def _argument(text: str) -> MessageArgument:
 
 
 def _message(interface: str, opcode: int, text: str) -> MessageSignature:
+    """Parse one message of the signature table."""
     name, since, *rest = text.split()
     args = tuple(map(_argument, rest))
     letters = "".join("i" if a.kind in "if" else "I" for a in args if a.kind != "h")

@@ -88,6 +88,7 @@ class Tracer:
         client_side: bool,
         requests: bool,
     ) -> str:
+        """Return a message as text."""
         try:
             table = requests_of(interface) if requests else events_of(interface)
             message = table[opcode]
@@ -101,6 +102,7 @@ class Tracer:
 
 
 def _show(message: MessageSignature, args: list[object]) -> list[str]:
+    """Return a message's arguments as text."""
     shown = []
     for argument, value in zip(message.args, args, strict=True):
         if argument.kind == "h":
@@ -155,6 +157,7 @@ class TracedFilter(WaylandFilter):
     def _around(
         self, arrow: str, data: bytes, feed: Callable[[], None], now: float
     ) -> None:
+        """Trace what a call of the filter reads and writes."""
         tracer = self.tracer
         up, down = len(self.up.data), len(self.down.data)
         if tracer is not None:

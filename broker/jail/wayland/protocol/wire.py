@@ -269,6 +269,7 @@ def reader(message: MessageSignature) -> Reader:
 
 
 def _string(raw: bytes, *, nullable: bool) -> bytes | None:
+    """Check a string's form; return its text.  Raises ValueError."""
     if not raw:
         if nullable:
             return None

@@ -286,6 +286,7 @@ def _want_shape(surface: Surface, state: SurfaceState) -> None:
 
 
 def _reshape(core: ClientState, surface: Surface) -> None:
+    """Send the surface's scale and transform, where they changed."""
     content = surface.content
     scale, transform = surface.shape
     if scale != content.scale:
@@ -317,6 +318,7 @@ def _bounded(surface: Surface, dx: int, dy: int) -> None:
 
 
 def _damage(core: ClientState, surface: Surface, state: SurfaceState) -> None:
+    """Send the commit's damage."""
     out = core.up.data
     if surface.cx or surface.cy or surface.part is not None:
         _damage_cropped(core, surface, state)
@@ -398,6 +400,7 @@ def _apply_viewport(surface: Surface, state: SurfaceState) -> bool:
 def _apply_shell(
     core: ClientState, surface: Surface, xdg: XdgSurface, state: SurfaceState
 ) -> None:
+    """Send held requests of the window, and adjust its frame."""
     if state.shell:
         core.up.data += b"".join(state.shell)
         surface.relayout = True  # they count with the frame's commit
@@ -423,6 +426,7 @@ def _apply_shell(
 def _apply_subsurface_change(
     core: ClientState, parent: Surface, kind: str, sub: Subsurface, argument: object
 ) -> None:
+    """Apply a held change of a subsurface: place or order."""
     if sub.dead or sub.parent is not parent:
         return
     if isinstance(argument, Surface):
@@ -451,6 +455,7 @@ def _reorder(parent: Surface, sub: Subsurface, other: Surface, kind: str) -> boo
 
 
 def _resize(surface: Surface) -> None:
+    """Compute the surface's size after a commit.  Raises ProtocolFault."""
     try:
         extent = surface.content.extent()
     except SmallBufferError as error:
@@ -505,7 +510,7 @@ def _send_tree(core: ClientState, surface: Surface, *, explicit: bool) -> None:
 
 
 def _sends_frame(xdg: XdgSurface, *, explicit: bool) -> bool:
-    """Whether a commit of a window's tree is followed by one of its frame."""
+    """Return whether a commit of a window's tree is followed by one of its frame."""
     if xdg.frame is None or _is_adrift(xdg):
         return False
     return xdg.mapped or (explicit and xdg.committed)
@@ -529,6 +534,7 @@ def _may_come_alone(root: Surface) -> bool:
 def _send_frame(
     core: ClientState, root: Surface, xdg: XdgSurface, *, alone: bool
 ) -> None:
+    """Commit the frame, with its window's content alone or with all."""
     assert xdg.frame is not None
     # sway 1.7 looks at all its windows for each: 2.5 us, and 0.05 for a window.
     # guard: a commit costs by the windows
@@ -541,6 +547,7 @@ def _send_frame(
 
 
 def _commit_dirty(core: ClientState, surface: Surface, popups: _Popups) -> bool:
+    """Commit the changed surfaces of a tree; return whether its root was one."""
     # A window's commit makes the compositor look at each of its surfaces.
     # guard: a commit costs by its surfaces
     core.pixels += limits.WAYLAND_SURFACE_PIXELS

@@ -120,6 +120,7 @@ class Palette:
         return self._take(_TILE, _TILE, _XRGB)
 
     def _take(self, width: int, height: int, form: int) -> int:
+        """Return a buffer of one colour's pixels, shared by all frames."""
         key = (width, height, form)
         entry = self._buffers.get(key)
         if entry is None:
@@ -156,6 +157,7 @@ class Palette:
         self.close()
 
     def _reach(self, size: int) -> None:
+        """Grow the palette's pool to a size."""
         if size <= self._size:
             return
         # Grown in powers of two: a window being resized asks at each step.
@@ -321,6 +323,7 @@ class Frame:
         self._shift = (self._shift[0] + dx, self._shift[1] + dy)
 
     def _draw_strips(self, width: int, height: int) -> None:
+        """Draw the frame's strips in the size of its window."""
         palette = self._core.palette
         out = self._core.up.data
         # The buffers shown until now go when the next ones have come:
@@ -388,7 +391,7 @@ class Frame:
         )
 
     def holds(self, x: int, y: int) -> bool:
-        """Whether a point of the root is in the content, not on a strip."""
+        """Return whether a point of the root is in the content, not on a strip."""
         left, top, right, bottom = self._content()
         return left <= x < right and top <= y < bottom
 
@@ -429,7 +432,7 @@ class Frame:
 
     @property
     def has_surface(self) -> bool:
-        """Whether the client's surface has its place in the frame."""
+        """Return whether the client's surface has its place in the frame."""
         return bool(self._sub)
 
     def release_surface(self) -> None:

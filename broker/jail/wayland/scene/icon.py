@@ -126,7 +126,7 @@ class Badge:
 
 
 def tell(core: ClientState, toplevel: Toplevel) -> None:
-    """Set a window's icon, with its next commit: its picture's, or ours."""
+    """Send the compositor a window's icon: its own picture, or our badge."""
     if not core.icons:
         return
     if not toplevel.icon:

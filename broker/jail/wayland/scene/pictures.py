@@ -67,7 +67,10 @@ def shown(surface: Surface, state: SurfaceState) -> Buffer | None:
 def _copy(
     core: ClientState, surface: Surface, state: SurfaceState, buffer: Buffer
 ) -> None:
-    """Copy the next rows of a buffer, and record when the last of them is copied."""
+    """Copy the next rows of a client's buffer, and note what is drawn.
+
+    Raises UnfinishedError before the last rows.
+    """
     pool, stride = buffer.pool, buffer.stride
     assert pool is not None
     file = pool.file

@@ -312,6 +312,7 @@ def end_window(core: ClientState, window: XdgSurface) -> None:
 def _popup_configure(
     core: ClientState, popup: Shell, _x: int, _y: int, *size: int
 ) -> None:
+    """Note the size that the compositor gives a promoted popup."""
     edges = core.popup_edges
     popup.of.next = (
         max(1, size[0] - edges.wide),
@@ -320,6 +321,7 @@ def _popup_configure(
 
 
 def _configure(core: ClientState, xdg: Shell, serial: int) -> None:
+    """Acknowledge a promoted popup's size, and draw it."""
     mine = xdg.of
     core.up.data += emit.ack_configure(xdg.sid, serial)
     mine.granted, mine.waiting, mine.changed = mine.next, False, True

@@ -38,6 +38,7 @@ def hurry(core: ClientState, now: float) -> None:
 
 
 def _crop_late(core: ClientState, now: float) -> None:
+    """Crop windows whose answer to a new size is late."""
     for xdg in list(core.windows):
         role = xdg.role
         if not isinstance(role, Toplevel) or role.due is None:
@@ -50,9 +51,9 @@ def _crop_late(core: ClientState, now: float) -> None:
 
 
 def held(core: ClientState, window: Toplevel, serial: int) -> bool:
-    """Return whether a window waits for its first configure event.
+    """Hold back a first configure event (``serial``) where windows come too fast.
 
-    Sets when to retry.
+    Sets when to retry.  Return whether it is held.
     """
     # guard: a window that comes too fast waits
     window.held = 0 if _may_come(core, window) else serial
@@ -101,6 +102,7 @@ _configure = emit.event("xdg_surface", "configure")
 
 
 def _crop(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:
+    """Crop a window to the size that the compositor has asked for."""
     large = window_state.too_large(core, xdg, role)
     # guard: nor without an answer
     if not (large or role.bound):

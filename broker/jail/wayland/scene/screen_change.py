@@ -56,6 +56,7 @@ def follow_screens(core: ClientState) -> None:
 
 
 def _sizes(core: ClientState) -> dict[int, Size]:
+    """Return the sizes of the screens; one of unknown size without any."""
     sizes = {
         name: size
         for name, screen in core.screens.items()
@@ -72,6 +73,7 @@ def _lost(former: dict[int, Size], now: dict[int, Size]) -> bool:
 
 
 def _shrink(core: ClientState, xdg: XdgSurface, role: Toplevel, largest: Size) -> None:
+    """Free a window of a size for a larger screen, and lay it out again."""
     frame, surface = xdg.frame, xdg.surface
     outer = (frame.outer if frame is not None else None) or (0, 0)
     role.former = (

@@ -135,7 +135,7 @@ def touches(popup: Popup, parent: XdgSurface) -> bool:
 
 
 def astray(popup: Popup) -> bool:
-    """Whether a popup that is shown is not at its parent, or may soon not be."""
+    """Return whether a popup that is shown is not at its parent, or may soon not be."""
     return popup.parent is not None and not touches(popup, popup.parent)
 
 

@@ -80,6 +80,7 @@ class WorkerDrags(DragPort):
 
     @override
     def outward(self, source: DataSource) -> Sequence[bytes]:
+        """Return the types of a drag that may leave the sandbox."""
         types = [mime.decode("utf-8", "replace") for mime in source.mimes]
         # guard: files that are dragged out
         if not self._cross or names_files(types):  # the text is the file's name, too
@@ -89,6 +90,7 @@ class WorkerDrags(DragPort):
 
     @override
     def wanted(self, source: DataSource, mime: bytes, fd: int) -> bool:
+        """Ask the viewer for a drag's content; False: too many wait."""
         if len(self._wanted) >= limits.CLIPBOARD_SERVES:
             return False
         number = self._number()
@@ -98,6 +100,7 @@ class WorkerDrags(DragPort):
 
     @override
     def over(self, over: Over) -> None:
+        """Tell the viewer that a foreign drag is over a window here."""
         if not self._cross:
             self._say(messages.ForeignDragMessage())
             return
@@ -148,6 +151,7 @@ class WorkerDrags(DragPort):
         fdpass.close_all(fds)
 
     def _end(self, number: int, *, finished: bool) -> None:
+        """End a drag: its pipe, and its window's offer."""
         fd = self._wanted.pop(number, -1)
         if fd >= 0:
             os.close(fd)

@@ -128,6 +128,7 @@ class WorkerClipboard(InputListener):
         self._more.set()
 
     def _forget_one(self) -> None:
+        """Drop the oldest message that is not the focus; end its drop."""
         focus = messages.ClipboardFocus
         found = (n for n, m in enumerate(self._waiting) if not isinstance(m, focus))
         at = next(found, 0)
@@ -144,6 +145,7 @@ class WorkerClipboard(InputListener):
 
     @override
     def focus(self, *, taken: bool) -> None:
+        """Tell the viewer whether this sandbox has the focus."""
         told = self._waiting[-1] if self._waiting else None
         if isinstance(told, messages.ClipboardFocus) and told.taken != taken:
             # guard: a focus that jumps
@@ -161,6 +163,7 @@ class WorkerClipboard(InputListener):
     def pressed(
         self, core: ClientState, seat: OwnSeat, serial: int, *, paste: bool
     ) -> None:
+        """Tell the viewer of the user's copy or paste chord."""
         self._presses += 1
         press = _Press(self._presses, core, seat, serial)
         if paste:
@@ -219,6 +222,7 @@ class WorkerClipboard(InputListener):
         return [] if origin is None else [mime.decode() for mime in origin.mimes]
 
     def _own(self, kind: str) -> Origin | None:
+        """Return the origin of the sandbox's own selection."""
         selection = self._sandbox.selections[kind]
         if selection is None:
             return None
@@ -240,6 +244,7 @@ class WorkerClipboard(InputListener):
         return Origin(offer.mimes, hands.read, lambda: hands.offer is offer)
 
     def _start_reading(self, order: messages.ReadType, into: int) -> None:
+        """Begin to read a selection, in place of a reading that runs."""
         self._reading.cancel()  # one at a time
         self._reading = trio.CancelScope()
         origin = self._asked
@@ -335,6 +340,7 @@ class WorkerClipboard(InputListener):
     async def _answer_rewritten(
         self, order: messages.RewriteMessage, fd: int, into: int
     ) -> None:
+        """Rewrite a content without active parts; send it to the viewer."""
         try:
             data = await _cleaned(order.kind, await sealed_memfd.take(fd, order.size))
         except PeerError as error:
@@ -391,6 +397,7 @@ class WorkerClipboard(InputListener):
             self._sandbox.select(kind, None)
 
     def _withdraw(self, transfer: int) -> None:
+        """Withdraw the viewer's content from all selections."""
         for kind in (CLIPBOARD, PRIMARY):
             self._forget(kind, transfer)
         self.drags.withdraw(transfer)
@@ -424,6 +431,7 @@ class WorkerClipboard(InputListener):
         return ""
 
     async def _await_echo(self, content: ToHost) -> None:
+        """Wait until the compositor has taken the content; tell the viewer."""
         with trio.move_on_after(clipboard_limits.CLIPBOARD_EXPORT_SECONDS):
             await content.echoed.wait()
         problem = ""

@@ -85,6 +85,7 @@ class Serving:
             os.close(content)
 
     async def _serve(self, fd: int, content: int, start: int, size: int) -> None:
+        """Write a content to a program's pipe or socket, and close it."""
         try:
             if stat.S_ISFIFO(os.fstat(fd).st_mode):
                 await _fill_pipe(fd, content, start, size)
@@ -130,6 +131,7 @@ async def _fill_socket(fd: int, content: int, start: int, size: int) -> None:
 
 
 async def _send_all(out: socket.socket, data: memoryview) -> None:
+    """Send all data to a socket, with a deadline."""
     done = 0
     while done < len(data):
         with trio.fail_after(limits.CLIPBOARD_SERVE_SECONDS):

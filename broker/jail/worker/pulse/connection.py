@@ -154,6 +154,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
         return count
 
     def _flush(self) -> None:
+        """Send queued data to client and server."""
         idle = True
         try:
             if self.core.down.data:
@@ -172,6 +173,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
 
     @override
     async def _drain(self, *, to_client: bool) -> None:
+        """Send what is queued for one side, waiting where it is full."""
         sock = self._client if to_client else self._server
         data = self.core.down.data if to_client else self.core.up
         while data and not self._over.is_set():
@@ -210,6 +212,7 @@ class PulseConnection(DuplexConnection[PulseFilter]):
     # may not continue.
 
     async def _read(self) -> None:
+        """Read client and server until one ends."""
         with (
             WatchedFile(self._client, self._client_step) as client,
             WatchedFile(self._server, self._server_step) as server,

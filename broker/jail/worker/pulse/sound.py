@@ -87,6 +87,7 @@ class WorkerSound:
     async def _serve(
         self, stream: int, client: socket.socket, server: socket.socket
     ) -> None:
+        """Serve one connection of a sound client to its end."""
         service = self._running()
         with client, server:
             mine = PulseConnection(client, server, service.sandbox, service.cookie)
@@ -107,6 +108,7 @@ class WorkerSound:
         )
 
     async def _microphone(self, order: messages.MicrophoneOrder) -> None:
+        """Allow, rest or end the microphone by the viewer's order."""
         service = self._running()
         now = trio.current_time()
         match order.hearing:
@@ -121,6 +123,7 @@ class WorkerSound:
     # -- reports -----------------------------------------------------------------
 
     def _event(self, event: events.SoundEvent) -> None:
+        """Note an event of the filter, and have the state sent."""
         match event:
             case events.MicrophoneWanted(application):
                 self._application, self._missing = printable(application, 120), ""
@@ -142,6 +145,7 @@ class WorkerSound:
         self._changed.set()
 
     async def _tell(self) -> None:
+        """Send the sound's state to the viewer after each change."""
         said: messages.SoundState | None = None
         while True:
             with trio.move_on_after(_IDLE_LOOK_SECONDS):
@@ -160,6 +164,7 @@ class WorkerSound:
             await trio.sleep(_TELL_SECONDS)
 
     def _state(self) -> messages.SoundState:
+        """Return the sound's state for the viewer."""
         sandbox = self._running().sandbox
         # However short it was: unreported use is not shown and not recorded.
         active = sandbox.active or self._opened
@@ -175,6 +180,7 @@ class WorkerSound:
 
 
 def _fault_of(fault: VitrailError | None) -> messages.Fault:
+    """Return the kind of a fault, for the audit log."""
     if fault is None:
         return messages.Fault.NONE
     if isinstance(fault, PeerError):

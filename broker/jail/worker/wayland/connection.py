@@ -88,7 +88,7 @@ def _send_with_fds(sock: socket.socket, queue: Outgoing) -> int:
 
 
 def _full(queue: Outgoing) -> bool:
-    """Whether so much waits that nothing more may be read."""
+    """Return whether so much waits that nothing more may be read."""
     return (
         len(queue.data) > wayland_limits.WAYLAND_QUEUE_BYTES
         or queue.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT
@@ -96,7 +96,7 @@ def _full(queue: Outgoing) -> bool:
 
 
 def _unheard(queue: Outgoing) -> bool:
-    """Whether so much waits that the client will not be waited for."""
+    """Return whether so much waits that the client will not be waited for."""
     return (
         len(queue.data) > wayland_limits.WAYLAND_UNHEARD_BYTES
         or queue.fd_count > wayland_limits.WAYLAND_FDS_IN_FLIGHT
@@ -182,6 +182,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
 
     @override
     async def _close(self) -> None:
+        """Close client and compositor, in the order that hides windows first."""
         # A client that left without a mistake may have asked for something last.
         wrong = self.core.fault is not None
         # guard: an ended client's windows go before it has read why
@@ -233,6 +234,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             self._lost(error)
 
     async def _from_client(self) -> None:
+        """Read the client's messages, paced by their costs."""
         await self._ready.wait()
         # guard: the first read waits, too
         await trio.sleep(self._budget.first(trio.current_time()))
@@ -380,6 +382,7 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
 
     @override
     async def _drain(self, *, to_client: bool) -> None:
+        """Send what is queued for one side, waiting where it is full."""
         sock = self._client if to_client else self._server
         queue = self.core.down if to_client else self.core.up
         try:

@@ -72,6 +72,7 @@ def _read(fd: int, size: int) -> bytes | None:
 
 
 def _is_socket(untrusted_fd: int) -> bool:
+    """Return whether a descriptor is a socket; asks no file system."""
     kind = ctypes.c_int()
     size = ctypes.c_uint(ctypes.sizeof(kind))
     answer = _libc.getsockopt(
@@ -175,6 +176,7 @@ class CopiedFile(PoolFile):
 
     @override
     def refresh(self, offset: int, length: int) -> None:
+        """Copy a part of the client's file again."""
         assert self._map is not None
         with memoryview(self._map) as whole, whole[offset : offset + length] as part:
             done = 0
@@ -188,6 +190,7 @@ class CopiedFile(PoolFile):
 
     @override
     def close(self) -> None:
+        """Close the client's file and the copy."""
         if self._source >= 0:
             os.close(self._source)
             self._source = -1
@@ -250,6 +253,7 @@ class RealMachine(OperatingSystem):
 
     @override
     def admit_pool(self, untrusted_fd: int, size: int) -> PoolFile:
+        """Check a client's pool and map a copy.  Raises ValueError."""
         try:
             _check(untrusted_fd, size)
             return CopiedFile(untrusted_fd, size, self)

@@ -150,6 +150,7 @@ class StreamConnection(WaylandConnection):
 
     @override
     async def run(self) -> None:
+        """Serve the stream to its end, with its pipes."""
         async with trio.open_nursery() as self._pipes:
             try:
                 await super().run()
@@ -161,6 +162,7 @@ class StreamConnection(WaylandConnection):
 
     @override
     def _send(self, *, to_client: bool) -> bool:
+        """Encode and send what is queued for the guest."""
         if not to_client:
             return super()._send(to_client=False)
         core, out = self.core, self.channel.out
@@ -244,6 +246,7 @@ class StreamConnection(WaylandConnection):
 
     @override
     async def _from_client(self) -> None:
+        """Read the guest's blocks, once its header has come."""
         try:
             if await self._begins():
                 await self._ready.wait()
@@ -373,6 +376,7 @@ class StreamConnection(WaylandConnection):
         await self._wait_for_room()
 
     async def _pay(self) -> None:
+        """Pause for what blocks have cost."""
         pause = self._owed or self.channel.pause(trio.current_time())
         self._owed = 0.0
         if pause > 0:
@@ -391,7 +395,10 @@ class StreamConnection(WaylandConnection):
         return count
 
     async def _fill(self) -> int:
-        """Read once; 0 at the end of the stream."""
+        """Wait for bytes of the guest and read once.
+
+        Return their number, 0 at the end.
+        """
         while True:
             await trio.lowlevel.wait_readable(self._stream)
             count = self._read()
@@ -399,6 +406,7 @@ class StreamConnection(WaylandConnection):
                 return count
 
     async def _act(self, event: Event) -> None:
+        """Act on a block: messages, pipes, files."""
         match event:
             case Messages():
                 if not self._feed(event):
@@ -466,6 +474,7 @@ class StreamConnection(WaylandConnection):
             self._wake()
 
     async def _read_source(self, rid: int, fd: int) -> None:
+        """Read a pipe of the sandbox's and send it to the guest."""
         while not self._over.is_set():
             with trio.move_on_after(
                 waypipe_limits.WAYPIPE_PIPE_IDLE_SECONDS
@@ -513,6 +522,7 @@ class StreamConnection(WaylandConnection):
             self._drop_sink(rid)
 
     async def _write_sink(self, sink: _Sink, writer: PipeWriter) -> None:
+        """Write the guest's bytes into a pipe."""
         while True:
             while sink.waiting or writer.staged:
                 with trio.move_on_after(
@@ -537,6 +547,7 @@ class StreamConnection(WaylandConnection):
                 sink.more = trio.Event()
 
     def _drop_sink(self, rid: int) -> None:
+        """Drop a pipe whose reader has gone, and tell the guest."""
         sink = self._sinks.pop(rid, None)
         if sink is not None:
             sink.waiting.clear()
@@ -548,6 +559,7 @@ class StreamConnection(WaylandConnection):
 
     @override
     async def _last_words(self, *, to_client: bool) -> None:
+        """Send the reason of the end to the guest, if it still reads."""
         fault = self.core.fault
         with trio.CancelScope(shield=True), trio.move_on_after(LAST_WORDS_SECONDS):
             await super()._last_words(to_client=to_client)

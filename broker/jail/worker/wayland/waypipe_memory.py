@@ -73,6 +73,10 @@ class StreamMachine(RealMachine, Memory):
 
     @override
     def admit_pool(self, untrusted_fd: object, size: int) -> PoolFile:
+        """Check a file of the stream and return it as a client's pool.
+
+        Raises ValueError.
+        """
         # guard: pools are files of the stream
         if not isinstance(untrusted_fd, StreamFile):
             self.discard(untrusted_fd)
@@ -179,6 +183,7 @@ class StreamFile(WaypipeFile):
                 self._shown.add(part)
 
     def _fill(self, start: int, length: int) -> None:
+        """Charge and touch a part of the file's memory."""
         # Before the memory is taken; exact afterwards.
         self._machine.charge_touched(length)
         self._charged += length
@@ -231,6 +236,7 @@ class ArenaFile(Arena):
 
     @override
     def read(self, into: Sequence[memoryview], base: int) -> None:
+        """Read from the arena into buffers.  Raises ValueError."""
         try:
             got = os.preadv(self._fd, into, base)
         except OSError as error:

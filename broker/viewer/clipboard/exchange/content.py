@@ -81,7 +81,7 @@ def crossing(
 
 
 def to_clean(item: w.Item, clean: frozenset[str]) -> bool:
-    """Whether an item has to be rewritten before it may be offered."""
+    """Return whether an item has to be rewritten before it may be offered."""
     if item.kind == PNG:
         # guard: cleaned before it is offered
         return IMAGES in clean

@@ -206,7 +206,7 @@ class Exports:
             yield from self.withdraw(w.Outcome.EXPIRED, "")
 
     def withdraw(self, outcome: w.Outcome, reason: str) -> Iterator[w.Action]:
-        """Take it back from the user's selection, if it is still there."""
+        """Take the export back from the user's selection, if it is there."""
         standing, self._standing = self._standing, None
         if standing is not None:
             yield w.Withdraw(standing.source, standing.transfer)

@@ -362,7 +362,7 @@ class AskPolicy(_Message, frozen=True):
 
 
 class Offer(_Message, frozen=True):
-    """Make it the target's selection, served by its filter; forget it after ``ttl``.
+    """Make content the target's selection, served by its filter; forget it after ``ttl``.
 
     With ``drop``: give it to the window where that was dropped, instead.
     """
@@ -413,7 +413,7 @@ class Serve(_Message, frozen=True):
 
 
 class Export(_Message, frozen=True):
-    """Make it the user's own selection, by the chord's press and under ``mark``."""
+    """Make content the user's own selection, by the chord's press and under ``mark``."""
 
     sandbox: str
     transfer: int

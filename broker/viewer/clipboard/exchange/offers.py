@@ -41,7 +41,7 @@ class Giving:
 
     @property
     def busy(self) -> bool:
-        """Whether an item is being rewritten."""
+        """Return whether an item is being rewritten."""
         return self._cleaning is not None
 
     @property
@@ -71,7 +71,7 @@ class Giving:
         )
 
     def asked(self, transfer: int) -> bool:
-        """Whether this is the number of the current rewriting."""
+        """Return whether this is the number of the current rewriting."""
         return self._cleaning is not None and self._cleaning.transfer == transfer
 
     def give(
@@ -204,7 +204,7 @@ class Giving:
         )
 
     def has(self, event: w.OfferEnded | w.OfferRefused) -> bool:
-        """Whether that offer is open."""
+        """Return whether that offer is open."""
         offer = self._offers.get(event.sandbox)
         return offer is not None and offer.transfer == event.transfer
 

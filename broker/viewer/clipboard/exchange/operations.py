@@ -69,12 +69,12 @@ class Copy:
 
     @property
     def host(self) -> bool:
-        """Whether it is the user's own selection."""
+        """Return whether the source is the user's own selection."""
         return self.source == w.VIEWER
 
     @property
     def between(self) -> bool:
-        """Whether it goes from one sandbox to another, by a copy or a drag."""
+        """Return whether content goes from one sandbox to another, by a copy or a drag."""
         if self.drop is not None:
             return w.VIEWER not in {self.drop.source, self.drop.target}
         return not self.host and not self.primary

@@ -25,6 +25,7 @@ _ALREADY_CONSTRUCTED = 1
 def get_decoration(
     core: ClientState, manager: ProtocolObject, new_id: int, toplevel: Toplevel
 ) -> None:
+    """Create a window's decoration.  Raises ProtocolFault for a second one."""
     if toplevel.decoration is not None and not toplevel.decoration.dead:
         raise ProtocolFault(
             manager.cid, _ALREADY_CONSTRUCTED, "the window already has a decoration"

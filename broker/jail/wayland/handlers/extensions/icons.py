@@ -59,6 +59,7 @@ def set_name(_core: ClientState, client_icon: Icon, _untrusted_name: bytes) -> N
 def add_buffer(
     _core: ClientState, client_icon: Icon, buffer: Buffer, untrusted_scale: int
 ) -> None:
+    """Keep a picture that suits an icon best so far.  Raises ProtocolFault."""
     _may_change(client_icon)
     side = buffer.width
     # guard: icons are squares of shared memory
@@ -90,6 +91,7 @@ def set_icon(
     toplevel: Toplevel,
     client_icon: Icon | None,
 ) -> None:
+    """Set or remove a window's own icon, at a limited pace."""
     picture = b""
     # guard: an icon that a window has is not set again
     if client_icon is None and not toplevel.icon:

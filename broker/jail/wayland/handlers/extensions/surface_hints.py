@@ -66,6 +66,7 @@ _get_type = emit.request(TYPES, "get_surface_content_type")
 def set_content_type(
     _core: ClientState, hint: SurfaceHint, untrusted_type: int
 ) -> None:
+    """Hold a known content type until the surface's next commit."""
     surface = hint.surface
     # guard: content types that are known
     if surface is None or surface.dead or untrusted_type > _GAME:

@@ -232,6 +232,7 @@ def _proximity_in(
     tablet: ProtocolObject | None,
     surface: ProtocolObject | None,
 ) -> None:
+    """Give a tool's focus to a client's surface, or show no cursor over a frame."""
     _leave(core, tool)
     # guard: a tool over a frame is ours
     if not isinstance(surface, Surface) or surface.dead:
@@ -254,6 +255,7 @@ _set_cursor = emit.request(TOOL, "set_cursor")
 
 
 def _leave(core: ClientState, tool: HostTool) -> None:
+    """Take a tool's focus from its client, with the press."""
     client = tool.client
     if client is None:
         return
@@ -266,6 +268,7 @@ def _leave(core: ClientState, tool: HostTool) -> None:
 
 
 def _down(core: ClientState, tool: HostTool, serial: int) -> None:
+    """Note a tool's press; dismiss menus when it is on a frame."""
     # guard: grabs end with a tool elsewhere in the sandbox
     core.sandbox.pressed(core)
     if tool.focus is None:
@@ -292,6 +295,7 @@ def _up(core: ClientState, tool: HostTool) -> None:
 def _button(
     core: ClientState, tool: HostTool, serial: int, button: int, state: int
 ) -> None:
+    """Note a tool's button, and pass it on."""
     if state == _PRESSED:
         _press(core, tool, button, serial)
     elif tool.client is not None:
