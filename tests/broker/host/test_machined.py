@@ -484,8 +484,8 @@ async def test_machined_is_asked_only_when_something_has_changed(watched, monkey
     [
         ({"class": "container"}, "only units of root in machine.slice"),
         ({"vSockCid": None}, "a VM without a vsock CID"),
-        ({"vSockCid": 2}, "never a sandbox"),
-        ({"vSockCid": 0xFFFFFFFF}, "never a sandbox"),
+        ({"vSockCid": 2}, "cannot be a sandbox"),
+        ({"vSockCid": 0xFFFFFFFF}, "cannot be a sandbox"),
         ({"name": "other"}, "sent a reply about another machine, 'other'"),
     ],
 )
