@@ -77,7 +77,7 @@ class HeldMachine:
         return self._fds[pid]
 
     def alive(self) -> frozenset[int]:
-        """Pids of those that have not begun to end."""
+        """PIDs of the processes that have not begun to exit."""
         return frozenset(
             pid
             for pid, fd in self._fds.items()

@@ -263,7 +263,7 @@ class Launches:
         return LaunchedMachine(bound, claim, held, leader)
 
     async def end(self, launch: str) -> None:
-        """End a launch, bound or not; one that has ended is passed over."""
+        """End a launch, bound or not; ignore a launch that has ended."""
         state = self._pending.pop(launch, None)
         if state is not None:
             remove(Path(state.directory))
@@ -305,7 +305,7 @@ class Launches:
         return found
 
     def _adopted(self, state: Prepared) -> LaunchedMachine | None:
-        """The machine of a launch; None for one that is not bound yet.
+        """The machine of a launch; None before the launch is bound.
 
         Raises SetupError when it has ended, or its record is gone.
         """

@@ -356,7 +356,7 @@ class HostRole:
                 await self._viewer.arena_lent(active_lease.lease.id, arena)
 
     async def _carry_flows(self, active_lease: ActiveLease) -> None:
-        """Have the viewer answer a sandbox's frame filter, where it has one that asks."""
+        """Have the viewer answer a sandbox's frame filter, if the sandbox has one."""
         machine = active_lease.machine
         conn: socket.socket | None = getattr(machine, "flows", None)
         if conn is None:

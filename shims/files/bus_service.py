@@ -207,7 +207,7 @@ class PortalPart(BusInterface):
     def run(
         self, call: BusMessage, words: List[str], stdin: Optional[int] = None
     ) -> Tuple[Any, ...]:
-        """Have a command of ours do what a call asks for, and respond with its end.
+        """Run one of our commands for a call, and respond when it ends.
 
         Takes ``stdin`` over.
         """

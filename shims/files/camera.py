@@ -202,7 +202,7 @@ class CameraNode:
         pipewire_servers().release(self)
 
     def _hang_up(self) -> None:
-        """End the call, also one that has not begun yet: it shows nothing any more."""
+        """End the call, also before it has begun, and stop sending pictures."""
         with self._lock, contextlib.suppress(OSError):
             self._turn += 1
             asking, self._asking, self._pictures = self._asking, None, False

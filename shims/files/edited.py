@@ -193,7 +193,7 @@ def state_of(facts: os.stat_result) -> str:
 
 
 def read_single(source: BinaryIO, fd: int, keep_free: int) -> None:
-    """Read one file's entry and the end into a file of ours."""
+    """Read one file's entry and the end into a new file."""
     entry = read_message(source)
     if entry["type"] != "file":
         raise TransferError("the editing sandbox did not return exactly one file")

@@ -157,7 +157,7 @@ OWN_VERBS = {
 
 
 def reported(name: str, work: Callable[[], int]) -> int:
-    """Return the exit code of a command, whose failure the user is told."""
+    """Return the exit code of a command; report its failure to the user."""
     try:
         return work()
     except TransferError as error:

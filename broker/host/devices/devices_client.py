@@ -116,7 +116,7 @@ class DeviceClient:
             self._late.start_soon(self._give_back, reply.attachment)
 
     async def _give_back(self, attachment: str) -> None:
-        """Detach a device that came after its task was cancelled or had given up.
+        """Detach a device that arrived after its task was cancelled or timed out.
 
         Its permission is over, and no other part knows that the guest has it.
         """

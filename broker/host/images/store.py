@@ -58,7 +58,7 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{0,99}[a-z0-9+.]")
 
 
 def take_image_name(name: str) -> str:
-    """Return the name.  Raises RefusedError for one that is not plain."""
+    """Return a valid image name.  Raises RefusedError for an invalid one."""
     if _NAME.fullmatch(name):
         return name
     raise RefusedError(

@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def _fill(kernel: int, target: int) -> None:
-    """Write the unpacked kernel; exits when the forked process has said why it cannot."""
+    """Write the decompressed kernel; exits when the forked process reports an error."""
 
     def run() -> None:
         # Late, in the forked process: its parent keeps the user's rights to the end and

@@ -189,7 +189,7 @@ class MicroVms:
         )
 
     def _wanted(self, record: SandboxName) -> tuple[Record, MicroVM]:
-        """Return a record and its launch.  Raises RefusedError for none of a micro VM."""
+        """Return a record and its launch.  Raises RefusedError unless it is a micro VM's."""
         wanted = self._record(record)
         if wanted is None:
             raise RefusedError(

@@ -74,7 +74,7 @@ class Canvas:
 
 
 def _spread(row: bytes | bytearray, bits: int) -> bytearray:
-    """A byte for each pixel; those that fill up the last byte as well."""
+    """A byte for each pixel, including the padding of the last byte."""
     each = 8 // bits
     mask = int.from_bytes(bytes((255 >> (8 - bits),)) * len(row))
     value = int.from_bytes(row)

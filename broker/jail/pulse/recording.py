@@ -281,7 +281,7 @@ class Recording:
         self.owner.sandbox.tell(MicrophoneMissing(reason))
 
     def _close_real(self) -> None:
-        """Nothing is heard from here on; the server is asked to close."""
+        """Discard further samples and ask the server to close the stream."""
         self._opening = None
         self._carry = b""
         if self._real is not None:

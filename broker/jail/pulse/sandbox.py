@@ -132,7 +132,7 @@ class SoundSandbox:
         return min(self.rules.volume, self.level.volume) < limits.PULSE_VOLUME
 
     def set_level(self, level: Level) -> None:
-        """Make all streams so loud, at once, and those that come."""
+        """Set the volume of all current and future streams."""
         if level == self.level:
             return
         self.level = level
@@ -165,7 +165,7 @@ class SoundSandbox:
             self.tell(MicrophoneUnwanted())
 
     def allow_microphone(self, now: float) -> None:
-        """Let recordings hear the real source, those that run included."""
+        """Let recordings receive the real source, including running ones."""
         if self.rules.microphone is Microphone.DENY:
             return  # a rule that denies is not overridden by an answer
         self.allowed, self._asked = True, False

@@ -128,7 +128,7 @@ class _Repeated:
 
 @dataclass(frozen=True)
 class _Late:
-    """An answer that the key still owes, to a request that was given up."""
+    """An outstanding reply of the key to a cancelled request."""
 
     command: int
     until: float
@@ -356,7 +356,7 @@ class SecurityKey:
         return [*before, made.ask]
 
     def verdict(self, number: int, now: float, *, allow: bool) -> list[Action]:
-        """Take the answer to an ``Ask``; one that is over changes nothing.
+        """Take the answer to an ``Ask``; ignore it if the ``Ask`` has ended.
 
         A no may come after a yes: the permission was revoked.
         """

@@ -171,7 +171,7 @@ class WaypipeChannel:
         self.bytes += count
 
     def begin(self) -> bool:
-        """Whether the header has come.  Raises PeerError for one that we do not speak."""
+        """Whether the header was received.  Raises PeerError for an unsupported one."""
         if self.header is None and self._end - self._start >= HEADER_BYTES:
             raw = self._view[self._start : self._start + HEADER_BYTES]
             self._start += HEADER_BYTES
@@ -183,7 +183,7 @@ class WaypipeChannel:
         return self.header is not None
 
     def next(self) -> tuple[bool, Event | None]:
-        """Work through one block; false when there is no whole one.
+        """Process one block; false when no complete block was received.
 
         Only after ``begin``.  Raises PeerError when the stream has to end.
         """

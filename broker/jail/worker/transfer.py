@@ -190,7 +190,7 @@ class _Stream:
                 return _checked(decode_ask(frames[0]))
 
     async def _follow(self) -> str:
-        """Obey orders until the one that finishes it."""
+        """Carry out orders until the last one."""
         while True:
             order, fds = await self._next()
             match order:
@@ -416,7 +416,7 @@ class _Stream:
             view = view[sent:]
 
     async def _answer(self, reply: Reply) -> None:
-        """Answer the program; one that does not read is not waited for long."""
+        """Answer the program; give up soon if it does not read."""
         if self._agent:
             return
         with suppress(OSError), trio.move_on_after(1.0):

@@ -145,7 +145,7 @@ class _Conversation:
     """Whether the agent has a request whose answer was not awaited to its end."""
 
     async def answer(self, ask: AgentAsk) -> AgentAnswer:
-        """Return the answer to a request; one that is denied has failed."""
+        """Return the reply to a request; a denied request fails."""
         match ask:
             case ListKeys():
                 await self._list()

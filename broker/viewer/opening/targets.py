@@ -183,7 +183,7 @@ class Targets:
     async def guest(
         self, target: str, wait: Wait, source: Lease | None, *, autostart: bool
     ) -> AsyncIterator[Guest]:
-        """The target's guest; one that was started for nothing is ended again."""
+        """The target's guest; a guest that was started but not used is stopped."""
         lease, started = await self._lease(target, wait, source, autostart=autostart)
         guest = self._viewer.guest(lease.id)
         if guest is None:

@@ -133,7 +133,7 @@ class GuestScreen:
     async def agent_step(
         self, untrusted: agent.AgentStep, record: Record | None
     ) -> None:
-        """A step inside the guest failed, or its GPU, of which nobody else can tell."""
+        """Record the failure of a step inside the guest, or of its GPU."""
         if untrusted.ok:
             return
         if untrusted.name != "gpu":

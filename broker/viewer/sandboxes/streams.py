@@ -75,7 +75,7 @@ class GuestStreams:
 
     @contextlib.contextmanager
     def place(self) -> Iterator[None]:
-        """One stream's place among those that the record allows at one time.
+        """Reserve a stream's place among those that the record allows at one time.
 
         Raises RefusedError when there is none.
         """

@@ -237,7 +237,7 @@ class GuestSound:
         await self._record_active(was)
 
     def worker_gone(self) -> None:
-        """Its streams have ended with it, and nothing is heard."""
+        """Record that the worker ended: its streams and recordings have ended, too."""
         self._worker = None
         for ended in self._streams.values():
             ended.set()

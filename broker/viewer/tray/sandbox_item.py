@@ -44,7 +44,7 @@ class SandboxItem:
         self._pixels = framed(b"", colour)
 
     def update(self, ask: ShowIcon) -> list[PanelSignal]:
-        """Show another picture or title; return what the panel must be told."""
+        """Show another picture or title; return the signals for the panel."""
         # guard: a sandbox's title is plain, and after its name
         words = printable(ask.title, ICON_TITLE_CHARS).translate(_PLAIN)
         title = f"[{self._sandbox}] {words}"
@@ -58,7 +58,7 @@ class SandboxItem:
         return told
 
     def recolour(self, colour: int) -> list[PanelSignal]:
-        """Have the frame in a colour; return what the panel must be told."""
+        """Draw the frame in a colour; return the signals for the panel."""
         self._colour = colour
         before, self._pixels = self._pixels, framed(self._picture, colour)
         same = self._pixels == before

@@ -486,7 +486,7 @@ class FlowFilter:
         self.to_viewer.clear()
 
     def tick(self, now: float) -> None:
-        """End flows that are idle, and forget those that ended; once a second or so."""
+        """End idle flows and remove ended ones; called about once a second."""
         self._names.tick(now)
         for flow in list(self._flows.values()):
             idle = limits.IDLE_SECONDS[_PROTOCOLS[flow.key[0]]]

@@ -77,7 +77,7 @@ class GuestWords:
 
     @property
     def complete(self) -> bool:
-        """Whether every expected word was heard."""
+        """Whether every expected message was received."""
         return not self._expected
 
     def feed(self, untrusted_data: bytes) -> None:
