@@ -1,4 +1,4 @@
-"""The sandbox that a user names in a request, among those that run."""
+"""The running sandbox that a request names."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class NetworkFlows:
 
     @contextmanager
     def place(self, lease: LeaseId) -> Iterator[None]:
-        """Keep the place of a sandbox's filter, from before it is told that it may ask.
+        """Reserve the place of a sandbox's filter before the filter may send requests.
 
         Raises RefusedError where another one has it.
         """

@@ -63,7 +63,8 @@ def confine(paths: List[str], *, write: bool = False) -> None:
         check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "private mounts")
     except OSError as error:
         need = "enable unprivileged user namespaces (see 'brokerctl doctor')"
-        raise TransferError(f"cannot jail files: {error}; {need}") from None
+        reason = os.strerror(error.errno or 0)
+        raise TransferError(f"cannot jail files: {reason}; {need}") from None
     try:
         _mount_root(libc, _uppermost(paths), write=write)
         _enter_root(libc, number)

@@ -30,7 +30,7 @@ SERVICE_ARGUMENT = re.compile(r"([A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,63})?")
 
 
 class NoServiceError(TransferError):
-    """There is no such service; the code is a shell's for a missing command."""
+    """Raised for a missing service; the code is a shell's for a missing command."""
 
     code = 127
 

@@ -56,7 +56,7 @@ def instruction(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 
 def filter_program(machine: str) -> bytes:
-    """Return the filter for a machine.  Raises KeyError for one that is not known."""
+    """Return the filter for a machine.  Raises KeyError for an unknown machine."""
     arch, fcntl_number, calls = CALLS[machine]
     refuse = instruction(BPF_RET, RET_ERRNO | errno.EPERM)
     program: List[bytes] = [

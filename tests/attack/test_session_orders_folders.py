@@ -184,7 +184,7 @@ async def test_the_viewer_is_not_served_the_folders_of_this_machine(session, hom
     order = OpenFolder(share(session, path), str(path), False)
     async with session.carrying_out(order) as opened:
         await opened.more(GiveFolder(permit(session, home)))
-        with pytest.raises(Exception, match="ended before it answered"):
+        with pytest.raises(Exception, match="ended before it replied"):
             await opened.more(ServeFolder())
 
 

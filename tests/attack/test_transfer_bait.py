@@ -84,5 +84,5 @@ def test_the_first_name_is_that_of_the_request():
     """Both ends check it: a sender's worker may be taken over."""
     quota = Quota(10, 10, 10, name="a")
     assert list(EntryReader(quota).feed(entry_frame(Directory(["a"]))))
-    with pytest.raises(RefusedError, match="another name"):
+    with pytest.raises(RefusedError, match="does not have the requested name"):
         list(EntryReader(quota).feed(entry_frame(FileEntry(["b"], 0))))

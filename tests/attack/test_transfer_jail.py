@@ -178,7 +178,7 @@ else:
     [
         ("", "", False, "['mine'] ['Incoming']\n\nread-only\nread-only\n"),
         ("", "", True, "['mine'] ['Incoming']\nproc\n"),
-        (_LINK, "", True, "is a link"),
+        (_LINK, "", True, "is a symbolic link"),
         (_LINK, "/mine", False, "Not a directory"),
         ("kept = os.open({above!r}, os.O_RDONLY)", "", True, "a directory is open"),
         ("", "/../..", True, "the jail for files cannot contain"),
@@ -234,7 +234,7 @@ def test_nothing_is_read_or_kept_without_user_namespaces(tmp_path, verb):
         check=False,
     )
     assert found.returncode == 1, found
-    assert b"it needs unprivileged user namespaces" in found.stderr
+    assert b"enable unprivileged user namespaces" in found.stderr
     assert found.stdout == b""
     assert not any((tmp_path / "Incoming").glob("*"))
 

@@ -70,9 +70,9 @@ async def test_a_full_disk_of_the_target_is_reported_to_the_sender(options):
         (work.home / "large").write_bytes(bytes(8 << 20))
         for name in ("small", "large"):
             code, said = await work.command("vitrail-copy", name, "personal")
-            assert (code, "personal has no room" in said) == (1, True), said
+            assert (code, "personal has no disk space" in said) == (1, True), said
         code, said = await run_cli(w, "cp", f"{mine}", "personal:")
-        assert (code, "personal has no room" in said) == (1, True), said
+        assert (code, "personal has no disk space" in said) == (1, True), said
         assert not w.events("transfer.end", outcome="done")
         assert len(w.events("transfer.end", outcome="failed")) == 3
 

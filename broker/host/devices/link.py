@@ -63,7 +63,7 @@ class DeviceRequests:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Report changes until cancelled; then every device is taken back."""
+        """Report changes until cancelled; then detach every device."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()

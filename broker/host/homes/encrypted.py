@@ -115,7 +115,7 @@ async def _make_luks(image: str, path: Path, size: int, passphrase: bytes) -> No
 
 
 async def _write_all(io: str, plain: Path, path: Path, passphrase: bytes) -> None:
-    """Write every piece of a file that is no hole into the encrypted disk.
+    """Write every piece of a file that is not a hole to the encrypted disk.
 
     In one run: to open the disk takes a second, by design.
     """

@@ -183,7 +183,7 @@ class PulseFilter(Conversation):
         self._run(self._read_server)
 
     def resume(self, now: float) -> None:
-        """Continue with the client's bytes after some of ours have been sent."""
+        """Continue with the client's bytes after the sender has made room."""
         self.now = now
         self._run(self._read_client)
 

@@ -22,7 +22,7 @@ def server_info(f: PulseFilter, tag: int, _fields: Fields) -> None:
 
 
 def stat(f: PulseFilter, tag: int, _fields: Fields) -> None:
-    """Answer STAT with zeros: the server's memory is none of the sandbox's business."""
+    """Answer STAT with zeros: it would describe the server's memory."""
     f.reply(tag, encode("LLLLL", [0] * 5))
 
 

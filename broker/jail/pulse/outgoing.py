@@ -6,7 +6,7 @@ from collections import deque
 
 
 class PulseOutgoing:
-    """A queue of bytes that remembers which of them the microphone has heard."""
+    """A queue of bytes that remembers which of them come from the microphone."""
 
     def __init__(self) -> None:
         self.data = bytearray()

@@ -147,7 +147,7 @@ class Reader:
             raise PeerError(f"{self.left} bytes follow a command's last field")
 
     def skip_all(self) -> None:
-        """Check all remaining fields.  Raises PeerError for one that is malformed."""
+        """Check all remaining fields.  Raises PeerError for a malformed field."""
         while self.left:
             tag = self._data[self._at]
             letter = _TYPES.get(tag)

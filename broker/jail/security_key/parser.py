@@ -128,7 +128,7 @@ class _Repeated:
 
 @dataclass(frozen=True)
 class _Late:
-    """An answer that the key still owes, to a request that was given up."""
+    """An outstanding reply of the key to a cancelled request."""
 
     command: int
     until: float

@@ -1,4 +1,4 @@
-"""Our end of waypipe's wire, the one that faces the sandbox.
+"""Our end of waypipe's wire, which faces the sandbox.
 
 The stream of a sandbox's ``waypipe server`` is decoded here, with strict limits
 and nothing but ``struct`` and ``memoryview``, and passed to the Wayland filter

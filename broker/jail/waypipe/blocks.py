@@ -101,7 +101,7 @@ def padded(size: int) -> int:
 
 
 def read_head(untrusted_word: int) -> tuple[BlockKind, int]:
-    """Return kind and size of a block.  Raises PeerError for one that may not be."""
+    """Return kind and size of a block.  Raises PeerError for an invalid block."""
     number, size = untrusted_word & 31, untrusted_word >> 5
     known = _KNOWN.get(number)
     if known is None:

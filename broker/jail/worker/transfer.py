@@ -423,7 +423,7 @@ class _Stream:
             view = view[sent:]
 
     async def _answer(self, reply: Reply) -> None:
-        """Answer the program; one that does not read is not waited for long."""
+        """Answer the program; give up soon if it does not read."""
         if self._agent:
             return
         with suppress(OSError), trio.move_on_after(1.0):

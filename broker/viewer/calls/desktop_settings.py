@@ -125,7 +125,7 @@ class DesktopSettings:
                 self.tell_again()  # nothing is to be followed any more
 
     def tell_again(self) -> None:
-        """Compare with what was told: the desktop's settings or a record may have changed."""
+        """Send changed values: the desktop's settings or a record may have changed."""
         self._changed.set()
         self._changed = trio.Event()
 

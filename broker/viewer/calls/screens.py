@@ -80,7 +80,7 @@ class SharedScreen:
 
     @property
     def title(self) -> str:
-        """What the user is told of it."""
+        """The description in the user's notification."""
         kind = "a window" if self.window else "a screen"
         return f"{kind} of {self.size[0]}x{self.size[1]}" if all(self.size) else kind
 

@@ -107,11 +107,11 @@ class VideoUses(ABC):
         return [use for use in self._uses.values() if use.title]
 
     def refuse_a_while(self, lease: Lease) -> None:
-        """Refuse what a record asks for next: the user has said no."""
+        """Reject a record's next requests: the user has revoked access."""
         self._ended[lease.record] = trio.current_time() + ENDED_SECONDS
 
     def check_ended(self, lease: Lease) -> None:
-        """Raise ToldError where the user has said no a moment ago."""
+        """Raise ToldError if the user has just revoked access."""
         now = trio.current_time()
         if now < self._ended.get(lease.record, now):
             raise ToldError(f"the user revoked access to {self.noun}")

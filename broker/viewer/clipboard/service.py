@@ -557,7 +557,7 @@ class ClipboardService:
             party.give(order)
 
     def _forget_undecided(self) -> None:
-        """Cancel the questions about operations that were given up."""
+        """Cancel the questions about cancelled operations."""
         for transfer in self._asking.keys() - self._core.undecided:
             # guard: questions without a waiter
             self._asking.pop(transfer).cancel()

@@ -89,7 +89,7 @@ class DeviceDesk:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Follow hot-plug until cancelled; then every device is taken back."""
+        """Follow hot-plug events until cancelled; then detach every device."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             task_status.started()

@@ -352,7 +352,7 @@ class FolderDesk:
 
 
 def _refuse_unmounted(shared: SharedFolder) -> None:
-    """Raise RefusedError for one that ended before it was there."""
+    """Raise RefusedError for a folder that was removed before it was mounted."""
     if shared.mounted is None:
         raise RefusedError(shared.reason or "the request was cancelled")
 

@@ -255,7 +255,7 @@ def bubble(notice: Notice, ask: DaemonShow, *, colour: int, critical: bool) -> B
 
 
 def counting(sandbox: str, count: int, colour: int) -> Bubble:
-    """Return the notification that represents those that are not shown."""
+    """Return the notification that counts the hidden ones."""
     more = "1 more notification" if count == 1 else f"{count} more notifications"
     body = f"To list them, run 'brokerctl notifications {sandbox}'."
     return Bubble(f"{sandbox}: {more}", body, LOW, (), -1, colour)

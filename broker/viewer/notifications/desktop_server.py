@@ -32,7 +32,7 @@ EXPIRED, DISMISSED, TAKEN_BACK, UNDEFINED = 1, 2, 3, 4
 
 @dataclass(frozen=True)
 class ServerTold:
-    """What the server said about a notification.
+    """The server's signal about a notification.
 
     ``key``: of the pressed button; empty: it is closed, for the ``reason``.
     ``token``: the compositor's, by which a window may be raised for this press.

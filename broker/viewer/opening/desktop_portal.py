@@ -67,7 +67,7 @@ class PortalBus:
         """The unique name: another program of the session could answer by the same path."""
 
     async def send(self, call: Message) -> int:
-        """Send a call, whose reply nobody waits for; returns its serial."""
+        """Send a call without waiting for its reply; return its serial."""
         serial: int = next(self._connection.outgoing_serial)
         await self._connection.send(call, serial=serial)
         return serial

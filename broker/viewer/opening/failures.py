@@ -1,4 +1,4 @@
-"""What a sandbox is told of a request that failed.
+"""The reply that a sandbox receives for a failed request.
 
 The words of a target's program, agent or worker, and of the host that starts it, would
 carry data from the target to the source, which no rule permits.  So the source gets

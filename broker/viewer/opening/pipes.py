@@ -1,4 +1,4 @@
-"""A pipe of ours between two processes of ours, and its ends."""
+"""A pipe between two of our processes, and its ends."""
 
 from __future__ import annotations
 

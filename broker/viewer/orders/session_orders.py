@@ -46,7 +46,7 @@ _END_SECONDS = 3.0
 """For a child that was asked to end."""
 _STDERR = 2
 _PROGRAM = ForkServerProgram(
-    "", "an order with your rights", lambda: limits.FORK_SERVER_START_SECONDS
+    "", "an operation with your user's rights", lambda: limits.FORK_SERVER_START_SECONDS
 )
 
 
@@ -153,7 +153,8 @@ class SessionOrders:
             child, ours = await self._fork()
         except OSError as error:
             raise UpstreamError(
-                f"cannot open a descriptor for an order with your rights: {error.strerror}",
+                "cannot open a descriptor for an operation with your user's rights: "
+                f"{error.strerror}",
                 hint="to raise the limit on open files, use 'ulimit -n'",
             ) from error
         try:
@@ -265,7 +266,7 @@ async def _receive(
 def _died(child: ForkedProcess) -> UpstreamError:
     words = "" if child.words is None else child.words.text(400)
     return UpstreamError(
-        "the process for an order with your rights ended before it answered",
+        "the process for an operation with your user's rights ended before it replied",
         hint=words or "see the broker's log",
     )
 

@@ -1,4 +1,4 @@
-"""Following a run from step to step, with reports, and naming the one that fails."""
+"""Follow a run from step to step, report each step and name the one that fails."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class SandboxItem:
         return told
 
     def recolour(self, colour: int) -> list[PanelSignal]:
-        """Have the frame in a colour; return what the panel must be told."""
+        """Draw the frame in a colour; return the signals for the panel."""
         self._colour = colour
         before, self._pixels = self._pixels, framed(self._picture, colour)
         same = self._pixels == before

@@ -147,7 +147,8 @@ class Worker:
         if ask.problem:
             raise RefusedError(
                 printable(ask.problem),
-                hint="to list the windows, run 'brokerctl windows'; window numbers are not reused",
+                hint="to list the windows, run 'brokerctl windows'; window numbers are not "
+                "reused",
             )
 
     def _ask(self) -> _Ask:
@@ -303,7 +304,7 @@ class Worker:
         except PeerError as error:
             self._end(str(error))
         except trio.BrokenResourceError:
-            self._end("its messages are not valid")
+            self._end("the broker stopped reading its messages")
         self._deliver.close()
         # When the keeper knows why, its word comes before this one's silence.
         with trio.move_on_after(limits.WORKER_STOP_SECONDS):

@@ -110,7 +110,7 @@ class LanSwitch:
         self._by_address: dict[bytes, SwitchPort] = {}
 
     def join(self, port: SwitchPort) -> int | None:
-        """Add a port; returns the number of the one that had its address, which has gone."""
+        """Add a port; return the number of the removed port that had its address."""
         old = self._by_address.get(port.address)
         if old is not None:
             self.leave(old.number)

@@ -152,7 +152,7 @@ async def _serve(qmp: Qmp) -> None:
 
 
 async def hear(port: socket.socket, words: GuestWords) -> None:
-    """Read from a port until every expected word was heard.
+    """Read from a port until every expected message was received.
 
     Raises PeerError for anything else, UpstreamError when the machine ends.
     """

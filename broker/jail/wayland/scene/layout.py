@@ -47,7 +47,7 @@ def lay_out(core: ClientState, root: Surface) -> None:
 
 
 def _frame_icon(root: Surface, side: int) -> None:
-    """Fit a drag icon's frame, which is no larger than its picture."""
+    """Fit a drag icon's frame, which is at most as large as its picture."""
     frame, extent = root.icon, root.extent
     if frame is None:
         return

@@ -209,5 +209,5 @@ def _mark(source: DataSource) -> str:
 
 
 def _kind(mime: bytes) -> str | None:
-    """Return the kind of a client's type; None for one that never crosses."""
+    """Return the kind of a client's type; None for a type that is never transferred."""
     return kind_of(mime.decode("utf-8", "replace"))

@@ -58,7 +58,7 @@ def _check(untrusted_fd: int, size: int) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("the file is not a regular file")
     if status.st_size < size:
-        raise ValueError(f"the file has {status.st_size} bytes, declared {size}")
+        raise ValueError(f"the file has {status.st_size} bytes; {size} were declared")
 
 
 def _read(fd: int, size: int) -> bytes | None:
