@@ -139,7 +139,7 @@ def test_an_endless_or_sparse_file_is_refused_by_the_free_space(top):
     """No byte is read: the size alone is more than there is room for."""
     stream = told(folder("d"), file("d", "x", size=1 << 60), bytes(1 << 20), END)
     before = os.statvfs(top.parent).f_bavail
-    with pytest.raises(TransferError, match="not enough room"):
+    with pytest.raises(TransferError, match="no disk space"):
         keep(stream, EntryStore(str(top), "work"))
     assert seen(top) == []
     assert before - os.statvfs(top.parent).f_bavail < 1 << 20
@@ -156,7 +156,7 @@ def test_small_files_together_are_refused_by_the_free_space(top, monkeypatch):
     monkeypatch.setattr(os, "fstatvfs", nearly_full)
     names = [f"{number:03}" for number in range(100)]
     parts = [part for name in names for part in (file(name, size=1000), bytes(1000))]
-    with pytest.raises(TransferError, match="not enough room"):
+    with pytest.raises(TransferError, match="no disk space"):
         keep(told(*parts, END), EntryStore(str(top), "work", 0))
     assert seen(top) == []
     assert 1 < len(looked) < 10
@@ -171,7 +171,7 @@ def test_a_sparse_file_counts_with_its_whole_size(top, tmp_path):
     walk = Walk([str(bomb)])
     assert walk.size == 1 << 42
     stream = told(file("bomb", size=walk.size), bytes(1 << 16))
-    with pytest.raises(TransferError, match="not enough room"):
+    with pytest.raises(TransferError, match="no disk space"):
         keep(stream, EntryStore(str(top), "work"))
     assert seen(top) == []
 
@@ -370,7 +370,7 @@ def test_a_returned_file_is_refused_by_the_free_space(tmp_path):
     source = Counted(
         told(file("mine", size=(1 << 60) + (1 << 25)), bytes(1 << 20)).getvalue()
     )
-    with pytest.raises(TransferError, match="not enough room"):
+    with pytest.raises(TransferError, match="no disk space"):
         Edited(str(mine)).replace(source, "work")
     assert source.largest < 1 << 16
     assert os.listdir(tmp_path) == ["mine"]

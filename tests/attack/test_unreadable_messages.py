@@ -118,4 +118,4 @@ async def test_machine_with_a_taken_over_vmm_keeps_no_broker_from_starting():
     host = SimpleNamespace(role=SimpleNamespace(admit=admit))
     await HostPart.adopt(host, launcher)
     assert leased == ["good"]
-    assert "bad was not leased again" in launcher.warnings[0]
+    assert "cannot lease bad again" in launcher.warnings[0]

@@ -122,7 +122,7 @@ async def test_a_disk_that_is_no_home_stops_the_machine(tmp_path: Path):
         disk.write(bytes(1 << 20))
     async with started(store) as (vm, _broker):
         assert (await vm.wait()).kind is EndKind.GUEST
-        assert b"the sandbox's disk cannot be used" in vm.console.path.read_bytes()
+        assert b"cannot use the sandbox's disk" in vm.console.path.read_bytes()
 
 
 FILL = """
