@@ -295,7 +295,7 @@ async def test_a_file_that_shrinks_is_the_clients_end_alone(seal):
 
         error = await it.client(act)
         assert error is not None
-        assert "shrunk" in error.text
+        assert "truncated" in error.text
         await honest(it)
 
 
