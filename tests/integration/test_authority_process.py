@@ -159,9 +159,7 @@ async def test_a_broker_ends_with_its_host():
         os.kill(host, signal.SIGKILL)
         await gone(broker)
         await gone(authority)
-        assert (
-            "the host process has ended" in (paths.state / "broker.log").read_text()
-        )
+        assert "the host process has ended" in (paths.state / "broker.log").read_text()
         (event,) = events(paths, "process.died")
         assert event["process"] == "broker"
         assert events(paths, "broker.stop") == []
