@@ -151,12 +151,12 @@ async def test_a_service_of_the_desktop_is_refused_without_a_good_file():
         assert (code, "no service absent" in said) == (125, True), said
         offer(w, "broken", "command = ['true']\nnetwork = 'yes'\n")
         code, said = await work.script(f"{call} broken </dev/null 2>&1")
-        assert (code, "could not be started" in said) == (125, True), said
+        assert (code, "cannot start the service" in said) == (125, True), said
         # A file that others can write is not the user's.
         offer(w, "shared", "command = ['true']\n")
         (w.paths.config[0] / "services.d/shared.toml").chmod(0o666)
         code, said = await work.script(f"{call} shared </dev/null 2>&1")
-        assert (code, "could not be started" in said) == (125, True), said
+        assert (code, "cannot start the service" in said) == (125, True), said
         # A path through a link may lead where another sandbox wants.
         (w.base / "link").symlink_to("/etc")
         offer(w, "linked", f"command = ['true']\nread = ['{w.base}/link']\n")

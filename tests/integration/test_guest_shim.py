@@ -124,7 +124,7 @@ async def test_same_number_twice_is_refused_while_it_runs(tmp_path):
         await broker.run("sleep", "1000")
         await broker.receive(agent.AgentStarted)
         await broker.run("true")
-        assert "number" in (await broker.receive(agent.AgentFailed)).reason
+        assert "already running" in (await broker.receive(agent.AgentFailed)).reason
 
 
 async def test_as_many_programs_as_the_limit_and_one_more(tmp_path):
