@@ -83,7 +83,7 @@ def test_a_dma_buf_that_is_too_large_is_refused(size, monkeypatch):
     monkeypatch.setattr(dmabuf, "filesystem_of", lambda _: 0x444D4142)
     monkeypatch.setattr(dmabuf.os, "lseek", lambda *_: size)
     fd = os.eventfd(0)
-    with pytest.raises(ValueError, match=f"of {size} bytes"):
+    with pytest.raises(ValueError, match=f"size: {size} bytes"):
         RealMachine().admit_dmabuf(fd)
 
 

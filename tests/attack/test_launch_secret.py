@@ -223,7 +223,7 @@ async def test_the_other_programs_of_a_guest_prove_it_too(
             assert got == ["sent"]
             assert conn.recv(100) == b"first byte"
         else:
-            assert "another program is listening" in str(got[0])
+            assert "did not launch this sandbox" in str(got[0])
 
 
 # -- the broker, and a machine that has taken the CID -----------------------------------

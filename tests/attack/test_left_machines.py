@@ -90,7 +90,7 @@ async def test_machine_that_is_silent_delays_no_other_lease():
     host, launcher = SimpleNamespace(role=SimpleNamespace(admit=admit)), Launcher()
     with trio.fail_after(PATIENCE_SECONDS):
         await HostPart.adopt(host, launcher)
-    assert "bad was not leased again" in launcher.warnings[0]
+    assert "cannot lease bad again" in launcher.warnings[0]
 
 
 def _require_refusals():

@@ -191,7 +191,7 @@ async def test_pictures_of_a_window_end_with_it(autojump_clock):
             xdg.mapped = False
     assert got[:8] == (64).to_bytes(4, "little") + (32).to_bytes(4, "little")
     assert told == ["the window was closed"]
-    with pytest.raises(PeerError, match="no window"):
+    with pytest.raises(PeerError, match="no visible window"):
         OwnWindow(sandbox)
 
 
