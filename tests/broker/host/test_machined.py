@@ -484,8 +484,8 @@ async def test_machined_is_asked_only_when_something_has_changed(watched, monkey
     [
         ({"class": "container"}, "only units in machine.slice are known"),
         ({"vSockCid": None}, "has no vsock"),
-        ({"vSockCid": 2}, "never a sandbox"),
-        ({"vSockCid": 0xFFFFFFFF}, "never a sandbox"),
+        ({"vSockCid": 2}, "cannot be a sandbox"),
+        ({"vSockCid": 0xFFFFFFFF}, "cannot be a sandbox"),
         ({"name": "other"}, "answers about 'other'"),
     ],
 )

@@ -97,6 +97,6 @@ def test_descriptors_without_a_byte_are_no_end(some):
     with ours, theirs:
         fdpass.send(theirs, b"", some[:2])
         before = _open()
-        with pytest.raises(PeerError, match="without a byte"):
+        with pytest.raises(PeerError, match="without data"):
             fdpass.receive(ours, 100, 28)
         assert _open() == before

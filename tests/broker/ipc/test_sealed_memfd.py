@@ -58,7 +58,7 @@ async def test_it_cannot_be_changed(descriptors):
 @pytest.mark.parametrize("size", [2, 4])
 async def test_its_size_is_the_announced_one(descriptors, size):
     descriptors.append(sealed_memfd.sealed([b"abc"]))
-    with pytest.raises(PeerError, match="not as large"):
+    with pytest.raises(PeerError, match="the announced size"):
         await sealed_memfd.take(descriptors[0], size)
 
 

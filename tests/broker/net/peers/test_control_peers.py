@@ -37,7 +37,7 @@ def test_a_process_of_a_namespace_inside_has_two_numbers(pair, monkeypatch):
 def test_what_the_kernel_does_not_tell_is_a_no(pair, monkeypatch, answers):
     told = iter(answers)
     monkeypatch.setattr(control_peers, "_numbers", lambda pidfd: next(told))
-    assert "does not show" in why_not_served(pair.fileno())
+    assert "does not report" in why_not_served(pair.fileno())
 
 
 def test_without_a_descriptor_nothing_is_known(pair, monkeypatch):
