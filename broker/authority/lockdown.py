@@ -106,7 +106,7 @@ class Lockdown:
         """Raise RefusedError for a method that starts something."""
         # guard: nothing starts in a lockdown
         if self.networks is not None and method in STARTS:
-            raise RefusedError("a lockdown is in force and denies starts", hint=HINT)
+            raise RefusedError("a lockdown is in force: starting is denied", hint=HINT)
 
     def warnings(self) -> list[str]:
         """Return the line of ``brokerctl status``."""

@@ -144,7 +144,7 @@ class IngestStore:
             raise RefusedError("this log belongs to another machine")
         # guard: new logs of a machine are limited
         if owner is None and int(str(begun)) >= _NEW_LOGS:
-            raise RefusedError("this machine has begun too many logs today")
+            raise RefusedError("this machine has started too many logs today")
         return by_log
 
     def _known(self, connection: Connection, log: bytes, sizes: list[int]) -> Known:

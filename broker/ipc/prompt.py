@@ -87,7 +87,7 @@ def encode(message: ToAgent | FromAgent | Described) -> bytes:
     """Return a packet.  Raises InternalError beyond its limit."""
     packet = _encoder.encode(message)
     if len(packet) > limits.PROMPT_MESSAGE_BYTES:
-        raise InternalError(f"the agent's message is too long: {len(packet)} bytes")
+        raise InternalError(f"a prompt message is too long: {len(packet)} bytes")
     return packet
 
 

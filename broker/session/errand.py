@@ -148,7 +148,7 @@ class Errand:
             if any(
                 getattr(fresh, name) != getattr(permit, name) for name in _OF_PERMIT
             ):
-                raise RefusedError("the permit is a different one")
+                raise RefusedError("the new permit differs from the first one")
             until = fresh.at + SECONDS
             self.answer()
 

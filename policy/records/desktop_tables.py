@@ -162,7 +162,7 @@ AUDIO = Table(
             Choice(
                 {
                     "deny": "never, whatever a rule says",
-                    "ask": "a rule for `vitrail.AudioInput` decides, but allow becomes ask",
+                    "ask": "a rule for `vitrail.AudioInput` decides, but its allow becomes an ask",
                     "allow": "a rule for `vitrail.AudioInput` decides",
                 }
             ),

@@ -87,7 +87,7 @@ def _invalid_value(piece: str, at: int, *, rest_empty: bool) -> SyntaxFinding:
     hint = f'write text in quotes: "{word[0]}"'
     if word[0].lower() in {"true", "yes", "on", "false", "no", "off"}:
         positive = word[0].lower() in {"true", "yes", "on"}
-        hint = f"write {'true' if positive else 'false'}, or quotes around text"
+        hint = f"write {'true' if positive else 'false'}, or put text in quotes"
     return SyntaxFinding(at, word.end(), f"'{word[0]}' is not a value", "", hint)
 
 

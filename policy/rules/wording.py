@@ -31,7 +31,7 @@ _WORDS = MappingProxyType(
         "vitrail.ScreenShare own": "to share one of its own windows",
         "vitrail.ClipboardPaste": "to provide the data that you copied in it",
         "vitrail.ClipboardPaste in": "to receive the data that you copied",
-        "vitrail.ClipboardPaste out": "to copy what you copied in it to your clipboard",
+        "vitrail.ClipboardPaste out": "to place what you copied in it on your clipboard",
         "vitrail.ClipboardPaste drag": "to deliver what you dragged to the place where you dropped it",
         "vitrail.ClipboardPaste drag in": "to receive what you dragged from your own programs",
         "vitrail.ClipboardPaste drag out": "to deliver what you dragged to your own programs",

@@ -54,8 +54,7 @@ class ChordPair:
     def __post_init__(self) -> None:
         if self.copy == self.paste:
             raise SetupError(
-                "one chord cannot both copy and paste",
-                hint="choose two different chords",
+                "one chord cannot both copy and paste", hint="choose two chords"
             )
 
 

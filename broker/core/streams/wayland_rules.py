@@ -72,7 +72,7 @@ class WindowRules:
                 )
         if len(self.strip) % self.top or len(self.strip) > MAX_STRIP:
             raise RefusedError(
-                f"invalid name: {len(self.strip)} pixels in {self.top} rows"
+                f"invalid name: {len(self.strip)} pixels, {self.top} rows"
             )
         for name in self.deny - GLOBALS.keys():
             raise RefusedError(f"unknown Wayland global {name}")

@@ -176,11 +176,12 @@ _ROWS = (
     ),
     _no("wp_tearing_control_manager_v1", "Sets state outside the filter's commits."),
     _no(
-        "wp_linux_drm_syncobj_manager_v1", "Can stall the compositor by kernel fences."
+        "wp_linux_drm_syncobj_manager_v1",
+        "Can stall the compositor with kernel fences.",
     ),
     _no(
         "zwp_linux_explicit_synchronization_v1",
-        "Can stall the compositor by kernel fences.",
+        "Can stall the compositor with kernel fences.",
     ),
     # -- input beyond its focus ------------------------------------------------------
     _no("wp_pointer_warp_v1", "Moves the user's pointer."),

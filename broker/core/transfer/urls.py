@@ -137,8 +137,7 @@ def take_url(
     found = _SCHEME.match(untrusted_text)
     if found is None:
         raise RefusedError(
-            "the address has no scheme",
-            hint="write an address such as https://example.org/",
+            "the address has no scheme", hint="for example, write https://example.org/"
         )
     scheme = take_scheme(found[1], schemes)
     url = _take_rest(scheme, untrusted_text[found.end() :])

@@ -182,7 +182,7 @@ class Handshake:
         if self.state is HandshakeState.NEW:
             raise InternalError("the dialler must start before it receives data")
         if self.state is HandshakeState.SESSION:
-            raise InternalError("a session's bytes belong to its control channel")
+            raise InternalError("data of a session must be read by its control channel")
         if self.state is HandshakeState.REFUSED:
             raise LinkRefusedError(
                 "the handshake has ended", reason=RefusalReason.MALFORMED
@@ -227,7 +227,7 @@ class Handshake:
         following = TABLE.get((self.state, kind))
         if following is None:
             raise LinkRefusedError(
-                f"unexpected {kind.name} in the handshake's state: {self.state.value}",
+                f"unexpected message {kind.name} in handshake state {self.state.value}",
                 reason=RefusalReason.MALFORMED,
             )
         if kind is HandshakeKind.REFUSED:

@@ -60,7 +60,9 @@ class LeaseBook:
         if lease.id in self._ended:
             raise ValueError(f"lease {lease.id} has ended and is announced again")
         if self._reconnects and len(self._ended) >= link_limits.LINK_LEASES_PER_EPOCH:
-            raise ValueError(f"{len(self._ended)} leases have ended in this epoch")
+            raise ValueError(
+                f"too many leases have ended in this epoch: {len(self._ended)}"
+            )
         if any(a.lease.sandbox == lease.sandbox for a in self._by_id.values()):
             raise ValueError(f"sandbox {lease.sandbox} has a second lease")
         self._by_id[lease.id] = Announced(lease, message.peer, message.request)

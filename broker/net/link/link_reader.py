@@ -27,7 +27,7 @@ _TOLD: Mapping[int, str] = {
     RefusalReason.UNKNOWN_KEY: "it does not know this broker's key",
     RefusalReason.PROOF: "this broker's proof was wrong, or was changed in transit",
     RefusalReason.BUSY: "it has too many unfinished connections",
-    RefusalReason.PERSON: "the user there did not confirm the code",
+    RefusalReason.PERSON: "its user did not confirm the code",
 }
 
 

@@ -183,7 +183,7 @@ def test_methods_that_start_something_are_refused(tmp_path):
     for name in set(TABLE) - STARTS:
         lockdown.refuse(name)
     for name in STARTS:
-        with pytest.raises(RefusedError, match="denies starts"):
+        with pytest.raises(RefusedError, match="starting is denied"):
             lockdown.refuse(name)
 
 

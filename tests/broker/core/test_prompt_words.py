@@ -93,7 +93,7 @@ def test_any_bytes_are_a_message_or_refused(data):
 
 
 def test_a_message_that_is_too_long():
-    with pytest.raises(InternalError, match="message is too long"):
+    with pytest.raises(InternalError, match="prompt message is too long"):
         m.encode(m.Show(1, question(label="x" * 70000), "", 1.0))
 
 

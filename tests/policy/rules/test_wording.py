@@ -58,7 +58,7 @@ def test_words_of_a_service(told, words):
             "to receive the data that you copied",
             "to receive what you dragged",
         ),
-        ("work", "@adminvm", "to your clipboard", "to your own programs"),
+        ("work", "@adminvm", "on your clipboard", "to your own programs"),
     ],
 )
 def test_where_content_goes(source, target, plain, dragged):

@@ -85,7 +85,7 @@ def test_one_wrong_code_ends_the_run_on_both_ends(typed):
         one.confirm(one.code if typed == "own" else typed)
     assert caught.value.reason is RefusalReason.PERSON
     assert one.state is PairingState.REFUSED
-    with pytest.raises(LinkRefusedError, match="user there did not confirm"):
+    with pytest.raises(LinkRefusedError, match="user did not confirm"):
         two.feed(caught.value.answer)
     with pytest.raises(InternalError):
         one.confirm(two.code)
