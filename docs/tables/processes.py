@@ -59,7 +59,7 @@ PROGRAMS = (
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 169, 16_500, 10_010),
+    Program("session children", ("broker.session.child",), USER, 169, 16_500, 10_000),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -74,7 +74,7 @@ PROGRAMS = (
         USER,
         151,
         13_450,
-        7_050,
+        7_060,
         without=(
             *("broker.programs.local_host", "broker.viewer.broker"),
             *("broker.viewer.host_ends.local_host", _OF_TERMINAL),
@@ -86,7 +86,7 @@ PROGRAMS = (
         CONFINED,
         359,
         43_100,
-        26_630,
+        26_640,
         without=("broker.programs.local_host", _OF_TERMINAL),
     ),
     Program(
@@ -162,7 +162,7 @@ PROGRAMS = (
         CONFINED,
         40,
         6_800,
-        4_810,
+        4_820,
     ),
     Program(
         "folder mounts",

@@ -126,7 +126,9 @@ async def test_failures_of_a_target_are_fixed_messages(kind, service, ask, group
     again, *_ = await told(kind("other words"), service, ask)
     assert said == again
     # Of a call the caller's program shows it.
-    expected = [] if service == CALL else [("vault did not open the request", WORK.sandbox)]
+    expected = (
+        [] if service == CALL else [("vault did not open the request", WORK.sandbox)]
+    )
     assert [(title, sandbox) for title, _, sandbox in shown] == expected
     # A line for what happened and one for what to do: the desktop escapes each.
     lines = [f"in the guest, foot: {SECRET}", SECRET]

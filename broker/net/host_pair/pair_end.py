@@ -320,7 +320,9 @@ class PairEnd:
             if not isinstance(first, VitrailError):
                 # An internal error in one request ends no other.
                 log_exception(error)
-                first = InternalError("an internal error occurred; see the broker's log")
+                first = InternalError(
+                    "an internal error occurred; see the broker's log"
+                )
             answered = PairAnswer(p.RequestFailed(request.request, p.failed(first)))
         del self._owed[request.request]
         self._settle(request, answered.reply)
