@@ -156,7 +156,7 @@ async def test_a_daemon_that_reads_no_clicks_ends_alone(daemon, autojump_clock):
     for _ in range(1_000):
         daemon.orders.send_nowait(messages.StreamTell(1, IconClicked(1, second=False)))
     await trio.testing.wait_all_tasks_blocked()
-    assert daemon.ended == "it does not read"
+    assert daemon.ended == "the daemon does not read its messages"
 
 
 async def test_the_broker_ends_it_with_its_reason(daemon):

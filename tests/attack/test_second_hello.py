@@ -155,7 +155,7 @@ def test_early_data_without_an_answer_has_an_end(context):
     at = 1001 + len(made.first)
     for number in range(3):
         talk.send(tcp(ACK, data, seq=at + number * len(data), ack=2))
-    assert talk.reasons == ["its hello cannot be read: a hello is too long"]
+    assert talk.reasons == ["cannot parse its ClientHello: ClientHello too long"]
 
 
 def test_a_hello_is_read_once(context, monkeypatch):

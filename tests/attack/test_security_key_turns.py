@@ -140,7 +140,7 @@ async def test_touch_after_an_answer_is_for_the_request_that_was_asked_about():
 
 async def test_who_has_the_key_is_shown_while_it_does():
     async with key(WORK) as (_, indicator, (work,)):
-        text = "work waits for your touch to sign in to own.example"
+        text = "work is waiting for your touch to sign in to own.example"
         text += " with your security key"
         work.ask("own.example")
         assert await work.verdict()

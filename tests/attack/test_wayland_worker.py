@@ -105,7 +105,7 @@ async def test_a_file_that_shrinks_is_its_clients_end_alone(seal):
         with Client(it.path) as other:
             error = await it.client(act)
             assert error is not None
-            assert "shrunk" in error.text
+            assert "truncated" in error.text
             await trio.to_thread.run_sync(other.roundtrip)
 
 
