@@ -170,9 +170,10 @@ async def _wait_ready(
         await child.kill_and_wait()
         raise
     await child.kill_and_wait()
+    seconds = f"{limits.COMPOSITOR_READY_SECONDS:g}"
     raise UpstreamError(
-        f"sway did not start: {words.text() or 'it printed nothing'}",
-        hint="to see why, run 'sway --debug'",
+        f"sway exited, or was not ready after {seconds} s: {words.text() or 'no output'}",
+        hint="to see whether sway works, run 'WLR_BACKENDS=headless sway --debug'",
     )
 
 

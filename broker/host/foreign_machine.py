@@ -342,7 +342,6 @@ def require_private(directory: Path) -> None:
         raise RefusedError(f"{directory}: {error.strerror}") from error
     if facts.st_uid not in {0, os.getuid()} or facts.st_mode & 0o022:
         raise RefusedError(
-            f"other users can write to {directory}",
-            hint=f"run 'chmod go-w {directory}', or use a directory that only the "
-            "launcher can write to",
+            f"users other than you and root can write to {directory}",
+            hint="use a directory that you or root own, and run 'chmod go-w' on it",
         )

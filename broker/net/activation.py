@@ -5,7 +5,7 @@ Pure: the environment comes in, numbers of descriptors go out.
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Collection, Mapping
 
 from broker.core.errors import SetupError
 from broker.core.limits import link as limits
@@ -16,7 +16,7 @@ VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 
 
 def take_activated(
-    environ: Mapping[str, str], pid: int, known: Container[str]
+    environ: Mapping[str, str], pid: int, known: Collection[str]
 ) -> dict[str, int]:
     """Return the descriptors meant for process ``pid``, by their names.
 
@@ -33,9 +33,11 @@ def take_activated(
     for number in range(int(count)):
         name = names[number] if number < len(names) else ""
         if name not in known or name in found:
+            fault = "two sockets" if name in found else "a socket with the unknown name"
             raise SetupError(
-                f"the service manager passed a socket named {name!r}, which this broker does not use",
-                hint="set FileDescriptorName= in the .socket unit to 'control', or for a viewer's link to 'link'; use each name once",
+                f"the service manager passed {fault} {name!r}",
+                hint="set a different FileDescriptorName= in each .socket unit, of "
+                + ", ".join(sorted(known)),
             )
         found[name] = _FIRST + number
     return found

@@ -12,7 +12,7 @@ import os
 import resource
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -272,7 +272,7 @@ def _client_pair() -> tuple[ClientEnds, ClientEnds]:
     return ClientEnds(ours, answers), ClientEnds(theirs, calls)
 
 
-def _activated(known: Container[str]) -> dict[str, socket.socket]:
+def _activated(known: Collection[str]) -> dict[str, socket.socket]:
     """Return the sockets of socket activation, which children do not inherit."""
     found = take_activated(os.environ, os.getpid(), known)
     for name in VARIABLES:

@@ -346,7 +346,8 @@ class Service:
         ]
         problems += [f"port {p} was used too often" for p in sorted(self._ports_held)]
         problems += [
-            f"port {p}: the device is not yet taken back" for p in sorted(self._stuck)
+            f"port {p}: the previous sandbox has not released the device yet"
+            for p in sorted(self._stuck)
         ]
         return messages.Devices(
             request.id, items, self._strict.is_on(), self._source, problems
@@ -412,7 +413,8 @@ class Service:
             await self._returning[port].wait()
         if port in self._stuck:
             raise RefusedError(
-                f"the device in port {port} is not yet taken back from the last sandbox"
+                f"the previous sandbox has not released the device in port {port} yet",
+                hint="vitrail-devices keeps trying to take the device back; try again later",
             )
 
     def _hand_over(
@@ -453,7 +455,7 @@ class Service:
             await self._take_back(held, held.reason)
             if not held.asked:
                 if self._is_stuck(held):
-                    held.reason += "; the device is not yet taken back"
+                    held.reason += "; the device has not been released yet"
                 with contextlib.suppress(OSError, trio.TooSlowError):
                     await self._send(held.client, messages.Ended(name, held.reason))
 

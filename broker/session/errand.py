@@ -101,7 +101,9 @@ class Errand:
             raise RefusedError("a renewed permit cannot begin anything")
         # guard: a permit is for the service that it names
         if warrant.service not in services:
-            raise RefusedError(f"the permit is for {warrant.service}, not for this")
+            raise RefusedError(
+                f"the permit is for {warrant.service}, not for this order"
+            )
         # guard: a permit ahead of the uses that a rule asks about is for none of them
         if warrant.ahead and not ahead:
             raise RefusedError(
@@ -109,7 +111,9 @@ class Errand:
             )
         # guard: a permit for another sandbox opens nothing of the user's
         if here and warrant.target not in ADMIN_NAMES:
-            raise RefusedError(f"the permit is for {warrant.target}, not the desktop")
+            raise RefusedError(
+                f"the permit is for {warrant.target}, not for the desktop"
+            )
         self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
 

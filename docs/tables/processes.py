@@ -59,7 +59,7 @@ PROGRAMS = (
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 169, 16_500, 10_000),
+    Program("session children", ("broker.session.child",), USER, 169, 16_500, 10_010),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),
@@ -86,7 +86,7 @@ PROGRAMS = (
         CONFINED,
         359,
         43_100,
-        26_640,
+        26_650,
         without=("broker.programs.local_host", _OF_TERMINAL),
     ),
     Program(
@@ -95,7 +95,7 @@ PROGRAMS = (
         USER,
         275,
         31_450,
-        19_110,
+        19_120,
         without=(
             *("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
             *("broker.viewer.own_files", "broker.helpers.viewer_confinement"),
@@ -117,7 +117,7 @@ PROGRAMS = (
         CONFINED,
         373,
         45_300,
-        28_180,
+        28_190,
         linked=True,
         without=(_OF_TERMINAL,),
     ),

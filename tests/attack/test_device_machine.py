@@ -193,9 +193,11 @@ async def test_device_that_does_not_come_back_is_not_said_to_be_back(
             with pytest.raises(RefusedError, match="will try again"):
                 await client.detach(made.attachment)
             told = await client.devices()
-            assert told.problems == ["port 2-1: the device is not yet taken back"]
+            assert told.problems == [
+                "port 2-1: the previous sandbox has not released the device yet"
+            ]
             assert Claims(tmp_path).is_taken("2-1")
-            with pytest.raises(RefusedError, match="not yet taken back"):
+            with pytest.raises(RefusedError, match="has not released the device"):
                 await client.export(item, "work", "lease", here)
             gate.set()
             await eventually(lambda: not Claims(tmp_path).is_taken("2-1"))

@@ -149,7 +149,7 @@ async def offer_by_notification(refusal: RefusedCall, env: Mapping[str, str]) ->
 def text_of(offer: RuleOffer) -> str:
     """Return the line, its other effects, and its file.  Raises RefusedError.
 
-    Raises RefusedError. The file is last: servers cut long texts at their end.
+    The file is last: servers cut long texts at their end.
     """
     home = str(Path.home())
     file = str(offer.file)

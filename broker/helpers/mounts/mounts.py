@@ -97,7 +97,9 @@ async def wait_set_up(pid: int, path: str) -> None:
                 return
             # The kernel reports no mount of another process's as an event.
             await trio.sleep(_LOOK_SECONDS)
-    raise UpstreamError(f"the sandbox did not set up its files within {_SECONDS:g} s")
+    raise UpstreamError(
+        f"the sandbox (process {pid}) did not mount {path} within {_SECONDS:g} s"
+    )
 
 
 def refuse_moved(pid: int, number: int | None) -> None:

@@ -60,7 +60,7 @@ def open_folder(
     except OSError as error:
         raise RefusedError(
             f"cannot share {printable(path, 200)}: {error.strerror}",
-            hint="name an existing directory that you own",
+            hint="specify an existing directory that you own",
         ) from error
     try:
         _refuse(Path(real), fd, home, private)

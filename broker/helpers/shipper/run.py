@@ -379,8 +379,8 @@ class Shipper:
             return False
         if not identity:
             raise SetupError(
-                "the log has no checkpoint, and therefore no name that identifies it to a receiver",
-                hint="start a broker, which creates one",
+                "the audit log has no checkpoint, so receivers cannot identify it",
+                hint="to create the first checkpoint, start a broker: 'brokerctl run SANDBOX'",
             )
         if cursor.log != identity:
             # Another log was begun here; it counts from 1 again.

@@ -48,8 +48,8 @@ class ServedFolder:
                 await mounts.detach(namespace, _HERE, base=_ROOT)
         except HeldError as error:
             raise RefusedError(
-                "the guest still has files of the folder open",
-                hint="to remove it anyway, run 'brokerctl unshare --force'",
+                "the guest has open files in the folder",
+                hint="close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force'",
             ) from error
         self.released = True
 

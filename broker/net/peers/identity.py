@@ -139,8 +139,8 @@ def take_cid(untrusted_cid: int) -> int:
     """
     if untrusted_cid in NEVER_PEERS or not FIRST_CID <= untrusted_cid < CID_ANY:
         raise RefusedError(
-            f"CID {untrusted_cid} cannot be a sandbox",
-            hint="CIDs 0, 1, 2 and 0xffffffff belong to the hypervisor and the host",
+            f"CID {untrusted_cid} is reserved or invalid",
+            hint=f"assign the virtual machine a CID from {FIRST_CID} to {CID_ANY - 1}",
         )
     return untrusted_cid
 

@@ -95,7 +95,7 @@ def challenge(
 ) -> Challenge:
     """Answer a hello of HELLO_BYTES.  Raises RefusedError when it is not one."""
     if not untrusted_hello.startswith(MAGIC):
-        raise RefusedError("the guest did not begin with the proof of its launch")
+        raise RefusedError("the guest did not begin with an authentication message")
     nonces = untrusted_hello[len(MAGIC) :] + nonce
     # guard: each side has its own label
     reply = nonce + secret.proof(b"broker", service, nonces)
@@ -121,7 +121,7 @@ async def prove(
             raise RefusedError("the guest does not know the secret of this launch")
     if patience.cancelled_caught:
         raise RefusedError(
-            f"the guest did not prove its launch within {limits.LAUNCH_PROOF_SECONDS:g} s"
+            f"the guest did not authenticate within {limits.LAUNCH_PROOF_SECONDS:g} s"
         )
 
 

@@ -157,7 +157,9 @@ class Terms:
             one for one in may if one not in asking or one.rule == asking[0].rule
         ]
         if not crossing and target is None:
-            raise RefusedError("no rule allows copying it to your own clipboard")
+            raise RefusedError(
+                "no rule allows copying the content to the desktop's clipboard"
+            )
         if not crossing:
             # Recorded as a no, with the rule that says it.
             kind, size = action.kinds[0]

@@ -282,5 +282,8 @@ def _chosen(answer: Preview) -> str:
             hint="name a sandbox with --in, or add a rule with the source @adminvm and target=",
         )
     if found in {_PERSON, "dom0"}:
-        raise RefusedError(f"{answer.where} sets this desktop as the target")
+        raise RefusedError(
+            f"no sandbox is chosen: {answer.where} sets the desktop as the target",
+            hint="name a sandbox with --in, or change the target of this rule",
+        )
     return found

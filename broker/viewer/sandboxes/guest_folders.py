@@ -71,8 +71,8 @@ class GuestFolders:
         if failed:
             raise RefusedError(
                 f"the guest could not unmount the folder: {failed}",
-                hint="close its files and try again; to remove it immediately, run 'brokerctl "
-                "unshare --force'",
+                hint="close these files and try again; to stop the sandbox instead, run "
+                "'brokerctl unshare --force'",
             )
         self._wanted.pop(place, None)
 

@@ -89,11 +89,11 @@ REFUSED = {
     "nothing": ({}, "exactly one of"),
     "two": ({"cid": 42, "unix": "/x"}, "exactly one of"),
     "all": ({"cid": 42, "unix": "/x", "hybrid": "/y"}, "exactly one of"),
-    "the host's CID": ({"cid": 2}, "cannot be a sandbox"),
-    "the loopback's": ({"cid": 1}, "cannot be a sandbox"),
-    "any CID": ({"cid": 0xFFFFFFFF}, "cannot be a sandbox"),
-    "a CID below all": ({"cid": -1}, "cannot be a sandbox"),
-    "a CID beyond all": ({"cid": 1 << 70}, "cannot be a sandbox"),
+    "the host's CID": ({"cid": 2}, "is reserved or invalid"),
+    "the loopback's": ({"cid": 1}, "is reserved or invalid"),
+    "any CID": ({"cid": 0xFFFFFFFF}, "is reserved or invalid"),
+    "a CID below all": ({"cid": -1}, "is reserved or invalid"),
+    "a CID beyond all": ({"cid": 1 << 70}, "is reserved or invalid"),
     "a hybrid socket without a leader": ({"hybrid": "{}/vm.vsock"}, "requires the PID"),
     "a container without a leader": ({"unix": "{}"}, "PID of its first process"),
     "no directory": (
@@ -141,7 +141,7 @@ async def test_a_directory_that_others_may_write_to(private, mode, fine):
     if fine:
         await take(**words).close()
         return
-    with pytest.raises(RefusedError, match="other users can write") as caught:
+    with pytest.raises(RefusedError, match="users other than you and root") as caught:
         take(**words)
     assert "chmod go-w" in caught.value.hint
 
@@ -151,7 +151,7 @@ def test_a_directory_of_another_user(private, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: mine + 1)
     if private.stat().st_uid == 0:
         pytest.skip("root's directories are anybody's")
-    with pytest.raises(RefusedError, match="other users can write"):
+    with pytest.raises(RefusedError, match="users other than you and root"):
         take(hybrid=str(private / "vm.vsock"), leader=os.getpid())
 
 

@@ -484,8 +484,8 @@ async def test_machined_is_asked_only_when_something_has_changed(watched, monkey
     [
         ({"class": "container"}, "only units of root in machine.slice"),
         ({"vSockCid": None}, "a VM without a vsock CID"),
-        ({"vSockCid": 2}, "cannot be a sandbox"),
-        ({"vSockCid": 0xFFFFFFFF}, "cannot be a sandbox"),
+        ({"vSockCid": 2}, "is reserved or invalid"),
+        ({"vSockCid": 0xFFFFFFFF}, "is reserved or invalid"),
         ({"name": "other"}, "sent a reply about another machine, 'other'"),
     ],
 )
@@ -598,7 +598,7 @@ async def test_a_socket_where_others_may_write_is_refused(watched, leader):
         (machined.base / "vm").chmod(0o777)
         machined.register(leader.pid, vSockCid=None)
         (event,) = await eventually(lambda: list(log.refusals))
-        assert "other users can write" in event.reason
+        assert "users other than you and root" in event.reason
         assert role.admitted == []
 
 

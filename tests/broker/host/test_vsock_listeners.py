@@ -150,7 +150,7 @@ async def test_a_cid_that_is_never_a_peer(stand, cid):
         assert (await s.connect(cid)).recv(1) == b""
         assert doors.offered == []
         ((_, reason),) = await s.refused(1)
-        assert reason == f"CID {cid} cannot be a sandbox"
+        assert reason == f"CID {cid} is reserved or invalid"
 
 
 async def test_a_connection_that_has_gone_already(stand):

@@ -581,7 +581,7 @@ async def test_a_directory_that_others_may_write_to_is_refused(prepared):
     stage, launcher, state = prepared
     state.sockets.chmod(0o777)
     async with launcher.held(state) as held:
-        with pytest.raises(RefusedError, match="other users can write"):
+        with pytest.raises(RefusedError, match="users other than you and root"):
             await stage.launches.bind(state.id, held.leader)
     assert stage.names() == []
 

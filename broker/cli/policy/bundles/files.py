@@ -88,7 +88,8 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     info = file.stat()
     if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RefusedError(
-            f"other users can access the private key {file}", hint=f"chmod 600 {file}"
+            f"other users can access the private key {file}",
+            hint=f"run 'chmod 600 {file}'",
         )
     try:
         found = serialization.load_pem_private_key(content_of(file, 1 << 16), None)

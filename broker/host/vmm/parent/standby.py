@@ -268,12 +268,10 @@ class StandbyPool:
         quarantine: Container[int],
         on_loss: Callable[[str], None] | None,
     ) -> tuple[Vm | None, str]:
-        """Return the standby machine for this request, paused.
+        """Take the standby machine for a request out of the pool; return it, paused.
 
-        None and a reason if none.
-
-        None when none waited or it cannot be used: it is ended then, and the text
-        says why.
+        None and an empty text if there is none; None and the reason if it cannot be
+        used, after ending it.
         """
         standby = self._waiting.get(request.record)
         if standby is None or standby.scope.cancel_called:
