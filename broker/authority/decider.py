@@ -142,7 +142,7 @@ class Decider:
         finally:
             self._live.discard(permit)
         if permit.scope.cancelled_caught:
-            reason = permit.over or f"the time limit of {permit.where} has passed"
+            reason = permit.over or "the time limit of the rule has passed"
             if not permit.over:
                 await self._log.note(events.cut(permit, reason, self._judge.digests()))
             raise RefusedError(reason, where=permit.where)

@@ -357,7 +357,7 @@ class ClientChannel:
             permit.changed = lambda _: None
             if not held.over.is_set():
                 # Before the end is recorded: taking away comes first.
-                reason = permit.over or f"the time limit of {permit.where} has passed"
+                reason = permit.over or "the time limit of the rule has passed"
                 # guard: a client is told of a cut
                 self.put(m.PermitCut(number, reason, permit.where))
 

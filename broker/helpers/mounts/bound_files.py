@@ -73,6 +73,6 @@ def _changed(path: Path, error: OSError | None = None) -> RefusedError:
     """Return the error for a path that another sandbox may have changed."""
     reason = "" if error is None else f": {error.strerror}"
     return RefusedError(
-        f"cannot bind {printable(str(path), 200)}, or another sandbox changed its target while this one was started{reason}",
+        f"cannot bind {printable(str(path), 200)}: another sandbox may have changed the path during the start{reason}",
         hint="check the directories above it, and start the sandbox again",
     )

@@ -134,7 +134,7 @@ async def test_a_changed_file_cuts_the_block():
 async def test_the_time_of_a_rule_cuts_the_block():
     async with client_of("t.Do * work @adminvm allow ttl=1s\n") as (s, client):
         await client.lease_begun(WORK)
-        with pytest.raises(RefusedError, match="the time limit of"):
+        with pytest.raises(RefusedError, match="the time limit of the rule"):
             await carry(client, trio.sleep_forever)
         await eventually(lambda: len(s.events("decision")) == 2)
 
@@ -151,7 +151,7 @@ async def test_a_cut_is_told_before_it_is_recorded(monkeypatch):
             monkeypatch.setattr(s.log, "note", never)
             await trio.sleep_forever()
 
-        with pytest.raises(RefusedError, match="the time limit of"):
+        with pytest.raises(RefusedError, match="the time limit of the rule"):
             await carry(client, stop_the_log)
 
 
