@@ -430,13 +430,13 @@ class ViewerRole:
     ) -> None:
         """Carry a stream that one decision permits.  Raises RefusedError."""
         sound, windows = opening.service == AUDIO, opening.service == DISPLAY
+        # guard: a direct connection opens with its decision only for a display
         request = Request(
             lease=opening.lease,
             service=opening.service,
             stream=opening.stream,
             peer=opening.peer,
             raw=sound and is_raw(self.record(opening.lease.record)),
-            # guard: a direct connection opens with its decision only for a display
             opens=opening.service == AGENT or (windows and opening.direct),
             counts_bytes=False,  # the pump moves them uncounted
         )
