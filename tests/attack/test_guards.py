@@ -225,6 +225,12 @@ def test_turned_off_refuses_a_marker_without_a_statement():
         _off("x", "", "stop()\n# guard: x\n")
 
 
+def test_turned_off_refuses_a_marker_inside_of_a_call():
+    """The statement after it would be what is replaced."""
+    with pytest.raises(MarkError, match="inside"):
+        _off("x", "b=2,", "stop(\n    a=1,\n    # guard: x\n    b=1,\n)\nend()\n")
+
+
 STRINGS = r"""
 a = QQQ \QQQ "
 # guard: in a string

@@ -178,10 +178,19 @@ def _below(tree: ast.AST, line: int, name: str) -> tuple[list[ast.AST], int]:
         for place, node in enumerate(block)
         if (first := _first_line(node)) > line
     ]
+    if any(_is_inside(node, line) for block in _blocks(tree) for node in block):
+        raise MarkError(f"{name!r} is marked inside of a statement, not above it")
     if not after:
         raise MarkError(f"nothing stands below the marker of {name!r}")
     _, block, place = min(after, key=lambda found: found[0])
     return block, place
+
+
+def _is_inside(node: ast.AST, line: int) -> bool:
+    """Whether a line is in the middle of a statement without a block."""
+    if not isinstance(node, ast.stmt) or any(hasattr(node, name) for name in _BLOCKS):
+        return False
+    return node.lineno < line <= (node.end_lineno or node.lineno)
 
 
 def _blocks(tree: ast.AST) -> Iterator[list[ast.AST]]:
