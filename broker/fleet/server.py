@@ -197,9 +197,9 @@ class IngestServer:
         # guard: a packed batch is a long one
         long = asker.packing or asker.length > _SHORT_BYTES
         if long:
-            # guard: a machine has few long bodies at a time
             # guard: who knows a name takes no places of its machine
             place = (machine, asker.proved)
+            # guard: a machine has few long bodies at a time
             if self._long_of[place] >= self._limits.long_bodies_of_one:
                 raise RefusedError("other batches of this machine are being read")
             self._long_of[place] += 1

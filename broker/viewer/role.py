@@ -431,13 +431,13 @@ class ViewerRole:
     ) -> None:
         """Ask for a stream's permit, and carry the stream.  Raises RefusedError."""
         sound, windows = opening.service == AUDIO, opening.service == DISPLAY
+        # guard: a direct connection opens with its decision only for a display
         request = Request(
             lease=opening.lease,
             service=opening.service,
             stream=opening.stream,
             peer=opening.peer,
             raw=sound and is_raw(self.record(opening.lease.record)),
-            # guard: a direct connection opens with its decision only for a display
             opens=opening.service == AGENT or (windows and opening.direct),
             counts_bytes=False,  # the pump moves them uncounted
         )

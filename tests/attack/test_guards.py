@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import dis
 import importlib
 import json
 import keyword
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
@@ -21,6 +23,7 @@ from tests.kit.guards.mutation import (
     ROOT,
     Guard,
     MarkError,
+    compile_with,
     compile_without,
     marks,
     missed,
@@ -48,8 +51,9 @@ _marks = cache(marks)  # not while collecting: every worker does that
 )
 def test_guard_is_marked_and_its_source_changes_without_it(guard):
     assert guard.name in _marks(), "no comment '# guard: NAME' has this row's name"
-    compile_without(_text(_marks()[guard.name]), guard)
-    assert unknown_names(guard, _text(_marks()[guard.name])) == set()
+    text = _text(_marks()[guard.name])
+    assert lost_names(guard, text) == set()
+    assert unknown_names(guard, text) == set()
     assert (ROOT / guard.test).is_file()
     assert not guard.word.startswith("-"), "a -k expression without its option"
     # Parts of names and of parameters; a renamed test would no longer match them.
@@ -65,6 +69,58 @@ def unknown_names(guard, text):
     known = {*re.findall(r"\w+", str(made)), *dir(builtins)}
     known |= {*keyword.kwlist, *keyword.softkwlist, *re.findall(r"\w+", text)}
     return set(re.findall(r"(?<![.\w])[A-Za-z_]\w*", code)) - known
+
+
+def lost_names(guard, text):
+    """Names that are still read where the row has taken them away: a NameError, too."""
+    before = set(functions_of(compile_with(text, guard)))
+    changed = set(functions_of(compile_without(text, guard))) - before
+    lost = {name for code in changed for name in reads(code)} - {*dir(builtins)}
+    lost -= {name for code in before for name in reads(code)}
+    return lost - set(compile(text, "", "exec").co_names) if lost else lost
+
+
+def functions_of(code):
+    """Code and that of all functions and classes in it, without their line numbers."""
+    yield code.replace(co_firstlineno=1, co_linetable=b"", co_consts=(), co_filename="")
+    for inner in code.co_consts:
+        if isinstance(inner, CodeType):
+            yield from functions_of(inner)
+
+
+def reads(code):
+    """Names of the module or of builtins that it reads; a class binds some itself."""
+    found = {"LOAD_GLOBAL": set(), "LOAD_NAME": set(), "STORE_NAME": set()}
+    for step in dis.get_instructions(code.replace(co_consts=(None,) * 999)):
+        found.get(step.opname, set()).add(step.argval)
+    return found["LOAD_GLOBAL"] | (found["LOAD_NAME"] - found["STORE_NAME"])
+
+
+@pytest.mark.parametrize(
+    ("name", "becomes", "lost"),
+    [
+        ("one", "", {"small"}),
+        ("one", "small = True", set()),
+        ("two", "if False:", {"size"}),
+        ("two", "return data", set()),  # what follows is never run
+    ],
+)
+def test_a_row_that_takes_away_what_is_read_is_found(name, becomes, lost):
+    assert lost_names(Guard(name, becomes, "tests/none.py"), READS) == lost
+
+
+READS = """\
+import os
+class Door:
+    most = 5
+    def enter(self, data):
+        # guard: one
+        small = len(data) < Door.most
+        # guard: two
+        if (size := len(data)) and not small:
+            raise ValueError(os.name)
+        return size
+"""
 
 
 def test_a_row_that_names_what_is_not_there_is_found():
@@ -167,6 +223,12 @@ def test_turned_off_refuses_what_would_change_nothing(name, becomes, more):
 def test_turned_off_refuses_a_marker_without_a_statement():
     with pytest.raises(MarkError, match="below"):
         _off("x", "", "stop()\n# guard: x\n")
+
+
+def test_turned_off_refuses_a_marker_inside_of_a_call():
+    """The statement after it would be what is replaced."""
+    with pytest.raises(MarkError, match="inside"):
+        _off("x", "b=2,", "stop(\n    a=1,\n    # guard: x\n    b=1,\n)\nend()\n")
 
 
 STRINGS = r"""

@@ -76,8 +76,19 @@ async def test_garbage_of_a_guest_is_answered_or_ends_its_connection():
         )
 
 
+class Reached:
+    """A session that carries out nothing, and what it was to carry out."""
+
+    def __init__(self):
+        self.orders = []
+
+    def carrying_out(self, order, fds=()):
+        self.orders.append(order)
+        raise RefusedError("no rule matches: but it was to be carried out")
+
+
 async def test_sandbox_without_a_rule_does_not_reach_the_key():
-    opening = Opening(WORK, SECURITY_KEY, 1, "cid 20")
+    opening, session = Opening(WORK, SECURITY_KEY, 1, "cid 20"), Reached()
     with socket.socket() as conn:
         async with rulebook("vitrail.SecurityKey * vault @adminvm allow\n") as b:
             with pytest.raises(RefusedError, match="no rule matches"):
@@ -86,9 +97,10 @@ async def test_sandbox_without_a_rule_does_not_reach_the_key():
                     conn,
                     b.decider,
                     SharedKey(),
-                    None,
+                    session,
                     task_status=trio.TASK_STATUS_IGNORED,
                 )
+    assert session.orders == []
 
 
 def test_keys_are_found_by_their_usage_page(tmp_path):

@@ -163,13 +163,13 @@ async def _ended_with_us(
     read, write = os.pipe2(os.O_CLOEXEC)
     words = ["sh", "-c", _WATCH, str(cid), *_REMOVE, "--cidfile", str(cid)]
     try:
+        # guard: a container ends with the brokerctl that runs it
         watch = spawn(
             words,
             env=env,
             stdin=read,
             stdout=DEVNULL,
             stderr=DEVNULL,
-            # guard: a container ends with the brokerctl that runs it
             outlive_us=True,
         )
         try:

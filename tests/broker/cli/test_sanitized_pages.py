@@ -55,6 +55,30 @@ def test_anything_else_is_refused(data):
             pass
 
 
+WORD = struct.pack(">HHHHB", 0, 0, 1, 1, 1) + b"a"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        page(kind=b"Y", rgb=bytes(6)),
+        page(kind=b"G", rgb=bytes(6)),
+        page(words=pages.WORDS_MOST + 1, more=WORD * (pages.WORDS_MOST + 1)),
+    ],
+    ids=["unknown", "grey", "words"],
+)
+def test_whole_page_of_another_kind_or_with_too_many_words_is_refused(data):
+    """All that was announced is there, and the end after it."""
+    with pytest.raises(PagesError, match="something else than a page"):
+        list(read_pages(io.BytesIO(PIXELS_MAGIC + data + END)))
+
+
+def test_page_with_as_many_words_as_allowed_is_read():
+    data = page(words=pages.WORDS_MOST, more=WORD * pages.WORDS_MOST)
+    (found,) = read_pages(io.BytesIO(PIXELS_MAGIC + data + END))
+    assert len(found[3]) == pages.WORDS_MOST
+
+
 @pytest.mark.parametrize(
     ("width", "height"),
     [(0, 2), (pages.PAGE_SIDE + 1, 2), (10_000, 10_000), (1 << 31, 1 << 31)],

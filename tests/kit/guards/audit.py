@@ -73,7 +73,7 @@ GUARDS = (
     Guard("the microphone asks the share", "pass", "tests/broker/viewer/sound/test_sandbox_sound.py", "fills_no_log"),
     Guard("notifications have a budget for each sandbox", "if not self._all.take(now):", "tests/attack/test_budgets.py", "leave_the_others_theirs"),
     Guard("notifications about disposables are their record's", "record = sandbox", "tests/attack/test_budgets.py", "their_records"),
-    Guard("notices about the user's actions precede those of sandboxes", "return (self._others or self._persons).popleft()", "tests/attack/test_budgets.py", "hide_no_crossing"),
+    Guard("notices about the user's actions precede those of sandboxes", "title, text = (self._others or self._persons).popleft()", "tests/attack/test_budgets.py", "hide_no_crossing"),
     Guard("content that crossed is reported whatever the budget is", "pass", "tests/attack/test_budgets.py", "hide_no_crossing"),
     Guard("sound connections of all", "", "tests/attack/test_budgets.py", "leave_places"),
     Guard("sound connections for those with few", "pass", "tests/attack/test_budgets.py", "leave_places"),

@@ -101,7 +101,7 @@ GUARDS = (
     Guard("half an answer is not put before the next one", "pass", "tests/broker/jail/security_key/test_parser.py", "half_an_answer"),
     Guard("another program's reports are not put together", "if False:", "tests/broker/jail/security_key/test_parser.py", "half_a_message"),
     Guard("channels of a guest", "if False:", "tests/broker/jail/security_key/test_parser.py", "channels_are_bounded"),
-    Guard("no rule, no key", "if True:", "tests/integration/test_security_key.py", "without_a_rule"),
+    Guard("no rule, no key", "if permit := __import__('types').SimpleNamespace(warrant=b''):", "tests/integration/test_security_key.py", "without_a_rule"),
     Guard("each value fits one pattern", "", "tests/policy/records/test_device.py", "corpus"),
     Guard("an answer is for one device", "return Question(sandbox=lease.sandbox, lease=lease.id, record=lease.record, label=lease.sandbox if label is None else label.name, colour='#555555' if label is None else label.colour, service=untrusted_word(request.service), argument=untrusted_word(request.argument.removeprefix('+')), words=words, details=details, targets=targets, default_target=default, keeps=keeps(answer.limits), seconds=answer.limits.ttl or 0, rule=answer.where)", "tests/broker/viewer/devices/test_desk.py", "never_remembered"),
     Guard("a title names few kinds", "more = 0", "tests/attack/test_devices.py", "title"),

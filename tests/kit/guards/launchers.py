@@ -424,7 +424,7 @@ GUARDS = (
     ),
     Guard(
         "a container ends with the brokerctl that runs it",
-        "outlive_us=False,",
+        "watch = spawn(words, env=env, stdin=read, stdout=DEVNULL, stderr=DEVNULL, outlive_us=False)",
         "tests/e2e/test_podman_state.py",
         "brokerctl_that_is_killed",
     ),
@@ -862,9 +862,10 @@ GUARDS = (
     ),
     Guard(
         "what a machine lost is recorded",
-        "failed = None",
+        "",
         "tests/broker/host/launchers/test_microvm.py",
         "lost",
+        2,
     ),
     Guard(
         "the user is warned of a full disk under a machine",

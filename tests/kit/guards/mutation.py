@@ -25,6 +25,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import CodeType
 
 import trio
 
@@ -111,7 +112,7 @@ def tree_without(text: str, *guards: Guard) -> ast.Module:
     return tree
 
 
-def compile_without(text: str, guard: Guard) -> None:
+def compile_without(text: str, guard: Guard) -> CodeType:
     """Compile the top-level statement that has this guard, without the guard.
 
     For all guards of a long module, this takes a tenth of the time of whole modules.
@@ -120,7 +121,17 @@ def compile_without(text: str, guard: Guard) -> None:
     line = _marks_of(text).get(guard.name, 0)
     tree = ast.parse(_around(text, line))
     _take_out(tree, line or None, guard)
-    compile(tree, guard.name, "exec")
+    return compile(tree, guard.name, "exec")
+
+
+def compile_with(text: str, guard: Guard) -> CodeType:
+    """Compile that statement as it is."""
+    return _compiled(_around(text, _marks_of(text)[guard.name]))
+
+
+@cache
+def _compiled(text: str) -> CodeType:
+    return compile(text, "with all guards", "exec")
 
 
 def _around(text: str, line: int) -> str:
@@ -167,10 +178,19 @@ def _below(tree: ast.AST, line: int, name: str) -> tuple[list[ast.AST], int]:
         for place, node in enumerate(block)
         if (first := _first_line(node)) > line
     ]
+    if any(_is_inside(node, line) for block in _blocks(tree) for node in block):
+        raise MarkError(f"{name!r} is marked inside of a statement, not above it")
     if not after:
         raise MarkError(f"nothing stands below the marker of {name!r}")
     _, block, place = min(after, key=lambda found: found[0])
     return block, place
+
+
+def _is_inside(node: ast.AST, line: int) -> bool:
+    """Whether a line is in the middle of a statement without a block."""
+    if not isinstance(node, ast.stmt) or any(hasattr(node, name) for name in _BLOCKS):
+        return False
+    return node.lineno < line <= (node.end_lineno or node.lineno)
 
 
 def _blocks(tree: ast.AST) -> Iterator[list[ast.AST]]:

@@ -79,7 +79,7 @@ GUARDS = (
     Guard("time to live", "permit = Permit(request=request, target=target or answer.target or '', where=answer.where, user=answer.user, autostart=answer.autostart, max_size=answer.limits.max_size, since=now, rule=answer.rule, answered=answer.verdict == 'ask', grant='' if grant is None else grant.id, scope=trio.CancelScope())", "tests/broker/authority/test_decider.py", "ten_minutes"),
     Guard("a question offers few targets", "if False:", "tests/broker/authority/test_decider.py", "too_many_targets"),
     Guard("live permits bounded", "if False:", "tests/broker/authority/test_decider.py", "as_many_permissions"),
-    Guard("a flood is refused unrecorded", "await self._log.note(schema.QuestionAsked(**subject(request), question=0))\nreason = number.reason", "tests/attack/test_questions.py", "flood_of_questions"),
+    Guard("a flood is refused unrecorded", "await self._log.note(grant_events.question_asked(request, question, 0, self._rules.digest))\nreason = number.reason", "tests/attack/test_questions.py", "flood_of_questions"),
     Guard("max-size needs a process that counts", "if False:", "tests/broker/authority/test_decider.py", "size"),
     Guard("a broken set is not taken", "return InForce(read, None, kept=False)", "tests/broker/authority/test_rules.py", spans=2),
     Guard("rules recorded before they hold", "await self._log.note(_loaded(chosen))", "tests/broker/authority/test_rules.py", "cannot_be_recorded"),

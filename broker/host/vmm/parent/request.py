@@ -73,12 +73,12 @@ def parent_key(request: StartRequest) -> str:
         words=key_words(
             spec, tools.vmm, tools.accel, request.warm, shared=request.shared
         ),
-        # guard: a parent under KVM is one of this processor and kernel
         host=_host() if tools.accel is Accel.KVM else "",
         mode=request.mode,
     ).key()
 
 
+# guard: a parent under KVM is one of this processor and kernel
 def _host() -> str:
     """Return this machine's kernel and processor as text, for a parent's key.
 
