@@ -220,7 +220,7 @@ async def test_the_root_is_the_one_that_was_looked_at(base, monkeypatch):
         return taken(*words, **more)
 
     monkeypatch.setattr(process, "spawn", spawn)
-    with pytest.raises(UpstreamError, match="another sandbox may have changed"):
+    with pytest.raises(UpstreamError, match="another sandbox has changed"):
         async with started(tree(base, "true")):
             pass
 
