@@ -269,7 +269,7 @@ def mount_sockets(person: Person, launch: str, directory: str) -> str:
 
 
 def unmount_sockets(launch: str) -> None:
-    """Remove the place: the container has a separate mount."""
+    """Unmount a launch's sockets below PLACES; the container keeps its mount."""
     place = f"{PLACES}/{launch}"
     _libc().umount2(os.fsencode(place), MNT_DETACH | UMOUNT_NOFOLLOW)
     try:

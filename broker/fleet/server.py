@@ -282,7 +282,7 @@ async def _tried(
 
 
 async def _event(http: h11.Connection, stream: _Stream) -> _Event:
-    """Receive the next event of the HTTP connection."""
+    """Return the next event of the HTTP connection; send 100 Continue if awaited."""
     while (event := http.next_event()) is h11.NEED_DATA:
         if http.they_are_waiting_for_100_continue:
             go = h11.InformationalResponse(status_code=100, headers=[])

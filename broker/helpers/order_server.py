@@ -59,7 +59,10 @@ class OrderServer:
         fds: Sequence[int],
         leave: Callable[[], None],
     ) -> StartedChild:
-        """Fork a session child for an order.  Raises OSError, also for too many."""
+        """Fork a session child for an order; ``leave`` runs first in the child.
+
+        Raises OSError, EAGAIN for too many children.
+        """
         # guard: orders of a viewer are few at one time
         if self._loop.children >= _CHILDREN:
             raise OSError(errno.EAGAIN, f"{_CHILDREN} orders are being carried out")

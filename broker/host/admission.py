@@ -58,7 +58,7 @@ class Carry(Protocol):
 
 
 async def accept(listener: Listener) -> socket.socket:
-    """Wait for a connection; a full process does not end the listener."""
+    """Wait for a connection; without a free descriptor pause, and try again."""
     while True:
         try:
             return await listener.accept()

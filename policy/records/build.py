@@ -178,7 +178,7 @@ class _Reader:
         self.at_key(path, _not_known(key, table), ", ".join(possible), hint)
 
     def _possible(self, known: list[str], table: Table) -> list[str]:
-        """Return the keys that a record with this kind of launch may have."""
+        """Return those of ``known`` that a record with this kind of launch may have."""
         launch = self._document.values.get("launch")
         kind = launch.get("kind") if isinstance(launch, Mapping) else None
         fields = table.by_key

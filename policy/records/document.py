@@ -67,10 +67,11 @@ class _Places:
 
 
 def read_document(text: str, complain: Complain) -> Document:
-    r"""Parse TOML text: return what can be understood, complain about the rest.
+    r"""Parse a TOML file; return its values, and the place of each key and value.
 
-    ``text`` has ``\n`` line ends.  A complaint means that the file must not
-    be used; the returned value then serves to find its other problems.
+    For records, services and settings.  ``text`` has ``\n`` line ends.  Each problem is
+    passed to ``complain``: the file must not be used then, and the returned document
+    serves to find further problems.
     """
     refused: set[int] = set()
 

@@ -520,7 +520,11 @@ def is_internal(target: str, world: World) -> bool:
 
 @lru_cache(maxsize=4096)
 def matching_arguments(argument: str) -> tuple[str, ...]:
-    """Return the arguments of rules that match a call's argument, both with ``+``."""
+    """Return the rule arguments that match a network destination; all begin with ``+``.
+
+    For a host name: itself, and ``*.`` with each parent domain.  For an address or a
+    network: each network that contains it, and those of an embedded IPv4 address.
+    """
     name = argument[1:]
     try:
         network = ip_network(name)

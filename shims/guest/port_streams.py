@@ -92,6 +92,7 @@ class PortStreams:
     def __init__(
         self, loop: Loop, port: int, listeners: Dict[int, socket.socket]
     ) -> None:
+        """``port``: descriptor of the virtio-serial port; UNIX sockets by broker port."""
         self._loop = loop
         self._port = port
         self._listeners = listeners

@@ -41,7 +41,10 @@ class Hints(NamedTuple):
 
 
 def hints(found: dict[str, Property], name: Callable[[int], str]) -> Hints:
-    """Read properties; ``name`` has the names of known atoms. Unknown values mean none."""
+    """Return the hints in a window's properties; what is malformed gives the default.
+
+    ``name`` returns the name of a known atom, or an empty string.
+    """
 
     def words(key: str) -> tuple[int, ...]:
         return found.get(key, NOTHING).words()

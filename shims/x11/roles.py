@@ -290,7 +290,7 @@ class Roles(BridgePart):
             self._x.set_property(window.xid, "_XWAYLAND_ALLOW_COMMITS", "CARDINAL", [1])
 
     def _late(self, window: XWindow, serial: int) -> None:
-        """Acknowledge a wish that the program did not draw in time."""
+        """Wait no longer for the program to draw: acknowledge the configure event."""
         self.allow_commits(window)
         surface = window.surface
         if window.ack != serial or surface is None or window.xdg is None:

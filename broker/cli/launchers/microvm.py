@@ -17,7 +17,7 @@ from policy.records.model import MicroVM, Record
 
 
 async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
-    return [*_without_x11(context, records), *_without_renderer(context, records)]
+    return [*_without_x11(context, records), *_without_gpu_support(context, records)]
 
 
 def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
@@ -30,8 +30,11 @@ def _without_x11(context: Context, records: Sequence[Record]) -> list[Finding]:
     return found
 
 
-def _without_renderer(context: Context, records: Sequence[Record]) -> list[Finding]:
-    """Return warnings for micro VMs with a GPU that cannot start."""
+def _without_gpu_support(context: Context, records: Sequence[Record]) -> list[Finding]:
+    """Warn of what micro VMs with ``gpu = "render"`` lack.
+
+    The renderer or a usable render node of the host, or GPU driver and Mesa of an image.
+    """
     wanting = [one for one in _launches(records) if one.gpu == "render"]
     found = []
     for look in (find_renderer, own_node) if wanting else ():

@@ -66,7 +66,7 @@ def end_by_problems(problems: Collection[Problem]) -> None:
 
 
 def refuse_broken(found: RecordSet, problem: Problem, *, stderr: bool) -> NoReturn:
-    """Print every problem of this record's file, and exit."""
+    """Print every problem in the file that ``problem`` is in.  Raises RefusedError."""
     of_file = [p for p in found.problems if p.file == problem.file]
     print_problems(of_file or [problem], stderr=stderr)
     name = Path(problem.file).stem

@@ -86,7 +86,7 @@ def open_inside(root: int, path: str) -> int:
 
 
 def _openat2(above: int, path: str, kind: int, resolve: int) -> int:
-    """Open a path by openat2(2); return the descriptor.  Raises OSError."""
+    """Open a path by openat2(2); return an O_PATH descriptor.  Raises OSError."""
     how = struct.pack("QQQ", os.O_PATH | os.O_CLOEXEC | kind, 0, resolve)
     fd = _libc.syscall(SYS_OPENAT2, above, os.fsencode(path), how, len(how))
     if fd < 0:

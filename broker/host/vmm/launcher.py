@@ -258,7 +258,7 @@ class LaunchPlan:
         )
 
     async def _start_folder(self, number: int) -> None:
-        """Start the server of one folder's place."""
+        """Start virtiofsd for one slot in which a folder can be shared later."""
         # Late: few machines have folders.
         from broker.host.vmm.folder_server import start_folder_server
 

@@ -70,8 +70,8 @@ class Keymap:
     def mask(self, modifier: str) -> int:
         """Return the bits of a modifier: Shift, Control, Lock, Alt, Super, NumLock, ….
 
-        0 where no key drives it.  Shift, Control and Lock are never part of
-        another modifier's bits.
+        Shift, Control and Lock have fixed bits.  Another modifier has those of the
+        keys that drive it, without these three; 0 where none does.
         """
         fixed = {"Shift": SHIFT, "Lock": LOCK, "Control": CONTROL}
         if modifier in fixed:

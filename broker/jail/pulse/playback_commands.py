@@ -131,7 +131,7 @@ def _check_samples(f: PulseFilter, fields: Fields) -> None:
 
 
 def _settle(fields: Fields, forms: list[Format]) -> None:
-    """Choose one sample format where the client leaves a choice; changes ``fields``.
+    """Set one sample format, with channel map and volumes; changes ``fields``.
 
     Open values would become the hardware's, and the reply would reveal them.
     """

@@ -367,7 +367,7 @@ class Handshake:
         return derive(self._shared, salt, b"confirm " + label)
 
     def _finish(self) -> None:
-        """Derive the session's keys and store the session."""
+        """Derive the keys, set ``self.session``, and forget the shared secret."""
         if self._peer is None:
             raise InternalError("cannot begin a session without a peer")
         salt = sha256(self._transcript)

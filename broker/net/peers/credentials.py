@@ -112,7 +112,7 @@ def _group_of(lines: list[bytes]) -> bytes:
 
 
 def is_ending(pid: int) -> bool:
-    """Return whether a process has begun to end, or cannot be seen (proc(5)).
+    """Return whether a process has PF_EXITING set (proc(5)), or cannot be seen.
 
     Its descriptors are closed after this flag is set and before its pidfd says
     anything: between the two another machine may take a dead one's CID.  The

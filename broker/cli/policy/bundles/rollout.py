@@ -151,7 +151,7 @@ def _one_name(bundles: dict[str, Bundle]) -> str:
 
 
 def _say(index: RolloutIndex, *, as_json: bool) -> None:
-    """Print the signed index."""
+    """Print the bundle version of each ring of a new index, or the index as JSON."""
     if as_json:
         render.json_line(
             {

@@ -33,7 +33,8 @@ def install_hook(
 ) -> list[Path]:
     """Write libvirt's hook and its settings; return the files.  Raises OSError.
 
-    The settings say for whose broker the system's libvirtd reports.
+    ``uid``: the user to whose broker the system's libvirtd reports.  None: only
+    session daemons report, so there is no LXC hook and no settings file.
     """
     # libvirt's LXC driver is the system's alone, and reports to one user's broker.
     drivers = ("qemu",) if uid is None else ("qemu", "lxc")

@@ -80,9 +80,9 @@ class Globals:
         return self._advertise(interface, shown, host_name)
 
     def remove(self, host_name: int) -> Advertised | None:
-        """Remove a compositor's global.
+        """Mark a global that the compositor removed.
 
-        Return its entry, None if the client never saw it.
+        Return its entry, or None if the client never saw it.
         """
         self.host.pop(host_name, None)
         for entry in self.by_name.values():

@@ -265,7 +265,10 @@ def destroy_source(core: ClientState, source: DataSource) -> None:
 def set_selection(
     core: ClientState, device: DataDevice, source: DataSource | None, serial: int
 ) -> None:
-    """Set the sandbox's selection, with a serial of fresh input."""
+    """Set the sandbox's selection; cancel the source if the input is not current.
+
+    So without the keyboard focus, too.
+    """
     if source is not None:
         if source.used and core.sandbox.selections[device.kind] is not source:
             # Since version 3 of the protocol an error; older ones cancel.

@@ -348,7 +348,7 @@ class Crossing(SelectionReader):
         return self._drops.cleaned_for
 
     def _drop_dropped(self) -> Iterator[w.Action]:
-        """Drop the current drop, as a second worker claims it."""
+        """Give up the drag whose drop two sandboxes reported."""
         if self._copy is not None and self._copy.drop is not None:
             yield from self._drop_copy(DRAG_TWICE)
         if self._paste is not None and self._paste.drop is not None:
