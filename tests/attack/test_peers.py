@@ -124,7 +124,7 @@ print(*[end_of(sock) for sock in silent])
         # A newer agent puts out an older one, and the honest one comes back.
         newer = "replaced by a newer connection of the guest agent"
         assert len(reasons) >= 3
-        assert set(reasons) <= {newer, "the guest agent sent nothing in time"}
+        assert set(reasons) <= {newer, "the guest agent sent no message in time"}
 
 
 @pytest.mark.slow

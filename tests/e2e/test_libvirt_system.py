@@ -93,7 +93,7 @@ async def test_required():
     records = {"work": REQUIRED.format("office"), "free": RECORD.format("other")}
     async with world(records, start=False) as w:
         system = System(w)
-        with pytest.raises(UpstreamError, match="no lease for domain office"):
+        with pytest.raises(UpstreamError, match="cannot lease domain office"):
             await system.start("office", "work")
         assert await system.names() == []
         await w.start()

@@ -82,7 +82,7 @@ async def test_brokerctl_windows_and_kill_window():
         gone = await brokerctl("kill-window", "red", "1", env=w.environ)
         assert gone.code == 0, gone.err
         event = await w.wait_event("stream.refused", sandbox="red", outcome="ended")
-        assert "window 1 is ended on request by process" in event["reason"]
+        assert "window 1 was closed on request by process" in event["reason"]
         await eventually(lambda: _only(w, "[blue] blue"))
         assert [x.sandbox for x in await shown(w)] == ["blue"]
 

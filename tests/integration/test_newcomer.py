@@ -103,7 +103,7 @@ async def test_unknown_to_a_broker_that_runs(env) -> None:
     missing = write_record(env, "thin", DEMO.replace('"default"', '"nothere"'))
     said = sentence(await brokerctl("run", "--no-window", "thin", env=env))
     assert "there is no guest image 'nothere'" in said
-    assert "'brokerctl image build nothere' makes it" in said
+    assert "to build it, run 'brokerctl image build nothere'" in said
     try:
         assert paths_of(env).control.exists()
         said = sentence(await brokerctl("run", "wrok", env=env))
@@ -129,7 +129,7 @@ async def test_verbs_that_need_a_broker_say_how_to_start_one(env) -> None:
     for words in (["status"], ["stop", "--all"], ["lease", "list"]):
         said = sentence(await brokerctl(*words, env=env))
         assert "no broker is running" in said
-        assert "to start one, run 'brokerctl run SANDBOX'" in said
+        assert "to start a broker, run 'brokerctl run SANDBOX'" in said
 
 
 # -- a mistake in a record -----------------------------------------------------------

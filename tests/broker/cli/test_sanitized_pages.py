@@ -69,7 +69,7 @@ WORD = struct.pack(">HHHHB", 0, 0, 1, 1, 1) + b"a"
 )
 def test_whole_page_of_another_kind_or_with_too_many_words_is_refused(data):
     """All that was announced is there, and the end after it."""
-    with pytest.raises(PagesError, match="something else than a page"):
+    with pytest.raises(PagesError, match="wrote data that are not a page"):
         list(read_pages(io.BytesIO(PIXELS_MAGIC + data + END)))
 
 
