@@ -466,7 +466,7 @@ async def test_tables_that_no_script_updates_are_left_as_they_are(
     await filled(tmp_path / "new", 5)
     told = (await ship(tmp_path / "new", fleet(server)))["fleet"]
     assert isinstance(told, SetupError)
-    assert "of version 5, which is too old" in str(told)
+    assert "have version 5, which is too old" in str(told)
 
 
 async def test_two_machines_may_be_the_first_at_once(
