@@ -206,7 +206,7 @@ def test_rings_get_their_bundles_in_their_time(site: Site) -> None:
     assert site.fetch("all")[1] == "# 1"
     none, text = site.fetch("third")
     assert none.code == 1
-    assert "no ring 'third', but all, canary" in none.err
+    assert "the index has no ring 'third'; it has all, canary" in none.err
     assert text == ""
     # Later, for all: the same answer of the server is enough when the time has come.
     both = [
