@@ -253,7 +253,7 @@ async def test_without_a_compositor_brokerctl_answers():
                 d.questions.answer(
                     entry.id, **{"allow": True, "keep": Keep.ONCE, **wrong}
                 )
-        with pytest.raises(RefusedError, match="no question 99 waits"):
+        with pytest.raises(RefusedError, match="question 99 is not"):
             d.questions.answer(99, allow=True, target="vault", keep=Keep.ONCE)
         d.questions.answer(entry.id, allow=True, target="vault", keep=Keep.ONCE)
         (answer,) = await d.heard("a")

@@ -186,7 +186,7 @@ def test_one_whose_record_requires_it_does_not(place, kind, stage):
     with place.broker(BAD[kind]):
         done = place.hook(stage, given(stage), 2)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert b"required" in done.stderr
+    assert b"requires a lease" in done.stderr
 
 
 @pytest.mark.parametrize("stage", ["precreate", "createRuntime"])
