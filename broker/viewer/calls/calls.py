@@ -505,7 +505,7 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
     asks = ask.service == SCREEN_SHARE and not own
     # guard: we choose the size of the camera's pictures
     if ask.argument not in known or ask.target not in {"", *ADMIN_NAMES}:
-        raise RefusedError(f"only dom0 has a {what}, of {' or '.join(sizes)}")
+        raise RefusedError(f"only dom0 serves the {what}, in {' or '.join(sizes)}")
     return Request(
         lease=opening.lease,
         service=ServiceName(ask.service),
