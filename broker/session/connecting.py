@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from pathlib import Path
 
 from broker.core import limits
@@ -13,10 +14,13 @@ from broker.net.addresses import UnixEndpoint, explain_connect
 def connect_path(path: Path) -> socket.socket:
     """Connect to a socket's path and return the socket.  Raises UpstreamError."""
     sock = socket.socket(socket.AF_UNIX)
-    sock.settimeout(limits.ADMIT_SECONDS)
+    # With settimeout it would not wait for a busy program: a socket that does not block
+    # cannot be connected while the queue is full (connect(2), EAGAIN).
+    _set_patience(sock, int(limits.ADMIT_SECONDS))
     try:
         sock.connect(str(path))
-    except TimeoutError as error:
+        _set_patience(sock, 0)
+    except BlockingIOError as error:
         sock.close()
         raise UpstreamError(
             f"cannot connect to {path}: no answer within {limits.ADMIT_SECONDS:g} s",
@@ -26,3 +30,9 @@ def connect_path(path: Path) -> socket.socket:
         sock.close()
         raise explain_connect(UnixEndpoint(path), error) from error
     return sock
+
+
+def _set_patience(sock: socket.socket, seconds: int) -> None:
+    """Set for how long the socket waits to connect or send; 0: without an end."""
+    limit = struct.pack("@ll", seconds, 0)  # struct timeval
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)

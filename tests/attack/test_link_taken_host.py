@@ -295,9 +295,7 @@ async def test_one_that_opens_without_end_is_refused_and_hurts_itself_only():
                     nursery.start_soon(one)
                 with trio.fail_after(60):
                     first = Counter([await got.receive() for _ in range(beyond)])
-                # On a busy machine some that waited have failed by now.
-                assert set(first) <= {*refused, PreambleVerdict.FAILED}, first
-                assert set(first) & refused, first
+                assert set(first) <= refused, first
                 # The link is up, and a sandbox that has opened nothing is served.
                 assert await ask_for(t, epoch, other, AGENT) is PreambleVerdict.TAKEN
                 nursery.cancel_scope.cancel()

@@ -72,7 +72,9 @@ async def test_a_window_of_the_hosts_machine_on_the_viewers_screen():
         exited = await eventually(left)
         assert exited["code"] == 7
         ended = await t.host.wait_event("lease.end", sandbox=sandbox)
-        assert "requested by viewer screen: its last program has ended" in ended["reason"]
+        assert (
+            "requested by viewer screen: its last program has ended" in ended["reason"]
+        )
 
         async def empty():
             return not windows(await t.viewer.comp.tree())
