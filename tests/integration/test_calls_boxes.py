@@ -122,7 +122,7 @@ async def test_a_call_starts_a_box():
         )
         (w.paths.config[0] / "policy.d/20-late.policy").write_text(STARTS)
         code, said = await in_box(w, "vitrail-call -t late off 2>&1 </dev/null")
-        assert (code, "does not run" in said) == (125, True), said
+        assert (code, "is not running" in said) == (125, True), said
         for name in ("window", "many"):
             code, said = await in_box(w, f"vitrail-call -t {name} echo 2>&1 </dev/null")
             assert (code, "rejected the request" in said) == (125, True), said
