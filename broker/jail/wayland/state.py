@@ -131,6 +131,8 @@ class ClientState(ObjectTable, ABC):
         self.promoted: set[Subsurface] = set()
         self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []
         self.inhibitors: list[IdleInhibitor] = []
+        self.arriving: set[XdgSurface] = set()
+        """Committed without a buffer: each may wait for its first configure event."""
         self.unsent_syncs: list[ProtocolObject] = []
         """Callbacks of wl_display.sync that the compositor does not have yet."""
 

@@ -162,6 +162,7 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
         window_state.unmap(core, xdg)
     elif not xdg.committed:
         xdg.committed = True
+        core.arriving.add(xdg)
         window_state.introduce(core, xdg)
 
 

@@ -32,6 +32,7 @@ def hurry(core: ClientState, now: float) -> None:
     core.now, core.due = now, None
     try:
         _crop_late(core, now)
+        _let_in(core)
         send_syncs(core)
     except Exception as error:  # noqa: BLE001 - one door: see internal
         core.fail(internal(error))
@@ -57,6 +58,8 @@ def held(core: ClientState, window: Toplevel, serial: int) -> bool:
     """
     # guard: a window that comes too fast waits
     window.held = 0 if _may_come(core, window) else serial
+    if window.held and window.xdg is not None:
+        core.arriving.add(window.xdg)
     return bool(window.held)
 
 
@@ -71,10 +74,13 @@ def _may_come(core: ClientState, window: Toplevel) -> bool:
 
 def send_syncs(core: ClientState) -> None:
     """Send the client's wl_display.sync requests, unless a window waits for its turn."""
-    _let_in(core)
-    # guard: no answer to a sync precedes a configure event that waits
-    if core.unsent_syncs and any(_waits(core, xdg) for xdg in core.windows):
-        return
+    # Each window is looked at until it waits no more, not with each sync.
+    while core.arriving:
+        xdg = core.arriving.pop()
+        # guard: no answer to a sync precedes a configure event that waits
+        if _waits(core, xdg):
+            core.arriving.add(xdg)
+            return
     for callback in core.unsent_syncs:
         core.up.data += emit.sync(1, core.give_sid(callback))
     core.unsent_syncs.clear()
