@@ -14,12 +14,8 @@ from broker.net.addresses import UnixEndpoint, explain_connect
 def connect_path(path: Path) -> socket.socket:
     """Connect to a socket's path and return the socket.  Raises UpstreamError."""
     sock = socket.socket(socket.AF_UNIX)
-    # With settimeout it would not wait for a busy program: a socket that does not block
-    # cannot be connected while the queue is full (connect(2), EAGAIN).
-    _set_patience(sock, int(limits.ADMIT_SECONDS))
     try:
-        sock.connect(str(path))
-        _set_patience(sock, 0)
+        connect_patiently(sock, str(path))
     except BlockingIOError as error:
         sock.close()
         raise UpstreamError(
@@ -30,6 +26,17 @@ def connect_path(path: Path) -> socket.socket:
         sock.close()
         raise explain_connect(UnixEndpoint(path), error) from error
     return sock
+
+
+def connect_patiently(sock: socket.socket, address: str) -> None:
+    """Connect a UNIX socket that blocks; wait up to ADMIT_SECONDS for a busy program.
+
+    With settimeout it would not wait: a socket that does not block cannot be connected
+    while the queue is full.  Raises OSError, BlockingIOError after that time.
+    """
+    _set_patience(sock, int(limits.ADMIT_SECONDS))
+    sock.connect(address)
+    _set_patience(sock, 0)
 
 
 def _set_patience(sock: socket.socket, seconds: int) -> None:

@@ -27,6 +27,7 @@ from broker.core.errors import PeerError, RefusedError, SetupError, UpstreamErro
 from broker.core.services import SCREEN_SHARE
 from broker.helpers.process import popen
 from broker.ipc.session import bus_orders as m
+from broker.session.connecting import connect_patiently
 from broker.session.errand import Errand
 
 _PROGRAM: Final = "xdg-dbus-proxy"
@@ -197,9 +198,8 @@ def _require_bus() -> None:
     except (RuntimeError, ValueError) as error:
         raise SetupError(f"DBUS_SESSION_BUS_ADDRESS: {error}") from error
     with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(limits.ADMIT_SECONDS)
         try:
-            sock.connect(place)
+            connect_patiently(sock, place)
         except OSError as error:
             raise UpstreamError(error.strerror or "it does not answer") from error
 

@@ -42,6 +42,7 @@ from broker.core.ssh_agent import (
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session import service_orders as m
 from broker.ipc.session.permit_warrant import PermitWarrant
+from broker.session.connecting import connect_patiently
 from broker.session.errand import Errand
 from broker.session.user_services.known_hosts import names_of
 from policy.names import ADMIN_NAMES
@@ -73,8 +74,8 @@ def _connect(sock: socket.socket) -> None:
     """Connect to the user's ssh agent.  Raises SetupError without one."""
     try:
         path = os.environ["SSH_AUTH_SOCK"]
+        connect_patiently(sock, path)
         sock.settimeout(limits.SSH_AGENT_SECONDS)
-        sock.connect(path)
     except (KeyError, OSError) as error:
         raise SetupError("the user's desktop has no ssh agent") from error
 
