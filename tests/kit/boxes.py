@@ -47,7 +47,7 @@ async def start_held(box: Box) -> StartedBox:
         ours = stack.enter_context(ExitStack())
         files = BoundFiles(box.binds, box.without_links, ours)
         command = prepare(box, ours)
-        held = stack.enter_context(held_box(box, command, ours, print))
+        held = stack.enter_context(held_box(command, box.sockets, ours, print))
         held.check(files)
         pipes = (held.popen.stdout, held.popen.stderr)
         stdout, stderr = (os.fdopen(os.dup(pipe.fileno()), "rb") for pipe in pipes)

@@ -147,8 +147,8 @@ def leased(broker: Calls, record: str, box: Box, write: Write) -> tuple[str, int
             launch = broker.answer()
             number = str(launch["id"])
             launched.callback(_end_launch, broker, number)
-        box = replace(box, sockets=Path(str(launch["directory"])))
-        with held_box(box, command, ours, write) as held:
+        sockets = Path(str(launch["directory"]))
+        with held_box(command, sockets, ours, write) as held:
             # Its folders are mounted by the broker, and all else while that leases it.
             if box.folders:
                 held.check(files)

@@ -356,7 +356,7 @@ _shape = msgspec.json.Decoder(_Shape)
 
 
 def _readable(untrusted_body: str, kind: str) -> str:
-    """Return the body, or a text of ours where it is malformed.
+    """Return the body, or our own text where it is malformed.
 
     One machine's rows must not keep a user from those of all the others.
     """

@@ -33,12 +33,12 @@ class BoxCommand:
     status: int
     """bubblewrap says here which process is the first one inside, and at the end how
     it was; it would die of a closed pipe."""
-    _box: Box
+    box: Box
     _fds: BoxDescriptors
 
     def argv(self, sockets: Path) -> list[str]:
         """Return bubblewrap's words for a box with this directory of sockets."""
-        box = replace(self._box, sockets=sockets)
+        box = replace(self.box, sockets=sockets)
         return bwrap_args(box, self._fds, os.getuid(), os.getgid())
 
 

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from broker.core.errors import UpstreamError
 from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.mounts.bound_files import BoundFiles
-from broker.helpers.process.gate import READY, Gate
+from broker.helpers.process.gate import READY
 from broker.helpers.process.namespace_limits import limit_box
 from broker.helpers.process.popen import PIPE, Process, kill_jail, start_process
-from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.command import BoxCommand, kill, require_ready
 
 _READ_BYTES = 65536
@@ -37,8 +37,7 @@ class HeldBox:
     """The first process inside, as its pid is outside."""
     _pidfd: int
     """Of ``popen``."""
-    _box: Box
-    _gate: Gate
+    _command: BoxCommand
     _output: tuple[int, int]
     mounted: bool = False
 
@@ -49,15 +48,15 @@ class HeldBox:
         """
         require_ready(read_line(self._output[0], len(READY)))
         files.check(self.leader)
-        limit_box(self.leader, nested=self._box.user_namespaces)
+        limit_box(self.leader, nested=self._command.box.user_namespaces)
         self.mounted = True
 
     def release(self) -> None:
         """Let the program run.  Raises OSError when bubblewrap has gone."""
-        if self._box.stdin:
-            self._gate.open_with_input(0)
+        if self._command.box.stdin:
+            self._command.gate.open_with_input(0)
         else:
-            self._gate.open()
+            self._command.gate.open()
 
     def run_to_end(self, write: Write) -> int:
         """Pass the program's output on until it ends; return its exit code."""
@@ -81,9 +80,9 @@ class HeldBox:
 
 @contextmanager
 def held_box(
-    box: Box, command: BoxCommand, ours: ExitStack, write: Write
+    command: BoxCommand, sockets: Path, ours: ExitStack, write: Write
 ) -> Iterator[HeldBox]:
-    """Start a prepared box, in its directory of sockets; it ends with the block.
+    """Start a prepared box with its directory of sockets; it ends with the block.
 
     ``ours`` closes the command's files, before the end is waited for.  ``write`` gets
     what bubblewrap says where the box was not mounted.  Raises SetupError when it is not
@@ -91,7 +90,7 @@ def held_box(
     """
     with ours:
         popen = start_process(
-            command.argv(box.sockets),
+            command.argv(sockets),
             pass_fds=command.pass_fds,
             stdin=command.stdin,
             stdout=PIPE,
@@ -111,7 +110,7 @@ def held_box(
             # The first process inside, before bwrap outside: that asks the kernel
             # late to end the box with it.
             ours.callback(kill, pidfd)
-            held = HeldBox(popen, leader, bwrap, box, command.gate, output)
+            held = HeldBox(popen, leader, bwrap, command, output)
             yield held
         finally:
             ours.close()
