@@ -320,7 +320,8 @@ async def test_a_drag_picture_is_small_and_framed():
 class Replayer(Window):
     """Says a recorded session's messages, some of them changed, with real files.
 
-    Acknowledgements get serials of this run, so that windows are really shown.
+    Acknowledgements get serials of this run and globals their names of this run, so that
+    windows are really shown.
     """
 
     def learn(self, message: bytes) -> signatures.MessageSignature | None:
@@ -352,6 +353,17 @@ class Replayer(Window):
                 self.read()
             self.free.remove(oid)
 
+    def renamed(self, bind: bytes) -> bytes:
+        """Return the request with the name that the global has here."""
+        [request] = (
+            r for r in signatures.requests_of("wl_registry") if r.name == "bind"
+        )
+        interface = wire.decode(request, bind, 8, len(bind))[1].decode()
+        self.sock.settimeout(self.deadline)
+        while interface not in self.globals:
+            self.read()
+        return bind[:8] + struct.pack("=I", self.globals[interface][0]) + bind[12:]
+
     def say(self, messages: list[bytes], rng: random.Random, rate: float) -> None:
         """Everything, one after the other."""
         for original in messages:
@@ -364,6 +376,8 @@ class Replayer(Window):
                 )
                 message = original[:8] + struct.pack("=I", match[3][0])
                 self.events.clear()
+            elif request is not None and str(request) == "wl_registry.bind":
+                message = self.renamed(original)
             changed = (
                 target.mutate(rng, message, messages)
                 if rng.random() < rate
