@@ -51,6 +51,8 @@ echo booted > "$root/etc/hostname"
 # No service of this machine's own begins there.
 rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/user/*.wants
 export SYSTEMD_SECCOMP=0
+# As on a machine: boxes have limits of their own, below /proc/sys/user.
+export SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes
 exec systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \\
     --capability=all --console=pipe --directory="$root" "$@"
 """
