@@ -51,8 +51,6 @@ echo booted > "$root/etc/hostname"
 # No service of this machine's own begins there.
 rm -rf "$root"/etc/systemd/system/*.wants "$root"/etc/systemd/user/*.wants
 export SYSTEMD_SECCOMP=0
-# As on a machine: boxes have limits of their own, below /proc/sys/user.
-export SYSTEMD_NSPAWN_API_VFS_WRITABLE=yes
 exec systemd-nspawn --quiet --boot --register=no --keep-unit --private-network \\
     --capability=all --console=pipe --directory="$root" "$@"
 """
@@ -99,6 +97,8 @@ class Booted:
     def install(self) -> None:
         """Install our programs and units, and start the person's own systemd."""
         programs = CHECKOUT / ".venv/bin"
+        # As on a machine: boxes have limits of their own, below /proc/sys/user.
+        self.root("mount -o remount,bind,rw /proc/sys")
         self.root(
             f"cp -rT {UNITS}/user /etc/systemd/user; "
             f"cp -rT {UNITS}/system /etc/systemd/system; "
