@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
@@ -51,7 +51,7 @@ class Errand:
 
     def answer_file(self, content: bytes) -> None:
         """Answer with a file of this content.  Raises OSError."""
-        with ExitStack() as stack:
+        with contextlib.ExitStack() as stack:
             self.answer(fds=[memory_file(stack, content)])
 
     def fail(self, error: VitrailError) -> None:
@@ -256,6 +256,24 @@ class Errand:
             self.hold(permit, ended, others)
         finally:
             os.close(ended)
+
+    def lend(self, connection: socket.socket, permit: PermitWarrant) -> None:
+        """Answer with a connection; end it with the permit, or when the viewer hangs up.
+
+        Raises VitrailError, OSError.
+        """
+        # guard: who ends a connection is a process that the viewer cannot end
+        pid = os.fork()
+        if pid:
+            os.waitpid(pid, 0)
+            os._exit(0)
+        try:
+            self.answer(fds=[connection.fileno()])
+            self.hold(permit)
+        finally:
+            # guard: a connection ends with its permit, whoever still has it
+            with contextlib.suppress(OSError):  # its far end has closed it
+                connection.shutdown(socket.SHUT_RDWR)
 
     def wait_for_hangup(self) -> None:
         """Return when the viewer has closed its end."""

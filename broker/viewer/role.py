@@ -17,7 +17,7 @@ import trio
 from typing_extensions import override
 
 from broker.authority.audit import event_log
-from broker.authority.permit import Request
+from broker.authority.permit import Permit, Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
 from broker.core.files.trees import remove_tree
@@ -472,7 +472,7 @@ class ViewerRole:
                     with guest.streams.place():
                         # What was decided about, whatever the record is by now.
                         carry = self._carry_raw_sound if request.raw else self._carry
-                        await carry(guest, opening, conn, status, permit.warrant)
+                        await carry(guest, opening, conn, status, permit)
             except RefusedError as error:
                 guest.programs.refused(opening.service, str(error))
                 if windows and not allowed:
@@ -496,14 +496,14 @@ class ViewerRole:
         opening: Opening,
         conn: socket.socket,
         status: _Status,
-        warrant: bytes,
+        permit: Permit,
     ) -> None:
         if opening.service == DISPLAY:
             await status.say()
             await guest.streams.display(opening, conn, task_status=status)
         elif opening.service == AUDIO:
             await guest.sound.stream(
-                opening, conn, warrant=warrant, say=status.say, task_status=status
+                opening, conn, permit=permit, say=status.say, task_status=status
             )
         else:
             raise RefusedError(f"the viewer does not provide {opening.service}")
@@ -538,7 +538,7 @@ class ViewerRole:
         opening: Opening,
         conn: socket.socket,
         status: _Status,
-        warrant: bytes,
+        permit: Permit,
     ) -> None:
         """Carry a connection to the sound server unfiltered, as its record says."""
         with guest.sound.places.one():
@@ -546,7 +546,7 @@ class ViewerRole:
                 opening,
                 conn,
                 self._tools.session,
-                warrant=warrant,
+                permit=permit,
                 pump=self._tools.pump,
                 log=self._log,
                 answer=status.say,

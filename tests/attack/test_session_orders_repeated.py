@@ -18,7 +18,7 @@ from broker.ipc.session import file_orders as m
 from broker.ipc.session.media_orders import ConnectSound
 from broker.ipc.session.warrant import sign
 from broker.session import used_warrants
-from broker.session.read_warrant import TICKET_SECONDS, FileTicket
+from broker.session.read_warrant import SECONDS, TICKET_SECONDS, FileTicket
 from broker.session.used_warrants import UsedWarrants
 from broker.viewer.opening.own import Own
 from broker.viewer.opening.pipes import pipe
@@ -40,6 +40,22 @@ async def test_a_permit_opens_the_microphone_once(sound):
     server.setblocking(False)
     with pytest.raises(BlockingIOError):
         server.accept()
+
+
+async def test_sound_ends_with_its_permit_whoever_has_it(sound):
+    """A viewer that was taken over ends the process, and keeps the microphone."""
+    server, session = sound
+    warrant = session.permit(AUDIO, at=time.monotonic() - SECONDS + 3)
+    async with session.carrying_out(ConnectSound(warrant)) as begun:
+        begun.process.kill()
+        await begun.process.wait()
+        with socket.socket(fileno=begun.fds[0]) as ours, server.accept()[0] as conn:
+            ours.sendall(b"-")
+            assert conn.recv(1) == b"-"
+            conn.settimeout(30)
+            assert conn.recv(1) == b"", "the permit has ended"
+            with pytest.raises(BrokenPipeError):
+                ours.send(b"-")
 
 
 async def test_several_at_once_use_a_permit_once(sound):

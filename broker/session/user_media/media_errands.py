@@ -26,9 +26,9 @@ def carry_out_media(errand: Errand, order: m.MediaOrder) -> None:
     match order:
         case m.ConnectSound():
             # guard: the sound server is reached with a permit for sound
-            errand.permit(order.warrant, {AUDIO})
+            permit = errand.permit(order.warrant, {AUDIO})
             with connect_path(find_sound()) as server:
-                errand.answer(fds=[server.fileno()])
+                errand.lend(server, permit)
         case m.FindCamera():
             # guard: cameras are named to who may use one
             errand.permit(order.warrant, {CAMERA})

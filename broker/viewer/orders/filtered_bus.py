@@ -47,14 +47,11 @@ class FilteredBus:
 
         The permit is held while the block runs.  Raises RefusedError when it has ended.
         """
-        async with self._connected("screens", warrant) as (connection, begun):
-            try:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(begun.hold, renewed)
-                    yield connection
-                    nursery.cancel_scope.cancel()
-            except ExceptionGroup as error:
-                raise sole(error) from error  # as the block's
+        async with (
+            self._connected("screens", warrant) as (connection, begun),
+            begun.held(renewed),
+        ):
+            yield connection
 
     @asynccontextmanager
     async def tray(self) -> AsyncIterator[tuple[DBusConnection, str]]:

@@ -21,7 +21,7 @@ from typing import Protocol, TypeAlias
 import trio
 
 from broker.core import limits
-from broker.core.errors import UpstreamError
+from broker.core.errors import UpstreamError, sole
 from broker.helpers.process.fork_client import (
     ForkedProcess,
     ForkServer,
@@ -77,6 +77,17 @@ class Begun:
                 await self.more(HoldPermit(renewed()))
             except UpstreamError:
                 return  # it has ended, and who waits for it notices
+
+    @asynccontextmanager
+    async def held(self, renewed: Renewed) -> AsyncIterator[None]:
+        """Hold the order's permit while the block runs.  Raises as ``hold``."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.hold, renewed)
+                yield
+                nursery.cancel_scope.cancel()
+        except ExceptionGroup as error:
+            raise sole(error) from error  # as the block's
 
     async def end(self) -> None:
         """Have the child end now; returns when it has.  Not cancellable."""

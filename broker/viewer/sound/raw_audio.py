@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from broker.authority.audit import event_log
+from broker.authority.permit import Permit
 from broker.core.lease import Opening
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
 from broker.viewer.orders.session_orders import UserSession
-from broker.viewer.sound.sound_connection import connect_sound
+from broker.viewer.sound.sound_connection import sound_connection
 from policy.records.model import Record
 
 WARNING = (
@@ -37,7 +38,7 @@ async def raw_stream(
     conn: socket.socket,
     session: UserSession,
     *,
-    warrant: bytes,
+    permit: Permit,
     pump: PumpSupervisor,
     log: event_log.EventLog,
     answer: Callable[[], Awaitable[None]],
@@ -45,14 +46,16 @@ async def raw_stream(
 ) -> None:
     """Relay one connection to the sound server, unread; return at its end.
 
-    ``warrant``: of its permit.  ``answer`` is awaited once it is taken; until then the
-    connection is the caller's, who has a refusal to answer on it.  Raises SetupError or
-    UpstreamError without a sound server.
+    ``answer`` is awaited once it is taken; until then the connection is the caller's, who
+    has a refusal to answer on it.  Raises SetupError or UpstreamError without a sound
+    server.
     """
     began = trio.current_time()
-    with await connect_sound(session, warrant) as server:
-        async with StreamEvents(log).carry(opening, "auto", began) as outcome:
-            outcome.counts = 0, 0
-            await answer()
-            task_status.started()
-            await relay_stream(pump, opening, (conn.detach(), server.detach()), outcome)
+    async with (
+        sound_connection(session, permit) as server,
+        StreamEvents(log).carry(opening, "auto", began) as outcome,
+    ):
+        outcome.counts = 0, 0
+        await answer()
+        task_status.started()
+        await relay_stream(pump, opening, (conn.detach(), server.detach()), outcome)

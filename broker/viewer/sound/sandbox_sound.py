@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from broker.authority.audit import event_log
+from broker.authority.permit import Permit
 from broker.core import limits
 from broker.core.errors import (
     RefusedError,
@@ -40,7 +41,7 @@ from broker.ipc.audit import schema
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
 from broker.viewer.sound.levels import load_level, save_level
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
-from broker.viewer.sound.sound_connection import connect_sound
+from broker.viewer.sound.sound_connection import sound_connection
 from policy.records.model import Record
 
 if TYPE_CHECKING:
@@ -119,13 +120,13 @@ class GuestSound:
         opening: Opening,
         conn: socket.socket,
         *,
-        warrant: bytes,
+        permit: Permit,
         say: Callable[[], Awaitable[None]],
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Filter one connection to the sound server; return at its end.
 
-        ``warrant``: of the stream's permit.  The connection stays the caller's, who
+        The connection stays the caller's, who
         has a refusal to answer on it.
         Raises RefusedError where the record has no sound and for one too many,
         SetupError or UpstreamError when no sound server is to be had.
@@ -137,7 +138,7 @@ class GuestSound:
         with self.places.one():
             # guard: pace of streams of sound
             await trio.sleep(self.places.pace.take(trio.current_time()))
-            with await connect_sound(self._session, warrant) as server:
+            async with sound_connection(self._session, permit) as server:
                 mine = await self._told(record)
                 async with self._events.carry(opening, "worker", began) as outcome:
                     await say()

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from broker.authority.permit import Permit, Request
 from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
@@ -32,6 +33,16 @@ from tests.kit.world import record
 
 AUDIO = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'
 State = partial(worker.SoundState, 1, 0, application="app", source="mic", missing="")
+PERMIT = Permit(
+    Request(lease=LEASE, service="vitrail.Audio"),
+    "@adminvm",
+    "",
+    None,
+    False,
+    None,
+    0.0,
+    None,
+)
 
 
 class PaperWorker:
@@ -321,9 +332,9 @@ class CountedOrders:
         self.given = 0
         self._session = session
 
-    async def carry_out(self, order, fds=()):
+    def carrying_out(self, order, fds=()):
         self.given += 1
-        return await self._session.carry_out(order, fds)
+        return self._session.carrying_out(order, fds)
 
 
 class Streams:
@@ -367,7 +378,7 @@ class Streams:
         with ours, theirs:
             try:
                 await self._made.stream(
-                    opening, ours, warrant=b"", say=say, task_status=task_status
+                    opening, ours, permit=PERMIT, say=say, task_status=task_status
                 )
             except RefusedError as error:
                 self.refused[number] = error.message
