@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -228,10 +228,6 @@ async def pictures(
             except trio.TooSlowError as error:
                 raise UpstreamError(f"{source.title} does not send pictures") from error
             source.seen()
-            if source.renewed is None:
+            renewed = source.renewed
+            async with nullcontext() if renewed is None else begun.held(renewed):
                 yield near
-                return
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(begun.hold, source.renewed)
-                yield near
-                nursery.cancel_scope.cancel()
