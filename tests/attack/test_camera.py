@@ -32,7 +32,7 @@ from shims.files.bus_service import CallError
 from shims.files.connection import BrokerConnection
 from shims.files.protocol import frame
 from tests.kit.cameras import camera, node, own_pipewire
-from tests.kit.session import starter_of_orders
+from tests.kit.session import permit_of, starter_of_orders
 
 SIZE = (640, 480)
 BYTES = 640 * 480 * 3 // 2
@@ -60,7 +60,9 @@ async def taken():
     """Pictures of the session's camera."""
     with starter_of_orders() as session:
         async with (
-            Cameras(None, session, None).source(VideoUse(None)) as source,
+            Cameras(None, session, None).source(
+                VideoUse(None, permit_of(None))
+            ) as source,
             pictures(session, source, SIZE) as far,
         ):
             yield far

@@ -42,7 +42,7 @@ from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
 from tests.broker.viewer.calls.test_camera import Log, at_once, for_ever, lease
 from tests.kit.rulebook import WORK, no, rulebook, yes
-from tests.kit.session import starter_of_orders
+from tests.kit.session import permit_of, starter_of_orders
 from tests.kit.wayland.compositor import desktop as headless
 
 SIZE = (1280, 720)
@@ -114,7 +114,7 @@ async def fails(shares, one, carry, match):
         with pytest.RaisesGroup(
             RefusedError, allow_unwrapped=True, flatten_subgroups=True
         ) as told:
-            await shares.serve(one, SIZE, carry, "#102030")
+            await shares.serve(permit_of(one), SIZE, carry, "#102030")
     found = told.value
     while isinstance(found, ExceptionGroup):
         (found,) = found.exceptions
@@ -123,7 +123,7 @@ async def fails(shares, one, carry, match):
 
 async def test_a_screen_is_framed_and_recorded_before_it_is_seen(made):
     shares, _, log = made
-    await shares.serve(lease(), SIZE, at_once, "#102030")
+    await shares.serve(permit_of(lease()), SIZE, at_once, "#102030")
     order = ["framed", "ScreenOn", "shown", "opened", "closed", "hidden", "ScreenOff"]
     assert log.done == ["share", *order, "no frame"]
 
@@ -132,7 +132,7 @@ async def test_one_dialog_about_screens_at_a_time(made):
     shares, portal, _ = made
     portal.answers = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(shares.serve, lease("mail"), SIZE, for_ever)
+        nursery.start_soon(shares.serve, permit_of(lease("mail")), SIZE, for_ever)
         await trio.testing.wait_all_tasks_blocked()
         portal.answers.set()
         await fails(
@@ -147,7 +147,7 @@ async def test_a_dialog_that_nobody_answers_goes(made, autojump_clock):
     portal.answers = trio.Event()
     await fails(shares, lease(), at_once, "did not select a window or screen")
     portal.answers.set()
-    await shares.serve(lease("mail"), SIZE, at_once)
+    await shares.serve(permit_of(lease("mail")), SIZE, at_once)
 
 
 async def test_a_dialog_that_was_dismissed_is_not_shown_again(made, autojump_clock):
@@ -168,7 +168,7 @@ async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
     shares, portal, _ = made
     portal.answers = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(shares.serve, lease(), SIZE, at_once)
+        nursery.start_soon(shares.serve, permit_of(lease()), SIZE, at_once)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
     portal.answers.set()
@@ -185,8 +185,8 @@ async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
         await calls.call(exchange, CallService(SCREEN_SHARE, "1280x720"), None)
     assert portal.asked == 1
     await trio.sleep(ENDED_SECONDS)
-    await shares.serve(lease(), SIZE, at_once)
-    await shares.serve(lease(), SIZE, at_once)
+    await shares.serve(permit_of(lease()), SIZE, at_once)
+    await shares.serve(permit_of(lease()), SIZE, at_once)
 
 
 class Bus:
@@ -566,7 +566,7 @@ async def test_a_dialog_whose_program_has_gone_is_not_shown_again(made, autojump
     shares, portal, _ = made
     portal.answers = trio.Event()
     with trio.move_on_after(1):
-        await shares.serve(lease(), SIZE, at_once)
+        await shares.serve(permit_of(lease()), SIZE, at_once)
     portal.answers.set()
     await fails(shares, lease(), at_once, "revoked access to the screen")
     assert portal.asked == 1

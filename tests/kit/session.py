@@ -129,6 +129,12 @@ class SigningSession(SessionOrders):
             yield begun
 
 
+def permit_of(lease: Any, service: str = AUDIO) -> Permit:
+    """Return a permit for the user's desktop, without a warrant."""
+    request = Request(lease=lease, service=service)
+    return Permit(request, "@adminvm", "", None, False, None, 0.0, None)
+
+
 class SigningPermits:
     """A decider whose permits have warrants, as those of an authority."""
 

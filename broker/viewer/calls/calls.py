@@ -249,15 +249,7 @@ class SandboxCalls:
                 users = self._desktop.screens
             colour = call.guest.valid_record().viewer.label.colour
             carry = partial(self._relay, call)
-            size, permit = sizes[ask.argument], call.permit
-            await users.serve(
-                call.guest.lease,
-                size,
-                carry,
-                colour,
-                warrant=permit.warrant,
-                renewed=permit.renewed,
-            )
+            await users.serve(call.permit, sizes[ask.argument], carry, colour)
             return
         if daemon := self._desktop.daemons.get(ask.service):
             own = call.guest.lease.id

@@ -45,7 +45,7 @@ class Cameras(VideoUses):
     @asynccontextmanager
     async def source(self, use: VideoUse) -> AsyncIterator[VideoSource]:
         """See ``VideoUses``."""
-        result, _ = await self.session.carry_out(FindCamera(use.warrant))
+        result, _ = await self.session.carry_out(FindCamera(use.permit.warrant))
         camera = decode_camera(result)
-        order = partial(TakeCamera, use.warrant, camera.serial)
-        yield VideoSource(camera.title, order, renewed=use.renewed)
+        order = partial(TakeCamera, use.permit.warrant, camera.serial)
+        yield VideoSource(camera.title, order, renewed=use.permit.renewed)

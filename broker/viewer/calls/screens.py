@@ -124,7 +124,7 @@ class ScreenShares(VideoUses):
 
         See ``VideoUses``.
         """
-        connect = partial(self._bus.screens, use.warrant, use.renewed)
+        connect = partial(self._bus.screens, use.permit.warrant, use.permit.renewed)
         async with portal_bus(connect, _CAST, "screen sharing", _HINT) as bus:
             session, found = await self._chosen(use, bus)
             no = partial(self.refuse_a_while, use.lease)

@@ -15,6 +15,7 @@ from typing import ClassVar
 import trio
 
 from broker.authority.audit import event_log
+from broker.authority.permit import Permit
 from broker.core.errors import UpstreamError
 from broker.core.fair_share import may_take
 from broker.core.lease import Lease
@@ -64,12 +65,9 @@ class VideoUse:
     """A sandbox that uses a source, or is about to."""
 
     lease: Lease
+    permit: Permit
     colour: str = ""
     """The sandbox's."""
-    warrant: bytes = b""
-    """Of the permit."""
-    renewed: Renewed = lambda: b""
-    """Of the permit, too."""
     title: str = ""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     over: trio.Event = field(default_factory=trio.Event)
@@ -141,18 +139,16 @@ class VideoUses(ABC):
 
     async def serve(
         self,
-        lease: Lease,
+        permit: Permit,
         size: tuple[int, int],
         carry: Carry,
         colour: str = "",
-        *,
-        warrant: bytes = b"",
-        renewed: Renewed = lambda: b"",
     ) -> None:
-        """Bring pictures to a permitted sandbox with ``carry``, to the end of its use.
+        """Bring pictures to the permit's sandbox with ``carry``, to the end of its use.
 
         Raises VitrailError.
         """
+        lease = permit.request.lease
         name = lease.sandbox
         self.check_ended(lease)
         # guard: a sandbox opens the camera once
@@ -163,7 +159,7 @@ class VideoUses(ABC):
             raise ToldError(f"too many sandboxes are using {self.noun}")
         self.check_pace(lease)
         self._log.check_share(lease)
-        use = self._uses[name] = VideoUse(lease, colour, warrant, renewed)
+        use = self._uses[name] = VideoUse(lease, permit, colour)
         try:
             with use.scope:
                 async with self.source(use) as source:

@@ -19,6 +19,7 @@ from broker.session.user_media.cameras import cameras_in
 from broker.viewer.calls import video
 from broker.viewer.calls.camera import SIZES, Cameras
 from broker.viewer.calls.video import ENDED_SECONDS, OPENED_PER_MINUTE
+from tests.kit.session import permit_of
 
 KIND = "PipeWire:Interface:"
 SIZE = SIZES["640x480"]
@@ -92,7 +93,7 @@ async def for_ever(_far):
 
 async def test_a_use_is_recorded_and_shown_before_the_camera_is_opened(made):
     cameras, log = made
-    await cameras.serve(lease(), SIZE, at_once)
+    await cameras.serve(permit_of(lease()), SIZE, at_once)
     order = ["share", "CameraOn", "shown", "opened", "closed", "hidden", "CameraOff"]
     assert log.done == order
 
@@ -101,7 +102,7 @@ async def test_a_use_that_cannot_be_recorded_opens_nothing(made):
     cameras, log = made
     log.full = True
     with pytest.raises(UpstreamError):
-        await cameras.serve(lease(), SIZE, at_once)
+        await cameras.serve(permit_of(lease()), SIZE, at_once)
     assert "opened" not in log.done
     assert not cameras.uses()
 
@@ -111,37 +112,37 @@ async def test_ten_thousand_requests_open_the_camera_a_few_times(made, autojump_
     refused = 0
     for _ in range(10_000):
         try:
-            await cameras.serve(lease(), SIZE, at_once)
+            await cameras.serve(permit_of(lease()), SIZE, at_once)
         except RefusedError:
             refused += 1
     assert log.done.count("opened") == OPENED_PER_MINUTE
     assert refused == 10_000 - OPENED_PER_MINUTE
     await trio.sleep(70)
-    await cameras.serve(lease(), SIZE, at_once)
+    await cameras.serve(permit_of(lease()), SIZE, at_once)
 
 
 async def test_a_disposable_has_no_tries_of_its_own(made):
     cameras, _ = made
     for number in range(OPENED_PER_MINUTE):
-        await cameras.serve(lease(f"disp{number}", "disp"), SIZE, at_once)
+        await cameras.serve(permit_of(lease(f"disp{number}", "disp")), SIZE, at_once)
     with pytest.raises(RefusedError, match="times within a minute"):
-        await cameras.serve(lease("disp99", "disp"), SIZE, at_once)
+        await cameras.serve(permit_of(lease("disp99", "disp")), SIZE, at_once)
 
 
 async def test_a_sandbox_opens_the_camera_once_and_leaves_it_to_others(made):
     cameras, _ = made
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(cameras.serve, lease(), SIZE, for_ever)
+        nursery.start_soon(cameras.serve, permit_of(lease()), SIZE, for_ever)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(RefusedError, match="already"):
-            await cameras.serve(lease(), SIZE, at_once)
+            await cameras.serve(permit_of(lease()), SIZE, at_once)
         for name in ("a", "b"):
             one = lease(f"disp-{name}", "disp")
-            nursery.start_soon(cameras.serve, one, SIZE, for_ever)
+            nursery.start_soon(cameras.serve, permit_of(one), SIZE, for_ever)
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(RefusedError, match="too many"):
-            await cameras.serve(lease("disp-c", "disp"), SIZE, at_once)
-        await cameras.serve(lease("mail"), SIZE, at_once)
+            await cameras.serve(permit_of(lease("disp-c", "disp")), SIZE, at_once)
+        await cameras.serve(permit_of(lease("mail")), SIZE, at_once)
         nursery.cancel_scope.cancel()
 
 
@@ -151,7 +152,7 @@ async def test_a_camera_that_was_taken_back_stays_so_for_a_while(made, autojump_
 
     async def asks():
         try:
-            await cameras.serve(lease(), SIZE, for_ever)
+            await cameras.serve(permit_of(lease()), SIZE, for_ever)
         except RefusedError as error:
             refusals.append(str(error))
 
@@ -163,9 +164,9 @@ async def test_a_camera_that_was_taken_back_stays_so_for_a_while(made, autojump_
         assert log.done[-3:] == ["closed", "hidden", "CameraOff"]
     assert refusals == ["the user revoked access to the camera"]
     with pytest.raises(RefusedError, match="revoked access to the camera"):
-        await cameras.serve(lease(), SIZE, at_once)
+        await cameras.serve(permit_of(lease()), SIZE, at_once)
     await trio.sleep(ENDED_SECONDS)
-    await cameras.serve(lease(), SIZE, at_once)
+    await cameras.serve(permit_of(lease()), SIZE, at_once)
     assert await cameras.take_back("work") is None
 
 

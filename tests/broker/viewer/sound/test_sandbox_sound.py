@@ -11,7 +11,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.authority.permit import Permit, Request
 from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
@@ -28,21 +27,11 @@ from broker.viewer.sound.sandbox_sound import GuestSound
 from policy.tools.record_files import parse_record
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import LEASE, journal
-from tests.kit.session import starter_of_orders
+from tests.kit.session import permit_of, starter_of_orders
 from tests.kit.world import record
 
 AUDIO = '[audio]\nplayback = "allow"\nmicrophone = "allow"\n'
 State = partial(worker.SoundState, 1, 0, application="app", source="mic", missing="")
-PERMIT = Permit(
-    Request(lease=LEASE, service="vitrail.Audio"),
-    "@adminvm",
-    "",
-    None,
-    False,
-    None,
-    0.0,
-    None,
-)
 
 
 class PaperWorker:
@@ -378,7 +367,11 @@ class Streams:
         with ours, theirs:
             try:
                 await self._made.stream(
-                    opening, ours, permit=PERMIT, say=say, task_status=task_status
+                    opening,
+                    ours,
+                    permit=permit_of(LEASE),
+                    say=say,
+                    task_status=task_status,
                 )
             except RefusedError as error:
                 self.refused[number] = error.message
