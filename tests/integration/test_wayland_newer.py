@@ -221,7 +221,7 @@ async def test_one_command_uses_a_door_of_its_own():
         await foot.stop()
         child.kill(signal.SIGTERM)
         words = "".join((await said(child)).split())
-        assert "(thecompositorknowsitasasandbox,too)" in words
+        assert "(thecompositoralsoidentifiesitsclientsassandboxed)" in words
 
 
 @long
