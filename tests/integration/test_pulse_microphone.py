@@ -131,7 +131,7 @@ async def test_denied_means_not_a_byte(kind):
                 assert (done.code, done.data) == (1, b"")
             done = await audio(server, "microphone", "work", "allow", check=False)
             assert done.code == 1
-            assert "without access to the microphone" in done.err
+            assert "with --microphone deny" in done.err
 
 
 @pytest.mark.long

@@ -76,7 +76,7 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
         # libwayland waits inside; a compositor that hangs must not hang us.
         globals_ = await in_thread(list_globals, path, abandon_on_cancel=True)
         return judge_globals(path, globals_)
-    text = f"{path} accepts connections but does not answer"
+    text = f"{path} accepts connections but did not answer in {_COMPOSITOR_SECONDS:g} s"
     return [
         fail("compositor", text, "check whether the compositor is stopped or blocked")
     ]
@@ -141,12 +141,12 @@ async def check_sound(context: Context) -> Sequence[Finding]:
     with trio.move_on_after(_SOUND_SECONDS):
         # libpulse waits inside, as libwayland does.
         return [await in_thread(_ask_sound, path, abandon_on_cancel=True)]
-    text = f"{path} accepts connections but does not answer"
+    text = f"{path} accepts connections but did not answer in {_SOUND_SECONDS:g} s"
     return [
         fail(
             name,
             printable(text),
-            "restart the sound server: systemctl --user restart pulseaudio.socket pipewire-pulse",
+            "systemctl --user restart pipewire-pulse (or pulseaudio, if this is the server)",
         )
     ]
 
@@ -163,8 +163,9 @@ def _ask_sound(path: Path) -> Finding:
         with pulsectl.Pulse("brokerctl-doctor", server=f"unix:{path}") as pulse:
             told, outputs = pulse.server_info(), len(pulse.sink_list())
     except pulsectl.PulseError as error:
-        text = f"the sound server at {path} refused the connection: {error}"
-        return fail("sound", printable(text), "read the log of the sound server")
+        text = f"the sound server at {path} refused a request: {error}"
+        mend = "to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'"
+        return fail("sound", printable(text), mend)
     text = f"{path}: {told.server_name}, {render.count(outputs, 'output')}"
     if not outputs:
         return warn("sound", printable(text), "to list sound cards, run 'wpctl status'")
@@ -240,7 +241,9 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     """Check that the audit log can be read and is intact."""
     path = context.paths.audit
     if not path.exists():
-        return [ok("audit", "there is no log yet; the first start creates it")]
+        return [
+            ok("audit", "there is no log yet; the first start of a broker creates it")
+        ]
     with open_log(path) as log:
         state = await in_thread(log.check)
     if state != "ok":
@@ -251,6 +254,7 @@ async def check_audit(context: Context) -> Sequence[Finding]:
         report = verify_end(db, keys)
     if not report.good:
         what = report.problems[0].what
-        mend = "to see details, run 'brokerctl audit verify'; a broker does not append to this log"
+        mend = "to see details, run 'brokerctl audit verify'; to begin a new log, move "
+        mend += f"{path} and its key away, as no broker starts with this log"
         return [fail("audit", f"{path} does not match its signatures: {what}", mend)]
     return [ok("audit", f"{report.size} events in {path}, signed to the end")]

@@ -65,8 +65,10 @@ def _remove_libvirt(_app: str) -> None:
             continue
         except OSError as error:
             raise SetupError(
-                f"{path}: {error.strerror}",
-                hint="run 'sudo brokerctl launcher remove libvirt'",
+                f"cannot remove {path}: {error.strerror}",
+                hint="run 'sudo brokerctl launcher remove libvirt'"
+                if os.geteuid() != 0
+                else "",
             ) from error
         render.note(f"removed {path}")
 
@@ -164,7 +166,9 @@ def _virsh(connect: str, *words: str) -> str:
         raise RefusedError(
             error.message,
             hint="to list the domains, run 'virsh --connect "
-            f"{printable(connect, 100)} list --all'",
+            f"{printable(connect, 100)} list --all'"
+            if "dumpxml" in words
+            else "",
         ) from error
 
 

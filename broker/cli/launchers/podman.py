@@ -258,7 +258,8 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     try:
         name = (await run_tool(words, env=context.environ)).decode().strip()
     except (UpstreamError, OSError) as error:
-        return [warn("launchers", f"'podman info' failed: {error}", "podman info")]
+        text = f"cannot determine Podman's runtime: {error}"
+        return [warn("launchers", text, "to see the error, run 'podman info'")]
     if name != "crun":
         return []
     text = (

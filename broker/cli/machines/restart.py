@@ -65,8 +65,10 @@ async def _look() -> tuple[int, list[str]]:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":
             raise RefusedError(
-                f"this machine is the {version.role} of two machines that share their sandboxes",
-                hint="to see what would end, run 'brokerctl status'; then restart the unit",
+                f"cannot restart the broker: this machine is the {version.role} of two machines "
+                "that share their sandboxes",
+                hint="to see what would end, run 'brokerctl status'; to restart the broker, run "
+                f"'systemctl --user restart vitrail-{version.role}'",
             )
         answer = await client.call(WINDOWS, WindowsRequest())
     shown = [f"[{one.sandbox}] {one.title}" for one in answer.windows]

@@ -234,7 +234,8 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
     if record is None and not found[name].inherits:
         raise RefusedError(
             f"the record of '{name}' cannot be used under another name: "
-            f"{problems[0].first_line()}"
+            f"{problems[0].first_line()}",
+            hint=f"to change the record, run 'brokerctl policy edit {name}'",
         )
     return text
 

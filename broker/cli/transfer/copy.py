@@ -81,7 +81,10 @@ def _existing(path: str) -> str:
     """Return a path here as absolute; raises RefusedError before a machine boots."""
     full = Path(path).absolute()
     if not full.exists():
-        raise RefusedError(f"{path} does not exist", hint="check the path")
+        raise RefusedError(
+            f"cannot copy {path}: the file does not exist or is not accessible",
+            hint="check the path; for a file in a sandbox, use SANDBOX:PATH",
+        )
     return str(full)
 
 

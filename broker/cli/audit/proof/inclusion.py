@@ -31,6 +31,20 @@ class InclusionProof(msgspec.Struct, frozen=True):
     keys: list[str]
 
 
+def _without(db: sqlite3.Connection, number: int) -> SetupError:
+    """Return the error of an event that the log does not have, or no longer has."""
+    ((newest,),) = db.execute("SELECT coalesce(max(sequence), 0) FROM event")
+    if number < newest:
+        return SetupError(
+            f"cannot prove event {number}: retention has removed it from the log",
+            hint="to list the oldest events, run 'brokerctl audit -n +10'",
+        )
+    return SetupError(
+        f"event {number} does not exist: the newest event is {newest}",
+        hint="to list the newest events, run 'brokerctl audit -n 10'",
+    )
+
+
 def prove(
     db: sqlite3.Connection, number: int, against: Note | None = None
 ) -> InclusionProof:
@@ -45,10 +59,7 @@ def prove(
     """
     row = db.execute("SELECT body FROM event WHERE sequence = ?", (number,)).fetchone()
     if row is None:
-        raise SetupError(
-            f"event {number} does not exist, or retention has removed it",
-            hint="to list the newest events, run 'brokerctl audit -n'",
-        )
+        raise _without(db, number)
     note = against or _head(db)
     size = note.checkpoint.size
     if number > size:

@@ -222,6 +222,23 @@ def _texts(attributes: list[_Attribute]) -> dict[str, str]:
     }
 
 
+def _read_file(archive: EventArchive, path: Path) -> None:
+    """Read a file into the archive.  Raises SetupError, IntegrityError."""
+    try:
+        with _opened(path) as opened:
+            archive.read(opened, str(path))
+    except EOFError as error:
+        raise SetupError(
+            f"cannot read {path}: its compressed data are incomplete",
+            hint="copy the file from its source again",
+        ) from error
+    except OSError as error:
+        raise SetupError(
+            f"cannot read {path}: {error.strerror or error}",
+            hint="specify a file or directory that you can read, or '-' for standard input",
+        ) from error
+
+
 @contextmanager
 def open_archive(store: str) -> Iterator[EventArchive]:
     """Read a file, a directory of files (as of an object store's copy), or '-'.
@@ -238,20 +255,14 @@ def open_archive(store: str) -> Iterator[EventArchive]:
         else:
             path = Path(store)
             found = sorted(path.rglob("*")) if path.is_dir() else [path]
-            try:
-                for one in found:
-                    if one.is_file():
-                        with _opened(one) as opened:
-                            archive.read(opened, str(one))
-            except (OSError, EOFError) as error:
-                raise SetupError(
-                    f"cannot read {store}: {getattr(error, 'strerror', None) or error}",
-                    hint="name a file, a directory or '-' for standard input",
-                ) from error
+            for one in found:
+                if one.is_file() or one == path:
+                    _read_file(archive, one)
         db.commit()
         if not archive.logs():
             raise SetupError(
-                f"{store} does not contain any event of an audit log",
+                f"{'standard input' if store == '-' else store} does not contain any event "
+                "of an audit log",
                 hint="see docs/audit.md, 'Archives', for the formats that are supported",
             )
         yield archive
