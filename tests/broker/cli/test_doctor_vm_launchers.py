@@ -65,7 +65,7 @@ async def test_missing_drivers_of_libvirt_are_named_with_their_packages(
         return [
             (f.state, f.text + f.mend)
             for f in found
-            if "not installed" in f.text or "no driver" in f.text
+            if "no driver of libvirt" in f.text or "for containers" in f.text
         ]
 
     (alone,) = await said()
