@@ -176,8 +176,8 @@ def _try(offer: RuleOffer) -> None:
             f"{made.rules.problems[0].first_line()}",
             hint="to list the errors in the rules, run 'brokerctl policy check'",
         )
-    # guard: a line is offered only if it has an effect where it is written
     answer = Engine(made.rules).answer(offer.call, offer.world)
+    # guard: a line is offered only if it has an effect where it is written
     if answer.verdict == "deny":
         raise RefusedError(
             "no rule was added: a line in "

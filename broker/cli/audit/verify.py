@@ -331,7 +331,13 @@ def checkpoint_command(
     else:
         notes = _here(path or offline_paths().audit, peer)
     if not notes:
-        raise SetupError("the log does not have a checkpoint yet")
+        raise SetupError(
+            f"{'the database' if store else 'the log'} does not contain a checkpoint"
+            + (f" of {printable(peer, 60)}" if peer and not store else ""),
+            hint="to list the names of other brokers, run 'brokerctl link list'"
+            if peer
+            else "",
+        )
     for text in notes if every else notes[-1:]:
         assert len(text) <= audit_limits.AUDIT_NOTE_BYTES
         click.echo(text, nl=False)

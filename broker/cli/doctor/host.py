@@ -349,7 +349,8 @@ async def check_disk(context: Context) -> Sequence[Finding]:
         usage = await in_thread(shutil.disk_usage, there)
         text = f"{render.size(usage.free)} free for {what} ({there})"
         if not os.access(there, os.W_OK):
-            found.append(fail("disk", f"{there} is not writable", f"ls -ld {there}"))
+            mend = f"to see its owner and mode, run 'ls -ld {there}'"
+            found.append(fail("disk", f"this user cannot write to {there}", mend))
         elif usage.free < need:
             mend = f"free some space: {render.size(need)} are needed"
             found.append(judge("disk", text, mend))

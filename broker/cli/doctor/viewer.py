@@ -102,7 +102,10 @@ def list_globals(path: Path) -> dict[str, int]:
         registry = display.get_registry()
         registry.dispatcher["global"] = announce
         if display.roundtrip() < 0:
-            raise SetupError(f"the compositor at {path} closed the connection")
+            raise SetupError(
+                f"the compositor at {path} closed the connection before it listed its globals",
+                hint="read the log of the compositor, or use another one",
+            )
     finally:
         display.disconnect()
     return found

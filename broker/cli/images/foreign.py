@@ -119,7 +119,8 @@ def _import_signed(
     public = read_public_key(key)
     if not archive.is_file():
         raise SetupError(
-            f"cannot import {printable(str(archive), 200)}: no such file",
+            f"cannot import {printable(str(archive), 200)}: "
+            + ("not a regular file" if archive.exists() else "no such file"),
             hint="with --key, specify a file that 'brokerctl image export' wrote",
         )
     return trio.run(import_signed, paths, name, archive, public, progress)

@@ -263,7 +263,7 @@ async def _cid(made: Made) -> int | None:
     found = root.find("devices/vsock/cid")
     text = "" if found is None else found.get("address", "")
     if not text.isdecimal():
-        raise UpstreamError("libvirt did not assign a CID to the domain")
+        raise UpstreamError(f"libvirt did not assign a CID to the domain {made.domain}")
     return int(text)
 
 

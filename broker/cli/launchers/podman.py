@@ -198,7 +198,7 @@ def _described(run: HeldRun, launch: Podman) -> Container:
         raise SetupError(
             f"record '{record.name}' has neither container_image nor rootfs",
             where=record.where("launch.container_image"),
-            hint="set one of them, or start the container with "
+            hint="set one of these keys, or start the container with "
             f"'podman run --annotation io.vitrail.sandbox={record.name}'",
         )
     limits = ContainerLimits(launch.memory_mib, launch.pids)

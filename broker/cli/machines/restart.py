@@ -85,7 +85,10 @@ async def _restart(pid: int) -> tuple[list[str], list[str]]:
             # The number is the one that was asked about only if it still answers so.
             version = await client.call(GET_VERSION, Nothing())
             if version.pid != pid:
-                raise RefusedError("another broker was started in the meantime")
+                raise RefusedError(
+                    "the broker was not restarted: another broker was started in the meantime",
+                    hint="run the command again",
+                )
             before = await _sandboxes(client)
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             await wait_ended(pidfd)

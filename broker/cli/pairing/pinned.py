@@ -38,7 +38,7 @@ def forget(store: LinkStore, name: str) -> None:
                 f"no broker is paired under the name {name!r}",
                 hint=f"use one of the paired brokers: {known}"
                 if known
-                else "to pair this machine with another one, run 'brokerctl pair NAME'",
+                else "to pair this machine with another one, run 'brokerctl pair NAME --as ROLE'",
             )
         _write(store, peers.without(name))
 

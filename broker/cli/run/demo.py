@@ -86,8 +86,7 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
             return
         if broker_runs(paths):
             raise SetupError(
-                "cannot start the demo: no compositor is running, and the running broker would "
-                "prevent the demo from starting one with a headless compositor",
+                "cannot start the demo with a headless compositor while another broker is running",
                 hint="to stop all sandboxes and the broker, run 'brokerctl stop --broker'; then "
                 "run the demo again",
             )

@@ -62,7 +62,8 @@ async def check_machine() -> None:
     missing = [package for tool, package in tools.items() if not which(tool)]
     if missing:
         raise SetupError(
-            f"cannot build an image: not installed: {', '.join(missing)}",
+            f"cannot build an image: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not installed",
             hint=f"sudo apt install {' '.join(missing)}",
         )
     if os.geteuid() != 0:

@@ -87,7 +87,8 @@ async def import_image(
     progress(f"reading {printable(str(origin), 200)}")
     if not origin.is_file():
         raise SetupError(
-            f"cannot import {printable(str(origin), 200)}: no such file",
+            f"cannot import {printable(str(origin), 200)}: "
+            + ("not a regular file" if origin.exists() else "no such file"),
             hint="specify an OCI archive, or a Podman image as podman:IMAGE",
         )
 

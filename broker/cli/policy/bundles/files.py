@@ -88,7 +88,7 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     info = file.stat()
     if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RefusedError(
-            f"other users can access the private key {file}",
+            f"refused to use the private key {file}: other users can access the file",
             hint=f"run 'chmod 600 {file}'",
         )
     try:

@@ -330,7 +330,7 @@ def _sign_back(
         # guard: an index that was signed meanwhile is not signed over
         if _index_in(file) != index:
             raise RefusedError(
-                f"another process signed {file} in the meantime",
+                f"cannot sign {file}: another process has signed it in the meantime",
                 hint="run the command again",
             )
         serial = max(int(time.time()), index.serial + 1)
