@@ -153,7 +153,11 @@ async def test_broker(context: Context) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(context.paths.control))
     (killed,) = await viewer.check_broker(context)
-    assert (killed.state, "was killed" in killed.text) == (FindingState.OK, True)
+    assert (killed.state, "killed broker" in killed.text) == (FindingState.OK, True)
+    context.paths.control.chmod(0)
+    (closed,) = await viewer.check_broker(context)
+    assert closed.state is FindingState.WARN
+    assert "cannot connect to the broker" in closed.text
 
 
 async def test_audit(context: Context) -> None:

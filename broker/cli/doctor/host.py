@@ -329,7 +329,7 @@ async def check_images(context: Context) -> Sequence[Finding]:
         if age > _OLD_IMAGE_SECONDS:
             mend = "brokerctl image rebuild (builds every image again)"
             if image.manifest.source and image.name != HOST_IMAGE:
-                mend = "import the image again: brokerctl image import"
+                mend = f"brokerctl image import ARCHIVE {image.name}"
             text += "; it lacks newer versions of its packages"
             found.append(warn("images", text, mend))
         else:

@@ -82,7 +82,8 @@ def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding
     for kind, name in zip(monitors, names, strict=True):
         if shutil.which(kind.name, path=path) is None:
             yield _lacks(kind, kind.name, "see docs/launchers/vmm.md")
-        text = f"the kind {name} is experimental: it was tested only with a substitute"
+        text = f"the kind {name} is experimental: it was tested only with a "
+        text += "substitute for the VMM"
         yield warn("launchers", text, 'use kind = "microvm", which runs QEMU')
     missing = accel.permission() if names else None
     if missing is not None:
@@ -99,7 +100,7 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
     text = f"{', '.join(sorted(names))}: gpu is set, but /dev/dri does not contain a render node"
     hint = "install a GPU driver; without it, programs draw with the CPU"
     if nodes:
-        text = f"{', '.join(sorted(names))}: gpu is set, but you cannot open {nodes[0]}"
+        text = f"{', '.join(sorted(names))}: gpu is set, but this user cannot open {nodes[0]}"
         hint = joining(nodes[0])
     return [warn("launchers", text, hint)]
 

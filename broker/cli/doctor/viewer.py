@@ -118,7 +118,7 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
         if found.get(name, 0) < version
     ]  # fmt: skip
     if missing:
-        text = f"{path} lacks {', '.join(missing)}"
+        text = f"{path} lacks required globals: {', '.join(missing)}"
         return [fail("compositor", text, "use a newer compositor, or another one")]
     findings = [
         ok("compositor", f"{path}: {len(found)} globals, including all required ones")
@@ -233,9 +233,11 @@ async def check_broker(context: Context) -> Sequence[Finding]:
     try:
         async with client.open_client(path) as connection:
             version = await connection.call(GET_VERSION, Nothing())
-    except SetupError:
-        text = f"a broker was killed and left {path}; the next start removes it"
-        return [ok("broker", text)]
+    except SetupError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+            return [warn("broker", error.message, error.hint)]
+        text = "no broker is running; the next start of a broker removes "
+        return [ok("broker", f"{text}{path}, which a killed broker left")]
     text = f"version {version.version} ({version.role}) is running, pid {version.pid}"
     return [ok("broker", printable(text))]
 
@@ -250,7 +252,8 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     with open_log(path) as log:
         state = await in_thread(log.check)
     if state != "ok":
-        mend = f"move {path} to another place for inspection, then start the broker"
+        mend = "to begin a new log, move audit.sqlite and audit.key in "
+        mend += f"{path.parent} to another place, then start the broker"
         return [fail("audit", f"{path} is damaged: {state}", mend)]
     keys = KeyFile(path).any()
     with open_sealed(path) as db:
@@ -258,6 +261,6 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     if not report.good:
         what = report.problems[0].what
         mend = "to see details, run 'brokerctl audit verify'; to begin a new log, move "
-        mend += f"{path} and its key away, as no broker starts with this log"
+        mend += f"audit.sqlite and audit.key in {path.parent} to another place"
         return [fail("audit", f"{path} does not match its signatures: {what}", mend)]
     return [ok("audit", f"{report.size} events in {path}, signed to the end")]
