@@ -104,7 +104,9 @@ async def _careful(context: Context, name: str, check: Check) -> Sequence[Findin
         except OSError as error:
             return [fail(name, f"the check failed: {error}")]
     text = f"the check did not finish within {_CHECK_SECONDS:g} s"
-    return [fail(name, text, "run 'brokerctl doctor' again when the machine is idle")]
+    return [
+        fail(name, text, "run 'brokerctl doctor' again when the machine is less busy")
+    ]
 
 
 def _print(findings: Sequence[Finding]) -> None:

@@ -101,7 +101,9 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
     try:
         new = with_vsock(old, _way(domain, old, connect))
     except DomainError as error:
-        raise RefusedError(f"domain '{printable(domain, 60)}': {error}") from error
+        raise RefusedError(
+            f"cannot prepare domain '{printable(domain, 60)}': {error}"
+        ) from error
     if new is None:
         render.note(
             f"domain '{printable(domain, 60)}' already has this vsock; nothing was changed"

@@ -42,7 +42,9 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     try:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError as error:
-        raise SetupError(f"no user has the ID {uid}") from error
+        raise SetupError(
+            f"no user has the ID {uid}", hint="specify the ID of a user: --uid NUMBER"
+        ) from error
     # guard: root's containers belong to a user's broker
     if uid == 0:
         raise SetupError(

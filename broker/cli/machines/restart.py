@@ -67,8 +67,8 @@ async def _look() -> tuple[int, list[str]]:
             raise RefusedError(
                 f"cannot restart the broker: this machine is the {version.role} of two machines "
                 "that share their sandboxes",
-                hint="to see what would end, run 'brokerctl status'; to restart the broker, run "
-                f"'systemctl --user restart vitrail-{version.role}'",
+                hint="to see what would end, run 'brokerctl status'; then restart the unit "
+                f"vitrail-{version.role} with systemctl",
             )
         answer = await client.call(WINDOWS, WindowsRequest())
     shown = [f"[{one.sandbox}] {one.title}" for one in answer.windows]

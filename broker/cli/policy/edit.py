@@ -257,7 +257,7 @@ def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
             if code != 0:
                 raise RefusedError(
                     f"nothing was installed: the editor exited with code {code}",
-                    hint="to edit again, run the command again",
+                    hint="run the command again, and exit the editor normally",
                 )
             new = _read(copy)
             if new == job.old or (job.old is None and new == first):
