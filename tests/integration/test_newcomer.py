@@ -72,7 +72,7 @@ async def stop_broker(env) -> None:
 async def test_the_demo_s_record_is_not_there_and_the_answer_makes_it(env) -> None:
     said = sentence(await brokerctl("run", "demo", env=env))
     assert "no sandbox and no record is named 'demo'" in said
-    command = shlex.split(said.partition("create your own sandbox from it, run: ")[2])
+    command = shlex.split(said.partition("the example 'demo', run: ")[2])
     assert command[:2] == ["brokerctl", "new"]
     made = await brokerctl(*command[1:], env=env)
     assert made.code == 0, made.err
