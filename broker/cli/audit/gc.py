@@ -57,8 +57,8 @@ async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> in
     """Remove old events, by the broker if one runs; return how many."""
     if not paths.audit.exists():
         raise SetupError(
-            f"the audit log {paths.audit} does not exist yet",
-            hint="to create the log, start a broker: 'brokerctl run SANDBOX'",
+            f"there is no audit log yet ({paths.audit})",
+            hint="to start a broker, which begins a log, run 'brokerctl run SANDBOX'",
         )
     request = AuditPruneRequest(keep_seconds=seconds, max_megabytes=megabytes)
     if await _broker_runs(paths):

@@ -44,7 +44,9 @@ async def connect_server(path: Path) -> socket.socket:
         cause = error.__cause__
         why = cause.strerror if isinstance(cause, OSError) else error.message
         raise UpstreamError(
-            f"the sound server at {path} does not answer: {why}",
+            f"there is no socket of a sound server at {path}"
+            if isinstance(cause, FileNotFoundError)
+            else f"the sound server at {path} does not answer: {why}",
             hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket",
         ) from error
 

@@ -27,6 +27,7 @@ from broker.ipc.audit.tree import leaf_hash
 
 _LINE_BYTES = 64 << 20
 """A collector puts a whole batch into one line."""
+_FORMATS = "specify events in a format that docs/audit.md, 'Archives', describes"
 _FRONT = re.compile(r'\{"log":"([0-9a-f]{32})","machine":"((?:[^"\\]|\\.)*)",')
 _LOG = re.compile("[0-9a-f]{32}")
 _BATCH = 10_000
@@ -109,12 +110,15 @@ class EventArchive:
             where = f"{name}, line {number}"
             # A line of an archive does not fill the memory.
             if len(line) > _LINE_BYTES:
-                raise SetupError(f"{where}: the line has more than {_LINE_BYTES} bytes")
+                raise SetupError(
+                    f"{where}: the line has more than {_LINE_BYTES} bytes",
+                    hint=_FORMATS,
+                )
             if line.strip():
                 try:
                     self._line(line.decode().strip(), where)
                 except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-                    raise SetupError(f"{where}: {error}") from error
+                    raise SetupError(f"{where}: {error}", hint=_FORMATS) from error
         self.lines += number
 
     def _line(self, text: str, where: str) -> None:
@@ -263,7 +267,7 @@ def open_archive(store: str) -> Iterator[EventArchive]:
             raise SetupError(
                 f"{'standard input' if store == '-' else store} does not contain any event "
                 "of an audit log",
-                hint="see docs/audit.md, 'Archives', for the formats that are supported",
+                hint=_FORMATS,
             )
         yield archive
 
