@@ -33,11 +33,14 @@ class InclusionProof(msgspec.Struct, frozen=True):
 
 def _without(db: sqlite3.Connection, number: int) -> SetupError:
     """Return the error of an event that the log does not have, or no longer has."""
-    ((newest,),) = db.execute("SELECT coalesce(max(sequence), 0) FROM event")
-    if number < newest:
+    ((newest,),) = db.execute(
+        "SELECT coalesce(max(n), 0) FROM (SELECT max(sequence) AS n FROM event UNION ALL "
+        "SELECT max(size) FROM checkpoint WHERE kind = 'head')"
+    )
+    if number <= newest:
         return SetupError(
-            f"cannot prove event {number}: retention has removed it from the log",
-            hint="to list the oldest events, run 'brokerctl audit -n +10'",
+            f"cannot prove event {number}: the event was removed from the log",
+            hint="to check that only retention removed events, run 'brokerctl audit verify'",
         )
     return SetupError(
         f"event {number} does not exist: the newest event is {newest}",
