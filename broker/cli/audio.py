@@ -82,8 +82,8 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
             yield pulse
     except pulsectl.PulseError as error:
         raise UpstreamError(
-            f"the sound server at {path} does not answer: {error}",
-            hint="start pipewire-pulse or pulseaudio",
+            f"the sound server at {path} refused a request: {error}",
+            hint="to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'",
         ) from error
 
 
@@ -240,7 +240,8 @@ def _set_one(name: SandboxName, ask: MixerRequest) -> None:
         save_level(levels_folder(), name, level)
         words = _loudness(level.volume, muted=level.muted)
         render.note(
-            f"{name} has no sound connection now; the next one starts with: {words}"
+            f"'{name}' has no sound connection; the next sandbox of this name starts with: "
+            f"{words}"
         )
         return
     words = _loudness(status.volume, muted=status.muted)
@@ -298,7 +299,8 @@ def _set_microphone(name: SandboxName, answer: str) -> None:
         status = ask_desk(path, MixerRequest(microphone=answer == "allow"))
     except FileNotFoundError:
         raise RefusedError(
-            f"{name} has no sound connection now",
+            f"cannot set the microphone access of '{name}': no sandbox of this name has a "
+            "sound connection",
             hint="to list the sandboxes with sound, run 'brokerctl audio list'",
         ) from None
     words = "may use" if status.allowed else "may not use"

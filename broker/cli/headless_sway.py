@@ -123,7 +123,7 @@ async def open_headless_sway(
     if os.geteuid() == 0:
         raise SetupError(
             "sway does not run as root",
-            hint="run the command as an ordinary user; to create one, run 'make demo'",
+            hint="run the command as an ordinary user",
         )
     config = _prepare(runtime_dir, _config(size, config_extra))
     environment = {
@@ -169,10 +169,12 @@ async def _wait_ready(
     except BaseException:
         await child.kill_and_wait()
         raise
+    code = child.popen.poll()
     await child.kill_and_wait()
-    seconds = f"{limits.COMPOSITOR_READY_SECONDS:g}"
     raise UpstreamError(
-        f"sway exited, or was not ready after {seconds} s: {words.text() or 'no output'}",
+        f"sway was not ready after {limits.COMPOSITOR_READY_SECONDS:g} s"
+        if code is None
+        else f"sway exited with code {code}: {words.text() or 'no output'}",
         hint="to see whether sway works, run 'WLR_BACKENDS=headless sway --debug'",
     )
 

@@ -104,5 +104,7 @@ def remove_files() -> None:
 def _check_app(chosen: Setup, app: str | None) -> None:
     if chosen.of_an_app != (app is not None):
         raise click.UsageError(
-            "flatpak requires --app APP, and other programs do not accept it"
+            "flatpak requires --app APP"
+            if chosen.of_an_app
+            else "--app can be used only with flatpak"
         )

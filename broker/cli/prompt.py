@@ -42,12 +42,13 @@ def phrase(words: tuple[str, ...], *, new: bool) -> None:
         known = ensure_phrase(paths)
     except OSError as error:
         raise SetupError(
-            f"cannot write {phrase_file(paths)}: {render.cause(error)}",
+            f"cannot write the phrase to {phrase_file(paths)}: {render.cause(error)}",
             hint="check that you own its directory and that the disk has free space",
         ) from error
     if not known:
         raise SetupError(
-            "the stored phrase is invalid, or other users can read it",
+            f"cannot use the phrase in {phrase_file(paths)}: the file cannot be read, contains no "
+            "valid phrase, or can be accessed by other users",
             hint="to generate a new phrase, run 'brokerctl prompt phrase --new'",
         )
     sys.stdout.write(f"{known}\n")

@@ -195,7 +195,7 @@ async def test_the_menu_starts_it_by_vitrail_once_installed():
             install = ("launcher", "install", "flatpak", "--app")
             answer = await brokerctl(*install, "org.example.None", env=env)
             assert answer.code == 1
-            assert "is not an installed application" in answer.err
+            assert "cannot find the Flatpak application" in answer.err
             answer = await brokerctl(*install, APP, env=env)
             assert answer.code == 0, answer
             entry = w.base / "data" / "applications" / f"{APP}.desktop"

@@ -124,7 +124,7 @@ async def test_the_button_s_build_shows_its_steps_and_why_it_failed():
             await keep_picture(s, "building.png")
             (Path(s.env["HOME"]) / "answered").touch()
             told = await s.one_with("Cannot build the image")
-            assert "the archive does not contain the package gone" in told[2]
+            assert "the package archive does not contain the package gone" in told[2]
             with trio.fail_after(60):
                 assert await started.wait() == 1
             titles = [one[1] for one in await s.shown()]

@@ -72,7 +72,7 @@ async def stop_broker(env) -> None:
 async def test_the_demo_s_record_is_not_there_and_the_answer_makes_it(env) -> None:
     said = sentence(await brokerctl("run", "demo", env=env))
     assert "no sandbox and no record is named 'demo'" in said
-    command = shlex.split(said.partition("create your own sandbox from it, run: ")[2])
+    command = shlex.split(said.partition("the example 'demo', run: ")[2])
     assert command[:2] == ["brokerctl", "new"]
     made = await brokerctl(*command[1:], env=env)
     assert made.code == 0, made.err
@@ -85,7 +85,7 @@ async def test_the_demo_s_record_is_not_there_and_the_answer_makes_it(env) -> No
 
 async def test_unknown_names(env) -> None:
     said = sentence(await brokerctl("run", "dmeo", env=env))
-    assert "'demo' is an example" in said
+    assert "from the example 'demo'" in said
     write_record(env, "work", DEMO)
     assert "did you mean 'work'?" in sentence(await brokerctl("run", "wrok", env=env))
     said = sentence(await brokerctl("run", "zzz", env=env))

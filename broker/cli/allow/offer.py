@@ -107,7 +107,7 @@ class RuleOffer:
         except TooManyError as error:
             raise RefusedError(
                 f"cannot compare the decisions with and without the line: {error}",
-                hint="add the line with 'brokerctl policy edit'",
+                hint=f"to add the line yourself, run 'brokerctl policy edit {self.file.name}'",
             ) from error
 
     @property
@@ -176,11 +176,14 @@ def _try(offer: RuleOffer) -> None:
             f"{made.rules.problems[0].first_line()}",
             hint="to list the errors in the rules, run 'brokerctl policy check'",
         )
+    answer = Engine(made.rules).answer(offer.call, offer.world)
     # guard: a line is offered only if it has an effect where it is written
-    if Engine(made.rules).answer(offer.call, offer.world).verdict == "deny":
+    if answer.verdict == "deny":
         raise RefusedError(
-            f"a line in {offer.file.name} would have no effect: {offer.rule} precedes it",
-            hint=f"to see the rules, run 'brokerctl policy explain --event {offer.sequence}'",
+            "no rule was added: a line in "
+            f"{offer.file.name} would have no effect, because {answer.where} precedes it",
+            hint="to see why the call is still denied, run 'brokerctl policy explain "
+            f"--event {offer.sequence}'",
         )
 
 

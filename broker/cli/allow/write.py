@@ -18,14 +18,15 @@ from broker.helpers.process.spawn import spawn
 
 def always(offer: RuleOffer, line: str) -> Path:
     """Add a line to the user's rules.  Returns the file."""
-    fd = open_lock(offer.base / ".edit.lock", doing="allow")
+    fd = open_lock(offer.base / ".edit.lock", doing="add the rule")
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise RefusedError(
-                f"another edit in {offer.base} is in progress",
-                hint="wait until the other edit is finished",
+                f"cannot edit the settings in {offer.base}: another 'brokerctl policy "
+                "edit' or 'brokerctl allow' is editing them",
+                hint="wait until the other command has ended, and run this one again",
             ) from error
         put(offer.file, offer.content(line))
         once_file().unlink(missing_ok=True)  # it would come first, used up or not

@@ -161,7 +161,7 @@ def _asked(
     fleet = is_fleet(store)
     for option, values in (("--machine", machines), ("--owner", owners)):
         if values and not fleet:
-            raise click.UsageError(f"{option} needs --store postgresql://…")
+            raise click.UsageError(f"{option} requires --store postgresql://…")
     if fleet and boot not in {"", "all"} and len(boot) < 32:
         raise click.UsageError("with --store, --boot accepts only a boot ID")
     filters = Filters(

@@ -42,7 +42,9 @@ def verify_fleet(
                 "the database does not contain a log of "
                 f"{', '.join(map(printable, machines)) or 'any machine'}",
                 hint="use one of the machines that have shipped a log: "
-                + (", ".join(map(printable, fleet.machines())) or "none"),
+                + ", ".join(known)
+                if (known := [printable(name) for name in fleet.machines()])
+                else "to ship a log, run 'brokerctl audit ship --once' on a machine",
             )
         notes = [note.whole for _, note in kept]
         starts = _starts(logs, state)

@@ -353,6 +353,8 @@ def _refuse_unproved(store: str, before: date) -> None:
     if rows:
         names = ", ".join(printable(str(name), 60) for (name,) in rows)
         raise SetupError(
-            f"cannot drop days before {before}: later events could not be proved for {names}",
-            hint="wait until a shipper of this release has shipped events on a later day",
+            f"cannot drop the days before {before}: the later events of {names} could no "
+            "longer be proved",
+            hint="keep more days (--keep), or wait until the machine has shipped events with "
+            "this release of Vitrail on a later day",
         )

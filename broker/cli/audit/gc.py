@@ -56,7 +56,10 @@ def gc_command(*, keep: str, max_megabytes: int | None, as_json: bool) -> None:
 async def _prune(paths: Paths, seconds: int | None, megabytes: int | None) -> int:
     """Remove old events, by the broker if one runs; return how many."""
     if not paths.audit.exists():
-        raise SetupError("the audit log does not exist yet")
+        raise SetupError(
+            f"there is no audit log yet ({paths.audit})",
+            hint="to start a broker, which begins a log, run 'brokerctl run SANDBOX'",
+        )
     request = AuditPruneRequest(keep_seconds=seconds, max_megabytes=megabytes)
     if await _broker_runs(paths):
         async with open_client(paths) as client:

@@ -53,9 +53,9 @@ def command(
         from broker.cli.audit.html import page
     except ModuleNotFoundError as error:
         raise SetupError(
-            f"a report needs the Python package {error.name}",
-            hint="install python3-jinja2, or run 'pip install vitrail[report]'; "
-            "'brokerctl audit stats' does not need the package",
+            f"cannot write a report: the Python package {error.name} is not installed",
+            hint="install python3-jinja2, or run 'pip install vitrail[report]'; for counts "
+            "without a report, run 'brokerctl audit stats'",
         ) from error
     with reader_may_leave(), open_source(asked) as source:
         digest = _digest(source, asked)

@@ -108,7 +108,7 @@ def verify_command(
         _verify_fleet(store, machines, kept, state, jobs or 0, as_json=as_json)
         return
     if machines or state or jobs:
-        raise click.UsageError("--machine, --state and --jobs need --store")
+        raise click.UsageError("--machine, --state and --jobs require --store")
     where = path or offline_paths().audit
     report = verified(where, kept, origin=origin, copy=copy)
     if as_json:
@@ -137,7 +137,7 @@ def _verify_fleet(
     if is_fleet(store):
         found = verify_fleet(store, machines, kept, before, jobs)
     elif machines:
-        raise click.UsageError("--machine needs --store postgresql://…")
+        raise click.UsageError("--machine requires --store postgresql://…")
     else:
         found = verify_archive(store, kept, before)
     for log, report in found:
@@ -323,7 +323,7 @@ def checkpoint_command(
     Exit code: 0 done, 1 there is no checkpoint.
     """
     if machines and not store:
-        raise click.UsageError("--machine needs --store")
+        raise click.UsageError("--machine requires --store")
     if store:
         from broker.cli.audit.fleet import fleet_notes
 
@@ -331,7 +331,13 @@ def checkpoint_command(
     else:
         notes = _here(path or offline_paths().audit, peer)
     if not notes:
-        raise SetupError("the log does not have a checkpoint yet")
+        raise SetupError(
+            f"{'the database' if store else 'the log'} does not contain a checkpoint"
+            + (f" of {printable(peer, 60)}" if peer and not store else ""),
+            hint="to list the names of other brokers, run 'brokerctl link list'"
+            if peer
+            else "",
+        )
     for text in notes if every else notes[-1:]:
         assert len(text) <= audit_limits.AUDIT_NOTE_BYTES
         click.echo(text, nl=False)

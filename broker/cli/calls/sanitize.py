@@ -81,10 +81,15 @@ def _require_disposable(sandbox: str) -> None:
     network = getattr(record.host.launch, "network", "none")
     # guard: a document is opened where nothing stays and nothing leaves
     if record.host.sandbox_class != "disposable" or network != "none":
+        if network != "none":
+            key, why, mend = "launch.network", "has a network", "remove launch.network"
+        if record.host.sandbox_class != "disposable":
+            key, mend = "class", 'set class = "disposable"'
+            why = f'has the class "{record.host.sandbox_class}", not "disposable"'
         raise RefusedError(
-            f"'{sandbox}' is not a disposable record without a network",
-            where=record.where("class"),
-            hint='set class = "disposable", and remove launch.network',
+            f"cannot open documents in '{sandbox}': its record {why}",
+            where=record.where(key),
+            hint=f"{mend}, or use another record (--in)",
         )
 
 
@@ -114,7 +119,8 @@ def sanitize(file: Path, sandbox: str, folder: Path) -> Path:
             # Where it failed, it has said why, above.
             if _ended(child.pid) and child.wait():
                 raise UpstreamError(
-                    f"the sandbox did not make a copy of {printable(file.name)}"
+                    f"'{sandbox}' made no copy of {printable(file.name)}; its error is above",
+                    hint="correct this error, and run the command again",
                 ) from None
             raise PeerError(str(error)) from error
         except PagesError as error:

@@ -23,7 +23,7 @@ from broker.core.paths import find_paths
 from broker.core.services import PORTS
 from broker.helpers import landlock
 from broker.helpers.process.spawn import run_tool
-from broker.host.images.store import DEFAULT_NAME
+from broker.host.images.store import DEFAULT_NAME, HOST_IMAGE
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 from broker.host.vmm import accel, hosttools
 from broker.host.vmm.qemu_arguments import Accel
@@ -61,12 +61,13 @@ async def check_runtime(context: Context) -> Sequence[Finding]:
     """Check the owner, mode and length of the runtime directory."""
     find_paths(context.environ)
     run = Path(context.environ["XDG_RUNTIME_DIR"])
-    mend = f"mkdir -p -m 700 {run}"
+    mend = f"sudo install -d -m 700 -o $USER {run}"
     try:
         info = run.stat()
     except FileNotFoundError:
         return [fail("runtime directory", f"{run} does not exist", mend)]
     if info.st_uid != os.geteuid():
+        mend = "log in as this user, without su or sudo, which keep XDG_RUNTIME_DIR"
         return [fail("runtime directory", f"{run} belongs to another user", mend)]
     if stat.S_IMODE(info.st_mode) & 0o077:
         return [
@@ -83,21 +84,25 @@ async def check_kernel(context: Context) -> Sequence[Finding]:
     release = os.uname().release
     lacks = []
     if not _has_peerpidfd():
-        lacks.append("SO_PEERPIDFD (6.5)")
+        lacks.append(
+            "SO_PEERPIDFD (Linux 6.5), so peers are identified by the private directory "
+            "of their socket and the PID of a process that still runs"
+        )
     pidfd = os.pidfd_open(os.getpid())
     try:
         if not credentials.pid_namespaces(pidfd):
-            lacks.append("pid namespaces of a pidfd (6.11)")
+            lacks.append(
+                "PID namespaces of a pidfd (Linux 6.11), so containers of other launchers "
+                "are refused"
+            )
     finally:
         os.close(pidfd)
     if lacks:
         return [
             warn(
                 "kernel",
-                f"{release} lacks {', '.join(lacks)}: peers are identified by the private "
-                "directory of their socket and a running process; containers of "
-                "other launchers are refused",
-                "install a newer kernel (on Debian 12: from backports)",
+                f"{release} lacks {'; and '.join(lacks)}",
+                "boot Linux 6.11 or later (on Debian 12: from backports)",
             )
         ]
     return [ok("kernel", f"{release}: peers are identified by their pidfd")]
@@ -176,9 +181,9 @@ async def check_qemu(context: Context) -> Sequence[Finding]:
     del context
     name = f"qemu-system-{os.uname().machine}"
     if shutil.which(name) is None:
-        return [
-            fail("QEMU", f"{name} is not installed", "sudo apt install qemu-system-x86")
-        ]
+        package = "x86" if os.uname().machine == "x86_64" else "arm"
+        mend = f"sudo apt install qemu-system-{package}"
+        return [fail("QEMU", f"{name} is not installed", mend)]
     said = await run_tool([name, "--version"])
     return [ok("QEMU", said.decode(errors="replace").splitlines()[0])]
 
@@ -322,8 +327,11 @@ async def check_images(context: Context) -> Sequence[Finding]:
         text = f"{image.name}: {image.suite}, {age / 86400:.0f} days old"
         text += f", waypipe {image.waypipe}"
         if age > _OLD_IMAGE_SECONDS:
-            mend = f"brokerctl image build {image.name}"
-            found.append(warn("images", f"{text}; its packages are out of date", mend))
+            mend = "brokerctl image rebuild (builds every image again)"
+            if image.manifest.source and image.name != HOST_IMAGE:
+                mend = f"brokerctl image import ARCHIVE {image.name}"
+            text += "; it lacks newer versions of its packages"
+            found.append(warn("images", text, mend))
         else:
             found.append(ok("images", text))
     return found
@@ -341,7 +349,8 @@ async def check_disk(context: Context) -> Sequence[Finding]:
         usage = await in_thread(shutil.disk_usage, there)
         text = f"{render.size(usage.free)} free for {what} ({there})"
         if not os.access(there, os.W_OK):
-            found.append(fail("disk", f"{there} is not writable", f"ls -ld {there}"))
+            mend = f"to see its owner and mode, run 'ls -ld {there}'"
+            found.append(fail("disk", f"this user cannot write to {there}", mend))
         elif usage.free < need:
             mend = f"free some space: {render.size(need)} are needed"
             found.append(judge("disk", text, mend))

@@ -40,7 +40,9 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
         except (VitrailError, OSError) as error:
             text = f'the check of kind "{kind.name}" failed: {error}'
             found.append(fail("launchers", text))
-    return found or [ok("launchers", "all records can be started")]
+    return found or [
+        ok("launchers", "no program or kernel feature that records need is missing")
+    ]
 
 
 def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:
@@ -82,7 +84,8 @@ def _monitors(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding
     for kind, name in zip(monitors, names, strict=True):
         if shutil.which(kind.name, path=path) is None:
             yield _lacks(kind, kind.name, "see docs/launchers/vmm.md")
-        text = f"the kind {name} is experimental: it was tested only with a substitute"
+        text = f"the kind {name} is experimental: it was tested only with a "
+        text += "substitute for the VMM"
         yield warn("launchers", text, 'use kind = "microvm", which runs QEMU')
     missing = accel.permission() if names else None
     if missing is not None:
@@ -99,7 +102,7 @@ def _without_gpu(records: Sequence[Record]) -> list[Finding]:
     text = f"{', '.join(sorted(names))}: gpu is set, but /dev/dri does not contain a render node"
     hint = "install a GPU driver; without it, programs draw with the CPU"
     if nodes:
-        text = f"{', '.join(sorted(names))}: gpu is set, but you cannot open {nodes[0]}"
+        text = f"{', '.join(sorted(names))}: gpu is set, but this user cannot open {nodes[0]}"
         hint = joining(nodes[0])
     return [warn("launchers", text, hint)]
 

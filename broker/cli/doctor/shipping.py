@@ -62,9 +62,15 @@ def _target(context: Context, config: AnyTarget) -> Finding:
 
 def _require_writable(path: Path) -> None:
     """Raise UpstreamError if the shipper cannot write or create a file."""
-    there = path.exists()
-    if not os.access(path if there else path.parent, os.R_OK | os.W_OK):
+    if path.exists():
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise UpstreamError(
+                f"this user cannot read and write {path}",
+                hint=f"to see its owner and mode, run 'ls -l {path}'",
+            )
+    elif not os.access(path.parent, os.R_OK | os.W_OK):
         raise UpstreamError(
-            f"cannot write {path}",
-            hint="check that its directory exists and that you can write to it",
+            f"cannot create {path}: its directory does not exist, or this user cannot "
+            "read and write it",
+            hint="create the directory as this user, or set another path in ship.toml",
         )

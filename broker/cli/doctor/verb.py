@@ -103,7 +103,10 @@ async def _careful(context: Context, name: str, check: Check) -> Sequence[Findin
             return [fail(name, str(error), error.hint)]
         except OSError as error:
             return [fail(name, f"the check failed: {error}")]
-    return [fail(name, f"the check did not finish within {_CHECK_SECONDS:g} s")]
+    text = f"the check did not finish within {_CHECK_SECONDS:g} s"
+    return [
+        fail(name, text, "run 'brokerctl doctor' again when the machine is less busy")
+    ]
 
 
 def _print(findings: Sequence[Finding]) -> None:

@@ -76,7 +76,7 @@ async def check_compositor(context: Context) -> Sequence[Finding]:
         # libwayland waits inside; a compositor that hangs must not hang us.
         globals_ = await in_thread(list_globals, path, abandon_on_cancel=True)
         return judge_globals(path, globals_)
-    text = f"{path} accepts connections but does not answer"
+    text = f"{path} accepts connections but did not answer in {_COMPOSITOR_SECONDS:g} s"
     return [
         fail("compositor", text, "check whether the compositor is stopped or blocked")
     ]
@@ -102,7 +102,10 @@ def list_globals(path: Path) -> dict[str, int]:
         registry = display.get_registry()
         registry.dispatcher["global"] = announce
         if display.roundtrip() < 0:
-            raise SetupError(f"the compositor at {path} closed the connection")
+            raise SetupError(
+                f"the compositor at {path} closed the connection before it listed its globals",
+                hint="read the log of the compositor, or use another one",
+            )
     finally:
         display.disconnect()
     return found
@@ -115,7 +118,7 @@ def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:
         if found.get(name, 0) < version
     ]  # fmt: skip
     if missing:
-        text = f"{path} lacks {', '.join(missing)}"
+        text = f"{path} lacks required globals: {', '.join(missing)}"
         return [fail("compositor", text, "use a newer compositor, or another one")]
     findings = [
         ok("compositor", f"{path}: {len(found)} globals, including all required ones")
@@ -141,12 +144,12 @@ async def check_sound(context: Context) -> Sequence[Finding]:
     with trio.move_on_after(_SOUND_SECONDS):
         # libpulse waits inside, as libwayland does.
         return [await in_thread(_ask_sound, path, abandon_on_cancel=True)]
-    text = f"{path} accepts connections but does not answer"
+    text = f"{path} accepts connections but did not answer in {_SOUND_SECONDS:g} s"
     return [
         fail(
             name,
             printable(text),
-            "restart the sound server: systemctl --user restart pulseaudio.socket pipewire-pulse",
+            "systemctl --user restart pipewire-pulse (or pulseaudio, if this is the server)",
         )
     ]
 
@@ -163,8 +166,9 @@ def _ask_sound(path: Path) -> Finding:
         with pulsectl.Pulse("brokerctl-doctor", server=f"unix:{path}") as pulse:
             told, outputs = pulse.server_info(), len(pulse.sink_list())
     except pulsectl.PulseError as error:
-        text = f"the sound server at {path} refused the connection: {error}"
-        return fail("sound", printable(text), "read the log of the sound server")
+        text = f"the sound server at {path} refused a request: {error}"
+        mend = "to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'"
+        return fail("sound", printable(text), mend)
     text = f"{path}: {told.server_name}, {render.count(outputs, 'output')}"
     if not outputs:
         return warn("sound", printable(text), "to list sound cards, run 'wpctl status'")
@@ -229,9 +233,11 @@ async def check_broker(context: Context) -> Sequence[Finding]:
     try:
         async with client.open_client(path) as connection:
             version = await connection.call(GET_VERSION, Nothing())
-    except SetupError:
-        text = f"a broker was killed and left {path}; the next start removes it"
-        return [ok("broker", text)]
+    except SetupError as error:
+        if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
+            return [warn("broker", error.message, error.hint)]
+        text = "no broker is running; the next start of a broker removes "
+        return [ok("broker", f"{text}{path}, which a killed broker left")]
     text = f"version {version.version} ({version.role}) is running, pid {version.pid}"
     return [ok("broker", printable(text))]
 
@@ -240,17 +246,21 @@ async def check_audit(context: Context) -> Sequence[Finding]:
     """Check that the audit log can be read and is intact."""
     path = context.paths.audit
     if not path.exists():
-        return [ok("audit", "there is no log yet; the first start creates it")]
+        return [
+            ok("audit", "there is no log yet; the first start of a broker creates it")
+        ]
     with open_log(path) as log:
         state = await in_thread(log.check)
     if state != "ok":
-        mend = f"move {path} to another place for inspection, then start the broker"
+        mend = "to begin a new log, move audit.sqlite and audit.key in "
+        mend += f"{path.parent} to another place, then start the broker"
         return [fail("audit", f"{path} is damaged: {state}", mend)]
     keys = KeyFile(path).any()
     with open_sealed(path) as db:
         report = verify_end(db, keys)
     if not report.good:
         what = report.problems[0].what
-        mend = "to see details, run 'brokerctl audit verify'; a broker does not append to this log"
+        mend = "to see details, run 'brokerctl audit verify'; to begin a new log, move "
+        mend += f"audit.sqlite and audit.key in {path.parent} to another place"
         return [fail("audit", f"{path} does not match its signatures: {what}", mend)]
     return [ok("audit", f"{report.size} events in {path}, signed to the end")]

@@ -103,9 +103,10 @@ def refuse_host(name: str) -> None:
     """Raise RefusedError for the name of the image of this machine's programs."""
     if name == store.HOST_IMAGE:
         raise RefusedError(
-            f"cannot import an image as '{name}': the name is reserved for the image of "
-            "this machine's programs",
-            hint="choose another name; 'brokerctl run --root host' creates the reserved image",
+            f"cannot create an image '{name}': the name is reserved for the image of this "
+            "machine's programs",
+            hint="choose another name; to create the reserved image, run 'brokerctl run --root "
+            "host COMMAND'",
         )
 
 
@@ -118,7 +119,8 @@ def _import_signed(
     public = read_public_key(key)
     if not archive.is_file():
         raise SetupError(
-            f"cannot import {printable(str(archive), 200)}: not a file",
+            f"cannot import {printable(str(archive), 200)}: "
+            + ("not a regular file" if archive.exists() else "no such file"),
             hint="with --key, specify a file that 'brokerctl image export' wrote",
         )
     return trio.run(import_signed, paths, name, archive, public, progress)

@@ -122,7 +122,8 @@ def read_packages(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise SetupError(
             f"cannot read the package list {path}: {render.cause(error)}",
-            hint="write package names as text, separated by spaces; '#' starts a comment",
+            hint="specify a text file with package names separated by spaces; '#' starts a "
+            "comment",
         ) from error
     return tuple(word for line in lines for word in line.partition("#")[0].split())
 

@@ -61,12 +61,13 @@ def _drivers() -> Iterator[Finding]:
         if any(LIBRARIES.glob(f"{folder}/{_DRIVERS.format(kind)}"))
     }
     if not found:
-        text = "records name domains of libvirt, but libvirt does not have a driver"
-        mend = "sudo apt install libvirt-daemon-driver-qemu (containers: -driver-lxc)"
+        text = "records name domains of libvirt, but no driver of libvirt is installed"
+        mend = "sudo apt install libvirt-daemon-driver-qemu (for containers, "
+        mend += "libvirt-daemon-driver-lxc)"
         yield warn("launchers", text, mend)
     elif found == {"qemu"}:
-        text = "libvirt does not have a driver for containers"
-        yield ok("launchers", f"{text}: sudo apt install libvirt-daemon-driver-lxc")
+        text = "libvirt's driver for containers is not installed; to install it, run"
+        yield ok("launchers", f"{text} 'sudo apt install libvirt-daemon-driver-lxc'")
 
 
 def _machined() -> Iterator[Finding]:

@@ -83,7 +83,7 @@ def installed_at(app: str) -> Path:
         printed = trio.run(partial(run_tool, words, env=os.environ))
     except UpstreamError as error:
         raise SetupError(
-            f"{app} is not an installed application",
+            f"cannot find the Flatpak application {app}: {error.message}",
             hint="to list the installed applications, run 'flatpak list --app --columns=application'",
         ) from error
     return Path(os.fsdecode(printed.rstrip(b"\n")))

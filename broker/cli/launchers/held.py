@@ -120,9 +120,8 @@ def local_paths() -> Paths:
     paths = find_paths()
     if role_here(paths) is not None:
         raise SetupError(
-            "cannot run a box or container: this machine is paired with another one "
-            "(link.toml)",
-            hint="to run a sandbox of the host, use 'brokerctl run SANDBOX'",
+            "cannot run a box or container: this machine is paired with another one",
+            hint="to run a sandbox of the host, run 'brokerctl run SANDBOX' on the viewer",
         )
     return paths
 

@@ -65,8 +65,10 @@ def _remove_libvirt(_app: str) -> None:
             continue
         except OSError as error:
             raise SetupError(
-                f"{path}: {error.strerror}",
-                hint="run 'sudo brokerctl launcher remove libvirt'",
+                f"cannot remove {path}: {error.strerror}",
+                hint="run 'sudo brokerctl launcher remove libvirt'"
+                if os.geteuid() != 0
+                else "",
             ) from error
         render.note(f"removed {path}")
 
@@ -99,7 +101,9 @@ def prepare(domain: str, *, connect: str, yes: bool, dry_run: bool) -> None:
     try:
         new = with_vsock(old, _way(domain, old, connect))
     except DomainError as error:
-        raise RefusedError(f"domain '{printable(domain, 60)}': {error}") from error
+        raise RefusedError(
+            f"cannot prepare domain '{printable(domain, 60)}': {error}"
+        ) from error
     if new is None:
         render.note(
             f"domain '{printable(domain, 60)}' already has this vsock; nothing was changed"
@@ -164,7 +168,9 @@ def _virsh(connect: str, *words: str) -> str:
         raise RefusedError(
             error.message,
             hint="to list the domains, run 'virsh --connect "
-            f"{printable(connect, 100)} list --all'",
+            f"{printable(connect, 100)} list --all'"
+            if "dumpxml" in words
+            else "",
         ) from error
 
 

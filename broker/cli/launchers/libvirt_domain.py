@@ -217,14 +217,17 @@ async def _start(paths: Paths, made: Made, virsh: Child) -> None:
         while not await _is_paused(made):
             if has_ended(virsh.pidfd):
                 raise UpstreamError(
-                    f"libvirt did not start the domain: {stderr_so_far(virsh, MESSAGE_CHARS)}",
-                    hint=f"to list the domains, run 'virsh --connect {_URI} list --all'",
+                    f"virsh exited before the domain {made.domain} was started: "
+                    f"{stderr_so_far(virsh, MESSAGE_CHARS) or 'no output'}",
+                    hint="to see QEMU's output, read ~/.cache/libvirt/qemu/log/"
+                    f"{made.domain}.log",
                 )
             await trio.sleep(_LOOK_SECONDS)
     if waited.cancelled_caught:
         raise UpstreamError(
-            f"libvirt did not start the domain within {_START_SECONDS:.0f} s",
-            hint="see the domain's log in ~/.cache/libvirt/qemu/log",
+            f"libvirt did not start the domain {made.domain} within "
+            f"{_START_SECONDS:.0f} s",
+            hint=f"to see QEMU's output, read ~/.cache/libvirt/qemu/log/{made.domain}.log",
         )
     pid = _pid(made)
     made.pidfd = open_pidfd(pid)
@@ -260,7 +263,7 @@ async def _cid(made: Made) -> int | None:
     found = root.find("devices/vsock/cid")
     text = "" if found is None else found.get("address", "")
     if not text.isdecimal():
-        raise UpstreamError("libvirt did not assign a CID to the domain")
+        raise UpstreamError(f"libvirt did not assign a CID to the domain {made.domain}")
     return int(text)
 
 

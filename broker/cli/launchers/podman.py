@@ -198,7 +198,7 @@ def _described(run: HeldRun, launch: Podman) -> Container:
         raise SetupError(
             f"record '{record.name}' has neither container_image nor rootfs",
             where=record.where("launch.container_image"),
-            hint="set one of them, or start the container with "
+            hint="set one of these keys, or start the container with "
             f"'podman run --annotation io.vitrail.sandbox={record.name}'",
         )
     limits = ContainerLimits(launch.memory_mib, launch.pids)
@@ -258,7 +258,8 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     try:
         name = (await run_tool(words, env=context.environ)).decode().strip()
     except (UpstreamError, OSError) as error:
-        return [warn("launchers", f"'podman info' failed: {error}", "podman info")]
+        text = f"cannot determine Podman's runtime: {error}"
+        return [warn("launchers", text, "to see the error, run 'podman info'")]
     if name != "crun":
         return []
     text = (

@@ -42,12 +42,14 @@ def install_rootful(uid: int | None, *, as_json: bool) -> None:
     try:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError as error:
-        raise SetupError(f"no user has the ID {uid}") from error
+        raise SetupError(
+            f"no user has the ID {uid}", hint="specify the ID of a user: --uid NUMBER"
+        ) from error
     # guard: root's containers belong to a user's broker
     if uid == 0:
         raise SetupError(
-            "cannot determine the user whose broker leases the containers of root",
-            hint="pass --uid NUMBER, or run the command with sudo",
+            "the broker that leases root's containers must belong to another user than root",
+            hint="pass this user's --uid NUMBER, or run the command with sudo as this user",
         )
     paths = find_paths({"HOME": home, "XDG_RUNTIME_DIR": f"/run/user/{uid}"})
     records = search_path(paths.runtime, paths.config)

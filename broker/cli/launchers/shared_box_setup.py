@@ -82,7 +82,10 @@ def _real(name: str, wrapper: Path) -> Path:
     ]
     found = shutil.which(name, path=os.pathsep.join(folders))
     if found is None:
-        raise SetupError(f"{name} is not installed", hint="install its package first")
+        raise SetupError(
+            f"{name} is not installed",
+            hint=f"install the package of {name}, and run the command again",
+        )
     return Path(found)
 
 

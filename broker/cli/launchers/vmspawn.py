@@ -34,6 +34,7 @@ from broker.helpers.process.spawn import Child, has_ended, send_signal
 from broker.host.launchers.piped_stderr import stderr_so_far
 from broker.host.launchers.vmspawn.arguments import Spawned
 from broker.host.launchers.vmspawn.process import (
+    START_SECONDS,
     fifo_of,
     start_vmspawn,
     wait_held,
@@ -128,11 +129,11 @@ async def _wait_held(child: Child, made: Made, directory: Path) -> int:
     """Wait for the process that will be QEMU; its pidfd is kept in ``made``."""
     found = await wait_held(child, made.uuid, directory)
     if found is None:
-        why = "it did not answer in time"
+        why = f"it did not start QEMU within {START_SECONDS:g} s"
         if has_ended(child.pidfd):
-            why = stderr_so_far(child, MESSAGE_CHARS)
+            why = f"it exited: {stderr_so_far(child, MESSAGE_CHARS) or 'no output'}"
         raise UpstreamError(
-            f"systemd-vmspawn did not start the machine: {why}",
+            f"systemd-vmspawn did not start the machine {made.domain}: {why}",
             hint="check that 'systemd-vmspawn --version' prints 262 or later",
         )
     pid, made.pidfd = found

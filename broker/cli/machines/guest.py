@@ -46,7 +46,9 @@ def install(*, output: str | None, as_json: bool) -> None:
         replace_file(path, content, mode=0o755)
     except OSError as error:
         raise SetupError(
-            f"cannot write the installer: {error.strerror}", where=str(path)
+            f"cannot write the installer: {error.strerror}",
+            where=str(path),
+            hint="specify another file with --output",
         ) from error
     command_line = f"ssh root@GUEST sh -s < {shlex.quote(str(path))}"
     if as_json:

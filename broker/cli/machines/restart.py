@@ -65,8 +65,10 @@ async def _look() -> tuple[int, list[str]]:
         version = await client.call(GET_VERSION, Nothing())
         if version.role != "local":
             raise RefusedError(
-                f"this machine is the {version.role} of two machines that share their sandboxes",
-                hint="to see what would end, run 'brokerctl status'; then restart the unit",
+                f"cannot restart the broker: this machine is the {version.role} of two machines "
+                "that share their sandboxes",
+                hint="to see what would end, run 'brokerctl status'; then restart the unit "
+                f"vitrail-{version.role} with systemctl",
             )
         answer = await client.call(WINDOWS, WindowsRequest())
     shown = [f"[{one.sandbox}] {one.title}" for one in answer.windows]
@@ -83,7 +85,10 @@ async def _restart(pid: int) -> tuple[list[str], list[str]]:
             # The number is the one that was asked about only if it still answers so.
             version = await client.call(GET_VERSION, Nothing())
             if version.pid != pid:
-                raise RefusedError("another broker was started in the meantime")
+                raise RefusedError(
+                    "the broker was not restarted: another broker was started in the meantime",
+                    hint="run the command again",
+                )
             before = await _sandboxes(client)
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             await wait_ended(pidfd)

@@ -68,7 +68,10 @@ def _without_broker(
         elif begin is False:
             path.unlink(missing_ok=True)
     except OSError as error:
-        raise SetupError(f"{path}: {error.strerror}") from error
+        raise SetupError(
+            f"cannot change the lockdown of the next broker: {error.strerror}",
+            where=str(path),
+        ) from error
     now = kept_lockdown(path)
     return LockdownAnswer(now is not None, bool(now))
 

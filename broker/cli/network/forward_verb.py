@@ -81,7 +81,10 @@ async def _stdio(request: ForwardRequest) -> None:
 
             async def take(item: ForwardItem) -> None:
                 if item.local is None:
-                    raise UpstreamError(f"the connection failed: {item.failed}")
+                    raise UpstreamError(
+                        f"cannot connect to port {request.port} of {request.sandbox}: "
+                        f"{printable(item.failed or '')}"
+                    )
                 nursery.start_soon(_copied, item.local, nursery.cancel_scope)
 
             await client.call(FORWARD, request, take)

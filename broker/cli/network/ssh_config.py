@@ -42,9 +42,18 @@ def command(names: tuple[str, ...], *, user: str, port: int) -> None:
     known = [name for name, one in records.items() if _has_ports(one)]
     for name in names:
         if name not in records:
-            raise RefusedError(f"no record is named '{printable(name, 64)}'")
+            raise RefusedError(
+                f"no record is named '{printable(name, 64)}'",
+                hint="to list the records, run 'brokerctl list'",
+            )
         if name not in known:
-            raise RefusedError(f"ports of '{name}' cannot be forwarded")
+            raise RefusedError(
+                f"cannot forward ports of '{name}': its kind, "
+                f"{records[name].host.launch.kind.name}, does not support this",
+                where=records[name].where("launch.kind"),
+                hint="to list the sandboxes whose ports can be forwarded, run 'brokerctl "
+                "ssh-config'",
+            )
     chosen = sorted(names or known)
     sys.stdout.write("".join(_host(name, user, port) for name in chosen))
     if not chosen:

@@ -49,9 +49,8 @@ async def knock(config: LinkConfig) -> socket.socket:
         return await dial(config)
     except UpstreamError as error:
         raise UpstreamError(
-            f"no viewer is waiting to be paired: {error}",
-            hint="run 'brokerctl pair NAME --as viewer' on the viewer's machine, then run "
-            "this command again",
+            f"cannot connect to 'brokerctl pair' on the viewer's machine: {error}",
+            hint="run 'brokerctl pair NAME --as viewer' there first, then run this command again",
         ) from error
 
 

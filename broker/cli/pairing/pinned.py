@@ -33,10 +33,12 @@ def forget(store: LinkStore, name: str) -> None:
     with _one_at_a_time(store):
         peers = store.peers()
         if all(peer.name != name for peer in peers.all):
-            known = ", ".join(peer.name for peer in peers.all) or "none"
+            known = ", ".join(peer.name for peer in peers.all)
             raise RefusedError(
-                f"no broker is pinned as {name!r}",
-                hint=f"use one of the pinned brokers: {known}",
+                f"no broker is paired under the name {name!r}",
+                hint=f"use one of the paired brokers: {known}"
+                if known
+                else "to pair this machine with another one, run 'brokerctl pair NAME --as ROLE'",
             )
         _write(store, peers.without(name))
 

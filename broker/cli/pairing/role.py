@@ -31,6 +31,6 @@ def role_here(paths: Paths) -> Role | None:
         raise SetupError(
             "this machine is paired both as a host and as a viewer, but link.toml "
             "does not select one of them",
-            hint="set connect or listen in link.toml, or run 'brokerctl link forget'",
+            hint="set connect or listen in link.toml, or run 'brokerctl link forget NAME'",
         )
     return roles.pop() if roles else None

@@ -94,7 +94,7 @@ class _Edit:
         """Raise RefusedError if another program has changed the file meanwhile."""
         if self.before != self.old:
             raise RefusedError(
-                f"{self.file} was changed during the edit",
+                f"nothing was installed: another program changed {self.file} during the edit",
                 hint="check the file, then edit it again",
             )
 
@@ -228,14 +228,15 @@ def _read(file: Path) -> bytes:
 @contextlib.contextmanager
 def _one_at_a_time(base: Path) -> Iterator[None]:
     """Lock the settings for one edit at a time.  Raises RefusedError."""
-    fd = open_lock(base / ".edit.lock", doing="edit")
+    fd = open_lock(base / ".edit.lock", doing="edit the settings")
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError as error:
         raise RefusedError(
-            f"another edit in {base} is in progress",
-            hint="wait until the other edit is finished",
+            f"cannot edit the settings in {base}: another 'brokerctl policy edit' or "
+            "'brokerctl allow' is editing them",
+            hint="wait until the other command has ended, and run this one again",
         ) from error
     finally:
         os.close(fd)
@@ -255,7 +256,8 @@ def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
             code = run_in_foreground([*_editor(), copy])
             if code != 0:
                 raise RefusedError(
-                    f"the editor exited with code {code}", hint="nothing was installed"
+                    f"nothing was installed: the editor exited with code {code}",
+                    hint="run the command again, and exit the editor normally",
                 )
             new = _read(copy)
             if new == job.old or (job.old is None and new == first):

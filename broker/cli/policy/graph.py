@@ -143,7 +143,7 @@ def _draw(text: str) -> str:
             drawn = trio.run(run).decode("utf-8")
         except UpstreamError as error:
             raise RefusedError(
-                error.message,
+                f"cannot draw the picture: {error.message}",
                 hint="select arrows with --sandbox or --service, or use --format dot",
             ) from error
     # Without the document type, which names a file at w3.org: the picture is to
@@ -156,7 +156,8 @@ def _refuse_too_many(found: list[Flow]) -> None:
     boxes = {name for flow in found for name in (flow.source, flow.target)}
     if len(boxes) > tool_limits.GRAPH_NODES:
         raise RefusedError(
-            f"the graph has {len(boxes)} boxes, but a picture can show at most {tool_limits.GRAPH_NODES}",
+            f"cannot write the graph: it has {len(boxes)} boxes, more than the allowed "
+            f"{tool_limits.GRAPH_NODES}",
             hint="select arrows with --sandbox or --service, or use --json",
         )
 

@@ -203,7 +203,7 @@ def _files(folder: Path) -> Iterator[Path]:
                 count += 1
                 if count > tool_limits.IMPORT_FILES:
                     raise RefusedError(
-                        f"{folder} contains more than {tool_limits.IMPORT_FILES} files"
+                        f"cannot import {folder}: more than {tool_limits.IMPORT_FILES} files"
                     )
                 yield path
 
@@ -216,5 +216,7 @@ def _read(path: Path) -> bytes:
             raise RefusedError(f"{path} is not a regular file")
         data = file.read(tool_limits.IMPORT_BYTES + 1)
     if len(data) > tool_limits.IMPORT_BYTES:
-        raise RefusedError(f"{path} is larger than {tool_limits.IMPORT_BYTES} bytes")
+        raise RefusedError(
+            f"cannot import {path}: more than {tool_limits.IMPORT_BYTES} bytes"
+        )
     return data

@@ -134,7 +134,7 @@ def put(path: Path, content: bytes, *, mode: int = 0o644) -> None:
 def open_lock(path: Path, *, doing: str) -> int:
     """Open a file for flock(2) in a directory of policy files, made where missing.
 
-    ``doing`` is what the user asked for, in the hint.  The caller closes the
+    ``doing`` is what the user asked for, in the message.  The caller closes the
     descriptor.  Raises RefusedError.
     """
     try:
@@ -144,6 +144,6 @@ def open_lock(path: Path, *, doing: str) -> int:
         )
     except OSError as error:
         raise RefusedError(
-            f"cannot use {path.parent}: {error.strerror}",
-            hint=f"{doing} as the owner of that directory, or specify another one with --to",
+            f"cannot {doing} in {path.parent}: {error.strerror}",
+            hint="run the command as the owner of this directory, or use another directory",
         ) from error

@@ -102,9 +102,14 @@ def world_from(file: Path | None, policy: tuple[Path, ...] = ()) -> World:
         with file.open("rb") as opened:
             content = opened.read(tool_limits.WORLD_BYTES + 1)
         if len(content) > tool_limits.WORLD_BYTES:
-            raise WorldError(f"it is larger than {tool_limits.WORLD_BYTES} bytes")
+            raise WorldError(f"more than {tool_limits.WORLD_BYTES} bytes")
         return world_from_json(json.loads(content))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise RefusedError(
+            f"cannot read {printable(str(file), 200)}: {error.strerror}",
+            hint="specify a file that you can read with --world",
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise RefusedError(
             f"{printable(str(file), 200)} does not describe sandboxes: {printable(str(error), 200)}",
             hint='write the file as {"domains": {"work": {"tags": [], "type": "AppVM"}}}',
@@ -190,7 +195,7 @@ def refusing_too_many() -> Iterator[None]:
     except TooManyError as error:
         raise RefusedError(
             f"too many calls to compare: {error}",
-            hint="list fewer sandboxes in a file, and pass it with --world FILE",
+            hint="write a file that lists fewer sandboxes, and pass this file with --world",
         ) from error
 
 
@@ -263,5 +268,5 @@ def require_sandbox(known: World, name: str) -> None:
         raise RefusedError(
             f"no sandbox is named '{printable(name, 60)}'",
             hint=did_you_mean(name, known.names)
-            or "add a record for the sandbox, or list it in the file of --world",
+            or "add a record for the sandbox, or add the sandbox to the file of --world",
         )

@@ -101,7 +101,7 @@ def hint_for_unknown(name: str, known: Iterable[str]) -> str:
     shown = printable(name, 31)
     if example:
         made = f"brokerctl new {shown} --from {example}"
-        return f"'{example}' is an example; to create your own sandbox from it, run: {made}"
+        return f"to create a sandbox from the example '{example}', run: {made}"
     return f"{there}to create a record, run: brokerctl new {shown}"
 
 

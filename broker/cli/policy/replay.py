@@ -172,7 +172,7 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
         if found is None or found.sequence != number:
             raise RefusedError(
                 f"the log does not contain event {number}",
-                hint="to list the events, run 'brokerctl audit'",
+                hint="to list the events, run 'brokerctl audit -n all'",
             )
         fields = found.fields()
         try:
@@ -185,7 +185,7 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
             if isinstance(error, NoRuleError) and said:
                 words += printable(f" ({', '.join(said)})", 600)
             raise RefusedError(
-                words, hint="to see the recorded event, run 'brokerctl audit'"
+                words, hint="to see the recorded event, run 'brokerctl audit -n all'"
             ) from error
 
 

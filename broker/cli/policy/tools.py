@@ -166,7 +166,7 @@ def _read(file: Path) -> bytes:
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
         raise RefusedError(
-            content.first_line(), hint="specify a file that you can read"
+            content.first_line(), hint="correct the file, or specify another one"
         )
     return content
 

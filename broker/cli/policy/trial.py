@@ -69,8 +69,8 @@ def refuse_trial(base: Path, file: Path) -> None:
         )
     if os.path.lexists(trial):
         raise RefusedError(
-            f"{trial} already exists and takes precedence",
-            hint="wait until the other edit is confirmed or reverted, or remove the file",
+            f"cannot edit {file} with --confirm: the unconfirmed edit {trial} takes precedence",
+            hint=f"wait until that edit is confirmed or reverted, or remove {trial}",
         )
 
 

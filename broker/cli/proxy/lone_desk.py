@@ -80,8 +80,8 @@ class LoneDesk:
             await self._service.revoke_microphone()
         elif sandbox.rules.microphone is Microphone.DENY:
             raise RefusedError(
-                "the filter was started without access to the microphone",
-                hint="start the filter with --microphone ask",
+                "cannot allow the microphone: the sound filter was started with --microphone deny",
+                hint="start 'brokerctl proxy pulse' again with --microphone ask",
             )
         else:
             sandbox.allow_microphone(trio.current_time())

@@ -44,9 +44,10 @@ async def connect_server(path: Path) -> socket.socket:
         cause = error.__cause__
         why = cause.strerror if isinstance(cause, OSError) else error.message
         raise UpstreamError(
-            f"the sound server at {path} does not answer: {why}",
-            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER "
-            "(or --server) to its socket",
+            f"there is no socket of a sound server at {path}"
+            if isinstance(cause, FileNotFoundError)
+            else f"the sound server at {path} does not answer: {why}",
+            hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket",
         ) from error
 
 
@@ -74,5 +75,5 @@ def server_path(name: str | None, environ: dict[str, str] | None = None) -> Path
             return Path(env[variable]) / below
     raise SetupError(
         "XDG_RUNTIME_DIR is not set, so the sound server's socket cannot be found",
-        hint="run the command inside the desktop session, or pass a path with --server",
+        hint="run the command inside the desktop session, or set PULSE_SERVER=unix:/PATH",
     )

@@ -58,7 +58,7 @@ def require_xwayland() -> None:
     """Raise SetupError where this machine has no Xwayland."""
     if shutil.which("Xwayland") is None:
         raise SetupError(
-            "X11 programs need Xwayland, which is not installed",
+            "cannot run X11 programs: Xwayland is not installed",
             hint="sudo apt install xwayland",
         )
 

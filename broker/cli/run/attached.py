@@ -17,7 +17,7 @@ import trio
 
 from broker.cli.interrupts import is_interrupt
 from broker.cli.run import terminal
-from broker.cli.run.connect import open_client
+from broker.cli.run.connect import how_to_start, open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal_filter import RESET, TerminalFilter
 from broker.core.errors import RefusedError, UpstreamError
@@ -76,8 +76,8 @@ class AttachedProgram:
         name = printable(self._started.sandbox, 60)
         return UpstreamError(
             f"the broker ended; program {self._started.program} continues if {name} is running",
-            hint="start the broker; to see whether the sandbox is running, run 'brokerctl "
-            f"status'; to see the program's output, run 'brokerctl logs {name}'",
+            hint=f"{how_to_start(self._paths)}; to see the program's output, run 'brokerctl logs "
+            f"{name}'",
         )
 
     def _begin(self, started: Started, nursery: trio.Nursery, stack: ExitStack) -> None:

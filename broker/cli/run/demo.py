@@ -86,9 +86,9 @@ async def _demo(request: RunRequest, screenshot: Path | None) -> None:
             return
         if broker_runs(paths):
             raise SetupError(
-                "there is no compositor, but a broker is already running",
-                hint="stop the broker with 'brokerctl stop --broker'; the demo then starts its "
-                "own broker with a headless compositor",
+                "cannot start the demo with a headless compositor while another broker is running",
+                hint="to stop all sandboxes and the broker, run 'brokerctl stop --broker'; then "
+                "run the demo again",
             )
         target = screenshot or _default_screenshot(paths)
         with _its_record(paths, request.record):
@@ -124,10 +124,9 @@ def _one_machine(paths: Paths) -> None:
     role = role_here(paths)
     if role is not None:
         raise SetupError(
-            f"this machine is the {role.name.lower()} of two machines (link.toml), "
-            "but the demo needs a single machine",
-            hint="run 'brokerctl run' on the viewer instead, or set "
-            "XDG_CONFIG_HOME to an empty directory for the demo",
+            f"cannot start the demo: this machine is the {role.name.lower()} of two paired "
+            "machines, but the demo needs a single machine",
+            hint="run 'brokerctl run SANDBOX' on the viewer instead",
         )
 
 
@@ -189,7 +188,7 @@ async def _headless(
         async with open_client(paths) as client:
             await client.call(RUN, request, steps.item)
         async with steps.step("wait for the window"):
-            await _wait_window(compositor)
+            await _wait_window(compositor, request.record)
         async with steps.step("take the screenshot"):
             await _settled_screenshot(compositor, target)
 
@@ -225,7 +224,7 @@ def _environment(compositor: HeadlessCompositor) -> Mapping[str, str]:
     return {**os.environ, "WAYLAND_DISPLAY": str(compositor.display)}
 
 
-async def _wait_window(compositor: HeadlessCompositor) -> None:
+async def _wait_window(compositor: HeadlessCompositor, record: str) -> None:
     """Wait until a window is shown.  Raises UpstreamError."""
     deadline = trio.current_time() + _WINDOW_SECONDS
     while trio.current_time() < deadline:
@@ -233,8 +232,8 @@ async def _wait_window(compositor: HeadlessCompositor) -> None:
             return
         await trio.sleep(_LOOK_SECONDS)  # sway-ipc's own events need a client library
     raise UpstreamError(
-        f"the compositor did not show a window within {_WINDOW_SECONDS:g} s",
-        hint="to see the reason, run 'brokerctl logs' and 'brokerctl audit'",
+        f"'{record}' did not show a window within {_WINDOW_SECONDS:g} s",
+        hint=f"to see the program's output, run 'brokerctl logs {record}'",
     )
 
 

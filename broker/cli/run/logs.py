@@ -105,7 +105,8 @@ def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -
         )
     raise SetupError(
         f"{sandbox} has no log {wanted}",
-        hint=f"read one of the logs in {folder}: {', '.join(sorted(found))}",
+        hint=f"select a log with --program N or --console; {folder} contains "
+        f"{', '.join(sorted(found))}",
     )
 
 

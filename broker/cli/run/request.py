@@ -193,8 +193,8 @@ async def _its_domain(
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(
-            f"'{record.name}' creates a machine for each run; options cannot change or "
-            "detach this machine",
+            f"cannot change or detach the machine of '{record.name}', which is created for "
+            "each run",
             where=record.where("launch.kind"),
             hint="omit --detach, --memory, --cpus, --network and --image",
         )
@@ -221,9 +221,9 @@ def _module_here(paths: Paths) -> str:
     match role_here(paths):
         case Role.HOST:
             raise SetupError(
-                "this machine is a host; its viewer shows the windows and "
-                "decides about requests",
-                hint="run the command on the viewer; 'vitrail-host' must run on this machine",
+                "cannot start a broker for this run: this machine is a host, whose windows a "
+                "viewer shows",
+                hint="run the command on the viewer, and vitrail-host on this machine",
             )
         case Role.VIEWER:
             return "broker.programs.viewer"

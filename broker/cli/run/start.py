@@ -78,7 +78,8 @@ async def _start(
     environ: Mapping[str, str] | None,
 ) -> None:
     """Start the broker's program and wait until it is ready."""
-    log = _open_log(paths.state / "broker.log")
+    log_file = paths.state / "broker.log"
+    log = _open_log(log_file)
     try:
         with _notified(paths.runtime / f"ready-{os.getpid()}") as notify:
             env = dict(os.environ if environ is None else environ)
@@ -91,7 +92,7 @@ async def _start(
                 stderr=STDOUT,
                 outlive_us=True,
             )
-            await _wait_ready(child, notify, log)
+            await _wait_ready(child, notify, log, log_file)
     finally:
         os.close(log)
 
@@ -110,7 +111,8 @@ async def _starting(paths: Paths) -> AsyncIterator[None]:
                 await trio.sleep(_LOOK_SECONDS)
         if patience.cancelled_caught:
             raise UpstreamError(
-                "another command is starting a broker, but the broker is not ready",
+                "another command is starting a broker, which was not ready after "
+                f"{_READY_SECONDS + _DYING_SECONDS:g} s",
                 hint="to find the reason, run 'brokerctl doctor'",
             )
         yield
@@ -132,7 +134,8 @@ async def _answers(paths: Paths) -> bool:
     A killed broker's socket may live on for milliseconds in a child that it
     had forked and that had not been executed yet.
     """
-    with trio.move_on_after(answer_seconds(paths.control)):
+    seconds = answer_seconds(paths.control)
+    with trio.move_on_after(seconds):
         while broker_runs(paths):
             try:
                 async with open_client(paths.control) as client:
@@ -143,7 +146,7 @@ async def _answers(paths: Paths) -> bool:
                 return True
         return False
     raise UpstreamError(
-        f"the broker at {paths.control} does not answer",
+        f"the broker at {paths.control} did not answer within {seconds:g} s",
         hint="to find the reason, run 'brokerctl doctor'",
     )
 
@@ -196,7 +199,9 @@ def _notified(path: Path) -> Iterator[socket.socket]:
             path.unlink(missing_ok=True)
 
 
-async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
+async def _wait_ready(
+    child: Child, notify: socket.socket, log: int, log_file: Path
+) -> None:
     """Wait until the broker is ready.  Raises UpstreamError with its log if not."""
     began = os.fstat(log).st_size
     ready = False
@@ -223,12 +228,13 @@ async def _wait_ready(child: Child, notify: socket.socket, log: int) -> None:
         await child.kill_and_wait()
         raise UpstreamError(
             f"the broker was not ready within {_READY_SECONDS:g} s: "
-            f"{printable(said, _TAIL)}"
+            f"{printable(said, _TAIL) or 'no output'}",
+            hint="to find the reason, run 'brokerctl doctor'",
         )
     # Its own sentence, with its own hint, is the best there is.
     text = said.decode("utf-8", "replace").strip()
     message, _, hint = text.partition("\n  hint: ")
     raise UpstreamError(
         f"the broker did not start: {_PROGRAM.sub('', message)}",
-        hint=hint or "to see the whole output, run 'vitrail-local' in a terminal",
+        hint=hint or f"to see the whole output, read {log_file}",
     )

@@ -107,7 +107,8 @@ class HomeCopies(HomeStore):
                 rename_at(prepared, target, RENAME_NOREPLACE)
             except FileExistsError as error:
                 raise RefusedError(
-                    f"a snapshot '{label}' of '{name}' already exists"
+                    f"a snapshot '{label}' of '{name}' already exists",
+                    hint="choose another label",
                 ) from error
             flush(target.parent)
             flush(self.root)
@@ -169,7 +170,7 @@ def copy_state(source: Path, target: Path, progress: Progress = no_progress) -> 
         )
     except RecursionError as error:
         raise UpstreamError(
-            f"{source / TREE} contains directories that are nested too deeply"
+            f"cannot copy {source / TREE}: its directories are nested too deeply"
         ) from (error)
     progress(1, 1)
 

@@ -225,16 +225,22 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
     """
     found = read_records(offline_paths()).records
     if name not in found:
-        raise SetupError(f"no record is named '{name}'")
+        raise SetupError(
+            f"no record is named '{name}'",
+            hint="to list the records, run 'brokerctl list'",
+        )
     if new in found or _place(new).exists():
-        raise RefusedError(f"a record named '{new}' already exists")
+        raise RefusedError(
+            f"a record named '{new}' already exists", hint="choose another name"
+        )
     text = found[name].source.read_text(encoding="utf-8")
     text = re.sub(rf'(?m)^name = "{re.escape(name)}"', f'name = "{new}"', text)
     record, problems = parse_record(new, _place(new), text.encode())
     if record is None and not found[name].inherits:
         raise RefusedError(
             f"the record of '{name}' cannot be used under another name: "
-            f"{problems[0].first_line()}"
+            f"{problems[0].first_line()}",
+            hint=f"to change the record, run 'brokerctl policy edit {name}'",
         )
     return text
 
@@ -382,7 +388,11 @@ def reset(name: str, *, yes: bool, as_json: bool) -> None:
     with store.lock(sandbox):
         home = store.require(sandbox)
         if home.meta.kind != DISK:
-            raise RefusedError(f"the home of '{sandbox}' is not a disk")
+            raise RefusedError(
+                f"cannot empty the home of '{sandbox}': it is a directory, not a disk",
+                hint="to remove the home and its snapshots, run 'brokerctl sandbox remove "
+                f"--keep-record {sandbox}'; the next start creates a new home",
+            )
         if home.meta.encrypted:
             raise RefusedError(
                 f"cannot empty the home of '{sandbox}': a new home would not be encrypted",

@@ -38,9 +38,9 @@ def command(*, as_json: bool) -> None:
         from broker.cli.sandboxes.top_screen import TopScreen
     except ModuleNotFoundError as error:
         raise SetupError(
-            f"the live screen needs the Python package {error.name}",
-            hint="install python3-textual, or run 'pip install vitrail[top]'; "
-            "'brokerctl status --watch' does not need the package",
+            f"cannot show the live screen: the Python package {error.name} is not installed",
+            hint="install python3-textual, or run 'pip install vitrail[top]'; to watch without "
+            "the package, run 'brokerctl status --watch'",
         ) from error
     screen = TopScreen(paths, cpu)
     while chosen := screen.run():

@@ -75,7 +75,7 @@ def lock(name: str, *, as_json: bool) -> None:
     sandbox = take_sandbox_name(name)
     if not keyring.forget(sandbox):
         raise RefusedError(
-            f"the keyring does not contain the passphrase of '{sandbox}'"
+            f"cannot lock the home of '{sandbox}': the keyring does not contain its passphrase"
         )
     _done(f"the home of '{sandbox}' is locked", sandbox, as_json=as_json, is_open=False)
 

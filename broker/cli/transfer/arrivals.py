@@ -52,13 +52,13 @@ class Arrivals:
                 raise RefusedError(
                     f"no file or directory named '{printable(name, 100)}' has arrived "
                     f"from '{source}'",
-                    hint=f"see {folder} for the files that have arrived",
+                    hint=f"to see the files that have arrived, run 'ls {folder}'",
                 )
             place = target / name
             if os.path.lexists(place):
                 raise RefusedError(
                     f"{place} already exists and was not replaced",
-                    hint=f"move the copy from {arrived}",
+                    hint=f"move the received copy, {arrived}, to another place",
                 )
             _move(arrived, place)
             moved.append(place)
@@ -90,6 +90,6 @@ def _move(arrived: Path, place: Path) -> None:
         if error.errno != errno.EXDEV:
             raise RefusedError(
                 f"cannot write {place}: {error.strerror}",
-                hint=f"move the copy from {arrived}",
+                hint=f"move the received copy, {arrived}, to another place",
             ) from error
         shutil.move(arrived, place)

@@ -45,12 +45,14 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     """
     found = {_sandbox_of(source) for source in sources}
     if len(found) != 1:
-        raise click.UsageError("All SOURCEs must be in the same place.")
+        raise click.UsageError(
+            "all SOURCEs must be on this machine or in the same sandbox"
+        )
     (source,) = found
     here = _directory_here(target)
     where = "" if here else str(take_sandbox_name(target.removesuffix(":")))
     if source == where:
-        raise click.UsageError("SOURCE and TARGET are the same place.")
+        raise click.UsageError("SOURCE and TARGET are in the same place")
     if not source:
         if where:
             # The user's own copy is for the one at work, not for a new disposable.
@@ -81,7 +83,10 @@ def _existing(path: str) -> str:
     """Return a path here as absolute; raises RefusedError before a machine boots."""
     full = Path(path).absolute()
     if not full.exists():
-        raise RefusedError(f"{path} does not exist", hint="check the path")
+        raise RefusedError(
+            f"cannot copy {path}: the file does not exist or is not accessible",
+            hint="check the path; for a file in a sandbox, use SANDBOX:PATH",
+        )
     return str(full)
 
 
@@ -90,7 +95,7 @@ def _in_sandbox(source: str) -> str:
     path = source.partition(":")[2]
     path = path.removeprefix("~/") or "."
     if posixpath.basename(path.rstrip("/")) in {"", ".", ".."}:
-        raise click.UsageError("PATH of SANDBOX:PATH must name a file or a directory.")
+        raise click.UsageError("PATH of SANDBOX:PATH must name a file or directory")
     return path
 
 

@@ -82,13 +82,14 @@ def command(
         _check_all(objects, batch=batch, schemes=schemes)
         return
     if batch or schemes:
-        raise click.UsageError("--batch and --scheme require --check.")
+        raise click.UsageError("--batch and --scheme require --check")
     if not objects:
-        raise click.UsageError("Specify an address or a file.")
+        raise click.UsageError("specify an address or a file")
     if os.environ.get(OPENING):
         raise RefusedError(
-            "the desktop's default program for this address is brokerctl itself",
-            hint="choose another default browser, or write a rule whose target is a sandbox",
+            f"refused to open {printable(objects[0], 100)} again: the desktop's default program "
+            "for it runs 'brokerctl open'",
+            hint="choose another default program, or write a rule whose target is a sandbox",
         )
     for one in objects:
         request = _request(one, sandbox, edit=edit)
@@ -116,7 +117,7 @@ def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
     if ":" not in text or (not address and os.path.exists(text)):  # noqa: PTH110
         return OpenRequest(path=str(path.absolute()), sandbox=sandbox, edit=edit)
     if edit:
-        raise click.UsageError("--edit works only with files.")
+        raise click.UsageError("--edit works only with files")
     return OpenRequest(url=text, sandbox=sandbox)
 
 
@@ -141,7 +142,7 @@ def _check_all(
     """Check all names or addresses, without opening them, and print the answers."""
     allowed = frozenset(scheme.lower() for scheme in schemes) or DEFAULT_SCHEMES
     if batch == bool(objects):
-        raise click.UsageError("Specify addresses or names, or --batch.")
+        raise click.UsageError("specify addresses or names, or --batch")
     if batch:
         for untrusted_line in _lines(sys.stdin.buffer):
             render.json_line(check_line(untrusted_line, allowed))

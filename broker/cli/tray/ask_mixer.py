@@ -36,13 +36,14 @@ def ask_desk(path: Path, ask: MixerRequest) -> SoundStatus:
                     error.errno, "no process is listening"
                 ) from error
             raise UpstreamError(
-                f"cannot connect to the mixer of {path.name}: {error.strerror or error}"
+                f"the sound filter of {path.name} does not answer: {error.strerror or error}",
+                hint="to see whether the sandbox is still running, run 'brokerctl status'",
             ) from error
     try:
         said = msgspec.json.decode(answer, type=MixerReply)
     except UNREADABLE as error:
         raise UpstreamError(
-            f"the mixer of {path.name} does not answer",
+            f"the sound filter of {path.name} closed the connection or sent an invalid answer",
             hint="to see whether the sandbox is still running, run 'brokerctl status'",
         ) from error
     if said.status is None:

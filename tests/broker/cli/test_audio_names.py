@@ -33,7 +33,8 @@ def test_the_setting_that_is_kept_is_shown(env, name):
     answer = called("audio", "volume", name, "50", env=env)
     assert (
         answer.err
-        == f"{name} has no sound connection now; the next one starts with: 50 %\n"
+        == f"'{name}' has no sound connection; the next sandbox of this name "
+        "starts with: 50 %\n"
     )
     answer = called("audio", "volume", name, "40", env=env)
     assert answer.err.endswith(": 40 %\n")

@@ -56,7 +56,7 @@ async def test_a_shared_box_is_called_a_label(tmp_path):
     ("nodes", "said"),
     [
         ((), "not contain a render node"),
-        (("renderD128",), "you cannot open"),
+        (("renderD128",), "this user cannot open"),
         (None, ""),
     ],
 )

@@ -63,7 +63,9 @@ async def test_missing_drivers_of_libvirt_are_named_with_their_packages(
     async def said():
         found = await place("libvirt")
         return [
-            (f.state, f.text + f.mend) for f in found if "not have a driver" in f.text
+            (f.state, f.text + f.mend)
+            for f in found
+            if "no driver of libvirt" in f.text or "for containers" in f.text
         ]
 
     (alone,) = await said()

@@ -94,7 +94,7 @@ def test_an_application_that_runs_under_vitrail_is_left_alone(place):
 
 def test_an_application_that_is_not_installed(place, tmp_path):
     (tmp_path / "bin/flatpak").write_text("#!/bin/sh\nexit 1\n")
-    with pytest.raises(SetupError, match="is not an installed application"):
+    with pytest.raises(SetupError, match="cannot find the Flatpak application"):
         install_flatpak(APP, as_json=False)
 
 

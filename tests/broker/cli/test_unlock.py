@@ -106,7 +106,7 @@ def test_a_plain_home_has_no_passphrase(s, keys):
 
 
 def test_a_locked_home_cannot_be_locked_again(s, keys):
-    with pytest.raises(RefusedError, match="does not contain the passphrase"):
+    with pytest.raises(RefusedError, match="does not contain its passphrase"):
         s.run("lock", "bank")
 
 

@@ -31,6 +31,23 @@ class InclusionProof(msgspec.Struct, frozen=True):
     keys: list[str]
 
 
+def _without(db: sqlite3.Connection, number: int) -> SetupError:
+    """Return the error of an event that the log does not have, or no longer has."""
+    ((newest,),) = db.execute(
+        "SELECT coalesce(max(n), 0) FROM (SELECT max(sequence) AS n FROM event UNION ALL "
+        "SELECT max(size) FROM checkpoint WHERE kind = 'head')"
+    )
+    if number <= newest:
+        return SetupError(
+            f"cannot prove event {number}: the event was removed from the log",
+            hint="to check that only retention removed events, run 'brokerctl audit verify'",
+        )
+    return SetupError(
+        f"event {number} does not exist: the newest event is {newest}",
+        hint="to list the newest events, run 'brokerctl audit -n 10'",
+    )
+
+
 def prove(
     db: sqlite3.Connection, number: int, against: Note | None = None
 ) -> InclusionProof:
@@ -45,10 +62,7 @@ def prove(
     """
     row = db.execute("SELECT body FROM event WHERE sequence = ?", (number,)).fetchone()
     if row is None:
-        raise SetupError(
-            f"event {number} does not exist, or retention has removed it",
-            hint="to list the newest events, run 'brokerctl audit -n'",
-        )
+        raise _without(db, number)
     note = against or _head(db)
     size = note.checkpoint.size
     if number > size:

@@ -24,6 +24,6 @@ def open_sealed(path: Path) -> Iterator[sqlite3.Connection]:
         if version < _SEALED_VERSION:
             raise SetupError(
                 f"{path} was written by an older version of Vitrail and is not sealed",
-                hint="to migrate the log, start a broker",
+                hint="to migrate the log, start a broker: 'brokerctl run SANDBOX'",
             )
         yield db

@@ -27,6 +27,7 @@ from broker.ipc.audit.tree import leaf_hash
 
 _LINE_BYTES = 64 << 20
 """A collector puts a whole batch into one line."""
+_FORMATS = "specify events in a format that docs/audit.md, 'Archives', describes"
 _FRONT = re.compile(r'\{"log":"([0-9a-f]{32})","machine":"((?:[^"\\]|\\.)*)",')
 _LOG = re.compile("[0-9a-f]{32}")
 _BATCH = 10_000
@@ -109,12 +110,15 @@ class EventArchive:
             where = f"{name}, line {number}"
             # A line of an archive does not fill the memory.
             if len(line) > _LINE_BYTES:
-                raise SetupError(f"{where}: the line has more than {_LINE_BYTES} bytes")
+                raise SetupError(
+                    f"{where}: the line has more than {_LINE_BYTES} bytes",
+                    hint=_FORMATS,
+                )
             if line.strip():
                 try:
                     self._line(line.decode().strip(), where)
                 except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
-                    raise SetupError(f"{where}: {error}") from error
+                    raise SetupError(f"{where}: {error}", hint=_FORMATS) from error
         self.lines += number
 
     def _line(self, text: str, where: str) -> None:
@@ -222,6 +226,23 @@ def _texts(attributes: list[_Attribute]) -> dict[str, str]:
     }
 
 
+def _read_file(archive: EventArchive, path: Path) -> None:
+    """Read a file into the archive.  Raises SetupError, IntegrityError."""
+    try:
+        with _opened(path) as opened:
+            archive.read(opened, str(path))
+    except EOFError as error:
+        raise SetupError(
+            f"cannot read {path}: its compressed data are incomplete",
+            hint="copy the file from its source again",
+        ) from error
+    except OSError as error:
+        raise SetupError(
+            f"cannot read {path}: {error.strerror or error}",
+            hint="specify a file or directory that you can read, or '-' for standard input",
+        ) from error
+
+
 @contextmanager
 def open_archive(store: str) -> Iterator[EventArchive]:
     """Read a file, a directory of files (as of an object store's copy), or '-'.
@@ -238,21 +259,15 @@ def open_archive(store: str) -> Iterator[EventArchive]:
         else:
             path = Path(store)
             found = sorted(path.rglob("*")) if path.is_dir() else [path]
-            try:
-                for one in found:
-                    if one.is_file():
-                        with _opened(one) as opened:
-                            archive.read(opened, str(one))
-            except (OSError, EOFError) as error:
-                raise SetupError(
-                    f"cannot read {store}: {getattr(error, 'strerror', None) or error}",
-                    hint="name a file, a directory or '-' for standard input",
-                ) from error
+            for one in found:
+                if one.is_file() or one == path:
+                    _read_file(archive, one)
         db.commit()
         if not archive.logs():
             raise SetupError(
-                f"{store} does not contain any event of an audit log",
-                hint="see docs/audit.md, 'Archives', for the formats that are supported",
+                f"{'standard input' if store == '-' else store} does not contain any event "
+                "of an audit log",
+                hint=_FORMATS,
             )
         yield archive
 

@@ -446,8 +446,8 @@ def open_fleet(address: str) -> Iterator[Fleet]:
         connection.rollback()
         if version == 0:
             raise SetupError(
-                "nothing has been shipped to this database yet",
-                hint="name this database in a machine's ship.toml; see docs/audit.md, "
+                "the database does not have Vitrail's tables: nothing has been shipped to it",
+                hint="name the database in a machine's ship.toml; see docs/audit.md, "
                 "'Shipping'",
             )
         if version < VERSION:

@@ -267,7 +267,8 @@ async def _run_bootstrap(
             code = await child.wait()
     except trio.TooSlowError as error:
         raise UpstreamError(
-            f"mmdebstrap took longer than {limits.IMAGE_BUILD_SECONDS:g} s"
+            f"mmdebstrap took longer than {limits.IMAGE_BUILD_SECONDS:g} s and was ended",
+            hint="choose a faster mirror with --mirror",
         ) from error
     finally:
         await child.kill_and_wait()  # its children are ended with its scratch
@@ -292,17 +293,23 @@ def bootstrap_failed(said: list[str]) -> VitrailError:
     text = "\n".join(said)
     if unknown := re.search(r"Unable to locate package (\S+)", text):
         return SetupError(
-            f"the archive does not contain the package {_package_of(unknown[1])}",
+            f"the package archive does not contain the package {_package_of(unknown[1])}",
             hint="check the name of the package (--package) and the suite (--suite)",
         )
-    if "is not valid yet" in text or "is expired" in text:
+    if "is not valid yet" in text:
         return SetupError(
-            "the archive's index has expired, or this machine's clock is wrong",
-            hint="set the clock, choose another mirror, or make apt accept the index "
-            '(Acquire::Check-Valid-Until "false")',
+            "the date of the package archive's index is later than this machine's clock",
+            hint="set the clock, for example with 'sudo timedatectl set-ntp true'",
+        )
+    if "is expired" in text:
+        return SetupError(
+            "by this machine's clock, the package archive's index has expired",
+            hint="if the clock is right, choose another mirror with --mirror, or make apt accept "
+            'the index (Acquire::Check-Valid-Until "false")',
         )
     errors = [line for line in said if line.startswith(("E: ", "Err:", "W: "))]
     return UpstreamError(
-        "mmdebstrap failed: " + "; ".join(errors or said[-5:])[-1500:],
-        hint="to test the network and the mirror, run 'apt update'",
+        "mmdebstrap failed: " + ("; ".join(errors or said[-5:])[-1500:] or "no output"),
+        hint="if the mirror cannot be reached, check the network or choose another mirror with "
+        "--mirror",
     )

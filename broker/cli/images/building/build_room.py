@@ -62,7 +62,8 @@ async def check_machine() -> None:
     missing = [package for tool, package in tools.items() if not which(tool)]
     if missing:
         raise SetupError(
-            f"building an image needs {', '.join(missing)}",
+            f"cannot build an image: {', '.join(missing)} "
+            f"{'is' if len(missing) == 1 else 'are'} not installed",
             hint=f"sudo apt install {' '.join(missing)}",
         )
     if os.geteuid() != 0:
@@ -73,18 +74,25 @@ async def _check_namespaces() -> None:
     """Raise SetupError unless user namespaces with subordinate ids can be made."""
     if not which("newuidmap"):
         raise SetupError(
-            "building an image without root needs newuidmap",
+            "cannot build an image without root: newuidmap is not installed",
             hint="sudo apt install uidmap",
         )
+    try:
+        await run_tool(["unshare", "--user", "--map-root-user", "true"])
+    except UpstreamError as error:
+        raise SetupError(
+            f"cannot build an image without root: user namespaces do not work: {error.message}",
+            hint="run 'brokerctl doctor' for the settings of the kernel",
+        ) from error
     try:
         await run_tool(["unshare", "--user", "--map-auto", "--map-root-user", "true"])
     except UpstreamError as error:
         raise SetupError(
-            "this user has no subordinate user and group IDs to map in a user namespace: "
-            f"{error.message}",
-            hint="sudo usermod --add-subuids 1000000-1065535 "
-            "--add-subgids 1000000-1065535 $USER  (choose a range that no other user has in "
-            "/etc/subuid), and set user.max_user_namespaces to more than 0",
+            "cannot build an image without root: subordinate user and group IDs cannot be "
+            f"mapped: {error.message}",
+            hint="if /etc/subuid has no line for this user: sudo usermod --add-subuids "
+            "1000000-1065535 --add-subgids 1000000-1065535 $USER (choose a range that no "
+            "other user has)",
         ) from error
 
 
@@ -126,7 +134,7 @@ def disk_full_explained(directory: Path) -> Iterator[None]:
         )
         raise SetupError(
             "the disk became full while the image was built: at least "
-            f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed, now {free}",
+            f"{limits.IMAGE_FREE_BYTES >> 20} MiB are needed, but {free}",
             hint="free some space, or set other directories with XDG_CACHE_HOME and TMPDIR",
         ) from error
 

@@ -137,5 +137,6 @@ def _unpacked(path: Path) -> bytes:
     if path.suffix == ".xz":
         return lzma.decompress(content)
     raise UpstreamError(
-        f"the kernel's modules have an unsupported compression: {path.suffix}"
+        f"the compression of the kernel's module {path.name} is not supported",
+        hint="choose another kernel package with --kernel",
     )

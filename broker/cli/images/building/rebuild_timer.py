@@ -68,7 +68,7 @@ async def _systemctl(*words: str) -> str:
         said = await run_tool(["systemctl", "--user", *words])
     except UpstreamError as error:
         raise SetupError(
-            f"the systemd user manager does not answer: {error.message}",
+            f"cannot manage {TIMER} with systemd: {error.message}",
             hint="without systemd, run 'brokerctl image rebuild' from cron",
         ) from error
     return said.decode(errors="replace")

@@ -87,7 +87,8 @@ async def import_image(
     progress(f"reading {printable(str(origin), 200)}")
     if not origin.is_file():
         raise SetupError(
-            f"cannot import {printable(str(origin), 200)}: no such file",
+            f"cannot import {printable(str(origin), 200)}: "
+            + ("not a regular file" if origin.exists() else "no such file"),
             hint="specify an OCI archive, or a Podman image as podman:IMAGE",
         )
 
@@ -105,7 +106,7 @@ async def save_from_podman(reference: str, directory: Path, progress: Progress) 
     """Write an image of this user's podman as an archive.  Raises UpstreamError."""
     if not reference or reference.startswith("-"):
         raise RefusedError(
-            f"cannot import {printable(reference, 100)!r}: it is not the name of a podman image",
+            f"cannot import {printable(reference, 100)!r}: not a name of a Podman image",
             hint="to list the names, run 'podman images'",
         )
     target = directory / "image.tar"
@@ -238,14 +239,13 @@ async def _merged(archive: Path, work: Path) -> Merged:
         raise UpstreamError(f"cannot merge the archive's layers: {error}") from error
     if merged.missing:
         raise SetupError(
-            f"cannot import the image: {printable(merged.missing, 60)} is missing",
-            hint="a guest needs python3 and waypipe; add them with a Containerfile: "
+            f"cannot import the image: it does not contain {printable(merged.missing, 60)}",
+            hint="add these packages to the image with a Containerfile: "
             "'RUN apt-get update && apt-get install -y python3 waypipe'",
         )
     if merged.error:
         raise UpstreamError(
             f"cannot import the archive: {printable(merged.error, 400)}",
-            hint="save the archive again with "
-            "'podman save --format oci-archive -o FILE IMAGE'",
+            hint="import an archive that 'podman save --format oci-archive -o FILE IMAGE' wrote",
         )
     return merged

@@ -55,13 +55,17 @@ _MANIFEST_BYTES = 4 << 20
 _SIGNATURE_BYTES = 64
 _CHUNK = 1 << 20
 _HINT = (
-    "create a key with 'openssl genpkey -algorithm ed25519 -out KEY'; write its "
-    "public part with 'openssl pkey -in KEY -pubout -out PUBLIC'"
+    "specify an unencrypted key in PEM format; to create one, run 'openssl genpkey -algorithm "
+    "ed25519 -out KEY'; to write its public key, run 'openssl pkey -in KEY -pubout -out PUBLIC'"
 )
 _VERSION_HINT = (
     "export the image again with the version of Vitrail that this machine has"
 )
-_PUBLIC_HINT = "ask the exporter of the image to write the public key with 'openssl pkey -in KEY -pubout -out PUBLIC'"
+_PUBLIC_HINT = (
+    "specify the public key of the image's exporter, which 'openssl pkey -in KEY -pubout -out "
+    "PUBLIC' wrote"
+)
+_ARCHIVE_HINT = "with --key, specify a file that 'brokerctl image export' wrote"
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
@@ -70,10 +74,10 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except (OSError, ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise SetupError(
-            f"cannot read the key {path}: {render.cause(error)}", hint=_HINT
+            f"cannot read the private key {path}: {render.cause(error)}", hint=_HINT
         ) from error
     if not isinstance(key, Ed25519PrivateKey):
-        raise SetupError(f"{path} is not an Ed25519 key", hint=_HINT)
+        raise SetupError(f"the private key {path} is not an Ed25519 key", hint=_HINT)
     return key
 
 
@@ -87,7 +91,9 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
             hint=_PUBLIC_HINT,
         ) from error
     if not isinstance(key, Ed25519PublicKey):
-        raise SetupError(f"{path} is not an Ed25519 key", hint=_PUBLIC_HINT)
+        raise SetupError(
+            f"the public key {path} is not an Ed25519 key", hint=_PUBLIC_HINT
+        )
     return key
 
 
@@ -217,7 +223,8 @@ def _small(
     if info is None or info.name != name or not info.isreg() or info.size > most:
         raise UpstreamError(
             f"the archive is not a signed image: "
-            f"member '{name}' is missing, out of order or too large"
+            f"member '{name}' is missing, out of order or too large",
+            hint=_ARCHIVE_HINT,
         )
     file = tar.extractfile(info)
     return b"" if file is None else file.read(most)
@@ -232,17 +239,18 @@ def _unpack(
         if info is None or info.name != name or not info.isreg():
             raise UpstreamError(
                 f"the archive is not a signed image: "
-                f"member '{name}' is missing or out of order"
+                f"member '{name}' is missing or out of order",
+                hint=_ARCHIVE_HINT,
             )
         file = tar.extractfile(info)
         assert file is not None  # isreg()
         # Names are ours, from the list; those in the archive are compared only.
         with (work / name).open("xb") as out:
             source = gzip.GzipFile(fileobj=file) if name == "root" else file
-            _copy(source, out)
+            _copy(source, out, name)
 
 
-def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes]) -> None:
+def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes], name: str) -> None:
     """Copy a stream into a sparse file.
 
     Raises UpstreamError over ``IMAGE_IMPORT_BYTES``.
@@ -252,7 +260,8 @@ def _copy(source: gzip.GzipFile | IO[bytes], out: IO[bytes]) -> None:
         total += len(data)
         if total > limits.IMAGE_IMPORT_BYTES:
             raise UpstreamError(
-                f"a file in the archive exceeds {limits.IMAGE_IMPORT_BYTES >> 20} MiB"
+                f"cannot import the image: the archive's file '{name}' has more than "
+                f"{limits.IMAGE_IMPORT_BYTES >> 20} MiB"
             )
         if data.count(0) == len(data):
             out.seek(len(data), io.SEEK_CUR)

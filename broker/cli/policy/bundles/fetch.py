@@ -88,11 +88,17 @@ def fetch(server: BundleServer, jitter: int) -> Fetched | None:
         return Fetched(_kept_index(base, index), tag) if index else None
     if status != http.client.OK:
         raise UpstreamError(
-            f"{printable(url, 200)} answered with status {status}",
-            hint="try again later; the last applied rules remain in force",
+            f"cannot fetch {printable(url, 200)}: the server answered with status {status}",
+            hint=_hint_for(status),
         )
     # Kept by 'remember' when it is applied: one that is refused is asked for again.
     return Fetched(content, fresh_tag)
+
+
+def _hint_for(status: int) -> str:
+    """Return what to do after an HTTP status that is not OK."""
+    what = "try again later" if status >= 500 else "check the address and the server"
+    return f"{what}; the last applied rules remain in force"
 
 
 def choose(
@@ -107,7 +113,8 @@ def choose(
         # guard: a machine that follows an index takes no bundle in its place
         if _seen(server).index:
             raise RefusedError(
-                f"{printable(server.url, 200)} served an index before, but now serves a bundle",
+                f"refused the bundle from {printable(server.url, 200)}: the server sent an index "
+                "before",
                 hint=f"to accept the bundle, remove {_file(base)}",
             )
         return fetched.content, False
@@ -118,8 +125,9 @@ def choose(
         entry = index.ring(ring, time.time())
     except BundleError as error:
         raise RefusedError(
-            f"{printable(server.url, 200)}: {printable(str(error), 300)}",
-            hint="ask the signer to sign the index again; the last applied rules remain in force",
+            f"refused the index from {printable(server.url, 200)}: {printable(str(error), 300)}",
+            hint="correct --ring or the trusted keys, or ask the signer for a new index; the last "
+            "applied rules remain in force",
         ) from error
     remember(server, fetched.tag, index.name)
     state = applied_in(base, index.name)
@@ -139,8 +147,9 @@ def choose(
     status, _, content = _get(urljoin(server.url, entry.file), "", server.ca)
     if status != http.client.OK:
         raise UpstreamError(
-            f"the server did not send {printable(entry.file, 200)}: status {status}",
-            hint="try again later; the last applied rules remain in force",
+            f"cannot fetch {printable(entry.file, 200)}, which the index at "
+            f"{printable(server.url, 200)} names: the server answered with status {status}",
+            hint=_hint_for(status),
         )
     back = (entry.version, entry.digest) == state.before
     _compare(server, content, index, entry, back=back)
@@ -162,8 +171,9 @@ def _compare(
         *(index.name, entry.version, entry.digest),
     ):
         raise RefusedError(
-            f"{printable(entry.file, 200)} differs from the bundle that the index names",
-            hint="sign the index again: the files on the server do not match",
+            f"refused {printable(entry.file, 200)}: it is not the version of '{index.name}' that "
+            f"the index at {printable(server.url, 200)} names",
+            hint="ask the signer to publish the index and its bundles again",
         )
 
 
@@ -183,8 +193,8 @@ def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
     # guard: the number of an index is not a time to come
     if index.serial > time.time() + 86400:
         raise BundleError(
-            f"the index with number {index.serial} was signed in the future, or this "
-            "machine's clock is wrong"
+            f"the number of the index, {index.serial}, is a time more than a day after this "
+            "machine's clock"
         )
     kept = _kept_index(base, index.name)
     if kept:
@@ -194,8 +204,10 @@ def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
             index.serial == before.serial and index != before
         ):
             raise BundleError(
-                f"the index with number {index.serial} is older than {before.serial}, "
-                "the last accepted number, or differs from the accepted index"
+                f"its number, {index.serial}, is lower than {before.serial}, the number of the "
+                "last accepted index"
+                if index.serial < before.serial
+                else f"it has the number {index.serial} of the last accepted index, but differs"
             )
     put(_index_file(base, index.name), content)
 
@@ -224,7 +236,7 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
     # guard: a bundle comes over TLS, so nobody on the way holds it back unseen
     if parts.scheme != "https" and host not in _LOOPBACK:
         raise RefusedError(
-            f"cannot fetch a bundle from {printable(url, 200)}",
+            f"refused to fetch a bundle from {printable(url, 200)} without TLS",
             hint="specify an address that begins with https://",
         )
     try:
@@ -249,8 +261,8 @@ def _get(url: str, tag: str, ca: str) -> tuple[int, str, bytes]:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UpstreamError(
-            f"cannot reach {printable(url, 200)}: {printable(str(error), 200)}",
-            hint="try again later; the last applied rules remain in force",
+            f"cannot fetch {printable(url, 200)}: {printable(str(error), 200)}",
+            hint="check the address and the network; the last applied rules remain in force",
         ) from error
 
 

@@ -88,7 +88,7 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     info = file.stat()
     if info.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise RefusedError(
-            f"other users can access the private key {file}",
+            f"refused to use the private key {file}: other users can access the file",
             hint=f"run 'chmod 600 {file}'",
         )
     try:
@@ -96,12 +96,12 @@ def private_key(file: Path) -> Ed25519PrivateKey:
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise RefusedError(
             f"cannot read {file}: not an unencrypted private key in PEM format",
-            hint="create a key with 'brokerctl policy bundle key'",
+            hint="to create a key, run 'brokerctl policy bundle key FILE'",
         ) from error
     if not isinstance(found, Ed25519PrivateKey):
         raise RefusedError(
             f"cannot use {file}: its key is not an Ed25519 key",
-            hint="create a key with 'brokerctl policy bundle key'",
+            hint="to create a key, run 'brokerctl policy bundle key FILE'",
         )
     return found
 
@@ -127,30 +127,39 @@ def trusted_by(named: tuple[str, ...], *bases: Path) -> dict[str, Signer]:
 
 def _trusted(named: tuple[str, ...]) -> dict[str, Signer]:
     """Return the keys of ``--trust``, or those in the settings."""
-    try:
-        if named:
-            given = Signer("--trust", None)
+    if named:
+        given = Signer("--trust", None)
+        try:
             return {written_key(take_key(text)): given for text in named}
-        found: dict[str, Signer] = {}
-        for folder in reversed(offline_paths().config):
-            file = folder / KEYS
-            if file.exists():
-                found |= trusted_keys(
-                    content_of(file, 1 << 20, check_owner=True).decode()
-                )
+        except BundleError as error:
+            raise RefusedError(
+                f"cannot read a key of --trust: {error}",
+                hint="specify a key that 'brokerctl policy bundle key' printed: ed25519:…",
+            ) from error
+    found: dict[str, Signer] = {}
+    for folder in reversed(offline_paths().config):
+        file = folder / KEYS
+        if file.exists():
+            found |= _keys_in(file)
+    return found
+
+
+def _keys_in(file: Path) -> dict[str, Signer]:
+    """Return the keys in a file of trusted keys.  Raises RefusedError."""
+    try:
+        return trusted_keys(content_of(file, 1 << 20, check_owner=True).decode())
     except (BundleError, UnicodeDecodeError) as error:
         raise RefusedError(
-            f"cannot read the trusted keys: {error}",
-            hint=f"write each line of {KEYS} as 'NAME ed25519:… [BUNDLE…]'",
+            f"cannot read the trusted keys in {file}: {error}",
+            hint="write each line of the file as 'NAME ed25519:… [BUNDLE…]'",
         ) from error
-    return found
 
 
 def verified(content: bytes, where: str, trusted: dict[str, Signer]) -> Bundle:
     """Return the bundle of a file or an address, by a trusted key; raises RefusedError."""
     if not trusted:
         raise RefusedError(
-            "this machine does not trust any key, so it cannot verify a bundle",
+            f"cannot verify {printable(where, 200)}: this machine does not trust any key",
             hint=f"add a line 'NAME ed25519:…' to {offline_paths().config[0] / KEYS}, "
             "with the signer's public key",
         )
@@ -158,10 +167,10 @@ def verified(content: bytes, where: str, trusted: dict[str, Signer]) -> Bundle:
         return verify(content, trusted)
     except BundleError as error:
         raise RefusedError(
-            f"{printable(where, 200)}: {printable(str(error), 300)}",
-            hint="use a bundle from one of the trusted signers: "
-            f"{', '.join(sorted({signer.name for signer in trusted.values()}))}; "
-            f"a line in {KEYS} may name more bundles after the key",
+            f"refused the bundle {printable(where, 200)}: {printable(str(error), 300)}",
+            hint="use a bundle from one of the trusted signers "
+            f"({', '.join(sorted({signer.name for signer in trusted.values()}))}), or add the "
+            f"signer's key, or the bundle's name after the key, to {KEYS}",
         ) from error
 
 
@@ -203,12 +212,14 @@ def applied_in(base: Path, name: str) -> Applied:
         # Without it an older bundle could be applied: nothing is guessed.
         raise RefusedError(
             f"cannot read the applied version in {file}: {error}",
-            hint="restore the file; without the file, any version can be applied",
+            hint="restore the file from a backup; to accept any version, also an older one, "
+            "remove the file",
         ) from error
     if wrong := [path for path in found.files if not belongs(path)]:
         raise RefusedError(
-            f"{file} lists '{wrong[0][:100]}', which no bundle may write",
-            hint="restore the file; without the file, any version can be applied",
+            f"cannot use {file}: it lists '{wrong[0][:100]}', which no bundle may write",
+            hint="restore the file from a backup; to accept any version, also an older one, "
+            "remove the file",
         )
     return found
 
@@ -275,9 +286,9 @@ def refuse_changed(
             changed.append(path)
     if changed:
         raise RefusedError(
-            "files were changed or created on this machine after the last bundle: "
-            + ", ".join(changed),
-            hint="move the files to another place, or overwrite them with --replace",
+            "cannot apply the bundle: it would replace or remove files that were changed or "
+            f"created on this machine: {', '.join(changed)}",
+            hint="move the files to another place, or pass --replace",
         )
 
 

@@ -139,7 +139,7 @@ def index_command(
                 made = replace(made, serial=newer)
             put(output, sign_index(private_key(key_file), made))
     except (BundleError, OSError) as error:
-        raise RefusedError(printable(str(error), 300), hint="run 'brokerctl policy bundle index --help'") from error  # fmt: skip
+        raise RefusedError(f"cannot sign the index: {printable(str(error), 300)}", hint="to see the options, run 'brokerctl policy bundle index --help'") from error  # fmt: skip
     _say(made, as_json=as_json)
 
 
@@ -287,12 +287,14 @@ def watch_command(
         now = time.time()
         new, old = index.ring(ring, now), index.ring(back_to, now)
     except BundleError as error:
-        raise RefusedError(printable(str(error), 300), hint="to create an index, run 'brokerctl policy bundle index'") from error  # fmt: skip
+        raise RefusedError(f"cannot use {index_file}: {printable(str(error), 300)}", hint="to sign a new index, run 'brokerctl policy bundle index'") from error  # fmt: skip
     # guard: a ring does not return to what another one does not have yet
     if old.not_before > now:
         raise RefusedError(
-            f"ring '{printable(back_to, 60)}' does not have version {old.version} yet",
-            hint="sign the index with the bundle that the ring has now, or specify another --back-to",
+            f"cannot watch ring '{printable(ring, 60)}': ring '{printable(back_to, 60)}', to "
+            f"which it would return, does not have version {old.version} yet",
+            hint="sign the index with the bundle that this ring has now, or specify another "
+            "--back-to",
         )
     found: list[Denials] = []
     if new.version != old.version:
@@ -328,7 +330,7 @@ def _sign_back(
         # guard: an index that was signed meanwhile is not signed over
         if _index_in(file) != index:
             raise RefusedError(
-                f"another process signed {file} in the meantime",
+                f"cannot sign {file}: another process has signed it in the meantime",
                 hint="run the command again",
             )
         serial = max(int(time.time()), index.serial + 1)

@@ -168,7 +168,7 @@ def sign_bundle(
         public = made.split(b"\n", 2)[1].decode().removeprefix("key ")
         taken = verify(made, {public: Signer("yours", None)})
     except BundleError as error:
-        raise RefusedError(str(error), hint="run 'brokerctl policy bundle sign --help'") from error  # fmt: skip
+        raise RefusedError(f"cannot sign the bundle: {error}", hint="to see the options, run 'brokerctl policy bundle sign --help'") from error  # fmt: skip
     refuse_problems(taken.problems())
     put(output, made)
     number = render.count(len(files), "file")

@@ -157,7 +157,8 @@ def secret_of(file: Path | None) -> Iterator[int | None]:
             secret = opened.read(_RECORD_BYTES + 1)
     except OSError as error:
         raise RefusedError(
-            f"cannot read the passphrase or key in {file}: {error.strerror}"
+            f"cannot read the passphrase or key in {file}: {error.strerror}",
+            hint="specify a file that you can read",
         ) from error
     if not secret or len(secret) > _RECORD_BYTES:
         what = "is empty" if not secret else f"exceeds {_RECORD_BYTES >> 10} KiB"
@@ -303,15 +304,18 @@ def _read_small(path: Path) -> bytes:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:  # a link, or one without the right to read it
         raise RefusedError(
-            f"cannot read the backup's {path.name}: {error.strerror}"
+            f"cannot import the backup: cannot read its {path.name}: {error.strerror}"
         ) from error
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise RefusedError(f"the backup's {path.name} is not a regular file")
+            raise RefusedError(
+                f"cannot import the backup: its {path.name} is not a regular file"
+            )
         data = file.read(_RECORD_BYTES + 1)
     if len(data) > _RECORD_BYTES:
         raise RefusedError(
-            f"the backup's {path.name} is larger than {_RECORD_BYTES >> 10} KiB"
+            f"cannot import the backup: its {path.name} has more than "
+            f"{_RECORD_BYTES >> 10} KiB"
         )
     return data
 

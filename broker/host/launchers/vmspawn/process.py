@@ -19,7 +19,7 @@ from broker.host.launchers.vmspawn.arguments import (
     vmspawn_args,
 )
 
-_START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
+START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
 _KEPT = (
     *("PATH", "HOME", "USER", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"),
     "DBUS_SESSION_BUS_ADDRESS",
@@ -62,7 +62,7 @@ async def wait_held(
 
     Returns its pid and a pidfd; None when vmspawn has ended, or takes too long.
     """
-    with trio.move_on_after(_START_SECONDS):
+    with trio.move_on_after(START_SECONDS):
         while not has_ended(child.pidfd):
             for pid in descendants(child.pid):
                 pidfd = _held(pid, machine, directory)

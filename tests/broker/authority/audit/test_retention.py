@@ -66,7 +66,7 @@ async def test_old_bodies_go_and_proofs_stay(path: Path) -> None:
     with opened(path) as db:
         for number in (1025, 1500, found.size):
             checker.check(msgspec.to_builtins(prove(db, number)))
-        with pytest.raises(SetupError, match="retention has removed it"):
+        with pytest.raises(SetupError, match="event 700: the event was removed"):
             prove(db, 700)
         # Who has the event still has its proof, also against the roots of now.
         checker.check(before, kept=None)

@@ -112,5 +112,7 @@ def test_report_without_jinja2_names_the_package(
     monkeypatch.delitem(sys.modules, "broker.cli.audit.html")
     done = CliRunner().invoke(command, ["--to", "-"])
     assert isinstance(done.exception, SetupError)
-    assert done.exception.message == "a report needs the Python package jinja2"
+    assert done.exception.message == (
+        "cannot write a report: the Python package jinja2 is not installed"
+    )
     assert "vitrail[report]" in str(done.exception.hint)

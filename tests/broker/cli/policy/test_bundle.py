@@ -128,7 +128,7 @@ def test_local_changes_are_not_overwritten(run):
     two = run.signed(2)
     code, out = run("apply", two)
     assert code == 1
-    assert "files were changed or created on this machine" in out
+    assert "files that were changed or created on this machine" in out
     assert file.read_text() == "a * work vault allow\n"
     assert run("apply", "--replace", two)[0] == 0
     assert file.read_text() == "a * * * deny\n"

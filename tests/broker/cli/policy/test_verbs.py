@@ -171,7 +171,7 @@ def test_show_as_json(world):
         pytest.param(
             {},
             "demo",
-            "to create your own sandbox from it, run: brokerctl new",
+            "to create a sandbox from the example 'demo', run: brokerctl new",
             id="an example",
         ),
         pytest.param(

@@ -168,6 +168,8 @@ def test_lock_of_a_dead_process_is_free(paths):
 
 async def test_missing_tools_are_named_with_their_packages(monkeypatch):
     monkeypatch.setattr(build_room, "which", lambda tool: None)
-    with pytest.raises(SetupError, match=r"needs mmdebstrap, genext2fs") as caught:
+    with pytest.raises(
+        SetupError, match=r"build an image: mmdebstrap, genext2fs"
+    ) as caught:
         await build_room.check_machine()
     assert caught.value.hint.startswith("sudo apt install mmdebstrap")

@@ -195,7 +195,7 @@ async def test_an_archive_is_merged_in_a_jail(tmp_path):
     ("files", "error"),
     [
         ({**ROOT, "../../escaped": b"x"}, "'..'"),
-        ({"usr/bin/python3": b"", "etc/x": b""}, "waypipe is missing"),
+        ({"usr/bin/python3": b"", "etc/x": b""}, "does not contain waypipe"),
     ],
 )
 async def test_a_hostile_or_unfit_archive_leaves_nothing(tmp_path, files, error):
@@ -253,7 +253,7 @@ def test_the_jail_has_no_home_and_no_network(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "--output=/etc/x"])
 async def test_a_podman_name_is_not_an_option(tmp_path, name):
-    with pytest.raises(Exception, match="not the name of a podman image"):
+    with pytest.raises(Exception, match="not a name of a Podman image"):
         await save_from_podman(name, tmp_path, print)
 
 

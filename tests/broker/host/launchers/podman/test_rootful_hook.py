@@ -191,7 +191,7 @@ def test_what_install_writes_is_what_the_hook_reads(tmp_path, settings):
 
 def test_root_without_a_person_installs_nothing(monkeypatch):
     monkeypatch.delenv("SUDO_UID", raising=False)
-    with pytest.raises(SetupError, match="whose broker leases the containers of root"):
+    with pytest.raises(SetupError, match="must belong to another user than root"):
         install_rootful(None, as_json=False)
     with pytest.raises(SetupError, match="no user has the ID"):
         install_rootful(4_000_000_000, as_json=False)
