@@ -96,7 +96,7 @@ def test_a_dma_buf_keeps_its_size(memory, how):
 
 def test_one_of_more_than_a_gibibyte_is_refused():
     large = Memory(16384, 16388)
-    with pytest.raises(ValueError, match=f"of {large.size} bytes"):
+    with pytest.raises(ValueError, match=f"size: {large.size} bytes"):
         RealMachine().admit_dmabuf(os.dup(large.fd))
     large.close()
 
