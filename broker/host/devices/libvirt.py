@@ -49,7 +49,8 @@ class LibvirtDevice:
             await self.detach()
             if _NO_BUS in str(error):
                 raise RefusedError(
-                    f"domain '{self._domain}' has no free USB port"
+                    f"cannot attach the device: domain '{self._domain}' has no free USB port",
+                    hint="detach one of its devices, or add a USB controller to the domain",
                 ) from error
             raise UpstreamError(str(error), hint=_HELP) from error
         except BaseException:
@@ -70,7 +71,10 @@ class LibvirtDevice:
                     # An earlier one may still be in progress; see ``present``.
                     await trio.sleep(0.1)
             return
-        raise UpstreamError(f"libvirt did not detach {self._alias}")
+        raise UpstreamError(
+            f"libvirt did not detach {self._alias} from domain '{self._domain}' within "
+            f"{limits.DEVICE_DETACH_SECONDS:g} s"
+        )
 
     async def present(self) -> bool:
         """Return whether the live domain has the device; False if it does not run."""

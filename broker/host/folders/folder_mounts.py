@@ -22,7 +22,14 @@ from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
 from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.mounts.tool import BASE
-from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
+from broker.host.folders.micro_vm import (
+    CLOSE_FILES,
+    ServedFolder,
+    clear,
+    free_place,
+    revoke,
+    serve,
+)
 from broker.host.folders.notes import FolderNotes
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.launched_machine import LaunchedMachine
@@ -35,7 +42,6 @@ from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
 """Where each of our launchers mounts a sandbox's sockets, its last mount but files."""
-_CLOSE_IT = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force'"
 
 
 @dataclass(eq=False)
@@ -67,7 +73,7 @@ class MountedFolder:
                 # guard: a copy made before the unmounting is found
                 self.kept = await self.unmount(pid, namespace)
         except (HeldError, mounts.AbsentError) as error:
-            raise RefusedError(error.message, hint=_CLOSE_IT) from error
+            raise RefusedError(error.message, hint=CLOSE_FILES) from error
         self.released = True
 
     async def unmount(self, pid: int, namespace: int) -> bool:
@@ -184,7 +190,7 @@ class FolderHost:
         for active in leases:
             if active.lease.id == lease.id and not active.stopping:
                 return active.machine
-        raise RefusedError(f"{lease.sandbox} is no longer running")
+        raise RefusedError(f"'{lease.sandbox}' is no longer running")
 
 
 async def _mount(mounted: MountedFolder, folder: OpenedFolder, *, write: bool) -> None:
@@ -256,11 +262,13 @@ def _leader(machine: Machine) -> int:
     pid = machine.facts.pid
     if isinstance(machine, ForeignMachine):
         if isinstance(machine.claim, SharedClaim):
-            raise RefusedError("a toolbox or distrobox can already access your home")
+            raise RefusedError(
+                "cannot share a folder with a toolbox or distrobox: it can already access your home"
+            )
         if isinstance(machine.claim, ContainerClaim) and pid is not None:
             return pid
         raise RefusedError(
-            "Vitrail cannot share folders with a machine that another program started",
-            hint="share the folder with that program, or copy files with 'brokerctl cp'",
+            "cannot share a folder with a machine that another program started",
+            hint="share the folder by means of that program, or copy files with 'brokerctl cp'",
         )
     raise RefusedError("this kind of sandbox does not support shared folders")

@@ -27,6 +27,8 @@ from broker.ipc.control.types.faults import HeldError
 _ROOT, _HERE = "/shared", "here"
 """As ``launch.microvm.folder_server.ROOT`` and ``PLACE``, loaded with a machine."""
 
+CLOSE_FILES = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force FOLDER SANDBOX'"
+
 
 @dataclass(eq=False)
 class ServedFolder:
@@ -48,8 +50,8 @@ class ServedFolder:
                 await mounts.detach(namespace, _HERE, base=_ROOT)
         except HeldError as error:
             raise RefusedError(
-                "the guest has open files in the folder",
-                hint="close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force'",
+                "cannot unmount the folder: the guest has open files in it",
+                hint=CLOSE_FILES,
             ) from error
         self.released = True
 
@@ -65,9 +67,9 @@ def free_place(machine: MicroVmMachine, used: set[int]) -> tuple[int, Tracked]:
         if place not in used and not server.ended:
             return place, server
     raise RefusedError(
-        "this micro VM has no free slot for a shared folder",
-        hint="set 'folders = 1' or more in [launch] of its record, or list the "
-        "directory in [folders]; then restart it",
+        "cannot share the folder: this micro VM has no free slot for a shared folder",
+        hint="increase 'folders' in [launch] of its record, or list the directory in "
+        "[folders]; then stop the sandbox and start it again",
     )
 
 

@@ -95,7 +95,10 @@ REFUSED = {
     "a CID below all": ({"cid": -1}, "is reserved or invalid"),
     "a CID beyond all": ({"cid": 1 << 70}, "is reserved or invalid"),
     "a hybrid socket without a leader": ({"hybrid": "{}/vm.vsock"}, "requires the PID"),
-    "a container without a leader": ({"unix": "{}"}, "PID of its first process"),
+    "a container without a leader": (
+        {"unix": "{}"},
+        "PID of the container's first process",
+    ),
     "no directory": (
         {"hybrid": "{}/none/vm.vsock", "leader": os.getpid()},
         "No such file or directory",

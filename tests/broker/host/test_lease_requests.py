@@ -38,7 +38,7 @@ def made_leasing(log, records, reload):
 @pytest.mark.parametrize(
     ("way", "why"),
     [
-        ({"cid": 42}, "does not define when the lease ends"),
+        ({"cid": 42}, "does not say when the lease ends"),
         ({"leader": 1}, "one way"),
         ({"leader": 1, "cid": 4, "unix": "/x"}, "one way"),
     ],
@@ -103,7 +103,7 @@ def test_a_disposable_s_name_is_fresh(monkeypatch, moment):
 
 def test_nine_thousand_are_in_use():
     mine = parsed("web", record())
-    with pytest.raises(RefusedError, match="'web' already has 9000 running sandboxes"):
+    with pytest.raises(RefusedError, match="all 9000 names are in use"):
         sandbox_name(mine, names("web", range(1000, 10_000)), NONE)
     full = names("web", range(1000, 10_000))
     assert sandbox_name(parsed("work", record()), full, NONE)
@@ -142,7 +142,7 @@ def test_a_lease_is_for_the_peer_of_the_record_and_no_other(kind, asked):
     if asked == own:
         check_peer(mine, mine.host.launch.peer, request)
         return
-    with pytest.raises(RefusedError, match="the requested peer differs") as caught:
+    with pytest.raises(RefusedError, match="the request names another peer") as caught:
         check_peer(mine, mine.host.launch.peer, request)
     assert caught.value.where == "box.toml:5:1"
 
