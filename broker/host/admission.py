@@ -223,7 +223,7 @@ class Admission:
         facts: identity.ProcessFacts | identity.VsockFacts
         if vouched is not None:
             if vouched.facts is None:
-                raise RefusedError("the process that connected has already ended")
+                raise RefusedError("the process that connected has ended")
             facts = vouched.facts
         elif conn.family == socket.AF_VSOCK:
             facts = credentials.vsock_facts(conn)

@@ -262,8 +262,7 @@ def _admit_other_users(path: Path) -> None:
             os.close(fd)
     except OSError as error:
         raise UpstreamError(
-            f"cannot let the sandbox connect to its socket: {error.strerror}",
-            where=str(path),
+            f"cannot change the socket's mode: {error.strerror}", where=str(path)
         ) from error
 
 
@@ -304,8 +303,7 @@ def _claim(
         require_private(Path(hybrid).parent)
         if not held.connectors():
             raise RefusedError(
-                "a request with hybrid must set leader or connectors, the PIDs of the processes "
-                "that may connect: the VMM or the vhost-user backend"
+                "a request with hybrid must set leader or connectors, the PIDs of the processes that may connect: the VMM or the vhost-user backend"
             )
         return HybridClaim(hybrid, held.connectors())
     if leader is None or unix is None:
@@ -331,8 +329,7 @@ def container_claim(directory: Path, held: HeldMachine, leader: int) -> Containe
         )
     if namespaces[0] in ours:
         raise RefusedError(
-            f"process {leader} is not in a separate PID namespace, so Vitrail cannot "
-            "distinguish its connections from those of other programs"
+            f"process {leader} is not in a separate PID namespace, so Vitrail cannot distinguish its connections from those of other programs"
         )
     return ContainerClaim(str(directory), namespaces[0])
 

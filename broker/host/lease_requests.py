@@ -259,6 +259,4 @@ def sandbox_name(
         # guard: a disposable gets no record's name
         if name not in taken and name not in {*records.records, *records.broken}:
             return name
-    raise RefusedError(
-        f"cannot start another sandbox of '{record.name}': all 9000 names are in use"
-    )
+    raise RefusedError(f"all 9000 names of sandboxes of '{record.name}' are in use")

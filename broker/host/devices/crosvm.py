@@ -82,9 +82,7 @@ class CrosvmDevice:
     async def _taken(self) -> set[int]:
         reply = await self._usb("list")
         if not reply.startswith(b"devices"):
-            raise UpstreamError(
-                f"crosvm did not list its devices: {printable(reply, 200)}"
-            )
+            raise UpstreamError(f"invalid list from crosvm: {printable(reply, 200)}")
         return {int(port) for port in _LISTED.findall(reply)}
 
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:
@@ -109,9 +107,7 @@ class CrosvmDevice:
             flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(self._control, flags)
         except OSError as error:
-            raise UpstreamError(
-                f"cannot open {self._control}: {error.strerror}"
-            ) from error
+            raise UpstreamError(f"{self._control}: {error.strerror}") from error
         try:
             if not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 raise UpstreamError(f"{self._control} is not a socket")

@@ -24,7 +24,7 @@ from broker.ipc import fdpass
 from broker.ipc.channel import when_ready
 from broker.ipc.devices import messages, socket_path
 
-_HINT = "run 'sudo systemctl start vitrail-devices'; see docs/devices.md"
+_HINT = "run 'sudo systemctl start vitrail-devices@$USER'; see docs/devices.md"
 _CLOSED = "vitrail-devices closed the connection"
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)
 

@@ -146,7 +146,7 @@ class DeviceHost:
         if self._client is None:
             raise SetupError(
                 f"cannot attach or list devices: {self.problem}",
-                hint="run 'sudo systemctl start vitrail-devices'; see docs/devices.md",
+                hint="run 'sudo systemctl start vitrail-devices@$USER'; see docs/devices.md",
             )
         return self._client
 
@@ -169,9 +169,7 @@ class DeviceHost:
         with conn:
             mine = self._waiting.setdefault(opening.lease.id, [])
             if len(mine) >= limits.DEVICE_STANDBY_PER_SANDBOX:
-                raise RefusedError(
-                    f"the sandbox already has {len(mine)} connections that wait for a device"
-                )
+                raise RefusedError(f"{len(mine)} connections already wait for a device")
             waiting = _Waiting(conn)
             mine.append(waiting)
             task_status.started()
@@ -263,19 +261,16 @@ class DeviceHost:
         claims = [x.held.claim for x in self._leases() if x.lease.id == lease.id]
         if any(isinstance(claim, SharedClaim) for claim in claims):
             return RefusedError(
-                f"cannot attach a device to '{lease.sandbox}': it shares your session, so it "
-                "can already open every device that you can open",
+                f"cannot attach a device to '{lease.sandbox}': it shares your session, so it can already open every device that you can open",
                 hint="attach the device to a virtual machine instead",
             )
         if any(isinstance(claim, ContainerClaim | GroupClaim) for claim in claims):
             return RefusedError(
-                f"cannot attach a device to '{lease.sandbox}': it is a container, and Vitrail "
-                "cannot revoke a device node that a container has opened",
+                f"cannot attach a device to '{lease.sandbox}': it is a container, and Vitrail cannot revoke a device node that a container has opened",
                 hint=_CONTAINER,
             )
         return RefusedError(
-            f"cannot attach a device to '{lease.sandbox}': no method is set up for its "
-            "machine",
+            f"cannot attach a device to '{lease.sandbox}': no method is set up for its machine",
             hint=_NO_WAY,
         )
 
@@ -410,9 +405,7 @@ def _must_be_silent(conn: socket.socket) -> None:
     except BlockingIOError:
         return
     except OSError as error:
-        raise PeerError("the guest no longer waits for a device") from error
+        raise PeerError("the guest closed the connection") from error
     raise PeerError(
-        "the guest sent data before it had a device"
-        if data
-        else "the guest no longer waits for a device"
+        "the guest sent data too early" if data else "the guest closed the connection"
     )

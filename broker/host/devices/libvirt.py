@@ -18,10 +18,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import devices as limits
 from broker.helpers.process.spawn import run_tool
 
-_XML = (
-    "<hostdev mode='subsystem' type='usb'>"
-    "<source><address bus='{bus}' device='{address}'/></source><alias name='{alias}'/></hostdev>"
-)
+_XML = "<hostdev mode='subsystem' type='usb'><source><address bus='{bus}' device='{address}'/></source><alias name='{alias}'/></hostdev>"
 _NO_BUS = "No free USB ports"
 _HELP = "use a domain of qemu:///system, or add a udev rule that lets your user open the device node"
 
@@ -72,8 +69,7 @@ class LibvirtDevice:
                     await trio.sleep(0.1)
             return
         raise UpstreamError(
-            f"libvirt did not detach {self._alias} from domain '{self._domain}' within "
-            f"{limits.DEVICE_DETACH_SECONDS:g} s"
+            f"libvirt did not detach {self._alias} from domain '{self._domain}' within {limits.DEVICE_DETACH_SECONDS:g} s"
         )
 
     async def present(self) -> bool:

@@ -98,9 +98,7 @@ class DeviceRequests:
         if self._nursery is None:
             raise RefusedError("cannot attach the device: this host is shutting down")
         if len(self._handed) >= device_limits.DEVICES:
-            raise RefusedError(
-                f"this host already has {len(self._handed)} attached devices"
-            )
+            raise RefusedError(f"{len(self._handed)} devices are already attached")
         handed = _Handed(epoch, request.device)
         self._handed.add(handed)
         attachment: DeviceAttachment = await self._nursery.start(

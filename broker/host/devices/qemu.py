@@ -114,8 +114,7 @@ def _explained(error: QmpError) -> RefusedError | UpstreamError:
     if _NO_BUS.search(error.desc):
         return RefusedError(
             "cannot attach the device: the virtual machine has no USB controller",
-            hint="add a USB controller, or load vhci-hcd and start vitrail_devices.py in the "
-            "guest; see docs/devices.md",
+            hint="add a USB controller, or load vhci-hcd and start vitrail_devices.py in the guest; see docs/devices.md",
         )
     if _NO_PORT.search(error.desc):
         return RefusedError(

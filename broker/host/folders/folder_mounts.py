@@ -22,14 +22,7 @@ from broker.core.stderr_log import log_exception
 from broker.helpers.mounts import mounts
 from broker.helpers.mounts.namespaces import mount_namespace
 from broker.helpers.mounts.tool import BASE
-from broker.host.folders.micro_vm import (
-    CLOSE_FILES,
-    ServedFolder,
-    clear,
-    free_place,
-    revoke,
-    serve,
-)
+from broker.host.folders.micro_vm import ServedFolder, clear, free_place, revoke, serve
 from broker.host.folders.notes import FolderNotes
 from broker.host.foreign_machine import ForeignMachine
 from broker.host.launched_machine import LaunchedMachine
@@ -42,6 +35,7 @@ from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
 """Where each of our launchers mounts a sandbox's sockets, its last mount but files."""
+_CLOSE_IT = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force FOLDER SANDBOX'"
 
 
 @dataclass(eq=False)
@@ -73,7 +67,7 @@ class MountedFolder:
                 # guard: a copy made before the unmounting is found
                 self.kept = await self.unmount(pid, namespace)
         except (HeldError, mounts.AbsentError) as error:
-            raise RefusedError(error.message, hint=CLOSE_FILES) from error
+            raise RefusedError(error.message, hint=_CLOSE_IT) from error
         self.released = True
 
     async def unmount(self, pid: int, namespace: int) -> bool:

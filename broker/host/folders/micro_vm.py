@@ -27,8 +27,6 @@ from broker.ipc.control.types.faults import HeldError
 _ROOT, _HERE = "/shared", "here"
 """As ``launch.microvm.folder_server.ROOT`` and ``PLACE``, loaded with a machine."""
 
-CLOSE_FILES = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force FOLDER SANDBOX'"
-
 
 @dataclass(eq=False)
 class ServedFolder:
@@ -51,7 +49,7 @@ class ServedFolder:
         except HeldError as error:
             raise RefusedError(
                 "cannot unmount the folder: the guest has open files in it",
-                hint=CLOSE_FILES,
+                hint="close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force FOLDER SANDBOX'",
             ) from error
         self.released = True
 
@@ -68,8 +66,7 @@ def free_place(machine: MicroVmMachine, used: set[int]) -> tuple[int, Tracked]:
             return place, server
     raise RefusedError(
         "cannot share the folder: this micro VM has no free slot for a shared folder",
-        hint="increase 'folders' in [launch] of its record, or list the directory in "
-        "[folders]; then stop the sandbox and start it again",
+        hint="increase 'folders' in [launch] of its record, or list the directory in [folders]; then stop the sandbox and start it again",
     )
 
 

@@ -68,8 +68,7 @@ async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
     if home.meta.kind != DISK:
         raise SetupError(
             f"cannot use the home of '{name}': it is a directory, which another kind of sandbox uses",
-            hint="set launch.kind as before, and copy the files that you need; then run "
-            f"'brokerctl sandbox remove --keep-record {name}'",
+            hint=f"set launch.kind as before, and copy the files that you need; then run 'brokerctl sandbox remove --keep-record {name}'",
         )
     if home.meta.encrypted:
         raise SetupError(

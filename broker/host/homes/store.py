@@ -179,8 +179,7 @@ class HomeStore:
         if home is None:
             raise SetupError(
                 f"'{name}' has no home",
-                hint="to list the homes, run 'brokerctl sandbox list'; to create a home, start a "
-                "persistent sandbox",
+                hint="to list the homes, run 'brokerctl sandbox list'; to create a home, start a persistent sandbox",
             )
         return home
 
@@ -267,10 +266,7 @@ class HomeStore:
         with ExitStack() as undo:
             held = self._flock(_STORE, fcntl.LOCK_SH)
             if held is None:  # only while leftovers are being removed
-                raise RefusedError(
-                    "another brokerctl command is removing leftover homes",
-                    hint="run the command again",
-                )
+                raise RefusedError("another command is removing leftovers; try again")
             undo.enter_context(held)
             room = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
             undo.callback(remove_tree, room)
@@ -293,8 +289,7 @@ def full_disk_reported() -> Iterator[None]:
         raise SetupError(
             f"cannot write to the disk: {error.strerror}; nothing was changed",
             where=str(error.filename or ""),
-            hint="to see what uses the disk, run 'brokerctl df'; to remove a snapshot, run 'brokerctl "
-            "sandbox snapshot --remove NAME LABEL'",
+            hint="to see what uses the disk, run 'brokerctl df'; to remove a snapshot, run 'brokerctl sandbox snapshot --remove NAME LABEL'",
         ) from error
 
 
@@ -311,7 +306,7 @@ def read_meta(directory: Path) -> HomeMeta | None:
     try:
         return msgspec.json.decode(data, type=HomeMeta)
     except ValueError as error:
-        raise UpstreamError(f"cannot decode {directory / _META}: {error}") from error
+        raise UpstreamError(f"invalid {directory / _META}: {error}") from error
 
 
 def flush(path: Path) -> None:

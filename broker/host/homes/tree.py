@@ -20,7 +20,6 @@ def ready_tree(store: HomeStore, name: SandboxName) -> Home:
     if home.meta.kind != TREE:
         raise SetupError(
             f"cannot use the home of '{name}': it is a disk image, which another kind of sandbox uses",
-            hint="set launch.kind as before, and copy the files that you need; then run "
-            f"'brokerctl sandbox remove --keep-record {name}'",
+            hint=f"set launch.kind as before, and copy the files that you need; then run 'brokerctl sandbox remove --keep-record {name}'",
         )
     return home

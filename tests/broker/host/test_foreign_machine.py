@@ -94,7 +94,10 @@ REFUSED = {
     "any CID": ({"cid": 0xFFFFFFFF}, "is reserved or invalid"),
     "a CID below all": ({"cid": -1}, "is reserved or invalid"),
     "a CID beyond all": ({"cid": 1 << 70}, "is reserved or invalid"),
-    "a hybrid socket without a leader": ({"hybrid": "{}/vm.vsock"}, "requires the PID"),
+    "a hybrid socket without a leader": (
+        {"hybrid": "{}/vm.vsock"},
+        "must set leader or connectors",
+    ),
     "a container without a leader": (
         {"unix": "{}"},
         "PID of the container's first process",

@@ -82,8 +82,7 @@ def _take(untrusted: _Machine, name: str) -> Registered:
     # guard: machined answers about the machine that was asked for
     if untrusted.name != name:
         raise PeerError(
-            "systemd-machined sent a reply about another machine, "
-            f"'{printable(untrusted.name, 64)}'"
+            f"systemd-machined sent a reply about another machine than '{name}': '{printable(untrusted.name, 64)}'"
         )
     leader = untrusted.leader
     inode = leader.pidfd_id or 0
