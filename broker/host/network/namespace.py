@@ -160,10 +160,9 @@ async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
         read = partial(os.read, fd, 1)
         data = await when_ready(read, trio.lowlevel.wait_readable, fd)
     if not data:
-        late = f"the helper was not ready within {_START_SECONDS:g} s"
-        why = guard.words or ("the helper gave no reason" if guard.ended else late)
+        slow = f"the helper ended or was not ready within {_START_SECONDS:g} s"
         needs = _NEEDS[kind.rsplit(maxsplit=1)[-1].rpartition(".")[2]]
         raise SetupError(
-            f"cannot set up the sandbox's network: {why}",
+            f"cannot set up the sandbox's network: {guard.words or slow}",
             hint=f'{needs}, or set network = "none"',
         )

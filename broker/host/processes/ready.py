@@ -88,9 +88,8 @@ async def wait_ready(process: Tracked, look: Callable[[], _Found | None]) -> _Fo
             if found is not None:
                 return found
             await trio.sleep(_LOOK_SECONDS)
-    late = f"was not ready within {limits.VM_READY_SECONDS:g} s"
-    how = "ended before it was ready" if process.ended else late
-    raise UpstreamError(f"{process.role} {how}: {process.words or 'no message'}")
+    how = "ended" if process.ended else f"hung for {limits.VM_READY_SECONDS:g} s"
+    raise UpstreamError(f"{process.role} {how} before it was ready: {process.words}")
 
 
 def _connected(path: Path) -> socket.socket | None:
