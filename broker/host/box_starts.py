@@ -59,7 +59,7 @@ async def start_box(record: Record, leased: trio.Event, nursery: trio.Nursery) -
     if not leased.is_set():
         how = f"did not start within {_START_SECONDS:g} s" if late else "ended at once"
         raise UpstreamError(
-            f"'{record.name}' {how}",
+            f"cannot start '{record.name}': it {how}",
             hint=f"to start it and see its errors, run 'brokerctl run {record.name}'",
         )
 

@@ -278,7 +278,7 @@ async def test_sandbox_without_a_way_is_refused_with_what_helps(monkeypatch):
     [
         # Rootless Podman's and bubblewrap's alike.
         (ContainerClaim("/run/x", 4026532000), "is a container", "--device"),
-        (SharedClaim("/run/x", 1000), "shares your session", "use a VM"),
+        (SharedClaim("/run/x", 1000), "shares your session", "a virtual machine"),
     ],
 )
 async def test_container_is_refused_with_why(monkeypatch, claim, why, help_):

@@ -423,7 +423,7 @@ async def test_a_vsock_port_in_use():
     async with listening("vsock:54321"):
         with pytest.raises(SetupError, match="address is in use") as caught:
             await open_listener(parse_listen("vsock:any:54321"))
-        assert "choose another port" in caught.value.hint
+        assert "choose another address" in caught.value.hint
 
 
 @pytest.mark.machine
