@@ -73,12 +73,12 @@ def _require_served(record: Record) -> None:
         raise RefusedError(
             f"a call cannot start '{record.name}': its command does not run {SERVING_PROGRAM}",
             where=record.where("launch.kind"),
-            hint=f'start it first, or set command = ["{SERVING_PROGRAM}"] if it only serves calls',
+            hint=f"run 'brokerctl run {record.name}' first, or set command = [\"{SERVING_PROGRAM}\"] if it only serves calls",
         )
     # guard: a box that a call starts is not one of many
     if record.host.sandbox_class == "disposable":
         raise RefusedError(
             f"a call cannot start '{record.name}': nothing would stop a disposable box",
             where=record.where("class"),
-            hint='start it first, or set class = "persistent"',
+            hint='set class = "persistent"',
         )

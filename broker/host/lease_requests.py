@@ -237,7 +237,7 @@ def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:
     name = take_sandbox_name(asked)
     if name != record.name and (name in records.records or name in records.broken):
         raise RefusedError(
-            f"cannot name a sandbox of '{record.name}' '{name}': another record has this name",
+            f"cannot use the name '{name}' for a sandbox of '{record.name}': another record has it",
             hint=f"use '{record.name}', or a name that no record has",
         )
     return name

@@ -54,7 +54,7 @@ def places_of(record: Record, records: Mapping[str, Record]) -> tuple[SwitchPlac
             or network_of(provider).startswith(THROUGH_WORD)
         ):
             raise SetupError(
-                f'network = "{network}" does not name a record that provides a network',
+                f'the record of network = "{network}" is missing or cannot provide a network',
                 where=record.where("launch.network"),
                 hint="name a record with provides_network = true and a network other than through:RECORD",
             )

@@ -83,7 +83,7 @@ class Room:
         if 0 < total < promise.size:
             raise RefusedError(
                 f"cannot start '{record}' with {promise.size >> 20} MiB of memory: this machine has {total >> 20} MiB",
-                hint="start it with less memory: see --memory, or memory in [launch] of the record",
+                hint="pass a smaller --memory, or set a smaller memory in [launch] of the record",
             )
         if for_sandbox:
             self._promises.append(promise)

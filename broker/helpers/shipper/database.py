@@ -83,7 +83,7 @@ def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one calle
     proven = plaintext or named.get("sslmode") in {"verify-ca", "verify-full"}
     # guard: a database's password goes to another machine under TLS
     if any("@" in end[1:] for end in ends):
-        raise SetupError("write '@' in a password as %40: it is part of the host now")
+        raise SetupError("the database's host contains '@'; in a password, write %40")
     if away and not proven:
         raise SetupError("a database on another machine needs sslmode=verify-full")
     # libpq takes settings that are missing from the environment, and from a service's file.

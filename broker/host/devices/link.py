@@ -96,7 +96,7 @@ class DeviceRequests:
     async def _attach(self, epoch: FarEnd, request: m.DeviceAttach) -> m.DeviceHanded:
         """Attach a device for a viewer.  Raises RefusedError beyond the limit."""
         if self._nursery is None:
-            raise RefusedError("cannot attach the device: this host is shutting down")
+            raise RefusedError("this host is starting or shutting down")
         if len(self._handed) >= device_limits.DEVICES:
             raise RefusedError(f"{len(self._handed)} devices are already attached")
         handed = _Handed(epoch, request.device)

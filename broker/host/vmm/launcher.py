@@ -138,7 +138,7 @@ async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
             from broker.host.vmm.vmm_jail import explain
 
             failed = UpstreamError(
-                f"{vm.vmm.role} exited at once (code {code}): {vm.vmm.words}"
+                f"{vm.vmm.role} exited while starting (code {code}): {vm.vmm.words}"
             )
             raise explain(failed, vm.vmm.words) from error
         raise

@@ -166,7 +166,7 @@ def _free_address(place: SwitchPlace, sandbox: str, switch: _Switch) -> str:
         if address in taken:
             raise RefusedError(
                 f"cannot start '{sandbox}': another sandbox already provides {place.switch}",
-                hint="run only one sandbox of a record that provides a network",
+                hint="stop the other sandbox of this record first",
             )
         return address
     first = hashlib.sha256(sandbox.encode()).digest()[0]
