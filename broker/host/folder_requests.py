@@ -110,7 +110,7 @@ class FolderRequests:
             raise RefusedError("the viewer reused the number of a mount")
         # guard: mounts for a viewer are bounded
         if len(self._held) >= limits.LEASES * transfer_limits.FOLDERS_PER_SANDBOX:
-            raise RefusedError(f"{len(self._held)} folders are already mounted")
+            raise RefusedError(f"cannot mount more than {len(self._held)} folders")
 
     async def _hold(
         self, number: int, held: _Held, *, task_status: trio.TaskStatus[Mounted]

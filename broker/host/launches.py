@@ -172,7 +172,7 @@ class Launches:
             name = sandbox_name(record, taken, self.records())
         if name in running:
             raise RefusedError(
-                f"sandbox '{name}' is already running",
+                f"cannot start '{name}': it is already running",
                 hint=f"to stop it, run 'brokerctl stop {name}'; to run more than one at a time, use a disposable record",
             )
         return name

@@ -252,7 +252,7 @@ class Pump:
         if len(self._pending) >= relay_limits.RELAY_STREAMS:
             raise UpstreamError(
                 f"cannot relay another stream: {relay_limits.RELAY_STREAMS} streams are open",
-                hint="to see the streams, run 'brokerctl status --all'; stop a sandbox with many",
+                hint="to see the streams, run 'brokerctl status --all'; then stop the sandbox with the most",
             )
         token = self._tokens = self._tokens + 1
         if not self._send_nowait(

@@ -98,7 +98,7 @@ class DeviceRequests:
         if self._nursery is None:
             raise RefusedError("this host is starting or shutting down")
         if len(self._handed) >= device_limits.DEVICES:
-            raise RefusedError(f"{len(self._handed)} devices are already attached")
+            raise RefusedError(f"cannot attach more than {len(self._handed)} devices")
         handed = _Handed(epoch, request.device)
         self._handed.add(handed)
         attachment: DeviceAttachment = await self._nursery.start(

@@ -91,7 +91,7 @@ class ImageSpec:
             if not _PACKAGE.fullmatch(word):
                 raise RefusedError(f"{printable(word, 60)!r} is not a package name")
         if len(self.packages) > limits.IMAGE_PACKAGES:
-            raise RefusedError(f"too many packages (more than {limits.IMAGE_PACKAGES})")
+            raise RefusedError(f"an image has at most {limits.IMAGE_PACKAGES} packages")
 
     @property
     def all_packages(self) -> tuple[str, ...]:

@@ -226,7 +226,7 @@ class MicroVms:
                     await self._log.note(failed)
             if isinstance(error, OSError):
                 raise UpstreamError(
-                    f"cannot start {sandbox}: {error.strerror or error}",
+                    f"cannot start '{sandbox}': {error.strerror or error}",
                     where=error.filename or "",
                 ) from error
             raise

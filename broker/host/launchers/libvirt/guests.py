@@ -221,7 +221,7 @@ class LibvirtGuests:
             listed = ", ".join(record.name for record in found)
             raise RefusedError(
                 f"more than one record names the domain '{_shown(request)}': {listed}",
-                hint="keep the key libvirt in [peer] of one record",
+                hint="keep libvirt in [peer] of only one of these records",
             )
         # guard: a domain's description chooses no sandbox
         if request.record is not None and [r.name for r in found] != [request.record]:
