@@ -265,4 +265,4 @@ def _leader(machine: Machine) -> int:
             "cannot share a folder with a machine that another program started",
             hint="share the folder by means of that program, or copy files with 'brokerctl cp'",
         )
-    raise RefusedError("this kind of sandbox does not support shared folders")
+    raise RefusedError("cannot share a folder with this kind of sandbox")

@@ -188,7 +188,7 @@ class Qmp:
                 if isinstance(message, QmpEvent):
                     self._take_event(message)
                 else:
-                    raise UpstreamError("QEMU's monitor did not send the QMP greeting")
+                    raise UpstreamError("QEMU's monitor sent an unexpected message")
 
     async def _receive(self) -> list[Message]:
         """Receive bytes of QEMU.  Raises UpstreamError at its end."""
