@@ -68,7 +68,7 @@ class IngestStore:
             if usable(connection) < VERSION:
                 raise SetupError(
                     "the database's tables are missing, or of an earlier release",
-                    hint="as their owner, run 'brokerctl audit fleet init --store ADDRESS'",
+                    hint="as the owner of the database, run 'brokerctl audit fleet init --store ADDRESS'",
                 )
 
     def close(self) -> None:
@@ -144,7 +144,9 @@ class IngestStore:
             raise RefusedError("this log belongs to another machine")
         # guard: new logs of a machine are limited
         if owner is None and int(str(begun)) >= _NEW_LOGS:
-            raise RefusedError("this machine has started too many logs today")
+            raise RefusedError(
+                f"this machine began {begun} logs within a day (at most {_NEW_LOGS})"
+            )
         return by_log
 
     def _known(self, connection: Connection, log: bytes, sizes: list[int]) -> Known:

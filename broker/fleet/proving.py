@@ -88,7 +88,7 @@ def check_form(untrusted: SignedBatch) -> None:
     if not all(0 <= one.size < 1 << 62 for one in untrusted.notes):
         raise RefusedError("invalid size of a log")
     if len(untrusted.hashes) > audit_limits.LINK_PROOF_HASHES:
-        raise RefusedError("too many hashes")
+        raise RefusedError("too many hashes in one batch")
 
 
 def _chain(untrusted: SignedBatch, known: Known) -> Chain:
@@ -100,7 +100,7 @@ def _chain(untrusted: SignedBatch, known: Known) -> Chain:
         change = note.checkpoint.change
         # A key of a log is not certified twice.
         if change and changes.setdefault(change.index, note).text != note.text:
-            raise RefusedError(f"key {change.index} has another certificate")
+            raise RefusedError(f"the log has two certificates of key {change.index}")
     # guard: keys that were followed are not verified again
     chain = read_chain([n for n in changes.values() if n not in before], before)
     if chain.problems:
@@ -150,7 +150,7 @@ def _check_root(untrusted: SignedBatch, tree: Growing, chain: Chain) -> None:
     try:
         hashes = [bytes.fromhex(text) for text in untrusted.hashes]
     except ValueError as error:
-        raise RefusedError("not hashes") from error
+        raise RefusedError("the hashes of the proof are invalid") from error
     # guard: the store refuses events that their log has not signed
     if checkpoint.size < tree.size or not verify_consistency(
         tree.size, tree.root(), checkpoint.size, checkpoint.root, hashes
@@ -169,7 +169,7 @@ def _rows(untrusted: SignedBatch) -> tuple[str, list[EventRow]]:
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             raise RefusedError(f"event {number} is invalid: {error}") from error
         if event.sequence != number or abs(event.time_ns) >= 1 << 63:
-            raise RefusedError(f"event {number} has a wrong number or no time")
+            raise RefusedError(f"event {number} has another number or an invalid time")
         broker = broker or event.broker
         texts = [event.kind, event.sandbox, event.service, event.verdict, event.rule]
         rows.append((event.time_ns, [*texts, body]))

@@ -26,8 +26,8 @@ try:
     import h11
 except ImportError as _error:
     raise SetupError(
-        "a package that the ingest service needs is not installed (h11)",
-        hint="install it, for example with: pip install 'vitrail[fleet]'",
+        "the package h11, which the ingest service requires, is not installed",
+        hint="run: pip install 'vitrail[fleet]'",
     ) from _error
 
 _SECONDS = 30.0
@@ -201,7 +201,9 @@ class IngestServer:
             place = (machine, asker.proved)
             # guard: a machine has few long bodies at a time
             if self._long_of[place] >= self._limits.long_bodies_of_one:
-                raise RefusedError("other batches of this machine are being read")
+                raise RefusedError(
+                    "too many long batches of this machine are being received"
+                )
             self._long_of[place] += 1
             held.callback(self._long_of.subtract, [place])
             self._long_of += Counter()  # without those that have none
@@ -369,5 +371,5 @@ def server_context(certificate: str, key: str, client_ca: str) -> ssl.SSLContext
             context.load_verify_locations(client_ca)
             context.verify_mode = ssl.CERT_OPTIONAL
     except (OSError, ssl.SSLError) as error:
-        raise SetupError(f"cannot read the certificates: {error}") from error
+        raise SetupError(f"cannot load certificates or key: {error}") from error
     return context

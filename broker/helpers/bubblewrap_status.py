@@ -48,5 +48,5 @@ def not_started(what: str) -> UpstreamError:
     """Return the error of a jail that does not come up."""
     return UpstreamError(
         f"bubblewrap did not start {what}",
-        hint="allow user namespaces; for details, run 'brokerctl doctor'",
+        hint="to check bubblewrap and user namespaces, run 'brokerctl doctor'",
     )

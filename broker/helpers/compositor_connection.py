@@ -30,6 +30,6 @@ def connect_compositor(path: Path) -> socket.socket:
         sock.close()
         raise UpstreamError(
             f"the compositor at {path} does not answer: {error.strerror}",
-            hint="check that it is running and that WAYLAND_DISPLAY (or --display) names its socket",
+            hint="check that the compositor is running and that WAYLAND_DISPLAY (or --display) names its socket",
         ) from error
     return sock

@@ -24,6 +24,6 @@ def duplicates(fds: Iterable[int]) -> list[int]:
         close_all(made)
         raise UpstreamError(
             f"cannot copy the descriptor of a message: {error.strerror}",
-            hint="check whether the process has too many open files",
+            hint="raise the limit on open files ('ulimit -n')",
         ) from error
     return made

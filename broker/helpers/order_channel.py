@@ -68,7 +68,7 @@ class OrderChannel:
         # guard: a worker's messages have a length
         if not 0 < length <= limits.WORKER_MESSAGE_BYTES:
             most = limits.WORKER_MESSAGE_BYTES
-            raise PeerError(f"the peer sent a message longer than {most} bytes")
+            raise PeerError(f"the peer sent a message of {length} bytes (1 to {most})")
         end = _LENGTH.size + length
         if len(self._buffer) < end:
             return b""

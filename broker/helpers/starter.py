@@ -142,9 +142,9 @@ def _command(
         return popen.our_program(f"broker.programs.{request.program}", *map(str, fds))
     # guard: a notification has no descriptors
     if fds:
-        raise PeerError("a notification came with descriptors")
+        raise PeerError("the authority sent descriptors with a notification")
     if shutil.which(_NOTIFY) is None:
-        raise SetupError(f"{_NOTIFY} is not installed")
+        raise SetupError(f"{_NOTIFY} (package libnotify-bin) is not installed")
     return [
         _NOTIFY,
         "--app-name=Vitrail",

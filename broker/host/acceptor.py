@@ -103,7 +103,7 @@ def _arrived(got: fdpass.Received) -> Arrived:
     wanted = 2 if arrival.voucher is messages.Voucher.PIDFD else 1
     if len(got.fds) != wanted:
         fdpass.close_all(got.fds)
-        raise RefusedError("the acceptor sent a connection without descriptors")
+        raise RefusedError("the acceptor sent the wrong number of descriptors")
     conn = socket.socket(fileno=got.fds[0])
     conn.settimeout(0)
     if arrival.voucher is messages.Voucher.ENDED:

@@ -47,7 +47,7 @@ def _namespace_of(leader: int) -> Iterator[int]:
         namespace = int(fcntl.ioctl(leader, _PIDFD_GET_NET_NAMESPACE))
     except OSError as error:
         raise UpstreamError(
-            f"cannot open the box's network namespace: {error.strerror}"
+            f"cannot open the sandbox's network namespace: {error.strerror}"
         ) from error
     try:
         refuse_own(namespace)

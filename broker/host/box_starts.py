@@ -51,14 +51,16 @@ async def start_box(record: Record, leased: trio.Event, nursery: trio.Nursery) -
     # guard: a start of a box goes on without its caller
     with trio.move_on_after(_START_SECONDS, shield=True):
         await first_of(leased, ended)
+    late = not ended.is_set()
     if not leased.is_set():
         # It ends its box, which nobody waits for.
         with trio.CancelScope(shield=True):
             await child.stop()
     if not leased.is_set():
+        how = f"did not start within {_START_SECONDS:g} s" if late else "ended at once"
         raise UpstreamError(
-            f"cannot start '{record.name}'",
-            hint=f"to see the error, run 'brokerctl run {record.name}'",
+            f"cannot start '{record.name}': it {how}",
+            hint=f"to start it and see its errors, run 'brokerctl run {record.name}'",
         )
 
 
@@ -69,14 +71,14 @@ def _require_served(record: Record) -> None:
     # guard: a call starts no program that the user would start
     if not is_held(launch) or SERVING_PROGRAM not in command:
         raise RefusedError(
-            f"a call cannot start '{record.name}': its program does not serve calls",
+            f"a call cannot start '{record.name}': its command does not run {SERVING_PROGRAM}",
             where=record.where("launch.kind"),
-            hint=f'for a box that only serves calls, set command = ["{SERVING_PROGRAM}"] in [launch]',
+            hint=f"run 'brokerctl run {record.name}' first, or set command = [\"{SERVING_PROGRAM}\"] if it only serves calls",
         )
     # guard: a box that a call starts is not one of many
     if record.host.sandbox_class == "disposable":
         raise RefusedError(
             f"a call cannot start '{record.name}': nothing would stop a disposable box",
             where=record.where("class"),
-            hint='set class = "persistent" in its record',
+            hint='set class = "persistent"',
         )

@@ -110,7 +110,7 @@ class FolderRequests:
             raise RefusedError("the viewer reused the number of a mount")
         # guard: mounts for a viewer are bounded
         if len(self._held) >= limits.LEASES * transfer_limits.FOLDERS_PER_SANDBOX:
-            raise RefusedError("too many folders are mounted")
+            raise RefusedError(f"cannot mount more than {len(self._held)} folders")
 
     async def _hold(
         self, number: int, held: _Held, *, task_status: trio.TaskStatus[Mounted]
@@ -164,4 +164,4 @@ class FolderRequests:
 
 def _refuse_unmounted(held: _Held) -> None:
     if held.mounted is None:
-        raise RefusedError("the request was cancelled")
+        raise RefusedError("the viewer withdrew the folder before it was mounted")

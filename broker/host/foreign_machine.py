@@ -279,7 +279,7 @@ def take_foreign(
     Raises RefusedError for a description that identifies nothing.
     """
     if [hybrid, cid, unix].count(None) != 2:
-        raise RefusedError("a lease must have exactly one of hybrid, cid and unix")
+        raise RefusedError("the request must set exactly one of hybrid, cid and unix")
     pids = sorted({*connectors, *([] if leader is None else [leader])})
     held = HeldMachine(pids)
     try:
@@ -303,12 +303,13 @@ def _claim(
         require_private(Path(hybrid).parent)
         if not held.connectors():
             raise RefusedError(
-                "a hybrid socket requires the PID of the VMM or of the vhost-user "
-                "backend, which identifies its connections"
+                "a request with hybrid must set leader or connectors, the PIDs of the processes that may connect: the VMM or the vhost-user backend"
             )
         return HybridClaim(hybrid, held.connectors())
     if leader is None or unix is None:
-        raise RefusedError("a container requires the PID of its first process")
+        raise RefusedError(
+            "a request with unix must set leader, the PID of the container's first process"
+        )
     return container_claim(Path(unix), held, leader)
 
 
@@ -328,8 +329,7 @@ def container_claim(directory: Path, held: HeldMachine, leader: int) -> Containe
         )
     if namespaces[0] in ours:
         raise RefusedError(
-            f"process {leader} is not in a separate PID namespace, so Vitrail cannot "
-            "distinguish its connections from those of other programs"
+            f"process {leader} is not in a separate PID namespace, so Vitrail cannot distinguish its connections from those of other programs"
         )
     return ContainerClaim(str(directory), namespaces[0])
 
@@ -343,5 +343,5 @@ def require_private(directory: Path) -> None:
     if facts.st_uid not in {0, os.getuid()} or facts.st_mode & 0o022:
         raise RefusedError(
             f"users other than you and root can write to {directory}",
-            hint="use a directory that you or root own, and run 'chmod go-w' on it",
+            hint=f"use a directory that you or root own, and run 'chmod go-w {directory}'",
         )

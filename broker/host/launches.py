@@ -154,7 +154,7 @@ class Launches:
         record = find_record(self.records(), name)
         if record.host.launch.kind.name not in CLAIMS:
             raise RefusedError(
-                f"'{name}' is not the record of a container or a box",
+                f"cannot prepare a container or box of '{name}': its kind is {record.host.launch.kind.name}",
                 where=record.where("launch.kind"),
                 hint=f"set kind in [launch] to one of {', '.join(CLAIMS)}",
             )
@@ -172,9 +172,8 @@ class Launches:
             name = sandbox_name(record, taken, self.records())
         if name in running:
             raise RefusedError(
-                f"sandbox '{name}' is already running",
-                hint=f"to stop it, run 'brokerctl stop {name}'; to run more than one at a time, "
-                "use a disposable record",
+                f"cannot start '{name}': it is already running",
+                hint=f"to stop it, run 'brokerctl stop {name}'; to run more than one at a time, use a disposable record",
             )
         return name
 
@@ -188,8 +187,8 @@ class Launches:
         # guard: pending launches have a limit
         if len(self._pending) >= limits.LAUNCHES_PENDING:
             raise RefusedError(
-                f"{limits.LAUNCHES_PENDING} launches are already waiting for their first process",
-                hint=f"try again: each launch times out after {limits.LAUNCH_BIND_SECONDS:.0f} s",
+                f"cannot start '{sandbox}': {limits.LAUNCHES_PENDING} other sandboxes are starting",
+                hint=f"try again in {limits.LAUNCH_BIND_SECONDS:.0f} s, when starts without progress have ended",
             )
         number = secrets.token_hex(6)
         directory = self._folder() / number
@@ -211,7 +210,7 @@ class Launches:
         except OSError as error:
             remove(directory)
             raise UpstreamError(
-                f"cannot create the directory of {sandbox}: {error.strerror}",
+                f"cannot create the directory of '{sandbox}': {error.strerror}",
                 where=error.filename or "",
             ) from error
         return state
@@ -235,7 +234,7 @@ class Launches:
         state = self._pending.pop(launch, None)
         if state is None:
             raise RefusedError(
-                "no launch with this number is waiting for its first process",
+                "no launch with this number is pending: it was bound, ended or timed out",
                 hint=f"bind its first process once, within {limits.LAUNCH_BIND_SECONDS:.0f} s",
             )
         try:
@@ -267,7 +266,7 @@ class Launches:
             held.close()
             if isinstance(error, OSError):
                 raise UpstreamError(
-                    f"cannot lease process {leader}: {error.strerror}"
+                    f"cannot lease '{state.sandbox}' to process {leader}: {error.strerror}"
                 ) from error
             raise
         return LaunchedMachine(bound, claim, held, leader)

@@ -103,9 +103,9 @@ class Leasing:
         record = find_record(self._records(), name)
         if not is_of_others(record.host.launch):
             raise RefusedError(
-                f"Vitrail starts '{name}' itself, with 'brokerctl run {name}'",
+                f"cannot lease '{name}' on request: 'brokerctl run {name}' starts and leases it",
                 where=record.where("launch.kind"),
-                hint='for another launcher, set kind = "external" in [launch] of the record',
+                hint='to start it with another program, set kind = "external" in [launch] of the record',
             )
         try:
             # Before the machine, whose pidfds would be leaked after an error.
@@ -198,15 +198,12 @@ def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None
     """
     if not exchange.more and request.leader is None:
         raise RefusedError(
-            "the request does not define when the lease ends",
-            hint="pass the leader's PID, or call with 'more' and keep the connection open",
+            "the request does not say when the lease ends",
+            hint="set leader, the PID of a process; or call with 'more', and keep the connection open",
         )
     ways = (request.hybrid, request.cid, request.unix)
     if sum(way is not None for way in ways) != 1:
-        raise RefusedError(
-            "the request does not have exactly one way to identify the peer",
-            hint="set exactly one of hybrid, cid and unix",
-        )
+        raise RefusedError("the request must set exactly one of hybrid, cid and unix")
 
 
 def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> None:
@@ -217,7 +214,7 @@ def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> N
     """
     if peer.leased:
         raise RefusedError(
-            f"cannot lease '{record.name}' by hand: it is leased {peer.leased}",
+            f"cannot lease '{record.name}' on request: it is leased {peer.leased}",
             where=record.where(f"peer.{peer.key}"),
             hint=peer.hint,
         )
@@ -225,9 +222,9 @@ def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> N
     asked = [claim for claim in claims.items() if claim[1] is not None]
     if asked != [(peer.key, peer.claim)]:
         raise RefusedError(
-            f"the requested peer differs from [peer] in the record '{record.name}'",
+            f"cannot lease '{record.name}': the request names another peer than [peer] in its record",
             where=record.where(f"peer.{peer.key}"),
-            hint="request the peer of the record, or correct the record",
+            hint=f"request {peer.key} {peer.claim}, or correct the record",
         )
 
 
@@ -240,8 +237,8 @@ def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:
     name = take_sandbox_name(asked)
     if name != record.name and (name in records.records or name in records.broken):
         raise RefusedError(
-            f"'{name}' is the name of another record",
-            hint=f"use the name '{record.name}', or a name that no record has",
+            f"cannot use the name '{name}' for a sandbox of '{record.name}': another record has it",
+            hint=f"use '{record.name}', or a name that no record has",
         )
     return name
 
@@ -262,4 +259,4 @@ def sandbox_name(
         # guard: a disposable gets no record's name
         if name not in taken and name not in {*records.records, *records.broken}:
             return name
-    raise RefusedError(f"'{record.name}' already has 9000 running sandboxes")
+    raise RefusedError(f"all 9000 names of sandboxes of '{record.name}' are in use")

@@ -54,10 +54,9 @@ def places_of(record: Record, records: Mapping[str, Record]) -> tuple[SwitchPlac
             or network_of(provider).startswith(THROUGH_WORD)
         ):
             raise SetupError(
-                f'"{network}" does not name a sandbox that provides a network',
+                f'the record of network = "{network}" is missing or cannot provide a network',
                 where=record.where("launch.network"),
-                hint="name a record with provides_network = true that does not use the network "
-                "of another record",
+                hint="name a record with provides_network = true and a network other than through:RECORD",
             )
         found.append(SwitchPlace(network, PortRole.CLIENT))
     # guard: a sandbox is the network of others by its own record only

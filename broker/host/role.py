@@ -171,8 +171,7 @@ class HostRole:
                 # guard: a machine that runs is not changed
                 if changes:
                     raise RefusedError(
-                        f"{sandbox} is already running: memory, processors, network and image "
-                        "are set when a sandbox starts",
+                        f"cannot change memory, processors, network or image of '{sandbox}': it is running",
                         hint=f"to stop it first, run 'brokerctl stop {sandbox}'",
                     )
                 return held.lease
@@ -201,7 +200,7 @@ class HostRole:
     def _lease_of(self, sandbox: SandboxName) -> Lease:
         held = self._table.of_sandbox(sandbox)
         if held is None:
-            raise UpstreamError(f"{sandbox} exited immediately")
+            raise UpstreamError(f"'{sandbox}' ended at once")
         return held.lease
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
@@ -344,7 +343,7 @@ class HostRole:
                     nursery.cancel_scope.cancel()
             if not active_lease.running:
                 raise UpstreamError(
-                    f"the sandbox ended while starting: {active_lease.reason}"
+                    f"'{active_lease.lease.sandbox}' ended while starting: {active_lease.reason}"
                 )
         finally:
             for listener in listeners.values():
@@ -408,7 +407,8 @@ class HostRole:
         active_lease = self._tenancies.get(lease)
         if active_lease is None:
             raise RefusedError(
-                "no such lease", hint="to list the leases, run 'brokerctl lease list'"
+                f"there is no lease {lease}",
+                hint="to list the leases, run 'brokerctl lease list'",
             )
         active_lease.keep_machine = active_lease.stopping = True
         active_lease.reason = active_lease.reason or reason

@@ -82,9 +82,8 @@ class Room:
         # guard: no machine is larger than this one
         if 0 < total < promise.size:
             raise RefusedError(
-                f"'{record}' requires {promise.size >> 20} MiB of memory; this machine has "
-                f"{total >> 20} MiB",
-                hint="set a smaller memory in [launch] of the record",
+                f"cannot start '{record}' with {promise.size >> 20} MiB of memory: this machine has {total >> 20} MiB",
+                hint="pass a smaller --memory, or set a smaller memory in [launch] of the record",
             )
         if for_sandbox:
             self._promises.append(promise)
@@ -102,7 +101,7 @@ class Room:
         free = self._available() - promised - limits.MACHINE_FREE_BYTES
         if not size or free >= size:
             return ""
-        return f"the machine has less free memory than {size >> 20} MiB for the sandbox and {limits.MACHINE_FREE_BYTES >> 20} MiB in reserve"
+        return f"this machine has less free memory than {size >> 20} MiB for the sandbox and {limits.MACHINE_FREE_BYTES >> 20} MiB in reserve"
 
 
 def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int:

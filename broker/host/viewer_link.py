@@ -147,7 +147,7 @@ class RemoteViewer(LinkEnd):
         if not any(peer.role is Role.VIEWER for peer in peers.all):
             raise SetupError(
                 "this host is not paired with a viewer",
-                hint="run 'brokerctl pair' on both machines",
+                hint="run 'brokerctl pair NAME --as viewer' on the viewer, then 'brokerctl pair NAME --as host' here",
             )
         sock = await dial(self._config)
         try:
@@ -307,15 +307,15 @@ class RemoteViewer(LinkEnd):
         """
         if opening.direct:
             raise RefusedError(
-                "cannot send the descriptors of a direct Wayland connection to another machine",
-                hint="start its programs under waypipe, which connects to vitrail.Display",
+                "cannot carry a direct Wayland connection to a viewer on another machine",
+                hint="start the sandbox's programs under waypipe, which connects to vitrail.Display",
             )
         epoch = self.state.epoch
         if epoch is None or not epoch.live:
             raise RefusedError("no viewer is connected")
         if epoch.leases.usable(opening.lease.id) is None:
-            reason = self.unwanted.get(opening.lease.id, "it is not announced yet")
-            raise RefusedError(f"the viewer has not accepted this lease: {reason}")
+            reason = self.unwanted.get(opening.lease.id, "it has not answered yet")
+            raise RefusedError(f"the viewer has not accepted the lease: {reason}")
         return epoch
 
     async def _open(self, offer: StreamOffer) -> socket.socket:
@@ -337,7 +337,9 @@ class RemoteViewer(LinkEnd):
                     verdict = offer.feed(untrusted)
         except trio.TooSlowError as error:
             sock.close()
-            raise UpstreamError("the viewer did not answer the request") from error
+            raise UpstreamError(
+                f"the viewer did not answer the offer of a stream within {limits.LINK_HANDSHAKE_SECONDS:g} s"
+            ) from error
         except BaseException:
             sock.close()
             raise

@@ -44,8 +44,7 @@ class PortTakenError(SetupError):
     def __init__(self, service: ServiceName, port: int) -> None:
         super().__init__(
             f"another program is listening on vsock port {port} of {service}",
-            hint="stop guests without a launch secret, which would trust that program; then "
-            "run 'sudo ss --vsock -lp' to find the program and stop it",
+            hint="stop guests without a launch secret, which would trust that program; then run 'sudo ss --vsock -lp' to find the program and stop it",
         )
         self.service = service
         self.port = port

@@ -144,7 +144,7 @@ class CheckpointWitness:
             taken = now.held == far.held and far.known < now.known <= far.known + keys
             # guard: a witness asks for no proof without end
             if now == far or (asked and not taken):
-                raise UpstreamError("it accepts neither its proof nor its signature")
+                raise UpstreamError("it rejects the checkpoint and its proofs")
             asked, far = True, now
 
     async def _send(

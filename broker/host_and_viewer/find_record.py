@@ -16,7 +16,7 @@ def find_record(records: RecordSet, name: SandboxName) -> Record:
         raise RefusedError(
             f"the record '{name}' has an error: {problem.message}",
             where=problem.where,
-            hint="to see the mistake, run 'brokerctl policy check'; then correct the file",
+            hint="correct the file; to check it, run 'brokerctl policy check'",
         )
     record = records.records.get(name)
     if record is None:

@@ -27,7 +27,7 @@ def take_activated(
         return {}
     count = environ.get("LISTEN_FDS", "")
     if not count.isascii() or not count.isdigit() or int(count) > limits.ACTIVATED:
-        raise SetupError(f"LISTEN_FDS={count!r} is not a number of sockets")
+        raise SetupError(f"LISTEN_FDS={count!r} is not 0 to {limits.ACTIVATED}")
     names = environ.get("LISTEN_FDNAMES", "").split(":")
     found: dict[str, int] = {}
     for number in range(int(count)):

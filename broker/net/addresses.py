@@ -153,7 +153,7 @@ def _no_socket(endpoint: Endpoint, error: OSError) -> VitrailError:
     if error.errno == errno.EAFNOSUPPORT:
         return SetupError(
             f"{endpoint}: this kernel has no vsock",
-            hint="run 'modprobe vsock'; for further checks, run 'brokerctl doctor'",
+            hint="run 'sudo modprobe vsock'; for further checks, run 'brokerctl doctor'",
         )
     return UpstreamError(
         f"{endpoint}: cannot create a socket: {error.strerror}",
@@ -166,7 +166,7 @@ def explain_connect(endpoint: Endpoint, error: OSError) -> UpstreamError:
     hint = {
         errno.ENOENT: "start the program that listens there, or correct the path",
         errno.ECONNREFUSED: "start the program; no process listens on the socket",
-        errno.EACCES: "use your own socket; this one belongs to another user",
+        errno.EACCES: "use a socket in a directory that you may access, and that you may write to",
         errno.ENODEV: "load vhost_vsock on a host, or add a vsock device to a guest; this machine has none",
         errno.ENETUNREACH: "check the CID, and whether this machine has a vsock device",
         errno.ECONNRESET: "check whether a program on that machine listens on that port",

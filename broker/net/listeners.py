@@ -295,13 +295,13 @@ def _explain_listen(endpoint: Endpoint, error: OSError) -> VitrailError:
         errno.ENOENT: "create the directory first",
         errno.EACCES: "choose a directory (or a port) that you may use",
         errno.EPERM: "choose a directory (or a port) that you may use",
-        errno.EADDRINUSE: "stop the program that listens there, or choose another port",
+        errno.EADDRINUSE: "stop the program that listens there, or choose another address",
         errno.EADDRNOTAVAIL: "listen on vsock:any:PORT, or on this machine's own CID",
         errno.EROFS: "choose a directory that can be written to",
         errno.ENOTDIR: "choose another path; a part of this one is a file",
     }.get(error.errno or 0, "")
     problem = (
-        "the port is in use"
+        "the address is in use"
         if error.errno == errno.EADDRINUSE
         # Python's own errors have no number: "AF_UNIX path too long".
         else error.strerror or str(error)

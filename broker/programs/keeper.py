@@ -184,7 +184,7 @@ def _answer(
     elif got.data == messages.CONNECT:
         _connect(compositor, ours, held, most)
     else:
-        raise PeerError("not a request")
+        raise PeerError("the worker sent an invalid request")
     return True
 
 
@@ -227,7 +227,7 @@ def _connect(
 def _release(held: dict[int, socket.socket], untrusted_number: int) -> None:
     compositor = held.pop(untrusted_number, None)
     if compositor is None:
-        raise PeerError("it closes a connection that it does not have")
+        raise PeerError("the worker closed a connection that it does not have")
     with compositor, contextlib.suppress(OSError):  # the compositor may have gone
         compositor.shutdown(socket.SHUT_RDWR)
 

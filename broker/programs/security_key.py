@@ -149,7 +149,7 @@ class Proxy:
             # and a guest that makes it otherwise loses its connection.
             self._to_guest.pop(0)
         if len(self._to_guest) > 4 * _BACKLOG:
-            raise PeerError("the guest does not read")
+            raise PeerError("the guest does not read from its security key")
 
 
 def main() -> None:

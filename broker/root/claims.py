@@ -37,8 +37,8 @@ class Claims:
             return self._lock(port)
         except BlockingIOError:
             raise RefusedError(
-                f"the device in port {port} is already assigned",
-                hint="detach it first; another user's vitrail-devices assigned it to a sandbox",
+                f"cannot attach the device in port {port}: a sandbox of another user has it",
+                hint=f"ask that user to run 'brokerctl device detach {port}'",
             ) from None
         except OSError as error:
             raise UpstreamError(

@@ -371,8 +371,8 @@ class Service:
         await self._port_is_free(port)
         if not self._records.allow(plug.device, request.sandbox):
             raise RefusedError(
-                f"this machine's records do not allow the device for '{request.sandbox}'",
-                hint="allow it in devices.toml; to see the device, run 'brokerctl device list'",
+                f"devices.toml does not allow the device in port {port} for '{request.sandbox}'",
+                hint="allow it there (docs/devices.md); to see the device, run 'brokerctl device list'",
             )
         if request.way == "usbip" and len(fds) != 1:
             raise RefusedError("usbip needs the guest's socket")
@@ -414,7 +414,7 @@ class Service:
         if port in self._stuck:
             raise RefusedError(
                 f"the previous sandbox has not released the device in port {port} yet",
-                hint="vitrail-devices keeps trying to take the device back; try again later",
+                hint="try again later, when vitrail-devices has taken the device back, or plug it in again",
             )
 
     def _hand_over(
@@ -569,8 +569,8 @@ def _not_in_use(device: SysfsDevice) -> SysfsDevice:
     if usbip.in_use(device):
         device.close()
         raise RefusedError(
-            f"the device in port {device.port} is already exported by usbip",
-            hint="another user's vitrail-devices or an administrator must unbind it",
+            f"cannot attach the device in port {device.port}: usbip already exports it",
+            hint=f"if no sandbox of another user has it, run 'sudo usbip unbind --busid={device.port}'",
         )
     return device
 

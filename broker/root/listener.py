@@ -48,7 +48,7 @@ def _must_be_dead(path: Path) -> None:
         raise SetupError(f"cannot listen on {path}: {error.strerror}") from error
     raise SetupError(
         f"another program is listening on {path}",
-        hint="to see it, run 'systemctl status vitrail-devices@USER'; one is enough",
+        hint="stop that program; to see whether the service runs, run 'systemctl status vitrail-devices@USER'",
     )
 
 
@@ -63,5 +63,5 @@ def _must_be_ours(folder: Path) -> None:
     if facts.st_uid not in {0, os.geteuid()} or facts.st_mode & 0o022:
         raise SetupError(
             f"{folder} is writable by other users",
-            hint="run 'chown root' and 'chmod 755' on it",
+            hint=f"run 'chown root {folder}' and 'chmod 755 {folder}' as root",
         )

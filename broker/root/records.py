@@ -133,7 +133,7 @@ def _content(path: Path) -> bytes:
             raise SetupError(
                 "is writable by other users",
                 where=str(path),
-                hint="run 'chown root' and 'chmod 644' on it: it limits what leaves this machine",
+                hint=f"run 'chown root {path}' and 'chmod 644 {path}' as root",
             )
         return file.read(_FILE_BYTES + 1)
 

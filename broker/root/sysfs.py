@@ -181,7 +181,7 @@ def ports(root: Path = DEVICES) -> list[str]:
     try:
         names = sorted(entry.name for entry in root.iterdir())
     except OSError as error:
-        raise UpstreamError(f"this machine has no USB: {error.strerror}") from error
+        raise UpstreamError(f"cannot list USB devices: {error.strerror}") from error
     return [name for name in names if PORT.fullmatch(name)]
 
 

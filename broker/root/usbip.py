@@ -68,7 +68,7 @@ def export(held: SysfsDevice, decided: Device, conn: socket.socket) -> VhciValue
         raise SetupError(why_not)
     speed = _SPEEDS.get(decided.speed)
     if speed is None:
-        raise RefusedError(f"usbip does not support '{decided.speed}' Mbit/s")
+        raise RefusedError(f"usbip does not support the speed '{decided.speed}' Mbit/s")
     with _taken_back_on_error(held):
         _bind(held)
         same(held, decided)

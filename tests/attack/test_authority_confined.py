@@ -241,7 +241,10 @@ async def test_a_notification_with_a_descriptor_ends_the_starter(capfd):
     with helper_starter() as starter:
         with pytest.raises(UpstreamError, match="has ended"):
             await starter._ask(ShowNotification("a", "b", 5), [0])
-        assert "a notification came with descriptors" in capfd.readouterr().err
+        assert (
+            "the authority sent descriptors with a notification"
+            in capfd.readouterr().err
+        )
 
 
 async def test_a_starter_that_has_ended_is_reported():

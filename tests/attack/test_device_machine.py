@@ -46,7 +46,7 @@ async def test_two_services_hand_out_no_device_twice(monkeypatch, tmp_path, ways
         with here, there:
             await ask(await ada.connect(), ways[0], here)
             other = await bob.connect()
-            with pytest.raises(RefusedError, match="already assigned"):
+            with pytest.raises(RefusedError, match="a sandbox of another user has it"):
                 await ask(other, ways[1], here)
         # The last stand-in of the kernel is both services'.
         assert len(bob.kernel.exported) == (ways[0] == "usbip")

@@ -387,7 +387,7 @@ async def test_a_device_that_another_service_has_handed_over_stays_there(
         with (
             here,
             there,
-            pytest.raises(RefusedError, match="already exported by usbip"),
+            pytest.raises(RefusedError, match="usbip already exports it"),
         ):
             await ask
         assert (place.kernel.exported, place.kernel.released) == ([], [])

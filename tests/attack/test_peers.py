@@ -52,7 +52,9 @@ async def test_a_process_that_is_not_the_machine_is_turned_away():
             )
             assert stranger.stdout == b"b''\n", "not a byte for a stranger"
         for service in ("vitrail.Agent", "vitrail.Display"):
-            event = await s.wait_refusal("is not this machine's VMM", service=service)
+            event = await s.wait_refusal(
+                "is not the VMM of this sandbox", service=service
+            )
             assert f"uid {os.getuid()}" in event["reason"]
             assert event["peer"] == f"hybrid:{uds}"
 

@@ -353,7 +353,7 @@ async def test_the_start_of_a_box_ends_with_the_broker(children):
 async def test_a_machine_that_is_larger_than_this_one_is_refused_to_the_user(tmp_path):
     async with desk(tmp_path, Memory(0, SIZE - 1)) as d:
         with pytest.raises(
-            RefusedError, match="768 MiB of memory; this machine has 767"
+            RefusedError, match="768 MiB of memory: this machine has 767"
         ):
             await d.open(None)
     async with desk(tmp_path / "unknown", Memory(0, 0)) as d:

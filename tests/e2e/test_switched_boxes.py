@@ -213,7 +213,7 @@ async def test_boxes_of_a_lan_reach_each_other_and_nothing_else():
         boxes.record("lost", "through:nobody")
         answer = await brokerctl("run", "-q", "lost", "--", "/bin/true", env=w.environ)
         assert answer.code != 0
-        assert "does not name a sandbox that provides a network" in answer.err
+        assert "is missing or cannot provide a network" in answer.err
         assert "lost.toml" in answer.err
 
 

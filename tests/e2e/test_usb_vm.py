@@ -102,7 +102,7 @@ async def seen_and_bounded(world, hand):
     assert len(network["interfaces"]) > 3
     for item in (keyboard, tablet, network):
         assert item["sandboxes"] == []
-        with pytest.raises(RefusedError, match="records do not allow the device"):
+        with pytest.raises(RefusedError, match="does not allow the device"):
             await hand.ask("hold", number=item["number"])
 
 

@@ -161,7 +161,7 @@ async def test_records_refuse_other_sandboxes(monkeypatch):
     async with service(monkeypatch) as place:
         client = await place.connect()
         here, there = socket.socketpair()
-        no = pytest.raises(RefusedError, match="records do not allow the device")
+        no = pytest.raises(RefusedError, match="does not allow the device")
         with here, there, no:
             await client.export(await number(client), "banking", "lease", here)
         assert place.kernel.exported == []
@@ -172,7 +172,7 @@ async def test_records_are_read_again_for_each_device(monkeypatch):
         client = await place.connect()
         (place.folder / "devices.toml").write_text("")
         here, there = socket.socketpair()
-        no = pytest.raises(RefusedError, match="records do not allow the device")
+        no = pytest.raises(RefusedError, match="does not allow the device")
         with here, there, no:
             await client.export(await number(client), "work", "lease", here)
 

@@ -266,7 +266,7 @@ async def test_sandbox_without_a_way_is_refused_with_what_helps(monkeypatch):
     async with device_host(monkeypatch, 'crosvm = "/nowhere"') as (host, number):
         other = Lease(LEASE.id, SandboxName("web"), SandboxName("web"), 1)
         with pytest.raises(
-            RefusedError, match="does not support attaching a device"
+            RefusedError, match="no method is set up for its machine"
         ) as caught:
             async with host.attached(number, other):
                 raise AssertionError
@@ -278,7 +278,7 @@ async def test_sandbox_without_a_way_is_refused_with_what_helps(monkeypatch):
     [
         # Rootless Podman's and bubblewrap's alike.
         (ContainerClaim("/run/x", 4026532000), "is a container", "--device"),
-        (SharedClaim("/run/x", 1000), "shares your session", "use a VM"),
+        (SharedClaim("/run/x", 1000), "shares your session", "a virtual machine"),
     ],
 )
 async def test_container_is_refused_with_why(monkeypatch, claim, why, help_):

@@ -421,9 +421,9 @@ def _vsock_listens() -> bool:
 @pytest.mark.skipif(not _vsock_listens(), reason="no AF_VSOCK in this kernel")
 async def test_a_vsock_port_in_use():
     async with listening("vsock:54321"):
-        with pytest.raises(SetupError, match="port is in use") as caught:
+        with pytest.raises(SetupError, match="address is in use") as caught:
             await open_listener(parse_listen("vsock:any:54321"))
-        assert "choose another port" in caught.value.hint
+        assert "choose another address" in caught.value.hint
 
 
 @pytest.mark.machine

@@ -111,7 +111,7 @@ async def test_a_name_that_is_none_is_refused_before_anything_is_typed(homes):
         "pair", "Screen!", "--as", "host", "--endpoint", "unix:/nowhere", env=host
     )
     assert answer.code == 1
-    assert "is not a peer's name" in answer.err
+    assert "is not the name of a broker" in answer.err
 
 
 async def test_a_host_without_an_endpoint_is_told_where_it_stands(homes):

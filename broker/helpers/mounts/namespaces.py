@@ -21,7 +21,7 @@ def mount_namespace(pid: int, pidfd: int) -> Iterator[int]:
         fd = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise RefusedError(
-            f"cannot open the sandbox's mounts: {error.strerror}"
+            f"cannot open the sandbox's mount namespace: {error.strerror}"
         ) from error
     try:
         # Alive after it was opened: so it was opened of this process.
@@ -30,7 +30,7 @@ def mount_namespace(pid: int, pidfd: int) -> Iterator[int]:
             raise RefusedError("the sandbox has ended")
         # guard: never our own mount namespace
         if os.path.samestat(os.fstat(fd), Path("/proc/self/ns/mnt").stat()):
-            raise RefusedError("the sandbox already has this session's files")
+            raise RefusedError("the sandbox uses the mount namespace of this session")
         yield fd
     finally:
         os.close(fd)

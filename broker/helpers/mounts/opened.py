@@ -107,7 +107,9 @@ def _refuse(path: Path, fd: int, home: Path, private: Sequence[Path]) -> None:
     name = path.name
     plain = name.isprintable() and not name.startswith((".", "-"))
     if not plain or len(name.encode("utf-8", "surrogateescape")) > _NAME_BYTES:
-        raise RefusedError(f"cannot share {shown}: its name is hidden or too long")
+        raise RefusedError(
+            f"cannot share {shown}: its name begins with '.' or '-', is too long or not printable"
+        )
 
 
 def _secret(path: Path, home: Path, private: Sequence[Path]) -> str:

@@ -194,7 +194,7 @@ class ForkServer:
         finally:
             fdpass.close_all(mine)
         raise UpstreamError(
-            f"cannot start {self._program.what}: its fork server ended twice",
+            f"cannot start {self._program.what}: two fork servers ended or did not answer",
             hint="see the broker's log; memory, processes or descriptors may be exhausted",
         )
 

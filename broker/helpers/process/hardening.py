@@ -71,6 +71,6 @@ def install(program: bytes) -> None:
     # guard: a process that cannot be confined serves nothing
     if _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, wanted, 0, 0):
         raise SetupError(
-            f"the kernel rejects the filter: {os.strerror(ctypes.get_errno())}",
+            f"cannot install a system call filter: {os.strerror(ctypes.get_errno())}",
             hint="use a kernel with CONFIG_SECCOMP_FILTER",
         )

@@ -48,7 +48,9 @@ def open_user_namespace(leader: int) -> int:
     try:
         namespace = os.open(f"/proc/{leader}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise UpstreamError(f"the box ended immediately: {error.strerror}") from error
+        raise UpstreamError(
+            f"cannot open the box's namespace: {error.strerror}"
+        ) from error
     # guard: our own user namespace is not a box's
     if os.fstat(namespace).st_ino == Path("/proc/self/ns/user").stat().st_ino:
         os.close(namespace)

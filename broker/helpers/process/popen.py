@@ -93,7 +93,7 @@ def require_installed(program: str, env: Mapping[str, str] | None = None) -> Non
     if shutil.which(program, path=os.pathsep.join(os.get_exec_path(env))):
         return
     raise SetupError(
-        f"the program {program} is not installed",
+        f"{program} is not installed",
         hint="to find its package, run 'brokerctl doctor'",
     )
 

@@ -251,8 +251,8 @@ class Pump:
         """
         if len(self._pending) >= relay_limits.RELAY_STREAMS:
             raise UpstreamError(
-                f"the relay already carries {relay_limits.RELAY_STREAMS} streams",
-                hint="to see their sandboxes, run 'brokerctl status'",
+                f"cannot relay another stream: {relay_limits.RELAY_STREAMS} streams are open",
+                hint="to see the streams, run 'brokerctl status --all'; then stop the sandbox with the most",
             )
         token = self._tokens = self._tokens + 1
         if not self._send_nowait(
@@ -344,8 +344,8 @@ class Pump:
                 await self._answered.wait()
             if patience.cancelled_caught:
                 raise UpstreamError(
-                    f"the relay's process {self._handle.pid} does not answer",
-                    hint="to end its streams, kill it; the broker starts a new process",
+                    f"the relay's process {self._handle.pid} did not answer within {relay_limits.RELAY_ANSWER_SECONDS:g} s",
+                    hint=f"run 'kill {self._handle.pid}', which ends its streams; the broker starts a new process",
                 )
             if self._died.is_set():
                 raise self._dead()

@@ -172,7 +172,7 @@ def load_config(path: Path) -> ShipConfig:
     try:
         config = msgspec.toml.decode(read_config(path), type=ShipConfig)
     except OSError as error:
-        raise SetupError(f"{error.strerror}", where=str(path)) from error
+        raise SetupError(f"cannot read: {error.strerror}", where=str(path)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise SetupError(
             f"invalid configuration: {error}",
@@ -198,7 +198,7 @@ def _problem(config: ShipConfig) -> str:
             target.where()
             target.secret()
         except ValueError:
-            return f"target {target.name!r}: its address is invalid"
+            return f"target {target.name!r}: the address is invalid"
     names = [target.name for target in config.target]
     for name in names:
         if _NAME.fullmatch(name) is None:

@@ -63,7 +63,7 @@ def load_cursor(directory: Path, name: str) -> Cursor:
     except msgspec.DecodeError as error:
         # Beginning again would send a whole log again without a request.
         raise SetupError(
-            f"{path} is not a cursor: {error}",
+            f"{path} does not contain the progress of a receiver: {error}",
             hint="remove the file to send the whole log to this receiver again",
         ) from error
 

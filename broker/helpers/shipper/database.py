@@ -17,7 +17,7 @@ try:
     import psycopg
 except ImportError as _error:  # pragma: no cover -- tested in a process without it
     raise SetupError(
-        f"a package that PostgreSQL needs is not installed ({_error.name})",
+        f"the package {_error.name}, which PostgreSQL requires, is not installed",
         hint="install Debian's python3-psycopg, or run: pip install 'vitrail[fleet]'",
     ) from _error
 
@@ -82,7 +82,9 @@ def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one calle
     away = any(end not in near and end[0] not in "/@" for end in ends)
     proven = plaintext or named.get("sslmode") in {"verify-ca", "verify-full"}
     # guard: a database's password goes to another machine under TLS
-    if any("@" in end[1:] for end in ends) or (away and not proven):
+    if any("@" in end[1:] for end in ends):
+        raise SetupError("the database's host contains '@'; in a password, write %40")
+    if away and not proven:
         raise SetupError("a database on another machine needs sslmode=verify-full")
     # libpq takes settings that are missing from the environment, and from a service's file.
     # guard: libpq's variables do not choose the database's host
@@ -102,12 +104,12 @@ def problem(error: psycopg.Error) -> VitrailError:
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
         # libpq repeats the text that it could not read; it may contain a password.
         return SetupError(
-            "the address is not that of a database",
+            "cannot parse the address of the database",
             hint="use an address such as postgresql://USER@HOST/DATABASE?sslmode=verify-full",
         )
     return UpstreamError(
         f"the database failed: {said or type(error).__name__}",
-        hint="check that it is running and accepts connections from this machine",
+        hint="check that the database is running and accepts connections from this machine",
     )
 
 
@@ -150,7 +152,7 @@ def migrate(connection: Connection) -> int:
         if 0 < version < min(_SCRIPTS):
             raise SetupError(
                 f"the database's tables have version {version}, which is too old",
-                hint="drop the schema vitrail, or name another database: machines ship the events that their logs still contain",
+                hint="name another database, or drop the schema vitrail with all its events; machines then ship the events that their logs still contain",
             )
         missing = [script for number, script in _SCRIPTS.items() if number > version]
         for script in missing:

@@ -58,8 +58,8 @@ class HttpEnd:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             raise UpstreamError(
-                f"cannot connect to {self._what}: {printable(str(error)) or type(error).__name__}",
-                hint=f"check that a program listens at {self._config.where()}",
+                f"cannot send to {self._what}: {printable(str(error)) or type(error).__name__}",
+                hint=f"check that {self._what} is running at {self._config.where()}",
             ) from error
 
     def _ask(
@@ -106,7 +106,7 @@ class HttpEnd:
                 )
         except (OSError, ssl.SSLError) as error:
             raise SetupError(
-                f"target {self._config.name}: cannot read its certificates: {error}"
+                f"target {self._config.name}: cannot load its certificates or key: {error}"
             ) from error
         return http.client.HTTPSConnection(
             host, port or 443, timeout=seconds, context=context

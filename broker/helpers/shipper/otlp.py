@@ -36,7 +36,7 @@ try:
     from opentelemetry.proto.logs.v1 import logs_pb2 as logs
 except ImportError as _error:  # pragma: no cover -- tested in a process without it
     raise SetupError(
-        f"packages that OTLP needs are not installed ({_error.name})",
+        f"the package {_error.name}, which OTLP requires, is not installed",
         hint="run: pip install 'vitrail[fleet]'",
     ) from _error
 

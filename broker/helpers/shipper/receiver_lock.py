@@ -33,7 +33,7 @@ def locked(directory: Path, name: str) -> Iterator[None]:
         except OSError as error:
             raise SetupError(
                 f"another process is shipping to '{name}'",
-                hint="a running broker ships by itself; run 'brokerctl audit ship --status'",
+                hint="to see the progress of the running broker, run 'brokerctl audit ship --status'",
             ) from error
         yield
     finally:

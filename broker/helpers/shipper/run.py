@@ -211,7 +211,7 @@ class Shipper:
                 # An answer that we did not think of is this receiver's affair alone.
                 log_exception(error)
                 what = type(error).__name__
-                done = UpstreamError(f"cannot decode the receiver's answer ({what})")
+                done = UpstreamError(f"unexpected error ({what}); see the broker's log")
             nursery.cancel_scope.cancel()
         if not isinstance(done, VitrailError):
             return done

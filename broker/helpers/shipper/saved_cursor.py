@@ -18,5 +18,5 @@ def save_cursor(directory: Path, cursor: Cursor) -> None:
         replace_file(path, msgspec.json.encode(cursor) + b"\n")
     except OSError as error:
         raise UpstreamError(
-            f"cannot write the cursor {path}: {error.strerror}"
+            f"cannot save the progress of '{cursor.name}' in {path}: {error.strerror}"
         ) from error

@@ -144,8 +144,8 @@ async def _run(jail: ShipperJail, config: ShipConfig, over: trio.Event) -> None:
             nursery.cancel_scope.cancel()
     if not over.is_set():
         raise UpstreamError(
-            f"the shipper's jail has ended ({child.returncode})",
-            hint="see the previous line; to test bubblewrap, run 'brokerctl doctor'",
+            f"the shipper ended unexpectedly (code {child.returncode})",
+            hint="see the preceding lines of the log; to check bubblewrap, run 'brokerctl doctor'",
         )
 
 

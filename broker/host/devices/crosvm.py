@@ -56,7 +56,10 @@ class CrosvmDevice:
         found = _OK.search(reply)
         if found is None:
             if b"no_available_port" in reply:
-                raise RefusedError("all USB ports of the virtual machine are in use")
+                raise RefusedError(
+                    "cannot attach the device: all USB ports of the virtual machine are in use",
+                    hint="detach one of its devices with 'brokerctl device detach PORT'",
+                )
             raise UpstreamError(f"crosvm rejected the device: {printable(reply, 200)}")
         self._port = int(found[1])
 
@@ -73,13 +76,13 @@ class CrosvmDevice:
             reply = await self._usb("detach", str(port))
             if not _OK.search(reply) and b"no_such_port" not in reply:
                 raise UpstreamError(
-                    f"cannot detach the device: {printable(reply, 200)}"
+                    f"crosvm did not detach the device: {printable(reply, 200)}"
                 )
 
     async def _taken(self) -> set[int]:
         reply = await self._usb("list")
         if not reply.startswith(b"devices"):
-            raise UpstreamError(f"invalid reply from crosvm: {printable(reply, 200)}")
+            raise UpstreamError(f"invalid list from crosvm: {printable(reply, 200)}")
         return {int(port) for port in _LISTED.findall(reply)}
 
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:

@@ -24,7 +24,8 @@ from broker.ipc import fdpass
 from broker.ipc.channel import when_ready
 from broker.ipc.devices import messages, socket_path
 
-_HINT = "run 'systemctl start vitrail-devices'; see docs/devices.md"
+_HINT = "run 'sudo systemctl start vitrail-devices@$USER'; see docs/devices.md"
+_CLOSED = "vitrail-devices closed the connection"
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)
 
 
@@ -88,7 +89,7 @@ class DeviceClient:
             # guard: a device without a descriptor ends no other device
             got = fdpass.Received(error.data, ())
         if not got.data:
-            raise UpstreamError("vitrail-devices has exited", hint=_HINT)
+            raise UpstreamError(_CLOSED, hint=_HINT)
         fd = got.fds[0] if got.fds else -1
         try:
             reply = messages.decode_reply(got.data)
@@ -143,7 +144,7 @@ class DeviceClient:
                 await self._send(messages.encode(request), fds)
                 answer = await take.receive()
             except (trio.EndOfChannel, trio.ClosedResourceError, OSError) as error:
-                raise UpstreamError("vitrail-devices has exited", hint=_HINT) from error
+                raise UpstreamError(_CLOSED, hint=_HINT) from error
             finally:
                 self._waiting.pop(request.id, None)
                 self._drop(take)

@@ -42,7 +42,7 @@ from broker.net.peers.identity import ContainerClaim, GroupClaim, SharedClaim
 _RETRY_SECONDS = 5.0
 _NO_WAY = "load vhci-hcd in the guest and start vitrail_devices.py there; see docs/devices.md for the methods of each kind of machine"
 
-_CONTAINER = "use a VM, or pass the device node for the container's lifetime without Vitrail: 'podman run --device /dev/bus/usb/BUS/NUMBER'"
+_CONTAINER = "use a virtual machine, or pass the device node for the container's lifetime without Vitrail: 'podman run --device /dev/bus/usb/BUS/NUMBER'"
 
 
 @dataclass(eq=False)
@@ -145,8 +145,8 @@ class DeviceHost:
         """
         if self._client is None:
             raise SetupError(
-                f"devices are not available: {self.problem}",
-                hint="run 'systemctl start vitrail-devices'; see docs/devices.md",
+                f"cannot attach or list devices: {self.problem}",
+                hint="run 'sudo systemctl start vitrail-devices@$USER'; see docs/devices.md",
             )
         return self._client
 
@@ -169,7 +169,7 @@ class DeviceHost:
         with conn:
             mine = self._waiting.setdefault(opening.lease.id, [])
             if len(mine) >= limits.DEVICE_STANDBY_PER_SANDBOX:
-                raise RefusedError("too many connections are waiting for a device")
+                raise RefusedError(f"{len(mine)} connections already wait for a device")
             waiting = _Waiting(conn)
             mine.append(waiting)
             task_status.started()
@@ -261,18 +261,17 @@ class DeviceHost:
         claims = [x.held.claim for x in self._leases() if x.lease.id == lease.id]
         if any(isinstance(claim, SharedClaim) for claim in claims):
             return RefusedError(
-                f"'{lease.sandbox}' shares your session and can already open every "
-                "device that you can open",
-                hint="use a VM for a device that other programs must not access",
+                f"cannot attach a device to '{lease.sandbox}': it shares your session, so it can already open every device that you can open",
+                hint="attach the device to a virtual machine instead",
             )
         if any(isinstance(claim, ContainerClaim | GroupClaim) for claim in claims):
             return RefusedError(
-                f"'{lease.sandbox}' is a container, and Vitrail cannot revoke a "
-                "device node that a container has opened",
+                f"cannot attach a device to '{lease.sandbox}': it is a container, and Vitrail cannot revoke a device node that a container has opened",
                 hint=_CONTAINER,
             )
         return RefusedError(
-            f"'{lease.sandbox}' does not support attaching a device", hint=_NO_WAY
+            f"cannot attach a device to '{lease.sandbox}': no method is set up for its machine",
+            hint=_NO_WAY,
         )
 
     async def _foreign_qmp(self, path: Path) -> Qmp:
@@ -318,7 +317,7 @@ class DeviceHost:
         # would wait for it forever.
         header = messages.handover(made.devid, made.speed)
         if waiting.conn.send(header, socket.MSG_DONTWAIT) != len(header):
-            raise PeerError("the guest does not read from the connection")
+            raise PeerError("the guest does not read from its connection for a device")
         return attachment
 
     async def _by_qemu(
@@ -408,5 +407,5 @@ def _must_be_silent(conn: socket.socket) -> None:
     except OSError as error:
         raise PeerError("the guest closed the connection") from error
     raise PeerError(
-        "the guest sent data" if data else "the guest closed the connection"
+        "the guest sent data too early" if data else "the guest closed the connection"
     )

@@ -18,10 +18,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import devices as limits
 from broker.helpers.process.spawn import run_tool
 
-_XML = (
-    "<hostdev mode='subsystem' type='usb'>"
-    "<source><address bus='{bus}' device='{address}'/></source><alias name='{alias}'/></hostdev>"
-)
+_XML = "<hostdev mode='subsystem' type='usb'><source><address bus='{bus}' device='{address}'/></source><alias name='{alias}'/></hostdev>"
 _NO_BUS = "No free USB ports"
 _HELP = "use a domain of qemu:///system, or add a udev rule that lets your user open the device node"
 
@@ -49,7 +46,8 @@ class LibvirtDevice:
             await self.detach()
             if _NO_BUS in str(error):
                 raise RefusedError(
-                    f"domain '{self._domain}' has no free USB port"
+                    f"cannot attach the device: domain '{self._domain}' has no free USB port",
+                    hint="detach one of its devices, or add a USB controller to the domain",
                 ) from error
             raise UpstreamError(str(error), hint=_HELP) from error
         except BaseException:
@@ -70,7 +68,9 @@ class LibvirtDevice:
                     # An earlier one may still be in progress; see ``present``.
                     await trio.sleep(0.1)
             return
-        raise UpstreamError(f"libvirt did not detach {self._alias}")
+        raise UpstreamError(
+            f"libvirt did not detach {self._alias} from domain '{self._domain}' within {limits.DEVICE_DETACH_SECONDS:g} s"
+        )
 
     async def present(self) -> bool:
         """Return whether the live domain has the device; False if it does not run."""

@@ -95,8 +95,10 @@ class DeviceRequests:
 
     async def _attach(self, epoch: FarEnd, request: m.DeviceAttach) -> m.DeviceHanded:
         """Attach a device for a viewer.  Raises RefusedError beyond the limit."""
-        if self._nursery is None or len(self._handed) >= device_limits.DEVICES:
-            raise RefusedError("this host cannot assign devices now")
+        if self._nursery is None:
+            raise RefusedError("this host is starting or shutting down")
+        if len(self._handed) >= device_limits.DEVICES:
+            raise RefusedError(f"cannot attach more than {len(self._handed)} devices")
         handed = _Handed(epoch, request.device)
         self._handed.add(handed)
         attachment: DeviceAttachment = await self._nursery.start(
@@ -177,7 +179,7 @@ def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:
 
 def _must_have_begun(handed: _Handed) -> None:
     if handed.attachment is None:
-        raise UpstreamError("the device was detached before it was attached")
+        raise UpstreamError("the device was detached while it was being attached")
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

@@ -76,7 +76,9 @@ class QemuDevice:
                 await trio.sleep(0.02)
             await self._forget()
             return
-        raise UpstreamError(f"QEMU did not detach {self._id}")
+        raise UpstreamError(
+            f"QEMU did not detach {self._id} within {limits.DEVICE_DETACH_SECONDS:g} s"
+        )
 
     async def present(self) -> bool:
         """Return whether QEMU has the device.
@@ -104,17 +106,19 @@ def _fdset(found: object) -> int:
         number = found.get("fdset-id")
         if isinstance(number, int) and number >= 0:
             return number
-    raise UpstreamError("QEMU did not report the number of a descriptor set")
+    raise UpstreamError("QEMU did not report the number of the new descriptor set")
 
 
 def _explained(error: QmpError) -> RefusedError | UpstreamError:
     """Convert QEMU's error to one that says what to do."""
     if _NO_BUS.search(error.desc):
         return RefusedError(
-            "the virtual machine has no USB controller",
-            hint="to use USB/IP without one, load vhci-hcd in the guest and start "
-            "vitrail_devices.py there",
+            "cannot attach the device: the virtual machine has no USB controller",
+            hint="add a USB controller, or load vhci-hcd and start vitrail_devices.py in the guest; see docs/devices.md",
         )
     if _NO_PORT.search(error.desc):
-        return RefusedError("all USB ports of the virtual machine are in use")
+        return RefusedError(
+            "cannot attach the device: all USB ports of the virtual machine are in use",
+            hint="detach one of its devices with 'brokerctl device detach PORT'",
+        )
     return error

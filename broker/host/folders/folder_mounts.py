@@ -35,7 +35,7 @@ from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
 """Where each of our launchers mounts a sandbox's sockets, its last mount but files."""
-_CLOSE_IT = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force'"
+_CLOSE_IT = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force FOLDER SANDBOX'"
 
 
 @dataclass(eq=False)
@@ -184,7 +184,7 @@ class FolderHost:
         for active in leases:
             if active.lease.id == lease.id and not active.stopping:
                 return active.machine
-        raise RefusedError(f"{lease.sandbox} is no longer running")
+        raise RefusedError(f"'{lease.sandbox}' is no longer running")
 
 
 async def _mount(mounted: MountedFolder, folder: OpenedFolder, *, write: bool) -> None:
@@ -256,11 +256,13 @@ def _leader(machine: Machine) -> int:
     pid = machine.facts.pid
     if isinstance(machine, ForeignMachine):
         if isinstance(machine.claim, SharedClaim):
-            raise RefusedError("a toolbox or distrobox can already access your home")
+            raise RefusedError(
+                "cannot share a folder with a toolbox or distrobox: it can already access your home"
+            )
         if isinstance(machine.claim, ContainerClaim) and pid is not None:
             return pid
         raise RefusedError(
-            "Vitrail cannot share folders with a machine that another program started",
-            hint="share the folder with that program, or copy files with 'brokerctl cp'",
+            "cannot share a folder with a machine that another program started",
+            hint="share the folder by means of that program, or copy files with 'brokerctl cp'",
         )
-    raise RefusedError("this kind of sandbox does not support shared folders")
+    raise RefusedError("cannot share a folder with this kind of sandbox")

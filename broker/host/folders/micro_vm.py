@@ -48,8 +48,8 @@ class ServedFolder:
                 await mounts.detach(namespace, _HERE, base=_ROOT)
         except HeldError as error:
             raise RefusedError(
-                "the guest has open files in the folder",
-                hint="close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force'",
+                "cannot unmount the folder: the guest has open files in it",
+                hint="close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force FOLDER SANDBOX'",
             ) from error
         self.released = True
 
@@ -65,9 +65,8 @@ def free_place(machine: MicroVmMachine, used: set[int]) -> tuple[int, Tracked]:
         if place not in used and not server.ended:
             return place, server
     raise RefusedError(
-        "this micro VM has no free slot for a shared folder",
-        hint="set 'folders = 1' or more in [launch] of its record, or list the "
-        "directory in [folders]; then restart it",
+        "cannot share the folder: this micro VM has no free slot for a shared folder",
+        hint="increase 'folders' in [launch] of its record, or list the directory in [folders]; then stop the sandbox and start it again",
     )
 
 

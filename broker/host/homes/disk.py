@@ -67,8 +67,8 @@ async def ready_disk(store: HomeStore, name: SandboxName, size: int) -> Home:
             return await in_thread(store.publish, prepared, name)
     if home.meta.kind != DISK:
         raise SetupError(
-            f"the home of '{name}' is a directory, which another kind of launcher created",
-            hint=f"copy the files that you need, then run 'brokerctl sandbox remove {name}'",
+            f"cannot use the home of '{name}': it is a directory, which another kind of sandbox uses",
+            hint=f"set launch.kind as before, and copy the files that you need; then run 'brokerctl sandbox remove --keep-record {name}'",
         )
     if home.meta.encrypted:
         raise SetupError(

@@ -184,8 +184,7 @@ async def ready_encrypted_disk(
     if home.meta.kind != DISK or not home.meta.encrypted:
         raise SetupError(
             f"the home of '{name}' is not encrypted, but its record sets encrypted = true",
-            hint=f"run 'brokerctl sandbox rename {name} OLD', then copy the files "
-            "that you need from OLD to the new home",
+            hint="set encrypted = false in [state]; to encrypt the files, copy them to a new sandbox (docs/state.md, 'An encrypted home')",
         )
     if home.size() < size + LUKS_BYTES:
         os.truncate(home.disk, size + LUKS_BYTES)

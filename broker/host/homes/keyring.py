@@ -34,7 +34,7 @@ def _call(which: int, *arguments: object) -> int:
     """
     numbers = _NUMBERS.get(platform.machine())
     if numbers is None:
-        raise SetupError(f"keyrings are not supported on {platform.machine()}")
+        raise SetupError(f"encrypted homes are not supported on {platform.machine()}")
     libc = ctypes.CDLL(None, use_errno=True)
     libc.syscall.restype = ctypes.c_long
     result = int(libc.syscall(ctypes.c_long(numbers[which]), *arguments))

@@ -49,7 +49,7 @@ def recover(store: HomeStore) -> None:
     except FileNotFoundError:
         change = None
     except ValueError as error:
-        raise UpstreamError(f"{journal}: {error}") from error
+        raise UpstreamError(f"invalid content of {journal}: {error}") from error
     if change is not None:
         _complete(store, change)
         journal.unlink(missing_ok=True)

@@ -47,6 +47,7 @@ SNAPSHOTS = "snapshots"
 _LOCKS = ".locks"
 _NEW = ".new-"
 _OLD = ".old-"
+_OTHER_NAME = "choose another name, or delete this home with 'brokerctl sandbox remove --keep-record {}'"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # renameat2(2)
 RENAME_NOREPLACE = 1
@@ -140,8 +141,7 @@ class HomeStore:
         if held is None:
             raise RefusedError(
                 f"the home of '{name}' is in use",
-                hint=f"to stop the sandbox, run 'brokerctl stop {name}'; another "
-                "brokerctl command may also be using the home",
+                hint=f"run 'brokerctl stop {name}', or wait until other brokerctl commands have ended",
             )
         return held
 
@@ -179,8 +179,7 @@ class HomeStore:
         if home is None:
             raise SetupError(
                 f"'{name}' has no home",
-                hint="to list the homes, run 'brokerctl sandbox list'; the first "
-                "start of a persistent sandbox creates its home",
+                hint="to list the homes, run 'brokerctl sandbox list'; to create a home, start a persistent sandbox",
             )
         return home
 
@@ -215,7 +214,7 @@ class HomeStore:
                 (room / _CURRENT).rename(prepared)
                 raise RefusedError(
                     f"'{name}' already has a home",
-                    hint=f"to delete the home, run 'brokerctl sandbox remove {name}'",
+                    hint=_OTHER_NAME.format(name),
                 ) from error
             flush(self.root)
         return self.require(name)
@@ -238,7 +237,9 @@ class HomeStore:
         try:
             rename_at(self.root / name, self.root / to, RENAME_NOREPLACE)
         except FileExistsError as error:
-            raise RefusedError(f"'{to}' already has a home") from error
+            raise RefusedError(
+                f"'{to}' already has a home", hint=_OTHER_NAME.format(to)
+            ) from error
         flush(self.root)
         return self.require(to)
 
@@ -265,7 +266,7 @@ class HomeStore:
         with ExitStack() as undo:
             held = self._flock(_STORE, fcntl.LOCK_SH)
             if held is None:  # only while leftovers are being removed
-                raise RefusedError("another command is removing files; try again")
+                raise RefusedError("another command is removing leftovers; try again")
             undo.enter_context(held)
             room = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.root))
             undo.callback(remove_tree, room)
@@ -286,10 +287,9 @@ def full_disk_reported() -> Iterator[None]:
         if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
         raise SetupError(
-            f"cannot write to the disk: {error.strerror}",
+            f"cannot write to the disk: {error.strerror}; nothing was changed",
             where=str(error.filename or ""),
-            hint="nothing was changed; to list the sizes of homes, run 'brokerctl "
-            "sandbox list'; to remove a snapshot, run 'brokerctl sandbox snapshot --remove'",
+            hint="to see what uses the disk, run 'brokerctl df'; to remove a snapshot, run 'brokerctl sandbox snapshot --remove NAME LABEL'",
         ) from error
 
 
@@ -306,7 +306,7 @@ def read_meta(directory: Path) -> HomeMeta | None:
     try:
         return msgspec.json.decode(data, type=HomeMeta)
     except ValueError as error:
-        raise UpstreamError(f"{directory / _META}: {error}") from error
+        raise UpstreamError(f"invalid {directory / _META}: {error}") from error
 
 
 def flush(path: Path) -> None:

@@ -19,7 +19,7 @@ def ready_tree(store: HomeStore, name: SandboxName) -> Home:
             return store.publish(prepared, name)
     if home.meta.kind != TREE:
         raise SetupError(
-            f"the home of '{name}' is a disk image, which another kind of launcher created",
-            hint=f"copy the files that you need, then run 'brokerctl sandbox remove {name}'",
+            f"cannot use the home of '{name}': it is a disk image, which another kind of sandbox uses",
+            hint=f"set launch.kind as before, and copy the files that you need; then run 'brokerctl sandbox remove --keep-record {name}'",
         )
     return home

@@ -78,7 +78,7 @@ def unpack(image: bytes) -> bytes:
     # The kernel's build appends the unpacked size.
     (size,) = _SIZE.unpack(payload[-_SIZE.size :])
     if size > limits.VMLINUX_BYTES:
-        raise SetupError(f"this kernel is larger than {limits.VMLINUX_BYTES} bytes")
+        raise SetupError(f"this kernel unpacks to {size} bytes, which is too large")
     unpacked = _unpacked(payload, size)
     if len(unpacked) != size or not unpacked.startswith(_ELF):
         raise SetupError("this kernel's payload is not an ELF file")

@@ -107,14 +107,13 @@ async def collect(
             found.files.update(_certificates(root))
     except OSError as error:
         raise SetupError(
-            f"launch.host_files: {error.strerror}", where=str(error.filename or "")
+            f"launch.host_files: cannot read {error.filename or 'a file'}: {error.strerror}"
         ) from error
     size = sum(len(content) for content in found.files.values())
     if size > limits.HOST_FILES_BYTES:
         raise SetupError(
-            f"launch.host_files: the files have {size >> 20} MiB; the limit for a "
-            f"guest is {limits.HOST_FILES_BYTES >> 20} MiB",
-            hint="remove 'fonts', and add a font package to launch.packages",
+            f"launch.host_files: the files have {size >> 20} MiB; the limit for a guest is {limits.HOST_FILES_BYTES >> 20} MiB",
+            hint="in place of 'fonts', add a font package to launch.packages",
         )
     return found
 
@@ -147,8 +146,8 @@ async def _match(pattern: str) -> tuple[str, Path]:
         name, path = (await run_tool(words)).decode().splitlines()
     except (UpstreamError, ValueError) as error:
         raise SetupError(
-            f"launch.host_files: fontconfig found no font for {pattern!r}: {error}",
-            hint="to print the default font, run 'fc-match sans-serif'",
+            f"launch.host_files: fc-match did not find a font for {pattern!r}: {error}",
+            hint="install the package 'fontconfig' and a font, and run 'fc-match' to test them",
         ) from error
     return name, Path(path)
 
@@ -182,7 +181,7 @@ async def _locale(
     if parts is None:
         raise SetupError(
             f"launch.host_files: {lang!r} is not the name of a UTF-8 locale",
-            hint="set LANG to the name of a UTF-8 locale, for example de_DE.UTF-8",
+            hint="start the broker with LC_ALL, LC_CTYPE and LANG unset or set to a UTF-8 locale, for example de_DE.UTF-8",
         )
     name = f"{parts[1]}.utf8{parts[2]}"
     folder = root / "usr/lib/locale" / name
@@ -221,7 +220,7 @@ def _certificates(root: Path) -> dict[str, bytes]:
     bundle = next(filter(None, bundles), b"")
     if not bundle:
         raise SetupError(
-            "launch.host_files: this machine has no root certificates",
+            "launch.host_files: cannot find the root certificates of this machine",
             hint=f"install the package 'ca-certificates', which contains /{_BUNDLES[0]}",
         )
     files = {"etc/ssl/certs/ca-certificates.crt": bundle}

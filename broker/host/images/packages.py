@@ -71,7 +71,7 @@ def read_archive(targets: str, config: str, codename: str) -> Archive:
     if not mirror:
         raise SetupError(
             f"apt has no source for the release of this machine ({codename or 'unknown'})",
-            hint="pass the URL of a Debian archive with --mirror",
+            hint="run 'brokerctl image build --mirror URL' with the URL of a Debian archive",
         )
     return Archive(mirror, security, tuple(components) or ("main",), _options(config))
 

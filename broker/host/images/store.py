@@ -91,7 +91,7 @@ class ImageSpec:
             if not _PACKAGE.fullmatch(word):
                 raise RefusedError(f"{printable(word, 60)!r} is not a package name")
         if len(self.packages) > limits.IMAGE_PACKAGES:
-            raise RefusedError(f"too many packages (more than {limits.IMAGE_PACKAGES})")
+            raise RefusedError(f"an image has at most {limits.IMAGE_PACKAGES} packages")
 
     @property
     def all_packages(self) -> tuple[str, ...]:
@@ -173,16 +173,17 @@ class Image:
         size = self.root.stat().st_size
         whole = size > 0 and size % SHARED_IMAGE_ALIGN == 0
         if not whole or not initramfs.shares_image(self.initrd.read_bytes()):
-            again = f"run 'brokerctl image build {self.name} --force'"
-            if self.manifest.source:
-                # Its kernel and initramfs are those of another image.
-                again = "rebuild the image that its kernel comes from, then rebuild this image"
             raise SetupError(
-                f"the image {self.name!r} cannot be shared as memory: an older version of "
-                "Vitrail built it, or its kernel lacks virtio_pmem",
-                hint=f"{again}, or remove shared_image from the record",
+                f"the image {self.name!r} cannot be shared as memory: an older version of Vitrail built it, or its kernel lacks virtio_pmem",
+                hint=f"{self._again()}, or remove shared_image from the record",
             )
         return size
+
+    def _again(self) -> str:
+        """Return how to rebuild the image; an imported one has the kernel of another."""
+        if self.manifest.source:
+            return f"rebuild the image of its kernel with --force, then create {self.name!r} again"
+        return f"run 'brokerctl image build {self.name} --force'"
 
     def arena_bytes(self) -> int:
         """Return the size of the arena for windows of its machines.
@@ -194,10 +195,8 @@ class Image:
 
         if not initramfs.takes_arena(self.initrd.read_bytes()):
             raise SetupError(
-                f"the image {self.name!r} has no drivers for a pixel arena: an older version of "
-                "Vitrail built it, or its kernel lacks dax_pmem",
-                hint=f"run 'brokerctl image build {self.name} --force', or remove pixel_arena "
-                "from the record",
+                f"the image {self.name!r} has no drivers for a pixel arena: an older version of Vitrail built it, or its kernel lacks dax_pmem",
+                hint=f"{self._again()}, or remove pixel_arena from the record",
             )
         return ARENA_BYTES
 
@@ -235,9 +234,8 @@ class Image:
         data = self.initrd.read_bytes()
         if router and not initramfs.has_router(data):
             raise SetupError(
-                f"the image {self.name!r} cannot provide a network: an older version of Vitrail "
-                "built it, or its kernel lacks nf_tables or tun",
-                hint=f"run 'brokerctl image build {self.name} --force'",
+                f"the image {self.name!r} cannot provide a network: an older version of Vitrail built it, or its kernel lacks nf_tables or tun",
+                hint=self._again(),
             )
         if gpu and not initramfs.has_gpu(data):
             raise SetupError(

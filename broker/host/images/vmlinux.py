@@ -128,5 +128,5 @@ async def _unpack(kernel: Path, fd: int, target: Path) -> None:
     except UpstreamError as error:
         raise SetupError(
             f"{kernel}: {error.message}",
-            hint="to use another kernel package, run 'brokerctl image build --kernel PACKAGE'",
+            hint="to use another kernel, run 'brokerctl image build IMAGE --kernel PACKAGE --force'",
         ) from error

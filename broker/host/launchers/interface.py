@@ -81,7 +81,7 @@ def read_state(directory: Path) -> Prepared:
     try:
         state = msgspec.json.decode(data, type=Prepared)
     except ValueError as error:
-        raise UpstreamError(f"{path}: {error}") from error
+        raise UpstreamError(f"cannot decode {path}: {error}") from error
     if state.directory != str(directory):
-        raise UpstreamError(f"{path} describes another directory")
+        raise UpstreamError(f"{path} is the state of another launch")
     return state

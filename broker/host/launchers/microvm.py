@@ -194,14 +194,13 @@ class MicroVms:
         if wanted is None:
             raise RefusedError(
                 f"cannot start '{record}': the host has no record of this name",
-                hint='add a record with [launch] kind = "microvm" in sandboxes.d',
+                hint=f'add {record}.toml with [launch] kind = "microvm" to sandboxes.d on the host',
             )
         launch = wanted.host.launch
         if not isinstance(launch, MicroVM):
             raise RefusedError(
                 f"cannot start '{record}': a host starts only micro VMs for a viewer",
-                hint="start boxes and containers on the viewer's machine; see "
-                "docs/two-machines.md, 'Limits of the protection'",
+                hint="start boxes and containers on the viewer's machine; see docs/two-machines.md, 'Limits of the protection'",
             )
         return wanted, launch
 
@@ -227,7 +226,7 @@ class MicroVms:
                     await self._log.note(failed)
             if isinstance(error, OSError):
                 raise UpstreamError(
-                    f"cannot start {sandbox}: {error.strerror or error}",
+                    f"cannot start '{sandbox}': {error.strerror or error}",
                     where=error.filename or "",
                 ) from error
             raise
@@ -440,10 +439,10 @@ class MicroVms:
         try:
             text = (directory / _RECORD_FILE).read_bytes()
         except FileNotFoundError:
-            raise SetupError("its directory does not name a machine record") from None
+            raise SetupError(f"{directory} does not name its record") from None
         record = take_sandbox_name(text.decode("utf-8", "replace"))
         if self._record(record) is None:
-            raise SetupError(f"its record '{record}' no longer exists")
+            raise SetupError(f"the record '{record}' no longer exists")
         secret = read_secret(directory)
         vm = await adopt_vm(
             directory,
@@ -452,5 +451,5 @@ class MicroVms:
             connect=connect_by,
         )
         if vm is None:
-            raise UpstreamError("some of its processes have ended")
+            raise UpstreamError("processes of the machine have ended")
         return sandbox, record, MicroVmMachine(sandbox, vm, self._log, None, secret)

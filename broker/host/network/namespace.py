@@ -147,8 +147,8 @@ def refuse_own(namespace: int) -> None:
 
 
 _NEEDS = {
-    "veth": "load the kernel module veth, install the package iproute2",
-    "tap": "load the kernel module tun, install the package iproute2",
+    "veth": "load the kernel module veth and install the package iproute2",
+    "tap": "load the kernel module tun and install the package iproute2",
 }
 
 
@@ -160,8 +160,9 @@ async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
         read = partial(os.read, fd, 1)
         data = await when_ready(read, trio.lowlevel.wait_readable, fd)
     if not data:
+        slow = f"the helper ended or was not ready within {_START_SECONDS:g} s"
         needs = _NEEDS[kind.rsplit(maxsplit=1)[-1].rpartition(".")[2]]
         raise SetupError(
-            f"cannot set up the sandbox's network: {guard.words or 'the helper gave no reason'}",
+            f"cannot set up the sandbox's network: {guard.words or slow}",
             hint=f'{needs}, or set network = "none"',
         )

@@ -188,7 +188,7 @@ def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
                 found.append(sock.dup())
         # guard: a name server of IPv6, where there is none, is left out
         except OSError as error:
-            problem = f"cannot reach the name server {server}: {error.strerror}"
+            problem = f"cannot use the name server {server}: {error.strerror}"
     if not found:
         raise SetupError(problem, hint=f"check the name servers in {resolv_conf}")
     return found

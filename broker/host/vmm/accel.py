@@ -92,7 +92,7 @@ def _forced(word: str, device: Path) -> AcceleratorChoice:
     if missing is not None:
         without = f"to emulate machines, which is slower, unset {VARIABLE}"
         raise SetupError(
-            f"{VARIABLE}={word}, but {missing.reason}",
+            f"cannot use KVM, which {VARIABLE}={word} requires: {missing.reason}",
             hint="; ".join(filter(None, (missing.hint, without))),
         )
     return AcceleratorChoice(accel, f"{VARIABLE}={word}")
@@ -106,8 +106,7 @@ def permission(device: Path = DEVICE) -> AcceleratorChoice | None:
         return AcceleratorChoice(
             Accel.TCG,
             f"this machine has no {device}",
-            hint="enable virtualization in the firmware, then run 'sudo modprobe kvm_intel' or "
-            "'sudo modprobe kvm_amd'",
+            hint="enable virtualization in the firmware, then run 'sudo modprobe kvm_intel' or 'sudo modprobe kvm_amd'",
         )
     except PermissionError:
         return AcceleratorChoice(

@@ -58,7 +58,7 @@ async def _fetch(tools: Path, mirror: str) -> None:
             if (path := Path(scratch, place, VHOST_DEVICE_VSOCK)).is_file()
         ]
         if not found:
-            raise UpstreamError(f"the package does not contain {VHOST_DEVICE_VSOCK}")
+            raise UpstreamError(f"the downloaded package has no {VHOST_DEVICE_VSOCK}")
         # It must start here: its libraries are those of a newer system.
         await run_tool([str(found[0]), "--version"])
         found[0].replace(tools / VHOST_DEVICE_VSOCK)

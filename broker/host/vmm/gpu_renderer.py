@@ -77,7 +77,7 @@ def own_node() -> Path:
         )
     raise SetupError(
         'gpu = "render" requires a render node, but /dev/dri does not contain one',
-        hint='set gpu = "none" to render in software in the guest',
+        hint='set gpu = "none" in [launch] of the record, to draw without a GPU',
     )
 
 

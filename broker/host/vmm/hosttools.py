@@ -53,7 +53,6 @@ async def fetch_vhost_device_vsock(
     except (UpstreamError, OSError) as error:
         raise SetupError(
             f"cannot download {VHOST_DEVICE_VSOCK}: {error}",
-            hint="install it, or run 'sudo modprobe vhost_vsock' and allow your user to open "
-            f"{KERNEL_DEVICE}",
+            hint=f"run 'sudo modprobe vhost_vsock' and 'sudo setfacl -m u:$USER:rw {KERNEL_DEVICE}', or install {VHOST_DEVICE_VSOCK}",
         ) from error
     return paths.tools / VHOST_DEVICE_VSOCK

@@ -124,7 +124,7 @@ async def start_vm(
             await vm.close()
             raise
     except OSError as error:
-        raise UpstreamError(f"cannot start {spec.name}: {error}") from error
+        raise UpstreamError(f"cannot start '{spec.name}': {error}") from error
     return vm
 
 
@@ -138,7 +138,7 @@ async def _connect(vm: Vm, nursery: trio.Nursery) -> None:
             from broker.host.vmm.vmm_jail import explain
 
             failed = UpstreamError(
-                f"{vm.vmm.role} did not start (code {code}): {vm.vmm.words}"
+                f"{vm.vmm.role} exited while starting (code {code}): {vm.vmm.words}"
             )
             raise explain(failed, vm.vmm.words) from error
         raise
@@ -154,8 +154,8 @@ async def _refuse_running(spec: VmSpec) -> None:
         process.close()
     if found.vmm is not None:
         raise SetupError(
-            f"{spec.name} is already running ({found.vmm.role} is process {found.vmm.pid})",
-            hint=f"to stop it, run 'brokerctl stop {spec.name}'",
+            f"cannot start '{spec.name}': its machine is already running ({found.vmm.role}, process {found.vmm.pid})",
+            hint=f"to end it, run 'kill {found.vmm.pid}'",
         )
     await clean_leftovers(spec.directory)
 
@@ -172,8 +172,8 @@ def _require_huge_pages(spec: VmSpec, pages: Path = HUGE_PAGES) -> None:
     need = -(-spec.memory_mib // 2)
     if free < need:
         raise SetupError(
-            f"{spec.name} requires {need} huge pages of 2 MiB; {free} are free",
-            hint=f"run 'sudo sysctl vm.nr_hugepages={need}', or remove huge_pages from its record",
+            f"cannot start '{spec.name}': it requires {need} huge pages of 2 MiB, but {free} are free",
+            hint=f"increase vm.nr_hugepages by {need - free} (see sysctl(8)), or remove huge_pages from the record",
         )
 
 

@@ -100,8 +100,8 @@ def mux_program() -> Path:
     built = find_spec("broker.host.vmm._portmux")
     if built is None or built.origin is None:
         raise SetupError(
-            "the program _portmux is not installed: Vitrail was built without a C compiler",
-            hint='install gcc and reinstall Vitrail, or set fork = "copy"',
+            'fork = "shared" requires _portmux, and Vitrail was installed without a C compiler',
+            hint='install gcc and python3-dev and reinstall Vitrail, or set fork = "copy"',
         )
     return Path(built.origin)
 

@@ -120,13 +120,13 @@ class VmSpec:
         """Refuse values that QEMU or the kernel would misread.  Raises SetupError."""
         if self.memory_mib not in limits.VM_MEMORY_MIB:
             raise SetupError(
-                f"{self.name}: invalid memory size: {self.memory_mib} MiB",
-                hint=f"set {limits.VM_MEMORY_MIB[0]} to {limits.VM_MEMORY_MIB[-1]} MiB",
+                f"cannot start '{self.name}' with {self.memory_mib} MiB of memory",
+                hint=f"set memory to {limits.VM_MEMORY_MIB[0]} to {limits.VM_MEMORY_MIB[-1]} MiB",
             )
         if self.cpus not in limits.VM_CPUS:
             raise SetupError(
-                f"{self.name}: invalid number of processors: {self.cpus}",
-                hint=f"set {limits.VM_CPUS[0]} to {limits.VM_CPUS[-1]} processors",
+                f"cannot start '{self.name}' with {self.cpus} processors",
+                hint=f"set cpus to {limits.VM_CPUS[0]} to {limits.VM_CPUS[-1]}",
             )
         for word in self.kernel_args:
             if not word.isascii() or not word.isprintable() or set(word) & set(' "'):

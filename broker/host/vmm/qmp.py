@@ -188,7 +188,7 @@ class Qmp:
                 if isinstance(message, QmpEvent):
                     self._take_event(message)
                 else:
-                    raise UpstreamError("QEMU's monitor did not send the QMP greeting")
+                    raise UpstreamError("QEMU's monitor sent an unexpected message")
 
     async def _receive(self) -> list[Message]:
         """Receive bytes of QEMU.  Raises UpstreamError at its end."""
@@ -241,7 +241,7 @@ class Qmp:
                     with suppress(trio.BrokenResourceError):
                         waiting.send_nowait(message)
             case Greeting():
-                raise UpstreamError("QEMU sent two greetings")
+                raise UpstreamError("QEMU sent the QMP greeting twice")
 
     def _take_event(self, event: QmpEvent) -> None:
         if self._on_event is not None:
@@ -324,7 +324,7 @@ async def open_qmp(
     try:
         stream = await open_stream(path)
     except OSError as error:
-        raise UpstreamError(f"cannot connect to QEMU's monitor: {error}") from error
+        raise UpstreamError(f"cannot connect to QEMU at {path}: {error}") from error
     qmp = Qmp(stream, on_event=on_event)
     try:
         await qmp.negotiate()

@@ -136,7 +136,7 @@ class Vm:
     def control(self) -> Control:
         """The VMM's control.  Raises UpstreamError before it is connected to."""
         if self._control is None:
-            raise UpstreamError("the monitor of this machine is not connected")
+            raise UpstreamError(f"{self.vmm.role} is not connected to this broker yet")
         return self._control
 
     @property

@@ -69,7 +69,7 @@ async def _find_monitor(
     if found is None:
         raise SetupError(
             f"{monitor.value} is not installed",
-            hint="install it as docs/launchers/vmm.md describes; Debian does not package it",
+            hint="install it as docs/launchers/vmm.md describes",
         )
     missing = permission()
     qemu = shutil.which(_QEMU)

@@ -116,7 +116,7 @@ def read_state(directory: Path) -> VmState | None:
     try:
         return msgspec.json.decode(data, type=VmState)
     except ValueError as error:
-        raise UpstreamError(f"{directory / STATE_FILE}: {error}") from error
+        raise UpstreamError(f"invalid {directory / STATE_FILE}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -183,7 +183,7 @@ async def spawn_jailed(
     if shutil.which(argv[0]) is None:
         raise SetupError(
             f"{argv[0]} is not installed",
-            hint="to find the package that contains it, run 'brokerctl doctor'",
+            hint="to find its package, run 'brokerctl doctor'",
         )
     if unjailed is not None:
         reason = await why_no_jail()

@@ -60,7 +60,7 @@ def draw_cid(
         cid = source.randint(limits.RANDOM_CID_FIRST, limits.RANDOM_CID_LAST)
         if cid not in quarantine and cid not in NEVER_PEERS:
             return cid
-    raise UpstreamError("no CID is free: all CIDs tried are in quarantine")
+    raise UpstreamError("no vsock CID is free: all that were tried are reserved")
 
 
 @dataclass(eq=False)
@@ -113,7 +113,7 @@ def open_kernel_vsock(
     except PermissionError as error:
         raise SetupError(
             f"cannot open {device}: permission denied",
-            hint="run 'sudo usermod -aG kvm $USER' and log in again",
+            hint=f"run 'sudo setfacl -m u:$USER:rw {device}'",
         ) from error
     try:
         return KernelVsock(_take_cid(fd, cid, quarantine), fd)
@@ -129,13 +129,13 @@ def _take_cid(fd: int, cid: int | None, quarantine: Container[int]) -> int:
     """
     if cid is not None:
         if not _set_cid(fd, cid):
-            raise UpstreamError(f"another machine is using CID {cid}")
+            raise UpstreamError(f"another machine is using vsock CID {cid}")
         return cid
     for _ in range(limits.CID_DRAWS):
         drawn = draw_cid(quarantine)
         if _set_cid(fd, drawn):
             return drawn
-    raise UpstreamError("no CID is free: all CIDs tried are in use")
+    raise UpstreamError("no vsock CID is free: all that were tried are in use")
 
 
 def _set_cid(fd: int, cid: int) -> bool:
@@ -145,7 +145,7 @@ def _set_cid(fd: int, cid: int) -> bool:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             return False
-        raise UpstreamError(f"the kernel rejected CID {cid}: {error}") from error
+        raise UpstreamError(f"the kernel rejected vsock CID {cid}: {error}") from error
     return True
 
 

@@ -122,7 +122,7 @@ class PairEnd:
         if not self.live:
             raise _lost()
         if len(self._asked) >= pair_limits.PAIR_REQUESTS:
-            raise RefusedError(f"{pair_limits.PAIR_REQUESTS} requests are unanswered")
+            raise RefusedError(f"{len(self._asked)} requests are unanswered")
         request = make(self._last_sent + 1)
         body = self._packet(request)
         of_lease = isinstance(request, m.LeaseBegun | m.LeaseEnded)
@@ -148,7 +148,7 @@ class PairEnd:
     def _unsent(self, error: OSError) -> UpstreamError:
         return UpstreamError(
             f"cannot send to the {self._far.name.lower()}'s process: {error.strerror}",
-            hint="see docs/jails.md; your programs may keep too many descriptors in flight",
+            hint="check whether your programs keep too many descriptors in flight (docs/jails.md)",
         )
 
     async def _put(self, message: m.Message) -> None:
@@ -249,7 +249,7 @@ class PairEnd:
         # guard: a message has one descriptor at most
         if len(fds) > 1 or flags & socket.MSG_TRUNC or (fds and not data):
             fdpass.close_all(fds)
-            raise PeerError("it sent a message that is too large")
+            raise PeerError("it sent too much data or too many descriptors")
         return data, fds[0] if fds else -1
 
     def _take(self, message: m.Message, fd: int, nursery: trio.Nursery) -> None:
@@ -421,7 +421,7 @@ def _without_descriptor(number: int) -> p.RequestFailed:
         p.failed(
             UpstreamError(
                 "the descriptor of a message was lost",
-                hint="check whether the process has too many open files",
+                hint="raise the limit on open files ('ulimit -n')",
             )
         ),
     )

@@ -68,7 +68,7 @@ class _Sealer:
 
     def _nonce(self) -> bytes:
         if self._number >= limits.LINK_COUNTER:
-            raise RefusedError("this epoch's record numbers are used up: reconnect")
+            raise RefusedError("all record numbers of the link are used up: reconnect")
         self._number += 1
         return _NONCE.pack(self._number)
 

@@ -85,7 +85,7 @@ def take_public_key(untrusted_text: str) -> PublicKey:
     """
     problem = RefusedError(
         f"{printable(untrusted_text, 70)!r} is not a public key",
-        hint="to print this broker's key (ed25519:…), run 'brokerctl link key'",
+        hint="to print the key of a broker (ed25519:…), run 'brokerctl link key' on its machine",
     )
     if not untrusted_text.startswith(_PREFIX):
         raise problem
@@ -154,7 +154,7 @@ class Peer:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise RefusedError(
-                f"{printable(self.name, 60)!r} is not a peer's name",
+                f"{printable(self.name, 60)!r} is not the name of a broker",
                 hint="use 1 to 31 characters of a-z, 0-9 and '-', beginning with a-z",
             )
 
@@ -169,13 +169,13 @@ class Peers:
     def __post_init__(self) -> None:
         """Index the peers.  Raises RefusedError for a name or key pinned twice."""
         if len(self.all) > limits.LINK_PEERS:
-            raise RefusedError(f"more than {limits.LINK_PEERS} pinned peers")
+            raise RefusedError(f"cannot accept more than {limits.LINK_PEERS} brokers")
         by_key = {peer.key.raw: peer for peer in self.all}
         names = {peer.name for peer in self.all}
         if len(by_key) < len(self.all) or len(names) < len(self.all):
             raise RefusedError(
-                "a peer's name or key is pinned twice",
-                hint="to remove one, run 'brokerctl link forget NAME'",
+                "a broker of this name, or with this key, is already accepted",
+                hint="run 'brokerctl link list', then 'brokerctl link forget NAME'",
             )
         object.__setattr__(self, "_by_key", MappingProxyType(by_key))
 

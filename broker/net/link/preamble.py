@@ -151,7 +151,7 @@ class Opener:
         Raises RefusedError when the epoch's numbers are used up.
         """
         if self._last >= limits.LINK_COUNTER:
-            raise RefusedError("this epoch's stream numbers are used up: reconnect")
+            raise RefusedError("all stream numbers of the link are used up: reconnect")
         self._last += 1
         session = self._session
         head = HEADER.pack(ConnectionKind.STREAM.value, VERSION, KIND, session.role)

@@ -86,8 +86,8 @@ def load_link_config(
             raise SetupError(
                 "the address of the viewer is not configured",
                 where=where,
-                hint=f'write connect = "vsock:CID:{LINK_PORT}" into link.toml '
-                "(the viewer machine's CID), or give --connect",
+                hint=f'set connect = "vsock:CID:{LINK_PORT}" in link.toml '
+                "(the CID of the viewer's machine), or pass --connect",
             )
         found = parse_connect(text)
     uid = -1 if file.peer_uid is None else file.peer_uid
@@ -131,6 +131,6 @@ def _read(paths: Paths) -> tuple[_File, str]:
             raise SetupError(
                 f"invalid settings: {error}",
                 where=str(path),
-                hint=f"the valid keys are {known}",
+                hint=f"use only the keys {known}",
             ) from error
     return _File(), str(paths.config[0] / "link.toml")

@@ -154,7 +154,7 @@ class Epoch:
     def _lost(self) -> UpstreamError:
         return UpstreamError(
             f"the link to {self.name} was lost: {self.reason or 'it has ended'}",
-            hint="the link reconnects automatically; to see its state, run 'brokerctl status'",
+            hint="wait until the link reconnects; to see its state, run 'brokerctl status'",
         )
 
     def end(self, reason: str) -> None:
@@ -277,7 +277,9 @@ class Epoch:
             with trio.move_on_after(limit) as patience:
                 untrusted = await receive(self._sock)
             if patience.cancelled_caught:
-                raise UpstreamError("the other broker did not finish a record")
+                raise UpstreamError(
+                    f"{self.name} did not finish a message in {limit:g} s"
+                )
             if not untrusted:
                 self.channel.eof()
 
@@ -341,7 +343,7 @@ class Epoch:
                 await self._flush()
             if patience.cancelled_caught:
                 self._outbox.clear()
-                raise UpstreamError("the other broker does not read its messages")
+                raise UpstreamError(f"{self.name} does not read its messages")
 
     async def _flush(self) -> None:
         """Send the outbox; sent messages leave it, also when cancelled."""
@@ -361,8 +363,7 @@ class Epoch:
                 await self.ask_quietly()
             if self._heard == heard:
                 raise UpstreamError(
-                    f"the other broker sent nothing for "
-                    f"{2 * limits.LINK_SILENCE_SECONDS:g} s"
+                    f"{self.name} sent nothing for {2 * limits.LINK_SILENCE_SECONDS:g} s"
                 )
 
     async def _watch_answers(self) -> None:

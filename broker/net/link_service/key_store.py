@@ -145,6 +145,6 @@ def _private(path: Path, fd: int) -> os.stat_result:
         raise SetupError(
             "is readable or writable by others",
             where=str(path),
-            hint=f"run 'chmod 600 {path}'; if others could read the key for long, remove it and pair again",
+            hint=f"run 'chmod 600 {path}'; if others may have read the key, remove the file and pair the brokers again",
         )
     return facts

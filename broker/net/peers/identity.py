@@ -194,11 +194,11 @@ def check(
         case HybridClaim(), ProcessFacts():
             if not _is_connector(claim, facts, alive):
                 raise RefusedError(
-                    f"process {facts.pid} (uid {facts.uid}) is not this machine's VMM"
+                    f"process {facts.pid} (uid {facts.uid}) is not the VMM of this sandbox"
                 )
         case VsockClaim(), VsockFacts():
             if (facts.netns, facts.cid) != (claim.netns, claim.cid):
-                raise RefusedError(f"CID {facts.cid} is not this lease's peer")
+                raise RefusedError(f"CID {facts.cid} is not that of this sandbox")
             if claim.holder is not None and claim.holder not in alive:
                 raise RefusedError(
                     f"the machine that had CID {facts.cid} has ended or is ending"

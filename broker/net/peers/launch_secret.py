@@ -149,4 +149,4 @@ async def _write(conn: socket.socket, data: bytes) -> None:
     except OSError as error:
         raise RefusedError(f"the connection failed: {error.strerror}") from error
     if sent != len(data):  # nothing was sent on it before: there is room for 64 bytes
-        raise RefusedError("the guest does not read")
+        raise RefusedError("the guest does not read from the connection")

@@ -52,11 +52,11 @@ class LeaseTable:
         key = claim_key(claim)
         if len(self._by_id) >= limits.LEASES:
             raise RefusedError(
-                f"{limits.LEASES} leases are in use; no more are granted"
+                f"cannot begin another lease: there are already {limits.LEASES}"
             )
         if sandbox in self._by_sandbox:
             raise RefusedError(
-                f"sandbox {sandbox} already has a lease",
+                f"cannot lease sandbox {sandbox} again: it already has a lease",
                 hint=f"to end it, run 'brokerctl stop {sandbox}'",
             )
         if key in self._by_key:
@@ -66,7 +66,7 @@ class LeaseTable:
         if free_at > now:
             raise RefusedError(
                 f"{describe(claim)} belonged to another lease and is reserved for {free_at - now:.0f} s",
-                hint="use another CID, or wait",
+                hint="wait, or give the machine another CID",
             )
         self._quarantine.pop(key, None)
         generation = self._generations.get(sandbox, 0) + 1

@@ -293,7 +293,7 @@ async def test_a_process_that_the_claim_does_not_name(tmp_path):
     assert viewer.offered == 0
     (reason,) = refusals(tmp_path)
     assert f"process {os.getpid()}" in reason
-    assert "is not this machine's VMM" in reason
+    assert "is not the VMM of this sandbox" in reason
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,14 @@ REFUSED = {
     "any CID": ({"cid": 0xFFFFFFFF}, "is reserved or invalid"),
     "a CID below all": ({"cid": -1}, "is reserved or invalid"),
     "a CID beyond all": ({"cid": 1 << 70}, "is reserved or invalid"),
-    "a hybrid socket without a leader": ({"hybrid": "{}/vm.vsock"}, "requires the PID"),
-    "a container without a leader": ({"unix": "{}"}, "PID of its first process"),
+    "a hybrid socket without a leader": (
+        {"hybrid": "{}/vm.vsock"},
+        "must set leader or connectors",
+    ),
+    "a container without a leader": (
+        {"unix": "{}"},
+        "PID of the container's first process",
+    ),
     "no directory": (
         {"hybrid": "{}/none/vm.vsock", "leader": os.getpid()},
         "No such file or directory",

@@ -38,9 +38,9 @@ def made_leasing(log, records, reload):
 @pytest.mark.parametrize(
     ("way", "why"),
     [
-        ({"cid": 42}, "does not define when the lease ends"),
-        ({"leader": 1}, "one way"),
-        ({"leader": 1, "cid": 4, "unix": "/x"}, "one way"),
+        ({"cid": 42}, "does not say when the lease ends"),
+        ({"leader": 1}, "exactly one of"),
+        ({"leader": 1, "cid": 4, "unix": "/x"}, "exactly one of"),
     ],
 )
 async def test_a_lease_needs_one_claim_and_something_to_live_as_long_as(way, why):
@@ -103,7 +103,9 @@ def test_a_disposable_s_name_is_fresh(monkeypatch, moment):
 
 def test_nine_thousand_are_in_use():
     mine = parsed("web", record())
-    with pytest.raises(RefusedError, match="'web' already has 9000 running sandboxes"):
+    with pytest.raises(
+        RefusedError, match="all 9000 names of sandboxes of 'web' are in use"
+    ):
         sandbox_name(mine, names("web", range(1000, 10_000)), NONE)
     full = names("web", range(1000, 10_000))
     assert sandbox_name(parsed("work", record()), full, NONE)
@@ -142,7 +144,7 @@ def test_a_lease_is_for_the_peer_of_the_record_and_no_other(kind, asked):
     if asked == own:
         check_peer(mine, mine.host.launch.peer, request)
         return
-    with pytest.raises(RefusedError, match="the requested peer differs") as caught:
+    with pytest.raises(RefusedError, match="the request names another peer") as caught:
         check_peer(mine, mine.host.launch.peer, request)
     assert caught.value.where == "box.toml:5:1"
 
@@ -187,7 +189,9 @@ async def test_a_domain_that_is_refused_is_recorded(tmp_path):
     step = {"launcher": "libvirt", "event": "prepare", "uuid": "-", "record": "other"}
     for name in ("pc", "pc\x1b[2J"):
         request = MachineEventRequest(name=name, **step)
-        with pytest.raises(RefusedError, match="does not name this domain"):
+        with pytest.raises(
+            RefusedError, match="has no record 'other' that names the domain"
+        ):
             await leasing.machine_event(EXCHANGE, request)
     first, second = log.refusals
     assert (first.sandbox, first.peer) == ("work", "domain pc")

@@ -484,7 +484,7 @@ async def test_pending_launches_have_a_limit():
         async with stage.broker():
             for _ in range(limits.LAUNCHES_PENDING):
                 await stage.launches.prepare(NAME, None, ours=False)
-            with pytest.raises(RefusedError, match="waiting for their first process"):
+            with pytest.raises(RefusedError, match="other sandboxes are starting"):
                 await stage.launches.prepare(NAME, None, ours=False)
             assert len(stage.directories) == limits.LAUNCHES_PENDING
 
@@ -569,7 +569,7 @@ async def test_a_record_of_another_kind_is_not_launched(prepared):
     stage, _, _ = prepared
     text = 'class = "persistent"\n[launch]\nkind = "microvm"\n'
     stage.add("machine", text)
-    with pytest.raises(RefusedError, match="not the record of a container"):
+    with pytest.raises(RefusedError, match="cannot prepare a container or box"):
         await stage.launches.prepare("machine", None, ours=False)
     for name in ("", "../x", "a" * 32, "Work", "no-such"):
         with pytest.raises(RefusedError):

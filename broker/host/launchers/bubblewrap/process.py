@@ -130,7 +130,8 @@ def _pidfd(leader: int) -> int:
     try:
         return os.pidfd_open(leader)
     except OSError as error:
+        gone = isinstance(error, ProcessLookupError)
+        why = "the box ended while starting" if gone else error.strerror
         raise UpstreamError(
-            f"cannot watch the first process of the box (pid {leader}): {error.strerror}",
-            hint="if the reason is 'No such process', the box ended during its start",
+            f"cannot watch process {leader} of the box: {why}"
         ) from error

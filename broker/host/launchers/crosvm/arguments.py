@@ -66,7 +66,7 @@ def _value(path: Path) -> str:
     if set(text) & set(",=[]\"'\\"):
         raise SetupError(
             f"crosvm does not support the path {text}",
-            hint="use a path without commas, quotes, backslashes, brackets and equals signs",
+            hint="use a path without commas, quotes, backslashes, brackets or equals signs",
         )
     return text
 

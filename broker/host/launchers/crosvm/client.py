@@ -45,7 +45,7 @@ async def ask_crosvm(
     if found is None:
         raise SetupError(
             "crosvm is not installed",
-            hint="to list the packages and devices that it requires, run 'brokerctl doctor'",
+            hint="install it as docs/launchers/vmm.md describes",
         )
     program = Path(os.path.realpath(found))
     argv = [str(program), *words, f"/proc/self/fd/{socket}"]

@@ -112,7 +112,8 @@ class CrosvmPlan(MonitorPlan):
         tool = self._tools.vhost_device_vsock
         if tool is None:
             raise SetupError(
-                "crosvm requires vhost-device-vsock, which is not installed"
+                "crosvm requires vhost-device-vsock, which is not installed",
+                hint="to download it, run 'brokerctl demo'",
             )
         process = await spawn_backend(
             tool,

@@ -64,8 +64,8 @@ def check(spec: VmSpec) -> None:
     """Raise SetupError for settings of the record that Firecracker does not support."""
     if spec.cpus > limits.FIRECRACKER_CPUS:
         raise SetupError(
-            f"{spec.name}: Firecracker does not support {spec.cpus} processors",
-            hint=f"set at most {limits.FIRECRACKER_CPUS} processors",
+            f"cannot start '{spec.name}': Firecracker does not support {spec.cpus} processors",
+            hint=f"set cpus in [launch] of its record to at most {limits.FIRECRACKER_CPUS}",
         )
 
 

@@ -49,8 +49,8 @@ def held(paths: Paths, app: str) -> Iterator[None]:
             flock(fd, LOCK_EX | LOCK_NB)
         except BlockingIOError as error:
             raise RefusedError(
-                f"{app} is already running under Vitrail",
-                hint="to find its sandbox, run 'brokerctl lease list'; then run 'brokerctl stop'",
+                f"{app} is already running under Vitrail, or another command is changing its permissions",
+                hint="to find its sandbox, run 'brokerctl list'; then run 'brokerctl stop SANDBOX'",
             ) from error
         yield
     finally:
@@ -153,7 +153,7 @@ def _change(paths: Paths, app: str) -> OverrideChange | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UpstreamError(f"{path}: {error}", where=str(path)) from error
+        raise UpstreamError(f"invalid content: {error}", where=str(path)) from error
 
 
 def _text(path: Path) -> str:
@@ -163,7 +163,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         return ""
     except ValueError as error:
-        raise UpstreamError(f"{path} is not UTF-8 text", where=str(path)) from error
+        raise UpstreamError("the file is not UTF-8 text", where=str(path)) from error
 
 
 def _replace(path: Path, data: bytes) -> None:

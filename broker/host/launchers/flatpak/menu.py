@@ -46,7 +46,7 @@ def entry(
     try:
         words = shlex.split(values.get("Exec", ""))
     except ValueError as error:
-        raise UpstreamError(f"cannot parse its Exec key: {error}") from error
+        raise UpstreamError(f"cannot parse the key Exec: {error}") from error
     # guard: another program of a Flatpak is not started in the place of its own
     named = [w.partition("=")[2] for w in words if w.startswith("--command=")]
     if app not in words or any(name != default for name in named):

@@ -185,10 +185,8 @@ class LibvirtGuests:
         """
         if request.launcher not in _LAUNCHERS or request.event not in _EVENTS:
             raise RefusedError(
-                f"unknown step '{printable(request.event, 40)}' of launcher "
-                f"'{printable(request.launcher, 40)}'",
-                hint="if the hook and the broker have different versions, run 'brokerctl "
-                "launcher install libvirt'",
+                f"unknown step '{printable(request.event, 40)}' of launcher '{printable(request.launcher, 40)}'",
+                hint="to install the hook of this version, run 'sudo brokerctl launcher install libvirt'",
             )
         record = self._match(request)
         if record is None:
@@ -223,14 +221,13 @@ class LibvirtGuests:
             listed = ", ".join(record.name for record in found)
             raise RefusedError(
                 f"more than one record names the domain '{_shown(request)}': {listed}",
-                hint="remove peer.libvirt from all of them but one",
+                hint="keep libvirt in [peer] of only one of these records",
             )
         # guard: a domain's description chooses no sandbox
         if request.record is not None and [r.name for r in found] != [request.record]:
             name = take_sandbox_name(request.record)
             raise RefusedError(
-                f"domain '{_shown(request)}' names the sandbox '{name}', but the record of "
-                f"'{name}' does not name this domain",
+                f"domain '{_shown(request)}' names the sandbox '{name}', but this host has no record '{name}' that names the domain",
                 hint=f"add [peer] libvirt = \"{_shown(request)}\" to the record '{name}'",
             )
         return found[0] if found else None
@@ -248,8 +245,8 @@ class LibvirtGuests:
         # guard: one domain at a time is a sandbox
         if any(t.lease.sandbox == record.name for t in self._host.active_leases()):
             raise RefusedError(
-                f"'{record.name}' is already running, so this domain cannot have a lease",
-                hint="a record can have one running domain: stop the other domain first",
+                f"cannot lease domain '{_shown(request)}': '{record.name}' is already running",
+                hint="shut down the other domain of this record first",
             )
         await self._drop(record.name)
         backend = None
@@ -268,16 +265,16 @@ class LibvirtGuests:
         directory = self._directory(record.name)
         path = directory / BACKEND_SOCKET
         if wanted != path:
+            domain = _domain(record)
             raise RefusedError(
-                f"the domain's vsock is {wanted}; it must be {path}",
-                hint="to correct it, run 'brokerctl launcher prepare DOMAIN'",
+                f"the vsock socket of domain '{domain}' is {wanted}; it must be {path}",
+                hint=f"to correct the domain, run 'brokerctl launcher prepare {domain}'",
             )
         tool = find_vhost_device_vsock(self._paths)
         if tool is None:
             raise SetupError(
                 f"{HELPER} is not installed",
-                hint="to download it, run 'brokerctl image build'; to use the kernel's driver "
-                "instead, run 'sudo modprobe vhost_vsock'",
+                hint="to download it, run 'brokerctl demo'",
             )
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         backend = await spawn_backend(tool, directory, draw_cid())
@@ -299,7 +296,9 @@ class LibvirtGuests:
             if held.lease.sandbox == record.name:
                 if held.machine.facts.pid == request.leader:
                     return  # libvirtd was restarted under it
-                raise RefusedError(f"'{record.name}' belongs to another domain")
+                raise RefusedError(
+                    f"cannot lease domain '{_shown(request)}': '{record.name}' is already running"
+                )
         expected = self._expected.pop(record.name, None)
         backend = expected.backend if expected is not None else None
         try:
@@ -324,7 +323,7 @@ class LibvirtGuests:
             self._write(record.name, leader, backend, request.cid)
         except OSError as error:
             raise UpstreamError(
-                f"'{record.name}' has a lease, but the next broker cannot restore it: {error}"
+                f"cannot save the lease of '{record.name}', so it ends with this broker: {error}"
             ) from error
 
     async def _machine(

@@ -121,10 +121,8 @@ def root_claim(
         # guard: the name of a control group is escaped
         shown = printable(os.fsencode(group))
         raise RefusedError(
-            f"container '{name}' is in the control group '{shown}', but Vitrail trusts only "
-            f"units of root in {_SLICE}",
-            hint=f"start it as 'systemd-nspawn@{name}.service', with machinectl, with the "
-            "system's libvirtd, or with Podman in a separate control group",
+            f"cannot lease container '{name}' in the control group '{shown}': Vitrail trusts only units of root in {_SLICE}",
+            hint=f"start it as 'systemd-nspawn@{name}.service', with machinectl or the system's libvirtd, or with Podman in a separate control group",
         )
     make_directory(directory)
     return GroupClaim(str(directory), unit, leader)
@@ -151,7 +149,8 @@ def make_directory(directory: Path) -> None:
         directory.chmod(0o755)
     except OSError as error:
         raise UpstreamError(
-            f"cannot create its sockets: {error.strerror}", where=str(directory)
+            f"cannot create a directory for the container's sockets: {error.strerror}",
+            where=str(directory),
         ) from error
 
 

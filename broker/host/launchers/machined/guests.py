@@ -186,9 +186,8 @@ class MachinedGuests:
         """Build the machine of a registered VM with a vsock.  Raises RefusedError."""
         if found.cid is None:
             raise RefusedError(
-                f"machine '{found.name}' is a VM without a vsock CID",
-                hint="if vhost-device-vsock or Cloud Hypervisor provides its vsock, set "
-                'hybrid = "PATH" in [peer] of its record',
+                f"cannot lease machine '{found.name}': it is a VM without a vsock CID",
+                hint='start it with a vsock CID; for vhost-device-vsock or Cloud Hypervisor, set hybrid = "PATH" in [peer]',
             )
         require_owner(found, held.pidfd(found.leader))
         cid = take_cid(found.cid)
@@ -215,7 +214,9 @@ class MachinedGuests:
                     messages = reader.feed(untrusted_data)
                     if messages:
                         return read_reply(messages[0], name)
-        raise PeerError("systemd-machined does not answer")
+        raise PeerError(
+            f"systemd-machined did not answer within {limits.MACHINED_ANSWER_SECONDS:g} s"
+        )
 
 
 def require_leader(found: Registered, pidfd: int) -> None:
@@ -225,11 +226,13 @@ def require_leader(found: Registered, pidfd: int) -> None:
     """
     ours = boot_id().replace("-", "")
     if found.boot is not None and found.boot.replace("-", "") != ours:
-        raise RefusedError(f"machine '{found.name}' belongs to another boot")
+        raise RefusedError(
+            f"systemd-machined registered machine '{found.name}' in another boot"
+        )
     # guard: a machine's leader is the process that was registered
     if found.inode and credentials.pidfd_inode(pidfd) not in {0, found.inode}:
         raise RefusedError(
-            f"process {found.leader} is not the leader of machine '{found.name}'"
+            f"process {found.leader} is not the registered leader of machine '{found.name}'"
         )
 
 
@@ -249,17 +252,14 @@ def require_owner(found: Registered, pidfd: int) -> None:
     # guard: a machine of another user is not leased
     if not uids <= {0, os.getuid()}:
         raise RefusedError(
-            f"the leader of machine '{found.name}' is a process of another user",
-            hint="run the machine as root or as the broker's user; other users could register "
-            "any name",
+            f"cannot lease machine '{found.name}': its leader, process {found.leader}, is a process of another user, who could register any name",
+            hint="run the machine as root or as your user",
         )
     # guard: a process that has become root's is not root's machine
     if os.getuid() not in uids and unit_of(group) is None:
         raise RefusedError(
-            f"the leader of machine '{found.name}' runs as root outside machine.slice, where "
-            "any user can run a setuid program as root",
-            hint=f"start it as 'systemd-vmspawn@{found.name}.service' or with "
-            "Slice=machine.slice",
+            f"cannot lease machine '{found.name}': its leader, process {found.leader}, runs as root outside machine.slice, where any user can run a setuid program as root",
+            hint=f"start it as 'systemd-vmspawn@{found.name}.service' or with Slice=machine.slice",
         )
 
 
@@ -268,7 +268,7 @@ def _require_system(sock: trio.socket.SocketType) -> None:
     uid = peer_process.peer_numbers(sock)[1]
     # guard: machined's socket is served by root
     if uid not in {0, os.getuid()}:
-        raise PeerError(f"machined's socket belongs to user {uid}, not root")
+        raise PeerError(f"systemd-machined's socket belongs to user {uid}, not root")
 
 
 def _behind_socket(
@@ -287,7 +287,7 @@ def _behind_socket(
         # guard: another user's process carries no machine's connections
         if uid not in {0, os.getuid()}:
             raise RefusedError(
-                f"{hybrid} belongs to user {uid}; expected you or root",
+                f"the process that listens on {hybrid} belongs to user {uid}, not to you or root",
                 hint="run the process that provides the vsock as root or as your user",
             )
         pidfd = peer_process.peer_pidfd(sock)

@@ -82,13 +82,12 @@ def _take(untrusted: _Machine, name: str) -> Registered:
     # guard: machined answers about the machine that was asked for
     if untrusted.name != name:
         raise PeerError(
-            "systemd-machined sent a reply about another machine, "
-            f"'{printable(untrusted.name, 64)}'"
+            f"systemd-machined sent a reply about another machine than '{name}': '{printable(untrusted.name, 64)}'"
         )
     leader = untrusted.leader
     inode = leader.pidfd_id or 0
     if not 1 < leader.pid <= _PIDS or not 0 <= inode < 1 << 64:
-        raise PeerError(f"machined sent an invalid leader {leader.pid} (inode {inode})")
+        raise PeerError(f"systemd-machined: invalid leader {leader.pid} ({inode})")
     if untrusted.kind not in _KINDS:
         raise PeerError(f"unknown machine class '{printable(untrusted.kind, 20)}'")
     if untrusted.cid is not None and not 0 <= untrusted.cid < 1 << 32:

@@ -39,8 +39,7 @@ _JOIN = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
 # The kernel refuses to mount a file system over itself (EBUSY), and where systemd is
 # process 1 the unified hierarchy is mounted there already: so a tmpfs comes between.
 _PREPARE = (
-    "mount -t tmpfs -o mode=0755,nosuid,nodev none /sys/fs/cgroup && "
-    "mount -t cgroup2 none /sys/fs/cgroup && "
+    "mount -t tmpfs -o mode=0755,nosuid,nodev none /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup && "
     "mount -t tmpfs -o mode=0755,nosuid,nodev none /run/systemd && "
     'exec "$@"'
 )

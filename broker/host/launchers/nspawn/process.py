@@ -94,10 +94,8 @@ def choose_scope(
     if may_divide():
         return None
     raise SetupError(
-        "systemd-nspawn requires a separate control group, and no systemd user manager is "
-        "running to create one",
-        hint="to start the user manager, run 'loginctl enable-linger'; or run this command in "
-        "a delegated control group (Delegate=yes in systemd.resource-control(5))",
+        "systemd-nspawn requires a separate control group, and no systemd user manager in XDG_RUNTIME_DIR can create one",
+        hint="run 'loginctl enable-linger' and set XDG_RUNTIME_DIR, or run this command in a delegated control group (Delegate= in systemd.resource-control(5))",
     )
 
 
@@ -190,7 +188,7 @@ def _opened_root(root: Path, opened: ExitStack) -> int:
         fd = open_without_links(str(root))
     except OSError as error:
         raise SetupError(
-            f"cannot open {printable(str(root), 200)}, the root of the container: {error.strerror}"
+            f"cannot open the root of the container, {printable(str(root), 200)}: {error.strerror}"
         ) from error
     opened.callback(os.close, fd)
     return fd
@@ -200,7 +198,9 @@ def _make_group() -> Path:
     """Make a control group below our own: containers in one could end each other."""
     own = _own_group()
     if own is None:
-        raise SetupError("this machine does not use cgroups v2; see cgroups(7)")
+        raise SetupError(
+            "systemd-nspawn requires cgroups v2, which this machine does not use"
+        )
     group = own / f"vitrail-{secrets.token_hex(6)}"
     try:
         group.mkdir()
@@ -229,11 +229,13 @@ async def _leader(child: Child) -> tuple[int, int]:
                 if found is not None:
                     return pid, found
             await trio.sleep(_LOOK_SECONDS)
+
+    late = f"did not start the container within {_START_SECONDS:g} s"
+    how = "ended" if has_ended(child.pidfd) else late
     message = stderr_so_far(child, _MESSAGE_CHARS) or "no message"
     raise UpstreamError(
-        f"systemd-nspawn did not start the container: {message}",
-        hint="enable user namespaces and add ranges for your user to /etc/subuid and "
-        "/etc/subgid; to check both, run 'brokerctl doctor'",
+        f"systemd-nspawn {how}: {message}",
+        hint="run 'brokerctl doctor', which checks user namespaces, /etc/subuid and /etc/subgid",
     )
 
 

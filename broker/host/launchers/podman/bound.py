@@ -78,5 +78,5 @@ async def _binding(environ: Mapping[str, str], *words: str) -> None:
 def _refused(what: str, reason: str | None) -> RefusedError:
     return RefusedError(
         f"cannot bind-mount {what}: {reason}",
-        hint="check the permissions of its parent directories, then run the command again",
+        hint="check the path and the permissions of its directories, then run the command again",
     )

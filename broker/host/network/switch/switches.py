@@ -136,7 +136,7 @@ class Switches:
             except OSError as error:
                 ours.close()
                 raise UpstreamError(
-                    f"cannot add a port to the switch of {place.switch}: {error.strerror}"
+                    f"cannot connect '{sandbox}' to {place.switch}: {error.strerror}"
                 ) from error
         switch.seats[address], switch.holders[address] = seat, sandbox
         return seat
@@ -165,8 +165,8 @@ def _free_address(place: SwitchPlace, sandbox: str, switch: _Switch) -> str:
         # guard: a switch has one provider
         if address in taken:
             raise RefusedError(
-                f"the provider of {place.switch} is already running",
-                hint="run one sandbox at a time of a record that provides a network",
+                f"cannot start '{sandbox}': another sandbox already provides {place.switch}",
+                hint="stop the other sandbox of this record first",
             )
         return address
     first = hashlib.sha256(sandbox.encode()).digest()[0]

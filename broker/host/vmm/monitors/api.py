@@ -29,7 +29,7 @@ class ApiClient(ApiSocket):
             with trio.move_on_after(deadline):
                 return await self._exchange(request)
         except (OSError, trio.BrokenResourceError) as error:
-            raise UpstreamError(f"cannot connect to {who} ({request})") from error
+            raise UpstreamError(f"cannot send {request} to {who}: {error}") from error
         except UpstreamError as error:
             raise UpstreamError(f"{request}: {error.message}") from error
         raise UpstreamError(f"{who} did not answer {request} within {deadline:g} s")

@@ -74,7 +74,7 @@ class ApiSocket:
         place = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
             if not stat.S_ISSOCK(os.fstat(place).st_mode):
-                raise UpstreamError(f"{self.vmm.role}: {self.path} is not a socket")
+                raise UpstreamError(f"{self.path} of {self.vmm.role} is not a socket")
             yield f"/proc/self/fd/{place}", place
         finally:
             os.close(place)
@@ -105,5 +105,5 @@ class ApiSocket:
         # guard: a VMM's API socket is its own
         if pid != self.vmm.pid or self.vmm.ended:
             raise UpstreamError(
-                f"{self.vmm.role}: {self.path} belongs to another process ({pid})"
+                f"process {pid} listens on {self.path}, not {self.vmm.role}"
             )

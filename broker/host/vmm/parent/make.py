@@ -71,8 +71,7 @@ async def make_parent(plan: ParentPlan, room: Path) -> None:
             raise UpstreamError(f"{why}; console: {_tail(room)}") from why
     if late.cancelled_caught:
         raise UpstreamError(
-            f"the parent machine was not ready within {limits.PARENT_MAKE_SECONDS:g} s; "
-            f"console: {_tail(room)}"
+            f"the parent machine was not ready within {limits.PARENT_MAKE_SECONDS:g} s; console: {_tail(room)}"
         )
     for name in (_BOOTED, _CONSOLE, f"{_CONSOLE}.1", "initrd"):
         (room / name).unlink(missing_ok=True)

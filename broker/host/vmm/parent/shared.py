@@ -64,7 +64,7 @@ def seal_memory(parent: StoredParent, size: int) -> int:
     source = parent.open(MEMORY)
     try:
         if os.fstat(source).st_size != size:
-            raise UpstreamError("the parent's memory has another size")
+            raise UpstreamError("the memory of the parent machine has another size")
         memory = os.memfd_create(
             "vitrail-parent", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
         )

@@ -188,7 +188,9 @@ class StandbyPool:
         except BaseException as error:
             remove_tree(directory)
             if isinstance(error, trio.TooSlowError):
-                raise UpstreamError("QEMU did not load the copy in time") from None
+                raise UpstreamError(
+                    f"QEMU did not load the copy within {limits.STANDBY_SECONDS:g} s"
+                ) from None
             raise
 
     async def _start_in(

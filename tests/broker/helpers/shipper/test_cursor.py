@@ -22,14 +22,14 @@ def test_there_and_back(tmp_path: Path) -> None:
 
 def test_a_file_that_is_none_is_not_taken_for_a_beginning(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(SetupError, match="not a cursor"):
+    with pytest.raises(SetupError, match="does not contain the progress"):
         load_cursor(tmp_path, "a")
-    with pytest.raises(SetupError, match="not a cursor"):
+    with pytest.raises(SetupError, match="does not contain the progress"):
         held_back(tmp_path, ["a"])
 
 
 def test_no_directory(tmp_path: Path) -> None:
-    with pytest.raises(UpstreamError, match="cannot write"):
+    with pytest.raises(UpstreamError, match="cannot save the progress"):
         save_cursor(tmp_path / "none", Cursor(name="a"))
 
 

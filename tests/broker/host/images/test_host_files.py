@@ -125,7 +125,7 @@ async def test_a_file_with_a_long_name_is_taken(machine, tmp_path):
 
 async def test_a_bundle_without_certificates_is_refused(machine):
     (machine / BUNDLE).write_text(KEY)
-    with pytest.raises(SetupError, match="no root certificates"):
+    with pytest.raises(SetupError, match="cannot find the root certificates"):
         await collect(["certificates"], root=machine)
 
 
@@ -173,7 +173,7 @@ async def test_a_locale_without_sources_is_named(machine):
 
 
 async def test_without_certificates_it_is_refused(tmp_path):
-    with pytest.raises(SetupError, match="no root certificates"):
+    with pytest.raises(SetupError, match="cannot find the root certificates"):
         await collect(["certificates"], root=tmp_path)
 
 
@@ -229,4 +229,4 @@ async def test_a_process_of_its_own_reads_them(monkeypatch):
     monkeypatch.setenv("LC_ALL", "de_DE")
     with pytest.raises(SetupError, match="'de_DE' is not the name") as refused:
         await host_settings(["locale"])
-    assert "set LANG to the name" in refused.value.hint
+    assert "set to a UTF-8 locale" in refused.value.hint

@@ -86,7 +86,7 @@ def test_a_payload_that_is_cut_short_is_refused(how):
         (image(b"xx"), "truncated"),
         (
             image(b"\x1f\x8b" + struct.pack("<I", limits.VMLINUX_BYTES + 1)),
-            "larger than",
+            "is too large",
         ),
         (image(gzip.compress(b"no ELF")), "not an ELF file"),
         (image(b"\x02\x21\x4c\x18\xff\xff\xff\xff" + SIZE), "invalid lz4 data"),

@@ -399,8 +399,8 @@ async def test_a_machine_that_lives_is_adopted_and_told_to_go(stand, monkeypatch
 
 
 LEFT = {
-    "no record file": ((), "does not name a machine record"),
-    "no state": (("record",), "some of its processes have ended"),
+    "no record file": ((), "does not name its record"),
+    "no state": (("record",), "processes of the machine have ended"),
 }
 
 
@@ -428,7 +428,7 @@ async def test_a_record_that_is_gone_ends_its_machine(stand, monkeypatch):
         assert await s.vms.adopt() == []
         assert not directory.exists()
         assert (
-            "its record 'work' no longer exists"
+            "the record 'work' no longer exists"
             in s.events("sandbox.stop")[0]["reason"]
         )
 

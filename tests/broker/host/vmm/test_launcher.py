@@ -300,4 +300,5 @@ def test_huge_pages_must_be_free(spec, tmp_path, free, enough):
         return
     with pytest.raises(SetupError, match="384 huge pages of 2 MiB") as caught:
         _require_huge_pages(spec, tmp_path)
-    assert "vm.nr_hugepages=384" in caught.value.hint
+    missing = 384 - int(free or 0)
+    assert f"increase vm.nr_hugepages by {missing} " in caught.value.hint

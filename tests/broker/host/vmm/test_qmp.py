@@ -245,7 +245,7 @@ async def test_a_monitor_that_says_nothing_is_given_up(far, autojump_clock):
 
 async def test_a_second_greeting_ends_the_connection(monitor, nursery):
     await monitor.stream.send_all(GREETING)
-    assert await running(monitor.qmp) == "QEMU sent two greetings"
+    assert await running(monitor.qmp) == "QEMU sent the QMP greeting twice"
 
 
 async def test_a_missing_socket_is_an_error_of_ours(tmp_path):

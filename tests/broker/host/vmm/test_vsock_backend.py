@@ -51,7 +51,7 @@ class Everything:
 
 def test_after_so_many_draws_it_says_that_none_is_free():
     quarantine = Everything()
-    with pytest.raises(UpstreamError, match="no CID is free"):
+    with pytest.raises(UpstreamError, match="no vsock CID is free"):
         draw_cid(quarantine)
     assert quarantine.asked == limits.CID_DRAWS
 
@@ -182,7 +182,7 @@ def test_the_cid_is_set_before_qemu_sees_the_device(device):
 
 def test_a_cid_that_is_in_use_is_an_error_when_it_was_asked_for(device):
     device.taken.add(4242)
-    with pytest.raises(UpstreamError, match="is using CID 4242"):
+    with pytest.raises(UpstreamError, match="is using vsock CID 4242"):
         open_kernel_vsock(4242, device=device.path)
 
 

@@ -99,7 +99,7 @@ def test_the_number_of_leases_is_bounded_at_n_and_not_before():
     table = LeaseTable()
     for n in range(limits.LEASES):
         begin(table, f"s{n}", hybrid(f"/run/{n}"))
-    with pytest.raises(RefusedError, match="no more are granted"):
+    with pytest.raises(RefusedError, match="cannot begin another lease"):
         begin(table, "one-more", hybrid("/run/x"))
 
 

@@ -123,7 +123,7 @@ async def test_what_nspawn_prints_about_a_failure_is_in_the_error(base):
     wanted = tree(base, "true")
     (base / "root" / "usr").rmdir()
     before = groups()
-    with pytest.raises(UpstreamError, match=r"did not start the container: .*usr"):
+    with pytest.raises(UpstreamError, match=r"systemd-nspawn ended: .*usr"):
         await start_held(wanted, None)
     assert groups() == before
 
