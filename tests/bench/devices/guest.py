@@ -8,6 +8,7 @@ vhci, to the disk, and of both reads.
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -48,14 +49,25 @@ KINDS = {"tcp": tcp, "vsock": vsock}
 
 
 def disk():
-    """The node of a disk of vhci, once it is there."""
+    """The node of a disk of vhci, once it can be opened: sysfs has it earlier."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for block in Path("/sys/block").glob("sd*"):
-            if "vhci_hcd" in str(block.resolve()):
-                return Path("/dev") / block.name
+            node = Path("/dev") / block.name
+            if "vhci_hcd" in str(block.resolve()) and opens(node):
+                return node
         time.sleep(0.002)
     raise SystemExit("no disk came")
+
+
+def opens(node):
+    try:
+        os.close(os.open(node, os.O_RDONLY))
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ENXIO, errno.ENOMEDIUM}:
+            return False
+        raise
+    return True
 
 
 def read(node, size, most):
