@@ -41,9 +41,12 @@ class LaunchChanges:
         """
         for value in (memory_mib, cpus):
             if value is not None and not 1 <= value <= _MOST:
-                raise RefusedError(f"{value} is not a valid machine size")
+                raise RefusedError(f"{value} MiB or processors is not a valid amount")
         if image is not None and not _IMAGE.fullmatch(image):
-            raise RefusedError(f"{printable(image, 60)!r} is not an image name")
+            raise RefusedError(
+                f"{printable(image, 60)!r} is not an image name",
+                hint="to list the images, run 'brokerctl image list'",
+            )
         match network:
             case None | "none" | "user":
                 return cls(memory_mib, cpus, network, image)
@@ -63,8 +66,8 @@ class LaunchChanges:
         # guard: a start has no network that its record has not
         if self.network == "user" and network != "user":
             raise RefusedError(
-                "the record gives this sandbox no network",
-                hint='to allow one, set network = "user" in [launch] of the record',
+                f'cannot start the sandbox with network "user": its record sets "{network}"',
+                hint='to allow that network, set network = "user" in [launch] of the record',
             )
 
 

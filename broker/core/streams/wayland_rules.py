@@ -72,10 +72,10 @@ class WindowRules:
                 )
         if len(self.strip) % self.top or len(self.strip) > MAX_STRIP:
             raise RefusedError(
-                f"invalid name: {len(self.strip)} pixels, {self.top} rows"
+                f"invalid picture of the name: {len(self.strip)} pixels, {self.top} rows"
             )
         for name in self.deny - GLOBALS.keys():
-            raise RefusedError(f"unknown Wayland global {name}")
+            raise RefusedError(f"the Wayland global {name} is not known")
         for name in self.allow - OPTIONS:
             known = "can never be allowed" if name in GLOBALS else "is not known"
             raise RefusedError(

@@ -252,7 +252,7 @@ async def test_a_start_may_have_less_than_its_record(stand):
     [
         ({"memory_mib": 2048}, "the record allows 1 to 512"),
         ({"cpus": 3}, "the record allows 1 to 2"),
-        ({"network": "user"}, "gives this sandbox no network"),
+        ({"network": "user"}, "its record sets"),
     ],
 )
 async def test_a_start_never_has_more_than_its_record(stand, changes, why):
