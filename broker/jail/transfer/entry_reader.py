@@ -110,7 +110,10 @@ class EntryReader:
         self.files += 1
         # guard: number of entries
         if self.files > (1 if self._quota.single else self._quota.files):
-            raise RefusedError(f"more than {self._quota.files} files and directories")
+            many = f"{self._quota.files} files and directories"
+            raise RefusedError(
+                f"more than {'one file' if self._quota.single else many}"
+            )
         # A hash of each, not each: a name that comes twice is the sender's error,
         # and the receiver refuses to overwrite in any case.
         # guard: a name twice in a transfer

@@ -156,4 +156,7 @@ class AgentShell:
                     self.to_guest += sent
                     left = left[sent:]
             if patience.cancelled_caught:
-                raise PeerError("the guest agent does not read from the connection")
+                raise PeerError(
+                    "the guest agent did not read a message within "
+                    f"{limits.AGENT_FRAME_SECONDS:g} s"
+                )

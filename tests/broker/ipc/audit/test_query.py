@@ -149,7 +149,7 @@ def test_no_log_yet(tmp_path: Path) -> None:
 def test_a_file_that_is_no_log(tmp_path: Path) -> None:
     file = tmp_path / "audit.sqlite"
     file.write_bytes(b"x" * 5000)
-    with pytest.raises(SetupError, match="cannot read"), open_log(file):
+    with pytest.raises(SetupError, match="is not an audit log"), open_log(file):
         pass
     file.write_bytes(b"")
     with (

@@ -140,7 +140,7 @@ def test_files_and_directories_are_counted():
 def test_a_single_file_is_one_file():
     quota = Quota(file_size=10, size=10, files=100, single=True)
     assert len(read(told(F(["a"], 0), End()), quota)) == 2
-    with pytest.raises(RefusedError):
+    with pytest.raises(RefusedError, match="more than one file"):
         read(told(F(["a"], 0), F(["b"], 0)), quota)
     with pytest.raises(RefusedError):
         read(told(D(["a"])), quota)
