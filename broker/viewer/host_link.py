@@ -389,7 +389,8 @@ class RemoteHost(LinkEnd):
             if place is None:
                 await answering.say(PreambleVerdict.BUSY)
                 raise RefusedError(
-                    f"too many undecided streams, including those of {opening.lease.sandbox}"
+                    "too many streams wait for a decision, including those of "
+                    f"{opening.lease.sandbox}"
                 )
             # A stream that waits for its turn is also cut with its lease.
             # guard: waiting streams are cut with their lease

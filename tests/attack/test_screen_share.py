@@ -479,7 +479,9 @@ def test_a_frame_is_drawn_again_until_there_is_a_picture(monkeypatch):
 )
 def test_a_sandbox_asks_for_pictures_of_our_sizes_at_the_desktop(argument, target):
     opening = SimpleNamespace(lease=None, stream=1, peer="", service="vitrail.Call")
-    with pytest.raises(RefusedError, match="only dom0 serves the screenshare, in"):
+    with pytest.raises(
+        RefusedError, match=r"only dom0 serves vitrail\.ScreenShare, with"
+    ):
         call_request(opening, CallService(SCREEN_SHARE, argument, target))
 
 

@@ -95,7 +95,7 @@ class LogShares:
             wait = self._all.early(now)
         if wait > 0:
             raise RefusedError(
-                f"the audit log has no room for more events of '{owner}' for {wait:.0f} s",
+                f"the audit log has no room for more events of '{owner}' for {max(1, wait):.0f} s",
                 hint=f"wait until then; to see which events filled the log, run 'brokerctl audit stats --sandbox {owner}'",
             )
 

@@ -123,7 +123,9 @@ class VideoUses(ABC):
         # guard: the camera is opened so many times a minute
         if not window.take(trio.current_time()):
             raise ToldError(
-                f"the sandbox opened {self.noun} {OPENED_PER_MINUTE} times within a minute"
+                f"cannot open {self.noun}: the sandbox opened it {OPENED_PER_MINUTE} times within "
+                "a minute",
+                hint="wait a minute",
             )
 
     async def take_back(self, sandbox: str) -> VideoUse | None:

@@ -165,7 +165,7 @@ class Terms:
             kind, size = action.kinds[0]
             async with self._decider.permit(_request(source, target, kind, size)):
                 pass
-            raise RefusedError("the records allow none of its types")
+            raise RefusedError("the records allow no type of the copied content")
         crossing.sort(key=lambda one: one.answer.verdict != "ask")
         where, covered = "", None
         claims = _claims(crossing)

@@ -38,10 +38,15 @@ class DayMeter:
             used.popleft()
         if len(used) >= allowed.day_requests:
             raise RefusedError(
-                f"limit reached: {allowed.day_requests} requests in 24 hours"
+                f"sandboxes of '{record}' sent {allowed.day_requests} requests in 24 hours, the limit",
+                hint="to raise the limit, set day_requests in [transfer] of the record",
             )
         if sum(one for _, one in used) + size > allowed.day_size:
-            raise RefusedError(f"limit exceeded: {allowed.day_size} bytes in 24 hours")
+            raise RefusedError(
+                f"sandboxes of '{record}' would send more than {allowed.day_size} bytes in 24 hours, "
+                "the limit",
+                hint="to raise the limit, set day_size in [transfer] of the record",
+            )
         used.append((now, size))
 
 

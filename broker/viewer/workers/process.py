@@ -165,7 +165,10 @@ class Worker:
         finally:
             del self._asks[ask.number]
         if not ask.done.is_set():
-            raise UpstreamError(f"the worker of {self.sandbox} does not answer")
+            raise UpstreamError(
+                f"the worker of {self.sandbox} did not answer within "
+                f"{limits.WORKER_STOP_SECONDS:g} s"
+            )
 
     async def follow(self, rules: WindowRules) -> None:
         """Send window rules to the worker, if they have changed.
@@ -189,7 +192,7 @@ class Worker:
             size = len(agent.encode(message.message))
             if size > limits.AGENT_FRAME_BYTES:
                 raise RefusedError(
-                    f"the message to the guest agent has {size} bytes",
+                    f"cannot send the guest agent a message of {size} bytes",
                     hint=f"use at most {limits.AGENT_FRAME_BYTES} bytes for arguments and "
                     "environment together",
                 )
