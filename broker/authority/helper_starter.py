@@ -132,7 +132,7 @@ class HelperStarter:
             # guard: an answer without its descriptors does not end the channel
             except PeerError as error:
                 self._owed -= 1
-                raise UpstreamError(f"a helper: {error}") from error
+                raise UpstreamError(f"cannot start a helper: {error}") from error
             if not data:
                 raise PeerError("the helper starter closed its socket")
             self._owed -= 1

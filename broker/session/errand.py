@@ -177,7 +177,7 @@ class Errand:
         """
         # guard: what was permitted once is done once
         if not self.used.take(signed, self.order, time.monotonic(), until):
-            raise RefusedError("the permission for this was already used")
+            raise RefusedError("the permission for this operation was already used")
 
     def _read(self, untrusted_warrant: bytes, kind: type[_W]) -> _W:
         """Verify a warrant of one kind.

@@ -521,7 +521,9 @@ class ViewerRole:
         self, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
         if self.record(opening.lease.record) is None:
-            raise RefusedError("the sandbox has no valid record")
+            raise RefusedError(
+                f"the viewer has no valid record '{opening.lease.record}'"
+            )
         await status.say()
         await security_keys.carry(
             opening,

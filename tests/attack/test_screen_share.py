@@ -135,9 +135,7 @@ async def test_one_dialog_about_screens_at_a_time(made):
         nursery.start_soon(shares.serve, lease("mail"), SIZE, for_ever)
         await trio.testing.wait_all_tasks_blocked()
         portal.answers.set()
-        await fails(
-            shares, lease(), at_once, "another sandbox is already asking the user"
-        )
+        await fails(shares, lease(), at_once, "open for another request")
         nursery.cancel_scope.cancel()
     assert portal.asked == 1
 

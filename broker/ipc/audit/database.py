@@ -225,7 +225,14 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
     except sqlite3.DatabaseError as error:
         raise _unusable(error, path) from error
     except OSError as error:
-        raise UpstreamError(f"cannot open the audit log: {error}") from error
+        raise _unopened(error, path) from error
+
+
+def _unopened(error: Exception, path: Path) -> UpstreamError:
+    return UpstreamError(
+        f"cannot open the audit log: {error}",
+        hint=f"check that you can read and write {path}, and whether its disk is full",
+    )
 
 
 def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
@@ -235,10 +242,7 @@ def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
             f"{path} is not an audit log, or is damaged: {error}",
             hint="move the file away, keep it for inspection, and start the broker again",
         )
-    return UpstreamError(
-        f"cannot open the audit log: {error}",
-        hint=f"check that you can read and write {path}, and whether its disk is full",
-    )
+    return _unopened(error, path)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> int:
@@ -264,7 +268,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
     if foreign:
         raise IntegrityError(
             f"the audit log's database was changed: {', '.join(foreign[:5])}",
-            hint="move the file and its key away, keep them for inspection, and start again",
+            hint="move the file and its key away, keep them for inspection, and start the broker again",
         )
     return int(version)
 

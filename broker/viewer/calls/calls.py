@@ -204,7 +204,7 @@ class SandboxCalls:
         """Raise RefusedError unless a rule may allow it."""
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict == "deny":
-            raise RefusedError(f"no rule for {request.service} allows it")
+            raise RefusedError(f"no rule for {request.service} allows the call")
 
     async def _carry_to_desktop(self, call: _Call) -> None:
         """Carry a call to a service of the user's desktop, to its end."""
@@ -321,7 +321,9 @@ class SandboxCalls:
             with self._places.one(target.lease.id, "", places, source.record):
                 async with self._met(target, asked, permit.user or "") as meeting:
                     if meeting.exchange is None:
-                        raise UpstreamError("no program accepted the call")
+                        raise UpstreamError(
+                            f"no program of {target.lease.sandbox} accepted the call"
+                        )
                     yield SandboxAgent(meeting.exchange)
 
     @asynccontextmanager

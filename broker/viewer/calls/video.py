@@ -159,10 +159,10 @@ class VideoUses(ABC):
         self.check_ended(lease)
         # guard: a sandbox opens the camera once
         if name in self._uses:
-            raise ToldError(f"the sandbox is already using {self.noun}")
+            raise ToldError(f"cannot open {self.noun}: the sandbox already uses it")
         own = sum(use.lease.record == lease.record for use in self._uses.values())
         if not may_take(own, len(self._uses), USES):
-            raise ToldError(f"too many sandboxes are using {self.noun}")
+            raise ToldError(f"cannot open {self.noun}: too many sandboxes use it")
         self.check_pace(lease)
         self._log.check_share(lease)
         use = self._uses[name] = VideoUse(lease, colour, warrant, renewed)

@@ -189,7 +189,7 @@ class Terms:
         wanted = [(one.kind, one.size) for one in crossing]
         now = await self._may(source, target, wanted, speaking)
         if len(now) < len(crossing):
-            raise RefusedError("the rules or records no longer allow it")
+            raise RefusedError("the rules or records no longer allow the content")
         return w.PasteTerms(
             patterns=tuple(one.kind for one in now),
             max_bytes=_bytes(now, speaking),

@@ -329,7 +329,9 @@ class DeviceDesk:
         try:
             items = (await self._source.devices()).devices
         except VitrailError as error:
-            raise RefusedError(f"the sandbox requires a device: {error}") from error
+            raise RefusedError(
+                f"cannot look for the device that {missing} requires: {error}"
+            ) from error
         if not await self._has_required(items, lease):
             raise RefusedError(
                 f"cannot start '{lease.sandbox}' without a device that {missing} requires",

@@ -112,7 +112,9 @@ class FileDialogs:
         requests = [_request(opening, kind) for kind in _KINDS]
         answers = await self._decider.preview(requests)
         if all(answer is None or answer.verdict == "deny" for answer in answers):
-            raise RefusedError("no rule for vitrail.FileDialog allows it")
+            raise RefusedError(
+                "no rule for vitrail.FileDialog allows the sandbox to choose files"
+            )
 
     async def _require_desktop(
         self, guest: Guest, permit: Permit, *, save: bool

@@ -62,7 +62,10 @@ class Declined:
         """Raise ToldError after too many within a minute."""
         window = self._windows.get(record)
         if window and window.counted(trio.current_time()) >= DECLINED_PER_MINUTE:
-            raise ToldError(f"{DECLINED_PER_MINUTE} {self._what} in a minute")
+            raise ToldError(
+                f"too many requests: {DECLINED_PER_MINUTE} {self._what} in a minute",
+                hint="wait a minute",
+            )
 
     def note(self, record: str) -> None:
         """Count one."""

@@ -82,7 +82,9 @@ class Printing:
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict == "deny":
             if not ask.size:
-                raise RefusedError("no rule for vitrail.Print allows it")
+                raise RefusedError(
+                    "no rule for vitrail.Print allows the sandbox to print"
+                )
             async with self._decider.permit(request):
                 raise ToldError("the rules have changed")
         if not ask.size:

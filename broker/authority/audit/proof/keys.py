@@ -86,7 +86,7 @@ def _parse(text: str, where: str) -> SigningKey:
         raise IntegrityError(
             "the audit log's key file was not written by a broker",
             where=where,
-            hint="to check the log without it, run 'brokerctl audit verify'",
+            hint="to check the log without the key file, run 'brokerctl audit verify'",
         )
     newest = match["newest"]
     private = PrivateKey(base64.b64decode(match["seed"]))
