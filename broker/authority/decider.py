@@ -119,7 +119,7 @@ class Decider:
         # guard: live permits bounded
         if len(self._live) >= limits.LIVE_PERMITS:
             raise RefusedError(
-                f"sandboxes already run {limits.LIVE_PERMITS} permitted operations, the limit"
+                f"too many operations: sandboxes already run {limits.LIVE_PERMITS}, the limit"
             )
         if not request.tells:  # else it is the user's hand, as a chord is
             # guard: a decision asks the share

@@ -59,7 +59,7 @@ async def choose(
     """
     if len(requests) > limits.QUESTION_TARGETS:
         raise RefusedError(
-            f"{len(requests)} sandboxes are too many to choose from: a question offers {limits.QUESTION_TARGETS}"
+            f"{len(requests)} sandboxes are too many to choose from: a question offers at most {limits.QUESTION_TARGETS}"
         )
     question = question_of(requests)
     admitted = asker.admit(question)

@@ -139,7 +139,7 @@ class Terms:
         requests = [_request(source, target, kind, None) for kind in kinds]
         answers = await self._decider.preview(requests)
         if any(x is None or x.verdict not in _ACTIONS for x in answers):
-            return "the rules no longer allow it"
+            return "the rules no longer allow the content"
         return ""
 
     async def _allowed(
