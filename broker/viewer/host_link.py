@@ -160,7 +160,7 @@ class RemoteHost(LinkEnd):
             problem = f": {self.state.problem}" if self.state.problem else ""
             raise UpstreamError(
                 f"no host is connected{problem}",
-                hint="start 'vitrail-host' on the paired host; to see its progress, run "
+                hint="start 'vitrail-host' on the paired host; to see the host's state, run "
                 "'brokerctl status' there",
             )
         return epoch

@@ -315,7 +315,7 @@ class ViewerRole:
             raise RefusedError(
                 f"the viewer has no valid record '{lease.record}'",
                 hint=f"add '{lease.record}.toml' to sandboxes.d on the viewer; to find mistakes "
-                "in it, run 'brokerctl policy check' there",
+                "in the record, run 'brokerctl policy check' there",
             )
         await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)
@@ -521,9 +521,7 @@ class ViewerRole:
         self, opening: Opening, conn: socket.socket, status: _Status
     ) -> None:
         if self.record(opening.lease.record) is None:
-            raise RefusedError(
-                f"the viewer has no valid record '{opening.lease.record}'"
-            )
+            raise RefusedError("the sandbox has no valid record")
         await status.say()
         await security_keys.carry(
             opening,

@@ -100,9 +100,7 @@ class EventRights:
             raise PeerError(f"it announces lease {lease.id} for another sandbox")
         # guard: a viewer announces the leases that its host began
         if self._host is not None and self._host.lease(lease.id) != lease:
-            raise PeerError(
-                f"it announces lease {lease.id}, which its host did not announce"
-            )
+            raise PeerError(f"it announces lease {lease.id} before its host")
         self._remember(lease)
         self._running[lease.id] = lease
 
@@ -183,6 +181,4 @@ class EventRights:
                 about = event.target  # what the user copied goes there
             # guard: an event without a lease is about a sandbox of its channel
             if about not in {lease.sandbox for lease in self._known.values()}:
-                raise PeerError(
-                    f"its event {event.kind} is about no sandbox of its own"
-                )
+                raise PeerError(f"its event {event.kind} names no sandbox of its own")

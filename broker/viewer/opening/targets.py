@@ -299,7 +299,7 @@ async def shown(sandbox: str, program: LeaseProgram) -> None:
         raise RefusedError(
             f"{sandbox} did not open the file or address: its program ended with code "
             f"{program.code}",
-            hint=f"to see its output, run 'brokerctl logs {sandbox}'; check that the sandbox's "
+            hint=f"to see the program's output, run 'brokerctl logs {sandbox}'; check that the sandbox's "
             "image contains the program",
         )
 

@@ -133,7 +133,7 @@ async def _start_no_other(
     """Refuse to start another fork server.  Raises UpstreamError."""
     await trio.lowlevel.checkpoint()
     raise UpstreamError(
-        f"cannot start a process for {program.what}: the process that starts them has ended",
+        f"cannot start a process for {program.what}: its parent process has ended",
         hint="to restart the broker, run 'brokerctl restart'",
     )
 

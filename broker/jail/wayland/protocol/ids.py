@@ -237,9 +237,7 @@ class ObjectTable:
         """
         obj = self.by_server.pop(sid, None)
         if obj is None or sid >= SERVER_IDS:
-            raise UpstreamError(
-                f"the compositor deleted object {sid}, which is unknown or its own"
-            )
+            raise UpstreamError(f"the compositor cannot delete the object {sid}")
         self._free_sids.append(sid)
         if obj.cid:
             cid = obj.cid
