@@ -107,7 +107,7 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     if not run.startswith("/"):
         raise SetupError(
             f"XDG_RUNTIME_DIR is not an absolute path: {run}",
-            hint=f"set it to the directory that the session manager created for you, usually /run/user/{os.geteuid()}",
+            hint=f"set XDG_RUNTIME_DIR to the directory that the session manager created for you, usually /run/user/{os.geteuid()}",
         )
     runtime = Path(run) / "vitrail"
     if len(os.fsencode(runtime)) + _LONGEST_BELOW > _SOCKET_PATH_BYTES:

@@ -101,6 +101,6 @@ def take_color(text: str) -> int:
     match = _COLOR.fullmatch(text)
     if match is None:
         raise RefusedError(
-            f"{text!r} is not a colour", hint="write it as #rrggbb, for example #d01010"
+            f"{text!r} is not a colour", hint="write #rrggbb, for example #d01010"
         )
     return int(match[1], 16)

@@ -240,7 +240,7 @@ def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
     if error.sqlite_errorcode in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return SetupError(
             f"{path} is not an audit log, or is damaged: {error}",
-            hint="move the file away, keep it for inspection, and start the broker again",
+            hint="keep the file for inspection; to begin a new log, move the file away and start the broker again",
         )
     return _unopened(error, path)
 
@@ -268,7 +268,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
     if foreign:
         raise IntegrityError(
             f"the audit log's database was changed: {', '.join(foreign[:5])}",
-            hint="move the file and its key away, keep them for inspection, and start the broker again",
+            hint="keep the file and its key for inspection; to begin a new log, move both away and start the broker again",
         )
     return int(version)
 
@@ -281,13 +281,13 @@ def check_version(version: int, application: int, path: Path) -> None:
     if application != (APPLICATION_ID if version else 0):
         raise SetupError(
             f"{path} is a database, but not an audit log",
-            hint="move the file away, and start the broker again",
+            hint="to begin a new log, move the file away and start the broker again",
         )
     if version > len(MIGRATIONS):
         raise SetupError(
             f"the audit log {path} was written by a newer Vitrail "
             f"(version {version}; this one supports up to {len(MIGRATIONS)})",
-            hint="use the newer Vitrail, or move the file away to begin a new log",
+            hint="use the newer Vitrail; to begin a new log, move the file away and start the broker again",
         )
 
 
