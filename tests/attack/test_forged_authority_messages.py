@@ -484,13 +484,13 @@ async def test_a_viewer_announces_a_sandbox_that_no_host_began(begun):
     """On one machine a viewer that was taken over cannot invent sandboxes."""
     async with hostile(ALLOW, linked=False, begun=begun) as (made, client):
         await client.say(m.AnnounceLease(1, WORK.id, "work", "work", 1))
-        await ends(made, "before its host")
+        await ends(made, "unlike its host")
 
 
 async def test_a_viewer_renames_the_sandbox_that_its_host_began():
     async with hostile(ALLOW, linked=False, begun=(WORK,)) as (made, client):
         await client.say(m.AnnounceLease(1, WORK.id, "vault", "vault", 1))
-        await ends(made, "before its host")
+        await ends(made, "unlike its host")
 
 
 async def test_a_viewer_announces_what_its_host_began():

@@ -100,7 +100,7 @@ class EventRights:
             raise PeerError(f"it announces lease {lease.id} for another sandbox")
         # guard: a viewer announces the leases that its host began
         if self._host is not None and self._host.lease(lease.id) != lease:
-            raise PeerError(f"it announces lease {lease.id} before its host")
+            raise PeerError(f"it announces lease {lease.id}, unlike its host")
         self._remember(lease)
         self._running[lease.id] = lease
 
