@@ -186,7 +186,7 @@ async def test_a_used_up_share_of_the_log_closes_the_door(tmp_path):
             assert await heard(ours[0]) == b""
             await decided(mine)
     assert viewer.offered == 0
-    assert ["audit log has no room" in reason for reason in refusals(tmp_path)] == [
+    assert ["share of the audit log" in reason for reason in refusals(tmp_path)] == [
         True
     ]
 
