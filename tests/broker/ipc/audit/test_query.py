@@ -159,6 +159,18 @@ def test_a_file_that_is_no_log(tmp_path: Path) -> None:
         pass
 
 
+def test_a_log_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    """Nobody is told to move a log away because it cannot be read just now."""
+    file = tmp_path / "audit.sqlite"
+    file.mkdir()
+    with (
+        pytest.raises(UpstreamError, match="cannot open the audit log") as caught,
+        open_log(file),
+    ):
+        pass
+    assert "move the file away" not in caught.value.hint
+
+
 def test_odd_characters_in_the_path(path: Path) -> None:
     odd = path.with_name("a?b#c%20d&mode=rwc.sqlite")
     odd.write_bytes(path.read_bytes())
