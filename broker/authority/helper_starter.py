@@ -106,16 +106,16 @@ class HelperStarter:
             except (OSError, PeerError) as error:
                 # guard: a request for a helper that is not sent ends no channel
                 if getattr(error, "errno", 0) == errno.ETOOMANYREFS:
-                    raise UpstreamError(f"a helper: {error}") from error  # unsent
+                    raise UpstreamError(f"cannot start a helper: {error}") from error
                 self._sock.close()
                 raise UpstreamError(
-                    f"the process that starts helpers has ended ({error})",
-                    hint="restart the broker",
+                    f"the connection to the process that starts helpers failed: {error}",
+                    hint="to restart the broker, run 'brokerctl restart'",
                 ) from error
         if answered is None:
             raise UpstreamError(
-                "the process that starts helpers does not answer",
-                hint="if the machine is not busy, restart the broker",
+                f"the process that starts helpers did not answer within {_ANSWER_SECONDS:g} s",
+                hint="wait until the machine is less busy, or run 'brokerctl restart'",
             )
         return answered
 
@@ -132,7 +132,7 @@ class HelperStarter:
             # guard: an answer without its descriptors does not end the channel
             except PeerError as error:
                 self._owed -= 1
-                raise UpstreamError(f"a helper: {error}") from error
+                raise UpstreamError(f"cannot start a helper: {error}") from error
             if not data:
                 raise PeerError("the helper starter closed its socket")
             self._owed -= 1

@@ -154,5 +154,5 @@ class Lockdown:
             # guard: a lockdown is lifted for good or not at all
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            raise RefusedError(f"{self._path} stays: {error.strerror}") from error
+            raise RefusedError(f"the lockdown stays in force: {error}") from error
         self.networks, self.unkept = None, ""

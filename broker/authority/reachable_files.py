@@ -42,7 +42,8 @@ def keep_to_own_files(paths: Paths, shipped: Path | None) -> None:
         landlock.restrict(read, [paths.runtime, paths.state], landlock.ABSTRACT_SOCKETS)
     except OSError as error:
         raise SetupError(
-            f"cannot confine the authority to its files: {error}"
+            f"cannot confine the authority to its files by Landlock: {error}",
+            hint="to see what the kernel lacks, run 'brokerctl doctor'",
         ) from error
 
 

@@ -39,9 +39,9 @@ class LaunchChanges:
 
         Raises RefusedError for those that mean nothing.
         """
-        for value in (memory_mib, cpus):
+        for value, unit in ((memory_mib, "MiB"), (cpus, "processors")):
             if value is not None and not 1 <= value <= _MOST:
-                raise RefusedError(f"{value} is not a valid machine size")
+                raise RefusedError(f"{value} {unit} is not an amount from 1 to {_MOST}")
         if image is not None and not _IMAGE.fullmatch(image):
             raise RefusedError(f"{printable(image, 60)!r} is not an image name")
         match network:
@@ -63,8 +63,8 @@ class LaunchChanges:
         # guard: a start has no network that its record has not
         if self.network == "user" and network != "user":
             raise RefusedError(
-                "the record gives this sandbox no network",
-                hint='to allow one, set network = "user" in [launch] of the record',
+                f'cannot start the sandbox with network "user": its record sets "{network}"',
+                hint='to allow that network, set network = "user" in [launch] of the record',
             )
 
 
@@ -76,6 +76,6 @@ def _at_most(key: str, unit: str, asked: int | None, limit: int) -> None:
     # guard: a start is within its record
     if asked is not None and not 1 <= asked <= limit:
         raise RefusedError(
-            f"{asked} {unit} were requested; the record allows 1 to {limit}",
+            f"cannot start the sandbox with {asked} {unit}: its record allows 1 to {limit}",
             hint=f"to raise the limit, set {key} in [launch] of the record",
         )

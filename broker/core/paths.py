@@ -107,7 +107,7 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     if not run.startswith("/"):
         raise SetupError(
             f"XDG_RUNTIME_DIR is not an absolute path: {run}",
-            hint=f"set it to the directory that the session manager created for you, usually /run/user/{os.geteuid()}",
+            hint=f"set XDG_RUNTIME_DIR to the directory that the session manager created for you, usually /run/user/{os.geteuid()}",
         )
     runtime = Path(run) / "vitrail"
     if len(os.fsencode(runtime)) + _LONGEST_BELOW > _SOCKET_PATH_BYTES:
@@ -164,7 +164,7 @@ def _require_private(directory: Path, info: os.stat_result) -> None:
     raise SetupError(
         f"the directory for sockets {problem}",
         where=str(directory),
-        hint=f"set XDG_RUNTIME_DIR to a directory that you own and only you can enter, usually /run/user/{os.geteuid()}",
+        hint=f"if the directory is yours, run 'chmod 700 {directory}'; otherwise, set XDG_RUNTIME_DIR to a directory that only you can enter, usually /run/user/{os.geteuid()}",
     )
 
 
@@ -191,7 +191,7 @@ def read_config(path: Path, flags: int = 0) -> bytes:
                 raise SetupError(
                     problem,
                     where=str(path),
-                    hint=f"run 'chmod go-w {path}', or change its owner",
+                    hint=f"use a regular file that you or root own, and run 'chmod go-w {path}'",
                 )
             content = file.read(_CONFIG_BYTES + 1)
     except FileNotFoundError:

@@ -75,5 +75,5 @@ def ended() -> UpstreamError:
     """The error of a broker whose acceptor has gone."""
     return UpstreamError(
         "the process that accepts this sandbox's connections has ended",
-        hint="lease the sandbox again",
+        hint="restart the sandbox",
     )

@@ -51,7 +51,8 @@ def become_session_child(
         except VitrailError as error:
             errand.fail(error)
         except OSError as error:
-            errand.fail(UpstreamError(f"your session: {error.strerror or error}"))
+            text = error.strerror or error
+            errand.fail(UpstreamError(f"an operation in your session failed: {text}"))
 
 
 def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:

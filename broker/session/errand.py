@@ -102,12 +102,12 @@ class Errand:
         # guard: a permit is for the service that it names
         if warrant.service not in services:
             raise RefusedError(
-                f"the permit is for {warrant.service}, not for this order"
+                f"the permit is for {warrant.service}, not for {' or '.join(sorted(services))}"
             )
         # guard: a permit ahead of the uses that a rule asks about is for none of them
         if warrant.ahead and not ahead:
             raise RefusedError(
-                f"a permit ahead of uses of {warrant.service} permits none"
+                f"the permit for {warrant.service} precedes its uses and permits none of them"
             )
         # guard: a permit for another sandbox opens nothing of the user's
         if here and warrant.target not in ADMIN_NAMES:
@@ -164,7 +164,9 @@ class Errand:
         warrant = self._read(untrusted_warrant, CallWarrant)
         # guard: a call of the user's is for what the user called
         if warrant.method.rpartition(".")[2] not in methods:
-            raise RefusedError(f"the call of {warrant.method} does not request this")
+            raise RefusedError(
+                f"the user's call {warrant.method} does not request this"
+            )
         self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
 
@@ -175,7 +177,7 @@ class Errand:
         """
         # guard: what was permitted once is done once
         if not self.used.take(signed, self.order, time.monotonic(), until):
-            raise RefusedError("the permission for this was already used")
+            raise RefusedError("the permission for this operation was already used")
 
     def _read(self, untrusted_warrant: bytes, kind: type[_W]) -> _W:
         """Verify a warrant of one kind.
@@ -185,7 +187,8 @@ class Errand:
         warrant = read_warrant(self.key, untrusted_warrant)
         if not isinstance(warrant, kind):
             raise RefusedError(
-                "the permission for this is missing or has expired", hint="try again"
+                "the permission for this operation is missing or has expired",
+                hint="try the operation again",
             )
         return warrant
 

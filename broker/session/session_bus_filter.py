@@ -193,7 +193,8 @@ def _require_bus() -> None:
         place = get_bus("SESSION")
     except KeyError:
         raise SetupError(
-            "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)"
+            "this session has no D-Bus (DBUS_SESSION_BUS_ADDRESS is not set)",
+            hint="start the broker from your desktop session",
         ) from None
     except (RuntimeError, ValueError) as error:
         raise SetupError(f"DBUS_SESSION_BUS_ADDRESS: {error}") from error

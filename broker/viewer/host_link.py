@@ -160,7 +160,7 @@ class RemoteHost(LinkEnd):
             problem = f": {self.state.problem}" if self.state.problem else ""
             raise UpstreamError(
                 f"no host is connected{problem}",
-                hint="start 'vitrail-host' on the paired host; to see its progress, run "
+                hint="start 'vitrail-host' on the paired host; to see the host's state, run "
                 "'brokerctl status' there",
             )
         return epoch
@@ -389,7 +389,8 @@ class RemoteHost(LinkEnd):
             if place is None:
                 await answering.say(PreambleVerdict.BUSY)
                 raise RefusedError(
-                    f"too many undecided streams, including those of {opening.lease.sandbox}"
+                    "too many streams wait for a decision, including those of "
+                    f"{opening.lease.sandbox}"
                 )
             # A stream that waits for its turn is also cut with its lease.
             # guard: waiting streams are cut with their lease

@@ -67,7 +67,10 @@ class HostStarts:
                 raise InternalError("the host sent an unexpected reply")
             announced = epoch.leases.usable(take_lease_id(reply.lease))
             if announced is None:
-                raise UpstreamError(f"the sandbox of '{record}' exited immediately")
+                raise UpstreamError(
+                    f"the sandbox of '{record}' ended while it was starting",
+                    hint="to see the reason, run 'brokerctl audit'",
+                )
             start.lease = announced.lease
             disposable = announced.lease.sandbox != record
             if disposable and not start.wanted:

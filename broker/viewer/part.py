@@ -121,6 +121,6 @@ async def _compositor(session: UserSession) -> Path:
         display = os.environ.get("WAYLAND_DISPLAY", "wayland-0")
         raise SetupError(
             f"no compositor answers at {display}",
-            hint="run 'brokerctl stop --broker', then start the broker inside a Wayland session",
+            hint="inside a Wayland session, run 'brokerctl restart'",
         )
     return found

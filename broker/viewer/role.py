@@ -315,7 +315,7 @@ class ViewerRole:
             raise RefusedError(
                 f"the viewer has no valid record '{lease.record}'",
                 hint=f"add '{lease.record}.toml' to sandboxes.d on the viewer; to find mistakes "
-                "in it, run 'brokerctl policy check' there",
+                "in the record, run 'brokerctl policy check' there",
             )
         await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)

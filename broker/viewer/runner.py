@@ -249,7 +249,7 @@ class Runner:
             raise RefusedError(
                 f"{lease.sandbox} is already running: memory, processors, network and image are "
                 "set when a sandbox starts",
-                hint=f"to stop it first, run 'brokerctl stop {lease.sandbox}'",
+                hint=f"to stop the sandbox first, run 'brokerctl stop {lease.sandbox}'",
             )
         if lease is None:
             async with follower.step("start the machine"):

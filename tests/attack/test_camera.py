@@ -82,7 +82,8 @@ async def taken():
 def test_a_sandbox_asks_for_pictures_of_our_sizes_at_the_desktop(argument, target):
     opening = SimpleNamespace(lease=None, stream=1, peer="", service="vitrail.Call")
     with pytest.raises(
-        RefusedError, match="only dom0 serves the camera, in 640x480 or"
+        RefusedError,
+        match=r"only dom0 serves vitrail\.Camera, with the argument 640x480 or",
     ):
         call_request(opening, CallService(CAMERA, argument, target))
 

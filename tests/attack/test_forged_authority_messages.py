@@ -185,7 +185,7 @@ async def test_an_event_about_the_lease_of_another(whose):
     async with hostile() as (made, client):
         await client.announce(WORK)
         await client.say(record(2, schema.StreamOpened(service=DISPLAY, **whose)))
-        await ends(made, "has another client's lease")
+        await ends(made, "fits no lease of its own")
         assert made.events("stream.opened") == []
 
 
@@ -194,7 +194,7 @@ async def test_an_event_without_a_lease_about_another_sandbox():
         await client.announce(WORK)
         event = schema.ClipboardEnded(sandbox="vault", outcome="refused")
         await client.say(record(2, event, "refused"))
-        await ends(made, "has another client's sandbox")
+        await ends(made, "names no sandbox of its own")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ async def test_an_event_about_what_the_user_copied_for_another_sandbox(event):
     async with hostile() as (made, client):
         await client.announce(WORK)
         await client.say(record(2, event))
-        await ends(made, "has another client's sandbox")
+        await ends(made, "names no sandbox of its own")
         assert made.events(event.kind) == []
 
 
@@ -238,7 +238,7 @@ async def test_an_answer_to_a_question_that_was_not_put():
         await client.announce(WORK)
         asked = asked_of(Request(lease=WORK, service="t.Do"))
         await client.say(m.AskPermit(2, asked, chosen=1))
-        await ends(made, "an answer that the user has not given")
+        await ends(made, "unknown or forgotten answer")
         assert made.person.asked == []
 
 
@@ -484,13 +484,13 @@ async def test_a_viewer_announces_a_sandbox_that_no_host_began(begun):
     """On one machine a viewer that was taken over cannot invent sandboxes."""
     async with hostile(ALLOW, linked=False, begun=begun) as (made, client):
         await client.say(m.AnnounceLease(1, WORK.id, "work", "work", 1))
-        await ends(made, "which no host began")
+        await ends(made, "unlike its host")
 
 
 async def test_a_viewer_renames_the_sandbox_that_its_host_began():
     async with hostile(ALLOW, linked=False, begun=(WORK,)) as (made, client):
         await client.say(m.AnnounceLease(1, WORK.id, "vault", "vault", 1))
-        await ends(made, "which no host began")
+        await ends(made, "unlike its host")
 
 
 async def test_a_viewer_announces_what_its_host_began():
@@ -531,7 +531,7 @@ async def test_a_host_records_the_streams_of_its_machines_only():
             sandbox="vault", lease=VAULT.id, generation=1, service=DISPLAY
         )
         await client.say(record(3, other, "require"))
-        await ends(made, "has another client's lease")
+        await ends(made, "fits no lease of its own")
         assert [e["sandbox"] for e in made.events("stream.opened")] == ["work"]
 
 

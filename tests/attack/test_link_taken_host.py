@@ -131,7 +131,7 @@ async def test_undecided_ones_are_few_and_the_rest_is_told_so(tmp_path, monkeypa
         rows = log.find(Filters(kinds=("link.refused",)))
         reasons = {row.fields()["reason"] for row in rows}
     assert reasons == {
-        f"too many undecided streams, including those of {first.sandbox}"
+        f"too many streams wait for a decision, including those of {first.sandbox}"
     }
 
 

@@ -67,7 +67,7 @@ async def test_an_ssh_key_in_the_words_of_a_paste(told):
     async with hostile("vitrail.SshAgent * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
         await client.say(ask(2, **SSH, **told))
-        await ends(made, "it words a request")
+        await ends(made, "its request has a wording")
         assert made.person.asked == []
 
 
@@ -83,7 +83,7 @@ async def test_a_form_that_the_authority_tells_apart_is_no_way(way):
         async with hostile() as (made, client):
             await client.announce(WORK)
             await client.say(ask(2, **{**fields, "way": way}))
-            await ends(made, "it words a request")
+            await ends(made, "its request has a wording")
 
 
 async def test_the_user_reads_what_the_permit_is_for():
@@ -217,7 +217,7 @@ async def test_a_paste_in_the_name_of_another_sandbox(fields):
     async with hostile("vitrail.ClipboardPaste * * * ask\n") as (made, client):
         await client.announce(WORK)
         await client.say(ask(2, **{**PASTE, **fields}))
-        await ends(made, "in the name of another")
+        await ends(made, "not from the user to its sandbox")
         assert made.person.asked == []
 
 

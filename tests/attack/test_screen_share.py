@@ -135,9 +135,7 @@ async def test_one_dialog_about_screens_at_a_time(made):
         nursery.start_soon(shares.serve, permit_of(lease("mail")), SIZE, for_ever)
         await trio.testing.wait_all_tasks_blocked()
         portal.answers.set()
-        await fails(
-            shares, lease(), at_once, "another sandbox is already asking the user"
-        )
+        await fails(shares, lease(), at_once, "open for another request")
         nursery.cancel_scope.cancel()
     assert portal.asked == 1
 
@@ -479,7 +477,9 @@ def test_a_frame_is_drawn_again_until_there_is_a_picture(monkeypatch):
 )
 def test_a_sandbox_asks_for_pictures_of_our_sizes_at_the_desktop(argument, target):
     opening = SimpleNamespace(lease=None, stream=1, peer="", service="vitrail.Call")
-    with pytest.raises(RefusedError, match="only dom0 serves the screenshare, in"):
+    with pytest.raises(
+        RefusedError, match=r"only dom0 serves vitrail\.ScreenShare, with"
+    ):
         call_request(opening, CallService(SCREEN_SHARE, argument, target))
 
 

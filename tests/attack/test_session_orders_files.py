@@ -152,7 +152,7 @@ async def test_a_file_that_is_to_be_sent_is_not_replaced(home, order):
         ends = [read.fileno()]
         if isinstance(order, m.EditFile):
             ends.insert(0, write.fileno())
-        with pytest.raises(RefusedError, match="cannot be used to"):
+        with pytest.raises(RefusedError, match="the user chose the files to"):
             await order_with(session, order, ticket, *ends)
     assert (home / "id").read_text() == SECRET
 

@@ -22,6 +22,7 @@ from broker.core.lease import Opening
 from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import CallService, CopyFiles, OpenFile, OpenUrl
+from broker.viewer.opening import failures
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.service import OpeningService
@@ -133,3 +134,21 @@ async def test_failures_of_a_target_are_fixed_messages(kind, service, ask, group
     # A line for what happened and one for what to do: the desktop escapes each.
     lines = [f"in the guest, foot: {SECRET}", SECRET]
     assert all(text.split("\n") == lines for _, text, _ in shown)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "command"),
+    [
+        ("vault", "vault", "brokerctl logs vault"),
+        ("@dispvm:vault", "vault", "brokerctl logs vault"),
+        ("dom0", "the desktop", "broker's log"),
+        ("@adminvm", "the desktop", "broker's log"),
+        (failures.DESKTOP, "the desktop", "broker's log"),
+    ],
+)
+def test_a_hint_names_a_log_that_there_is(target, name, command):
+    """Neither the desktop nor the name of a class of disposables has logs of a sandbox."""
+    error = failures.told(UpstreamError(SECRET), target)
+    assert str(error) == f"{name} could not be reached"
+    assert command in error.hint
+    assert ("brokerctl" in error.hint) is (name == "vault")

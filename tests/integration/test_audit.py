@@ -154,7 +154,7 @@ async def test_a_full_disk_denies_and_room_allows_again(tmp_path: Path) -> None:
     argv = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script]
     said = (await run_tool(argv)).decode()
     assert "refused: cannot write the audit log: database or disk is full" in said
-    assert "free space" in said
+    assert "is full or read-only" in said
     assert "taken on a full disk" not in said
     assert "room again: 4" in said
 

@@ -77,7 +77,7 @@ async def test_attach_and_detach(env):
         assert told.objects[0]["sandbox"] == "work"
         told = await brokerctl("device", "detach", "2-1", env=env)
         assert told.code == 1
-        assert "no device of port '2-1' is attached" in told.err
+        assert "no device is attached as '2-1'" in told.err
 
 
 async def test_explain_asks_the_rules_about_the_device_in_the_port(env):

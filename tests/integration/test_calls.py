@@ -194,7 +194,7 @@ async def test_a_rule_limits_rate_bytes_and_gestures():
 
         async def cut():
             found = w.events("stream.closed", service="vitrail.Call", sandbox="work")
-            return [one for one in found if "allows at most" in one["reason"]]
+            return [one for one in found if "call exceeded the" in one["reason"]]
 
         (closed,) = await eventually(cut)
         assert closed["bytes_from_sandbox"] <= 102400 + 1000

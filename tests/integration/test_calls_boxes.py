@@ -167,7 +167,7 @@ async def test_machines_and_boxes_call_each_other():
         assert (code, said) == (0, "hello box\n")
         # A machine's agent starts its services: no separate program says it does.
         code, said = await work.script("vitrail-files vitrail-services")
-        assert "starts the services" in said, said
+        assert "its guest agent does" in said, said
 
 
 async def test_a_port_of_a_box_is_reached_by_the_user_and_by_a_box():

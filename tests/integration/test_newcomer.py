@@ -211,7 +211,7 @@ async def test_a_second_broker(env) -> None:
                     assert b"ready" in await s.receive_some()
             said = sentence(await process(argv, env))
             assert "a broker is already running" in said
-            assert "to stop it, run 'brokerctl stop --broker'" in said
+            assert "to stop them and the broker, run 'brokerctl stop --broker'" in said
             assert (await brokerctl("status", env=env)).code == 0, "the first is well"
         finally:
             await stop_broker(env)

@@ -300,7 +300,7 @@ class ScriptedBroker:
         self, exchange: Exchange[DeviceAnswer], request: DeviceDetachRequest
     ) -> DeviceAnswer:
         if not self.handed:
-            raise RefusedError("no device of port '2-1' is attached", hint="look")
+            raise RefusedError("no device is attached as '2-1'", hint="look")
         _, sandbox = self.handed.pop()
         return DeviceAnswer(
             port=request.port, sandbox=sandbox, attachment="dev-1", backend="usbip"

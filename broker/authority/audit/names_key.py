@@ -31,12 +31,14 @@ def load_namer(setting: Names, log: Path, *, clipboard_digest: bool = False) -> 
                 os.fsync(fd)
     except OSError as error:
         raise UpstreamError(
-            f"cannot use the key for names in the audit log: {error}"
+            f"cannot use the key for names in the audit log: {error.strerror}",
+            where=str(path),
+            hint="check that you can read and write the file, that it is not a link, and that its disk has space",
         ) from error
     if len(key) != _KEY_BYTES:
         raise SetupError(
             "is not the key for names in the audit log",
             where=str(path),
-            hint="move the file away; later hashes will then differ from earlier ones",
+            hint="to have a new key, move the file away and start the broker again; names then have other hashes than in earlier events",
         )
     return Namer(setting, key, clipboard_digest=clipboard_digest)

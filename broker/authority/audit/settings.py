@@ -90,6 +90,6 @@ def load_settings(config: Sequence[Path]) -> AuditSettings:
             raise SetupError(
                 f"invalid settings: {error}",
                 where=str(path),
-                hint=f"the valid keys are {known}",
+                hint=f"correct the file; its valid keys are {known}",
             ) from error
     return AuditSettings()

@@ -95,8 +95,8 @@ class LogShares:
             wait = self._all.early(now)
         if wait > 0:
             raise RefusedError(
-                "the sandbox has used up its share of the audit log",
-                hint="wait a few hours; to see the use of the share, run 'brokerctl audit stats --sandbox NAME'",
+                f"no share of the audit log is left for '{owner}' for {max(1, wait):.0f} s",
+                hint=f"wait until then; to see which events used the share, run 'brokerctl audit stats --sandbox {owner}'",
             )
 
     def _of(self, owner: str, now: float) -> TokenBucket:

@@ -191,7 +191,7 @@ class Store:
             self._failures += 1
             problem = UpstreamError(
                 f"cannot write the audit log: {error}",
-                hint=f"free space on the disk of {self._path}; until then, everything that must be recorded is denied",
+                hint=f"check whether the disk of {self._path} is full or read-only; the broker denies what must be recorded until it can write the log",
             )
             for entry in batch:
                 entry.error = problem
@@ -357,8 +357,8 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             self._failures += 1
             raise UpstreamError(
-                f"cannot write the audit log: {error}",
-                hint=f"free space on the disk of {self._path}",
+                f"cannot read or write the audit log: {error}",
+                hint=f"check whether the disk of {self._path} is full or read-only",
             ) from error
 
     async def aclose(self) -> None:

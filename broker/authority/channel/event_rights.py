@@ -100,7 +100,7 @@ class EventRights:
             raise PeerError(f"it announces lease {lease.id} for another sandbox")
         # guard: a viewer announces the leases that its host began
         if self._host is not None and self._host.lease(lease.id) != lease:
-            raise PeerError(f"it announces lease {lease.id}, which no host began")
+            raise PeerError(f"it announces lease {lease.id}, unlike its host")
         self._remember(lease)
         self._running[lease.id] = lease
 
@@ -174,11 +174,11 @@ class EventRights:
             subject = (event.sandbox, event.generation)
             # guard: an event is about a lease of its channel
             if lease is None or subject != (lease.sandbox, lease.generation):
-                raise PeerError(f"its event {event.kind} has another client's lease")
+                raise PeerError(f"its event {event.kind} fits no lease of its own")
         elif event.sandbox:
             about = event.sandbox
             if isinstance(event, _CROSSINGS) and about == ADMIN:
                 about = event.target  # what the user copied goes there
             # guard: an event without a lease is about a sandbox of its channel
             if about not in {lease.sandbox for lease in self._known.values()}:
-                raise PeerError(f"its event {event.kind} has another client's sandbox")
+                raise PeerError(f"its event {event.kind} names no sandbox of its own")

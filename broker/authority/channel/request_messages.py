@@ -20,13 +20,13 @@ def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
     titles = [title for title, _ in asked.claims]
     # guard: a client words no question
     if len(titles) > CLAIMS or not is_known(asked.service, asked.way, titles):
-        raise PeerError("it words a request in a way that its service does not have")
+        raise PeerError("its request has a wording that the service does not define")
     # guard: a PIN permits no use of a security key
     if asked.way == PIN and not asked.ahead:
         raise PeerError("it requests a PIN other than before a use")
     # guard: what the user gives, the sandbox of the request gets
     if asked.source and (asked.source, asked.target) != (ADMIN, lease.sandbox):
-        raise PeerError("it makes a request in the name of another sandbox")
+        raise PeerError("its request is not from the user to its sandbox")
     fields = {name: getattr(asked, name) for name in REQUEST_FIELDS}
     # guard: the user says yes to each share of a screen, whatever its viewer says
     fields["asks"] |= asked.service == SCREEN_SHARE and asked.argument != "+own"

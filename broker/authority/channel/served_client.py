@@ -295,7 +295,7 @@ class ClientChannel:
         choice = self._chosen.get(message.chosen)
         # guard: a choice was the user's
         if message.chosen and choice is None:
-            raise PeerError("it refers to an answer that the user has not given")
+            raise PeerError("it refers to an unknown or forgotten answer of the user")
         chosen = None if choice is None else choice.asked
         # guard: a choice is for the request that was chosen
         if choice is not None and not _alike(choice.request, request):

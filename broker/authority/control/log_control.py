@@ -36,7 +36,7 @@ class LogControl:
         del exchange
         for given in (request.keep_seconds, request.max_megabytes):
             if given is not None and given < 1:
-                raise RefusedError("the limits must be at least one second and one MB")
+                raise RefusedError("the limits must be at least 1 second and 1 MB")
         removed = await self._prune(request.keep_seconds, request.max_megabytes)
         return api.AuditPruneAnswer(removed=removed)
 

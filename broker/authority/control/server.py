@@ -130,11 +130,12 @@ def refuse_second(path: Path) -> None:
         except OSError as error:
             if error.errno != errno.EAGAIN:
                 raise SetupError(
-                    f"cannot listen on {path}: {error.strerror}"
+                    f"cannot listen on {path}: {error.strerror}",
+                    hint=f"check that you own {path.parent} and can write to it",
                 ) from error
     raise SetupError(
         f"a broker is already running ({path})",
-        hint="to see it, run 'brokerctl status'; to stop it, run 'brokerctl stop --broker'",
+        hint="to see its sandboxes, run 'brokerctl status'; to stop them and the broker, run 'brokerctl stop --broker'",
     )
 
 

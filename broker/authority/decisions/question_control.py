@@ -11,6 +11,7 @@ from broker.authority.questions.grants import Grant
 from broker.authority.questions.prompts import Questions
 from broker.authority.questions.queue import QueueEntry
 from broker.core.errors import RefusedError
+from broker.core.escape import printable
 from broker.core.question import Keep, untrusted_word
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
@@ -51,7 +52,7 @@ class QuestionControl:
         words = [keep.value for keep in Keep]
         if request.keep is not None and request.keep not in words:
             raise RefusedError(
-                "the answer cannot be kept that long",
+                f"{printable(request.keep, 40)!r} is not a duration for which to allow a request",
                 hint=f"set keep to one of {', '.join(words)}",
             )
         self._questions.answer(

@@ -150,7 +150,7 @@ class Desktop:
                 code = await helper.wait()
         except trio.TooSlowError as error:
             raise UpstreamError(
-                f"notify-send took longer than {_SECONDS:g} s"
+                f"notify-send did not finish within {_SECONDS:g} s"
             ) from error
         finally:
             if helper.code is None:

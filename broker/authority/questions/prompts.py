@@ -174,7 +174,7 @@ class Questions:
         if wrong:
             raise RefusedError(
                 wrong,
-                hint=f"valid targets: {', '.join(entry.question.targets)}; valid times to keep: {', '.join(entry.question.keeps)}",
+                hint=f"use one of these targets: {', '.join(entry.question.targets)}; and one of these durations: {', '.join(entry.question.keeps)}",
             )
         self._settle(self._queue.answer(number, said, trio.current_time()))
 

@@ -51,7 +51,7 @@ class ChordChoice:
 def chosen(preset: str = "", copy: str = "", paste: str = "") -> ChordChoice:
     """Validate a choice of chords and return it.  Raises SetupError."""
     if preset and (copy or paste):
-        raise SetupError("a preset and chords are both given", hint="give only one")
+        raise SetupError("a preset and chords are both given", hint="omit one of them")
     if not preset and not (copy and paste):
         raise SetupError("a chord is missing", hint="give both copy and paste")
     if preset and preset not in PRESETS:

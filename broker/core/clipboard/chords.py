@@ -34,7 +34,8 @@ class Chord:
         named = frozenset(_WORDS[w.lower()] for w in words if w.lower() in _WORDS)
         if wrong or not symbol.isidentifier() or len(named) != len(words):
             raise SetupError(
-                f"'{text}' is not a chord", hint="write a chord such as Super+Shift+C"
+                f"'{text}' is not a chord",
+                hint="write Super, Ctrl, Alt or Shift and a key, such as Super+Shift+C",
             )
         if not named - {"Shift"}:
             raise SetupError(

@@ -30,6 +30,6 @@ def prune_logs(
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UpstreamError(f"{directory}: {error.strerror}") from error
+        raise UpstreamError(f"cannot list {directory}: {error.strerror}") from error
     for old in logs[: max(0, len(logs) - keep)]:
         shutil.rmtree(old, ignore_errors=True)

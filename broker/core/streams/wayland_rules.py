@@ -72,10 +72,10 @@ class WindowRules:
                 )
         if len(self.strip) % self.top or len(self.strip) > MAX_STRIP:
             raise RefusedError(
-                f"invalid name: {len(self.strip)} pixels, {self.top} rows"
+                f"invalid picture of the name: {len(self.strip)} pixels, {self.top} rows"
             )
         for name in self.deny - GLOBALS.keys():
-            raise RefusedError(f"unknown Wayland global {name}")
+            raise RefusedError(f"the Wayland global {name} is not known")
         for name in self.allow - OPTIONS:
             known = "can never be allowed" if name in GLOBALS else "is not known"
             raise RefusedError(
@@ -101,6 +101,6 @@ def take_color(text: str) -> int:
     match = _COLOR.fullmatch(text)
     if match is None:
         raise RefusedError(
-            f"{text!r} is not a colour", hint="write it as #rrggbb, for example #d01010"
+            f"{text!r} is not a colour", hint="write #rrggbb, for example #d01010"
         )
     return int(match[1], 16)

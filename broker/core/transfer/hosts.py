@@ -55,9 +55,11 @@ def take_host(untrusted_host: str) -> HostName:
     if not lowered:
         raise RefusedError("there is no host")
     labels = lowered.split(".")
+    if len(untrusted_host) > limits.URL_HOST_CHARS + 1:
+        raise RefusedError("the host name is too long")
     # guard: empty labels
-    if len(untrusted_host) > limits.URL_HOST_CHARS + 1 or "" in labels:
-        raise RefusedError("the host name is too long or has an empty label")
+    if "" in labels:
+        raise RefusedError("a label of the host is empty")
     if _NUMBER.fullmatch(labels[-1]):
         return _ipv4(untrusted_host)
     pairs = [_label(label) for label in labels]
@@ -81,7 +83,7 @@ def _lower(char: str) -> str:
 def _ipv4(untrusted_host: str) -> HostName:
     # guard: numbers as hosts
     if not _DOTTED.fullmatch(untrusted_host):
-        raise RefusedError("the host is a number, but not a plain IPv4 address")
+        raise RefusedError("the host ends with a number, but is not an IPv4 address")
     try:
         address = str(ipaddress.IPv4Address(untrusted_host))
     except ValueError:

@@ -44,7 +44,7 @@ def take_mailto(untrusted_rest: str) -> str:
         named += more
     # guard: number of recipients
     if named > limits.MAIL_ADDRESSES:
-        raise RefusedError(f"more than {limits.MAIL_ADDRESSES} recipients")
+        raise RefusedError(f"the mail has more than {limits.MAIL_ADDRESSES} recipients")
     if not out and not headers:
         raise RefusedError("there is no mail address")
     return f"{out}?{'&'.join(headers)}" if headers else out

@@ -137,13 +137,13 @@ def take_url(
     found = _SCHEME.match(untrusted_text)
     if found is None:
         raise RefusedError(
-            "the address has no scheme", hint="for example, write https://example.org/"
+            "the address has no scheme", hint="add a scheme, such as https://"
         )
     scheme = take_scheme(found[1], schemes)
     url = _take_rest(scheme, untrusted_text[found.end() :])
     # guard: length of an encoded address
     if len(url.canonical) > limits.URL_CHARS:
-        raise RefusedError(f"the address is longer than {limits.URL_CHARS} characters")
+        raise RefusedError(f"the encoded address has over {limits.URL_CHARS} bytes")
     return url
 
 
@@ -170,11 +170,11 @@ def _refuse_characters(untrusted_text: str) -> None:
         # guard: hidden characters of an address
         if char in _REFUSED or _hides(char):
             raise RefusedError(
-                f"character {place + 1} is U+{ord(char):04X}, which is not allowed"
+                f"character {place + 1} of the address is U+{ord(char):04X}, which is not allowed"
             )
     # guard: percent signs that encode nothing
     if found := _PERCENT.search(untrusted_text):
-        raise RefusedError(f"the percent sign at {found.start() + 1} is incomplete")
+        raise RefusedError(f"character {found.start() + 1} is a stray percent sign")
 
 
 def _take_rest(scheme: str, untrusted_rest: str) -> Url:

@@ -197,7 +197,7 @@ def lock_log(path: Path) -> int:
         os.close(lock)
         raise SetupError(
             f"another broker is using the audit log {path}",
-            hint="to stop it, run 'brokerctl stop --broker'",
+            hint="to stop that broker and its sandboxes, run 'brokerctl stop --broker'",
         ) from error
     return lock
 
@@ -225,7 +225,14 @@ def open_database(path: Path) -> tuple[sqlite3.Connection, int]:
     except sqlite3.DatabaseError as error:
         raise _unusable(error, path) from error
     except OSError as error:
-        raise UpstreamError(f"cannot open the audit log: {error}") from error
+        raise _unopened(error, path) from error
+
+
+def _unopened(error: Exception, path: Path) -> UpstreamError:
+    return UpstreamError(
+        f"cannot open the audit log: {error}",
+        hint=f"check that you can read and write {path}, and whether its disk is full",
+    )
 
 
 def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
@@ -233,12 +240,9 @@ def _unusable(error: sqlite3.DatabaseError, path: Path) -> VitrailError:
     if error.sqlite_errorcode in {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT}:
         return SetupError(
             f"{path} is not an audit log, or is damaged: {error}",
-            hint="move the file away, keep it for inspection, and start again",
+            hint="keep the file for inspection; to begin a new log, move the file away and start the broker again",
         )
-    return UpstreamError(
-        f"cannot open the audit log: {error}",
-        hint=f"check whether the disk of {path} is full or read-only",
-    )
+    return _unopened(error, path)
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> int:
@@ -264,7 +268,7 @@ def _prepare(db: sqlite3.Connection, path: Path) -> int:
     if foreign:
         raise IntegrityError(
             f"the audit log's database was changed: {', '.join(foreign[:5])}",
-            hint="move the file and its key away, keep them for inspection, and start again",
+            hint="keep the file and its key for inspection; to begin a new log, move both away and start the broker again",
         )
     return int(version)
 
@@ -277,13 +281,13 @@ def check_version(version: int, application: int, path: Path) -> None:
     if application != (APPLICATION_ID if version else 0):
         raise SetupError(
             f"{path} is a database, but not an audit log",
-            hint="move the file away, and start again",
+            hint="to begin a new log, move the file away and start the broker again",
         )
     if version > len(MIGRATIONS):
         raise SetupError(
             f"the audit log {path} was written by a newer Vitrail "
             f"(version {version}; this one supports up to {len(MIGRATIONS)})",
-            hint="use that version, or move the file away to begin a new log",
+            hint="use the newer Vitrail; to begin a new log, move the file away and start the broker again",
         )
 
 
@@ -304,17 +308,14 @@ def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
         db = sqlite3.connect(
             _uri(path), uri=True, isolation_level=None, check_same_thread=False
         )
-    except sqlite3.Error as error:
-        raise UpstreamError(f"cannot open the audit log: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise _unusable(error, path) from error
     try:
         try:
             (version,) = db.execute("PRAGMA user_version").fetchone()
             (application,) = db.execute("PRAGMA application_id").fetchone()
-        except sqlite3.Error as error:
-            raise SetupError(
-                f"cannot read {path} as an audit log: {error}",
-                hint="move the file away, keep it for inspection, and start again",
-            ) from error
+        except sqlite3.DatabaseError as error:
+            raise _unusable(error, path) from error
         if version == 0:
             raise SetupError(f"{path} does not contain an audit log yet")
         check_version(version, application, path)

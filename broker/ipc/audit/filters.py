@@ -91,7 +91,7 @@ class Found:
         except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
             raise IntegrityError(
                 f"event {self.sequence} was not written by a broker: {error}",
-                hint="the log was changed; to check it, run 'brokerctl audit verify'",
+                hint="to see what was changed in the log, run 'brokerctl audit verify'",
             ) from error
 
 

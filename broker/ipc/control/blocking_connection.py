@@ -53,7 +53,7 @@ def unreachable(path: Path, error: OSError, start: str) -> SetupError:
         return SetupError(f"no broker is running (no answer at {path})", hint=start)
     return SetupError(
         f"cannot connect to the broker at {path}: {error}",
-        hint="run the command as the user who started the broker",
+        hint="run the command as the user who started the broker; to find other reasons, run 'brokerctl doctor'",
     )
 
 

@@ -75,8 +75,8 @@ class ForwardedCalls:
         # guard: a process that does not answer leaves room for others' clients
         if len(self._open) >= limits.CONTROL_FORWARDED:
             raise RefusedError(
-                f"{limits.CONTROL_FORWARDED} calls are already waiting for the {self._owner}",
-                hint="to see whether it is running, run 'brokerctl status'",
+                f"cannot pass on the call: {limits.CONTROL_FORWARDED} calls are already waiting for the {self._owner}",
+                hint="wait for their answers; to see problems of the broker, run 'brokerctl status'",
             )
         number = next(self._numbers)
         pid, uid = caller
@@ -213,5 +213,5 @@ class Forwarder:
     def _gone(self) -> UpstreamError:
         return UpstreamError(
             f"the {self._owner} of this broker has ended",
-            hint="for the reason, see its log and 'brokerctl audit'",
+            hint="look for the reason in the broker's log, and with 'brokerctl audit'",
         )

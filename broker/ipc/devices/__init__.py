@@ -24,5 +24,5 @@ def socket_path(user: str = "") -> Path:
     try:
         name = user or pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
-        raise SetupError(f"user {os.geteuid()} has no name") from None
+        raise SetupError(f"uid {os.geteuid()} has no user name") from None
     return Path(f"/run/vitrail-devices-{name}/devices.sock")

@@ -192,19 +192,19 @@ class DeviceTable:
         # guard: hubs stay
         if plug.device.hub:
             raise RefusedError(
-                f"{plug.device.port} is a hub",
-                hint="attach the devices that are connected to it, one by one",
+                f"cannot attach the device in port {plug.device.port}: it is a hub",
+                hint="attach the devices that are connected to the hub, one by one",
             )
         if plug.state is DeviceState.HELD:
             raise RefusedError(
-                f"port {plug.device.port} was used too often",
-                hint=f"wait {limits.DEVICE_HOLD_SECONDS:g} s before you use the port again",
+                f"cannot attach the device in port {plug.device.port}: devices were plugged in there too often",
+                hint=f"leave the device plugged in for {limits.DEVICE_HOLD_SECONDS:g} s, and try again",
             )
         # guard: a device in use is assigned to no second sandbox
         if plug.state is not DeviceState.PLUGGED:
             raise RefusedError(
-                f"the device in port {plug.device.port} is already in use",
-                hint="to take it back, run 'brokerctl device detach'",
+                f"the device in port {plug.device.port} is already in use by a sandbox",
+                hint=f"to detach the device, run 'brokerctl device detach {plug.device.port}'",
             )
         plug.state, plug.lease = DeviceState.ATTACHING, lease
         plug.attachment = f"dev-{next(self._attachments)}"

@@ -391,7 +391,7 @@ class PulseFilter(Conversation):
             theirs = reader.fields("L").number(0) & _VERSION_BITS
             if theirs < OLDEST_VERSION:
                 self.error(tag, Error.VERSION)
-                raise UpstreamError(f"unsupported version {theirs} of the sound server")
+                raise UpstreamError(f"the sound server is too old (protocol {theirs})")
             self.version = min(version, theirs)
             self.reply(tag, encode("L", [self.version]))
 
@@ -399,7 +399,7 @@ class PulseFilter(Conversation):
             self.error(tag, code)
             raise UpstreamError(
                 f"the sound server rejected the authentication (error {code})",
-                hint="check that PULSE_COOKIE names the file of the server's cookie",
+                hint="check that the sound server accepts your user; 'brokerctl proxy pulse' also sends the cookie of PULSE_COOKIE or ~/.config/pulse/cookie",
             )
 
         # guard: our own cookie

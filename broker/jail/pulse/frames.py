@@ -124,7 +124,7 @@ class Cutter:
                 raise PeerError(f"invalid command length: {length} bytes")
         # guard: shared memory frames
         elif flags > _SEEKS:
-            raise PeerError(f"samples have the flags {flags:#x} of shared memory")
+            raise PeerError(f"samples have unsupported flags: {flags:#x}")
         elif not 0 < length <= limits.PULSE_SAMPLES_BYTES:
             raise PeerError(f"invalid length of samples: {length} bytes")
 

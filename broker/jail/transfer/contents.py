@@ -62,7 +62,7 @@ def refuse_contents(name: str, head: bytes) -> None:
     found, said = sniffed(head), mime_type_of_name(name)
     # guard: programs are not opened
     if found in _RUNS or ending in _RUN_NAMES:
-        raise RefusedError("the file is a program, and only documents can be opened")
+        raise RefusedError("programs and files with names of programs cannot be opened")
     document = said.startswith(("image/", "text/")) or said == "application/pdf"
     # guard: content against name
     if found and found not in _CONTAINERS and said and found != said:

@@ -147,7 +147,7 @@ class WaylandFilter(ClientState):
         if missing:
             raise UpstreamError(
                 f"the compositor lacks {', '.join(missing)}, which window frames require",
-                hint="use a compositor that supports them, for example sway, labwc, niri, "
+                hint="use a compositor with these protocols, for example sway, labwc, niri, "
                 "KWin, GNOME or weston",
             )
 

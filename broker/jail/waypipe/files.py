@@ -206,7 +206,7 @@ class RemoteFiles:
         # guard: a file's size
         if more > waypipe_limits.WAYPIPE_POOL_BYTES:
             raise PeerError(
-                f"a file has {more} bytes; the limit is {waypipe_limits.WAYPIPE_POOL_BYTES}"
+                f"a file grows by {more} bytes; the limit is {waypipe_limits.WAYPIPE_POOL_BYTES}"
             )
         if self._declared() + more > waypipe_limits.WAYPIPE_DECLARED_BYTES:
             self._sweep()

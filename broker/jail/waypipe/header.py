@@ -58,7 +58,7 @@ def read_header(untrusted_bytes: bytes) -> Header:
     if word & (_RECONNECTS | _RECONNECTION):
         raise PeerError(
             "waypipe in the guest requested reconnection, which is not supported",
-            hint="start waypipe without --control",
+            hint=f"start waypipe without --control: {_OPTIONS}",
         )
     # guard: no GPU buffers
     if not word & _NO_GPU:

@@ -149,11 +149,12 @@ class AgentShell:
         async for message in self._to_guest:
             frame = encode_frame(agent.encode(message), limits.AGENT_FRAME_BYTES)
             left = memoryview(frame)
-            with trio.move_on_after(limits.AGENT_FRAME_SECONDS) as patience:
+            seconds = limits.AGENT_FRAME_SECONDS
+            with trio.move_on_after(seconds) as patience:
                 while left:
                     piece = left[: link_limits.LINK_PIECE_BYTES]
                     sent = await self._sock.send(piece)
                     self.to_guest += sent
                     left = left[sent:]
             if patience.cancelled_caught:
-                raise PeerError("the guest agent does not read from the connection")
+                raise PeerError(f"the guest agent read no message in {seconds:g} s")

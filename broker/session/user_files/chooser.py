@@ -181,7 +181,7 @@ def paths_in(body: tuple[object, ...]) -> list[Path]:
     paths = [_path_of(uri) for uri in found[1]]
     if not 0 < len(paths) <= _MOST:
         raise UpstreamError(
-            f"{len(paths)} files were chosen (at most {_MOST} are allowed)"
+            f"{len(paths)} files were chosen; the file chooser may return 1 to {_MOST}"
         )
     return paths
 

@@ -48,7 +48,7 @@ def ticket(
         raise RefusedError("the user has neither named nor chosen these files")
     # guard: files are used as the user has named or chosen them
     if found.verb != verb:
-        raise RefusedError(f"files to {found.verb} cannot be used to {verb}")
+        raise RefusedError(f"the user chose the files to {found.verb}, not to {verb}")
     # What is saved replaces what was saved before, see ``EditFile.before``.
     if verb != "save":
         errand.use(untrusted_ticket, found.at + TICKET_SECONDS)
@@ -139,7 +139,7 @@ def choose_files(errand: Errand, order: m.ChooseOnDesktop) -> None:
     permit, ask = errand.permit(order.warrant, {FILE_DIALOG}), order.ask
     # guard: a permit to save chooses no file to read
     if permit.argument != f"+{ask.kind}":
-        raise RefusedError(f"the permit is for {permit.argument}, not for this")
+        raise RefusedError(f"the permit is for {permit.argument}, not for +{ask.kind}")
     names = checked_names(ask)
     title = f"{permit.sandbox}: {'save files' if names else _TITLES[ask.kind]}"
     asked = msgspec.structs.replace(ask, name=suggested_name(ask.name))
@@ -208,8 +208,8 @@ def free_place(path: Path) -> Path:
             return tried
         tried = path.with_stem(f"{path.stem} ({number})")
     raise RefusedError(
-        f"{_SAME_NAMES} files with the name {printable(path.name, 100)} already exist",
-        hint="rename some of them, or choose another folder",
+        f"cannot save {printable(path.name, 100)}: the folder has {_SAME_NAMES} files with this name and a number",
+        hint="rename some of these files, or choose another folder",
     )
 
 

@@ -125,7 +125,10 @@ def run_files_tool(
         said = os.pread(errors, _LAST_WORDS_BYTES, max(0, size - _LAST_WORDS_BYTES))
     if code:
         text = printable(said.strip(), 400)
-        raise UpstreamError(text.removeprefix("vitrail: ") or f"exit code {code}")
+        raise UpstreamError(
+            text.removeprefix("vitrail: ")
+            or f"the program for files failed with exit code {code}"
+        )
     return said
 
 

@@ -20,7 +20,9 @@ from broker.ipc.session import file_orders as m
 from broker.session.errand import Errand
 from broker.session.user_files.links import open_here
 
-_HINT = "run 'lpoptions -d PRINTER' to set one, or set printer= in the rule"
+_HINT = (
+    "to set a default printer, run 'lpoptions -d PRINTER'; or set printer= in the rule"
+)
 
 
 def _spool() -> Path:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.errors import PeerError, RefusedError
+from broker.core.escape import printable
 from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
 from broker.core.names import sandboxes_named
 from broker.core.paths import Paths, find_paths
@@ -113,7 +114,10 @@ def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
     known = folders.read_write if order.write else folders.read_only
     # guard: a record's folders are those of its file
     if Path(order.path) not in known:
-        raise RefusedError(f"the record {order.record} has no such folder")
+        key = "read_write" if order.write else "read_only"
+        raise RefusedError(
+            f"the record {order.record} has no {key} folder {printable(order.path, 200)}"
+        )
     return order.record
 
 

@@ -103,7 +103,9 @@ def _mount(pid: int, folder: OpenedFolder, *, write: bool) -> None:
     until = time.monotonic() + START_SECONDS
     while not has_mount(pid, ROOT):
         if time.monotonic() > until:
-            raise UpstreamError(f"the server did not start within {START_SECONDS:g} s")
+            raise UpstreamError(
+                f"the folder's sftp-server did not start within {START_SECONDS:g} s"
+            )
         # The kernel reports no mount of another process's as an event.
         time.sleep(_LOOK_SECONDS)
     with (

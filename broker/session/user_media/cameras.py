@@ -106,4 +106,7 @@ def pipewire_socket(environ: Mapping[str, str]) -> Path:
     for name in ("PIPEWIRE_RUNTIME_DIR", "XDG_RUNTIME_DIR"):
         if environ.get(name):
             return Path(environ[name], environ.get("PIPEWIRE_REMOTE", "pipewire-0"))
-    raise SetupError("cannot find PipeWire: XDG_RUNTIME_DIR is not set")
+    raise SetupError(
+        "cannot find PipeWire: XDG_RUNTIME_DIR is not set",
+        hint="start the broker from your desktop session",
+    )

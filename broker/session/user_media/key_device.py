@@ -44,7 +44,9 @@ def open_key(root: Path = _HIDRAW) -> int:
     found = list(find_keys(root))
     if len(found) != 1:
         words = "no security key is" if not found else f"{len(found)} security keys are"
-        raise RefusedError(f"{words} plugged in", hint="plug in exactly one")
+        raise RefusedError(
+            f"{words} plugged in", hint="plug in exactly one security key"
+        )
     try:
         return os.open(found[0], os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:

@@ -26,13 +26,13 @@ def find_sound(environ: Mapping[str, str] | None = None) -> Path:
     if env.get("PULSE_SERVER"):
         raise SetupError(
             "PULSE_SERVER does not name a UNIX socket of this machine",
-            hint="unset it, or set it to unix:/run/user/UID/pulse/native",
+            hint="unset PULSE_SERVER, or set it to unix:/run/user/UID/pulse/native",
         )
     if env.get("PULSE_RUNTIME_PATH"):
         return Path(env["PULSE_RUNTIME_PATH"]) / "native"
     if env.get("XDG_RUNTIME_DIR"):
         return Path(env["XDG_RUNTIME_DIR"]) / "pulse/native"
     raise SetupError(
-        "the address of the sound server is not configured",
-        hint="start the broker inside the session of the user who listens",
+        "cannot find the sound server: XDG_RUNTIME_DIR is not set",
+        hint="start the broker from your desktop session",
     )

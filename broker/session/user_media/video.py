@@ -126,7 +126,9 @@ def _plugins() -> list[str]:
             names = [*_PLUGINS, *_OLDER_PLUGINS]
             files = [folder / f"libgst{name}.so" for name in names]
             return [str(file) for file in files if file.exists()]
-    raise SetupError("GStreamer's plugin for PipeWire is not installed", hint=_HINT)
+    raise SetupError(
+        "gst-launch-1.0 or GStreamer's plugin for PipeWire is not installed", hint=_HINT
+    )
 
 
 def jail_words() -> Iterator[str]:

@@ -49,7 +49,7 @@ def start_service(errand: Errand, order: m.StartService) -> None:
         raise RefusedError(f"{order.service} is a service of the broker")
     # guard: a permit for one service starts no other one
     if (permit.service, permit.argument) != _permitted(order):
-        raise RefusedError(f"the permit is for {permit.argument}, not for this service")
+        raise RefusedError(f"the permit is for {permit.argument}, not for this call")
     paths = find_paths()
     service = _find(paths.config[0] / FOLDER, order.service)
     if service is None:
@@ -189,7 +189,8 @@ def _wait_ready(near: socket.socket) -> None:
     except TimeoutError:
         pass
     raise UpstreamError(
-        "bubblewrap did not start the service", hint="see the service's log"
+        "bubblewrap did not start the service",
+        hint=f"read the service's log in {find_paths().state / 'services'}",
     )
 
 

@@ -32,7 +32,9 @@ def connect_port(errand: Errand, order: m.ConnectPort) -> None:
     permit = errand.permit(order.warrant, {TCP})
     # guard: a permit for one port opens no other one
     if permit.argument != f"+{order.port}":
-        raise RefusedError(f"the permit is for port {permit.argument}, not this one")
+        raise RefusedError(
+            f"the permit is for {permit.argument}, not for +{order.port}"
+        )
     with socket.socket() as sock:
         sock.settimeout(limits.TRANSFER_TAKE_SECONDS)
         try:
@@ -51,7 +53,7 @@ def listen_port(errand: Errand, order: m.ListenPort) -> None:
     asked = msgspec.json.decode(call.parameters, type=_Forwarded)
     # guard: a call for one port listens on no other one
     if asked.local != order.port:
-        raise RefusedError(f"the call forwards port {asked.local}, not this one")
+        raise RefusedError(f"the call forwards port {asked.local}, not {order.port}")
     table = os.open(_TABLE, os.O_RDONLY | os.O_CLOEXEC)
     with socket.socket() as sock:
         try:

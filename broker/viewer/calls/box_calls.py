@@ -39,7 +39,9 @@ async def offer_services(exchange: OpenExchange) -> None:
     """
     # guard: services of a machine are started by its agent
     if not is_box(exchange.guest):
-        raise RefusedError("the guest agent starts the services of this sandbox")
+        raise RefusedError(
+            "a program cannot serve the calls of this sandbox: its guest agent does"
+        )
     with exchange.guest.transfers.serving(exchange.stream):
         await exchange.wait_closed()
 
@@ -55,14 +57,16 @@ async def joined_in_box(
     """
     name = target.lease.sandbox
     if user:
-        raise ToldError(f"{name} is a container or box, without user '{user}'")
+        raise ToldError(
+            f"cannot call {name} as user '{user}': it is a container or box with one user"
+        )
     with trio.move_on_after(limits.CALL_JOIN_SECONDS):
         await target.transfers.served.wait()  # its program may have just begun
     server = target.transfers.server
     if server is None:
         raise UpstreamError(
             f"no program of {name} serves calls",
-            hint="run 'vitrail-services' in the sandbox; see docs/calls.md",
+            hint=f"run 'vitrail-services' in {name}; see docs/calls.md",
         )
     async with server.turn:
         # It has ended, or another one has its place, while others had their turn.

@@ -204,7 +204,7 @@ class SandboxCalls:
         """Raise RefusedError unless a rule may allow it."""
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict == "deny":
-            raise RefusedError(f"no rule for {request.service} allows it")
+            raise RefusedError(f"no rule for {request.service} allows the call")
 
     async def _carry_to_desktop(self, call: _Call) -> None:
         """Carry a call to a service of the user's desktop, to its end."""
@@ -313,7 +313,9 @@ class SandboxCalls:
             with self._places.one(target.lease.id, "", places, source.record):
                 async with self._met(target, asked, permit.user or "") as meeting:
                     if meeting.exchange is None:
-                        raise UpstreamError("no program accepted the call")
+                        raise UpstreamError(
+                            f"no program of {target.lease.sandbox} accepted the call"
+                        )
                     yield SandboxAgent(meeting.exchange)
 
     @asynccontextmanager
@@ -377,7 +379,9 @@ class SandboxCalls:
             raise ToldError("the caller closed the connection")
         exchange.relayed = end.bytes_ab, end.bytes_ba
         if end.errno == errno.EFBIG:
-            raise ToldError(f"{call.permit.where} allows at most {most} bytes")
+            raise ToldError(
+                f"the call exceeded the {most} bytes that {call.permit.where} allows"
+            )
 
     async def join(
         self, exchange: OpenExchange, untrusted_token: str, conn: socket.socket
@@ -433,7 +437,7 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     )
     if ask.service in _OF_DESKTOP:
         if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
-            raise RefusedError(f"{ask.service} of the desktop accepts no argument")
+            raise RefusedError(f"only dom0 serves {ask.service}, without an argument")
         counts = ask.service == SETTINGS
         return replace(made, target=VIEWER, settled=True, counts_bytes=counts)
     argument, name = f"+{ask.argument}", ask.argument
@@ -441,11 +445,16 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         return replace(made, argument=f"+{take_port(ask.argument)}")
     if ask.service == SECRET:
         if not name:
-            raise RefusedError("name the secret: vitrail-call vitrail.Secret NAME")
+            raise RefusedError(
+                "the call does not name a secret",
+                hint="run 'vitrail-call vitrail.Secret NAME'",
+            )
         return replace(made, argument=argument)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
-        raise RefusedError(f"'{ask.service}': names with 'vitrail.' are reserved")
+        raise RefusedError(
+            f"'{ask.service}' cannot be called: names that begin with 'vitrail.' are reserved"
+        )
     if "." in ask.service:
         return replace(made, argument=argument)
     argument = f"+{ask.service}" + (argument if name else "")
@@ -488,7 +497,7 @@ def _named(record: Record, service: str) -> CalledService:
 
 def _video_request(opening: Opening, ask: CallService) -> Request:
     """Return the permit request for camera or screen pictures.  Raises RefusedError."""
-    sizes, what = _VIDEO[ask.service], ask.service.rpartition(".")[2].lower()
+    sizes = _VIDEO[ask.service]
     known = {*sizes, OFFERED}
     if ask.service == SCREEN_SHARE:
         known |= {screens.OWN, OFFERED + screens.OWN}
@@ -497,7 +506,9 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
     asks = ask.service == SCREEN_SHARE and not own
     # guard: we choose the size of the camera's pictures
     if ask.argument not in known or ask.target not in {"", *ADMIN_NAMES}:
-        raise RefusedError(f"only dom0 serves the {what}, in {' or '.join(sizes)}")
+        raise RefusedError(
+            f"only dom0 serves {ask.service}, with the argument {' or '.join(sizes)}"
+        )
     return Request(
         lease=opening.lease,
         service=ServiceName(ask.service),

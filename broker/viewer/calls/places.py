@@ -48,7 +48,10 @@ class CallPlaces:
         # guard: calls of a service at one time
         if not may_take(own, self._taken[place], most):
             what = f"calls of {service}" if service else "calls"
-            raise ToldError(f"too many {what} are already running in the target")
+            raise ToldError(
+                f"too many {what} are already running in the target",
+                hint="try again later",
+            )
         self._taken[place] += 1
         self._callers[place, caller] += 1
         try:

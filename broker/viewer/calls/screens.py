@@ -165,7 +165,10 @@ class ScreenShares(VideoUses):
         """
         # guard: one dialog about screens at a time
         if self._dialog:
-            raise ToldError("another sandbox is already asking the user")
+            raise ToldError(
+                "cannot ask the user for a screen: the dialog is open for another request",
+                hint="try again later",
+            )
         name, found = use.lease.sandbox, None
         self._dialog = True
         self._choosing.show(
@@ -269,7 +272,9 @@ async def framed(
                     yield drawn.close
                     nursery.cancel_scope.cancel()
     except trio.TooSlowError as error:
-        raise UpstreamError("drawing the frame around a screen timed out") from error
+        raise UpstreamError(
+            f"the frame around a shared screen was not drawn within {START_SECONDS:g} s"
+        ) from error
 
 
 async def _until_gone(begun: Begun, ended: Callable[[], None]) -> None:

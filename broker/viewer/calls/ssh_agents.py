@@ -57,13 +57,14 @@ class SandboxAgent:
         """
         del warrant  # a sandbox's keys are its own
         await self._guest.order(messages.StreamTell(self._exchange.stream, ask))
-        with trio.move_on_after(limits.SSH_AGENT_SECONDS):
+        with trio.move_on_after(limits.SSH_AGENT_SECONDS) as patience:
             said = await self._exchange.said()
             if isinstance(said, AgentAnswer):
                 return said
+        late = f"did not answer within {limits.SSH_AGENT_SECONDS:g} s"
         raise UpstreamError(
-            f"the ssh agent of '{self._guest.lease.sandbox}' closed the connection or did not "
-            f"answer within {limits.SSH_AGENT_SECONDS:g} s"
+            f"the ssh agent of '{self._guest.lease.sandbox}' "
+            f"{late if patience.cancelled_caught else 'closed the connection'}"
         )
 
 
@@ -79,9 +80,8 @@ async def user_ssh(session: UserSession, warrant: bytes) -> AsyncIterator[UserSs
             begun = await stack.enter_async_context(carrying_out)
         except SetupError as error:
             raise ToldError(
-                "the user's desktop has no ssh agent",
-                hint="run 'systemctl --user import-environment SSH_AUTH_SOCK' and restart the "
-                "broker",
+                "the broker cannot connect to an ssh agent of the user's desktop",
+                hint="run 'brokerctl restart' in a shell where SSH_AUTH_SOCK names the agent's socket",
             ) from error
         yield UserSsh(begun)
 

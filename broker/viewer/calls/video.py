@@ -121,7 +121,9 @@ class VideoUses(ABC):
         # guard: the camera is opened so many times a minute
         if not window.take(trio.current_time()):
             raise ToldError(
-                f"the sandbox opened {self.noun} {OPENED_PER_MINUTE} times within a minute"
+                f"cannot open {self.noun}: the sandbox opened it {OPENED_PER_MINUTE} times within "
+                "a minute",
+                hint="wait a minute",
             )
 
     async def take_back(self, sandbox: str) -> VideoUse | None:
@@ -153,10 +155,10 @@ class VideoUses(ABC):
         self.check_ended(lease)
         # guard: a sandbox opens the camera once
         if name in self._uses:
-            raise ToldError(f"the sandbox is already using {self.noun}")
+            raise ToldError(f"cannot open {self.noun}: the sandbox already uses it")
         own = sum(use.lease.record == lease.record for use in self._uses.values())
         if not may_take(own, len(self._uses), USES):
-            raise ToldError(f"too many sandboxes are using {self.noun}")
+            raise ToldError(f"cannot open {self.noun}: too many sandboxes use it")
         self.check_pace(lease)
         self._log.check_share(lease)
         use = self._uses[name] = VideoUse(lease, permit, colour)

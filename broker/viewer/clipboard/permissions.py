@@ -139,7 +139,7 @@ class Terms:
         requests = [_request(source, target, kind, None) for kind in kinds]
         answers = await self._decider.preview(requests)
         if any(x is None or x.verdict not in _ACTIONS for x in answers):
-            return "the rules no longer allow it"
+            return "the rules no longer allow the content"
         return ""
 
     async def _allowed(
@@ -165,7 +165,7 @@ class Terms:
             kind, size = action.kinds[0]
             async with self._decider.permit(_request(source, target, kind, size)):
                 pass
-            raise RefusedError("the records allow none of its types")
+            raise RefusedError("the records allow no type of the copied content")
         crossing.sort(key=lambda one: one.answer.verdict != "ask")
         where, covered = "", None
         claims = _claims(crossing)
@@ -189,7 +189,7 @@ class Terms:
         wanted = [(one.kind, one.size) for one in crossing]
         now = await self._may(source, target, wanted, speaking)
         if len(now) < len(crossing):
-            raise RefusedError("the rules or records no longer allow it")
+            raise RefusedError("the rules or records no longer allow the content")
         return w.PasteTerms(
             patterns=tuple(one.kind for one in now),
             max_bytes=_bytes(now, speaking),

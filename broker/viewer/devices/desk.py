@@ -188,8 +188,8 @@ class DeviceDesk:
         assert self._nursery is not None
         if item.number in self._holdings:
             raise RefusedError(
-                f"the device in port {item.port} is already in use",
-                hint="to detach it, run 'brokerctl device detach'",
+                f"the device in port {item.port} is already in use by a sandbox",
+                hint=f"to detach the device, run 'brokerctl device detach {item.port}'",
             )
         self._choices.withdraw(item.number)
         holding = self._holdings[item.number] = Holding(item, lease, chosen)
@@ -292,7 +292,7 @@ class DeviceDesk:
             if where in {item.port, str(item.number), item.attachment}:
                 return item
         raise RefusedError(
-            f"port '{where}' has no device",
+            f"no device or port '{where}' is known",
             hint=self._source.elsewhere
             or "to list the devices, run 'brokerctl device list'",
         )
@@ -305,7 +305,7 @@ class DeviceDesk:
                 await holding.over.wait()
                 return holding
         raise RefusedError(
-            f"no device of port '{where}' is attached",
+            f"no device is attached as '{where}'",
             hint="to list attached devices, run 'brokerctl device list'",
         )
 
@@ -329,7 +329,9 @@ class DeviceDesk:
         try:
             items = (await self._source.devices()).devices
         except VitrailError as error:
-            raise RefusedError(f"the sandbox requires a device: {error}") from error
+            raise RefusedError(
+                f"cannot look for the device that {missing} requires: {error}"
+            ) from error
         if not await self._has_required(items, lease):
             raise RefusedError(
                 f"cannot start '{lease.sandbox}' without a device that {missing} requires",

@@ -52,7 +52,9 @@ class SharedKey:
         taken = self._places.get(lease, 0)
         # guard: connections to the security key
         if taken >= limits.SECURITY_KEY_CONNECTIONS:
-            raise RefusedError(f"{taken} programs already use the security key")
+            raise RefusedError(
+                f"{taken} programs of the sandbox, the limit, already use the security key"
+            )
         self._places[lease] = taken + 1
         try:
             yield

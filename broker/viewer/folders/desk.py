@@ -186,12 +186,17 @@ class FolderDesk:
         mine = [s for s in self._shared if s.lease.id == shared.lease.id]
         if any(other.name == shared.name for other in mine):
             raise RefusedError(
-                f"{shared.lease.sandbox} already has a shared folder '{shared.name}'",
-                hint="to remove it, run 'brokerctl unshare'",
+                f"cannot share another folder as '{shared.name}': {shared.lease.sandbox} already "
+                "has a folder of that name",
+                hint="to end the sharing of that folder, run 'brokerctl unshare "
+                f"{shared.name} {shared.lease.sandbox}'",
             )
         if len(mine) >= limits.FOLDERS_PER_SANDBOX:
             raise RefusedError(
-                f"{shared.lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders"
+                f"{shared.lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders, "
+                "the limit",
+                hint="to end the sharing of a folder, run 'brokerctl unshare FOLDER "
+                f"{shared.lease.sandbox}'",
             )
 
     # -- the life of one --------------------------------------------------------------

@@ -47,7 +47,9 @@ class StreamedFolder:
     async def lost(self) -> None:
         """Wait for the end of its connection, and raise UpstreamError then."""
         await self.over.wait()
-        raise UpstreamError("the sandbox closed its connection to the folder")
+        raise UpstreamError(
+            f"the sandbox closed its connection to the folder '{self.folder.name}'"
+        )
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:
@@ -57,7 +59,9 @@ class StreamedFolder:
         """
         # guard: a folder has one connection
         if self.taken:
-            raise RefusedError("another connection already serves this folder")
+            raise RefusedError(
+                f"another connection already serves the folder '{self.folder.name}'"
+            )
         self.taken = True
         try:
             with self.scope:
@@ -89,7 +93,9 @@ class StreamedFolders:
         place = next(free, None)
         if place is None:
             raise RefusedError(
-                f"{lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders"
+                f"{lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders, the limit",
+                hint="to end the sharing of a folder, run 'brokerctl unshare FOLDER "
+                f"{lease.sandbox}'",
             )
         shared = StreamedFolder(folder, f"/folders/{folder.name}", place)
         mine[place] = shared
@@ -143,7 +149,9 @@ class StreamedFolders:
         # guard: a guest is served the folders of its own sandbox
         shared = self._shared.get(opening.lease.id, {}).get(untrusted_place)
         if shared is None:
-            raise RefusedError("the sandbox has no shared folder with this number")
+            raise RefusedError(
+                f"the sandbox has no shared folder with number {untrusted_place}"
+            )
         return shared
 
 

@@ -148,7 +148,10 @@ class HostProcess:
         assert isinstance(reply, m.SandboxStarted)
         announced = self.pair.leases.get(take_lease_id(reply.lease))
         if announced is None:
-            raise UpstreamError(f"the sandbox of '{record}' exited immediately")
+            raise UpstreamError(
+                f"the sandbox of '{record}' ended while it was starting",
+                hint="to see the reason, run 'brokerctl audit'",
+            )
         return announced.lease
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
@@ -322,7 +325,7 @@ class HostProcess:
 
 def _refuse_untaken(taken: _Taken) -> None:
     if not taken.yes:
-        raise RefusedError("the stream was closed before the viewer accepted it")
+        raise RefusedError("the stream ended before the viewer accepted it")
 
 
 class _Taken(trio.TaskStatus[None]):

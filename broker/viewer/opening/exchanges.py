@@ -284,9 +284,9 @@ class Exchanges:
         own = (one for one in self._exchanges.values() if one.delivery is None)
         places = sum(one.call is call for one in own)
         if call and places >= limits.CALLS_PER_SANDBOX:
-            raise RefusedError(f"the sandbox already has {places} running calls")
+            raise RefusedError(f"the sandbox already has {places} calls, the limit")
         if not call and places >= limits.TRANSFERS_PER_SANDBOX:
-            raise RefusedError(f"the sandbox already has {places} running requests")
+            raise RefusedError(f"the sandbox already has {places} requests, the limit")
         exchange = OpenExchange(guest, opening, call=call)
         self._exchanges[opening.stream] = exchange
         try:

@@ -21,6 +21,7 @@ from broker.core.errors import (
     sole,
 )
 from broker.core.notify import Notify
+from policy.names import ADMIN_NAMES
 
 _WORDS: tuple[tuple[type[VitrailError], str], ...] = (
     (RefusedError, "rejected the request"),
@@ -32,6 +33,9 @@ _WORDS: tuple[tuple[type[VitrailError], str], ...] = (
 )
 
 
+DESKTOP = "the desktop"
+
+
 class ToldError(RefusedError):
     """A failure whose words are ours, or the asking sandbox's own."""
 
@@ -41,10 +45,13 @@ def told(error: VitrailError, target: str) -> VitrailError:
     if isinstance(error, ToldError):
         return error
     words = next((text for kind, text in _WORDS if isinstance(error, kind)), "failed")
+    if target in {DESKTOP, *ADMIN_NAMES}:
+        name, hint = DESKTOP, "look for the reason in the broker's log"
+    else:
+        name = target.removeprefix("@dispvm:")
+        hint = f"to see the output of {name}, run 'brokerctl logs {name}'"
     # guard: a target's words stay with it
-    return ToldError(
-        f"{target} {words}", hint=f"to see its output, run 'brokerctl logs {target}'"
-    )
+    return ToldError(f"{name} {words}", hint=hint)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from broker.ipc.audit import schema
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, failures_told
+from broker.viewer.opening.failures import DESKTOP, ToldError, failures_told
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import Declined
 from broker.viewer.opening.moving import TransferParts
@@ -94,7 +94,7 @@ class FileDialogs:
             await self._require_desktop(guest, permit, save=ask.kind == "save")
             name = guest.lease.sandbox
             title = f"{name}: no file was opened or saved"
-            with failures_told("the desktop", self._decider.notify, name, title):
+            with failures_told(DESKTOP, self._decider.notify, name, title):
                 files = await self._choose(guest, ask, permit)
                 if files.found.files:
                     # guard: rules may have changed while the user chose
@@ -112,7 +112,9 @@ class FileDialogs:
         requests = [_request(opening, kind) for kind in _KINDS]
         answers = await self._decider.preview(requests)
         if all(answer is None or answer.verdict == "deny" for answer in answers):
-            raise RefusedError("no rule for vitrail.FileDialog allows it")
+            raise RefusedError(
+                "no rule for vitrail.FileDialog allows the sandbox to choose files"
+            )
 
     async def _require_desktop(
         self, guest: Guest, permit: Permit, *, save: bool
@@ -130,7 +132,9 @@ class FileDialogs:
         (answer,) = await self._decider.preview([copy])
         # guard: what may not be copied into a sandbox is not chosen for it
         if answer is not None and answer.verdict == "deny" and answer.rule is not None:
-            raise ToldError(f"{answer.where} denies copying files into {sandbox}")
+            raise ToldError(
+                f"cannot choose files for {sandbox}: {answer.where} denies copying files into it"
+            )
 
     # -- the dialog ---------------------------------------------------------------------
 

@@ -38,10 +38,15 @@ class DayMeter:
             used.popleft()
         if len(used) >= allowed.day_requests:
             raise RefusedError(
-                f"limit reached: {allowed.day_requests} requests in 24 hours"
+                f"sandboxes of '{record}' sent {allowed.day_requests} requests in 24 hours, the limit",
+                hint="to raise the limit, set day_requests in [transfer] of the record",
             )
         if sum(one for _, one in used) + size > allowed.day_size:
-            raise RefusedError(f"limit exceeded: {allowed.day_size} bytes in 24 hours")
+            raise RefusedError(
+                f"sandboxes of '{record}' would send more than {allowed.day_size} bytes in 24 hours, "
+                "the limit",
+                hint="to raise the limit, set day_size in [transfer] of the record",
+            )
         used.append((now, size))
 
 
@@ -57,7 +62,10 @@ class Declined:
         """Raise ToldError after too many within a minute."""
         window = self._windows.get(record)
         if window and window.counted(trio.current_time()) >= DECLINED_PER_MINUTE:
-            raise ToldError(f"{DECLINED_PER_MINUTE} {self._what} in a minute")
+            raise ToldError(
+                f"too many requests: {DECLINED_PER_MINUTE} {self._what} in a minute",
+                hint="wait a minute",
+            )
 
     def note(self, record: str) -> None:
         """Count one."""

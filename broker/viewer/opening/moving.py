@@ -74,7 +74,10 @@ def refuse_return(permit: Permit) -> None:
     """Raise RefusedError where the rule that is in force lets nothing come back."""
     # guard: only a rule brings a file back
     if not permit.returns:
-        raise ToldError(f"{permit.where} does not allow returning: add return=yes")
+        raise ToldError(
+            f"{permit.where} does not allow the file to be returned",
+            hint="add return=yes to the rule",
+        )
 
 
 def new_return(quota: Quota) -> Return:

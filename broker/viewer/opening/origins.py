@@ -44,8 +44,8 @@ class Origins:
         # guard: machines started for sandboxes have a number
         if have >= limits.MACHINES_PER_ORIGIN:
             raise ToldError(
-                f"'{record}' already has {have} sandboxes that were started for it",
-                hint="close some of their windows, or stop some of them with 'brokerctl stop'",
+                f"cannot start another sandbox for '{record}': {have}, the limit, were already started",
+                hint="stop some of these sandboxes with 'brokerctl stop SANDBOX'",
             )
         self._starting[record] += 1
 

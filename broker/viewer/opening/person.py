@@ -278,8 +278,8 @@ def _chosen(answer: Preview) -> str:
         found = answer.default_target or only
     if answer.verdict not in {"allow", "ask"} or not found:
         raise RefusedError(
-            "no rule sets a sandbox that opens this",
-            hint="name a sandbox with --in, or add a rule with the source @adminvm and target=",
+            "the rules choose no single sandbox that opens the file or address",
+            hint="name a sandbox with --in, or set target= in a rule with the source @adminvm",
         )
     if found in {_PERSON, "dom0"}:
         raise RefusedError(

@@ -29,7 +29,7 @@ from broker.ipc.guest.file_requests import PrintPages
 from broker.ipc.session.file_orders import KeptPages
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, failures_told
+from broker.viewer.opening.failures import DESKTOP, ToldError, failures_told
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.moving import TransferParts
@@ -82,7 +82,9 @@ class Printing:
         (answer,) = await self._decider.preview([request])
         if answer is None or answer.verdict == "deny":
             if not ask.size:
-                raise RefusedError("no rule for vitrail.Print allows it")
+                raise RefusedError(
+                    "no rule for vitrail.Print allows the sandbox to print"
+                )
             async with self._decider.permit(request):
                 raise ToldError("the rules have changed")
         if not ask.size:
@@ -93,7 +95,10 @@ class Printing:
         self._declined.require_few(lease.record)
         # guard: the record limits a document's size
         if ask.size > min(allowed.file_size, allowed.request_size):
-            raise ToldError("the document is larger than the sandbox's record allows")
+            most = min(allowed.file_size, allowed.request_size)
+            raise ToldError(
+                f"the document is larger than the {most} bytes that the sandbox's record allows"
+            )
         # guard: a sandbox prints one document at a time
         with (
             self._places.one(lease.record, PRINT, 2, lease.sandbox),
@@ -102,7 +107,7 @@ class Printing:
             self._meter.take(lease.record, ask.size, allowed, now)
             name = lease.sandbox
             title = f"{name}: nothing was printed"
-            with failures_told("the desktop", self._decider.notify, name, title):
+            with failures_told(DESKTOP, self._decider.notify, name, title):
                 await self._received(exchange, ask, answer)
 
     async def _received(
@@ -143,7 +148,7 @@ class Printing:
             self._pages.take(guest.lease.record, pages, most, trio.current_time())
         except RefusedError as error:
             raise ToldError(
-                f"limit exceeded: {PAGES_PER_DAY} pages in 24 hours"
+                f"the sandbox would print more than {PAGES_PER_DAY} pages in 24 hours, the limit"
             ) from error
 
     async def _receive(

@@ -219,8 +219,10 @@ class OpeningService:
         record = exchange.guest.valid_record()
         allowed = record.viewer.transfer
         self._meter.take(record.name, asked.size, allowed, trio.current_time())
-        if asked.size > min(allowed.request_size, _one_file(ask, allowed)):
-            raise RefusedError("the request is larger than the sandbox's record allows")
+        if asked.size > (most := min(allowed.request_size, _one_file(ask, allowed))):
+            raise RefusedError(
+                f"the request is larger than the {most} bytes that the sandbox's record allows"
+            )
 
         request = _request(exchange.opening, ask, asked)
         if since is not None:
@@ -334,7 +336,7 @@ def _refuse_target(permit: Permit, source: Lease, asked: Wanted) -> None:
             f"the scheme {url.scheme} requires a rule with scheme={url.scheme}"
         )
     if permit.target in ADMIN_NAMES and asked.service != FILE_COPY and url is None:
-        raise RefusedError("the viewer does not open files of a sandbox")
+        raise RefusedError("the desktop does not open files of a sandbox")
 
 
 def _one_file(ask: Ask, allowed: Transfer) -> int:

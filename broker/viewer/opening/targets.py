@@ -190,7 +190,10 @@ class Targets:
         lease, started = await self._lease(target, wait, source, autostart=autostart)
         guest = self._viewer.guest(lease.id)
         if guest is None:
-            raise UpstreamError(f"{lease.sandbox} ended while it was starting")
+            raise UpstreamError(
+                f"{lease.sandbox} ended while it was starting",
+                hint="to see the reason, run 'brokerctl audit'",
+            )
         try:
             yield guest
         except BaseException:
@@ -278,7 +281,10 @@ async def _started(guest: Guest, program: LeaseProgram) -> None:
     if patience.cancelled_caught:
         raise ToldError(f"no program started in {guest.lease.sandbox}")
     if program.ended and program.code:
-        raise ToldError(f"{guest.lease.sandbox} has no program that can open it")
+        raise ToldError(
+            f"{guest.lease.sandbox} could not start its program for the request",
+            hint=f"to see the output of its program, run 'brokerctl logs {guest.lease.sandbox}'",
+        )
 
 
 async def shown(sandbox: str, program: LeaseProgram) -> None:
@@ -293,7 +299,7 @@ async def shown(sandbox: str, program: LeaseProgram) -> None:
         raise RefusedError(
             f"{sandbox} did not open the file or address: its program ended with code "
             f"{program.code}",
-            hint=f"to see its output, run 'brokerctl logs {sandbox}'; check that the sandbox's "
+            hint=f"to see the program's output, run 'brokerctl logs {sandbox}'; check that the sandbox's "
             "image contains the program",
         )
 

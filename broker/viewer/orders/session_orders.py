@@ -144,8 +144,8 @@ async def _start_no_other(
     """Refuse to start another fork server.  Raises UpstreamError."""
     await trio.lowlevel.checkpoint()
     raise UpstreamError(
-        f"cannot start a process for {program.what}: the starter process has exited",
-        hint="restart the broker",
+        f"cannot start a process for {program.what}: its parent process has ended",
+        hint="to restart the broker, run 'brokerctl restart'",
     )
 
 
@@ -164,9 +164,9 @@ class SessionOrders:
             child, ours = await self._fork()
         except OSError as error:
             raise UpstreamError(
-                "cannot open a descriptor for an operation with your user's rights: "
+                "cannot open a file descriptor for an operation with your user's rights: "
                 f"{error.strerror}",
-                hint="to raise the limit on open files, use 'ulimit -n'",
+                hint="raise the limit on open files with 'ulimit -n', and run 'brokerctl restart'",
             ) from error
         try:
             got = await _exchange(child, ours, order, fds)
@@ -277,8 +277,9 @@ async def _receive(
 def _died(child: ForkedProcess) -> UpstreamError:
     words = "" if child.words is None else child.words.text(400)
     return UpstreamError(
-        "the process for an operation with your user's rights ended before it replied",
-        hint=words or "see the broker's log",
+        "the process for an operation with your user's rights ended before it replied"
+        f"{words and ': '}{words}",
+        hint="look for the reason in the broker's log",
     )
 
 

@@ -211,8 +211,8 @@ class Guest:
         record = self._record()
         if record is None:
             raise RefusedError(
-                f"the record '{self.lease.record}' is no longer valid",
-                hint="to find the mistakes, run 'brokerctl policy check'",
+                f"the record '{self.lease.record}' was removed or is no longer valid",
+                hint="to find mistakes in records, run 'brokerctl policy check'",
             )
         return record
 

@@ -57,7 +57,9 @@ class GuestFolders:
             raise
         if failed:
             self._wanted.pop(place, None)
-            raise UpstreamError(f"the guest could not mount the folder: {failed}")
+            raise UpstreamError(
+                f"the guest could not mount the folder '{name}': {failed}"
+            )
 
     async def unmount(self, place: int) -> None:
         """Have the guest unmount a folder.
@@ -71,8 +73,8 @@ class GuestFolders:
         if failed:
             raise RefusedError(
                 f"the guest could not unmount the folder: {failed}",
-                hint="close these files and try again; to stop the sandbox instead, run "
-                "'brokerctl unshare --force'",
+                hint="close the folder's files in the sandbox and try again; to stop the sandbox "
+                "instead, run 'brokerctl unshare --force FOLDER SANDBOX'",
             )
         self._wanted.pop(place, None)
 
@@ -128,9 +130,12 @@ class GuestFolders:
         version, needed = self._version(), agent.FOLDERS_VERSION
         if isinstance(message, agent.AgentMount) and message.stream:
             needed = agent.STREAMED_FOLDERS_VERSION
-        if version is None or version < needed:
+        if version is None:
+            raise UpstreamError("the guest agent is not connected")
+        if version < needed:
             raise UpstreamError(
                 "the guest agent is too old to support shared folders",
-                hint="to rebuild its image, run 'brokerctl image build --force'",
+                hint="run 'brokerctl image build --force IMAGE' for the sandbox's image, and "
+                "restart the sandbox",
             )
         await self._order(message)

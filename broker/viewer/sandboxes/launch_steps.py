@@ -46,7 +46,11 @@ class StepText:
 # type only.  The others are generous for an emulated CPU.
 TEXTS: Mapping[Step, StepText] = MappingProxyType(
     {
-        Step.MACHINE: StepText("start the machine", 20.0, "see 'brokerctl doctor'"),
+        Step.MACHINE: StepText(
+            "start the machine",
+            20.0,
+            "to find problems of this machine, run 'brokerctl doctor'",
+        ),
         Step.AGENT: StepText(
             "boot the guest",
             60.0,
@@ -67,14 +71,14 @@ TEXTS: Mapping[Step, StepText] = MappingProxyType(
         Step.WAYPIPE: StepText(
             "reach the worker",
             10.0,
-            "to check the worker, run 'brokerctl status {sandbox}'; to see why it ended, run "
-            "'brokerctl audit --sandbox {sandbox}'",
+            "to see whether the sandbox's worker runs, run 'brokerctl status {sandbox}'; to see "
+            "refused or ended streams, run 'brokerctl audit --sandbox {sandbox}'",
         ),
         Step.COMPOSITOR: StepText(
             "reach the compositor",
             10.0,
-            "to check the compositor, run 'brokerctl doctor'; to use another one, run "
-            "'brokerctl stop --broker' and start the broker there; to run without windows, use "
+            "to check the compositor, run 'brokerctl doctor'; to use another compositor, run "
+            "'brokerctl restart' in its session; to run a program without windows, use "
             "--no-window",
         ),
         Step.WINDOW: StepText(

@@ -192,7 +192,7 @@ class LeasePrograms:
         if len(self._live) >= min(limit, limits.PROGRAMS_PER_SANDBOX):
             raise RefusedError(
                 f"the sandbox already runs {len(self._live)} programs, the limit",
-                hint="stop one of them, or raise limits.programs in the record",
+                hint="stop one of the programs, or raise limits.programs in the record",
             )
         self._next += 1
         while self._next in self._live:  # a guest claimed it

@@ -81,7 +81,10 @@ class GuestStreams:
         """
         limit = self._record().viewer.limits.streams
         if self._places >= limit:
-            raise RefusedError(f"the sandbox already has {limit} open streams")
+            raise RefusedError(
+                f"the sandbox already has {limit} open streams, the limit",
+                hint="close a program of the sandbox, or raise limits.streams in the record",
+            )
         self._places += 1
         try:
             yield

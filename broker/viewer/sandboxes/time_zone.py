@@ -59,6 +59,6 @@ def time_zone(path: Path) -> str:
     if _RULE.fullmatch(rule) is None:
         raise SetupError(
             f"{path} is not a time zone file with a TZ rule; see tzfile(5)",
-            hint="to set a time zone, run 'timedatectl set-timezone'",
+            hint="to set a time zone, run 'timedatectl set-timezone ZONE'",
         )
     return rule.decode()

@@ -134,7 +134,10 @@ class GuestSound:
         began = trio.current_time()
         record = self._record()
         if record is None or record.viewer.audio.playback != "allow":
-            raise RefusedError("the record does not allow the sandbox to play sound")
+            raise RefusedError(
+                "the record does not allow the sandbox to play sound",
+                hint='to allow sound, set playback = "allow" in [audio] of the record',
+            )
         with self.places.one():
             # guard: pace of streams of sound
             await trio.sleep(self.places.pace.take(trio.current_time()))
@@ -430,8 +433,10 @@ class GuestSound:
         """Take the microphone away; rules alone can give it.  Raises RefusedError."""
         if allow:
             raise RefusedError(
-                f"rules for {MICROPHONE} decide whether {self._lease.sandbox} may record",
-                hint="to see which rule applies, run 'brokerctl policy explain'",
+                f"cannot allow the microphone: rules for {MICROPHONE} decide whether "
+                f"{self._lease.sandbox} may record",
+                hint="to see which rule applies, run 'brokerctl policy explain "
+                f"{MICROPHONE} {self._lease.sandbox}'",
             )
         if self._asking is not None:
             self._asking.cancel()

@@ -133,7 +133,7 @@ class Workers:
                 started = True
         except trio.TooSlowError as error:
             raise UpstreamError(
-                f"the worker of {sandbox} was not ready after {limits.WORKER_START_SECONDS:g} s",
+                f"the worker of {sandbox} was not ready within {limits.WORKER_START_SECONDS:g} s",
                 hint="check whether the machine is out of memory or processes",
             ) from error
         finally:

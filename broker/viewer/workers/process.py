@@ -165,7 +165,10 @@ class Worker:
         finally:
             del self._asks[ask.number]
         if not ask.done.is_set():
-            raise UpstreamError(f"the worker of {self.sandbox} does not answer")
+            raise UpstreamError(
+                f"the worker of {self.sandbox} did not answer within "
+                f"{limits.WORKER_STOP_SECONDS:g} s"
+            )
 
     async def follow(self, rules: WindowRules) -> None:
         """Send window rules to the worker, if they have changed.
@@ -189,7 +192,7 @@ class Worker:
             size = len(agent.encode(message.message))
             if size > limits.AGENT_FRAME_BYTES:
                 raise RefusedError(
-                    f"the message to the guest agent has {size} bytes",
+                    f"cannot send the guest agent a message of {size} bytes",
                     hint=f"use at most {limits.AGENT_FRAME_BYTES} bytes for arguments and "
                     "environment together",
                 )
@@ -204,16 +207,18 @@ class Worker:
         # by then, perhaps another sandbox's.
         # guard: descriptors of an order that waits
         mine = duplicates(fds)
-        gone = f"the worker of {self.sandbox} has ended"
         try:
             async with self._sending:
                 with trio.fail_after(limits.WORKER_STOP_SECONDS):
                     await self._channel.send(messages.encode(message), mine)
         except trio.TooSlowError as error:
             self._end("it does not accept orders")
-            raise UpstreamError(gone) from error
+            raise UpstreamError(
+                f"the worker of {self.sandbox} did not accept an order within "
+                f"{limits.WORKER_STOP_SECONDS:g} s"
+            ) from error
         except (OSError, trio.ClosedResourceError) as error:
-            raise UpstreamError(gone) from error
+            raise UpstreamError(f"the worker of {self.sandbox} has ended") from error
         finally:
             fdpass.close_all(mine)
 
@@ -227,7 +232,9 @@ class Worker:
         try:
             fd = sealed_memfd.file_to_fill(most)
         except OSError as error:
-            raise UpstreamError(f"cannot create a file: {error.strerror}") from error
+            raise UpstreamError(
+                f"cannot create a file in memory for copied content: {error.strerror}"
+            ) from error
         self._reads[number] = _Read(fd, most)
         return fd
 

@@ -62,7 +62,7 @@ GUARDS = (
     Guard("range of a port", "if colon and (not _PORT.fullmatch(number)):", "tests/broker/core/transfer/test_urls.py"),
     Guard("encoded hosts", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("numbers as hosts", "if False:", "tests/broker/core/transfer/test_urls.py"),
-    Guard("empty labels", "if len(untrusted_host) > limits.URL_HOST_CHARS + 1:", "tests/broker/core/transfer/test_urls.py"),
+    Guard("empty labels", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("the Kelvin sign", "return lowered", "tests/broker/core/transfer/test_urls.py"),
     Guard("mixed scripts", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("imitated Latin", "if False:", "tests/broker/core/transfer/test_urls.py"),

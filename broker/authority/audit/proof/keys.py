@@ -86,7 +86,7 @@ def _parse(text: str, where: str) -> SigningKey:
         raise IntegrityError(
             "the audit log's key file was not written by a broker",
             where=where,
-            hint="to check the log without it, run 'brokerctl audit verify'",
+            hint="to check the log without the key file, run 'brokerctl audit verify'",
         )
     newest = match["newest"]
     private = PrivateKey(base64.b64decode(match["seed"]))
@@ -133,8 +133,8 @@ class KeyFile:
             _write(self._next, key.text())
         except OSError as error:
             raise UpstreamError(
-                f"cannot write the audit log's key: {error.strerror}",
-                hint=f"free space on the disk of {self._next}",
+                f"cannot write the audit log's next key: {error.strerror}",
+                hint=f"check whether the disk of {self._next} is full or read-only",
             ) from error
 
     def keep(self, key: SigningKey) -> None:
@@ -230,7 +230,9 @@ def _read(path: Path) -> str | None:
         return None
     except OSError as error:
         raise SetupError(
-            f"cannot read the audit log's key: {error.strerror}", where=str(path)
+            f"cannot read the audit log's key: {error.strerror}",
+            where=str(path),
+            hint="check that you can read the file and that it is not a link",
         ) from error
     with os.fdopen(fd, "rb") as file:
         return file.read(_MOST_BYTES).decode("ascii", "replace")

@@ -174,5 +174,5 @@ def _base64(untrusted_text: str) -> bytes:
 def _wrong(what: str) -> RefusedError:
     return RefusedError(
         f"not a checkpoint of an audit log: {what}",
-        hint="to print one, run 'brokerctl audit checkpoint'; do not change it",
+        hint="to print a checkpoint, run 'brokerctl audit checkpoint'; do not change its text",
     )

@@ -86,8 +86,8 @@ def _check_logs(db: sqlite3.Connection, peer: str, origin: str) -> None:
     # guard: a peer has few logs
     if origin not in logs and len(logs) >= audit_limits.AUDIT_WITNESS_LOGS:
         raise RefusedError(
-            f"checkpoints of {len(logs)} logs of this peer are already stored",
-            hint="stop the broker, and remove old ones from the tables 'witness' and 'witness_key' of audit.sqlite",
+            f"cannot store a checkpoint of a new log of this peer: {len(logs)} logs, the limit, are stored",
+            hint="stop the broker, and delete the peer's old logs from the tables 'witness' and 'witness_key' of audit.sqlite",
         )
 
 
@@ -140,7 +140,9 @@ def _check_follows(origin: str, last: Note | None, note: Note) -> None:
         signer = last.checkpoint.change.key
     # guard: a witness follows the keys
     if not good or not is_signed_by(note, signer):
-        raise RefusedError(f"the certificate of key {change.index} is out of order")
+        raise RefusedError(
+            f"key certificate {change.index} is out of order or unsigned"
+        )
 
 
 def _keys(db: sqlite3.Connection, peer: str, origin: str) -> list[bytes]:

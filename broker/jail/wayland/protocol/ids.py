@@ -168,7 +168,7 @@ class ObjectTable:
         """
         if sid < SERVER_IDS or not self.by_server.get(sid, _DEAD).dead:
             raise UpstreamError(
-                f"the compositor created an object with the id {sid}, which is in use"
+                f"the compositor created an object with the id {sid}, which is in use or the client's"
             )
         if len(self.by_server) > 2 * limits.WAYLAND_OBJECTS:
             raise UpstreamError("the compositor created too many objects")
@@ -237,7 +237,7 @@ class ObjectTable:
         """
         obj = self.by_server.pop(sid, None)
         if obj is None or sid >= SERVER_IDS:
-            raise UpstreamError(f"the compositor deleted the unknown object {sid}")
+            raise UpstreamError(f"the compositor cannot delete the object {sid}")
         self._free_sids.append(sid)
         if obj.cid:
             cid = obj.cid

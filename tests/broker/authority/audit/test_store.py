@@ -268,7 +268,7 @@ async def test_a_full_disk_denies_and_room_allows_again(path: Path) -> None:
 
         with pytest.raises(UpstreamError, match="full") as caught:
             await fill()
-        assert "free space" in caught.value.hint
+        assert "is full or read-only" in caught.value.hint
         failed = store.statistics()
         assert failed.failures == 1
         store._db.execute("PRAGMA max_page_count = 100000")

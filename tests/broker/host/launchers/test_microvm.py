@@ -250,9 +250,9 @@ async def test_a_start_may_have_less_than_its_record(stand):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"memory_mib": 2048}, "the record allows 1 to 512"),
-        ({"cpus": 3}, "the record allows 1 to 2"),
-        ({"network": "user"}, "gives this sandbox no network"),
+        ({"memory_mib": 2048}, "its record allows 1 to 512"),
+        ({"cpus": 3}, "its record allows 1 to 2"),
+        ({"network": "user"}, "its record sets"),
     ],
 )
 async def test_a_start_never_has_more_than_its_record(stand, changes, why):

@@ -149,7 +149,7 @@ def test_no_log_yet(tmp_path: Path) -> None:
 def test_a_file_that_is_no_log(tmp_path: Path) -> None:
     file = tmp_path / "audit.sqlite"
     file.write_bytes(b"x" * 5000)
-    with pytest.raises(SetupError, match="cannot read"), open_log(file):
+    with pytest.raises(SetupError, match="is not an audit log"), open_log(file):
         pass
     file.write_bytes(b"")
     with (
@@ -157,6 +157,18 @@ def test_a_file_that_is_no_log(tmp_path: Path) -> None:
         open_log(file),
     ):
         pass
+
+
+def test_a_log_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    """Nobody is told to move a log away because it cannot be read just now."""
+    file = tmp_path / "audit.sqlite"
+    file.mkdir()
+    with (
+        pytest.raises(UpstreamError, match="cannot open the audit log") as caught,
+        open_log(file),
+    ):
+        pass
+    assert "move the file away" not in caught.value.hint
 
 
 def test_odd_characters_in_the_path(path: Path) -> None:

@@ -260,7 +260,7 @@ _AFTER_OPEN = {
     "file that shrinks": (w.extend(1, 63), "would shrink"),
     "file that grows beyond the limit": (
         w.extend(1, waypipe_limits.WAYPIPE_POOL_BYTES + 65),
-        "a file has",
+        "a file grows by",
     ),
     "id used twice": (w.open_file(1, 8), "was already used"),
     "file that costs too much memory": (w.fill(1, 0, 9, b"expensive"), "memory"),
@@ -302,7 +302,7 @@ _REFUSED = {
         w.open_file(1 + waypipe_limits.WAYPIPE_ID_WINDOW, 8),
         "too high",
     ),
-    "gigantic file": (w.open_file(1, 0xF0000000), "a file has"),
+    "gigantic file": (w.open_file(1, 0xF0000000), "a file grows by"),
     "descriptor of no file": (w.inject(7), "does not exist"),
     "our descriptor": (w.inject(-1), "does not exist"),
     "bytes of no pipe": (w.pipe(BlockKind.PIPE_TRANSFER, 3, b"x"), "never opened"),

@@ -175,7 +175,7 @@ async def test_a_record_that_changes_while_the_person_is_asked_counts():
         b.book.person.says = says
         await b.copy()
         await b.chord("vault", paste=True)
-        await b.wait_told("no longer allow it")
+        await b.wait_told("no longer allow the content")
         assert b.guests["vault"].worker.orders == []
 
 
@@ -507,7 +507,7 @@ async def test_removing_a_rule_withdraws_its_offers():
         await b.clipboard.decide_again()
         withdraw = await b.guests["vault"].worker.next(m.WithdrawMessage)
         assert withdraw.transfer == offer.transfer
-        await b.wait_told("no longer allow it")
+        await b.wait_told("no longer allow the content")
 
 
 async def test_a_rule_that_stays_leaves_it():

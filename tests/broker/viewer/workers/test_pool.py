@@ -53,7 +53,7 @@ async def test_a_worker_has_so_long_to_be_ready(
         monkeypatch.setattr(workers, "_fork", fork)
         began = trio.current_time()
         if late:
-            with pytest.raises(UpstreamError, match="of a was not ready after 10 s"):
+            with pytest.raises(UpstreamError, match="of a was not ready within 10 s"):
                 await workers.open_worker(A, tmp_path, tmp_path / "wayland-0")
             assert trio.current_time() - began == limits.WORKER_START_SECONDS
             assert not path.exists(), "no process will listen there"

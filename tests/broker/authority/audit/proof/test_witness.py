@@ -125,7 +125,7 @@ async def test_a_peer_cannot_invent_logs_without_end(path: Path) -> None:
         logs = [OtherLog() for _ in range(audit_limits.AUDIT_WITNESS_LOGS + 1)]
         for log in logs[:-1]:
             await store.hold("desk", log.offer(1))
-        with pytest.raises(RefusedError, match="8 logs of this peer"):
+        with pytest.raises(RefusedError, match="8 logs, the limit"):
             await store.hold("desk", logs[-1].offer(1))
         assert (await store.hold("desk", logs[3].offer(2, 1))).fate is WitnessFate.KEPT
         assert (await store.hold("other", logs[-1].offer(1))).fate is WitnessFate.KEPT
