@@ -579,7 +579,7 @@ def close_vsock(config: Json) -> None:
 
 
 def _by_family(rule: Json) -> List[Json]:
-    """Split a rule that permits sockets: one for each family that it permits."""
+    """Split a rule that permits sockets: one for each family but AF_VSOCK."""
     conditions = rule.get("args") or []
     numbers = [condition["index"] for condition in conditions]
     found = []

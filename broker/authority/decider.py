@@ -32,7 +32,7 @@ import msgspec
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.awake_clock import AwakeClock
+from broker.authority.boottime_clock import BoottimeClock
 from broker.authority.decisions import decision_events as events
 from broker.authority.decisions import grant_events
 from broker.authority.decisions import put_question as questions
@@ -92,7 +92,7 @@ class Decider:
         self._cut: list[tuple[Permit, str]] = []
         """Permits that ``cut_denied`` has ended, with the reason; not yet recorded."""
         self._meters = Meters()
-        self.clock = AwakeClock()
+        self.clock = BoottimeClock()
 
     # -- asking ----------------------------------------------------------------
 

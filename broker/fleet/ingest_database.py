@@ -130,8 +130,9 @@ class IngestStore:
         # guard: a machine ships under the name that it was enrolled by
         if by_log is None:
             raise RefusedError(
-                "this machine is not enrolled, or has not proved its identity",
-                hint="on the fleet's side, run 'brokerctl audit fleet enrol MACHINE'",
+                "this machine is not enrolled for this log",
+                hint="on the fleet's side, run 'brokerctl audit fleet enrol MACHINE --log ORIGIN "
+                "--store ADDRESS'; to print ORIGIN, run 'brokerctl audit verify' on the machine",
             )
         ((owner, begun),) = connection.execute(
             "SELECT there.machine, CASE WHEN there.machine IS NULL THEN (SELECT count(*) "

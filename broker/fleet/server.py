@@ -185,7 +185,11 @@ class IngestServer:
         by_log = await self._in_thread(self._store.by_log, machine, asker.shown)
         # guard: a stranger's batch is neither kept nor unpacked
         if by_log is None:
-            raise RefusedError("this machine is not enrolled")
+            raise RefusedError(
+                "this machine is not enrolled, or its token or certificate is another one",
+                hint="check the token or certificate in the machine's ship.toml; to enrol the "
+                "machine, run 'brokerctl audit fleet enrol MACHINE --token --store ADDRESS'",
+            )
         # guard: a token that came with a log's new batch is its machine's
         if by_log and asker.shown.token:
             token = self._proved.get(machine, "").encode()

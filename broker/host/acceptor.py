@@ -135,7 +135,7 @@ class Acceptors:
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Reap warm processes of our own; let go of the present one when cancelled."""
+        """Reap fork servers that this has started; close the present one when cancelled."""
         task_status.started()
         try:
             await self._server.reap()

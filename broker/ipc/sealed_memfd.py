@@ -113,7 +113,7 @@ async def take(untrusted_fd: int, size: int) -> bytes:
 
 
 async def copy(fd: int, size: int) -> bytes:
-    """Read the first ``size`` bytes of a memory file that the broker has made.
+    """Read the first ``size`` bytes of a memory file of the broker's or a checked one.
 
     Other tasks get their turn meanwhile.  Raises PeerError when there is less.
     """

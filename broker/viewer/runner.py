@@ -70,7 +70,7 @@ class _Run:
 
     @property
     def streams(self) -> Streams:
-        """Return the program's standard streams, as the request has them."""
+        """Return which standard streams the program gets, as the request has them."""
         asked = self.request
         return Streams(
             stdin=bool(asked.stdin),

@@ -142,7 +142,7 @@ PROGRAMS = (
         USER,
         33,
         3_200,
-        1_740,
+        1_750,
         linked=True,
     ),
     Program("fork server", ("broker.programs.fork_server",), USER, 22, 1_950, 840),

@@ -174,7 +174,7 @@ class ClientObjects:
     # -- from the compositor
 
     def event(self, oid: int, opcode: int, message: bytearray) -> None:
-        """Note what an event does; changes the times in it."""
+        """Note what an event does; convert presentation times in it."""
         if oid == 1 and opcode == 1:
             self.forget(struct.unpack_from("<I", message, 8)[0])
             return

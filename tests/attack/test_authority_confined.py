@@ -239,7 +239,7 @@ async def test_a_helper_ends_with_the_authority():
 async def test_a_notification_with_a_descriptor_ends_the_starter(capfd):
     """It would be notify-send's; an honest authority sends none."""
     with helper_starter() as starter:
-        with pytest.raises(UpstreamError, match="has ended"):
+        with pytest.raises(UpstreamError, match="starts helpers failed"):
             await starter._ask(ShowNotification("a", "b", 5), [0])
         assert (
             "the authority sent descriptors with a notification"
@@ -250,5 +250,5 @@ async def test_a_notification_with_a_descriptor_ends_the_starter(capfd):
 async def test_a_starter_that_has_ended_is_reported():
     with helper_starter() as starter:
         starter._sock.shutdown(socket.SHUT_RDWR)
-        with pytest.raises((UpstreamError, SetupError), match="has ended"):
+        with pytest.raises((UpstreamError, SetupError), match="starts helpers failed"):
             await starter.start(HelperProgram.SHIPPER)

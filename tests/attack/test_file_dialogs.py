@@ -462,7 +462,7 @@ async def test_dialogs_are_few_and_end_with_who_asked_for_them():
         await wait_window(screen.comp, title="work: open files")
         # A second one at the same time is refused, and so is what other rules deny.
         assert "too many calls" in await said(ask(work))
-        assert "denies copying files into personal" in await said(ask(personal))
+        assert "denies copying files into it" in await said(ask(personal))
         assert "denied" in await said(ask(personal, SAVE))
         # The program ends: so does its dialog.
         first.kill()

@@ -128,7 +128,7 @@ async def test_no_code_is_drawn_again_and_again(tmp_path, monkeypatch):
         async def let_in():
             config = LinkConfig(UnixEndpoint(path))
             with pytest.raises(
-                UpstreamError, match="the other end stopped the pairing"
+                UpstreamError, match="the pairing ended before its codes were known"
             ):
                 await pair._pair(config, Role.VIEWER, store)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from broker.authority import awake_clock
+from broker.authority import boottime_clock
 from broker.core.errors import RefusedError
 from broker.core.question import Keep
 from tests.kit.rulebook import rulebook, yes
@@ -17,7 +17,7 @@ NIGHT = 8 * 3600.0
 def sleeps(monkeypatch):
     """Let the machine sleep: CLOCK_BOOTTIME continues, the event loop's clock stops."""
     apart = [1000.0]
-    monkeypatch.setattr(awake_clock, "_apart", lambda: apart[0])
+    monkeypatch.setattr(boottime_clock, "_apart", lambda: apart[0])
 
     def sleep() -> None:
         apart[0] += NIGHT
@@ -68,8 +68,8 @@ async def test_a_gesture_of_the_evening_is_none_in_the_morning(sleeps):
 
 async def test_the_difference_of_two_readings_is_no_sleep(monkeypatch):
     apart = [0.0]
-    monkeypatch.setattr(awake_clock, "_apart", lambda: apart[0])
-    clock = awake_clock.AwakeClock()
+    monkeypatch.setattr(boottime_clock, "_apart", lambda: apart[0])
+    clock = boottime_clock.BoottimeClock()
     apart[0] = 0.4
     assert clock.slept() == 0.0
     apart[0] = 60.0

@@ -181,7 +181,7 @@ async def report_step(
     *,
     launcher: str = "libvirt",
 ) -> None:
-    """Report a step to the broker as libvirt's hook does, unless that has."""
+    """Report a step to the broker, as libvirt's hook does where it is installed."""
     request = MachineEventRequest(
         launcher=launcher,
         event=event,

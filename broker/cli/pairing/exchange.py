@@ -130,7 +130,7 @@ def _no_code(machine: Pairing, text: str, hint: str = "") -> UpstreamError:
     # guard: one nonce is shown in a run of pairing
     if machine.nonce_sent:
         return UpstreamError(
-            f"the other end stopped the pairing: {text}",
+            f"the pairing ended before its codes were known: {text}",
             hint="start 'brokerctl pair' on both machines again; if it fails again, "
             "an attacker may control the connection",
         )

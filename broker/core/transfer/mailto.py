@@ -31,7 +31,7 @@ def take_mailto(untrusted_rest: str) -> str:
     """Validate what follows ``mailto:``; return it in ASCII.  Raises RefusedError."""
     untrusted_to, question, untrusted_query = untrusted_rest.partition("?")
     if "#" in untrusted_rest:
-        raise RefusedError("a mail address cannot have a fragment")
+        raise RefusedError("a mailto link cannot have a fragment")
     named = 0
     out = ""
     if untrusted_to:
@@ -46,7 +46,7 @@ def take_mailto(untrusted_rest: str) -> str:
     if named > limits.MAIL_ADDRESSES:
         raise RefusedError(f"the mail has more than {limits.MAIL_ADDRESSES} recipients")
     if not out and not headers:
-        raise RefusedError("there is no mail address")
+        raise RefusedError("the mailto link names no mail address")
     return f"{out}?{'&'.join(headers)}" if headers else out
 
 
@@ -54,12 +54,12 @@ def _header(untrusted_header: str, seen: set[str]) -> tuple[str, int]:
     """Validate a header; return it and how many recipients it names."""
     untrusted_name, _, untrusted_value = untrusted_header.partition("=")
     name = untrusted_name.lower()
-    # guard: headers of a mail address
+    # guard: headers of a mailto link
     if name not in _RECIPIENTS | _TEXTS:
-        raise RefusedError(f"a mail address may not set {printable(name, 40)!r}")
+        raise RefusedError(f"a mailto link may not set {printable(name, 40)!r}")
     # guard: a header twice
     if name in seen:
-        raise RefusedError(f"a mail address sets {name!r} twice")
+        raise RefusedError(f"a mailto link sets {name!r} twice")
     seen.add(name)
     if name in _RECIPIENTS:
         value, named = _recipients(untrusted_value)
@@ -74,7 +74,7 @@ def _text(name: str, untrusted_value: str) -> str:
     plain = text.replace("\r\n", "") if name == "body" else text
     # guard: control characters of a header
     if any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in plain):
-        raise RefusedError(f"the {name} of a mail address has a control character")
+        raise RefusedError(f"the {name} of a mailto link has a control character")
     return text
 
 
@@ -101,5 +101,5 @@ def _decoded(untrusted_text: str) -> str:
         return unquote_to_bytes(untrusted_text).decode("utf-8")
     except UnicodeDecodeError:
         raise RefusedError(
-            "a mail address has encoded bytes that are not UTF-8"
+            "a mailto link has encoded bytes that are not UTF-8"
         ) from None

@@ -1,4 +1,4 @@
-"""Mounting an opened directory in the mount namespace of a process, and unmounting it."""
+"""The host's side: mounting an opened directory in a mount namespace, and unmounting it."""
 
 from __future__ import annotations
 

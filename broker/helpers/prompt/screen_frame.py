@@ -66,7 +66,7 @@ def meant(
 
 
 class ScreenFrame:
-    """The connection to the compositor."""
+    """The screen frame program's connection to the compositor, and its frames."""
 
     def __init__(self, colour: int) -> None:
         self._colour = colour.to_bytes(4, "little")

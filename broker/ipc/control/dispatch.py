@@ -97,7 +97,7 @@ class Dispatcher:
     async def _handle(
         self, row: AnyMethod, call: Call, exchange: Exchange[Any]
     ) -> msgspec.Struct:
-        """Decode a call's parameters and run its handler.
+        """Decode a call's parameters and run its handler in this process.
 
         Return the handler's answer.
         """

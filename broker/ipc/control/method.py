@@ -82,11 +82,11 @@ _ROW = "_vitrail_control_row"
 def serves(
     row: Method[_Request, _Answer],
 ) -> Callable[[Handler[_Part, _Answer, _Request]], Handler[_Part, _Answer, _Request]]:
-    """Mark the handler of a method.
+    """Mark the handler of a method in its owner: authority, viewer or host.
 
     A handler may raise RefusedError (also NotFoundError), SetupError, UpstreamError or
     PeerError, which reach the client as they are.  One that is called with ``more`` is
-    cancelled when its client goes away; the others finish.
+    cancelled when its client goes away, a ``dropped`` row's soon after; others finish.
     """
 
     def mark(

@@ -1,4 +1,4 @@
-"""Which programs are served at a socket of the user's own, besides by their user id.
+"""Which programs are served at a socket of the user's own (control, sound levels, devices).
 
 A box, or a container without a separate user namespace, runs with the user's user id.
 Where it sees the directory of our sockets, because a user has mounted it or a directory
@@ -16,7 +16,7 @@ from broker.net.peers import peer_process
 
 
 def why_not_served(fd: int) -> str:
-    """Return why the program at the far end is not served; empty: it is.
+    """Return why the program at the far end is not served: a container's; empty: it is.
 
     ``fd`` is a connected UNIX socket and stays the caller's.
     """

@@ -53,7 +53,7 @@ def silent(title: str, text: str, *, sandbox: str = "") -> None:
 
 
 class ScreenStreamEnd:
-    """The end of one WaylandStream, once its worker has reported it."""
+    """How a connection has closed, once its worker has reported it or died."""
 
     def __init__(self) -> None:
         self._event = trio.Event()
@@ -118,7 +118,7 @@ class GuestScreen:
 
     @contextmanager
     def stream(self, number: int) -> Iterator[ScreenStreamEnd]:
-        """Yield an event of the end of a connection that is handed to the worker."""
+        """Register a connection of the worker's; yield what tells when it has closed."""
         end = self._streams[number] = ScreenStreamEnd()
         try:
             yield end

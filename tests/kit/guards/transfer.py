@@ -66,7 +66,7 @@ GUARDS = (
     Guard("the Kelvin sign", "return lowered", "tests/broker/core/transfer/test_urls.py"),
     Guard("mixed scripts", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("imitated Latin", "if False:", "tests/broker/core/transfer/test_urls.py"),
-    Guard("headers of a mail address", "if False:", "tests/broker/core/transfer/test_urls.py"),
+    Guard("headers of a mailto link", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("a header twice", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("control characters of a header", "if False:", "tests/broker/core/transfer/test_urls.py"),
     Guard("line breaks only in the body", "plain = text.replace('\\r\\n', '')", "tests/broker/core/transfer/test_urls.py"),

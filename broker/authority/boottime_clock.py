@@ -20,8 +20,8 @@ _LEAST = 0.5
 """Seconds; a smaller difference is the time between reading the two clocks."""
 
 
-class AwakeClock:
-    """Of one broker, in seconds since an unknown beginning."""
+class BoottimeClock:
+    """A broker's clock, which goes on while the machine sleeps; in seconds."""
 
     def __init__(self) -> None:
         self._apart = _apart()
