@@ -631,7 +631,7 @@ async def test_without_descriptors_a_folder_counts_as_kept(home, tmp_path, monke
 def test_our_own_mount_namespace_is_never_taken():
     pidfd = os.pidfd_open(os.getpid())
     with (
-        pytest.raises(RefusedError, match="already"),
+        pytest.raises(RefusedError, match="mount namespace of this session"),
         mount_namespace(os.getpid(), pidfd),
     ):
         pass

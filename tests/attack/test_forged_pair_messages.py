@@ -300,7 +300,7 @@ async def test_two_descriptors_with_a_message():
     async with taken_host() as (made, hostile):
         with socket_pair() as (ours, theirs):
             hostile.say(offer()(1), ours.fileno(), theirs.fileno())
-        await ends(made, "too large")
+        await ends(made, "too much data or too many descriptors")
 
 
 async def test_a_stream_without_a_descriptor():

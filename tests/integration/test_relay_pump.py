@@ -523,7 +523,7 @@ async def test_streams_at_the_limit_and_one_more(pump, nursery, monkeypatch):
         assert await line.server.receive_some(1) == b"x"
     before = fds()
     a, b = socket.socketpair()
-    with pytest.raises(UpstreamError, match="already carries 5 streams"):
+    with pytest.raises(UpstreamError, match="5 streams are open"):
         await pump.relay(a.detach(), b.detach())
     assert fds() == before
     await lines[0].client.send_eof()
