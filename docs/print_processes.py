@@ -79,7 +79,8 @@ def processes_of_packages() -> dict[str, dict[tuple[str, ...], list[str]]]:
         name = _SAME.get(one.name, one.name)
         programs[name] = programs.get(name, frozenset()) | one.closure()
     # Their verbs and programs are named by words.
-    guests = ("shims.files.", "shims.guest.", "shims.wayland.", "shims.x11.")
+    names = ("files", "guest", "usb", "wayland", "x11")
+    guests = tuple(f"shims.{name}." for name in names)
     for name, tops in (("brokerctl", "broker.cli."), ("programs in sandboxes", guests)):
         entry = tuple(module for module in modules() if module.startswith(tops))
         programs[name] = closure(entry)

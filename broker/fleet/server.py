@@ -27,7 +27,7 @@ try:
 except ImportError as _error:
     raise SetupError(
         "the package h11, which the ingest service requires, is not installed",
-        hint="run: pip install 'vitrail[fleet]'",
+        hint="install Debian's python3-h11, or in a checkout run: pipx install --force '.[fleet]'",
     ) from _error
 
 _SECONDS = 30.0

@@ -60,7 +60,7 @@ async def vmspawn_machine(
     if await is_leased(paths, record.name):
         yield
         return
-    _require_systemd()
+    _require_user_manager()
     with run_directory(paths) as directory:
         spec = await _described(paths, record, directory)
         made = Made(spec.machine, spec.boot.uuid, spec.vhost_user, fifo_of(directory))
@@ -92,7 +92,8 @@ async def vmspawn_machine(
                 await _end(made, child)
 
 
-def _require_systemd() -> None:
+def _require_user_manager() -> None:
+    """Raise SetupError unless the service manager of this user is running."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if not _has_systemd(runtime):
         why = (

@@ -39,8 +39,8 @@ def command(*, as_json: bool) -> None:
     except ModuleNotFoundError as error:
         raise SetupError(
             f"cannot show the live screen: the Python package {error.name} is not installed",
-            hint="install python3-textual, or run 'pip install vitrail[top]'; to watch without "
-            "the package, run 'brokerctl status --watch'",
+            hint="in a checkout run: pipx install --force '.[top]'; to watch without the package, "
+            "run 'brokerctl status --watch'",
         ) from error
     screen = TopScreen(paths, cpu)
     while chosen := screen.run():

@@ -184,7 +184,7 @@ def load_config(path: Path) -> ShipConfig:
         raise SetupError(problem, where=str(path))
     if any(t.secret() for t in config.target) and path.stat().st_mode & 0o077:
         raise SetupError(
-            "contains a password, a token or headers, but is readable by others",
+            "may contain a secret (an address, a token or headers), but is readable by others",
             where=str(path),
             hint=f"run 'chmod 600 {path}'",
         )

@@ -18,7 +18,7 @@ try:
 except ImportError as _error:  # pragma: no cover -- tested in a process without it
     raise SetupError(
         f"the package {_error.name}, which PostgreSQL requires, is not installed",
-        hint="install Debian's python3-psycopg, or run: pip install 'vitrail[fleet]'",
+        hint="install Debian's python3-psycopg, or in a checkout run: pipx install --force '.[fleet]'",
     ) from _error
 
 Error = psycopg.Error

@@ -37,7 +37,7 @@ try:
 except ImportError as _error:  # pragma: no cover -- tested in a process without it
     raise SetupError(
         f"the package {_error.name}, which OTLP requires, is not installed",
-        hint="run: pip install 'vitrail[fleet]'",
+        hint="in a checkout run: pipx install --force '.[fleet]'",
     ) from _error
 
 if TYPE_CHECKING:

@@ -62,12 +62,11 @@ def refuse_contents(name: str, head: bytes) -> None:
     found, said = sniffed(head), mime_type_of_name(name)
     # guard: programs are not opened
     if found in _RUNS or ending in _RUN_NAMES:
-        raise RefusedError("programs and files with names of programs cannot be opened")
+        why = "content is a program" if found in _RUNS else f"extension is .{ending}"
+        raise RefusedError(f"programs are not opened, and the file's {why}")
     document = said.startswith(("image/", "text/")) or said == "application/pdf"
     # guard: content against name
-    if found and found not in _CONTAINERS and said and found != said:
-        raise RefusedError(f"the content is {found}, but the file name says {said}")
-    if found in _CONTAINERS and document:
+    if document if found in _CONTAINERS else found and said and found != said:
         raise RefusedError(f"the content is {found}, but the file name says {said}")
     if said == "application/pdf" and found != said:
         raise RefusedError(f"the content is not {said}, which the file name indicates")

@@ -169,19 +169,19 @@ class _Use:
         permit = self.errand.permit(untrusted_warrant, {SSH_AGENT})
         # guard: a permit of another sandbox uses no key
         if permit.sandbox != self.listing.sandbox:
-            raise RefusedError(f"the permit is for {permit.sandbox}, not for this use")
+            raise RefusedError(f"the permit is for another sandbox: '{permit.sandbox}'")
         if isinstance(ask, SignLogin):
             argument = f"+login.{ask.user}"
             # guard: a permit for a login is for its host
             if not self._is_at(permit.host, permit.about, ask):
-                raise RefusedError(f"the permit is for {permit.host}, not this login")
+                raise RefusedError(f"the permit is for logins at {permit.host} only")
         else:
             argument = f"+sign.{ask.namespace}"
         # A rule and the user may know the key by its comment.
         name = self._name(agent, ask.key)
         # guard: a permit for one use of a key is for no other
         if not name or (permit.argument, permit.key) != (argument, name):
-            raise RefusedError(f"the permit is for {permit.argument}, not for this use")
+            raise RefusedError(f"the permit is for {permit.argument}, not {argument}")
 
     def _is_at(self, permitted: str | None, key: str, ask: SignLogin) -> bool:
         """Return whether a login's session is with the host of its permit."""

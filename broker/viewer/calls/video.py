@@ -226,6 +226,5 @@ async def pictures(
             except trio.TooSlowError as error:
                 raise UpstreamError(f"{source.title} does not send pictures") from error
             source.seen()
-            renewed = source.renewed
-            async with nullcontext() if renewed is None else begun.held(renewed):
+            async with begun.held(source.renewed) if source.renewed else nullcontext():
                 yield near

@@ -59,7 +59,7 @@ class Declined:
         self._windows: dict[str, SlidingWindow] = {}
 
     def require_few(self, record: str) -> None:
-        """Raise ToldError after too many within a minute."""
+        """Raise ToldError where a record's user declined too many within a minute."""
         window = self._windows.get(record)
         if window and window.counted(trio.current_time()) >= DECLINED_PER_MINUTE:
             raise ToldError(

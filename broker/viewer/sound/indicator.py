@@ -113,7 +113,7 @@ class Indicator:
         return self._wanted.keys() == self._shown.keys()
 
     async def _bring(self) -> None:
-        """Connect to the bus and update the notifications."""
+        """Connect to the bus; show the notifications that are wanted, and no others."""
         if self._told:
             return
         try:

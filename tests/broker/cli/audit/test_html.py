@@ -115,4 +115,4 @@ def test_report_without_jinja2_names_the_package(
     assert done.exception.message == (
         "cannot write a report: the Python package jinja2 is not installed"
     )
-    assert "vitrail[report]" in str(done.exception.hint)
+    assert ".[report]" in str(done.exception.hint)
