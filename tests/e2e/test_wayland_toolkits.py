@@ -20,7 +20,7 @@ from tests.kit.wayland import gtk_window
 from tests.kit.wayland.apps import boxed
 from tests.kit.wayland.input import CONTROL
 from tests.kit.wayland.pixels import Found
-from tests.kit.wayland.world import KINDS, NEWER, FilteredDesktop, world
+from tests.kit.wayland.world import KINDS, NEWER, FilteredDesktop, steady, world
 
 pytestmark = [
     pytest.mark.long,
@@ -112,6 +112,7 @@ class Told:
             return not self.running.shown_popups()
 
         await eventually(none)
+        await steady(self.there.it.comp)  # a compositor may let it fade
 
 
 Box = tuple[int, int, int, int]
