@@ -186,7 +186,7 @@ async def test_a_hostile_agent_ends_its_connection_and_no_more(directory):
 async def test_an_order_larger_than_a_frame_is_refused_here(directory):
     async with a_worker(directory) as worker:
         run = agent.Run(program=1, argv=["x" * limits.AGENT_FRAME_BYTES])
-        with pytest.raises(RefusedError, match="to the guest agent"):
+        with pytest.raises(RefusedError, match="guest agent a message of"):
             await worker.send(messages.ToAgent(run))
         assert await worker.statistics()
 
@@ -429,7 +429,7 @@ LIES = [
         "WorkerReady twice",
         id="ready-again",
     ),
-    pytest.param(b"", "longer than", id="empty"),
+    pytest.param(b"", "a message of 0 bytes", id="empty"),
 ]
 
 
@@ -443,7 +443,7 @@ async def test_a_lie_ends_the_worker(data, reason):
 async def test_a_message_that_is_too_long_ends_the_worker_before_it_is_read():
     async with an_impostor() as liar:
         liar.write(b"", limits.WORKER_MESSAGE_BYTES + 1)
-        assert "longer than" in await liar.worker.wait_closed()
+        assert "a message of" in await liar.worker.wait_closed()
 
 
 async def test_a_worker_has_no_way_to_send_a_descriptor():
@@ -518,7 +518,7 @@ async def test_unrequested_content_is_not_read():
 async def test_one_that_takes_no_orders_is_ended():
     async with an_impostor() as liar:
         order = messages.ToAgent(agent.Run(program=1, argv=["x" * 60000]))
-        with pytest.raises(UpstreamError, match="has ended"):  # noqa: PT012
+        with pytest.raises(UpstreamError, match="did not accept an order"):  # noqa: PT012
             while True:
                 await liar.worker.send(order)
         assert await liar.worker.wait_closed() == "it does not accept orders"
@@ -565,9 +565,9 @@ async def _ask_in_vain(worker):
 
 async def test_one_that_does_not_answer_is_silent_and_lives():
     async with an_impostor() as liar:
-        with pytest.raises(UpstreamError, match="does not answer"):
+        with pytest.raises(UpstreamError, match="did not answer"):
             await liar.worker.windows()
-        with pytest.raises(UpstreamError, match="does not answer"):
+        with pytest.raises(UpstreamError, match="did not answer"):
             await liar.worker.close_window(1, cut=True)
         # Late or unrequested messages are dropped.
         liar.say(messages.Windows(1, [WINDOW], last=True))
