@@ -28,7 +28,9 @@ async def test_kvm_without_permission():
     async with world(start=False) as w:
         w.environ["VITRAIL_ACCEL"] = "kvm"
         await w.start()
-        with pytest.raises(SetupError, match="which VITRAIL_ACCEL=kvm requires") as caught:
+        with pytest.raises(
+            SetupError, match="which VITRAIL_ACCEL=kvm requires"
+        ) as caught:
             await w.run("app")
         assert "/dev/kvm" in caught.value.message
         assert "to emulate machines" in caught.value.hint
