@@ -131,6 +131,8 @@ class Errand:
         waiting = select.poll()
         for fd in {self.channel.fileno(), *others, beside} - {-1}:
             waiting.register(fd, select.POLLIN)
+        # guard: a viewer that reads no answer delays no end of a permit
+        self.channel.settimeout(0)
         until = permit.at + SECONDS
         # guard: what a permit has begun ends with it, whatever a viewer keeps open
         while (left := until - time.monotonic()) > 0:
@@ -164,9 +166,7 @@ class Errand:
         warrant = self._read(untrusted_warrant, CallWarrant)
         # guard: a call of the user's is for what the user called
         if warrant.method.rpartition(".")[2] not in methods:
-            raise RefusedError(
-                f"the user's call {warrant.method} does not request this"
-            )
+            raise RefusedError(f"the call {warrant.method} does not request this")
         self.use(untrusted_warrant, warrant.at + SECONDS)
         return warrant
 

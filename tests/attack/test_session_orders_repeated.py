@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import trio
@@ -15,7 +15,9 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import AUDIO, FILE_COPY
 from broker.ipc.control.types.opening import OpenRequest
 from broker.ipc.session import file_orders as m
+from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.media_orders import ConnectSound
+from broker.ipc.session.order_messages import encode
 from broker.ipc.session.warrant import sign
 from broker.session import used_warrants
 from broker.session.read_warrant import SECONDS, TICKET_SECONDS, FileTicket
@@ -56,6 +58,24 @@ async def test_sound_ends_with_its_permit_whoever_has_it(sound):
             assert conn.recv(1) == b"", "the permit has ended"
             with pytest.raises(BrokenPipeError):
                 ours.send(b"-")
+
+
+async def test_sound_ends_with_its_permit_though_no_answer_is_read(sound):
+    """A viewer that was taken over fills the channel, so that a blocking send waits."""
+    server, session = sound
+    at = time.monotonic() - SECONDS + 6
+    warrant = session.permit(AUDIO, at=at)
+    renewal = encode(HoldPermit(session.permit(AUDIO, at=at, renewed=True)))
+    async with session.carrying_out(ConnectSound(warrant)) as begun:
+        with socket.socket(fileno=begun.fds[0]) as ours, server.accept()[0] as conn:
+            # Its far end may have ended by then, which is what is wanted.
+            with suppress(OSError), trio.move_on_after(2):
+                while True:
+                    await begun.channel.send(renewal)
+            ours.settimeout(20)
+            assert ours.recv(1) == b"", "the permit has ended"
+            conn.settimeout(20)
+            assert conn.recv(1) == b""
 
 
 async def test_several_at_once_use_a_permit_once(sound):
