@@ -21,7 +21,7 @@ _LEAST = 0.5
 
 
 class BoottimeClock:
-    """A broker's clock, which goes on while the machine sleeps; in seconds."""
+    """Seconds of a broker, counted while the machine sleeps, too."""
 
     def __init__(self) -> None:
         self._apart = _apart()

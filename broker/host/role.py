@@ -407,7 +407,7 @@ class HostRole:
         active_lease = self._tenancies.get(lease)
         if active_lease is None:
             raise RefusedError(
-                f"there is no lease {lease}",
+                f"lease {lease} does not exist",
                 hint="to list the leases, run 'brokerctl lease list'",
             )
         active_lease.keep_machine = active_lease.stopping = True

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
 import socket
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
@@ -51,7 +51,7 @@ class Errand:
 
     def answer_file(self, content: bytes) -> None:
         """Answer with a file of this content.  Raises OSError."""
-        with contextlib.ExitStack() as stack:
+        with ExitStack() as stack:
             self.answer(fds=[memory_file(stack, content)])
 
     def fail(self, error: VitrailError) -> None:
@@ -275,7 +275,7 @@ class Errand:
             self.hold(permit)
         finally:
             # guard: a connection ends with its permit, whoever still has it
-            with contextlib.suppress(OSError):  # its far end has closed it
+            with suppress(OSError):  # its far end has closed it
                 connection.shutdown(socket.SHUT_RDWR)
 
     def wait_for_hangup(self) -> None:

@@ -294,4 +294,4 @@ async def test_without_a_server_it_says_so(tmp_path):
             *BROKERCTL, *words, "--server", "/nowhere", env=env, check=False
         )
         assert done.code == 1
-        assert "there is no socket of a sound server at /nowhere" in done.err
+        assert "no sound server has a socket at /nowhere" in done.err

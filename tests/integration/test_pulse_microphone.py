@@ -57,7 +57,7 @@ async def test_the_mixer_reports_a_server_that_does_not_answer():
             left_behind.bind(str(nobody.socket))
         refused = await audio(nobody, "list", check=False)
     for done, what in (
-        (absent, f"there is no socket of a sound server at {nobody.socket}"),
+        (absent, f"no sound server has a socket at {nobody.socket}"),
         (
             refused,
             f"sound server at {nobody.socket} does not answer: Connection refused",

@@ -241,7 +241,7 @@ async def _run(
     path = server_path(server)
     if not path.is_socket():  # a wrong server is reported at once
         raise SetupError(
-            f"there is no socket of a sound server at {path}",
+            f"no sound server has a socket at {path}",
             hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER "
             "(or --server) to its socket",
         )

@@ -44,7 +44,7 @@ async def connect_server(path: Path) -> socket.socket:
         cause = error.__cause__
         why = cause.strerror if isinstance(cause, OSError) else error.message
         raise UpstreamError(
-            f"there is no socket of a sound server at {path}"
+            f"no sound server has a socket at {path}"
             if isinstance(cause, FileNotFoundError)
             else f"the sound server at {path} does not answer: {why}",
             hint="start pipewire-pulse or pulseaudio, or set PULSE_SERVER to its socket",

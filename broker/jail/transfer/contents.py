@@ -65,8 +65,9 @@ def refuse_contents(name: str, head: bytes) -> None:
         why = "content is a program" if found in _RUNS else f"extension is .{ending}"
         raise RefusedError(f"programs are not opened, and the file's {why}")
     document = said.startswith(("image/", "text/")) or said == "application/pdf"
+    differ = document if found in _CONTAINERS else found and said and found != said
     # guard: content against name
-    if document if found in _CONTAINERS else found and said and found != said:
+    if differ:
         raise RefusedError(f"the content is {found}, but the file name says {said}")
     if said == "application/pdf" and found != said:
         raise RefusedError(f"the content is not {said}, which the file name indicates")
