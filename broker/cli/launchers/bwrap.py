@@ -7,23 +7,21 @@ are asked about it as about any other.
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import trio
 
 from broker.cli.launchers.held import (
     exit_code,
     local_paths,
     refuse_planted_links,
-    resolver,
     writable_places,
 )
 from broker.cli.launchers.interface import Launcher
-from broker.cli.quick.box import leased
+from broker.cli.quick.box import described_box, leased, our_box
 from broker.cli.quick.calls import Calls
 from broker.cli.quick.kept_home import kept_home
 from broker.cli.quick.made_record import (
@@ -35,14 +33,11 @@ from broker.cli.quick.made_record import (
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.core.paths import Paths
-from broker.host.devices.render_nodes import box_words
+from broker.host.launchers.bubblewrap.answer import describe_box
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.ipc.control.blocking_connection import open_connection
 from broker.viewer.sandboxes.time_zone import locale_environment
 from policy.records.model import Bwrap, Record
-
-_NOT_YET = Path("/nonexistent")
-"""In place of the sockets' directory until the broker has made it."""
 
 
 def run_box(
@@ -56,7 +51,7 @@ def run_box(
     words, files = with_files(tuple(argv), Path.cwd(), writable_places(paths))
     trio.run(ensure_broker, paths)
     with made_record(paths, name, record_text("untrusted", "bwrap")):
-        box = replace(_box(words, files), x11=x11)
+        box = replace(our_box(words, files), x11=x11)
         code = _run(paths, name, box, quiet=quiet, as_json=as_json)
     if code and not x11:
         # Late: most programs do not fail.
@@ -70,25 +65,17 @@ def _run_record(
     record: Record, argv: Sequence[str] | None, *, quiet: bool, as_json: bool
 ) -> int:
     """Run the box of a record to its end; return its exit code."""
-    paths, launch, viewer = local_paths(), record.host.launch, record.viewer
+    paths, launch, words = local_paths(), record.host.launch, tuple(argv or ())
     assert isinstance(launch, Bwrap)
     binds = (*launch.read_only, *launch.read_write)
     without_links = refuse_planted_links(paths, binds)
-    shared = viewer.folders
     trio.run(ensure_broker, paths)
     with kept_home(paths, record.name, record.host.sandbox_class) as home:
-        command = tuple(argv or record.host.command)
-        tree = None if home is None else home.tree
         box = replace(
-            _box(command, launch.read_only, launch.read_write, tree),
-            locale=tuple(locale_environment(viewer).items()),
-            resolver=resolver(launch.network),
-            open_files=launch.open_files,
-            user_namespaces=launch.user_namespaces,
-            x11=viewer.window.x11,
-            devices=box_words() if launch.gpu == "buffers" else (),
+            described_box(msgspec.to_builtins(describe_box(record, launch)), words),
+            home=None if home is None else home.tree,
+            locale=tuple(locale_environment(record.viewer).items()),
             without_links=without_links,
-            folders=bool(shared.read_only or shared.read_write),
         )
         return _run(paths, record.name, box, quiet=quiet, as_json=as_json)
 
@@ -98,17 +85,6 @@ def _run(paths: Paths, record: str, box: Box, *, quiet: bool, as_json: bool) -> 
     with open_connection(paths) as connection:
         name, code = leased(Calls(connection), record, box, steps.output)
     return exit_code(name, code, as_json=as_json)
-
-
-def _box(
-    command: Sequence[str],
-    files: tuple[Path, ...],
-    writable: tuple[Path, ...] = (),
-    home: Path | None = None,
-) -> Box:
-    """Return a box with language and terminal type of the user's environment."""
-    box = Box(tuple(command), _NOT_YET, files, writable, home)
-    return box.speaking_as(os.environ).reading(sys.stdin)
 
 
 LAUNCHER = Launcher(run=_run_record, programs=(("bwrap", "bubblewrap"),))

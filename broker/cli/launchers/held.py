@@ -136,19 +136,14 @@ def variables_of(record: Record) -> dict[str, str]:
     }
 
 
-def resolver(network: str) -> str | None:
-    """Return the resolv.conf(5) of a network; None without one."""
-    # Late: most boxes have no network, and start without this code.
-    from broker.host.box_resolver import resolver_lines
-
-    return None if network == "none" else resolver_lines(network=network)
-
-
 def resolver_file(folder: Path, network: str) -> Path | None:
     """Write the resolv.conf(5) that containers with this network see."""
-    lines = resolver(network)
-    if lines is None:
+    if network == "none":
         return None
+    # Late: most containers have no network, and start without this code.
+    from broker.host.box_resolver import resolver_lines
+
+    lines = resolver_lines(network=network)
     target = folder / f"resolv.conf.{network}"
     replace_file(target, lines.encode(), mode=0o644)  # for each user of the container
     return target

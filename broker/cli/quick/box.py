@@ -48,8 +48,7 @@ def run(words: tuple[str, ...]) -> int | None:
         name = new_name()
         command, files = with_files(words, Path.cwd())
         stack.enter_context(made_record(paths, name, record_text("untrusted", "bwrap")))
-        box = Box(command, Path(), files).speaking_as(os.environ).reading(sys.stdin)
-        _, code = leased(broker, name, box, _write)
+        _, code = leased(broker, name, our_box(command, files), _write)
     if code:
         # Late: most programs do not fail.
         from broker.cli.images.x11_needs import tell_failed
@@ -66,7 +65,7 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
         found = None if broker is None else _described(broker, name)
         if paths is None or broker is None or found is None:
             return None
-        box = _box(found, words)
+        box = described_box(found, words)
         # guard: the box of a record in haste binds no path by a link
         if any(os.path.realpath(path) != str(path) for path in box.binds):
             return None
@@ -77,7 +76,6 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
             kept = kept_home(paths, name, str(found["sandbox_class"]))
             home = stack.enter_context(kept)
             box = replace(box, home=None if home is None else home.tree)
-        box = box.speaking_as(os.environ).reading(sys.stdin)
         _, code = leased(broker, name, box, _write)
     return code if code >= 0 else 128 - code
 
@@ -91,8 +89,11 @@ def _described(broker: Calls, name: str) -> dict[str, object] | None:
     return found if isinstance(found.get("sandbox_class"), str) else None
 
 
-def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
-    """Convert the broker's description of a box to its settings, for this command."""
+def described_box(found: dict[str, object], words: tuple[str, ...]) -> Box:
+    """Return the box of a ``LaunchBoxAnswer`` as JSON has it, for these words or its own.
+
+    It has language, terminal type and standard input of this process.
+    """
     resolver = None
     if found["network"] != "none":
         # Late, as above.
@@ -104,10 +105,11 @@ def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
         for key in ("read_only", "read_write")
     )
     command = words or tuple(_texts(found["command"]))
-    box = Box(command, Path(), files, writable, resolver=resolver)
     most = found["open_files"]
     box = replace(
-        box,
+        our_box(command, files),
+        writable=writable,
+        resolver=resolver,
         user_namespaces=found.get("user_namespaces") is True,
         x11=found.get("x11") is True,
         devices=box_words() if found.get("gpu") is True else (),
@@ -115,6 +117,11 @@ def _box(found: dict[str, object], words: tuple[str, ...]) -> Box:
         folders=found.get("folders") is not False,
     )
     return replace(box, open_files=most) if isinstance(most, int) else box
+
+
+def our_box(command: tuple[str, ...], files: tuple[Path, ...]) -> Box:
+    """Return a box with language, terminal type and standard input of this process."""
+    return Box(command, Path(), files).speaking_as(os.environ).reading(sys.stdin)
 
 
 def _texts(found: object) -> list[str]:

@@ -15,6 +15,11 @@ def box_answer(record: Record | None) -> api.LaunchBoxAnswer:
     looks = {} if record is None else dict(record.viewer.looks)
     if record is None or not isinstance(launch, Bwrap) or "language" in looks:
         return api.LaunchBoxAnswer()
+    return describe_box(record, launch)
+
+
+def describe_box(record: Record, launch: Bwrap) -> api.LaunchBoxAnswer:
+    """Return the box of a record, whose launcher is ``launch``; language and home apart."""
     folders = record.viewer.folders
     return api.LaunchBoxAnswer(
         sandbox_class=record.host.sandbox_class,
