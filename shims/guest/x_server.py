@@ -11,15 +11,15 @@ import struct
 import subprocess
 from typing import TYPE_CHECKING, Dict
 
-from shims.guest.account import PATH, remove
+from shims.guest.account import PATH
 from shims.guest.loop import log
 from shims.guest.started_on_connect import StartedOnConnect
 from shims.guest.tools import X11_BRIDGE, write_file
+from shims.x11.display_socket import X_SOCKETS, bind_display, remove_display
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest
 
-X_DIRECTORY = "/tmp/.X11-unix"
 X_COOKIE_NAME = b"MIT-MAGIC-COOKIE-1"
 X_LINES, X_LINE_BYTES = 50, 400
 """The log of one run of the program."""
@@ -47,11 +47,13 @@ class XServer:
         try:
             write_file(program, X11_BRIDGE.encode(), 0o644)
             with contextlib.suppress(FileExistsError):
-                os.mkdir(X_DIRECTORY)
-                os.chmod(X_DIRECTORY, 0o1777)
+                os.mkdir(X_SOCKETS)
+                os.chmod(X_SOCKETS, 0o1777)
             with self._guest.account.rights():
                 self._write_cookie()
-                listener = self._bind()
+                if self._guest.machine is not None:
+                    remove_display(0)  # of the start before
+                listener, self._number = bind_display()
         except OSError as error:
             log(f"X11 programs are not available: {error}")
             return
@@ -73,8 +75,7 @@ class XServer:
     def stop(self) -> None:
         """Remove the socket, whose directory others may use, too."""
         if self._socket.listening:
-            with contextlib.suppress(OSError):
-                os.unlink(f"{X_DIRECTORY}/X{self._number}")
+            remove_display(self._number)
             self._socket.stop()
 
     @property
@@ -86,24 +87,6 @@ class XServer:
         head = struct.pack(">HHHH", 0xFFFF, 0, 0, len(X_COOKIE_NAME)) + X_COOKIE_NAME
         data = head + struct.pack(">H", 16) + os.urandom(16)
         write_file(self._cookie_path, data, 0o600)
-
-    def _bind(self) -> socket.socket:
-        """Bind the first free X socket."""
-        if self._guest.machine is not None:
-            remove(f"{X_DIRECTORY}/X0")  # of the start before
-        for number in range(100):
-            path = f"{X_DIRECTORY}/X{number}"
-            listener = socket.socket(socket.AF_UNIX)
-            try:
-                _remove_dead_socket(path)
-                listener.bind(path)
-            except OSError:
-                listener.close()
-                continue
-            listener.listen(64)
-            self._number = number
-            return listener
-        raise OSError("all 100 X displays are in use")
 
     def _run(self, listener: socket.socket) -> "subprocess.Popen[bytes]":
         """Start the program for X11 windows on a listener."""
@@ -142,21 +125,3 @@ class XServer:
             self._lines += 1
             if self._lines <= X_LINES:
                 log(line[:X_LINE_BYTES])
-
-
-def _remove_dead_socket(path: str) -> None:
-    """Remove a socket that nobody listens on: its program was killed.  Raises OSError.
-
-    A connection would start another agent's bridge, and wait where many do; one of
-    datagrams is refused by a stream's socket (EPROTOTYPE), and by a dead one as any.
-    """
-    # guard: looking for a free X display starts no other agent's bridge
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(path)
-        except FileNotFoundError:
-            return
-        except ConnectionRefusedError:
-            os.unlink(path)
-            return
-    raise OSError(f"another server is using {path}")

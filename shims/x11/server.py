@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import shutil
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple, Optional
 from shims.x11.bridge import Bridge
 from shims.x11.cookie import XAuthority
 from shims.x11.core import Core
+from shims.x11.display_socket import bind_display, remove_display
 from shims.x11.wire import MOST_FDS, BridgeError, Stream
 
 QUEUE_BYTES = 1 << 20
@@ -26,7 +26,6 @@ _READ = 1 << 16
 RESTART_SECONDS = 1.0
 LINGER_SECONDS = 2
 """After the last program: Xwayland ends at once otherwise, also for one just let in."""
-X_SOCKETS = "/tmp/.X11-unix"
 
 
 def say(text: str) -> None:
@@ -46,32 +45,6 @@ def wayland_socket() -> socket.socket:
         connection.close()
         raise BridgeError(f"cannot connect to {path}: {error}") from error
     return connection
-
-
-def listen(directory: str = X_SOCKETS) -> tuple[socket.socket, int]:
-    """Make programs' X socket; returns it and the display's number.  Raises OSError."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(directory, 0o1777)
-        os.chmod(directory, 0o1777)
-    for number in range(100):
-        listener = socket.socket(socket.AF_UNIX)
-        path = f"{directory}/X{number}"
-        with contextlib.suppress(OSError):
-            if _is_dead(path):
-                os.unlink(path)
-            listener.bind(path)
-            listener.listen(64)
-            return listener, number
-        listener.close()
-    raise OSError("all 100 X displays are in use")
-
-
-def _is_dead(path: str) -> bool:
-    # A connection would start a server that waits for one, as Xwayland: its socket
-    # refuses one of datagrams (EPROTOTYPE).
-    # guard: looking for a free X display starts no server
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
-        return probe.connect_ex(path) == errno.ECONNREFUSED
 
 
 class XDisplay(NamedTuple):
@@ -258,7 +231,7 @@ def main(argv: list[str]) -> int:
         listener = socket.socket(fileno=os.dup(fd))
         number = int(str(listener.getsockname()).rpartition("X")[2])
     else:
-        listener, number = listen()
+        listener, number = bind_display()
         runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
         path = os.path.join(runtime, f"vitrail-xauthority-{number}")
         authority = XAuthority(path, present=False)
@@ -274,9 +247,9 @@ def main(argv: list[str]) -> int:
         if server.child is not None:
             server.child.terminate()
         if fd < 0:
-            for path in (f"{X_SOCKETS}/X{number}", authority.path):
-                with contextlib.suppress(OSError):
-                    os.unlink(path)
+            remove_display(number)
+            with contextlib.suppress(OSError):
+                os.unlink(authority.path)
 
 
 if __name__ == "__main__":

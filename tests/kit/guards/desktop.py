@@ -36,7 +36,7 @@ GUARDS = (
     Guard("a session bus that fails is a mistake of the session", "if isinstance(error, ExceptionGroup):", "tests/broker/viewer/tray/test_panel_bus.py", "a_bus_that_fails"),
     Guard("what is saved while the desktop is busy is sent later", "raise", "tests/broker/jail/worker/test_files_tool.py", "desktop_is_busy"),
     Guard("looking for a free X display starts no server", "with socket.socket(socket.AF_UNIX) as probe:", "tests/test_shims_x11.py", "starts_no_other"),
-    Guard("looking for a free X display starts no other agent's bridge", "with socket.socket(socket.AF_UNIX) as probe:", "tests/test_shims_x11.py", "starts_no_other"),
+    Guard("a display that an X server has locked is not taken", "os.replace(written, path); open(written, \"x\").close()", "tests/test_shims_x11.py", "no_display_of_each_other"),
     Guard("a camera that was taken back is not opened again at once", "", USES, "taken_back"),
     Guard("a sandbox opens the camera once", "if False:", USES, "opens_the_camera_once"),
     Guard("the camera is opened so many times a minute", "if False:", USES, "ten_thousand"),

@@ -1,4 +1,5 @@
 """bubblewrap: a sandbox of namespaces alone, on the host's own programs.
 
-Processes: brokerctl (arguments, command, process, subordinate).
+Processes: host, brokerctl (answer); brokerctl (arguments, command, process,
+subordinate).
 """
