@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Literal, NamedTuple
 
@@ -163,6 +163,15 @@ class Engine:
             bucket = self._index.setdefault((rule.service, rule.argument), {})
             by_target = bucket.setdefault(rule.source.key, {})
             by_target.setdefault(rule.target.key, []).append(number)
+
+    @cached_property
+    def _numbers(self) -> dict[Rule, int]:
+        """The number of each rule: the first one, where a file is read twice."""
+        return {rule: n for n, rule in reversed(list(enumerate(self.rules)))}
+
+    def number_of(self, rule: Rule) -> int:
+        """Return the number of one of its rules."""
+        return self._numbers[rule]
 
     # -- which rule ------------------------------------------------------------
 
@@ -378,7 +387,7 @@ class Engine:
 
         ``number`` is the rule's, if it is known.
         """
-        at = self.rules.index(asking) if number is None else number
+        at = self.number_of(asking) if number is None else number
         return {
             target
             for target, reason in (
@@ -397,7 +406,7 @@ class Engine:
         if asking.redirect is None:
             return self._granted(call, world)
         text = asking.redirect.text
-        at = self.rules.index(asking) if number is None else number
+        at = self.number_of(asking) if number is None else number
         return set() if self.denied_before(call, text, at, world) else {text}
 
     def _granted(self, call: PolicyCall, world: World) -> set[str]:

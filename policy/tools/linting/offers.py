@@ -22,7 +22,7 @@ class OfferingEngine(Engine):
         domain = world.domains.get(target.removeprefix(prefix))
         if domain is not None and domain.uuid is not None:
             names.add(f"{prefix}uuid:{domain.uuid}")
-        at = self.rules.index(asking)
+        at = self.number_of(asking)
         if self._denied_fresh(call, target, at, world) is not None:
             return False
         return any(
@@ -41,7 +41,7 @@ class OfferingEngine(Engine):
         final, reason = final_target(target, call.source, world)
         if reason or is_internal(final, world):
             return False
-        at = self.rules.index(asking)
+        at = self.number_of(asking)
         if self._denied_fresh(call, final, at, world) is not None:
             return False
         number, _ = self._first(call, target, world)
