@@ -126,7 +126,7 @@ def film(env: dict[str, str], pids: Callable[[], dict[str, int]]) -> dict[str, f
         before = {name: processor_seconds(pid) for name, pid in known.items()}
         time.sleep(FILM_SECONDS)
         spent = {name: processor_seconds(known[name]) - before[name] for name in known}
-        player.terminate()
+        player.kill()  # mpv loses a SIGTERM that comes while it loads
     return {
         f"film, {name} (% of a core)": round(100 * seconds / FILM_SECONDS, 2)
         for name, seconds in spent.items()
