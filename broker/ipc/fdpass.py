@@ -1,8 +1,8 @@
 """Bytes and file descriptors over UNIX sockets, counted (unix(7), cmsg(3)).
 
 Works on blocking and non-blocking sockets alike; a non-blocking one raises
-BlockingIOError and the caller waits.  Every descriptor that arrives is either
-returned, and then the caller's to close, or closed here.
+BlockingIOError and the caller waits (``more``: further flags, as MSG_DONTWAIT).
+Every descriptor that arrives is returned, and the caller's to close, or closed here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from broker.core.errors import PeerError
 _INT = array.array("i").itemsize
 # As plain numbers: an enumeration's own "&" costs as much as a system call.
 _FDS_LOST, _CUT = int(socket.MSG_CTRUNC), int(socket.MSG_TRUNC)
-_CLOSE_ON_EXEC, _NO_SIGNAL = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_NOSIGNAL)
+_CLOEXEC, _NO_SIGNAL = int(socket.MSG_CMSG_CLOEXEC), int(socket.MSG_NOSIGNAL)
 
 
 @cache
@@ -42,7 +42,7 @@ class Received(NamedTuple):
     fds: tuple[int, ...]
 
 
-def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
+def receive(sock: socket.socket, size: int, fd_limit: int, more: int = 0) -> Received:
     """Read at most ``size`` bytes and ``fd_limit`` descriptors (close-on-exec).
 
     The kernel never merges bytes of two messages that both carry descriptors,
@@ -52,7 +52,7 @@ def receive(sock: socket.socket, size: int, fd_limit: int) -> Received:
     than this process may hold (MSG_CTRUNC), PeerError when a packet was longer than
     ``size`` (MSG_TRUNC), or for any other kind of ancillary data.
     """
-    data, ancillary, flags, _ = sock.recvmsg(size, _room(fd_limit), _CLOSE_ON_EXEC)
+    data, ancillary, flags, _ = sock.recvmsg(size, _room(fd_limit), _CLOEXEC | more)
     if not ancillary and not flags & (_FDS_LOST | _CUT):
         return Received(data, ())
     fds = array.array("i")
@@ -86,6 +86,7 @@ def send(
     sock: socket.socket,
     data: bytes | bytearray | memoryview,
     fds: Sequence[int] = (),
+    more: int = 0,
 ) -> int:
     """Send bytes, the descriptors attached to the first; return bytes sent.
 
@@ -94,10 +95,9 @@ def send(
     the first one, so what remains is sent without them.
     """
     if not fds:
-        return sock.send(data, _NO_SIGNAL)
-    rights = array.array("i", fds)
-    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-    return sock.sendmsg([data], ancillary, _NO_SIGNAL)
+        return sock.send(data, _NO_SIGNAL | more)
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+    return sock.sendmsg([data], ancillary, _NO_SIGNAL | more)
 
 
 def close_all(fds: Iterable[int]) -> None:

@@ -47,7 +47,7 @@ class Errand:
 
     def answer(self, result: bytes = b"", fds: Sequence[int] = ()) -> None:
         """Answer that it is done, or begun.  Raises OSError if nobody waits."""
-        fdpass.send(self.channel, messages.encode(messages.Carried(result)), fds)
+        self._send(messages.Carried(result), fds)
 
     def answer_file(self, content: bytes) -> None:
         """Answer with a file of this content.  Raises OSError."""
@@ -59,15 +59,20 @@ class Errand:
         failed = messages.NotCarried(
             type(error).__name__, error.message[:4000], error.hint[:4000], error.where
         )
-        fdpass.send(self.channel, messages.encode(failed))
+        self._send(failed)
 
-    def next(self) -> messages.SessionOrder | None:
+    def _send(self, answer: messages.SessionAnswer, fds: Sequence[int] = ()) -> None:
+        """Send an answer now: there is room for those that a viewer waits for."""
+        # guard: a viewer that reads no answer delays no end of a permit
+        fdpass.send(self.channel, messages.encode(answer), fds, socket.MSG_DONTWAIT)
+
+    def next(self, flags: int = 0) -> messages.SessionOrder | None:
         """Return the next order on the channel; None: the viewer has closed it.
 
-        Raises PeerError.
+        Raises PeerError; with MSG_DONTWAIT BlockingIOError when there is none.
         """
         size, most = messages.MESSAGE_BYTES, messages.DESCRIPTORS
-        got = fdpass.receive(self.channel, size, most)
+        got = fdpass.receive(self.channel, size, most, flags)
         self.fds = list(got.fds)
         if not got.data:
             return None
@@ -131,8 +136,6 @@ class Errand:
         waiting = select.poll()
         for fd in {self.channel.fileno(), *others, beside} - {-1}:
             waiting.register(fd, select.POLLIN)
-        # guard: a viewer that reads no answer delays no end of a permit
-        self.channel.settimeout(0)
         until = permit.at + SECONDS
         # guard: what a permit has begun ends with it, whatever a viewer keeps open
         while (left := until - time.monotonic()) > 0:
@@ -144,7 +147,8 @@ class Errand:
                     waiting.unregister(fd)
             if self.channel.fileno() not in ready:
                 continue
-            order = self.next()
+            # The viewer may have this end, too, read the order itself, and have it block.
+            order = self.next(socket.MSG_DONTWAIT)
             if order is None:
                 return
             if not isinstance(order, HoldPermit):

@@ -15,6 +15,7 @@ import signal
 import socket
 import stat
 import struct
+import subprocess
 import termios
 import threading
 from pathlib import Path
@@ -126,6 +127,35 @@ def victim():
     yield pid
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
+
+
+def test_it_stops_no_process(place, victim):
+    """A session child that is stopped does not end a camera with its permit."""
+    held = os.pidfd_open(victim)
+    stops = (signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+    for number in (*stops, signal.SIGQUIT, signal.SIGCONT, signal.SIGRTMAX):
+
+        def stop(number=number):
+            signal.pidfd_send_signal(held, number)
+            return True
+
+        assert confined(place, stop) in DENIED
+    assert os.waitpid(victim, os.WNOHANG | os.WUNTRACED) == (0, 0)
+    os.close(held)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_it_ends_a_process_of_which_it_has_a_pidfd(place, number):
+    with subprocess.Popen(["sleep", "100"]) as child:
+        held = os.pidfd_open(child.pid)
+
+        def end():
+            signal.pidfd_send_signal(held, number)
+            return True
+
+        assert confined(place, end) == 7
+        os.close(held)
+        assert child.wait(10) == -number
 
 
 def _by_fcntl(sock, pid):

@@ -60,4 +60,8 @@ def viewer_filter(pid: int) -> bytes:
     close_set_id(rules)
     # guard: the viewer signals no process but those of which it was given a pidfd
     rules.kill_if("tgkill", libseccomp.Arg(0, libseccomp.NE, pid))
+    for number in set(range(1, 65)) - {9, 15}:  # all but SIGKILL and SIGTERM
+        # A session child that is stopped would end nothing with its permit.
+        # guard: the viewer ends processes and stops none
+        rules.deny_if("pidfd_send_signal", rules.equal(1, number))
     return rules.program()

@@ -26,6 +26,9 @@ from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 from policy.names import PIN
 
+_NOW = socket.MSG_DONTWAIT
+"""Each far end may have this end, too, and read what it was ready for, or have it block."""
+
 
 class KeyPermits:
     """Passes on questions as they are, and a yes that has its permit."""
@@ -66,7 +69,7 @@ class KeyPermits:
     def _ask(self) -> bool:
         """Pass on a question of the key's process to the viewer; False at its end."""
         try:
-            untrusted_data = self._process.recv(USE_BYTES)
+            untrusted_data = self._process.recv(USE_BYTES, _NOW)
         except ConnectionResetError:  # with an answer unread
             return False
         if untrusted_data:
@@ -74,13 +77,14 @@ class KeyPermits:
                 use = decode_use(untrusted_data)
                 self._asked = use if use.ask else self._asked
             with suppress(OSError):  # the viewer has gone, which is read, too
-                self._viewer.send(untrusted_data)
+                # guard: a viewer that reads no question delays no end of a permit
+                self._viewer.send(untrusted_data, _NOW)
         return bool(untrusted_data)
 
     def _answer(self) -> bool:
         """Pass on an answer of the viewer, if a permit covers it; False at its end."""
         try:
-            data = self._viewer.recv(ANSWER_BYTES)
+            data = self._viewer.recv(ANSWER_BYTES, _NOW)
         except ConnectionResetError:
             return False
         if not data:
@@ -89,7 +93,7 @@ class KeyPermits:
         allow = answer.allow and self._is_permitted(answer)
         said = {"verdict": answer.verdict, "allow": allow}
         with suppress(OSError):  # it has ended
-            self._process.send(json.dumps(said).encode())
+            self._process.send(json.dumps(said).encode(), _NOW)
         return True
 
     def _is_permitted(self, answer: KeyAnswer) -> bool:

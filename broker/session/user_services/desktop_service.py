@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,7 @@ from broker.helpers.process.namespace_limits import limit_box
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.session import service_orders as m
 from broker.session.errand import Errand
+from broker.session.read_warrant import SECONDS
 from policy.services.desktop import FOLDER, DesktopService, parse_service
 from shims.bundle import files_tool
 
@@ -58,6 +60,9 @@ def start_service(errand: Errand, order: m.StartService) -> None:
     errand.answer(b"%d" % service.concurrent)
     if not isinstance(errand.next(), m.ServeNow):
         return  # too many of it run
+    # guard: a service that was found is not started when its permit may have ended
+    if time.monotonic() > permit.at + SECONDS:
+        raise RefusedError("the permit has expired")
     log = ConsoleLog(paths.state / "services", name=f"{order.service}.log")
     call = GuestCall(permit.sandbox, order.service, order.argument, service.command)
     with ExitStack() as ours:

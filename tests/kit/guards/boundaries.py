@@ -48,6 +48,7 @@ GUARDS = (
     Guard("a connection gives no right to signal its other end", "pass", "tests/attack/test_viewer_confined.py", "pidfd"),
     Guard("a file of the user's keeps its mode, owner, times and attributes", "pass", "tests/attack/test_viewer_confined.py", "keeps"),
     Guard("a file keeps its attributes where libseccomp does not know the call", "pass", "tests/attack/test_viewer_confined.py", "libseccomp"),
+    Guard("the viewer ends processes and stops none", "pass", "tests/attack/test_viewer_confined.py", "stops_no"),
     Guard("the viewer makes no file setuid for another user of the machine", "", "tests/attack/test_viewer_confined.py", "setuid"),
     Guard("an order of a viewer that was taken over has no warrant", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),
     Guard("a warrant of a permit that may have ended is not used", "if False:", "tests/broker/session/test_session_orders.py", "authoritys_word"),

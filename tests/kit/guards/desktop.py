@@ -50,7 +50,7 @@ GUARDS = (
     Guard("the jail of an order ends whole", "started.kill()", MEDIA_ORDERS, "jail_that_starts"),
     Guard("the sound server is reached with a permit for sound", "", MEDIA_ORDERS, "without_a_permit"),
     Guard("a connection ends with its permit, whoever still has it", "pass", "tests/attack/test_session_orders_repeated.py", "sound_ends"),
-    Guard("a viewer that reads no answer delays no end of a permit", "pass", "tests/attack/test_session_orders_repeated.py", "no_answer_is_read"),
+    Guard("a viewer that reads no answer delays no end of a permit", "fdpass.send(self.channel, messages.encode(answer), fds)", "tests/attack/test_session_orders_held.py", "channel_blocks"),
     Guard("who ends a connection is a process that the viewer cannot end", "pid = 0", "tests/attack/test_session_orders_repeated.py", "sound_ends"),
     Guard("cameras are named to who may use one", "", MEDIA_ORDERS, "without_a_permit"),
     Guard("a camera is opened with a permit for cameras", "permit = None", MEDIA_ORDERS, "without_a_permit"),

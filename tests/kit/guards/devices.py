@@ -38,6 +38,7 @@ GUARDS = (
     Guard("who has the security key is shown", "if True:\n    yield\n    return", "tests/attack/test_security_key_turns.py", "shown"),
     Guard("requests to the security key have a pace", "", "tests/attack/test_security_key_turns.py", "pace"),
     Guard("a revoked permission is not repeated", "if True:", "tests/broker/jail/security_key/test_parser.py", "revoked_u2f"),
+    Guard("a viewer that reads no question delays no end of a permit", "self._viewer.send(untrusted_data)", "tests/attack/test_session_orders_held.py", "no_question"),
     Guard("a permit is for one use of a security key", "if False:", "tests/attack/test_security_key_permits.py", "for_one_use"),
     Guard("a permit for one use of a security key is for no other one", "return True", "tests/attack/test_security_key_permits.py", "for_this_use"),
     Guard("one use for each question", "return allowed is not None", "tests/broker/jail/security_key/test_parser.py", "signature_is_one_use"),

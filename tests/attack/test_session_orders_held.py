@@ -1,0 +1,118 @@
+"""A viewer that was taken over keeps the process that ends what a permit has begun busy."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import time
+from contextlib import suppress
+
+import pytest
+import trio
+
+from broker.core.errors import RefusedError
+from broker.core.services import AUDIO, CALL, SECURITY_KEY
+from broker.ipc import channel
+from broker.ipc.session.bus_orders import HoldPermit
+from broker.ipc.session.media_orders import ConnectSound, OpenSecurityKey
+from broker.ipc.session.order_messages import encode
+from broker.ipc.session.service_orders import ServeNow, StartService
+from broker.session.read_warrant import SECONDS
+from broker.viewer.orders import session_orders
+from tests.attack.test_session_orders_services import services
+from tests.broker.session.test_session_orders import sound
+from tests.kit.session import starter_of_orders
+
+__all__ = ["services", "sound"]
+
+
+def _fill(sock):
+    with suppress(BlockingIOError):
+        while True:
+            sock.send(b"-" * 1024, socket.MSG_DONTWAIT)
+    with suppress(BlockingIOError):
+        while True:
+            sock.send(b"-", socket.MSG_DONTWAIT)
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """The children's ends of channels, which the viewer has kept."""
+    ends = []
+
+    def pair():
+        ours, theirs = channel.pair()
+        ends.append(theirs.dup())
+        return ours, theirs
+
+    monkeypatch.setattr(session_orders, "pair", pair)
+    yield ends
+    for end in ends:
+        end.close()
+
+
+async def _blocking(end):
+    """Have the child's end block, once the child has chosen that it does not."""
+    with trio.fail_after(5):
+        while not (flags := fcntl.fcntl(end, fcntl.F_GETFL)) & os.O_NONBLOCK:
+            await trio.sleep(0.01)
+    fcntl.fcntl(end, fcntl.F_SETFL, flags & ~os.O_NONBLOCK)
+
+
+async def test_sound_ends_with_its_permit_though_its_channel_blocks(sound, kept):
+    """Whether a socket blocks is the same for all that have it."""
+    server, session = sound
+    at = time.monotonic() - SECONDS + 6
+    warrant = session.permit(AUDIO, at=at)
+    renewal = encode(HoldPermit(session.permit(AUDIO, at=at, renewed=True)))
+    async with session.carrying_out(ConnectSound(warrant)) as begun:
+        with socket.socket(fileno=begun.fds[0]) as ours, server.accept()[0] as conn:
+            with suppress(TimeoutError, trio.TooSlowError):
+                await _blocking(kept[0])
+            _fill(kept[0])
+            with suppress(OSError):
+                await begun.channel.send(renewal)
+            conn.settimeout(12)
+            assert conn.recv(1) == b"", "the permit has ended"
+            ours.settimeout(1)
+            assert ours.recv(1) == b""
+
+
+_KEY = """
+import sys
+from broker.session import read_warrant
+read_warrant.SECONDS = 3.0
+from broker.session.user_media import key_device
+key_device.open_key = lambda: key_device.os.open("/dev/null", 0)
+def asking(_module, _guest, _key, broker, _nonce):
+    code = f"import socket, time; s = socket.socket(fileno={broker}); "
+    code += "s.send(b'{\\"ask\\": 1, \\"what\\": \\"sign in\\"}'); time.sleep(600)"
+    return [sys.executable, "-c", code]
+key_device.our_program = asking
+"""
+
+
+async def test_a_security_key_ends_though_no_question_of_its_is_read():
+    guest, far = socket.socketpair()
+    ours, questions = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with guest, far, ours, questions, starter_of_orders(prepare=_KEY) as session:
+        _fill(questions)
+        fds = [far.fileno(), questions.fileno()]
+        order = OpenSecurityKey(session.permit(SECURITY_KEY))
+        async with session.carrying_out(order, fds) as begun:
+            far.close()
+            with trio.fail_after(20):
+                await begun.process.wait()
+            assert guest.recv(1) == b""
+
+
+async def test_no_service_starts_after_its_permit(services):
+    """The child has checked the permit before it is told to start the service."""
+    at = time.monotonic() - SECONDS + 3
+    warrant = services.permit(CALL, argument="+echo", sandbox="work", at=at)
+    async with services.carrying_out(StartService(warrant, "echo", "")) as begun:
+        assert begun.result == b"2"
+        await trio.sleep(at + SECONDS + 0.5 - time.monotonic())
+        with pytest.raises(RefusedError, match="expired"):
+            await begun.more(ServeNow())
