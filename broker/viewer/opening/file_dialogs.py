@@ -197,8 +197,7 @@ class FileDialogs:
                 )
             with pipe() as (read, write):
                 entries = [entry_frame(FileEntry([name], 0)) for name in names]
-                os.write(write.fileno(), b"".join([*entries, entry_frame(End())]))
-                write.close()
+                _write_now(write, b"".join([*entries, entry_frame(End())]))
                 name = names[0] if len(names) == 1 else ""
                 quota = Quota(most, most, len(names), len(names) == 1, name)
                 await _deliver(chosen, quota, read, ",".join(tokens))
@@ -277,6 +276,18 @@ async def _arriving(way: Return) -> AsyncIterator[PipeEnd]:
     with pipe() as (read, write):
         way.accept(write)
         yield read
+
+
+def _write_now(write: PipeEnd, data: bytes) -> None:
+    """Write all to a pipe that nobody reads yet, and close it.  Raises UpstreamError.
+
+    One of a user beyond pipe-user-pages-soft (pipe(7)) has 8 KiB.
+    """
+    # guard: a pipe without room for names holds nobody up
+    os.set_blocking(write.fileno(), False)
+    if os.write(write.fileno(), data) < len(data):
+        raise UpstreamError("your pipes have no room for so many names: see pipe(7)")
+    write.close()
 
 
 async def _deliver(
