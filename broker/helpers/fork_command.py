@@ -24,10 +24,11 @@ def command(
     """Return the command line of a server whose clients are at these sockets.
 
     Keepers connect to ``compositor``, whatever a client orders; without one to none.
+    ``more``: descriptors; of workers' server the pidfd of a process that it ends with.
     """
     numbers = ",".join(map(str, controls))
     if module == ForkServerModule.WORKERS:
-        return our_program(module, numbers, *[ALLOW_UNJAILED] * allow_unjailed)
+        compositor = ALLOW_UNJAILED if allow_unjailed else ""
     return our_program(module, numbers, compositor, *map(str, more))
 
 

@@ -39,16 +39,18 @@ def _refusing(reason: str) -> Start:
 def main() -> None:
     """Entry point: enter the jail and become the fork server.
 
-    Arguments: the number of our socket, and ``ALLOW_UNJAILED`` where it applies.
+    Arguments: the number of our socket; ``ALLOW_UNJAILED`` where it applies, or ""; the
+    number of a pidfd, of a process that this one ends with, if there is one.
     """
     missing = jail.why_enclose_fails()
     # guard: no worker's code is imported outside of a jail
-    if missing and ALLOW_UNJAILED not in sys.argv[2:]:
-        serve("vitrail-forks", _refusing(missing))
+    if missing and ALLOW_UNJAILED not in sys.argv[2:3]:
+        parent = int(sys.argv[3]) if sys.argv[3:] else -1
+        serve("vitrail-forks", _refusing(missing), parent=parent)
         return
     if not missing:
         jail.enclose()
-    sys.argv[2:] = [missing]
+    sys.argv[2:3] = [missing]
     runpy.run_module(_JAILED, run_name="__main__", alter_sys=True)
 
 

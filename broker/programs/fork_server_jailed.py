@@ -59,7 +59,8 @@ def start_worker(
 def main() -> None:
     """Entry point: fork jailed halves of workers on order.
 
-    Arguments: the number of our socket, and why this process is in no jail, or "".
+    Arguments: the number of our socket; why this process is in no jail, or ""; the
+    number of a pidfd as ``programs.fork_server`` has it.
     """
     worker_filter()  # compiled once; workers inherit it
     if traced():
@@ -67,7 +68,8 @@ def main() -> None:
         from broker.jail.wayland.protocol import trace  # noqa: F401
     # A keeper kills its jailed half when the broker dies, and may have died first.
     # guard: jailed halves end with the broker
-    serve("vitrail-forks", start_worker, end_children=True)
+    parent = int(sys.argv[3]) if sys.argv[3:] else -1
+    serve("vitrail-forks", start_worker, end_children=True, parent=parent)
 
 
 if __name__ == "__main__":

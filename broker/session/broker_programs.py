@@ -57,25 +57,40 @@ def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
     client, stderr = errand.descriptors(2)
     # guard: workers without a jail are the user's choice
     unjailed = bool(os.environ.get(UNJAILED))
+    # It ends its children first; the starter may have died before.
+    late = [_broker(errand.host)] if order.program in OUTLIVE_BROKER else []
     argv = command(
         order.program,
         [client],
+        late,
         compositor=str(display_path() or ""),
         allow_unjailed=unjailed,
     )
     os.chdir("/")
-    os.set_inheritable(client, True)  # noqa: FBT003 -- the os module's own
-    if order.program in OUTLIVE_BROKER:
+    for fd in (client, *late):
+        os.set_inheritable(fd, True)  # noqa: FBT003 -- the os module's own
+    if late:
         end_with_parent(0)
     errand.answer()
     os.dup2(stderr, _STDERR)
     os.execve(argv[0], argv, variables(os.environ))  # noqa: S606 -- no shell
 
 
+def _broker(host: int) -> int:
+    """Return a pidfd of the broker's first process, which has made this socket."""
+    with socket.socket(fileno=os.dup(host)) as sock:
+        return os.pidfd_open(_maker_of(sock))
+
+
+def _maker_of(sock: socket.socket) -> int:
+    """Return the number of the process that has made a pair of sockets."""
+    peer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return int(_PEER.unpack(peer)[0])
+
+
 def _measure(errand: Errand, pids: list[int]) -> None:
     """Answer with a pipe, and write the memory of the broker's processes to it."""
-    peer = errand.channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
-    viewer, _, _ = _PEER.unpack(peer)
+    viewer = _maker_of(errand.channel)
     read, write = os.pipe()
     # Answered first: the kernel walks a process's pages, and waits while the process
     # changes its memory; only SIGKILL ends that.

@@ -122,7 +122,9 @@ def test_a_fork_server_without_a_jail_imports_nothing(monkeypatch):
     imported, served = [], []
     monkeypatch.setattr(jail, "why_enclose_fails", lambda: "new namespaces: no")
     monkeypatch.setattr(jail, "enclose", lambda: None)
-    monkeypatch.setattr(fork_server, "serve", lambda _, start: served.append(start))
+    monkeypatch.setattr(
+        fork_server, "serve", lambda _, start, **__: served.append(start)
+    )
     monkeypatch.setattr(
         fork_server.runpy, "run_module", lambda *_, **__: imported.append(sys.argv[2:])
     )

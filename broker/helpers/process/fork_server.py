@@ -107,13 +107,15 @@ def serve(
     *,
     present: StartedChild | None = None,
     end_children: bool = False,
+    parent: int = -1,
 ) -> None:
     """Fork as the broker orders, until it has gone: the main loop of each fork server.
 
     The program's first argument has the numbers of its clients' sockets.
 
     ``present``: a child that was started before; its exit code is not reported.
-    ``end_children``: kill what is left when the broker has gone.
+    ``end_children``: kill what is left when the broker has gone.  ``parent``: the pidfd
+    of a process that this one ends with, whoever has its sockets.
     """
     clients = [socket.socket(fileno=int(number)) for number in sys.argv[1].split(",")]
     set_name(name)
@@ -123,7 +125,7 @@ def serve(
         server.add(client, partial(server.fork, start))
     if present is not None:
         server.keep(present)
-    server.run()
+    server.run(parent=parent)
     if end_children:
         server.kill_children()
 
@@ -161,10 +163,18 @@ class ForkLoop:
         self._clients[client.fileno()] = client, serve_one
         self._waiting.register(client, select.POLLIN)
 
-    def run(self, first: socket.socket | None = None) -> None:
-        """Serve until ``first``, or else every client, has closed its end."""
+    def run(self, first: socket.socket | None = None, parent: int = -1) -> None:
+        """Serve until ``first``, or else every client, has closed its end.
+
+        Or the process of the pidfd ``parent`` has ended.
+        """
+        # guard: a fork server that a viewer has ordered outlives no broker
+        if parent >= 0:
+            self._waiting.register(parent, select.POLLIN)
         while self._clients and (first is None or first.fileno() in self._clients):
             ready = {fd for fd, _ in patiently(self._waiting.poll)}
+            if parent in ready:
+                return
             # The dead first: when the broker closes after its last child ended, no
             # child is left for process 1 to reap.
             for pidfd in ready - self._clients.keys():

@@ -29,6 +29,7 @@ GUARDS = (
     Guard("a viewer that was taken over gives the host no file to close", "", "tests/attack/test_slow_orders.py", "attaches_nothing"),
     Guard("a viewer makes no descriptor slow to close", "", "tests/attack/test_slow_orders.py", "slow_to_close"),
     Guard("a file that is named once is edited once", "if False:", "tests/attack/test_session_orders_files.py", "edited_once"),
+    Guard("a fork server that a viewer has ordered outlives no broker", "if False:", "tests/attack/test_fork_server_left.py", "ends_with_the_broker"),
     Guard("workers without a jail are the user's choice", "unjailed = True", "tests/attack/test_session_orders_programs.py", "without_a_jail"),
     Guard("a yes is for what its question has named", "if False:", "tests/attack/test_forged_authority_messages.py", "not_named"),
     Guard("a choice is for the request that was chosen", "if False:", "tests/attack/test_forged_authority_messages.py", "something_else"),
