@@ -153,14 +153,16 @@ class Errand:
                 return
             if not isinstance(order, HoldPermit):
                 raise PeerError("the operation has already begun")
-            fresh = self._read(order.warrant, PermitWarrant)
-            # guard: a permit is held by its own renewals
-            if any(
-                getattr(fresh, name) != getattr(permit, name) for name in _OF_PERMIT
-            ):
-                raise RefusedError("the new permit differs from the first one")
-            until = fresh.at + SECONDS
-            self.answer()
+            until = self.renewed(permit, order)
+
+    def renewed(self, permit: PermitWarrant, order: HoldPermit) -> float:
+        """Answer a renewal; return until when the permit holds.  Raises RefusedError."""
+        fresh = self._read(order.warrant, PermitWarrant)
+        # guard: a permit is held by its own renewals
+        if any(getattr(fresh, name) != getattr(permit, name) for name in _OF_PERMIT):
+            raise RefusedError("the new permit differs from the first one")
+        self.answer()
+        return fresh.at + SECONDS
 
     def call(self, untrusted_warrant: bytes, methods: Collection[str]) -> CallWarrant:
         """Return the checked call of the user that comes with an order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from base64 import b64encode
 from contextlib import suppress
 from pathlib import Path
@@ -35,6 +36,7 @@ from broker.core.ssh_agent import (
     fingerprint,
     string,
 )
+from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.service_orders import (
     AskAgent,
     AskSecret,
@@ -45,6 +47,7 @@ from broker.ipc.session.service_orders import (
     StartService,
     UseAgent,
 )
+from broker.session.read_warrant import SECONDS
 from tests.kit.session import session, starter_of_orders
 from tests.kit.wayland.compositor import short_directory
 
@@ -418,6 +421,27 @@ async def test_an_agent_that_takes_any_signature_binds_no_session(agent):
         assert await ask(bind()) == KeyRefused()
         with pytest.raises(RefusedError):
             await ask(login(), argument="+login.git", host="git.example.test")
+
+
+async def test_keys_are_listed_while_their_permit_is_held_and_no_longer(agent):
+    _, session = agent
+    at = time.monotonic() - SECONDS + 3
+    fields = {"argument": "+list", "at": at}
+    order = UseAgent(session.permit(SSH_AGENT, **fields))
+    async with session.carrying_out(order) as begun:
+        ask = asking(session, begun)
+        await ask(ListKeys())
+        await trio.sleep(at + SECONDS + 0.1 - time.monotonic())
+        for what in (AskAgent(ListKeys()), NameHost(HOST, ())):
+            with pytest.raises(RefusedError, match="expired"):
+                await begun.more(what)
+        # As after a use that the user was long asked about.
+        renewal = {"argument": "+list", "renewed": True}
+        await begun.more(HoldPermit(session.permit(SSH_AGENT, **renewal)))
+        await ask(ListKeys())
+        other = session.permit(SSH_AGENT, **renewal, sandbox="other-1")
+        with pytest.raises(RefusedError, match="differs"):
+            await begun.more(HoldPermit(other))
 
 
 async def test_no_agent_is_asked_without_a_permit(agent):

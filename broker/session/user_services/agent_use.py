@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,9 +42,11 @@ from broker.core.ssh_agent import (
 )
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session import service_orders as m
+from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.connecting import connect_patiently
 from broker.session.errand import Errand
+from broker.session.read_warrant import SECONDS
 from broker.session.user_services.known_hosts import names_of
 from policy.names import ADMIN_NAMES
 
@@ -61,9 +64,12 @@ def use_agent(errand: Errand, order: m.UseAgent) -> None:
         if permit.target in ADMIN_NAMES:
             _connect(sock)
             agent = _Agent(sock)
-        use = _Use(errand, permit, agent)
+        use = _Use(errand, permit, agent, permit.at + SECONDS)
         errand.answer()
         while (asked := errand.next()) is not None:
+            if isinstance(asked, HoldPermit):
+                use.until = errand.renewed(permit, asked)
+                continue
             try:
                 errand.answer(use.answer(asked))
             except RefusedError as error:
@@ -117,6 +123,8 @@ class _Use:
     """The connection's own permit."""
     agent: _Agent | None
     """The user's; None: the connection leads to a sandbox's."""
+    until: float
+    """When the permit ends, unless it is renewed."""
     hosts: dict[bytes, bytes] = field(default_factory=dict)
     """The key of the host by session, which the agent has checked."""
     names: dict[bytes, str] = field(default_factory=dict)
@@ -127,6 +135,9 @@ class _Use:
 
         Raises RefusedError, PeerError.
         """
+        # guard: the user's keys are listed while their permit is held
+        if time.monotonic() > self.until:
+            raise RefusedError("the permit has expired")
         if isinstance(asked, m.NameHost):
             return msgspec.msgpack.encode(
                 names_of(asked.key, asked.candidates, Path.home())

@@ -13,6 +13,7 @@ from typing import Protocol
 import msgspec
 import trio
 
+from broker.authority.permit import Permit
 from broker.core.decoding import Reader, reader
 from broker.core.errors import InternalError, SetupError, UpstreamError
 from broker.core.limits import ssh_agent as limits
@@ -69,13 +70,13 @@ class SandboxAgent:
 
 
 @asynccontextmanager
-async def user_ssh(session: UserSession, warrant: bytes) -> AsyncIterator[UserSsh]:
+async def user_ssh(session: UserSession, permit: Permit) -> AsyncIterator[UserSsh]:
     """Have a session child use the permit's agent; yield the connection to it.
 
     Raises ToldError without an agent of the user's, where the permit leads there.
     """
     async with AsyncExitStack() as stack:
-        carrying_out = session.carrying_out(UseAgent(warrant))
+        carrying_out = session.carrying_out(UseAgent(permit.warrant))
         try:
             begun = await stack.enter_async_context(carrying_out)
         except SetupError as error:
@@ -83,7 +84,8 @@ async def user_ssh(session: UserSession, warrant: bytes) -> AsyncIterator[UserSs
                 "the broker cannot connect to an ssh agent of the user's desktop",
                 hint="run 'brokerctl restart' in a shell where SSH_AUTH_SOCK names the agent's socket",
             ) from error
-        yield UserSsh(begun)
+        async with begun.held(permit.renewed):
+            yield UserSsh(begun)
 
 
 class UserSsh:

@@ -101,7 +101,7 @@ class SshKeys:
                 raise ToldError(f"{permit.where}: the desktop does not support user=")
             with failures_told(permit.target):
                 async with (
-                    user_ssh(self._session, permit.warrant) as ssh,
+                    user_ssh(self._session, permit) as ssh,
                     self._agent(permit, exchange, ssh) as agent,
                 ):
                     await guest.order(messages.TransferServe(exchange.stream, "agent"))

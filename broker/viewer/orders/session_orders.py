@@ -59,12 +59,15 @@ class Begun:
     """The block's to close."""
     process: ForkedProcess
     channel: Channel
+    _turn: trio.Lock = field(default_factory=trio.Lock)
+    """One exchange at a time: a renewal comes between others."""
 
     async def more(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> tuple[bytes, Sequence[int]]:
         """Have the same child carry out a further order; as ``UserSession.carry_out``."""
-        return await _exchange(self.process, self.channel, order, fds)
+        async with self._turn:
+            return await _exchange(self.process, self.channel, order, fds)
 
     async def hold(self, renewed: Renewed) -> None:
         """Send renewed warrants to the order's child until the permit ends.

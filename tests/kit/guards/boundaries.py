@@ -15,6 +15,7 @@ GUARDS = (
     Guard("a permit that has ended is not renewed", "", "tests/attack/test_forged_authority_messages.py", "not_renewed"),
     Guard("nothing begins by a permit because something else goes on by it", "if False:", "tests/attack/test_session_orders_bus.py", "begins_by"),
     Guard("what a permit has begun ends with it, whatever a viewer keeps open", "while left := 1000000.0:", "tests/attack/test_session_orders_bus.py", "portals_screens_end"),
+    Guard("the user's keys are listed while their permit is held", "if False:", "tests/attack/test_session_orders_services.py", "while_their_permit_is_held"),
     Guard("a permit is held by its own renewals", "if False:", "tests/attack/test_session_orders_bus.py", "held_by_their_own"),
     Guard("a keeper opens no file of the user", "", "tests/attack/test_keeper_files.py", "opens_no_file"),
     Guard("what was permitted once is done once", "if False:", "tests/attack/test_session_orders_repeated.py", "once"),
