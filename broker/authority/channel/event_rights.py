@@ -102,7 +102,6 @@ class EventRights:
         if self._host is not None and self._host.lease(lease.id) != lease:
             raise PeerError(f"it announces lease {lease.id}, unlike its host")
         self._remember(lease)
-        self._running[lease.id] = lease
 
     def end(self, lease: str) -> None:
         """A lease has ended; events about its end may still come."""
@@ -123,9 +122,18 @@ class EventRights:
         # guard: a permit is of a lease that was announced
         if lease not in self._known:
             raise PeerError("it names a lease that it has not announced")
-        if lease not in self._running:
+        # guard: a sandbox that its host has ended is permitted nothing
+        if lease not in self._running or not self.held(lease):
             raise RefusedError("the sandbox has stopped")
         return self._running[lease]
+
+    def held(self, lease: str) -> bool:
+        """Return whether a lease has not ended at the host on the same machine."""
+        return self._host is None or self._host.runs(lease)
+
+    def runs(self, lease: str) -> bool:
+        """Return whether the client has begun a lease and not ended it."""
+        return lease in self._running
 
     def _remember(self, lease: Lease) -> None:
         """Store an announced lease; forget an ended one if there are too many."""
@@ -136,7 +144,21 @@ class EventRights:
             if ended is None:
                 raise PeerError(f"it announces more than {most} leases")
             del self._known[ended]
-        self._known[lease.id] = lease
+        self._known[lease.id] = self._running[lease.id] = lease
+
+    def _begin_recorded(self, event: schema.LeaseBegin) -> None:
+        """Store a lease that a host records.  Raises PeerError for a used id."""
+        # guard: a lease is recorded once
+        if event.lease in self._known:
+            raise PeerError(f"it records lease {event.lease} again")
+        self._remember(
+            Lease(
+                LeaseId(event.lease),
+                SandboxName(event.sandbox),
+                SandboxName(event.record or event.sandbox),
+                event.generation,
+            )
+        )
 
     def take(self, untrusted_body: bytes) -> schema.AnyEvent:
         """Decode an event and check that the client may record it.
@@ -151,14 +173,9 @@ class EventRights:
         if event.kind not in self._kinds:
             raise PeerError(f"it may not record an event {event.kind}")
         if isinstance(event, schema.LeaseBegin):
-            self._remember(
-                Lease(
-                    LeaseId(event.lease),
-                    SandboxName(event.sandbox),
-                    SandboxName(event.record or event.sandbox),
-                    event.generation,
-                )
-            )
+            self._begin_recorded(event)
+        elif isinstance(event, schema.LeaseEnd):
+            self.end(event.lease)
         elif event.kind not in _HOST:
             self._check_subject(event)
         return event

@@ -341,12 +341,7 @@ class ClientChannel:
             if len(self._opened) >= authority_limits.AUTHORITY_REQUESTS:
                 del self._opened[next(iter(self._opened))]  # of one that ends none
             self._opened[number] = permit.request
-        permit.changed = lambda now: self.put(
-            m.PermitNow(
-                *(number, now.where, now.max_size, now.returns),
-                self._warrant(now, renewed=True),
-            )
-        )
+        permit.changed = lambda now: self._renew(number, now)
         terms = {name: getattr(permit, name) for name in _TERMS}
         self.put(m.Permitted(number, warrant=self._warrant(permit), **terms))
         self._tell_share(permit.request.lease)
@@ -360,6 +355,13 @@ class ClientChannel:
                 reason = permit.over or "the time limit of the rule has passed"
                 # guard: a client is told of a cut
                 self.put(m.PermitCut(number, reason, permit.where))
+
+    def _renew(self, number: int, permit: Permit) -> None:
+        """Send the present terms of a permit, with a warrant of now."""
+        # guard: what was permitted to a sandbox that its host has ended is not renewed
+        if self._rights.held(permit.request.lease.id):
+            terms = number, permit.where, permit.max_size, permit.returns
+            self.put(m.PermitNow(*terms, self._warrant(permit, renewed=True)))
 
     def _warrant(self, permit: Permit, *, renewed: bool = False) -> bytes:
         """Return the signed warrant of a permit."""
@@ -416,6 +418,22 @@ class ClientChannel:
         self, message: m.RecordEvent, event: schema.AnyEvent
     ) -> m.FromAuthority:
         """Record an event of the client, as it asked; return the confirmation."""
+        if isinstance(event, schema.LeaseEnd):
+            # guard: a lease ends at its host's word
+            await self._authority.lease_ended(event.lease)
+        try:
+            await self._write(message, event)
+        except VitrailError:
+            if isinstance(event, schema.LeaseBegin):
+                self._rights.end(event.lease)  # it never began
+            raise
+        lease = self._rights.lease(event.lease)
+        if lease is not None:
+            self._tell_share(lease)
+        return m.AuthorityDone(message.request)
+
+    async def _write(self, message: m.RecordEvent, event: schema.AnyEvent) -> None:
+        """Write an event of the client to the log, as it asked.  Raises PeerError."""
         match message.how:
             case "require":
                 await self._log.require(event)
@@ -425,10 +443,6 @@ class ClientChannel:
                 await self._log.refused(event)
             case _:
                 raise PeerError("it records an event in an unknown way")
-        lease = self._rights.lease(event.lease)
-        if lease is not None:
-            self._tell_share(lease)
-        return m.AuthorityDone(message.request)
 
     def _tell_share(self, lease: Lease) -> None:
         """Tell the client that a record's share of the log is used up."""
@@ -442,6 +456,7 @@ class ClientChannel:
     # -- leases, files, status ------------------------------------------------------------
 
     async def _announced(self, number: int, lease: Lease) -> m.FromAuthority:
+        self._rights.running(lease.id)  # its end may have come first
         await self._authority.lease_begun(lease)
         self._tell_share(lease)
         return m.AuthorityDone(number)
