@@ -350,6 +350,44 @@ async def test_a_renewal_of_another_clients_permit():
         await ends(made, "a request that it has not sent")
 
 
+_HUGE = 10**400
+"""No float holds it: 'brokerctl audit' and its statistics ended with an error."""
+
+
+@pytest.mark.parametrize(
+    ("role", "event"),
+    [
+        ("host", schema.LeaseRefused(count=_HUGE)),
+        ("host", schema.SandboxStop(seconds=1e308)),
+        ("host", schema.LeaseRefused(detail={"x": -_HUGE})),
+        (
+            "viewer",
+            schema.StreamClosed(
+                bytes_from_sandbox=_HUGE, bytes_to_sandbox=0, seconds=1.0
+            ),
+        ),
+    ],
+    ids=["count", "seconds", "detail", "bytes"],
+)
+async def test_a_number_that_no_reader_of_the_log_can_show(role, event):
+    """One event would have kept the user from all others while the log had it."""
+    async with hostile(role=role) as (made, client):
+        await client.say(record(1, event))
+        await ends(made, "a number that is too large")
+        assert made.events(event.kind) == []
+
+
+async def test_a_claim_of_a_worker_is_recorded():
+    """A viewer passes on a worker's count, which may be the largest of its message."""
+    async with hostile() as (made, client):
+        event = schema.StreamClosed(
+            bytes_from_sandbox=(1 << 63) - 1, bytes_to_sandbox=0, seconds=1.0
+        )
+        await client.say(record(1, event))
+        await client.hear(m.AuthorityDone)
+        assert made.fault is None
+
+
 @pytest.mark.parametrize("data", [b"\xff" * 64, b"\0\0\0\0", b"\3\0\0\0\xc1\xc1\xc1"])
 async def test_bytes_that_are_no_message(data):
     async with hostile() as (made, client):

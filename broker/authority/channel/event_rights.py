@@ -6,7 +6,7 @@ by the authority alone.  Sans-IO.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 import msgspec
@@ -69,6 +69,8 @@ KINDS: Mapping[str, frozenset[str]] = MappingProxyType(
     }
 )
 """The kinds of events that a client of each role records, where there is a link."""
+_MOST = (1 << 63) - 1
+"""The largest number in an event: a worker's claim may have it (``ipc.worker``)."""
 
 
 class EventRights:
@@ -172,6 +174,9 @@ class EventRights:
         # guard: a client records the kinds of its role
         if event.kind not in self._kinds:
             raise PeerError(f"it may not record an event {event.kind}")
+        # guard: readers of the log can add and show each number
+        if any(abs(number) > _MOST for number in _numbers_of(event)):
+            raise PeerError(f"its event {event.kind} has a number that is too large")
         if isinstance(event, schema.LeaseBegin):
             self._begin_recorded(event)
         elif isinstance(event, schema.LeaseEnd):
@@ -199,3 +204,10 @@ class EventRights:
             # guard: an event without a lease is about a sandbox of its channel
             if about not in {lease.sandbox for lease in self._known.values()}:
                 raise PeerError(f"its event {event.kind} names no sandbox of its own")
+
+
+def _numbers_of(event: schema.AnyEvent) -> Iterator[int | float]:
+    """Yield the numbers of an event, those among its details too."""
+    for value in (*msgspec.structs.asdict(event).values(), *event.detail.values()):
+        if isinstance(value, (int, float)):
+            yield value
