@@ -14,6 +14,7 @@ import trio
 from broker.authority.audit.event_log import of
 from broker.authority.channel.event_rights import KINDS
 from broker.authority.permit import Request
+from broker.core.limits import audit as audit_limits
 from broker.core.limits import authority as authority_limits
 from broker.core.services import DISPLAY
 from broker.ipc import authority as m
@@ -348,6 +349,52 @@ async def test_a_renewal_of_another_clients_permit():
         await client.announce(WORK)
         await client.say(m.RenewWarrant(9))
         await ends(made, "a request that it has not sent")
+
+
+@pytest.mark.parametrize("leased", [True, False])
+async def test_events_without_end_do_not_push_others_out(monkeypatch, leased):
+    """It recorded 60 MiB a second: a log of 1 GiB was another one in 20 seconds."""
+    monkeypatch.setattr(audit_limits, "AUDIT_SHARE_BYTES", 2 << 20)
+    async with hostile() as (made, client):
+        await client.announce(WORK)
+        words = "x" * 60_000
+        event = schema.ProcessDied(process="pump", reason=words)
+        if leased:
+            event = schema.StreamOpened(**of(WORK), service=DISPLAY, reason=words)
+        many = 100
+        await client.say(*(record(2 + at, event) for at in range(many)))
+        refused = await client.hear(m.Failed)
+        assert "no share of the audit log" in refused.message
+        await client.say(m.AskReport(2 + many))
+        await client.hear(m.Report)
+        assert 0 < len(made.events(event.kind)) < many / 2
+        assert made.fault is None
+
+
+async def test_requests_in_the_users_name_do_not_push_others_out(monkeypatch):
+    monkeypatch.setattr(audit_limits, "AUDIT_SHARE_BYTES", 2 << 20)
+    async with hostile(ALLOW) as (made, client):
+        await client.announce(WORK)
+        many = 100
+        said = {"tells": True, "argument": "+" + "x" * 30_000}
+        await client.say(*(ask(2 + at, **said) for at in range(many)))
+        refused = await client.hear(m.Failed)
+        assert "no share of the audit log" in refused.message
+        await client.say(m.AskReport(2 + many))
+        await client.hear(m.Report)
+        assert len(made.events("decision")) < many
+
+
+async def test_refused_requests_use_up_no_share(monkeypatch):
+    """A sandbox that asks for what is denied, as by flows, is permitted the rest."""
+    monkeypatch.setattr(audit_limits, "AUDIT_SHARE_BYTES", 1 << 20)
+    async with hostile("t.Do +yes * @adminvm allow\n") as (_made, client):
+        await client.announce(WORK)
+        for at in range(100):
+            await client.say(ask(2 + at, tells=True, argument="+" + "x" * 30_000))
+            assert "denied" in (await client.hear(m.Failed)).message
+        await client.say(ask(200, tells=True, argument="+yes"))
+        await client.hear(m.Permitted)
 
 
 _HUGE = 10**400

@@ -64,10 +64,13 @@ class Owners:
 class LogShares:
     """The shares of all sandboxes of one broker."""
 
-    def __init__(self) -> None:
+    def __init__(self, times: int = 1) -> None:
+        """Set up full shares; at once they are so many ``times`` as large."""
         self._own: dict[str, TokenBucket] = {}
+        self._burst = times * audit_limits.AUDIT_SHARE_BYTES
         self._all = _share(
-            audit_limits.AUDIT_SHARES_BYTES, audit_limits.AUDIT_SHARES_PER_SECOND
+            times * audit_limits.AUDIT_SHARES_BYTES,
+            audit_limits.AUDIT_SHARES_PER_SECOND,
         )
 
     def charge(self, owner: str, bytes_: int, now: float) -> None:
@@ -88,7 +91,7 @@ class LogShares:
             return
         # guard: a share of the log
         wait = share.early(now)
-        floor = audit_limits.AUDIT_SHARE_BYTES - audit_limits.AUDIT_SHARE_FLOOR_BYTES
+        floor = self._burst - audit_limits.AUDIT_SHARE_FLOOR_BYTES
         # guard: some of the log for each
         if not wait and share.early(now, floor) > 0:
             # guard: all shares together
@@ -105,9 +108,7 @@ class LogShares:
         if share is None:
             if len(self._own) >= limits.LEASES:
                 self._forget(now)
-            share = _share(
-                audit_limits.AUDIT_SHARE_BYTES, audit_limits.AUDIT_SHARE_PER_SECOND
-            )
+            share = _share(self._burst, audit_limits.AUDIT_SHARE_PER_SECOND)
             self._own[owner] = share
         return share
 
@@ -116,7 +117,7 @@ class LogShares:
         for name in [
             name
             for name, share in self._own.items()
-            if not share.early(now, audit_limits.AUDIT_SHARE_BYTES)
+            if not share.early(now, self._burst)
         ]:
             del self._own[name]
 

@@ -15,6 +15,7 @@ import trio
 
 from broker.authority.audit.journal import Journal
 from broker.authority.audit.log_checkpoints import CheckpointRequests, LogCheckpoints
+from broker.authority.audit.shares import LogShares, cost
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.request_messages import request_of
@@ -45,6 +46,13 @@ _SHARE_SECONDS = 5.0
 """For so long a client is told that a sandbox's share of the log is used up."""
 _ANSWERS_KEPT = 64
 """Choices of the user that a client may still refer to."""
+_TIMES = 2
+"""A client records at most so many times the shares at once: what had begun when a
+share was used up has an end on record, too."""
+_DECISION_BYTES = 2048
+"""Of a decision in the log, beside what the request has twice: rule, columns, stamps."""
+_UNLEASED = "no sandbox"
+"""Who has the share of a client's events that are about no lease."""
 
 ServeControl = Callable[[], Awaitable[object]]
 
@@ -115,6 +123,8 @@ class ClientChannel:
         self._opened: dict[int, Request] = {}
         """Permits on record as streams, until their ``PermitOver``."""
         self._chosen: dict[int, ChosenRequest] = {}
+        self._recorded = LogShares(_TIMES)
+        """What the client has had recorded, whatever it asks before."""
         self._last = 0
         self._waiting = 0
         self._told: tuple[object, object] = (None, None)
@@ -282,6 +292,7 @@ class ClientChannel:
         """Ask the decider for a permit, and hold it until the client ends it."""
         try:
             lease = self._rights.running(message.asked.lease)
+            charged = self._charge_untold(message, lease)
         except RefusedError as error:
             self.put(m.failed(message.request, error))
             self._done(message.request)
@@ -318,6 +329,9 @@ class ClientChannel:
                 if held.permit is None or not isinstance(error, RefusedError):
                     self._fail(message.request, error)
             finally:
+                if held.permit is None:  # a refusal is counted with its equals
+                    now = trio.current_time()
+                    self._recorded.charge(lease.record, -charged, now)
                 del self._held[message.request]
                 self._done(message.request)
 
@@ -422,6 +436,7 @@ class ClientChannel:
             # guard: a lease ends at its host's word
             await self._authority.lease_ended(event.lease)
         try:
+            self._charge(message, event)
             await self._write(message, event)
         except VitrailError:
             if isinstance(event, schema.LeaseBegin):
@@ -431,6 +446,33 @@ class ClientChannel:
         if lease is not None:
             self._tell_share(lease)
         return m.AuthorityDone(message.request)
+
+    def _charge_untold(self, message: m.AskPermit, lease: Lease) -> int:
+        """Count a request of which the decider asks no share; return its bytes.
+
+        Raises RefusedError as ``_charge``.
+        """
+        if not message.asked.tells:
+            return 0
+        now = trio.current_time()
+        # guard: requests in the user's name do not push events out of the log
+        self._recorded.check(lease.record, now)
+        size = 2 * len(m.encode_from_client(message)) + _DECISION_BYTES
+        self._recorded.charge(lease.record, size, now)
+        return size
+
+    def _charge(self, message: m.RecordEvent, event: schema.AnyEvent) -> None:
+        """Count an event to its share, before it waits for the disk.
+
+        Raises RefusedError where a client that was taken over fills the log.
+        """
+        if message.how == "refused":
+            return  # counted with its equals
+        lease, now = self._rights.lease(event.lease), trio.current_time()
+        owner = _UNLEASED if lease is None else lease.record
+        # guard: a client does not push earlier events out of the log
+        self._recorded.check(owner, now)
+        self._recorded.charge(owner, cost(event), now)
 
     async def _write(self, message: m.RecordEvent, event: schema.AnyEvent) -> None:
         """Write an event of the client to the log, as it asked.  Raises PeerError."""

@@ -114,6 +114,8 @@ GUARDS = (
     Guard("what was permitted to a sandbox that its host has ended is not renewed", "if True:", "tests/attack/test_ended_leases.py", "renewed"),
     Guard("a lease ends at its host's word", "pass", "tests/attack/test_ended_leases.py", "conceals"),
     Guard("a lease is recorded once", "if False:", "tests/attack/test_ended_leases.py", "uses_a_lease"),
+    Guard("a client does not push earlier events out of the log", "", "tests/attack/test_forged_authority_messages.py", "push_others_out"),
+    Guard("requests in the user's name do not push events out of the log", "", "tests/attack/test_forged_authority_messages.py", "users_name"),
     Guard("readers of the log can add and show each number", "if False:", "tests/attack/test_forged_authority_messages.py", "number_that_no_reader"),
     Guard("a lease keeps its sandbox", "if False:", "tests/attack/test_forged_authority_messages.py", "announced_again"),
     Guard("a client announces a bounded number of leases", "if False:", "tests/attack/test_forged_authority_messages.py", "leases_without_end"),
