@@ -66,9 +66,9 @@ def main() -> None:
     if traced():
         # Now: a worker that wants it cannot open files any more.
         from broker.jail.wayland.protocol import trace  # noqa: F401
+    parent = int(sys.argv[3]) if sys.argv[3:] else -1
     # A keeper kills its jailed half when the broker dies, and may have died first.
     # guard: jailed halves end with the broker
-    parent = int(sys.argv[3]) if sys.argv[3:] else -1
     serve("vitrail-forks", start_worker, end_children=True, parent=parent)
 
 
