@@ -14,7 +14,8 @@ from broker.core.files.opened_folder import OpenedFolder
 from broker.core.lease import Lease
 from broker.core.limits import transfer as transfer_limits
 from broker.core.names import take_lease_id
-from broker.core.stderr_log import log_exception
+from broker.core.stderr_log import isolated, log_exception
+from broker.helpers.process.spawn import wait_ended
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
 from broker.host_and_viewer.host_folders import Mounted
@@ -34,6 +35,8 @@ class _Held:
     asked: bool = False
     """Its end was asked for."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    watch: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Of the task that waits for the end of its permission."""
     over: trio.Event = field(default_factory=trio.Event)
 
 
@@ -95,10 +98,11 @@ class FolderRequests:
         """Mount a folder given to a sandbox; return its path there."""
         lease = self._lease(request.lease)
         self._refuse_more(request.mount)
-        folder, write = self._given.take(request.ticket, lease.sandbox)
+        folder, write, holder = self._given.take(request.ticket, lease.sandbox)
         held = _Held(lease, folder, write)
         assert self._nursery is not None
         self._held[request.mount] = held
+        self._nursery.start_soon(self._end_with, holder, held)
         mounted = await self._nursery.start(self._hold, request.mount, held)
         inside = os.fsencode(mounted.path)
         return p.FolderMounted(request.request, inside, mounted.place)
@@ -116,7 +120,7 @@ class FolderRequests:
         self, number: int, held: _Held, *, task_status: trio.TaskStatus[Mounted]
     ) -> None:
         """Mount a folder and hold the mount until it ends; report a lost mount."""
-        lost: VitrailError | None = None
+        lost: VitrailError
         try:
             with held.scope:
                 async with self._source.mounted(
@@ -126,6 +130,7 @@ class FolderRequests:
                     task_status.started(mounted)
                     await mounted.lost()
             _refuse_unmounted(held)
+            lost = RefusedError("the permission for the folder has ended")
         except VitrailError as error:
             if held.mounted is None:
                 raise
@@ -137,11 +142,28 @@ class FolderRequests:
             lost = InternalError("an internal error occurred; see the broker's log")
         finally:
             held.folder.close()
+            held.watch.cancel()
             held.over.set()
             if held.mounted is None:
                 del self._held[number]
-        if lost is not None and not held.asked:
+        if not held.asked:
             await self._report(number, lost)
+
+    async def _end_with(self, holder: int, held: _Held) -> None:
+        """Unmount a folder when the session child that holds its permit has ended."""
+        try:
+            with held.watch:
+                await wait_ended(holder)
+                # guard: a mount ends with its permit, whatever the viewer asks for
+                held.scope.cancel()
+        finally:
+            os.close(holder)
+        await held.over.wait()
+        # The viewer ends the sandbox of a folder whose end it has asked for.
+        if not held.asked and held.mounted is not None and held.mounted.kept:
+            reason = f"the sandbox kept files of the folder {held.folder.name} open"
+            with isolated():
+                await self._source.end_sandbox(held.lease, reason)
 
     async def _report(self, number: int, lost: VitrailError) -> None:
         error = p.failed(lost)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -126,6 +127,7 @@ class Folders:
 
     def __init__(self):
         self.mounted_now = []
+        self.ended = []
         self.fails = None
 
     @asynccontextmanager
@@ -147,6 +149,9 @@ class Folders:
 
     async def forget(self, lease):
         return lease == WORK
+
+    async def end_sandbox(self, lease, reason):
+        self.ended.append((lease, reason))
 
 
 @asynccontextmanager
@@ -452,12 +457,13 @@ def mount(number=1, lease=WORK, ticket=b"1"):
     return lambda n: p.MountFolder(n, number, lease.id, ticket)
 
 
-def give(child, path, *, ticket=b"1", sandbox=WORK.sandbox, write=False):
-    """A session child gives a folder to the host."""
-    fd = os.open(path, os.O_PATH)
+def give(child, path, *, ticket=b"1", sandbox=WORK.sandbox, write=False, pid=0):
+    """A session child, ``pid`` or this process, gives a folder to the host."""
+    fd, holder = os.open(path, os.O_PATH), os.pidfd_open(pid or os.getpid())
     message = FolderForHost(ticket, sandbox, os.fsencode(path), write)
-    fdpass.send(child, encode_for_host(message), [fd])
+    fdpass.send(child, encode_for_host(message), [fd, holder])
     os.close(fd)
+    os.close(holder)
 
 
 async def test_a_folder_for_a_lease_that_was_not_announced(tmp_path):
@@ -504,13 +510,33 @@ async def test_a_folder_is_mounted_as_the_child_gave_it_and_once(tmp_path):
         assert len(made.folders.mounted_now) == 1
 
 
+async def test_a_mount_ends_with_the_child_that_holds_its_permit(tmp_path):
+    """The viewer asks for no end of it, nor of the sandbox that keeps a file of it."""
+    before = descriptors()
+    async with taken_viewer() as (made, hostile):
+        with subprocess.Popen(["sleep", "60"]) as child:
+            give(made.child, tmp_path, pid=child.pid)
+            assert isinstance(await hostile.ask(mount()), p.FolderMounted)
+            assert made.folders.mounted_now
+            give(made.child, tmp_path, ticket=b"2", pid=child.pid)
+            child.kill()
+            lost, _ = await hostile.hear(p.FolderLost)
+        assert lost.mount == 1
+        assert made.folders.mounted_now == []
+        await eventually(lambda: [lease for lease, _ in made.folders.ended] == [WORK])
+        hostile.say(m.RequestDone(lost.request))
+        reply = await hostile.ask(mount(2, ticket=b"2"))
+        assert "no longer shared" in reply.error.message
+    assert descriptors() == before
+
+
 async def test_folders_that_are_never_mounted_fill_no_memory(tmp_path):
     async with taken_viewer() as (made, hostile):
         before = descriptors()
         for number in range(1, 300):
             give(made.child, tmp_path, ticket=str(number).encode())
             await hostile.ask(mount(number, ticket=b"none"))
-        assert descriptors() - before <= 4 * transfer_limits.FOLDERS_PER_SANDBOX
+        assert descriptors() - before <= 8 * transfer_limits.FOLDERS_PER_SANDBOX
 
 
 async def test_the_number_of_a_mount_is_used_twice(tmp_path):

@@ -69,7 +69,8 @@ async def given(session, order, warrant):
     """What the host gets: the folder's path, and whether it may be written to."""
     async with session.carrying_out(order) as opened:
         ticket, _ = await opened.more(GiveFolder(warrant))
-        folder, write = GivenFolders(session.host).take(ticket, "web-1")
+        folder, write, holder = GivenFolders(session.host).take(ticket, "web-1")
+        os.close(holder)
         try:
             assert os.path.samestat(os.fstat(folder.fd), folder.path.stat())
         finally:
@@ -184,7 +185,7 @@ async def test_the_viewer_is_not_served_the_folders_of_this_machine(session, hom
     order = OpenFolder(share(session, path), str(path), False)
     async with session.carrying_out(order) as opened:
         await opened.more(GiveFolder(permit(session, home)))
-        with pytest.raises(Exception, match="ended before it replied"):
+        with pytest.raises(PeerError, match="already begun"):
             await opened.more(ServeFolder())
 
 

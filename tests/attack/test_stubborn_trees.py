@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from broker.cli.sandboxes.home_copies import HomeCopies
+from broker.core.files.sandbox_logs import prune_logs
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.names import SandboxName
 from broker.host.homes.renaming import recover
@@ -172,6 +173,15 @@ async def test_a_filled_directory_of_a_domain_holds_up_no_other(slow, tmp_path):
     async with _runs(slow):
         await domain.close()
     assert not (tmp_path / "domain").exists()
+
+
+def test_logs_that_resist_end_no_later_broker(hostile, tmp_path):
+    """A viewer that was taken over made them; each start of a machine removes old logs."""
+    place = tmp_path / "homes" / "old"
+    place.mkdir(parents=True)
+    hostile(place)
+    prune_logs(place.parent, keep=0)
+    assert not place.exists()
 
 
 def test_a_copy_leaves_pipes_and_sockets_out(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ class Leftovers:
     def remove(self, paths: Paths) -> list[str]:
         """Remove the leftovers; return their paths, and the image as ``image:NAME``."""
         for folder in self.logs:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_tree(folder)
         removed = [str(folder) for folder in self.logs]
         if self.parent is not None:
             remove_tree(self.parent)

@@ -6,10 +6,10 @@ its disk, so each removes the logs that it wrote.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from broker.core.errors import UpstreamError
+from broker.core.files.trees import remove_tree
 
 KEPT = 32
 """Sandboxes that have ended and whose logs are kept."""
@@ -32,4 +32,5 @@ def prune_logs(
     except OSError as error:
         raise UpstreamError(f"cannot list {directory}: {error.strerror}") from error
     for old in logs[: max(0, len(logs) - keep)]:
-        shutil.rmtree(old, ignore_errors=True)
+        # guard: what a viewer that was taken over left among logs ends no later broker
+        remove_tree(old)

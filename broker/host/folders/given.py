@@ -14,6 +14,7 @@ from pathlib import Path
 from broker.core.errors import RefusedError
 from broker.core.files.opened_folder import OpenedFolder
 from broker.core.limits import transfer as limits
+from broker.helpers.process.spawn import has_ended
 from broker.ipc import fdpass
 from broker.ipc.session.folder_orders import (
     FOR_HOST_BYTES,
@@ -31,11 +32,14 @@ class GivenFolders:
         """``sock``: where they come; this process is its only reader."""
         sock.setblocking(False)  # noqa: FBT003 -- the socket's own
         self._sock = sock
-        self._given: dict[bytes, tuple[FolderForHost, OpenedFolder]] = {}
+        self._given: dict[bytes, tuple[FolderForHost, OpenedFolder, int]] = {}
 
-    def take(self, untrusted_ticket: bytes, sandbox: str) -> tuple[OpenedFolder, bool]:
+    def take(
+        self, untrusted_ticket: bytes, sandbox: str
+    ) -> tuple[OpenedFolder, bool, int]:
         """Return a folder that a session child sent, and whether it is writable.
 
+        And the pidfd of that child, whose end is the permission's.
         Raises RefusedError where none was given for this sandbox.
         """
         self._receive()
@@ -44,20 +48,29 @@ class GivenFolders:
         if found is None or found[0].sandbox != sandbox:
             raise RefusedError("this folder is not shared with this sandbox")
         del self._given[untrusted_ticket]
-        return found[1], found[0].write
+        message, folder, holder = found
+        # guard: a folder is not mounted once its permit has ended
+        if has_ended(holder):
+            folder.close()
+            os.close(holder)
+            raise RefusedError("this folder is no longer shared with this sandbox")
+        return folder, message.write, holder
 
     def _receive(self) -> None:
         """Receive the folders that session children have sent, without waiting."""
         while True:
             try:
-                got = fdpass.receive(self._sock, FOR_HOST_BYTES, 1)
+                got = fdpass.receive(self._sock, FOR_HOST_BYTES, 2)
             except BlockingIOError:
                 return
             if not got.data:
                 return  # the starter has ended, and the broker ends with it
             message = read_for_host(got.data)
             path = Path(os.fsdecode(message.path))
-            self._given[message.ticket] = message, OpenedFolder(path, got.fds[0])
+            fd, holder = got.fds
+            self._given[message.ticket] = message, OpenedFolder(path, fd), holder
             # guard: folders that are never mounted fill no memory
             if len(self._given) > _KEPT:
-                self._given.pop(next(iter(self._given)))[1].close()
+                _, folder, holder = self._given.pop(next(iter(self._given)))
+                folder.close()
+                os.close(holder)

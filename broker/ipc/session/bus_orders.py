@@ -24,7 +24,7 @@ class ConnectBus(TypedMessage, frozen=True, tag="connect-bus"):
 
 
 class HoldPermit(TypedMessage, frozen=True, tag="hold-permit"):
-    """Let what a permit has begun go on: screens, a camera, a security key.
+    """Let what a permit has begun go on: screens, a camera, a service.
 
     A further order of theirs.  ``warrant``: that of the permit, renewed.  Without one
     within ``read_warrant.SECONDS`` of the one before, and with its channel, it ends.

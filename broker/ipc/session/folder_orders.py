@@ -36,7 +36,8 @@ class OpenFolder(TypedMessage, frozen=True, tag="open-folder"):
 class GiveFolder(TypedMessage, frozen=True, tag="give-folder"):
     """Give the opened directory to the host, by the permit for it.
 
-    Answer: by which ticket the host knows it; empty, if there is no host here.
+    Answer: by which ticket the host knows it; empty, if there is no host here.  Its permit
+    is held (``HoldPermit``) until its end.
     """
 
     warrant: bytes
@@ -66,7 +67,10 @@ FolderOrder: TypeAlias = (
 
 
 class FolderForHost(TypedMessage, frozen=True, tag="folder"):
-    """To the host: a directory that a sandbox may have; its descriptor comes along."""
+    """To the host: a directory that a sandbox may have.
+
+    Its descriptor comes along, and a pidfd of the child, at whose end it is unmounted.
+    """
 
     ticket: bytes
     sandbox: str

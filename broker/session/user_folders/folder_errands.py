@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,10 @@ from broker.helpers.mounts.opened import open_folder
 from broker.ipc import fdpass
 from broker.ipc.control.types.folders import FolderShareRequest
 from broker.ipc.session import folder_orders as m
+from broker.ipc.session.bus_orders import HoldPermit
+from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
+from broker.session.read_warrant import SECONDS
 from broker.session.user_folders.folder_server import serve_folder
 from broker.session.user_folders.menu_icons import draw_icons
 from broker.session.user_folders.settings_files import settings_problems
@@ -46,7 +50,7 @@ def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
 
 
 def _share(errand: Errand, order: m.OpenFolder) -> None:
-    """Open a folder, await the permit to give it, and give or serve it."""
+    """Open a folder, await the permit to give it, give or serve it, and hold that."""
     paths = find_paths()
     records = _records(paths)
     with _opened(errand, order, paths, records) as (folder, sandbox):
@@ -69,8 +73,31 @@ def _share(errand: Errand, order: m.OpenFolder) -> None:
             raise RefusedError("the permit is for another sandbox")
         ticket = _give(errand.host, folder, permit.sandbox, write=order.write)
         errand.answer(ticket)
-        if not ticket and isinstance(errand.next(), m.ServeFolder):
-            serve_folder(errand, folder, write=order.write)
+        if ticket:
+            # The host unmounts it when this process has ended.
+            # guard: a folder is mounted while its permit is held
+            errand.hold(permit)
+        elif held := _await_connection(errand, permit):
+            serve_folder(errand, folder, held, write=order.write)
+
+
+def _await_connection(errand: Errand, permit: PermitWarrant) -> PermitWarrant | None:
+    """Return the permit, as renewed, once there is a connection; None: there is none.
+
+    Raises RefusedError where it has expired, PeerError for another order.
+    """
+    while (order := errand.next()) is not None:
+        if isinstance(order, HoldPermit):
+            at = errand.renewed(permit, order) - SECONDS
+            permit = msgspec.structs.replace(permit, at=at)
+            continue
+        if not isinstance(order, m.ServeFolder):
+            raise PeerError("the folder is not served yet")
+        # guard: a folder is not served when its permit may have ended
+        if time.monotonic() > permit.at + SECONDS:
+            raise RefusedError("the permit has expired")
+        return permit
+    return None
 
 
 def _records(paths: Paths) -> RecordSet:
@@ -126,9 +153,12 @@ def _give(host: int, folder: OpenedFolder, sandbox: str, *, write: bool) -> byte
     ticket = secrets.token_bytes(m.TICKET_BYTES)
     path = os.fsencode(folder.path)
     message = m.encode_for_host(m.FolderForHost(ticket, sandbox, path, write))
-    with socket.socket(fileno=os.dup(host)) as sock:
+    with (
+        socket.socket(fileno=os.dup(host)) as sock,
+        os.fdopen(os.pidfd_open(os.getpid())) as holder,
+    ):
         try:
-            fdpass.send(sock, message, [folder.fd])
+            fdpass.send(sock, message, [folder.fd, holder.fileno()])
         except BrokenPipeError:
             return b""
     return ticket

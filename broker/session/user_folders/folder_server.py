@@ -30,6 +30,7 @@ from broker.helpers.mounts.namespaces import has_mount, mount_namespace
 from broker.helpers.process import popen
 from broker.helpers.process.jail_libraries import find_program, library_words
 from broker.helpers.process.memory_file import memory_file
+from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 
 ROOT, PLACE = "/shared", "here"
@@ -47,8 +48,10 @@ def find_sftp_server() -> Path:
     )
 
 
-def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
-    """Serve a directory over the errand's connection to its end.
+def serve_folder(
+    errand: Errand, folder: OpenedFolder, permit: PermitWarrant, *, write: bool
+) -> None:
+    """Serve a directory over the errand's connection while its permit is held.
 
     Answers when it is served.  Raises SetupError where something is not installed,
     UpstreamError, RefusedError.
@@ -77,6 +80,7 @@ def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
             os.write(start, b"1")
             errand.answer()
 
+        # guard: a folder's server ends with its permit
         errand.run(
             words,
             pass_fds=(told, waits, rules, users),
@@ -84,6 +88,7 @@ def serve_folder(errand: Errand, folder: OpenedFolder, *, write: bool) -> None:
             stdout=conn,
             stderr=popen.DEVNULL,
             begun=begun,
+            held=permit,
         )
 
 

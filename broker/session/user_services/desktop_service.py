@@ -28,6 +28,7 @@ from broker.helpers.process.memory_file import memory_file
 from broker.helpers.process.namespace_limits import limit_box
 from broker.ipc.guest.file_requests import GuestCall, reply_frame
 from broker.ipc.session import service_orders as m
+from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 from broker.session.read_warrant import SECONDS
 from policy.services.desktop import FOLDER, DesktopService, parse_service
@@ -67,7 +68,7 @@ def start_service(errand: Errand, order: m.StartService) -> None:
     call = GuestCall(permit.sandbox, order.service, order.argument, service.command)
     with ExitStack() as ours:
         ours.callback(log.close)
-        _serve(errand, call, service, log, ours)
+        _serve(errand, call, service, log, ours, permit=permit)
 
 
 def _permitted(order: m.StartService) -> tuple[str, str]:
@@ -101,8 +102,10 @@ def _serve(
     service: DesktopService,
     log: ConsoleLog,
     ours: ExitStack,
+    *,
+    permit: PermitWarrant,
 ) -> None:
-    """Run a service in its jail, and hand its end of the stream back."""
+    """Run a service in its jail while its permit is held; hand its stream back."""
     near, far = (ours.enter_context(end) for end in socket.socketpair())
     theirs = ours.enter_context(ExitStack())
     held = BoundFiles((*service.read, *service.write), {}, ours)
@@ -132,15 +135,18 @@ def _serve(
             _keep(read, log)  # why it did not start
             raise
         near.close()
-        _keep(read, log)
 
+    # guard: a service of the desktop ends with its permit
     errand.run(
         [*_command_line(service, fds), *service.command],
         pass_fds=fds,
         stdout=write,
         stderr=write,
         begun=begun,
+        held=permit,
+        others={read: lambda: _keep_some(read, log)},
     )
+    _keep(read, log)  # its last words
 
 
 def _command_line(service: DesktopService, fds: tuple[int, int, int, int]) -> list[str]:
@@ -201,5 +207,12 @@ def _wait_ready(near: socket.socket) -> None:
 
 def _keep(read: int, log: ConsoleLog) -> None:
     """Keep what a service writes, until its jail has ended."""
-    while data := os.read(read, _READ_BYTES):
-        log.write(data)
+    while _keep_some(read, log):
+        pass
+
+
+def _keep_some(read: int, log: ConsoleLog) -> bool:
+    """Keep some of what a service has written; return False at its end."""
+    data = os.read(read, _READ_BYTES)
+    log.write(data)
+    return bool(data)

@@ -259,7 +259,8 @@ class SandboxCalls:
             return
         order = StartService(call.permit.warrant, ask.service, ask.argument)
         caller = call.guest.lease.record
-        async with self._desktop.serving(order, self._places, caller) as far:
+        serving = self._desktop.serving
+        async with serving(order, call.permit, self._places, caller) as far:
             await self._relay(call, far)
 
     async def _carry(self, call: _Call, target: Guest) -> None:

@@ -23,7 +23,7 @@ from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.tray.tray_icons import TrayIcons
 
 if TYPE_CHECKING:
-    from broker.authority.permit import Request
+    from broker.authority.permit import Permit, Request
     from broker.viewer.opening.exchanges import OpenExchange
 
     ServeDaemon = Callable[[OpenExchange, Request], Awaitable[None]]
@@ -52,9 +52,9 @@ class DesktopServices:
 
     @asynccontextmanager
     async def serving(
-        self, order: StartService, places: CallPlaces, caller: str
+        self, order: StartService, permit: Permit, places: CallPlaces, caller: str
     ) -> AsyncIterator[socket.socket]:
-        """Run the user's service in its jail while the block runs.
+        """Run the user's service in its jail while the block runs, by its permit.
 
         Yields its end of the stream.  Raises ToldError where the user has none of this
         name or too many of it run, SetupError without bubblewrap, UpstreamError where
@@ -75,6 +75,7 @@ class DesktopServices:
                 try:
                     _, (fd,) = await begun.more(ServeNow())
                     with socket.socket(fileno=fd) as far:
-                        yield far
+                        async with begun.held(permit.renewed):
+                            yield far
                 finally:
                     await begun.end()

@@ -18,7 +18,7 @@ import trio
 from msgspec import structs
 
 from broker.authority.audit import event_log
-from broker.authority.permit import Request
+from broker.authority.permit import Permit, Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.files.opened_folder import folder_argument, folder_object
@@ -211,7 +211,7 @@ class FolderDesk:
         try:
             with shared.scope:
                 async with self._decider.permit(request_of(shared)) as permit:
-                    await self._carry(shared, opened, permit.warrant, status)
+                    await self._carry(shared, opened, permit, status)
             _refuse_unmounted(shared)
         except VitrailError as error:
             shared.kept = isinstance(error, HeldError)
@@ -247,7 +247,7 @@ class FolderDesk:
         self,
         shared: SharedFolder,
         opened: Begun,
-        warrant: bytes,
+        permit: Permit,
         status: trio.TaskStatus[SharedFolder],
     ) -> None:
         """Record a folder, have the host mount it, and wait for its end."""
@@ -260,8 +260,9 @@ class FolderDesk:
             )
         )
         try:
-            given = await give(shared.path, opened, warrant)
+            given = await give(shared.path, opened, permit.warrant)
             async with (
+                opened.held(permit.renewed),
                 self._source.mounted(
                     shared.lease, given, write=shared.write
                 ) as mounted,
