@@ -21,7 +21,7 @@ from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel, ServeControl
-from broker.authority.control.log_control import EventsPart, LogControl
+from broker.authority.control.log_control import EventsPart, LogControl, VersionPart
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
 from broker.authority.log_runtime import open_log_runtime
@@ -135,7 +135,7 @@ async def _serve(
                 stream = trio.SocketStream(calls)
                 forwards[name] = Forwarder("other process", stream, log.starter.key)
                 await nursery.start(forwards[name].run)
-            api = _control(role, parts, forwards, options.paths.audit)
+            api = _control(role, parts, forwards, options.paths.audit, broker)
 
             async def control() -> None:
                 await nursery.start(_serve_control, api, options)
@@ -239,17 +239,22 @@ class _Attended:
 
 
 def _control(
-    role: str, parts: AuthorityParts, forwards: Mapping[str, Forward], log: Path
+    role: str,
+    parts: AuthorityParts,
+    forwards: Mapping[str, Forward],
+    log: Path,
+    broker: int,
 ) -> Dispatcher:
     """Return the dispatcher: for each method, this process or its owner."""
+    other = forwards.get("viewer") or forwards["host"]
     own: list[object] = [
         LogControl(parts.log.retention.prune),
+        VersionPart(other, broker),
         parts.authority.lockdown,
     ]
     if role != "host":
         own.append(QuestionControl(parts.questions, parts.authority.decider))
         own.append(EventsPart(log))
-    other = forwards.get("viewer") or forwards["host"]
     owners = {owner: forwards.get(owner.value, other) for owner in Owner}
     refuse = parts.authority.lockdown.refuse
     return Dispatcher(

@@ -1,4 +1,4 @@
-"""The control methods about the audit log, which the authority answers."""
+"""The control methods about the audit log, and the broker's version, of the authority."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import trio
 
 from broker.core.errors import RefusedError
 from broker.ipc.audit.database import open_reading
 from broker.ipc.control import api, methods
+from broker.ipc.control.answers import answer_in
+from broker.ipc.control.dispatch import Forward
 from broker.ipc.control.method import Exchange, serves
+from broker.ipc.control.varlink import Call, raw
 from broker.ipc.in_thread import in_thread
 
 _LOOK_SECONDS = 0.25
@@ -39,6 +43,25 @@ class LogControl:
                 raise RefusedError("the limits must be at least 1 second and 1 MB")
         removed = await self._prune(request.keep_seconds, request.max_megabytes)
         return api.AuditPruneAnswer(removed=removed)
+
+
+@dataclass(frozen=True)
+class VersionPart:
+    """Which broker this is: its client says so while it lives, but for its process."""
+
+    client: Forward
+    broker: int
+    """The broker's first process."""
+
+    @serves(methods.GET_VERSION)
+    async def version(
+        self, exchange: Exchange[api.Version], request: api.Nothing
+    ) -> api.Version:
+        """Return the client's answer; ``brokerctl restart`` kills the process in it."""
+        call = Call(f"{api.INTERFACE}.{methods.GET_VERSION.name}", raw(request))
+        found = answer_in(await self.client(call, exchange), api.Version)
+        # guard: a viewer that was taken over names no other process to end
+        return msgspec.structs.replace(found, pid=self.broker)
 
 
 @dataclass(frozen=True)

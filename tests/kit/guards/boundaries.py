@@ -22,6 +22,7 @@ GUARDS = (
     Guard("a folder's server ends with its permit", "errand.run(words, pass_fds=(told, waits, rules, users), stdin=conn, stdout=conn, stderr=popen.DEVNULL, begun=begun)", "tests/attack/test_permits_in_use.py", "served_folder and False"),
     Guard("a mount ends with its permit, whatever the viewer asks for", "", "tests/attack/test_forged_pair_messages.py", "holds_its_permit"),
     Guard("a folder is not mounted once its permit has ended", "if False:", "tests/attack/test_forged_pair_messages.py", "holds_its_permit"),
+    Guard("a viewer that was taken over names no other process to end", "return found", "tests/attack/test_restarted_process.py"),
     Guard("a permit is held by its own renewals", "if False:", "tests/attack/test_session_orders_bus.py", "held_by_their_own"),
     Guard("a keeper opens no file of the user", "", "tests/attack/test_keeper_files.py", "opens_no_file"),
     Guard("what was permitted once is done once", "if False:", "tests/attack/test_session_orders_repeated.py", "once"),
