@@ -71,6 +71,15 @@ SOCKET_WAYS = {"socket", "socketcall", "io_uring_setup"}
 """System calls by which a program gets a socket of any family."""
 FAMILIES = 46
 """Address families of Linux (AF_MAX)."""
+HUGE_PAGES = {
+    "mmap": (3, 0x40000),
+    "mmap2": (3, 0x40000),
+    "memfd_create": (1, 0x4),
+    "shmget": (2, 0o4000),
+}
+"""System calls that take huge pages: MAP_HUGETLB and others, and their argument."""
+TERMINALS = 128
+"""Pseudo-terminals of a container; all together have 3,072."""
 OPEN_FILES = 700
 """Where the broker's answer has no number."""
 DEADLINE_SECONDS = 8.0
@@ -451,8 +460,10 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     try:
         enter(config, launch, directory)
         limit_open_files(config, answer.get("open_files"))
+        limit_terminals(config)
         if ours:
             close_vsock(config)
+            close_huge_pages(config)
     except (KeyError, TypeError, AttributeError) as error:
         if hook.person is not None:
             _rootful(hook, "unmount_sockets", launch)
@@ -576,6 +587,51 @@ def close_vsock(config: Json) -> None:
     architectures = [one for one in architectures if one != "SCMP_ARCH_X86"]
     if architectures:
         linux["seccomp"]["architectures"] = architectures
+
+
+def close_huge_pages(config: Json) -> None:
+    """Take huge pages out of the container's filter, which ``close_vsock`` has made.
+
+    The kernel has one pool for the machine, whose user reserves it for micro VMs.
+    """
+    given = config["linux"]["seccomp"]
+    rules: List[Json] = []
+    for rule in given["syscalls"]:
+        names = [name for name in rule["names"] if name in HUGE_PAGES]
+        if not names or rule["action"] not in PERMITTING:
+            rules.append(rule)
+            continue
+        others = [name for name in rule["names"] if name not in HUGE_PAGES]
+        if others:
+            rules.append(dict(rule, names=others))
+        for name in names:
+            without = [*(rule.get("args") or []), _huge(name, wanted=False)]
+            rules.append(dict(rule, names=[name], args=without))
+    if given["defaultAction"] in PERMITTING:
+        refused = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOMEM}
+        rules += [
+            dict(refused, names=[name], args=[_huge(name, wanted=True)])
+            for name in HUGE_PAGES
+        ]
+    # guard: our containers take no huge pages
+    given["syscalls"] = rules
+
+
+def _huge(name: str, *, wanted: bool) -> Json:
+    """Return the condition that a call wants huge pages, or does not."""
+    index, flag = HUGE_PAGES[name]
+    value = flag if wanted else 0
+    op = "SCMP_CMP_MASKED_EQ"
+    return {"index": index, "value": flag, "valueTwo": value, "op": op}
+
+
+def limit_terminals(config: Json) -> None:
+    """Limit the container's pseudo-terminals, which the kernel counts for the machine."""
+    for mount in config.get("mounts") or []:
+        if mount.get("type") == "devpts":
+            # The last one holds.
+            # guard: a container takes few of the machine's terminals
+            mount["options"] = [*(mount.get("options") or []), f"max={TERMINALS}"]
 
 
 def _by_family(rule: Json) -> List[Json]:

@@ -263,6 +263,10 @@ directory of its project."""
 BOX_FANOTIFY_GROUPS = 4
 """Of a user's 128.  Few programs have one."""
 
+BOX_TERMINALS = 128
+"""Pseudo-terminals of a box.  All boxes and containers of this machine have 3,072
+(``kernel.pty.max`` less ``kernel.pty.reserve``)."""
+
 BOX_SIGNALS = 1024
 """RLIMIT_SIGPENDING of a box, for all its programs together: timers of timer_create(2)
 and queued signals.  The user has some ten thousand."""

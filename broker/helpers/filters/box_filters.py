@@ -18,6 +18,13 @@ _TYPE = 0xF
 _LAST_FAMILY = 64
 """Beyond all that Linux has (AF_MAX is 46)."""
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_HUGE_PAGES = (
+    ("mmap", 3, 0x40000),
+    ("mmap2", 3, 0x40000),
+    ("memfd_create", 1, 0x4),
+    ("shmget", 2, 0o4000),
+)
+"""MAP_HUGETLB, MFD_HUGETLB and SHM_HUGETLB, and which argument has each."""
 
 
 @cache
@@ -30,6 +37,7 @@ def tree_filter() -> bytes:
     rules = SeccompRules(default=libseccomp.ALLOW)
     # guard: a tree has no AF_VSOCK
     rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, socket.AF_VSOCK))
+    _close_huge_pages(rules)
     for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
         rules.deny(name, errno.ENOSYS)
     return rules.program()
@@ -83,11 +91,22 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     for request in (_TIOCSTI, _TIOCLINUX):
         # guard: a box types into no terminal
         rules.refuse("ioctl", errno.EPERM, rules.equal(1, request))
+    _close_huge_pages(rules)
     # guard: a box makes no setuid files
     close_set_id(rules)
     if not nested:
         _close_namespaces(rules)
     return rules.program()
+
+
+def _close_huge_pages(rules: SeccompRules) -> None:
+    """Answer as if no huge page were free.
+
+    The kernel has one pool for the machine, whose user reserves it for micro VMs.
+    """
+    for name, argument, flag in _HUGE_PAGES:
+        # guard: a box takes no huge pages
+        rules.refuse(name, errno.ENOMEM, rules.has(argument, flag))
 
 
 def _close_namespaces(rules: SeccompRules) -> None:

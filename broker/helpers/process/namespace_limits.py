@@ -1,23 +1,31 @@
-"""What a box may take of the things that the kernel counts for a user id.
+"""What a box may take of the things that the kernel counts for a user id, or for all.
 
 User namespaces, inotify instances and others are counted for their user in each user
 namespace up to the machine's own (namespaces(7), ``/proc/sys/user``); without a limit,
 one box takes all that its user has, and no other box starts.  Only a process with
 capabilities in a namespace may set its limits: our broker outside, no program inside.
+
+Pseudo-terminals are counted for the machine, and bounded for each mount of devpts.
 """
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
 
 _PLACE = "/proc/sys/user"
-_NEWUSER = 0x10000000
+_NEWUSER, _NEWNS = 0x10000000, 0x20000
+_GET_OWNER = 0xB701
+"""NS_GET_USERNS (ioctl_nsfs(2))."""
+_TERMINALS = b"/dev/pts"
+_REMOUNT, _NO_SETUID, _NO_PROGRAMS = 32, 2, 8
 _libc = ctypes.CDLL(None, use_errno=True)
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _COUNTED = {
@@ -38,6 +46,7 @@ def limit_box(leader: int, *, nested: bool) -> None:
         limit_namespace(namespace, nested=nested)
     finally:
         os.close(namespace)
+    limit_terminals(leader)
 
 
 def open_user_namespace(leader: int) -> int:
@@ -70,31 +79,65 @@ def limit_namespace(namespace: int, *, nested: bool) -> None:
     namespaces["net_namespaces"] = max(most, 3)
     # guard: a box takes few of what is counted for its user
     counted = {**namespaces, **_COUNTED}
-    child = os.fork()
-    if child == 0:
-        os._exit(_write_inside(namespace, counted))
-    _, status = os.waitpid(child, 0)
-    if status != 0:
+    if not _done_inside(partial(_write_inside, namespace, counted)):
         raise UpstreamError(
             "cannot set the kernel's limits for the box (/proc/sys/user)",
             hint="check whether a container around the broker makes /proc/sys read-only",
         )
 
 
-def _write_inside(namespace: int, counted: Mapping[str, int]) -> int:
-    """Write the limits from inside the namespace; returns an exit code.
+def limit_terminals(leader: int) -> None:
+    """Limit the pseudo-terminals of a box, whose first process is held.
 
-    In a child that has one thread and starts no program: a process with threads cannot
-    change its user namespace, and a program would lose the capabilities over it.
+    Raises UpstreamError on failure.
     """
+    mounts = os.open(f"/proc/{leader}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        if _libc.setns(namespace, _NEWUSER) != 0:
-            return 1
-        for name, number in counted.items():
-            _write(f"{_PLACE}/max_{name}", number)
-    except BaseException:  # noqa: BLE001 -- nothing may come back from a forked child
-        return 1
-    return 0
+        # guard: a box takes few of the machine's terminals
+        limited = _done_inside(partial(_remount_terminals, mounts))
+    finally:
+        os.close(mounts)
+    if not limited:
+        raise UpstreamError("cannot limit the terminals of the box (/dev/pts)")
+
+
+def _done_inside(work: Callable[[], bool]) -> bool:
+    """Do a work in a child and return whether it was done.
+
+    That has one thread and starts no program: a process with threads cannot change its
+    user namespace, and a program would lose the capabilities over it.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if work() else 1)
+        except BaseException:  # noqa: BLE001 -- nothing may come back from a forked child
+            os._exit(1)
+    return os.waitpid(child, 0)[1] == 0
+
+
+def _remount_terminals(mounts: int) -> bool:
+    """Give the devpts of a mount namespace a limit, as bubblewrap has mounted it.
+
+    The program's user namespace may be below the one that owns these mounts.
+    """
+    owner = fcntl.ioctl(mounts, _GET_OWNER)
+    flags = _REMOUNT | _NO_SETUID | _NO_PROGRAMS
+    options = f"ptmxmode=0666,mode=620,max={limits.BOX_TERMINALS}".encode()
+    return not (
+        _libc.setns(owner, _NEWUSER)
+        or _libc.setns(mounts, _NEWNS)
+        or _libc.mount(b"devpts", _TERMINALS, None, flags, options)
+    )
+
+
+def _write_inside(namespace: int, counted: Mapping[str, int]) -> bool:
+    """Write the limits from inside the namespace; return whether that was possible."""
+    if _libc.setns(namespace, _NEWUSER) != 0:
+        return False
+    for name, number in counted.items():
+        _write(f"{_PLACE}/max_{name}", number)
+    return True
 
 
 def _write(path: str, number: int) -> None:

@@ -970,6 +970,36 @@ GUARDS = (
         "takes_few or nest",
     ),
     Guard(
+        "a box takes few of the machine's terminals",
+        "limited = True",
+        "tests/attack/test_box_machine_counters.py",
+        "terminals",
+    ),
+    Guard(
+        "a box takes no huge pages",
+        "pass",
+        "tests/attack/test_box_machine_counters.py",
+        "huge",
+    ),
+    Guard(
+        "a container takes few of the machine's terminals",
+        "pass",
+        "tests/broker/host/launchers/podman/test_hook.py",
+        "few_terminals",
+    ),
+    Guard(
+        "our containers take no huge pages",
+        "",
+        "tests/broker/host/launchers/podman/test_hook.py",
+        "huge_pages",
+    ),
+    Guard(
+        "a tree takes few of the machine's terminals",
+        "",
+        "tests/broker/host/launchers/nspawn/test_process.py",
+        "no_vsock",
+    ),
+    Guard(
         "our own user namespace is not a box's",
         "if False:",
         "tests/attack/test_box_namespaces.py",

@@ -21,6 +21,7 @@ from broker.helpers.mounts.mounts import wait_set_up
 from broker.helpers.mounts.opened import open_without_links
 from broker.helpers.process.gate import Gate, close_output
 from broker.helpers.process.identity import open_pidfd
+from broker.helpers.process.namespace_limits import limit_terminals
 from broker.helpers.process.polled import lives
 from broker.helpers.process.spawn import (
     PIPE,
@@ -175,6 +176,8 @@ async def start_held(tree: ContainerTree, scope: Scope | None) -> HeldTree:
             await wait_set_up(leader, SOCKETS)
             # guard: what is mounted in a tree is what was looked at
             files.check(leader)
+            # guard: a tree takes few of the machine's terminals
+            limit_terminals(leader)
         except BaseException:
             await held.end()
             close_output(child)

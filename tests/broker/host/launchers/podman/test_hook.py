@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import resource
@@ -183,6 +184,32 @@ def test_a_container_of_ours_opens_sockets_of_named_families_only(place):
     assert {one["value"] for one in conditions} == set(range(46)) - {40}
 
 
+def test_a_container_of_ours_takes_huge_pages_by_no_rule_that_permits_more(place):
+    given = config(**{"io.vitrail.ours": "true"})
+    seccomp = {
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{"names": ["mmap", "read"], "action": "SCMP_ACT_ALLOW"}],
+    }
+    given["linux"] = {"seccomp": seccomp}
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", given)
+    read, mmap = json.loads(done.stdout)["linux"]["seccomp"]["syscalls"]
+    assert (read["names"], mmap["names"]) == (["read"], ["mmap"])
+    (without,) = mmap["args"]
+    assert (without["value"], without["valueTwo"]) == (0x40000, 0)
+
+
+def test_a_container_has_few_terminals(place):
+    given = config()
+    mount = {"destination": "/dev/pts", "type": "devpts", "options": ["mode=620"]}
+    given["mounts"] = [*given.get("mounts", []), mount]
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", given)
+    made = json.loads(done.stdout)["mounts"]
+    (found,) = [one for one in made if one.get("type") == "devpts"]
+    assert found["options"] == ["mode=620", "max=128"]
+
+
 def test_a_container_of_a_persons_command_keeps_its_filter(place):
     given, made = filter_of(place)
     assert made == given
@@ -194,7 +221,14 @@ def test_a_container_of_ours_without_a_filter_has_no_vsock_either(place):
         done = hook(place, "precreate", given)
     made = json.loads(done.stdout)["linux"]["seccomp"]
     assert made["defaultAction"] == "SCMP_ACT_ALLOW"
-    vsock, others = made["syscalls"]
+    vsock, others, *huge = made["syscalls"]
+    assert [rule["names"] for rule in huge] == [
+        ["mmap"],
+        ["mmap2"],
+        ["memfd_create"],
+        ["shmget"],
+    ]
+    assert {rule["errnoRet"] for rule in huge} == {errno.ENOMEM}
     condition = {"index": 0, "value": 0xFFFFFFFF, "valueTwo": 40}
     assert vsock["args"] == [dict(condition, op="SCMP_CMP_MASKED_EQ")]
     assert others["names"] == ["io_uring_setup", "socketcall"]
