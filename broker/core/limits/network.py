@@ -66,6 +66,10 @@ FLOW_REPORT_BYTES = 1 << 18
 """Messages that the viewer has not read; beyond it every flow ends."""
 SWITCH_PORTS = 64
 """Sandboxes at one switch: each may leave a read of frames unread there."""
+PASST_FDS = 2048
+"""RLIMIT_NOFILE of passt: a flow of its sandbox is a socket.  The machine has 28,232
+ports for all UDP sockets that name none, a question to a name server among them; an
+idle flow of UDP keeps its port for three minutes.  ``FLOWS``, and as many that end."""
 PASST_SOCKET_BYTES = 1 << 22
 """SO_SNDBUF of passt's end, and SO_RCVBUF of a box's frames: windows of fast connections."""
 BOX_FRAMES = 4096

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -28,6 +29,13 @@ from broker.helpers.process.spawn import (
 from broker.ipc.captured_stderr import FirstWords
 
 _PASS_ON_SECONDS = 1.0
+
+
+def few_files(most: int) -> list[str]:
+    """Return the words before a command line that limit its descriptors."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    return ["prlimit", f"--nofile={number}:{number}", "--"]
 
 
 class Tracked:

@@ -22,7 +22,6 @@ Sources: bwrap(1), pid_namespaces(7), user_namespaces(7).
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,7 +38,7 @@ from broker.helpers.filters import program_filters
 from broker.helpers.process.identity import identity_of, process_stat
 from broker.helpers.process.jail_libraries import library_words
 from broker.helpers.process.spawn import run_tool
-from broker.host.processes.tracked import Tracked, spawn_helper
+from broker.host.processes.tracked import Tracked, few_files, spawn_helper
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
 from broker.ipc.channel import when_ready
@@ -84,13 +83,6 @@ class JailView:
     """None: as many as the broker may."""
     before: tuple[str, ...] = ()
     """Words before bubblewrap, of programs that limit it and run the rest."""
-
-
-def few_files(most: int) -> list[str]:
-    """Return the words before a command line that limit its descriptors."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    number = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    return ["prlimit", f"--nofile={number}:{number}", "--"]
 
 
 def qemu_view(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("a sandbox takes few of the machine's ports", "few = ()", "tests/attack/test_machine_ports.py", "leaves_ports"),
     Guard("what is forgotten here has ended at passt, too", 'self._end(flow, "idle")', "tests/broker/host/network/test_flow_filter.py", "idle_flows"),
     Guard("a connection that reuses ports is a new flow", "if False:", "tests/broker/host/network/test_flow_filter.py", "same_ports"),
     Guard("a guest sends from its address", 'if packet is None:', "tests/broker/host/network/test_flow_filter.py", "odd_packets"),
