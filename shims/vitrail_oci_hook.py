@@ -463,7 +463,7 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
         limit_terminals(config)
         if ours:
             close_vsock(config)
-            close_huge_pages(config)
+            close_pools(config)
     except (KeyError, TypeError, AttributeError) as error:
         if hook.person is not None:
             _rootful(hook, "unmount_sockets", launch)
@@ -589,19 +589,20 @@ def close_vsock(config: Json) -> None:
         linux["seccomp"]["architectures"] = architectures
 
 
-def close_huge_pages(config: Json) -> None:
-    """Take huge pages out of the container's filter, which ``close_vsock`` has made.
+def close_pools(config: Json) -> None:
+    """Take huge pages and aio out of the container's filter, which ``close_vsock`` has made.
 
-    The kernel has one pool for the machine, whose user reserves it for micro VMs.
+    The kernel has one pool of pages for the machine, whose user reserves it for micro
+    VMs, and 65,536 contexts of aio (fs.aio-max-nr), which one call can take.
     """
     given = config["linux"]["seccomp"]
     rules: List[Json] = []
     for rule in given["syscalls"]:
-        names = [name for name in rule["names"] if name in HUGE_PAGES]
-        if not names or rule["action"] not in PERMITTING:
+        if rule["action"] not in PERMITTING:
             rules.append(rule)
             continue
-        others = [name for name in rule["names"] if name not in HUGE_PAGES]
+        names = [name for name in rule["names"] if name in HUGE_PAGES]
+        others = [n for n in rule["names"] if n not in names and n != "io_setup"]
         if others:
             rules.append(dict(rule, names=others))
         for name in names:
@@ -613,6 +614,7 @@ def close_huge_pages(config: Json) -> None:
             dict(refused, names=[name], args=[_huge(name, wanted=True)])
             for name in HUGE_PAGES
         ]
+        rules.append(dict(refused, names=["io_setup"], errnoRet=errno.ENOSYS))
     # guard: our containers take no huge pages
     given["syscalls"] = rules
 

@@ -59,7 +59,7 @@ PROGRAMS = (
             "broker.session.child",
         ),
     ),
-    Program("session children", ("broker.session.child",), USER, 169, 16_650, 10_120),
+    Program("session children", ("broker.session.child",), USER, 169, 16_700, 10_120),
     Program(
         "pump and acceptor",
         ("broker.helpers.pump.process", "broker.programs.acceptor"),

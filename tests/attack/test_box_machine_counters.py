@@ -2,11 +2,12 @@
 
 Pseudo-terminals of all mounts of devpts beside the machine's own are 3,072
 (kernel.pty.max less kernel.pty.reserve), and huge pages (vm.nr_hugepages) are there for
-micro VMs whose record has ``huge_pages``.  No namespace and no user id divides either:
-one box had all terminals and all free huge pages, so that no other box, container or
-tree got a terminal, and no such machine started.
+micro VMs whose record has ``huge_pages``.  Contexts of aio are 65,536 (fs.aio-max-nr),
+and one call takes as many.  No namespace and no user id divides any of them: one box had
+all terminals, free huge pages and contexts, so that no other box, container or tree got
+a terminal, no such machine started, and io_setup(2) failed in every program.
 
-The test takes 200 terminals at most and no huge page: it maps without a reservation,
+The test takes 200 terminals and one context at most and no huge page: it maps without a reservation,
 which works where the machine has none.
 """
 
@@ -23,6 +24,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.process import namespace_limits
 from broker.host.launchers.bubblewrap.arguments import Box
 from tests.kit.boxes import start_held
@@ -76,6 +78,18 @@ note("plain file", libc.memfd_create(b"x", 3) < 0)
 note("shared", libc.shmget(0, 2 << 20, 0o4000 | 0o1600) < 0)
 note("plain shared", libc.shmget(0, 1 << 12, 0o1600) < 0)
 print(json.dumps(found), flush=True)
+os._exit(0)
+"""
+
+
+AIO = """
+import ctypes, errno, json, os
+libc = ctypes.CDLL(None, use_errno=True)
+context = ctypes.c_ulong(0)
+failed = libc.syscall(%d, 1, ctypes.byref(context)) < 0
+counted = int(open("/proc/sys/fs/aio-nr").read())
+print(json.dumps({"setup": errno.errorcode[ctypes.get_errno()] if failed else "worked",
+                  "counted": counted}), flush=True)
 os._exit(0)
 """
 
@@ -134,3 +148,10 @@ async def test_a_box_takes_none_of_the_machines_huge_pages(tmp_path, nested):
     plain = [name for name in found if name.startswith("plain")]
     assert {found.pop(name) for name in plain} == {"worked"}
     assert found == dict.fromkeys(found, errno.errorcode[errno.ENOMEM])
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_box_takes_none_of_the_machines_contexts_of_aio(tmp_path, nested):
+    number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, "io_setup")
+    found = await said(tmp_path, AIO % number, user_namespaces=nested)
+    assert found["setup"] == "ENOSYS", found

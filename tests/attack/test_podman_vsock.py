@@ -85,6 +85,7 @@ print(json.dumps({
     "plain pages": huge(0),
     "huge pages": huge(0x40000),
     "a file of huge pages": libc.memfd_create(b"x", 4) >= 0,
+    "aio": libc.syscall(206, 1, bytes(8)) >= 0,
     "terminals": terminals(100),
     "many terminals": terminals(200),
     "unix": family(1),

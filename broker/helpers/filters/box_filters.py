@@ -37,7 +37,7 @@ def tree_filter() -> bytes:
     rules = SeccompRules(default=libseccomp.ALLOW)
     # guard: a tree has no AF_VSOCK
     rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, socket.AF_VSOCK))
-    _close_huge_pages(rules)
+    _close_pools(rules)
     for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
         rules.deny(name, errno.ENOSYS)
     return rules.program()
@@ -91,7 +91,7 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     for request in (_TIOCSTI, _TIOCLINUX):
         # guard: a box types into no terminal
         rules.refuse("ioctl", errno.EPERM, rules.equal(1, request))
-    _close_huge_pages(rules)
+    _close_pools(rules)
     # guard: a box makes no setuid files
     close_set_id(rules)
     if not nested:
@@ -99,11 +99,14 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     return rules.program()
 
 
-def _close_huge_pages(rules: SeccompRules) -> None:
-    """Answer as if no huge page were free.
+def _close_pools(rules: SeccompRules) -> None:
+    """Answer as if no huge page were free, and as a kernel without io_setup(2).
 
-    The kernel has one pool for the machine, whose user reserves it for micro VMs.
+    The kernel has one pool of pages for the machine, whose user reserves it for micro
+    VMs.  Of contexts of aio there are 65,536 (fs.aio-max-nr), which one call can take.
     """
+    # guard: a box takes no contexts of aio
+    rules.deny("io_setup", errno.ENOSYS)
     for name, argument, flag in _HUGE_PAGES:
         # guard: a box takes no huge pages
         rules.refuse(name, errno.ENOMEM, rules.has(argument, flag))

@@ -976,6 +976,12 @@ GUARDS = (
         "terminals",
     ),
     Guard(
+        "a box takes no contexts of aio",
+        "",
+        "tests/attack/test_box_machine_counters.py",
+        "aio",
+    ),
+    Guard(
         "a box takes no huge pages",
         "pass",
         "tests/attack/test_box_machine_counters.py",

@@ -233,4 +233,4 @@ async def test_its_programs_have_no_vsock(base):
     done = {name for name in made if made[name]}
     assert {"unix", "inet", "netlink", "plain pages", "terminals"} <= done
     assert not [name for name in done if "vsock" in name or "huge" in name]
-    assert not done & {"io_uring", "many terminals"}
+    assert not done & {"io_uring", "aio", "many terminals"}
