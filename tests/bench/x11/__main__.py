@@ -64,13 +64,17 @@ def children(pid: int) -> dict[str, int]:
     return found
 
 
+def _words(pid: int) -> list[str]:
+    """Return a process's command line, which is empty while the process begins."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+
+
 @contextmanager
 def server(peer: str, display: Path, sway: int) -> Iterator[Shown]:
     """What shows X11 windows on this display; ``sway`` is the compositor's pid."""
     if peer == "rootless":
         pid = children(sway)["Xwayland"]
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        yield {"DISPLAY": words[1]}, lambda: {"Xwayland": pid}
+        yield {"DISPLAY": _words(pid)[1]}, lambda: {"Xwayland": pid}
         return
     with short_directory() as base:
         runtime = {"WAYLAND_DISPLAY": str(display), "XDG_RUNTIME_DIR": str(base)}
@@ -151,7 +155,10 @@ async def main(repeats: int) -> dict[str, dict[str, list[float]]]:
                 sway = comp.child.pid
 
                 async def ready(sway: int = sway, peer: str = peer) -> bool:
-                    return peer != "rootless" or "Xwayland" in children(sway)
+                    if peer != "rootless":
+                        return True
+                    pid = children(sway).get("Xwayland")
+                    return pid is not None and len(_words(pid)) > 1
 
                 await eventually(ready)
                 values = await trio.to_thread.run_sync(measure, peer, it.path, sway)
