@@ -65,7 +65,11 @@ async def test_a_failure_of_a_far_agent_has_nothing_of_its_target(session):
     async def permit(_request):
         await trio.lowlevel.checkpoint()
         yield SimpleNamespace(
-            target="vault", user=None, where="30.policy:1", warrant=warrant
+            target="vault",
+            user=None,
+            where="30.policy:1",
+            warrant=warrant,
+            renewed=lambda: warrant,
         )
 
     @asynccontextmanager
