@@ -15,7 +15,7 @@ import trio  # noqa: F401 -- it asks ldconfig for a library: not in the jail
 
 from broker.core.errors import SetupError
 from broker.helpers.process import jail
-from broker.helpers.process.fork_server import Start, StartedChild, serve
+from broker.helpers.process.fork_server import Start, StartedChild, given_parent, serve
 from broker.ipc.fork_server import ALLOW_UNJAILED, Order
 
 _JAILED = "broker.programs.fork_server_jailed"
@@ -45,8 +45,7 @@ def main() -> None:
     missing = jail.why_enclose_fails()
     # guard: no worker's code is imported outside of a jail
     if missing and ALLOW_UNJAILED not in sys.argv[2:3]:
-        parent = int(sys.argv[3]) if sys.argv[3:] else -1
-        serve("vitrail-forks", _refusing(missing), parent=parent)
+        serve("vitrail-forks", _refusing(missing), parent=given_parent())
         return
     if not missing:
         jail.enclose()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from broker.core import limits
 from broker.core.errors import InternalError
 from broker.helpers.order_channel import MessagePipe
-from broker.helpers.process.fork_server import StartedChild, serve
+from broker.helpers.process.fork_server import StartedChild, given_parent, serve
 from broker.helpers.worker_jail.entering import fork_jailed
 from broker.helpers.worker_jail.worker_filter import worker_filter
 from broker.ipc import fork_server as messages
@@ -66,10 +66,9 @@ def main() -> None:
     if traced():
         # Now: a worker that wants it cannot open files any more.
         from broker.jail.wayland.protocol import trace  # noqa: F401
-    parent = int(sys.argv[3]) if sys.argv[3:] else -1
     # A keeper kills its jailed half when the broker dies, and may have died first.
     # guard: jailed halves end with the broker
-    serve("vitrail-forks", start_worker, end_children=True, parent=parent)
+    serve("vitrail-forks", start_worker, end_children=True, parent=given_parent())
 
 
 if __name__ == "__main__":

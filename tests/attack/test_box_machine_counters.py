@@ -14,20 +14,16 @@ which works where the machine has none.
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.process import namespace_limits
-from broker.host.launchers.bubblewrap.arguments import Box
-from tests.kit.boxes import start_held
+from tests.kit.boxes import said
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
@@ -92,24 +88,6 @@ print(json.dumps({"setup": errno.errorcode[ctypes.get_errno()] if failed else "w
                   "counted": counted}), flush=True)
 os._exit(0)
 """
-
-
-async def said(tmp_path: Path, program: str, **more: Any) -> dict[str, Any]:
-    sockets = tmp_path / "s"
-    sockets.mkdir()
-    box = Box(("/usr/bin/python3", "-I", "-c", program), sockets, **more)
-    held = await start_held(box)
-    try:
-        with trio.fail_after(60):
-            held.release()
-            pipe = held.child.popen.stdout
-            line = await trio.to_thread.run_sync(pipe.readline)
-    finally:
-        await held.end()
-        for pipe in (held.child.popen.stdout, held.child.popen.stderr):
-            print(pipe.read())
-            pipe.close()
-    return json.loads(line)
 
 
 @pytest.fixture(params=[False, True], ids=["without files", "with files"])

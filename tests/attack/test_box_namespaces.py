@@ -8,22 +8,18 @@ namespaces and inotify instances of one box could be all that there are.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.helpers.process import namespace_limits
-from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
-from tests.kit.boxes import start_held
+from tests.kit.boxes import said
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bwrap") is None or not Path("/usr/bin/python3").exists(),
@@ -89,24 +85,6 @@ for name in os.listdir("/proc/sys/user"):
 print(json.dumps(found), flush=True)
 os._exit(0)
 """
-
-
-async def said(tmp_path: Path, program: str, **more: Any) -> dict[str, object]:
-    sockets = tmp_path / "s"
-    sockets.mkdir()
-    box = Box(("/usr/bin/python3", "-I", "-c", program), sockets, **more)
-    held = await start_held(box)
-    try:
-        with trio.fail_after(120):
-            held.release()
-            pipe = held.child.popen.stdout
-            line = await trio.to_thread.run_sync(pipe.readline)
-    finally:
-        await held.end()
-        for pipe in (held.child.popen.stdout, held.child.popen.stderr):
-            print(pipe.read())
-            pipe.close()
-    return json.loads(line)
 
 
 async def test_a_box_has_no_namespaces_and_no_mounts(tmp_path):

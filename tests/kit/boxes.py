@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import trio
 
@@ -58,3 +61,22 @@ async def start_held(box: Box) -> StartedBox:
 
         child = SimpleNamespace(popen=popen, wait=wait, pid=popen.pid)
         return StartedBox(held, child, command.gate.abandon, stack.pop_all())
+
+
+async def said(tmp_path: Path, program: str, **more: Any) -> dict[str, Any]:
+    """Run a Python program in a box; return the JSON that it prints in one line."""
+    sockets = tmp_path / "s"
+    sockets.mkdir()
+    box = Box(("/usr/bin/python3", "-I", "-c", program), sockets, **more)
+    held = await start_held(box)
+    try:
+        with trio.fail_after(120):
+            held.release()
+            pipe = held.child.popen.stdout
+            line = await trio.to_thread.run_sync(pipe.readline)
+    finally:
+        await held.end()
+        for pipe in (held.child.popen.stdout, held.child.popen.stderr):
+            print(pipe.read())
+            pipe.close()
+    return json.loads(line)

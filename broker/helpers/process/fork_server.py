@@ -130,6 +130,11 @@ def serve(
         server.kill_children()
 
 
+def given_parent() -> int:
+    """Return the third argument, a pidfd for ``serve``; -1 without one."""
+    return int(sys.argv[3]) if sys.argv[3:] else -1
+
+
 def share() -> None:
     """Have the collector never touch present objects: children share their pages."""
     gc.collect()

@@ -27,7 +27,7 @@ from broker.session.errand import Errand
 from policy.names import PIN
 
 _NOW = socket.MSG_DONTWAIT
-"""Each far end may have this end, too, and read what it was ready for, or have it block."""
+"""A peer may hold a copy of our end: it reads the message first, or clears O_NONBLOCK."""
 
 
 class KeyPermits:

@@ -279,7 +279,7 @@ async def _arriving(way: Return) -> AsyncIterator[PipeEnd]:
 
 
 def _write_now(write: PipeEnd, data: bytes) -> None:
-    """Write all to a pipe that nobody reads yet, and close it.  Raises UpstreamError.
+    """Write a message to a pipe without a reader, and close it.  Raises UpstreamError.
 
     One of a user beyond pipe-user-pages-soft (pipe(7)) has 8 KiB.
     """
