@@ -164,6 +164,12 @@ class Errand:
         self.answer()
         return fresh.at + SECONDS
 
+    @staticmethod
+    def refuse_late(until: float) -> None:
+        """Raise RefusedError if a permit that holds until then may have ended."""
+        if time.monotonic() > until:
+            raise RefusedError("the permit has expired")
+
     def call(self, untrusted_warrant: bytes, methods: Collection[str]) -> CallWarrant:
         """Return the checked call of the user that comes with an order.
 

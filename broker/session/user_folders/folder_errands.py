@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,8 +93,7 @@ def _await_connection(errand: Errand, permit: PermitWarrant) -> PermitWarrant | 
         if not isinstance(order, m.ServeFolder):
             raise PeerError("the folder is not served yet")
         # guard: a folder is not served when its permit may have ended
-        if time.monotonic() > permit.at + SECONDS:
-            raise RefusedError("the permit has expired")
+        errand.refuse_late(permit.at + SECONDS)
         return permit
     return None
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,8 +135,7 @@ class _Use:
         Raises RefusedError, PeerError.
         """
         # guard: the user's keys are listed while their permit is held
-        if time.monotonic() > self.until:
-            raise RefusedError("the permit has expired")
+        self.errand.refuse_late(self.until)
         if isinstance(asked, m.NameHost):
             return msgspec.msgpack.encode(
                 names_of(asked.key, asked.candidates, Path.home())

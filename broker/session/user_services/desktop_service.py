@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -62,8 +61,7 @@ def start_service(errand: Errand, order: m.StartService) -> None:
     if not isinstance(errand.next(), m.ServeNow):
         return  # too many of it run
     # guard: a service that was found is not started when its permit may have ended
-    if time.monotonic() > permit.at + SECONDS:
-        raise RefusedError("the permit has expired")
+    errand.refuse_late(permit.at + SECONDS)
     log = ConsoleLog(paths.state / "services", name=f"{order.service}.log")
     call = GuestCall(permit.sandbox, order.service, order.argument, service.command)
     with ExitStack() as ours:

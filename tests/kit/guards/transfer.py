@@ -215,7 +215,7 @@ GUARDS = (
     Guard("a call for one port listens on no other one", "if False:", "tests/attack/test_session_orders_services.py", "other_port_is_listened"),
     Guard("a permit for one secret reads no other one", "if False:", "tests/attack/test_session_orders_services.py", "other_secret"),
     Guard("a permit for a service of the broker's starts no program", "if False:", "tests/attack/test_session_orders_services.py", "other_service"),
-    Guard("a service that was found is not started when its permit may have ended", "if False:", "tests/attack/test_session_orders_held.py", "after_its_permit"),
+    Guard("a service that was found is not started when its permit may have ended", "", "tests/attack/test_session_orders_held.py", "after_its_permit"),
     Guard("a permit for one service starts no other one", "if False:", "tests/attack/test_session_orders_services.py", "other_service"),
     Guard("a session is of a host if the user's agent tells signatures apart", "if False:", "tests/attack/test_session_orders_services.py", "any_signature"),
     Guard("a session is of the host whose key the user's agent has checked", "if not ask.forwarding:", "tests/attack/test_session_orders_services.py", "other_use"),
