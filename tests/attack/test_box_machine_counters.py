@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,13 @@ async def test_a_box_whose_terminals_cannot_be_limited_does_not_start(
     monkeypatch.setattr(namespace_limits, "_TERMINALS", b"/dev")
     with pytest.raises(UpstreamError, match="terminals"):
         await said(tmp_path, TERMINAL)
+
+
+def test_a_box_that_ends_before_its_terminals_are_limited_is_told():
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with pytest.raises(UpstreamError, match="No such file"):
+        namespace_limits.limit_terminals(ended.pid)
 
 
 @pytest.mark.parametrize("nested", [False, True])

@@ -23,7 +23,7 @@ from broker.cli.quick.made_record import (
     record_text,
     with_files,
 )
-from broker.core.errors import VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.host.devices.render_nodes import box_words
@@ -160,8 +160,12 @@ def leased(broker: Calls, record: str, box: Box, write: Write) -> tuple[str, int
             if box.folders:
                 held.check(files)
             broker.begin("LaunchBind", {"id": number, "leader": held.leader})
-            if not box.folders:
-                held.check(files)
+            try:
+                if not box.folders:
+                    held.check(files)
+            except UpstreamError:
+                broker.answer()  # if the broker has ended the box, it says why
+                raise
             broker.answer()
             held.release()
             return str(launch["sandbox"]), held.run_to_end(write)

@@ -54,17 +54,21 @@ def open_user_namespace(leader: int) -> int:
 
     Raises UpstreamError where the process has ended or is in ours.
     """
-    try:
-        namespace = os.open(f"/proc/{leader}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise UpstreamError(
-            f"cannot open the box's namespace: {error.strerror}"
-        ) from error
+    namespace = _open(leader, "user")
     # guard: our own user namespace is not a box's
     if os.fstat(namespace).st_ino == Path("/proc/self/ns/user").stat().st_ino:
         os.close(namespace)
         raise UpstreamError("bubblewrap did not create a user namespace for the box")
     return namespace
+
+
+def _open(leader: int, kind: str) -> int:
+    try:
+        return os.open(f"/proc/{leader}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UpstreamError(
+            f"cannot open the box's namespace: {error.strerror}"
+        ) from error
 
 
 def limit_namespace(namespace: int, *, nested: bool) -> None:
@@ -89,9 +93,9 @@ def limit_namespace(namespace: int, *, nested: bool) -> None:
 def limit_terminals(leader: int) -> None:
     """Limit the pseudo-terminals of a box, whose first process is held.
 
-    Raises UpstreamError on failure.
+    Raises UpstreamError on failure, and where it has ended.
     """
-    mounts = os.open(f"/proc/{leader}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    mounts = _open(leader, "mnt")
     try:
         # guard: a box takes few of the machine's terminals
         limited = _done_inside(partial(_remount_terminals, mounts))
