@@ -77,6 +77,7 @@ said["name"] = tried(name)
 said["raw packets"] = tried(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW).close())
 down = subprocess.run(["ip", "link", "set", "eth0", "down"], capture_output=True)
 said["link down"] = down.returncode
+said["receive buffers"] = open("/proc/sys/net/ipv4/tcp_rmem").read().split()
 said["addresses"] = subprocess.check_output(["ip", "-br", "address"]).decode()
 print(json.dumps(said))
 """
@@ -129,6 +130,11 @@ def test_a_box_has_no_right_over_its_interface(results):
     assert results["inside"]["link down"] != 0
     assert f"{GUEST}/24" in results["inside"]["addresses"]
     assert THIS not in results["inside"]["addresses"]
+
+
+def test_a_boxs_receive_windows_are_shorter_than_what_passt_builds_at_once(results):
+    """Longer ones stood still in one of twenty downloads of 64 MiB (passt of 2023)."""
+    assert int(results["inside"]["receive buffers"][2]) // 2 <= 128 * 1460
 
 
 @pytest.mark.parametrize("what", ["loopback", "resolver", "own address"])

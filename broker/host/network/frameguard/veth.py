@@ -69,7 +69,7 @@ _UNTAGGED = b"".join(
 the kernel takes out of the frame before a packet socket gets it."""
 _SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
-_CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+_TCP = Path("/proc/sys/net/ipv4")
 _PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where ip(8) is: on some systems only where administrators have their programs."""
 _BATCH = 64
@@ -125,7 +125,7 @@ def lay_cable(
     packets = open_packets(_OUTSIDE)
     check(libc.setns(namespace, NEWNET), "cannot enter its network namespace")
     _checksums_in_software(card.name)
-    _set_congestion_control()
+    _set_tcp()
     run_ip(_card_lines(card, ipv6=ipv6), namespace)
     check(libc.setns(outside, NEWNET), "")
     for fd in (owner, outside, namespace):
@@ -226,16 +226,19 @@ def without_ipv6(interface: str) -> None:
         (_IPV6 / interface / "disable_ipv6").write_text("1")
 
 
-def _set_congestion_control() -> None:
-    """Set the box's TCP congestion control to reno (tcp(7)).
+def _set_tcp() -> None:
+    """Set the box's TCP: congestion control reno, and short receive windows (tcp(7)).
 
     Its connections end at passt or at a neighbour, after queues of a few MiB, and the
     machine's default may be BBR, which does not slow down where they overflow.  Towards
     the world passt's sockets have that of the machine.
     """
-    # Where /proc/sys is read-only, as in a container, it stays.
+    # Where /proc/sys is read-only, as in a container, both stay.
     with suppress(OSError):
-        _CONGESTION.write_text("reno")
+        (_TCP / "tcp_congestion_control").write_text("reno")
+        least, first, _ = (_TCP / "tcp_rmem").read_text().split()
+        most = network_limits.BOX_RECEIVE_BYTES
+        (_TCP / "tcp_rmem").write_text(f"{least} {min(int(first), most)} {most}")
 
 
 def check(result: int, what: str) -> None:
