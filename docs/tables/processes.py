@@ -94,7 +94,7 @@ PROGRAMS = (
         ("broker.programs.local", "broker.programs.local_host"),
         USER,
         275,
-        31_500,
+        31_550,
         19_150,
         without=(
             *("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
@@ -178,7 +178,7 @@ PROGRAMS = (
         ("broker.host.network.frameguard.frameguard",),
         CONFINED,
         24,
-        2_150,
+        2_200,
         1_080,
     ),
     Program(
@@ -190,8 +190,8 @@ PROGRAMS = (
         ),
         CONFINED,
         29,
-        2_800,
-        1_470,
+        2_850,
+        1_490,
     ),
     Program(
         "launch tools",
@@ -219,15 +219,15 @@ PROGRAMS = (
         480,
     ),
     Program(
-        "switch", ("broker.host.network.switch.process",), CONFINED, 37, 3_650, 1_990
+        "switch", ("broker.host.network.switch.process",), CONFINED, 37, 3_700, 2_010
     ),
     Program(
         "flowguard",
         ("broker.host.network.flowguard.rules",),
         CONFINED,
         44,
-        5_400,
-        3_280,
+        5_450,
+        3_310,
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 43, 4_800, 2_780),
     Program(

@@ -74,7 +74,9 @@ PASST_SOCKET_BYTES = 1 << 22
 """SO_SNDBUF of passt's end, and SO_RCVBUF of a box's frames: windows of fast connections."""
 BOX_FRAMES = 4096
 """Frames that wait for a box's interface; a read of passt's is a few hundred."""
-BOX_RECEIVE_BYTES = 1 << 18
-"""The last number of tcp_rmem (tcp(7)) in a box: its receive window is half of that.
-passt of 2023 builds 128 frames at once; of a window with more than those (187 KB) it now
-and then sends frames again and again, until the connection stands still."""
+BOX_TCP_BYTES = 1 << 18
+"""The last numbers of tcp_rmem and tcp_wmem (tcp(7)) in a box.  A receive window is half
+of that: passt of 2023 builds 128 frames at once, and of a longer window (187 KB) it now
+and then sends frames again and again, until the connection stands still.  What a
+connection has sent fits into the packet socket: of more, frames are lost, and passt resets
+a connection that has stood still."""

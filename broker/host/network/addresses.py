@@ -32,6 +32,15 @@ def ipv6_beside(address: str) -> str:
     return f"fd76:6974:7261:{network}::{host}"
 
 
+def neighbours6(address: str) -> tuple[str, ...]:
+    """Return the networks of all addresses that ``ipv6_beside`` gives beside this one.
+
+    They have 640 addresses: the last number is written in decimal, ::254 at most.
+    """
+    network, _ = address.split("::")
+    return (f"{network}::/120", f"{network}::100/120", f"{network}::200/121")
+
+
 MTU = 1500
 """Of the interfaces that we make: a VMM's device may know no larger frames."""
 

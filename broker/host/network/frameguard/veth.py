@@ -43,7 +43,14 @@ from typing_extensions import override
 from broker.core import limits
 from broker.core.limits import network as network_limits
 from broker.helpers.filters.descriptor_filter import keep_descriptors_only
-from broker.host.network.addresses import GATEWAY, GATEWAY6, GUEST, GUEST6, MTU
+from broker.host.network.addresses import (
+    GATEWAY,
+    GATEWAY6,
+    GUEST,
+    GUEST6,
+    MTU,
+    neighbours6,
+)
 from broker.host.network.frameguard.ethernet_frames import FrameError, joined
 from broker.host.network.frameguard.frameguard import Addresses, FrameGuard
 
@@ -70,6 +77,9 @@ the kernel takes out of the frame before a packet socket gets it."""
 _SIOCETHTOOL, _SET_TX_CHECKSUMS = 0x8946, 0x17
 _IPV6 = Path("/proc/sys/net/ipv6/conf")
 _TCP = Path("/proc/sys/net/ipv4")
+_NOWHERE, _TABLE, _AFTER_ALL = "169.254.0.1", 100, 32800
+"""A router that is not there; the table with its route, and the place of that table's
+rule, behind those of the kernel (ip-rule(8))."""
 _PLACES = "/usr/sbin:/usr/bin:/sbin:/bin"
 """Where ip(8) is: on some systems only where administrators have their programs."""
 _BATCH = 64
@@ -134,24 +144,46 @@ def lay_cable(
 
 
 def _card_lines(card: Card, *, ipv6: bool) -> str:
-    """Return ip(8)'s lines that set a card up."""
+    """Return ip(8)'s lines that set a card up.
+
+    The kernel counts neighbours for the machine (gc_thresh3 of arp(7), 1,024 of each
+    family), so few addresses are a box's neighbours: its router alone, where it has one.
+    """
+    on = f"dev {card.name}"
     lines = [
         "link set lo up",
         f"link set {card.name} mtu {MTU} addrgenmode none",
         *([f"link set {card.name} address {card.mac}"] if card.mac else []),
         f"link set {card.name} up",
-        f"address add {card.address}/24 dev {card.name}",
-        *([f"route add default via {card.router}"] if card.router else []),
     ]
-    if ipv6:
+    if card.router:
+        # guard: of a box behind a router, that is the only neighbour
         lines += [
-            f"address add {card.address6}/64 dev {card.name} nodad",
-            *(
-                [f"route add default via {card.router6} dev {card.name}"]
-                if card.router6
-                else []
-            ),
+            f"address add {card.address}/32 {on}",
+            f"route add {card.router} {on}",
+            f"route add default via {card.router}",
         ]
+    else:
+        # A socket that is bound to an interface takes all for neighbours that no route
+        # leads to, so there is one for those, which leads nowhere.
+        # guard: of a box without a router, no other network is full of neighbours
+        lines += [
+            f"address add {card.address}/24 {on}",
+            f"route append default via {_NOWHERE} {on} onlink table {_TABLE}",
+            f"rule add oif {card.name} lookup {_TABLE} pref {_AFTER_ALL}",
+        ]
+    if ipv6:
+        # guard: few addresses of IPv6 are neighbours
+        lines.append(f"address add {card.address6}/128 {on} nodad")
+        if card.router6:
+            lines += [
+                f"route add {card.router6} {on}",
+                f"route add default via {card.router6} {on}",
+            ]
+        else:
+            lines += (
+                f"route add {network} {on}" for network in neighbours6(card.address6)
+            )
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -227,18 +259,19 @@ def without_ipv6(interface: str) -> None:
 
 
 def _set_tcp() -> None:
-    """Set the box's TCP: congestion control reno, and short receive windows (tcp(7)).
+    """Set the box's TCP: congestion control reno, and short windows (tcp(7)).
 
     Its connections end at passt or at a neighbour, after queues of a few MiB, and the
     machine's default may be BBR, which does not slow down where they overflow.  Towards
     the world passt's sockets have that of the machine.
     """
-    # Where /proc/sys is read-only, as in a container, both stay.
+    # Where /proc/sys is read-only, as in a container, all stays as it is.
     with suppress(OSError):
         (_TCP / "tcp_congestion_control").write_text("reno")
-        least, first, _ = (_TCP / "tcp_rmem").read_text().split()
-        most = network_limits.BOX_RECEIVE_BYTES
-        (_TCP / "tcp_rmem").write_text(f"{least} {min(int(first), most)} {most}")
+        most = network_limits.BOX_TCP_BYTES
+        for name in ("tcp_rmem", "tcp_wmem"):
+            least, first, _ = (_TCP / name).read_text().split()
+            (_TCP / name).write_text(f"{least} {min(int(first), most)} {most}")
 
 
 def check(result: int, what: str) -> None:
