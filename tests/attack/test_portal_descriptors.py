@@ -5,6 +5,7 @@ The bus passes on messages of all programs, and one read has several of them.
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 from pathlib import Path
@@ -46,6 +47,7 @@ def opened(ends, monkeypatch, *sent):
         return ("/",)
 
     monkeypatch.setattr(PortalOpening, "_open", note)
+    gc.collect()  # what tests before have left
     before = len(os.listdir("/proc/self/fd"))
     for data, fds in sent:
         socket.send_fds(theirs, [data], fds)

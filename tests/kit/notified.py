@@ -34,11 +34,16 @@ class Screen:
             for one in json.loads(listed)["data"][0]
         ]
 
-    async def one_with(self, text, deadline=60):
-        """Wait for a notification with this text in it; returns it."""
+    async def one_with(self, text, deadline=60, after=None):
+        """Wait for a notification with this text in it, another one than ``after``."""
 
         async def there():
-            found = [one for one in await self.shown() if text in f"{one[1]}\n{one[2]}"]
+            found = [
+                one
+                for one in await self.shown()
+                if text in f"{one[1]}\n{one[2]}"
+                and (after is None or one[0] != after[0])
+            ]
             return found[0] if found else None
 
         found = await eventually(there, deadline=deadline)
