@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import socket
@@ -14,6 +15,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from broker.core.errors import PeerError, RefusedError, VitrailError
+from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process import popen
 from broker.helpers.process.memory_file import memory_file
 from broker.ipc import fdpass
@@ -221,6 +223,7 @@ class Errand:
 
         The program ends with this process, a jail as a whole, and with ``held``, if
         given (``others``: see ``hold``); ``begun`` is called when the program runs.
+        The caller goes on in a process that the viewer cannot end.
         """
         started: popen.Process | None = None
         given_up = False
@@ -237,7 +240,8 @@ class Errand:
                 started.kill()
 
         # Before it starts: the viewer may give up at any time.
-        signal.signal(signal.SIGTERM, end)
+        # guard: who ends an order's program is a process that the viewer cannot kill
+        _leave_to_child(end)
         started = popen.start_process(
             argv,
             env=env,
@@ -293,3 +297,25 @@ class Errand:
     def wait_for_hangup(self) -> None:
         """Return when the viewer has closed its end."""
         self.channel.recv(1)
+
+
+def _leave_to_child(end: Callable[..., None]) -> None:
+    """Go on in a child that calls ``end`` on SIGTERM, which it gets at this one's end, too.
+
+    This process, whose pidfd the viewer has, passes SIGTERM on and ends as the child does.
+    """
+    parent, number = os.getpid(), signal.SIGTERM
+    signal.pthread_sigmask(signal.SIG_BLOCK, {number})
+    child = os.fork()
+    if child:
+        signal.signal(number, lambda *_: os.kill(child, number))  # it is not reaped
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+        # An end of a pipe here would keep the jail's end from being noticed.
+        os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        how = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        os._exit(how.si_status if how and how.si_code == os.CLD_EXITED else 1)
+    signal.signal(number, end)
+    end_with_parent(number)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+    if os.getppid() != parent:
+        os._exit(1)

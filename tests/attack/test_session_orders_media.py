@@ -188,8 +188,13 @@ async def test_no_words_of_an_order_reach_a_command_line(served, order):
         await session.carry_out(order)
 
 
-async def test_a_jail_that_starts_ends_with_its_order(tmp_path):
-    """Its first process leaves the group, and asks for its death last."""
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_jail_that_starts_ends_with_its_order(tmp_path, killed):
+    """Its first process leaves the group, and asks for its death last.
+
+    A viewer that was taken over kills the process of its order meanwhile: so it kept
+    the camera, and a folder, after their permits' end.
+    """
     made, place = tmp_path / "bwrap", tmp_path / "number"
     made.write_text(f"""#!/bin/sh
 setsid sh -c 'echo $$ > {place}.new; mv {place}.new {place}; exec sleep 1000' &
@@ -204,6 +209,8 @@ wait
             os.close(begun.fds[0])
             await eventually(place.exists)
             inside = os.pidfd_open(int(place.read_text()))
+            if killed:
+                begun.process.kill()
         await ended(inside)
         os.close(inside)
 

@@ -52,6 +52,7 @@ GUARDS = (
     Guard("a connection ends with its permit, whoever still has it", "pass", "tests/attack/test_session_orders_repeated.py", "sound_ends"),
     Guard("a viewer that reads no answer delays no end of a permit", "fdpass.send(self.channel, messages.encode(answer), fds)", "tests/attack/test_session_orders_held.py", "channel_blocks"),
     Guard("who ends a connection is a process that the viewer cannot end", "pid = 0", "tests/attack/test_session_orders_repeated.py", "sound_ends"),
+    Guard("who ends an order's program is a process that the viewer cannot kill", "signal.signal(signal.SIGTERM, end)", MEDIA_ORDERS, "jail_that_starts"),
     Guard("cameras are named to who may use one", "", MEDIA_ORDERS, "without_a_permit"),
     Guard("a camera is opened with a permit for cameras", "permit = None", MEDIA_ORDERS, "without_a_permit"),
     Guard("a security key is opened with a permit for it", "permit = None", MEDIA_ORDERS, "without_a_permit"),
