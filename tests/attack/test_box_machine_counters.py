@@ -14,6 +14,7 @@ which works where the machine has none.
 from __future__ import annotations
 
 import errno
+import platform
 import shutil
 import subprocess
 from pathlib import Path
@@ -91,6 +92,52 @@ os._exit(0)
 """
 
 
+LEASE = """
+import errno, fcntl, json, os
+found = {}
+for name, command, argument in (
+    ("lease to write", 1024, fcntl.F_WRLCK),
+    ("lease to read", 1024, fcntl.F_RDLCK),
+    ("lease by 64 bits", 1024 + (1 << 32), fcntl.F_RDLCK),
+    ("flags", fcntl.F_GETFL, 0),
+):
+    try:
+        found[name] = call(os.open(%r, os.O_RDONLY), command, argument)
+    except OSError as error:
+        found[name] = errno.errorcode[error.errno]
+print(json.dumps(found), flush=True)
+os._exit(0)
+"""
+CALL = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+def call(fd, command, argument):
+    numbers = (ctypes.c_long(n) for n in (72, fd, command, argument))
+    if libc.syscall(*numbers) < 0:
+        raise OSError(ctypes.get_errno(), "")
+    return "worked"
+"""
+SOCKETS = """
+import errno, json, os, socket, struct
+found = {}
+tried = (
+    ("memory", socket.AF_INET, socket.SOL_SOCKET, 73, struct.pack("i", 4096)),
+    ("flow label", socket.AF_INET6, socket.IPPROTO_IPV6, 32,
+     struct.pack("16sIBBHHHI", socket.inet_pton(socket.AF_INET6, "::1"), 0, 0, 1, 1, 0, 0, 0)),
+    ("buffer", socket.AF_INET, socket.SOL_SOCKET, socket.SO_RCVBUF, struct.pack("i", 4096)),
+)
+for name, family, level, option, value in tried:
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.setsockopt(level, option, value)
+            found[name] = "worked"
+        except OSError as error:
+            found[name] = errno.errorcode[error.errno]
+print(json.dumps(found), flush=True)
+os._exit(0)
+"""
+
+
 @pytest.fixture(params=[False, True], ids=["without files", "with files"])
 def files(request, tmp_path) -> tuple[Path, ...]:
     """A box with files of the user's has their user id, and other namespaces."""
@@ -141,3 +188,20 @@ async def test_a_box_takes_none_of_the_machines_contexts_of_aio(tmp_path, nested
     number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, "io_setup")
     found = await said(tmp_path, AIO % number, user_namespaces=nested)
     assert found["setup"] == "ENOSYS", found
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="numbers of x86-64")
+async def test_a_box_has_no_program_outside_wait_for_a_file(tmp_path):
+    """The kernel has who opens a leased file wait, 45 seconds."""
+    kept = tmp_path / "kept"
+    kept.write_text("text")
+    found = await said(tmp_path, CALL + LEASE % str(kept), files=(kept,))
+    assert found.pop("flags") == "worked"
+    assert found == dict.fromkeys(found, "EINVAL")
+
+
+@pytest.mark.parametrize("nested", [False, True])
+async def test_a_box_reserves_nothing_that_sockets_of_all_share(tmp_path, nested):
+    found = await said(tmp_path, SOCKETS, user_namespaces=nested)
+    assert found.pop("buffer") == "worked"
+    assert found == dict.fromkeys(found, "ENOPROTOOPT")

@@ -25,6 +25,8 @@ _HUGE_PAGES = (
     ("shmget", 2, 0o4000),
 )
 """MAP_HUGETLB, MFD_HUGETLB and SHM_HUGETLB, and which argument has each."""
+_F_SETLEASE = 1024
+_SO_RESERVE_MEM, _IPV6_FLOWLABEL_MGR = 73, 32
 
 
 @cache
@@ -100,11 +102,28 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
 
 
 def _close_pools(rules: SeccompRules) -> None:
-    """Answer as if no huge page were free, and as a kernel without io_setup(2).
+    """Answer as if no huge page were free, and as a kernel without some calls.
 
     The kernel has one pool of pages for the machine, whose user reserves it for micro
-    VMs.  Of contexts of aio there are 65,536 (fs.aio-max-nr), which one call can take.
+    VMs.  Of contexts of aio there are 65,536 (fs.aio-max-nr), which one call can take; of
+    flow labels 4,096; memory that a socket reserves is counted as TCP's of all
+    (tcp_mem) though nothing is in it.  A lease on a file of the user's, also on one that
+    a box may only read, has each program that opens it wait for 45 seconds (fcntl(2)).
     """
+    for name in ("fcntl", "fcntl64"):
+        # guard: a box has no program outside wait for a file
+        rules.refuse(name, errno.EINVAL, rules.equal(1, _F_SETLEASE))
+    for level, option in (
+        (socket.SOL_SOCKET, _SO_RESERVE_MEM),
+        (socket.IPPROTO_IPV6, _IPV6_FLOWLABEL_MGR),
+    ):
+        # guard: a box reserves nothing that sockets of all share
+        rules.refuse(
+            "setsockopt",
+            errno.ENOPROTOOPT,
+            rules.equal(1, level),
+            rules.equal(2, option),
+        )
     # guard: a box takes no contexts of aio
     rules.deny("io_setup", errno.ENOSYS)
     for name, argument, flag in _HUGE_PAGES:

@@ -976,6 +976,18 @@ GUARDS = (
         "terminals",
     ),
     Guard(
+        "a box has no program outside wait for a file",
+        "pass",
+        "tests/attack/test_box_machine_counters.py",
+        "wait_for_a_file",
+    ),
+    Guard(
+        "a box reserves nothing that sockets of all share",
+        "pass",
+        "tests/attack/test_box_machine_counters.py",
+        "sockets_of_all",
+    ),
+    Guard(
         "a box takes no contexts of aio",
         "",
         "tests/attack/test_box_machine_counters.py",
