@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -325,6 +326,19 @@ async def test_a_machine_outlives_its_broker_and_is_adopted(place):
             with trio.fail_after(60):
                 assert (await vm.wait()).kind is EndKind.GUEST
         await vm.close()
+    assert leftovers(place) == ["logs", "logs/console.log"]
+
+
+async def test_a_machine_of_a_newer_broker_is_ended(place):
+    await killed_broker(place)
+    directory = place / "tiny"
+    running = find_processes(read_state(directory)).all
+    state = directory / "vm.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"version": 2}))
+    assert await clean_leftovers(directory) == len(running) >= 2
+    for process in running:
+        assert process.ended
+        process.close()
     assert leftovers(place) == ["logs", "logs/console.log"]
 
 

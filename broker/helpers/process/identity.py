@@ -20,8 +20,11 @@ from broker.helpers.process.polled import lives
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class ProcessIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The stored identity of a process; valid for one boot only."""
+class ProcessIdentity(msgspec.Struct, frozen=True):
+    """The stored identity of a process; valid for one boot only.
+
+    That of a later version may have more fields: ours are a proof without them.
+    """
 
     pid: int
     start: int

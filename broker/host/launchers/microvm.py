@@ -336,7 +336,7 @@ class MicroVms:
         return await self.starter.start(request, quarantine=closed, on_loss=on_loss)
 
     def _lost(self, sandbox: str, what: str) -> None:
-        """Report, in status, log and desktop, that a running machine lost something."""
+        """Report in status, log and desktop what a machine lost, or that it is stray."""
         assert self._nursery is not None
         self.warnings.append(f"{sandbox}: {what}")
         self.alarm(f"Vitrail: {sandbox}", what)
@@ -383,7 +383,9 @@ class MicroVms:
             except Exception as error:  # noqa: BLE001 -- as in HostPart.adopt
                 if not isinstance(error, VitrailError | OSError):
                     log_exception(error)
-                self.warnings.append(f"cannot adopt a running machine: {error}")
+                what = f"cannot adopt or end the machine of {directory}: {error}"
+                # guard: a machine that is neither adopted nor ended is recorded
+                self._lost(directory.name, what)
                 return
             if adopted is not None:
                 found[directory] = adopted

@@ -45,8 +45,10 @@ from broker.host.vmm.qemu_arguments import (
 from broker.host.vmm.running import Vm
 from broker.host.vmm.vm_state import (
     QEMU,
+    VmProcesses,
     VmState,
     find_processes,
+    read_as,
     read_state,
     remove_files,
     state_of,
@@ -431,7 +433,8 @@ async def clean_leftovers(directory: Path) -> int:
     Only processes that are proven to be that machine's are ended.  Returns
     how many were.  Raises UpstreamError when the state file is not ours.
     """
-    state = read_state(directory)
+    # guard: a machine of another version is ended
+    state = read_as(VmProcesses, directory)
     found = () if state is None else find_processes(state).all
     for process in found:
         # One that was still entering its jail is bubblewrap, with the program below.

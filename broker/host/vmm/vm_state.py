@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -39,10 +39,22 @@ QEMU = Monitor.QEMU.program
 """Its role; the others are helpers."""
 
 
-class VmState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The content of ``vm.json``."""
+class VmProcesses(msgspec.Struct, frozen=True):
+    """What is needed to end a machine: read from ``vm.json`` of any version.
+
+    Other fields are ignored: each process is proven before it is touched.
+    """
 
     boot: str
+    helpers: dict[str, ProcessIdentity]
+    """Role to process: vhost-device-vsock, passt."""
+    vmm: ProcessIdentity | None = None
+    """None while its helpers are being started."""
+
+
+class VmState(VmProcesses, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The content of ``vm.json``."""
+
     name: str
     cid: Annotated[int, msgspec.Meta(ge=3, le=0xFFFFFFFE)]
     vsock: Literal["kernel", "hybrid"]
@@ -50,13 +62,12 @@ class VmState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     network: Network
     disposable: bool
     logs: str
-    helpers: dict[str, ProcessIdentity]
-    """Role to process: vhost-device-vsock, passt."""
-    vmm: ProcessIdentity | None = None
-    """None while its helpers are being started."""
     monitor: Monitor = Monitor.QEMU
     """Which program ``vmm`` is."""
     version: Literal[1] = 1
+
+
+_State = TypeVar("_State", bound=VmProcesses)
 
 
 def state_of(
@@ -95,8 +106,13 @@ def write_state(directory: Path, state: VmState) -> None:
 def read_state(directory: Path) -> VmState | None:
     """Read the state of the machine in ``directory``; None without one.
 
-    Raises UpstreamError when the file is not ours.
+    Raises UpstreamError when the file is not ours, or of another version.
     """
+    return read_as(VmState, directory)
+
+
+def read_as(kind: type[_State], directory: Path) -> _State | None:
+    """Read as much of the state as ``kind`` has.  Raises as ``read_state``."""
     try:
         fd = os.open(directory / STATE_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
@@ -114,7 +130,7 @@ def read_state(directory: Path) -> VmState | None:
             f"{directory / STATE_FILE} is larger than {limits.VM_STATE_BYTES} bytes"
         )
     try:
-        return msgspec.json.decode(data, type=VmState)
+        return msgspec.json.decode(data, type=kind)
     except ValueError as error:
         raise UpstreamError(f"invalid {directory / STATE_FILE}: {error}") from error
 
@@ -143,11 +159,12 @@ class FoundState:
         )
 
 
-def find_processes(state: VmState) -> FoundState:
+def find_processes(state: VmProcesses) -> FoundState:
     """Return those processes of the state that are proven to live."""
     if state.boot != boot_id():
         return FoundState(None, ())
-    vmm = find(state.monitor.program, state.vmm) if state.vmm is not None else None
+    role = state.monitor.program if isinstance(state, VmState) else "VMM"
+    vmm = find(role, state.vmm) if state.vmm is not None else None
     found = (find(role, process) for role, process in state.helpers.items())
     helpers = tuple(process for process in found if process is not None)
     for helper in helpers:

@@ -291,6 +291,18 @@ GUARDS = (
         "breaks_its_adoption",
     ),
     Guard(
+        "a machine of another version is ended",
+        "state = read_state(directory)",
+        "tests/broker/host/launchers/test_microvm.py",
+        "another_version",
+    ),
+    Guard(
+        "a machine that is neither adopted nor ended is recorded",
+        "self.warnings.append(str(error))",
+        "tests/broker/host/launchers/test_microvm.py",
+        "processes_are_unknown",
+    ),
+    Guard(
         "one machine that is left keeps no broker from starting",
         "except (VitrailError, OSError) as error:",
         "tests/broker/host/launchers/test_microvm.py",

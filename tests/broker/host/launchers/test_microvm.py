@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -20,6 +22,7 @@ from broker.core.paths import find_paths
 from broker.host.images import store
 from broker.host.launchers.microvm import MicroVms
 from broker.host.launchers.microvm_machine import MicroVmMachine
+from broker.host.processes.tracked import spawn_helper
 from broker.host.vmm import launcher
 from broker.host.vmm.launcher import Tools
 from broker.host.vmm.parent import starting
@@ -133,6 +136,11 @@ class Stand:
         for file in files:
             (directory / file).write_text("work")
         return directory
+
+    def vm(self, directory):
+        """Return the specification of a machine that was left there."""
+        file = Path("/file")
+        return VmSpec(WORK, file, file, None, directory=directory, logs=directory)
 
 
 @pytest.fixture
@@ -448,17 +456,56 @@ async def test_a_state_of_processes_that_have_ended(stand):
     """A reboot or a kill of all: none is ended, none is adopted."""
     async with stand() as s:
         directory = s.left()
-        spec = VmSpec(
-            name=WORK,
-            kernel=Path("/kernel"),
-            initrd=Path("/initrd"),
-            root=None,
-            directory=directory,
-            logs=directory,
-        )
-        write_state(directory, state_of(spec, cid=42, hybrid=False, accel=Accel.TCG))
+        state = state_of(s.vm(directory), cid=42, hybrid=False, accel=Accel.TCG)
+        write_state(directory, state)
         assert await s.vms.adopt() == []
         assert not directory.exists()
+
+
+@pytest.mark.parametrize(
+    "newer", [{"version": 2}, {"disk": {"key": 7}}, {"monitor": "other", "cid": 0}]
+)
+async def test_a_state_of_another_version_ends_its_machine(stand, newer):
+    """The broker that started the machine was newer than the one that finds it."""
+    async with stand() as s:
+        directory = s.left()
+        running = [spawn_helper(role, ["sleep", "60"]) for role in ("QEMU", "passt")]
+        try:
+            vmm, helper = (process.identity for process in running)
+            state = state_of(s.vm(directory), cid=42, hybrid=False, accel=Accel.TCG)
+            state = msgspec.structs.replace(state, vmm=vmm, helpers={"passt": helper})
+            written = json.loads(msgspec.json.encode(state))
+            for fields in (written, written["vmm"], written["helpers"]["passt"]):
+                fields.update(newer)
+            (directory / "vm.json").write_text(json.dumps(written))
+            assert await s.vms.adopt() == []
+            assert all(process.ended for process in running), s.vms.warnings
+        finally:
+            for process in running:
+                process.kill_now()
+        assert not directory.exists()
+        (event,) = s.events("sandbox.stop")
+        assert f"invalid {directory}/vm.json" in event["reason"]
+        assert event["detail"] == {"processes_ended": 2}
+
+
+async def test_a_machine_whose_processes_are_unknown_is_recorded(stand):
+    async with stand() as s:
+        file = s.left() / "vm.json"
+        file.write_text("no state")
+        told = []
+        s.vms.alarm = lambda *words: told.append(words)
+        assert await s.vms.adopt() == []
+        assert [title for title, _ in told] == ["Vitrail: work"]
+        assert str(file) in s.vms.warnings[0]
+
+        async def recorded():
+            return s.events("sandbox.failed")
+
+        (event,) = await eventually(recorded)
+        assert event["sandbox"] == "work"
+        assert str(file) in event["reason"]
+        assert file.exists(), "a broker that can read it ends or adopts the machine"
 
 
 async def test_one_that_cannot_be_looked_at_hides_no_other(stand, monkeypatch):
