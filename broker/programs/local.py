@@ -79,9 +79,10 @@ class _Parts:
         # Late: the host's process has no code of these.
         from broker.helpers.apart import read_compiled
         from broker.helpers.viewer_confinement import confine_viewer
-        from broker.viewer.own_files import own_files
+        from broker.viewer.own_files import clear_displays, own_files
 
         [program] = read_compiled(broker.viewer_filter)
+        clear_displays(broker.options.paths)
         confine_viewer(program, *own_files(broker.options.paths))
         # Executed in the confined process alone.
         from broker.viewer.broker import run_viewer

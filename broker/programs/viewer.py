@@ -24,7 +24,7 @@ from broker.programs.start import (
     parser_for,
     run_broker,
 )
-from broker.viewer.own_files import own_files
+from broker.viewer.own_files import clear_displays, own_files
 
 
 def main() -> None:
@@ -68,6 +68,7 @@ def _prepare(options: Options, words: argparse.Namespace) -> Run:
         # Now: a confined viewer makes no sockets of a network, and connects to none.
         listener = await _listen(broker.options, link)
         [program] = read_compiled(broker.viewer_filter)
+        clear_displays(broker.options.paths)
         confine_viewer(program, *own_files(broker.options.paths))
         # Late: executed in the confined process alone, and mistakes in link.toml are
         # reported before these are loaded.

@@ -20,7 +20,6 @@ from broker.authority.audit import event_log
 from broker.authority.permit import Permit, Request
 from broker.core.errors import InternalError, RefusedError, VitrailError
 from broker.core.files.sandbox_logs import KEPT, prune_logs
-from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName, sandboxes_named, take_sandbox_name
 from broker.core.paths import Paths
@@ -38,7 +37,6 @@ from broker.core.stderr_log import run_isolated
 from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
-from broker.ipc.in_thread import in_thread
 from broker.ipc.session.folder_orders import DrawIcons
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
@@ -213,9 +211,6 @@ class ViewerRole:
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Run the tasks of all guests and services until cancelled."""
-        # A broker that was killed has left its own.
-        for left in self._paths.displays.glob("*"):
-            await in_thread(remove_tree, left)
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             nursery.start_soon(self._follow_changes)

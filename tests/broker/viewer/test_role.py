@@ -853,16 +853,3 @@ async def test_the_worker_is_told_of_windows_that_wait_for_an_answer():
         conn.close()
         await s.role.lease_ended(LEASE.id, "over")
         agent.close()
-
-
-async def test_displays_of_a_broker_that_was_killed_are_removed():
-    with short_directory() as path:
-        left = path / "run/vitrail/display/web-7"
-        left.mkdir(parents=True)
-        (left / "socket").touch()
-        async with journal(path) as log, trio.open_nursery() as nursery:
-            mine = Stand(path, log, None)
-            await nursery.start(mine.authority.run)
-            await nursery.start(mine.role.run)
-            assert not left.exists()
-            nursery.cancel_scope.cancel()
