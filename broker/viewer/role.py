@@ -37,6 +37,7 @@ from broker.core.stderr_log import run_isolated
 from broker.host_and_viewer.host_folders import Host
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.audit import schema
+from broker.ipc.in_thread import in_thread
 from broker.ipc.session.folder_orders import DrawIcons
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
@@ -302,7 +303,7 @@ class ViewerRole:
     async def lease_begun(self, lease: Lease) -> None:
         """Create the guest of a sandbox that the host has leased.
 
-        Raises RefusedError.
+        Raises RefusedError, and UpstreamError where old logs cannot be removed.
         """
         if self._nursery is None:
             raise InternalError("received a lease before the viewer was running")
@@ -312,10 +313,15 @@ class ViewerRole:
                 hint=f"add '{lease.record}.toml' to sandboxes.d on the viewer; to find mistakes "
                 "in the record, run 'brokerctl policy check' there",
             )
-        await self.devices.lease_begun(lease)
         logs = self._paths.logs(lease.sandbox)
-        others = frozenset(guest.lease.sandbox for guest in self.guests())
-        prune_logs(logs.parent, keep=KEPT, running=others | {lease.sandbox})
+        # guard: many files that a viewer left among logs hold up no other sandbox
+        await in_thread(
+            prune_logs,
+            logs.parent,
+            KEPT,
+            lambda: {each.sandbox for each in (lease, *self._leases())},
+        )
+        await self.devices.lease_begun(lease)
         guest = Guest(
             lease,
             lambda: self.record(lease.record),

@@ -24,6 +24,7 @@ from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception
 from broker.host.launchers.microvm_machine import MicroVmMachine, remove_directory
 from broker.ipc.audit import schema
+from broker.ipc.in_thread import in_thread
 from policy.records.model import MicroVM, Record, State
 from policy.records.places import folder_places
 
@@ -135,7 +136,9 @@ class MicroVms:
         tools = await self._find_tools(image, Monitor(launch.monitor), progress)
         secret, settings = await self._launch_secret(tools)
         directory = self._paths.sandbox(sandbox)
-        prune_logs(self._paths.logs(sandbox).parent, keep=KEPT, running=self._running())
+        logs = self._paths.logs(sandbox).parent
+        # guard: many files that a viewer left among logs hold up no host
+        await in_thread(prune_logs, logs, KEPT, self._running)
         await self._log.require(
             schema.SandboxStart(sandbox=sandbox, record=record, image=image.name)
         )

@@ -33,6 +33,7 @@ from tests.kit.eventually import NeverError, eventually
 from tests.kit.link.roles import LEASE, NoDevices, PaperMachine, journal, old_logs, pair
 from tests.kit.rulebook import Person, no, yes
 from tests.kit.session import starter_of_orders
+from tests.kit.threads import other_task_runs
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.workers import compositor_at
 from tests.kit.world import record
@@ -784,6 +785,14 @@ async def test_the_logs_of_many_disposables_do_not_pile_up():
         await s.role.lease_begun(LEASE)
         assert not (directory / "web-1000").exists()
         assert len(list(directory.iterdir())) == KEPT
+
+
+async def test_much_that_is_left_among_logs_holds_up_no_other_task(monkeypatch):
+    """A viewer that was taken over left 600,000 files: no status for ten seconds."""
+    with other_task_runs(monkeypatch, "broker.viewer.role.prune_logs") as run:
+        async with viewer() as s, trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await s.role.lease_begun(LEASE)
 
 
 @pytest.mark.parametrize("service", [AGENT, DISPLAY, AUDIO, "vitrail.Other"])

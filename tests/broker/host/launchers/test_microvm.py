@@ -35,6 +35,7 @@ from broker.net.peers.identity import HybridClaim, VsockClaim
 from policy.tools.record_files import parse_record
 from tests.kit.eventually import eventually
 from tests.kit.link.roles import journal, old_logs
+from tests.kit.threads import other_task_runs
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import record
 
@@ -593,3 +594,12 @@ async def test_a_start_keeps_the_logs_of_what_runs(stand):
         s.paths.sandbox("web-1000").mkdir(parents=True)
         await s.open()
         assert (directory / "web-1000" / "console.log").exists()
+
+
+async def test_much_that_is_left_among_logs_holds_up_no_other_task(stand, monkeypatch):
+    """A viewer that was taken over left 1,500,000 files: the broker ended."""
+    place = "broker.core.files.sandbox_logs.prune_logs"
+    with other_task_runs(monkeypatch, place) as run:
+        async with stand() as s, trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await s.open()
