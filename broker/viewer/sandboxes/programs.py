@@ -323,9 +323,11 @@ class LeasePrograms:
         """Open the log file of a program's output; delete old ones."""
         ended = sorted(set(_numbers(self._logs)) - self._live.keys() - {number})
         for old in ended[: 1 - KEPT_LOGS]:
-            for path in self._logs.glob(f"program-{old}.log*"):
+            # By name: a viewer that was taken over may have left thousands.
+            # guard: each old log costs no look at all of them
+            for name in (f"program-{old}.log", f"program-{old}.log.1"):
                 with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+                    (self._logs / name).unlink(missing_ok=True)
         return ConsoleLog(self._logs, name=f"program-{number}.log")
 
     def _end(self, program: LeaseProgram, code: int) -> None:

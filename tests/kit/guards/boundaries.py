@@ -19,6 +19,7 @@ GUARDS = (
     Guard("files that a viewer left among logs cost one start", "pass", "tests/broker/core/files/test_sandbox_logs.py", "no_directory"),
     Guard("many files that a viewer left among logs hold up no other sandbox", "prune_logs(logs.parent, KEPT)", "tests/broker/viewer/test_role.py", "left_among_logs"),
     Guard("many files that a viewer left among logs hold up no host", "prune_logs(logs, KEPT)", "tests/broker/host/launchers/test_microvm.py", "left_among_logs"),
+    Guard("each old log costs no look at all of them", "for name in self._logs.glob(f'program-{old}.log*'):", "tests/broker/viewer/sandboxes/test_programs.py", "without_a_look"),
     Guard("a viewer hears of no file that it cannot open", "pass", "tests/attack/test_viewer_confined.py", "hears_of_no_file"),
     Guard("a permit that has ended is not renewed", "", "tests/attack/test_forged_authority_messages.py", "not_renewed"),
     Guard("nothing begins by a permit because something else goes on by it", "if False:", "tests/attack/test_session_orders_bus.py", "begins_by"),

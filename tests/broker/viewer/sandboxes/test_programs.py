@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from broker.core import limits
@@ -75,6 +77,26 @@ async def test_a_program_that_was_never_asked_for_leaves_no_trace(tmp_path, disp
         assert program.way.failure.step in {Step.MACHINE, Step.AGENT}
     assert programs.live() == []
     assert len(names(tmp_path)) <= module.KEPT_LOGS
+
+
+@pytest.mark.parametrize("more", [1, 50])
+async def test_old_logs_are_removed_without_a_look_at_the_directory_for_each(
+    tmp_path, monkeypatch, more
+):
+    """A viewer that was taken over left 8,000: the next program's start took 37 s."""
+    for number in range(1, module.KEPT_LOGS + more):
+        (tmp_path / f"program-{number}.log").touch()
+        (tmp_path / f"program-{number}.log.1").touch()
+    programs = LeasePrograms(tmp_path)
+    looks = []
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda *words: looks.append(0) or glob(*words))
+    new = programs.new("foot", display=True, limit=2)
+    assert len(looks) == 1
+    kept = range(new.number - module.KEPT_LOGS + 1, new.number)
+    expected = {f"program-{n}.log{end}" for n in kept for end in ("", ".1")}
+    assert set(names(tmp_path)) == expected | {new.log.path.name}
+    programs.end_all("over")
 
 
 # -- numbers ---------------------------------------------------------------------
