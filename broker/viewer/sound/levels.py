@@ -18,6 +18,9 @@ from broker.core.limits import pulse as limits
 from broker.core.paths import find_paths
 from broker.core.streams.sound_rules import Level
 
+_BYTES = 4096
+"""More than a level ever has."""
+
 
 def levels_folder() -> Path:
     """Where this user's levels are kept.  Raises SetupError."""
@@ -29,13 +32,30 @@ class _Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     muted: bool = False
 
 
+def _read(path: Path) -> bytes:
+    """Return the start of a file, one byte more than a level has.  Raises OSError.
+
+    A viewer that was taken over may have left a file of terabytes, a link or a pipe.
+    """
+    # guard: the next viewer waits for no pipe in the place of a level, and follows no link
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    fd = os.open(path, flags)
+    try:
+        # guard: a level of terabytes fills no memory
+        return os.read(fd, _BYTES + 1)
+    finally:
+        os.close(fd)
+
+
 def load_level(directory: Path, name: str) -> Level:
     """Read a record's mixer level; full volume where none was set."""
     try:
-        data = (directory / f"{name}.json").read_bytes()
+        data = _read(directory / f"{name}.json")
     except FileNotFoundError:
         return Level()
     except OSError:
+        return Level(muted=True)
+    if len(data) > _BYTES:
         return Level(muted=True)
     try:
         kept = msgspec.json.decode(data, type=_Kept)

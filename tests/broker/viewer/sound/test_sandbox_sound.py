@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -439,3 +440,31 @@ def test_levels_on_disk(tmp_path):
     assert load_level(tmp_path, "a") == Level(65536)
     (tmp_path / "a.json").write_text("{")
     assert load_level(tmp_path, "a").muted
+
+
+def _long(path):
+    path.write_text('{"volume": 5}' + " " * 4096)
+
+
+def _terabytes(path):
+    path.touch()
+    for size in (1 << 43, 1 << 42):  # a file of ext4 has less than 16 TiB
+        with suppress(OSError):
+            os.truncate(path, size)
+            return
+
+
+def _link(path):
+    path.with_name("other").write_text('{"volume": 5}')
+    path.symlink_to("other")
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [_long, _terabytes, _link, os.mkfifo, Path.mkdir],
+    ids=["long", "terabytes", "link", "pipe", "directory"],
+)
+def test_a_level_that_is_no_small_file_is_muted(tmp_path, leave):
+    """A viewer that was taken over left 8 TiB: MemoryError in each later viewer."""
+    leave(tmp_path / "a.json")
+    assert load_level(tmp_path, "a") == Level(muted=True)
