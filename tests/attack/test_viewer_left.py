@@ -18,6 +18,7 @@ from broker.viewer import own_files as module
 from broker.viewer.own_files import clear_displays, own_files
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
+from tests.kit.link.two_brokers import two
 from tests.kit.needs import PID_NAMESPACES
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import world
@@ -84,6 +85,16 @@ async def test_a_box_starts_whatever_is_in_the_place_of_its_sockets(leave):
         told = await brokerctl(*words, env=w.environ)
         assert (told.code, told.out) == (0, "8\n"), told.err
         await eventually(lambda: not left(w.paths))
+
+
+@pytest.mark.parametrize("leave", _KINDS)
+async def test_the_viewer_of_two_machines_finds_its_directory_empty(leave):
+    async with two(image=False, start=False) as both:
+        viewer = both.viewer
+        as_viewer(viewer.environ, leave)
+        await viewer.start()
+        assert list(viewer.paths.displays.iterdir()) == []
+        await eventually(lambda: not left(viewer.paths))
 
 
 @pytest.fixture
