@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
@@ -26,6 +27,7 @@ from broker.viewer.sound.mixer import desks_folder
 
 _ZONES = Path("/usr/share/zoneinfo")
 _LEFT = "left-"
+_LOCK_SECONDS = 1.0
 
 
 class OwnFiles(NamedTuple):
@@ -76,10 +78,8 @@ def clear_displays(paths: Paths) -> None:
     paths.displays.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Never closed: the kernel unlocks it when this process has ended.
     held = _open(paths.displays)
-    try:
-        # guard: a second broker moves no sockets of the one that runs
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    # guard: a second broker moves no sockets of the one that runs
+    if not _locked(held):
         os.close(held)
         return
     with os.scandir(held) as entries:
@@ -97,6 +97,20 @@ def clear_displays(paths: Paths) -> None:
         part = fork_part("vitrail-remover", partial(_remove_later, paths.runtime))
         os.close(part.pidfd)
         os.waitpid(part.pid, 0)
+
+
+def _locked(directory: int) -> bool:
+    """Lock a directory; wait a second for a broker that is about to end."""
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)  # flock(2) has no time limit
+        else:
+            return True
 
 
 def _open(directory: Path) -> int:
