@@ -822,7 +822,7 @@ async def test_a_stream_of_any_service_outlives_half_a_minute_of_thinking(
                 conn.setblocking(False)
                 await trio.lowlevel.wait_readable(conn)
                 assert conn.recv(1) == b""
-            assert trio.current_time() - began >= 30
+            assert trio.current_time() - began > 29.9  # of a clock in floats
         (event,) = s.events("question.answered")
         assert event["answered_by"] == "person"
 
