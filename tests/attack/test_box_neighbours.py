@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 import trio
 
-from broker.core.errors import SetupError, VitrailError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.box_network import start_box_card, start_box_network
@@ -25,7 +23,15 @@ from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.addresses import GUEST, ipv6_beside
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
 from broker.host.network.switch.switches import Switches
-from tests.e2e.test_microvm_network import OTHER, OTHER6, THIS, THIS6, UNSHARE, ip
+from tests.e2e.test_microvm_network import (
+    OTHER,
+    OTHER6,
+    THIS,
+    THIS6,
+    UNSHARE,
+    ip,
+    need_cables,
+)
 from tests.kit.boxes import start_held
 from tests.kit.wayland.compositor import short_directory
 
@@ -60,13 +66,7 @@ time.sleep(1000)
 @pytest.fixture(scope="module")
 def left():
     """Flood by a box of each network, in namespaces; how many neighbours it left."""
-    for program in ("bwrap", "passt", "ip", "nsenter"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    try:
-        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+    need_cables("bwrap", "passt", "ip", "nsenter")
     argv = [*UNSHARE, *our_program("tests.attack.test_box_neighbours")]
 
     async def run():

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import sys
 from functools import partial
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.errors import UpstreamError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.box_network import start_box_network
@@ -37,6 +36,7 @@ from tests.e2e.test_microvm_network import (
     THIS6,
     UNSHARE,
     listen,
+    need_cables,
     other_machine,
     resolver,
     said_by,
@@ -94,13 +94,7 @@ def _able():
     """Skip where boxes with a network cannot be."""
     if not can_ask_pid_namespaces():
         pytest.skip("this kernel cannot tell a process's pid namespace")
-    for program in ("bwrap", "passt", "ip", "nsenter"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    try:
-        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+    need_cables("bwrap", "passt", "ip", "nsenter")
 
 
 @pytest.fixture(scope="module")

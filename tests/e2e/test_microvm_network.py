@@ -73,6 +73,17 @@ cat /out
 """
 
 
+def need_cables(*programs: str) -> None:
+    """Skip where a program is missing, or no namespaces with cables can be made."""
+    for program in programs:
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed")
+    try:
+        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
+    except (VitrailError, SetupError) as error:
+        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+
+
 @pytest.fixture(scope="module")
 def results():
     """Run the world once; every test looks at what the guest said."""

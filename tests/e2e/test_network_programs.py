@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import struct
 import subprocess
@@ -20,7 +19,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.errors import SetupError, VitrailError
 from broker.core.lease import Opening
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
@@ -30,7 +28,7 @@ from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from broker.viewer.network import NetworkFlows
-from tests.e2e.test_microvm_network import UNSHARE
+from tests.e2e.test_microvm_network import UNSHARE, need_cables
 from tests.e2e.test_network_rules import (
     EVIL,
     GOOD,
@@ -136,13 +134,7 @@ def _able():
     """Skip where boxes with a network cannot be, or a program is missing."""
     if not can_ask_pid_namespaces():
         pytest.skip("this kernel cannot tell a process's pid namespace")
-    for program in NEEDED:
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    try:
-        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+    need_cables(*NEEDED)
 
 
 @pytest.fixture(scope="module")

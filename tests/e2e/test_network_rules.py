@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import socket
 import ssl
 import struct
@@ -23,7 +22,6 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.errors import SetupError, VitrailError
 from broker.core.lease import Opening
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
@@ -35,7 +33,7 @@ from broker.host.network.addresses import RESOLVER
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from broker.viewer.network import NetworkFlows
 from tests.broker.host.network.test_quic_hello import crypto, initial, message
-from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
+from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip, need_cables
 from tests.kit.boxes import start_held
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
@@ -246,13 +244,7 @@ def _able():
     """Skip where boxes with a network cannot be."""
     if not can_ask_pid_namespaces():
         pytest.skip("this kernel cannot tell a process's pid namespace")
-    for program in ("bwrap", "passt", "ip", "openssl", "curl"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    try:
-        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+    need_cables("bwrap", "passt", "ip", "openssl", "curl")
 
 
 @pytest.fixture(scope="module")

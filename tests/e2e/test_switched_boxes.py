@@ -7,21 +7,17 @@ it serves on a port that says who asked, and then asks others as its arguments s
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 from contextlib import asynccontextmanager
 from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
-import trio
 
-from broker.core.errors import SetupError, VitrailError
-from broker.helpers.process.spawn import run_tool
 from broker.host.network.addresses import ipv6_beside
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_box_network import own_addresses
-from tests.e2e.test_microvm_network import UNSHARE
+from tests.e2e.test_microvm_network import need_cables
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.nspawn import skip_without_nspawn
@@ -86,13 +82,7 @@ bind_read_write = ["{base}/out"]
 def _able():
     if not can_ask_pid_namespaces():
         pytest.skip("this kernel cannot tell a process's pid namespace")
-    for program in ("bwrap", "ip"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    try:
-        trio.run(run_tool, [*UNSHARE, "ip", "link", "add", "v0", "type", "veth"])
-    except (VitrailError, SetupError) as error:
-        pytest.skip(f"no namespaces with virtual cables to be had: {error}")
+    need_cables("bwrap", "ip")
 
 
 class Boxes:
