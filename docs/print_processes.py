@@ -1,16 +1,13 @@
-"""Print which processes import what: in pages, and in the docstrings of packages.
+"""Print which processes import what, in pages.
 
 ``python -m docs.print_processes`` writes the table of programs in
-``docs/threat-model.md``, ``docs/modules.md``, and the last paragraph of the docstring of
-each package some of whose modules run in other processes than its folder's name says;
-with ``--check`` it compares and returns 1 when one of them is old.
+``docs/threat-model.md``, and ``docs/modules.md``; with ``--check`` it compares and
+returns 1 when one of them is old.
 """
 
 from __future__ import annotations
 
-import ast
 import sys
-import textwrap
 from pathlib import Path
 
 from docs.tables.imports import Size, closure, modules
@@ -25,19 +22,6 @@ _SAME = {
     "vitrail-host": "host",
 }
 """Programs with the same code on one machine and on two."""
-_USUAL = {
-    "authority": ("authority",),
-    "host": ("host",),
-    "viewer": ("viewer",),
-    "host_and_viewer": ("viewer", "host"),
-    "jail": ("worker",),
-    "cli": ("brokerctl",),
-    "root": ("vitrail-devices",),
-    "fleet": ("vitrail-ingest",),
-}
-"""The processes that the folders of ``broker`` are named after."""
-_MOST = 6
-_PROCESSES = "Processes:"
 BEGIN, END = "<!-- sizes: begin -->\n", "<!-- sizes: end -->"
 
 
@@ -93,36 +77,6 @@ def processes_of_packages() -> dict[str, dict[tuple[str, ...], list[str]]]:
     return found
 
 
-def with_processes(
-    package: str, groups: dict[tuple[str, ...], list[str]], text: str
-) -> str:
-    """Return the text of a package's ``__init__`` with the processes of its modules.
-
-    A process that the package's folder is named after is left out.
-    """
-    usual = _USUAL.get(package.split(".")[1] if "." in package else "", ())
-    rows: dict[str, list[str]] = {}
-    for runs, names in groups.items():
-        # The workers are forked from it.
-        shown = tuple(one for one in runs if one != "fork server in its jail")
-        if shown != usual:
-            many = "most processes" if len(shown) > _MOST else ", ".join(shown)
-            rows.setdefault(many or "none of our processes", []).extend(names)
-    old = ast.get_docstring(ast.parse(text), clean=False)
-    if old is None:
-        raise ValueError(f"{package} has no docstring")
-    head = old.partition(f"\n\n{_PROCESSES}")[0].rstrip("\n")
-    if not rows:
-        return text.replace(old, head + ("\n" if "\n" in head else ""))
-    whole = len(rows) == 1 and len(groups) == 1
-    words = "; ".join(
-        name if whole else f"{name} ({', '.join(sorted(one))})"
-        for name, one in rows.items()
-    )
-    paragraph = textwrap.fill(f"{_PROCESSES} {words}.", 88)
-    return text.replace(old, f"{head}\n\n{paragraph}\n")
-
-
 def page(text: str, made: str) -> str:
     """Return a page with a table between its marks."""
     before, _, rest = text.partition(BEGIN)
@@ -138,9 +92,6 @@ def main(words: list[str]) -> int:
         place: page(place.read_text(), made)
         for place, made in ((PAGE, table()), (MODULES_PAGE, modules_table()))
     }
-    for package, groups in processes_of_packages().items():
-        place = modules()[package]
-        wanted[place] = with_processes(package, groups, place.read_text())
     for place, new in wanted.items():
         old = place.read_text()
         if "--check" in words:

@@ -20,7 +20,7 @@ MODULES_AT_MOST = 20
 SLACK = 0.1
 """A bound is at most a tenth above its figure, or it is no longer the truth."""
 
-# Only ever lowered, as the bounds of docs/tables/processes.py.
+# Only ever lowered.
 CLASS_NAMES_TWICE = 9
 MODULE_NAMES_OFTEN = 5
 CIRCLES = 1
@@ -69,14 +69,14 @@ STARTED = sorted(name for name in modules() if name.startswith("broker.programs.
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
-def test_a_program_only_shrinks(program, capsys):
+def test_a_program_keeps_its_bounds(program, capsys):
     """What its process may import, in functions too, in modules, lines and code."""
     found = imports.size(program.closure())
     _report(capsys, program.name, found)
     _within(found, Size(program.modules, program.lines, program.code))
 
 
-def test_all_processes_with_the_users_rights_only_shrink(capsys):
+def test_all_processes_with_the_users_rights_keep_their_bounds(capsys):
     found = imports.size(together())
     _report(capsys, "all with the user's rights on one machine", found)
     _within(found, TOGETHER)

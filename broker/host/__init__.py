@@ -1,6 +1,3 @@
-"""The host part: machines, leases, devices.  It decides nothing.
-
-Processes: brokerctl (box_resolver).
-"""
+"""The host part: machines, leases, devices.  It decides nothing."""
 
 from __future__ import annotations

@@ -1,6 +1,3 @@
-"""The viewer part: the user, the rules and the screen.
-
-Processes: vitrail-local before its fork, viewer (own_files).
-"""
+"""The viewer part: the user, the rules and the screen."""
 
 from __future__ import annotations

@@ -1,4 +1,1 @@
-"""Tools for people who write policy: lint, explain, diff, graph, bundles.
-
-Processes: brokerctl.
-"""
+"""Tools for people who write policy: lint, explain, diff, graph, bundles."""

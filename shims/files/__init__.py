@@ -26,13 +26,4 @@ that few of the commands need is imported where it is used, ``typing`` never.
 
 Settings: the environment ``VITRAIL_OPEN_URL``, ``VITRAIL_OPEN_FILE``,
 ``VITRAIL_COPY`` and ``VITRAIL_CALL`` (``vsock:CID:PORT`` or ``unix:PATH``).
-
-Processes: jailed services and cameras, programs in sandboxes (__main__, asking,
-bus_messages, bus_service, calling, camera, connection, desktop_settings, doors,
-file_dialogs, frames, launch, notifications, openers, portal, ports, printing, qrexec,
-receiving, sanitizing, screen_cast, services, serving, ssh_agent, tray, tray_pictures,
-video_node); programs in sandboxes (caller); files, jailed services and cameras,
-programs in sandboxes (confine, edited, own_files, sealing, sending); files, jailed
-services and cameras, brokerctl, programs in sandboxes (incoming_files, page_writers,
-pages, progress, protocol, syscalls).
 """

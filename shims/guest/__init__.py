@@ -29,6 +29,4 @@ own sockets).  As PID 1 also the kernel arguments ``vitrail.name=``,
 used before the program at the port has proved that it launched this machine.
 ``VITRAIL_PIECES`` is the most bytes of a single write, for transports that
 lose larger ones.
-
-Processes: programs in sandboxes.
 """

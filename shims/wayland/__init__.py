@@ -9,6 +9,4 @@ or where the host announces none, pixels go into the stream.
 
 It ends with its standard input.  It runs with the rights of the guest's programs and
 protects nothing: what it sends is checked outside of the sandbox.
-
-Processes: programs in sandboxes.
 """

@@ -6,8 +6,4 @@ A rootless Xwayland speaks to this program instead of the compositor.  Its messa
 passed on, its surfaces get their roles here (xdg_toplevel, xdg_popup), and this program
 is its window manager.  It runs with the rights of the sandbox's programs and protects
 nothing: what it sends is checked outside of the sandbox as any program's messages are.
-
-Processes: programs in sandboxes (bridge, core, display_socket, drags, manager,
-message_table, objects, pools, popups, properties, roles, screens, seat, selections,
-server, surfaces, window, wire, x11); brokerctl, programs in sandboxes (cookie).
 """

@@ -1,6 +1,3 @@
-"""Questions to the user: their queue, grants, the phrase.
-
-Processes: authority, brokerctl (phrase); authority, viewer, brokerctl (subject).
-"""
+"""Questions to the user: their queue, grants, the phrase."""
 
 from __future__ import annotations

@@ -1,7 +1,3 @@
-"""Types of contents and keys of pastes, that viewer and worker both name.
-
-Processes: session children, viewer, brokerctl (chord_settings); session children,
-viewer, worker, brokerctl (chords); viewer, worker, brokerctl (types).
-"""
+"""Types of contents and keys of pastes, that viewer and worker both name."""
 
 from __future__ import annotations

@@ -1,8 +1,3 @@
-"""Rules and verdicts of streams, as the viewer sends and the worker applies them.
-
-Processes: viewer, flowguard (network_flows); vitrail-local before its fork, viewer,
-worker, brokerctl (sound_rules); viewer, worker, brokerctl (wayland_rules,
-wayland_verdicts).
-"""
+"""Rules and verdicts of streams, as the viewer sends and the worker applies them."""
 
 from __future__ import annotations

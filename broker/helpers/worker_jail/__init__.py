@@ -1,4 +1,1 @@
-"""The jail of a worker, as the jailed fork server and the worker itself make it.
-
-Processes: worker (worker_filter).
-"""
+"""The jail of a worker, as the jailed fork server and the worker itself make it."""

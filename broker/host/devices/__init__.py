@@ -1,6 +1,3 @@
-"""USB devices of this machine: seen, bounded by its records, handed over.
-
-Processes: host, brokerctl (render_nodes).
-"""
+"""USB devices of this machine: seen, bounded by its records, handed over."""
 
 from __future__ import annotations

@@ -1,5 +1,1 @@
-"""The state that a sandbox keeps between its runs, for every launcher.
-
-Processes: host, brokerctl (disk, encrypted, keyring, renaming, sparse, store);
-brokerctl (tree).
-"""
+"""The state that a sandbox keeps between its runs, for every launcher."""

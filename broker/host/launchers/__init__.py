@@ -1,6 +1,3 @@
-"""One folder for each launch kind.
-
-Processes: brokerctl (piped_stderr); host, brokerctl (session_bus).
-"""
+"""One folder for each launch kind."""
 
 from __future__ import annotations

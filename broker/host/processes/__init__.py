@@ -1,4 +1,1 @@
-"""Processes of machines: started, found again by a later broker, awaited and ended.
-
-Processes: host, brokerctl.
-"""
+"""Processes of machines: started, found again by a later broker, awaited and ended."""

@@ -1,8 +1,4 @@
-"""USB devices: descriptors, descriptions, and who has which.  Sans-IO.
-
-Processes: vitrail-devices (description, descriptors, table); vitrail-local before its
-fork, viewer, host, vitrail-devices (messages).
-"""
+"""USB devices: descriptors, descriptions, and who has which.  Sans-IO."""
 
 from __future__ import annotations
 

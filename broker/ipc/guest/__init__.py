@@ -1,5 +1,1 @@
-"""Messages of a guest's programs for files and the desktop, and the broker's to them.
-
-Processes: viewer, worker, brokerctl (daemons); session children, viewer, worker,
-brokerctl (file_requests).
-"""
+"""Messages of a guest's programs for files and the desktop, and the broker's to them."""

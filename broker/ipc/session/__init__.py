@@ -8,10 +8,4 @@ something.
 
 One msgpack value in one packet of a SEQPACKET socket (``ipc.fdpass``).  A child ends when
 it has answered; one that serves for longer is ended by SIGTERM.
-
-Processes: session children, viewer (bus_orders, display_orders, file_orders, key_uses,
-media_orders, order_messages, program_orders, service_orders); session children,
-vitrail-local before its fork, viewer, host (folder_orders); authority, session children
-(permit_warrant); authority, helpers, session children, vitrail-local before its fork,
-viewer, host (warrant).
 """

@@ -1,6 +1,3 @@
-"""The PulseAudio filter: one sandbox's sound, as bytes in and bytes out.
-
-Processes: worker, brokerctl.
-"""
+"""The PulseAudio filter: one sandbox's sound, as bytes in and bytes out."""
 
 from __future__ import annotations

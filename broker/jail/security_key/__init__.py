@@ -1,6 +1,3 @@
-"""A security key's messages, parsed.
-
-Processes: security key.
-"""
+"""A security key's messages, parsed."""
 
 from __future__ import annotations

@@ -1,4 +1,1 @@
-"""Files on their way between sandboxes: entries, and whether their types are true.
-
-Processes: worker, brokerctl (entry_reader).
-"""
+"""Files on their way between sandboxes: entries, and whether their types are true."""

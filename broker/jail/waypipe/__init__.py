@@ -6,6 +6,4 @@ as messages and files; the filter's replies are encoded back.  Sans-IO: the shel
 is ``broker.jail.worker.wayland.waypipe_connection``, memory comes through ``ports``.
 
 The wire as it is spoken here is described in docs/waypipe.md.
-
-Processes: worker, brokerctl.
 """

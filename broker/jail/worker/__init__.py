@@ -1,4 +1,1 @@
-"""The jail: what runs in the worker of one sandbox, its streams in brokerctl proxy too.
-
-Processes: worker, brokerctl (duplex, pipes, readiness).
-"""
+"""The jail: what runs in the worker of one sandbox, its streams in brokerctl proxy too."""

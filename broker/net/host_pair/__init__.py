@@ -1,4 +1,1 @@
-"""The pair of sockets between host and viewer on one machine.
-
-Processes: vitrail-local before its fork, viewer, host.
-"""
+"""The pair of sockets between host and viewer on one machine."""

@@ -1,4 +1,1 @@
-"""The user's compositor, font and chords.
-
-Processes: session children.
-"""
+"""The user's compositor, font and chords."""

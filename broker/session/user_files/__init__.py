@@ -1,4 +1,1 @@
-"""The user's files: chosen in the desktop's dialog, copied, opened and printed.
-
-Processes: session children.
-"""
+"""The user's files: chosen in the desktop's dialog, copied, opened and printed."""

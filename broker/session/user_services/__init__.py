@@ -1,4 +1,1 @@
-"""The user's services that sandboxes call: programs, secrets, ssh agents, ports.
-
-Processes: session children.
-"""
+"""The user's services that sandboxes call: programs, secrets, ssh agents, ports."""

@@ -1,4 +1,1 @@
-"""The clipboard between the viewer's sandboxes.
-
-Processes: viewer, brokerctl (outcomes).
-"""
+"""The clipboard between the viewer's sandboxes."""

@@ -1,5 +1,1 @@
-"""Sound of the viewer's sandboxes: streams, mixer, microphone.
-
-Processes: viewer, brokerctl (indicator); vitrail-local before its fork, viewer,
-brokerctl (levels, mixer).
-"""
+"""Sound of the viewer's sandboxes: streams, mixer, microphone."""

@@ -1,4 +1,1 @@
-"""Icons in the user's panel: those of sandboxes, and the bus that all of them share.
-
-Processes: viewer, brokerctl (panel_bus).
-"""
+"""Icons in the user's panel: those of sandboxes, and the bus that all of them share."""

@@ -1,4 +1,1 @@
-"""Signed bundles of rules, and the index that names them: formats, without files.
-
-Processes: brokerctl.
-"""
+"""Signed bundles of rules, and the index that names them: formats, without files."""

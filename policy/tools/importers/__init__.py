@@ -2,8 +2,6 @@
 
 An importer is pure: it takes the bytes of files and returns the files to be
 written (``Imported``) with a note for each line whose meaning changes.
-
-Processes: brokerctl.
 """
 
 from __future__ import annotations

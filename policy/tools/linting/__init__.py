@@ -1,4 +1,1 @@
-"""Findings about rules and records: what never decides, asks too much, or is unknown.
-
-Processes: brokerctl.
-"""
+"""Findings about rules and records: what never decides, asks too much, or is unknown."""

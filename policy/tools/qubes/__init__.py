@@ -1,4 +1,1 @@
-"""How Qubes' own tools read the same rules and worlds.
-
-Processes: brokerctl.
-"""
+"""How Qubes' own tools read the same rules and worlds."""

@@ -1,4 +1,1 @@
-"""JSON Schemas of records and of the input and output of ``brokerctl policy``.
-
-Processes: brokerctl.
-"""
+"""JSON Schemas of records and of the input and output of ``brokerctl policy``."""

@@ -1,5 +1,1 @@
-"""bubblewrap: a sandbox of namespaces alone, on the host's own programs.
-
-Processes: host, brokerctl (answer); brokerctl (arguments, command, process,
-subordinate).
-"""
+"""bubblewrap: a sandbox of namespaces alone, on the host's own programs."""

@@ -3,6 +3,4 @@
 brokerctl edits the override and starts the application (``broker/cli/launchers/flatpak.py``,
 ``broker/cli/launchers/flatpak_setup.py``); the host's process only recognises its connections
 (``claim.py``).
-
-Processes: brokerctl (files, key_file, menu, overrides, process).
 """

@@ -1,4 +1,1 @@
-"""libvirt: our hook, and the vsock of its domains.
-
-Processes: brokerctl (domain, hook, throwaway).
-"""
+"""libvirt: our hook, and the vsock of its domains."""

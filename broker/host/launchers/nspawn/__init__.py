@@ -1,4 +1,1 @@
-"""systemd-nspawn: a container of a directory tree, by an ordinary user.
-
-Processes: brokerctl.
-"""
+"""systemd-nspawn: a container of a directory tree, by an ordinary user."""

@@ -1,4 +1,1 @@
-"""systemd-vmspawn: a machine of an image for one run, by an ordinary user.
-
-Processes: brokerctl.
-"""
+"""systemd-vmspawn: a machine of an image for one run, by an ordinary user."""

@@ -1,4 +1,1 @@
-"""Pictures in the graphics driver's memory (dma-bufs), by record only.
-
-Processes: worker, brokerctl.
-"""
+"""Pictures in the graphics driver's memory (dma-bufs), by record only."""

@@ -1,4 +1,1 @@
-"""One module of message handlers for each part of the protocol.
-
-Processes: worker, brokerctl.
-"""
+"""One module of message handlers for each part of the protocol."""

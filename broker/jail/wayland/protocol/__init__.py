@@ -1,5 +1,1 @@
-"""The Wayland protocol: wire format, objects, tables, dispatch.
-
-Processes: worker, brokerctl (dispatch, emit, event_clock, formats, ids, joined,
-objects, serials, signatures, tables, trace); helpers, worker, brokerctl (wire).
-"""
+"""The Wayland protocol: wire format, objects, tables, dispatch."""

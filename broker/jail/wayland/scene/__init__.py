@@ -1,4 +1,1 @@
-"""Surfaces and frames: geometry, layout, commits.
-
-Processes: worker, brokerctl.
-"""
+"""Surfaces and frames: geometry, layout, commits."""

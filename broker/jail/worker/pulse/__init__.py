@@ -1,4 +1,1 @@
-"""The worker's sound connections: sockets around the filter.
-
-Processes: worker, brokerctl (connection).
-"""
+"""The worker's sound connections: sockets around the filter."""

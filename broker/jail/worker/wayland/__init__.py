@@ -1,5 +1,1 @@
-"""The worker's Wayland connections: sockets around the filter.
-
-Processes: worker, brokerctl (connection, dmabuf, files_and_pipes, waypipe_connection,
-waypipe_memory).
-"""
+"""The worker's Wayland connections: sockets around the filter."""

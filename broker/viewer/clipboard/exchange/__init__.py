@@ -2,6 +2,4 @@
 
 Sans-IO: the compositor's keyboard events and the workers' answers go in,
 verdicts and actions come out.  Nothing here holds a descriptor or a clock.
-
-Processes: viewer, brokerctl (files, messages).
 """

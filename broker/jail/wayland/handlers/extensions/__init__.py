@@ -1,4 +1,1 @@
-"""Handlers of protocols that most applications do without.
-
-Processes: worker, brokerctl.
-"""
+"""Handlers of protocols that most applications do without."""
