@@ -14,6 +14,7 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from broker.cli.policy.records import EXAMPLES
 from broker.cli.sandboxes.backups import backup as backups
 from broker.cli.sandboxes.backups.backup_record import reaching_keys
 from broker.cli.sandboxes.state import command
@@ -43,7 +44,7 @@ def _home(tmp_path, monkeypatch):
     subprocess.run(["gpgconf", "--kill", "all"], check=False)
 
 
-async def imported(home, record, *words, kind=DISK):
+async def imported(home, record, *words, kind=DISK, name="again", answer=None):
     """Import a backup with this record; the files that were made, and the output."""
     store = HomeStore(home / "theirs")
     with store.new(kind) as prepared:
@@ -57,16 +58,17 @@ async def imported(home, record, *words, kind=DISK):
     with backups.secret_of(secret) as opened:
         lock = backups.Lock(passphrase=opened)
         await backups.back_up(store.require(MAIL), record, file, lock, lambda _: None)
-    argv = ["import", str(file), "again", "--passphrase-file", str(secret), "--json"]
-    argv.append("--yes")
+    argv = ["import", str(file), name, "--passphrase-file", str(secret), "--json"]
+    argv += [] if answer else ["--yes"]
 
     def run():
-        return CliRunner().invoke(command, [*argv, *words], catch_exceptions=False)
+        whole = [*argv, *words]
+        return CliRunner().invoke(command, whole, input=answer, catch_exceptions=False)
 
     # It runs a separate event loop, as brokerctl does.
     result = await trio.to_thread.run_sync(run)
     assert result.exit_code == 0, result.output
-    assert HomeStore(home / "state/vitrail/homes").find(SandboxName("again"))
+    assert HomeStore(home / "state/vitrail/homes").find(SandboxName(name))
     return json.loads(result.stdout)["files"], result.output
 
 
@@ -188,3 +190,72 @@ async def test_the_person_may_trust_it(home):
     record = f'{BOX}bind_read_write = ["/home/ada"]\n'
     files, _ = await imported(home, record, "--trust-record", kind=TREE)
     assert any(file.endswith("sandboxes.d/again.toml") for file in files)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in EXAMPLES.glob("*.toml")])
+def test_an_example_reaches_nothing_under_its_own_name(name):
+    """``brokerctl new NAME`` writes it without a question."""
+    text = (EXAMPLES / f"{name}.toml").read_text()
+    record, problems = parse_record(name, Path(f"{name}.toml"), text.encode())
+    assert problems == []
+    assert reaching_keys(record) == []
+
+
+def test_an_example_under_another_name_reaches_further():
+    keys = _keys((EXAMPLES / "personal.toml").read_text())
+    assert {"tags", "launch.network", "audio.microphone"} <= set(keys)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ('packages = ["firefox-esr"]', 'packages = ["netcat"]', "launch.image"),
+        ('microphone = "ask"', 'microphone = "allow"', "audio.microphone"),
+        ('tags = ["trusted", "network"]', 'tags = ["vault"]', "tags"),
+    ],
+)
+def test_a_changed_example_reaches_further(old, new, key):
+    """An image is built again of the record's packages, for each record with it."""
+    text = (EXAMPLES / "personal.toml").read_text()
+    assert old in text
+    text = text.replace(old, new)
+    record, problems = parse_record("personal", Path("personal.toml"), text.encode())
+    assert problems == []
+    assert reaching_keys(record) == [key]
+
+
+async def test_a_backup_of_an_unchanged_example_has_its_record(home):
+    text = (EXAMPLES / "personal.toml").read_text()
+    files, _ = await imported(home, text, name="personal")
+    assert any(file.endswith("sandboxes.d/personal.toml") for file in files)
+    assert not list((home / "config").rglob("*.imported"))
+
+
+async def test_a_record_that_is_not_used_says_how_to_use_it(home):
+    """A record that inherits is not read alone; it was lost without a word."""
+    files, output = await imported(home, f'inherits = ["base"]\n{HEAD}')
+    assert files == []
+    (kept,) = (home / "config").rglob("again.toml.imported")
+    assert "--trust-record" in output
+    assert f"mv {kept} " in output
+
+
+async def test_a_record_that_was_set_aside_goes_with_the_sandbox(home):
+    await imported(home, f'tags = ["trusted"]\n{HEAD}')
+    (kept,) = (home / "config").rglob("again.toml.imported")
+    words = ["remove", "again", "--yes"]
+    done = CliRunner().invoke(command, words, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize(("answer", "written"), [("y\n", True), ("n\n", False)])
+async def test_a_user_at_a_terminal_is_asked(home, monkeypatch, answer, written):
+    """The sandbox of the backup: only its record is in question."""
+    terminal = lambda _: True  # noqa: E731
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", terminal, raising=False)
+    record = f'tags = ["trusted"]\n{HEAD}'
+    files, output = await imported(home, record, name="mail", answer=answer)
+    assert "it sets tags to more than a new record has" in output
+    assert any(file.endswith("sandboxes.d/mail.toml") for file in files) is written
+    assert bool(list((home / "config").rglob("*.imported"))) is not written

@@ -278,7 +278,7 @@ async def a_backup_in_a_fresh_home(w):
     with home() as fresh:
         env = {**fresh, "XDG_CACHE_HOME": w.env["XDG_CACHE_HOME"]}
         words = ("sandbox", "import", str(file), "work", *passphrase)
-        done = await brokerctl(*words, "--trust-record", env=env, deadline=240)
+        done = await brokerctl(*words, env=env, deadline=240)
         assert done.code == 0, done.err
         assert "work" in (await brokerctl("list", env=env)).out
 

@@ -11,7 +11,12 @@ from broker.cli.images.installed import remove_image
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.paths import Paths
+from policy.records.folder import FOLDER
 from policy.records.model import Record
+
+
+IMPORTED = ".imported"
+"""The ending of a record that ``brokerctl sandbox import`` does not put in force."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class Leftovers:
     """The directory of its parent machine, which disposables are copies of."""
     image: str = ""
     """The image that only this record starts from."""
+    imported: Path | None = None
+    """The record of a backup that was set aside (``brokerctl sandbox import``)."""
 
     def describe(self) -> str:
         """Return the other files to remove, with sizes, as the end of a question."""
@@ -34,6 +41,8 @@ class Leftovers:
             parts.append(f"its parent machine ({render.size(disk_usage(self.parent))})")
         if self.image:
             parts.append(f"the image '{self.image}'")
+        if self.imported is not None:
+            parts.append(str(self.imported))
         return "".join(f", {part}" for part in parts)
 
     def remove(self, paths: Paths) -> list[str]:
@@ -47,6 +56,9 @@ class Leftovers:
         if self.image:
             remove_image(paths, self.image)
             removed.append(f"image:{self.image}")
+        if self.imported is not None:
+            self.imported.unlink(missing_ok=True)
+            removed.append(str(self.imported))
         return removed
 
 
@@ -67,7 +79,14 @@ def find_leftovers(
         tuple(folders) if logs else (),
         parent if parent.is_dir() else None,
         own_image(paths, name, records) if image else "",
+        imported_record(paths, name),
     )
+
+
+def imported_record(paths: Paths, name: str) -> Path | None:
+    """Return the file of a backup's record that was set aside, if there is one."""
+    file = paths.config[0] / FOLDER / f"{name}.toml{IMPORTED}"
+    return file if file.is_file() else None
 
 
 def log_folders(paths: Paths, name: str) -> list[Path]:

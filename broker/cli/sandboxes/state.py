@@ -29,7 +29,12 @@ from broker.cli.sandboxes.backups import backup as backups
 from broker.cli.sandboxes.backups.backup_record import reaching_keys
 from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
 from broker.cli.sandboxes.home_copies import HomeCopies
-from broker.cli.sandboxes.leftovers import Leftovers, find_leftovers
+from broker.cli.sandboxes.leftovers import (
+    IMPORTED,
+    Leftovers,
+    find_leftovers,
+    imported_record,
+)
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
@@ -325,7 +330,7 @@ def remove(
     sandbox = take_sandbox_name(name)
     store, paths = _store(), offline_paths()
     record = None if keep_record else _record(sandbox)
-    left = Leftovers()
+    left = Leftovers(imported=None if keep_record else imported_record(paths, sandbox))
     if record is not None:
         records = read_records(paths).records.values()
         left = find_leftovers(paths, sandbox, records, logs=not keep_logs, image=image)
@@ -556,33 +561,45 @@ def import_backup(
         if found.name != sandbox:
             _ask(f"Import this backup as the home of '{sandbox}'?", yes=yes)
         home = store.publish(prepared, sandbox)
-    files = _write_backed_up(sandbox, found.untrusted_record, trusted=trust_record)
+    files = _write_backed_up(
+        sandbox, found.untrusted_record, trusted=trust_record, ask=not yes
+    )
     told = {"name": found.name, "made": found.made, "kind": found.meta.kind}
     _report(home, files, as_json=as_json, backup=told)
 
 
 def _write_backed_up(
-    sandbox: SandboxName, untrusted_text: str, *, trusted: bool
+    sandbox: SandboxName, untrusted_text: str, *, trusted: bool, ask: bool
 ) -> list[Path]:
     """Write a backup's record where the sandbox has none; return the files."""
-    if _record(sandbox) is not None or _place(sandbox).exists():
+    place = _place(sandbox)
+    if _record(sandbox) is not None or place.exists() or not untrusted_text:
         return []
     untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
-    place, files = _place(sandbox), []
     record, problems = parse_record(sandbox, place, untrusted_text.encode())
-    reaches = [] if record is None or trusted else reaching_keys(record)
-    if record is not None and not problems and not reaches:
-        files = _write_record(sandbox, untrusted_text)
-    if files or reaches:
-        render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
-    if reaches:
-        kept = place.with_name(f"{place.name}.imported")
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(kept, untrusted_text.encode())
-        render.note(
-            f"the backup's record is not used, because it sets {', '.join(reaches)} to more "
-            "than a new record has; if you wrote the backup, run: "
-            f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
-            "brokerctl menu refresh"
-        )
-    return files
+    render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
+    if record is None or problems:  # such as one that inherits from another record
+        why = "; ".join(problem.first_line() for problem in problems)
+        return _set_aside(place, untrusted_text, f"is not used alone ({why})")
+    reaches = [] if trusted else reaching_keys(record)
+    if reaches and ask and sys.stdin.isatty():
+        render.note(f"it sets {', '.join(reaches)} to more than a new record has")
+        trusted = click.confirm("Is this your record? Use it?", err=True)
+    if reaches and not trusted:
+        reason = f"sets {', '.join(reaches)} to more than a new record has"
+        return _set_aside(place, untrusted_text, reason)
+    return _write_record(sandbox, untrusted_text)
+
+
+def _set_aside(place: Path, untrusted_text: str, reason: str) -> list[Path]:
+    """Keep a backup's record beside the records, and show how to put it in force."""
+    kept = place.with_name(f"{place.name}{IMPORTED}")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(kept, untrusted_text.encode())
+    render.note(
+        f"the sandbox has its home and no record: the backup's record {reason}; if you "
+        "wrote the backup (an import with --trust-record uses its record), run: "
+        f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
+        "brokerctl menu refresh"
+    )
+    return []

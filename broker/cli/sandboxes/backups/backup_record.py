@@ -1,7 +1,9 @@
 """Which keys of a backup's record give a sandbox more than a fresh record does.
 
 A backup is encrypted and not signed: anyone who knows the public key can replace it,
-and its record is in force as soon as it is written.
+and its record is in force as soon as it is written.  A fresh record is that of an empty
+file, or of the example of the sandbox's name: ``brokerctl new personal`` writes that one
+without a question, so a backup of it brings nothing that its name does not give.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+from broker.cli.policy.records import EXAMPLES
 from broker.core.errors import InternalError
 from broker.core.limits import clipboard as clipboard_limits
 from policy.records.model import Record
@@ -58,24 +61,40 @@ def reaching_keys(record: Record) -> list[str]:
     sandbox's, a network or another launcher is more than a fresh one has, and a later
     version may have more.
     """
-    fresh, problems = parse_record(record.name, Path("fresh"), _FRESH)
+    fresh = [_parsed(record, _FRESH)]
+    example = EXAMPLES / f"{record.name}.toml"
+    if example.is_file():
+        fresh.append(_parsed(record, example.read_bytes()))
+    # guard: a backup's record reaches nothing of this machine
+    return sorted(
+        key
+        for key in record.places
+        if not any(_is_own(record, one, key) for one in fresh)
+    )
+
+
+def _parsed(record: Record, text: bytes) -> Record:
+    fresh, problems = parse_record(record.name, Path("fresh"), text)
     if fresh is None or problems:
         raise InternalError(f"a new record has errors: {problems}")
-    # guard: a backup's record reaches nothing of this machine
-    return sorted(key for key in record.places if not _is_own(record, fresh, key))
+    return fresh
 
 
 def _is_own(record: Record, fresh: Record, key: str) -> bool:
     """Return whether a key's value is that of a fresh record, or harmless."""
     value = record.values[key]
     if key in _NAMES:
-        return value == record.name
+        return value in (record.name, fresh.values.get(key))
+    if key == "launch.image" and record.values.get("launch.packages"):
+        # Of the record's packages it is built again, for each record that uses it.
+        keys = (key, "launch.packages")
+        same = [record.values[one] for one in keys] == [fresh.values.get(one) for one in keys]
+        return same or value == record.name
     # guard: a backup's record is compared with a fresh one
     if key in _OWN_KEYS or (key in fresh.values and value == fresh.values[key]):
         return True
     if key == "launch.image":
-        # Of the record's packages it is built again, for each record that uses it.
-        return not record.values.get("launch.packages") or value == record.name
+        return True  # it only starts from that image
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _is_narrow(key, value)
     known = _MOST.get(key, fresh.values.get(key) if key.startswith(_LIMITS) else None)
