@@ -23,9 +23,18 @@ from broker.cli.usage import refuse_unknown_verb, report_usage
 from broker.core.errors import (
     IntegrityError,
     InternalError,
+    SetupError,
     UpstreamError,
     VitrailError,
 )
+
+_OF_PATHS = frozenset(
+    {
+        *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+        *(errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EXDEV),
+    }
+)
+"""Errors of a path that a user named, or of a directory of the user's: where, and why."""
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
 # when the verb is used, so that 'brokerctl status' need not wait for a TOML
@@ -223,6 +232,16 @@ def report(error: Exception) -> int:
             render.error(UpstreamError(f"cannot write {where}{error.strerror}"))
             # What is buffered would fail again, with a traceback, when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        case OSError(errno=code, filename=str() | bytes() as file) if code in _OF_PATHS:
+            if os.environ.get("VITRAIL_DEBUG"):
+                raise error
+            render.error(
+                SetupError(
+                    f"{os.fsdecode(file)}: {error.strerror}",
+                    hint="check that the path exists and who may read and write it",
+                )
+            )
             return 1
         case _:
             raise error

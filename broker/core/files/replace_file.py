@@ -6,6 +6,7 @@ Also after a power cut, and beside another writer of the same file.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +32,16 @@ def whole_file(
     FileExistsError where ``path`` exists and is not to be replaced; ``path`` is then
     as it was, as it is when the block raises.
     """
+    if not path.name:  # such as '/'
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     # A separate name, so that two writers do not mix their bytes, and one that
     # cannot be guessed: the directory may be another user's, too.
     fresh = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    fd = os.open(fresh, _FLAGS, 0o600)
+    try:
+        fd = os.open(fresh, _FLAGS, 0o600)
+    except OSError as error:
+        error.filename = str(path)  # the name that the user knows
+        raise
     try:
         with os.fdopen(fd, "wb") as file:
             os.fchmod(fd, mode)

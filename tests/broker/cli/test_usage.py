@@ -133,3 +133,41 @@ def test_no_verb_shows_the_verbs_line_by_line(capsys, words):
     said = answer(capsys, *words)
     assert len(said.splitlines()) > 10
     assert "error:" not in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("cp", "{closed}/x", "work:"),
+        ("cp", "work:note.txt", "{closed}/x"),
+        ("new", "foo", "--no-menu"),
+    ],
+)
+def test_a_path_that_the_user_may_not_use_is_an_error_with_its_name(tmp_path, words):
+    """It ended in a traceback."""
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0)
+    env = {
+        **os.environ,
+        **{f"XDG_{name}_HOME": str(closed) for name in ("CONFIG", "DATA", "CACHE")},
+    }
+    line = [sys.executable, "-m", "broker.cli.app", *(w.format(closed=closed) for w in words)]
+    done = subprocess.run(line, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert f"error: {closed}/" in done.stderr
+    assert "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_error_of_a_path_has_its_traceback_for_developers(monkeypatch):
+    monkeypatch.setenv("VITRAIL_DEBUG", "1")
+    error = PermissionError(13, "Permission denied", "/x")
+    with pytest.raises(PermissionError):
+        report(error)
+
+
+def test_an_error_without_a_path_is_an_internal_one():
+    with pytest.raises(FileNotFoundError):
+        report(FileNotFoundError(2, "No such file or directory"))

@@ -220,6 +220,14 @@ async def back_up(
             f"cannot write the backup: {target} already exists",
             hint="specify another file, or remove the existing one first",
         ) from error
+    except OSError as error:
+        if error.filename != str(target):
+            raise
+        raise RefusedError(
+            f"cannot write the backup to {target}: {error.strerror}",
+            hint="check that its directory exists, that its disk is connected, and that "
+            "you may write there",
+        ) from error
     finally:
         room.unlink(missing_ok=True)
         label.unlink(missing_ok=True)

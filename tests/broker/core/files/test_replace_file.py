@@ -6,6 +6,8 @@ import os
 import stat
 import threading
 
+from pathlib import Path
+
 import pytest
 
 from broker.core.files import replace_file as module
@@ -44,9 +46,15 @@ def test_a_failed_write_changes_nothing(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["a"]
 
 
-def test_a_missing_directory_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError):
-        replace_file(tmp_path / "none" / "a", b"new")
+def test_an_error_names_the_file_that_was_asked_for(tmp_path):
+    """Not the name under which it is written first."""
+    target = tmp_path / "none" / "a"
+    with pytest.raises(FileNotFoundError) as caught:
+        replace_file(target, b"new")
+    assert caught.value.filename == str(target)
+    with pytest.raises(IsADirectoryError) as caught:
+        replace_file(Path("/"), b"new")
+    assert caught.value.filename == "/"
 
 
 def test_two_writers_do_not_mix_their_bytes(tmp_path):
