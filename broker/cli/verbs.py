@@ -204,6 +204,7 @@ def report(error: Exception) -> int:
 
     Raises it again when it is an internal error.
     """
+    error = _with_path(error)
     match error:
         case Exit():
             return error.exit_code
@@ -233,15 +234,18 @@ def report(error: Exception) -> int:
             # What is buffered would fail again, with a traceback, when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 1
-        case OSError(errno=code, filename=str() | bytes() as file) if code in _OF_PATHS:
-            if os.environ.get("VITRAIL_DEBUG"):
-                raise error
-            render.error(
-                SetupError(
-                    f"{os.fsdecode(file)}: {error.strerror}",
-                    hint="check that the path exists and who may read and write it",
-                )
-            )
-            return 1
         case _:
             raise error
+
+
+def _with_path(error: Exception) -> Exception:
+    """Return the error of a path that the user named, or may mend, as an error for users."""
+    match error:
+        case OSError(errno=code, filename=str() | bytes()) if code in _OF_PATHS:
+            found = SetupError(
+                f"{os.fsdecode(error.filename)}: {error.strerror}",
+                hint="check that the path exists and who may read and write it",
+            )
+            found.__cause__ = error  # for VITRAIL_DEBUG
+            return found
+    return error

@@ -231,12 +231,13 @@ async def test_a_backup_of_an_unchanged_example_has_its_record(home):
     assert not list((home / "config").rglob("*.imported"))
 
 
-async def test_a_record_that_is_not_used_says_how_to_use_it(home):
+@pytest.mark.parametrize("head", ['inherits = ["base"]\n', 'tags = ["trusted"]\n'])
+async def test_a_record_that_is_not_used_says_how_to_use_it(home, head):
     """A record that inherits is not read alone; it was lost without a word."""
-    files, output = await imported(home, f'inherits = ["base"]\n{HEAD}')
+    files, output = await imported(home, head + HEAD)
     assert files == []
     (kept,) = (home / "config").rglob("again.toml.imported")
-    assert "--trust-record" in output
+    assert ("--trust-record" in output) is head.startswith("tags")
     assert f"mv {kept} " in output
 
 
@@ -253,7 +254,9 @@ async def test_a_record_that_was_set_aside_goes_with_the_sandbox(home):
 async def test_a_user_at_a_terminal_is_asked(home, monkeypatch, answer, written):
     """The sandbox of the backup: only its record is in question."""
     terminal = lambda _: True  # noqa: E731
-    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", terminal, raising=False)
+    monkeypatch.setattr(
+        "click.testing._NamedTextIOWrapper.isatty", terminal, raising=False
+    )
     record = f'tags = ["trusted"]\n{HEAD}'
     files, output = await imported(home, record, name="mail", answer=answer)
     assert "it sets tags to more than a new record has" in output

@@ -14,7 +14,6 @@ from broker.core.paths import Paths
 from policy.records.folder import FOLDER
 from policy.records.model import Record
 
-
 IMPORTED = ".imported"
 """The ending of a record that ``brokerctl sandbox import`` does not put in force."""
 

@@ -7,7 +7,6 @@ and none can be in the way.
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +25,16 @@ from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes.backups import backup as backups
-from broker.cli.sandboxes.backups.backup_record import reaching_keys
-from broker.cli.sandboxes.desktop_entry import remove_entry, write_entry
+from broker.cli.sandboxes.backups.home_records import (
+    record_of,
+    record_place,
+    write_backed_up_record,
+    write_record,
+    write_record_entry,
+)
+from broker.cli.sandboxes.desktop_entry import remove_entry
 from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.leftovers import (
-    IMPORTED,
     Leftovers,
     find_leftovers,
     imported_record,
@@ -38,7 +42,6 @@ from broker.cli.sandboxes.leftovers import (
 from broker.cli.sandboxes.unlock import lock, unlock
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
-from broker.core.files.replace_file import replace_file, whole_file
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import find_paths
 from broker.host.homes.disk import make_disk
@@ -110,10 +113,6 @@ def _ask(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def _record(name: str) -> Record | None:
-    return read_records(offline_paths()).records.get(name)
-
-
 # -- looking -------------------------------------------------------------------------
 
 
@@ -158,7 +157,7 @@ def _facts(store: HomeCopies, home: Home) -> dict[str, object]:
         "made": home.meta.made,
         "snapshots": [s.name for s in store.snapshots(home.name)],
         "in_use": store.in_use(home.name),
-        "record": _record(home.name) is not None,
+        "record": record_of(home.name) is not None,
     }
 
 
@@ -185,7 +184,7 @@ def clone(name: str, new: str, *, as_json: bool) -> None:
     text = _renamed(source, target)
     with store.lock(source), store.lock(target), _bar(f"copy {source}") as bar:
         home = store.clone(source, target, bar)
-        files = _write_record(target, text)
+        files = write_record(target, text)
     _report(home, files, as_json=as_json)
 
 
@@ -201,7 +200,7 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
     source, target = take_sandbox_name(name), take_sandbox_name(new)
     store = _store()
     text = _renamed(source, target)
-    record = _record(source)
+    record = record_of(source)
     assert record is not None
     heirs = [
         other.name
@@ -215,11 +214,11 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
         )
     with store.lock(source), store.lock(target):
         store.require(source)
-        place = _place(target)
+        place = record_place(target)
         change = Renaming(source, target, str(record.source), str(place), text)
         rename_sandbox(store, change)
     remove_entry(source)
-    entry = _write_entry(target, place, text)
+    entry = write_record_entry(target, place, text)
     _report(store.require(target), [place, *entry], as_json=as_json)
 
 
@@ -234,13 +233,13 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
             f"no record is named '{name}'",
             hint="to list the records, run 'brokerctl list'",
         )
-    if new in found or _place(new).exists():
+    if new in found or record_place(new).exists():
         raise RefusedError(
             f"a record named '{new}' already exists", hint="choose another name"
         )
     text = found[name].source.read_text(encoding="utf-8")
     text = re.sub(rf'(?m)^name = "{re.escape(name)}"', f'name = "{new}"', text)
-    record, problems = parse_record(new, _place(new), text.encode())
+    record, problems = parse_record(new, record_place(new), text.encode())
     if record is None and not found[name].inherits:
         raise RefusedError(
             f"the record of '{name}' cannot be used under another name: "
@@ -248,27 +247,6 @@ def _renamed(name: SandboxName, new: SandboxName) -> str:
             hint=f"to change the record, run 'brokerctl policy edit {name}'",
         )
     return text
-
-
-def _place(name: str) -> Path:
-    return offline_paths().config[0] / "sandboxes.d" / f"{name}.toml"
-
-
-def _write_record(name: SandboxName, text: str) -> list[Path]:
-    """Write a copied home's record and menu entry; return the files."""
-    place = _place(name)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # guard: a copied record is written whole
-    with whole_file(place, mode=0o644, replace=False) as file:
-        file.write(text.encode())
-    return [place, *_write_entry(name, place, text)]
-
-
-def _write_entry(name: str, place: Path, text: str) -> list[Path]:
-    record, _ = parse_record(name, place, text.encode())
-    if record is None:  # it inherits; the menu is not worth more
-        return []
-    return write_entry(record)
 
 
 def _report(
@@ -329,7 +307,7 @@ def remove(
     """
     sandbox = take_sandbox_name(name)
     store, paths = _store(), offline_paths()
-    record = None if keep_record else _record(sandbox)
+    record = None if keep_record else record_of(sandbox)
     left = Leftovers(imported=None if keep_record else imported_record(paths, sandbox))
     if record is not None:
         records = read_records(paths).records.values()
@@ -487,7 +465,7 @@ def back_up(
     sandbox = take_sandbox_name(name)
     store = _store()
     backups.check_programs(backups.Lock(recipients))
-    record = _record(sandbox)
+    record = record_of(sandbox)
     text = "" if record is None else record.source.read_text(encoding="utf-8")
     with (
         backups.secret_of(passphrase_file) as secret,
@@ -561,45 +539,8 @@ def import_backup(
         if found.name != sandbox:
             _ask(f"Import this backup as the home of '{sandbox}'?", yes=yes)
         home = store.publish(prepared, sandbox)
-    files = _write_backed_up(
+    files = write_backed_up_record(
         sandbox, found.untrusted_record, trusted=trust_record, ask=not yes
     )
     told = {"name": found.name, "made": found.made, "kind": found.meta.kind}
     _report(home, files, as_json=as_json, backup=told)
-
-
-def _write_backed_up(
-    sandbox: SandboxName, untrusted_text: str, *, trusted: bool, ask: bool
-) -> list[Path]:
-    """Write a backup's record where the sandbox has none; return the files."""
-    place = _place(sandbox)
-    if _record(sandbox) is not None or place.exists() or not untrusted_text:
-        return []
-    untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
-    record, problems = parse_record(sandbox, place, untrusted_text.encode())
-    render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
-    if record is None or problems:  # such as one that inherits from another record
-        why = "; ".join(problem.first_line() for problem in problems)
-        return _set_aside(place, untrusted_text, f"is not used alone ({why})")
-    reaches = [] if trusted else reaching_keys(record)
-    if reaches and ask and sys.stdin.isatty():
-        render.note(f"it sets {', '.join(reaches)} to more than a new record has")
-        trusted = click.confirm("Is this your record? Use it?", err=True)
-    if reaches and not trusted:
-        reason = f"sets {', '.join(reaches)} to more than a new record has"
-        return _set_aside(place, untrusted_text, reason)
-    return _write_record(sandbox, untrusted_text)
-
-
-def _set_aside(place: Path, untrusted_text: str, reason: str) -> list[Path]:
-    """Keep a backup's record beside the records, and show how to put it in force."""
-    kept = place.with_name(f"{place.name}{IMPORTED}")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(kept, untrusted_text.encode())
-    render.note(
-        f"the sandbox has its home and no record: the backup's record {reason}; if you "
-        "wrote the backup (an import with --trust-record uses its record), run: "
-        f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
-        "brokerctl menu refresh"
-    )
-    return []

@@ -17,10 +17,10 @@ from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
 from broker.cli.transfer.check import check_line, check_name, check_url
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.limits import transfer as limits
-from broker.core.paths import find_paths
+from broker.core.paths import Paths, find_paths
 from broker.core.transfer.urls import DEFAULT_SCHEMES
 from broker.ipc.control.api import OpenItem, OpenRequest
 from broker.ipc.control.methods import OPEN
@@ -133,7 +133,29 @@ async def send_request(request: OpenRequest, steps: Steps) -> OpenItem:
     async with steps.shown():
         await ensure_broker(paths)
         async with open_client(paths) as client:
+            try:
+                return await client.call(OPEN, request, show)
+            except VitrailError as error:
+                await _build_missing(error, paths, steps)
             return await client.call(OPEN, request, show)
+
+
+async def _build_missing(error: VitrailError, paths: Paths, steps: Steps) -> None:
+    """Build the image that was missing, as ``run`` does; raises other errors again.
+
+    The target is chosen by the broker's rules, so its image is known afterwards only.
+    """
+    # Late: only the first file of a sandbox builds its image.
+    from broker.cli.policy.records import read_records
+    from broker.cli.run.image import ensure_image
+    from broker.host.images.store import missing_image
+
+    name = missing_image(error)
+    for record in read_records(paths).records.values():
+        if name and getattr(record.host.launch, "image", None) == name:
+            await ensure_image(paths, record, steps)
+            return
+    raise error
 
 
 def _check_all(

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core import limits
-from broker.core.errors import RefusedError, SetupError
+from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths
 from shims.bundle import guest_agent, with_constants
@@ -276,6 +276,9 @@ def launch_settings(secret: bytes, *, privileged: bool) -> dict[str, str]:
     return {"LAUNCH_SECRET": secret.hex(), **low}
 
 
+_MISSING = "there is no guest image"
+
+
 def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
     """Return the image of a name.
 
@@ -288,11 +291,20 @@ def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
         return read_image(name, link.resolve(strict=True))
     except (OSError, msgspec.MsgspecError, RefusedError) as error:
         missing = isinstance(error, FileNotFoundError)
-        what = "there is no guest image" if missing else "cannot use the guest image"
+        what = _MISSING if missing else "cannot use the guest image"
         raise SetupError(
             f"{what} {name!r}" if missing else f"{what} {name!r}: {error}",
             hint=f"to build it, run 'brokerctl image build {name}' (this takes a minute or two)",
         ) from error
+
+
+def missing_image(error: VitrailError) -> str:
+    """Return the name of the image that ``find_image`` did not find; else empty.
+
+    Also of an error that a broker sent: it is a text then.
+    """
+    head, _, name = error.message.partition(f"{_MISSING} '")
+    return name.removesuffix("'") if not head and name else ""
 
 
 def read_image(name: str, directory: Path) -> Image:

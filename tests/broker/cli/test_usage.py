@@ -12,7 +12,7 @@ import pytest
 
 from broker.cli.usage import MEANT
 from broker.cli.verbs import VERBS, app, report
-from broker.core.errors import RefusedError
+from broker.core.errors import RefusedError, SetupError
 from policy.rules.engine import NO_RULE
 
 
@@ -153,7 +153,12 @@ def test_a_path_that_the_user_may_not_use_is_an_error_with_its_name(tmp_path, wo
         **os.environ,
         **{f"XDG_{name}_HOME": str(closed) for name in ("CONFIG", "DATA", "CACHE")},
     }
-    line = [sys.executable, "-m", "broker.cli.app", *(w.format(closed=closed) for w in words)]
+    line = [
+        sys.executable,
+        "-m",
+        "broker.cli.app",
+        *(w.format(closed=closed) for w in words),
+    ]
     done = subprocess.run(line, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stderr
     assert f"error: {closed}/" in done.stderr
@@ -164,8 +169,9 @@ def test_a_path_that_the_user_may_not_use_is_an_error_with_its_name(tmp_path, wo
 def test_an_error_of_a_path_has_its_traceback_for_developers(monkeypatch):
     monkeypatch.setenv("VITRAIL_DEBUG", "1")
     error = PermissionError(13, "Permission denied", "/x")
-    with pytest.raises(PermissionError):
+    with pytest.raises(SetupError) as caught:
         report(error)
+    assert caught.value.__cause__ is error
 
 
 def test_an_error_without_a_path_is_an_internal_one():

@@ -88,7 +88,9 @@ def _is_own(record: Record, fresh: Record, key: str) -> bool:
     if key == "launch.image" and record.values.get("launch.packages"):
         # Of the record's packages it is built again, for each record that uses it.
         keys = (key, "launch.packages")
-        same = [record.values[one] for one in keys] == [fresh.values.get(one) for one in keys]
+        same = [record.values[one] for one in keys] == [
+            fresh.values.get(one) for one in keys
+        ]
         return same or value == record.name
     # guard: a backup's record is compared with a fresh one
     if key in _OWN_KEYS or (key in fresh.values and value == fresh.values[key]):

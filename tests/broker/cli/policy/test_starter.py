@@ -46,7 +46,7 @@ def test_with_one_sandbox_it_brings_the_disposables_that_it_names():
         assert (again.code, "already exists" in again.err) == (1, True)
 
 
-def test_nothing_is_allowed_without_a_question(tmp_path):
+def test_no_sandbox_is_allowed_anything_without_a_question(tmp_path):
     env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": "/tmp"}
     paths = find_paths(env)
     assert not has_rules(paths)
@@ -58,17 +58,28 @@ def test_nothing_is_allowed_without_a_question(tmp_path):
     rules = load_rules([base / "policy.d"], shipped=SHIPPED)
     assert not rules.problems
     engine, world = Engine(rules), world_of(load_records([base / "sandboxes.d"]))
-    for service in SERVICES:
-        found = {
+
+    def verdicts(service, *sources):
+        return {
             engine.answer(
                 PolicyCall(f"vitrail.{service}", "+", source, target, scheme="https"),
                 world,
             ).verdict
-            for source in ("a", "b", "@adminvm")
+            for source in sources
             for target in ("a", "b", "@adminvm", "", "@dispvm:web")
         }
+
+    for service in SERVICES:
+        found = verdicts(service, "a", "b")
         assert "allow" not in found
         assert "ask" in found
+        # What the user opens is opened in a fresh sandbox; the user's paste is asked about.
+        own = service.startswith("Open")
+        assert ("allow" in verdicts(service, "@adminvm")) is own
+    for service, target in (("OpenURL", "@dispvm:web"), ("OpenFile", "@dispvm:viewer")):
+        opened = PolicyCall(f"vitrail.{service}", "+", "@adminvm", "", scheme="https")
+        answer = engine.answer(opened, world)
+        assert (answer.verdict, answer.target) == ("allow", target)
     # The copy chord asks the rules about the user's own clipboard at once: an 'ask' would
     # put a question before every paste into another sandbox.
     copied = PolicyCall("vitrail.ClipboardPaste", "+", "a", "@adminvm")
