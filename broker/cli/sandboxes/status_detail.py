@@ -193,6 +193,8 @@ def _link(link: LinkStatus, now: float) -> Iterator[Text]:
         f"{state}, {printable(link.name)}, epoch {link.epoch[:8]} (no. {link.epochs}), "
         f"{link.leases} leases, {link.streams} streams, {link.refused} refused"
     )
+    if link.problem:
+        yield Text(f"link: {printable(link.problem)}", style="bold yellow")
     if link.other is None:
         yield Text("link: the other broker does not answer", style="bold yellow")
         return

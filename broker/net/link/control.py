@@ -103,6 +103,8 @@ class ControlChannel:
         self.leases = LeaseBook()
         self.open = True
         self._left = False  # we sent Bye
+        self.may_leave = False
+        """A message was refused: the channel is closed, and ``bye`` may say why."""
 
     @property
     def in_record(self) -> bool:
@@ -150,8 +152,14 @@ class ControlChannel:
         return self._record(body)
 
     def bye(self, reason: str) -> bytes:
-        """Close the channel, and return its last record, which has the reason."""
-        self._must_be_open()
+        """Close the channel, and return its last record, which has the reason.
+
+        Also once after a refused message: the other end learns why, such as that it is
+        of another release.
+        """
+        if not self.may_leave:
+            self._must_be_open()
+        self.may_leave = False
         record = self._record(
             self._check_own(Bye(fit(reason, limits.LINK_TEXT_CHARACTERS)))
         )
@@ -202,9 +210,11 @@ class ControlChannel:
             return [self._take(r) for r in self._frames.feed(untrusted_data)]
         except LinkRefusedError:
             self.open = False
+            self.may_leave = True
             raise
         except (PeerError, RefusedError) as error:
             self.open = False
+            self.may_leave = True
             raise LinkRefusedError(
                 str(error), reason=RefusalReason.MALFORMED
             ) from error

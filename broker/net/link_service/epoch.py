@@ -252,7 +252,7 @@ class Epoch:
 
     async def _last_words(self) -> None:
         """Send the remaining messages and a Bye, if they can be sent soon."""
-        if self.channel.open:
+        if self.channel.open or self.channel.may_leave:
             self._outbox += self.channel.bye(self.reason)
         with trio.move_on_after(_LAST_WORDS_SECONDS):
             try:

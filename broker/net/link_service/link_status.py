@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass, field
 
 import trio
@@ -17,6 +18,9 @@ from broker.net.link.wire_types import VERSION, Role
 from broker.net.link_service.epoch import Epoch
 
 _ASK_SECONDS = 2.0
+_UNSTEADY_SECONDS = 60.0
+_UNSTEADY_LOSSES = 3
+_LOSSES = 100
 _CLOCK_SECONDS = 10
 """Clocks that differ by more are a warning at both ends."""
 
@@ -35,6 +39,9 @@ class LinkState:
     """Why there is no link now; "" while there is one."""
     epochs: int = 0
     refused: int = 0
+    _losses: deque[float] = field(default_factory=lambda: deque(maxlen=_LOSSES))
+    """When the link was lost, on the monotonic clock."""
+    _last_loss: str = ""
     changed: trio.Event = field(default_factory=trio.Event)
     """Set, and another one made, when the state is another."""
 
@@ -42,6 +49,9 @@ class LinkState:
         """Set the link's state and problem, and wake those that wait for a change."""
         if state != self.state:
             self.since = time.time()
+            if self.state == "up":
+                self._losses.append(time.monotonic())
+                self._last_loss = problem
         self.state = state
         self.problem = problem
         self.changed.set()
@@ -52,6 +62,20 @@ class LinkState:
         self.epoch = epoch
         self.epochs += 1
         self.enter("up")
+
+    def unsteady(self) -> str:
+        """Return the problem of a link that is lost again and again; else empty.
+
+        Each attempt may succeed, so that ``state`` alone says that all is well.
+        """
+        lost = sum(time.monotonic() - at < _UNSTEADY_SECONDS for at in self._losses)
+        if lost < _UNSTEADY_LOSSES:
+            return ""
+        return (
+            f"lost {lost} times in the last {_UNSTEADY_SECONDS:g} s, the last time: "
+            f"{self._last_loss or 'no reason was given'}; if the two machines have "
+            "different releases of Vitrail, install the same one"
+        )
 
     async def status(self) -> LinkStatus:
         """Return the link's status.
@@ -66,7 +90,7 @@ class LinkState:
             state=self.state,
             since=self.since,
             version=VERSION,
-            problem=self.problem,
+            problem=self.unsteady() or self.problem,
             name="" if epoch is None else epoch.name,
             epoch="" if epoch is None else epoch.digits,
             epochs=self.epochs,

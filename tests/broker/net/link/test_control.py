@@ -261,6 +261,18 @@ def test_bye_is_the_end_and_its_absence_a_loss():
     refuse(viewer, host.bye("x") + ping, "Bye|next control record")
 
 
+def test_who_refuses_a_message_says_why_once():
+    """A message of another release: else its sender knows of a lost connection only."""
+    host, viewer = channels()
+    body = b'{"type":"ping","request":1,"fresh":2}'
+    refuse(viewer, host._record(body), "unknown field")
+    ((bye, _),) = host.feed(viewer.bye("unknown field `fresh`"))
+    assert bye == m.Bye("unknown field `fresh`")
+    with pytest.raises(RefusedError):
+        viewer.bye("again")
+    assert viewer.feed(host._record(body)) == []
+
+
 def test_what_crosses_with_our_own_bye_is_dropped():
     host, viewer = channels()
     data = viewer.ask(m.LinkPing)[1]

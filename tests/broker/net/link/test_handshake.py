@@ -24,6 +24,7 @@ from broker.net.link.handshake import (
 )
 from broker.net.link.keys import Peer, Peers
 from broker.net.link.wire_types import (
+    VERSION,
     ConnectionKind,
     LinkRefusedError,
     RefusalReason,
@@ -207,7 +208,7 @@ def test_another_version_is_told_to_both_ends(monkeypatch):
     with pytest.raises(LinkRefusedError, match="version 9") as caught:
         acceptor.feed(bytes(hello))
     # An end of version 9 reads our version in the header of our refusal.
-    assert caught.value.answer[8:10] == b"\x01\x00"
+    assert caught.value.answer[8:10] == VERSION.to_bytes(2, "little")
     with pytest.raises(LinkRefusedError, match="another version"):
         dialler.feed(caught.value.answer)
 
