@@ -425,7 +425,9 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="shorter, once")
     parser.add_argument("--repetitions", type=int)
     out = Path(os.environ.get("VITRAIL_OUT", "out"))
-    parser.add_argument("--json", type=result_file, default=out / "bench-pulse.json")
+    # argparse gives a default to 'type' only where it is a string.
+    file = str(out / "bench-pulse.json")
+    parser.add_argument("--json", type=result_file, default=file)
     options = parser.parse_args()
     absent = [p for p in ("socat", "pulseaudio", "pacat") if shutil.which(p) is None]
     if absent:
