@@ -49,8 +49,11 @@ def test_units_are_valid(tmp_path):
         timeout=30,
         env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)},
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    # systemd also speaks of units of other packages, such as two notification services
+    # with one name on the bus.
+    names = (str(tmp_path), rebuild_timer.SERVICE, rebuild_timer.TIMER)
+    mine = [line for line in done.stderr.splitlines() if any(n in line for n in names)]
+    assert (done.returncode, mine) == (0, []), done.stderr
 
 
 @needs("systemctl", "systemd")
