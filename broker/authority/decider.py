@@ -118,7 +118,9 @@ class Decider:
         """
         # guard: live permits bounded
         if len(self._live) >= limits.LIVE_PERMITS:
-            raise RefusedError(f"all {limits.LIVE_PERMITS} permissions are in use")
+            raise RefusedError(
+                f"too many operations: sandboxes already run {limits.LIVE_PERMITS}, the limit"
+            )
         if not request.tells:  # else it is the user's hand, as a chord is
             # guard: a decision asks the share
             self._log.check_share(request.lease)

@@ -154,5 +154,7 @@ class Lockdown:
             # guard: a lockdown is lifted for good or not at all
             self._path.unlink(missing_ok=True)
         except OSError as error:
-            raise RefusedError(f"the lockdown stays in force: {error}") from error
+            raise RefusedError(
+                f"the lockdown stays in force: cannot remove {self._path}: {error.strerror}"
+            ) from error
         self.networks, self.unkept = None, ""

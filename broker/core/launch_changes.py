@@ -43,7 +43,10 @@ class LaunchChanges:
             if value is not None and not 1 <= value <= _MOST:
                 raise RefusedError(f"{value} {unit} is not an amount from 1 to {_MOST}")
         if image is not None and not _IMAGE.fullmatch(image):
-            raise RefusedError(f"{printable(image, 60)!r} is not an image name")
+            raise RefusedError(
+                f"{printable(image, 60)!r} is not an image name",
+                hint="to list the images, run 'brokerctl image list'",
+            )
         match network:
             case None | "none" | "user":
                 return cls(memory_mib, cpus, network, image)

@@ -58,4 +58,6 @@ def take_lease_id(untrusted_id: object) -> LeaseId:
     """Return the lease id, or raise ``RefusedError``."""
     if isinstance(untrusted_id, str) and _LEASE.fullmatch(untrusted_id):
         return LeaseId(untrusted_id)
-    raise RefusedError("invalid lease ID", hint="run 'brokerctl lease list'")
+    raise RefusedError(
+        "invalid lease ID", hint="to list the leases, run 'brokerctl lease list'"
+    )

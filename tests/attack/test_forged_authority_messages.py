@@ -195,7 +195,7 @@ async def test_an_event_without_a_lease_about_another_sandbox():
         await client.announce(WORK)
         event = schema.ClipboardEnded(sandbox="vault", outcome="refused")
         await client.say(record(2, event, "refused"))
-        await ends(made, "names no sandbox of its own")
+        await ends(made, "is about no sandbox of its own")
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ async def test_an_event_about_what_the_user_copied_for_another_sandbox(event):
     async with hostile() as (made, client):
         await client.announce(WORK)
         await client.say(record(2, event))
-        await ends(made, "names no sandbox of its own")
+        await ends(made, "is about no sandbox of its own")
         assert made.events(event.kind) == []
 
 
@@ -569,13 +569,13 @@ async def test_a_viewer_announces_a_sandbox_that_no_host_began(begun):
     """On one machine a viewer that was taken over cannot invent sandboxes."""
     async with hostile(ALLOW, linked=False, begun=begun) as (made, client):
         await client.say(m.AnnounceLease(1, WORK.id, "work", "work", 1))
-        await ends(made, "unlike its host")
+        await ends(made, "which its host did not announce")
 
 
 async def test_a_viewer_renames_the_sandbox_that_its_host_began():
     async with hostile(ALLOW, linked=False, begun=(WORK,)) as (made, client):
         await client.say(m.AnnounceLease(1, WORK.id, "vault", "vault", 1))
-        await ends(made, "unlike its host")
+        await ends(made, "which its host did not announce")
 
 
 async def test_a_viewer_announces_what_its_host_began():

@@ -98,7 +98,7 @@ async def test_chords_are_chosen_once_and_a_running_broker_hears_of_it(env):
     [
         (("emacs",), 2, "emacs"),
         (("qubes", "--copy", "Super+X"), 1, "both given"),
-        (("--copy", "Super+Alt+C"), 1, "a chord is missing"),
+        (("--copy", "Super+Alt+C"), 1, "no chord is given for paste"),
         (("--copy", "Shift+C", "--paste", "Super+V"), 1, "part of ordinary typing"),
         (("--copy", "Super+C", "--paste", "Super+C"), 1, "cannot both"),
     ],

@@ -102,7 +102,10 @@ class EventRights:
             raise PeerError(f"it announces lease {lease.id} for another sandbox")
         # guard: a viewer announces the leases that its host began
         if self._host is not None and self._host.lease(lease.id) != lease:
-            raise PeerError(f"it announces lease {lease.id}, unlike its host")
+            raise PeerError(
+                f"it announces lease {lease.id}, which its host did not announce, or as "
+                "that of another sandbox"
+            )
         self._remember(lease)
 
     def end(self, lease: str) -> None:
@@ -203,7 +206,9 @@ class EventRights:
                 about = event.target  # what the user copied goes there
             # guard: an event without a lease is about a sandbox of its channel
             if about not in {lease.sandbox for lease in self._known.values()}:
-                raise PeerError(f"its event {event.kind} names no sandbox of its own")
+                raise PeerError(
+                    f"its event {event.kind} is about no sandbox of its own"
+                )
 
 
 def _numbers_of(event: schema.AnyEvent) -> Iterator[int | float]:

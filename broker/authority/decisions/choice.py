@@ -58,7 +58,9 @@ async def choose(
     UpstreamError when the question could not be recorded (then it is not asked).
     """
     if len(requests) > limits.QUESTION_TARGETS:
-        raise RefusedError(f"{len(requests)} sandboxes are too many to choose from")
+        raise RefusedError(
+            f"{len(requests)} sandboxes are too many to choose from: a question offers at most {limits.QUESTION_TARGETS}"
+        )
     question = question_of(requests)
     admitted = asker.admit(question)
     if isinstance(admitted, PersonAnswer):

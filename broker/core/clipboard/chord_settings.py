@@ -51,9 +51,15 @@ class ChordChoice:
 def chosen(preset: str = "", copy: str = "", paste: str = "") -> ChordChoice:
     """Validate a choice of chords and return it.  Raises SetupError."""
     if preset and (copy or paste):
-        raise SetupError("a preset and chords are both given", hint="omit one of them")
+        raise SetupError(
+            "a preset and chords are both given",
+            hint="give either a preset or the chords copy and paste",
+        )
     if not preset and not (copy and paste):
-        raise SetupError("a chord is missing", hint="give both copy and paste")
+        missing = " and ".join(["copy"] * (not copy) + ["paste"] * (not paste))
+        raise SetupError(
+            f"no chord is given for {missing}", hint="give both copy and paste"
+        )
     if preset and preset not in PRESETS:
         raise SetupError(
             f"no preset is named '{preset}'", hint=f"use one of: {', '.join(PRESETS)}"

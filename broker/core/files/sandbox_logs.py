@@ -45,7 +45,9 @@ def prune_logs(
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UpstreamError(f"cannot list {directory}: {error.strerror}") from error
+        raise UpstreamError(
+            f"cannot list the logs in {directory}: {error.strerror}"
+        ) from error
     now = running()
     ended = sorted(log for log in logs if log[1] not in now)
     for _, old in ended[: max(0, len(ended) - keep)]:

@@ -86,7 +86,9 @@ def take_file_name(untrusted_name: bytes) -> FileName:
     _refuse_form(untrusted_text)
     for place, char in enumerate(untrusted_text):
         if reason := _fault(char):
-            raise RefusedError(f"character {place + 1} is U+{ord(char):04X}: {reason}")
+            raise RefusedError(
+                f"character {place + 1} of the name is U+{ord(char):04X}: {reason}"
+            )
     return FileName(untrusted_text)
 
 

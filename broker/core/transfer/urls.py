@@ -137,13 +137,16 @@ def take_url(
     found = _SCHEME.match(untrusted_text)
     if found is None:
         raise RefusedError(
-            "the address has no scheme", hint="add a scheme, such as https://"
+            "the address has no scheme",
+            hint="write a scheme, as in https://example.org/",
         )
     scheme = take_scheme(found[1], schemes)
     url = _take_rest(scheme, untrusted_text[found.end() :])
     # guard: length of an encoded address
     if len(url.canonical) > limits.URL_CHARS:
-        raise RefusedError(f"the encoded address has over {limits.URL_CHARS} bytes")
+        raise RefusedError(
+            f"the encoded address is longer than {limits.URL_CHARS} characters"
+        )
     return url
 
 
@@ -174,7 +177,9 @@ def _refuse_characters(untrusted_text: str) -> None:
             )
     # guard: percent signs that encode nothing
     if found := _PERCENT.search(untrusted_text):
-        raise RefusedError(f"character {found.start() + 1} is a stray percent sign")
+        raise RefusedError(
+            f"character {found.start() + 1} of the address is a percent sign without two hexadecimal digits"
+        )
 
 
 def _take_rest(scheme: str, untrusted_rest: str) -> Url:

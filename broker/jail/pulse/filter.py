@@ -193,7 +193,10 @@ class PulseFilter(Conversation):
         # guard: handshake deadline
         if not self.ready and now >= self._give_up:
             self.fail(
-                PeerError(f"no handshake within {limits.PULSE_HANDSHAKE_SECONDS:.0f} s")
+                PeerError(
+                    "the handshake with the sound server was not complete within "
+                    f"{limits.PULSE_HANDSHAKE_SECONDS:.0f} s"
+                )
             )
         if self._resume is not None and now >= self._resume:
             self._resume = None
@@ -391,7 +394,9 @@ class PulseFilter(Conversation):
             theirs = reader.fields("L").number(0) & _VERSION_BITS
             if theirs < OLDEST_VERSION:
                 self.error(tag, Error.VERSION)
-                raise UpstreamError(f"the sound server is too old (protocol {theirs})")
+                raise UpstreamError(
+                    f"the sound server has protocol version {theirs}; the oldest supported is {OLDEST_VERSION}"
+                )
             self.version = min(version, theirs)
             self.reply(tag, encode("L", [self.version]))
 

@@ -108,10 +108,12 @@ class EntryReader:
         if path[:-1] not in self._directories:
             raise PeerError("an entry precedes its directory")
         self.files += 1
-        most = 1 if self._quota.single else self._quota.files
         # guard: number of entries
-        if self.files > most:
-            raise RefusedError(f"more files and directories than {most}")
+        if self.files > (1 if self._quota.single else self._quota.files):
+            many = f"{self._quota.files} files and directories"
+            raise RefusedError(
+                f"more than {'one file' if self._quota.single else many}"
+            )
         # A hash of each, not each: a name that comes twice is the sender's error,
         # and the receiver refuses to overwrite in any case.
         # guard: a name twice in a transfer

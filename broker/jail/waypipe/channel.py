@@ -241,7 +241,9 @@ class WaypipeChannel:
             size = word >> 16
             # guard: whole messages
             if size < 8 or size & 3 or position + size > len(data):
-                raise PeerError(f"a message of {size} bytes in a block of {len(data)}")
+                raise PeerError(
+                    f"invalid message of {size} bytes in a block of {len(data)} bytes"
+                )
             if word & 0xF800:
                 expected += (word & 0xF800) >> 11
                 _TAG.pack_into(data, position + 4, word & 0x07FF)

@@ -149,12 +149,14 @@ class AgentShell:
         async for message in self._to_guest:
             frame = encode_frame(agent.encode(message), limits.AGENT_FRAME_BYTES)
             left = memoryview(frame)
-            seconds = limits.AGENT_FRAME_SECONDS
-            with trio.move_on_after(seconds) as patience:
+            with trio.move_on_after(limits.AGENT_FRAME_SECONDS) as patience:
                 while left:
                     piece = left[: link_limits.LINK_PIECE_BYTES]
                     sent = await self._sock.send(piece)
                     self.to_guest += sent
                     left = left[sent:]
             if patience.cancelled_caught:
-                raise PeerError(f"the guest agent read no message in {seconds:g} s")
+                raise PeerError(
+                    "the guest agent did not read a message within "
+                    f"{limits.AGENT_FRAME_SECONDS:g} s"
+                )

@@ -591,7 +591,7 @@ async def test_as_many_permissions_as_the_limit(monkeypatch):
     monkeypatch.setattr(limits, "LIVE_PERMITS", 1)
     async with rulebook("* * * * allow\n") as b:
         async with b.decider.permit(b.request(target="vault")):
-            with refused("all 1 permissions"):
+            with refused("sandboxes already run 1"):
                 await b.once(target="vault")
         await b.once(target="vault")
 

@@ -141,7 +141,9 @@ def _check_follows(origin: str, last: Note | None, note: Note) -> None:
     # guard: a witness follows the keys
     if not good or not is_signed_by(note, signer):
         raise RefusedError(
-            f"key certificate {change.index} is out of order or unsigned"
+            f"the certificate of key {change.index} does not follow the stored ones"
+            if not good
+            else f"the certificate of key {change.index} has an invalid signature"
         )
 
 

@@ -237,7 +237,9 @@ class ObjectTable:
         """
         obj = self.by_server.pop(sid, None)
         if obj is None or sid >= SERVER_IDS:
-            raise UpstreamError(f"the compositor cannot delete the object {sid}")
+            raise UpstreamError(
+                f"the compositor deleted object {sid}, which is unknown or its own"
+            )
         self._free_sids.append(sid)
         if obj.cid:
             cid = obj.cid

@@ -133,14 +133,14 @@ def test_no_more_is_passed_on_than_the_file_has():
 def test_files_and_directories_are_counted():
     quota = Quota(file_size=10, size=10, files=2)
     assert len(read(told(D(["a"]), D(["b"])), quota)) == 2
-    with pytest.raises(RefusedError, match="directories than 2"):
+    with pytest.raises(RefusedError, match="more than 2"):
         read(told(D(["a"]), D(["b"]), D(["c"])), quota)
 
 
 def test_a_single_file_is_one_file():
     quota = Quota(file_size=10, size=10, files=100, single=True)
     assert len(read(told(F(["a"], 0), End()), quota)) == 2
-    with pytest.raises(RefusedError, match="directories than 1"):
+    with pytest.raises(RefusedError, match="more than one file"):
         read(told(F(["a"], 0), F(["b"], 0)), quota)
     with pytest.raises(RefusedError):
         read(told(D(["a"])), quota)

@@ -316,7 +316,7 @@ _REFUSED = {
     "message cut off": (w.block(BlockKind.PROTOCOL, bytes(8) + bytes(4)), "message"),
     "message of 4 bytes": (
         w.block(BlockKind.PROTOCOL, struct.pack("<IHH", 1, 0, 4)),
-        "message of 4",
+        "invalid message of 4",
     ),
     "message not in words": (
         w.block(BlockKind.PROTOCOL, struct.pack("<IHH", 1, 0, 10) + bytes(4)),

@@ -173,7 +173,7 @@ async def test_a_guest_that_does_not_read_is_given_up(autojump_clock):
         await peer.ended.wait()
         took = trio.current_time() - before
         assert took == pytest.approx(limits.AGENT_FRAME_SECONDS)
-        assert peer.reason == "the guest agent read no message in 10 s"
+        assert peer.reason == "the guest agent did not read a message within 10 s"
 
 
 async def test_a_fast_guest_waits(autojump_clock):

@@ -319,10 +319,7 @@ HOSTILE = {
     ),
     "a name that walks": ([entry_frame(FileEntry(["a/../b"], 0))], "separator"),
     "too large": ([entry_frame(FileEntry(["a"], 1 << 20))], "larger"),
-    "too many": (
-        [entry_frame(Directory([str(n)])) for n in range(20)],
-        "directories than",
-    ),
+    "too many": ([entry_frame(Directory([str(n)])) for n in range(20)], "more than"),
     "less bytes than it said": (
         [entry_frame(FileEntry(["a"], 3)), b"ab"],
         "incomplete",
