@@ -24,3 +24,6 @@ def needs(program: str, package: str) -> pytest.MarkDecorator:
 
 NEEDS_JAIL = needs("bwrap", "bubblewrap")
 """A test that starts a program in a jail; 'make unit' runs before packages come."""
+
+NEEDS_COMPILER = needs("gcc", "gcc")
+"""A test that compiles a program; 'make unit' needs no compiler."""

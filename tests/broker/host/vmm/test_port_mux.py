@@ -20,7 +20,7 @@ from broker.host.vmm.port_mux import (
     start_port_mux,
 )
 from fuzz import port_mux as port_mux_fuzz
-from tests.kit.needs import NEEDS_JAIL
+from tests.kit.needs import NEEDS_COMPILER, NEEDS_JAIL
 from tests.kit.port_mux import (
     ACCEPT,
     CLOSE,
@@ -539,6 +539,7 @@ def test_each_guard_of_the_program_has_a_script():
     assert sorted(marked) == sorted(GUARDS)
 
 
+@NEEDS_COMPILER
 @pytest.mark.parametrize("name", GUARDS)
 def test_a_guard_of_the_program_is_missed_when_it_is_gone(name, tmp_path):
     mark = f"/* guard: {name} */\n\tif ("
@@ -649,6 +650,7 @@ int main(int argc, char **argv)
 """
 
 
+@NEEDS_COMPILER
 @NEEDS_JAIL
 async def test_its_jail_has_no_files_and_no_network(tmp_path):
     source, tool = tmp_path / "tool.c", tmp_path / "tool"

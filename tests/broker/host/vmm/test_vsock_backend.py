@@ -24,7 +24,7 @@ from broker.host.vmm.vsock_backend import (
     open_kernel_vsock,
     start_hybrid_vsock,
 )
-from tests.kit.needs import NEEDS_JAIL
+from tests.kit.needs import NEEDS_COMPILER, NEEDS_JAIL
 
 
 def test_a_cid_is_never_reserved_and_never_small():
@@ -116,6 +116,7 @@ async def test_a_tool_that_fails_is_quoted(tmp_path):
         await start_hybrid_vsock(Path("/usr/bin/env"), tmp_path, 70000)
 
 
+@NEEDS_COMPILER
 @NEEDS_JAIL
 async def test_a_tool_that_is_silent_is_given_up(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "VM_READY_SECONDS", 0.2)
