@@ -9,7 +9,7 @@ import shutil
 import socket
 import struct
 import subprocess
-from typing import TYPE_CHECKING, Dict
+from typing import TYPE_CHECKING, Dict, Optional
 
 from shims.guest.account import PATH
 from shims.guest.loop import log
@@ -36,6 +36,7 @@ class XServer:
         self._guest = guest
         self._socket = StartedOnConnect(guest, "X11 windows", self._run)
         self._number = 0
+        self._reserved: "Optional[socket.socket]" = None
         self._lines = 0
 
     def start(self) -> None:
@@ -53,7 +54,7 @@ class XServer:
                 self._write_cookie()
                 if self._guest.machine is not None:
                     remove_display(0)  # of the start before
-                listener, self._number = bind_display()
+                listener, self._number, self._reserved = bind_display()
         except OSError as error:
             log(f"X11 programs are not available: {error}")
             return
@@ -77,6 +78,9 @@ class XServer:
         if self._socket.listening:
             remove_display(self._number)
             self._socket.stop()
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
 
     @property
     def _cookie_path(self) -> str:

@@ -105,11 +105,15 @@ class WindowManager(BridgePart):
         if parent != self._x.root:
             self._on_x_destroy(xid)
         elif xid not in self._core.windows:
+            # Known at once: a mapped window asks to be mapped again right after this
+            # event (ReparentWindow in the X protocol), before its size is answered.
+            # What it asks is carried out after later answers, when the size is here.
+            self._add(xid, (x, y, 0, 0), own=bool(own))
+            window = self._core.windows[xid]
 
             def found(reply: Optional[bytes]) -> None:
-                if reply is not None and xid not in self._core.windows:
-                    size = struct.unpack_from("<HH", reply, 16)
-                    self._add(xid, (x, y, *size), own=bool(own))
+                if reply is not None and not window.w:
+                    window.w, window.h = struct.unpack_from("<HH", reply, 16)
 
             self._x.request(14, xid, then=found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple
 
+from shims.x11.compound_text import decode_compound_text
 from shims.x11.x11 import NOTHING, Property
 
 NAMES = (
@@ -49,10 +50,12 @@ def hints(found: dict[str, Property], name: Callable[[int], str]) -> Hints:
     def words(key: str) -> tuple[int, ...]:
         return found.get(key, NOTHING).words()
 
-    def text(key: str, encoding: str = "latin-1") -> list[str]:
+    def text(key: str, encoding: str = "") -> list[str]:
+        """Return the strings of a property, by its type unless an encoding is given."""
         value = found.get(key, NOTHING)
+        kind = encoding or name(value.kind)
         parts = (value.data if value.format == 8 else b"").split(b"\0")
-        return [part.decode(encoding, "replace")[:_MOST_TEXT] for part in parts]
+        return [_decoded(part, kind)[:_MOST_TEXT] for part in parts]
 
     def names(key: str, prefix: str = "") -> frozenset[str]:
         known = {name(atom) for atom in words(key)[:64]}
@@ -61,7 +64,7 @@ def hints(found: dict[str, Property], name: Callable[[int], str]) -> Hints:
     wm, motif = words("WM_HINTS"), words("_MOTIF_WM_HINTS")
     extents = words("_GTK_FRAME_EXTENTS")[:4]
     return Hints(
-        text("_NET_WM_NAME", "utf-8")[0] or text("WM_NAME")[0],
+        text("_NET_WM_NAME", "UTF8_STRING")[0] or text("WM_NAME")[0],
         # The class, by which desktops find a program's icon; else its name.
         next(filter(None, text("WM_CLASS")[1::-1]), ""),
         (*words("WM_TRANSIENT_FOR"), 0)[0],
@@ -74,6 +77,13 @@ def hints(found: dict[str, Property], name: Callable[[int], str]) -> Hints:
         tuple(min(e, _MOST_EXTENT) for e in extents) if len(extents) == 4 else (0,) * 4,  # type: ignore[arg-type]
         (*words("_NET_WM_SYNC_REQUEST_COUNTER"), 0)[0],
     )
+
+
+def _decoded(data: bytes, kind: str) -> str:
+    """Return a string of a property of this type (ICCCM 2.7.1)."""
+    if kind == "COMPOUND_TEXT":
+        return decode_compound_text(data)
+    return data.decode("utf-8" if kind == "UTF8_STRING" else "latin-1", "replace")
 
 
 def _sizes(words: tuple[int, ...]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -231,7 +231,8 @@ def main(argv: list[str]) -> int:
         listener = socket.socket(fileno=os.dup(fd))
         number = int(str(listener.getsockname()).rpartition("X")[2])
     else:
-        listener, number = bind_display()
+        # The other name is ours until this process ends.
+        listener, number, _reserved = bind_display()
         runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
         path = os.path.join(runtime, f"vitrail-xauthority-{number}")
         authority = XAuthority(path, present=False)

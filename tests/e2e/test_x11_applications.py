@@ -277,3 +277,68 @@ async def test_programs_that_follow_each_other_all_find_the_x_server(tmp_path):
         with trio.fail_after(120):
             assert await app.child.wait() == 0, app.said()
         assert there.it.ends == []
+
+
+TITLES = {
+    "xterm": ("xterm", "-T", "Тест Ω 日本", "-e", "sleep", "60"),
+    "xclock": ("xclock", "-title", "Uhr Größe Ω"),
+    "xmessage": ("xmessage", "-title", "Сообщение Ελλάδα", "text"),
+}
+"""Programs that set WM_NAME alone, as COMPOUND_TEXT made by libX11."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", TITLES)
+async def test_a_title_is_read_in_its_own_encoding(program, tmp_path):
+    argv = TITLES[program]
+    title = argv[2]
+    async with world("sway") as there, x11(there, tmp_path, *argv, LC_ALL="C.UTF-8"):
+
+        async def titled():
+            names = [w["name"] or "" for w in windows(await there.it.comp.tree())]
+            return any(title in name for name in names) and names
+
+        assert await eventually(titled), windows(await there.it.comp.tree())
+
+
+# A window inside of another one, mapped, that becomes a window of its own (tool panes that
+# are torn off); and one that was created, mapped and reparented in one go.
+_TORN_OFF = """
+import ctypes, sys, time
+x = ctypes.CDLL("libX11.so.6")
+for name in ("XOpenDisplay", "XDefaultRootWindow", "XCreateSimpleWindow"):
+    getattr(x, name).restype = ctypes.c_void_p if name == "XOpenDisplay" else ctypes.c_ulong
+d = ctypes.c_void_p(x.XOpenDisplay(None))
+root = ctypes.c_ulong(x.XDefaultRootWindow(d))
+def window(parent, name, width):
+    made = ctypes.c_ulong(x.XCreateSimpleWindow(d, parent, 0, 0, width, 200, 0, 0, 0xff0000))
+    x.XStoreName(d, made, name.encode())
+    return made
+outer = window(root, "outer", 300)
+inner = window(outer, "torn off", 260)
+late = window(outer, "torn late", 240)
+x.XMapWindow(d, outer)
+x.XMapWindow(d, inner)
+x.XReparentWindow(d, inner, root, 0, 0)
+x.XSync(d, 0)
+time.sleep(1)
+x.XReparentWindow(d, late, root, 0, 0)
+x.XMapWindow(d, late)
+x.XSync(d, 0)
+time.sleep(60)
+"""
+
+
+@pytest.mark.slow
+async def test_a_window_that_is_torn_off_is_shown(tmp_path):
+    (tmp_path / "torn.py").write_text(_TORN_OFF)
+    argv = ("python3", "/shared/torn.py")
+    async with world("sway") as there, x11(there, tmp_path, *argv):
+
+        async def shown():
+            names = [w["name"] or "" for w in windows(await there.it.comp.tree())]
+            wanted = ("outer", "torn off", "torn late")
+            return all(any(one in name for name in names) for one in wanted)
+
+        assert await eventually(shown), windows(await there.it.comp.tree())
+        assert there.it.ends == []
