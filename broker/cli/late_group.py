@@ -10,6 +10,7 @@ import rich_click as click
 from typing_extensions import override
 
 from broker.cli.usage import refuse_unknown_verb
+from broker.core.errors import SetupError
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -34,9 +35,12 @@ class LateGroup(click.RichGroup):
         if place is None:
             return super().get_command(ctx, cmd_name)
         module, attribute = place.split(":")
-        loaded: click.Command = getattr(
-            importlib.import_module(f"broker.cli.{module}"), attribute
-        )
+        try:
+            loaded: click.Command = getattr(
+                importlib.import_module(f"broker.cli.{module}"), attribute
+            )
+        except SetupError as error:
+            return _unavailable(cmd_name, error)
         return loaded
 
     @override
@@ -45,3 +49,19 @@ class LateGroup(click.RichGroup):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         refuse_unknown_verb(self, ctx, args)
         return super().resolve_command(ctx, args)
+
+
+def _unavailable(name: str, error: SetupError) -> click.Command:
+    """Return a verb that a missing package keeps from working, for its group's help."""
+
+    def refuse() -> None:
+        raise error
+
+    return click.RichCommand(
+        name=name,
+        callback=refuse,
+        short_help=f"(not available: {error.message})",
+        help=f"Not available: {error.message}; {error.hint}.",
+        context_settings={"ignore_unknown_options": True},
+        params=[click.Argument(["words"], nargs=-1, expose_value=False)],
+    )

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import stat
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from broker.core import limits
+from broker.core.errors import UpstreamError
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES
@@ -67,6 +69,29 @@ async def test_a_program_of_the_hosts_has_a_framed_window_and_leaves_nothing():
         answer = await brokerctl("run", "-q", "--bwrap", "--", "true", env=w.environ)
         assert answer.code == 0, answer
         assert left_over(w) == [], "the next run clears it away"
+
+
+async def test_lists_say_what_is_known_of_a_box_without_a_record():
+    """It was of class persistent, with foot for a program, and had no flows."""
+    words = ("run", "-q", "--no-window", "--bwrap", "--", "sleep", "1000")
+    async with world(image=False) as w, running(*words, env=w.environ):
+        begin = await w.wait_event("lease.begin")
+        listed = await brokerctl("list", env=w.environ)
+        (row,) = [one for one in listed.out.splitlines() if one.startswith("box-")]
+        assert " temporary " in row
+        assert "foot" not in row
+        network = await brokerctl("network", begin["sandbox"], env=w.environ)
+        assert 'has network = "none"' in network.err
+
+
+async def test_a_program_that_fails_without_a_compositor_is_explained():
+    async with world(image=False) as w:
+        with suppress(UpstreamError):  # it has no time to answer
+            await w.comp.command("exit")
+        words = ("run", "-q", "--bwrap", "--", "foot")
+        answer = await brokerctl(*words, env=w.environ)
+        assert answer.code != 0
+        assert "no window: no compositor answers" in answer.err
 
 
 def polls_events(pid) -> bool:

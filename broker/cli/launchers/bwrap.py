@@ -21,7 +21,12 @@ from broker.cli.launchers.held import (
     writable_places,
 )
 from broker.cli.launchers.interface import Launcher
-from broker.cli.quick.box import described_box, leased, our_box
+from broker.cli.quick.box import (
+    described_box,
+    leased,
+    our_box,
+    tell_problems_of_windows,
+)
 from broker.cli.quick.calls import Calls
 from broker.cli.quick.kept_home import kept_home
 from broker.cli.quick.made_record import (
@@ -53,6 +58,9 @@ def run_box(
     with made_record(paths, name, record_text("untrusted", "bwrap")):
         box = replace(our_box(words, files), x11=x11)
         code = _run(paths, name, box, quiet=quiet, as_json=as_json)
+        if code:
+            with open_connection(paths) as connection:
+                tell_problems_of_windows(Calls(connection))
     if code and not x11:
         # Late: most programs do not fail.
         from broker.cli.images.x11_needs import tell_failed

@@ -9,7 +9,9 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
-from broker.cli.run.connect import ask
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import ask, ask_status, offline_paths
+from broker.core.escape import printable
 from broker.ipc.control.api import NetworkRequest
 from broker.ipc.control.methods import NETWORK
 
@@ -34,8 +36,26 @@ def command(sandbox: str | None, *, as_json: bool) -> None:
 
         render.wide_console().print(as_table(answer.flows, time.time()))
     else:
-        render.note("no flows are open")
+        render.note(_none_of(sandbox))
     if answer.omitted:
         render.note(
             f"{answer.omitted} more flows; to list those of one sandbox, run 'brokerctl network SANDBOX'"
         )
+
+
+def _none_of(sandbox: str | None) -> str:
+    """Return why no flow is listed: only those of networks by rule are seen."""
+    if sandbox is None:
+        return 'no flows of sandboxes with network = "rules" are open'
+    known = read_records(offline_paths()).records
+    name = next(
+        (s.record for s in ask_status().sandboxes if s.name == sandbox), sandbox
+    )
+    record = known.get(name)
+    network = "none" if record is None else record.values.get("launch.network", "none")
+    if network == "rules":
+        return f"no flows of '{printable(sandbox, 60)}' are open"
+    return (
+        f"'{printable(sandbox, 60)}' has network = \"{network}\": only flows of sandboxes "
+        'with network = "rules" are seen by Vitrail and listed'
+    )

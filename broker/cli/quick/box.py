@@ -49,6 +49,8 @@ def run(words: tuple[str, ...]) -> int | None:
         command, files = with_files(words, Path.cwd())
         stack.enter_context(made_record(paths, name, record_text("untrusted", "bwrap")))
         _, code = leased(broker, name, our_box(command, files), _write)
+        if code:
+            tell_problems_of_windows(broker)
     if code:
         # Late: most programs do not fail.
         from broker.cli.images.x11_needs import tell_failed
@@ -78,6 +80,17 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
             box = replace(box, home=None if home is None else home.tree)
         _, code = leased(broker, name, box, _write)
     return code if code >= 0 else 128 - code
+
+
+def tell_problems_of_windows(broker: Calls) -> None:
+    """Print why the broker shows no window, after a program that has failed.
+
+    Its own words are of a socket inside, or none.
+    """
+    with suppress(VitrailError):
+        for problem in _texts(broker.call("Status", {}).get("warnings")):
+            if "compositor" in problem:
+                sys.stderr.write(f"no window: {problem}\n")
 
 
 def _described(broker: Calls, name: str) -> dict[str, object] | None:

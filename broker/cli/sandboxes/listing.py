@@ -21,6 +21,7 @@ from broker.cli.run.connect import (
     warn_unless_found,
 )
 from broker.core.escape import printable
+from policy.records.folder import FOLDER
 from policy.records.model import Record
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def command(*, as_json: bool) -> None:
         render.json_line({"records": objects, "broken": broken})
         return
     if records or others:
-        rows = [_row(record, running[record.name]) for record in records]
+        made = paths.runtime / FOLDER
+        rows = [
+            _row(record, running[record.name], temporary=record.source.parent == made)
+            for record in records
+        ]
         rows += [_other(sandbox, running[name]) for name, sandbox in others.items()]
         render.table(("NAME", "LABEL", "CLASS", "NETWORK", "PROGRAM", "RUNNING"), rows)
     elif not found.broken:
@@ -95,15 +100,18 @@ def _other(sandbox: SandboxStatus, running: list[str]) -> tuple[str, ...]:
     )
 
 
-def _row(record: Record, running: list[str]) -> tuple[str, ...]:
+def _row(record: Record, running: list[str], *, temporary: bool) -> tuple[str, ...]:
+    """Return a record's line; a temporary one is of a run, whose program it has not."""
     app = str(record.values.get("launch.app", ""))
     label = record.viewer.label
     return (
         record.name,
         printable(f"{label.name} {label.colour}", 60),
-        record.viewer.sandbox_class,
+        "temporary" if temporary else record.viewer.sandbox_class,
         str(record.values.get("launch.network", "-")),
-        printable(" ".join(record.host.command) or app, 60)
+        "-"
+        if temporary
+        else printable(" ".join(record.host.command) or app, 60)
         or "started by another program",
         ", ".join(running) or "-",
     )

@@ -236,7 +236,7 @@ async def run_tool(
         raise UpstreamError(f"{what} took longer than {deadline:g} s") from error
     finally:
         await child.kill_and_wait()
-    tail = printable(bytes(err).strip(), 2000)
+    tail = printable(b"; ".join(bytes(err).split(b"\n")).strip(b"; "), 2000)
     if code != 0:
         raise UpstreamError(f"{what} failed with code {code}: {tail}")
     if len(out) > output_limit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -47,3 +48,26 @@ def test_help_questions_and_what_reads_files_need_no_event_loop(module):
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
     )
     assert ran.stdout.split() == ["False", "False"]
+
+
+def test_the_help_of_a_group_is_there_without_the_package_of_one_verb(tmp_path):
+    """The installed package has no psycopg: 'audit --help' was an error."""
+    missing = 'raise ImportError("No module named psycopg", name="psycopg")'
+    (tmp_path / "psycopg.py").write_text(missing)
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"}
+
+    def run(*words):
+        line = [sys.executable, "-m", "broker.cli.app", "audit", *words]
+        return subprocess.run(
+            line, env=env, capture_output=True, text=True, check=False
+        )
+
+    shown = run("--help")
+    assert (shown.returncode, "verify" in shown.stdout) == (0, True), shown.stderr
+    assert "not available: the package psycopg" in " ".join(shown.stdout.split())
+    used = run("fleet", "list")
+    assert used.returncode == 1
+    assert (
+        "the package psycopg, which PostgreSQL requires, is not installed"
+        in used.stderr
+    )

@@ -258,7 +258,16 @@ async def unpack(source: Path, prepared: Path, lock: Lock, count: Count) -> Unpa
         status = GpgStatus() if words[0] == _GPG[0] else None
         given = (head, os.dup(backup.fileno()))
         commands = [words, opened, untarred]
-        await _pipeline(commands, count, lock.secrets, given=given, status=status)
+        try:
+            await _pipeline(commands, count, lock.secrets, given=given, status=status)
+        except UpstreamError as error:
+            if status is None or not status.opens_nothing:
+                raise
+            raise RefusedError(
+                f"cannot import {source}: the passphrase is wrong",
+                hint="give the passphrase of that backup with --passphrase-file FILE, or "
+                "without that option where gpg asks for it",
+            ) from error
     if status is not None:
         why = status.why_not_closed(by_passphrase=lock.passphrase is not None)
         if why is not None:
@@ -462,7 +471,10 @@ def _error_file(undo: AsyncExitStack) -> int:
 
 
 def _words_of(fd: int, code: int) -> str:
-    said = printable(os.pread(fd, _ERROR_BYTES, 0).strip(), _ERROR_BYTES)
+    said = printable(
+        b"; ".join(os.pread(fd, _ERROR_BYTES, 0).split(b"\n")).strip(b"; "),
+        _ERROR_BYTES,
+    )
     return said or (f"exit code {code}" if code >= 0 else f"killed by signal {-code}")
 
 

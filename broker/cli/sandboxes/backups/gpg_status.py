@@ -29,7 +29,7 @@ class GpgStatus:
         self._rest = b""
         self._is_unreadable = False
         self._steps: list[bytes] = []
-        self._has_public_key = self._has_passphrase = False
+        self._has_public_key = self._has_passphrase = self._has_failed = False
 
     def feed(self, data: bytes) -> None:
         """Parse a piece of gpg's ``--status-fd`` output; incomplete lines are kept."""
@@ -47,8 +47,15 @@ class GpgStatus:
         keyword = line[len(_PREFIX) :].split(b" ", 1)[0]
         if keyword in _STEPS and len(self._steps) < _KEPT:
             self._steps.append(keyword)
+        self._has_failed |= keyword == b"DECRYPTION_FAILED"
         self._has_public_key |= keyword == b"ENC_TO"
         self._has_passphrase |= keyword == b"NEED_PASSPHRASE_SYM"
+
+    @property
+    def opens_nothing(self) -> bool:
+        """Return whether the passphrase of an encrypted file was not the right one."""
+        begun = b"PLAINTEXT" in self._steps
+        return self._has_failed and self._has_passphrase and not begun
 
     def why_not_closed(self, *, by_passphrase: bool) -> str | None:
         """Return what the file lacks to be one that a key has closed; None if nothing.

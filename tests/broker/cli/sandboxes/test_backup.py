@@ -164,7 +164,7 @@ async def test_a_wrong_passphrase_restores_nothing(tmp_path: Path, lock: Lock):
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong")
     other = HomeCopies(tmp_path / "other")
-    failed = pytest.raises(UpstreamError, match="gpg failed")
+    failed = pytest.raises(RefusedError, match="the passphrase is wrong")
     with failed, secret_of(wrong) as secret, other.new(DISK) as prepared:
         await unpack(file, prepared, Lock(passphrase=secret), lambda _: None)
     assert other.all() == []
