@@ -62,8 +62,15 @@ _TO_CHANGE_ID = tuple(
 _ETC = (
     *("alternatives", "fonts", "gtk-3.0", "gtk-4.0", "ld.so.cache", "ld.so.conf"),
     *("ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "pki", "pulse"),
-    *("libreoffice", "ssl/certs", "terminfo", "xdg"),
+    *("libreoffice", "ssl/certs", "ssl/openssl.cnf", "terminfo", "xdg"),
+    # Names of numbers, order of addresses, languages (getaddrinfo(3), locale(7)).
+    *("gai.conf", "host.conf", "locale.alias", "protocols", "services"),
+    # Settings without which these programs do not start or lack parts.
+    *("chromium.d", "firefox-esr", "thunderbird", "gimp", "ghostscript", "openal"),
+    *("ImageMagick-6", "ImageMagick-7", "papersize", "libpaper.d", "vulkan", "glvnd"),
+    *(f"java-{version}-openjdk" for version in (8, 11, 17, 21, 25)),
 )
+_MACHINE_ID = "/etc/machine-id"
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,7 @@ class BoxDescriptors:
     """The system-call filter (``filters.program_filters``)."""
     resolver: int | None = None
     hosts: int | None = None
+    machine_id: int | None = None
     x11: int | None = None
     """The program that shows X11 windows (``shims/x11``)."""
     namespace: int | None = None
@@ -202,8 +210,11 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
     """Yield bubblewrap's words for the box's file system."""
     yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
     yield from merged_words(*MERGED)
+    # POSIX semaphores and shared memory (shm_overview(7)).
+    yield from ("--perms", "1777", "--tmpfs", "/dev/shm")  # noqa: S108
     # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
-    yield from ("--perms", "0755", "--dir", "/etc")
+    for place in ("/etc", "/etc/ssl", "/var", "/var/lib", "/var/lib/dbus"):
+        yield from ("--perms", "0755", "--dir", place)
     for name in _ETC:
         yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
     yield from _told_files(fds)
@@ -234,9 +245,11 @@ def _told_files(fds: BoxDescriptors) -> Iterator[str]:
         (fds.group, "/etc/group"),
         (fds.resolver, "/etc/resolv.conf"),
         (fds.hosts, "/etc/hosts"),
+        (fds.machine_id, _MACHINE_ID),
     ):
         if number is not None:
             yield from (*_READABLE, "--ro-bind-data", str(number), place)
+    yield from ("--symlink", _MACHINE_ID, "/var/lib/dbus/machine-id")
 
 
 def _own_places(box: Box, uid: int, *, other: bool) -> Iterator[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from broker.helpers.process.memory_file import memory_file
 from broker.host.launchers.bubblewrap.arguments import Box, BoxDescriptors, bwrap_args
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 
-_HOSTS = b"127.0.0.1 localhost\n::1 localhost\n"
+_HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def prepare(
     passwd = memory_file(theirs, f"user:x:{uid}:{gid}::/home/user:/bin/sh\n".encode())
     group = memory_file(theirs, f"user:x:{gid}:\n".encode())
     rules = memory_file(theirs, box_filters.box_filter(nested=box.user_namespaces))
-    hosts = memory_file(theirs, _HOSTS)
+    hosts = memory_file(theirs, _hosts(os.uname().nodename).encode())
+    machine_id = memory_file(theirs, f"{_machine_id(box)}\n".encode())
     resolver = (
         None if box.resolver is None else memory_file(theirs, box.resolver.encode())
     )
@@ -72,11 +75,38 @@ def prepare(
         None if box.owns_files or beside else subordinate_namespace(theirs, (uid, gid))
     )
     fds = BoxDescriptors(
-        status, passwd, group, rules, resolver, hosts, x11, own, beside
+        status, passwd, group, rules, resolver, hosts, machine_id, x11, own, beside
     )
     named = tuple(fd for fd in (resolver, x11, own) if fd is not None)
-    passed = (status, passwd, group, rules, hosts, *named, *(beside or ()))
+    passed = (status, passwd, group, rules, hosts, machine_id, *named)
+    passed += beside or ()
     return BoxCommand(passed, stdin, theirs, gate, heard, box, fds)
+
+
+def _hosts(name: str) -> str:
+    """Return a box's hosts(5), in which its host name is an address of its loopback.
+
+    Its UTS namespace begins with the name of the machine, whose own hosts file may have
+    more names than the box is to know.
+    """
+    own = f"127.0.1.1 {name}\n" if _HOST_NAME.fullmatch(name) else ""
+    return _HOSTS + own
+
+
+def _machine_id(box: Box) -> str:
+    """Return a box's machine-id(5): for each run another one, or that of its home.
+
+    Programs keep files by it, so a home that is kept keeps its number.  It is made of
+    the machine's as that page says, by a hash from which that is not to be had.
+    """
+    if box.home is not None:
+        # Late: most boxes have no home of their own.
+        import hmac
+
+        with suppress(OSError):
+            key = Path("/etc/machine-id").read_bytes()
+            return hmac.digest(key, os.fsencode(box.home), "sha256")[:16].hex()
+    return os.urandom(16).hex()
 
 
 def _x11_bridge() -> bytes:
