@@ -611,7 +611,13 @@ def close_pools(config: Json) -> None:
     if given["defaultAction"] in PERMITTING:
         refused = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOMEM}
         rules += [
-            dict(refused, names=[name], args=[_huge(name, wanted=True)])
+            dict(
+                refused,
+                names=[name],
+                args=[_huge(name, wanted=True)],
+                # Chromium asks with all flags at once, and ends unless that is EINVAL.
+                errnoRet=errno.EINVAL if name == "memfd_create" else errno.ENOMEM,
+            )
             for name in HUGE_PAGES
         ]
         rules.append(dict(refused, names=["io_setup"], errnoRet=errno.ENOSYS))

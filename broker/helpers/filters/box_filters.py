@@ -19,12 +19,13 @@ _LAST_FAMILY = 64
 """Beyond all that Linux has (AF_MAX is 46)."""
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _HUGE_PAGES = (
-    ("mmap", 3, 0x40000),
-    ("mmap2", 3, 0x40000),
-    ("memfd_create", 1, 0x4),
-    ("shmget", 2, 0o4000),
+    ("mmap", 3, 0x40000, errno.ENOMEM),
+    ("mmap2", 3, 0x40000, errno.ENOMEM),
+    # Chromium asks with all flags at once, and ends unless that is EINVAL.
+    ("memfd_create", 1, 0x4, errno.EINVAL),
+    ("shmget", 2, 0o4000, errno.ENOMEM),
 )
-"""MAP_HUGETLB, MFD_HUGETLB and SHM_HUGETLB, and which argument has each."""
+"""MAP_HUGETLB, MFD_HUGETLB and SHM_HUGETLB, which argument has each, and the answer."""
 _F_SETLEASE = 1024
 _SO_RESERVE_MEM, _IPV6_FLOWLABEL_MGR = 73, 32
 
@@ -126,9 +127,9 @@ def _close_pools(rules: SeccompRules) -> None:
         )
     # guard: a box takes no contexts of aio
     rules.deny("io_setup", errno.ENOSYS)
-    for name, argument, flag in _HUGE_PAGES:
+    for name, argument, flag, answer in _HUGE_PAGES:
         # guard: a box takes no huge pages
-        rules.refuse(name, errno.ENOMEM, rules.has(argument, flag))
+        rules.refuse(name, answer, rules.has(argument, flag))
 
 
 def _close_namespaces(rules: SeccompRules) -> None:
