@@ -18,7 +18,8 @@ display and sound, unless its record says ``required = true`` (or the annotation
 
 Podman gives a container the annotations of its image, too.  An image is a stranger's,
 so only annotations that Podman's command line, or a file of the user's, has given
-count: see ``refuse_annotations_of_image``.
+count: see ``refuse_annotations_of_image``; of others that a runtime may obey a leased
+container has none: see ``remove_annotations_of_image``.
 
 A container of root's is leased by the broker of the user that ``--settings`` names;
 see ``vitrail_oci_rootful.py``, which is installed beside this file then.
@@ -58,6 +59,8 @@ ALL_IDS = (0, 0, 4294967295)
 OURS = "io.vitrail.ours"
 LAUNCH = "io.vitrail.launch"
 PREFIX = "io.vitrail."
+PODMANS = (PREFIX, "io.podman.", "io.container.", "org.opencontainers.")
+"""Beginnings of annotations that Podman gives itself and no runtime obeys."""
 STORAGE_ID = re.compile(r"[0-9a-f]{64}")
 MANIFEST_BYTES = 8 << 20
 INSIDE = "/run/vitrail"
@@ -78,6 +81,13 @@ HUGE_PAGES = {
     "shmget": (2, 0o4000),
 }
 """System calls that take huge pages: MAP_HUGETLB and others, and their argument."""
+POOLS = {
+    "io_setup": errno.ENOSYS,
+    "keyctl": errno.EPERM,
+    "add_key": errno.EPERM,
+    "request_key": errno.EPERM,
+}
+"""System calls that take from what a user or the machine has once, and the answer."""
 TERMINALS = 128
 """Pseudo-terminals of a container; all together have 3,072."""
 OPEN_FILES = 700
@@ -303,6 +313,32 @@ def refuse_annotations_of_image(
         raise LeaseError("the image must not have annotations for Vitrail")
 
 
+def remove_annotations_of_image(config: Json, command_line: List[str]) -> None:
+    """Take the annotations of the image out of a container's configuration.
+
+    Runtimes obey some: crun's ``run.oci.`` replace the filter of system calls
+    (``seccomp_bpf_data``) and write a file outside (``hooks.stderr``), and
+    ``org.systemd.property.`` are properties of a unit at the user's systemd.  What the
+    image has not, Podman has given for its options (``--group-add keep-groups``).
+    """
+    typed = typed_annotations(command_line)
+    given = annotations_of(config)
+    # guard: a runtime obeys no annotation of an image
+    foreign = {key for key in given if not _is_podmans(key, given[key], typed)}
+    if not foreign:
+        return
+    root = config.get("root")
+    path = root.get("path") if isinstance(root, dict) else None
+    names = image_names(path) if isinstance(path, str) else None
+    for key in foreign if names is None else foreign & names:
+        log(f"an annotation that may be the image's is left out: {key}")
+        del config["annotations"][key]
+
+
+def _is_podmans(key: str, value: str, typed: Set[str]) -> bool:
+    return key.startswith(PODMANS) or f"{key}={value}" in typed
+
+
 def _is_ours(key: str) -> bool:
     return key.startswith(PREFIX) and key != LAUNCH
 
@@ -458,6 +494,7 @@ def precreate(hook: Hook, config: Json, annotations: Dict[str, str]) -> str:
     if hook.person is not None:
         directory = _rootful(hook, "mount_sockets", hook.person, launch, directory)
     try:
+        remove_annotations_of_image(config, hook.command_line)
         enter(config, launch, directory)
         limit_open_files(config, answer.get("open_files"))
         limit_terminals(config)
@@ -590,10 +627,12 @@ def close_vsock(config: Json) -> None:
 
 
 def close_pools(config: Json) -> None:
-    """Take huge pages and aio out of the container's filter, which ``close_vsock`` has made.
+    """Take huge pages, aio and keys out of the filter that ``close_vsock`` has made.
 
     The kernel has one pool of pages for the machine, whose user reserves it for micro
-    VMs, and 65,536 contexts of aio (fs.aio-max-nr), which one call can take.
+    VMs, and 65,536 contexts of aio (fs.aio-max-nr), which one call can take.  A user has
+    200 keys (kernel.keys.maxkeys), without which no other container starts; runtimes
+    take theirs before the filter is there.
     """
     given = config["linux"]["seccomp"]
     rules: List[Json] = []
@@ -602,7 +641,8 @@ def close_pools(config: Json) -> None:
             rules.append(rule)
             continue
         names = [name for name in rule["names"] if name in HUGE_PAGES]
-        others = [n for n in rule["names"] if n not in names and n != "io_setup"]
+        # guard: our containers take no aio and no keys
+        others = [n for n in rule["names"] if n not in names and n not in POOLS]
         if others:
             rules.append(dict(rule, names=others))
         for name in names:
@@ -620,7 +660,8 @@ def close_pools(config: Json) -> None:
             )
             for name in HUGE_PAGES
         ]
-        rules.append(dict(refused, names=["io_setup"], errnoRet=errno.ENOSYS))
+        for name, answer in POOLS.items():
+            rules.append(dict(refused, names=[name], errnoRet=answer))
     # guard: our containers take no huge pages
     given["syscalls"] = rules
 

@@ -86,6 +86,8 @@ print(json.dumps({
     "huge pages": huge(0x40000),
     "a file of huge pages": libc.memfd_create(b"x", 4) >= 0,
     "aio": libc.syscall(206, 1, bytes(8)) >= 0,
+    "keys": libc.syscall(250, 1, 0) >= 0,
+    "a key": libc.syscall(248, b"user", b"name", b"text", 4, -2) >= 0,
     "terminals": terminals(100),
     "many terminals": terminals(200),
     "unix": family(1),

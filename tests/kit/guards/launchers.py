@@ -537,6 +537,18 @@ GUARDS = (
         "annotation_of_the_image",
     ),
     Guard(
+        "a runtime obeys no annotation of an image",
+        "foreign = set()",
+        "tests/broker/host/launchers/podman/test_hook.py",
+        "annotation_of_the_image",
+    ),
+    Guard(
+        "our containers take no aio and no keys",
+        "others = [n for n in rule['names'] if n not in names]",
+        "tests/broker/host/launchers/podman/test_hook.py",
+        "no_rule_that_permits_more",
+    ),
+    Guard(
         "the hook speaks with a broker of its user's",
         "if False:",
         "tests/broker/host/launchers/podman/test_hook.py",

@@ -189,7 +189,8 @@ def test_a_container_of_ours_takes_huge_pages_by_no_rule_that_permits_more(place
     seccomp = {
         "defaultAction": "SCMP_ACT_ERRNO",
         "syscalls": [
-            {"names": ["mmap", "read", "io_setup"], "action": "SCMP_ACT_ALLOW"}
+            {"names": ["mmap", "read", "io_setup"], "action": "SCMP_ACT_ALLOW"},
+            {"names": ["keyctl", "add_key", "request_key"], "action": "SCMP_ACT_ALLOW"},
         ],
     }
     given["linux"] = {"seccomp": seccomp}
@@ -230,9 +231,13 @@ def test_a_container_of_ours_without_a_filter_has_no_vsock_either(place):
         ["memfd_create"],
         ["shmget"],
         ["io_setup"],
+        ["keyctl"],
+        ["add_key"],
+        ["request_key"],
     ]
     answers = (errno.ENOMEM, errno.ENOMEM, errno.EINVAL, errno.ENOMEM, errno.ENOSYS)
-    assert tuple(rule["errnoRet"] for rule in huge) == answers
+    found = tuple(rule["errnoRet"] for rule in huge)
+    assert found == (*answers, errno.EPERM, errno.EPERM, errno.EPERM)
     condition = {"index": 0, "value": 0xFFFFFFFF, "valueTwo": 40}
     assert vsock["args"] == [dict(condition, op="SCMP_CMP_MASKED_EQ")]
     assert others["names"] == ["io_uring_setup", "socketcall"]
@@ -584,6 +589,43 @@ def test_a_manifest_by_its_digest_is_read_too(place):
 @pytest.mark.parametrize("root", [None, {}, {"path": 3}, {"path": "/srv/root"}])
 def test_an_image_that_is_not_found_is_not_believed(place, root):
     assert not is_leased(place, {**config(), "root": root}, ["start", "work"])
+
+
+CRUNS = "run.oci.seccomp_bpf_data"
+SYSTEMDS = "org.systemd.property.Wants"
+
+
+@pytest.mark.parametrize(
+    ("manifest", "podman", "left"),
+    [
+        # Of the image.
+        ({CRUNS: "BgAAAAAA/38=", SYSTEMDS: "['x']"}, [], set()),
+        # By another case of a letter, which Podman reads as well.
+        ({"Annotations": {CRUNS: ""}, SYSTEMDS: ""}, [], set()),
+        # The user's own value, in place of the image's.
+        ({CRUNS: "other"}, ["--annotation", f"{CRUNS}=1"], {CRUNS, SYSTEMDS}),
+        # Podman's, for an option: the image has none of them.
+        ({"org.opencontainers.image.title": "x"}, [], {CRUNS, SYSTEMDS}),
+        # The image cannot be found.
+        (None, [], set()),
+        (None, [f"--annotation={SYSTEMDS}=1"], {SYSTEMDS}),
+    ],
+)
+def test_a_runtime_obeys_no_annotation_of_the_image(place, manifest, podman, left):
+    named = {} if manifest is None else {"annotations": manifest}
+    document = stored(place, json.dumps(named))
+    document["annotations"] |= {CRUNS: "1", SYSTEMDS: "1"}
+    document["annotations"] |= {"io.container.manager": "libpod"}
+    if manifest is None:
+        del document["root"]
+    given = ["--annotation", "io.vitrail.sandbox=work", *podman]
+    with Broker(place / "control", lambda *_: reply(**PREPARED)):
+        done = hook(place, "precreate", document, podman=given)
+    made = json.loads(done.stdout)["annotations"]
+    assert {"io.vitrail.launch", "io.container.manager"} <= set(made)
+    assert set(made) & {CRUNS, SYSTEMDS} == left
+    removed = {CRUNS, SYSTEMDS} - left
+    assert all(name.encode() in done.stderr for name in removed)
 
 
 def test_a_broker_of_another_user_is_not_asked(place, monkeypatch):
