@@ -274,6 +274,27 @@ and queued signals.  The user has some ten thousand."""
 BOX_MESSAGE_BYTES = 65536
 """RLIMIT_MSGQUEUE of a box: POSIX message queues, of which the user has 800 KiB."""
 
+SANDBOX_LOCKED_BYTES = 65536
+"""RLIMIT_MEMLOCK of each program in a box, and of QEMU and its helpers: memory that is
+never paged out.  The kernel's own default of long; gpg and keyrings lock 32 KiB."""
+
+BOX_OOM = 1000
+"""oom_score_adj of a box and its like: its programs end first where memory ends."""
+
+VMM_OOM = 300
+"""oom_score_adj of QEMU and its helpers, which have a guest's work: after boxes, and
+before programs of the desktop that have a third of the memory less."""
+
+BOX_MEMORY_PARTS = (
+    *(("/tmp", 8), ("/var/tmp", 16), ("/home", 4), ("/dev/shm", 16)),  # noqa: S108
+)
+"""Sizes of a box's file systems in memory, as parts of the machine's: half in all.  What
+is in them belongs to no process, so its end frees none of it; the kernel's own bound is
+half for each."""
+
+BOX_SMALL_BYTES = 16 << 20
+"""Of those that have directories, links and sockets only."""
+
 # -- guest images ------------------------------------------------------------------
 
 IMAGE_PACKAGES = 500

@@ -27,6 +27,9 @@ _HUGE_PAGES = (
 )
 """MAP_HUGETLB, MFD_HUGETLB and SHM_HUGETLB, which argument has each, and the answer."""
 _F_SETLEASE = 1024
+_REAL_TIME = (1, 2, 6)
+"""SCHED_FIFO, SCHED_RR and SCHED_DEADLINE."""
+_SCHED_RESET_ON_FORK = 0x40000000
 _SO_RESERVE_MEM, _IPV6_FLOWLABEL_MGR = 73, 32
 
 
@@ -95,6 +98,7 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
         # guard: a box types into no terminal
         rules.refuse("ioctl", errno.EPERM, rules.equal(1, request))
     _close_pools(rules)
+    _close_priorities(rules)
     # guard: a box makes no setuid files
     close_set_id(rules)
     if not nested:
@@ -130,6 +134,22 @@ def _close_pools(rules: SeccompRules) -> None:
     for name, argument, flag, answer in _HUGE_PAGES:
         # guard: a box takes no huge pages
         rules.refuse(name, answer, rules.has(argument, flag))
+
+
+def _close_priorities(rules: SeccompRules) -> None:
+    """Deny the real-time classes of sched(7), for which the user may have a limit.
+
+    Programs of sound try them and continue without.  The policy of sched_setattr(2) is
+    behind a pointer.
+    """
+    for policy in _REAL_TIME:
+        # guard: a box takes no real-time class
+        rules.deny_if(
+            "sched_setscheduler",
+            rules.masked(1, 0xFFFFFFFF & ~_SCHED_RESET_ON_FORK, policy),
+        )
+    # guard: a box takes no class by attributes
+    rules.deny("sched_setattr", errno.EPERM)
 
 
 def _close_namespaces(rules: SeccompRules) -> None:

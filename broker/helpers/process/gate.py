@@ -39,8 +39,16 @@ def limited_gate_words(open_files: int) -> tuple[str, ...]:
     each sender to its limit of open files (unix(7), ETOOMANYREFS): a program that may
     have many open could keep the broker, the workers and the compositor from passing any.
     """
-    return ("/bin/sh", "-c", _few_files(open_files) + _SCRIPT, "sh")
+    return ("/bin/sh", "-c", _few_files(open_files) + _ORDINARY + _SCRIPT, "sh")
 
+
+# Members of the groups "pipewire" and "audio" have limits by which their programs take
+# processors from all others (sched(7)); the shell that waits has no such class itself.
+# guard: a program in a sandbox has no real-time priority
+_ORDINARY = (
+    f"ulimit -l {limits.SANDBOX_LOCKED_BYTES >> 10} 2>/dev/null; "
+    "prlimit --pid $$ --rtprio=0:0 --nice=0:0 2>/dev/null; "
+)
 
 # The shell's ulimit knows neither.  Where a limit is lower already, it stays.
 # guard: a box has few signals and messages
@@ -58,7 +66,7 @@ def box_gate_words(open_files: int, *, stdin: bool = False) -> tuple[str, ...]:
     ``stdin``: the program reads what follows in the gate's pipe.  READY is the beginning of its output, when all mounts and namespaces are there.
     """
     ready = f"echo {READY.decode().strip()}; "
-    limited = _few_files(open_files) + _FEW_PROCESSES + _FEW_SIGNALS
+    limited = _few_files(open_files) + _FEW_PROCESSES + _FEW_SIGNALS + _ORDINARY
     script = ready + limited + (_SCRIPT_WITH_INPUT if stdin else _SCRIPT)
     return ("/bin/sh", "-c", script, "sh")
 

@@ -61,7 +61,7 @@ def start_process(
 
 BUBBLEWRAP = "bwrap"
 """The program that a jail is built by."""
-JAILERS = frozenset({BUBBLEWRAP, "nice", "prlimit"})
+JAILERS = frozenset({BUBBLEWRAP, "choom", "nice", "prlimit"})
 """The programs that a jail's command line begins with."""
 
 

@@ -256,6 +256,8 @@ def limit_resources() -> None:
     lower_limit(resource.RLIMIT_FSIZE, wayland_limits.WAYLAND_POOL_BYTES)
     lower_limit(resource.RLIMIT_MEMLOCK, 0)
     lower_limit(resource.RLIMIT_MSGQUEUE, 0)
+    lower_limit(resource.RLIMIT_RTPRIO, 0)
+    lower_limit(resource.RLIMIT_NICE, 0)
     lower_limit(resource.RLIMIT_AS, limits.WORKER_ADDRESS_BYTES)
     lower_limit(resource.RLIMIT_DATA, limits.WORKER_DATA_BYTES)
 

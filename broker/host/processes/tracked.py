@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import trio
 
+from broker.core import limits
 from broker.core.process_status import status_fields
 from broker.core.stderr_log import log_stderr
 from broker.helpers.process.identity import (
@@ -33,9 +34,27 @@ _PASS_ON_SECONDS = 1.0
 
 def few_files(most: int) -> list[str]:
     """Return the words before a command line that limit its descriptors."""
-    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    number = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    number = _lowered(resource.RLIMIT_NOFILE, most)
     return ["prlimit", f"--nofile={number}:{number}", "--"]
+
+
+def ordinary() -> list[str]:
+    """Return the words before a command line that takes no processor from others.
+
+    It has no real-time priority (``process.gate``), locks little memory, and ends before
+    the desktop's programs where memory ends.
+    """
+    locked = _lowered(resource.RLIMIT_MEMLOCK, limits.SANDBOX_LOCKED_BYTES)
+    # guard: a VMM has no real-time priority
+    words = ["prlimit", "--rtprio=0:0", "--nice=0:0", f"--memlock={locked}:{locked}"]
+    # guard: a VMM ends before the desktop's programs where memory ends
+    words += ["choom", "-n", str(limits.VMM_OOM)]
+    return [*words, "--"]
+
+
+def _lowered(kind: int, most: int) -> int:
+    _soft, hard = resource.getrlimit(kind)
+    return most if hard == resource.RLIM_INFINITY else min(most, hard)
 
 
 class Tracked:

@@ -38,7 +38,7 @@ from broker.helpers.filters import program_filters
 from broker.helpers.process.identity import identity_of, process_stat
 from broker.helpers.process.jail_libraries import library_words
 from broker.helpers.process.spawn import run_tool
-from broker.host.processes.tracked import Tracked, few_files, spawn_helper
+from broker.host.processes.tracked import Tracked, few_files, ordinary, spawn_helper
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
 from broker.ipc.channel import when_ready
@@ -196,7 +196,7 @@ async def spawn_jailed(
             f"cannot jail {role}: {_MISSING}",
             hint="run 'sudo apt install bubblewrap'",
         )
-    first = ["nice", "-n", "19"] if view.background else []
+    first = [*ordinary(), *(["nice", "-n", "19"] if view.background else [])]
     # guard: a VMM opens few files
     if view.open_files is not None:
         first += few_files(view.open_files)

@@ -137,7 +137,8 @@ def _few_resources() -> list[str]:
     files = most if hard == resource.RLIM_INFINITY else min(most, hard)
     memory = folder_limits.FOLDER_SERVER_BYTES
     # guard: a guest has its folder's server hold few files
-    return ["prlimit", f"--nofile={files}:{files}", f"--as={memory}:{memory}", "--"]
+    words = ["prlimit", f"--nofile={files}:{files}", f"--as={memory}:{memory}"]
+    return [*words, "--rtprio=0:0", "--nice=0:0", "--"]
 
 
 def jail_words(program: Path) -> Iterator[str]:

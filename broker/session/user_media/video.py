@@ -67,7 +67,8 @@ def take_pictures(
         rules = memory_file(ours, box_filters.box_filter())
         words = [
             # What a camera can have it take
-            *("prlimit", f"--as={_MEMORY_BYTES}:{_MEMORY_BYTES}", "--core=0:0", "--"),
+            *("prlimit", f"--as={_MEMORY_BYTES}:{_MEMORY_BYTES}", "--core=0:0"),
+            *("--rtprio=0:0", "--nice=0:0", "--"),
             *("bwrap", "--seccomp", str(rules), *jail_words()),
         ]
         if source.shown:

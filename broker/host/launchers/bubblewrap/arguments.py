@@ -16,9 +16,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
-from broker.core.limits import SANDBOX_FDS
+from broker.core.limits import (
+    BOX_MEMORY_PARTS,
+    BOX_SMALL_BYTES,
+    SANDBOX_FDS,
+)
 from broker.helpers.process.gate import box_gate_words
 from broker.helpers.process.jail_libraries import MERGED, merged_words
+from broker.helpers.process.popen import BUBBLEWRAP
 from broker.host.launchers.session_bus import (
     CALL_COMMANDS,
     CALL_TOOL,
@@ -104,6 +109,8 @@ class Box:
     """Whether an X server for its programs is started when the first one asks."""
     devices: tuple[str, ...] = ()
     """Words that give it render nodes."""
+    memory: int = 1 << 30
+    """Bytes of this machine's memory, of which its file systems have parts."""
     without_links: Mapping[Path, Path] = field(default_factory=dict)
     """Where those of ``binds`` are that lead through links of the user's."""
 
@@ -160,7 +167,7 @@ class BoxDescriptors:
 def bwrap_args(box: Box, fds: BoxDescriptors, uid: int, gid: int = 0) -> list[str]:
     """Return bubblewrap's command line; ``uid`` and ``gid`` apply inside of the box."""
     return [
-        "bwrap",
+        BUBBLEWRAP,
         *_namespaces(fds),
         # Without a separate session it could type into our terminal (TIOCSTI).
         *("--new-session", "--die-with-parent", "--cap-drop", "ALL", "--clearenv"),
@@ -208,10 +215,13 @@ def _changed_id(uid: int, gid: int) -> tuple[str, ...]:
 
 def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
     """Yield bubblewrap's words for the box's file system."""
+    yield from _in_memory("/", BOX_SMALL_BYTES)
     yield from ("--ro-bind", "/usr", "/usr", "--proc", "/proc", "--dev", "/dev")
+    if not box.user_namespaces:
+        # Those of a browser write the ids of their namespaces there.
+        # guard: a box stays the first to end
+        yield from ("--remount-ro", "/proc")
     yield from merged_words(*MERGED)
-    # POSIX semaphores and shared memory (shm_overview(7)).
-    yield from ("--perms", "1777", "--tmpfs", "/dev/shm")  # noqa: S108
     # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
     for place in ("/etc", "/etc/ssl", "/var", "/var/lib", "/var/lib/dbus"):
         yield from ("--perms", "0755", "--dir", place)
@@ -253,14 +263,13 @@ def _told_files(fds: BoxDescriptors) -> Iterator[str]:
 
 
 def _own_places(box: Box, uid: int, *, other: bool) -> Iterator[str]:
-    """Yield arguments that mount /tmp, /run and home in memory.
+    """Yield arguments that mount /tmp, /run, home and /dev/shm in memory.
 
     ``other``: the box's programs have another user id than bubblewrap.
     """
-    shared = ("--perms", "1777") if other else ()
-    for place in ("/tmp", "/var/tmp", "/home"):  # noqa: S108 -- the box's own
-        yield from (*shared, "--tmpfs", place)
-    yield from ("--tmpfs", "/run")
+    for place, part in BOX_MEMORY_PARTS:
+        yield from _in_memory(place, box.memory // part, shared=other)
+    yield from _in_memory("/run", BOX_SMALL_BYTES)
     if other:
         yield from ("--perms", "1777", "--dir", "/run/user")
         return
@@ -269,6 +278,14 @@ def _own_places(box: Box, uid: int, *, other: bool) -> Iterator[str]:
     else:
         yield from ("--bind", str(box.home), _HOME)
     yield from ("--perms", "0700", "--dir", f"/run/user/{uid}")
+
+
+def _in_memory(place: str, most: int, *, shared: bool = False) -> tuple[str, ...]:
+    """Return bubblewrap's words for a file system of this size in memory."""
+    perms = ("--perms", "1777") if shared else ()
+    # guard: a box's file systems in memory have a size
+    size = ("--size", str(most))
+    return (*perms, *size, "--tmpfs", place)
 
 
 def _environment(box: Box, uid: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from broker.core import limits
 from broker.helpers.bubblewrap_status import not_started
 from broker.helpers.filters import box_filters
 from broker.helpers.process.gate import READY, Gate
@@ -40,8 +41,12 @@ class BoxCommand:
 
     def argv(self, sockets: Path) -> list[str]:
         """Return bubblewrap's words for a box with this directory of sockets."""
-        box = replace(self.box, sockets=sockets)
-        return bwrap_args(box, self._fds, os.getuid(), os.getgid())
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        box = replace(self.box, sockets=sockets, memory=memory)
+        words = bwrap_args(box, self._fds, os.getuid(), os.getgid())
+        # A program could lower it again, where it may write to /proc.
+        # guard: a box ends first where memory ends
+        return ["choom", "-n", str(limits.BOX_OOM), "--", *words]
 
 
 def prepare(

@@ -18,7 +18,14 @@ from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.process.gate import READY
 from broker.helpers.process.namespace_limits import limit_box
-from broker.helpers.process.popen import PIPE, Process, kill_jail, start_process
+from broker.helpers.process.popen import (
+    BUBBLEWRAP,
+    PIPE,
+    Process,
+    kill_jail,
+    require_installed,
+    start_process,
+)
 from broker.host.launchers.bubblewrap.command import BoxCommand, kill, require_ready
 
 _READ_BYTES = 65536
@@ -88,6 +95,7 @@ def held_box(
     what bubblewrap says where the box was not mounted.  Raises SetupError when it is not
     installed, UpstreamError when it does not say in time that it has started.
     """
+    require_installed(BUBBLEWRAP)
     with ours:
         popen = start_process(
             command.argv(sockets),

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.core.limits import SANDBOX_FDS
+from broker.core.limits import BOX_OOM, SANDBOX_FDS
 from broker.helpers.process.gate import GATE_WORDS
 from broker.helpers.process.popen import our_program
 
@@ -122,7 +122,9 @@ def nspawn_args(
 def _few_files(most: int) -> tuple[str, ...]:
     # See limited_gate_words; here the shell after the gate is the tree's own.
     # guard: a tree's programs open few files
-    return (f"--rlimit=RLIMIT_NOFILE={most}",)
+    # guard: a tree ends first where memory ends
+    first = f"--oom-score-adjust={BOX_OOM}"
+    return (first, f"--rlimit=RLIMIT_NOFILE={most}")
 
 
 def _grouped(group: Scope | Path) -> Iterator[str]:

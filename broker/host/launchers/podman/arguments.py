@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from broker.core.limits import SANDBOX_FDS
+from broker.core.limits import BOX_OOM, SANDBOX_FDS
 
 _HOME = "/home/user"
 _BRIDGE = "/run/vitrail-x11"
@@ -105,7 +105,12 @@ def podman_args(
 def _few_files(most: int) -> tuple[str, ...]:
     # See limited_gate_words (process.gate): its root is the user to the kernel.
     # guard: a container's programs open few files
-    return (f"--ulimit=nofile={most}:{most}",)
+    files = f"--ulimit=nofile={most}:{most}"
+    # guard: a container has no real-time priority
+    ordinary = ("--ulimit=rtprio=0:0", "--ulimit=nice=0:0")
+    # guard: a container ends first where memory ends
+    first = f"--oom-score-adj={BOX_OOM}"
+    return (files, *ordinary, first)
 
 
 def _limits(limits: ContainerLimits | None) -> Iterator[str]:

@@ -57,6 +57,12 @@ def limits_of(limits):
     return [word for word in before if word.startswith(("--memory", "--pids"))]
 
 
+def test_a_container_has_no_priority_and_ends_first():
+    given = set(options())
+    assert {"--ulimit=rtprio=0:0", "--ulimit=nice=0:0"} <= given
+    assert "--oom-score-adj=1000" in given
+
+
 def test_podman_is_told_how_many_files_a_program_may_open():
     """The hook sets the same, for containers of a person's own command, too."""
     assert "--ulimit=nofile=300:300" in options(open_files=300)

@@ -63,3 +63,7 @@ def test_a_tree_has_an_x_server_only_if_it_is_asked_for():
     assert words[-4:] == ["/run/vitrail/vitrail-x11", "--", "gedit", "a b"]
     assert "--setenv=GDK_BACKEND=wayland,x11" in words
     assert "vitrail-x11" not in str(nspawn_args(TREE, Path("/group"), ROOT))
+
+
+def test_a_tree_ends_first_where_memory_ends():
+    assert "--oom-score-adjust=1000" in nspawn_args(TREE, Path("/group"), ROOT)
