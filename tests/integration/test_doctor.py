@@ -98,6 +98,26 @@ async def test_runtime_directory(context: Context) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("logged", "text"),
+    [
+        ("kill_process trap log\n", 'actions_logged="kill_process trap"'),
+        ("kill_process trap\n", "cannot fill"),
+        (None, ""),
+    ],
+)
+async def test_who_may_fill_the_audit_queue_is_told(
+    context, tmp_path, monkeypatch, logged, text
+):
+    file = tmp_path / "actions_logged"
+    if logged is not None:
+        file.write_text(logged)
+    monkeypatch.setattr(host, "_LOGGED", file)
+    found = await host.check_audit_queue(context)
+    assert text in "".join(one.text for one in found)
+    assert len(found) == (logged is not None)
+
+
 async def test_a_kernel_without_landlock_is_a_warning(
     context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -35,6 +35,7 @@ from broker.net.peers import credentials, peer_process
 _OLD_IMAGE_SECONDS = 30 * 86400.0
 _PASST_KEEPS_STEP = "2024_08_06"
 """The first release that remembers a frame of which it has read a part."""
+_LOGGED = Path("/proc/sys/kernel/seccomp/actions_logged")
 _STATE_FREE_BYTES = 256 << 20
 _NAMESPACES_MEND = (
     "sudo sysctl kernel.unprivileged_userns_clone=1 user.max_user_namespaces=10000; "
@@ -131,6 +132,26 @@ async def check_namespaces(context: Context) -> Sequence[Finding]:
         )
         return [fail("namespaces", text, _NAMESPACES_MEND)]
     return [ok("namespaces", "user, mount, pid, net, ipc, uts and cgroup: all work")]
+
+
+async def check_audit_queue(context: Context) -> Sequence[Finding]:
+    """Check whether programs may record each of their calls in the kernel's audit queue.
+
+    A filter that a program gives itself may (SECCOMP_RET_LOG); seccomp(2).
+    """
+    del context
+    try:
+        logged = _LOGGED.read_text(encoding="ascii").split()
+    except OSError:
+        return []  # a kernel without the file records nothing, or is not asked
+    if "log" not in logged:
+        return [ok("audit queue", "programs cannot fill the kernel's audit queue")]
+    others = " ".join(action for action in logged if action != "log")
+    text = (
+        "every program, also in a box, can fill the kernel's audit queue; to prevent this, run "
+        f"'sudo sysctl kernel.seccomp.actions_logged=\"{others}\"'"
+    )
+    return [ok("audit queue", text)]
 
 
 async def check_landlock(context: Context) -> Sequence[Finding]:

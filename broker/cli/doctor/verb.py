@@ -27,6 +27,7 @@ CHECKS: Sequence[tuple[str, Check]] = (
     ("kernel", host.check_kernel),
     ("namespaces", host.check_namespaces),
     ("landlock", host.check_landlock),
+    ("audit queue", host.check_audit_queue),
     ("bubblewrap", host.check_bubblewrap),
     ("QEMU", host.check_qemu),
     ("KVM", host.check_kvm),

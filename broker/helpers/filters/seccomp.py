@@ -4,7 +4,8 @@
 have the filters.  A call that is not on the list gets an error and the
 program continues (libraries try things they can do without); what only an
 attacker calls kills the process at once, so that an attempt shows as a death
-by SIGSYS.  A call of another architecture (32-bit, x32) kills too.
+by SIGSYS.  A call of another architecture (32-bit, x32) kills too, but in a box: each
+such death is an entry in the machine's audit queue.
 
 The rules are compiled by libseccomp into BPF *before* the jail is entered:
 the jailed side only hands the finished program to prctl(2) (seccomp(2)).
@@ -49,12 +50,16 @@ _MODES = (
 
 
 class SeccompRules:
-    """libseccomp with the few kinds of rule that we use."""
+    """libseccomp with the few kinds of rule that we use.
 
-    def __init__(self, default: int | None = None) -> None:
+    ``quiet``: a call of another architecture is answered, and not recorded.
+    """
+
+    def __init__(self, default: int | None = None, *, quiet: bool = False) -> None:
         refuse = libseccomp.ERRNO(errno.EPERM)
         self._filter = libseccomp.SyscallFilter(refuse if default is None else default)
-        self._filter.set_attr(libseccomp.Attr.ACT_BADARCH, libseccomp.KILL_PROCESS)
+        foreign = libseccomp.ERRNO(errno.ENOSYS) if quiet else libseccomp.KILL_PROCESS
+        self._filter.set_attr(libseccomp.Attr.ACT_BADARCH, foreign)
         # prctl(PR_SET_NO_NEW_PRIVS) is done by the code that installs the program.
         self._filter.set_attr(libseccomp.Attr.CTL_NNP, 0)
 

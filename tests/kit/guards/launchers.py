@@ -603,6 +603,16 @@ GUARDS = (
         "have_a_size",
     ),
     Guard(
+        "a box writes little into the machine's audit queue",
+        "rules = SeccompRules(default=libseccomp.ALLOW)",
+        "tests/attack/test_box_audit_queue.py",
+    ),
+    Guard(
+        "a box has no refusals of its own filters recorded",
+        "",
+        "tests/attack/test_box_audit_queue.py",
+    ),
+    Guard(
         "a runtime obeys no annotation of an image",
         "foreign = set()",
         "tests/broker/host/launchers/podman/test_hook.py",
