@@ -299,7 +299,11 @@ LAUNCH = Table(
             "Whether the application can use the host's network, if its Flatpak "
             "permissions request it. It can then reach abstract sockets, including those of an X server.",
         ),
-        _bind("bind_read_only", "and cannot change."),
+        _bind(
+            "bind_read_only",
+            "and cannot change. It can lock them, without an end: bind no database "
+            "that your own programs use (https://www.sqlite.org/lockingv3.html), but a copy.",
+        ),
         _bind("bind_read_write", "and can change."),
         Field(
             "pids",
