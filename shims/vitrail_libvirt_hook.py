@@ -28,6 +28,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import select
 import signal
 import socket
@@ -53,7 +54,12 @@ ARGUMENTS = 1000
 ANSWER_BYTES = 1 << 20
 RECORDS_SECONDS = 5.0
 RECORDS = 1000
-RECORD_BYTES = 1 << 20
+RECORD_BYTES = 1 << 16
+LINE_CHARS = 4096
+"""The broker refuses a longer record or line; a parser of TOML takes memory by the square
+of a dotted key's length."""
+CHILD_BYTES = 1 << 30
+"""Address space of the process that reads the records."""
 PARENTS = 16
 """Records that a record may inherit from, one after the other."""
 
@@ -317,24 +323,27 @@ def is_required(uid: int, names: set[str]) -> bool:
     """Return whether a record of the user's says that this domain needs its lease.
 
     They are read by a process that has the user's rights and a deadline: root would
-    open what a link points to, and wait for a file system that never answers.
+    open what a link points to, and wait for a file system that never answers.  Where it
+    dies, what they say is not known, and the answer is yes.
     """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        answer = b"0"
         try:
             # guard: a libvirt hook's child keeps no output of the hook's
             _give_up_files(write)
             _become(uid)
-            answer = b"1" if record_requires(folders_of(uid), names) else b"0"
+            # guard: a record takes little memory of a libvirt hook's child
+            resource.setrlimit(resource.RLIMIT_AS, (CHILD_BYTES, CHILD_BYTES))
+            required = record_requires(folders_of(uid), names)
+            os.write(write, b"1" if required else b"0")
         finally:
-            os.write(write, answer)
             os._exit(0)
     os.close(write)
     try:
         ready, _, _ = select.select([read], [], [], RECORDS_SECONDS)
-        return bool(ready) and os.read(read, 1) == b"1"
+        # guard: a record on which the libvirt hook's child dies is required
+        return bool(ready) and os.read(read, 1) != b"0"
     finally:
         os.close(read)
         os.kill(child, signal.SIGKILL)
@@ -447,18 +456,19 @@ def _read_record(path: str) -> _Record:
             # guard: only a regular file is read as a record
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return _Record()
-            text = file.read(RECORD_BYTES).decode("utf-8", "replace")
+            text = file.read(RECORD_BYTES + 1).decode("utf-8", "replace")
     except OSError:
         return _Record()
     try:
         import tomllib
 
+        _require_size(text)
         values = tomllib.loads(text)
         domain = values.get("peer", {}).get("libvirt")
         required = values.get("launch", {}).get("required")
         inherits = values.get("inherits", "")
     # guard: no record keeps the others from being read
-    except (ImportError, ValueError, AttributeError, RecursionError):
+    except (ImportError, ValueError, AttributeError, RecursionError, MemoryError):
         # Python before 3.11, or a record with a mistake (or nested too deeply), which
         # the broker denies: the words alone decide then.
         domain = _word(text, r"libvirt\s*=\s*[\"']([^\"'\n]+)[\"']")
@@ -469,9 +479,18 @@ def _read_record(path: str) -> _Record:
     return _Record(str(domain), required=own, inherits=str(inherits))
 
 
+def _require_size(text: str) -> None:
+    """Raise ValueError for a record that the broker refuses for its size."""
+    longest = max(map(len, text.split("\n")))
+    # guard: a libvirt hook parses no record that the broker refuses for its size
+    if len(text) > RECORD_BYTES or longest > LINE_CHARS:
+        raise ValueError("the record is too long")
+
+
 def _word(text: str, pattern: str) -> str:
     """Return the value of a key that begins a line; empty without one."""
-    found = re.search(r"(?m)^\s*" + pattern, text)
+    # Not \s, which has line ends, each of which would be a beginning.
+    found = re.search(r"(?m)^[ \t]*" + pattern.replace(r"\s", r"[ \t]"), text)
     return found.group(1) if found else ""
 
 

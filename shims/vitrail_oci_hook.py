@@ -98,7 +98,12 @@ PEER_CREDENTIALS = (socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
 RETRY_SECONDS = 0.05
 INPUT_BYTES = 16 << 20
 REPLY_BYTES = 1 << 20
-FILE_BYTES = 1 << 20
+FILE_BYTES = 1 << 16
+LINE_CHARS = 4096
+"""The broker refuses a longer record or line; a parser of TOML takes memory by the square
+of a dotted key's length."""
+CHILD_BYTES = 1 << 30
+"""Address space of the process that reads the record."""
 LOG_BYTES = 65536
 PARENTS = 16
 """Records that a record may inherit from, one after the other."""
@@ -244,7 +249,7 @@ def _read_regular(path: Path) -> str:
         # guard: a container's record is a regular file
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError("the file is not a regular file")
-        return file.read(FILE_BYTES).decode("utf-8", "replace")
+        return file.read(FILE_BYTES + 1).decode("utf-8", "replace")
 
 
 def _without_waiting(path: str, flags: int) -> int:
@@ -273,17 +278,29 @@ def _in_record(text: str) -> Json:
     try:
         import tomllib
 
+        _require_size(text)
         values = tomllib.loads(text)
         launch = values.get("launch", {}).get("required")
         parent = values.get("inherits", "")
-    except (ImportError, ValueError, AttributeError, RecursionError):
+    except (ImportError, ValueError, AttributeError, RecursionError, MemoryError):
         # Python before 3.11, or a record with a mistake, which the broker denies:
         # the word alone decides then.
-        found = re.search(r"(?m)^\s*required\s*=\s*(true|false)\b", text)
+        # Not \s, which has line ends, each of which would be a beginning.
+        found = re.search(r"(?m)^[ \t]*required[ \t]*=[ \t]*(true|false)\b", text)
         launch = None if found is None else found.group(1) == "true"
-        origin = re.search(r"(?m)^\s*inherits\s*=\s*[\"']([a-z0-9-]+)[\"']", text)
+        origin = re.search(
+            r"(?m)^[ \t]*inherits[ \t]*=[ \t]*[\"']([a-z0-9-]+)[\"']", text
+        )
         parent = "" if origin is None else origin.group(1)
     return (launch if isinstance(launch, bool) else None), str(parent)
+
+
+def _require_size(text: str) -> None:
+    """Raise ValueError for a record that the broker refuses for its size."""
+    longest = max(map(len, text.split("\n")))
+    # guard: a container's hook parses no record that the broker refuses for its size
+    if len(text) > FILE_BYTES or longest > LINE_CHARS:
+        raise ValueError("the record is too long")
 
 
 # -- whose annotations they are ---------------------------------------------------------
@@ -471,6 +488,8 @@ class Hook:
         """Return "yes" for a lease that the record requires, else "no"."""
         if self.person is not None:
             self.rootful.become(self.person.uid)
+        # guard: a record takes little memory of a container hook's child
+        resource.setrlimit(resource.RLIMIT_AS, (CHILD_BYTES, CHILD_BYTES))
         return "yes" if is_required(annotations, self.records) else "no"
 
 
@@ -850,7 +869,9 @@ def lease(hook: Hook, stage: str, text: str, annotations: Dict[str, str]) -> Jso
         f"lease at {stage}", lambda: hook.serve(stage, text), hook.deadline + 1
     )
     by_annotation = annotations.get(REQUIRED, "").lower() in YES
-    return output, by_annotation or answer == "yes"
+    # Without an answer it is not known what the record says.
+    # guard: a record on which a container hook's child dies is required
+    return output, by_annotation or answer != "no"
 
 
 def main() -> int:

@@ -613,6 +613,42 @@ GUARDS = (
         "tests/attack/test_box_audit_queue.py",
     ),
     Guard(
+        "a record takes little memory of a libvirt hook's child",
+        "",
+        "tests/broker/host/launchers/libvirt/test_hook.py",
+        "little_memory",
+    ),
+    Guard(
+        "a record on which the libvirt hook's child dies is required",
+        "return bool(ready) and os.read(read, 1) == b'1'",
+        "tests/broker/host/launchers/libvirt/test_hook.py",
+        "reading_process_dies",
+    ),
+    Guard(
+        "a libvirt hook parses no record that the broker refuses for its size",
+        "if False:",
+        "tests/broker/host/launchers/libvirt/test_hook.py",
+        "refuses_for_its_size",
+    ),
+    Guard(
+        "a container's hook parses no record that the broker refuses for its size",
+        "if False:",
+        "tests/broker/host/launchers/podman/test_hook.py",
+        "refuses_for_its_size",
+    ),
+    Guard(
+        "a record takes little memory of a container hook's child",
+        "",
+        "tests/broker/host/launchers/podman/test_hook.py",
+        "reading_process_dies",
+    ),
+    Guard(
+        "a record on which a container hook's child dies is required",
+        "return output, by_annotation or answer == 'yes'",
+        "tests/broker/host/launchers/podman/test_hook.py",
+        "reading_process_dies",
+    ),
+    Guard(
         "a runtime obeys no annotation of an image",
         "foreign = set()",
         "tests/broker/host/launchers/podman/test_hook.py",

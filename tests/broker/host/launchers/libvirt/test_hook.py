@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -400,6 +403,52 @@ def test_a_record_with_a_mistake_is_read_by_its_words(tmp_path):
     deep = "a = " + "[" * 100_000
     (tmp_path / "a.toml").write_text(deep)
     assert hook.record_requires([str(tmp_path)], {"work"})
+
+
+SQUARE = ".".join(["a"] * 30_000) + " = 1\n"
+"""A key of which a parser of TOML takes some gigabytes."""
+
+
+@pytest.mark.parametrize("more", [SQUARE, "a = 1\n" * 20_000], ids=["line", "file"])
+def test_a_record_that_the_broker_refuses_for_its_size_is_not_parsed(
+    tmp_path, monkeypatch, more
+):
+    def parsed(text):
+        raise AssertionError(f"{len(text)} characters are parsed")
+
+    monkeypatch.setattr(tomllib, "loads", parsed)
+    write_record(tmp_path, RECORD.format(required="true", domain="work") + more)
+    assert hook.record_requires([str(tmp_path)], {"work"})
+
+
+def test_lines_without_a_word_do_not_take_the_square_of_their_number(tmp_path):
+    """Attack: the time in which root's hook waits for the records."""
+    record = RECORD.format(required="true", domain="work")
+    (tmp_path / "a.toml").write_text("a = = b" + "\n" * 65_000)
+    write_record(tmp_path, record)
+    began = time.process_time()
+    assert hook.record_requires([str(tmp_path)], {"work"})
+    assert time.process_time() - began < 2
+
+
+def test_records_on_which_the_reading_process_dies_are_required(monkeypatch):
+    def dies(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def fails(*_):
+        raise MemoryError
+
+    for ends in (dies, fails):
+        monkeypatch.setattr(hook, "record_requires", ends)
+        assert hook.is_required(os.getuid(), {"work"}) is True
+
+
+def test_the_process_that_reads_records_has_little_memory(monkeypatch):
+    def limited(*_):
+        return resource.getrlimit(resource.RLIMIT_AS)[0] == hook.CHILD_BYTES
+
+    monkeypatch.setattr(hook, "record_requires", limited)
+    assert hook.is_required(os.getuid(), {"work"}) is True
 
 
 def test_only_a_regular_file_is_a_record(tmp_path):

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+import tomllib
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -654,3 +655,64 @@ def test_a_record_that_is_nested_too_deeply_is_read_by_its_words(place):
     done = hook(place, "precreate", config())
     assert (done.returncode, b"requires a lease" in done.stderr) == (1, True)
     assert b"Traceback" not in done.stderr
+
+
+SQUARE = ".".join(["a"] * 30_000) + " = 1\n"
+"""A key of which a parser of TOML takes some gigabytes."""
+
+
+@pytest.mark.parametrize("more", [SQUARE, "a = 1\n" * 20_000], ids=["line", "file"])
+def test_a_record_that_the_broker_refuses_for_its_size_is_not_parsed(
+    place, monkeypatch, more
+):
+    from shims import vitrail_oci_hook as module
+
+    def parsed(text):
+        raise AssertionError(f"{len(text)} characters are parsed")
+
+    monkeypatch.setattr(tomllib, "loads", parsed)
+    required(place, "[launch]\nrequired = true\n" + more)
+    named = {"io.vitrail.sandbox": "work"}
+    assert module.is_required(named, [str(place / "records")])
+
+
+def test_lines_without_a_word_do_not_take_the_square_of_their_number():
+    from shims import vitrail_oci_hook as module
+
+    began = time.process_time()
+    assert module._in_record("a = = b" + "\n" * 65_000) == (None, "")
+    assert time.process_time() - began < 2
+
+
+def dies():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fails():
+    raise MemoryError
+
+
+def limited():
+    from shims import vitrail_oci_hook as module
+
+    return resource.getrlimit(resource.RLIMIT_AS)[0] == module.CHILD_BYTES
+
+
+@pytest.mark.parametrize(
+    ("work", "wanted"),
+    [(dies, True), (fails, True), (limited, True), (bool, False)],
+)
+def test_a_record_on_which_the_reading_process_dies_is_required(
+    place, monkeypatch, work, wanted
+):
+    """And that process has a bounded memory."""
+    from shims import vitrail_oci_hook as module
+
+    monkeypatch.setattr(module, "is_required", lambda *_: work())
+    words = Namespace(
+        seconds=10.0, control=str(place / "control"), settings=None, records=[]
+    )
+    made = module.Hook(words, of_root=False)
+    text = json.dumps(config())
+    output, answer = module.lease(made, "precreate", text, config()["annotations"])
+    assert (output, answer) == (None, wanted)
