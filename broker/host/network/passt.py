@@ -36,7 +36,7 @@ from broker.host.network.addresses import (
     RESOLVER,
     has_ipv6,
 )
-from broker.host.processes.tracked import Tracked, few_files, spawn_helper
+from broker.host.processes.tracked import Tracked, few_files, ordinary, spawn_helper
 
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")
 
@@ -90,7 +90,7 @@ def passt_args(
     size = () if mtu is None else ("--mtu", str(mtu))
     # Each flow has a socket of its own, with a port of this machine's.
     # guard: a sandbox takes few of the machine's ports
-    few = few_files(network_limits.PASST_FDS)
+    few = [*ordinary(), *few_files(network_limits.PASST_FDS)]
     ipv6 = ("--address", GUEST6, "--gateway", GATEWAY6)
     return [
         *few,
