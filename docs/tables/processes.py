@@ -221,7 +221,7 @@ PROGRAMS = (
         510,
     ),
     Program(
-        "switch", ("broker.host.network.switch.process",), CONFINED, 37, 3_700, 2_010
+        "switch", ("broker.host.network.switch.process",), CONFINED, 39, 3_800, 2_120
     ),
     Program(
         "flowguard",
@@ -245,7 +245,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(modules=566, lines=69_250, code=44_160)
+TOGETHER = Size(modules=566, lines=69_050, code=44_250)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
