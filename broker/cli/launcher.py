@@ -14,6 +14,7 @@ from broker.cli.launchers.podman_setup import PODMAN_SETUP
 from broker.cli.launchers.setup import Setup, SetupWords
 from broker.cli.launchers.shared_box import BOXES, run_shared_box
 from broker.cli.launchers.shared_box_setup import BOX_SETUPS
+from broker.cli.transfer.named_path import NamedPath
 
 _SETUPS = {
     row.program: row
@@ -74,7 +75,7 @@ def install(program: str, *, uid: int | None, app: str | None, as_json: bool) ->
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.argument("kind", type=click.Choice(sorted(BOXES)))
-@click.argument("program", type=click.Path(path_type=Path, exists=True))
+@click.argument("program", type=NamedPath(path_type=Path, exists=True))
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 def run_box(kind: str, program: Path, words: tuple[str, ...]) -> None:
     """Run PROGRAM, the original toolbox or distrobox, with labelled sockets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import subprocess
 from contextlib import asynccontextmanager
@@ -120,6 +121,71 @@ async def test_a_sandbox_that_keeps_or_sends_anything_is_refused():
             )
             assert (told.code, why in told.err) == (1, True), told
         assert not w.events("lease.begin")
+
+
+SHARED = """\
+class = "persistent"
+display = "none"
+[launch]
+kind = "bwrap"
+bind_read_write = ["{folder}"]
+"""
+
+
+@asynccontextmanager
+async def shared_documents():
+    """The documents, their folder being one that a sandbox may write to."""
+    async with documents() as (w, folder):
+        w.write_record("writer", SHARED.format(folder=folder))
+        yield w, folder
+
+
+async def test_a_sandboxs_link_to_the_users_document_is_not_followed():
+    """The careful user makes a harmless copy of what a sandbox has left: of their own."""
+    async with shared_documents() as (w, folder):
+        private = w.base / "private"
+        private.mkdir()
+        (private / "salary.pdf").write_bytes(PDF)
+        (folder / "invoice.pdf").symlink_to(private / "salary.pdf")
+        (folder / "sub").symlink_to(private)
+        os.mkfifo(folder / "pipe.pdf")
+        (folder / "real.pdf").write_bytes(PDF)
+        for words, why in (
+            ([folder / "invoice.pdf"], "is a link that a sandbox may have created"),
+            ([folder / "sub/salary.pdf"], "is a link that a sandbox may have created"),
+            (
+                ["--to", folder / "sub", folder / "real.pdf"],
+                "is a link that a sandbox may have created",
+            ),
+            ([folder / "pipe.pdf"], "is not a regular file"),
+            ([folder / "none.pdf"], "No such file"),
+        ):
+            told = await brokerctl("sanitize", *map(str, words), env=w.environ)
+            assert (told.code, why in told.err) == (1, True), told
+            assert (told.out, "Traceback" in told.err) == ("", False)
+        assert not w.events("lease.begin")
+        assert [one.name for one in private.iterdir()] == ["salary.pdf"]
+
+
+async def test_a_copy_of_a_shared_document_lies_where_no_sandbox_writes():
+    """The sandbox would replace it before the user opens it."""
+    async with shared_documents() as (w, folder):
+        (folder / "a.pdf").write_bytes(PDF)
+        environ = {**w.environ, "HOME": str(w.base / "home")}
+        incoming = w.base / "home/Incoming/sanitize"
+        told = await brokerctl("sanitize", str(folder / "a.pdf"), env=environ)
+        assert (told.code, told.err) == (0, ""), told
+        assert told.lines == [str(incoming / "a.safe.pdf")]
+        assert (incoming / "a.safe.pdf").read_bytes().startswith(b"%PDF-")
+        told = await brokerctl(
+            *("sanitize", "--to", str(folder), str(folder / "a.pdf")), env=environ
+        )
+        assert (told.code, told.lines) == (0, [str(folder / "a.safe.pdf")]), told
+        assert "replace the new document before you open it" in told.err
+        text = SHARED.format(folder=incoming.parent)
+        w.write_record("incoming", text)
+        told = await brokerctl("sanitize", str(folder / "a.pdf"), env=environ)
+        assert (told.code, "specify a directory" in told.err) == (1, True), told
 
 
 CALLED = """\

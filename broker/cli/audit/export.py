@@ -14,6 +14,7 @@ from broker.cli.audit.files import write_out
 from broker.cli.audit.print import texts
 from broker.cli.audit.source import Source, open_source
 from broker.cli.interrupts import reader_may_leave
+from broker.cli.transfer.named_path import NamedPath
 from broker.ipc.audit.filters import Found, value_texts
 
 _FORMATS = ("raw", "jsonl", "json", "csv")
@@ -23,7 +24,7 @@ _FORMATS = ("raw", "jsonl", "json", "csv")
 @click.argument(
     "path",
     metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    type=NamedPath(dir_okay=False, path_type=Path, allow_dash=True),
 )
 @asking
 @click.option(

@@ -15,6 +15,7 @@ from broker.cli.audit.files import write_out
 from broker.cli.audit.query.digest import Digest
 from broker.cli.audit.source import Source, open_source
 from broker.cli.interrupts import reader_may_leave
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.ipc.audit.filters import Filters, value_texts
 
@@ -24,7 +25,7 @@ from broker.ipc.audit.filters import Filters, value_texts
 @click.option(
     "--to",
     "path",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     default=Path("audit-report.html"),
     show_default=True,
     help="Write to this file; '-' is standard output.",

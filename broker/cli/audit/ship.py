@@ -12,6 +12,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.run.connect import offline_paths
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import IntegrityError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -52,7 +53,7 @@ from broker.ipc.audit.query import open_log
 )
 @click.option(
     "--config",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Read this file instead of ship.toml.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -24,6 +24,7 @@ from broker.cli.audit.integrity import banner
 from broker.cli.audit.print import OUTPUTS, texts
 from broker.cli.audit.source import LocalSource, Source, open_source
 from broker.cli.interrupts import reader_may_leave
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.ipc.audit.filters import Filters, Found, value_texts
@@ -105,7 +106,7 @@ _LATER = MappingProxyType(
 )
 @click.option(
     "--cursor-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Continue after the cursor in this file, and update the file.",
 )
 @click.pass_context

@@ -18,6 +18,7 @@ from broker.cli.audit.proof.inclusion import prove
 from broker.cli.audit.proof.sealed_log import open_sealed
 from broker.cli.audit.proof.verify import VerificationReport, verify
 from broker.cli.run.connect import offline_paths
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import (
     IntegrityError,
     RefusedError,
@@ -32,12 +33,12 @@ _INTEGRITY = 3
 _log = click.option(
     "--log",
     "path",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
     help="Use this file, a copy of a log.",
 )
 _against = click.option(
     "--against",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, allow_dash=True, path_type=Path),
     multiple=True,
     metavar="CHECKPOINT",
     help="File with checkpoints that were kept elsewhere; '-' for standard input.",
@@ -68,7 +69,7 @@ _machine = click.option(
 @_machine
 @click.option(
     "--state",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Keep results in this file, and verify only later events next time (with --store).",
 )
 @click.option(
@@ -271,7 +272,7 @@ def _note(text: str, file: Path) -> Note:
 @click.argument("event", type=click.IntRange(min=1))
 @click.option(
     "--against",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
     metavar="CHECKPOINT",
     help="Prove the event against this checkpoint instead of the newest one.",
 )

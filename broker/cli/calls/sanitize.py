@@ -5,12 +5,23 @@ from __future__ import annotations
 import os
 import select
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 import rich_click as click
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import offline_paths
+from broker.cli.transfer.arrivals import INCOMING
+from broker.cli.transfer.named_files import (
+    in_places,
+    open_named,
+    open_named_directory,
+    writable_places,
+)
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.popen import our_program
@@ -23,12 +34,7 @@ _END_SECONDS = 5.0
 
 
 @click.command("sanitize")
-@click.argument(
-    "files",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--in",
     "sandbox",
@@ -40,8 +46,9 @@ _END_SECONDS = 5.0
 @click.option(
     "--to",
     "folder",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Directory for the new documents [default: the directory of each document].",
+    type=click.Path(path_type=Path),
+    help="Directory for the new documents [default: the directory of each document; "
+    "~/Incoming/SANDBOX for documents in directories that a sandbox can write to].",
 )
 def command(files: tuple[Path, ...], *, sandbox: str, folder: Path | None) -> None:
     """Convert PDF files, office documents and pictures to harmless copies.
@@ -51,14 +58,20 @@ def command(files: tuple[Path, ...], *, sandbox: str, folder: Path | None) -> No
     picture, a PNG file), which contains nothing else of the document.  The document is
     not changed.
 
+    If a sandbox can write to the directory of the document, it could replace the new
+    document before you open it, so the new document is in ~/Incoming/SANDBOX instead.
+    Links that a sandbox may have created are not followed.
+
     Exit code: 0 done, 1 a document could not be converted.
     """
     _require_disposable(sandbox)
+    places = writable_places(offline_paths())
     failed = False
     for file in files:
         try:
-            made = sanitize(file, sandbox, folder or file.parent)
-        except (PeerError, UpstreamError) as error:
+            with Result(file, sandbox, folder, places) as result:
+                made = sanitize(file, sandbox, result, places)
+        except (PeerError, RefusedError, UpstreamError) as error:
             failed = True
             render.error(error)
         else:
@@ -69,9 +82,6 @@ def command(files: tuple[Path, ...], *, sandbox: str, folder: Path | None) -> No
 
 def _require_disposable(sandbox: str) -> None:
     """Refuse a sandbox that keeps what a document has done to it, or has a network."""
-    from broker.cli.policy.records import read_records
-    from broker.cli.run.connect import offline_paths
-
     record = read_records(offline_paths()).records.get(sandbox)
     if record is None:
         raise RefusedError(
@@ -93,27 +103,83 @@ def _require_disposable(sandbox: str) -> None:
         )
 
 
-def sanitize(file: Path, sandbox: str, folder: Path) -> Path:
+class Result:
+    """The directory of a new document, open while the block runs."""
+
+    def __init__(
+        self, file: Path, sandbox: str, folder: Path | None, places: Sequence[Path]
+    ) -> None:
+        """``places`` are the directories that sandboxes may write to.
+
+        Raises RefusedError.
+        """
+        self.path, self._fd = open_named_directory(folder or file.parent, places)
+        place = in_places(self.path, places)
+        # guard: no sandbox can replace a harmless copy before it is opened
+        if place is not None and folder is None:
+            os.close(self._fd)
+            self.path, self._fd = _incoming(sandbox, places)
+        elif place is not None:
+            render.note(
+                f"warning: a sandbox can write to {printable(str(place), 200)}, "
+                "and replace the new document before you open it"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    @property
+    def opened(self) -> str:
+        """A path of the opened directory, whatever takes the place of its own path."""
+        # guard: a harmless copy is written to the directory that was looked at
+        return f"/proc/self/fd/{self._fd}"
+
+
+def _incoming(sandbox: str, places: Sequence[Path]) -> tuple[Path, int]:
+    """Open the directory below ~/Incoming where this sandbox's files arrive."""
+    folder = Path.home() / INCOMING / sandbox
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path, opened = open_named_directory(folder, places)
+    place = in_places(path, places)
+    if place is not None:
+        os.close(opened)
+        raise RefusedError(
+            f"cannot write to {printable(str(path), 200)}: a sandbox can write to {printable(str(place), 200)}",
+            hint="specify a directory of your own with --to",
+        )
+    return path, opened
+
+
+def sanitize(
+    file: Path, sandbox: str, result: Result, places: Sequence[Path] = ()
+) -> Path:
     """Make a harmless document of one, in a sandbox; return its path.
 
     Raises UpstreamError where the sandbox does not run or fails, PeerError for pages
-    that are not in their form.
+    that are not in their form, RefusedError for a link that a sandbox may have made.
     """
     # guard: no module is loaded from the directory of the documents
     words = our_program("broker.cli.app", "run", "-q", "--no-window", sandbox, "--")
-    with file.open("rb") as document:
+    # guard: the user sanitizes no file that a sandbox chose by a link
+    document = open_named(file, places)
+    try:
         child = spawn(
             [*words, "vitrail-sanitize", f"document{file.suffix}"],
-            stdin=document.fileno(),
+            stdin=document,
             stdout=PIPE,
             cwd=Path.cwd(),
         ).popen
+    finally:
+        os.close(document)
     with child:
         if child.stdout is None:
             raise UpstreamError("the sandbox has no standard output")
         try:
             pages = read_pages(child.stdout)
-            made = write_document(pages, file.name, str(folder))
+            made = write_document(pages, file.name, result.opened)
             _ended(child.pid)
         except BrokeOffError as error:
             # Where it failed, it has said why, above.
@@ -130,7 +196,7 @@ def sanitize(file: Path, sandbox: str, folder: Path) -> Path:
         finally:
             # It may run for as long as it likes; its sandbox ends with it.
             child.kill()
-    return Path(made)
+    return result.path / Path(made).name
 
 
 def _ended(pid: int) -> bool:

@@ -13,6 +13,7 @@ from broker.cli.completion import images
 from broker.cli.images.building.build_room import Progress, scratch_base
 from broker.cli.images.describe import describe
 from broker.cli.images.steps import BuildSteps
+from broker.cli.transfer.named_path import NamedPath, refuse_planted_link
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
@@ -22,13 +23,13 @@ from broker.host.images.store import Image
 _PODMAN = "podman:"
 
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FILE = NamedPath(exists=True, dir_okay=False, path_type=Path)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command("export")
 @click.argument("name", shell_complete=images)
-@click.argument("target", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("target", metavar="FILE", type=NamedPath(path_type=Path))
 @click.option(
     "--key", type=_FILE, required=True, help="Private Ed25519 key in PEM format."
 )
@@ -89,7 +90,7 @@ def import_(
         if key is None:
             image = trio.run(_import, paths, origin, name, base, steps.step)
         else:
-            image = _import_signed(paths, Path(origin), name, key, steps.step)
+            image = _import_signed(paths, _archive(origin), name, key, steps.step)
     if as_json:
         render.json_line(describe(image))
     else:
@@ -108,6 +109,12 @@ def refuse_host(name: str) -> None:
             hint="choose another name; to create the reserved image, run 'brokerctl run --root "
             "host COMMAND'",
         )
+
+
+def _archive(origin: str) -> Path:
+    """Return the path of an archive.  Raises RefusedError for a sandbox's link."""
+    refuse_planted_link(Path(origin))
+    return Path(origin).absolute()
 
 
 def _import_signed(
@@ -137,7 +144,7 @@ async def _import(
     )
 
     if not origin.startswith(_PODMAN):
-        return await import_image(paths, name, Path(origin).absolute(), base, progress)
+        return await import_image(paths, name, _archive(origin), base, progress)
     with tempfile.TemporaryDirectory(dir=scratch_base(), prefix="vitrail-") as scratch:
         saved = await save_from_podman(
             origin.removeprefix(_PODMAN), Path(scratch), progress

@@ -20,6 +20,7 @@ from broker.cli.images.steps import BuildSteps
 from broker.cli.images.x11_needs import X_SERVER
 from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, find_paths
 from broker.host.images import store
@@ -51,7 +52,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 )
 @click.option(
     "--packages-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
     help="Install the packages named in this file ('#' starts a comment), not the default ones.",
 )
 @click.option("--x11", is_flag=True, help="Add support for X11 programs (docs/x11.md).")

@@ -18,7 +18,6 @@ from broker.cli.launchers.held import (
     exit_code,
     local_paths,
     refuse_planted_links,
-    writable_places,
 )
 from broker.cli.launchers.interface import Launcher
 from broker.cli.quick.box import (
@@ -37,6 +36,7 @@ from broker.cli.quick.made_record import (
 )
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
+from broker.cli.transfer.named_files import writable_places
 from broker.core.paths import Paths
 from broker.host.launchers.bubblewrap.answer import describe_box
 from broker.host.launchers.bubblewrap.arguments import Box

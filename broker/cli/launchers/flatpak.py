@@ -21,7 +21,6 @@ from broker.cli.launchers.held import (
     leased,
     local_paths,
     refuse_planted_links,
-    writable_places,
 )
 from broker.cli.launchers.interface import Launcher
 from broker.cli.launchers.setup import setup_errors
@@ -31,6 +30,7 @@ from broker.cli.proxy.x11 import require_xwayland
 from broker.cli.quick.made_record import made_record, record_text, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
+from broker.cli.transfer.named_files import writable_places
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import run_tool

@@ -14,11 +14,11 @@ import trio
 from broker.cli import render
 from broker.cli.launchers.interface import RunRecord
 from broker.cli.pairing.role import role_here
-from broker.cli.policy.records import read_records
 from broker.cli.quick.kept_home import KeptHome, kept_home
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
+from broker.cli.transfer.named_files import writable_places
 from broker.core.errors import SetupError, VitrailError
 from broker.core.files.planted_links import refuse_links
 from broker.core.files.replace_file import replace_file
@@ -33,7 +33,6 @@ from broker.ipc.control.client import Client
 from broker.ipc.control.methods import LAUNCH_BIND, LAUNCH_END, LAUNCH_PREPARE
 from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
 from policy.records.model import Nspawn, Podman, Record
-from policy.records.places import writable
 
 _Launch = TypeVar("_Launch", bound=Podman | Nspawn)
 _END_SECONDS = 5.0
@@ -95,12 +94,6 @@ def exit_code(name: str, code: int, *, as_json: bool) -> int:
     if as_json:
         render.json_line({"sandbox": name, "code": code})
     return code
-
-
-def writable_places(paths: Paths) -> list[Path]:
-    """Directories in which a sandbox of this machine may have made links."""
-    records = read_records(paths).records.values()
-    return [paths.homes, *(place for record in records for place in writable(record))]
 
 
 def refuse_planted_links(paths: Paths, binds: Iterable[Path]) -> dict[Path, Path]:

@@ -14,6 +14,7 @@ from broker.cli.policy.directories import holds, parts
 from broker.cli.policy.load import rule_directories
 from broker.cli.policy.records import copy_example, print_problems, with_check
 from broker.cli.run.connect import offline_paths
+from broker.cli.transfer.named_path import NamedPath
 from broker.session.user_folders.settings_files import settings_problems
 from policy.errors import Problem
 from policy.records.loader import load_records, search_path
@@ -29,7 +30,7 @@ from policy.tools.record_files import load_files
 
 
 @click.command()
-@click.argument("paths", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.argument("paths", nargs=-1, type=NamedPath(exists=True, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--sarif", "as_sarif", is_flag=True, help="Print SARIF 2.1.0.")
 @click.option(

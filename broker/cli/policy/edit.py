@@ -38,6 +38,7 @@ from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
 from broker.cli.policy.trial import LINES, on_trial, refuse_trial
 from broker.cli.run.connect import offline_paths
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from policy import limits
@@ -103,7 +104,7 @@ class _Edit:
 @click.argument("name", default=_DEFAULT)
 @click.option(
     "--to",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False, path_type=Path),
     help="Directory with policy.d and sandboxes.d, such as /etc/vitrail "
     "[default: your own].",
 )

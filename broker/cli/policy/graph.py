@@ -22,7 +22,9 @@ from broker.cli.policy.load import (
     situation_from,
 )
 from broker.cli.policy.records import end_by_problems
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.files.replace_file import replace_file
 from broker.helpers.process.spawn import run_tool
 from policy.records.patterns import PALETTE
 from policy.rules.world import World
@@ -52,7 +54,7 @@ _PICTURE_BYTES = 16 << 20
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Write the picture to this file instead of standard output.",
 )
 @click.option(
@@ -112,7 +114,7 @@ def graph(
         sys.stdout.write(picture)
         return
     try:
-        output.write_text(picture, encoding="utf-8")
+        replace_file(output, picture.encode(), mode=0o644)
     except OSError as error:
         raise RefusedError(
             f"cannot write {output}: {error.strerror}", hint="specify another file"

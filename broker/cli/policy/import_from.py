@@ -17,6 +17,7 @@ from broker.cli import render
 from broker.cli.launchers.flatpak import take_app
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.spawn import run_tool
@@ -31,7 +32,7 @@ from policy.tools.importers.qubes_xml import QubesSystem, read_qubes_xml
 
 _TO = click.option(
     "--to",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False, path_type=Path),
     default="vitrail-import",
     show_default=True,
     help="New directory for policy.d and sandboxes.d.",
@@ -47,7 +48,7 @@ def import_from() -> None:
 
 @import_from.command()
 @click.argument(
-    "directory", type=click.Path(exists=True, file_okay=False, path_type=Path)
+    "directory", type=NamedPath(exists=True, file_okay=False, path_type=Path)
 )
 @_TO
 @JSON

@@ -21,6 +21,7 @@ from broker.cli.policy.load import (
     world_from,
 )
 from broker.cli.policy.records import print_problems, with_check
+from broker.cli.transfer.named_path import NamedPath
 from policy.rules.checks import CHECKS
 from policy.rules.world import world_of
 from policy.tools.linting.finding import problem_json
@@ -39,7 +40,7 @@ _BROKEN = 3
 @click.option(
     "--records",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=NamedPath(exists=True, file_okay=False, path_type=Path),
     help="Directory of records to use instead of the broker's.",
 )
 @JSON

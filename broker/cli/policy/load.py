@@ -15,6 +15,7 @@ from broker.cli import render
 from broker.cli.policy.directories import contents
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy.records.device import DeviceError, DeviceFacts
@@ -39,14 +40,14 @@ POLICY = click.option(
     "--policy",
     "policy",
     multiple=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=NamedPath(exists=True, file_okay=False, path_type=Path),
     help="Directory of rules, or settings directory with rules and records, to use "
     "instead of the broker's; may be repeated, the first file of a name takes "
     "precedence.",
 )
 WORLD = click.option(
     "--world",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
     help="JSON file of sandboxes (as Qubes' --system-info) to use instead of the records.",
 )
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -19,6 +19,7 @@ from broker.cli.policy.load import JSON, Situation, records_beside
 from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
@@ -38,7 +39,7 @@ from policy.tools.replay import simulate as ask_all_again
 
 
 @click.command()
-@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@click.argument("new", type=NamedPath(exists=True, path_type=Path))
 @click.option(
     "-S",
     "--since",

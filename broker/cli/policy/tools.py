@@ -28,6 +28,7 @@ from broker.cli.policy.load import (
 )
 from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.show import print_change, short_answer
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from policy import limits
@@ -59,7 +60,7 @@ from policy.tools.fmt import fmt as even
 
 
 @click.command("test")
-@click.argument("files", nargs=-1, type=click.Path(exists=True, path_type=Path))
+@click.argument("files", nargs=-1, type=NamedPath(exists=True, path_type=Path))
 @POLICY
 @WORLD
 @click.option(
@@ -178,8 +179,8 @@ def _result_json(result: Result) -> dict[str, object]:
 
 
 @click.command()
-@click.argument("old", type=click.Path(exists=True, path_type=Path))
-@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@click.argument("old", type=NamedPath(exists=True, path_type=Path))
+@click.argument("new", type=NamedPath(exists=True, path_type=Path))
 @WORLD
 @JSON
 def diff(old: Path, new: Path, *, world: Path | None, as_json: bool) -> None:
@@ -323,7 +324,7 @@ def _row(grant: EffectiveCall) -> tuple[str, ...]:
     "files",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
 )
 @click.option("--write", is_flag=True, help="Write the files instead of printing them.")
 @click.option(

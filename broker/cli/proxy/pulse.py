@@ -14,6 +14,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.transfer.named_path import NamedPath
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.limits import audit as audit_limits
@@ -38,7 +39,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
 @click.option(
     "--listen",
     required=True,
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="Socket to create, whose clients are filtered.",
 )
 @click.option(

@@ -12,6 +12,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.names import take_sandbox_name
 from broker.core.stderr_log import log_exception
@@ -26,7 +27,7 @@ _LABEL_TOP = 18
 @click.option(
     "--listen",
     required=True,
-    type=click.Path(path_type=Path),
+    type=NamedPath(path_type=Path),
     help="Socket to create, whose clients are filtered.",
 )
 @click.option("--display", help="Socket of the compositor [default: $WAYLAND_DISPLAY].")

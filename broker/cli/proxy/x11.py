@@ -9,6 +9,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.ipc.sealed_memfd import sealed
@@ -18,7 +19,7 @@ from shims.bundle import x11_bridge
 @click.command("x11", context_settings={"allow_interspersed_args": False})
 @click.option(
     "--write",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write the program to FILE, for use in a container; run nothing.",
 )

@@ -28,6 +28,7 @@ from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.options import command_after_dashes
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import end_broker, ensure_broker, refuse_root
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths, find_paths
 from broker.helpers.compositor_socket import find_compositor
@@ -56,7 +57,7 @@ _SAME_PICTURES = 4
 )
 @click.option(
     "--screenshot",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Write the screenshot to this file (headless only).",
 )
 def command(

@@ -40,6 +40,7 @@ from broker.cli.sandboxes.leftovers import (
     imported_record,
 )
 from broker.cli.sandboxes.unlock import lock, unlock
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
 from broker.core.names import SandboxName, take_sandbox_name
@@ -55,7 +56,7 @@ _YES = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmati
 _NAME = click.argument("name", shell_complete=sandboxes)
 _PASSPHRASE = click.option(
     "--passphrase-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
     help="File with the passphrase [default: gpg asks for it].",
 )
 
@@ -440,7 +441,7 @@ def restore(name: str, label: str, *, yes: bool, as_json: bool) -> None:
 
 @command.command("backup")
 @_NAME
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=NamedPath(path_type=Path))
 @click.option(
     "-r",
     "--recipient",
@@ -488,11 +489,11 @@ def _passed(bar: Callable[[int, int], None], total: int, done: int) -> None:
 
 
 @command.command("import")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=NamedPath(exists=True, dir_okay=False, path_type=Path))
 @click.argument("name")
 @click.option(
     "--identity",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
     help="File with the private key of age, for a backup encrypted with age.",
 )
 @_PASSPHRASE

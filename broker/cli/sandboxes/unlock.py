@@ -11,6 +11,7 @@ import trio
 
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import offline_paths
+from broker.cli.transfer.named_path import NamedPath
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName, take_sandbox_name
@@ -42,7 +43,7 @@ _SHOWN_DISK = Path("/home.luks")
 )
 @click.option(
     "--passphrase-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
     help="Read the passphrase from the first line of this file.",
 )
 @_JSON

@@ -15,6 +15,7 @@ from broker.cli.completion import places
 from broker.cli.run.connect import open_client, running_or_record
 from broker.cli.run.progress import Steps
 from broker.cli.transfer.arrivals import Arrivals
+from broker.cli.transfer.named_path import refuse_planted_link
 from broker.cli.transfer.open_in import send_request
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -109,6 +110,8 @@ def _directory_here(target: str) -> Path | None:
     found = Path(target)
     if not found.is_dir():
         raise click.UsageError(_bad_target(target))
+    # A file of that name and of a sandbox's content would be in another directory.
+    refuse_planted_link(found)
     return found
 
 

@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from broker.cli.calls.sanitize import sanitize
+from broker.cli.calls.sanitize import Result, sanitize
 from broker.core.errors import VitrailError
 from shims.files import page_writers, pages
 from shims.files.page_writers import PdfWriter, write_png
@@ -127,8 +127,12 @@ def test_no_module_of_the_documents_directory_is_loaded(monkeypatch, tmp_path):
     (tmp_path / "a.pdf").write_text("%PDF")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    with pytest.raises(VitrailError):
-        sanitize(tmp_path / "a.pdf", "sanitize", tmp_path)
+    document = tmp_path / "a.pdf"
+    with (
+        Result(document, "sanitize", tmp_path, ()) as result,
+        pytest.raises(VitrailError),
+    ):
+        sanitize(document, "sanitize", result)
     assert not (tmp_path / "ran").exists()
 
 

@@ -16,6 +16,7 @@ from broker.cli.audit.query.times import parse_time
 from broker.cli.policy.bundles.files import content_of, one_at_a_time, private_key
 from broker.cli.policy.install import put
 from broker.cli.policy.load import JSON
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from policy import limits
@@ -32,7 +33,7 @@ KEY = click.option(
     "--key",
     "key_file",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
     help="Private key, from 'bundle key', that signs the bundles or only their index.",
 )
 _BEFORE_DAYS = 7
@@ -101,7 +102,7 @@ def _time(text: str) -> int:
     "-o",
     "--output",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Write the index to this file, in the directory of the bundles.",
 )
 @JSON
@@ -223,7 +224,7 @@ def _denials(store: str, bundle: str) -> list[Denials]:
 @click.argument(
     "index_file",
     metavar="INDEX",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=NamedPath(exists=True, dir_okay=False, path_type=Path),
 )
 @KEY
 @click.option("--store", required=True, metavar="ADDRESS", help="The fleet's database.")

@@ -39,6 +39,7 @@ from broker.cli.policy.install import new_problems, put, sets_with, show_changes
 from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems
 from broker.cli.run.connect import offline_paths
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
@@ -57,14 +58,14 @@ from policy.tools.bundles.bundle import (
 from policy.tools.linting.finding import problem_json
 
 _FILE = click.argument(
-    "file", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+    "file", type=NamedPath(exists=True, dir_okay=False, path_type=Path)
 )
 _TRUST = click.option(
     "--trust", multiple=True, help=f"Public key to trust, instead of those in {KEYS}."
 )
 _TO = click.option(
     "--to",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=NamedPath(file_okay=False, path_type=Path),
     help="Directory with policy.d and sandboxes.d, such as /etc/vitrail "
     "[default: your own].",
 )
@@ -81,7 +82,7 @@ def bundle() -> None:
 
 
 @bundle.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=NamedPath(dir_okay=False, path_type=Path))
 @JSON
 def key(file: Path, *, as_json: bool) -> None:
     """Create a private signing key in FILE (mode 0600), and print its public key.
@@ -114,7 +115,7 @@ def key(file: Path, *, as_json: bool) -> None:
 
 @bundle.command("sign")
 @click.argument(
-    "directory", type=click.Path(exists=True, file_okay=False, path_type=Path)
+    "directory", type=NamedPath(exists=True, file_okay=False, path_type=Path)
 )
 @KEY
 @click.option("--name", required=True, help="Name of the bundle, such as acme.")
@@ -128,7 +129,7 @@ def key(file: Path, *, as_json: bool) -> None:
     "-o",
     "--output",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NamedPath(dir_okay=False, path_type=Path),
     help="Write the bundle to this file.",
 )
 @click.option(

@@ -1,0 +1,40 @@
+"""The type of arguments that are paths: no link of a sandbox leads to another file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import rich_click as click
+from typing_extensions import override
+
+from broker.core.files.planted_links import named_path
+
+
+class NamedPath(click.Path):
+    """A path that the user names; a link that a sandbox may have made is refused."""
+
+    @override
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        given = super().convert(value, param, ctx)
+        if not self.allow_dash or os.fspath(given) != "-":
+            refuse_planted_link(Path(os.fsdecode(given)))
+        return given
+
+
+def refuse_planted_link(path: Path) -> None:
+    """Raise RefusedError where a path leads through a sandbox's link out of its place."""
+    whole = Path.cwd() / path
+    # Without links no records need to be read.
+    if ".." in whole.parts or os.path.realpath(whole) != str(whole):
+        # Late: few paths have links, and verbs that read files only start without these.
+        from broker.cli.run.connect import offline_paths
+        from broker.cli.transfer.named_files import writable_places
+
+        # guard: a file that is named to brokerctl is not a sandbox's link to another one
+        named_path(whole, writable_places(offline_paths()))
