@@ -14,6 +14,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import struct
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -36,6 +38,25 @@ DIGESTS = {"sha256": 32, "sha512": 64}
 
 SESSION_BYTES = 64
 """A session id is a digest: of SHA-512 at most (RFC 4253, section 7.2)."""
+
+_CERTIFICATE = b"-cert-v"
+"""Of the names of certificates' kinds; of no other key's."""
+_CERTIFIED: Mapping[bytes, tuple[bytes, int]] = MappingProxyType(
+    {
+        plain.partition(b"@")[0] + b"-cert-v01@openssh.com": (plain, fields)
+        for plain, fields in (
+            (b"ssh-rsa", 2),
+            (b"ssh-dss", 4),
+            (b"ssh-ed25519", 1),
+            (b"ecdsa-sha2-nistp256", 2),
+            (b"ecdsa-sha2-nistp384", 2),
+            (b"ecdsa-sha2-nistp521", 2),
+            (b"sk-ssh-ed25519@openssh.com", 2),
+            (b"sk-ecdsa-sha2-nistp256@openssh.com", 3),
+        )
+    }
+)
+"""Kinds of certificates: the kind of the key in it, and of how many fields that is."""
 
 _Key = Annotated[bytes, msgspec.Meta(min_length=1, max_length=SSH_KEY_BYTES)]
 _Session = Annotated[bytes, msgspec.Meta(min_length=1, max_length=SESSION_BYTES)]
@@ -226,19 +247,58 @@ def _keys(reader: WireReader) -> tuple[AgentKey, ...]:
     # Before they are read: each may be an empty one.
     if count > SSH_KEYS:
         raise PeerError(f"the ssh agent has too many keys: {count}")
-    return tuple(
+    keys = [
         AgentKey(reader.string(), reader.string().decode(errors="replace")[:256])
         for _ in range(count)
-    )
+    ]
+    return tuple(key for key in keys if _has_name(key.key))
+
+
+def _has_name(key: bytes) -> bool:
+    """Return whether a key has a fingerprint by which rules can name it."""
+    try:
+        plain_key(key)
+    except PeerError:
+        # guard: a certificate whose key is not known is not used
+        return False
+    return True
+
+
+def plain_key(key: bytes) -> bytes:
+    """Return the public key of a certificate; another key as it is.
+
+    OpenSSH's PROTOCOL.certkeys.  Raises PeerError for a certificate of another kind.
+    """
+    reader = WireReader(key)
+    try:
+        kind = reader.string()
+    except PeerError:
+        return key
+    if _CERTIFICATE not in kind:
+        return key
+    if kind not in _CERTIFIED:
+        raise PeerError("the ssh key is a certificate of an unknown kind")
+    plain, fields = _CERTIFIED[kind]
+    reader.string()  # a random number, which makes signatures of it unpredictable
+    return b"".join(map(string, (plain, *(reader.string() for _ in range(fields)))))
 
 
 def fingerprint(key: bytes) -> str:
-    """Return a key's fingerprint as ssh-keygen(1) and ssh-add(1) print it."""
-    digest = hashlib.sha256(key).digest()
+    """Return a key's fingerprint as ssh-keygen(1) and ssh-add(1) print it.
+
+    That of a certificate is its key's.  Raises PeerError as ``plain_key``.
+    """
+    # guard: a certificate has the fingerprint of its key
+    digest = hashlib.sha256(plain_key(key)).digest()
     return f"SHA256:{base64.b64encode(digest).decode().rstrip('=')}"
 
 
 def key_name(key: AgentKey) -> str:
-    """Return a key as rules and the user know it; a comment's blanks are hyphens."""
+    """Return a key as rules and the user know it; a comment's blanks are hyphens.
+
+    A certificate's ends with a third word, which no rule names: a permit for the key is
+    none for its certificate.
+    """
     comment = "-".join(key.comment.split())
-    return f"{fingerprint(key.key)} {comment}"
+    certificate = "" if plain_key(key.key) == key.key else " (certificate)"
+    return f"{fingerprint(key.key)} {comment}{certificate}"

@@ -441,8 +441,11 @@ def _fits_mime(patterns: tuple[str, ...], mime: str | None) -> bool:
 
 
 def _fits_key(patterns: tuple[str, ...], key: str | None) -> bool:
-    """``key``: the fingerprint, then a space and the comment."""
-    return key is not None and any(one in key.split(" ", 1) for one in patterns)
+    """``key``: the fingerprint, a space and the comment; a certificate is marked."""
+    if key is None:
+        return False
+    names = key.removesuffix(" (certificate)").split(" ", 1)
+    return any(one in names for one in patterns)
 
 
 def _fits_host(patterns: tuple[str, ...], host: str | None) -> bool:

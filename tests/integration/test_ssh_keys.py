@@ -7,6 +7,7 @@ import os
 import pwd
 import shlex
 import shutil
+import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
-from tests.kit.ssh import agent, host, made_key
+from tests.kit.ssh import agent, certified, host, made_key, public
 from tests.kit.world import world
 
 pytestmark = [
@@ -168,6 +169,57 @@ async def test_git_signs_with_a_key_of_the_desktop():
         code, said = await work.script(script(work, sign))
         assert (code, "refused" in said) == (255, True), said
         assert len(uses(w)) == 1
+
+
+def made_certificates(base):
+    """Keys with a certificate of one authority, and this authority's key."""
+    authority = made_key(base / "authority", "authority")
+    keys = [certified(key, authority, USER) for key in made_keys(base)]
+    return [*keys, authority]
+
+
+async def test_a_key_that_is_denied_does_not_sign_by_its_certificate():
+    """ssh-add adds a key and its certificate: two names of one secret."""
+    rules = "vitrail.SshAgent * work @adminvm deny key={}\n" + ANY_KEY
+    async with sandboxes(rules.format("home@desk"), make=made_certificates) as found:
+        w, guests, there, keys = found
+        work = guests["work"]
+        authorized = there.folder / "authorized"
+        authorized.write_text(f"cert-authority {public(keys[2])}\n")
+        told = await brokerctl("policy", "check", env=w.environ)
+        assert told.code == 0, told
+
+        def fingerprint(key):
+            words = ("ssh-keygen", "-l", "-f", f"{key}.pub")
+            text = subprocess.run(words, check=True, stdout=subprocess.PIPE).stdout
+            return text.split()[1].decode()
+
+        policy = w.paths.config[0] / "policy.d/30-mine.policy"
+        policy.write_text(rules.format(fingerprint(keys[1])))
+
+        async def listed():
+            _, said = await work.script(script(work, "ssh-add -l"))
+            return said
+
+        said = await listed()
+        assert (said.count("work@desk"), said.count("CERT")) == (2, 1), said
+        assert fingerprint(keys[0]) in said
+        assert "home@desk" not in said
+        code, said = await work.script(script(work, login(work, there)))
+        assert (code, "authorized" in said) == (0, True), said
+        made = (f"+login.{USER}", HOST, "work@desk (certificate)", "dom0")
+        assert uses(w) == [made]
+        # Named by its certificate, the other one does not sign either.
+        for suffix in (".pub", "-cert.pub"):
+            shutil.copy(f"{keys[1]}{suffix}", work.home / f"home{suffix}")
+        only = (
+            f"CertificateFile={work.home}/home-cert.pub",
+            f"IdentityFile={work.home}/home.pub",
+            "IdentitiesOnly=yes",
+        )
+        code, said = await work.script(script(work, login(work, there, *only)))
+        assert code == 255, said
+        assert uses(w) == [made]
 
 
 async def test_keys_of_another_sandbox():

@@ -39,6 +39,14 @@ def made_key(path, comment, kind="ed25519", *options):
     return path
 
 
+def certified(path, authority, *principals):
+    """Make a certificate of a key, which ssh-add(1) adds beside it; returns the key."""
+    names = ",".join(principals)
+    words = ("-q", "-s", str(authority), "-I", "an identity", "-n", names)
+    subprocess.run(("ssh-keygen", *words, f"{path}.pub"), check=True, timeout=60)
+    return path
+
+
 def public(path):
     """The type and the base64 form of a key."""
     return " ".join(Path(f"{path}.pub").read_text().split()[:2])

@@ -92,7 +92,11 @@ def _signed(
     session, kind = reader.string(), reader.byte()
     user, service, method = reader.string(), reader.string(), reader.string()
     signed, algorithm, of = reader.byte(), reader.string(), reader.string()
-    if (kind, service, signed, of) != (wire.LOGIN, b"ssh-connection", 1, key):
+    if (kind, service, signed) != (wire.LOGIN, b"ssh-connection", 1):
+        return None
+    # ssh(1) asks for a signature by the plain key, also of a login by its certificate.
+    # guard: a login is by the key that signs it, or by its certificate
+    if key not in {of, wire.plain_key(of)}:
         return None
     host_key = reader.string() if method == wire.HOST_BOUND_LOGIN else b""
-    return SignLogin(key, flags, session, user.decode(), algorithm.decode(), host_key)
+    return SignLogin(of, flags, session, user.decode(), algorithm.decode(), host_key)

@@ -13,6 +13,8 @@ import hmac
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from broker.core.ssh_agent import plain_key
+
 FILES = (Path("/etc/ssh/ssh_known_hosts"),)
 _FILE_BYTES = 4 << 20
 _HASHED = "|1|"
@@ -23,7 +25,8 @@ def names_of(key: bytes, candidates: Iterable[str], home: Path) -> list[str]:
 
     Empty for one that the user's ssh does not know, or has revoked.
     """
-    wanted = base64.b64encode(key).decode()
+    # A host with a certificate has signed the session with the key in it.
+    wanted = base64.b64encode(plain_key(key)).decode()
     found: dict[str, None] = {}
     tried = list(dict.fromkeys(candidates))
     for hosts, marker in _lines(wanted, home):

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from broker.core.ssh_agent import string
 from broker.session.user_services import known_hosts
 from broker.session.user_services.known_hosts import names_of
 
@@ -36,6 +37,18 @@ def test_a_host_has_the_names_of_its_key(known, tmp_path):
     with known.open("a") as file:
         file.write(f"@revoked b.test ssh-ed25519 {TEXT}\n")
     assert names_of(KEY, (), tmp_path) == []
+
+
+def test_a_host_with_a_certificate_has_the_names_of_its_key(known, tmp_path):
+    """It has signed with the key in it; a revoked one names no host."""
+    plain = string(b"ssh-ed25519") + string(b"p" * 32)
+    fields = (b"ssh-ed25519-cert-v01@openssh.com", b"n", b"p" * 32)
+    certificate = b"".join(map(string, fields)) + bytes(60)
+    line = f"a.test ssh-ed25519 {base64.b64encode(plain).decode()}\n"
+    known.write_text(line)
+    assert names_of(certificate, (), tmp_path) == ["a.test"]
+    known.write_text(f"{line}@revoked {line}")
+    assert names_of(certificate, (), tmp_path) == []
 
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs openssh-client")

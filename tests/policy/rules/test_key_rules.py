@@ -41,6 +41,10 @@ def _verdict(told, key=KEY, host="git.test"):
         (f"allow key={FINGERPRINT}", KEY.swapcase(), "git.test", "deny"),
         # A comment that has the form of a fingerprint is still a comment.
         (f"allow key={FINGERPRINT}", f"SHA256:x {FINGERPRINT} x", "git.test", "deny"),
+        # A certificate has the names of its key.
+        ("deny key=me@desk", f"{KEY} (certificate)", "git.test", "deny"),
+        (f"deny key={FINGERPRINT}", f"{KEY} (certificate)", "git.test", "deny"),
+        ("allow key=me@desk", f"{KEY} (certificate)", "git.test", "allow"),
         ("allow key=me@desk", None, "git.test", "deny"),
         ("deny key=me@desk", KEY, "git.test", "deny"),
         ("deny key=me@desk", "SHA256:x other", "git.test", "allow"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import shutil
 import struct
+from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +29,7 @@ from broker.core.ssh_agent import (
 )
 from broker.jail.ssh_agent.answers import encode_answer
 from broker.jail.ssh_agent.requests import NotPassedError, decode_request
+from tests.kit.ssh import certified, made_key
 
 KEY, HOST = b"key" * 10, b"host" * 10
 LOGIN = SignLogin(KEY, 4, b"s" * 32, "git", "rsa-sha2-512")
@@ -157,3 +162,76 @@ def test_keys_of_an_agent_are_few(count, good):
         return
     with pytest.raises(PeerError):
         wire.decode_answer(frame, ListKeys())
+
+
+# -- certificates ------------------------------------------------------------------------
+
+CERTIFIED = b"ssh-ed25519-cert-v01@openssh.com"
+CERTIFICATE = b"".join(map(string, (CERTIFIED, b"n" * 32, b"p" * 32))) + bytes(60)
+CERTIFIED_KEY = string(b"ssh-ed25519") + string(b"p" * 32)
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs openssh-client")
+@pytest.mark.parametrize(
+    "options",
+    ["ed25519", "rsa", "ecdsa -b 256", "ecdsa -b 384", "ecdsa -b 521", "dsa"],
+)
+def test_a_certificate_has_the_fingerprint_of_its_key(tmp_path, options):
+    """As ssh-add shows both."""
+    authority = made_key(tmp_path / "authority", "authority")
+    kind, *more = options.split()
+    key = certified(made_key(tmp_path / "key", "me", kind, *more), authority, "me")
+    plain, certificate = (
+        base64.b64decode(Path(f"{key}{suffix}").read_text().split()[1])
+        for suffix in (".pub", "-cert.pub")
+    )
+    assert wire.plain_key(certificate) == plain
+    assert wire.fingerprint(certificate) == wire.fingerprint(plain)
+    names = [wire.key_name(AgentKey(one, "me")) for one in (plain, certificate)]
+    assert names[1] == f"{names[0]} (certificate)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [("sk-ssh-ed25519", 2), ("sk-ecdsa-sha2-nistp256", 3)],
+)
+def test_a_certificate_of_a_security_key(kind, fields):
+    """PROTOCOL.u2f: the application's name is one of the key's fields."""
+    own = [string(b"%d" % number) for number in range(fields)]
+    name = f"{kind}-cert-v01@openssh.com".encode()
+    made = string(name) + string(b"a random number") + b"".join(own) + bytes(30)
+    plain = string(f"{kind}@openssh.com".encode()) + b"".join(own)
+    assert wire.plain_key(made) == plain
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        string(b"ssh-new-cert-v01@openssh.com") + bytes(60),
+        string(b"ssh-ed25519-cert-v02@openssh.com") + bytes(60),
+        string(CERTIFIED),
+        string(CERTIFIED) + string(b"n") + b"\0\0\0\xff",
+    ],
+)
+def test_a_certificate_whose_key_is_not_known_is_not_used(key):
+    """A rule that denies its key could not name it."""
+    listed = body_of_list(AgentKey(KEY, "plain"), AgentKey(key, "certificate"))
+    assert wire.decode_answer(listed, ListKeys()) == KeyList((AgentKey(KEY, "plain"),))
+    with pytest.raises(PeerError):
+        wire.fingerprint(key)
+
+
+def body_of_list(*keys):
+    (found,) = wire.frames().feed(encode_answer(KeyList(keys)))
+    return found
+
+
+def test_a_login_by_a_certificate_names_it_and_not_its_key():
+    """As ssh(1) asks: by the plain key, for data that have the certificate."""
+    ask = SignLogin(CERTIFICATE, 0, b"s" * 32, "git", CERTIFIED.decode(), HOST)
+    for key in (CERTIFICATE, CERTIFIED_KEY):
+        assert decode_request(sign(wire.signed_data(ask), key=key)) == ask
+    for key, named in ((KEY, CERTIFICATE), (CERTIFICATE, CERTIFIED_KEY), (KEY, HOST)):
+        other = msgspec.structs.replace(ask, key=named)
+        with pytest.raises(NotPassedError):
+            decode_request(sign(wire.signed_data(other), key=key))
