@@ -24,6 +24,7 @@ enforce ``Permit.max_size``, the most bytes that may flow (checked before where
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -52,6 +53,7 @@ from broker.authority.questions.grants import Grant, Grants
 from broker.authority.rules import Rules
 from broker.core import limits
 from broker.core.errors import RefusedError
+from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.notify import Notify
 from broker.core.question import Keep, PersonAnswer, Question
@@ -88,6 +90,8 @@ class Decider:
         self.notify: Notify = notify or rules.notify
         self.grants, self._late = Grants(), LateAnswers()
         self._live: set[Permit] = set()
+        self._of_records: Counter[str] = Counter()
+        """How many live permits the sandboxes of each record have."""
         self._questions = last_question
         self._cut: list[tuple[Permit, str]] = []
         """Permits that ``cut_denied`` has ended, with the reason; not yet recorded."""
@@ -116,16 +120,19 @@ class Decider:
         the next equal one.  Raises RefusedError for a no,
         UpstreamError when the decision could not be recorded (so it is a no).
         """
+        record, most = request.lease.record, limits.LIVE_PERMITS
         # guard: live permits bounded
-        if len(self._live) >= limits.LIVE_PERMITS:
+        if not may_take(self._of_records[record], len(self._live), most):
             raise RefusedError(
-                f"too many operations: sandboxes already run {limits.LIVE_PERMITS}, the limit"
+                f"too many operations: sandboxes of the record '{record}' already run "
+                f"{self._of_records[record]}, and all together {len(self._live)} of {most}"
             )
         if not request.tells:  # else it is the user's hand, as a chord is
             # guard: a decision asks the share
             self._log.check_share(request.lease)
         permit = await self._decide(request, on_ask, covered, chosen, gone)
         self._live.add(permit)
+        self._of_records[record] += 1
         try:
             try:
                 await self._confirm(permit, on_ask)
@@ -143,6 +150,8 @@ class Decider:
                 yield permit
         finally:
             self._live.discard(permit)
+            self._of_records[record] -= 1
+            self._of_records += Counter()  # without records that have none
         if permit.scope.cancelled_caught:
             reason = permit.over or "the time limit of the rule has passed"
             if not permit.over:

@@ -17,8 +17,6 @@ from broker.helpers.process.fork_server import ForkLoop, StartedChild, forking
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fork_server as fork_messages
 
-_CHILDREN = 250
-"""Children of a viewer at one time."""
 CarryOut: TypeAlias = Callable[[bytes, Sequence[int]], None]
 """Carries out an order, with the authority's key and the child's descriptors."""
 
@@ -27,7 +25,8 @@ class OrderServer:
     """The process ``vitrail-orders``: forks a session child for each order.
 
     A viewer that was taken over attaches descriptors that are slow to write to, or to
-    close: then its own orders wait, and no others.
+    close: then its own orders wait, and no others.  The viewer shares the places among
+    its sandboxes (``viewer.orders.order_places``): this process reads no order.
     """
 
     def __init__(self, carry_out: CarryOut, key: bytes) -> None:
@@ -64,8 +63,10 @@ class OrderServer:
         Raises OSError, EAGAIN for too many children.
         """
         # guard: orders of a viewer are few at one time
-        if self._loop.children >= _CHILDREN:
-            raise OSError(errno.EAGAIN, f"{_CHILDREN} orders are being carried out")
+        if self._loop.children >= fork_messages.ORDERS:
+            raise OSError(
+                errno.EAGAIN, f"{fork_messages.ORDERS} orders are being carried out"
+            )
         return forking(self._session)(order, fds, leave)
 
     def _session(self, order: fork_messages.Order, fds: Sequence[int]) -> None:

@@ -35,6 +35,11 @@ DESCRIPTORS = 2 * ENTRANCES + 1
 CHILDREN = 2048
 """Most children of one client at one time: a keeper, an acceptor or a jailed half for each
 of LEASES sandboxes, and those that end."""
+ORDERS = 250
+"""Children of the starter at one time, each for an order of the viewer."""
+ORDERS_OF_USER = 50
+"""Of these kept for the user's calls and the broker's own orders, which no sandbox has
+caused: connections to the desktop's bus, fork servers, a handful of calls."""
 ANSWERED = 2
 """Descriptors of ``Forked``."""
 MESSAGE_BYTES = 65536

@@ -1,13 +1,14 @@
-"""How many connections to the sound server one sandbox has, and how fast they come.
+"""How many connections to the sound server a sandbox has, and how fast they come.
 
 Counted before the server is asked: what the filter ends, which counts them, too,
 has been at the server already, which has places for 64 clients in all.  So all
 sandboxes together have a budget as well, which leaves some to the user's own
-programs, and a part of that is for sandboxes that have few.
+programs, and a part of that is for records whose sandboxes have few.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,10 +21,30 @@ class SoundServerPlaces:
     """Those of all sandboxes of one broker."""
 
     def __init__(self) -> None:
-        self.taken = 0
+        self._taken: Counter[str] = Counter()
 
-    def check(self, own: int) -> None:
-        """Raise RefusedError unless a sandbox with ``own`` may have one more."""
+    @property
+    def taken(self) -> int:
+        """How many there are."""
+        return self._taken.total()
+
+    @contextmanager
+    def one(self, record: str) -> Iterator[None]:
+        """Hold a place for a sandbox of a record while the block runs.
+
+        Raises RefusedError when none is left for it.
+        """
+        # guard: disposables have their record's sound connections
+        self._check(self._taken[record])
+        self._taken[record] += 1
+        try:
+            yield
+        finally:
+            self._taken[record] -= 1
+            self._taken += Counter()  # without records that have none
+
+    def _check(self, own: int) -> None:
+        """Raise RefusedError unless a record with ``own`` may have one more."""
         most = limits.PULSE_CONNECTIONS_ALL
         if own >= limits.PULSE_CONNECTIONS_FEW:
             # guard: sound connections for those with few
@@ -38,11 +59,13 @@ class SoundServerPlaces:
 class SoundPlaces:
     """Places of one sandbox.  ``pace`` is for the caller that admits another."""
 
-    def __init__(self, server: SoundServerPlaces | None = None) -> None:
+    def __init__(
+        self, server: SoundServerPlaces | None = None, record: str = ""
+    ) -> None:
         self.pace = TokenBucket(
             limits.PULSE_CONNECTS_PER_SECOND, limits.PULSE_CONNECTS_BURST
         )
-        self._server = server or SoundServerPlaces()
+        self._server, self._record = server or SoundServerPlaces(), record
         self._taken = 0
 
     @contextmanager
@@ -56,11 +79,9 @@ class SoundPlaces:
         if self._taken >= most:
             raise RefusedError(f"the sandbox already has {most} sound connections")
         # guard: sound connections of all
-        self._server.check(self._taken)
-        self._taken += 1
-        self._server.taken += 1
-        try:
-            yield
-        finally:
-            self._taken -= 1
-            self._server.taken -= 1
+        with self._server.one(self._record):
+            self._taken += 1
+            try:
+                yield
+            finally:
+                self._taken -= 1

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 
 _ENTRY = struct.Struct("=16sd")
 """A digest, and the time of CLOCK_MONOTONIC from which it may be forgotten."""
-_PLACES = 1 << 14
-"""More than children can be forked in the time for which one warrant is good."""
+_PLACES = 1 << 17
+"""More than children can be forked in the time for which one warrant is good, two thousand
+a second: without room the user's own orders would be refused, too."""
 _TRIED = 64
 """Places that one warrant may have."""
 

@@ -63,6 +63,7 @@ from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
 from broker.viewer.opening.targets import Targets
 from broker.viewer.orders.filtered_bus import FilteredBus
+from broker.viewer.orders.order_places import caused_by
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
 from broker.viewer.sandboxes.guest_folders import GuestFolders
@@ -332,7 +333,7 @@ class ViewerRole:
         guest.acted = partial(self.authority.acted, lease.id)
         guest.has_keys = partial(has_keys, self.authority, lease)
         guest.sound.decider, guest.sound.indicator = self.authority, self._indicator
-        with trio.CancelScope(shield=True):
+        with trio.CancelScope(shield=True), caused_by(lease.record):
             # It starts without a wait; cancelled there, its directory would stay.
             await self._nursery.start(guest.run)
         self.clipboard.begin(guest)
@@ -340,7 +341,8 @@ class ViewerRole:
         self._nursery.start_soon(self._end_when_idle, guest)
         try:
             await self.authority.lease_begun(lease)
-            await self.folders.lease_begun(lease)
+            with caused_by(lease.record):
+                await self.folders.lease_begun(lease)
         except BaseException:
             # Its start was cancelled, or it has stopped; the host ends only what has
             # begun here, and a later sandbox of this name would not be found.
@@ -387,7 +389,8 @@ class ViewerRole:
         known, so that no deadline of a program depends on a user.
         """
         status = _Status(task_status, answer)
-        with given(conn):
+        # guard: orders of a sandbox's streams count to its record
+        with given(conn), caused_by(opening.lease.record):
             try:
                 await self._permitted(opening, conn, status)
             except VitrailError as error:

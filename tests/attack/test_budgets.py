@@ -7,7 +7,7 @@ on a real log.
 from __future__ import annotations
 
 import itertools
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import trio
@@ -241,7 +241,7 @@ def test_sound_connections_leave_places_on_the_server() -> None:
     server = SoundServerPlaces()
     with ExitStack() as held:
         for number in itertools.count():
-            places = SoundPlaces(server)
+            places = SoundPlaces(server, f"record-{number}")
             taken = 0
             for _ in range(pulse_limits.PULSE_CONNECTIONS + 1):
                 try:
@@ -259,6 +259,20 @@ def test_sound_connections_leave_places_on_the_server() -> None:
                 )
         assert server.taken == pulse_limits.PULSE_CONNECTIONS_ALL < 64
     assert server.taken == 0
+
+
+def test_disposables_leave_sound_to_another_record() -> None:
+    """Eleven of one record took all 48, four of them where few had any."""
+    server = SoundServerPlaces()
+    with ExitStack() as held:
+        for _ in range(20):
+            places = SoundPlaces(server, "web")
+            with suppress(RefusedError):
+                for _ in range(pulse_limits.PULSE_CONNECTIONS + 1):
+                    held.enter_context(places.one())
+        other = SoundPlaces(server, "music")
+        for _ in range(pulse_limits.PULSE_CONNECTIONS_FEW):
+            held.enter_context(other.one())
 
 
 # -- questions ---------------------------------------------------------------------------

@@ -6,12 +6,13 @@ import base64
 import os
 import shutil
 import struct
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 import trio
 
 from broker.core import ssh_agent as wire
+from broker.core.limits import ssh_agent as limits
 from broker.core.services import CALL, PORTS
 from broker.core.ssh_agent import BindSession, ListKeys, SignLogin, string
 from shims.files.protocol import frame
@@ -153,6 +154,28 @@ async def a_session_that_no_host_has_signed(w, stream, key):
     )
     assert await answer(stream, wire.request_frame(bind)) == FAILED[4:]
     assert await answer(stream, login(key, "host")) == FAILED[4:]
+
+
+async def test_connections_of_a_record_are_few():
+    """Each is a process with the user's rights, of which a viewer has 250."""
+    most = limits.SSH_CONNECTIONS_PER_RECORD
+    async with sandboxes() as (_, work, other), AsyncExitStack() as stack:
+        held = [await stack.enter_async_context(asking(work)) for _ in range(most)]
+        with pytest.raises(AssertionError, match="too many calls"):
+            async with asking(work):
+                raise RuntimeError
+        async with asking(other) as theirs:
+            assert len(await keys_of(theirs)) == 1
+        assert len(await keys_of(held[0])) == 1
+        await held[0].aclose()
+
+        async def free():
+            with suppress(AssertionError):
+                async with asking(work) as stream:
+                    return len(await keys_of(stream)) == 1
+            return False
+
+        await eventually(free)
 
 
 async def test_a_flood_waits_in_its_sender():

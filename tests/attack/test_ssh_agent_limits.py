@@ -27,8 +27,10 @@ from broker.core.ssh_agent import (
 )
 from broker.ipc import transfer as messages
 from broker.jail.worker.agent_stream import SshAgentStream
-from broker.viewer.calls.ssh_keys import SshKeys, _Conversation
+from broker.viewer.calls.places import CallPlaces
+from broker.viewer.calls.ssh_keys import SshKeys, _Conversation, _next_request
 from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.opening.failures import ToldError
 from tests.kit.rulebook import WORK
 from tests.kit.session import session
 
@@ -78,7 +80,7 @@ async def test_a_failure_of_a_far_agent_has_nothing_of_its_target(session):
         raise UpstreamError("/home/user/secret cannot be mounted")
         yield
 
-    keys = SshKeys(SimpleNamespace(permit=permit), session, far)
+    keys = SshKeys(SimpleNamespace(permit=permit), session, far, CallPlaces())
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with pytest.raises(RefusedError) as caught:
         await keys.serve(OpenExchange(guest, opening), "vault")
@@ -151,7 +153,7 @@ async def test_sessions_of_a_connection_are_few(forwarding):
 
 def test_requests_of_all_connections_of_a_sandbox_are_paced():
     async def flood():
-        keys = SshKeys(None, None, None)
+        keys = SshKeys(None, None, None, None)
         began = trio.current_time()
         for _ in range(limits.SSH_REQUESTS_BURST):
             await keys._paces.wait("work")
@@ -169,6 +171,31 @@ def test_requests_of_all_connections_of_a_sandbox_are_paced():
         assert set(keys._paces._paces) == {"third"}
 
     trio.run(flood, clock=MockClock(autojump_threshold=0))
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_silent_connection_without_a_session_ends(bound):
+    """Each is a process with the user's rights."""
+    talk = _Conversation(None, None, None, None, "vault", None)
+    if bound:
+        talk.hosts[b"session"] = b"host"
+
+    async def wait():
+        silent = SimpleNamespace(said=trio.sleep_forever)
+        with trio.move_on_after(86_400):
+            await _next_request(talk, silent)
+        return trio.current_time()
+
+    async def main():
+        began = trio.current_time()
+        if bound:
+            return await wait() - began
+        with pytest.raises(ToldError, match="silent for too long"):
+            await wait()
+        return trio.current_time() - began
+
+    seconds = trio.run(main, clock=MockClock(autojump_threshold=0))
+    assert seconds == (86_400 if bound else limits.SSH_UNBOUND_SECONDS)
 
 
 def served(theirs, ours, *, asks=True, orders=()):

@@ -54,7 +54,8 @@ RATE_COUNTERS = 4096
 services each.  Beyond, the answer is deny until an older one has run out."""
 
 LIVE_PERMITS = 8192
-"""Permissions in use at one time, streams and everything else."""
+"""Permissions in use at one time, streams and everything else.  A record has half of them
+at most: STREAMS_PER_SANDBOX of 16 disposables."""
 
 QUESTION_SECONDS = 60.0
 """From a question to the answer, the time in the queue counted.  A user

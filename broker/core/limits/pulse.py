@@ -39,8 +39,8 @@ the user's own programs are never used up by sandboxes."""
 
 PULSE_CONNECTIONS_KEPT = 16
 PULSE_CONNECTIONS_FEW = 4
-"""Part of PULSE_CONNECTIONS_ALL that is reserved for sandboxes with fewer than
-PULSE_CONNECTIONS_FEW: some that take all they can leave the others their sound."""
+"""Part of PULSE_CONNECTIONS_ALL that is reserved for records whose sandboxes have fewer
+than PULSE_CONNECTIONS_FEW: some that take all they can leave the others their sound."""
 
 MIXER_CONNECTIONS = 16
 """Programs that are connected to one sandbox's mixer at a time; further ones wait."""

@@ -16,6 +16,14 @@ SSH_SESSIONS = 16
 """Sessions bound in one connection, as OpenSSH's agent has it: each is a host on the way
 that an agent is forwarded."""
 
+SSH_CONNECTIONS_PER_RECORD = 16
+"""Connections of all sandboxes of a record to agents at one time: git fetches several
+repositories, ansible logs in to five hosts.  Each is a process with the user's rights."""
+
+SSH_UNBOUND_SECONDS = 300.0
+"""For the next request of a connection that has bound no session: a program that has listed
+the keys, and waits for its server or its user.  LoginGraceTime (sshd_config(5)) is 120 s."""
+
 SSH_REQUESTS_PER_SECOND = 20
 SSH_REQUESTS_BURST = 100
 """Of all connections of a sandbox: rsync or git makes three for a login."""

@@ -161,7 +161,9 @@ class SandboxCalls:
         self._targets = targets
         self._pump = pump
         self._meetings = Meetings()
-        self._ssh_keys = SshKeys(decider, desktop.session, self._far_agent)
+        self._ssh_keys = SshKeys(
+            decider, desktop.session, self._far_agent, self._places
+        )
 
     async def call(
         self, exchange: OpenExchange, ask: CallService, conn: socket.socket

@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import TYPE_CHECKING
+
+import trio
 
 from broker.authority.permit import Permit, Request
 from broker.core.errors import PeerError, RefusedError
@@ -39,7 +42,7 @@ from broker.core.ssh_agent import (
 from broker.ipc import transfer as messages
 from broker.ipc.authority import Preview, ShownRule
 from broker.viewer.authority.rule_hosts import named_hosts
-from broker.viewer.calls.places import CallPaces
+from broker.viewer.calls.places import CallPaces, CallPlaces
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, UserSsh, user_ssh
 from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.failures import ToldError, failures_told
@@ -63,12 +66,17 @@ class SshKeys:
     """Serves the ssh agent connections of one viewer's sandboxes."""
 
     def __init__(
-        self, decider: Permits, session: UserSession, far_agent: FarAgent
+        self,
+        decider: Permits,
+        session: UserSession,
+        far_agent: FarAgent,
+        places: CallPlaces,
     ) -> None:
         """Set up the service.
 
         ``far_agent`` opens the ssh agent of a permit's target.
         """
+        self._places = places
         self._decider = decider
         self._session = session
         self._far_agent = far_agent
@@ -99,7 +107,10 @@ class SshKeys:
                 raise ToldError("a sandbox cannot use its own ssh agent by a call")
             if permit.target in ADMIN_NAMES and permit.user is not None:
                 raise ToldError(f"{permit.where}: the desktop does not support user=")
-            with failures_told(permit.target):
+            own, most = guest.lease.record, 2 * limits.SSH_CONNECTIONS_PER_RECORD
+            place = self._places.one(own, SSH_AGENT, most, own)
+            # guard: a record's connections to ssh agents are few
+            with failures_told(permit.target), place:
                 async with (
                     user_ssh(self._session, permit) as ssh,
                     self._agent(permit, exchange, ssh) as agent,
@@ -113,7 +124,7 @@ class SshKeys:
     async def _talk(self, talk: _Conversation, exchange: OpenExchange) -> None:
         """Answer a connection's requests to the ssh agent until it ends."""
         while True:
-            asked = await exchange.said()
+            asked = await _next_request(talk, exchange)
             # Requests of a sandbox to ssh agents are paced.
             await self._paces.wait(talk.guest.lease.id)
             if not isinstance(asked, AgentAsk):
@@ -288,6 +299,19 @@ class _Conversation:
                 if _grants(one)
             }
         return [one for one in self.keys.values() if one.key in offered]
+
+
+async def _next_request(talk: _Conversation, exchange: OpenExchange) -> object:
+    """Return the next request of a connection.
+
+    Raises ToldError where it has no session, and is silent.
+    """
+    with trio.move_on_after(limits.SSH_UNBOUND_SECONDS) as patience:
+        # guard: a connection to an ssh agent without a session ends when it is silent
+        if talk.hosts or talk.way:
+            patience.deadline = inf
+        return await exchange.said()
+    raise ToldError("the connection to the ssh agent was silent for too long")
 
 
 def _grants(answer: Preview | None) -> bool:

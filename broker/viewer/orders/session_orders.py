@@ -37,6 +37,7 @@ from broker.ipc.session import order_messages as messages
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.order_messages import SessionOrder
 from broker.ipc.session.program_orders import StartForkServer
+from broker.viewer.orders.order_places import OrderPlaces, caused_by
 
 Renewed: TypeAlias = Callable[[], bytes]
 """Return the last warrant of a permit, and have the authority send another one."""
@@ -157,12 +158,22 @@ class SessionOrders:
 
     def __init__(self, starter: ForkServerHandle) -> None:
         self._server = ForkServer(_PROGRAM, _start_no_other, first=starter)
+        self._places = OrderPlaces()
 
     @asynccontextmanager
     async def carrying_out(
         self, order: SessionOrder, fds: Sequence[int] = ()
     ) -> AsyncIterator[Begun]:
         """Fork a session child for an order.  See ``UserSession``."""
+        with self._places.one():
+            async with self._carrying_out(order, fds) as begun:
+                yield begun
+
+    @asynccontextmanager
+    async def _carrying_out(
+        self, order: SessionOrder, fds: Sequence[int]
+    ) -> AsyncIterator[Begun]:
+        """Fork a session child for an order that has a place."""
         try:
             child, ours = await self._fork()
         except OSError as error:
@@ -246,7 +257,9 @@ async def order_server(
     order = StartForkServer(module)
     async with AsyncExitStack() as stack:
         carrying_out = session.carrying_out(order, [theirs.fileno(), _STDERR])
-        begun = await stack.enter_async_context(carrying_out)
+        # It serves all sandboxes, whichever of them has it started again.
+        with caused_by(""):
+            begun = await stack.enter_async_context(carrying_out)
         return OrderedServer(begun.process.pid, begun, stack.pop_all())
 
 

@@ -110,7 +110,7 @@ class GuestSound:
         self._pace = TokenBucket(
             pulse_limits.PULSE_STATES_PER_SECOND, pulse_limits.PULSE_STATES_BURST
         )
-        self.places = SoundPlaces(places)
+        self.places = SoundPlaces(places, lease.record)
         """Of its connections to the sound server, filtered or not."""
 
     # -- streams -----------------------------------------------------------------

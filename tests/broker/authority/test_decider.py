@@ -588,11 +588,15 @@ async def test_as_many_grants_as_the_limit(monkeypatch):
 
 
 async def test_as_many_permissions_as_the_limit(monkeypatch):
-    monkeypatch.setattr(limits, "LIVE_PERMITS", 1)
+    """A record's disposables leave some to another record."""
+    monkeypatch.setattr(limits, "LIVE_PERMITS", 2)
     async with rulebook("* * * * allow\n") as b:
         async with b.decider.permit(b.request(target="vault")):
-            with refused("sandboxes already run 1"):
+            with refused("too many operations"):
                 await b.once(target="vault")
+            async with b.decider.permit(b.request(lease=VAULT, target="work")):
+                with refused("too many operations"):
+                    await b.once(target="vault")
         await b.once(target="vault")
 
 

@@ -132,7 +132,7 @@ async def test_a_viewer_that_was_taken_over_ends_no_starter(monkeypatch, how, tm
         assert await _asks_a_helper(session.control)
 
 
-FEW = "from broker.helpers import order_server; order_server._CHILDREN = 2"
+FEW = "from broker.ipc import fork_server; fork_server.ORDERS = 2"
 
 
 async def test_orders_at_one_time_are_few(tmp_path):
