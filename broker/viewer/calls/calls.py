@@ -55,7 +55,6 @@ from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.ssh_agents import SandboxAgent
 from broker.viewer.calls.ssh_keys import SshKeys
 from broker.viewer.calls.tcp_ports import take_port, user_port
-from broker.viewer.calls.user_secrets import user_secret
 from broker.viewer.calls.video import VideoUses
 from broker.viewer.hung_up import when_hung_up
 from broker.viewer.opening.exchanges import OpenExchange
@@ -219,8 +218,9 @@ class SandboxCalls:
                 await self._relay(call, far)
             return
         if ask.service == SECRET:
-            warrant = call.permit.warrant
-            async with user_secret(self._desktop.session, warrant, ask.argument) as far:
+            record, warrant = call.guest.lease.record, call.permit.warrant
+            reading = self._desktop.secrets.reading(record, warrant, ask.argument)
+            async with reading as far:
                 await self._relay(call, far)
             return
         if ask.service == SETTINGS:

@@ -16,6 +16,7 @@ from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.screens import ScreenShares
+from broker.viewer.calls.user_secrets import UserSecrets
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.opening.failures import ToldError
 from broker.viewer.orders.filtered_bus import FilteredBus
@@ -42,6 +43,7 @@ class DesktopServices:
     ) -> None:
         self.session = session
         self.settings = DesktopSettings(bus.settings)
+        self.secrets = UserSecrets(session)
         self.cameras = cameras
         self.screens = screens
         self.tray = TrayIcons(bus.tray)

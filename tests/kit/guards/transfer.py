@@ -30,6 +30,8 @@ GUARDS = (
     Guard("a connection to an ssh agent without a session ends when it is silent", "if True:", "tests/attack/test_ssh_agent_limits.py", "without_a_session_ends"),
     Guard("orders that a record causes leave places to others", "if False:", "tests/broker/viewer/orders/test_order_places.py", "leave_places"),
     Guard("orders of a sandbox's streams count to its record", "with given(conn):", "tests/broker/viewer/orders/test_order_places.py", "caused_by_its_record"),
+    Guard("requests for a secret that are dismissed come no more", "", "tests/broker/viewer/calls/test_user_secrets.py", "hangs_up"),
+    Guard("a record has one request for a secret at a time", "turn = trio.Lock(); await turn.acquire()", "tests/broker/viewer/calls/test_user_secrets.py", "one_at_a_time"),
     Guard("a question ends with its asker", "gone = False", "tests/attack/test_ssh_agent.py", "asker"),
     Guard("a program that goes with an answer unread ends alone", "with suppress():", "tests/broker/jail/worker/test_transfer.py", "answer_unread"),
     Guard("a program that resets its connection ends alone", "with suppress():", "tests/broker/jail/worker/test_transfer.py", "resets_its_connection"),
