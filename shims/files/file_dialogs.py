@@ -16,6 +16,7 @@ import select
 import socket
 import struct
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from shims.files.bus_messages import MEMBER, SENDER, BusMessage
@@ -45,8 +46,11 @@ SAVED_LINGER_SECONDS = 60.0
 RETURN_PAUSE = 10.0  # the longest before it is tried once more; all are 22 s
 IN_CLOSE_WRITE, IN_MOVED_TO = 0x8, 0x80
 # As in the broker's messages: others are left out.
-GLOB = re.compile(r"(?!(?:[^*]*\*){4})[A-Za-z0-9*?.\[\]_+-]{1,64}")
-TYPE = re.compile(r"[A-Za-z0-9.+_-]{1,60}/[A-Za-z0-9.+_*-]{1,60}")
+GLOB = re.compile(r"\*|(?=.{1,32}\Z)\*?[A-Za-z0-9._+-]+")
+TYPE = re.compile(r"[A-Za-z0-9.+_-]{1,60}/(\*|[A-Za-z0-9.+_-]{1,60})")
+FILTER_RULES = 256
+# A letter of either case, as toolkits write it: "*.[pP][dD][fF]".
+EITHER_CASE = re.compile(r"\[([A-Za-z])([A-Za-z])\]")
 INOTIFY_EVENT = struct.Struct("iIII")
 
 
@@ -327,7 +331,11 @@ def request_of(member: str, options: Dict[str, Any]) -> Dict[str, Any]:
         ask["names"] = [name_of(one) for one in options["files"]]
     rows = options.get("filters")
     if kind != "folder" and isinstance(rows, list):
-        ask["filters"] = [filter_of(row) for row in rows[:16]]
+        left, found = FILTER_RULES, []
+        for row in rows[:16]:
+            found.append(filter_of(row, min(left, 64)))
+            left -= len(found[-1]["globs"]) + len(found[-1]["types"])
+        ask["filters"] = found
     return ask
 
 
@@ -336,12 +344,29 @@ def name_of(path: List[int]) -> str:
     return os.path.basename(bytes(path).rstrip(b"\0").decode("utf-8", "replace"))
 
 
-def filter_of(row: Tuple[str, List[Tuple[int, str]]]) -> Dict[str, object]:
-    """Return one filter: a name, with patterns (0) and types (1)."""
+def filter_of(row: Tuple[str, List[Tuple[int, str]]], most: int) -> Dict[str, Any]:
+    """Return one filter: a name, with at most so many patterns (0) and types (1)."""
     name, rules = row
-    globs = [text for kind, text in rules[:64] if kind == 0 and GLOB.fullmatch(text)]
-    types = [text for kind, text in rules[:64] if kind == 1 and TYPE.fullmatch(text)]
-    return {"name": name[:64], "globs": globs, "types": types}
+    types = [text for kind, text in rules if kind == 1 and TYPE.fullmatch(text)][:most]
+    globs = [one for kind, text in rules if kind == 0 for one in globs_of(text)]
+    return {"name": name[:64], "globs": globs[: most - len(types)], "types": types}
+
+
+def globs_of(text: str) -> List[str]:
+    """Return the patterns that the broker takes for one of a program's.
+
+    A name's end or a whole name, in small and in capital letters where it has either;
+    none for any other pattern.
+    """
+    if text == "*.*":
+        return ["*"]
+
+    def letter(change: Callable[[str], str], found: "re.Match[str]") -> str:
+        one, other = map(change, found.groups())
+        return one if one == other else found[0]
+
+    both = [EITHER_CASE.sub(partial(letter, to), text) for to in (str.lower, str.upper)]
+    return [one for one in dict.fromkeys(both) if GLOB.fullmatch(one)]
 
 
 def address_of(path: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -48,6 +49,7 @@ from shims.files.file_dialogs import (
     GLOB,
     FileDialog,
     PortalDialogs,
+    globs_of,
     request_of,
 )
 from shims.files.protocol import TransferError, frame
@@ -318,14 +320,50 @@ def test_what_is_saved_leaves_room(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_pattern_has_few_stars():
-    """GTK's chooser tried one with twelve for hours at one file's name."""
+@pytest.mark.parametrize(
+    ("pattern", "good"),
+    [
+        *((one, True) for one in ("*", "*.pdf", "*.tar.gz", "Makefile")),
+        *((one, True) for one in ("*_test.c++", "*" + "a" * 31)),
+        *((one, False) for one in ("**", "*.*", "*a*", "a*", "a*b", "*.[pP]", "?")),
+        *((one, False) for one in ("*" + "a" * 32, "", "*.pdf\\n", "*[+-z]*[+-z]*")),
+    ],
+)
+def test_a_pattern_has_one_star_at_its_beginning(pattern, good):
+    """64 of three stars: the desktop's portal answered no program for 52 s, and longer."""
     ask = '{"type":"choose","kind":"open","filters":[{"name":"x","globs":["%s"]}]}'
-    decode_ask((ask % "*.[pP]*[dD]*").encode())
+    assert (GLOB.fullmatch(pattern) is not None) == good
+    with nullcontext() if good else pytest.raises(PeerError):
+        decode_ask((ask % pattern).encode())
+
+
+def test_filters_have_a_total():
+    def ask(count, rules):
+        row = {"name": "x", "globs": ["*.a"] * rules, "types": []}
+        return {"type": "choose", "kind": "open", "filters": [row] * count}
+
+    decode_ask(json.dumps(ask(4, 64)).encode())
     with pytest.raises(PeerError):
-        decode_ask((ask % "*[+-z]*[+-z]*[+-z]*").encode())
-    assert GLOB.fullmatch("*.tar.*")
-    assert not GLOB.fullmatch("*a*b*c*")
+        decode_ask(json.dumps(ask(5, 64)).encode())
+    rows = [("x", [(0, "*.a")] * 100)] * 20
+    made = request_of("OpenFile", {"filters": rows})
+    assert sum(len(row["globs"]) for row in made["filters"]) == 256
+    decode_ask(json.dumps({"type": "choose", **made}).encode())
+
+
+@pytest.mark.parametrize(
+    ("text", "globs"),
+    [
+        ("*.pdf", ["*.pdf"]),
+        ("*.[pP][dD][fF]", ["*.pdf", "*.PDF"]),  # GTK and Firefox
+        ("*.[jJ][pP]2", ["*.jp2", "*.JP2"]),
+        ("*.*", ["*"]),
+        ("*.[ab]", []),
+        ("*.tar.*", []),
+    ],
+)
+def test_patterns_of_ordinary_programs(text, globs):
+    assert globs_of(text) == globs
 
 
 def test_only_a_file_is_replaced_and_it_is_not_executable(tmp_path):

@@ -37,15 +37,19 @@ ArgumentText = Annotated[
     ),
 ]
 """Without a hyphen at its beginning: the service may take it for an option."""
-# A chooser tries a pattern at each file, and each '*' at each of its characters.
-# guard: a pattern of a dialog has few stars
+# The desktop's chooser tries each pattern at each name of a folder, while all of the
+# desktop's programs wait for its portal; in GTK a star costs the name's length, and each
+# further one multiplies that.  So a pattern is the end of a name, or a whole one.
+# guard: a pattern of a dialog has one star, before all else
 _Glob = Annotated[
-    str,
-    msgspec.Meta(max_length=64, pattern=r"^(?!(?:[^*]*\*){4})[A-Za-z0-9*?.\[\]_+-]+\Z"),
+    str, msgspec.Meta(max_length=32, pattern=r"^(\*|\*?[A-Za-z0-9._+-]+)\Z")
 ]
 _FilterType = Annotated[
-    str, msgspec.Meta(max_length=127, pattern=r"^[A-Za-z0-9.+_-]+/[A-Za-z0-9.+_*-]+\Z")
+    str,
+    msgspec.Meta(max_length=127, pattern=r"^[A-Za-z0-9.+_-]+/(\*|[A-Za-z0-9.+_-]+)\Z"),
 ]
+FILTER_RULES = 256
+"""Patterns and types of all filters of a dialog."""
 Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 
 
@@ -144,6 +148,13 @@ class ChooseFiles(TypedMessage, frozen=True, tag="choose"):
         tuple[_Name, ...], msgspec.Meta(max_length=limits.SAVED_AT_ONCE)
     ] = ()
     filters: Annotated[tuple[FileFilter, ...], msgspec.Meta(max_length=16)] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for too many patterns and types together."""
+        rules = sum(len(one.globs) + len(one.types) for one in self.filters)
+        # guard: all filters of a dialog have a total
+        if rules > FILTER_RULES:
+            raise ValueError(f"the filters have more than {FILTER_RULES} patterns")
 
 
 class PrintPages(TypedMessage, frozen=True, tag="print"):
