@@ -16,7 +16,7 @@ from broker.authority.control.server import serve
 from broker.cli.calls.sanitize import Result
 from broker.cli.transfer import named_files
 from broker.cli.transfer.named_files import open_named, writable_places
-from broker.cli.transfer.named_path import NamedPath
+from broker.cli.transfer.named_path import NamedPath, path_of
 from broker.cli.verbs import VERBS
 from broker.core.errors import RefusedError
 from broker.viewer.folders.control import FolderControl
@@ -89,6 +89,20 @@ def test_a_sandboxs_link_is_refused_and_the_users_own_is_followed(shared, monkey
     for name, text in (("real.pdf", "a report"), ("../mine.pdf", SECRET)):
         answer = CliRunner().invoke(_verb, [name])
         assert (answer.exit_code, text in answer.output) == (0, True), answer
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ("file:///a%20b", "/a b"),
+        ("file:///shared/photos%0Ahome/report.pdf", "/shared/photos\nhome/report.pdf"),
+        ("file:///%FF", "/\udcff"),
+        ("file:///a%2520", "/a%20"),
+        *((one, one) for one in ("a b", "/a%20b", "file:a", "https://a.test/%41")),
+    ],
+)
+def test_an_address_of_a_file_manager_is_one_path(given, path):
+    assert path_of(given) == path
 
 
 def test_a_pipe_of_the_shell_is_named(shared):

@@ -55,10 +55,14 @@ async def test_the_script_of_nautilus_hands_each_selected_path_over(
     recorder.chmod(0o755)
     script = FOLDER / name
     assert script.stat().st_mode & stat.S_IXUSR
-    paths = ["/a b", "/$(id)", "/-x", "/'q'"]
+    # A sandbox made the directory "photos", a line break, "home": its second line would
+    # be the path of a file of the user's.
+    paths = ["file:///a%20b", "file:///$(id)", "file:///-x", "file:///'q'"]
+    paths.append("file:///shared/photos%0Ahome/me/report.pdf")
     env = {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "NAUTILUS_SCRIPT_SELECTED_FILE_PATHS": "\n".join(paths) + "\n",
+        "NAUTILUS_SCRIPT_SELECTED_URIS": "\n".join(paths) + "\n",
+        "NAUTILUS_SCRIPT_SELECTED_FILE_PATHS": "/a b\n/shared/photos\n/home/me\n",
     }
     await run_tool([script], env=env, deadline=30)
     called = (tmp_path / "called").read_text().splitlines()

@@ -99,6 +99,16 @@ async def test_a_picture_becomes_a_picture():
             assert made == plain.getvalue()
 
 
+async def test_a_file_manager_hands_over_an_address():
+    """Nautilus: a line break of a name does not begin another file."""
+    async with documents() as (w, folder):
+        (folder / "a\nb.pdf").write_bytes(PDF)
+        address = f"file://{folder}/a%0Ab.pdf"
+        told = await brokerctl("sanitize", "--", address, env=w.environ)
+        assert told.code == 0, told
+        assert (folder / "a\nb.safe.pdf").exists()
+
+
 async def test_what_is_not_a_document_makes_nothing():
     async with documents() as (w, folder):
         (folder / "bad.pdf").write_bytes(b"%PDF-1.4\nnothing of it")

@@ -22,6 +22,7 @@ from broker.cli.transfer.named_files import (
     open_named_directory,
     writable_places,
 )
+from broker.cli.transfer.named_path import path_of
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.process.popen import our_program
@@ -34,7 +35,7 @@ _END_SECONDS = 5.0
 
 
 @click.command("sanitize")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("files", nargs=-1, required=True, type=click.Path())
 @click.option(
     "--in",
     "sandbox",
@@ -50,7 +51,7 @@ _END_SECONDS = 5.0
     help="Directory for the new documents [default: the directory of each document; "
     "~/Incoming/SANDBOX for documents in directories that a sandbox can write to].",
 )
-def command(files: tuple[Path, ...], *, sandbox: str, folder: Path | None) -> None:
+def command(files: tuple[str, ...], *, sandbox: str, folder: Path | None) -> None:
     """Convert PDF files, office documents and pictures to harmless copies.
 
     Programs of a new disposable SANDBOX read each document and return pixels and the
@@ -67,7 +68,7 @@ def command(files: tuple[Path, ...], *, sandbox: str, folder: Path | None) -> No
     _require_disposable(sandbox)
     places = writable_places(offline_paths())
     failed = False
-    for file in files:
+    for file in map(Path, map(path_of, files)):
         try:
             with Result(file, sandbox, folder, places) as result:
                 made = sanitize(file, sandbox, result, places)

@@ -27,6 +27,15 @@ class NamedPath(click.Path):
         return given
 
 
+def path_of(text: str) -> str:
+    """Return the path that a file manager hands over, as it is or as a file: address."""
+    if not text.startswith("file:///"):
+        return text
+    from urllib.parse import unquote_to_bytes
+
+    return os.fsdecode(unquote_to_bytes(text.removeprefix("file://")))
+
+
 def refuse_planted_link(path: Path) -> None:
     """Raise RefusedError where a path leads through a sandbox's link out of its place."""
     whole = Path.cwd() / path

@@ -17,6 +17,7 @@ from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
 from broker.cli.transfer.check import check_line, check_name, check_url
+from broker.cli.transfer.named_path import path_of
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.limits import transfer as limits
@@ -106,11 +107,7 @@ def _request(text: str, sandbox: str | None, *, edit: bool) -> OpenRequest:
     So a file with the name of an address, which a sandbox may have sent, is opened by
     its path only (``./https:…``).
     """
-    if text.startswith("file:///"):
-        # File managers and default applications hand files over like this.
-        from urllib.parse import unquote
-
-        text = unquote(text.removeprefix("file://"))
+    text = path_of(text)  # of file managers and as the default application
     path = Path(text)
     address = text.partition(":")[0].lower() in DEFAULT_SCHEMES
     # Not Path.exists(), which raises for a name that is too long for a file.
