@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import trio
-from typing_extensions import override
 
 from broker.authority.audit import event_log
 from broker.authority.permit import Permit, Request
@@ -62,6 +61,7 @@ from broker.viewer.opening.own import Own
 from broker.viewer.opening.person import PersonOpens
 from broker.viewer.opening.service import OpeningService
 from broker.viewer.opening.targets import Targets
+from broker.viewer.opening_reply import Answer, OpeningReply
 from broker.viewer.orders.filtered_bus import FilteredBus
 from broker.viewer.orders.order_places import caused_by
 from broker.viewer.sandboxes.dependencies import GuestTools
@@ -76,40 +76,10 @@ from policy.records.places import writable
 
 _GRACE = 5.0
 _TOKEN_CHARACTERS = 1000
-Answer = Callable[[VitrailError | None], Awaitable[None]]
-"""The result of an opening: None, it is taken; or why not.  Over a link
-the other end waits for it, and sends nothing before; only the first one counts."""
 
 
 async def _no_waiter(answer: VitrailError | None) -> None:
     """Where host and viewer are one, payload waits in the socket."""
-
-
-class _Status(trio.TaskStatus[None]):
-    """The replies to a stream's opener, each sent once."""
-
-    def __init__(self, outer: trio.TaskStatus[None], answer: Answer) -> None:
-        self._outer = outer
-        self._answer = answer
-        self._said = False
-        self.taken = False
-
-    @override
-    def started(self, value: None = None) -> None:
-        if not self.taken:
-            self.taken = True
-            self._outer.started(value)
-
-    async def say(self) -> None:
-        """Tell the opener, once, that the stream is accepted and that it may send."""
-        if not self._said:
-            self._said = True
-            await self._answer(None)
-
-    async def take(self) -> None:
-        """Accept the stream before it is decided, and report it as started."""
-        await self.say()
-        self.started()
 
 
 class ViewerRole:
@@ -388,7 +358,7 @@ class ViewerRole:
         where the user must be asked first, it is "taken" as soon as that is
         known, so that no deadline of a program depends on a user.
         """
-        status = _Status(task_status, answer)
+        status = OpeningReply(task_status, answer)
         # guard: orders of a sandbox's streams count to its record
         with given(conn), caused_by(opening.lease.record):
             try:
@@ -403,7 +373,7 @@ class ViewerRole:
                 hang_up(conn)
 
     async def _permitted(
-        self, opening: Opening, conn: socket.socket, status: _Status
+        self, opening: Opening, conn: socket.socket, status: OpeningReply
     ) -> None:
         guest = self._guests.get(opening.lease.id)
         if guest is None:
@@ -431,7 +401,7 @@ class ViewerRole:
             await self._decided(guest, opening, conn, status)
 
     async def _decided(
-        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+        self, guest: Guest, opening: Opening, conn: socket.socket, status: OpeningReply
     ) -> None:
         """Ask for a stream's permit, and carry the stream.  Raises RefusedError."""
         sound, windows = opening.service == AUDIO, opening.service == DISPLAY
@@ -485,7 +455,7 @@ class ViewerRole:
                 raise
 
     async def _carry_opened(
-        self, guest: Guest, opening: Opening, conn: socket.socket, status: _Status
+        self, guest: Guest, opening: Opening, conn: socket.socket, status: OpeningReply
     ) -> None:
         """Carry a stream whose permit has recorded it as opened."""
         streams = guest.streams
@@ -499,7 +469,7 @@ class ViewerRole:
         guest: Guest,
         opening: Opening,
         conn: socket.socket,
-        status: _Status,
+        status: OpeningReply,
         permit: Permit,
     ) -> None:
         if opening.service == DISPLAY:
@@ -513,7 +483,7 @@ class ViewerRole:
             raise RefusedError(f"the viewer does not provide {opening.service}")
 
     async def _folder(
-        self, opening: Opening, conn: socket.socket, status: _Status
+        self, opening: Opening, conn: socket.socket, status: OpeningReply
     ) -> None:
         folders = self._host.folders
         if not isinstance(folders, StreamedFolders):
@@ -522,10 +492,12 @@ class ViewerRole:
         await folders.carry(opening, conn, task_status=status)
 
     async def _security_key(
-        self, opening: Opening, conn: socket.socket, status: _Status
+        self, opening: Opening, conn: socket.socket, status: OpeningReply
     ) -> None:
         if self.record(opening.lease.record) is None:
-            raise RefusedError("the sandbox has no valid record")
+            raise RefusedError(
+                f"the viewer has no valid record '{opening.lease.record}'"
+            )
         await status.say()
         await security_keys.carry(
             opening,
@@ -541,7 +513,7 @@ class ViewerRole:
         guest: Guest,
         opening: Opening,
         conn: socket.socket,
-        status: _Status,
+        status: OpeningReply,
         permit: Permit,
     ) -> None:
         """Carry a connection to the sound server unfiltered, as its record says."""

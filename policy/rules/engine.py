@@ -114,6 +114,9 @@ def holds(rule: Rule, call: PolicyCall) -> str:
         # The name of a host that has only a key may be the denied one, too.
         if match.host and (host is None or host.startswith(HOST_KEY)):
             host = sample_host(match.host[0])
+        elif host is not None and host.startswith("[") and host not in match.host:
+            # A deny of a host is about the servers at its other ports as well.
+            host = host[1:].partition("]")[0]
         key = match.key[0] if key is None and match.key else key
     return fits(match, call.mime, scheme, host, key)
 

@@ -13,7 +13,7 @@ import trio
 from click.testing import CliRunner
 
 from broker.authority.control.server import serve
-from broker.cli.calls.sanitize import Result
+from broker.cli.calls.sanitize import NewDocumentFolder
 from broker.cli.transfer import named_files
 from broker.cli.transfer.named_files import open_named, writable_places
 from broker.cli.transfer.named_path import NamedPath, path_of
@@ -148,7 +148,7 @@ def test_a_harmless_copy_is_in_the_directory_that_was_looked_at(shared):
     (shared / "out").mkdir()
     (shared.parent / "autostart").mkdir()
     document = shared / "real.pdf"
-    with Result(document, "sanitize", shared / "out", [shared]) as result:
+    with NewDocumentFolder(document, "sanitize", shared / "out", [shared]) as result:
         (shared / "out").rename(shared / "was")
         (shared / "out").symlink_to("../autostart")
         with open(f"{result.opened}/a.safe.pdf", "xb") as out:

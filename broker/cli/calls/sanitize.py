@@ -70,7 +70,7 @@ def command(files: tuple[str, ...], *, sandbox: str, folder: Path | None) -> Non
     failed = False
     for file in map(Path, map(path_of, files)):
         try:
-            with Result(file, sandbox, folder, places) as result:
+            with NewDocumentFolder(file, sandbox, folder, places) as result:
                 made = sanitize(file, sandbox, result, places)
         except (PeerError, RefusedError, UpstreamError) as error:
             failed = True
@@ -104,7 +104,7 @@ def _require_disposable(sandbox: str) -> None:
         )
 
 
-class Result:
+class NewDocumentFolder:
     """The directory of a new document, open while the block runs."""
 
     def __init__(
@@ -155,7 +155,7 @@ def _incoming(sandbox: str, places: Sequence[Path]) -> tuple[Path, int]:
 
 
 def sanitize(
-    file: Path, sandbox: str, result: Result, places: Sequence[Path] = ()
+    file: Path, sandbox: str, result: NewDocumentFolder, places: Sequence[Path] = ()
 ) -> Path:
     """Make a harmless document of one, in a sandbox; return its path.
 

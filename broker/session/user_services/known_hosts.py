@@ -38,7 +38,7 @@ def names_of(key: bytes, candidates: Iterable[str], home: Path) -> list[str]:
             if name.startswith(_HASHED):
                 found.update((one, None) for one in tried if _is_hash_of(name, one))
             elif not name.startswith("!") and "*" not in name and "?" not in name:
-                found[_without_port(name).lower()] = None
+                found[_server(name.lower())] = None
     return sorted(found, key=lambda name: name not in tried)
 
 
@@ -57,8 +57,13 @@ def _lines(wanted: str, home: Path) -> Iterator[tuple[str, str]]:
                 yield words[0], marker
 
 
-def _without_port(name: str) -> str:
-    return name[1:].partition("]")[0] if name.startswith("[") else name
+def _server(name: str) -> str:
+    """Return the name of a server: with its port, unless it is that of ssh.
+
+    Another port is another server, and who may use it is another decision.
+    """
+    # guard: a server at another port has another name
+    return name[1:].removesuffix("]:22") if name.endswith("]:22") else name
 
 
 def _is_hash_of(entry: str, name: str) -> bool:

@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from broker.cli.calls.sanitize import Result, sanitize
+from broker.cli.calls.sanitize import NewDocumentFolder, sanitize
 from broker.core.errors import VitrailError
 from shims.files import page_writers, pages
 from shims.files.page_writers import PdfWriter, write_png
@@ -129,7 +129,7 @@ def test_no_module_of_the_documents_directory_is_loaded(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     document = tmp_path / "a.pdf"
     with (
-        Result(document, "sanitize", tmp_path, ()) as result,
+        NewDocumentFolder(document, "sanitize", tmp_path, ()) as result,
         pytest.raises(VitrailError),
     ):
         sanitize(document, "sanitize", result)

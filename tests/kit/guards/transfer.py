@@ -9,6 +9,7 @@ from tests.kit.guards.mutation import Guard, main
 
 ORDERS = "tests/attack/test_session_orders_files.py"
 GUARDS = (
+    Guard("a server at another port has another name", 'return name[1:].partition("]")[0] if name.startswith("[") else name', "tests/broker/session/test_known_hosts.py", "names_of_its_key"),
     Guard("a call of the user's is for what the user called", "if False:", ORDERS, "calls_about"),
     Guard("an order has its descriptors", "if False:", ORDERS, "its_descriptors"),
     Guard("files are those that the user has named or chosen", "if False:", ORDERS, "named_or_chosen"),
