@@ -19,6 +19,7 @@ import tomllib
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -716,3 +717,24 @@ def test_a_record_on_which_the_reading_process_dies_is_required(
     text = json.dumps(config())
     output, answer = module.lease(made, "precreate", text, config()["annotations"])
     assert (output, answer) == (None, wanted)
+
+
+def test_a_runtime_of_root_s_obeys_no_annotation_of_the_image_either(place):
+    from shims import vitrail_oci_hook as module
+
+    rootful = SimpleNamespace(
+        RefusedError=OSError,
+        require_confined=lambda _config: None,
+        mount_sockets=lambda _person, _launch, directory: directory,
+    )
+    made = SimpleNamespace(
+        person="ada",
+        rootful=rootful,
+        command_line=["--annotation", "io.vitrail.sandbox=work"],
+        broker=lambda: SimpleNamespace(call=lambda *_, **__: PREPARED),
+    )
+    document = stored(place, json.dumps({"annotations": {CRUNS: "", SYSTEMDS: ""}}))
+    document["annotations"] |= {CRUNS: "1", SYSTEMDS: "1", "org.example.mine": "1"}
+    text = module.precreate(made, document, module.annotations_of(document))
+    left = set(json.loads(text)["annotations"])
+    assert left == {"io.vitrail.sandbox", "io.vitrail.launch", "org.example.mine"}
