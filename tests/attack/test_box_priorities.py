@@ -17,6 +17,7 @@ import pytest
 
 from broker.core import limits
 from broker.helpers.process.gate import limited_gate_words
+from broker.host.processes import tracked
 from broker.host.processes.tracked import ordinary
 from tests.kit.boxes import said
 
@@ -105,6 +106,15 @@ async def test_a_boxs_files_in_memory_have_a_size(tmp_path, own):
     assert found.pop("/dev")
     assert {"/tmp", "/var/tmp", "/home", "/dev/shm", "/run", "/"} <= set(found)
     assert sum(found.values()) < memory * 0.51
+
+
+def test_a_vmm_keeps_a_higher_score_of_its_broker(monkeypatch, tmp_path):
+    """As root gave it, which this user could not lower."""
+    (tmp_path / "adj").write_text("600\n")
+    monkeypatch.setattr(tracked, "_OOM", tmp_path / "adj")
+    assert ordinary()[-3:-1] == ["-n", "600"]
+    monkeypatch.setattr(tracked, "_OOM", tmp_path / "none")
+    assert ordinary()[-3:-1] == ["-n", str(limits.VMM_OOM)]
 
 
 def test_a_vmm_ends_before_the_desktops_programs_and_has_no_priority():

@@ -286,14 +286,18 @@ VMM_OOM = 300
 before programs of the desktop that have a third of the memory less."""
 
 BOX_MEMORY_PARTS = (
-    *(("/tmp", 8), ("/var/tmp", 16), ("/home", 4), ("/dev/shm", 16)),  # noqa: S108
+    ("/tmp", 8),  # noqa: S108 -- the box's own
+    ("/var/tmp", 32),  # noqa: S108
+    ("/home", 4),
+    ("/dev/shm", 16),  # noqa: S108
+    ("/run", 32),
 )
 """Sizes of a box's file systems in memory, as parts of the machine's: half in all.  What
 is in them belongs to no process, so its end frees none of it; the kernel's own bound is
-half for each."""
+half for each.  Toolkits without memory files have pictures of windows in /run."""
 
 BOX_SMALL_BYTES = 16 << 20
-"""Of those that have directories, links and sockets only."""
+"""Of its root, which has directories and links only."""
 
 # -- guest images ------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import resource
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import trio
 
@@ -30,6 +31,7 @@ from broker.helpers.process.spawn import (
 from broker.ipc.captured_stderr import FirstWords
 
 _PASS_ON_SECONDS = 1.0
+_OOM = Path("/proc/self/oom_score_adj")
 
 
 def few_files(most: int) -> list[str]:
@@ -48,8 +50,19 @@ def ordinary() -> list[str]:
     # guard: a VMM has no real-time priority
     words = ["prlimit", "--rtprio=0:0", "--nice=0:0", f"--memlock={locked}:{locked}"]
     # guard: a VMM ends before the desktop's programs where memory ends
-    words += ["choom", "-n", str(limits.VMM_OOM)]
+    words += ["choom", "-n", str(max(limits.VMM_OOM, _own_oom()))]
     return [*words, "--"]
+
+
+def _own_oom() -> int:
+    """Return our own oom_score_adj, below which choom(1) might not be able to go.
+
+    The administrator may have set one for all of the user's programs.
+    """
+    try:
+        return int(_OOM.read_text(encoding="ascii"))
+    except OSError:
+        return 0  # as without /proc; choom then says what it lacks
 
 
 def _lowered(kind: int, most: int) -> int:

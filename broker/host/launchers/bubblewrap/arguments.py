@@ -268,8 +268,8 @@ def _own_places(box: Box, uid: int, *, other: bool) -> Iterator[str]:
     ``other``: the box's programs have another user id than bubblewrap.
     """
     for place, part in BOX_MEMORY_PARTS:
-        yield from _in_memory(place, box.memory // part, shared=other)
-    yield from _in_memory("/run", BOX_SMALL_BYTES)
+        shared = other and place != "/run"
+        yield from _in_memory(place, box.memory // part, shared=shared)
     if other:
         yield from ("--perms", "1777", "--dir", "/run/user")
         return
