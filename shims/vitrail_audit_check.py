@@ -261,7 +261,7 @@ def check(
         raise WrongError("the event is not in the tree that was signed")
     try:
         number = json.loads(body)["sequence"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WrongError("the event is not valid") from error
     if number != index + 1:
         raise WrongError("the event has another sequence number")

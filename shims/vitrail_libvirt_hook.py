@@ -197,7 +197,7 @@ def owner() -> int:
             if facts.st_uid != 0 or facts.st_mode & 0o022:
                 raise HookError(f"users other than root can write to {SETTINGS}")
             uid = json.loads(file.read(4096))["uid"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise HookError(f"{SETTINGS}: {error}") from error
     if not isinstance(uid, int) or uid <= 0:
         raise HookError(f"{SETTINGS}: 'uid' must be the number of a user")
@@ -266,7 +266,7 @@ def call(path: str, parameters: dict[str, object], deadline: float) -> None:
             raise HookError(str(words.get("message") or answer["error"])[:TEXT_CHARS])
     except OSError as error:
         raise HookError(f"cannot connect to the broker at {path}: {error}") from error
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise HookError(f"the broker sent an invalid reply: {error}") from error
 
 

@@ -197,7 +197,7 @@ def take_reply(reply: bytes) -> Dict[str, Any]:
         if "error" in answer:
             reason = parameters.get("message") or answer["error"]
             raise LeaseError(f"the broker rejected the request: {reason}")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise LeaseError(f"the broker sent an invalid reply: {error}") from error
     if not isinstance(parameters, dict):
         raise LeaseError("the broker sent an invalid reply")

@@ -15,6 +15,7 @@ import msgspec
 
 from broker.authority.audit.proof.chain import Chain, read_chain
 from broker.authority.audit.proof.note import Note, parse_note
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
 from broker.helpers.shipper.postgres import EventRow, ProvedEvents
@@ -166,7 +167,7 @@ def _rows(untrusted: SignedBatch) -> tuple[str, list[EventRow]]:
     for number, body in enumerate(untrusted.bodies, untrusted.first):
         try:
             event = decode(body)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise RefusedError(f"event {number} is invalid: {error}") from error
         if event.sequence != number or abs(event.time_ns) >= 1 << 63:
             raise RefusedError(f"event {number} has another number or an invalid time")

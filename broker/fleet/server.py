@@ -15,6 +15,7 @@ from typing import TypeAlias, TypeVar
 import msgspec
 import trio
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import IntegrityError, RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.stderr_log import log_exception, log_stderr
@@ -339,7 +340,7 @@ def _decoded(data: bytes, encoding: bytes) -> SignedBatch:
             if unpack.unconsumed_tail or not unpack.eof:
                 raise RefusedError("the batch is too long, or truncated")
         return _batch.decode(data)
-    except (zlib.error, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (zlib.error, *UNREADABLE) as error:
         raise RefusedError(f"invalid batch: {error}") from error
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn, TypeAlias
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError
 
 Compile: TypeAlias = Callable[[], Sequence[bytes]]
@@ -51,7 +52,7 @@ def read_compiled(pipe: int) -> list[bytes]:
     try:
         return msgspec.msgpack.decode(data, type=list[bytes])
     # guard: no process serves without its filter
-    except msgspec.DecodeError as error:  # nothing, or a part: it ended before
+    except UNREADABLE as error:  # nothing, or a part: it ended before
         raise SetupError(
             "cannot compile the system call filters",
             hint="see the broker's log; to find missing packages, run 'brokerctl doctor'",

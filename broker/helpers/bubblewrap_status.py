@@ -21,7 +21,7 @@ def leader_of(status: bytes, what: str) -> int:
     """
     try:
         leader = json.loads(status.split(b"\n")[0])["child-pid"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         leader = None
     if type(leader) is not int:
         raise not_started(what)

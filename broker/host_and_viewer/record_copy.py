@@ -50,7 +50,7 @@ class RecordCopy:
 def _decode(content: bytes) -> RecordEntry:
     try:
         return msgspec.convert(json.loads(content), RecordEntry, dec_hook=_typed)
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError) as error:
         raise InternalError(f"the authority sent an invalid record: {error}") from error
 
 

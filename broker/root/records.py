@@ -113,7 +113,7 @@ def load_records(path: Path) -> DeviceRecords:
         raise SetupError(f"has more than {_FILE_BYTES} bytes", where=str(path))
     try:
         return _records(tomllib.loads(content.decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, DeviceError) as error:
+    except (ValueError, RecursionError, DeviceError) as error:
         raise SetupError(str(error), where=str(path)) from error
 
 

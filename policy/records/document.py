@@ -175,7 +175,7 @@ def _parse_alone(
         return False
     try:
         tomllib.loads(piece)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # Late, here and below: most files have no mistake to be explained.
         from policy.records.syntax import explain
 
@@ -253,7 +253,7 @@ def _parse_together(
         kept = _blank_all_but(text, good)
         try:
             return tomllib.loads(kept), good
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             from policy.records.syntax import place_of
 
             at = place_of(kept, str(error))

@@ -195,7 +195,7 @@ def key_parts(key: str, offset: int) -> tuple[str, ...]:
     """
     try:
         inner: object = tomllib.loads(f"{key} = 0")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotUnderstoodError(offset) from error
     parts: list[str] = []
     while isinstance(inner, dict):

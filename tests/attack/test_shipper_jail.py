@@ -17,14 +17,17 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.authority.audit.retention_service import Retention
+from broker.authority.audit.settings import AuditSettings
+from broker.authority.audit.shipping import Shipping
 from broker.authority.audit.store import open_store
 from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.helpers.shipper import service
+from broker.helpers.shipper import cursor, service, state
 from broker.helpers.shipper.config import JsonlTarget
 from broker.helpers.shipper.cursor import load_cursor
 from broker.helpers.shipper.local_receivers import serve_receiver
-from broker.helpers.shipper.state import shipping_warnings
+from broker.helpers.shipper.state import receiver_names, shipping_warnings
 from tests.kit.audit.shipping import filled, record
 from tests.kit.brokerctl import home, paths_of
 
@@ -243,6 +246,51 @@ async def test_a_cursor_that_is_no_file_holds_up_nobody(place, what):
     _plant(paths.shipping / "far.json", what)
     with trio.fail_after(30), pytest.raises(SetupError):
         load_cursor(paths.shipping, "far")
+
+
+_DEEP = b'{"name":"far","x":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [_DEEP, b'{"name":"\xff"}', b"{", b"\xff"],
+    ids=["deep", "name", "cut", "no-text"],
+)
+async def test_a_cursor_that_cannot_be_decoded_ends_neither_retention_nor_status(
+    place, content
+):
+    _, paths = place
+    config = paths.config[0] / "ship.toml"
+    config.write_text(_SOCKET.format(database="/x"))
+    name = receiver_names(config)[0]
+    (paths.shipping / f"{name}.json").write_bytes(content)
+    with pytest.raises(SetupError, match="progress of a receiver"):
+        load_cursor(paths.shipping, name)
+    async with open_store(paths.audit) as store:
+        await record(store, 0, 600)
+        shipping = Shipping(paths, store, None)
+        assert shipping.shipped() == 0
+        (warning,) = shipping.warnings()
+        assert "progress of a receiver" in warning
+        retention = Retention(store, AuditSettings(), shipping.shipped)
+        assert await retention.prune(0, None) == 0, "what may be undelivered stays"
+
+
+async def test_no_error_of_a_reader_ends_retention_or_status(place, monkeypatch):
+    """A reader of files that others write may have an error that we do not know of."""
+    _, paths = place
+    (paths.config[0] / "ship.toml").write_text(_SOCKET.format(database="/x"))
+
+    def read(*_args):
+        raise OverflowError("of a decoder")
+
+    monkeypatch.setattr(state, "load_cursor", read)
+    monkeypatch.setattr(cursor, "load_cursor", read)
+    async with open_store(paths.audit) as store:
+        shipping = Shipping(paths, store, None)
+        assert shipping.shipped() == 0
+        (warning,) = shipping.warnings()
+    assert warning.startswith("the audit log is not shipped: ")
 
 
 @pytest.mark.parametrize("what", ["fifo", "directory", "device", "link"])

@@ -23,6 +23,7 @@ from typing import Annotated
 import msgspec
 
 from broker.authority.audit.names import Names
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError
 from broker.core.paths import read_config
 
@@ -85,7 +86,7 @@ def load_settings(config: Sequence[Path]) -> AuditSettings:
             continue
         try:
             return msgspec.toml.decode(text, type=AuditSettings)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             known = ", ".join(AuditSettings.__struct_fields__)
             raise SetupError(
                 f"invalid settings: {error}",

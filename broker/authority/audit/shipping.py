@@ -8,7 +8,7 @@ from broker.authority.audit.event_log import EventLog
 from broker.authority.helper_starter import Helper, HelperStarter
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.core.paths import Paths
-from broker.core.stderr_log import log_stderr
+from broker.core.stderr_log import isolated, log_stderr
 from broker.helpers.shipper.state import find_config, shipping_warnings, unshipped
 from broker.ipc.audit import schema
 from broker.ipc.starter import HelperProgram
@@ -35,7 +35,10 @@ class Shipping:
 
     def warnings(self) -> list[str]:
         """Return the faults of shipping, for ``brokerctl status``."""
-        return shipping_warnings(self._paths)
+        # guard: no file of a shipper ends the status
+        with isolated():
+            return shipping_warnings(self._paths)
+        return ["the audit log is not shipped: an internal error; see the broker's log"]
 
     def shipped(self) -> int | None:
         """Return the last event that every receiver has; None: there are no receivers.
@@ -44,11 +47,14 @@ class Shipping:
         """
         if find_config(self._paths.config) is None:
             return None
-        try:
-            waiting = unshipped(self._paths)
-        except (SetupError, UpstreamError):
-            return 0
-        return None if waiting is None else waiting.sequence
+        # guard: no file of a shipper ends the authority
+        with isolated():
+            try:
+                waiting = unshipped(self._paths)
+            except (SetupError, UpstreamError):
+                return 0
+            return None if waiting is None else waiting.sequence
+        return 0
 
     async def run(self) -> None:
         """Start the shipper, and again whenever it ends, until cancelled."""

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError
 from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
@@ -172,7 +173,7 @@ class EventRights:
         """
         try:
             event = schema.decode(untrusted_body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise PeerError(f"it sent an invalid event: {error}") from error
         # guard: a client records the kinds of its role
         if event.kind not in self._kinds:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths
 from broker.host.images.store import (
@@ -59,7 +60,7 @@ def previous_image(paths: Paths, name: str) -> Image | None:
     take_image_name(name)
     try:
         return read_image(name, _previous(paths, name).resolve(strict=True))
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNREADABLE):
         return None
 
 

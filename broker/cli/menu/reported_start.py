@@ -289,7 +289,7 @@ def _taker(result: StartResult, shown: _Shown) -> Callable[[str], None]:
     def take(line: str) -> None:
         try:
             item = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not isinstance(item, dict):
             return

@@ -56,7 +56,7 @@ class Calls:
         message = self._connection.receive()
         try:
             reply = json.loads(message)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InternalError(f"the broker's answer is not JSON: {error}") from error
         if "error" in reply:
             # Late: msgspec and the tables of the interface.

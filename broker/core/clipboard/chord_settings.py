@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.clipboard.chords import PRESETS, Chord, ChordPair
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.core.paths import Paths, read_config
@@ -82,7 +83,7 @@ def load_choice(paths: Paths) -> ChordChoice:
             found = chosen(file.preset, file.copy, file.paste)
         except FileNotFoundError:
             continue
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             return _default(path, str(error))
         except SetupError as error:
             return _default(path, error.message)

@@ -35,6 +35,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 from typing_extensions import override
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError
 from broker.core.limits import audit as audit_limits
 from broker.core.paths import read_config
@@ -173,7 +174,7 @@ def load_config(path: Path) -> ShipConfig:
         config = msgspec.toml.decode(read_config(path), type=ShipConfig)
     except OSError as error:
         raise SetupError(f"cannot read: {error.strerror}", where=str(path)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise SetupError(
             f"invalid configuration: {error}",
             where=str(path),

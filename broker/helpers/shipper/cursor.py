@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError
 from broker.core.paths import read_config
 
@@ -60,7 +61,7 @@ def load_cursor(directory: Path, name: str) -> Cursor:
         return msgspec.json.decode(data, type=Cursor)
     except FileNotFoundError:
         return Cursor(name=name)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         # Beginning again would send a whole log again without a request.
         raise SetupError(
             f"{path} does not contain the progress of a receiver: {error}",

@@ -8,6 +8,7 @@ import secrets
 import msgspec
 from typing_extensions import override
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.helpers.shipper.config import IngestTarget
@@ -67,7 +68,7 @@ class Ingest(Target):
             if status == 200:
                 return msgspec.json.decode(answer, type=Position)
             refused = msgspec.json.decode(answer, type=Refusal)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise UpstreamError(f"the ingest service answered {status}") from error
         said = printable(refused.error, 300)
         if status == 403:

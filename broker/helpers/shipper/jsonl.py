@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 from typing_extensions import override
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.limits import audit as audit_limits
 from broker.helpers.shipper.terms import Batch, ShippedItem, Target
@@ -82,7 +83,7 @@ class Jsonl(Target):
         for text in reversed(lines):
             try:
                 last = msgspec.json.decode(text, type=_Line)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 return None  # another program writes there too; the cursor decides
             if last.log != log.hex():
                 return None

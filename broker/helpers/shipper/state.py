@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths, read_config
 from broker.helpers.shipper.cursor import Cursor, held_back, load_cursor
@@ -41,7 +42,7 @@ def receiver_names(path: Path) -> list[str]:
     """
     try:
         found = msgspec.toml.decode(read_config(path), type=_Receivers)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise SetupError(str(error), where=str(path)) from error
     return [target.name for target in found.target]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError
 from broker.core.files.replace_file import replace_file
 from broker.core.stderr_log import log_exception
@@ -71,7 +72,7 @@ class FolderNotes:
             note = msgspec.json.decode(data, type=_Note)
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, *UNREADABLE) as error:
             log_exception(error)
             return None
         # guard: a sandbox answers for its own folders

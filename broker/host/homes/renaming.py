@@ -48,7 +48,7 @@ def recover(store: HomeStore) -> None:
         change = msgspec.json.decode(journal.read_bytes(), type=Renaming)
     except FileNotFoundError:
         change = None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UpstreamError(f"invalid content of {journal}: {error}") from error
     if change is not None:
         _complete(store, change)

@@ -305,7 +305,7 @@ def read_meta(directory: Path) -> HomeMeta | None:
         ) from error
     try:
         return msgspec.json.decode(data, type=HomeMeta)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UpstreamError(f"invalid {directory / _META}: {error}") from error
 
 

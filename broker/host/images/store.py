@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths
@@ -289,7 +290,7 @@ def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
     link = paths.images / name
     try:
         return read_image(name, link.resolve(strict=True))
-    except (OSError, msgspec.MsgspecError, RefusedError) as error:
+    except (OSError, *UNREADABLE, RefusedError) as error:
         missing = isinstance(error, FileNotFoundError)
         what = _MISSING if missing else "cannot use the guest image"
         raise SetupError(
@@ -308,7 +309,7 @@ def missing_image(error: VitrailError) -> str:
 
 
 def read_image(name: str, directory: Path) -> Image:
-    """Read an image's manifest; raises OSError or MsgspecError if it is incomplete."""
+    """Read an image's manifest; raises OSError or one of UNREADABLE if it is incomplete."""
     data = (directory / "manifest.json").read_bytes()
     manifest = msgspec.json.decode(data, type=Manifest)
     if manifest.format != FORMAT:

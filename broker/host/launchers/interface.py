@@ -80,7 +80,7 @@ def read_state(directory: Path) -> Prepared:
         data = file.read(limits.VM_STATE_BYTES + 1)
     try:
         state = msgspec.json.decode(data, type=Prepared)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UpstreamError(f"cannot decode {path}: {error}") from error
     if state.directory != str(directory):
         raise UpstreamError(f"{path} is the state of another launch")

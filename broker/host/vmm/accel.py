@@ -20,6 +20,7 @@ import msgspec
 import trio
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.files.replace_file import replace_file
 from broker.helpers.process.identity import boot_id
@@ -212,7 +213,7 @@ async def _look(console: trio.lowlevel.FdStream) -> str:
 def _read(path: Path) -> _Kept | None:
     try:
         kept = msgspec.json.decode(path.read_bytes(), type=_Kept)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None  # it is only a cache: look again
     return kept if kept.boot == boot_id() else None
 

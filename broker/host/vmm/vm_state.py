@@ -131,7 +131,7 @@ def read_as(kind: type[_State], directory: Path) -> _State | None:
         )
     try:
         return msgspec.json.decode(data, type=kind)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UpstreamError(f"invalid {directory / STATE_FILE}: {error}") from error
 
 

@@ -33,6 +33,7 @@ import msgspec
 import trio
 
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.helpers.filters import program_filters
 from broker.helpers.process.identity import identity_of, process_stat
@@ -390,5 +391,5 @@ async def _read_pid(fd: int) -> int:
             data += chunk
     try:
         return msgspec.json.decode(data, type=_Info).pid
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise UpstreamError("bubblewrap did not report its child process") from error

@@ -13,6 +13,7 @@ from fnmatch import translate
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import IntegrityError
 
 NAMED = ("sandbox", "lease", "service", "verdict", "rule", "peer", "outcome")
@@ -88,7 +89,7 @@ class Found:
         """
         try:
             return msgspec.json.decode(self.body, type=dict[str, object])
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise IntegrityError(
                 f"event {self.sequence} was not written by a broker: {error}",
                 hint="to see what was changed in the log, run 'brokerctl audit verify'",

@@ -21,6 +21,7 @@ from typing import Annotated
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError
 from broker.core.paths import Paths, read_config
 from broker.core.services import CID_ANY, LINK_PORT
@@ -126,7 +127,7 @@ def _read(paths: Paths) -> tuple[_File, str]:
             continue
         try:
             return msgspec.toml.decode(text, type=_File), str(path)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             known = ", ".join(_File.__struct_fields__)
             raise SetupError(
                 f"invalid settings: {error}",

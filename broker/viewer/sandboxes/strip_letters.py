@@ -41,7 +41,7 @@ class StripLetters:
         try:
             content = await answered_file(self._session, DrawLetters(height))
             found = msgspec.json.decode(content, type=dict[str, tuple[int, str]])
-        except (SetupError, UpstreamError, ValueError) as error:
+        except (SetupError, UpstreamError, ValueError, RecursionError) as error:
             log_stderr(f"name strip: cannot use a font of the desktop: {error}")
             return {}
         return {

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from broker.core.decoding import UNREADABLE
 from broker.core.limits import pulse as limits
 from broker.core.paths import find_paths
 from broker.core.streams.sound_rules import Level
@@ -59,7 +60,8 @@ def load_level(directory: Path, name: str) -> Level:
         return Level(muted=True)
     try:
         kept = msgspec.json.decode(data, type=_Kept)
-    except msgspec.DecodeError:
+    # guard: a level that cannot be decoded silences no later stream
+    except UNREADABLE:
         return Level(muted=True)
     return Level(max(0, min(kept.volume, limits.PULSE_VOLUME)), kept.muted)
 

@@ -251,6 +251,8 @@ GUARDS = (
     Guard("a sandbox ends without room for a thread", "with trio.move_on_after(_REMOVE_SECONDS):", "tests/broker/viewer/sandboxes/test_guest.py", "no_thread"),
     Guard("doctor changes no file of the log", "if False:", "tests/integration/test_doctor.py", "test_shipping"),
     Guard("a cursor is a small regular file", "data = path.read_bytes()", "tests/attack/test_shipper_jail.py", "cursor and large"),
+    Guard("no file of a shipper ends the authority", "if True:", "tests/attack/test_shipper_jail.py", "no_error_of_a_reader"),
+    Guard("no file of a shipper ends the status", "if True:", "tests/attack/test_shipper_jail.py", "no_error_of_a_reader"),
     Guard("a problem of shipping is a small regular file", "data = problem_file(paths).read_bytes()[:_PROBLEM_BYTES]", "tests/attack/test_shipper_jail.py", "problem and fifo"),
     Guard("a jailed shipper writes lines only, and few of them", "log_stderr(line.decode())", "tests/attack/test_shipper_jail.py", "terminal"),
     Guard("a revocation does not wait for the log", "", "tests/attack/test_revoking_fails_open.py"),

@@ -29,7 +29,7 @@ class Proven:
                 self.of(name)
         except FileNotFoundError:
             self._trees = {}
-        except (OSError, msgspec.DecodeError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise SetupError(
                 f"cannot read the results of earlier verifications in {path}: {render.cause(error)}",
                 hint="to verify the whole log again, remove the file",

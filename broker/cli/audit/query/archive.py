@@ -117,7 +117,7 @@ class EventArchive:
             if line.strip():
                 try:
                     self._line(line.decode().strip(), where)
-                except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+                except (ValueError, RecursionError) as error:
                     raise SetupError(f"{where}: {error}", hint=_FORMATS) from error
         self.lines += number
 

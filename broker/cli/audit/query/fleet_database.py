@@ -19,6 +19,7 @@ import trio
 from broker.cli.audit.event_text import EventOptions
 from broker.cli.audit.proof.shipped import ShippedLog
 from broker.cli.audit.query.fleet_counts import count, counted
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.helpers.shipper.database import (
@@ -361,10 +362,10 @@ def _readable(untrusted_body: str, kind: str) -> str:
     One machine's rows must not keep a user from those of all the others.
     """
     # guard: a machine's rows do not end a fleet's questions
-    with suppress(msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+    with suppress(*UNREADABLE):
         try:
             schema.decode(untrusted_body)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             _shape.decode(untrusted_body)  # of a later version
         return untrusted_body
     said = {"kind": kind, "reason": "the machine shipped data that is not an event"}

@@ -64,7 +64,13 @@ def main() -> int:
         result = {"missing": str(error)}
     except (ArchiveError, TreeError) as error:
         result = {"error": str(error)}
-    except (tarfile.TarError, EOFError, OverflowError, ValueError) as error:
+    except (
+        tarfile.TarError,
+        EOFError,
+        OverflowError,
+        ValueError,
+        RecursionError,
+    ) as error:
         result = {"error": f"cannot read a layer: {error}"}
     except MemoryError:
         result = {"error": "reading the layers needs more memory than allowed"}

@@ -41,6 +41,7 @@ from broker.cli.images.building.build import put_in_place
 from broker.cli.images.building.build_room import Progress, need_space, only_build
 from broker.cli.images.foreign_images.importing import image_room
 from broker.core import limits
+from broker.core.decoding import UNREADABLE
 from broker.core.errors import IntegrityError, SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.host.images import store
@@ -202,7 +203,7 @@ def _manifest(
         ) from error
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise UpstreamError(
             f"cannot read the archive's manifest: {error}", hint=_VERSION_HINT
         ) from error

@@ -289,7 +289,7 @@ def _seen(server: BundleServer) -> _Seen:
         seen = msgspec.json.decode(content, type=_Seen)
         if seen.index:
             take_name(seen.index)
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(
             f"cannot read the last answer in {file}: {error}",
             hint="remove the file, then run 'brokerctl policy bundle fetch' again",

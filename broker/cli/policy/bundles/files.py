@@ -208,7 +208,7 @@ def applied_in(base: Path, name: str) -> Applied:
         found = msgspec.json.decode(content, type=Applied)
         for one in found.keys:
             take_key(one.removeprefix("index "))
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         # Without it an older bundle could be applied: nothing is guessed.
         raise RefusedError(
             f"cannot read the applied version in {file}: {error}",

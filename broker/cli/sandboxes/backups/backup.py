@@ -292,7 +292,7 @@ def _take_members(source: Path, prepared: Path, own: bytes) -> Unpacked:
                 _read_small(prepared / _LABEL), type=BackupLabel
             )
             name, made = take_sandbox_name(label.name), label.made
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RefusedError(f"{no_backup}: {error}") from error
     if found.kind != kind or not 0 <= (made or 0) <= _LAST_SECOND:
         raise RefusedError(no_backup)

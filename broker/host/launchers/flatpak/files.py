@@ -152,7 +152,7 @@ def _change(paths: Paths, app: str) -> OverrideChange | None:
         return msgspec.json.decode(path.read_bytes(), type=OverrideChange)
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UpstreamError(f"invalid content: {error}", where=str(path)) from error
 
 

@@ -400,7 +400,7 @@ class LibvirtGuests:
         for directory in sorted((self._paths.runtime / "libvirt").glob("*/")):
             try:
                 await self._adopt(directory)
-            except (VitrailError, OSError, ValueError) as error:
+            except (VitrailError, OSError, ValueError, RecursionError) as error:
                 warnings.append(f"cannot lease {directory.name} again: {error}")
                 await remove_aside(remove_tree, directory)
         return warnings

@@ -68,7 +68,7 @@ class StoredParent:
             if (meta.key, meta.made) != (self.key, self.made):
                 raise UpstreamError("another process replaced the parent machine")
             return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=place)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UpstreamError(f"cannot read the parent machine: {error}") from error
         finally:
             os.close(place)
@@ -93,7 +93,7 @@ class ParentStore:
             sizes = [(directory / n).stat().st_size for n in (MEMORY, STATE)]
         except FileNotFoundError:
             why = "no parent machine exists yet"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             why = f"cannot read the parent machine: {error}"
         else:
             why = _stale(meta, key, now, sizes)

@@ -88,7 +88,7 @@ class GuestWords:
         for untrusted_body in self._frames.feed(untrusted_data):
             try:
                 word = msgspec.json.decode(untrusted_body, type=Said).type
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise PeerError(
                     f"the guest sent an invalid message: {error}"
                 ) from error

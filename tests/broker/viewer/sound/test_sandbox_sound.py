@@ -459,10 +459,18 @@ def _link(path):
     path.symlink_to("other")
 
 
+def _nested(path):
+    path.write_text('{"x":' + "[" * 2000 + "]" * 2000 + "}")
+
+
+def _no_text(path):
+    path.write_bytes(b'{"\xff":1}')
+
+
 @pytest.mark.parametrize(
     "leave",
-    [_long, _terabytes, _link, os.mkfifo, Path.mkdir],
-    ids=["long", "terabytes", "link", "pipe", "directory"],
+    [_long, _terabytes, _link, os.mkfifo, Path.mkdir, _nested, _no_text],
+    ids=["long", "terabytes", "link", "pipe", "directory", "nested", "no-text"],
 )
 def test_a_level_that_is_no_small_file_is_muted(tmp_path, leave):
     """A viewer that was taken over left 8 TiB: MemoryError in each later viewer."""
