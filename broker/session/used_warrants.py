@@ -12,8 +12,11 @@ import hashlib
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from broker.core.errors import RefusedError
 
 _ENTRY = struct.Struct("=16sd")
 """A digest, and the time of CLOCK_MONOTONIC from which it may be forgotten."""
@@ -22,6 +25,7 @@ _PLACES = 1 << 17
 a second: without room the user's own orders would be refused, too."""
 _TRIED = 64
 """Places that one warrant may have."""
+_USED = "the permission for this operation was already used"
 
 
 class UsedWarrants:
@@ -32,23 +36,39 @@ class UsedWarrants:
         self._table = mmap.mmap(-1, _PLACES * _ENTRY.size)
         self._lock = os.memfd_create("used-warrants")
 
-    def take(self, signed: bytes, purpose: str, now: float, until: float) -> bool:
-        """Note a use; return False where it was used before, or there is no room.
+    def take(
+        self,
+        signed: bytes,
+        purpose: str,
+        until: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Note a use.
 
-        ``until``: when it has expired.
+        ``until``: when it has expired; from then on the use may be forgotten.  Raises
+        RefusedError where it was used before or has expired, or there is no room.
         """
         key = hashlib.blake2b(purpose.encode() + signed, digest_size=16).digest()
         with self._locked():
+            # One reading for both, under the lock: a child that was preempted since it
+            # checked the age would find its entry forgotten.
+            now = clock()
+            # guard: a use that may be forgotten is refused for its age
+            if now > until:
+                raise RefusedError(
+                    "the permission for this operation has expired",
+                    hint="try the operation again",
+                )
             free = -1
             for place in self._places(key):
                 known, end = _ENTRY.unpack_from(self._table, place)
                 if end < now:
                     free = place if free < 0 else free
                 elif known == key:
-                    return False
-            if free >= 0:
-                _ENTRY.pack_into(self._table, free, key, until)
-            return free >= 0
+                    raise RefusedError(_USED)
+            if free < 0:
+                raise RefusedError(_USED)
+            _ENTRY.pack_into(self._table, free, key, until)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

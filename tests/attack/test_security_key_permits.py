@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from broker.core.services import SECURITY_KEY, SSH_AGENT
+from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.key_uses import KeyAnswer, decode_use, encode_key_answer
 from broker.ipc.session.media_orders import OpenSecurityKey
 from broker.jail.security_key.ctaphid import CtapHidCommand
@@ -81,26 +82,46 @@ class Viewer:
 
 
 @asynccontextmanager
-async def viewer():
+async def session_with_token():
     token = Token()
     hidraw, key = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    guest, conn = socket.socketpair()
     hidraw.settimeout(0)
-    ours.settimeout(0)
-    with hidraw, key, ours, theirs, conn, starter_with_key(key) as session:
-        order = OpenSecurityKey(session.permit(SECURITY_KEY, ahead=True))
+    with hidraw, key, starter_with_key(key) as session:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(serve_token, hidraw, token)
-            fds = [conn.fileno(), theirs.fileno()]
-            async with session.carrying_out(order, fds):
-                theirs.close()
-                conn.close()
-                made = Viewer(session, ours, Program(guest), token)
-                async with made.program.stream:
-                    made.channel = await made.program.begin()
-                    yield made
+            yield session, token
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def opened(session, token):
+    """A connection to the key, which ends with the block."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    guest, conn = socket.socketpair()
+    ours.settimeout(0)
+    with ours, theirs, conn:
+        order = OpenSecurityKey(session.permit(SECURITY_KEY, ahead=True))
+        fds = [conn.fileno(), theirs.fileno()]
+        async with session.carrying_out(order, fds) as begun:
+            theirs.close()
+            conn.close()
+            made = Viewer(session, ours, Program(guest), token)
+            made.begun = begun
+            async with made.program.stream:
+                made.channel = await made.program.begin()
+                yield made
+            ours.close()
+            with trio.fail_after(30):
+                await begun.process.wait()
+
+
+@asynccontextmanager
+async def viewer():
+    async with (
+        session_with_token() as (session, token),
+        opened(session, token) as made,
+    ):
+        yield made
 
 
 @pytest.mark.parametrize("fields", FORGED.values(), ids=FORGED)
@@ -133,6 +154,22 @@ async def test_a_permit_is_for_one_use():
             v.answer(await v.sign_in(), warrant=again)
             assert await v.heard() == b"\x27"
         assert v.signed == 1
+
+
+async def test_a_permit_is_for_one_use_of_all_connections_renewed_or_not():
+    """The kind of an order that came later is not what the permit is used for."""
+    async with session_with_token() as (session, token):
+        warrant = session.permit(**GOOD)
+        async with opened(session, token) as v:
+            await v.begun.more(
+                HoldPermit(session.permit(SECURITY_KEY, ahead=True, renewed=True))
+            )
+            v.answer(await v.sign_in(), warrant=warrant)
+            assert await v.heard() == b"\0"
+        async with opened(session, token) as v:
+            v.answer(await v.sign_in(), warrant=warrant)
+            assert await v.heard() == b"\x27"
+            assert v.signed == 1
 
 
 async def test_a_yes_is_for_the_question_that_was_put():

@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from contextlib import ExitStack, suppress
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -18,8 +19,10 @@ from broker.ipc.session import file_orders as m
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.media_orders import ConnectSound
 from broker.ipc.session.order_messages import encode
+from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import sign
-from broker.session import used_warrants
+from broker.session import read_warrant, used_warrants
+from broker.session.errand import Errand
 from broker.session.read_warrant import SECONDS, TICKET_SECONDS, FileTicket
 from broker.session.used_warrants import UsedWarrants
 from broker.viewer.opening.own import Own
@@ -151,22 +154,57 @@ async def test_files_that_were_named_long_ago_are_not_sent(home):
                 assert await _sent(session, ticket)
 
 
+def _take(used, signed, purpose, now, until):
+    """Why a use at this time is refused; empty: it is noted."""
+    try:
+        used.take(signed, purpose, until, clock=lambda: now)
+    except RefusedError as error:
+        return error.message
+    return ""
+
+
 def test_uses_are_noted_until_they_have_expired():
     used = UsedWarrants()
-    assert used.take(b"a", "x", 10.0, 70.0)
-    assert not used.take(b"a", "x", 70.0, 130.0)
-    assert used.take(b"b", "x", 70.0, 130.0)
-    assert used.take(b"a", "y", 70.0, 130.0)
-    assert used.take(b"a", "x", 70.1, 130.1)
+    assert not _take(used, b"a", "x", 10.0, 70.0)
+    assert USED in _take(used, b"a", "x", 70.0, 70.0)
+    assert not _take(used, b"b", "x", 70.0, 130.0)
+    assert not _take(used, b"a", "y", 70.0, 130.0)
+
+
+def test_a_use_is_not_noted_again_once_it_may_be_forgotten():
+    used = UsedWarrants()
+    assert not _take(used, b"a", "x", 10.0, 70.0)
+    for now in (70.0, 70.0000001, 70.1, 1000.0):
+        assert _take(used, b"a", "x", now, 70.0), now
+
+
+@pytest.mark.parametrize("late", [0.0, 0.001, 30.0])
+def test_a_child_that_is_preempted_between_age_and_use_has_no_second_one(
+    late, monkeypatch
+):
+    """It finds a warrant still good, and its use already forgotten."""
+    key, used, ours = b"k" * 32, UsedWarrants(), socket.socketpair()
+    at = time.monotonic() - SECONDS - late
+    permit = PermitWarrant(at, "w", "w", "dom0", (), "", service=AUDIO, argument="+")
+    signed = sign(key, permit)
+    monkeypatch.setattr(
+        read_warrant, "time", SimpleNamespace(monotonic=lambda: at + 59)
+    )
+    uses = []
+    for channel in ours:
+        with channel, suppress(RefusedError):
+            uses.append(Errand(channel, key, used=used).permit(signed, {AUDIO}))
+    assert uses == []
 
 
 def test_a_table_that_is_full_permits_nothing(monkeypatch):
     monkeypatch.setattr(used_warrants, "_PLACES", 8)
     used = UsedWarrants()
-    taken = [used.take(b"%d" % number, "x", 10.0, 70.0) for number in range(9)]
-    assert taken == [*[True] * 8, False]
-    assert not used.take(b"0", "x", 10.0, 70.0)
-    assert used.take(b"9", "x", 71.0, 131.0)
+    taken = [_take(used, b"%d" % number, "x", 10.0, 70.0) for number in range(9)]
+    assert taken[:8] == [""] * 8
+    assert taken[8]
+    assert _take(used, b"0", "x", 10.0, 70.0)
+    assert not _take(used, b"9", "x", 71.0, 131.0)
 
 
 def test_a_child_that_was_killed_holds_up_no_other():
@@ -183,4 +221,4 @@ def test_a_child_that_was_killed_holds_up_no_other():
         assert ours.recv(1) == b"x"
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        assert used.take(b"a", "x", 10.0, 70.0)
+        assert not _take(used, b"a", "x", 10.0, 70.0)
