@@ -217,7 +217,7 @@ class Decider:
         grant = self.grants.find(request.subject, now)
         if grant is not None and self._serves(grant, answer):
             return await self._yes(request, answer, grant=grant)
-        if late := self._late.take(request.subject, answer, now):
+        if late := self._late.take(request, answer, now):
             why = "the user allowed an earlier request, which had been given up"
             return await self._yes(request, answer, target=late, reason=why)
         return await self._ask(request, answer, on_ask, gone)
@@ -274,7 +274,7 @@ class Decider:
     ) -> RefusedError:
         """Keep a yes that came too late, record the no and return what to raise."""
         target, now = asked.said.target, self.clock.now()
-        self._late.keep(request.subject, target, answer, now)
+        self._late.keep(request, target, answer, now)
         reason = f"the request was given up before the answer; the answer applies to the next attempt within {limits.LATE_ANSWER_SECONDS:g} s"
         return await self._no(request, answer, reason, answer.where, asked=asked)
 

@@ -100,11 +100,12 @@ class Request:
 
     @property
     def subject(self) -> Subject:
-        """Return the key that equal requests share, for grants and late answers."""
+        """Return the key of a remembered answer: all requests that it serves share it."""
         # guard: a yes to read is not one to write
         named = {name: getattr(self, name) for name in Subject._fields}
-        # A yes is for a host, whatever the rest of the address.
-        about = "" if self.service == OPEN_URL else self.about
+        # A remembered yes is for a host, whatever the rest of the address.
+        # guard: a yes for an address without a host is for that address
+        about = "" if self.service == OPEN_URL and self.host else self.about
         return Subject(**{**named, "lease": self.lease.id, "about": about})
 
 

@@ -52,6 +52,7 @@ def lines(question: PendingQuestion) -> list[str]:
     ]
     out.append(f"   targets: {', '.join(targets)}")
     if len(question.keeps) > 1:
-        out.append(f"   durations: {', '.join(question.keeps)}")
+        what = f" ({question.remembers})" if question.remembers else ""
+        out.append(f"   durations: {', '.join(question.keeps)}{what}")
     out.append(f"   asked by {question.rule}")
     return [printable(line, 1000) for line in out]

@@ -56,6 +56,9 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keeps: tuple[Keep, ...] = (Keep.ONCE,)
     seconds: int = 0
     """How long ``Keep.TIME`` is, and the most that any answer holds; 0: no limit."""
+    remembers: str = ""
+    """The requests that a remembered answer serves, where these are more than the
+    question shows: "every address of this host"."""
     rule: str = ""
     """``file:line`` of the rule that asks."""
     subject: str = ""

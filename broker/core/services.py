@@ -57,6 +57,9 @@ SECRET = ServiceName("vitrail.Secret")
 SETTINGS = ServiceName("vitrail.Settings")
 """How the user's desktop looks; on the port of ``CALL``, too."""
 
+CLIPBOARD_PASTE = ServiceName("vitrail.ClipboardPaste")
+"""What the user copies or drags from one sandbox or their own programs to another; it has
+no port."""
 FILE_DIALOG = ServiceName("vitrail.FileDialog")
 """The desktop's file chooser: what the user chooses there is copied; on the port of
 ``CALL``, too."""

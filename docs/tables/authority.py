@@ -38,7 +38,9 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
         "way or a claim that its service has not, ends the channel.",
     ),
     "PermitOver": _asks("for a request that it has sent", "None: it gives up.", _FREE),
-    "PermitGone": _asks("for a request that it has sent", "None: it gives up.", _FREE),
+    "PermitGone": _asks(
+        "for a request for sound that it has sent", "None: it gives up.", _FREE
+    ),
     "RenewWarrant": _asks(
         "for a request that it has sent",
         "None: what a permit has begun goes on while that is there.",

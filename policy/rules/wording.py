@@ -135,6 +135,27 @@ def wording(
     return words, [line for line in lines if line[1]]
 
 
+def remembered(call: PolicyCall, way: str = "") -> str:
+    """Return what a remembered yes is for; empty where the question shows all of that.
+
+    A grant has no claims, sizes or contents (``authority.questions.subject``), and of an
+    address its host alone.
+    """
+    match call.service:
+        case "vitrail.OpenURL":
+            return "every address of this host" if call.host else "this address"
+        case "vitrail.OpenFile":
+            return "every file of this type" if call.mime else "every file"
+        case "vitrail.FileCopy":
+            return "every file"
+        case "vitrail.Print":
+            return "every document"
+        case "vitrail.ClipboardPaste":
+            return f"everything that you {way or 'copy'}"
+        case _:
+            return ""
+
+
 def party(host: str, digest: str) -> str:
     """Return a relying party, known by its name or by the hash of it."""
     known = f"a service known only by its hash ({_joined(digest[:16])}...)"

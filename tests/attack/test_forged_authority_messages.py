@@ -261,13 +261,17 @@ async def test_an_answer_to_a_question_about_something_else():
 
 async def test_a_question_that_has_not_named_the_request():
     """One yes is for what its question has named, though one rule asks about both."""
-    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+    paste = "vitrail.ClipboardPaste"
+    first, other = (
+        asked_of(Request(lease=WORK, service=paste, argument=argument))
+        for argument in ("+weather", "+bank")
+    )
+    async with hostile(f"{paste} * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
         made.person.says = yes()
-        await client.say(ask(2, argument="+weather"))
+        await client.say(m.AskPermit(2, first))
         await client.hear(m.Permitted)
         made.person.says = no
-        other = asked_of(Request(lease=WORK, service="t.Do", argument="+bank"))
         await client.say(m.AskPermit(3, other, covered=2))
         assert (await client.hear(m.Failed)).request == 3
         assert len(made.person.asked) == 2

@@ -6,6 +6,8 @@ so the authority writes what the user reads, of the fields that the permit binds
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 import pytest
 import trio
@@ -13,8 +15,9 @@ import trio
 from broker.authority.decisions.put_question import texts_of
 from broker.authority.decisions.question_control import _grant
 from broker.authority.permit import Request
+from broker.core.errors import RefusedError
 from broker.core.question import Keep
-from broker.helpers.prompt.dialog import LINE_CHARACTERS, text_rows
+from broker.helpers.prompt.dialog import LINE_CHARACTERS, keep_words, text_rows
 from broker.ipc import authority as m
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.ipc.session.warrant import SIGNATURE_BYTES
@@ -292,6 +295,148 @@ async def test_one_yes_for_an_address_is_for_its_host():
             warrant = msgspec.json.decode(signed[SIGNATURE_BYTES:], type=PermitWarrant)
             assert warrant.about == about
         assert len(made.person.asked) == 1
+
+
+WITHOUT_HOST = {
+    "mail": ("mailto:shop@example.org?subject=Order", "mailto:boss@example.com"),
+    "copy": ("mailto:a@example.org", "mailto:a@example.org?cc=b@example.org"),
+    "telephone": ("tel:+4930123", "tel:+4990019001900"),
+    "room": ("matrix:r/a:example.org", "matrix:r/b:example.org"),
+}
+
+
+@pytest.mark.parametrize(("first", "other"), WITHOUT_HOST.values(), ids=WITHOUT_HOST)
+@pytest.mark.parametrize("host", [None, ""])
+async def test_one_yes_for_an_address_without_a_host_is_for_this_address(
+    first, other, host
+):
+    """No program was taken over here: a mail "for 10 minutes" was every mail."""
+    fields = {"scheme": first.partition(":")[0], "host": host}
+    async with hostile("vitrail.OpenURL * * @adminvm ask ttl=10m\n") as (made, client):
+        await client.announce(WORK)
+        made.person.says = yes(Keep.TIME)
+        for number in (2, 3):
+            await client.say(
+                ask(number, service="vitrail.OpenURL", about=first, **fields)
+            )
+            await client.hear(m.Permitted)
+        assert len(made.person.asked) == 1
+        made.person.says = no
+        await client.say(ask(4, service="vitrail.OpenURL", about=other, **fields))
+        assert (await client.hear(m.Failed)).request == 4
+        assert ("what", other) in made.person.asked[1].details
+
+
+OTHERS = {
+    "path": ({"host": "a.b", "about": "https://a.b/"}, {"about": "https://a.b/pay"}),
+    "mail": ({"about": "mailto:a@b.c?subject=Order"}, {"about": "mailto:d@e.f"}),
+    "name": (
+        {"service": "vitrail.OpenFile", "claims": (("what", "a.pdf"),)},
+        {"claims": (("what", "b.pdf"),)},
+    ),
+    "size": ({"service": "vitrail.OpenFile", "size": 1}, {"size": 1 << 30}),
+}
+
+
+async def given_up(made, first):
+    """A request whose program goes when the user is asked, and who says yes then."""
+    gone = trio.Event()
+
+    async def late(question):
+        gone.set()
+        await trio.testing.wait_all_tasks_blocked()
+        return yes()(question)
+
+    made.person.says = late
+    with pytest.raises(RefusedError, match="given up before the answer"):
+        async with made.authority.decider.permit(first, gone=gone):
+            raise AssertionError
+
+
+@pytest.mark.parametrize(("first", "other"), OTHERS.values(), ids=OTHERS)
+async def test_a_late_yes_is_for_the_request_that_the_user_has_read(first, other):
+    """What a grant would be for is more than what one yes for once is for."""
+    request = Request(lease=WORK, **{"service": "vitrail.OpenURL", **first})
+    rules = "vitrail.OpenURL * * @adminvm ask\nvitrail.OpenFile * * @adminvm ask\n"
+    async with hostile(rules) as (made, client):
+        await client.announce(WORK)
+        await given_up(made, request)
+        made.person.says = no
+        with pytest.raises(RefusedError, match="the user said no"):
+            async with made.authority.decider.permit(replace(request, **other)):
+                raise AssertionError
+        async with made.authority.decider.permit(request):
+            assert len(made.person.asked) == 2, "the equal one has it"
+
+
+@pytest.mark.parametrize("service", ["vitrail.OpenURL", "vitrail.FileCopy", "t.Do"])
+async def test_only_programs_that_play_sound_give_up(service):
+    async with hostile(f"{service} * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(ask(2, service=service))
+        await made.person.wait_asked(1)
+        await client.say(m.PermitGone(2))
+        await ends(made, "cannot be given up")
+
+
+@pytest.mark.parametrize("service", ["vitrail.OpenFile", "vitrail.OpenURL", "t.Do"])
+async def test_only_a_question_about_a_paste_names_several_requests(service):
+    """A yes for one file was one for each other of its type, while it was carried out."""
+    async with hostile(f"{service} * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        made.person.says = yes()
+        await client.say(ask(2, service=service))
+        await client.hear(m.Permitted)
+        await client.say(ask(3, service=service, covered=2))
+        await ends(made, "names several requests")
+        assert len(made.person.asked) == 1
+
+
+REMEMBERED = {
+    "every address of this host": {
+        "service": "vitrail.OpenURL",
+        "scheme": "https",
+        "host": "a.example",
+        "about": "https://a.example/x",
+    },
+    "this address": {
+        "service": "vitrail.OpenURL",
+        "scheme": "mailto",
+        "host": "",
+        "about": "mailto:a@b.c",
+    },
+    "every file": {"service": "vitrail.FileCopy", "claims": (("what", "a"),)},
+    "every file of this type": {
+        "service": "vitrail.OpenFile",
+        "mime": "application/pdf",
+        "claims": (("what", "a.pdf"),),
+    },
+    "every document": {"service": "vitrail.Print", "about": "laser"},
+    "everything that you copy": {
+        "service": "vitrail.ClipboardPaste",
+        "mime": "text/plain",
+    },
+    "everything that you drag": {
+        "service": "vitrail.ClipboardPaste",
+        "mime": "text/plain",
+        "way": "drag",
+    },
+}
+
+
+@pytest.mark.parametrize("limit", ["ttl=10m", "remember=session"])
+@pytest.mark.parametrize("text", REMEMBERED)
+async def test_each_choice_says_what_it_is_for(text, limit):
+    fields = REMEMBERED[text]
+    async with hostile(f"{fields['service']} * * * ask {limit}\n") as (made, client):
+        await client.announce(WORK)
+        made.person.says = no
+        await client.say(ask(2, **fields))
+        await client.hear(m.Failed)
+        (question,) = made.person.asked
+    once, longer = [keep_words(question, keep) for keep in question.keeps]
+    assert once == "once"
+    assert longer in {f"for 10 minutes: {text}", f"until it stops: {text}"}
 
 
 async def test_a_type_that_the_question_has_not_named():

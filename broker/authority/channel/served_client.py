@@ -35,7 +35,7 @@ from broker.core.errors import (
 from broker.core.lease import Lease
 from broker.core.limits import authority as authority_limits
 from broker.core.names import LeaseId, SandboxName
-from broker.core.services import DEVICE
+from broker.core.services import AUDIO, CLIPBOARD_PASTE, DEVICE
 from broker.core.stderr_log import log_exception
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
@@ -65,8 +65,14 @@ class _Held:
     gone: trio.Event = field(default_factory=trio.Event)
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     permit: Permit | None = None
+    service: str = ""
+    """Of a request for a permit."""
 
 
+_GIVES_UP = frozenset({AUDIO})
+"""Services whose programs give up before a user answers, and try again (libpulse)."""
+_OF_SEVERAL = frozenset({CLIPBOARD_PASTE})
+"""Services whose question may name further requests."""
 _NAMED = {*Subject._fields, "device"} - {"mime"}
 """What a question is about, beside content, which may be of several types."""
 _TERMS = m.Permitted.__struct_fields__[1:-1]
@@ -163,8 +169,7 @@ class ClientChannel:
             case m.PermitOver(number, used):
                 self._over(number, nursery, used=used)
             case m.PermitGone(number):
-                if (held := self._holding(number)) is not None:
-                    held.gone.set()
+                self._give_up(self._holding(number))
             case m.Acted(lease, ago):
                 self._rights.may_ask()
                 with contextlib.suppress(RefusedError):
@@ -206,6 +211,16 @@ class ClientChannel:
         if number > self._last:
             raise PeerError("it refers to a request that it has not sent")
         return self._held.get(number)
+
+    @staticmethod
+    def _give_up(held: _Held | None) -> None:
+        """Note that the program that asked has gone.  Raises PeerError."""
+        if held is None:
+            return
+        # guard: a yes that comes late counts for sound alone
+        if held.service not in _GIVES_UP:
+            raise PeerError("it gives up a request that cannot be given up")
+        held.gone.set()
 
     def _over(self, number: int, nursery: trio.Nursery, *, used: bool) -> None:
         """End a permit or request that the client is done with.
@@ -298,6 +313,9 @@ class ClientChannel:
             self._done(message.request)
             return
         request = request_of(message.asked, lease)
+        # guard: a question that names several requests is one about a paste
+        if message.covered and request.service not in _OF_SEVERAL:
+            raise PeerError("its service has no question that names several requests")
         named = self._held.get(message.covered)
         covered = None if named is None else named.permit
         # guard: a yes is for what its question has named
@@ -311,7 +329,7 @@ class ClientChannel:
         # guard: a choice is for the request that was chosen
         if choice is not None and not _alike(choice.request, request):
             chosen = None
-        held = self._held[message.request] = _Held()
+        held = self._held[message.request] = _Held(service=request.service)
 
         async def permit() -> None:
             try:

@@ -25,7 +25,7 @@ from policy.records.model import Record
 from policy.rules.conditions import RuleLimits
 from policy.rules.engine import PolicyAnswer as Verdict
 from policy.rules.engine import PolicyCall
-from policy.rules.wording import wording
+from policy.rules.wording import remembered, wording
 
 GONE = "the requester disconnected"
 SAID = ", it says"
@@ -134,6 +134,8 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
     if (not default or request.settled) and len(targets) == 1:
         default = targets[0]
     words, details = texts_of(request)
+    # guard: a choice says what a yes is remembered for
+    remembers = remembered(call_of(request), request.way)
     # guard: an answer is for one device
     return Question(
         sandbox=lease.sandbox,
@@ -149,6 +151,7 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
         default_target=default,
         keeps=keeps(answer.limits) if request.device is None else (Keep.ONCE,),
         seconds=answer.limits.ttl or 0,
+        remembers=remembers,
         rule=answer.where,
         subject=digest(request),
     )

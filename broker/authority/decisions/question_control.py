@@ -19,7 +19,7 @@ from broker.ipc.control.types.faults import NotFoundError
 
 _SHOWN = (
     *("sandbox", "record", "label", "service", "argument", "words"),
-    *("default_target", "seconds", "rule"),
+    *("default_target", "seconds", "remembers", "rule"),
 )
 """Fields of a question that are shown as they are."""
 

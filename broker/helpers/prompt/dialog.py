@@ -139,12 +139,15 @@ def _count(number: int, unit: str) -> str:
 
 
 def keep_words(question: Question, keep: Keep) -> str:
-    """Return a choice in words: 'for 10 minutes'."""
+    """Return a choice in words: 'for 10 minutes: every address of this host'."""
+    if keep is Keep.ONCE:
+        return "once"
+    # A long name would leave no room in the row for the rest.
+    whose = "it" if question.remembers else question.sandbox
+    words = f"until {whose} stops"
     if keep is Keep.TIME:
-        return f"for {duration(question.seconds)}"
-    if keep is Keep.SESSION:
-        return f"until {question.sandbox} stops"
-    return "once"
+        words = f"for {duration(question.seconds)}"
+    return f"{words}: {question.remembers}" if question.remembers else words
 
 
 class Dialog:

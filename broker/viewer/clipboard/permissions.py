@@ -14,13 +14,14 @@ from broker.core.clipboard.types import DEFAULT_PATTERNS, TEXT, fits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.limits import clipboard as limits
+from broker.core.services import CLIPBOARD_PASTE
 from broker.ipc.authority import Preview, ShownRule
 from broker.viewer.authority.interface import Permits
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.reasons import DRAG
 from policy.records.model import Clipboard, Record
 
-SERVICE = "vitrail.ClipboardPaste"
+SERVICE = CLIPBOARD_PASTE
 _ACTIONS = frozenset({"allow", "ask"})
 Records = Callable[[Lease], Record | None]
 

@@ -72,6 +72,7 @@ GUARDS = (
     Guard("grants looked at after a swap", "pass", "tests/broker/authority/test_decider.py", "no_rule_would_give"),
     Guard("a revoked grant cuts", "for permit in []:", "tests/broker/authority/test_decider.py", "revoking_a_grant_ends_its_streams"),
     Guard("a late yes is for the rule that asked", "if False:", "tests/broker/authority/test_late_answers.py", "changed"),
+    Guard("a late yes is for an equal question", "return repr(request.subject)", "tests/attack/test_question_words.py", "late_yes"),
     Guard("a late yes is over in time", "pass", "tests/broker/authority/test_late_answers.py", "two_minutes"),
     Guard("one absent caller holds one question", "if asker in entry.askers:", "tests/broker/authority/questions/test_queue.py", "gone_and_wants"),
     Guard("grants end with the lease", "del lease", "tests/broker/authority/test_decider.py", "until_it_stops"),

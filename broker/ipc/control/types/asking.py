@@ -26,6 +26,9 @@ class PendingQuestion(ApiAnswer, frozen=True, kw_only=True):
     keeps: list[str]
     """How long a yes may hold: ``once``, ``time`` (``seconds``), ``session``."""
     seconds: int
+    remembers: str = ""
+    """The requests that a yes for longer than once serves, where these are more than the
+    question shows."""
     rule: str
     left: float
     """Seconds until the answer is no."""
@@ -58,7 +61,8 @@ class GrantStatus(ApiAnswer, frozen=True, kw_only=True):
     service: str
     argument: str
     about: str = ""
-    """What else it is for: a host, a folder's path, a printer, how it is done."""
+    """What else it is for: a host, an address without one, a folder's path, a printer,
+    how it is done."""
     target: str
     keep: str
     """``time`` or ``session``."""

@@ -22,6 +22,7 @@ from broker.core.errors import (
     sole,
 )
 from broker.core.limits import authority as authority_limits
+from broker.core.services import AUDIO
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import NotFoundError
@@ -251,7 +252,7 @@ async def test_requests_that_are_given_up_are_bounded_here(monkeypatch):
 
 
 async def test_a_yes_after_the_program_went_is_for_its_next_request():
-    async with client_of("t.Do * work @adminvm ask\n") as (s, client):
+    async with client_of(f"{AUDIO} * work @adminvm ask\n") as (s, client):
         await client.lease_begun(WORK)
         gone = trio.Event()
 
@@ -262,9 +263,9 @@ async def test_a_yes_after_the_program_went_is_for_its_next_request():
 
         s.person.says = late
         with pytest.raises(RefusedError, match="given up before the answer"):
-            async with client.permit(request(), gone=gone):
+            async with client.permit(request(AUDIO), gone=gone):
                 raise AssertionError
-        async with client.permit(request()):
+        async with client.permit(request(AUDIO)):
             assert len(s.person.asked) == 1
 
 
