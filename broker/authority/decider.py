@@ -127,7 +127,7 @@ class Decider:
                 f"too many operations: sandboxes of the record '{record}' already run "
                 f"{self._of_records[record]}, and all together {len(self._live)} of {most}"
             )
-        if not request.tells:  # else it is the user's hand, as a chord is
+        if not request.reported_by_viewer:  # else it is the user's hand, as a chord is
             # guard: a decision asks the share
             self._log.check_share(request.lease)
         permit = await self._decide(request, on_ask, covered, chosen, gone)
@@ -140,7 +140,8 @@ class Decider:
                 reason = str(error) if isinstance(error, RefusedError) else ""
                 await events.not_opened(self._log, request, reason)
                 raise
-            if permit.rule is not None and permit.rule.notify and not request.tells:
+            # guard: what a rule wants to be notified of is not left to the viewer
+            if permit.rule is not None and permit.rule.notify:
                 way = f" to {permit.target}, by {permit.where}"
                 self.notify(
                     *events.notice(request, "allowed", way),
@@ -579,7 +580,7 @@ class Decider:
             brief=brief,
         )
         await self._log.refused(event)
-        if (answer is None or answer.notify) and not request.tells:
+        if (answer is None or answer.notify) and not request.reported_by_viewer:
             shown = events.notice(request, "refused", f": {reason}")
             self.notify(*shown, sandbox=request.lease.sandbox)
         return RefusedError(f"denied: {reason}", where=where)

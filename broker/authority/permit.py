@@ -15,7 +15,7 @@ from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.prompt_words import VIEWER
 from broker.core.question import PersonAnswer
-from broker.core.services import OPEN_URL
+from broker.core.services import OPEN_URL, REPORTED_BY_AUTHORITY
 from policy.names import ADMIN, ADMIN_NAMES
 from policy.records.device import DeviceFacts
 
@@ -74,8 +74,6 @@ class Request:
     """What the sandbox says of it, by titles of the service; empty: type and size."""
     settled: bool = False
     """The target is settled: no rule leads elsewhere, and no choice is offered."""
-    tells: bool = False
-    """The caller reports the outcome to the user."""
     raw: bool = False
     """Sound without a filter: its permission ends when the record has one."""
     write: bool = False
@@ -91,6 +89,15 @@ class Request:
     counts_bytes: bool = True
     """Whether the caller holds ``Permit.max_size``; a rule with ``max-size=``
     for one that cannot is a no."""
+
+    @property
+    def reported_by_viewer(self) -> bool:
+        """Return whether the service's part of the viewer reports the outcome.
+
+        It does to the user, or to the program that asked.
+        """
+        # guard: who reports an outcome is not a client's word
+        return self.service not in REPORTED_BY_AUTHORITY
 
     def elsewhere(self, answer: Verdict) -> bool:
         """Return whether an answer leads to another target than the settled one."""

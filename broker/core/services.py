@@ -23,6 +23,9 @@ RESERVED = "vitrail."
 
 AUDIO = ServiceName("vitrail.Audio")
 
+MICROPHONE = ServiceName("vitrail.AudioInput")
+"""What is recorded, in a connection of ``AUDIO``; it has no port."""
+
 DEVICE = ServiceName("vitrail.Device")
 """A guest's connection that waits for a device; the kernels speak usbip over it."""
 
@@ -84,6 +87,13 @@ TRAY = ServiceName("vitrail.Tray")
 NETWORK = ServiceName("vitrail.Network")
 """A stream of a sandbox's frame filter, which the host starts; it has no port, so no
 guest opens one."""
+
+REPORTED_BY_AUTHORITY = frozenset(
+    {AGENT, DISPLAY, AUDIO, MICROPHONE, DEVICE, SECURITY_KEY, PRINT}
+)
+"""Services of which the authority notifies the user of a refusal.  For each other one
+(a paste, a share, a call), the viewer reports the outcome to the user or to the program
+that asked."""
 
 PORTS: Mapping[ServiceName, int] = MappingProxyType(
     {

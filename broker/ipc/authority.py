@@ -55,7 +55,6 @@ class AskedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     about: str
     claims: tuple[tuple[str, str], ...]
     settled: bool
-    tells: bool
     raw: bool
     write: bool
     ahead: bool

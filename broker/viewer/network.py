@@ -292,7 +292,6 @@ class _FlowguardConnection:
             stream=self._opening.stream,
             peer=self._opening.peer,
             settled=True,
-            tells=True,
             ahead=asked.protocol == LOOKUP,
             counts_bytes=False,
         )

@@ -24,6 +24,7 @@ _WORDS = MappingProxyType(
     {
         "vitrail.Display": "to show windows on this screen",
         "vitrail.Agent": "to report to Vitrail and receive programs to run",
+        "vitrail.Audio": "to play sound",
         "vitrail.AudioOutput": "to play sound",
         "vitrail.AudioInput": "to listen to your microphone",
         "vitrail.Camera": "to use your camera",

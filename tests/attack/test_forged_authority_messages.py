@@ -277,6 +277,31 @@ async def test_a_question_that_has_not_named_the_request():
         assert len(made.person.asked) == 2
 
 
+@pytest.mark.parametrize("service", ["vitrail.OpenURL", "vitrail.Folder", "t.Do"])
+async def test_what_a_rule_wants_to_be_notified_of_is_not_left_to_the_viewer(service):
+    """The viewer reports most outcomes; one that was taken over reports none."""
+    rule = f"{service} * * * allow notify=yes\n"
+    async with hostile(rule) as (made, client):
+        await client.announce(WORK)
+        asked = asked_of(Request(lease=WORK, service=service, argument="+a"))
+        await client.say(m.AskPermit(2, asked))
+        await client.hear(m.Permitted)
+        assert made.told == ["Vitrail: a request of work was allowed"]
+
+
+@pytest.mark.parametrize(
+    ("service", "told"),
+    [("vitrail.Print", True), ("vitrail.Device", True), ("vitrail.OpenURL", False)],
+)
+async def test_a_refusal_is_reported_by_the_service_and_no_claim(service, told):
+    async with hostile() as (made, client):
+        await client.announce(WORK)
+        asked = asked_of(Request(lease=WORK, service=service))
+        await client.say(m.AskPermit(2, asked))
+        await client.hear(m.Failed)
+        assert bool(made.told) is told
+
+
 async def test_a_permit_ahead_of_its_uses_is_no_warrant_for_one():
     """A rule that asks about each use is a yes before, and carries nothing out."""
     async with hostile("t.Do * * @adminvm ask\n") as (made, client):
@@ -380,8 +405,8 @@ async def test_requests_in_the_users_name_do_not_push_others_out(monkeypatch):
     async with hostile(ALLOW) as (made, client):
         await client.announce(WORK)
         many = 100
-        said = {"tells": True, "argument": "+" + "x" * 30_000}
-        await client.say(*(ask(2 + at, **said) for at in range(many)))
+        long = "+" + "x" * 30_000
+        await client.say(*(ask(2 + at, argument=long) for at in range(many)))
         refused = await client.hear(m.Failed)
         assert "no share of the audit log" in refused.message
         await client.say(m.AskReport(2 + many))
@@ -395,9 +420,9 @@ async def test_refused_requests_use_up_no_share(monkeypatch):
     async with hostile("t.Do +yes * @adminvm allow\n") as (_made, client):
         await client.announce(WORK)
         for at in range(100):
-            await client.say(ask(2 + at, tells=True, argument="+" + "x" * 30_000))
+            await client.say(ask(2 + at, argument="+" + "x" * 30_000))
             assert "denied" in (await client.hear(m.Failed)).message
-        await client.say(ask(200, tells=True, argument="+yes"))
+        await client.say(ask(200, argument="+yes"))
         await client.hear(m.Permitted)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import trio
 
 from broker.authority.audit.event_log import EventLog
@@ -35,10 +37,13 @@ class Shipping:
 
     def warnings(self) -> list[str]:
         """Return the faults of shipping, for ``brokerctl status``."""
+        found = [
+            "the audit log is not shipped: an internal error; see the broker's log"
+        ]
         # guard: no file of a shipper ends the status
         with isolated():
-            return shipping_warnings(self._paths)
-        return ["the audit log is not shipped: an internal error; see the broker's log"]
+            found = shipping_warnings(self._paths)
+        return found
 
     def shipped(self) -> int | None:
         """Return the last event that every receiver has; None: there are no receivers.
@@ -47,14 +52,12 @@ class Shipping:
         """
         if find_config(self._paths.config) is None:
             return None
+        sequence: int | None = 0
         # guard: no file of a shipper ends the authority
-        with isolated():
-            try:
-                waiting = unshipped(self._paths)
-            except (SetupError, UpstreamError):
-                return 0
-            return None if waiting is None else waiting.sequence
-        return 0
+        with isolated(), suppress(SetupError, UpstreamError):
+            waiting = unshipped(self._paths)
+            sequence = None if waiting is None else waiting.sequence
+        return sequence
 
     async def run(self) -> None:
         """Start the shipper, and again whenever it ends, until cancelled."""

@@ -307,12 +307,12 @@ class ClientChannel:
         """Ask the decider for a permit, and hold it until the client ends it."""
         try:
             lease = self._rights.running(message.asked.lease)
-            charged = self._charge_untold(message, lease)
+            request = request_of(message.asked, lease)
+            charged = self._charge_reported(message, request)
         except RefusedError as error:
             self.put(m.failed(message.request, error))
             self._done(message.request)
             return
-        request = request_of(message.asked, lease)
         # guard: a question that names several requests is one about a paste
         if message.covered and request.service not in _OF_SEVERAL:
             raise PeerError("its service has no question that names several requests")
@@ -465,14 +465,14 @@ class ClientChannel:
             self._tell_share(lease)
         return m.AuthorityDone(message.request)
 
-    def _charge_untold(self, message: m.AskPermit, lease: Lease) -> int:
+    def _charge_reported(self, message: m.AskPermit, request: Request) -> int:
         """Count a request of which the decider asks no share; return its bytes.
 
         Raises RefusedError as ``_charge``.
         """
-        if not message.asked.tells:
+        if not request.reported_by_viewer:
             return 0
-        now = trio.current_time()
+        lease, now = request.lease, trio.current_time()
         # guard: requests in the user's name do not push events out of the log
         self._recorded.check(lease.record, now)
         size = 2 * len(m.encode_from_client(message)) + _DECISION_BYTES

@@ -436,7 +436,6 @@ def call_request(opening: Opening, ask: CallService) -> Request:
         target=ask.target,
         stream=opening.stream,
         peer=opening.peer,
-        tells=True,
     )
     if ask.service in _OF_DESKTOP:
         if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
@@ -519,7 +518,6 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
         stream=opening.stream,
         peer=opening.peer,
         settled=True,
-        tells=True,
         asks=asks,
         counts_bytes=not own,
     )

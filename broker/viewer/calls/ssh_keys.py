@@ -95,7 +95,6 @@ class SshKeys:
             service=SSH_AGENT,
             stream=opening.stream,
             peer=opening.peer,
-            tells=True,
         )
         if target:
             request = _to(request, target)

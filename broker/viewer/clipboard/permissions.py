@@ -267,7 +267,6 @@ def _request(
         gesture=0.0,
         claims=claims,
         settled=True,
-        tells=True,
     )
 
 

@@ -387,6 +387,4 @@ def request_of(shared: SharedFolder) -> Request:
         settled=True,
         write=shared.write,
         counts_bytes=False,
-        # ``brokerctl share`` prints the outcome, a record's is a notification.
-        tells=True,
     )

@@ -313,5 +313,4 @@ def _request(opening: Opening, kind: str) -> Request:
         argument=f"+{kind}",
         stream=opening.stream,
         peer=opening.peer,
-        tells=True,
     )

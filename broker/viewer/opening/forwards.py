@@ -97,7 +97,6 @@ class PortForwards:
             source=VIEWER,
             target=guest.lease.sandbox,
             settled=True,
-            tells=True,
         )
         # First: the user's answer to a question may take longer than a warrant is good.
         async with (

@@ -318,8 +318,6 @@ def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
         way="edit" if asked.edit else "",
         about=url.shown if url else "",
         claims=tuple(claims),
-        # The program that asks is notified; a notification would repeat it.
-        tells=True,
     )
 
 

@@ -32,6 +32,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.limits import pulse as pulse_limits
+from broker.core.services import MICROPHONE
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
 from broker.core.token_bucket import TokenBucket
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from broker.viewer.sound.indicator import Indicator
     from broker.viewer.workers.process import Worker
 
-MICROPHONE = "vitrail.AudioInput"
 _OBEY_SECONDS = pulse_limits.PULSE_REVOKE_SECONDS + limits.WORKER_STOP_SECONDS
 _PERCENT = 100
 _DESK_AGAIN_SECONDS = 2.0

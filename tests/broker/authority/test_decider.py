@@ -8,6 +8,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.question import Keep, PersonAnswer
+from broker.core.services import PRINT
 from policy.tools.replay import recorded
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, rulebook, yes
 from tests.kit.world import record
@@ -267,9 +268,9 @@ async def test_what_only_observes_is_told_and_decides_nothing():
     ],
 )
 async def test_who_is_told_on_the_desktop(rule, told):
-    async with rulebook(f"t.Ask * * @adminvm {rule}\n") as b:
+    async with rulebook(f"{PRINT} * * @adminvm {rule}\n") as b:
         try:
-            await b.once()
+            await b.once(PRINT)
         except RefusedError:
             assert "deny" in rule
         assert [title for title, _ in b.told] == told

@@ -135,7 +135,7 @@ GUARDS = (
     Guard("content is sealed", "if False:", "tests/broker/ipc/test_sealed_memfd.py"),
     Guard("content has its announced size", "if False:", "tests/broker/ipc/test_sealed_memfd.py"),
     Guard("content is in memory", "if False:", "tests/broker/ipc/test_sealed_memfd.py"),
-    Guard("a paste goes where the keyboard is", "return Request(lease=lease, source='' if source else w.VIEWER, service=SERVICE, target=target.sandbox if target else w.VIEWER, mime=kind, size=size, gesture=0.0, claims=claims, tells=True)", "tests/broker/viewer/clipboard/test_service.py", "target_only or conditions"),
+    Guard("a paste goes where the keyboard is", "return Request(lease=lease, source='' if source else w.VIEWER, service=SERVICE, target=target.sandbox if target else w.VIEWER, mime=kind, size=size, gesture=0.0, claims=claims)", "tests/broker/viewer/clipboard/test_service.py", "target_only or conditions"),
     Guard("records are stricter than rules", "", "tests/broker/viewer/clipboard/test_service.py", "either_side or conditions"),
     Guard("sizes of records", "return min(said) if unknown else max(said)", "tests/broker/viewer/clipboard/test_service.py", "either_side"),
     Guard("one question", "crossing = [one for one in may]", "tests/broker/viewer/clipboard/test_service.py", "about_the_first"),

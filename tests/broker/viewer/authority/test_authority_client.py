@@ -32,6 +32,7 @@ from policy.records.device import DeviceFacts, take_interface
 from tests.kit.authority import REPORT, client_of, stage
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, no, yes
+from tests.kit.world import record
 
 FACTS = DeviceFacts(
     id="1d6b:0002", port="1-2", interfaces=(take_interface("03:01:02"),)
@@ -69,7 +70,6 @@ def test_a_request_is_the_same_beyond_the_channel():
         about="its hash",
         claims=(("wrong PINs", "2"),),
         settled=True,
-        tells=True,
         raw=True,
         write=True,
         ahead=True,
@@ -253,6 +253,9 @@ async def test_requests_that_are_given_up_are_bounded_here(monkeypatch):
 
 async def test_a_yes_after_the_program_went_is_for_its_next_request():
     async with client_of(f"{AUDIO} * work @adminvm ask\n") as (s, client):
+        plays = record("persistent") + '[audio]\nplayback = "allow"\n'
+        s.book.write_record("work", plays)
+        await client.reload()
         await client.lease_begun(WORK)
         gone = trio.Event()
 
