@@ -16,7 +16,7 @@ from broker.authority.channel.event_rights import KINDS
 from broker.authority.permit import Request
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import authority as authority_limits
-from broker.core.services import DISPLAY
+from broker.core.services import DISPLAY, SSH_AGENT
 from broker.ipc import authority as m
 from broker.ipc.audit import schema
 from broker.ipc.session.permit_warrant import PermitWarrant
@@ -304,13 +304,25 @@ async def test_a_refusal_is_reported_by_the_service_and_no_claim(service, told):
 
 async def test_a_permit_ahead_of_its_uses_is_no_warrant_for_one():
     """A rule that asks about each use is a yes before, and carries nothing out."""
-    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+    async with hostile(f"{SSH_AGENT} * * @adminvm ask\n") as (made, client):
         await client.announce(WORK)
-        await client.say(ask(2, ahead=True))
+        asked = asked_of(Request(lease=WORK, service=SSH_AGENT, ahead=True))
+        await client.say(m.AskPermit(2, asked))
         signed = (await client.hear(m.Permitted)).warrant
         assert made.person.asked == []
         warrant = msgspec.json.decode(signed[SIGNATURE_BYTES:], type=PermitWarrant)
         assert warrant.ahead
+
+
+@pytest.mark.parametrize("service", ["vitrail.OpenURL", "vitrail.Folder", "t.Do"])
+async def test_a_permit_ahead_of_uses_that_there_are_not(service):
+    """A rule that asks is a yes then, which no user is asked about."""
+    async with hostile(f"{service} * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        asked = asked_of(Request(lease=WORK, service=service, ahead=True))
+        await client.say(m.AskPermit(2, asked))
+        await ends(made, "decided one by one")
+        assert made.events("decision") == []
 
 
 async def test_no_message_answers_a_question():

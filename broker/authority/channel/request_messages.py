@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.authority.permit import Request
 from broker.core.errors import PeerError
 from broker.core.lease import Lease
-from broker.core.services import SCREEN_SHARE
+from broker.core.services import NETWORK, SCREEN_SHARE, SECURITY_KEY, SSH_AGENT
 from broker.ipc import authority as m
 from policy.names import ADMIN, PIN
 from policy.records.device import DeviceFacts, take_interface
@@ -13,6 +13,9 @@ from policy.rules.wording import CLAIMS, is_known
 
 REQUEST_FIELDS = frozenset(m.AskedRequest.__struct_fields__) - {"lease", "device"}
 """What a request and its message have in common."""
+
+_USED_AGAIN = frozenset({NETWORK, SECURITY_KEY, SSH_AGENT})
+"""Services whose uses have permits besides that of the connection."""
 
 
 def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
@@ -24,6 +27,9 @@ def request_of(asked: m.AskedRequest, lease: Lease) -> Request:
     # guard: a PIN permits no use of a security key
     if asked.way == PIN and not asked.ahead:
         raise PeerError("it requests a PIN other than before a use")
+    # guard: a permit ahead of uses is for what is used again and again
+    if asked.ahead and asked.service not in _USED_AGAIN:
+        raise PeerError("its service has no uses that are decided one by one")
     # guard: what the user gives, the sandbox of the request gets
     if asked.source and (asked.source, asked.target) != (ADMIN, lease.sandbox):
         raise PeerError("its request is not from the user to its sandbox")
