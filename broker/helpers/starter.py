@@ -9,11 +9,15 @@ command line.  An authority that was taken over can show dialogs and notificatio
 it, which it can do in any case.
 
 The starter ends when the authority does, and its helpers end with it (PR_SET_PDEATHSIG).
+It then sees to it that the broker's first process, the viewer on its own machine, ends
+too: one that was taken over may kill its authority, and is the parent of all others.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -35,6 +39,8 @@ from broker.ipc import fdpass
 from broker.ipc import starter as m
 
 _NOTIFY = "notify-send"
+_END_SECONDS = 10.0
+"""For a broker to end by itself once its authority has gone."""
 
 
 def _nothing(_key: bytes, _fds: Sequence[int]) -> None:
@@ -59,6 +65,7 @@ class HelperServer:
         self._session = session
         self._loop.add(control, self._serve)
         self._loop.run(control)
+        self._loop.kill_children()
 
     def _fork_orders(self, key: bytes, session: socket.socket) -> bool:
         """Give the viewer's socket to a new process for orders; False: it has one."""
@@ -169,9 +176,14 @@ def _not_started(error: SetupError | OSError) -> m.HelperNotStarted:
 
 
 def become_starter(
-    control: int, session: int, variables: int, carry_out: CarryOut
+    control: int, session: int, variables: int, broker: int, carry_out: CarryOut
 ) -> None:
-    """Serve authority and viewer at these sockets, with the variables of a memory file."""
+    """Serve authority and viewer at these sockets, with the variables of a memory file.
+
+    ``broker``: the pidfd of the broker's first process.
+    """
+    # Session children become programs (xdg-dbus-proxy), which must not have it.
+    os.set_inheritable(broker, False)  # noqa: FBT003 -- os has no name for it
     with os.fdopen(variables, "rb") as file:
         file.seek(0)
         pairs = (item.split(b"=", 1) for item in file.read().split(b"\0")[:-1])
@@ -179,6 +191,18 @@ def become_starter(
         os.environb.update((name, value) for name, value in pairs)
     sockets = socket.socket(fileno=control), socket.socket(fileno=session)
     serve_authority(*sockets, carry_out)
+    _end_broker(broker)
+
+
+def _end_broker(pidfd: int) -> None:
+    """Return when the broker's first process has ended; kill it if it does not."""
+    waiting = select.poll()
+    waiting.register(pidfd, select.POLLIN)
+    # guard: no viewer outlives its authority
+    if not waiting.poll(1000 * _END_SECONDS):
+        log_stderr("vitrail: the broker did not end with its authority and was killed")
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def serve_authority(

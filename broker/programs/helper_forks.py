@@ -71,7 +71,9 @@ def _become(
             raise InternalError("the order is for another fork server")
 
 
-def _become_starter(control: int, session: int, host: int, variables: int) -> None:
+def _become_starter(
+    control: int, session: int, host: int, variables: int, broker: int
+) -> None:
     """Become the starter of session children, in the forked child."""
     # Late: in the starter, for its children, so that this server's do not have it.
     from broker.session.child import become_session_child
@@ -83,18 +85,18 @@ def _become_starter(control: int, session: int, host: int, variables: int) -> No
         become_session_child(key, fds, host, used)
 
     share()
-    starter.become_starter(control, session, variables, carry_out)
+    starter.become_starter(control, session, variables, broker, carry_out)
 
 
 def _fork_starter(
-    control: int, session: int, host: int, variables: int
+    control: int, session: int, host: int, variables: int, broker: int
 ) -> StartedChild:
     """Fork the starter of session children; close its descriptors here."""
     clients = [int(number) for number in sys.argv[1].split(",")]
-    run = partial(_become_starter, control, session, host, variables)
+    run = partial(_become_starter, control, session, host, variables, broker)
     share()
     started = fork_child(run, partial(fdpass.close_all, clients))
-    fdpass.close_all([control, session, host, variables])
+    fdpass.close_all([control, session, host, variables, broker])
     return started
 
 
@@ -103,8 +105,8 @@ def main() -> None:
 
     Arguments: the numbers of our sockets; the path of the compositor's; in a broker's
     first one also the numbers of the pipes for the filters of authority and viewer, of
-    the starter's sockets, and of the file with its variables, which this process never
-    reads.
+    the starter's sockets, of the file with its variables, which this process never reads,
+    and of the pidfd of the broker's first process.
     """
     numbers = [int(number) for number in sys.argv[3:]]
     others: dict[int, Compile] = {}

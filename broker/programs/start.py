@@ -204,7 +204,8 @@ def start_helpers(
     with other, orders, folders, file:
         file.write(b"".join(b"%b=%b\0" % item for item in environ.items()))
         given = other, orders, folders, file
-        more = [authority, viewer, *(one.fileno() for one in given)]
+        broker = os.pidfd_open(os.getpid())
+        more = [authority, viewer, *(one.fileno() for one in given), broker]
         argv = command(ForkServerModule.HELPERS, theirs, more, compositor=compositor)
         try:
             process = start_process(
@@ -215,7 +216,7 @@ def start_helpers(
                 f"cannot start the process that forks helpers: {error.strerror}",
                 hint="raise the limit on processes ('ulimit -u')",
             ) from error
-    for end in (authority, viewer):
+    for end in (authority, viewer, broker):
         os.close(end)
     for _, sock in pairs.values():
         sock.close()

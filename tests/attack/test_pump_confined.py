@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -133,14 +133,17 @@ async def test_a_pump_has_no_variable_of_the_starter_that_was_forked_before_it(
     monkeypatch.setenv("TOKEN_OF_THE_SESSION", secret)
     started = start_helpers(os.environb)
     forks = started.forks()
-    with started.starter:
+    with started.starter, ExitStack() as stack:
         server = ForkServer(PUMPS, start_server, first=forks["pumps"])
         async with running(await fork_pump(server)) as pump:
             children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
             starter = int(children.read_text().split()[0])
+            # It would end this process, which is the broker here.
+            stack.callback(os.kill, starter, signal.SIGKILL)
             await eventually(lambda: _memory_has(starter, secret.encode()))
             assert not _memory_has(pump.statistics().pid, secret.encode())
             assert not _memory_has(server.pid, secret.encode())
+            stack.close()
         await server.close()
     for name in ("keepers", "acceptors", "session", "folders"):
         forks[name].control.close()

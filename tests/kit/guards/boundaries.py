@@ -38,6 +38,7 @@ GUARDS = (
     Guard("who reports an outcome is not a client's word", "return True", "tests/attack/test_forged_authority_messages.py", "reported_by_the_service"),
     Guard("what a rule wants to be notified of is not left to the viewer", "if permit.rule is not None and permit.rule.notify and not request.reported_by_viewer:", "tests/attack/test_forged_authority_messages.py", "not_left_to_the_viewer"),
     Guard("a permit ahead of uses is for what is used again and again", "if False:", "tests/attack/test_forged_authority_messages.py", "uses_that_there_are_not"),
+    Guard("no viewer outlives its authority", "if False:", "tests/attack/test_broker_without_authority.py", "killed_its_authority"),
     Guard("a yes that comes late counts for sound alone", "if False:", "tests/attack/test_question_words.py", "play_sound"),
     Guard("a question that names several requests is one about a paste", "if False:", "tests/attack/test_question_words.py", "names_several"),
     Guard("a choice says what a yes is remembered for", "remembers = ''", "tests/attack/test_question_words.py", "each_choice"),
