@@ -21,7 +21,7 @@ class FirstWords:
 
     def __init__(self, size: int = limits.FIRST_WORDS_BYTES) -> None:
         self.fd = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, size)
+        os.pwrite(self.fd, b"\0", size - 1)  # it is this large then
         seals = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
         self._size = size

@@ -39,7 +39,9 @@ def file_to_fill(size: int) -> int:
     """
     fd = new_file()
     try:
-        os.ftruncate(fd, size)
+        # Not by ftruncate(2), which would cut the broker's log, too.
+        if size:
+            os.pwrite(fd, b"\0", size - 1)
         fixed = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
         # guard: a worker's content has a size
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fixed)

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.run.start import _open_log
 from broker.core.errors import SetupError
 from broker.helpers.filters.viewer_filter import viewer_filter
 from broker.helpers.viewer_confinement import confine_viewer
@@ -223,6 +224,56 @@ def test_it_types_into_no_terminal(place):
     assert confined(place, type_in) in DENIED
     os.close(master)
     os.close(slave)
+
+
+_LINE = b"vitrail: the rules have an error\n" * 4096
+_PUNCH_HOLE, _KEEP_SIZE, _ZERO_RANGE = 2, 1, 16
+
+
+def _fallocate(fd, mode):
+    size = ctypes.c_long(len(_LINE))
+    if _libc.fallocate(fd, mode, ctypes.c_long(0), size):
+        raise OSError(ctypes.get_errno(), "fallocate")
+
+
+def _free_space(fd, request):
+    """The ioctls of XFS that each file system has: struct space_resv."""
+    fcntl.ioctl(fd, request, struct.pack("hxxxxxxqqiI16x", 0, 0, len(_LINE), 0, 0))
+
+
+def _write_over(fd):
+    fcntl.fcntl(fd, fcntl.F_SETFL, 0)
+    os.pwrite(fd, bytes(len(_LINE)), 0)
+
+
+CUTS = {
+    "ftruncate": lambda fd: os.ftruncate(fd, 0),
+    "a hole": lambda fd: _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE),
+    "zeros": lambda fd: _fallocate(fd, _ZERO_RANGE),
+    "an old hole": lambda fd: _free_space(fd, 0x4030582B),
+    "an old hole of 64 bits": lambda fd: _free_space(fd, 0x4030582D),
+    "old zeros": lambda fd: _free_space(fd, 0x40305839),
+    "written over": _write_over,
+    "read": lambda fd: os.pread(fd, 1, 0),
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_the_brokers_log_is_only_written_at_its_end(place, cut):
+    """It is the standard error of all processes of a broker; Landlock sees no open file."""
+    path = place / "broker.log"
+    path.write_bytes(_LINE)
+    log = _open_log(path)
+
+    def act():
+        assert os.write(log, b"more") == 4
+        cut(log)
+        return True
+
+    ended = confined(place, act)
+    os.close(log)
+    assert ended in {*DENIED, 12}
+    assert path.read_bytes() == _LINE + b"more"
 
 
 def test_it_attaches_no_memory_of_other_programs(place):

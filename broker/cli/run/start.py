@@ -180,11 +180,21 @@ async def end_broker(client: Client) -> None:
 
 
 def _open_log(path: Path) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    """Open the log to write at its end, and not to read: all of a broker has it."""
+    # guard: a confined process reads nothing of the broker's log
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     log = os.open(path, flags, 0o600)
     if os.fstat(log).st_size > _LOG_BYTES:
         os.ftruncate(log, 0)
     return log
+
+
+def _said_since(path: Path, began: int) -> bytes:
+    """Return the end of what a broker has written after this place."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags), "rb") as log:
+        log.seek(began)
+        return log.read(1 << 16)[-_TAIL:]
 
 
 @contextmanager
@@ -223,7 +233,7 @@ async def _wait_ready(
     if ready:
         child.abandon()
         return
-    said = os.pread(log, 1 << 16, began)[-_TAIL:]
+    said = _said_since(log_file, began)
     if child.returncode is None:
         await child.kill_and_wait()
         raise UpstreamError(

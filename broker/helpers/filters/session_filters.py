@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import os
 import socket
 from functools import cache
 
@@ -13,6 +14,8 @@ from broker.helpers.filters.seccomp import NEVER, SeccompRules, words
 CLONE_THREAD = 0x10000
 _F_SETOWN_EX = 15
 _TIOCSTI, _TIOCLINUX, _FIOSETOWN, _SIOCSPGRP = 0x5412, 0x541C, 0x8901, 0x8902
+_FILE_SPACE = (0x40305828, 0x4030582A, 0x4030582B, 0x4030582D, 0x40305839)
+"""FS_IOC_RESVSP, RESVSP64, UNRESVSP, UNRESVSP64 and ZERO_RANGE, for any file system."""
 _SO_PASSPIDFD, _SO_PEERPIDFD = 76, 77
 _SCHEDULING = words("""
  setpriority ioprio_set sched_setaffinity sched_setattr sched_setparam
@@ -31,7 +34,9 @@ def authority_filter() -> bytes:
     It signals the helpers whose pidfds its starter sent, and asks the kernel who
     calls its control socket.
     """
-    rules = in_session(frozenset({"pidfd_send_signal", "pidfd_open"}))
+    # SQLite cuts the files of the audit log.
+    needed = {"pidfd_send_signal", "pidfd_open", "ftruncate"}
+    rules = in_session(frozenset(needed))
     # Its flags are behind a pointer; glibc falls back to clone.
     rules.deny("clone3", errno.ENOSYS)
     # guard: the authority makes threads and no processes
@@ -48,7 +53,21 @@ def in_session(needed: frozenset[str]) -> SeccompRules:
     rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
     _leave_others(rules, pidfds="pidfd_open" in needed)
+    if "ftruncate" not in needed:
+        _leave_log(rules)
     return rules
+
+
+def _leave_log(rules: SeccompRules) -> None:
+    """Let a process write at the end of ``broker.log``, its standard error, only."""
+    for name in ("ftruncate", "fallocate"):
+        # guard: what a broker has logged is not cut
+        rules.deny(name, errno.EPERM)
+    for request in _FILE_SPACE:
+        # guard: what a broker has logged is not cut by an old name of fallocate
+        rules.deny_if("ioctl", rules.equal(1, request))
+    # guard: what a broker has logged is not written over
+    rules.deny_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.clear(2, os.O_APPEND))
 
 
 def _leave_others(rules: SeccompRules, *, pidfds: bool) -> None:

@@ -167,7 +167,7 @@ class ScreenFrame:
         size = width * height * 4
         fd = os.memfd_create("vitrail-frame", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, size)
+            os.pwrite(fd, b"\0", size - 1)  # it is this large then
             with mmap.mmap(fd, size) as memory:
                 memory[:] = self._colour * (width * height)
             pool = self._globals["wl_shm"].create_pool(fd, size)

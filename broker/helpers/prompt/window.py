@@ -231,7 +231,7 @@ class DialogWindow:
         """
         fd = os.memfd_create("vitrail-prompt", os.MFD_CLOEXEC)
         try:
-            os.ftruncate(fd, len(picture))
+            os.pwrite(fd, b"\0", len(picture) - 1)  # it is this large then
             with mmap.mmap(fd, len(picture)) as memory:
                 memory[:] = picture
             pool = self._globals["wl_shm"].create_pool(fd, len(picture))
