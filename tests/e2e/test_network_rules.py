@@ -676,8 +676,8 @@ async def ask_box(place, conf, probe, book):
     out.mkdir()
     (out / "error").touch()
     quic = {
-        "good": initial(crypto(message("www.good.test")).ljust(1100, b"\0")).hex(),
-        "evil": initial(crypto(message("www.evil.test")).ljust(1100, b"\0")).hex(),
+        "good": initial(crypto(message("www.good.test"))).hex(),
+        "evil": initial(crypto(message("www.evil.test"))).hex(),
         "nothing": bytes(100).hex(),
     }
     (out / "quic").write_text(json.dumps(quic))

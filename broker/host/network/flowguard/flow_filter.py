@@ -28,7 +28,7 @@ from broker.host.network.flowguard.flows import (
 from broker.host.network.flowguard.guest_names import GuestNames
 from broker.host.network.flowguard.link_packets import LinkPackets
 from broker.host.network.flowguard.public_resolvers import RESOLVERS
-from broker.host.network.flowguard.quic_hello import QuicHellos
+from broker.host.network.flowguard.quic_hello import QuicHellos, QuicIdentifiers
 from broker.host.network.flowguard.rates import TrafficRates, took
 from broker.host.network.flowguard.tls_hello import (
     HANDSHAKE,
@@ -94,6 +94,7 @@ class FlowFilter:
         self._destinations: dict[tuple[str, str, int | None], Destination] = {}
         self._by_number: dict[int, Destination] = {}
         self._flows: dict[FlowKey, CarriedFlow] = {}
+        self._identifiers = QuicIdentifiers()
         self._pace = TokenBucket(limits.FLOWS_PER_SECOND, limits.FLOWS_BURST)
         self._most_flows = limits.FLOWS
         self._may_encrypt_hello = True
@@ -239,7 +240,7 @@ class FlowFilter:
         address = str(ip_address(packet.receiver))
         self.to_viewer.append(m.FlowBegun(flow.number, place.number, address))
         if packet.protocol == UDP and packet.target == _HTTPS and names:
-            flow.quic = QuicHellos()
+            flow.quic = QuicHellos(self._identifiers)
         self._carry(flow, packet, now)
 
     def _carry(self, flow: CarriedFlow, packet: Packet, now: float) -> None:
@@ -498,6 +499,7 @@ class FlowFilter:
     def tick(self, now: float) -> None:
         """End idle flows, and forget those that ended; called once a second."""
         self._names.tick(now)
+        self._identifiers.tick(now)
         for flow in list(self._flows.values()):
             idle = limits.IDLE_SECONDS[_PROTOCOLS[flow.key[0]]]
             if flow.ending == 3:

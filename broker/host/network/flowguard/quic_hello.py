@@ -3,8 +3,10 @@
 The keys of Initial packets are made of what everybody sees, so a hello is read like
 TLS's.  It may be in several packets and in pieces of any order (browsers shuffle them).
 A piece may not be sent again with other content, and each connection that a flow begins
-is read: what the server puts together is what was read here.  Later packets are of the
-connection by its identifier, which the server gives it in its first answer.
+is read: what the server puts together is what was read here.  A packet is of the
+connection that its receiver's identifier names, as for the server: the one that the
+client began with, or the one that the server gave it in its first answer.  AES-GCM does
+not commit to its key, so a packet may open under two: such a one does not pass.
 
 Sans-IO.  Needs ``load`` before the process gives up opening files.
 """
@@ -44,6 +46,7 @@ _VERSIONS = {
         bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "quicv2 ", 1, 0
     ),
 }
+_NEGOTIATION = bytes(4)
 _LONG, _FIXED = 0x80, 0x40
 _ID_BYTES = 20
 _SAMPLE = 16
@@ -51,7 +54,15 @@ _CLIENT_HELLO = 1
 _PADDING, _PING, _CRYPTO, _CLOSED = 0, 1, 6, 0x1C
 _ACKS = frozenset({2, 3})
 MAX_CONNECTIONS = 3
-"""Of one flow; a browser's has one, and two after a Retry."""
+"""Of one flow; a browser's has one, and two after a Retry or another version."""
+INITIAL_BYTES = 1200
+"""A server discards Initial packets in shorter datagrams (RFC 9000, 14.1)."""
+MAX_IDENTIFIERS = 1 << 14
+"""Of a guest's new connections in ``REMEMBERED`` seconds: at most 100 flows a second
+begin, each with an identifier of the client's and one of the server's."""
+REMEMBERED = 60.0
+"""An identifier is not used for another connection for so long, or up to twice that;
+servers forget a connection that has not begun after some ten seconds."""
 MAX_HELLO = 6 << 10
 """Bytes of a connection's hellos; one is two KiB.  A guest may have this 3,072 times."""
 MAX_HELD = 6
@@ -69,8 +80,7 @@ class _Packet(NamedTuple):
 
     data: bytes
     version: int = 0
-    connection: bytes | None = None
-    """Of an Initial packet, the receiver's identifier."""
+    is_initial: bool = False
     number_at: int = 0
     receiver: bytes = b""
     """The identifier that it is sent to; of a short header, whose identifier has no
@@ -79,22 +89,69 @@ class _Packet(NamedTuple):
     early: bool = False
     """Data before the handshake (0-RTT)."""
 
+    def is_to(self, identifier: bytes) -> bool:
+        """Return whether the packet is sent to an identifier."""
+        if self.version:
+            return self.receiver == identifier
+        return self.receiver.startswith(identifier)
 
-@dataclass(eq=False)
-class _Connection:
-    """One side's Initial keys, and what the client has sent of its hello."""
+    def may_follow(self, first: _Packet) -> bool:
+        """Return whether a datagram may have it after ``first`` (RFC 9000, 12.2)."""
+        return self is first or self.is_to(first.receiver)
 
-    wanted: bytes
-    """The identifier that the client has begun with."""
+
+class _Keys(NamedTuple):
+    """One side's keys of Initial packets."""
+
     key: AESGCM
     iv: bytes
     mask: Cipher[ECB]
+
+
+@dataclass(eq=False)
+class _Connection:
+    """What a client has sent of its hello, and the identifiers of the connection."""
+
+    wanted: bytes
+    """The identifier that the client has begun with."""
+    version: int
+    """In which it has begun; the server may answer in another one (RFC 9368)."""
+    refused: bool = False
+    """Whether the server has answered that it does not know the version."""
     answered: bytes = b""
     """The identifier that the server has answered with; empty: there is none."""
     known: bytearray = field(default_factory=bytearray)
     is_known: bytearray = field(default_factory=bytearray)
     read: int = 0
     """Where the next message begins."""
+
+
+class QuicIdentifiers:
+    """The identifiers of a guest's connections, of all its flows.
+
+    A server finds a connection by the identifier, from whichever port a packet comes.
+    So a second connection by one would reach the first, beside what was read of that.
+    """
+
+    def __init__(self) -> None:
+        self._new: set[bytes] = set()
+        self._old: set[bytes] = set()
+        self._turned = 0.0
+
+    def tick(self, now: float) -> None:
+        """Forget what is old; called once a second."""
+        if now - self._turned > REMEMBERED:
+            self._new, self._old, self._turned = set(), self._new, now
+
+    def add(self, identifier: bytes) -> bool:
+        """Remember an identifier; return False if it is known, or there is no room."""
+        if identifier in self._new or identifier in self._old:
+            return False
+        # guard: identifiers of QUIC are bounded
+        if len(self._new) >= MAX_IDENTIFIERS:
+            return False
+        self._new.add(identifier)
+        return True
 
 
 class QuicHellos:
@@ -104,7 +161,7 @@ class QuicHellos:
     passes no datagram while there is one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, identifiers: QuicIdentifiers) -> None:
         self.unchecked: list[Hello] = []
         self.begun = False
         """Whether a hello was whole."""
@@ -115,6 +172,7 @@ class QuicHellos:
         self.held: list[bytes] = []
         """Datagrams, as the caller's frames, that wait for the rest of their hello."""
         self._connections: list[_Connection] = []
+        self._identifiers = identifiers
 
     def hold(self, frame: bytes) -> None:
         """Keep a frame until its hello is whole, if there is room for it."""
@@ -136,12 +194,19 @@ class QuicHellos:
 
     def take(self, untrusted_data: bytes) -> bool:
         """Read a guest's QUIC datagram; return False if it must not pass."""
-        if not untrusted_data:
-            return False
         try:
-            for packet in _packets(untrusted_data):
-                if packet.connection is not None:
-                    self._take_initial(packet, packet.version, packet.connection)
+            packets = [*_packets(untrusted_data)]
+            # guard: a server takes the datagram of an Initial packet
+            if len(untrusted_data) < INITIAL_BYTES and any(
+                packet.is_initial for packet in packets
+            ):
+                return False
+            # guard: packets of a datagram are of one connection
+            if not all(packet.may_follow(packets[0]) for packet in packets):
+                return False
+            for packet in packets:
+                if packet.is_initial:
+                    self._take_initial(packet)
                 # guard: nothing precedes a hello
                 elif not self.begun:
                     return False
@@ -154,50 +219,60 @@ class QuicHellos:
             return False
         except _QuicError:
             return False
-        return True
+        return bool(packets)
 
     def answer(self, data: bytes) -> None:
         """Read the server's first packet, which has its connection identifier.
 
         It is known by its keys, which follow from what the client has begun with.
         """
-        waiting = [one for one in self._connections if not one.answered]
+        waiting = [
+            one for one in self._connections if not one.answered and not one.refused
+        ]
         if not waiting or data[:1] < b"\x80":
             return
         with suppress(_QuicError):
+            if data[1:5] == _NEGOTIATION:
+                refused = _refused(data)
+                for one in waiting:
+                    one.refused |= one.wanted == refused
+                return
             for packet in _packets(data):
-                for one in waiting if packet.connection is not None else ():
+                for one in waiting if packet.is_initial else ():
                     keys = _keys(packet.version, one.wanted, "server in")
                     # guard: answers to another connection do not count
                     if _opened(keys, packet) is not None:
                         one.answered = packet.sender
+                        self._identifiers.add(packet.sender)
 
     def _is_known(self, packet: _Packet) -> bool:
         """Return whether a packet belongs to a connection whose hello was checked."""
         # guard: a connection continues after a whole hello
         whole = [one for one in self._connections if one.read]
         return any(
-            packet.receiver == one.wanted
-            if packet.early
-            else one.answered and packet.receiver.startswith(one.answered)
+            (packet.early and packet.receiver == one.wanted)
+            or (one.answered and packet.is_to(one.answered))
             for one in whole
         )
 
-    def _take_initial(self, packet: _Packet, version: int, wanted: bytes) -> None:
+    def _take_initial(self, packet: _Packet) -> None:
         """Decrypt an Initial packet and keep its part of the hello."""
-        for connection in self._connections:
-            payload = _opened(connection, packet)
-            if payload is not None:
-                break
-        else:
-            # guard: connections of a flow are few, and none is forgotten
-            if len(self._connections) >= MAX_CONNECTIONS:
-                raise _QuicError
-            connection = _keys(version, wanted)
-            payload = _opened(connection, packet)
-            if payload is None:
-                raise _QuicError
-            self._connections.append(connection)
+        # guard: the keys of a packet follow from the identifier of its receiver
+        begun = [
+            one.wanted
+            for one in self._connections
+            if one.answered and one.answered == packet.receiver
+        ]
+        payloads = {
+            wanted: payload
+            for wanted in (*begun, packet.receiver)
+            if (payload := _opened(_keys(packet.version, wanted), packet)) is not None
+        }
+        # guard: a packet of QUIC opens under one key
+        if len(payloads) != 1:
+            raise _QuicError
+        wanted, payload = next(iter(payloads.items()))
+        connection = self._connection(packet, wanted)
         self.reads = True
         for at, data in _pieces(payload):
             _put(connection, at, data)
@@ -205,10 +280,32 @@ class QuicHellos:
             self.unchecked.append(hello)
             self.begun = True
 
+    def _connection(self, packet: _Packet, wanted: bytes) -> _Connection:
+        """Return the connection of an Initial packet; begin one if it is new.
+
+        Raises _QuicError.
+        """
+        same = [one for one in self._connections if one.wanted == wanted]
+        for one in same:
+            if one.refused:
+                continue
+            if packet.version == one.version or packet.receiver == one.answered:
+                return one
+            # guard: a connection begins again where the server refuses its version
+            raise _QuicError
+        # guard: connections of a flow are few, and none is forgotten
+        if len(self._connections) >= MAX_CONNECTIONS:
+            raise _QuicError
+        # guard: an identifier begins one connection of a guest
+        if not self._identifiers.add(wanted) and not same:
+            raise _QuicError
+        self._connections.append(_Connection(wanted, packet.version))
+        return self._connections[-1]
+
 
 def load() -> None:
     """Have the library read all files that it needs."""
-    _opened(_keys(1, bytes(8)), _Packet(bytes(64), 1, b"", 20))
+    _opened(_keys(1, bytes(8)), _Packet(bytes(64), 1, number_at=20))
 
 
 def _packets(untrusted_data: bytes) -> Iterator[_Packet]:
@@ -240,11 +337,10 @@ def _packets(untrusted_data: bytes) -> Iterator[_Packet]:
         size = reader.number()
         number_at = reader.at
         reader.take(size)
-        found = connection if is_initial else None
         yield _Packet(
             data[: reader.at],
             version,
-            found,
+            is_initial,
             number_at,
             connection,
             sender,
@@ -281,7 +377,18 @@ def _expand(secret: bytes, label: str, size: int) -> bytes:
     return hmac.digest(secret, info, hashlib.sha256)[:size]
 
 
-def _keys(version: int, connection: bytes, side: str = "client in") -> _Connection:
+def _refused(data: bytes) -> bytes:
+    """Return to which identifier a client sent the version that its server refuses.
+
+    ``data``: a packet of version negotiation (RFC 9000, 17.2.1).  Raises _QuicError.
+    """
+    reader = _Reader(data)
+    reader.take(5)
+    reader.vector(1)
+    return reader.vector(1)
+
+
+def _keys(version: int, connection: bytes, side: str = "client in") -> _Keys:
     """Derive the keys of one side's Initial packets (RFC 9001, 5.2)."""
     known = _VERSIONS[version]
     secret = hmac.digest(known.salt, connection, hashlib.sha256)
@@ -290,23 +397,23 @@ def _keys(version: int, connection: bytes, side: str = "client in") -> _Connecti
         _expand(own, known.label + name, size)
         for name, size in (("key", 16), ("iv", 12), ("hp", 16))
     )
-    return _Connection(connection, AESGCM(key), iv, Cipher(AES(mask), ECB()))  # noqa: S305
+    return _Keys(AESGCM(key), iv, Cipher(AES(mask), ECB()))  # noqa: S305
 
 
-def _opened(connection: _Connection, packet: _Packet) -> bytes | None:
-    """Decrypt a packet; None if it does not belong to this connection."""
+def _opened(keys: _Keys, packet: _Packet) -> bytes | None:
+    """Decrypt a packet; None if it was not encrypted with these keys."""
     data, at = packet.data, packet.number_at
     sample = data[at + 4 : at + 4 + _SAMPLE]
     if len(sample) < _SAMPLE:
         return None
-    mask = connection.mask.encryptor().update(sample)
+    mask = keys.mask.encryptor().update(sample)
     first = data[0] ^ mask[0] & 0x0F
     size = (first & 3) + 1
     number = bytes(a ^ b for a, b in zip(data[at : at + size], mask[1:], strict=False))
     head = bytes([first]) + data[1:at] + number
-    nonce = int.from_bytes(connection.iv) ^ int.from_bytes(number)
+    nonce = int.from_bytes(keys.iv) ^ int.from_bytes(number)
     try:
-        return connection.key.decrypt(nonce.to_bytes(12), data[at + size :], head)
+        return keys.key.decrypt(nonce.to_bytes(12), data[at + size :], head)
     except InvalidTag:
         return None
 
@@ -328,6 +435,12 @@ def _pieces(payload: bytes) -> Iterator[tuple[int, bytes]]:
             at = reader.number()
             yield at, reader.take(reader.number())
         elif kind == _CLOSED:
+            reader.number()  # the error, the kind of frame, the reason
+            reader.number()
+            reader.take(reader.number())
+            # guard: nothing follows the end of a connection
+            if reader.data[reader.at :].strip(b"\0"):
+                raise _QuicError
             return
         # guard: other frames are of no Initial packet
         elif kind != _PING:

@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 
 from broker.core.streams import network_flows as m
 from broker.host.network.flowguard import quic_hello
-from broker.host.network.flowguard.quic_hello import MAX_HELLO, QuicHellos
+from broker.host.network.flowguard.quic_hello import (
+    INITIAL_BYTES,
+    MAX_HELLO,
+    QuicIdentifiers,
+)
 from broker.host.network.frameguard import packets
 from tests.broker.host.network import test_flow_filter as kit
 from tests.broker.host.network.test_flow_filter import WWW, Talk, hello, udp
@@ -24,6 +28,11 @@ from tests.broker.host.network.test_flow_filter import WWW, Talk, hello, udp
 ID = bytes.fromhex("8394c8f03e515708")
 V1, V2 = 1, 0x6B3343CF
 TYPES = {V1: 0, V2: 1}
+
+
+def hellos() -> quic_hello.QuicHellos:
+    """Those of a guest's only flow."""
+    return quic_hello.QuicHellos(QuicIdentifiers())
 
 
 def message(name: str) -> bytes:
@@ -49,10 +58,11 @@ def initial(
     token=b"",
     sender=b"",
     side="client in",
+    size=INITIAL_BYTES,
 ) -> bytes:
-    """A protected packet, as a client makes it."""
-    made = quic_hello._keys(version, ID if keys is None else keys, side)
-    payload = payload.ljust(64, b"\0")
+    """A protected packet, as a client makes it: a datagram of ``size`` bytes."""
+    made = quic_hello._keys(version, connection if keys is None else keys, side)
+    payload = payload.ljust(size - 29 - len(connection + sender + token), b"\0")
     first = 0xC0 | TYPES[version] << 4 | 1
     head = bytes([first]) + struct.pack(">I", version)
     head += bytes([len(connection)]) + connection + bytes([len(sender)]) + sender
@@ -89,7 +99,7 @@ THEIRS, OLD = b"theirs-1", b"theirs-0"
 SHORT = short(THEIRS)
 
 
-def names(quic: QuicHellos) -> list[str]:
+def names(quic: quic_hello.QuicHellos) -> list[str]:
     return [one.name for one in quic.unchecked]
 
 
@@ -105,7 +115,7 @@ def test_keys_are_those_of_the_standard():
 @pytest.mark.parametrize("version", [V1, V2])
 @pytest.mark.parametrize("token", [b"", bytes(70)])
 def test_a_name_is_read(version, token):
-    quic = QuicHellos()
+    quic = hellos()
     made = initial(crypto(message("www.test")), version=version, token=token)
     assert quic.take(made)
     assert names(quic) == ["www.test"]
@@ -121,7 +131,7 @@ def test_a_hello_may_be_in_pieces_of_any_order(random, size):
     data = message("www.test")
     pieces = [(at, data[at : at + size]) for at in range(0, len(data), size)]
     random.shuffle(pieces)
-    quic = QuicHellos()
+    quic = hellos()
     for count, (at, piece) in enumerate(pieces):
         assert names(quic) == []
         payload = b"\1\2\0\0\0\0" + bytes(3) + crypto(piece, at)
@@ -131,7 +141,7 @@ def test_a_hello_may_be_in_pieces_of_any_order(random, size):
 
 def test_other_connections_of_a_flow_are_read():
     """Attack: a second connection, by the ports of one that was permitted."""
-    quic = QuicHellos()
+    quic = hellos()
     assert quic.take(initial(crypto(message("www.test"))))
     other = b"another"
     assert quic.take(initial(crypto(message("evil.test")), other, keys=other))
@@ -140,18 +150,20 @@ def test_other_connections_of_a_flow_are_read():
 
 def test_a_hello_does_not_change():
     """Attack: a name is read, and another one is sent in its place."""
-    quic = QuicHellos()
+    quic = hellos()
     data = message("www.test")
     assert quic.take(initial(crypto(data[:200])))
     assert not quic.take(initial(crypto(message("evil.test")[:200]), count=1))
-    # The server has given itself another identifier: the keys stay.
+    # The server gives itself another identifier: the keys stay.
+    assert not quic.take(initial(crypto(data), b"theirs", keys=ID, count=2))
+    quic.answer(answered(b"theirs"))
     assert quic.take(initial(crypto(data), b"theirs", keys=ID, count=2))
     assert names(quic) == ["www.test"]
 
 
 def test_a_second_hello_is_read_too():
     """It follows a server's retry; its name could be another one."""
-    quic = QuicHellos()
+    quic = hellos()
     first, second = message("www.test"), message("evil.test")
     assert quic.take(initial(crypto(first)))
     assert quic.take(initial(crypto(second, len(first)), count=1))
@@ -160,7 +172,7 @@ def test_a_second_hello_is_read_too():
 
 def test_a_part_of_a_hello_begins_nothing():
     """Attack: data of 0-RTT, whose hello names nothing yet."""
-    quic = QuicHellos()
+    quic = hellos()
     assert quic.take(initial(crypto(message("www.test")[:200])))
     assert not quic.take(later(1))
     assert quic.over == "", "packets may come in another order"
@@ -168,7 +180,7 @@ def test_a_part_of_a_hello_begins_nothing():
 
 def test_no_connection_is_forgotten():
     """Attack: half of a hello, others until it is forgotten, and another half."""
-    quic = QuicHellos()
+    quic = hellos()
     for count in range(quic_hello.MAX_CONNECTIONS):
         other = bytes([count]) * 8
         assert quic.take(initial(crypto(b"\1\0\1"), other, keys=other))
@@ -205,14 +217,14 @@ FULL = initial(crypto(message("www.test")))
     ids=lambda data: f"{len(data)} bytes",  # a hello has random ones
 )
 def test_what_is_not_a_hello_begins_nothing(data):
-    quic = QuicHellos()
+    quic = hellos()
     assert not quic.take(data)
     assert not quic.begun
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_nothing_confuses_it(payload, data):
-    quic = QuicHellos()
+    quic = hellos()
     quic.take(initial(payload))
     quic.take(data)
     quic.take(b"\xc0\0\0\0\1" + data)
@@ -266,7 +278,7 @@ def test_another_connection_of_an_open_flow_is_refused():
 
 def test_the_servers_answer_of_the_standard_is_read():
     """RFC 9001, A.3."""
-    quic = QuicHellos()
+    quic = hellos()
     assert quic.take(FULL)
     quic.answer(
         bytes.fromhex(
@@ -295,11 +307,12 @@ def test_a_connection_that_was_cut_does_not_go_on(again, data):
     assert talk.send(send(data))["passt"] == []
     # At first by a hello whose server has not answered, then by a whole connection.
     new, back = {"ports": (again, 443)}, {"ports": (443, again)}
-    for server in (False, True):
-        assert talk.send(send(FULL, **new))["passt"]
+    for server, begun in ((False, b"second"), (True, b"third")):
+        made = initial(crypto(message("www.test")), begun)
+        assert talk.send(send(made, **new))["passt"]
         if server:
             talk.come(come(answered(OLD, b"first"), **back))  # the old one's, again
-            talk.come(come(answered(), **back))
+            talk.come(come(answered(keys=begun), **back))
             assert talk.send(send(SHORT, **new))["passt"]
         assert talk.send(send(data, **new))["passt"] == []
         assert talk.reasons[-1] == "it continues as another connection"
@@ -307,7 +320,7 @@ def test_a_connection_that_was_cut_does_not_go_on(again, data):
 
 def test_a_hello_to_the_identifier_of_a_connection_that_was_cut_opens_nothing():
     """Attack: what the client begins with is its choice."""
-    quic = QuicHellos()
+    quic = hellos()
     assert quic.take(initial(crypto(message("www.test")), OLD, keys=OLD))
     for data in (short(OLD), later(2, receiver=OLD), short(b"")):
         assert not quic.take(data)
@@ -317,7 +330,7 @@ def test_a_hello_to_the_identifier_of_a_connection_that_was_cut_opens_nothing():
 
 def test_a_connection_whose_hello_was_not_whole_does_not_go_on():
     """Attack: its other half goes by another flow to the same server."""
-    quic = QuicHellos()
+    quic = hellos()
     half = message("evil.test")[:200]
     assert quic.take(FULL)
     assert quic.take(initial(crypto(half), OLD, keys=OLD))
@@ -350,7 +363,7 @@ def test_a_hello_in_two_packets_passes_when_it_is_whole():
 
 def test_zeros_behind_a_packet_are_padding():
     """Some clients fill a datagram so (RFC 9000, 14.1)."""
-    quic = QuicHellos()
+    quic = hellos()
     assert quic.take(FULL + bytes(300))
     assert names(quic) == ["www.test"]
     assert not quic.take(bytes(300)), "a packet, where they are all"
@@ -371,7 +384,7 @@ def extended(made: bytes) -> bytes:
 
 def test_a_hello_that_cannot_be_read_does_not_pass_when_it_is_sent_again():
     """Attack: an unread name, by the ports of a connection that was permitted."""
-    quic = QuicHellos()
+    quic = hellos()
     assert quic.take(FULL)
     made = initial(crypto(of_another_kind()), b"another", keys=b"another")
     for _ in range(3):
@@ -449,7 +462,7 @@ def test_a_real_browsers_hello_is_read():
         null = subprocess.DEVNULL
         with subprocess.Popen(asked, stdout=null, stderr=null) as child:
             try:
-                quic, count = QuicHellos(), 0
+                quic, count = hellos(), 0
                 while not quic.unchecked and count < 20:
                     assert quic.take(server.recv(2000))
                     count += 1
