@@ -123,7 +123,7 @@ def test_the_reset_of_a_long_segment_is_of_its_end():
 def test_data_behind_the_first_bytes_is_not_all_kept():
     talk = Talk(("www.test", "*"))
     talk.resolve("www.test", WWW)
-    data = b"not TLS" + bytes(LONG)
+    data = b"SSH-2.0" + bytes(LONG)
     with kept() as bytes_kept:
         for port in range(FLOWS):
             ports = (1000 + port, 443)

@@ -164,7 +164,9 @@ def test_a_hello_is_read_once(context, monkeypatch):
     looked, read = [], []
     look, message = flow_filter.read_hellos, tls_hello.read_message
     monkeypatch.setattr(
-        flow_filter, "read_hellos", lambda *words: looked.append(1) or look(*words)
+        flow_filter,
+        "read_hellos",
+        lambda *words, **more: looked.append(1) or look(*words, **more),
     )
     monkeypatch.setattr(
         tls_hello, "read_message", lambda hello: read.append(1) or message(hello)

@@ -21,6 +21,8 @@ GUARDS = (
     Guard("packets that wait for an answer are short", "if False:", "tests/attack/test_flow_memory.py", "long_first"),
     Guard("no frame of a flow is kept whole", "self.head = untrusted_frame", "tests/attack/test_flow_memory.py", "last_segment"),
     Guard("what follows a hello is not kept", "self.checked = bytes(self.hello or b'')", "tests/attack/test_flow_memory.py", "behind_the_first_bytes"),
+    Guard("no other record precedes a hello", "if False:", "tests/attack/test_first_record.py", "before_a_hello"),
+    Guard("at a port of TLS a connection begins with a hello", "is_other = True", "tests/attack/test_first_record.py", "begins_with_a_hello"),
     Guard("a hello is read once", "fresh = _hellos(untrusted_data)", "tests/attack/test_second_hello.py", "read_once"),
     Guard("the hello after a server's retry is looked at", "if hellos:", "tests/attack/test_second_hello.py", "to_another_server"),
     Guard("a hello is the last one if its server says so", "if self.answer:\n    self.end_hello()", "tests/attack/test_second_hello.py", "to_another_server"),

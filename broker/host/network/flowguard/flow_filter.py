@@ -32,6 +32,7 @@ from broker.host.network.flowguard.quic_hello import QuicHellos, QuicIdentifiers
 from broker.host.network.flowguard.rates import TrafficRates, took
 from broker.host.network.flowguard.tls_hello import (
     HANDSHAKE,
+    TLS_PORTS,
     Hello,
     HelloError,
     read_hellos,
@@ -288,7 +289,8 @@ class FlowFilter:
         if at > len(known):
             return False
         try:
-            hellos = read_hellos(known + data, flow.hellos)
+            required = packet.target in TLS_PORTS
+            hellos = read_hellos(known + data, flow.hellos, required=required)
         except HelloError as error:
             self.cut(flow, f"cannot parse its ClientHello: {error}", packet)
             return False

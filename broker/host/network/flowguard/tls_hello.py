@@ -15,6 +15,14 @@ MAX_HELLO = 1 << 14
 MAX_HELLO_STREAM = 2 * MAX_HELLO
 """Those bytes with the heads of the records in which they are."""
 HANDSHAKE, _CLIENT_HELLO, _EARLY_DATA = 22, 1, 23
+_RECORDS = frozenset(range(20, 27))
+"""Types of TLS's records; their second byte is 3, the version's."""
+TLS_PORTS = frozenset(
+    {443, 465, 563, 636, 989, 990, 992, 993, 995} | {5061, 5349, 5671, 6514, 6697, 8883}
+)
+"""TCP ports that are assigned to a protocol within TLS: of the web, mail, news, LDAP,
+FTP, telnet, SIP, TURN, AMQP, syslog, IRC and MQTT.  853 is closed."""
+_SSH, _STUN = b"SSH-", b"\x21\x12\xa4\x42"
 _SEALED = 256
 """By so many bytes an encrypted record may be longer."""
 _FIRST = frozenset({HANDSHAKE})
@@ -59,17 +67,46 @@ class Hello(NamedTuple):
     encrypted: bool = False
 
 
-def read_hellos(untrusted_data: bytes, read: int = 0) -> list[Hello]:
+def read_hellos(
+    untrusted_data: bytes, read: int = 0, *, required: bool = False
+) -> list[Hello]:
     """Return the complete TLS hellos in a connection's first bytes.
 
     Without the first ``read``, which were read before.  A second one follows a server's
-    retry.  What is not TLS counts as one without a name.  Raises HelloError.
+    retry.  What is not TLS counts as one without a name, unless one is ``required``.
+    Raises HelloError.
     """
-    if untrusted_data[:1] not in {b"", b"\x16"}:
-        return [Hello()]
+    kind, version = untrusted_data[:1], untrusted_data[1:2]
+    if kind and kind[0] in _RECORDS - _FIRST:
+        if not version:
+            return []
+        # Go's and BoringSSL's servers take warnings before a hello.
+        # guard: no other record precedes a hello
+        if version == b"\3":
+            raise HelloError("another record before it")
+    if kind not in {b"", b"\x16"}:
+        # guard: at a port of TLS a connection begins with a hello
+        is_other = _is_other(untrusted_data) if required else True
+        if is_other is False:
+            raise HelloError("the port is one of TLS, and it is not")
+        return [Hello()] if is_other else []
     # guard: a hello is read once
     fresh = islice(_hellos(untrusted_data), read, None)
     return [read_message(hello) for hello in fresh]
+
+
+def _is_other(data: bytes) -> bool | None:
+    """Return whether it is a protocol that is usual at ports of TLS, too.
+
+    Forges have ssh at port 443, where networks have no other, and calls by video TURN
+    (RFC 8489, 5).  What may be before the hello at some servers, such as the header of
+    the PROXY protocol, is none.  None: more bytes are needed.
+    """
+    if data[0] == 0:
+        return None if len(data) < 8 else data[4:8] == _STUN
+    if len(data) < len(_SSH) and _SSH.startswith(data):
+        return None
+    return data.startswith(_SSH)
 
 
 def _hellos(data: bytes) -> Iterator[bytes]:
