@@ -58,6 +58,8 @@ GUARDS = (
     Guard("a record's limits are at most those of everybody", "self._most_flows = given.flows", "tests/broker/host/network/test_flow_filter.py", "fewer_flows or everybody"),
     Guard("a record closes encrypted hellos", "if False:", "tests/broker/host/network/test_flow_filter.py", "records_matter"),
     Guard("a side that is too fast is not read", "if False:", "tests/broker/host/network/test_flow_guard.py", "too_fast"),
+    Guard("what the name server gives counts as received", "", "tests/broker/host/network/test_flow_filter.py", "are_received_bytes"),
+    Guard("answers to questions do not exceed the record's rate", "if False:", "tests/broker/host/network/test_flow_filter.py", "are_received_bytes"),
     Guard("packets of IPv6 have one plain form", "if False:", "tests/broker/host/network/test_ipv6.py", "odd_packets"),
     Guard("a guest speaks for its own address, and seldom", "if True:", "tests/broker/host/network/test_ipv6.py", "own_ipv4"),
     Guard("a guest speaks for its own addresses of IPv6, and seldom", "if self._prefix is not None:", "tests/broker/host/network/test_ipv6.py", "own_ipv6"),

@@ -107,10 +107,13 @@ class FlowFilter:
             guest6=guest6,
             gateway6=gateway6,
         )
+        self._answer_bytes = 0
+        """Of the name server's frames in ``to_guest`` that are not counted yet."""
         self._names = GuestNames(
-            self.to_guest.append,
+            self._answer,
             self._ask,
             lambda: self.connected,
+            self.rates.may_ask,
             has_ipv6=self._link.has_ipv6,
             servers=name_servers,
         )
@@ -123,6 +126,15 @@ class FlowFilter:
     def name_server(self) -> int:
         """Which of this machine's name servers gets ``to_resolver``, from 0."""
         return self._names.server
+
+    def _answer(self, frame: bytes) -> None:
+        self._answer_bytes += len(frame)
+        self.to_guest.append(frame)
+
+    def count_answers(self, now: float) -> None:
+        """Count what the name server gave; called when ``to_guest`` is taken."""
+        self.rates.count_answers(self._answer_bytes, now)
+        self._answer_bytes = 0
 
     # -- from the guest ----------------------------------------------------------
 

@@ -46,17 +46,20 @@ class GuestNames:
         to_guest: Callable[[bytes], None],
         ask: _Ask,
         may_ask: Callable[[], bool],
+        has_room: Callable[[float], bool],
         *,
         has_ipv6: bool,
         servers: int,
     ) -> None:
         """Set up the name server.
 
-        ``ask`` asks for a name, ``may_ask``: is it answered.
+        ``ask`` asks for a name, ``may_ask``: is it answered; ``has_room``: whether a
+        record's rate allows for an answer.
         """
         self._to_guest = to_guest
         self._ask = ask
         self._may_ask = may_ask
+        self._has_room = has_room
         self._has_ipv6 = has_ipv6
         self.to_resolver: list[bytes] = []
         self._servers = servers
@@ -127,6 +130,9 @@ class GuestNames:
             question = dns.read_question(untrusted_data)
         except dns.DnsError:
             return
+        # guard: answers to questions do not exceed the record's rate
+        if not self._has_room(now):
+            return  # as a lost datagram: the guest asks again
         host = destination_of(question.name)
         known = question.kind in {dns.A, dns.AAAA} | dns.PASSED
         # guard: questions have a pace

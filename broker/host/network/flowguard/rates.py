@@ -15,16 +15,17 @@ class TrafficRates:
 
     def __init__(self) -> None:
         self._buckets: dict[bool, TokenBucket] = {}
+        self._answers: TokenBucket | None = None
+        """Of the name server's part of what comes in."""
 
     def limit(self, send: int | None, receive: int | None) -> None:
         """Set bytes a second; None: without a limit."""
         self._buckets = {
-            outward: TokenBucket(
-                rate, max(rate // limits.RATE_BURST, limits.RATE_LEAST)
-            )
+            outward: _bucket(rate)
             for outward, rate in ((True, send), (False, receive))
             if rate is not None
         }
+        self._answers = None if receive is None else _bucket(receive)
 
     @property
     def limited(self) -> bool:
@@ -36,10 +37,29 @@ class TrafficRates:
         if (bucket := self._buckets.get(outward)) is not None:
             bucket.take(now, size)
 
+    def count_answers(self, size: int, now: float) -> None:
+        """Count bytes that the name server has given to the guest."""
+        # guard: what the name server gives counts as received
+        self.count(size, now, outward=False)
+        if self._answers is not None:
+            self._answers.take(now, size)
+
+    def may_ask(self, now: float) -> bool:
+        """Return whether a question of the guest's may be taken.
+
+        Answers wait for no room in the rate, others make room for them: names are found
+        while a download uses all of it.  So they alone must not exceed it.
+        """
+        return self._answers is None or self._answers.early(now, 0) == 0
+
     def early(self, now: float, *, outward: bool) -> float:
         """Return for how many seconds this side is not to be read; 0: it may be."""
         bucket = self._buckets.get(outward)
         return 0.0 if bucket is None else bucket.early(now, 0)
+
+
+def _bucket(rate: int) -> TokenBucket:
+    return TokenBucket(rate, max(rate // limits.RATE_BURST, limits.RATE_LEAST))
 
 
 def took(pace: TokenBucket, now: float) -> bool:

@@ -182,6 +182,7 @@ class FlowGuard(PacketGuard):
             frames = [LENGTH.pack(len(frame)) + frame for frame in flows.to_passt]
             flows.to_passt.clear()
             self._send_outward(joined(frames))
+        flows.count_answers(time.monotonic())
         for frame in flows.to_guest:
             self._put(frame)
         flows.to_guest.clear()

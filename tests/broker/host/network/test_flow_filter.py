@@ -742,6 +742,33 @@ def test_a_rate_is_how_long_a_side_is_not_read():
     assert rates.early(100.6, outward=True) == 0
 
 
+def test_answers_of_the_name_server_are_received_bytes():
+    """Attack: a record's rate is small, and long texts come as answers."""
+    talk = Talk(("www.test", "*"), (WWW, "*"))
+    given(talk, receive_rate=10_000)
+    came = asked = 0
+    for _ in range(200):
+        talk.now += 0.05
+        asked += 1
+        for sent in talk.send(question("www.test", 16))["resolver"]:
+            head = sent[:2] + struct.pack(">5H", 0x8180, 1, 1, 0, 0)
+            text = record("www.test", 16, (bytes([250]) + bytes(250)) * 5)
+            made = head + wire("www.test") + struct.pack(">HH", 16, 1) + text
+            talk.filter.answered(made, talk.now)
+            came += sum(map(len, talk.pump()["guest"]))
+        talk.filter.count_answers(talk.now)
+    assert came <= 10_000 * asked * 0.05 + limits.RATE_LEAST + 1500
+    assert came >= 10_000 * asked * 0.05 / 2
+    assert talk.filter.rates.early(talk.now, outward=False) > 0, "others wait for them"
+
+
+def test_names_are_found_while_a_download_uses_all_of_the_rate():
+    talk = Talk(("www.test", "*"))
+    given(talk, receive_rate=10_000)
+    talk.filter.rates.count(100_000, talk.now, outward=False)
+    assert packed(WWW) in talk.resolve("www.test", WWW)
+
+
 # -- a connection by the ports of an earlier one -----------------------------------------
 
 

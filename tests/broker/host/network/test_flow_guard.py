@@ -108,6 +108,22 @@ def test_a_side_that_is_too_fast_is_not_read(guard):
     assert made._poll_events(inside) & select.POLLIN
 
 
+def test_an_answer_of_the_name_server_is_counted_when_it_is_sent(guard):
+    made, _ = guard
+    made.flows.decided(
+        m.FlowLimits(1024, 100, 50, None, 10_000, encrypted_hello=True), 1.0
+    )
+    inside, outside = made._sides
+    made.flows.to_guest += [bytes(1000)] * 20  # passt's: counted when they came
+    made._flush_flows()
+    assert made._poll_events(outside) & select.POLLIN
+    for size in (100, 20_000):
+        made.flows._answer(bytes(size))
+        made._flush_flows()
+        assert made._poll_events(inside) & select.POLLIN
+        assert bool(made._poll_events(outside) & select.POLLIN) is (size == 100)
+
+
 def test_a_viewer_that_does_not_read_decides_nothing(guard):
     guard, viewer = guard
     guard.flows.outward(tcp(), 1.0)
