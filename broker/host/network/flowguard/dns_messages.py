@@ -1,7 +1,9 @@
 """Questions and answers of the DNS (RFC 1035), as far as the frame filter reads them.
 
-A guest's question is taken apart and written anew, and so is an answer with addresses:
-the resolver and the guest see no byte that was not understood here.  Sans-IO.
+A guest's question is taken apart and a new one is written, and so is an answer with
+addresses: the resolver and the guest see no byte that was not understood here.  Of an
+answer without addresses the guest gets the answer and authority sections as they are, up
+to the first record that does not belong there.  Sans-IO.
 """
 
 from __future__ import annotations
@@ -9,14 +11,44 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import takewhile
+from typing import NamedTuple
 
 A, CNAME, AAAA, OPT, IN = 1, 5, 28, 41, 1
 _SIZES = {A: 4, AAAA: 16}
-PASSED = frozenset({2, 6, 12, 15, 16, 33, 257})
-"""NS, SOA, PTR, MX, TXT, SRV, CAA: carried as they are, and they open no address.
+PASSED = frozenset({2, 5, 6, 12, 13, 15, 16, 17, 18, 29, 33, 35, 37, 39}) | {
+    43,
+    44,
+    46,
+    47,
+    48,
+    50,
+    51,
+    52,
+    53,
+    59,
+    60,
+    61,
+    62,
+    63,
+    99,
+    256,
+    257,
+}
+"""NS, CNAME, SOA, PTR, HINFO, MX, TXT, RP, AFSDB, LOC, SRV, NAPTR, CERT, DNAME; DS,
+SSHFP, RRSIG, NSEC, DNSKEY, NSEC3, NSEC3PARAM, TLSA, SMIMEA, CDS, CDNSKEY, OPENPGPKEY,
+CSYNC, ZONEMD, SPF, URI, CAA: they have no address, and open none.
 
-Not among them: SVCB and HTTPS (64, 65), by which a server's name would be encrypted."""
-NOERROR, FORMERR, SERVFAIL, NXDOMAIN, REFUSED = 0, 1, 2, 3, 5
+Not among them: SVCB and HTTPS (64, 65), by which a server's name would be encrypted; A6,
+WKS, APL, IPSECKEY and others with addresses; ANY, transfers of zones, what nobody has
+assigned."""
+_LEADING = frozenset({CNAME, 39, 46})
+"""In an answer beside the type that was asked for: aliases, and signatures."""
+_AUTHORITY = frozenset({2, 6, 43, 46, 47, 50})
+"""Of the authority section: name servers, SOA of "there is none", proofs of DNSSEC."""
+NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
+PLAIN_BYTES = 512
+"""Of an answer by UDP to who names no other size (RFC 1035, 4.2.1)."""
 MAX_ADDRESSES = 32
 """Of one answer; the rest is left out."""
 _LINKS = 16
@@ -26,7 +58,10 @@ _RECORDS = 512
 _HEADER = struct.Struct(">6H")
 _RECORD = struct.Struct(">HHIH")
 _EDNS = b"\0" + struct.pack(">HHIH", OPT, 4096, 0, 0)
-_RESPONSE, _RECURSION = 0x8000, 0x0180  # QR; RD and RA
+_OWN_EDNS = b"\0" + struct.pack(">HHIH", OPT, PLAIN_BYTES, 0, 0)
+"""In answers to a question that has it (RFC 6891, 6.1.1): how long one may be."""
+_RESPONSE, _CUT, _RECURSION = 0x8000, 0x0200, 0x0180  # QR; TC; RD and RA
+_OPCODE = 0x7800
 
 
 class DnsError(ValueError):
@@ -35,12 +70,16 @@ class DnsError(ValueError):
 
 @dataclass(frozen=True)
 class DnsQuestion:
-    """One question: ``wire`` is its section as the asker wrote it."""
+    """One question: ``wire`` is its section as the asker wrote it.
+
+    ``room``: how long an answer by UDP may be; None: as without EDNS (RFC 6891).
+    """
 
     number: int
     name: str
     kind: int
     wire: bytes
+    room: int | None = None
 
 
 @dataclass(frozen=True)
@@ -51,11 +90,28 @@ class NameAddresses:
     ttl: int
 
 
-def _name(data: bytes, at: int) -> tuple[str, int]:
-    """Parse a DNS name; return it in lower case, and the offset after it.
+@dataclass(frozen=True)
+class DnsAnswer:
+    """What a resolver has answered.
 
-    Raises DnsError.
+    ``cut``: it has more, which it gives by TCP.  ``counts`` and ``records``: of the
+    sections with answers and authorities.
     """
+
+    code: int
+    cut: bool
+    addresses: NameAddresses
+    counts: tuple[int, int]
+    records: bytes
+
+    @property
+    def refuses_edns(self) -> bool:
+        """Return whether the resolver may not know EDNS (RFC 6891, 7)."""
+        return self.code in {FORMERR, NOTIMP}
+
+
+def _labels(data: bytes, at: int) -> tuple[list[bytes], int]:
+    """Return the labels of a DNS name, and the offset after it.  Raises DnsError."""
     labels: list[bytes] = []
     behind, size, limit = -1, 0, at
     while True:
@@ -82,7 +138,7 @@ def _name(data: bytes, at: int) -> tuple[str, int]:
         size += length + 1
         if size > 254:
             raise DnsError("name too long")
-    return _text(labels), at if behind < 0 else behind
+    return labels, at if behind < 0 else behind
 
 
 def _text(labels: list[bytes]) -> str:
@@ -101,106 +157,192 @@ def read_question(untrusted_data: bytes) -> DnsQuestion:
     """Parse the question of a DNS query.  Raises DnsError."""
     if len(untrusted_data) < _HEADER.size:
         raise DnsError("truncated header")
-    number, flags, questions, *_ = _HEADER.unpack_from(untrusted_data)
-    if flags & 0xF800 or questions != 1:
+    number, flags, questions, *others = _HEADER.unpack_from(untrusted_data)
+    if flags & (_RESPONSE | _OPCODE) or questions != 1:
         raise DnsError("not exactly one question")
-    name, at = _name(untrusted_data, _HEADER.size)
+    labels, at = _labels(untrusted_data, _HEADER.size)
     if at + 4 > len(untrusted_data):
         raise DnsError("truncated question")
     kind, group = struct.unpack_from(">HH", untrusted_data, at)
     if group != IN:
         raise DnsError("unsupported class of question")
-    return DnsQuestion(number, name, kind, untrusted_data[_HEADER.size : at + 4])
+    wire = untrusted_data[_HEADER.size : at + 4]
+    records = _records(untrusted_data, at + 4, min(sum(others), _RECORDS))
+    rooms = [record.group for record in records if record.kind == OPT]
+    room = max(rooms[0], PLAIN_BYTES) if rooms else None
+    return DnsQuestion(number, _text(labels), kind, wire, room)
 
 
-def query(number: int, name: str, kind: int) -> bytes:
-    """Encode a DNS question for the upstream resolver."""
+def query(number: int, question: DnsQuestion, *, plain: bool = False) -> bytes:
+    """Encode a DNS question for the upstream resolver; ``plain``: without EDNS."""
     labels = b"".join(
-        bytes([len(label)]) + label.encode("ascii") for label in name.split(".")
+        bytes([len(label)]) + label.encode("ascii")
+        for label in question.name.split(".")
     )
-    head = _HEADER.pack(number, 0x0100, 1, 0, 0, 1)
-    return head + labels + b"\0" + struct.pack(">HH", kind, IN) + _EDNS
+    head = _HEADER.pack(number, 0x0100, 1, 0, 0, not plain)
+    kind = struct.pack(">HH", question.kind, IN)
+    return head + labels + b"\0" + kind + (b"" if plain else _EDNS)
 
 
 def reply(
-    question: DnsQuestion, code: int, addresses: NameAddresses | None = None
+    question: DnsQuestion,
+    code: int,
+    addresses: NameAddresses | None = None,
+    *,
+    most: int = PLAIN_BYTES,
 ) -> bytes:
-    """Encode a DNS answer for the guest: a code, and addresses if any."""
+    """Encode a DNS answer for the guest: a code, and as many addresses as fit."""
     found = () if addresses is None else addresses.found
     ttl = 0 if addresses is None else addresses.ttl
-    flags = _RESPONSE | _RECURSION | code
-    head = _HEADER.pack(question.number, flags, 1, len(found), 0, 0)
-    records = b"".join(
+    records = [
         b"\xc0\x0c" + _RECORD.pack(question.kind, IN, ttl, len(address)) + address
         for address in found
-    )
-    return head + question.wire + records
+    ]
+    room = most - len(_encoded(question, code, (0, 0), b""))
+    # guard: an answer is not longer than its asker can take
+    while sum(map(len, records)) > room:
+        records.pop()
+    return _encoded(question, code, (len(records), 0), b"".join(records))
 
 
-def renumbered(question: DnsQuestion, untrusted_answer: bytes, most: int) -> bytes:
-    """Return a resolver's answer with the guest's number, cut where it is too long."""
-    if len(untrusted_answer) > most:
-        head = _HEADER.pack(
-            question.number, _RESPONSE | _RECURSION | 0x0200, 1, 0, 0, 0
-        )
-        return head + question.wire
-    return struct.pack(">H", question.number) + untrusted_answer[2:]
+def passed(question: DnsQuestion, answer: DnsAnswer, most: int) -> bytes:
+    """Return a resolver's answer without addresses; cut where it is too long.
 
-
-def read_answer(
-    untrusted_data: bytes, name: str, kind: int
-) -> tuple[int, NameAddresses]:
-    """Return an answer's code, and the addresses to which the name leads.
-
-    Raises DnsError unless it is an answer to this question.
+    The names in it lead backwards to where they were: it has the header and question of
+    the guest's in the place of the resolver's.
     """
+    whole = _encoded(question, answer.code, answer.counts, answer.records)
+    return whole if len(whole) <= most else cut(question)
+
+
+def cut(question: DnsQuestion) -> bytes:
+    """Return an answer that has the guest ask by TCP (TC of RFC 1035, 4.1.1)."""
+    return _encoded(question, NOERROR | _CUT, (0, 0), b"")
+
+
+def _encoded(
+    question: DnsQuestion, flags: int, counts: tuple[int, int], records: bytes
+) -> bytes:
+    edns = b"" if question.room is None else _OWN_EDNS
+    flags |= _RESPONSE | _RECURSION
+    head = _HEADER.pack(question.number, flags, 1, *counts, bool(edns))
+    return head + question.wire + records + edns
+
+
+def read_answer(untrusted_data: bytes, question: DnsQuestion) -> DnsAnswer:
+    """Read a resolver's answer.  Raises DnsError unless it is one to this question."""
     if len(untrusted_data) < _HEADER.size:
         raise DnsError("truncated header")
-    _, flags, questions, answers, *_ = _HEADER.unpack_from(untrusted_data)
-    if not flags & _RESPONSE or questions != 1:
+    _, flags, questions, *counts, _ = _HEADER.unpack_from(untrusted_data)
+    code = flags & 15
+    if not flags & _RESPONSE or flags & _OPCODE:
         raise DnsError("not a response")
-    asked, at = _name(untrusted_data, _HEADER.size)
+    nothing = NameAddresses((), 0)
+    if not questions and code in {FORMERR, NOTIMP}:
+        # Of an old resolver that has not read the question: nothing else is in it.
+        return DnsAnswer(code, cut=False, addresses=nothing, counts=(0, 0), records=b"")
+    if questions != 1:
+        raise DnsError("not exactly one question")
+    labels, at = _labels(untrusted_data, _HEADER.size)
+    at += 4
+    kind = struct.pack(">HH", question.kind, IN)
     # guard: an answer is to its question
-    if asked != name or untrusted_data[at : at + 4] != struct.pack(">HH", kind, IN):
+    if _text(labels) != question.name or untrusted_data[at - 4 : at] != kind:
         raise DnsError("response to another question")
-    records = list(_records(untrusted_data, at + 4, min(answers, _RECORDS)))
-    return flags & 15, _addresses(name, kind, records)
+    # guard: the guest's question has the resolver's place
+    if at != _HEADER.size + len(question.wire):
+        raise DnsError("a question with a pointer")
+    records = list(_records(untrusted_data, at, min(counts[0], _RECORDS)))
+    return DnsAnswer(
+        code,
+        bool(flags & _CUT),
+        _addresses(question.name, question.kind, records),
+        *_sections(untrusted_data, at, question.kind, counts, records),
+    )
 
 
-_Parsed = tuple[str, int, int, bytes, str]
+def _sections(
+    data: bytes, at: int, wanted: int, counts: list[int], records: list[_Record]
+) -> tuple[tuple[int, int], bytes]:
+    """Return how many records a guest gets of each section as they are, and those.
+
+    Up to the first one that does not belong there: names after it may lead to it.
+    """
+    answers = _leading(records, {wanted} | _LEADING)
+    end = answers[-1].end if answers else at
+    authorities: list[_Record] = []
+    if len(answers) == counts[0]:
+        rest = _records(data, end, min(counts[1], _RECORDS))
+        authorities = _leading(rest, _AUTHORITY)
+        end = authorities[-1].end if authorities else end
+    return (len(answers), len(authorities)), data[at:end]
 
 
-def _records(data: bytes, at: int, count: int) -> Iterator[_Parsed]:
-    """Yield the records at an offset, up to a truncated end."""
+def _leading(
+    records: Iterable[_Record], kinds: frozenset[int] | set[int]
+) -> list[_Record]:
+    # guard: an answer has what was asked for
+    return [*takewhile(lambda one: one.group == IN and one.kind in kinds, records)]
+
+
+class _Record(NamedTuple):
+    """A record: its owner and where an alias leads; None: not a name that is read."""
+
+    owner: str | None
+    kind: int
+    group: int
+    ttl: int
+    value: bytes
+    target: str | None
+    end: int
+
+
+def _records(data: bytes, at: int, count: int) -> Iterator[_Record]:
+    """Yield the records at an offset, up to one that is truncated."""
     for _ in range(count):
-        owner, at = _name(data, at)
-        if at + _RECORD.size > len(data):
-            return  # a truncated answer ends between records, or in one
-        kind, group, ttl, size = _RECORD.unpack_from(data, at)
-        at += _RECORD.size
-        value = data[at : at + size]
-        if len(value) < size:
+        try:
+            labels, behind = _labels(data, at)
+            head = data[behind : behind + _RECORD.size]
+            if len(head) < _RECORD.size:
+                return  # a truncated answer ends between records, or in one
+            kind, group, ttl, size = _RECORD.unpack(head)
+            begin = behind + _RECORD.size
+            at = begin + size
+            if at > len(data):
+                return
+            target = _readable(_labels(data, begin)[0]) if kind == CNAME else None
+        except DnsError:
             return
-        if group == IN:
-            target = _name(data, at)[0] if kind == CNAME else ""
-            yield owner, kind, ttl, value, target
-        at += size
+        owner = _readable(labels)
+        yield _Record(owner, kind, group, ttl, data[begin:at], target, at)
 
 
-def _addresses(name: str, wanted: int, records: Iterable[_Parsed]) -> NameAddresses:
+def _readable(labels: list[bytes]) -> str | None:
+    """Return a name, or None where its labels are not plain ASCII."""
+    try:
+        return _text(labels)
+    except DnsError:
+        return None
+
+
+def _addresses(name: str, wanted: int, records: list[_Record]) -> NameAddresses:
     """Follow the aliases (CNAME) of a name to its addresses."""
-    every = list(records)
-    aliases = {owner: target for owner, kind, _, _, target in every if kind == CNAME}
+    read = [one for one in records if one.owner is not None and one.group == IN]
+    aliases = {one.owner: one.target for one in read if one.target is not None}
     chain = [name]
-    while chain[-1] in aliases and len(chain) < _LINKS:
-        chain.append(aliases[chain[-1]])
+    while (target := aliases.get(chain[-1])) is not None and len(chain) < _LINKS:
+        chain.append(target)
     ttls: list[int] = []
     found: list[bytes] = []
-    for owner, kind, ttl, value, _ in every:
+    for one in read:
         # guard: an address is of the name that was asked for
-        if kind != wanted or owner != chain[-1] or len(value) != _SIZES.get(kind):
+        if (
+            one.kind != wanted
+            or one.owner != chain[-1]
+            or len(one.value) != _SIZES.get(one.kind)
+        ):
             continue
         if len(found) < MAX_ADDRESSES:
-            found.append(value)
-            ttls.append(ttl if ttl < 1 << 31 else 0)
+            found.append(one.value)
+            ttls.append(one.ttl if one.ttl < 1 << 31 else 0)
     return NameAddresses(tuple(dict.fromkeys(found)), min(ttls, default=0))

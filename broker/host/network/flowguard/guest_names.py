@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -32,10 +33,30 @@ _Ask = Callable[[str, str, int | None, float], Destination | None]
 
 
 class _Asker(NamedTuple):
-    """Where an answer goes, and how many bytes it may have."""
+    """Where an answer goes, and whether by TCP."""
 
     answer: Callable[[bytes], None]
-    most: int
+    by_stream: bool
+
+    def most(self, question: dns.DnsQuestion) -> int:
+        """Return how many bytes an answer may have."""
+        if self.by_stream:
+            return limits.STREAM_ANSWER_BYTES
+        return min(question.room or dns.PLAIN_BYTES, limits.ANSWER_BYTES)
+
+
+@dataclass(eq=False)
+class _Waiting:
+    """A question that a resolver was asked."""
+
+    question: dns.DnsQuestion
+    asker: _Asker
+    until: float
+    plain: bool = False
+    """Whether it was asked without EDNS, too."""
+
+    def query(self, number: int) -> bytes:
+        return dns.query(number, self.question, plain=self.plain)
 
 
 class GuestNames:
@@ -68,9 +89,7 @@ class GuestNames:
         self._heard = self._left = 0.0
         """When one answered, and when one was left for the next."""
         self._bindings: OrderedDict[bytes, dict[str, float]] = OrderedDict()
-        self._questions: OrderedDict[int, tuple[dns.DnsQuestion, _Asker, float]] = (
-            OrderedDict()
-        )
+        self._questions: OrderedDict[int, _Waiting] = OrderedDict()
         self._streams = DnsStreams(to_guest, self._take_by_stream)
         self._pace = TokenBucket(limits.LOOKUPS_PER_SECOND, limits.LOOKUPS_BURST)
 
@@ -78,22 +97,18 @@ class GuestNames:
         """Retry unanswered questions at the next name server; called once a second."""
         self._streams.tick(now)
         # guard: a question without an answer has an end
-        for number in [n for n, one in self._questions.items() if now >= one[2]]:
+        for number in [n for n, one in self._questions.items() if now >= one.until]:
             self._give_up(number)
-        waiting = [
-            (number, question, until - limits.LOOKUP_SECONDS)
-            for number, (question, _, until) in self._questions.items()
-        ]
+        begun = [one.until - limits.LOOKUP_SECONDS for one in self._questions.values()]
         if self._servers > 1 and any(
             self._heard <= asked
             and max(asked, self._left) + limits.NAME_SERVER_SECONDS <= now
-            for _, _, asked in waiting
+            for asked in begun
         ):
             self.server = (self.server + 1) % self._servers
             self._left = now
             self.to_resolver += [
-                dns.query(number, question.name, question.kind)
-                for number, question, _ in waiting
+                one.query(number) for number, one in self._questions.items()
             ]
 
     def limit(self, lookups: int) -> None:
@@ -109,7 +124,7 @@ class GuestNames:
         elif packet.protocol == TCP:
             self._streams.take(packet, now)
         else:
-            asker = _Asker(partial(self._send, packet), limits.ANSWER_BYTES)
+            asker = _Asker(partial(self._send, packet), by_stream=False)
             self._take_question(packet.data, asker, now)
 
     def _send(self, packet: Packet, data: bytes) -> None:
@@ -118,7 +133,7 @@ class GuestNames:
     def _take_by_stream(
         self, untrusted_data: bytes, answer: Callable[[bytes], None], now: float
     ) -> None:
-        asker = _Asker(answer, limits.STREAM_ANSWER_BYTES)
+        asker = _Asker(answer, by_stream=True)
         self._take_question(untrusted_data, asker, now)
 
     def _take_question(self, untrusted_data: bytes, asker: _Asker, now: float) -> None:
@@ -176,36 +191,43 @@ class GuestNames:
             # guard: a question that waits is not forgotten for another one
             while number in self._questions:
                 number = secrets.randbelow(1 << 16)
-            self._questions[number] = (question, asker, now + limits.LOOKUP_SECONDS)
-            self.to_resolver.append(dns.query(number, host, question.kind))
+            waiting = _Waiting(question, asker, now + limits.LOOKUP_SECONDS)
+            self._questions[number] = waiting
+            self.to_resolver.append(waiting.query(number))
 
     def _give_up(self, number: int) -> None:
-        question, asker, _ = self._questions.pop(number)
-        self._reply(asker, question, dns.SERVFAIL)
+        waiting = self._questions.pop(number)
+        self._reply(waiting.asker, waiting.question, dns.SERVFAIL)
 
     def answered(self, untrusted_answer: bytes, now: float) -> None:
         """Handle a datagram of the upstream resolver: check it and answer the guest."""
         number = int.from_bytes(untrusted_answer[:2])
-        known = self._questions.get(number)
-        if known is None:
+        waiting = self._questions.get(number)
+        if waiting is None:
             return
-        question, asker, _ = known
+        question, asker = waiting.question, waiting.asker
         try:
-            code, found = dns.read_answer(
-                untrusted_answer, question.name, question.kind
-            )
+            answer = dns.read_answer(untrusted_answer, question)
         except dns.DnsError:
             return  # the true answer may follow
         self._heard = now
-        del self._questions[number]
-        if question.kind not in {dns.A, dns.AAAA}:
-            asker.answer(dns.renumbered(question, untrusted_answer, asker.most))
+        if answer.refuses_edns and not waiting.plain:
+            waiting.plain = True
+            self.to_resolver.append(waiting.query(number))
             return
-        least, most = limits.BINDING_SECONDS
-        for address in found.found:
-            kept = min(max(found.ttl, least), most)
-            self.bind(address, question.name, now + kept)
-        self._reply(asker, question, code, found)
+        del self._questions[number]
+        if answer.cut and not asker.by_stream:
+            asker.answer(dns.cut(question))
+        elif answer.cut and not answer.addresses.found:
+            self._reply(asker, question, dns.SERVFAIL)
+        elif question.kind in dns.PASSED:
+            asker.answer(dns.passed(question, answer, asker.most(question)))
+        else:
+            least, most = limits.BINDING_SECONDS
+            kept = min(max(answer.addresses.ttl, least), most)
+            for address in answer.addresses.found:
+                self.bind(address, question.name, now + kept)
+            self._reply(asker, question, answer.code, answer.addresses)
 
     def bind(self, address: bytes, name: str, until: float) -> None:
         """Record that a name leads to an address, until a time; bounded."""
@@ -233,4 +255,4 @@ class GuestNames:
         found: dns.NameAddresses | None = None,
     ) -> None:
         """Send the guest an answer."""
-        asker.answer(dns.reply(question, code, found))
+        asker.answer(dns.reply(question, code, found, most=asker.most(question)))
