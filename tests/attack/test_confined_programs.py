@@ -10,6 +10,7 @@ import json
 import os
 import re
 import socket
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -254,9 +255,13 @@ async def test_a_switch(session, monkeypatch):
     session.check(found, dev=1, memfd=2, socket=1)
 
 
+_GUARD = Path(sys.executable).name
+"""The name of a filter's process; that which asks by TCP is forked before it."""
+
+
 @pytest.mark.parametrize("decided", [False, True])
 async def test_the_filter_of_a_machines_frames(session, monkeypatch, decided):
-    session.take_over(monkeypatch, passt)
+    session.take_over(monkeypatch, passt, _GUARD)
     program = Path("/bin/sleep")
     monkeypatch.setattr(passt, "passt_args", lambda *_, **__: [str(program), "1000"])
     network = passt.start_user_network(program, _resolver(session), decided=decided)
@@ -264,8 +269,23 @@ async def test_the_filter_of_a_machines_frames(session, monkeypatch, decided):
         found = await session.found()
     finally:
         await network.end()
-    # Its two sides, two of rtnetlink; the viewer and a name server.
-    session.check(found, dev=1, memfd=2, socket=6 if decided else 4)
+    # Its two sides, two of rtnetlink; the viewer, a name server and who asks by TCP.
+    session.check(found, dev=1, memfd=2, socket=7 if decided else 4)
+
+
+async def test_the_process_that_asks_name_servers_by_tcp(session, monkeypatch):
+    session.take_over(monkeypatch, passt, "vitrail-names")
+    monkeypatch.setattr(passt, "passt_args", lambda *_, **__: ["/bin/sleep", "1000"])
+    network = passt.start_user_network(
+        Path("/bin/sleep"), _resolver(session), decided=True
+    )
+    try:
+        found = await session.found()
+    finally:
+        await network.end()
+    # It may connect, and has no socket of which that would be.
+    assert found["outcomes"].pop("connect") in {"EPROTOTYPE", "ENOTSOCK"}
+    session.check(found, dev=1, memfd=2, socket=1)
 
 
 def _resolver(session):
@@ -321,7 +341,7 @@ _KINDS = ["veth", pytest.param("tap", marks=_NO_TAP)]
 async def test_the_filter_of_an_interface(session, monkeypatch, kind, decided):
     monkeypatch.setattr(namespace, "require_passt", lambda _: Path("/bin/sleep"))
     monkeypatch.setattr(namespace, "passt_args", lambda *_, **__: ["sleep", "1000"])
-    session.take_over(monkeypatch, namespace)
+    session.take_over(monkeypatch, namespace, _GUARD)
     conf = _resolver(session)
     with _other_namespace() as (there, pidfd):
         given = _given(kind, there, pidfd)
@@ -332,9 +352,9 @@ async def test_the_filter_of_an_interface(session, monkeypatch, kind, decided):
             found = await session.found()
         finally:
             await network.end()
-    # passt's, the interface's, two of rtnetlink; the viewer and a name server.
+    # passt's, the interface's, two of rtnetlink; the viewer, a name server, who asks by TCP.
     leader = {"anon_inode": 1} if kind == "tap" else {}
-    session.check(found, dev=1, memfd=2, socket=6 if decided else 4, **leader)
+    session.check(found, dev=1, memfd=2, socket=7 if decided else 4, **leader)
 
 
 @pytest.mark.parametrize("kind", _KINDS)

@@ -67,8 +67,8 @@ _TELLS = {ICMP: frozenset({3, 11}), ICMP6: frozenset({1, 2, 3})}
 class FlowFilter:
     """The flows of one guest.
 
-    ``to_guest``, ``to_passt``, ``to_viewer`` and ``to_resolver`` are taken and emptied
-    by the caller after each call.
+    ``to_guest``, ``to_passt``, ``to_viewer``, ``to_resolver`` and ``to_streams`` (the
+    resolver by TCP) are taken and emptied by the caller after each call.
     """
 
     def __init__(
@@ -118,13 +118,14 @@ class FlowFilter:
             servers=name_servers,
         )
         self.to_resolver = self._names.to_resolver
+        self.to_streams = self._names.to_streams
         self.answered = self._names.answered
         self.connected = True
         """Whether a viewer answers.  Without it nothing begins."""
 
     @property
     def name_server(self) -> int:
-        """Which of this machine's name servers gets ``to_resolver``, from 0."""
+        """Which of this machine's name servers is asked, from 0."""
         return self._names.server
 
     def _answer(self, frame: bytes) -> None:

@@ -54,6 +54,8 @@ class _Waiting:
     until: float
     plain: bool = False
     """Whether it was asked without EDNS, too."""
+    by_stream: bool = False
+    """Whether it was asked by TCP, too."""
 
     def query(self, number: int) -> bytes:
         return dns.query(number, self.question, plain=self.plain)
@@ -83,6 +85,8 @@ class GuestNames:
         self._has_room = has_room
         self._has_ipv6 = has_ipv6
         self.to_resolver: list[bytes] = []
+        self.to_streams: list[bytes] = []
+        """Questions by TCP."""
         self._servers = servers
         self.server = 0
         """Which of this machine's name servers is asked, from 0."""
@@ -199,8 +203,13 @@ class GuestNames:
         waiting = self._questions.pop(number)
         self._reply(waiting.asker, waiting.question, dns.SERVFAIL)
 
-    def answered(self, untrusted_answer: bytes, now: float) -> None:
-        """Handle a datagram of the upstream resolver: check it and answer the guest."""
+    def answered(
+        self, untrusted_answer: bytes, now: float, *, by_stream: bool = False
+    ) -> None:
+        """Handle a message of the upstream resolver: check it and answer the guest.
+
+        ``by_stream``: it came by TCP.
+        """
         number = int.from_bytes(untrusted_answer[:2])
         waiting = self._questions.get(number)
         if waiting is None:
@@ -215,11 +224,16 @@ class GuestNames:
             waiting.plain = True
             self.to_resolver.append(waiting.query(number))
             return
+        by_udp_to_guest = question.kind in dns.PASSED and not asker.by_stream
+        if answer.cut and not by_stream and not by_udp_to_guest:
+            # guard: a question is asked once by TCP
+            if not waiting.by_stream:
+                waiting.by_stream = True
+                self.to_streams.append(waiting.query(number))
+            return
         del self._questions[number]
-        if answer.cut and not asker.by_stream:
+        if answer.cut and by_udp_to_guest:
             asker.answer(dns.cut(question))
-        elif answer.cut and not answer.addresses.found:
-            self._reply(asker, question, dns.SERVFAIL)
         elif question.kind in dns.PASSED:
             asker.answer(dns.passed(question, answer, asker.most(question)))
         else:

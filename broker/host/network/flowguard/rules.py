@@ -7,8 +7,9 @@
 It is ``veth``, or ``tap`` for another VMM than QEMU, or ``frameguard`` for QEMU, with a
 table of flows.  Its arguments are ``veth``, ``tap`` or ``qemu`` and those of that
 process, then the descriptors of sockets: one to the viewer, and one that is connected to
-each of this machine's name servers.  It can open no other one.  Where the viewer's end closes, every
-flow ends, and none begins.
+each of this machine's name servers.  It can open no other one: where an answer was cut, a
+process that it has forked asks by TCP (``name_streams``).  Where the viewer's end closes,
+every flow ends, and none begins.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing_extensions import override
 
 from broker.core import limits
+from broker.core.errors import SetupError
 from broker.core.framing import FrameReader
 from broker.core.limits import network as network_limits
 from broker.core.streams import network_flows as m
@@ -34,7 +36,7 @@ from broker.host.network.addresses import (
     GUEST6,
     RESOLVER,
 )
-from broker.host.network.flowguard import quic_hello
+from broker.host.network.flowguard import name_streams, quic_hello
 from broker.host.network.flowguard.flow_filter import FlowFilter
 from broker.host.network.frameguard.ethernet_frames import joined
 from broker.host.network.frameguard.frameguard import Addresses
@@ -68,12 +70,16 @@ class FlowGuard(PacketGuard):
         *,
         viewer: socket.socket,
         resolvers: Sequence[socket.socket],
+        streams: socket.socket,
         leader: int = -1,
     ) -> None:
         super().__init__(packets, passt, addresses, leader=leader)
         self._viewer = viewer
+        self._streams = streams
+        self._can_stream = True
+        """Whether the process that asks by TCP runs."""
         self._resolvers = {one.fileno(): one for one in resolvers}
-        for one in (viewer, *resolvers):
+        for one in (viewer, streams, *resolvers):
             one.settimeout(0)
         self._reader = FrameReader(m.MESSAGE_BYTES)
         self._unsent = bytearray()
@@ -104,6 +110,8 @@ class FlowGuard(PacketGuard):
     @override
     def _more(self) -> dict[int, int]:
         found = dict.fromkeys(self._resolvers, select.POLLIN)
+        if self._can_stream:
+            found[self._streams.fileno()] = select.POLLIN
         if self.flows.connected:
             wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
             found[self._viewer.fileno()] = wanted
@@ -113,6 +121,8 @@ class FlowGuard(PacketGuard):
     def _serve_more(self, fd: int, happened: int) -> None:
         if fd in self._resolvers:
             self._read_answers(self._resolvers[fd])
+        elif fd == self._streams.fileno():
+            self._read_stream_answer()
         elif happened & ~select.POLLOUT:
             self._read_viewer()
         self._flush_flows()
@@ -140,6 +150,18 @@ class FlowGuard(PacketGuard):
             except OSError:  # none is left, or nothing listens there
                 return
             self.flows.answered(untrusted_answer, time.monotonic())
+
+    def _read_stream_answer(self) -> None:
+        """Pass an answer that came by TCP to the flows."""
+        try:
+            untrusted_answer = self._streams.recv(_MAX_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError:
+            untrusted_answer = b""
+        # Without that process an answer that is cut has none by TCP.
+        self._can_stream = bool(untrusted_answer)
+        self.flows.answered(untrusted_answer, time.monotonic(), by_stream=True)
 
     @override
     def _carry(self, side: socket.socket) -> bool:
@@ -194,6 +216,12 @@ class FlowGuard(PacketGuard):
                 if error.errno not in {errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS}:
                     break
         flows.to_resolver.clear()
+        for question in flows.to_streams:
+            try:
+                self._streams.send(bytes([flows.name_server]) + question)
+            except OSError:  # as a lost datagram
+                break
+        flows.to_streams.clear()
 
     def _tell_viewer(self) -> None:
         """Send queued messages to the viewer; lose a viewer that does not read."""
@@ -233,8 +261,11 @@ class QemuFlowGuard(TapFlowGuard):
         *,
         viewer: socket.socket,
         resolvers: Sequence[socket.socket],
+        streams: socket.socket,
     ) -> None:
-        super().__init__(qemu, passt, addresses, viewer=viewer, resolvers=resolvers)
+        super().__init__(
+            qemu, passt, addresses, viewer=viewer, resolvers=resolvers, streams=streams
+        )
         self._untrusted = bytearray()
         """What QEMU has sent of a frame."""
         self._unsent_frames = bytearray()
@@ -288,12 +319,15 @@ def main() -> int:
 
 def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
     """Serve a machine of QEMU with its descriptors."""
+    resolvers = [socket.socket(fileno=one) for one in names]
+    streams = name_streams.start(resolvers)
     guard = QemuFlowGuard(
         socket.socket(fileno=qemu),
         socket.socket(fileno=passt),
         Addresses(),
         viewer=socket.socket(fileno=asks),
-        resolvers=[socket.socket(fileno=one) for one in names],
+        resolvers=resolvers,
+        streams=streams,
     )
     keep_descriptors_only()
     guard.run()
@@ -303,18 +337,26 @@ def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
 def _serve_interface(kind: str, passt: int, ready: int, netns: int, *more: int) -> int:
     """Serve a box's interface in its network namespace."""
     leader, *fds = more if kind == "tap" else (-1, *more)
+    side, viewer, *resolvers = (socket.socket(fileno=one) for one in (passt, *fds))
     try:
+        streams = name_streams.start(resolvers)  # in the host's network namespace
         addresses = Addresses()  # of the host's namespace, before this leaves it
         if kind == "tap":
             packets = make_tap(netns)
         else:
             packets = lay_cable(netns, ipv6=addresses.ipv6)
-    except OSError as error:
-        sys.stderr.write(f"{error.strerror}\n")
+    except (OSError, SetupError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        sys.stderr.write(f"{told}\n")
         return 1
-    side, viewer, *resolvers = (socket.socket(fileno=one) for one in (passt, *fds))
     guard = (TapFlowGuard if kind == "tap" else FlowGuard)(
-        packets, side, addresses, viewer=viewer, resolvers=resolvers, leader=leader
+        packets,
+        side,
+        addresses,
+        viewer=viewer,
+        resolvers=resolvers,
+        streams=streams,
+        leader=leader,
     )
     return carry_to_the_end(guard, ready)
 

@@ -23,17 +23,23 @@ from tests.broker.host.network.test_flow_filter import WWW, is_reset, tcp
 def guarding(kind):
     """A guard with socket pairs; yields it and their far ends."""
     with ExitStack() as ours:
-        kinds = (*[socket.SOCK_STREAM] * 3, socket.SOCK_DGRAM)
+        kinds = (*[socket.SOCK_STREAM] * 3, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
         pairs = [socket.socketpair(type=kind) for kind in kinds]
         for end in (end for pair in pairs for end in pair):
             ours.enter_context(end)
-        packets, passt, viewer, resolver = pairs
+        packets, passt, viewer, resolver, streams = pairs
         addresses = Addresses()
         ours.enter_context(addresses.news)
         ours.enter_context(addresses._asking)
         made = kind(
-            packets[0], passt[0], addresses, viewer=viewer[0], resolvers=[resolver[0]]
+            packets[0],
+            passt[0],
+            addresses,
+            viewer=viewer[0],
+            resolvers=[resolver[0]],
+            streams=streams[0],
         )
+        made.far_streams = streams[1]
         made.far_passt = passt[1]
         yield made, viewer[1], packets[1]
 

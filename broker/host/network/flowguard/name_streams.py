@@ -1,0 +1,124 @@
+"""Questions to this machine's name servers by TCP (RFC 7766), where UDP cut the answer.
+
+A process that the flow filter's forks before it gives up connecting: a filter of system
+calls cannot tell addresses apart.  This one connects to the name servers alone, each
+question by a connection, and reads of what passes only its length; it has no socket but
+that to its parent, and may make none but of TCP.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from broker.core.limits import network as limits
+from broker.helpers.filters.descriptor_filter import descriptor_rules
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.forked_part import fork_part
+from broker.helpers.process.hardening import confine
+
+_KIND = 0xF
+_LENGTH_BYTES = 2
+
+
+def start(resolvers: Sequence[socket.socket]) -> socket.socket:
+    """Start the process; return the socket by which it is asked.
+
+    ``resolvers``: sockets that are connected to the name servers.  A question is a packet
+    of the server's number in a byte and the DNS message, an answer the message alone; a
+    question that has none gets none.  Raises SetupError.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    servers = [(one.family, one.getpeername()) for one in resolvers]
+    with theirs:
+        part = fork_part("vitrail-names", partial(_become, theirs, servers))
+    os.close(part.pidfd)  # its end is that of the socket
+    ours.settimeout(0)
+    return ours
+
+
+def _become(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
+    # The parent's sockets end with the parent.
+    # guard: the process that asks by TCP holds nothing of its parent's
+    os.closerange(3, asks.fileno())
+    os.closerange(asks.fileno() + 1, 1 << 20)
+    rules = descriptor_rules(libseccomp.KILL_PROCESS)
+    rules.allow(("poll", "ppoll", "connect"))
+    stream = rules.masked(1, _KIND, socket.SOCK_STREAM)
+    for family in (socket.AF_INET, socket.AF_INET6):
+        # guard: the process that asks by TCP makes no other socket
+        rules.allow_if("socket", rules.equal(0, family), stream)
+    confine(rules.program())
+    serve(asks, servers)
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+
+
+def serve(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
+    """Serve questions until the parent ends."""
+    exchanges: dict[int, _Exchange] = {}
+    while True:
+        poll = select.poll()
+        poll.register(asks, select.POLLIN)
+        for fd, one in exchanges.items():
+            poll.register(fd, select.POLLOUT if one.unsent else select.POLLIN)
+        happened = dict(poll.poll(1000 if exchanges else None))
+        now = time.monotonic()
+        if asks.fileno() in happened:
+            untrusted_question = asks.recv(1 + limits.QUESTION_BYTES)
+            if not untrusted_question:
+                return
+            # guard: few questions are asked by TCP at a time
+            if len(exchanges) < limits.DNS_STREAMS:
+                family, server = servers[untrusted_question[0] % len(servers)]
+                one = _Exchange(family, untrusted_question[1:], now)
+                if one.connect(server):
+                    exchanges[one.sock.fileno()] = one
+        for fd, one in list(exchanges.items()):
+            over = fd in happened and one.go_on(asks)
+            # guard: a name server that answers nothing by TCP is left
+            if over or now > one.until:
+                one.sock.close()
+                del exchanges[fd]
+
+
+class _Exchange:
+    """One question by a connection, and its answer."""
+
+    def __init__(self, family: int, question: bytes, now: float) -> None:
+        self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self.unsent = len(question).to_bytes(_LENGTH_BYTES) + question
+        self.untrusted_answer = bytearray()
+        self.until = now + limits.LOOKUP_SECONDS
+
+    def connect(self, server: Any) -> bool:  # noqa: ANN401 -- as getpeername gave it
+        """Begin to connect; return False, and close it, where that fails at once."""
+        code = self.sock.connect_ex(server)
+        if code in {0, errno.EINPROGRESS}:
+            return True
+        self.sock.close()
+        return False
+
+    def go_on(self, asks: socket.socket) -> bool:
+        """Send or receive what is possible; return whether it is over."""
+        try:
+            if self.unsent:
+                self.unsent = self.unsent[self.sock.send(self.unsent) :]
+                return False
+            data = self.sock.recv(limits.STREAM_ANSWER_BYTES)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # the guest's question ends unanswered, as by UDP
+        self.untrusted_answer += data
+        size = int.from_bytes(self.untrusted_answer[:_LENGTH_BYTES])
+        answer = self.untrusted_answer[_LENGTH_BYTES : _LENGTH_BYTES + size]
+        if len(self.untrusted_answer) >= _LENGTH_BYTES and len(answer) == size > 0:
+            asks.send(answer)
+            return True
+        return not data
