@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import ClassVar
 
+from aioquic.asyncio import QuicConnectionProtocol
 from aioquic.buffer import Buffer
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import HeadersReceived
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import StreamDataReceived
@@ -19,6 +23,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.x509.oid import NameOID
+from typing_extensions import override
 
 V1, V2 = 1, 0x6B3343CF
 _CLIENT, _SERVER = ("192.0.2.1", 40000), ("192.0.2.2", 443)
@@ -43,6 +48,27 @@ def configured(*, is_client: bool, name: str = "www.test", **more) -> QuicConfig
         .sign(key, SHA256())
     )
     return made
+
+
+class PageServer(QuicConnectionProtocol):
+    """aioquic's server of HTTP/3 by sockets: each page names its host."""
+
+    _http: H3Connection | None = None
+    served: ClassVar[list[str]] = []
+    """The hosts that were asked for."""
+
+    @override
+    def quic_event_received(self, event):
+        self._http = self._http or H3Connection(self._quic)
+        for one in self._http.handle_event(event):
+            if isinstance(one, HeadersReceived):
+                host = dict(one.headers)[b":authority"]
+                self.served.append(host.decode())
+                head = [(b":status", b"200"), (b"content-type", b"text/html")]
+                self._http.send_headers(one.stream_id, head)
+                page = b"hello to " + host
+                self._http.send_data(one.stream_id, page, end_stream=True)
+                self.transmit()
 
 
 class QuicServer:

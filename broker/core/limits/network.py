@@ -36,6 +36,8 @@ QUESTION_BYTES = 512
 """Of one; a name has 254."""
 DNS_STREAMS = 16
 """Connections to the name server, and questions of one without an answer."""
+NAME_STREAMS = 4
+"""Questions to this machine's name servers by TCP at a time; dnsmasq serves 20 in all."""
 TRIES = 4
 """How often an answer by TCP is sent again, a second apart."""
 ANSWER_BYTES = 1400

@@ -51,6 +51,8 @@ PLAIN_BYTES = 512
 """Of an answer by UDP to who names no other size (RFC 1035, 4.2.1)."""
 MAX_ADDRESSES = 32
 """Of one answer; the rest is left out."""
+_POINTERS = 127
+"""Of a name: one for each label that it may have."""
 _LINKS = 16
 """Aliases on the way from a name to its addresses."""
 _RECORDS = 512
@@ -113,7 +115,7 @@ class DnsAnswer:
 def _labels(data: bytes, at: int) -> tuple[list[bytes], int]:
     """Return the labels of a DNS name, and the offset after it.  Raises DnsError."""
     labels: list[bytes] = []
-    behind, size, limit = -1, 0, at
+    behind, size, limit, pointers = -1, 0, at, 0
     while True:
         if at >= len(data):
             raise DnsError("truncated name")
@@ -127,6 +129,10 @@ def _labels(data: bytes, at: int) -> tuple[list[bytes], int]:
             if at >= limit:
                 raise DnsError("forward pointer in a name")
             limit = at
+            pointers += 1
+            # guard: a name has few pointers
+            if pointers > _POINTERS:
+                raise DnsError("too many pointers in a name")
             continue
         if length > 63 or at + 1 + length > len(data):
             raise DnsError("truncated label")

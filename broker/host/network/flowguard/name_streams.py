@@ -74,7 +74,7 @@ def serve(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
             if not untrusted_question:
                 return
             # guard: few questions are asked by TCP at a time
-            if len(exchanges) < limits.DNS_STREAMS:
+            if len(exchanges) < limits.NAME_STREAMS:
                 family, server = servers[untrusted_question[0] % len(servers)]
                 one = _Exchange(family, untrusted_question[1:], now)
                 if one.connect(server):

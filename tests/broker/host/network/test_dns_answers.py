@@ -262,6 +262,23 @@ def test_a_truncated_record_ends_the_records():
         assert [one.address for one in told.answer[0]] == [WWW]
 
 
+def test_a_long_chain_of_pointers_costs_little():
+    """Attack: each of 512 names leads through all of an answer by TCP."""
+    made = make_query(NAME, "TXT").to_wire()
+    filler = made[12:]  # a chain of pointers, in a record's value
+    begin = 12 + len(filler) + 2 + 10
+    chain = [struct.pack(">H", 0xC000 | 12)]
+    chain += [struct.pack(">H", 0xC000 | begin + 2 * n) for n in range(8000)]
+    value = b"".join(chain)
+    record_ = b"\xc0\x0c" + struct.pack(">HHIH", 16, 1, 60, len(value)) + value
+    last = struct.pack(">H", 0xC000 | begin + 2 * 7900)
+    odd = last + struct.pack(">HHIH", 16, 1, 60, 0)
+    data = made[:2] + struct.pack(">5H", 0x8180, 1, 512, 0, 0) + filler + record_
+    question = dns_messages.read_question(made)
+    answer = dns_messages.read_answer(data + odd * 511, question)
+    assert answer.counts == (1, 0)
+
+
 def test_an_answer_is_as_long_as_the_guest_can_take():
     """512 bytes without EDNS, else what it says, and by TCP all of it."""
     many = [(NAME, "AAAA", *(f"2001:db8::{n:x}" for n in range(1, 33)))]

@@ -127,7 +127,7 @@ def test_a_silent_server_is_left(monkeypatch):
 def test_few_questions_are_asked_at_a_time():
     """The guest's number of waiting questions is larger."""
     with serving() as made, ExitStack() as ours:
-        for _ in range(limits.DNS_STREAMS):
+        for _ in range(limits.NAME_STREAMS):
             made.ask()
             conn = ours.enter_context(made.take())
         made.ask()

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import socket
 import struct
-import subprocess
-import tempfile
 from functools import partial
 
 import pytest
@@ -436,37 +432,3 @@ def test_an_encrypted_hello_ends_where_the_record_says_so(monkeypatch):
 def test_by_its_address_a_flow_is_not_read():
     talk = Talk((WWW, "udp", 443))
     assert talk.send(send(b"anything"))["passt"]
-
-
-@pytest.mark.slow
-def test_a_real_browsers_hello_is_read():
-    """Chromium's is in pieces, shuffled, in two packets."""
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("chromium is not installed")
-    with (
-        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
-        # The browser's processes may end, and write, after the one that is waited for.
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place,
-    ):
-        server.bind(("127.0.0.1", 0))
-        server.settimeout(60)
-        port = server.getsockname()[1]
-        words = [
-            *("--headless=new", "--no-sandbox", "--disable-gpu", "--enable-quic"),
-            f"--user-data-dir={place}",
-            f"--host-resolver-rules=MAP www.good.test:443 127.0.0.1:{port}",
-            "--origin-to-force-quic-on=www.good.test:443",
-        ]
-        asked = [chromium, *words, "https://www.good.test/"]
-        null = subprocess.DEVNULL
-        with subprocess.Popen(asked, stdout=null, stderr=null) as child:
-            try:
-                quic, count = hellos(), 0
-                while not quic.unchecked and count < 20:
-                    assert quic.take(server.recv(2000))
-                    count += 1
-            finally:
-                child.terminate()
-    assert names(quic) == ["www.good.test"]
-    print(count, "datagrams")
