@@ -78,7 +78,7 @@ def test_a_port_of_tls_begins_with_a_hello(data, step):
     passed = made.send(data, step)
     assert len(passed) < 8
     assert made.talk.reasons == [
-        "cannot parse its ClientHello: the port is one of TLS, and it is not"
+        "cannot parse its ClientHello: not TLS, at a port of TLS"
     ]
 
 

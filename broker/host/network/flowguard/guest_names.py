@@ -29,6 +29,7 @@ from broker.host.network.frameguard.packets import (
 from policy.destinations import LOOKUP, destination_of
 
 _DNS = 53
+_NUMBER_BYTES = 2
 _Ask = Callable[[str, str, int | None, float], Destination | None]
 
 
@@ -208,13 +209,16 @@ class GuestNames:
     ) -> None:
         """Handle a message of the upstream resolver: check it and answer the guest.
 
-        ``by_stream``: it came by TCP.
+        ``by_stream``: it came by TCP; one that has only its number is none.
         """
-        number = int.from_bytes(untrusted_answer[:2])
+        number = int.from_bytes(untrusted_answer[:_NUMBER_BYTES])
         waiting = self._questions.get(number)
         if waiting is None:
             return
         question, asker = waiting.question, waiting.asker
+        if by_stream and len(untrusted_answer) == _NUMBER_BYTES:
+            self._give_up(number)
+            return
         try:
             answer = dns.read_answer(untrusted_answer, question)
         except dns.DnsError:

@@ -31,8 +31,8 @@ def start(resolvers: Sequence[socket.socket]) -> socket.socket:
     """Start the process; return the socket by which it is asked.
 
     ``resolvers``: sockets that are connected to the name servers.  A question is a packet
-    of the server's number in a byte and the DNS message, an answer the message alone; a
-    question that has none gets none.  Raises SetupError.
+    of the server's number in a byte and the DNS message, an answer the message alone; of
+    a question without an answer it is the message's number alone.  Raises SetupError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     servers = [(one.family, one.getpeername()) for one in resolvers]
@@ -73,17 +73,18 @@ def serve(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
             untrusted_question = asks.recv(1 + limits.QUESTION_BYTES)
             if not untrusted_question:
                 return
+            family, server = servers[untrusted_question[0] % len(servers)]
+            one = _Exchange(family, untrusted_question[1:], now)
             # guard: few questions are asked by TCP at a time
-            if len(exchanges) < limits.NAME_STREAMS:
-                family, server = servers[untrusted_question[0] % len(servers)]
-                one = _Exchange(family, untrusted_question[1:], now)
-                if one.connect(server):
-                    exchanges[one.sock.fileno()] = one
+            if len(exchanges) < limits.NAME_STREAMS and one.connect(server):
+                exchanges[one.sock.fileno()] = one
+            else:
+                one.end(asks)
         for fd, one in list(exchanges.items()):
-            over = fd in happened and one.go_on(asks)
+            over = fd in happened and one.go_on()
             # guard: a name server that answers nothing by TCP is left
             if over or now > one.until:
-                one.sock.close()
+                one.end(asks)
                 del exchanges[fd]
 
 
@@ -93,18 +94,15 @@ class _Exchange:
     def __init__(self, family: int, question: bytes, now: float) -> None:
         self.sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.unsent = len(question).to_bytes(_LENGTH_BYTES) + question
-        self.untrusted_answer = bytearray()
         self.until = now + limits.LOOKUP_SECONDS
+        self._number = question[:2]
+        self._untrusted_data = bytearray()
 
     def connect(self, server: Any) -> bool:  # noqa: ANN401 -- as getpeername gave it
-        """Begin to connect; return False, and close it, where that fails at once."""
-        code = self.sock.connect_ex(server)
-        if code in {0, errno.EINPROGRESS}:
-            return True
-        self.sock.close()
-        return False
+        """Begin to connect; return False where that fails at once."""
+        return self.sock.connect_ex(server) in {0, errno.EINPROGRESS}
 
-    def go_on(self, asks: socket.socket) -> bool:
+    def go_on(self) -> bool:
         """Send or receive what is possible; return whether it is over."""
         try:
             if self.unsent:
@@ -114,11 +112,18 @@ class _Exchange:
         except BlockingIOError:
             return False
         except OSError:
-            return True  # the guest's question ends unanswered, as by UDP
-        self.untrusted_answer += data
-        size = int.from_bytes(self.untrusted_answer[:_LENGTH_BYTES])
-        answer = self.untrusted_answer[_LENGTH_BYTES : _LENGTH_BYTES + size]
-        if len(self.untrusted_answer) >= _LENGTH_BYTES and len(answer) == size > 0:
-            asks.send(answer)
-            return True
-        return not data
+            return True  # ``end`` says that there is no answer
+        self._untrusted_data += data
+        return not data or bool(self._answer())
+
+    def _answer(self) -> bytes:
+        """Return the answer; empty: it is not whole."""
+        data = self._untrusted_data
+        size = int.from_bytes(data[:_LENGTH_BYTES])
+        answer = bytes(data[_LENGTH_BYTES : _LENGTH_BYTES + size])
+        return answer if len(answer) == size else b""
+
+    def end(self, asks: socket.socket) -> None:
+        """Send the answer to the parent, or that there is none."""
+        self.sock.close()
+        asks.send(self._answer() or self._number)

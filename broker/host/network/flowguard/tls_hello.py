@@ -88,7 +88,7 @@ def read_hellos(
         # guard: at a port of TLS a connection begins with a hello
         is_other = _is_other(untrusted_data) if required else True
         if is_other is False:
-            raise HelloError("the port is one of TLS, and it is not")
+            raise HelloError("not TLS, at a port of TLS")
         return [Hello()] if is_other else []
     # guard: a hello is read once
     fresh = islice(_hellos(untrusted_data), read, None)

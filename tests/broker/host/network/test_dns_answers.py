@@ -203,13 +203,20 @@ def test_another_answer_that_is_cut_has_the_guest_ask_by_tcp():
     assert len(from_wire(client.got[2:]).answer[0][0].strings) == 12
 
 
-def test_an_answer_that_does_not_come_by_tcp_is_a_failure():
+@pytest.mark.parametrize("told", [True, False])
+def test_an_answer_that_does_not_come_by_tcp_is_a_failure(told):
     names = Names()
     made = responding(names.ask(make_query(NAME, "A")))
     made.flags |= flags.TC
     assert names.answer(made) is None
-    names.talk.now += limits.LOOKUP_SECONDS
-    names.talk.filter.tick(names.talk.now)
+    number = made.id.to_bytes(2)
+    names.talk.filter.answered(number, names.talk.now)
+    assert names.talk.pump()["guest"] == [], "by UDP this says nothing"
+    if told:
+        names.talk.filter.answered(number, names.talk.now, by_stream=True)
+    else:
+        names.talk.now += limits.LOOKUP_SECONDS
+        names.talk.filter.tick(names.talk.now)
     (frame,) = names.talk.pump()["guest"]
     assert from_wire(packets.read(frame).data).rcode() == rcode.SERVFAIL
 
