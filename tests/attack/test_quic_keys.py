@@ -335,3 +335,50 @@ def test_a_connection_may_continue_in_the_version_of_its_server():
     assert quic.take(initial(again, GIVEN, keys=FIRST, version=V2))
     assert names(quic) == ["www.test"] * 2
     assert quic.take(later(1, V2, GIVEN)), "0-RTT after the answer"
+
+
+@pytest.mark.parametrize("version", [V1, V2])
+@pytest.mark.parametrize("before", [[], [b"junk"], [b"\x40" + bytes(30)]])
+def test_the_name_is_read_at_each_port(version, before):
+    """Attack: a rule without a port, and a server of QUIC beside the usual one."""
+    talk = flow()
+    at = {"ports": (40000, 8443)}
+    for data in before:
+        assert talk.send(send(data, **at))["passt"] == [send(data, **at)]
+    evil = initial(crypto(message("evil.test")), FIRST, version=version)
+    assert talk.send(send(evil, **at))["passt"] == []
+    assert talk.reasons == ["its server name did not resolve to its address"]
+    good = send(initial(crypto(message("www.test")), SECOND, version=version), **at)
+    assert talk.send(good)["passt"] == [good]
+    assert talk.send(send(short(b"another1"), **at))["passt"] == []
+    assert talk.reasons[1:] == ["it continues as another connection"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        b"\x16\xfe\xff" + bytes(40),  # DTLS
+        b"\xe3" + bytes(47),  # NTP
+        b"\0\1\0\0\x21\x12\xa4\x42" + bytes(12),  # STUN
+        b"\x80\x60" + bytes(30),  # RTP
+        b"\1\0\0\0" + bytes(144),  # WireGuard
+        b"\xff\xff\xff\xffgetinfo",
+        b"\x80\0\0\0\1" + bytes(30),
+    ],
+    ids=lambda data: data[:4].hex(),
+)
+def test_other_protocols_of_udp_pass_at_other_ports(data):
+    talk = flow()
+    sent = send(data, ports=(40000, 3478))
+    for _ in range(3):
+        assert talk.send(sent)["passt"] == [sent]
+
+
+def test_a_draft_of_quic_does_not_pass():
+    """Its keys are others, so its hello is not read."""
+    talk = flow()
+    made = initial(crypto(message("evil.test")), FIRST)
+    draft = send(made[:1] + b"\xff\0\0\x1d" + made[5:], ports=(40000, 8443))
+    assert talk.send(draft)["passt"] == []

@@ -33,6 +33,7 @@ GUARDS = (
     Guard("datagrams that are held are short", "if False:", "tests/attack/test_flow_memory.py", "part_of_a_hello"),
     Guard("what follows a packet in its frame is cut off", "pass", "tests/attack/test_flow_memory.py", "in_its_frame"),
     Guard("questions for names are short", "if False:", "tests/attack/test_flow_memory.py", "long_questions"),
+    Guard("a hello of QUIC is read at each port", "if other:", "tests/attack/test_quic_keys.py", "at_each_port"),
     Guard("a server takes the datagram of an Initial packet", "if False:", "tests/attack/test_quic_keys.py", "what_was_read"),
     Guard("packets of a datagram are of one connection", "if False:", "tests/attack/test_quic_keys.py", "what_was_read"),
     Guard("the keys of a packet follow from the identifier of its receiver", "begun = [one.wanted for one in self._connections]", "tests/attack/test_quic_keys.py", "that_of_its_identifier"),

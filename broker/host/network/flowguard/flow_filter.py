@@ -253,8 +253,9 @@ class FlowFilter:
         self._flows[key] = flow
         address = str(ip_address(packet.receiver))
         self.to_viewer.append(m.FlowBegun(flow.number, place.number, address))
-        if packet.protocol == UDP and packet.target == _HTTPS and names:
-            flow.quic = QuicHellos(self._identifiers)
+        if packet.protocol == UDP and names:
+            required = packet.target == _HTTPS
+            flow.quic = QuicHellos(self._identifiers, required=required)
         self._carry(flow, packet, now)
 
     def _carry(self, flow: CarriedFlow, packet: Packet, now: float) -> None:

@@ -46,7 +46,7 @@ _VERSIONS = {
         bytes.fromhex("0dede3def700a6db819381be6e269dcbf9bd2ed9"), "quicv2 ", 1, 0
     ),
 }
-_NEGOTIATION = bytes(4)
+_NEGOTIATION, _DRAFTS = bytes(4), 0xFF0000
 _LONG, _FIXED = 0x80, 0x40
 _ID_BYTES = 20
 _SAMPLE = 16
@@ -161,7 +161,9 @@ class QuicHellos:
     passes no datagram while there is one.
     """
 
-    def __init__(self, identifiers: QuicIdentifiers) -> None:
+    def __init__(self, identifiers: QuicIdentifiers, *, required: bool = True) -> None:
+        """Begin with none; not ``required``: another protocol may be carried, too."""
+        self._required = required
         self.unchecked: list[Hello] = []
         self.begun = False
         """Whether a hello was whole."""
@@ -194,6 +196,10 @@ class QuicHellos:
 
     def take(self, untrusted_data: bytes) -> bool:
         """Read a guest's QUIC datagram; return False if it must not pass."""
+        other = not self._required and not self._connections
+        # guard: a hello of QUIC is read at each port
+        if other and not _may_begin(untrusted_data):
+            return True
         try:
             packets = [*_packets(untrusted_data)]
             # guard: a server takes the datagram of an Initial packet
@@ -301,6 +307,17 @@ class QuicHellos:
             raise _QuicError
         self._connections.append(_Connection(wanted, packet.version))
         return self._connections[-1]
+
+
+def _may_begin(data: bytes) -> bool:
+    """Return whether a datagram begins as QUIC's packets with a long header do.
+
+    In one of its versions, or in a draft of the first; no other protocol is known that
+    does.
+    """
+    version = int.from_bytes(data[1:5])
+    known = version in _VERSIONS or version >> 8 == _DRAFTS
+    return known and data[0] >= _LONG | _FIXED
 
 
 def load() -> None:
