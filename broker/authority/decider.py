@@ -24,7 +24,6 @@ enforce ``Permit.max_size``, the most bytes that may flow (checked before where
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -40,6 +39,7 @@ from broker.authority.decisions import put_question as questions
 from broker.authority.decisions.choice import choose
 from broker.authority.decisions.evaluator import Evaluator, Locked
 from broker.authority.decisions.late_answers import LateAnswers
+from broker.authority.decisions.live_permits import LivePermits
 from broker.authority.decisions.rate_limits import Meters
 from broker.authority.permit import (
     Asked,
@@ -53,7 +53,6 @@ from broker.authority.questions.grants import Grant, Grants
 from broker.authority.rules import Rules
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.notify import Notify
 from broker.core.question import Keep, PersonAnswer, Question
@@ -89,9 +88,7 @@ class Decider:
         self.asker: questions.Asker = asker or questions.NoPrompt()
         self.notify: Notify = notify or rules.notify
         self.grants, self._late = Grants(), LateAnswers()
-        self._live: set[Permit] = set()
-        self._of_records: Counter[str] = Counter()
-        """How many live permits the sandboxes of each record have."""
+        self._live = LivePermits()
         self._questions = last_question
         self._cut: list[tuple[Permit, str]] = []
         """Permits that ``cut_denied`` has ended, with the reason; not yet recorded."""
@@ -120,20 +117,12 @@ class Decider:
         the next equal one.  Raises RefusedError for a no,
         UpstreamError when the decision could not be recorded (so it is a no).
         """
-        record, most = request.lease.record, limits.LIVE_PERMITS
-        # guard: live permits bounded
-        if not may_take(self._of_records[record], len(self._live), most):
-            raise RefusedError(
-                f"too many operations: sandboxes of the record '{record}' already run "
-                f"{self._of_records[record]}, and all together {len(self._live)} of {most}"
-            )
+        self._live.require_room(request)
         if not request.reported_by_viewer:  # else it is the user's hand, as a chord is
             # guard: a decision asks the share
             self._log.check_share(request.lease)
         permit = await self._decide(request, on_ask, covered, chosen, gone)
-        self._live.add(permit)
-        self._of_records[record] += 1
-        try:
+        with self._live.using(permit):
             try:
                 await self._confirm(permit, on_ask)
             except BaseException as error:
@@ -149,10 +138,6 @@ class Decider:
                 )
             with permit.scope:
                 yield permit
-        finally:
-            self._live.discard(permit)
-            self._of_records[record] -= 1
-            self._of_records += Counter()  # without records that have none
         if permit.scope.cancelled_caught:
             reason = permit.over or "the time limit of the rule has passed"
             if not permit.over:

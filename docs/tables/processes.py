@@ -127,7 +127,7 @@ PROGRAMS = (
     Program("vitrail-access", ("broker.programs.accessible",), USER, 37, 3_350, 1_610),
     Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 40),
     Program(
-        "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 18, 1_000, 550
+        "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 19, 1_050, 590
     ),
     Program("shipper", ("broker.programs.shipper",), USER, 50, 5_300, 2_750),
     Program(
@@ -221,15 +221,15 @@ PROGRAMS = (
         510,
     ),
     Program(
-        "switch", ("broker.host.network.switch.process",), CONFINED, 39, 3_800, 2_120
+        "switch", ("broker.host.network.switch.process",), CONFINED, 39, 4_000, 2_240
     ),
     Program(
         "flowguard",
         ("broker.host.network.flowguard.rules",),
         CONFINED,
-        47,
-        5_700,
-        3_470,
+        50,
+        6_350,
+        3_940,
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_050, 2_910),
     Program(
@@ -245,7 +245,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(modules=566, lines=69_150, code=44_310)
+TOGETHER = Size(modules=567, lines=69_400, code=44_460)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
