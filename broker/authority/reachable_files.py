@@ -21,7 +21,7 @@ from broker.helpers.process.program_files import program_files
 
 _POLICY = Path(policy.__file__).parent
 """Our code of rules and records, and the rules that come with it."""
-_SYSTEM = (Path("/etc"), Path("/proc/self"), Path("/proc/sys"))
+_SYSTEM = (Path("/etc"), Path("/proc/self/fdinfo"), Path("/proc/sys"))
 
 
 def keep_to_own_files(paths: Paths, shipped: Path | None) -> None:

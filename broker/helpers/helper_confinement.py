@@ -9,7 +9,7 @@ from broker.helpers.filters.keeper_filter import keeper_filter
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.program_files import program_files
 
-_SYSTEM = (Path("/etc"), Path("/proc/self"))
+_SYSTEM = (Path("/etc"),)
 
 
 def confine_helper(scopes: int = landlock.ABSTRACT_SOCKETS | landlock.SIGNALS) -> None:

@@ -28,6 +28,7 @@ _LISTEN = 1 << 5 | 1 << 9
 _OF_FILES = 1 << 1 | 1 << 2 | 1 << 14
 _RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 """How many rights on files a version of Landlock knows, one bit each; later ones: 16."""
+_PROC = Path("/proc")
 ABSTRACT_SOCKETS, SIGNALS = 1, 2
 
 
@@ -44,6 +45,8 @@ def restrict(
     also reaches no abstract socket, and signals none.
     Returns the version that the kernel has, 0 for none: then nothing was forbidden.  The
     process must not be able to gain privileges, and have one thread.  Raises OSError.
+
+    A path of procfs stays open (O_PATH) for the life of the process.
     """
     abi = version()
     if not abi:
@@ -83,5 +86,14 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
         beneath = struct.pack("=Qi", rights, place)
         done = _libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, beneath, 0)
         check(done, f"Landlock rule for {path}")
-    finally:
+    except BaseException:
         os.close(place)
+        raise
+    # guard: a rule for a path of procfs holds when the kernel has given up its memory
+    if not _is_of_proc(place):
+        os.close(place)
+
+
+def _is_of_proc(place: int) -> bool:
+    """Return whether procfs has it.  stat(2) of its root needs no rule."""
+    return os.fstat(place).st_dev == _PROC.stat().st_dev
