@@ -27,6 +27,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.ipc.control.blocking_connection import BrokerSilentError
 
 _OF_PATHS = frozenset(
     {
@@ -199,6 +200,19 @@ def run_verb() -> None:
     app(prog_name="brokerctl", standalone_mode=False)
 
 
+def _hint_of(error: VitrailError) -> str:
+    """Return what a user can do about an error: its own hint, and what only we know."""
+    if isinstance(error, BrokerSilentError):
+        # Late: of a broker that answers it is not needed.
+        from broker.cli.run.force import silent_broker
+        from broker.core.paths import find_paths
+
+        return "; ".join(filter(None, (error.hint, silent_broker(find_paths()))))
+    if error.message.startswith(_DENIED) and not error.hint:
+        return _ALLOW
+    return error.hint
+
+
 def report(error: Exception) -> int:
     """Print an error as people read it, and return the exit code.
 
@@ -216,8 +230,7 @@ def report(error: Exception) -> int:
         case InternalError():
             raise error
         case VitrailError() if not os.environ.get("VITRAIL_DEBUG"):
-            if error.message.startswith(_DENIED) and not error.hint:
-                error.hint = _ALLOW
+            error.hint = _hint_of(error)
             if error.where in error.message:
                 error.where = ""  # 'no rule matches', for example
             render.error(error)

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,6 +22,11 @@ from broker.authority.audit.log_checkpoints import LogCheckpoints
 from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel, ServeControl
+from broker.authority.control.broker_record import (
+    record_of,
+    remove_record,
+    save_record,
+)
 from broker.authority.control.log_control import EventsPart, LogControl, VersionPart
 from broker.authority.control.server import serve
 from broker.authority.decisions.question_control import QuestionControl
@@ -124,6 +130,7 @@ async def _serve(
     options: Options,
 ) -> Mapping[str, m.FromAuthority]:
     """Serve the clients and the log; return the answer to the last one that leaves."""
+    record = record_of(broker)  # a confined process cannot look at another one
     keep_to_own_files(options.paths, options.shipped)  # before the first thread
     async with open_log_runtime(role, options, broker) as log:
         parts = make_authority(options.paths, log, role)
@@ -138,7 +145,9 @@ async def _serve(
             api = _control(role, parts, forwards, options.paths.audit, broker)
 
             async def control() -> None:
-                await nursery.start(_serve_control, api, options)
+                await nursery.start(_serve_control, api, options, broker)
+                # After it listens: a second broker leaves the first one's.
+                save_record(options.paths.runtime, record)
                 await parts.authority.lockdown.take_kept()
 
             attended = _Attended(links, role, broker, parts, control)
@@ -148,6 +157,7 @@ async def _serve(
                 for forward in forwards.values():
                     await forward.ended.wait()
             nursery.cancel_scope.cancel()
+        remove_record(options.paths.runtime, record)
     return last
 
 
@@ -263,14 +273,18 @@ def _control(
 
 
 async def _serve_control(
-    api: Dispatcher, options: Options, *, task_status: trio.TaskStatus[None]
+    api: Dispatcher,
+    options: Options,
+    broker: int,
+    *,
+    task_status: trio.TaskStatus[None],
 ) -> None:
     """Serve the control socket for brokerctl until cancelled."""
     await serve(
         options.paths.control,
         api,
         activated=options.sockets.get("control"),
-        refuse=why_not_served,
+        refuse=partial(why_not_served, broker=broker),
         task_status=task_status,
     )
 

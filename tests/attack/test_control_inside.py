@@ -98,7 +98,7 @@ import socket, sys
 from broker.net.peers.control_peers import why_not_served
 sock = socket.socket(fileno=int(sys.argv[1]))
 conn, _ = sock.accept()
-print(why_not_served(conn.fileno()))
+print(why_not_served(conn.fileno()) or "")
 """
 """A broker of an ordinary user, reduced to whom it serves."""
 NOBODY = 65534

@@ -42,8 +42,8 @@ _ACCEPT_PAUSE = 0.1
 _LAST_SECONDS = 1.0
 
 
-def _serve_all(_client: int) -> str:
-    return ""
+def _serve_all(_client: int) -> RefusedError | None:
+    return None
 
 
 async def serve(
@@ -51,13 +51,13 @@ async def serve(
     api: Dispatcher,
     *,
     activated: socket.socket | None = None,
-    refuse: Callable[[int], str] = _serve_all,
+    refuse: Callable[[int], RefusedError | None] = _serve_all,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``api`` on a UNIX socket at ``path`` until cancelled.
 
     ``refuse`` takes a client's connection and returns why it is not served, whatever
-    its user id is; empty: it is.
+    its user id is; None: it is.
 
     ``started()`` is called once clients can connect.  The socket is 0600 and
     removed at the end; one that a service manager made (``activated``) is
@@ -165,7 +165,7 @@ async def _accept(listener: trio.socket.SocketType) -> trio.socket.SocketType:
 async def _welcome(
     stream: trio.SocketStream,
     api: Dispatcher,
-    refuse: Callable[[int], str],
+    refuse: Callable[[int], RefusedError | None],
     *,
     full: bool,
 ) -> None:
@@ -174,13 +174,12 @@ async def _welcome(
         pid, uid, _gid = peer_numbers(stream.socket)
         connection = _Connection(stream, api, Caller(pid, uid))
         if uid not in {0, os.getuid()}:
-            await connection.refuse("this broker serves another user")
+            await connection.refuse(RefusedError("this broker serves another user"))
         elif reason := refuse(stream.socket.fileno()):
             await connection.refuse(reason)
         elif full:
-            await connection.refuse(
-                f"{limits.CONTROL_CLIENTS} programs are already using this broker"
-            )
+            most = f"{limits.CONTROL_CLIENTS} programs are already using this broker"
+            await connection.refuse(RefusedError(most))
         else:
             await connection.run()
 
@@ -200,9 +199,9 @@ class _Connection:
         self._quiet_since = trio.current_time()
         self._ended = False
 
-    async def refuse(self, why: str) -> None:
+    async def refuse(self, why: RefusedError) -> None:
         """Answer whatever is asked with a refusal."""
-        await self._send(varlink.error_reply(RefusedError(why)))
+        await self._send(varlink.error_reply(why))
 
     async def run(self) -> None:
         """Answer until the client ends, goes away, or breaks the protocol."""

@@ -18,7 +18,8 @@ from broker.cli.audit.proof.sealed_log import open_sealed
 from broker.cli.audit.proof.verify import verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.proxy.sound_server import connect_server
-from broker.core.errors import SetupError, UpstreamError
+from broker.cli.run.force import silent_broker
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
 from broker.helpers.compositor_socket import find_compositor
@@ -57,6 +58,7 @@ WANTED: Mapping[str, str] = MappingProxyType(
 
 _COMPOSITOR_SECONDS = 5.0
 _SOUND_SECONDS = 5.0
+_BROKER_SECONDS = 10.0
 
 
 async def check_compositor(context: Context) -> Sequence[Finding]:
@@ -231,13 +233,20 @@ async def check_broker(context: Context) -> Sequence[Finding]:
             )
         ]
     try:
-        async with client.open_client(path) as connection:
-            version = await connection.call(GET_VERSION, Nothing())
+        with trio.fail_after(_BROKER_SECONDS):
+            async with client.open_client(path) as connection:
+                version = await connection.call(GET_VERSION, Nothing())
     except SetupError as error:
         if not isinstance(error.__cause__, FileNotFoundError | ConnectionRefusedError):
             return [warn("broker", error.message, error.hint)]
         text = "no broker is running; the next start of a broker removes "
         return [ok("broker", f"{text}{path}, which a killed broker left")]
+    except (UpstreamError, RefusedError) as error:
+        mend = error.hint if isinstance(error, RefusedError) else ""
+        return [fail("broker", error.message, mend or silent_broker(context.paths))]
+    except trio.TooSlowError:
+        text = f"the broker at {path} did not answer within {_BROKER_SECONDS:g} s"
+        return [fail("broker", text, silent_broker(context.paths))]
     text = f"version {version.version} ({version.role}) is running, pid {version.pid}"
     return [ok("broker", printable(text))]
 

@@ -18,6 +18,7 @@ from broker.core.errors import (
 from broker.core.paths import Paths
 from broker.ipc.control.blocking_connection import (
     ANSWER_SECONDS,
+    BrokerSilentError,
     Connection,
     open_connection,
 )
@@ -71,12 +72,15 @@ class Calls:
 def open_calls(stack: ExitStack, paths: Paths) -> Calls | None:
     """Connect to a broker that runs as this user and answers.
 
-    None: there is none, or others may put sockets into its directory.
+    None: there is none, or others may put sockets into its directory.  Raises
+    BrokerSilentError.
     """
     try:
         calls = Calls(stack.enter_context(open_connection(paths)))
         # One that is just ending, or that a service manager has yet to start.
         calls.call("GetVersion", {})
+    except BrokerSilentError:
+        raise  # the verb's long form would wait as long again
     except (OSError, SetupError, UpstreamError):
         return None
     return calls

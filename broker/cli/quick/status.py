@@ -19,6 +19,7 @@ from broker.cli.quick.calls import open_calls
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
+from broker.ipc.control.blocking_connection import BrokerSilentError
 
 COLUMNS = ("NAME", "LABEL", "PROGRAM", "UP", "MEMORY", "WINDOWS")
 
@@ -30,7 +31,7 @@ def run() -> int | None:
     """Print the short form and return 0.
 
     None, and nothing is printed: no broker answered, or its answer is not understood,
-    which another version's may be.
+    which another version's may be.  Raises BrokerSilentError.
     """
     with ExitStack() as stack:
         try:
@@ -38,6 +39,8 @@ def run() -> int | None:
             if broker is None:
                 return None
             text = summary(broker.call("Status", {}), time.time())
+        except BrokerSilentError:
+            raise  # the long form would wait as long again
         except (VitrailError, LookupError, TypeError, AttributeError):
             return None
     sys.stdout.write(text)

@@ -19,6 +19,7 @@ from broker.core.paths import Paths, require_private
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import STDOUT, Child, spawn, wait_ended
 from broker.ipc.control.api import Nothing
+from broker.ipc.control.blocking_connection import BrokerSilentError
 from broker.ipc.control.client import Client, open_client
 from broker.ipc.control.methods import GET_VERSION, SHUTDOWN
 from broker.net.peers.peer_process import peer_numbers
@@ -145,7 +146,7 @@ async def _answers(paths: Paths) -> bool:
             else:
                 return True
         return False
-    raise UpstreamError(
+    raise BrokerSilentError(
         f"the broker at {paths.control} did not answer within {seconds:g} s",
         hint="to find the reason, run 'brokerctl doctor'",
     )

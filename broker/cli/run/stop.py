@@ -8,9 +8,11 @@ import trio
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
+from broker.cli.run.force import force_end
 from broker.cli.run.start import end_broker
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
+from broker.core.paths import find_paths
 from broker.ipc.control.api import Nothing, StopRequest
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import STATUS, STOP
@@ -20,6 +22,11 @@ from broker.ipc.control.methods import STATUS, STOP
 @click.argument("sandbox", nargs=-1, shell_complete=sandboxes)
 @click.option("--all", "everything", is_flag=True, help="Stop every sandbox.")
 @click.option("--broker", is_flag=True, help="Stop every sandbox, then the broker.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="With --broker: end a broker that does not answer, by signals.",
+)
 @click.option(
     "--grace",
     type=click.FloatRange(min=0, max=3600),
@@ -31,6 +38,7 @@ def command(
     sandbox: tuple[str, ...],
     everything: bool,
     broker: bool,
+    force: bool,
     grace: float | None,
     as_json: bool,
 ) -> None:
@@ -39,10 +47,18 @@ def command(
     The name of a record stops all of its sandboxes.  The command returns after they have
     stopped.
 
+    'stop --broker --force' ends a broker that does not answer: it signals the process
+    that the broker wrote down at its start.
+
     Exit code: 0 done, 1 no broker is running or a sandbox does not exist, 2 usage error.
     """
     if sum([bool(sandbox), everything, broker]) != 1:
         raise click.UsageError("specify a sandbox, --all or --broker")
+    if force and not broker:
+        raise click.UsageError("specify --broker with --force")
+    if force:
+        _force(as_json=as_json)
+        return
     stopped = trio.run(_stop, sandbox or (None,), broker, grace)
     if as_json:
         render.json_line({"stopped": stopped, "broker": broker})
@@ -53,6 +69,20 @@ def command(
         render.note("stopped the broker")
     elif not stopped:
         render.note("no sandbox was running")
+
+
+def _force(*, as_json: bool) -> None:
+    """End a broker that need not answer, and print how it ended."""
+    ended = force_end(find_paths())
+    if as_json:
+        render.json_line({"broker": True, "pid": ended.pid, "killed": ended.killed})
+    elif ended.killed:
+        render.note(
+            f"killed the broker (process {ended.pid}), which did not end when it was "
+            "asked to; its machines are still running, and the next broker takes them over"
+        )
+    else:
+        render.note(f"stopped the broker (process {ended.pid}) and its sandboxes")
 
 
 async def _stop(

@@ -31,6 +31,10 @@ class BrokerGoneError(UpstreamError):
     """The broker ended, or closed the connection, before it answered."""
 
 
+class BrokerSilentError(UpstreamError):
+    """The broker's process is there, and does not answer."""
+
+
 def gone() -> BrokerGoneError:
     """Return the error of a connection that the broker closed."""
     return BrokerGoneError(
@@ -39,16 +43,23 @@ def gone() -> BrokerGoneError:
     )
 
 
-def late() -> UpstreamError:
+def late() -> BrokerSilentError:
     """Return the error of an answer that does not come."""
-    return UpstreamError(
+    return BrokerSilentError(
         f"the broker did not answer within {ANSWER_SECONDS:g} s",
         hint="to look for the reason, run 'brokerctl doctor'",
     )
 
 
-def unreachable(path: Path, error: OSError, start: str) -> SetupError:
+def unreachable(
+    path: Path, error: OSError, start: str
+) -> SetupError | BrokerSilentError:
     """Return the error of a connection that was not made; ``start`` is a hint."""
+    if isinstance(error, BlockingIOError | TimeoutError):
+        return BrokerSilentError(
+            f"the broker at {path} takes no connections: {error.strerror or error}",
+            hint="to look for the reason, run 'brokerctl doctor'",
+        )
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         return SetupError(f"no broker is running (no answer at {path})", hint=start)
     return SetupError(

@@ -7,6 +7,7 @@ above it, its programs could answer its own questions and start other sandboxes.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from pathlib import Path
@@ -15,61 +16,73 @@ from broker.core.errors import RefusedError
 from broker.net.peers import peer_process
 
 
-def why_not_served(fd: int) -> str:
-    """Return why the program at the far end is not served: a container's; empty: it is.
+def why_not_served(fd: int, broker: int = 0) -> RefusedError | None:
+    """Return why the program at the far end is not served; None: it is.
 
-    ``fd`` is a connected UNIX socket and stays the caller's.
+    ``fd`` is a connected UNIX socket and stays the caller's; ``broker`` is the process
+    that a user whom it never serves can end.
     """
     conn = socket.socket(fileno=fd)
     try:
         ours = in_our_pid_namespace(conn)
     except RefusedError as error:
-        return error.message
+        return error
+    # guard: no answer of the kernel is a no
+    except OSError as error:
+        which = f" (process {broker})" if broker else ""
+        return RefusedError(
+            f"the kernel does not report the program's pid namespace: {error}",
+            hint="check that /proc is mounted and can be read; to end this broker"
+            f"{which}, run 'brokerctl stop --broker --force'",
+        )
     finally:
         conn.detach()
     # guard: a sandbox gives the broker no orders
-    if ours is False:
-        return "this broker serves no programs of containers or boxes: run it outside"
-    # guard: no answer of the kernel is a no
-    if ours is None:
-        return "the kernel does not report the program's pid namespace"
-    return ""
+    if not ours:
+        return RefusedError(
+            "this broker serves no programs of containers or boxes: run it outside"
+        )
+    return None
 
 
-def in_our_pid_namespace(conn: socket.socket) -> bool | None:
-    """Return whether the process that connected is in our pid namespace; None: unknown.
+def in_our_pid_namespace(conn: socket.socket) -> bool:
+    """Return whether the process that connected is in our pid namespace.
 
     By the numbers of its pidfd (proc_pid_fdinfo(5)), which need no right to trace it,
     as ``pid_namespaces`` does: a process that is undumpable, another user's, or of a
-    program that may not be read has numbers, too.  Raises RefusedError when it has ended.
+    program that may not be read has numbers, too.  Raises RefusedError when it has
+    ended, OSError where the kernel does not tell.
     """
     pidfd = peer_process.peer_pidfd(conn)
     try:
         if pidfd < 0:  # before Linux 6.5 only the number of the peer is known
             pidfd = os.pidfd_open(peer_process.peer_numbers(conn)[0])
         return _told_in_ours(pidfd)
-    except OSError:  # no process has the number 0, or there is no descriptor left
-        return None
     finally:
         if pidfd >= 0:
             os.close(pidfd)
 
 
-def _told_in_ours(pidfd: int) -> bool | None:
-    """Compare the pid namespaces by the numbers that a pidfd shows; None: unknown."""
+def _told_in_ours(pidfd: int) -> bool:
+    """Compare the pid namespaces by the numbers that a pidfd shows.  Raises OSError."""
     mine = os.pidfd_open(os.getpid())
     try:
         # Elsewhere /proc is that of a namespace above ours, and counts on.
         if len(_numbers(mine)) != 1:
-            return None
+            raise OSError(errno.ENOTSUP, "/proc is not that of the broker's namespace")
     finally:
         os.close(mine)
     numbers = _numbers(pidfd)
-    return len(numbers) == 1 if numbers else None
+    if not numbers:
+        raise OSError(errno.ENOTSUP, "/proc has no NSpid of a pidfd")
+    return len(numbers) == 1
 
 
 def _numbers(pidfd: int) -> list[int]:
-    """Return the process's number in each pid namespace, from /proc's own inwards."""
+    """Return the process's number in each pid namespace, from /proc's own inwards.
+
+    Raises RefusedError when it has ended, OSError where /proc cannot be read.
+    """
     lines = Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     first = int(fields.get("Pid", "0"))

@@ -21,7 +21,7 @@ def pair():
 
 
 def test_a_program_of_this_namespace_is_served(pair):
-    assert why_not_served(pair.fileno()) == ""
+    assert why_not_served(pair.fileno()) is None
     assert pair.fileno() >= 0, "the socket stays the caller's"
 
 
@@ -30,14 +30,14 @@ def test_a_process_of_a_namespace_inside_has_two_numbers(pair, monkeypatch):
     own = [mine]
     answers = iter([own, [mine, 7]])
     monkeypatch.setattr(control_peers, "_numbers", lambda pidfd: next(answers))
-    assert "containers or boxes" in why_not_served(pair.fileno())
+    assert "containers or boxes" in str(why_not_served(pair.fileno()))
 
 
 @pytest.mark.parametrize("answers", [[[], [5]], [[5, 6], [5, 6]], [[5], []]])
 def test_what_the_kernel_does_not_tell_is_a_no(pair, monkeypatch, answers):
     told = iter(answers)
     monkeypatch.setattr(control_peers, "_numbers", lambda pidfd: next(told))
-    assert "does not report" in why_not_served(pair.fileno())
+    assert "does not report" in str(why_not_served(pair.fileno()))
 
 
 def test_without_a_descriptor_nothing_is_known(pair, monkeypatch):
@@ -45,14 +45,29 @@ def test_without_a_descriptor_nothing_is_known(pair, monkeypatch):
         raise OSError(errno.EMFILE, "too many open files")
 
     monkeypatch.setattr(os, "pidfd_open", full)
-    assert control_peers.in_our_pid_namespace(pair) is None
+    with pytest.raises(OSError, match="too many open files"):
+        control_peers.in_our_pid_namespace(pair)
+
+
+def test_what_the_kernel_answers_is_said_with_what_to_do(pair, monkeypatch):
+    """The message hid both from three users, whose brokers were deaf."""
+
+    def hidden(pidfd):
+        raise PermissionError(errno.EACCES, "Permission denied", "/proc/self/fdinfo/9")
+
+    monkeypatch.setattr(control_peers, "_numbers", hidden)
+    refused = why_not_served(pair.fileno(), 4711)
+    assert "Permission denied: '/proc/self/fdinfo/9'" in refused.message
+    assert "process 4711" in refused.hint
+    assert "brokerctl stop --broker --force" in refused.hint
 
 
 def test_before_linux_6_5_the_number_serves(pair, monkeypatch):
     monkeypatch.setattr(peer_process, "peer_pidfd", lambda conn: -1)
     assert control_peers.in_our_pid_namespace(pair) is True
     monkeypatch.setattr(peer_process, "peer_numbers", lambda conn: (0, 0, 0))
-    assert control_peers.in_our_pid_namespace(pair) is None
+    with pytest.raises(OSError, match=r"Invalid argument|No such process"):
+        control_peers.in_our_pid_namespace(pair)
 
 
 def test_a_process_that_has_ended_is_not_one():

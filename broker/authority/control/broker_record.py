@@ -1,0 +1,162 @@
+"""The processes of a running broker, written down for who has to end it.
+
+A broker that answers nobody cannot say which process it is.  The file is in the runtime
+directory, which a viewer that was taken over can write as well; so what it names is
+ended only where the kernel says that it is the process that was written down, the
+user's, and a broker of this program.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from broker.core.decoding import UNREADABLE
+from broker.core.errors import SetupError
+from broker.core.files.replace_file import replace_file
+from broker.core.process_status import status_fields
+from broker.core.stderr_log import log_stderr
+from broker.helpers.process.identity import (
+    ProcessIdentity,
+    boot_id,
+    identity_of,
+)
+
+_FILE = "broker.json"
+_BYTES = 1 << 12
+_UNKNOWN = "'brokerctl stop --broker --force' will not find this broker"
+_ROLES = ("local", "viewer", "host")
+_MODULES = frozenset(f"broker.programs.{role}" for role in _ROLES)
+_PROGRAMS = frozenset(f"vitrail-{role}" for role in _ROLES)
+_AUTHORITY = "broker.programs.authority"
+
+
+class BrokerRecord(msgspec.Struct, frozen=True):
+    """A broker's first process, and its authority's; valid for one boot."""
+
+    boot: str
+    broker: ProcessIdentity
+    authority: ProcessIdentity
+
+
+@dataclass(frozen=True)
+class HeldProcess:
+    """A process of a broker, by a pidfd that the block of ``open_recorded`` closes."""
+
+    pid: int
+    pidfd: int
+
+
+def record_of(broker: int) -> BrokerRecord | None:
+    """Return the record of a broker whose authority this process is.
+
+    ``broker`` is its first process.  None where the kernel hides it, as procfs does with
+    ``hidepid``: that is logged.
+    """
+    try:
+        return BrokerRecord(boot_id(), _identity(broker), _identity(os.getpid()))
+    except (OSError, SetupError) as error:
+        log_stderr(f"vitrail: {_UNKNOWN}: {error}")
+        return None
+
+
+def save_record(runtime: Path, record: BrokerRecord | None) -> None:
+    """Write the record of the broker that now serves; log where that fails."""
+    if record is None:
+        return
+    try:
+        replace_file(runtime / _FILE, msgspec.json.encode(record))
+    except OSError as error:
+        log_stderr(f"vitrail: {_UNKNOWN}: {error}")
+
+
+def remove_record(runtime: Path, record: BrokerRecord | None) -> None:
+    """Remove the record of this broker, which ends."""
+    if record is not None and _read(runtime) == record:
+        (runtime / _FILE).unlink(missing_ok=True)
+
+
+@contextmanager
+def open_recorded(runtime: Path) -> Iterator[Sequence[HeldProcess]]:
+    """Yield the first process of the broker and its authority, those that still run.
+
+    Raises SetupError without /proc.
+    """
+    record = _read(runtime)
+    with ExitStack() as stack:
+        held: list[HeldProcess] = []
+        # guard: a number of an earlier boot names no process
+        if record is not None and record.boot == boot_id():
+            ours = (record.broker, _is_broker), (record.authority, _is_authority)
+            for identity, is_ours in ours:
+                try:
+                    pidfd = os.pidfd_open(identity.pid)
+                except (OSError, OverflowError):
+                    continue
+                stack.callback(os.close, pidfd)
+                if not _is_recorded(identity, pidfd):
+                    continue
+                # guard: a record that a viewer wrote ends no other program
+                if is_ours(_words(identity.pid)):
+                    held.append(HeldProcess(identity.pid, pidfd))
+        yield held
+
+
+def _read(runtime: Path) -> BrokerRecord | None:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(runtime / _FILE, flags)
+    except OSError:
+        return None
+    try:
+        return msgspec.json.decode(os.read(fd, _BYTES), type=BrokerRecord)
+    except (OSError, *UNREADABLE):
+        return None
+    finally:
+        os.close(fd)
+
+
+def _identity(pid: int) -> ProcessIdentity:
+    pidfd = os.pidfd_open(pid)
+    try:
+        return identity_of(pid, pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def _is_recorded(recorded: ProcessIdentity, pidfd: int) -> bool:
+    """Return whether the process is the one that was written down, and this user's."""
+    try:
+        found = identity_of(recorded.pid, pidfd)
+        # The owner of /proc/PID is root's for a process that may not be traced.
+        uid = status_fields(recorded.pid)["Uid"][0]
+    except (OSError, LookupError):
+        return False
+    # guard: a number that another process has is not the broker's
+    return found == recorded and uid == str(os.getuid())
+
+
+def _words(pid: int) -> list[str]:
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return [os.fsdecode(word) for word in line.split(b"\0")]
+
+
+def _is_broker(words: Sequence[str]) -> bool:
+    """Return whether these are the words of a broker's first process.
+
+    Its module is one of ours, or Python executes its program.
+    """
+    names = {Path(word).name for word in words[1:4]}
+    return not names.isdisjoint(_PROGRAMS) or not _MODULES.isdisjoint(words)
+
+
+def _is_authority(words: Sequence[str]) -> bool:
+    return _AUTHORITY in words

@@ -1,0 +1,144 @@
+"""A broker that does not answer: who it is, and how a user ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+import trio
+
+from broker.authority.control import broker_record
+from broker.authority.control.broker_record import open_recorded, save_record
+from broker.cli.doctor import viewer as doctor
+from broker.cli.quick import calls
+from broker.cli.run import force
+from broker.helpers.process.identity import boot_id, identity_of
+from tests.kit.brokerctl import brokerctl, called
+from tests.kit.wayland.compositor import short_directory
+from tests.kit.world import world
+
+
+@pytest.fixture
+def runtime():
+    with short_directory() as path:
+        yield path
+
+
+@contextmanager
+def program():
+    """A program of the user's, and its identity."""
+    child = subprocess.Popen(["sleep", "1000"])
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        yield identity_of(child.pid, pidfd)
+    finally:
+        os.close(pidfd)
+        child.kill()
+        child.wait()
+
+
+@contextmanager
+def broker():
+    """A process with the words of a broker's, and its identity."""
+    words = ["bash", "-c", "read", "broker.programs.local", "broker.programs.authority"]
+    child = subprocess.Popen(words, stdin=subprocess.PIPE)
+    pidfd = os.pidfd_open(child.pid)
+    try:
+        yield identity_of(child.pid, pidfd)
+    finally:
+        os.close(pidfd)
+        child.kill()
+        child.wait()
+        child.stdin.close()
+
+
+def recorded(runtime, identity, boot=None):
+    """The processes that a broker's record leads to."""
+    record = broker_record.BrokerRecord(boot or boot_id(), identity, identity)
+    save_record(runtime, record)
+    with open_recorded(runtime) as held:
+        return [one.pid for one in held]
+
+
+def test_the_processes_of_a_broker_are_found(runtime):
+    with broker() as identity:
+        assert recorded(runtime, identity) == [identity.pid] * 2
+    assert recorded(runtime, identity) == [], "it has ended"
+
+
+def test_a_forged_record_leads_to_no_other_program(runtime):
+    """A viewer that was taken over can write the file, and signal nothing."""
+    with program() as identity:
+        assert recorded(runtime, identity) == []
+
+
+def test_a_number_that_an_other_process_has_is_not_followed(runtime):
+    """The other_process is not the broker that was written down."""
+    with broker() as identity:
+        earlier = msgspec.structs.replace(identity, start=identity.start - 1)
+        assert recorded(runtime, earlier) == []
+
+
+def test_a_number_of_an_earlier_boot_is_not_followed(runtime):
+    with broker() as identity:
+        assert recorded(runtime, identity, boot="another") == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[" * 3000, b'{"boot": 1}', b"\xff\xfe", b"x" * 10000]
+)
+def test_a_record_that_cannot_be_read_names_no_process(runtime, content):
+    (runtime / "broker.json").write_bytes(content)
+    with open_recorded(runtime) as held:
+        assert held == []
+
+
+def test_a_record_that_is_no_file_holds_nobody_up(runtime):
+    os.mkfifo(runtime / "broker.json")
+    with open_recorded(runtime) as held:
+        assert held == []
+
+
+async def test_a_broker_that_answers_is_ended_in_order():
+    async with world(image=False) as w:
+        pid = await w.broker_pid()
+        answer = await brokerctl("stop", "--broker", "--force", env=w.environ)
+        assert answer.code == 0, answer
+        assert f"stopped the broker (process {pid})" in answer.err
+        assert not (w.paths.runtime / "broker.json").exists()
+        again = await brokerctl("stop", "--broker", "--force", env=w.environ)
+        assert again.code == 1
+        assert "no running broker is recorded" in again.err
+
+
+async def test_a_broker_that_is_silent_is_named_and_killed(monkeypatch):
+    """As a stopped one is, and one that hangs: each verb names it, --force ends it."""
+    monkeypatch.setattr(calls, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(doctor, "_BROKER_SECONDS", 0.3)
+    monkeypatch.setattr(force, "_ORDERLY_SECONDS", 0.5)
+    async with world(image=False) as w:
+        pid = await w.broker_pid()
+        authority = await w.pid_of("authority")
+        # Both: each ends a broker whose other process is silent.
+        for one in (pid, authority):
+            os.kill(one, signal.SIGSTOP)
+        named = f"the broker is process {pid}"
+        shown = await trio.to_thread.run_sync(lambda: called("status", env=w.environ))
+        assert shown.code == 1
+        assert named in shown.err
+        assert "brokerctl stop --broker --force" in shown.err
+        (finding,) = await doctor.check_broker(
+            doctor.Context(w.paths, environ=w.environ)
+        )
+        assert finding.state == "fail"
+        assert named in finding.mend
+        ended = await trio.to_thread.run_sync(
+            lambda: called("stop", "--broker", "--force", "--json", env=w.environ)
+        )
+        assert ended.code == 0, ended
+        assert json.loads(ended.out) == {"broker": True, "pid": pid, "killed": True}
