@@ -4,8 +4,60 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 from collections.abc import Mapping
 from pathlib import Path
+
+_MOST = 33
+"""Names that a compositor takes by itself are numbered below it (libwayland)."""
+
+
+def display_setting(
+    environ: Mapping[str, str] | None = None, *, name: str | None = None
+) -> Path | None:
+    """Return where the environment says that a compositor's socket is.
+
+    ``name``, or else WAYLAND_DISPLAY, is a path or a name below XDG_RUNTIME_DIR
+    (wl_display_connect(3)).  Where neither is set it is XDG_RUNTIME_DIR itself, for
+    ``present_display`` to look in: a broker may start before the session has exported
+    the variable, and its environment never changes.
+    WAYLAND_SOCKET is not considered: it is one connected descriptor, and we
+    need a connection for each application.  None without a place to look in.
+    """
+    env = os.environ if environ is None else environ
+    display = Path(name or env.get("WAYLAND_DISPLAY") or "")
+    if display.is_absolute():
+        return display
+    runtime = env.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime) / display if runtime else None
+
+
+def present_display(setting: Path) -> Path:
+    """Return where a compositor's socket has to be now.
+
+    Of a directory it is ``wayland-0``; where nothing answers there, the only other
+    socket of the user's with such a name that something answers at.  Where several do,
+    none is chosen.
+    """
+    if not setting.is_dir():
+        return setting
+    first = setting / "wayland-0"
+    if accepts(first):
+        return first
+    # Tried by name: a keeper may not list the directory.
+    places = (setting / f"wayland-{number}" for number in range(1, _MOST))
+    # guard: windows go to no compositor that has to be guessed
+    others = [place for place in places if _is_own(place) and accepts(place)]
+    return others[0] if len(others) == 1 else first
+
+
+def _is_own(place: Path) -> bool:
+    """Return whether it is a socket of this user's."""
+    try:
+        found = place.lstat()
+    except OSError:
+        return False
+    return stat.S_ISSOCK(found.st_mode) and found.st_uid == os.getuid()
 
 
 def display_path(
@@ -13,17 +65,19 @@ def display_path(
 ) -> Path | None:
     """Return where a compositor's socket has to be, whether or not one is there.
 
-    ``name``, or else WAYLAND_DISPLAY, is a path or a name below
-    XDG_RUNTIME_DIR, ``wayland-0`` when neither is set (wl_display_connect(3)).
-    WAYLAND_SOCKET is not considered: it is one connected descriptor, and we
-    need a connection for each application.  None without a place to look in.
+    ``present_display`` of ``display_setting``.
     """
-    env = os.environ if environ is None else environ
-    display = Path(name or env.get("WAYLAND_DISPLAY") or "wayland-0")
-    if display.is_absolute():
-        return display
-    runtime = env.get("XDG_RUNTIME_DIR", "")
-    return Path(runtime) / display if runtime else None
+    setting = display_setting(environ, name=name)
+    return None if setting is None else present_display(setting)
+
+
+def adopt_display() -> None:
+    """Set WAYLAND_DISPLAY in this process, where it is not set and a compositor answers.
+
+    For programs that read it, and that start when the compositor is there.
+    """
+    if not os.environ.get("WAYLAND_DISPLAY") and (found := find_compositor()):
+        os.environ["WAYLAND_DISPLAY"] = str(found)
 
 
 def find_compositor(environ: Mapping[str, str] | None = None) -> Path | None:

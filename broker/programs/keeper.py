@@ -32,6 +32,7 @@ from broker.helpers.compositor_descriptors import (
     counts_descriptors,
     descriptors_left,
 )
+from broker.helpers.compositor_socket import present_display
 from broker.helpers.process.hardening import harden
 from broker.helpers.process.process_name import set_name
 from broker.ipc import fdpass
@@ -100,8 +101,10 @@ class Compositor:
     knowledge of the one before is forgotten with it.
     """
 
-    def __init__(self, path: Path, sandbox: str) -> None:
-        self._path = path
+    def __init__(self, setting: Path, sandbox: str) -> None:
+        """Look for it by ``setting``: a socket, or a directory, see ``present_display``."""
+        self._setting = setting
+        self._path = setting
         self._sandbox = sandbox
         self._known: tuple[int, int, int] | None = None
         self._context: SecurityContext | None = None
@@ -131,6 +134,7 @@ class Compositor:
 
         Then open a context at the new one.
         """
+        self._path = present_display(self._setting)
         now = self._file()
         if now != self._known:
             self._forget()
@@ -239,7 +243,8 @@ def _refuse(ours: socket.socket, reason: str) -> None:
 def confine_keeper(program: bytes, compositor: str) -> None:
     """Confine this process to connections, and to listening beside the compositor.
 
-    ``program`` is its filter of system calls.  Raises OSError.
+    ``program`` is its filter of system calls, ``compositor`` a socket, or the directory
+    where it will be.  Raises OSError.
     """
     harden(program)
     # Landlock hides the descriptors of other processes, too: where they can only be
@@ -248,8 +253,14 @@ def confine_keeper(program: bytes, compositor: str) -> None:
         # guard: a keeper opens no file of the user
         landlock.restrict(
             scopes=landlock.ABSTRACT_SOCKETS,
-            listen=[Path(compositor).parent] if compositor else [],
+            listen=_beside(compositor),
         )
+
+
+def _beside(compositor: str) -> list[Path]:
+    """Return the directory of the compositor's socket."""
+    place = Path(compositor)
+    return [place if place.is_dir() else place.parent] if compositor else []
 
 
 def become_keeper(
@@ -257,7 +268,7 @@ def become_keeper(
 ) -> None:
     """Run as the keeper of an order, whose descriptors this process owns.
 
-    ``program`` is its filter of system calls, ``compositor`` the socket of the session's.
+    ``program`` is its filter of system calls, ``compositor`` the session's (``display_setting``).
     Raises RefusedError for another one.
     """
     # guard: a keeper connects a viewer to no service of the user's

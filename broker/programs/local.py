@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 
-from broker.helpers.compositor_socket import display_path
+from broker.helpers.compositor_socket import display_setting
 from broker.helpers.forked_part import ForkedPart, fork_part
 from broker.helpers.terminal_log import leave_terminal
 from broker.programs.start import (
@@ -34,7 +34,7 @@ def main() -> None:
         words,
         lambda _options: parts.run,
         beside=parts.fork,
-        compositor=str(display_path() or ""),
+        compositor=str(display_setting() or ""),
     )
 
 

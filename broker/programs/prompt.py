@@ -19,6 +19,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import VitrailError
 from broker.core.question import PersonAnswer
+from broker.helpers.compositor_socket import adopt_display
 from broker.helpers.helper_confinement import confine_helper
 from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.window import DialogWindow
@@ -45,6 +46,7 @@ def main() -> None:
         set_name("vitrail-prompt")
         # It stays in the session, as a keeper does; and like one it starts no
         # program, looks into none, and uses only UNIX sockets.
+        adopt_display()
         confine_helper()
         trio.run(_Agent(broker, *reader).run, strict_exception_groups=True)
     except* VitrailError as errors:

@@ -10,7 +10,7 @@ import argparse
 
 from broker.authority.options import Options
 from broker.helpers.apart import read_compiled
-from broker.helpers.compositor_socket import display_path
+from broker.helpers.compositor_socket import display_setting
 from broker.helpers.terminal_log import leave_terminal
 from broker.helpers.viewer_confinement import confine_viewer
 from broker.net.link.wire_types import Role
@@ -54,7 +54,7 @@ def main() -> None:
         "viewer",
         words,
         lambda options: _prepare(options, words),
-        compositor=str(display_path() or ""),
+        compositor=str(display_setting() or ""),
     )
 
 

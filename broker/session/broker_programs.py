@@ -8,7 +8,7 @@ import socket
 import struct
 
 from broker.core.process_status import status_fields
-from broker.helpers.compositor_socket import display_path
+from broker.helpers.compositor_socket import display_setting
 from broker.helpers.fork_command import OUTLIVE_BROKER, UNJAILED, command, variables
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.memory import figures_of
@@ -63,7 +63,7 @@ def _become_fork_server(errand: Errand, order: m.StartForkServer) -> None:
         order.program,
         [client],
         late,
-        compositor=str(display_path() or ""),
+        compositor=str(display_setting() or ""),
         allow_unjailed=unjailed,
     )
     os.chdir("/")

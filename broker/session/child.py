@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 
 from broker.core.errors import UpstreamError, VitrailError
+from broker.helpers.compositor_socket import adopt_display
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.process_name import set_name
 from broker.ipc.session import bus_orders as bus
@@ -17,6 +18,7 @@ from broker.ipc.session import folder_orders as folders
 from broker.ipc.session import media_orders as media
 from broker.ipc.session import order_messages as messages
 from broker.ipc.session import service_orders as services
+from broker.ipc.session.program_orders import StartForkServer
 from broker.session.broker_programs import carry_out_program
 from broker.session.errand import Errand
 from broker.session.used_warrants import UsedWarrants
@@ -60,6 +62,8 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
 
     What takes megabytes is loaded by a child that needs it; the rest is the starter's.
     """
+    if not isinstance(order, StartForkServer):  # its keepers look for themselves
+        adopt_display()
     if isinstance(order, media.MediaOrder):
         from broker.session.user_media.media_errands import carry_out_media
 

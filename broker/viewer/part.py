@@ -90,7 +90,8 @@ async def viewer_warnings(
     # A status is shown, too, where the kernel lets no order through.
     with suppress(VitrailError), trio.move_on_after(_LOOK_SECONDS):
         if await _find_compositor(session) is None:
-            found.append("no compositor answers, so the broker cannot show windows")
+            no_windows = "so the broker cannot show windows"
+            found.append(f"{_no_compositor()}, {no_windows}: {_remedy()}")
     return found
 
 
@@ -109,6 +110,19 @@ async def measure(session: UserSession, pids: Sequence[int], into: Found) -> Non
                 into.update((found.pid, found) for found in decode_figures(lines))
 
 
+def _no_compositor() -> str:
+    display = os.environ.get("WAYLAND_DISPLAY")
+    return f"no compositor answers at {display or 'wayland-0'}"
+
+
+def _remedy() -> str:
+    """Return what to do: the broker's variable never changes, and may not be set."""
+    restart = "to use your session's, run 'brokerctl restart' in it"
+    if os.environ.get("WAYLAND_DISPLAY"):
+        return f"it was WAYLAND_DISPLAY when the broker started; {restart}"
+    return f"the only one in XDG_RUNTIME_DIR is used once it answers; {restart}"
+
+
 async def _find_compositor(session: UserSession) -> Path | None:
     result, _ = await session.carry_out(FindCompositor())
     return Path(os.fsdecode(result)) if result else None
@@ -118,9 +132,5 @@ async def _compositor(session: UserSession) -> Path:
     """Return the path of the user's compositor.  Raises SetupError without one."""
     found = await _find_compositor(session)
     if found is None:
-        display = os.environ.get("WAYLAND_DISPLAY", "wayland-0")
-        raise SetupError(
-            f"no compositor answers at {display}",
-            hint="inside a Wayland session, run 'brokerctl restart'",
-        )
+        raise SetupError(_no_compositor(), hint=_remedy())
     return found

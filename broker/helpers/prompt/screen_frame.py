@@ -24,6 +24,7 @@ from pywayland.client import Display
 from pywayland.protocol.wayland import WlCompositor, WlOutput, WlShm
 from pywayland.protocol.xdg_output_unstable_v1 import ZxdgOutputManagerV1
 
+from broker.helpers.compositor_socket import adopt_display
 from broker.helpers.helper_confinement import confine_helper
 from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.layershell import OVERLAY, LayerShell
@@ -201,6 +202,7 @@ def _adding(pairs: set[Pair]) -> Callable[[object, int, int], None]:
 def main() -> None:
     """Confine the process, draw the frame, and run until the compositor closes it."""
     set_name("vitrail-frame")
+    adopt_display()
     confine_helper()
     colour, width, height, x, y = sys.argv[1:]
     frame = ScreenFrame(int(colour, 16))

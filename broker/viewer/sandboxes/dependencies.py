@@ -9,7 +9,7 @@ from pathlib import Path
 
 from broker.authority.audit import event_log
 from broker.core.notify import Notify
-from broker.helpers.compositor_socket import display_path
+from broker.helpers.compositor_socket import display_setting
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.orders.session_orders import UserSession
@@ -35,7 +35,7 @@ class GuestTools:
     """
     session: UserSession
     """Carries out what needs the user's rights."""
-    display: Callable[[], Path | None] = display_path
+    display: Callable[[], Path | None] = display_setting
     """Where the compositor's socket has to be."""
     notify: Notify = silent
     """Shows a notification on the desktop."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 import pytest
 
-from broker.helpers.compositor_socket import find_compositor
+from broker.helpers.compositor_socket import adopt_display, find_compositor
 from tests.kit.wayland.compositor import short_directory, windows
 
 
@@ -104,3 +105,35 @@ def test_windows_are_the_nodes_with_a_process():
     workspace = {"type": "workspace", "nodes": [{"type": "con", "nodes": [window]}]}
     workspace["floating_nodes"] = [floating]
     assert windows({"type": "root", "nodes": [workspace]}) == [window, floating]
+
+
+def test_without_a_name_the_only_other_one_that_answers_is_it(runtime, listening):
+    """A broker may start before the session exports WAYLAND_DISPLAY, as sway's wayland-1."""
+    env = {"XDG_RUNTIME_DIR": str(runtime)}
+    (runtime / "wayland-1.lock").touch()
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(runtime / "wayland-2"))
+    assert find_compositor(env) is None
+    path = listening("wayland-1")
+    assert find_compositor(env) == path
+    listening("wayland-3")
+    assert find_compositor(env) is None, "nobody can say which"
+    first = listening("wayland-0")
+    assert find_compositor(env) == first
+
+
+def test_a_name_that_is_set_is_never_replaced(runtime, listening):
+    """Windows that were meant for a nested compositor go to no other one."""
+    listening("wayland-1")
+    env = {"XDG_RUNTIME_DIR": str(runtime), "WAYLAND_DISPLAY": "wayland-9"}
+    assert find_compositor(env) is None
+
+
+def test_a_program_that_starts_later_gets_the_name(runtime, listening, monkeypatch):
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    adopt_display()
+    assert "WAYLAND_DISPLAY" not in os.environ
+    path = listening("wayland-1")
+    adopt_display()
+    assert os.environ["WAYLAND_DISPLAY"] == str(path)

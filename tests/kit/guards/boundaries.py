@@ -223,6 +223,7 @@ GUARDS = (
     Guard("no program of the user traces the authority", "", "tests/attack/test_authority_confined.py", "traces"),
     Guard("the authority opens no file of the user but its own", "landlock.restrict([Path('/')], [Path('/')])", "tests/attack/test_authority_confined.py", "no_file_of_the_user"),
     Guard("a rule for a path of procfs holds when the kernel has given up its memory", "if True:", "tests/broker/helpers/test_landlock.py", "hold_when"),
+    Guard("windows go to no compositor that has to be guessed", "others = [place for place in places if _is_own(place) and accepts(place)][:1]", "tests/broker/helpers/test_compositor.py", "only_other"),
     Guard("a helper of the session opens no file of the user", "", "tests/attack/test_session_helpers.py", "no_file_of_the_user"),
     Guard("a link in the settings opens no home", "if True:", "tests/attack/test_authority_confined.py", "no_file_of_the_user"),
     Guard("a notification has no descriptors", "if False:", "tests/attack/test_authority_confined.py", "notification"),
