@@ -23,6 +23,7 @@ from broker.authority.channel.event_rights import EventRights
 from broker.authority.channel.frame_link import FrameLink
 from broker.authority.channel.served_client import ClientChannel, ServeControl
 from broker.authority.control.broker_record import (
+    hold_runtime,
     record_of,
     remove_record,
     save_record,
@@ -147,7 +148,8 @@ async def _serve(
             async def control() -> None:
                 await nursery.start(_serve_control, api, options, broker)
                 # After it listens: a second broker leaves the first one's.
-                save_record(options.paths.runtime, record)
+                save_record(options.paths.state, record)
+                hold_runtime(options.paths.runtime)
                 await parts.authority.lockdown.take_kept()
 
             attended = _Attended(links, role, broker, parts, control)
@@ -157,7 +159,7 @@ async def _serve(
                 for forward in forwards.values():
                     await forward.ended.wait()
             nursery.cancel_scope.cancel()
-        remove_record(options.paths.runtime, record)
+        remove_record(options.paths.state, record)
     return last
 
 

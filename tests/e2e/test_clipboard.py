@@ -108,19 +108,21 @@ async def boxes(rules, *names, records=None, bus=""):
         (folder / "30-mine.policy").write_text(lines)
         await w.start()
         with Person(w) as person:
-            async with _open(w, names or ("work", "personal"), records or {}) as made:
+            async with boxes_of(w, names or ("work", "personal"), records) as made:
                 await person.awake()
                 yield w, person, made
 
 
 @asynccontextmanager
-async def _open(w, names, records):
+async def boxes_of(w, names, records=None):
+    """Sandboxes that copy and paste, by their names."""
+    records = records or {}
     if not names:
         yield {}
         return
     name = names[0]
     directory = w.base / f"sockets-{name}"
-    directory.mkdir(mode=0o700)
+    directory.mkdir(mode=0o700, exist_ok=True)
     (directory / "script").write_text(SCRIPT.format(name))
     async with (
         container(
@@ -131,7 +133,7 @@ async def _open(w, names, records):
             program="sh /tmp/broker/script",
             record=f'{records.get(name, "")}\n[label]\ncolour = "{LABELS[name]}"\n',
         ),
-        _open(w, names[1:], records) as rest,
+        boxes_of(w, names[1:], records) as rest,
     ):
         yield {name: Box(directory), **rest}
 

@@ -19,6 +19,7 @@ from broker.cli.quick import calls
 from broker.cli.run import force
 from broker.helpers.process.identity import boot_id, identity_of
 from tests.kit.brokerctl import brokerctl, called
+from tests.kit.cleaner import NEEDS_CLEANER, sweep
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import world
 
@@ -72,7 +73,7 @@ def test_the_processes_of_a_broker_are_found(runtime):
 
 
 def test_a_forged_record_leads_to_no_other_program(runtime):
-    """A viewer that was taken over can write the file, and signal nothing."""
+    """Whoever can write to the state directory need not be able to signal anything."""
     with program() as identity:
         assert recorded(runtime, identity) == []
 
@@ -110,7 +111,7 @@ async def test_a_broker_that_answers_is_ended_in_order():
         answer = await brokerctl("stop", "--broker", "--force", env=w.environ)
         assert answer.code == 0, answer
         assert f"stopped the broker (process {pid})" in answer.err
-        assert not (w.paths.runtime / "broker.json").exists()
+        assert not (w.paths.state / "broker.json").exists()
         again = await brokerctl("stop", "--broker", "--force", env=w.environ)
         assert again.code == 1
         assert "no running broker is recorded" in again.err
@@ -142,3 +143,13 @@ async def test_a_broker_that_is_silent_is_named_and_killed(monkeypatch):
         )
         assert ended.code == 0, ended
         assert json.loads(ended.out) == {"broker": True, "pid": pid, "killed": True}
+
+
+@NEEDS_CLEANER
+async def test_a_cleaner_takes_nothing_from_a_broker_that_runs():
+    """Where XDG_RUNTIME_DIR is below /tmp, what is ten days old would be removed."""
+    async with world(image=False) as w:
+        before = sorted(w.paths.runtime.rglob("*"))
+        assert w.paths.runtime / "start.lock" in before
+        await sweep(w.base, w.paths.runtime.parent)
+        assert sorted(w.paths.runtime.rglob("*")) == before

@@ -1,16 +1,17 @@
 """The processes of a running broker, written down for who has to end it.
 
-A broker that answers nobody cannot say which process it is.  The file is in the runtime
-directory, which a viewer that was taken over can write as well; so what it names is
-ended only where the kernel says that it is the process that was written down, the
-user's, and a broker of this program.
+A broker that answers nobody cannot say which process it is.  The file is beside the
+audit log, of which one broker is the owner: a runtime directory may be another one after
+the user has logged in again.  What it names is ended only where the kernel says that it
+is the process that was written down, the user's, and a broker of this program.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,29 +66,43 @@ def record_of(broker: int) -> BrokerRecord | None:
         return None
 
 
-def save_record(runtime: Path, record: BrokerRecord | None) -> None:
+def save_record(state: Path, record: BrokerRecord | None) -> None:
     """Write the record of the broker that now serves; log where that fails."""
     if record is None:
         return
     try:
-        replace_file(runtime / _FILE, msgspec.json.encode(record))
+        replace_file(state / _FILE, msgspec.json.encode(record))
     except OSError as error:
         log_stderr(f"vitrail: {_UNKNOWN}: {error}")
 
 
-def remove_record(runtime: Path, record: BrokerRecord | None) -> None:
+def remove_record(state: Path, record: BrokerRecord | None) -> None:
     """Remove the record of this broker, which ends."""
-    if record is not None and _read(runtime) == record:
-        (runtime / _FILE).unlink(missing_ok=True)
+    if record is not None and _read(state) == record:
+        (state / _FILE).unlink(missing_ok=True)
+
+
+def hold_runtime(runtime: Path) -> None:
+    """Lock the runtime directory while this process lives, against systemd-tmpfiles.
+
+    That removes what is old where XDG_RUNTIME_DIR is below /tmp, and skips what is
+    locked (tmpfiles.d(5)).  Files of sandboxes that run, and directories that a
+    confined viewer may not make again, are there.
+    """
+    place = os.open(runtime, os.O_DIRECTORY | os.O_CLOEXEC)
+    # Never closed.  Another process's lock serves as well.
+    with suppress(BlockingIOError):
+        # guard: what runs loses no file to a cleaner
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager
-def open_recorded(runtime: Path) -> Iterator[Sequence[HeldProcess]]:
+def open_recorded(state: Path) -> Iterator[Sequence[HeldProcess]]:
     """Yield the first process of the broker and its authority, those that still run.
 
     Raises SetupError without /proc.
     """
-    record = _read(runtime)
+    record = _read(state)
     with ExitStack() as stack:
         held: list[HeldProcess] = []
         # guard: a number of an earlier boot names no process
@@ -101,16 +116,16 @@ def open_recorded(runtime: Path) -> Iterator[Sequence[HeldProcess]]:
                 stack.callback(os.close, pidfd)
                 if not _is_recorded(identity, pidfd):
                     continue
-                # guard: a record that a viewer wrote ends no other program
+                # guard: a record that another program wrote ends no program of the user's
                 if is_ours(_words(identity.pid)):
                     held.append(HeldProcess(identity.pid, pidfd))
         yield held
 
 
-def _read(runtime: Path) -> BrokerRecord | None:
+def _read(state: Path) -> BrokerRecord | None:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
     try:
-        fd = os.open(runtime / _FILE, flags)
+        fd = os.open(state / _FILE, flags)
     except OSError:
         return None
     try:

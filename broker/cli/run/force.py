@@ -31,10 +31,10 @@ def force_end(paths: Paths) -> ForcedEnd:
     Raises SetupError where none is recorded that runs, or where it cannot be ended.
     """
     require_private(paths)
-    with open_recorded(paths.runtime) as held:
+    with open_recorded(paths.state) as held:
         if not held:
             raise SetupError(
-                f"no running broker is recorded in {paths.runtime}",
+                f"no running broker is recorded in {paths.state}",
                 hint="to see whether a broker answers, run 'brokerctl doctor'",
             )
         # The first process ends the others; the authority is the last.
@@ -54,7 +54,7 @@ def force_end(paths: Paths) -> ForcedEnd:
 def silent_broker(paths: Paths) -> str:
     """Return what to do about the broker that does not answer; empty: none is known."""
     try:
-        with open_recorded(paths.runtime) as held:
+        with open_recorded(paths.state) as held:
             pid = held[0].pid if held else 0
     except SetupError:
         return ""

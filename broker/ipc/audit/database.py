@@ -197,7 +197,8 @@ def lock_log(path: Path) -> int:
         os.close(lock)
         raise SetupError(
             f"another broker is using the audit log {path}",
-            hint="to stop that broker and its sandboxes, run 'brokerctl stop --broker'",
+            hint="to stop that broker and its sandboxes, run 'brokerctl stop --broker'; "
+            "where that finds none, as after another login, 'brokerctl stop --broker --force'",
         ) from error
     return lock
 
