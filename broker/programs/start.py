@@ -155,6 +155,7 @@ def _run(
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     shipped = Path(str(resources.files("broker") / "data" / "sandboxes.d"))
+    _end_remains()
     take_address()
     unjailed = b"1" if words.allow_unjailed_workers else b""
     environ = {**os.environb, UNJAILED.encode(): unjailed}
@@ -185,6 +186,24 @@ def _run(
     from broker.ipc import event_loop
 
     event_loop.run(run, started)
+
+
+def _end_remains() -> None:
+    """End what an earlier broker left, which would hold directories of this one."""
+    # Late: one call at the start.
+    from broker.authority.control.broker_record import end_remains
+
+    try:
+        pid = end_remains(find_paths().state)
+    except OSError as error:
+        raise SetupError(
+            f"cannot end the process of an earlier broker: {error.strerror}",
+            hint="to end it, run 'brokerctl stop --broker --force'",
+        ) from error
+    if pid:
+        sys.stderr.write(
+            f"vitrail: ended process {pid} of a broker without authority\n"
+        )
 
 
 def start_helpers(

@@ -145,6 +145,26 @@ async def test_a_broker_that_is_silent_is_named_and_killed(monkeypatch):
         assert json.loads(ended.out) == {"broker": True, "pid": pid, "killed": True}
 
 
+async def test_a_viewer_that_killed_its_authority_ends_before_another_broker_starts():
+    """It may signal its authority, and need not end itself as an honest one does."""
+    async with world(image=False) as w:
+        pid, authority = await w.broker_pid(), await w.pid_of("authority")
+        viewer, killed = os.pidfd_open(pid), os.pidfd_open(authority)
+        try:
+            os.kill(pid, signal.SIGSTOP)  # it does nothing that an honest one does
+            os.kill(authority, signal.SIGKILL)
+            await trio.lowlevel.wait_readable(killed)
+            await w.start()
+            with trio.fail_after(10):
+                await trio.lowlevel.wait_readable(viewer)
+            assert await w.broker_pid() != pid
+        finally:
+            os.close(viewer)
+            os.close(killed)
+        log = (w.paths.state / "broker.log").read_text()
+        assert f"ended process {pid} of a broker without authority" in log
+
+
 @NEEDS_CLEANER
 async def test_a_cleaner_takes_nothing_from_a_broker_that_runs():
     """Where XDG_RUNTIME_DIR is below /tmp, what is ten days old would be removed."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -120,6 +121,21 @@ def open_recorded(state: Path) -> Iterator[Sequence[HeldProcess]]:
                 if is_ours(_words(identity.pid)):
                     held.append(HeldProcess(identity.pid, pidfd))
         yield held
+
+
+def end_remains(state: Path) -> int:
+    """End the first process of a broker whose authority has gone; return its pid, or 0.
+
+    A broker ends with its authority; one whose viewer was taken over, and killed the
+    authority, does not.  Called before another one starts.  Raises SetupError, OSError.
+    """
+    with open_recorded(state) as held:
+        alive = [_words(one.pid) for one in held]
+        if len(held) != 1 or _is_authority(alive[0]):
+            return 0
+        # guard: a viewer that killed its authority does not stay beside another broker
+        signal.pidfd_send_signal(held[0].pidfd, signal.SIGKILL)
+        return held[0].pid
 
 
 def _read(state: Path) -> BrokerRecord | None:

@@ -131,6 +131,7 @@ GUARDS = (
     Guard("the broker's own log drives no terminal", "shown = text", "tests/attack/test_broker_stderr.py", "drives_no_terminal"),
     Guard("a process of a security key writes no line of the log", "reason = text", "tests/attack/test_broker_stderr.py", "no_line_of_the_log"),
     Guard("what runs loses no file to a cleaner", "pass", "tests/integration/test_silent_broker.py", "cleaner"),
+    Guard("a viewer that killed its authority does not stay beside another broker", "pass", "tests/integration/test_silent_broker.py", "killed_its_authority"),
     Guard("a number of an earlier boot names no process", "if record is not None:", "tests/integration/test_silent_broker.py", "earlier_boot"),
     Guard("a number that another process has is not the broker's", "return True", "tests/integration/test_silent_broker.py", "an_other_process"),
     Guard("a record that another program wrote ends no program of the user's", "if True:", "tests/integration/test_silent_broker.py", "forged"),
