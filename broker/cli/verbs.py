@@ -27,7 +27,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
-from broker.ipc.control.blocking_connection import BrokerSilentError
+from broker.ipc.control.blocking_connection import BrokerMissingError, BrokerSilentError
 
 _OF_PATHS = frozenset(
     {
@@ -202,12 +202,15 @@ def run_verb() -> None:
 
 def _hint_of(error: VitrailError) -> str:
     """Return what a user can do about an error: its own hint, and what only we know."""
-    if isinstance(error, BrokerSilentError):
+    if isinstance(error, BrokerSilentError | BrokerMissingError):
         # Late: of a broker that answers it is not needed.
         from broker.cli.run.force import silent_broker
         from broker.core.paths import find_paths
 
-        return "; ".join(filter(None, (error.hint, silent_broker(find_paths()))))
+        named = silent_broker(find_paths())
+        if named and isinstance(error, BrokerMissingError):
+            return f"one runs that has lost its socket: {named}"
+        return "; ".join(filter(None, (error.hint, named)))
     if error.message.startswith(_DENIED) and not error.hint:
         return _ALLOW
     return error.hint

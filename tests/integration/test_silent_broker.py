@@ -117,6 +117,21 @@ async def test_a_broker_that_answers_is_ended_in_order():
         assert "no running broker is recorded" in again.err
 
 
+async def test_a_broker_that_has_lost_its_socket_is_named():
+    """As after another login, with another runtime directory, or an 'rm'."""
+    async with world(image=False) as w:
+        pid = await w.broker_pid()
+        w.paths.control.unlink()
+        for words in (("status",), ("stop", "--broker"), ("doctor",)):
+            said = await brokerctl(*words, env=w.environ)
+            assert said.code == 1
+            assert f"the broker is process {pid}" in said.out + said.err, said
+        again = await brokerctl("run", "-q", "--bwrap", "--", "true", env=w.environ)
+        assert "brokerctl stop --broker --force" in again.err
+        ended = await brokerctl("stop", "--broker", "--force", env=w.environ)
+        assert ended.code == 0, ended
+
+
 async def test_a_broker_that_is_silent_is_named_and_killed(monkeypatch):
     """As a stopped one is, and one that hangs: each verb names it, --force ends it."""
     monkeypatch.setattr(calls, "ANSWER_SECONDS", 0.3)

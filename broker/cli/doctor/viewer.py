@@ -29,6 +29,7 @@ from broker.ipc.control import client
 from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import GET_VERSION
 from broker.ipc.in_thread import in_thread
+from broker.net.listeners import has_listener
 from broker.session.user_folders.settings_files import settings_problems
 from broker.session.user_media.sound_server import find_sound
 from policy.records.loader import load_records, search_path
@@ -225,6 +226,10 @@ async def check_broker(context: Context) -> Sequence[Finding]:
         text = "unknown: without a runtime directory, no broker can be found"
         return [warn("broker", text)]
     path = context.paths.control
+    served = path.exists() and has_listener(path)
+    if not served and (named := silent_broker(context.paths)):
+        text = f"a broker runs, and nothing answers at {path}"
+        return [fail("broker", text, named)]
     if not path.exists():
         return [
             ok(

@@ -31,6 +31,10 @@ class BrokerGoneError(UpstreamError):
     """The broker ended, or closed the connection, before it answered."""
 
 
+class BrokerMissingError(SetupError):
+    """No broker is at the control socket's path; one that lost it may run."""
+
+
 class BrokerSilentError(UpstreamError):
     """The broker's process is there, and does not answer."""
 
@@ -61,7 +65,8 @@ def unreachable(
             hint="to look for the reason, run 'brokerctl doctor'",
         )
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        return SetupError(f"no broker is running (no answer at {path})", hint=start)
+        text = f"no broker is running (no answer at {path})"
+        return BrokerMissingError(text, hint=start)
     return SetupError(
         f"cannot connect to the broker at {path}: {error}",
         hint="run the command as the user who started the broker; to find other reasons, run 'brokerctl doctor'",
