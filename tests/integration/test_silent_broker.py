@@ -91,6 +91,24 @@ def test_a_number_of_an_earlier_boot_is_not_followed(runtime):
 
 
 @pytest.mark.parametrize(
+    ("line", "ours"),
+    [
+        (
+            "/usr/bin/python3 -I -X pycache_prefix=/c /x/broker broker.programs.host",
+            True,
+        ),
+        ("/usr/bin/python3 -sP /usr/bin/vitrail-viewer --listen vsock::1", True),
+        ("/opt/venv/bin/python /opt/venv/bin/vitrail-local", True),
+        ("less /usr/bin/vitrail-local", False),
+        ("/usr/bin/python3 /home/me/mine.py vitrail-local", False),
+        ("", False),
+    ],
+)
+def test_the_words_of_a_broker_are_known_however_it_was_installed(line, ours):
+    assert broker_record._is_broker(line.split()) is ours
+
+
+@pytest.mark.parametrize(
     "content", [b"", b"{", b"[" * 3000, b'{"boot": 1}', b"\xff\xfe", b"x" * 10000]
 )
 def test_a_record_that_cannot_be_read_names_no_process(runtime, content):

@@ -185,8 +185,11 @@ def _is_broker(words: Sequence[str]) -> bool:
 
     Its module is one of ours, or Python executes its program.
     """
-    names = {Path(word).name for word in words[1:4]}
-    return not names.isdisjoint(_PROGRAMS) or not _MODULES.isdisjoint(words)
+    if not _MODULES.isdisjoint(words):
+        return True
+    interpreter, *rest = [Path(word).name for word in words] or [""]
+    script = next((word for word in rest if not word.startswith("-")), "")
+    return interpreter.startswith("python") and script in _PROGRAMS
 
 
 def _is_authority(words: Sequence[str]) -> bool:
