@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from broker.cli.policy.bundles.files import install
-from broker.cli.sandboxes import new, state
+from broker.cli.sandboxes import new
+from broker.cli.sandboxes.backups.home_records import write_record
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]
@@ -148,7 +149,7 @@ def test_an_interrupt_does_not_install_half_of_a_bundle(tmp_path, monkeypatch):
     assert sorted(tmp_path.iterdir()) == paths
 
 
-@pytest.mark.parametrize("write", [new._write, state._write_record])
+@pytest.mark.parametrize("write", [new._write, write_record])
 def test_a_record_is_written_whole_or_not_at_all(tmp_path, monkeypatch, write):
     """A record may deny what rules allow, in its last lines."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

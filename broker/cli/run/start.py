@@ -191,11 +191,18 @@ def _open_log(path: Path) -> int:
 
 
 def _said_since(path: Path, began: int) -> bytes:
-    """Return the end of what a broker has written after this place."""
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags), "rb") as log:
-        log.seek(began)
-        return log.read(1 << 16)[-_TAIL:]
+    """Return the end of what a broker has written after this place.
+
+    Nothing where the log was removed meanwhile.
+    """
+    try:
+        log = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return b""
+    try:
+        return os.pread(log, 1 << 16, began)[-_TAIL:]
+    finally:
+        os.close(log)
 
 
 @contextmanager
