@@ -417,11 +417,14 @@ class XdgSurface(ProtocolObject):
     """An xdg_surface: its id belongs to our frame's surface at the compositor.
 
     ``painted``: pixels of all its layers together, 0 where they were not counted.
+    ``last``: the serial of the compositor's last configure, 0 for none.  ``own``: those
+    of the filter's own ones, acknowledged or not, each with ``last`` as it was then
+    (``screen_states.py``).
     """
 
     __slots__ = (
         "acked", "base", "committed", "constructed", "frame", "geometry",
-        "mapped", "number", "painted", "role", "serials", "stale", "surface",
+        "last", "mapped", "number", "own", "painted", "role", "serials", "stale", "surface",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -432,6 +435,8 @@ class XdgSurface(ProtocolObject):
         self.role: Toplevel | Popup | None = None
         self.geometry: Rect | None = None
         self.serials: list[int] = []
+        self.last = 0
+        self.own: dict[int, int] = {}
         self.stale: list[int] = []
         self.acked = False
         self.constructed = False
@@ -439,6 +444,22 @@ class XdgSurface(ProtocolObject):
         self.painted = 0
         self.committed = False
         self.mapped = False
+
+    def next_own_serial(self) -> int:
+        """Return a serial that no configure event of this window has."""
+        # The compositor counts upwards from 0, for all clients together.
+        serial = next(reversed(self.own), 1 << 32) - 1
+        while serial in self.serials or serial in self.stale:
+            serial -= 1
+        self.own[serial] = self.last
+        # guard: our own serials are forgotten
+        if len(self.own) > limits.WAYLAND_SERIALS:
+            del self.own[next(iter(self.own))]
+        return serial
+
+    def compositor_serial(self, serial: int | None) -> int | None:
+        """Return the compositor's serial for one that the client has."""
+        return serial and (self.own.get(serial, serial) or None)
 
 
 class Toplevel(ProtocolObject):
@@ -453,12 +474,19 @@ class Toplevel(ProtocolObject):
     then (``resize_timeout.py``).  ``held``: the serial of a configure event that waits
     for the pace of windows, ``granted``: when its turn came.  ``chosen`` by the user, ``since``: when it got the
     keyboard (``choice.py``).  ``icon`` is its picture (``scene/icon.py``), or empty.
+
+    ``states`` by the compositor's last configure, ``maximized`` as the program asked last;
+    the rest is of ``screen_states.py``.  ``asked``: to be maximised or not, as the
+    compositor was asked last, None once it has reported on that; ``fence``: whether it
+    has read that; ``heard`` a configure since, else the filter answers when it is
+    ``unanswered`` then.  ``restore``: maximised besides ``fake_fullscreen``, which the
+    compositor shows maximised since ``seen``.  ``whole``: fullscreen was asked of it.
     """
 
     __slots__ = (
-        "app_id", "cap", "chosen", "configured", "decoration", "due", "fake_fullscreen", "former",
-        "granted", "held", "icon", "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "since", "states",
-        "title", "told_maximized", "untold", "xdg",
+        "app_id", "asked", "cap", "chosen", "configured", "decoration", "due", "fake_fullscreen", "fence", "former",
+        "granted", "heard", "held", "icon", "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "restore",
+        "seen", "since", "states", "title", "told_maximized", "unanswered", "untold", "whole", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -470,8 +498,8 @@ class Toplevel(ProtocolObject):
         self.untold: set[str] = set()
         self.app_id = b""
         self.icon = b""
-        self.maximized = False
-        self.fake_fullscreen = False
+        self.fence = 0
+        self.forget_states()
         self.real_fullscreen: set[int] = set()
         self.told_maximized: dict[int, tuple[int, int]] = {}
         self.due: float | None = None
@@ -480,10 +508,18 @@ class Toplevel(ProtocolObject):
         self.held = 0
         self.granted: float | None = None
         self.since: float | None = None
-        self.states: frozenset[int] = frozenset()
         self.configured = self.imposed = self.former = (0, 0)
         self.min_size = (0, 0)
         self.max_size = (0, 0)
+
+    def forget_states(self) -> None:
+        """Forget what was asked and reported of a window that is not shown any more."""
+        self.states: frozenset[int] = frozenset()
+        self.maximized = self.whole = False
+        self.fake_fullscreen = self.restore = self.seen = False
+        self.asked: bool | None = None
+        self.heard = False
+        self.unanswered: float | None = None
 
     @property
     def bound(self) -> bool:

@@ -149,7 +149,7 @@ def _materialise(
             made,
             reactive=positioner.reactive,
             size=(size[0] + wide, size[1] + high) if size is not None else None,
-            serial=positioner.parent_configure,
+            serial=parent.compositor_serial(positioner.parent_configure),
         )
     return made, (width, height)
 

@@ -8,19 +8,15 @@ commit of the client's surface (``commit.py``).
 
 from __future__ import annotations
 
-import struct
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen
-from broker.jail.wayland import choice
+from broker.jail.wayland import choice, screen_states
 from broker.jail.wayland.configure_requests import configuring, passing
 from broker.jail.wayland.handlers.extensions.decorations import end_decoration
 from broker.jail.wayland.model import (
     FULLSCREEN,
-    MAXIMIZED,
-    TILED,
     Buffer,
     Popup,
     Surface,
@@ -139,31 +135,16 @@ def get_toplevel(core: ClientState, xdg: XdgSurface, new_id: int) -> None:
 
 def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     """Pass a configure on and note its serial; hold back one too early."""
-    gone = xdg.serials[: -limits.WAYLAND_SERIALS]
-    del xdg.serials[: len(gone)]
-    xdg.serials.append(serial)
+    xdg.own.pop(serial, None)
+    xdg.last = serial
+    screen_states.note(core, xdg, serial)
     if isinstance(xdg.role, Toplevel):
-        # guard: configures forgotten
-        xdg.role.forget(gone)
-        _remember(core, xdg.role, serial)
         window_state.asked(core, xdg, xdg.role)
         if not xdg.mapped and resize_timeout.held(core, xdg.role, serial):
             return
     elif isinstance(xdg.role, Popup):
         window_state.placed(core, xdg, xdg.role, serial)
-    core.down.data += _configure(xdg.cid, serial)
-
-
-def _remember(core: ClientState, role: Toplevel, serial: int) -> None:
-    """Record what acknowledging this configure event will confirm."""
-    (w, h), edges = role.configured, core.edges
-    if core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in role.states:
-        role.real_fullscreen.add(serial)
-    elif role.bound:
-        role.told_maximized[serial] = (w + edges.wide, h + edges.high)
-
-
-_configure = emit.event("xdg_surface", "configure")
+    core.down.data += screen_states.configure_surface(xdg.cid, serial)
 
 
 def ack_configure(core: ClientState, xdg: XdgSurface, serial: int) -> None:
@@ -181,7 +162,10 @@ def ack_configure(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     gone = xdg.serials[: at + 1]
     del xdg.serials[: at + 1]
     xdg.acked = True
-    hold(core, xdg, emit.ack_configure(xdg.sid, serial))
+    # guard: serials of our own configures stay here
+    theirs = [each for each in gone if each not in xdg.own]
+    if theirs:
+        hold(core, xdg, emit.ack_configure(xdg.sid, theirs[-1]))
     role = xdg.role
     if isinstance(role, Toplevel) and xdg.surface is not None:
         real = serial in role.real_fullscreen
@@ -410,15 +394,11 @@ def _hint(toplevel: Toplevel, w: int, h: int) -> tuple[int, int]:
 
 
 def set_maximized(core: ClientState, toplevel: Toplevel) -> None:
-    toplevel.maximized = True
-    core.up.data += emit.set_maximized(toplevel.sid)
+    screen_states.maximise(core, toplevel, wanted=True)
 
 
 def unset_maximized(core: ClientState, toplevel: Toplevel) -> None:
-    toplevel.maximized = False
-    # While the fullscreen state is faked, maximised is what shows it.
-    write = emit.set_maximized if toplevel.fake_fullscreen else emit.unset_maximized
-    core.up.data += write(toplevel.sid)
+    screen_states.maximise(core, toplevel, wanted=False)
 
 
 def set_fullscreen(
@@ -427,14 +407,15 @@ def set_fullscreen(
     """Ask for fullscreen; maximize instead where it is to be faked."""
     # guard: fullscreen is faked
     if core.rules.fullscreen is Fullscreen.FAKE or _is_behind(core, toplevel):
-        toplevel.fake_fullscreen = True
-        core.up.data += emit.set_maximized(toplevel.sid)
+        screen_states.fake_fullscreen(core, toplevel)
     else:
         if toplevel.fake_fullscreen:
-            unset_fullscreen(core, toplevel)
+            screen_states.end_fake(core, toplevel)
         core.up.data += _set_fullscreen(
             toplevel.sid, output.sid if output is not None else 0
         )
+        toplevel.whole = True
+        screen_states.expect(core, toplevel)
 
 
 _set_fullscreen = emit.request("xdg_toplevel", "set_fullscreen")
@@ -451,62 +432,30 @@ def _is_behind(core: ClientState, toplevel: Toplevel) -> bool:
 
 
 def unset_fullscreen(core: ClientState, toplevel: Toplevel) -> None:
-    """Forward unset_fullscreen, always, also for what the user's own key made so."""
+    """Forward unset_fullscreen, also for what the user's own key made so."""
     if toplevel.fake_fullscreen:
-        toplevel.fake_fullscreen = False
-        write = emit.set_maximized if toplevel.maximized else emit.unset_maximized
-        core.up.data += write(toplevel.sid)
-    elif (
-        FULLSCREEN in toplevel.states
-        and toplevel.xdg is not None
-        and toplevel.xdg.mapped
-    ):
+        screen_states.end_fake(core, toplevel)
+    elif not (toplevel.whole or FULLSCREEN in toplevel.states):
+        screen_states.answer(core, toplevel)
+    if toplevel.whole or FULLSCREEN in toplevel.states:
+        toplevel.whole = False
         core.up.data += _unset_fullscreen(toplevel.sid)
+        screen_states.expect(core, toplevel)
 
 
 _unset_fullscreen = emit.request("xdg_toplevel", "unset_fullscreen")
-
-
-@lru_cache(256)
-def _states(array: bytes) -> frozenset[int]:
-    """An array of xdg_toplevel.state."""
-    count = len(array) // 4
-    return frozenset(struct.unpack(f"={count}I", array[: count * 4]))
-
-
-@lru_cache(256)
-def _told_states(
-    known: frozenset[int], *, faked: bool, maximized: bool, tiled: bool
-) -> bytes:
-    """Encode the array of states that the client receives."""
-    told = set(known)
-    if faked:
-        told.add(FULLSCREEN)
-        if not maximized:
-            told.discard(MAXIMIZED)
-    if tiled:
-        told.update(TILED)
-    return struct.pack(f"={len(told)}I", *sorted(told))
 
 
 def configure_toplevel(
     core: ClientState, toplevel: Toplevel, w: int, h: int, states: bytes
 ) -> None:
     """Tell a client its window's size and states, without the frame's edges."""
-    toplevel.states = known = _states(states)
-    real = core.rules.fullscreen is Fullscreen.REAL and FULLSCREEN in known
+    screen_states.follow(toplevel, states)
+    real = screen_states.fills_screen(core, toplevel)
     edges = _NO_EDGES if real else core.edges
-    body = _told_states(
-        known,
-        faked=toplevel.fake_fullscreen,
-        maximized=toplevel.maximized,
-        # Toolkits drop shadows, which would be cropped anyway.
-        tiled=toplevel.version >= 2 and not real,
-    )
-    size = shrink(w, edges.wide), shrink(h, edges.high)
-    toplevel.configured = size
+    toplevel.configured = size = shrink(w, edges.wide), shrink(h, edges.high)
     screen_change.take_size(core, toplevel, size)
-    core.down.data += emit.toplevel_configure(toplevel.cid, *size, body)
+    screen_states.tell(core, toplevel)
 
 
 def shrink(size: int, by: int) -> int:

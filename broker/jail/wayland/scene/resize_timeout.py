@@ -6,6 +6,9 @@ then the frame has no right and no lower side.  So a window that is asked to be 
 and has not answered after a while, is cropped to the requested size, with its frame
 whole. What its application answers counts again.
 
+A request to be maximised or fullscreen that the compositor has not answered after a while
+is answered here (``screen_states.py``).
+
 The compositor is acknowledged nothing: only the application can say which
 configure its next picture is for.
 
@@ -17,7 +20,7 @@ among them, take one for the sign that the event has come, and show the window.
 from __future__ import annotations
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland import choice
+from broker.jail.wayland import choice, screen_states
 from broker.jail.wayland.model import FULLSCREEN, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import internal
@@ -32,6 +35,7 @@ def hurry(core: ClientState, now: float) -> None:
     core.now, core.due = now, None
     try:
         _crop_late(core, now)
+        screen_states.answer_late(core, now)
         _let_in(core)
         send_syncs(core)
     except Exception as error:  # noqa: BLE001 - one door: see internal
@@ -101,10 +105,7 @@ def _let_in(core: ClientState) -> None:
         if isinstance(role, Toplevel) and role.held:
             serial = role.held
             if not held(core, role, serial):
-                core.down.data += _configure(xdg.cid, serial)
-
-
-_configure = emit.event("xdg_surface", "configure")
+                core.down.data += screen_states.configure_surface(xdg.cid, serial)
 
 
 def _crop(core: ClientState, xdg: XdgSurface, role: Toplevel) -> None:

@@ -285,10 +285,11 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
     # A client may acknowledge a configure that was sent before it unmapped.
     xdg.stale = [*xdg.stale, *xdg.serials][-limits.WAYLAND_SHELL_OPS :]
     xdg.serials.clear()
+    xdg.own.clear()
+    xdg.last = 0
     if isinstance(xdg.role, Toplevel):
         choice.unmap_window(core.sandbox, xdg.role, core.now)
-        xdg.role.fake_fullscreen = False
-        xdg.role.maximized = False
+        xdg.role.forget_states()
         xdg.role.real_fullscreen.clear()
         xdg.role.told_maximized.clear()
         xdg.role.due, xdg.role.cap = None, (0, 0)
