@@ -45,13 +45,17 @@ class Pointed(ProtocolObject):
 
 
 class Pointer(Pointed):
-    """A wl_pointer of the client's; ``news`` says that a frame event is due."""
+    """A wl_pointer of the client's; ``news`` says that a frame event is due.
 
-    __slots__ = ("news", "seat")
+    ``lost``: the surface that had the focus when the client destroyed it.
+    """
+
+    __slots__ = ("lost", "news", "seat")
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.seat: ProtocolObject | None = None
+        self.lost: Surface | None = None
         self.news = False
 
 

@@ -265,7 +265,7 @@ class ClientState(ObjectTable, ABC):
             self.blur_keyboard(keyboard)
         for pointer in self.pointers:
             if pointer.focus is surface:
-                pointer.focus = None
+                pointer.focus, pointer.lost = None, surface
 
     @property
     def crowded(self) -> bool:

@@ -113,6 +113,7 @@ GUARDS = (
     Guard("serials of our own configures stay here", "theirs = gone", "tests/broker/jail/wayland/test_screen_states.py", "to_us"),
     Guard("our own serials are forgotten", "if False:", "tests/broker/jail/wayland/test_screen_states.py", "few_serials"),
     Guard("no configure event of ours before the compositor's", "if xdg is None:", "tests/broker/jail/wayland/test_screen_states.py", "none_of_ours"),
+    Guard("no event names an id that was given back", "return surface.cid", "tests/broker/jail/wayland/handlers/test_seat.py", "before_its_id_is_free"),
     Guard("no keyboard for becoming fullscreen", "return False", "tests/broker/jail/wayland/scene/test_frame.py", "without_the_keyboard"),
     Guard("input is fresh when the token is asked for", "pass", "tests/broker/jail/wayland/handlers/test_seat.py", "named_in_time"),
     Guard("tokens of this sandbox", "if sid:", "tests/broker/jail/wayland/handlers/test_seat.py", "activation"),

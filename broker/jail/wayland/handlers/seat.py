@@ -51,6 +51,18 @@ def client_surface(surface: ProtocolObject | None) -> Surface | None:
     return None
 
 
+def named(core: ClientState, surface: Surface | None) -> int:
+    """Return the client's id of a surface that it may have destroyed; 0: it is free.
+
+    A compositor sends a leave while it handles the destruction, and libwayland has the
+    client see a leave without a surface then: keys count as lifted, repetition stops.
+    """
+    if surface is None:
+        return 0
+    # guard: no event names an id that was given back
+    return surface.cid if core.by_client.get(surface.cid) is surface else 0
+
+
 def _happened(core: ClientState, event_ms: int) -> float:
     """When an input event happened, on our clock."""
     # guard: an input event counts from its own time
@@ -119,6 +131,7 @@ def enter(
     y: int,
 ) -> None:
     """Give the pointer's focus to a client's surface; a frame keeps it."""
+    pointer.lost = None
     if not isinstance(surface, Surface) or surface.dead:
         # guard: frame clicks are ours
         pointer.focus = None  # a frame: ``host_pointer``
@@ -138,11 +151,13 @@ def leave(
 ) -> None:
     """Tell a client that the pointer has left its surface."""
     drag_start.heard(core)
-    if pointer.focus is not None and surface is pointer.focus:
+    left = pointer.focus or pointer.lost
+    cid = named(core, left) if surface is left else 0
+    if cid:
         core.serials.note(serial)
-        core.down.data += _leave(pointer.cid, serial, surface.cid)
+        core.down.data += _leave(pointer.cid, serial, cid)
         pointer.news = True
-    pointer.focus = None
+    pointer.focus = pointer.lost = None
     # guard: a press ends with the pointer's leave
     core.serials.lift(pointer.cid)
 
@@ -282,10 +297,11 @@ def keyboard_leave(
         keyboard.judge.leave()
     # Our own keyboard of the seat ends it, too (``host_seat.blur``): either suffices.
     core.blur_keyboard(keyboard)
-    if before is None or client_surface(surface) is not before:
-        return  # of a window that its client has ended meanwhile, perhaps
+    cid = named(core, before)
+    if not cid or client_surface(surface) not in {None, before}:
+        return
     core.serials.note(serial)
-    core.down.data += _keyboard_leave(keyboard.cid, serial, before.cid)
+    core.down.data += _keyboard_leave(keyboard.cid, serial, cid)
 
 
 _keyboard_leave = emit.event("wl_keyboard", "leave")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.handlers.seat import client_surface
+from broker.jail.wayland.handlers.seat import client_surface, named
 from broker.jail.wayland.input_model import TextInput
 from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
@@ -147,8 +147,9 @@ def enter(core: ClientState, text: TextInput, surface: ProtocolObject | None) ->
 
 def leave(core: ClientState, text: TextInput, _surface: ProtocolObject | None) -> None:
     before, text.focus = text.focus, None
-    if before is not None and not before.dead:
-        core.down.data += _leave(text.cid, before.cid)
+    cid = named(core, before)
+    if cid:
+        core.down.data += _leave(text.cid, cid)
 
 
 def done(core: ClientState, text: TextInput, serial: int) -> None:

@@ -229,6 +229,29 @@ def test_a_window_that_is_gone_has_the_keyboard_no_more(talk, named):
     assert not talk.core.focused
 
 
+@pytest.mark.parametrize("given_back", [False, True])
+@pytest.mark.parametrize("kind", ["wl_pointer", "wl_keyboard", "text input"])
+def test_the_leave_of_a_destroyed_surface_comes_before_its_id_is_free(
+    talk, kind, given_back
+):
+    """Keys count as lifted after it, and the next window's enter follows it."""
+    if kind == "text input":
+        manager = talk.bind("zwp_text_input_manager_v3")
+        oid = talk.make(manager, "get_text_input", KIND, None, talk.seat)
+    else:
+        oid = talk.pointer if kind == "wl_pointer" else talk.keyboard
+    on = talk.server_side(talk.win) if kind == "wl_pointer" else root(talk)
+    more = {"wl_pointer": [0, 0], "wl_keyboard": [b""]}.get(kind)
+    says(talk, oid, "enter", *([] if more is None else [7]), on, *(more or []))
+    talk.model.confirms = given_back
+    for each in (talk.top, talk.xdg, talk.win):
+        talk.send(each, "destroy")
+    named = 0 if given_back else on
+    says(talk, oid, "leave", *([] if more is None else [9]), named)
+    told = [args[-1] for args in talk.heard("leave", oid)]
+    assert told == ([] if given_back else [talk.win])
+
+
 def test_a_leave_takes_the_focus(talk):
     """Also where the window stays: another one has the keyboard then."""
     frame = root(talk)
