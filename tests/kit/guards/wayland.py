@@ -60,7 +60,7 @@ GUARDS = (
     Guard("sync stays ours", "if False:", "tests/broker/jail/wayland/scene/test_frame.py", "synchronised_child"),
     Guard("strips on top", "for _ in range(0):", "tests/broker/jail/wayland/scene/test_frame.py"),
     Guard("popup touches parent", "return wish._replace(offset=(offset[0], clamp(y + offset[1], -size[1], parent[1]) - y))", "tests/broker/jail/wayland/scene/test_frame.py", "touches"),
-    Guard("popup adjustment forced", "out += _set_adjustment(made, 0)", "tests/broker/jail/wayland/scene/test_frame.py", "touches"),
+    Guard("popup adjustment forced", "out += _set_adjustment(made, wish.adjustment)", "tests/broker/jail/wayland/scene/test_frame.py", "touches"),
     Guard("promoted only by a record", "_place(core, root, rect, xdg if xdg.mapped else None)", "tests/broker/jail/wayland/scene/test_promote.py", "by_default"),
     Guard("promoted is no larger than a popup", "outer = (extent[0] + edges.wide, min(extent[1], most[1]) + edges.high)", "tests/broker/jail/wayland/scene/test_promote.py", "no_larger"),
     Guard("promoted touches its window", "return wish", "tests/broker/jail/wayland/scene/test_promote.py", "touches"),

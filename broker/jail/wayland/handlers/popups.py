@@ -4,7 +4,7 @@ A client cannot be allowed to put a popup anywhere: a lone rectangle on top of
 a foreign window is what a fake dialog looks like.  A filter cannot place
 popups itself, so the rules that the compositor places them by are rewritten:
 the anchor lies inside the parent, the offset keeps the popup touching it, and
-the compositor may always slide, flip and resize it onto the screen.
+the compositor may always slide it onto the screen, flip and resize it as the client says.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _materialise(
     whole = (inside.w + around.wide, inside.h + around.high)
     sides = positioner.anchor, positioner.gravity
     rect, offset = around_content(rect, whole, sides, edges, positioner.offset)
-    wish = placement.Wish(outer, rect, *sides, offset)
+    wish = placement.Wish(outer, rect, *sides, offset, positioner.adjustment)
     made = placement.positioner(core, base.sid, placement.touching(whole, wish))
     if base.version >= 3:
         wide, high = around.wide, around.high

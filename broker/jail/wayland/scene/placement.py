@@ -1,8 +1,7 @@
 """Where a popup goes: our positioners, by rules that keep it at its parent.
 
 A filter cannot place a popup itself.  It sends the compositor an anchor, an offset with
-which the popup touches its parent, and that it may slide, flip and resize it onto the
-screen.
+which the popup touches its parent, and that it may always slide it onto the screen.
 """
 
 from __future__ import annotations
@@ -17,7 +16,11 @@ if TYPE_CHECKING:
     from broker.jail.wayland.scene.frame import Edges
     from broker.jail.wayland.state import ClientState
 
+# xdg_positioner.constraint_adjustment
 ANY_ADJUSTMENT = 1 | 2 | 4 | 8 | 16 | 32
+_SLIDE = 1 | 2
+"""On both axes.  Flip and resize alone may fail, and wlroots 0.15 leaves a popup that it
+resizes where it was, off the screen; slide comes after flip and before resize."""
 
 # anchor and gravity: which side of a rectangle a number means, by axis.
 _LOW_X, _HIGH_X = frozenset({3, 5, 6}), frozenset({4, 7, 8})
@@ -46,7 +49,8 @@ def _grow_from(
 class Wish(NamedTuple):
     """Where a popup is to be, as xdg_positioner says it.
 
-    ``size`` is its outer size, ``rect`` the anchor in the parent's frame.
+    ``size`` is its outer size, ``rect`` the anchor in the parent's frame, ``adjustment``
+    what the program allows where it is not wholly on the screen.
     """
 
     size: tuple[int, int]
@@ -54,6 +58,7 @@ class Wish(NamedTuple):
     anchor: int
     gravity: int
     offset: tuple[int, int]
+    adjustment: int = 0
 
 
 def touching(parent: tuple[int, int], wish: Wish) -> Wish:
@@ -121,7 +126,7 @@ def positioner(core: ClientState, base: int, wish: Wish) -> int:
     out += _set_anchor(made, wish.anchor)
     out += _set_gravity(made, wish.gravity)
     # guard: popup adjustment forced
-    out += _set_adjustment(made, ANY_ADJUSTMENT)
+    out += _set_adjustment(made, wish.adjustment | _SLIDE)
     out += _set_offset(made, *wish.offset)
     return made
 

@@ -619,12 +619,14 @@ def popup(
     offset=(0, 0),
     anchor=0,
     gravity=0,
+    adjustment=0,
 ):
     positioner = t.make(t.shell, "create_positioner", "xdg_positioner")
     t.send(positioner, "set_size", *size)
     t.send(positioner, "set_anchor_rect", *rect)
     t.send(positioner, "set_anchor", anchor)
     t.send(positioner, "set_gravity", gravity)
+    t.send(positioner, "set_constraint_adjustment", adjustment)
     t.send(positioner, "set_offset", *offset)
     surface = t.surface()
     xdg = t.make(t.shell, "get_xdg_surface", "xdg_surface", None, surface)
@@ -657,13 +659,16 @@ def test_a_popup_is_framed_like_a_window(talk):
     ),
     anchor=st.integers(0, 8),
     gravity=st.integers(0, 8),
+    adjustment=st.integers(0, 127),
 )
-def test_every_popup_touches_its_parent(size, rect, offset, anchor, gravity):
+def test_every_popup_touches_its_parent(
+    size, rect, offset, anchor, gravity, adjustment
+):
     with Talk() as it:
         _, parent, _ = it.start().show(200, 100, 0)
-        _, _, made = popup(it, parent, size, rect, offset, anchor, gravity)
+        _, _, made = popup(it, parent, size, rect, offset, anchor, gravity, adjustment)
         state = it.server_side(made).state["positioner"]
-        assert state["adjustment"] == 63
+        assert state["adjustment"] == adjustment & 63 | 3, "as asked, and it may slide"
         w, h = state["size"]
         assert w <= 1280 * 0.9
         assert h <= 800 * 0.9
