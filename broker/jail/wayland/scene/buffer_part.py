@@ -31,11 +31,15 @@ UNSET_SOURCE = SourceRect(-256, -256, -256, -256)
 def needed(first: Mapping[str, tuple[int, int]]) -> bool:
     """Return whether a compositor with these globals may ignore a viewport's origin.
 
-    No protocol tells it.  ``zwlr_layer_shell_v1`` is what wlroots has in common,
-    and its pixman renderer has no ``zwp_linux_dmabuf_v1``.  Later versions of it are
-    taken for this one, and show the same picture.
+    No protocol tells it.  ``zwlr_export_dmabuf_manager_v1`` is what wlroots alone has
+    (KWin has its layer shell and its data control, and sway has KWin's idle and
+    decoration protocols), and its pixman renderer has no ``zwp_linux_dmabuf_v1``.  Later
+    versions of it are taken for this one, and show the same picture.  KWin 5.27 without a
+    GPU does not: it draws the first picture of a buffer with longer rows askew.
     """
-    return "zwlr_layer_shell_v1" in first and "zwp_linux_dmabuf_v1" not in first
+    # A security context, which hides it, is younger than the mistake in wlroots.
+    wlroots = "zwlr_export_dmabuf_manager_v1" in first
+    return wlroots and "zwp_linux_dmabuf_v1" not in first
 
 
 def of(core: ClientState, surface: Surface, view: View | None) -> Rect | None:

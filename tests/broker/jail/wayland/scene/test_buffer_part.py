@@ -12,6 +12,7 @@ UNSET = [-256, -256, -256, -256]
 
 def without_gpu(**more):
     offers = [offer for offer in GLOBALS if offer[0] != "zwp_linux_dmabuf_v1"]
+    offers.append(("zwlr_export_dmabuf_manager_v1", 1))
     return Talk(model=Model(offers), **more).start()
 
 
@@ -54,6 +55,16 @@ def test_a_shadow_is_cut_off_by_a_part_of_the_buffer():
 
 def test_where_there_is_a_gpu_a_viewport_crops():
     talk = Talk().start()
+    surface, _, _ = window(talk)
+    assert attached(talk, surface).state["size"] == (100, 80)
+    assert sources(talk)[-1] == [10 * 256, 20 * 256, 60 * 256, 40 * 256]
+
+
+def test_kwin_without_a_gpu_crops_by_viewports():
+    """It has wlroots' layer shell, and draws a part of a buffer askew."""
+    offers = [offer for offer in GLOBALS if offer[0] != "zwp_linux_dmabuf_v1"]
+    assert ("zwlr_layer_shell_v1", 4) in offers
+    talk = Talk(model=Model(offers)).start()
     surface, _, _ = window(talk)
     assert attached(talk, surface).state["size"] == (100, 80)
     assert sources(talk)[-1] == [10 * 256, 20 * 256, 60 * 256, 40 * 256]
