@@ -61,6 +61,8 @@ class TrayItem:
         told = []
         if before[0] != after[0]:
             told.append(PanelSignal(ITEM_PATH, ITEM, "NewIcon"))
+            # GNOME's extension keeps the picture that it shows while attention is asked.
+            told.append(PanelSignal(ITEM_PATH, ITEM, "NewAttentionIcon"))
         if before[1] != after[1]:
             told.append(PanelSignal(ITEM_PATH, ITEM, "NewStatus", "s", (after[1],)))
         if before[2] != after[2]:

@@ -232,6 +232,7 @@ def test_all_replies_and_signals_have_the_form_of_their_signature():
     told = item.update(BUSY)
     assert {one.member for one in told} == {
         "NewIcon",
+        "NewAttentionIcon",
         "NewStatus",
         "NewToolTip",
         "LayoutUpdated",
