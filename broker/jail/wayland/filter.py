@@ -49,7 +49,7 @@ from broker.jail.wayland.handlers import (
     selection,
     surfaces,
 )
-from broker.jail.wayland.handlers.registry import Advertised, Globals, told
+from broker.jail.wayland.handlers.registry import Advertised, Globals, make_inert, told
 from broker.jail.wayland.input_model import OwnSurface
 from broker.jail.wayland.model import COMPOSITOR_VERSION, Surface
 from broker.jail.wayland.ports import OperatingSystem
@@ -495,7 +495,7 @@ class WaylandFilter(ClientState):
         if screen is not None:
             screen.width, screen.logical = 0, None
             self.rescreened = True
-        self.hands.remove_seat(name)
+        make_inert(self, name)
         entry = self.globals.remove(name)
         if entry is not None:
             for registry in self.registries.values():

@@ -32,6 +32,7 @@ from broker.jail.wayland.handlers import (
 )
 from broker.jail.wayland.handlers.extensions import (
     decorations,
+    dialogs,
     icons,
     surface_hints,
     tablets,
@@ -47,6 +48,7 @@ _MODULES = (
     constraints,
     cursor,
     decorations,
+    dialogs,
     dmabuf,
     drag,
     exported_windows,

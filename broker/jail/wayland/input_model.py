@@ -89,14 +89,20 @@ class HostPointer(ProtocolObject):
         self.y = 0
 
 
-class Seat(ProtocolObject):
-    """A wl_seat of the client's; ``host_name`` is the compositor's name of it."""
+class Bound(ProtocolObject):
+    """An object of a global that may go; ``host_name`` is the compositor's name of it."""
 
     __slots__ = ("host_name",)
 
     def __init__(self, interface: str, version: int) -> None:
         super().__init__(interface, version)
         self.host_name = 0
+
+
+class Seat(Bound):
+    """A wl_seat of the client's."""
+
+    __slots__ = ()
 
 
 class Keyboard(ProtocolObject):

@@ -55,7 +55,9 @@ def window_sid(surface: Surface | None) -> int:
 def set_serial(
     core: ClientState, token: ActivationToken, serial: int, seat: ProtocolObject
 ) -> None:
-    token.serial = serial if core.serials.fresh(serial, core.now) else None
+    # guard: no token of an inert seat
+    fresh = core.serials.fresh(serial, core.now) and not seat.inert
+    token.serial = serial if fresh else None
     if token.serial is not None:
         core.up.data += _set_serial(token.sid, serial, seat.sid)
 

@@ -112,6 +112,9 @@ def _constrain(
         raise ProtocolFault(manager.cid, _ALREADY_CONSTRAINED, "invalid lifetime")
     made = core.make(*new, manager.version, server=False)
     assert isinstance(made, Constraint)
+    # guard: no constraint of an inert pointer
+    if pointer.inert:
+        return
     made.surface, made.oneshot = surface, lifetime == _ONESHOT
     made.region = _ops(region)
     surface.constraint = made
@@ -246,7 +249,8 @@ def inhibit(
             manager.cid, _ALREADY_INHIBITED, "the surface already has an inhibitor"
         )
     sid = window_sid(surface)
-    server = bool(sid) and not _taken(surface.root())
+    # guard: no inhibitor of an inert seat
+    server = bool(sid) and not seat.inert and not _taken(surface.root())
     made = core.make(new_id, INHIBITOR, manager.version, server=server)
     assert isinstance(made, Inhibitor)
     made.surface, surface.inhibitor = surface, made

@@ -220,14 +220,26 @@ def get_shape_device(
     core: ClientState, manager: ProtocolObject, new_id: int, pointer: Pointer
 ) -> None:
     """Create a cursor shape device of a pointer."""
-    device = core.make(new_id, "wp_cursor_shape_device_v1", manager.version)
+    device = _shape_device(core, manager, new_id, pointer)
+    if device.sid:
+        core.up.data += _get_pointer(manager.sid, device.sid, pointer.sid)
+
+
+def _shape_device(
+    core: ClientState, manager: ProtocolObject, new_id: int, pointed: Pointed
+) -> ShapeDevice:
+    """Create a shape device; the compositor has none for what is inert."""
+    kind = "wp_cursor_shape_device_v1"
+    # guard: no shapes of an inert pointer
+    server = not pointed.inert
+    device = core.make(new_id, kind, manager.version, server=server)
     assert isinstance(device, ShapeDevice)
-    device.pointer = pointer
-    core.up.data += _get_pointer(manager.sid, device.sid, pointer.sid)
+    device.pointer = pointed
+    return device
 
 
 def set_shape(core: ClientState, device: ShapeDevice, serial: int, shape: int) -> None:
-    if _its_own(device.pointer, serial):
+    if device.sid and _its_own(device.pointer, serial):
         core.up.data += _set_shape(device.sid, serial, shape)
 
 
@@ -235,11 +247,9 @@ def tablet_shape(
     core: ClientState, manager: ProtocolObject, new_id: int, tool: ClientTool
 ) -> None:
     """Create a cursor shape device of a tablet tool."""
-    device = core.make(new_id, "wp_cursor_shape_device_v1", manager.version)
-    assert isinstance(device, ShapeDevice)
-    device.pointer = tool
-    assert tool.host is not None
-    core.up.data += _get_tool(manager.sid, device.sid, tool.host.sid)
+    device = _shape_device(core, manager, new_id, tool)
+    if device.sid and tool.host is not None:
+        core.up.data += _get_tool(manager.sid, device.sid, tool.host.sid)
 
 
 # -- tables ----------------------------------------------------------------------

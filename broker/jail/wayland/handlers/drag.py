@@ -49,8 +49,10 @@ def start_drag(
 ) -> None:
     """Start a drag with a press that lasts; cancel the source otherwise."""
     _claim(device, source, icon)
+    # guard: no drag of an inert seat
+    there = bool(device.sid) and device.seat is not None and not device.seat.inert
     # guard: drags with a press that lasts
-    if not core.serials.held(serial) or not core.data_manager:
+    if not core.serials.held(serial) or not core.data_manager or not there:
         if source is not None:
             source.cancel()
         return

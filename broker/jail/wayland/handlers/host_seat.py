@@ -19,7 +19,11 @@ from typing import TYPE_CHECKING
 from broker.core.key_verdicts import KeyVerdict
 from broker.core.limits import wayland as limits
 from broker.jail.wayland.handlers import cursor, host_pointer
-from broker.jail.wayland.handlers.seat import client_surface, shown_keys
+from broker.jail.wayland.handlers.seat import (
+    client_surface,
+    lose_pointer,
+    shown_keys,
+)
 from broker.jail.wayland.handlers.selection import HostOffer, host_offer
 from broker.jail.wayland.input_model import HostPointer, Keyboard, Seat
 from broker.jail.wayland.protocol import dispatch, emit
@@ -44,12 +48,14 @@ RELEASABLE = 2
 class OwnSeat(ProtocolObject):
     """Our wl_seat, with what we have on it."""
 
-    __slots__ = ("device", "judge", "keyboard", "name", "pointer")
+    __slots__ = ("capabilities", "device", "judge", "keyboard", "name", "pointer")
 
     def __init__(self, version: int, name: int, judge: SeatChords | None) -> None:
         super().__init__("wl_seat", version)
         self.name = name
         self.judge = judge
+        self.capabilities: int | None = None
+        """Bits of wl_seat.capability; None before the compositor has told."""
         self.keyboard: Keyboard | None = None
         self.pointer: HostPointer | None = None
         self.device: OwnDevice | None = None
@@ -124,6 +130,21 @@ class Hands:
         if seat is not None:
             self.drop_keyboard(seat)
             self.drop_pointer(seat)
+            self.follow_pointers(name, alive=False)
+
+    def has_pointer(self, seat: ProtocolObject) -> bool:
+        """Return whether the compositor has told that a client's seat has a pointer."""
+        own = self.of(seat)
+        return own is not None and bool((own.capabilities or 0) & _POINTER)
+
+    def follow_pointers(self, name: int, *, alive: bool) -> None:
+        """Make the client's pointers of a seat inert; or no longer, where none was known."""
+        for pointer in self._core.pointers:
+            if isinstance(pointer.seat, Seat) and pointer.seat.host_name == name:
+                if not alive:
+                    lose_pointer(self._core, pointer)
+                else:
+                    pointer.inert = pointer.seat.inert
 
     def of(self, seat: ProtocolObject) -> OwnSeat | None:
         """Ours beside one of the client's."""
@@ -313,6 +334,12 @@ _receive = emit.request("wl_data_offer", "receive")
 
 def _capabilities(core: ClientState, seat: OwnSeat, bits: int) -> None:
     """Create or drop our devices by a seat's capabilities."""
+    pointed = bool(bits & _POINTER)
+    # A pointer that was made before the seat was heard of is the seat's; one that the
+    # seat had before it lost its devices stays inert.
+    if not pointed or seat.capabilities is None:
+        core.hands.follow_pointers(seat.name, alive=pointed)
+    seat.capabilities = bits
     if not bits & _POINTER:
         core.hands.drop_pointer(seat)
     elif seat.pointer is None:

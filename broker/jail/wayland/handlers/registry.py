@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.streams.wayland_verdicts import GLOBALS, advertised_version
 from broker.jail.wayland.handlers import attention
-from broker.jail.wayland.input_model import Seat
+from broker.jail.wayland.input_model import Bound
 from broker.jail.wayland.model import COMPOSITOR_VERSION
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Rules
@@ -202,12 +202,16 @@ def bind(
             f"{entry.interface} has version {entry.version}, not {version}",
         )
     core.globals.bound.add(entry.interface)
-    obj = core.make(new_id, entry.interface, version, server=bool(entry.host_name))
-    if isinstance(obj, Seat):
+    # A global just removed may still be bound (wl_registry.global_remove).  A seat or a
+    # screen is inert then; of others the compositor has the answer.
+    # guard: what is bound too late is inert
+    inert = entry.removed and entry.interface in {"wl_seat", "wl_output"}
+    server = bool(entry.host_name) and not inert
+    obj = core.make(new_id, entry.interface, version, server=server)
+    obj.inert = inert
+    if isinstance(obj, Bound):
         obj.host_name = entry.host_name
-    if entry.host_name:
-        # A global just removed may still be bound (wl_registry.global_remove);
-        # the compositor knows how to answer that.
+    if server:
         # GTK 3 binds version 3; our own requests for its surfaces need 4
         # (damage_buffer), which has no event more.
         if entry.interface == "wl_compositor":
@@ -215,6 +219,15 @@ def bind(
         core.up.data += emit.bind(
             core.registry, entry.host_name, untrusted_interface, version, obj.sid
         )
+
+
+def make_inert(core: ClientState, host_name: int) -> None:
+    """End what the client has bound of a seat or a screen that is gone."""
+    for obj in core.by_client.values():
+        # guard: what is bound is inert once its global is gone
+        if isinstance(obj, Bound) and obj.host_name == host_name:
+            obj.inert = True
+    core.hands.remove_seat(host_name)
 
 
 def destroy_registry(

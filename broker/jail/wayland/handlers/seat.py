@@ -82,11 +82,27 @@ def _forward(
 
 
 def get_pointer(core: ClientState, seat: ProtocolObject, new_id: int) -> None:
-    pointer = core.make(new_id, "wl_pointer", seat.version)
+    """Create a pointer of a seat, inert while the seat has none.
+
+    wlroots 0.15 takes the seat of an inert pointer from a null address: a relative pointer
+    or a lock of it ends sway 1.7.
+    """
+    pointer = core.make(new_id, "wl_pointer", seat.version, server=not seat.inert)
     assert isinstance(pointer, Pointer)
     pointer.seat = seat
     core.pointers.append(pointer)
-    core.up.data += _get_pointer(seat.sid, pointer.sid)
+    # guard: a pointer of a seat without one is inert
+    pointer.inert = seat.inert or not core.hands.has_pointer(seat)
+    if pointer.sid:
+        core.up.data += _get_pointer(seat.sid, pointer.sid)
+
+
+def lose_pointer(core: ClientState, pointer: Pointer) -> None:
+    """Make a pointer inert, as its seat has lost the devices: one that comes is another."""
+    # guard: a pointer ends with its seat's
+    pointer.inert = True
+    pointer.focus = None
+    core.serials.lift(pointer.cid)
 
 
 _get_pointer = emit.request("wl_seat", "get_pointer")
@@ -94,12 +110,13 @@ _get_pointer = emit.request("wl_seat", "get_pointer")
 
 def get_keyboard(core: ClientState, seat: Seat, new_id: int) -> None:
     """Create a keyboard of a seat, with its judge of chords."""
-    keyboard = core.make(new_id, "wl_keyboard", seat.version)
+    keyboard = core.make(new_id, "wl_keyboard", seat.version, server=not seat.inert)
     assert isinstance(keyboard, Keyboard)
     keyboard.seat = core.hands.of(seat)
     if keyboard.seat is not None:
         keyboard.judge = keyboard.seat.judge
-    core.up.data += _get_keyboard(seat.sid, keyboard.sid)
+    if keyboard.sid:
+        core.up.data += _get_keyboard(seat.sid, keyboard.sid)
 
 
 _get_keyboard = emit.request("wl_seat", "get_keyboard")

@@ -200,11 +200,13 @@ def get_data_device(
 ) -> None:
     """Create a data device; the compositor's only where it has them."""
     host = core.data_manager
-    device = core.make(new_id, "wl_data_device", manager.version, server=bool(host))
+    # guard: no data device of an inert seat
+    there = bool(host) and not seat.inert
+    device = core.make(new_id, "wl_data_device", manager.version, server=there)
     assert isinstance(device, DataDevice)
     device.seat = seat
     core.devices.append(device)
-    if host:
+    if there:
         core.up.data += _get_data_device(host, device.sid, seat.sid)
     core.hands.balance()
     if core.focused:

@@ -332,7 +332,11 @@ def show_window_menu(
     if xdg is None:
         return
     # guard: window menus with a young press
-    if core.serials.young(serial, core.now) and core.serials.current(serial):
+    if (
+        _is_there(toplevel, seat)
+        and core.serials.young(serial, core.now)
+        and core.serials.current(serial)
+    ):
         edges, inside = edges_of(core, toplevel), window_state.content_rect(core, xdg)
         # guard: window menus within their window
         x, y = clamp(x, 0, inside.w), clamp(y, 0, inside.h)
@@ -348,11 +352,17 @@ def move(
     core: ClientState, toplevel: Toplevel, seat: ProtocolObject, serial: int
 ) -> None:
     # guard: moves with a press that lasts
-    if core.serials.held(serial):
+    if core.serials.held(serial) and _is_there(toplevel, seat):
         core.up.data += _move(toplevel.sid, seat.sid, serial)
 
 
 _move = emit.request("xdg_toplevel", "move")
+
+
+def _is_there(toplevel: Toplevel, seat: ProtocolObject) -> bool:
+    """Return whether the compositor has the seat, and shows the window."""
+    # guard: what a person does to a window is named with both
+    return toplevel.xdg is not None and toplevel.xdg.mapped and not seat.inert
 
 
 def resize(
@@ -366,7 +376,7 @@ def resize(
     if edges > 10 or edges in {3, 7}:
         raise ProtocolFault(toplevel.cid, 0, f"invalid resize edge {edges}")
     # guard: resizes with a press that lasts
-    if core.serials.held(serial):
+    if core.serials.held(serial) and _is_there(toplevel, seat):
         core.up.data += resize_message(toplevel.sid, seat.sid, serial, edges)
 
 
@@ -411,6 +421,8 @@ def set_fullscreen(
     else:
         if toplevel.fake_fullscreen:
             screen_states.end_fake(core, toplevel)
+        # guard: fullscreen on a screen that is there
+        output = None if output is not None and output.inert else output
         core.up.data += _set_fullscreen(
             toplevel.sid, output.sid if output is not None else 0
         )

@@ -276,19 +276,35 @@ class ObjectTable:
     def forward_request(
         self, obj: ProtocolObject, message: MessageSignature, args: Sequence[Any]
     ) -> None:
-        """Send a request on with its objects and new ids in the compositor's space."""
+        """Send a request on with its objects and new ids in the compositor's space.
+
+        One that names an inert object is not sent; what it makes is inert, too.
+        """
+        named = [
+            obj,
+            *(
+                v
+                for a, v in zip(message.args, args, strict=True)
+                if a.kind == "o" and v is not None
+            ),
+        ]
+        # guard: no request names an inert object
+        alive = all(one.sid and not one.inert for one in named)
         values: list[Any] = []
         fds: list[Fd] = []
         for argument, value in zip(message.args, args, strict=True):
             if argument.kind == "o":
                 values.append(value.sid if value is not None else 0)
             elif argument.kind == "n":
-                values.append(self.make(value, argument.interface, obj.version).sid)
+                made = self.make(value, argument.interface, obj.version, server=alive)
+                made.inert = not alive
+                values.append(made.sid)
             elif argument.kind == "h":
                 fds.append(value)
             else:
                 values.append(value)
-        self.up.add(emit.packer(message)(obj.sid, *values), fds)
+        if alive:
+            self.up.add(emit.packer(message)(obj.sid, *values), fds)
 
     def forward_event(
         self, obj: ProtocolObject, message: MessageSignature, args: Sequence[Any]

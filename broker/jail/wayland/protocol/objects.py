@@ -22,10 +22,14 @@ class ProtocolObject:
     """One protocol object.
 
     ``requests`` and ``events`` are its handlers by opcode; a destroyed object
-    gets other tables, so the hot path asks nothing about its state.
+    gets other tables, so the hot path asks nothing about its state.  ``inert``: the
+    client may use it, and the compositor has nothing behind it any more, such as a
+    pointer whose device is gone; no request that names it is sent.
     """
 
-    __slots__ = ("cid", "dead", "events", "interface", "requests", "sid", "version")
+    __slots__ = (
+        "cid", "dead", "events", "inert", "interface", "requests", "sid", "version",
+    )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
         self.interface = interface
@@ -33,6 +37,7 @@ class ProtocolObject:
         self.cid = 0
         self.sid = 0
         self.dead = False
+        self.inert = False
         self.requests: tuple[Handler, ...] = ()
         self.events: tuple[Handler, ...] = ()
 

@@ -97,8 +97,10 @@ class HostTool(ProtocolObject):
 def get_tablet_seat(
     core: ClientState, manager: ProtocolObject, new_id: int, seat: Seat
 ) -> None:
-    made = core.make(new_id, SEAT, 1)
-    core.up.data += _get_seat(manager.sid, made.sid, seat.sid)
+    # guard: no pens of an inert seat
+    made = core.make(new_id, SEAT, 1, server=not seat.inert)
+    if made.sid:
+        core.up.data += _get_seat(manager.sid, made.sid, seat.sid)
 
 
 _get_seat = emit.request(MANAGER, "get_tablet_seat")
@@ -206,6 +208,10 @@ def _removed(core: ClientState, host: HostTablet | HostTool) -> None:
         _end(core, host)
     else:
         core.serials.lift(host.client.cid)
+        # guard: a pen that is gone is inert
+        host.client.inert = True
+        if isinstance(host.client, ClientTool):
+            host.client.focus = None
         core.down.data += _REMOVED[host.interface](host.client.cid)
 
 
