@@ -463,6 +463,7 @@ class Run:
             promote=session.name == "bubbles" or rng.random() < 0.4,
         )
         self.core = WaylandFilter(rules, self.sandbox, self.machine)
+        wayland_sessions.without_time(self.core)
         self.model = Model(session.globals)
         self.model.on_root_commit = self._judge
         connect(self.core, self.model)

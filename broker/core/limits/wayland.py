@@ -319,6 +319,11 @@ thousands.  Further lines are lost, and counted."""
 WAYLAND_TRACE_CHARS = 400
 """Characters of one line of the trace."""
 
+WAYLAND_RESTLESS_SECONDS = 0.25
+"""Seconds in which a compositor may still draw a window that it is about to hide: sway 1.7
+waits 200 ms for all windows to acknowledge a change."""
+WAYLAND_SHOWN_SECONDS = 2.0
+"""Seconds that a menu waits for its window to be drawn before it is dismissed."""
 WAYLAND_LATE_SECONDS = 0.1
 """After which a window that has not answered a smaller size is cropped to it:
 sway waits 200 ms for it, and then cuts off the excess."""

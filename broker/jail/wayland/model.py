@@ -10,7 +10,7 @@ its content, can never flush half of a client's.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.core.limits import wayland as limits
@@ -481,12 +481,14 @@ class Toplevel(ProtocolObject):
     has read that; ``heard`` a configure since, else the filter answers when it is
     ``unanswered`` then.  ``restore``: maximised besides ``fake_fullscreen``, which the
     compositor shows maximised since ``seen``.  ``whole``: fullscreen was asked of it.
+    ``again``, ``awaited``, ``drawn``, ``postponed``, ``restless``: whether the compositor shows it (``shown.py``).
     """
 
     __slots__ = (
-        "app_id", "asked", "cap", "chosen", "configured", "decoration", "due", "fake_fullscreen", "fence", "former",
-        "granted", "heard", "held", "icon", "imposed", "max_size", "maximized", "min_size", "parent", "real_fullscreen", "restore",
-        "seen", "since", "states", "title", "told_maximized", "unanswered", "untold", "whole", "xdg",
+        "again", "app_id", "asked", "awaited", "cap", "chosen", "configured", "decoration", "drawn", "due",
+        "fake_fullscreen", "fence", "former", "granted", "heard", "held", "icon", "imposed", "max_size", "maximized",
+        "min_size", "parent", "postponed", "real_fullscreen", "restless", "restore", "seen", "since", "states",
+        "title", "told_maximized", "unanswered", "untold", "whole", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -506,6 +508,11 @@ class Toplevel(ProtocolObject):
         self.cap = (0, 0)
         self.chosen = False
         self.held = 0
+        self.awaited: ProtocolObject | None = None
+        self.again: set[XdgSurface] = set()
+        self.drawn = False
+        self.restless = 0.0
+        self.postponed = False
         self.granted: float | None = None
         self.since: float | None = None
         self.configured = self.imposed = self.former = (0, 0)
@@ -550,12 +557,14 @@ class Popup(ProtocolObject):
     The compositor does not report where it puts a larger one, nor when it moves it,
     which is at once (KWin, if the size stays) or with the acknowledgement. ``next``: as
     configured last, and ``told`` by serial, until a commit takes a later one.
-    ``adrift``: it is not at its parent any more, so it is shown no more.
+    ``adrift``: it is not at its parent any more, so it is shown no more.  ``ask``
+    requests it at the compositor, which does not have it yet (``shown.py``), and ``waits``
+    is until when its first commit may wait for that.
     """
 
     __slots__ = (
-        "adrift", "children", "done", "grabbing", "granted", "next", "parent", "told",
-        "xdg",
+        "adrift", "ask", "children", "done", "grabbing", "granted", "next", "parent", "told",
+        "waits", "xdg",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -565,6 +574,8 @@ class Popup(ProtocolObject):
         self.granted = self.next = Granted((1, 1), (0, 0))
         self.told: dict[int, Granted] = {}
         self.adrift = False
+        self.ask: Callable[..., None] | None = None
+        self.waits: float | None = None
         self.grabbing = False
         self.done = False
         self.children = 0

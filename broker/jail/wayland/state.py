@@ -25,7 +25,7 @@ from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.ids import HandlerTables, ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.serials import Serials
-from broker.jail.wayland.scene import label
+from broker.jail.wayland.scene import label, shown
 from broker.jail.wayland.scene.frame import Edges, LabelPicture, Palette
 
 if TYPE_CHECKING:
@@ -131,6 +131,8 @@ class ClientState(ObjectTable, ABC):
         self.promoted: set[Subsurface] = set()
         self.promotions: list[tuple[XdgSurface, Subsurface, Rect]] = []
         self.inhibitors: list[IdleInhibitor] = []
+        self.restless_seconds = wayland_limits.WAYLAND_RESTLESS_SECONDS
+        """How long after a change a window may be about to be hidden (``shown.py``)."""
         self.arriving: set[XdgSurface] = set()
         """Committed without a buffer: each may wait for its first configure event."""
         self.unsent_syncs: list[ProtocolObject] = []
@@ -249,7 +251,9 @@ class ClientState(ObjectTable, ABC):
 
     def blur_keyboard(self, keyboard: Keyboard) -> None:
         """Record that a keyboard has left the client's window, or is gone itself."""
-        self.focused.pop(keyboard, None)
+        before = self.focused.pop(keyboard, None)
+        if before is not None:
+            shown.restless(self, shown.window_of(before.root().xdg))
         self.hands.refocused = True
         if not self.focused:
             self.serials.retire()

@@ -31,6 +31,7 @@ class Recording(WaylandConnection):
         self.chunks: list[tuple[str, bytes, int]] = []
         core = self.core
         sessions.crop_by_viewports(core)
+        sessions.without_time(core)
         feed_client, feed_server = core.from_client, core.from_server
 
         def client(data, fds, now):
@@ -42,6 +43,10 @@ class Recording(WaylandConnection):
             feed_server(data, fds, now)
 
         core.from_client, core.from_server = client, server  # type: ignore[method-assign]
+
+    async def _hurry(self) -> None:
+        """Do nothing that a replay, which has no time, would not do."""
+        await trio.sleep_forever()
 
 
 PROGRAMS: dict[str, tuple[list[str], float, tuple[tuple[int, int], ...]]] = {

@@ -9,6 +9,7 @@ the compositor may always slide it onto the screen, flip and resize it as the cl
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
@@ -25,7 +26,7 @@ from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.ids import ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import ProtocolFault
-from broker.jail.wayland.scene import placement, promote, window_state
+from broker.jail.wayland.scene import commit, placement, promote, shown, window_state
 from broker.jail.wayland.scene.anchoring import around_content
 from broker.jail.wayland.scene.geometry import Rect, clamp
 
@@ -182,12 +183,55 @@ def get_popup(
     popup.xdg, popup.parent, xdg.role = xdg, parent, popup
     if xdg.frame is not None:
         xdg.frame.change_edges(core.popup_edges)
-    made, size = _materialise(core, popup, parent, positioner)
-    popup.granted = popup.granted._replace(size=size)
     if isinstance(parent.role, Popup):
         parent.role.children += 1
-    core.up.data += emit.get_popup(xdg.sid, core.give_sid(popup), parent.sid, made)
+    # guard: popups are requested on what is shown
+    if shown.may_take_popups(core, parent):
+        _request(core, popup, parent, positioner)
+    else:
+        _postpone(core, popup, parent, positioner)
+
+
+def _request(
+    core: ClientState, popup: Popup, parent: XdgSurface, positioner: Positioner
+) -> None:
+    """Request a popup at the compositor."""
+    made, size = _materialise(core, popup, parent, positioner)
+    popup.granted = popup.granted._replace(size=size)
+    assert popup.xdg is not None
+    sid = core.give_sid(popup)
+    core.up.data += emit.get_popup(popup.xdg.sid, sid, parent.sid, made)
     core.up.data += placement.destroy_positioner(made)
+
+
+def _postpone(
+    core: ClientState, popup: Popup, parent: XdgSurface, positioner: Positioner
+) -> None:
+    """Keep a popup's request until its first commit, and until its window is shown.
+
+    The client may change or end its positioner meanwhile.
+    """
+    _check(positioner, parent)
+    kept = copy(positioner)
+
+    def ask(*, late: bool = False) -> None:
+        popup.ask = popup.waits = None
+        _request(core, popup, parent, kept)
+        surface = popup.xdg.surface if popup.xdg is not None else None
+        if late and surface is not None:
+            commit.commit_held(core, surface)
+
+    popup.ask = ask
+
+
+def _check(positioner: Positioner, parent: XdgSurface) -> None:
+    """Refuse a positioner without a size or an anchor.  Raises ProtocolFault."""
+    if positioner.size is None or positioner.rect is None:
+        raise ProtocolFault(
+            parent.base.cid if parent.base else 1,
+            BASE_INVALID_POSITIONER,
+            "the positioner is incomplete",
+        )
 
 
 def _depth(parent: XdgSurface) -> int:
@@ -274,35 +318,37 @@ def follow_focus(core: ClientState) -> None:
     menus = _menus(core)
     if not menus:
         return
-    focused = {window_of(surface.root().xdg) for surface in core.focused.values()}
+    focused = {shown.window_of(surface.root().xdg) for surface in core.focused.values()}
     for popup in menus:
-        if window_of(popup.xdg) not in focused:
+        if shown.window_of(popup.xdg) not in focused:
             dismiss(core, popup)
-
-
-def window_of(xdg: XdgSurface | None) -> XdgSurface | None:
-    """The window that a popup is on; the surface itself if it is not a popup."""
-    while xdg is not None and isinstance(xdg.role, Popup):
-        xdg = xdg.role.parent
-    return xdg
 
 
 def reposition(
     core: ClientState, popup: Popup, positioner: Positioner, token: int
 ) -> None:
     """Ask for a popup's new place, if the client acknowledges places."""
-    if popup.parent is None or popup.parent.role is None:
+    parent = popup.parent
+    if parent is None or parent.role is None or popup.adrift:
+        return
+    if popup.ask is not None:
+        _postpone(core, popup, parent, positioner)
+        core.down.data += _repositioned(popup.cid, token)
+        return
+    # guard: a popup moves on what is mapped
+    if not parent.mapped:
         return
     # guard: places are asked for by who acknowledges them
     if not answers(core):
         return
     # guard: a popup's wish is none yet
-    made, _ = _materialise(core, popup, popup.parent, positioner)
+    made, _ = _materialise(core, popup, parent, positioner)
     core.up.data += _reposition(popup.sid, made, token)
     core.up.data += placement.destroy_positioner(made)
 
 
 _reposition = emit.request("xdg_popup", "reposition")
+_repositioned = emit.event("xdg_popup", "repositioned")
 
 
 def configure(core: ClientState, popup: Popup, x: int, y: int, w: int, h: int) -> None:

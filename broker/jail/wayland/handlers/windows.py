@@ -33,6 +33,7 @@ from broker.jail.wayland.scene import (
     promote,
     resize_timeout,
     screen_change,
+    shown,
     window_state,
 )
 from broker.jail.wayland.scene.frame import Edges, Frame
@@ -140,6 +141,8 @@ def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     screen_states.note(core, xdg, serial)
     if isinstance(xdg.role, Toplevel):
         window_state.asked(core, xdg, xdg.role)
+        if xdg.mapped:
+            shown.restless(core, xdg)
         if not xdg.mapped and resize_timeout.held(core, xdg.role, serial):
             return
     elif isinstance(xdg.role, Popup):

@@ -29,6 +29,7 @@ from broker.jail.wayland.scene import (
     pictures,
     promote,
     regions,
+    shown,
     window_state,
 )
 from broker.jail.wayland.scene.geometry import SmallBufferError, clamp
@@ -60,7 +61,7 @@ def commit(core: ClientState, surface: Surface) -> None:
     pictures.take(core, surface, state)
     surface.pending = SurfaceState()
     # guard: sync stays ours
-    if surface.synced or _is_held(surface):
+    if surface.synced or _is_held(surface) or _must_wait(core, surface):
         if surface.cached is None:
             surface.cached = state
         else:
@@ -78,6 +79,41 @@ def commit(core: ClientState, surface: Surface) -> None:
         _follow(core, surface, xdg)
     _send_tree(core, surface, explicit=True)
     held_buffers.finish(core)
+
+
+def _must_wait(core: ClientState, surface: Surface) -> bool:
+    """Return whether a popup's first commit waits for its window to be shown.
+
+    One whose parent is not mapped is dismissed: KWin 5.27 dies of its first commit.
+    """
+    xdg = surface.xdg
+    popup = xdg.role if xdg is not None else None
+    if xdg is None or not isinstance(popup, Popup) or xdg.committed:
+        return False
+    parent = popup.parent
+    if popup.adrift:
+        return not popup.sid  # the compositor never had it
+    # guard: a popup is committed on what is mapped
+    if parent is None or not parent.mapped:
+        window_state.cut_loose(core, xdg, popup)
+        return True
+    if popup.ask is None:
+        return False
+    if shown.may_take_popups(core, parent):
+        popup.ask()
+        return False
+    if popup.waits is None:
+        popup.waits = core.now + limits.WAYLAND_SHOWN_SECONDS
+        core.due = min(popup.waits, core.due or popup.waits)
+    shown.await_drawn(core, parent)
+    return True
+
+
+def commit_held(core: ClientState, surface: Surface) -> None:
+    """Apply what a popup's commits have changed while they waited."""
+    pending, surface.pending = surface.pending, SurfaceState()
+    commit(core, surface)
+    surface.pending = pending
 
 
 def _is_held(surface: Surface) -> bool:

@@ -20,7 +20,7 @@ from broker.core.limits import wayland as limits
 from broker.jail.wayland.model import Subsurface, Surface, XdgSurface
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.objects import ProtocolObject
-from broker.jail.wayland.scene import cropping, placement
+from broker.jail.wayland.scene import cropping, placement, shown
 from broker.jail.wayland.scene.frame import Frame
 from broker.jail.wayland.scene.geometry import Rect
 
@@ -197,6 +197,9 @@ def held(
         assert window.base is not None
         if window.base.version >= _REPOSITION_SINCE:
             mine.move(core, wish)
+        # guard: promoted again on what is shown
+        elif not shown.may_take_popups(core, window):
+            shown.await_drawn(core, window, again=True)
         else:
             mine.destroy(core)
             mine = sub.promoted = Promoted(core, window, sub, wish)
@@ -213,6 +216,10 @@ def begin_waiting(core: ClientState) -> None:
         # guard: nothing is promoted on a popup that goes
         if not window.mapped:
             continue  # a menu that the same layout has found astray
+        # guard: promoted on what is shown
+        if not shown.may_take_popups(core, window):
+            shown.await_drawn(core, window, again=True)  # cropped until then
+            continue
         # guard: promoted counts as popups
         if not core.usage.room("popups"):
             core.sandbox.refused["popups"] += 1

@@ -21,10 +21,10 @@ from __future__ import annotations
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland import choice, screen_states
-from broker.jail.wayland.model import FULLSCREEN, Toplevel, XdgSurface
+from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import internal
-from broker.jail.wayland.scene import commit, window_state
+from broker.jail.wayland.scene import commit, shown, window_state
 from broker.jail.wayland.state import ClientState
 
 
@@ -36,6 +36,7 @@ def hurry(core: ClientState, now: float) -> None:
     try:
         _crop_late(core, now)
         screen_states.answer_late(core, now)
+        _await_shown(core, now)
         _let_in(core)
         send_syncs(core)
     except Exception as error:  # noqa: BLE001 - one door: see internal
@@ -53,6 +54,22 @@ def _crop_late(core: ClientState, now: float) -> None:
             continue
         role.due = None
         _crop(core, xdg, role)
+
+
+def _await_shown(core: ClientState, now: float) -> None:
+    """Dismiss popups whose window is not shown in time; ask for windows that are due."""
+    for xdg in list(core.windows):
+        role = xdg.role
+        if isinstance(role, Toplevel) and role.postponed:
+            role.postponed = False
+            shown.await_drawn(core, xdg)
+        if not isinstance(role, Popup) or role.waits is None:
+            continue
+        if role.waits <= now:
+            # guard: a popup waits for its window for a while
+            window_state.cut_loose(core, xdg, role)
+        else:
+            core.due = min(role.waits, core.due or role.waits)
 
 
 def held(core: ClientState, window: Toplevel, serial: int) -> bool:

@@ -169,7 +169,8 @@ def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
             continue
         # guard: popups do not drift away
         # guard: no popup without its parent
-        if xdg.mapped and not (parent.mapped and touches(role, parent)):
+        gone = not parent.mapped or (xdg.mapped and not touches(role, parent))
+        if gone and not role.adrift:
             cut_loose(core, xdg, role)
 
 
@@ -187,15 +188,16 @@ def end_popups(core: ClientState, parent: XdgSurface) -> None:
 
 def cut_loose(core: ClientState, xdg: XdgSurface, popup: Popup) -> None:
     """Hide a popup and the popups on it."""
-    shown = xdg.mapped
+    seen = xdg.mapped
     popup.adrift = True
+    popup.ask = popup.waits = None
     xdg.mapped = False
     drop_adrift(core, xdg)  # what stood on it first
     promote.end_window(core, xdg)
     if xdg.frame is not None:
         # weston keeps showing the content of a popup without a picture.
         xdg.frame.release_surface()
-        if shown:
+        if seen:
             xdg.frame.hide()
     if not popup.done:
         popup.done = True
@@ -294,6 +296,9 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
         xdg.role.told_maximized.clear()
         xdg.role.due, xdg.role.cap = None, (0, 0)
         xdg.role.held, xdg.role.granted = 0, None
+        # What it was drawn for before says nothing of its next picture.
+        xdg.role.awaited = None
+        xdg.role.again.clear()
     if isinstance(xdg.role, Popup):
         xdg.role.told.clear()
     if xdg.frame is not None:

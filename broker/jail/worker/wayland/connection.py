@@ -10,6 +10,7 @@ side waits.
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
@@ -167,6 +168,8 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         self._room = trio.Event()
         self._ready = trio.Event()
         self._late = trio.Event()
+        self._hurried = math.inf
+        """Until when the task that hurries sleeps."""
 
     @override
     def _tasks(self) -> Sequence[Callable[[], Awaitable[None]]]:
@@ -225,6 +228,8 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
     def _flush(self) -> None:
         """Send as much as possible at once; the writer task does the rest."""
         core = self.core
+        if core.due is not None and core.due < self._hurried:
+            self._late.set()
         try:
             if core.down.data and not self._send(to_client=True):
                 self._work.set()
@@ -339,8 +344,6 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
             return ReadyTasks.MINE
         if core.ready:
             self._ready.set()
-        if core.due is not None:
-            self._late.set()
         return ReadyTasks.PERHAPS
 
     def _waits(self) -> bool:
@@ -352,17 +355,20 @@ class WaylandConnection(DuplexConnection[WaylandFilter]):
         return _full(up) or _full(down)
 
     async def _hurry(self) -> None:
-        """Crop windows whose application is late to become smaller, until cancelled."""
+        """Do what is due later, when it is due, until cancelled."""
         while True:
             await self._late.wait()
-            self._late = trio.Event()
             while (due := self.core.due) is not None:
-                await trio.sleep_until(due)
+                self._late, self._hurried = trio.Event(), due
+                with trio.move_on_at(due):
+                    await self._late.wait()  # something is due earlier
+                    continue
                 resize_timeout.hurry(self.core, trio.current_time())
                 self._flush()
                 if self.core.fault is not None:
                     self._end()
                     return
+            self._late, self._hurried = trio.Event(), math.inf
 
     async def _wait_for_room(self) -> None:
         """Stop reading while too much waits to be written."""
