@@ -7,7 +7,7 @@ compares and returns 1 when the file is older than the tables.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from broker.jail.wayland import handler_table
@@ -19,6 +19,7 @@ from broker.jail.wayland.protocol.signatures import (
 )
 from broker.jail.wayland.protocol.tables import INTERFACES
 from docs.tables import wayland as policies
+from docs.tables.wayland.needs import NEEDS, Needs
 from docs.tables.wayland.terms import MEASURED, Cost, Policies
 
 _HEAD = """# Wayland messages
@@ -35,6 +36,7 @@ A message that is not on this page does not exist for a sandbox: the filter ends
 | serial | which serial a request must name to have an effect; what the serial of an event allows |
 | cost | what the compositor does for a request |
 | descriptors | which descriptors the message carries, and who owns their files |
+| needs | which of the objects that a request names must be alive, mapped or shown, and what happens otherwise |
 | background | what a sandbox gains whose windows do not have the focus |
 """
 
@@ -53,12 +55,21 @@ def _rows(
     messages: Callable[[str], tuple[MessageSignature, ...]],
     rules: Rules,
     rows: Policies,
+    needs: Mapping[tuple[str, str], Needs] | None = None,
 ) -> list[str]:
+    """Return one table; only that of requests has the column ``needs``."""
+    column, line = (" needs |", " --- |") if needs is not None else ("", "")
+
+    def needed(*key: str) -> list[str]:
+        if needs is None:
+            return []
+        return [needs.get((key[0], key[1]), Needs.NONE).value]
+
     lines = [
         f"## {title}",
         "",
-        "| message | happens | who | serial | cost | descriptors | background |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        f"| message | happens | who | serial | cost | descriptors |{column} background |",
+        f"| --- | --- | --- | --- | --- | --- |{line} --- |",
     ]
     for interface in INTERFACES:
         for message in messages(interface):
@@ -70,6 +81,7 @@ def _rows(
                 row.serial.value,
                 row.cost.value,
                 row.descriptors.value,
+                *needed(interface, message.name),
                 row.gain,
             )
             lines.append(f"| {' | '.join(columns)} |")
@@ -100,7 +112,13 @@ def document() -> str:
     lines = [
         _HEAD,
         *_costs(),
-        *_rows("Requests", requests_of, handler_table.REQUESTS, policies.REQUESTS),
+        *_rows(
+            "Requests",
+            requests_of,
+            handler_table.REQUESTS,
+            policies.REQUESTS,
+            NEEDS,
+        ),
         *_rows("Events", events_of, handler_table.EVENTS, policies.EVENTS),
     ]
     return "\n".join(lines).rstrip("\n") + "\n"

@@ -329,14 +329,12 @@ def reposition(
 ) -> None:
     """Ask for a popup's new place, if the client acknowledges places."""
     parent = popup.parent
+    # guard: a popup moves on what is mapped
     if parent is None or parent.role is None or popup.adrift:
         return
     if popup.ask is not None:
         _postpone(core, popup, parent, positioner)
         core.down.data += _repositioned(popup.cid, token)
-        return
-    # guard: a popup moves on what is mapped
-    if not parent.mapped:
         return
     # guard: places are asked for by who acknowledges them
     if not answers(core):

@@ -199,9 +199,6 @@ def _forward_plain_request(message: MessageSignature, size_wanted: int) -> Handl
             raise bad_message(
                 obj.cid, f"{message}: {size} bytes instead of {size_wanted}"
             )
-        # guard: no request of an object that only the client has
-        if not obj.sid:
-            return
         out = core.up.data
         out += pack(obj.sid)
         out += data[pos + 4 : pos + size]

@@ -173,7 +173,7 @@ def _may_commit(surface: Surface, xdg: XdgSurface, state: SurfaceState) -> None:
 def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
     """Map, update or unmap the window after its surface's own commit."""
     if isinstance(xdg.role, Popup):
-        if _stands_alone(core, surface, xdg, xdg.role):
+        if xdg.role.adrift:
             return
     elif xdg.role is not None and xdg.role.untold and xdg.committed:
         window_state.rename_late(core, xdg.role)
@@ -205,18 +205,6 @@ def _follow(core: ClientState, surface: Surface, xdg: XdgSurface) -> None:
 def _pace_mapping(core: ClientState, window: Toplevel) -> None:
     if not choice.map_window(core.sandbox, window, core.now):
         raise core.too_much("windows open too often without input from the user")
-
-
-def _stands_alone(
-    core: ClientState, surface: Surface, xdg: XdgSurface, popup: Popup
-) -> bool:
-    """Hide a popup whose parent is not shown; return whether it is hidden."""
-    parent = popup.parent
-    coming = surface.extent is not None and not xdg.mapped and not popup.adrift
-    # guard: no popup of a window not shown
-    if coming and (parent is None or not parent.mapped):
-        window_state.cut_loose(core, xdg, popup)
-    return popup.adrift
 
 
 def apply(core: ClientState, surface: Surface, state: SurfaceState) -> None:

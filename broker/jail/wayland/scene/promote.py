@@ -197,8 +197,9 @@ def held(
         assert window.base is not None
         if window.base.version >= _REPOSITION_SINCE:
             mine.move(core, wish)
+            return mine
         # guard: promoted again on what is shown
-        elif not shown.may_take_popups(core, window):
+        if not shown.may_take_popups(core, window):
             shown.await_drawn(core, window, again=True)
         else:
             mine.destroy(core)

@@ -168,9 +168,9 @@ def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
         if not isinstance(role, Popup) or role.parent is not parent:
             continue
         # guard: popups do not drift away
+        drifts = xdg.mapped and not touches(role, parent)
         # guard: no popup without its parent
-        gone = not parent.mapped or (xdg.mapped and not touches(role, parent))
-        if gone and not role.adrift:
+        if (drifts or not parent.mapped) and not role.adrift:
             cut_loose(core, xdg, role)
 
 

@@ -12,6 +12,7 @@ from broker.jail.wayland.scene.geometry import Rect
 from broker.jail.wayland.scene.placement import touching
 from broker.jail.wayland.scene.promote import overhangs, wish_for
 from tests.broker.jail.wayland.scene.test_frame import contained, guest_rects, popup
+from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.talk import Talk
 
 FAR = limits.WAYLAND_OVERHANG
@@ -416,3 +417,24 @@ def test_a_wish_is_as_near_as_it_may_be(talk):
     window = talk.core.by_client[xdg]
     wish = wish_for(talk.core, window, (50, 30), Rect(-10_000, 0, 200, 100))
     assert wish == touching((208, 108), wish)
+
+
+def test_what_is_not_shown_again_keeps_its_popup_until_it_is():
+    """Without xdg_popup.reposition (sway 1.7) another place is another popup."""
+    offers = [(i, 2 if i == "xdg_wm_base" else v) for i, v in GLOBALS]
+    with promoting(model=Model(offers)) as t:
+        t.start()
+        surface, _, _ = t.show(200, 100, 0)
+        _, sub = popover(t, surface, 150, 60, 120, 80)
+        assert len(t.told("xdg_surface", "get_popup")) == 1
+        answer = t.model.wl_surface_frame
+        t.model.wl_surface_frame = lambda _surface, _callback: None
+        t.send(sub, "set_position", 140, 50)
+        t.send(surface, "commit")
+        assert len(t.told("xdg_surface", "get_popup")) == 1
+        *_, (asked,) = t.told("wl_surface", "frame")
+        t.model.wl_surface_frame = answer
+        t.model.tell(asked, "done", 1)
+        t.pump()
+        assert len(t.told("xdg_surface", "get_popup")) == 2
+        assert len(popups(t)) == 1

@@ -360,3 +360,20 @@ def test_each_seat_of_tablets_hears_input(desk):
 
 def test_pointer_warp_is_not_offered(desk):
     assert "wp_pointer_warp_v1" not in desk.globals
+
+
+def test_a_pen_that_was_removed_gets_no_shape(desk):
+    """A compositor may have nothing behind it any more."""
+    desk.over_content()
+    shapes = desk.bind("wp_cursor_shape_manager_v1")
+    kind = "wp_cursor_shape_device_v1"
+    desk.make(shapes, "get_tablet_tool_v2", kind, None, desk.known)
+    assert len(desk.told("wp_cursor_shape_manager_v1", "get_tablet_tool_v2")) == 1
+    desk.pen("removed")
+    device = desk.make(shapes, "get_tablet_tool_v2", kind, None, desk.known)
+    desk.send(device, "set_shape", 900, 1)
+    desk.send(desk.known, "set_cursor", 900, 0, 0, 0)
+    desk.send(device, "destroy")
+    assert len(desk.told("wp_cursor_shape_manager_v1", "get_tablet_tool_v2")) == 1
+    assert not desk.told(kind, "set_shape")
+    assert not desk.told(TOOL, "set_cursor")
