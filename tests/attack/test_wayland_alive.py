@@ -156,39 +156,48 @@ def dismissed(c: Window, menu: int) -> None:
     c.roundtrip()
 
 
+def ended(c: Window, asked: tuple[int, int, int]) -> None:
+    """Await the end of a menu and destroy it, as programs do."""
+    surface, xdg, menu = asked
+    dismissed(c, menu)
+    for oid in (menu, xdg, surface):
+        c.send(oid, "destroy")
+    c.roundtrip()
+
+
 def on_an_unmapped_menu(c: Window) -> None:
     _, xdg, _ = c.show(300, 200, PAINT)
     surface, menu = popup(c, xdg)
     unmap(c, surface)
-    inner, _, asked = ask_menu(c, menu)
-    c.send(inner, "commit")
-    dismissed(c, asked)
+    asked = ask_menu(c, menu)
+    c.send(asked[0], "commit")
+    ended(c, asked)
 
 
 def on_a_menu_of_an_unmapped_window(c: Window) -> None:
     window, xdg, _ = c.show(300, 200, PAINT)
     _, menu = popup(c, xdg)
     unmap(c, window)
-    inner, _, asked = ask_menu(c, menu)
-    c.send(inner, "commit")
-    dismissed(c, asked)
+    asked = ask_menu(c, menu)
+    c.send(asked[0], "commit")
+    ended(c, asked)
 
 
 def before_its_parent_is_unmapped(c: Window) -> None:
     _, xdg, _ = c.show(300, 200, PAINT)
     surface, menu = popup(c, xdg)
-    inner, _, asked = ask_menu(c, menu)
+    asked = ask_menu(c, menu)
     unmap(c, surface)
-    c.send(inner, "commit")
-    dismissed(c, asked)
+    c.send(asked[0], "commit")
+    ended(c, asked)
 
 
 def on_a_window_that_was_never_shown(c: Window) -> None:
     surface = c.surface()
     xdg, _ = c.toplevel(surface)
-    inner, _, asked = ask_menu(c, xdg)
-    c.send(inner, "commit")
-    dismissed(c, asked)
+    asked = ask_menu(c, xdg)
+    c.send(asked[0], "commit")
+    ended(c, asked)
 
 
 ORDERS = [

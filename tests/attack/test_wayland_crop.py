@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.attack.test_wayland_alive import ask_menu, dismissed
 from tests.attack.test_wayland_pixels import PAINT, popup, random_trees, try_windows
 from tests.kit.wayland.client import Window, memfd
 from tests.kit.wayland.pixels import frames, mask, outside
@@ -158,10 +159,15 @@ async def test_a_menu_of_a_window_that_is_not_shown_is_not_shown(kind):
             xdg, _ = c.toplevel(surface)
             c.send(surface, "commit")
             c.configured(xdg)
-            popup(c, xdg, (80, 60), (280, 10, 10, 10))
-            told = [e[2] for e in c.events if e[1] == "xdg_popup"]
+            menu, _, role = ask_menu(c, xdg)
+            c.send(menu, "commit")
+            dismissed(c, role)
+            c.paint(menu, 80, 60, PAINT)
+            c.send(menu, "commit")
+            c.roundtrip()
+            told = [e[2] for e in c.events if e[0] == role]
             return int(mask(it.settled(), GUEST).sum()), told
 
         shown, told = await it.client(act)
         assert shown == 0
-        assert "popup_done" in told
+        assert told == ["popup_done"]

@@ -31,6 +31,7 @@ GUARDS = (
     Guard("popups are requested on what is shown", "if True:", NEEDS, "waits_until or dismissed_after"),
     Guard("a popup moves on what is mapped", "if parent is None or parent.role is None:", NEEDS, "not_moved"),
     Guard("a popup is committed on what is mapped", "if False:", "tests/attack/test_wayland_alive.py", "not_mapped and kwin"),
+    Guard("each xdg_surface has had a role", "return", "tests/attack/test_wayland_alive.py", "not_mapped and mutter"),
     Guard("a popup waits for its window for a while", "pass", NEEDS, "dismissed_after"),
     Guard("promoted on what is shown", "if False:", "tests/attack/test_wayland_alive.py", "promoted"),
     Guard("promoted again on what is shown", "if False:", "tests/broker/jail/wayland/scene/test_promote.py", "not_shown_again"),

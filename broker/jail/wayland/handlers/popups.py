@@ -252,9 +252,22 @@ def destroy_popup(core: ClientState, popup: Popup) -> None:
         popup.parent.role.children -= 1
     if xdg is not None:
         promote.end_window(core, xdg)
+        if not popup.sid:
+            _construct(core, xdg)
     core.destroy(popup)
     core.usage.give("popups", 1)
     end_role(core, xdg)
+
+
+def _construct(core: ClientState, xdg: XdgSurface) -> None:
+    """Give an xdg_surface whose popup was never requested a role, and end that.
+
+    mutter 43 ends a connection that destroys one without a role.
+    """
+    # guard: each xdg_surface has had a role
+    made = core.own("xdg_toplevel")
+    core.up.data += emit.get_toplevel(xdg.sid, made.sid)
+    core.end_own(made)
 
 
 def grab(core: ClientState, popup: Popup, _seat: ProtocolObject, serial: int) -> None:

@@ -414,7 +414,7 @@ def later(a: Actor, seconds: float) -> None:
 
 def test_a_menu_of_a_window_that_is_not_drawn_is_dismissed_after_a_while():
     a = hidden_actor()
-    surface, _, popup = a.menu(a.xdg)
+    surface, xdg, popup = a.menu(a.xdg)
     a.send(surface, "commit")
     a.paint(surface, 20, 20, 0)  # whatever a client does meanwhile
     later(a, 1.9)
@@ -423,7 +423,9 @@ def test_a_menu_of_a_window_that_is_not_drawn_is_dismissed_after_a_while():
     assert a.heard("popup_done", popup) == [[]]
     a.send(surface, "commit")
     assert not a.told("xdg_surface", "get_popup")
-    a.send(popup, "destroy")
+    for oid in (popup, xdg, surface):
+        a.send(oid, "destroy")
+    a.roundtrip()
     assert a.core.fault is None
     a.close()
 
