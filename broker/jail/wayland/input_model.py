@@ -89,7 +89,7 @@ class HostPointer(ProtocolObject):
         self.y = 0
 
 
-class Bound(ProtocolObject):
+class BoundGlobal(ProtocolObject):
     """An object of a global that may go; ``host_name`` is the compositor's name of it."""
 
     __slots__ = ("host_name",)
@@ -99,7 +99,7 @@ class Bound(ProtocolObject):
         self.host_name = 0
 
 
-class Seat(Bound):
+class Seat(BoundGlobal):
     """A wl_seat of the client's."""
 
     __slots__ = ()

@@ -592,6 +592,13 @@ class Popup(ProtocolObject):
         self.told = {s: told for s, told in self.told.items() if s in kept}
 
 
+def window_of(xdg: XdgSurface | None) -> XdgSurface | None:
+    """The window that a popup is on; the surface itself if it is not a popup."""
+    while xdg is not None and isinstance(xdg.role, Popup):
+        xdg = xdg.role.parent
+    return xdg
+
+
 class Constraint(ProtocolObject):
     """A locked or confined pointer.  ``region`` is the applied one.
 

@@ -20,12 +20,20 @@ from broker.core import limits
 from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland import choice
 from broker.jail.wayland.input_model import Keyboard, OwnSurface, Pointer
-from broker.jail.wayland.model import Buffer, Pool, Subsurface, Surface, XdgSurface
+from broker.jail.wayland.model import (
+    Buffer,
+    Pool,
+    Subsurface,
+    Surface,
+    Toplevel,
+    XdgSurface,
+    window_of,
+)
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.ids import HandlerTables, ObjectTable
 from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.serials import Serials
-from broker.jail.wayland.scene import label, shown
+from broker.jail.wayland.scene import label
 from broker.jail.wayland.scene.frame import Edges, LabelPicture, Palette
 
 if TYPE_CHECKING:
@@ -253,11 +261,17 @@ class ClientState(ObjectTable, ABC):
         """Record that a keyboard has left the client's window, or is gone itself."""
         before = self.focused.pop(keyboard, None)
         if before is not None:
-            shown.restless(self, shown.window_of(before.root().xdg))
+            self.stir(before.root().xdg)
         self.hands.refocused = True
         if not self.focused:
             self.serials.retire()
         self.sandbox.note_focus()
+
+    def stir(self, xdg: XdgSurface | None) -> None:
+        """The compositor changes a window's size, state or focus: it may hide it."""
+        window = window_of(xdg)
+        if window is not None and isinstance(window.role, Toplevel):
+            window.role.restless = self.now + self.restless_seconds
 
     def lose_focus(self, surface: Surface) -> None:
         """Remove the focus of keyboards and pointers from a destroyed surface."""

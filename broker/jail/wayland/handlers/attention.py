@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from broker.core.limits import wayland as limits
 from broker.jail.wayland import identity
 from broker.jail.wayland.input_model import OwnSurface
-from broker.jail.wayland.model import Surface
+from broker.jail.wayland.model import Surface, window_of
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
-from broker.jail.wayland.scene import shown
 
 if TYPE_CHECKING:
     from broker.jail.wayland.sandbox import Sandbox
@@ -177,7 +176,7 @@ def _let_sleep(core: ClientState, inhibitor: IdleInhibitor) -> None:
 
 def _shown(surface: Surface | None) -> OwnSurface | None:
     """Return the frame of the window that shows a surface; None if none is shown."""
-    window = shown.window_of(surface.root().xdg) if surface is not None else None
+    window = window_of(surface.root().xdg) if surface is not None else None
     # guard: the screen stays on for a window that is shown
     if window is None or window.frame is None or not window.mapped:
         return None

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.jail.wayland.input_model import Bound
+from broker.jail.wayland.input_model import BoundGlobal
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Handlers, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject
@@ -169,4 +169,4 @@ EVENTS: Rules = {
         "zxdg_output_v1", "description", b"screen"
     ),
 }
-CLASSES: Classes = {"wl_output": Bound}
+CLASSES: Classes = {"wl_output": BoundGlobal}

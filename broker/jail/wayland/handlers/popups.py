@@ -20,7 +20,14 @@ from broker.jail.wayland.handlers.windows import (
     claim,
     end_role,
 )
-from broker.jail.wayland.model import Granted, Popup, Positioner, WmBase, XdgSurface
+from broker.jail.wayland.model import (
+    Granted,
+    Popup,
+    Positioner,
+    WmBase,
+    XdgSurface,
+    window_of,
+)
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.ids import ObjectTable
@@ -331,9 +338,9 @@ def follow_focus(core: ClientState) -> None:
     menus = _menus(core)
     if not menus:
         return
-    focused = {shown.window_of(surface.root().xdg) for surface in core.focused.values()}
+    focused = {window_of(surface.root().xdg) for surface in core.focused.values()}
     for popup in menus:
-        if shown.window_of(popup.xdg) not in focused:
+        if window_of(popup.xdg) not in focused:
             dismiss(core, popup)
 
 

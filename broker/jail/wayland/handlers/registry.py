@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.streams.wayland_verdicts import GLOBALS, advertised_version
 from broker.jail.wayland.handlers import attention
-from broker.jail.wayland.input_model import Bound
+from broker.jail.wayland.input_model import BoundGlobal
 from broker.jail.wayland.model import COMPOSITOR_VERSION
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import LOCAL, Classes, Rules
@@ -209,7 +209,7 @@ def bind(
     server = bool(entry.host_name) and not inert
     obj = core.make(new_id, entry.interface, version, server=server)
     obj.inert = inert
-    if isinstance(obj, Bound):
+    if isinstance(obj, BoundGlobal):
         obj.host_name = entry.host_name
     if server:
         # GTK 3 binds version 3; our own requests for its surfaces need 4
@@ -225,7 +225,7 @@ def make_inert(core: ClientState, host_name: int) -> None:
     """End what the client has bound of a seat or a screen that is gone."""
     for obj in core.by_client.values():
         # guard: what is bound is inert once its global is gone
-        if isinstance(obj, Bound) and obj.host_name == host_name:
+        if isinstance(obj, BoundGlobal) and obj.host_name == host_name:
             obj.inert = True
     core.hands.remove_seat(host_name)
 

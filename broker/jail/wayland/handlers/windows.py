@@ -33,7 +33,6 @@ from broker.jail.wayland.scene import (
     promote,
     resize_timeout,
     screen_change,
-    shown,
     window_state,
 )
 from broker.jail.wayland.scene.frame import Edges, Frame
@@ -142,7 +141,7 @@ def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     if isinstance(xdg.role, Toplevel):
         window_state.asked(core, xdg, xdg.role)
         if xdg.mapped:
-            shown.restless(core, xdg)
+            core.stir(xdg)
         if not xdg.mapped and resize_timeout.held(core, xdg.role, serial):
             return
     elif isinstance(xdg.role, Popup):

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.jail.wayland.model import Popup, Toplevel, XdgSurface
+from broker.jail.wayland.model import Popup, Toplevel, XdgSurface, window_of
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.objects import ProtocolObject
 
@@ -39,13 +39,6 @@ class Drawn(ProtocolObject):
         self.window = window
 
 
-def window_of(xdg: XdgSurface | None) -> XdgSurface | None:
-    """The window that a popup is on; the surface itself if it is not a popup."""
-    while xdg is not None and isinstance(xdg.role, Popup):
-        xdg = xdg.role.parent
-    return xdg
-
-
 def may_take_popups(core: ClientState, parent: XdgSurface) -> bool:
     """Return whether it is known now that the compositor shows a popup's parent."""
     window = window_of(parent)
@@ -58,12 +51,6 @@ def may_take_popups(core: ClientState, parent: XdgSurface) -> bool:
     return any(
         window_of(surface.root().xdg) is window for surface in core.focused.values()
     )
-
-
-def restless(core: ClientState, window: XdgSurface | None) -> None:
-    """The compositor has changed a window's size, state or focus: it may hide it."""
-    if window is not None and isinstance(window.role, Toplevel):
-        window.role.restless = core.now + core.restless_seconds
 
 
 def await_drawn(core: ClientState, parent: XdgSurface, *, again: bool = False) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _DIALOGS, _DIALOG = "xdg_wm_dialog_v1", "xdg_dialog_v1"
 
 
-class Dialog(ProtocolObject):
+class WindowDialog(ProtocolObject):
     """An xdg_dialog_v1 of a window."""
 
     __slots__ = ("toplevel",)
@@ -31,7 +31,7 @@ def get_dialog(
 ) -> None:
     """Create the dialog object of a window."""
     made = core.make(new_id, _DIALOG, manager.version)
-    assert isinstance(made, Dialog)
+    assert isinstance(made, WindowDialog)
     made.toplevel = toplevel
     core.up.data += _get_dialog(manager.sid, made.sid, toplevel.sid)
 
@@ -43,7 +43,7 @@ def _modal(name: str) -> Callable[..., None]:
     """Return the handler that passes a request on while the window is there."""
     write = emit.request(_DIALOG, name)
 
-    def step(core: ClientState, dialog: Dialog) -> None:
+    def step(core: ClientState, dialog: WindowDialog) -> None:
         # guard: a dialog ends with its window
         if dialog.toplevel is not None and not dialog.toplevel.dead:
             core.up.data += write(dialog.sid)
@@ -59,4 +59,4 @@ REQUESTS: Rules = {
     (_DIALOG, "unset_modal"): _modal("unset_modal"),
 }
 EVENTS: Rules = {}
-CLASSES: Classes = {_DIALOG: Dialog}
+CLASSES: Classes = {_DIALOG: WindowDialog}
