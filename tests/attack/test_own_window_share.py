@@ -12,13 +12,8 @@ import trio.testing
 from broker.core.errors import PeerError, RefusedError
 from broker.core.services import SCREEN_SHARE
 from broker.ipc.guest.file_requests import CallService
-from broker.jail.wayland.model import (
-    Buffer,
-    Subsurface,
-    Surface,
-    Toplevel,
-    XdgSurface,
-)
+from broker.jail.wayland.buffer_model import Buffer
+from broker.jail.wayland.model import Subsurface, Surface, Toplevel, XdgSurface
 from broker.jail.worker.window_pictures import (
     LARGEST,
     READ_BYTES,

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING
 from broker.core import limits
 from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland import choice
+from broker.jail.wayland.buffer_model import Buffer, Pool
 from broker.jail.wayland.input_model import Keyboard, OwnSurface, Pointer
 from broker.jail.wayland.model import (
-    Buffer,
-    Pool,
     Subsurface,
     Surface,
     Toplevel,

@@ -17,7 +17,8 @@ import trio.lowlevel
 
 from broker.core.errors import PeerError
 from broker.ipc import transfer as messages
-from broker.jail.wayland.model import Buffer, Surface, Toplevel, XdgSurface
+from broker.jail.wayland.buffer_model import Buffer
+from broker.jail.wayland.model import Surface, Toplevel, XdgSurface
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.wayland.state import ClientState
 

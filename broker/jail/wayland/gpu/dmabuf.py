@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from broker.core.errors import UpstreamError
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_verdicts import DMABUF
+from broker.jail.wayland.buffer_model import Buffer, GpuPicture
 from broker.jail.wayland.gpu import planes
 from broker.jail.wayland.gpu.planes import LayoutError, Plane
-from broker.jail.wayland.model import Buffer, GpuPicture
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.objects import ProtocolObject

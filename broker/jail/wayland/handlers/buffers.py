@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.model import Buffer, Mapping, Pool
+from broker.jail.wayland.buffer_model import Buffer, Mapping, Pool
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import FORWARD, Classes, Raw, Rules
 from broker.jail.wayland.protocol.formats import PIXEL_BYTES

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
+from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.handlers import windows
 from broker.jail.wayland.input_model import OwnSurface
 from broker.jail.wayland.model import (
     EVERYWHERE,
     UNSET,
-    Buffer,
     Region,
     Surface,
     SurfaceState,

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen
 from broker.jail.wayland import choice, screen_states
+from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.configure_requests import configuring, passing
 from broker.jail.wayland.handlers.extensions.decorations import end_decoration
 from broker.jail.wayland.model import (
     FULLSCREEN,
-    Buffer,
     Popup,
     Surface,
     SurfaceRole,

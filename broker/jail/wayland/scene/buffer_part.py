@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.jail.wayland.model import Buffer, BufferPart, Surface
+from broker.jail.wayland.buffer_model import Buffer, BufferPart
+from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.formats import PIXEL_BYTES
 from broker.jail.wayland.scene.geometry import Rect, SourceRect, View

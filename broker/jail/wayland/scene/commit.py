@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland import budget, choice
+from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.model import (
     UNSET,
-    Buffer,
     Popup,
     Subsurface,
     Surface,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.model import Buffer
+from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import UnfinishedError
 from broker.jail.wayland.scene import held_buffers, pictures

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.jail.wayland.model import UNSET, Buffer, GpuPicture, Pool, Unset
+from broker.jail.wayland.buffer_model import Buffer, GpuPicture, Pool
+from broker.jail.wayland.model import UNSET, Unset
 from broker.jail.wayland.protocol import emit
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core import limits
-from broker.jail.wayland.model import UNSET, Buffer, Pool, Surface, SurfaceState
+from broker.jail.wayland.buffer_model import Buffer, Pool
+from broker.jail.wayland.model import UNSET, Surface, SurfaceState
 from broker.jail.wayland.protocol.wire import ProtocolFault, UnfinishedError
 from broker.jail.wayland.scene.held_buffers import INVALID_FD
 

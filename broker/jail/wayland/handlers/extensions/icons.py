@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.model import Buffer, Toplevel
+from broker.jail.wayland.buffer_model import Buffer
+from broker.jail.wayland.model import Toplevel
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.dispatch import DROP, FORWARD, Classes, Rules
 from broker.jail.wayland.protocol.ids import ObjectTable
