@@ -11,6 +11,11 @@ PIN = "pin"
 NO_NAME = "a-name-that-no-rule-has"
 
 
+def without_port(host: str) -> str:
+    """Return the name in ``[name]:port``; another one as it is."""
+    return host[1:].partition("]")[0] if host.startswith("[") else host
+
+
 def sample_host(pattern: str) -> str:
     """Return a host that a ``host=`` names, and no other one without a wildcard."""
     return f"{NO_NAME}.{pattern[2:]}" if pattern.startswith("*.") else pattern

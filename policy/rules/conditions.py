@@ -34,9 +34,8 @@ from policy.records.device import (
 
 _MIME = re.compile(r"[a-z0-9][a-z0-9.+-]{0,62}/(?:\*|[a-z0-9][a-z0-9.+-]{0,62})|\*/\*")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]{0,31}")
-_NAME = r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_HOST = re.compile(rf"(?:\*\.)?{_NAME}|\[{_NAME}\]:[1-9][0-9]{{0,4}}")
-"""With a port as known_hosts has it (sshd(8)): another server, with another key."""
+_HOST_NAME = r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"(?:\*\.)?{_HOST_NAME}|\[{_HOST_NAME}\]:[1-9][0-9]{{0,4}}")
 _SIZE = re.compile(r"([0-9]{1,18})([KMGT]?)")
 _PRINTER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,126}")
 _KEY = re.compile(r"SHA256:[A-Za-z0-9+/]{43}|[A-Za-z0-9][A-Za-z0-9@._+-]{0,63}")
@@ -245,10 +244,9 @@ KEYS = MappingProxyType(
         "host": ConditionKey(
             MATCH,
             _ALL,
-            "a host, or *.example.org for all hosts below it; separate several with ','",
+            "a host, or *.example.org for all hosts below it, or [host]:port; separate several with ','",
             _several(_HOST),
-            "the host of the address, or the host for which an ssh key is used, which is "
-            "[host]:port for another port than 22",
+            "the host of the address, or the host for which an ssh key is used; a host of ssh at another port than 22 is [host]:port",
         ),
         "key": ConditionKey(
             MATCH,

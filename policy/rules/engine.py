@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 
 from policy.destinations import NET, NETWORK, embedded_ipv4, is_inner
 from policy.errors import visible
-from policy.names import ADMIN, ADMIN_NAMES, ANY_KEY, sample_host
+from policy.names import ADMIN, ADMIN_NAMES, ANY_KEY, sample_host, without_port
 from policy.records.device import DeviceFacts
 from policy.rules.conditions import NO_LIMITS, RuleLimits, fails_flow, fits
 from policy.rules.rule import Rule
@@ -114,9 +114,9 @@ def holds(rule: Rule, call: PolicyCall) -> str:
         # The name of a host that has only a key may be the denied one, too.
         if match.host and (host is None or host.startswith(HOST_KEY)):
             host = sample_host(match.host[0])
-        elif host is not None and host.startswith("[") and host not in match.host:
-            # A deny of a host is about the servers at its other ports as well.
-            host = host[1:].partition("]")[0]
+        # guard: a denied host is denied at each of its ports
+        if host is not None and fits(match, call.mime, scheme, host, None) == "host":
+            host = without_port(host)
         key = match.key[0] if key is None and match.key else key
     return fits(match, call.mime, scheme, host, key)
 

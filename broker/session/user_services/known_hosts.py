@@ -1,7 +1,8 @@
 """The names of hosts by their keys, as the user's own ssh knows them.
 
 Read from the user's files and the machine's, never from a sandbox (sshd(8),
-SSH_KNOWN_HOSTS FILE FORMAT).  A name that is hashed there is found only where somebody
+SSH_KNOWN_HOSTS FILE FORMAT).  A host at another port than 22 is ``[name]:port``: it is
+another server, with a key of its own.  A name that is hashed there is found only where somebody
 already thinks of it: a rule's ``host=``.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from broker.core.ssh_agent import plain_key
+from policy.names import without_port
 
 FILES = (Path("/etc/ssh/ssh_known_hosts"),)
 _FILE_BYTES = 4 << 20
@@ -38,7 +40,8 @@ def names_of(key: bytes, candidates: Iterable[str], home: Path) -> list[str]:
             if name.startswith(_HASHED):
                 found.update((one, None) for one in tried if _is_hash_of(name, one))
             elif not name.startswith("!") and "*" not in name and "?" not in name:
-                found[_server(name.lower())] = None
+                # guard: a host at another port is another host
+                found[_plain_port(name).lower()] = None
     return sorted(found, key=lambda name: name not in tried)
 
 
@@ -57,13 +60,9 @@ def _lines(wanted: str, home: Path) -> Iterator[tuple[str, str]]:
                 yield words[0], marker
 
 
-def _server(name: str) -> str:
-    """Return the name of a server: with its port, unless it is that of ssh.
-
-    Another port is another server, and who may use it is another decision.
-    """
-    # guard: a server at another port has another name
-    return name[1:].removesuffix("]:22") if name.endswith("]:22") else name
+def _plain_port(name: str) -> str:
+    """Return a name as ssh(1) writes it: with its port, ``[name]:port``, unless it is 22."""
+    return without_port(name) if name.endswith("]:22") else name
 
 
 def _is_hash_of(entry: str, name: str) -> bool:

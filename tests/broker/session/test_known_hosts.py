@@ -32,12 +32,24 @@ def test_a_host_has_the_names_of_its_key(known, tmp_path):
         f"@cert-authority every.test ssh-ed25519 {TEXT}\n"
         "other.test ssh-ed25519 AAAA\nbroken\n"
     )
-    assert names_of(KEY, (), tmp_path) == ["b.test", "[a.test]:2222", "c.test"]
-    at_port = "[a.test]:2222"
-    assert names_of(KEY, (at_port,), tmp_path) == [at_port, "b.test", "c.test"]
+    assert names_of(KEY, (), tmp_path) == ["b.test", "[a.test]:2222"]
+    names = ("[a.test]:2222",)
+    assert names_of(KEY, names, tmp_path) == ["[a.test]:2222", "b.test"]
+    assert names_of(KEY, ("a.test",), tmp_path) == ["b.test", "[a.test]:2222"]
     with known.open("a") as file:
         file.write(f"@revoked b.test ssh-ed25519 {TEXT}\n")
     assert names_of(KEY, (), tmp_path) == []
+
+
+def test_another_port_of_a_host_is_another_server(known, tmp_path):
+    """A sandbox reaches both: a login at one was one at the other, for rule and question."""
+    other = base64.b64encode(b"the key of the host's other server").decode()
+    known.write_text(
+        f"git.test,[c.test]:22 ssh-ed25519 {TEXT}\n[git.test]:2222 ssh-ed25519 {other}\n"
+    )
+    assert names_of(KEY, (), tmp_path) == ["git.test", "c.test"]
+    found = names_of(base64.b64decode(other), ("git.test",), tmp_path)
+    assert found == ["[git.test]:2222"]
 
 
 def test_a_host_with_a_certificate_has_the_names_of_its_key(known, tmp_path):
@@ -61,9 +73,11 @@ def test_a_hashed_name_is_found_by_who_thinks_of_it(known, tmp_path):
         (*keygen, "-t", "ed25519", "-N", "", "-f", made), check=True, timeout=60
     )
     kind, text, *_ = made.with_suffix(".pub").read_text().split()
-    known.write_text(f"git.test {kind} {text}\n")
+    known.write_text(f"git.test {kind} {text}\n[git.test]:22222 {kind} {text}\n")
     subprocess.run((*keygen, "-H", "-f", known), check=True, timeout=60)
     assert "git.test" not in known.read_text()
     key = base64.b64decode(text)
     assert names_of(key, (), tmp_path) == []
     assert names_of(key, ("x.test", "git.test"), tmp_path) == ["git.test"]
+    there = "[git.test]:22222"
+    assert names_of(key, ("[git.test]:2222", there), tmp_path) == [there]

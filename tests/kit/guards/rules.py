@@ -79,6 +79,7 @@ GUARDS = (
     Guard("keep as the rule permits", "if said.keep is Keep.ONCE:", "tests/broker/authority/test_decider.py", "less_is_offered"),
     Guard("time to live", "permit = Permit(request=request, target=target or answer.target or '', where=answer.where, user=answer.user, autostart=answer.autostart, max_size=answer.limits.max_size, since=now, rule=answer.rule, answered=answer.verdict == 'ask', grant='' if grant is None else grant.id, scope=trio.CancelScope())", "tests/broker/authority/test_decider.py", "ten_minutes"),
     Guard("a question offers few targets", "if False:", "tests/broker/authority/test_decider.py", "too_many_targets"),
+    Guard("a denied host is denied at each of its ports", "if False:", "tests/policy/rules/test_key_rules.py", "chosen_by"),
     Guard("live permits bounded", "if False:", "tests/broker/authority/test_decider.py", "as_many_permissions"),
     Guard("a flood is refused unrecorded", "await self._log.note(grant_events.question_asked(request, question, 0, self._rules.digest))\nreason = number.reason", "tests/attack/test_questions.py", "flood_of_questions"),
     Guard("max-size needs a process that counts", "if False:", "tests/broker/authority/test_decider.py", "size"),

@@ -9,7 +9,6 @@ from tests.kit.guards.mutation import Guard, main
 
 ORDERS = "tests/attack/test_session_orders_files.py"
 GUARDS = (
-    Guard("a server at another port has another name", 'return name[1:].partition("]")[0] if name.startswith("[") else name', "tests/broker/session/test_known_hosts.py", "names_of_its_key"),
     Guard("a call of the user's is for what the user called", "if False:", ORDERS, "calls_about"),
     Guard("an order has its descriptors", "if False:", ORDERS, "its_descriptors"),
     Guard("files are those that the user has named or chosen", "if False:", ORDERS, "named_or_chosen"),
@@ -33,6 +32,7 @@ GUARDS = (
     Guard("orders of a sandbox's streams count to its record", "with given(conn):", "tests/broker/viewer/orders/test_order_places.py", "caused_by_its_record"),
     Guard("requests for a secret that are dismissed come no more", "", "tests/broker/viewer/calls/test_user_secrets.py", "hangs_up"),
     Guard("a record has one request for a secret at a time", "turn = trio.Lock(); await turn.acquire()", "tests/broker/viewer/calls/test_user_secrets.py", "one_at_a_time"),
+    Guard("a host at another port is another host", "found[without_port(name).lower()] = None", "tests/broker/session/test_known_hosts.py", "another_port"),
     Guard("a question ends with its asker", "gone = False", "tests/attack/test_ssh_agent.py", "asker"),
     Guard("a program that goes with an answer unread ends alone", "with suppress():", "tests/broker/jail/worker/test_transfer.py", "answer_unread"),
     Guard("a program that resets its connection ends alone", "with suppress():", "tests/broker/jail/worker/test_transfer.py", "resets_its_connection"),

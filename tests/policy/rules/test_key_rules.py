@@ -62,6 +62,16 @@ def _verdict(told, key=KEY, host="git.test"):
         ("deny host=git.test", KEY, f"{HOST_KEY}abc", "deny"),
         ("deny host=git.test", KEY, None, "deny"),
         ("deny host=git.test", KEY, "other.test", "allow"),
+        # Another port is another server; a denied host is denied at each of its ports.
+        ("allow host=git.test", KEY, "[git.test]:2222", "deny"),
+        ("allow host=[git.test]:2222", KEY, "[git.test]:2222", "allow"),
+        ("allow host=[git.test]:2222", KEY, "[git.test]:22222", "deny"),
+        ("allow host=[git.test]:2222", KEY, "git.test", "deny"),
+        ("allow host=*.test", KEY, "[git.test]:2222", "deny"),
+        ("deny host=git.test", KEY, "[git.test]:2222", "deny"),
+        ("deny host=*.test", KEY, "[git.test]:2222", "deny"),
+        ("deny host=[git.test]:2222", KEY, "git.test", "allow"),
+        ("deny host=[git.test]:2222", KEY, "[git.test]:2222", "deny"),
         # A list is within every grant, and within no denial of one key or host.
         ("allow key=me@desk host=git.test", ANY_KEY, None, "allow"),
         ("deny key=me@desk", ANY_KEY, None, "allow"),
@@ -83,3 +93,11 @@ def test_a_rule_is_kept_with_its_keys():
     told = f"allow key={FINGERPRINT},me@desk"
     (rule,) = _rules(told).rules
     assert f"key={FINGERPRINT},me@desk" in written(rule)
+
+
+@pytest.mark.parametrize(
+    "host", ["[git.test]", "[git.test]:", "git.test:22", "[*.test]:22", "[a]:022"]
+)
+def test_a_port_is_written_as_ssh_does(host):
+    text = f"vitrail.SshAgent * work @adminvm allow host={host}\n"
+    assert rules_of_map({"10-a.policy": text}).problems
