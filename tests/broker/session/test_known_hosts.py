@@ -27,7 +27,7 @@ def test_a_host_has_the_names_of_its_key(known, tmp_path):
     assert names_of(KEY, (), tmp_path) == []
     known.write_text(
         "# a comment\n"
-        f"b.test,[A.test]:2222,[c.test]:22 ssh-ed25519 {TEXT} comment\n"
+        f"b.test,[A.test]:2222 ssh-ed25519 {TEXT} comment\n"
         f"*.wild.test,!not.test ssh-ed25519 {TEXT}\n"
         f"@cert-authority every.test ssh-ed25519 {TEXT}\n"
         "other.test ssh-ed25519 AAAA\nbroken\n"

@@ -49,14 +49,6 @@ def _verdict(told, key=KEY, host="git.test"):
         ("deny key=me@desk", KEY, "git.test", "deny"),
         ("deny key=me@desk", "SHA256:x other", "git.test", "allow"),
         ("deny key=me@desk", None, "git.test", "deny"),
-        # Another port is another server; a deny of the name is about it, too.
-        ("allow host=git.test", KEY, "[git.test]:2222", "deny"),
-        ("allow host=[git.test]:2222", KEY, "[git.test]:2222", "allow"),
-        ("allow host=[git.test]:2222", KEY, "git.test", "deny"),
-        ("allow host=*.test", KEY, "[git.test]:2222", "deny"),
-        ("deny host=git.test", KEY, "[git.test]:2222", "deny"),
-        ("deny host=*.test", KEY, "[git.test]:2222", "deny"),
-        ("deny host=[git.test]:2222", KEY, "git.test", "allow"),
         # A host without a name is none that a rule names, and may be a denied one.
         ("allow host=git.test", KEY, f"{HOST_KEY}abc", "deny"),
         ("deny host=git.test", KEY, f"{HOST_KEY}abc", "deny"),
