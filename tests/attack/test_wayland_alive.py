@@ -7,8 +7,6 @@ window in the scratchpad, KWin 5.27 by a menu on what is not mapped.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
-
 import pytest
 import trio
 
@@ -237,13 +235,6 @@ async def test_menus_of_a_window_open_as_soon_as_it_is_mapped(kind):
 
 
 # -- the scratchpad ---------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def hidden(rules: WindowRules | None = None):
-    """A stand whose scratchpad has the window that ``client`` shows first."""
-    async with stand(rules) as it:
-        yield it
 
 
 def overhang(c: Window, surface: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.core.streams.wayland_verdicts import OPTIONS
 from broker.jail.wayland import handler_table
@@ -259,6 +260,10 @@ def test_each_request_that_names_an_object_has_an_answer():
     assert named <= NEEDS.keys()
     known = {(i, m.name) for i in INTERFACES for m in requests_of(i)}
     assert NEEDS.keys() <= known
+
+
+def test_the_answer_of_menus_names_the_limit():
+    assert f"waits {limits.WAYLAND_SHOWN_SECONDS:g} s" in Needs.SHOWN.value
 
 
 def test_each_answer_is_tried():
