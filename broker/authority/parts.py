@@ -11,6 +11,7 @@ from broker.authority.log_runtime import LogRuntime
 from broker.authority.policy_authority import HostAuthority, PolicyAuthority
 from broker.authority.questions.desktop import Desktop
 from broker.authority.questions.prompts import Questions
+from broker.authority.reachable_files import replaced_settings
 from broker.authority.records.sandboxes import problem_lines
 from broker.core.authority_report import AuthorityReport, PolicyStatus
 from broker.core.escape import printable
@@ -28,6 +29,7 @@ class AuthorityParts:
     authority: PolicyAuthority
     questions: Questions
     desktop: Desktop
+    paths: Paths
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -66,7 +68,7 @@ class AuthorityParts:
 
     def _waiting(self) -> list[str]:
         """Return warnings about the lockdown and questions that wait."""
-        found = self.authority.lockdown.warnings()
+        found = [*self.authority.lockdown.warnings(), *replaced_settings(self.paths)]
         if waiting := len(self.questions.pending()):
             verb = "question waits" if waiting == 1 else "questions wait"
             more = "run 'brokerctl pending'"
@@ -95,4 +97,4 @@ def make_authority(paths: Paths, log: LogRuntime, role: str) -> AuthorityParts:
         last_question=log.store.last_question,
     )
     log.records.tightened = authority.decider.cut_denied
-    return AuthorityParts(log, authority, questions, desktop)
+    return AuthorityParts(log, authority, questions, desktop, paths)

@@ -8,6 +8,7 @@ and plants nothing in the home.  A kernel without Landlock leaves it the user's 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -45,6 +46,27 @@ def keep_to_own_files(paths: Paths, shipped: Path | None) -> None:
             f"cannot confine the authority to its files by Landlock: {error}",
             hint="to see what the kernel lacks, run 'brokerctl doctor'",
         ) from error
+
+
+def replaced_settings(paths: Paths) -> list[str]:
+    """Return a warning for each directory of settings that is another one by now.
+
+    The rule is for the former one, so what the user may read the authority may not.
+    """
+    return [
+        f"{directory} was replaced after the broker started, so its new content is not "
+        "read: run 'brokerctl restart'"
+        for directory in paths.config
+        if os.access(directory, os.R_OK | os.X_OK) and not _can_list(directory)
+    ]
+
+
+def _can_list(directory: Path) -> bool:
+    try:
+        with os.scandir(directory):
+            return True
+    except OSError as error:
+        return error.errno != errno.EACCES  # it may be gone by now
 
 
 def _settings(paths: Paths) -> Iterator[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
@@ -148,6 +149,18 @@ async def test_a_broker_that_has_lost_its_socket_is_named():
         assert "brokerctl stop --broker --force" in again.err
         ended = await brokerctl("stop", "--broker", "--force", env=w.environ)
         assert ended.code == 0, ended
+
+
+async def test_settings_that_were_replaced_as_a_whole_are_a_warning():
+    """As a link to another checkout of dotfiles, or a restored backup, leaves them."""
+    async with world(image=False) as w:
+        assert "was replaced" not in str((await w.status()).warnings)
+        settings = w.paths.config[0]
+        former = settings.rename(settings.with_name("former"))
+        shutil.copytree(former, settings)
+        (warning,) = (await w.status()).warnings
+        assert f"{settings} was replaced" in warning
+        assert "brokerctl restart" in warning
 
 
 async def test_a_broker_that_is_silent_is_named_and_killed(monkeypatch):
