@@ -1,4 +1,4 @@
-"""A machine of a test's own, on which /proc and /etc can be made anew.
+"""A separate machine for a test, on which /proc and /etc can be replaced.
 
 ``python -m tests.kit.changing_machine PROGRAM [ARG...]`` is executed by ``own_machine``:
 as the first process of new user, mount and pid namespaces it lays an /etc over /etc that
@@ -60,7 +60,7 @@ def own_machine(*words: str, seconds: float) -> subprocess.CompletedProcess[str]
 
 
 def remount_proc() -> None:
-    """Make all entries of /proc anew that no descriptor holds, as reclaim does."""
+    """Have procfs make again all entries that no descriptor holds, as reclaim does."""
     with socket.socket(fileno=os.dup(int(os.environ[_ORDERS]))) as sock:
         sock.sendall(b"r")
         answer = sock.recv(1)
