@@ -287,6 +287,9 @@ class Errand:
         if pid:
             os.waitpid(pid, 0)
             os._exit(0)
+        # Before the viewer has the connection.
+        # guard: a signal to a group does not reach who ends a connection
+        os.setsid()
         try:
             self.answer(fds=[connection.fileno()])
             self.hold(permit)
@@ -315,6 +318,8 @@ def _leave_to_child(end: Callable[..., None]) -> None:
         os.closerange(3, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         how = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
         os._exit(how.si_status if how and how.si_code == os.CLD_EXITED else 1)
+    # guard: a signal to a group does not reach who ends an order's program
+    os.setsid()
     signal.signal(number, end)
     end_with_parent(number)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})

@@ -23,11 +23,15 @@ from tests.kit.workers import open_workers
 _ROOT = Path(__file__).parents[2]
 
 _PROBE = """
-import ctypes, os, signal, socket, sys
+import ctypes, fcntl, os, resource, signal, socket, sys
 import broker
 from broker.helpers.process import jail
 inside, attempt, place = sys.argv[1:]
 libc = ctypes.CDLL(None, use_errno=True)
+
+def checked(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "failed")
 
 def remount(target):
     if libc.mount(None, target.encode(), None, 0x20 | 0x1000, None):
@@ -44,6 +48,14 @@ attempts = {
     "interrupt a process": lambda: signal.pidfd_send_signal(
         os.pidfd_open(os.getppid()), signal.SIGCONT),
     "signal a process": lambda: os.kill(os.getppid(), signal.SIGCONT),
+    "signal a thread": lambda: checked(libc.syscall(
+        234, os.getppid(), os.getppid(), signal.SIGCONT)),
+    "have a socket signal": lambda: fcntl.fcntl(
+        socket.socketpair()[0], fcntl.F_SETOWN, os.getppid()),
+    "change another's limits": lambda: resource.prlimit(
+        os.getppid(), resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)),
+    "signal a group": lambda: signal.pidfd_send_signal(
+        os.pidfd_open(os.getpgrp()), signal.SIGKILL, None, 1 << 2),
     "make a mount writable": lambda: remount("/usr"),
 }
 if inside == "inside":
@@ -61,6 +73,9 @@ _WORKS_OUTSIDE = [
     "start a program",
     "interrupt a process",
     "signal a process",
+    "signal a thread",
+    "have a socket signal",
+    "change another's limits",
 ]
 
 
@@ -88,10 +103,13 @@ def _probe(where, attempt, place):
         text=True,
         timeout=60,
         check=False,
+        start_new_session=True,
     )
 
 
-@pytest.mark.parametrize("attempt", [*_WORKS_OUTSIDE, "make a mount writable"])
+@pytest.mark.parametrize(
+    "attempt", [*_WORKS_OUTSIDE, "make a mount writable", "signal a group"]
+)
 def test_probe_in_the_fork_servers_jail(attempt, place):
     if attempt in _WORKS_OUTSIDE:
         assert _probe("outside", attempt, place).returncode == 0

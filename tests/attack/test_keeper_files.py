@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
+import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +15,8 @@ import pytest
 
 from broker.helpers import compositor_descriptors, landlock
 from broker.helpers.filters.keeper_filter import keeper_filter
+from broker.helpers.filters.session_filters import authority_filter
+from broker.helpers.process.hardening import harden
 from broker.helpers.process.spawn import spawn
 from broker.jail.wayland.security_context import _listen
 from broker.programs.keeper import confine_keeper
@@ -22,6 +27,8 @@ pytestmark = pytest.mark.skipif(
     reason="Landlock, or Linux 6.2, is missing",
 )
 _DONE, _REFUSED, _OTHER = 8, 7, 9
+_libc = ctypes.CDLL(None, use_errno=True)
+_TKILL, _TGKILL = (200, 234) if os.uname().machine == "x86_64" else (130, 131)
 
 
 def confined(place, action):
@@ -67,6 +74,31 @@ def test_it_opens_no_file_of_the_user():
             assert confined(place, attempt) == _REFUSED
         assert secret.read_text() == "secret"
         assert [path.name for path in (place / "run").iterdir()] == ["settings"]
+
+
+def _thread_call(number, *arguments):
+    if _libc.syscall(number, *arguments) < 0:
+        raise OSError(ctypes.get_errno(), "failed")
+
+
+@pytest.mark.parametrize("program", [keeper_filter, authority_filter])
+def test_it_ends_no_program_of_the_user(program):
+    """Not by a thread either; before Linux 6.12 no rule of Landlock is behind this."""
+    with subprocess.Popen(["sleep", "100"]) as other:
+        for attempt in (
+            lambda: os.kill(other.pid, signal.SIGTERM),
+            lambda: _thread_call(_TKILL, other.pid, signal.SIGTERM),
+            lambda: _thread_call(_TGKILL, other.pid, other.pid, signal.SIGTERM),
+        ):
+            pid = os.fork()
+            if pid == 0:
+                harden(program())
+                attempt()
+                os._exit(0)
+            ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+            assert (ended, other.poll()) == (-signal.SIGSYS, None)
+        _thread_call(_TGKILL, other.pid, other.pid, signal.SIGTERM)
+        assert other.wait(10) == -signal.SIGTERM
 
 
 def test_it_listens_beside_the_compositor():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import time
 from contextlib import suppress
@@ -18,6 +19,7 @@ from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.media_orders import ConnectSound, OpenSecurityKey
 from broker.ipc.session.order_messages import encode
 from broker.ipc.session.service_orders import ServeNow, StartService
+from broker.session import errand
 from broker.session.read_warrant import SECONDS
 from broker.viewer.orders import session_orders
 from tests.attack.test_session_orders_services import services
@@ -77,6 +79,37 @@ async def test_sound_ends_with_its_permit_though_its_channel_blocks(sound, kept)
             assert conn.recv(1) == b"", "the permit has ended"
             ours.settimeout(1)
             assert ours.recv(1) == b""
+
+
+async def test_a_group_that_is_ended_leaves_the_end_of_a_permit(sound):
+    """The viewer has the pidfd of the process that leads the group of the starter."""
+    server, session = sound
+    at = time.monotonic() - SECONDS + 3
+    warrant = session.permit(AUDIO, at=at)
+    async with session.carrying_out(ConnectSound(warrant)) as begun:
+        with socket.socket(fileno=begun.fds[0]) as ours, server.accept()[0] as conn:
+            os.killpg(session.starter.process.pid, signal.SIGTERM)
+            with trio.fail_after(5):
+                await begun.process.wait()
+            conn.settimeout(12)
+            assert conn.recv(1) == b"", "the permit has ended"
+            assert ours.recv(1) == b""
+            assert time.monotonic() >= at + SECONDS
+
+
+def test_who_ends_an_orders_program_is_in_a_group_of_its_own():
+    """A jail of which all are killed while it is being built leaves a process."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            errand._leave_to_child(
+                lambda *_: None
+            )  # as its child, whose code is passed on
+            code = 7 if os.getpgrp() == os.getsid(0) == os.getpid() else 8
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
 
 
 _KEY = """

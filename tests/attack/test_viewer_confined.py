@@ -159,6 +159,48 @@ def test_it_ends_a_process_of_which_it_has_a_pidfd(place, number):
         assert child.wait(10) == -number
 
 
+_THREAD, _THREAD_GROUP, _PROCESS_GROUP = 1, 2, 4
+"""PIDFD_SIGNAL_ of Linux 6.9: which processes a pidfd stands for."""
+
+
+def _signal_group(held, flags, number=signal.SIGKILL):
+    signal.pidfd_send_signal(held, number, None, flags)
+    return True
+
+
+@pytest.fixture
+def group():
+    """The leader of a process group, and another process of it."""
+    leader = subprocess.Popen(["sleep", "100"], process_group=0)
+    other = subprocess.Popen(["sleep", "100"], process_group=leader.pid)
+    with leader, other:
+        yield leader, other
+        for child in (leader, other):
+            child.kill()
+
+
+@pytest.mark.parametrize("flags", [_THREAD, _THREAD_GROUP, _PROCESS_GROUP, 1 << 30])
+def test_it_ends_no_group_of_which_it_has_the_leader(place, group, flags):
+    """The pidfd of the fork server of helpers would be the key to all its children."""
+    leader, other = group
+    held = os.pidfd_open(leader.pid)
+    assert confined(place, lambda: _signal_group(held, flags)) in DENIED
+    assert (leader.poll(), other.poll()) == (None, None)
+    os.close(held)
+
+
+def test_a_group_is_ended_by_its_leader_without_the_filter(group):
+    leader, other = group
+    held = os.pidfd_open(leader.pid)
+    try:
+        _signal_group(held, _PROCESS_GROUP)
+    except OSError:
+        pytest.skip("Linux 6.9 has signals to a group by a pidfd")
+    finally:
+        os.close(held)
+    assert other.wait(10) == -signal.SIGKILL
+
+
 def _by_fcntl(sock, pid):
     fcntl.fcntl(sock, fcntl.F_SETOWN, pid)
 

@@ -44,15 +44,24 @@ def authority_filter() -> bytes:
     return rules.program()
 
 
-def in_session(needed: frozenset[str]) -> SeccompRules:
-    """Return rules for a process that executes nothing, with UNIX sockets only."""
+def in_session(needed: frozenset[str], pid: int = 0) -> SeccompRules:
+    """Return rules for a process that executes nothing, with UNIX sockets only.
+
+    ``pid``: its own, where it is known: then it may signal its threads, as abort(3) does.
+    """
     rules = SeccompRules(default=libseccomp.ALLOW)
     rules.kill([name for name in NEVER if name not in needed])
     rules.kill(["execve", "execveat", "fork", "vfork"])
     # guard: a keeper signals its jailed half alone
     rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
+    # No process has the number 0.
+    # guard: no thread of another process is signalled
+    rules.kill_if("tgkill", libseccomp.Arg(0, libseccomp.NE, pid))
+    if "pidfd_send_signal" in needed:
+        # guard: a pidfd stands for one process and not for its group
+        rules.deny_if("pidfd_send_signal", libseccomp.Arg(3, libseccomp.NE, 0))
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
-    _leave_others(rules, pidfds="pidfd_open" in needed)
+    leave_others(rules, pidfds="pidfd_open" in needed)
     if "ftruncate" not in needed:
         _leave_log(rules)
     return rules
@@ -70,7 +79,7 @@ def _leave_log(rules: SeccompRules) -> None:
     rules.deny_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.clear(2, os.O_APPEND))
 
 
-def _leave_others(rules: SeccompRules, *, pidfds: bool) -> None:
+def leave_others(rules: SeccompRules, *, pidfds: bool) -> None:
     """Close what acts on the user's other programs without a path or a descriptor."""
     for command in (fcntl.F_SETOWN, fcntl.F_SETSIG, _F_SETOWN_EX):
         # guard: no descriptor signals another process for its owner

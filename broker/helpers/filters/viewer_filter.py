@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 
-from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.filters.seccomp import close_set_id, words
 from broker.helpers.filters.session_filters import CLONE_THREAD, in_session
 
@@ -31,7 +30,7 @@ def viewer_filter(pid: int) -> bytes:
     It listens on sockets that have a path, for its sandboxes' keepers and for the mixer,
     and gets connections from the processes that the starter forks for it.
     """
-    rules = in_session(frozenset({"pidfd_send_signal"}))
+    rules = in_session(frozenset({"pidfd_send_signal"}), pid)
     rules.deny("clone3", errno.ENOSYS)
     # guard: the viewer makes threads and no processes
     rules.kill_if("clone", rules.clear(0, CLONE_THREAD))
@@ -58,8 +57,6 @@ def viewer_filter(pid: int) -> bytes:
         rules.deny_number(number, errno.EPERM)
     # guard: the viewer makes no file setuid for another user of the machine
     close_set_id(rules)
-    # guard: the viewer signals no process but those of which it was given a pidfd
-    rules.kill_if("tgkill", libseccomp.Arg(0, libseccomp.NE, pid))
     for number in set(range(1, 65)) - {9, 15}:  # all but SIGKILL and SIGTERM
         # A session child that is stopped would end nothing with its permit.
         # guard: the viewer ends processes and stops none

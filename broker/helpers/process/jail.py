@@ -20,6 +20,7 @@ from pathlib import Path
 from broker.core.errors import VitrailError
 from broker.helpers.filters import seccomp
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.session_filters import leave_others
 from broker.helpers.process.hardening import check, install, lower_limit, prctl
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -177,7 +178,12 @@ def _fork_server_filter() -> bytes:
     signals = seccomp.words("pidfd_open pidfd_send_signal")
     rules.kill(name for name in seccomp.NEVER if name not in building + signals)
     rules.kill(["execve", "execveat", "connect", "bind"])
-    rules.kill(["kill", "tkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
+    # guard: the fork server signals no thread
+    rules.kill(["kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
+    # guard: the fork server leaves other processes as they are
+    leave_others(rules, pidfds=True)
     killing = libseccomp.Arg(1, libseccomp.NE, signal.SIGKILL)
     rules.deny_if("pidfd_send_signal", killing)
+    # guard: the fork server ends processes and no groups
+    rules.deny_if("pidfd_send_signal", libseccomp.Arg(3, libseccomp.NE, 0))
     return rules.program()
