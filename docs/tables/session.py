@@ -124,6 +124,10 @@ ORDERS: Mapping[str, ChannelPolicy] = {
     ),
     "listen-port": _order(
         "within a minute of a call of `brokerctl forward` for this port",
+        "A port number that no other program of the user's can have meanwhile.",
+    ),
+    "accept-connection": _order(
+        f"{_NEXT}, one at a time",
         "What the user's programs send to a port that the user forwards.",
     ),
     "ask-secret": _order(

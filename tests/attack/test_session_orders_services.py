@@ -38,6 +38,7 @@ from broker.core.ssh_agent import (
 )
 from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.service_orders import (
+    AcceptConnection,
     AskAgent,
     AskSecret,
     ConnectPort,
@@ -96,16 +97,31 @@ async def test_no_other_port_is_connected_to(session, server):
 async def test_the_port_of_a_call_is_listened_on(session, server):
     _, taken = server
     warrant = session.call("Forward", sandbox="work", port=80, local=0)
-    _, (fd, table) = await session.carry_out(ListenPort(warrant, 0))
-    with socket.socket(fileno=fd) as ours:
-        port = ours.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)):
-            assert f":{port:04X} ".encode() in os.pread(table, 1 << 16, 0)
-    os.close(table)
+    async with session.carrying_out(ListenPort(warrant, 0)) as begun:
+        there = ("127.0.0.1", int(begun.result))
+        for _ in range(2):
+            with socket.create_connection(there) as far:
+                result, (fd,) = await begun.more(AcceptConnection())
+                with socket.socket(fileno=fd) as ours:
+                    assert int(result) == far.getsockname()[1]
+                    far.sendall(b"hello")
+                    await trio.lowlevel.wait_readable(ours)
+                    assert ours.recv(9) == b"hello"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(there)
     warrant = session.call("Forward", sandbox="work", port=80, local=taken)
     with pytest.raises(RefusedError, match="cannot use") as caught:
         await session.carry_out(ListenPort(warrant, taken))
     assert "if another program listens there" in caught.value.hint
+
+
+async def test_no_listening_socket_is_lent(session):
+    """Shut down it would be a socket that connects to any port of the loopback."""
+    warrant = session.call("Forward", sandbox="work", port=80, local=0)
+    async with session.carrying_out(ListenPort(warrant, 0)) as begun:
+        assert begun.fds == ()
+        with pytest.raises(UpstreamError, match="ended before it replied"):
+            await begun.more(ListenPort(warrant, 0))
 
 
 async def test_no_other_port_is_listened_on(session, server):

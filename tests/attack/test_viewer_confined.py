@@ -201,6 +201,59 @@ def test_a_group_is_ended_by_its_leader_without_the_filter(group):
     assert other.wait(10) == -signal.SIGKILL
 
 
+_MSG_FASTOPEN, _TCP_FASTOPEN_CONNECT = 0x20000000, 30
+
+
+@pytest.mark.parametrize("call", ["sendto", "sendmsg", "sendmmsg"])
+def test_it_connects_by_no_message(place, call):
+    """Neither connect(2) nor Landlock sees it: tcp(7), TCP_FASTOPEN."""
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        there = service.getsockname()
+
+        def send():
+            if call == "sendto":
+                sock.sendto(b"GET /", _MSG_FASTOPEN, there)
+            elif call == "sendmsg":
+                sock.sendmsg([b"GET /"], [], _MSG_FASTOPEN, there)
+            else:
+                return _sendmmsg(sock, there)
+            return True
+
+        with socket.create_server(("127.0.0.1", 0)) as sock:
+            # It listened, and was lent; shutdown(2) makes it one that can connect.
+            assert confined(place, lambda: not sock.shutdown(socket.SHUT_RDWR)) == 7
+            assert confined(place, send) in DENIED
+            assert send(), "it works without the filter"
+            service.accept()[0].close()
+        service.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            service.accept()
+
+
+def _sendmmsg(sock, there):
+    name = struct.pack("=H", socket.AF_INET) + struct.pack("!H", there[1])
+    name = ctypes.create_string_buffer(name + socket.inet_aton(there[0]) + bytes(8), 16)
+    data = ctypes.create_string_buffer(b"GET /", 5)
+    at = ctypes.addressof
+    vector = ctypes.create_string_buffer(struct.pack("PN", at(data), 5))
+    header = struct.pack("PIPNPNiI", at(name), 16, at(vector), 1, 0, 0, 0, 0)
+    flags = ctypes.c_ulong(_MSG_FASTOPEN)
+    if _libc.sendmmsg(sock.fileno(), header.ljust(64, bytes(1)), 1, flags) < 0:
+        raise OSError(ctypes.get_errno(), "sendmmsg")
+    return True
+
+
+def test_it_makes_no_socket_that_connects_with_its_first_message(place):
+    with socket.socket() as lent:
+
+        def prepare():
+            lent.setsockopt(socket.IPPROTO_TCP, _TCP_FASTOPEN_CONNECT, 1)
+            return True
+
+        assert confined(place, prepare) in DENIED
+        assert prepare()
+
+
 def _by_fcntl(sock, pid):
     fcntl.fcntl(sock, fcntl.F_SETOWN, pid)
 

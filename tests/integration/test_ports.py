@@ -12,12 +12,11 @@ import shutil
 import socket
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 import trio
 
-from broker.viewer.calls import tcp_ports
+from broker.session.user_services import loopback_ports
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain
@@ -211,7 +210,7 @@ def test_a_program_of_another_user_is_seen(monkeypatch):
         listener.listen()
         with socket.create_connection(listener.getsockname()):
             conn, there = listener.accept()
-            with conn, Path("/proc/net/tcp").open("rb") as table:
-                assert tcp_ports.is_own(table.fileno(), conn, there)
+            with conn:
+                assert loopback_ports.is_own(conn, there)
                 monkeypatch.setattr(os, "getuid", lambda: 4321)
-                assert not tcp_ports.is_own(table.fileno(), conn, there)
+                assert not loopback_ports.is_own(conn, there)

@@ -17,7 +17,7 @@ import socket
 
 from broker.helpers.filters.descriptor_filter import PROT_EXEC, descriptor_rules
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.seccomp import SeccompRules, words
+from broker.helpers.filters.seccomp import MSG_FASTOPEN, SeccompRules, words
 
 _FIONBIO = 0x5421  # asm-generic/ioctls.h; how Python makes a socket non-blocking
 _SOCKET_KIND = 0xF
@@ -49,7 +49,10 @@ def acceptor_filter() -> bytes:
     """
     rules = _socket_rules()
     # guard: an acceptor receives no descriptor
-    rules.allow(("accept4", "sendmsg"))
+    rules.allow(("accept4",))
+    # What it listens on would be a socket that connects, once it is shut down.
+    # guard: an acceptor connects by no message
+    rules.allow_if("sendmsg", rules.clear(2, MSG_FASTOPEN))
     unix = rules.equal(0, socket.AF_UNIX)
     for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET):
         # guard: an acceptor makes no socket of datagrams

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import stat
 from collections.abc import Iterable
 
@@ -47,6 +48,13 @@ _MODES = (
     *(("mknod", 1), ("mknodat", 2), ("mkdir", 1), ("mkdirat", 2)),
 )
 """Calls that set a file's mode, and which argument that is."""
+
+
+MSG_FASTOPEN = 0x20000000
+"""Connect to the address of the message (tcp(7)); ``socket`` has no name for it."""
+_MESSAGES = (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3))
+"""Calls that send a message, and which argument has its flags."""
+_TCP_FASTOPEN_CONNECT = 30
 
 
 class SeccompRules:
@@ -145,3 +153,16 @@ def close_set_id(rules: SeccompRules) -> None:
     # Its mode is passed by a pointer; programs fall back to openat.
     # guard: a guest hides no setuid bit behind a pointer
     rules.deny("openat2", errno.ENOSYS)
+
+
+def close_fast_open(rules: SeccompRules) -> None:
+    """Deny a connection that is made by a message, of a TCP socket that was lent.
+
+    Neither a rule about connect(2) nor Landlock's about TCP sees it.
+    """
+    for name, flags in _MESSAGES:
+        # guard: no message connects a socket
+        rules.deny_if(name, rules.has(flags, MSG_FASTOPEN))
+    tcp = rules.equal(1, socket.IPPROTO_TCP)
+    # guard: no socket connects with its first message
+    rules.deny_if("setsockopt", tcp, rules.equal(2, _TCP_FASTOPEN_CONNECT))

@@ -9,7 +9,7 @@ import socket
 from functools import cache
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.seccomp import NEVER, SeccompRules, words
+from broker.helpers.filters.seccomp import NEVER, SeccompRules, close_fast_open, words
 
 CLONE_THREAD = 0x10000
 _F_SETOWN_EX = 15
@@ -61,6 +61,7 @@ def in_session(needed: frozenset[str], pid: int = 0) -> SeccompRules:
         # guard: a pidfd stands for one process and not for its group
         rules.deny_if("pidfd_send_signal", libseccomp.Arg(3, libseccomp.NE, 0))
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
+    close_fast_open(rules)
     leave_others(rules, pidfds="pidfd_open" in needed)
     if "ftruncate" not in needed:
         _leave_log(rules)

@@ -10,7 +10,7 @@ import fcntl
 import os
 from functools import cache
 
-from broker.helpers.filters.seccomp import NEVER, SeccompRules, words
+from broker.helpers.filters.seccomp import MSG_FASTOPEN, NEVER, SeccompRules, words
 from broker.helpers.process.hardening import install
 
 _PROT_EXEC = 4
@@ -27,7 +27,7 @@ _SIOCOUTQ = 0x5411
 _MFD_CLOEXEC_ALLOW_SEALING = 3
 
 BASE = words("""
- read readv write writev close close_range recvmsg recvfrom sendmsg sendto shutdown
+ read readv write writev close close_range recvmsg recvfrom shutdown
  accept accept4 getsockname getpeername getsockopt
  epoll_wait epoll_pwait epoll_pwait2 epoll_ctl poll ppoll select pselect6
  futex brk munmap mremap madvise fstat lseek
@@ -50,6 +50,9 @@ def worker_filter() -> bytes:
     rules.kill([*NEVER, "execve", "execveat", "fork", "vfork", "clone", "clone3"])
     rules.kill(["connect", "bind", "listen"])
     rules.allow(BASE)
+    # guard: a worker connects by no message
+    for name, flags in (("sendmsg", 2), ("sendto", 3)):
+        rules.allow_if(name, rules.clear(flags, MSG_FASTOPEN))
     rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
     rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
     rules.allow_if("ioctl", rules.equal(1, _FIONBIO))

@@ -23,11 +23,19 @@ class ConnectPort(TypedMessage, frozen=True, tag="connect-port"):
 class ListenPort(TypedMessage, frozen=True, tag="listen-port"):
     """Listen on the loopback for a call of ``Forward``, whose ``local`` is the port.
 
-    Answer: the socket, and the kernel's table of connections, ``/proc/net/tcp``.
+    Answer: the port, in digits.  It is closed when the viewer hangs up.
     """
 
     warrant: bytes
     port: Port
+
+
+class AcceptConnection(TypedMessage, frozen=True, tag="accept-connection"):
+    """Wait for the next connection to the port of ``ListenPort``.
+
+    Answer: the port at its far end, in digits, and the socket; no socket: another user
+    of the machine has connected.
+    """
 
 
 class AskSecret(TypedMessage, frozen=True, tag="ask-secret"):
@@ -80,6 +88,7 @@ class NameHost(TypedMessage, frozen=True, tag="name-host"):
 ServiceOrder: TypeAlias = (
     ConnectPort
     | ListenPort
+    | AcceptConnection
     | AskSecret
     | StartService
     | ServeNow

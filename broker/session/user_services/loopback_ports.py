@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
 import socket
+import sys
+import time
+from pathlib import Path
 
 import msgspec
 
@@ -14,8 +18,9 @@ from broker.ipc.session import service_orders as m
 from broker.session.errand import Errand
 
 _LOOPBACK = "127.0.0.1"
-_TABLE = "/proc/net/tcp"
+_TABLE = Path("/proc/net/tcp")
 _BACKLOG = 64
+_AGAIN_SECONDS = 0.1
 
 
 class _Forwarded(msgspec.Struct):
@@ -45,24 +50,69 @@ def connect_port(errand: Errand, order: m.ConnectPort) -> None:
 
 
 def listen_port(errand: Errand, order: m.ListenPort) -> None:
-    """Listen on the port that the user forwards (0: any); answer with the socket.
+    """Listen on the port that the user forwards (0: any); answer with its number.
 
-    Raises RefusedError.
+    Each ``AcceptConnection`` is answered with a connection.  Raises RefusedError.
     """
     call = errand.call(order.warrant, {"Forward"})
     asked = msgspec.json.decode(call.parameters, type=_Forwarded)
     # guard: a call for one port listens on no other one
     if asked.local != order.port:
         raise RefusedError(f"the call forwards port {asked.local}, not {order.port}")
-    table = os.open(_TABLE, os.O_RDONLY | os.O_CLOEXEC)
-    with socket.socket() as sock:
+    with socket.socket() as listener:
         try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((_LOOPBACK, order.port))
-            sock.listen(_BACKLOG)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((_LOOPBACK, order.port))
+            listener.listen(_BACKLOG)
         except OSError as error:
             raise RefusedError(
                 f"cannot use port {order.port} of this machine: {error.strerror}",
                 hint="if another program listens there, choose another port, such as 3001:8080",
             ) from error
-        errand.answer(fds=[sock.fileno(), table])
+        listener.settimeout(0)
+        # After shutdown(2) a listening socket can connect, also by sendto(2), which
+        # Landlock does not govern.
+        # guard: a viewer has no socket that listens on the user's loopback
+        errand.answer(b"%d" % listener.getsockname()[1])
+        while isinstance(errand.next(), m.AcceptConnection):
+            _pass_next(errand, listener)
+
+
+def _pass_next(errand: Errand, listener: socket.socket) -> None:
+    """Answer with the next connection; return without one when the viewer hangs up."""
+    waiting = select.poll()
+    for fd in (channel := errand.channel.fileno(), listener.fileno()):
+        waiting.register(fd, select.POLLIN)
+    while channel not in {fd for fd, _ in waiting.poll()}:
+        try:
+            conn, there = listener.accept()
+            with conn:
+                conn.setblocking(False)  # noqa: FBT003 -- socket has no name for it
+                # guard: a forwarded port serves its user alone
+                fds = [conn.fileno()] if is_own(conn, there) else []
+                errand.answer(b"%d" % there[1], fds)
+        # guard: a moment without descriptors ends no forward
+        except OSError:
+            time.sleep(_AGAIN_SECONDS)
+        else:
+            return
+
+
+def is_own(conn: socket.socket, there: tuple[str, int]) -> bool:
+    """Return whether the program at the far end of a loopback connection is the user's.
+
+    Any user of this machine can connect to a port.  Raises OSError.
+    """
+    wanted = [_hex(*there), _hex(*conn.getsockname())]
+    # The kernel writes a line for each TCP socket of the machine, of any user (proc(5)).
+    for line in _TABLE.read_text("ascii").splitlines()[1:]:
+        fields = line.split()
+        # One that its program has closed may have no owner any more.
+        if fields[1:3] == wanted and fields[3] in {"01", "04", "05", "08"}:
+            return int(fields[7]) == os.getuid()
+    return False
+
+
+def _hex(address: str, port: int) -> str:
+    number = int.from_bytes(socket.inet_aton(address), sys.byteorder)
+    return f"{number:08X}:{port:04X}"

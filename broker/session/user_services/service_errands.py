@@ -33,5 +33,5 @@ def carry_out_service(errand: Errand, order: m.ServiceOrder) -> None:
             from broker.session.user_services.agent_use import use_agent
 
             use_agent(errand, order)
-        case m.ServeNow() | m.AskAgent() | m.NameHost():
+        case m.AcceptConnection() | m.ServeNow() | m.AskAgent() | m.NameHost():
             raise InternalError("the order belongs to another one")

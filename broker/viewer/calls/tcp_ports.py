@@ -1,21 +1,23 @@
-"""TCP ports of the user's loopback: connected to, listened on, and who connects there."""
+"""TCP ports of the user's loopback: connected to, and listened on."""
 
 from __future__ import annotations
 
-import os
 import re
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
-from broker.ipc.session.service_orders import ConnectPort, ListenPort
+from broker.ipc.fdpass import DescriptorsLostError
+from broker.ipc.session.service_orders import AcceptConnection, ConnectPort, ListenPort
 from broker.viewer.opening.failures import ToldError
-from broker.viewer.orders.session_orders import UserSession
+from broker.viewer.orders.session_orders import Begun, UserSession
 
-_READ_BYTES = 1 << 16
+_AGAIN_SECONDS = 0.1
 _PORT = re.compile("[1-9][0-9]{0,4}")
 
 
@@ -39,46 +41,35 @@ async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.s
     return socket.socket(fileno=fd)
 
 
+@dataclass(frozen=True)
+class ListenedPort:
+    """A port of the user's loopback on which a session child listens."""
+
+    number: int
+    _begun: Begun
+
+    async def accept(self) -> tuple[int, socket.socket | None]:
+        """Return the next connection, and the port at its far end.
+
+        None: another user of the machine has connected.  Raises VitrailError.
+        """
+        while True:
+            try:
+                result, fds = await self._begun.more(AcceptConnection())
+            # guard: a moment without descriptors in the viewer ends no forward
+            except DescriptorsLostError:
+                await trio.sleep(_AGAIN_SECONDS)
+            else:
+                return int(result), socket.socket(fileno=fds[0]) if fds else None
+
+
 @asynccontextmanager
 async def listening(
     session: UserSession, warrant: bytes, port: int
-) -> AsyncIterator[tuple[socket.socket, int]]:
-    """Listen on a port of the user's loopback while the block runs; 0: any port.
+) -> AsyncIterator[ListenedPort]:
+    """Have a port of the user's loopback listened on while the block runs; 0: any port.
 
-    Yields the socket and a descriptor of ``/proc/net/tcp``.  Raises RefusedError.
+    Raises RefusedError.
     """
-    _, (fd, table) = await session.carry_out(ListenPort(warrant, port))
-    try:
-        with socket.socket(fileno=fd) as listener:
-            listener.setblocking(False)  # noqa: FBT003
-            yield listener, table
-    finally:
-        os.close(table)
-
-
-def is_own(table: int, conn: socket.socket, there: tuple[str, int]) -> bool:
-    """Return whether the program at the far end of a loopback connection is the user's.
-
-    Any user of this machine can connect to a port.  ``table``: a descriptor of
-    ``/proc/net/tcp``, see proc(5).
-    """
-    wanted = [_hex(*there), _hex(*conn.getsockname())]
-    for line in _read(table).decode("ascii").splitlines()[1:]:
-        fields = line.split()
-        # One that its program has closed may have no owner any more.
-        if fields[1:3] == wanted and fields[3] in {"01", "04", "05", "08"}:
-            return int(fields[7]) == os.getuid()
-    return False
-
-
-def _read(table: int) -> bytes:
-    """Return the table as it is now; by offsets, as several threads may read it."""
-    found = bytearray()
-    while data := os.pread(table, _READ_BYTES, len(found)):
-        found += data
-    return bytes(found)
-
-
-def _hex(address: str, port: int) -> str:
-    number = int.from_bytes(socket.inet_aton(address), sys.byteorder)
-    return f"{number:08X}:{port:04X}"
+    async with session.carrying_out(ListenPort(warrant, port)) as begun:
+        yield ListenedPort(int(begun.result), begun)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,9 @@ from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.guest.file_requests import GuestCall
-from broker.ipc.in_thread import in_thread
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.calls import SandboxCalls, both_again
-from broker.viewer.calls.tcp_ports import is_own, listening, take_port
+from broker.viewer.calls.tcp_ports import ListenedPort, listening, take_port
 from broker.viewer.orders.session_orders import UserSession
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 _FIRST_STREAM = 1 << 33
 """Numbers of these streams in the log, apart from those of sandboxes."""
-_AGAIN_SECONDS = 0.1
 _CALLER = "desktop"
 """The caller's name in the sandbox's log."""
 
@@ -51,8 +50,6 @@ class _Forward:
     port: int
     permit: Permit
     emit: api.Emit[api.ForwardItem]
-    table: int
-    """A descriptor of ``/proc/net/tcp``."""
 
 
 class PortForwards:
@@ -100,54 +97,45 @@ class PortForwards:
         )
         # First: the user's answer to a question may take longer than a warrant is good.
         async with (
-            listening(self._session, exchange.warrant, request.local) as (own, table),
+            listening(self._session, exchange.warrant, request.local) as own,
             self._decider.permit(asked) as permit,
         ):
-            local = own.getsockname()[1]
             await exchange.emit(
-                api.ForwardItem(sandbox=guest.lease.sandbox, local=local)
+                api.ForwardItem(sandbox=guest.lease.sandbox, local=own.number)
             )
-            forward = _Forward(guest, port, permit, exchange.emit, table)
-            await self._serve(forward, trio.socket.from_stdlib_socket(own))
+            await self._serve(_Forward(guest, port, permit, exchange.emit), own)
         raise RefusedError("the forward was closed")
 
-    async def _serve(self, forward: _Forward, listener: trio.socket.SocketType) -> None:
+    async def _serve(self, forward: _Forward, own: ListenedPort) -> None:
         """Accept connections to the forwarded port, and carry each."""
         # guard: connections to a forwarded port are bounded
         places = trio.CapacityLimiter(limits.FORWARDED)
         async with trio.open_nursery() as nursery:
             while True:
                 await places.acquire_on_behalf_of(place := object())
-                accepted, there = await _accept(listener)
-                conn = socket.socket(fileno=accepted.detach())
+                there, conn = await own.accept()
 
                 async def one(
-                    conn: socket.socket = conn,
-                    there: tuple[str, int] = there,
+                    there: int = there,
+                    conn: socket.socket | None = conn,
                     place: object = place,
                 ) -> None:
                     """Serve one forwarded connection and free its place."""
-                    with conn:
-                        await self._connected(forward, conn, there)
+                    with conn or nullcontext():
+                        await self._connected(forward, there, conn)
                     places.release_on_behalf_of(place)
 
                 nursery.start_soon(one)
 
     async def _connected(
-        self, forward: _Forward, conn: socket.socket, there: tuple[str, int]
+        self, forward: _Forward, there: int, conn: socket.socket | None
     ) -> None:
-        """Carry one connection from ``there`` to its end; its failure ends no other."""
+        """Carry one connection from a port to its end; its failure ends no other."""
         guest = forward.guest
-        # The kernel no longer knows the far end of one that was reset.
-        # guard: a connection that was reset ends no forward
-        peer = f"{there[1]} of this machine"
-        opening = Opening(guest.lease, TCP, next(self._numbers), f"port {peer}")
-        # The kernel writes a line for each TCP socket of the machine, of any user.
+        peer = f"port {there} of this machine"
+        opening = Opening(guest.lease, TCP, next(self._numbers), peer)
         try:
-            # guard: who connects to a forwarded port is looked up beside the event loop
-            own = await in_thread(is_own, forward.table, conn, there)
-            # guard: a forwarded port serves its user alone
-            if not own:
+            if conn is None:
                 await self._events.refused(opening, "another user connected")
                 return
             async with self._events.carry(
@@ -165,15 +153,3 @@ class PortForwards:
         # guard: a forwarded connection without descriptors ends no other
         except (VitrailError, OSError) as error:
             await forward.emit(api.ForwardItem(failed=printable(str(error), 300)))
-
-
-async def _accept(
-    listener: trio.socket.SocketType,
-) -> tuple[trio.socket.SocketType, tuple[str, int]]:
-    """Accept the next connection to the forwarded port; return it and its address."""
-    while True:
-        try:
-            return await listener.accept()
-        # guard: a moment without descriptors ends no forward
-        except OSError:
-            await trio.sleep(_AGAIN_SECONDS)

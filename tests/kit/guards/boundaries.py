@@ -70,6 +70,8 @@ GUARDS = (
     Guard("the viewer makes threads and no processes", "", "tests/attack/test_viewer_confined.py", "forks_nothing"),
     Guard("the viewer connects to no service of the session", "", "tests/attack/test_viewer_confined.py", "connects_to_nothing"),
     Guard("the viewer sends nothing to a socket that it is not connected to", "", "tests/attack/test_viewer_confined.py", "datagram"),
+    Guard("no message connects a socket", "pass", "tests/attack/test_viewer_confined.py", "by_no_message"),
+    Guard("no socket connects with its first message", "", "tests/attack/test_viewer_confined.py", "first_message"),
     Guard("no thread of another process is signalled", "", "tests/attack/test_keeper_files.py", "ends_no_program"),
     Guard("a pidfd stands for one process and not for its group", "pass", "tests/attack/test_viewer_confined.py", "ends_no_group"),
     Guard("a signal to a group does not reach who ends a connection", "", "tests/attack/test_session_orders_held.py", "group_that_is_ended"),
