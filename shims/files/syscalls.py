@@ -17,34 +17,36 @@ if TYPE_CHECKING:
     from typing import Dict, List, Tuple
 
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
-BPF_LOAD, BPF_JEQ, BPF_JGE, BPF_RET = 0x20, 0x15, 0x35, 0x06
+BPF_LOAD, BPF_JEQ, BPF_JGE, BPF_JSET, BPF_RET = 0x20, 0x15, 0x35, 0x45, 0x06
 RET_KILL, RET_ERRNO, RET_ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
-NUMBER_AT, ARCH_AT, COMMAND_AT = 0, 4, 24  # struct seccomp_data
+NUMBER_AT, ARCH_AT, ARGUMENTS_AT = 0, 4, 16  # struct seccomp_data
 X32_BIT = 0x40000000
-F_SETOWN, F_SETOWN_EX, F_SETSIG = 8, 15, 10
+F_SETOWN, F_SETOWN_EX, F_SETSIG, F_SETLEASE = 8, 15, 10, 1024
+MAP_HUGETLB, PR_SCHED_CORE = 0x40000, 62
 # Of the same number everywhere: pidfds, mounts, io_uring, clone3, landlock is left out.
 NEW_CALLS = (424, 425, 426, 427, 428, 429, 430, 431, 432, 433, 434, 435, 438, 440, 442)
 # kill tkill tgkill rt_sigqueueinfo rt_tgsigqueueinfo ptrace process_vm_readv
 # process_vm_writev kcmp socket socketpair bind listen connect execve execveat clone
 # unshare setns mount umount2 pivot_root chroot bpf add_key request_key keyctl
 # userfaultfd perf_event_open prlimit64 setpriority sched_setparam
-# sched_setscheduler sched_setaffinity ioprio_set sched_setattr; then fork and vfork
-# where there are
-CALLS: Dict[str, Tuple[int, int, str]] = {
+# sched_setscheduler sched_setaffinity ioprio_set sched_setattr migrate_pages
+# move_pages io_setup; then fork and vfork where there are.  Before them: fcntl, mmap, prctl
+CALLS: Dict[str, Tuple[int, Tuple[int, int, int], str]] = {
     "x86_64": (
         0xC000003E,
-        72,
+        (72, 9, 157),
         (
             "62 200 234 129 297 101 310 311 312 41 53 49 50 42 59 322 56 272 308 165 166 155 "
-            "161 321 248 249 250 323 298 302 141 142 144 203 251 314 57 58"
+            "161 321 248 249 250 323 298 302 141 142 144 203 251 314 256 279 206 "
+            "57 58"
         ),
     ),
     "aarch64": (
         0xC00000B7,
-        25,
+        (25, 222, 167),
         (
             "129 130 131 138 240 117 270 271 272 198 199 200 201 203 221 281 220 97 268 40 39 "
-            "41 51 280 217 218 219 282 241 261 140 118 119 122 30 274"
+            "41 51 280 217 218 219 282 241 261 140 118 119 122 30 274 238 239 0"
         ),
     ),
 }
@@ -57,7 +59,7 @@ def instruction(code: int, value: int, yes: int = 0, no: int = 0) -> bytes:
 
 def filter_program(machine: str) -> bytes:
     """Return the filter for a machine.  Raises KeyError for an unknown machine."""
-    arch, fcntl_number, calls = CALLS[machine]
+    arch, (fcntl, mmap, prctl), calls = CALLS[machine]
     refuse = instruction(BPF_RET, RET_ERRNO | errno.EPERM)
     program: List[bytes] = [
         instruction(BPF_LOAD, ARCH_AT),
@@ -69,15 +71,21 @@ def filter_program(machine: str) -> bytes:
     ]
     for number in (*map(int, calls.split()), *NEW_CALLS):
         program += [instruction(BPF_JEQ, number, no=1), refuse]
-    commands = (F_SETOWN, F_SETOWN_EX, F_SETSIG)
-    program += [
-        # Signals by a descriptor: fcntl(2) with these commands only.
-        instruction(BPF_JEQ, fcntl_number, yes=1),
-        instruction(BPF_RET, RET_ALLOW),
-        instruction(BPF_LOAD, COMMAND_AT),
-    ]
-    for command in commands:
-        program += [instruction(BPF_JEQ, command, no=1), refuse]
+    owner = (F_SETOWN, F_SETOWN_EX, F_SETSIG)  # signals by a descriptor
+    for number, argument, jump, value in (
+        *((fcntl, 1, BPF_JEQ, command) for command in owner),
+        # A lease: who opens the file waits for 45 seconds.
+        (fcntl, 1, BPF_JEQ, F_SETLEASE),
+        (mmap, 3, BPF_JSET, MAP_HUGETLB),
+        (prctl, 0, BPF_JEQ, PR_SCHED_CORE),
+    ):
+        program += [
+            instruction(BPF_LOAD, NUMBER_AT),
+            instruction(BPF_JEQ, number, no=3),
+            instruction(BPF_LOAD, ARGUMENTS_AT + 8 * argument),
+            instruction(jump, value, no=1),
+            refuse,
+        ]
     program.append(instruction(BPF_RET, RET_ALLOW))
     return b"".join(program)
 

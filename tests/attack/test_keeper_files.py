@@ -28,7 +28,8 @@ pytestmark = pytest.mark.skipif(
 )
 _DONE, _REFUSED, _OTHER = 8, 7, 9
 _libc = ctypes.CDLL(None, use_errno=True)
-_TKILL, _TGKILL = (200, 234) if os.uname().machine == "x86_64" else (130, 131)
+_INTEL = os.uname().machine == "x86_64"
+_TKILL, _TGKILL, _INOTIFY_ADD = (200, 234, 254) if _INTEL else (130, 131, 27)
 
 
 def confined(place, action):
@@ -76,7 +77,28 @@ def test_it_opens_no_file_of_the_user():
         assert [path.name for path in (place / "run").iterdir()] == ["settings"]
 
 
-def _thread_call(number, *arguments):
+def test_it_changes_and_watches_no_file_of_the_user():
+    """Landlock governs none of these calls."""
+    events = _libc.inotify_init1(0)
+    with short_directory() as place:
+        secret = place / "id_ed25519"
+        secret.write_text("secret")
+        os.setxattr(secret, "user.origin", b"https://")
+        before = secret.stat()
+        for attempt in (
+            lambda: secret.chmod(0o644),
+            lambda: os.utime(secret, (1, 1)),
+            lambda: os.chown(secret, -1, os.getgid()),
+            lambda: os.setxattr(secret, "user.a", b"1"),
+            lambda: os.getxattr(secret, "user.origin"),
+            lambda: _call(_INOTIFY_ADD, events, os.fsencode(place), 0xFFF),
+        ):
+            assert confined(place, attempt) == _REFUSED
+        assert secret.stat().st_ctime_ns == before.st_ctime_ns
+    os.close(events)
+
+
+def _call(number, *arguments):
     if _libc.syscall(number, *arguments) < 0:
         raise OSError(ctypes.get_errno(), "failed")
 
@@ -87,8 +109,8 @@ def test_it_ends_no_program_of_the_user(program):
     with subprocess.Popen(["sleep", "100"]) as other:
         for attempt in (
             lambda: os.kill(other.pid, signal.SIGTERM),
-            lambda: _thread_call(_TKILL, other.pid, signal.SIGTERM),
-            lambda: _thread_call(_TGKILL, other.pid, other.pid, signal.SIGTERM),
+            lambda: _call(_TKILL, other.pid, signal.SIGTERM),
+            lambda: _call(_TGKILL, other.pid, other.pid, signal.SIGTERM),
         ):
             pid = os.fork()
             if pid == 0:
@@ -97,7 +119,7 @@ def test_it_ends_no_program_of_the_user(program):
                 os._exit(0)
             ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             assert (ended, other.poll()) == (-signal.SIGSYS, None)
-        _thread_call(_TGKILL, other.pid, other.pid, signal.SIGTERM)
+        _call(_TGKILL, other.pid, other.pid, signal.SIGTERM)
         assert other.wait(10) == -signal.SIGTERM
 
 

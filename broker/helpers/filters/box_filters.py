@@ -8,7 +8,13 @@ from functools import cache
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.filters.program_filters import CLONE_NEW
-from broker.helpers.filters.seccomp import SeccompRules, close_set_id, words
+from broker.helpers.filters.seccomp import (
+    SeccompRules,
+    close_families,
+    close_pools,
+    close_set_id,
+    words,
+)
 
 _BOX_FAMILIES = frozenset(
     {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
@@ -18,21 +24,11 @@ _TYPE = 0xF
 _LAST_FAMILY = 64
 """Beyond all that Linux has (AF_MAX is 46)."""
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-_HUGE_PAGES = (
-    ("mmap", 3, 0x40000, errno.ENOMEM),
-    ("mmap2", 3, 0x40000, errno.ENOMEM),
-    # Chromium asks with all flags at once, and ends unless that is EINVAL.
-    ("memfd_create", 1, 0x4, errno.EINVAL),
-    ("shmget", 2, 0o4000, errno.ENOMEM),
-)
-"""MAP_HUGETLB, MFD_HUGETLB and SHM_HUGETLB, which argument has each, and the answer."""
-_F_SETLEASE = 1024
 _REAL_TIME = (1, 2, 6)
 """SCHED_FIFO, SCHED_RR and SCHED_DEADLINE."""
 _SCHED_RESET_ON_FORK = 0x40000000
 _SET_FILTER, _FLAG_LOG = 1, 2
 """SECCOMP_SET_MODE_FILTER and SECCOMP_FILTER_FLAG_LOG (seccomp(2))."""
-_SO_RESERVE_MEM, _IPV6_FLOWLABEL_MGR = 73, 32
 
 
 @cache
@@ -45,7 +41,7 @@ def tree_filter() -> bytes:
     rules = SeccompRules(default=libseccomp.ALLOW, quiet=True)
     # guard: a tree has no AF_VSOCK
     rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, socket.AF_VSOCK))
-    _close_pools(rules)
+    close_pools(rules)
     for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
         rules.deny(name, errno.ENOSYS)
     return rules.program()
@@ -54,7 +50,7 @@ def tree_filter() -> bytes:
 # Calls with which a program with capabilities in a separate user namespace changes
 # what it sees; without such a namespace the kernel would refuse each of them as well.
 _MOUNTING = words("""
- setns mount umount2 pivot_root move_mount open_tree fsopen fsconfig fsmount fspick
+ setns mount umount2 pivot_root move_mount open_tree open_tree_attr fsopen fsconfig fsmount fspick
  mount_setattr
 """)
 
@@ -79,10 +75,12 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     # guard: a shipper connects to no abstract socket
     families = _BOX_FAMILIES if unix else _BOX_FAMILIES - {socket.AF_UNIX}
     if not unix:
-        # One end of such a pair can send to any name.
-        # guard: a shipper sends to no abstract socket
-        datagrams = rules.masked(1, _TYPE, socket.SOCK_DGRAM)
-        rules.refuse("socketpair", errno.EAFNOSUPPORT, datagrams)
+        # One end of such a pair can send to any name.  SOCK_RAW: the kernel makes a
+        # pair of datagrams of it, too.
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_RAW):
+            # guard: a shipper sends to no abstract socket
+            datagrams = rules.masked(1, _TYPE, kind)
+            rules.refuse("socketpair", errno.EAFNOSUPPORT, datagrams)
     # guard: a box has no sockets that namespaces do not divide
     for family in sorted(set(range(_LAST_FAMILY)) - families):
         rules.refuse("socket", errno.EAFNOSUPPORT, rules.equal(0, family))
@@ -91,6 +89,7 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
         errno.EAFNOSUPPORT,
         libseccomp.Arg(0, libseccomp.GE, _LAST_FAMILY),
     )
+    close_families(rules)
     for name in ("io_uring_setup", "io_uring_enter", "io_uring_register"):
         # guard: a box has no io_uring
         rules.deny(name, errno.ENOSYS)
@@ -100,7 +99,7 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     for request in (_TIOCSTI, _TIOCLINUX):
         # guard: a box types into no terminal
         rules.refuse("ioctl", errno.EPERM, rules.equal(1, request))
-    _close_pools(rules)
+    close_pools(rules)
     _close_priorities(rules)
     # Answered as by a kernel without the flag.  SECCOMP_RET_LOG is in the program's own
     # filter, which no filter sees.
@@ -113,36 +112,6 @@ def box_filter(*, nested: bool = False, unix: bool = True) -> bytes:
     if not nested:
         _close_namespaces(rules)
     return rules.program()
-
-
-def _close_pools(rules: SeccompRules) -> None:
-    """Answer as if no huge page were free, and as a kernel without some calls.
-
-    The kernel has one pool of pages for the machine, whose user reserves it for micro
-    VMs.  Of contexts of aio there are 65,536 (fs.aio-max-nr), which one call can take; of
-    flow labels 4,096; memory that a socket reserves is counted as TCP's of all
-    (tcp_mem) though nothing is in it.  A lease on a file of the user's, also on one that
-    a box may only read, has each program that opens it wait for 45 seconds (fcntl(2)).
-    """
-    for name in ("fcntl", "fcntl64"):
-        # guard: a box has no program outside wait for a file
-        rules.refuse(name, errno.EINVAL, rules.equal(1, _F_SETLEASE))
-    for level, option in (
-        (socket.SOL_SOCKET, _SO_RESERVE_MEM),
-        (socket.IPPROTO_IPV6, _IPV6_FLOWLABEL_MGR),
-    ):
-        # guard: a box reserves nothing that sockets of all share
-        rules.refuse(
-            "setsockopt",
-            errno.ENOPROTOOPT,
-            rules.equal(1, level),
-            rules.equal(2, option),
-        )
-    # guard: a box takes no contexts of aio
-    rules.deny("io_setup", errno.ENOSYS)
-    for name, argument, flag, answer in _HUGE_PAGES:
-        # guard: a box takes no huge pages
-        rules.refuse(name, answer, rules.has(argument, flag))
 
 
 def _close_priorities(rules: SeccompRules) -> None:

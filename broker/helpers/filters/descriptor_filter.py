@@ -11,7 +11,7 @@ written memory executable, sendto(2) can address another socket than the connect
 from __future__ import annotations
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.seccomp import SeccompRules, words
+from broker.helpers.filters.seccomp import MAP_HUGETLB, SeccompRules, words
 from broker.helpers.process.hardening import confine
 
 PROT_EXEC = 4
@@ -36,6 +36,8 @@ def descriptor_rules(otherwise: int) -> SeccompRules:
     # A name server's socket could send to every address of the machine's network.
     # guard: a confined process sends to no address
     rules.allow_if("sendto", rules.masked(4, _POINTER, 0))
+    # guard: a confined process takes no huge pages
+    small = rules.clear(3, MAP_HUGETLB)
     # guard: a confined process maps no code
-    rules.allow_if("mmap", rules.clear(2, PROT_EXEC))
+    rules.allow_if("mmap", rules.clear(2, PROT_EXEC), small)
     return rules

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from broker.helpers.filters.session_filters import in_session
+from broker.helpers.filters.session_filters import in_session, keep_attributes
 
 
 @cache
@@ -16,4 +16,6 @@ def keeper_filter() -> bytes:
     """
     rules = in_session(frozenset({"pidfd_send_signal"}))
     rules.kill(["clone", "clone3"])
+    # guard: a keeper changes and watches no file of the user
+    keep_attributes(rules)
     return rules.program()

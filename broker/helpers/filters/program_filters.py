@@ -12,7 +12,16 @@ import socket
 from functools import cache
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.seccomp import NEVER, SeccompRules, close_set_id, words
+from broker.helpers.filters.seccomp import (
+    MAP_HUGETLB,
+    MSG_FASTOPEN,
+    NEVER,
+    SeccompRules,
+    close_families,
+    close_pools,
+    close_set_id,
+    words,
+)
 
 _PROT_EXEC, _PROT_WRITE = 4, 2
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
@@ -46,6 +55,7 @@ def renderer_filter() -> bytes:
     It has threads only, and takes none of what the kernel counts for its user.
     """
     rules = _deny_list()
+    close_pools(rules)
     rules.kill(["fork", "vfork"])
     # guard: a renderer makes threads and no processes
     rules.kill_if("clone", rules.clear(0, _CLONE_THREAD))
@@ -68,6 +78,7 @@ def _deny_list(needs: frozenset[str] = frozenset()) -> SeccompRules:
         if CLONE_NEW >> bit & 1:
             rules.deny_if("clone", rules.has(0, 1 << bit))
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
+    close_families(rules)
     return rules
 
 
@@ -75,7 +86,7 @@ def _deny_list(needs: frozenset[str] = frozenset()) -> SeccompRules:
 _PORT_MUX = words("""
  execve read write lseek pread64 close fstat newfstatat access readlink brk munmap arch_prctl
  set_tid_address set_robust_list rseq prlimit64 getrandom clock_gettime
- connect sendto sendmsg recvfrom recvmsg shutdown poll ppoll restart_syscall
+ connect recvfrom recvmsg shutdown poll ppoll restart_syscall
  mremap madvise futex exit exit_group
 """)
 
@@ -91,14 +102,19 @@ def port_mux_filter() -> bytes:
     rules.kill([*NEVER, "execveat", "fork", "vfork", "clone", "clone3"])
     rules.kill(["bind", "listen"])
     rules.allow(_PORT_MUX)
+    # guard: a machine's port program connects by no message
+    for name, flags in (("sendmsg", 2), ("sendto", 3)):
+        rules.allow_if(name, rules.clear(flags, MSG_FASTOPEN))
     write_flags = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC
     # guard: a machine's port program opens no file for writing
     rules.allow_if("openat", rules.clear(2, write_flags))
     # guard: a machine's port program makes UNIX sockets only
     rules.allow_if("socket", rules.equal(0, socket.AF_UNIX))
     # The loader maps code; no code makes written memory executable.
-    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
-    rules.allow_if("mmap", rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC))
+    small = rules.clear(3, MAP_HUGETLB)
+    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC), small)
+    written = rules.masked(2, _PROT_EXEC | _PROT_WRITE, _PROT_EXEC)
+    rules.allow_if("mmap", written, small)
     rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
     return rules.program()
 
@@ -117,6 +133,7 @@ def folder_server_filter() -> bytes:
     privilege refuses it, and virtiofsd does not start then.
     """
     rules = _deny_list(_FOLDER_NEEDS | {"setgroups"})
+    close_pools(rules)
     rules.refuse("setgroups", 0)
     for bit in range(32):
         if CLONE_NEW >> bit & 1:

@@ -33,15 +33,25 @@ NEVER = words("""
  ptrace process_vm_readv process_vm_writev process_madvise pidfd_getfd pidfd_open
  pidfd_send_signal kcmp bpf io_uring_setup io_uring_enter io_uring_register
  keyctl add_key request_key userfaultfd perf_event_open
- mount umount2 pivot_root chroot move_mount open_tree fsopen fsconfig fsmount
+ mount umount2 pivot_root chroot move_mount open_tree open_tree_attr fsopen fsconfig fsmount
  fspick mount_setattr setns unshare
  init_module finit_module delete_module kexec_load kexec_file_load reboot
- open_by_handle_at name_to_handle_at swapon swapoff acct quotactl
+ open_by_handle_at name_to_handle_at swapon swapoff acct quotactl quotactl_fd
  modify_ldt iopl ioperm personality lookup_dcookie nfsservctl
  setuid setgid setreuid setregid setresuid setresgid setgroups capset
 """)
 
 
+LATE_CALLS = {
+    "quotactl_fd": 443,
+    "setxattrat": 463,
+    "getxattrat": 464,
+    "listxattrat": 465,
+    "removexattrat": 466,
+    "open_tree_attr": 467,
+    "file_setattr": 469,
+}
+"""Calls that libseccomp may be too old to know; the same numbers everywhere."""
 _MODES = (
     *(("chmod", 1), ("fchmod", 1), ("fchmodat", 2), ("fchmodat2", 2)),
     *(("open", 2), ("openat", 3), ("creat", 1)),
@@ -55,6 +65,17 @@ MSG_FASTOPEN = 0x20000000
 _MESSAGES = (("sendto", 3), ("sendmsg", 2), ("sendmmsg", 3))
 """Calls that send a message, and which argument has its flags."""
 _TCP_FASTOPEN_CONNECT = 30
+MAP_HUGETLB = 0x40000
+_HUGE_PAGES = (
+    ("mmap", 3, MAP_HUGETLB, errno.ENOMEM),
+    ("mmap2", 3, MAP_HUGETLB, errno.ENOMEM),
+    # Chromium asks with all flags at once, and ends unless that is EINVAL.
+    ("memfd_create", 1, 0x4, errno.EINVAL),
+    ("shmget", 2, 0o4000, errno.ENOMEM),
+)
+"""MAP_HUGETLB, MFD_HUGETLB and SHM_HUGETLB, which argument has each, and the answer."""
+_F_SETLEASE = 1024
+_SO_RESERVE_MEM, _IPV6_FLOWLABEL_MGR = 73, 32
 
 
 class SeccompRules:
@@ -72,8 +93,10 @@ class SeccompRules:
         self._filter.set_attr(libseccomp.Attr.CTL_NNP, 0)
 
     def _add(self, action: int, name: str, *args: object) -> None:
+        number = LATE_CALLS.get(name)
         try:
-            number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, name)
+            if number is None:
+                number = libseccomp.resolve_syscall(libseccomp.Arch.NATIVE, name)
         except ERRORS:
             return  # libseccomp does not know it, so the default holds
         if number < 0:
@@ -97,10 +120,6 @@ class SeccompRules:
     def deny(self, name: str, code: int) -> None:
         """Answer a call with this errno."""
         self._add(libseccomp.ERRNO(code), name)
-
-    def deny_number(self, number: int, code: int) -> None:
-        """Answer a call that libseccomp may be too old to know with this errno."""
-        self._filter.add_rule(libseccomp.ERRNO(code), number)
 
     def refuse(self, name: str, code: int, *args: object) -> None:
         """Answer a call with these arguments with this errno."""
@@ -166,3 +185,46 @@ def close_fast_open(rules: SeccompRules) -> None:
     tcp = rules.equal(1, socket.IPPROTO_TCP)
     # guard: no socket connects with its first message
     rules.deny_if("setsockopt", tcp, rules.equal(2, _TCP_FASTOPEN_CONNECT))
+
+
+def close_families(rules: SeccompRules) -> None:
+    """Deny pairs of sockets that are not UNIX ones.
+
+    The kernel makes both sockets, and loads the module of their family, before it
+    asks whether the family has pairs; TIPC has.
+    """
+    others = libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX)
+    # guard: no pair of sockets is of a family that socket(2) may not make
+    rules.refuse("socketpair", errno.EAFNOSUPPORT, others)
+
+
+def close_pools(rules: SeccompRules) -> None:
+    """Answer as if no huge page were free, and as a kernel without some calls.
+
+    For all that runs something of a sandbox's, or reads it.
+
+    The kernel has one pool of pages for the machine, whose user reserves it for micro
+    VMs.  Of contexts of aio there are 65,536 (fs.aio-max-nr), which one call can take; of
+    flow labels 4,096; memory that a socket reserves is counted as TCP's of all
+    (tcp_mem) though nothing is in it.  A lease on a file of the user's, also on one that
+    a box may only read, has each program that opens it wait for 45 seconds (fcntl(2)).
+    """
+    for name in ("fcntl", "fcntl64"):
+        # guard: a box has no program outside wait for a file
+        rules.refuse(name, errno.EINVAL, rules.equal(1, _F_SETLEASE))
+    for level, option in (
+        (socket.SOL_SOCKET, _SO_RESERVE_MEM),
+        (socket.IPPROTO_IPV6, _IPV6_FLOWLABEL_MGR),
+    ):
+        # guard: a box reserves nothing that sockets of all share
+        rules.refuse(
+            "setsockopt",
+            errno.ENOPROTOOPT,
+            rules.equal(1, level),
+            rules.equal(2, option),
+        )
+    # guard: a box takes no contexts of aio
+    rules.deny("io_setup", errno.ENOSYS)
+    for name, argument, flag, answer in _HUGE_PAGES:
+        # guard: a box takes no huge pages
+        rules.refuse(name, answer, rules.has(argument, flag))

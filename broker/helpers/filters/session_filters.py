@@ -9,13 +9,21 @@ import socket
 from functools import cache
 
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
-from broker.helpers.filters.seccomp import NEVER, SeccompRules, close_fast_open, words
+from broker.helpers.filters.seccomp import (
+    NEVER,
+    SeccompRules,
+    close_families,
+    close_fast_open,
+    close_pools,
+    words,
+)
 
 CLONE_THREAD = 0x10000
 _F_SETOWN_EX = 15
 _TIOCSTI, _TIOCLINUX, _FIOSETOWN, _SIOCSPGRP = 0x5412, 0x541C, 0x8901, 0x8902
 _FILE_SPACE = (0x40305828, 0x4030582A, 0x4030582B, 0x4030582D, 0x40305839)
 """FS_IOC_RESVSP, RESVSP64, UNRESVSP, UNRESVSP64 and ZERO_RANGE, for any file system."""
+_FIOASYNC, _PR_SCHED_CORE = 0x5452, 62
 _SO_PASSPIDFD, _SO_PEERPIDFD = 76, 77
 _SCHEDULING = words("""
  setpriority ioprio_set sched_setaffinity sched_setattr sched_setparam
@@ -25,6 +33,19 @@ _SHARED_MEMORY = words("""
  shmget shmat shmctl semget semop semtimedop semctl msgget msgsnd msgrcv msgctl
  mq_open mq_unlink
 """)
+
+_BY_PATH = words("""
+ chmod fchmodat fchmodat2 chown lchown fchown fchownat utime utimes futimesat utimensat
+ setxattr lsetxattr removexattr lremovexattr truncate
+""")
+"""Changes of a file that Landlock does not govern, or did not always."""
+_SEEN_BY_PATH = words("""
+ inotify_init inotify_init1 inotify_add_watch fanotify_init fanotify_mark
+ getxattr lgetxattr listxattr llistxattr
+""")
+"""What tells of files that cannot be opened, and is not governed by Landlock either."""
+_LATE = ("setxattrat", "getxattrat", "listxattrat", "removexattrat", "file_setattr")
+"""Those of Linux 6.13 and 6.17."""
 
 
 @cache
@@ -61,7 +82,9 @@ def in_session(needed: frozenset[str], pid: int = 0) -> SeccompRules:
         # guard: a pidfd stands for one process and not for its group
         rules.deny_if("pidfd_send_signal", libseccomp.Arg(3, libseccomp.NE, 0))
     rules.deny_if("socket", libseccomp.Arg(0, libseccomp.NE, socket.AF_UNIX))
+    close_families(rules)
     close_fast_open(rules)
+    close_pools(rules)
     leave_others(rules, pidfds="pidfd_open" in needed)
     if "ftruncate" not in needed:
         _leave_log(rules)
@@ -88,6 +111,14 @@ def leave_others(rules: SeccompRules, *, pidfds: bool) -> None:
     for request in (_FIOSETOWN, _SIOCSPGRP):
         # guard: no socket signals another process for its owner
         rules.deny_if("ioctl", rules.equal(1, request))
+    # The kernel makes the foreground group of a terminal the owner by itself, and a
+    # signal that it does not expect ends a program.
+    # guard: no terminal signals the program in its foreground
+    rules.deny_if("fcntl", rules.equal(1, fcntl.F_SETFL), rules.has(2, fcntl.FASYNC))
+    # guard: no ioctl makes a descriptor asynchronous
+    rules.deny_if("ioctl", rules.equal(1, _FIOASYNC))
+    # guard: other processes share no core's cookie with us
+    rules.deny_if("prctl", rules.equal(0, _PR_SCHED_CORE))
     for request in (_TIOCSTI, _TIOCLINUX):
         # guard: nothing is typed into the terminal that the broker was started from
         rules.deny_if("ioctl", rules.equal(1, request))
@@ -107,3 +138,16 @@ def leave_others(rules: SeccompRules, *, pidfds: bool) -> None:
     for call, option in (("getsockopt", _SO_PEERPIDFD), ("setsockopt", _SO_PASSPIDFD)):
         # guard: a connection gives no right to signal its other end
         rules.deny_if(call, level, rules.equal(2, option))
+
+
+def keep_attributes(rules: SeccompRules) -> None:
+    """Close what changes or watches files by path, which Landlock does not govern."""
+    for name in _BY_PATH:
+        # guard: a file of the user's keeps its mode, owner, times and attributes
+        rules.deny(name, errno.EPERM)
+    for name in _SEEN_BY_PATH:
+        # guard: a viewer hears of no file that it cannot open
+        rules.deny(name, errno.EACCES)
+    for name in _LATE:
+        # guard: a file keeps its attributes where libseccomp does not know the call
+        rules.deny(name, errno.EPERM)

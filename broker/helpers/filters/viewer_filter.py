@@ -5,23 +5,17 @@ from __future__ import annotations
 import errno
 import socket
 
-from broker.helpers.filters.seccomp import close_set_id, words
-from broker.helpers.filters.session_filters import CLONE_THREAD, in_session
+from broker.helpers.filters.libseccomp import seccomp as libseccomp
+from broker.helpers.filters.seccomp import close_set_id
+from broker.helpers.filters.session_filters import (
+    CLONE_THREAD,
+    in_session,
+    keep_attributes,
+)
 
 _SOCKET_KIND = 0xF
-_BY_PATH = words("""
- chmod fchmodat fchmodat2 chown lchown fchown fchownat utime utimes futimesat utimensat
- setxattr lsetxattr removexattr lremovexattr truncate
-""")
-"""Changes of a file that Landlock does not govern, or did not always."""
-_SEEN_BY_PATH = words("""
- inotify_init inotify_init1 inotify_add_watch fanotify_init fanotify_mark
- getxattr lgetxattr listxattr llistxattr
-""")
-"""What tells of files that cannot be opened, and is not governed by Landlock either."""
-_LATE = {"setxattrat": 463, "getxattrat": 464, "listxattrat": 465}
-_LATE |= {"removexattrat": 466, "file_setattr": 469}
-"""Those of Linux 6.13 and 6.17; the same numbers everywhere."""
+_FILE_FLAGS = (0x40086602, 0x40046602, 0x401C5820, 0x40087602)
+"""FS_IOC_SETFLAGS and FS_IOC32_SETFLAGS, FS_IOC_FSSETXATTR, FS_IOC_SETVERSION."""
 
 
 def viewer_filter(pid: int) -> bytes:
@@ -46,15 +40,17 @@ def viewer_filter(pid: int) -> bytes:
     # Of whom it gives it to: the last one that closes it waits.
     # guard: a viewer makes no descriptor slow to close
     rules.deny_if("setsockopt", rules.equal(1, socket.SOL_SOCKET), linger)
-    for name in _BY_PATH:
-        # guard: a file of the user's keeps its mode, owner, times and attributes
+    keep_attributes(rules)
+    for name in ("fsetxattr", "fremovexattr"):
+        # guard: a file that a viewer may read keeps its attributes
         rules.deny(name, errno.EPERM)
-    for name in _SEEN_BY_PATH:
-        # guard: a viewer hears of no file that it cannot open
-        rules.deny(name, errno.EACCES)
-    for number in _LATE.values():
-        # guard: a file keeps its attributes where libseccomp does not know the call
-        rules.deny_number(number, errno.EPERM)
+    for request in _FILE_FLAGS:
+        # guard: a file that a viewer may read keeps its flags
+        rules.deny_if("ioctl", rules.equal(1, request))
+    # Its own are made with this one.
+    other_mode = libseccomp.Arg(1, libseccomp.NE, 0o600)
+    # guard: a file that a viewer may read is not opened to others
+    rules.deny_if("fchmod", other_mode)
     # guard: the viewer makes no file setuid for another user of the machine
     close_set_id(rules)
     for number in set(range(1, 65)) - {9, 15}:  # all but SIGKILL and SIGTERM

@@ -119,7 +119,7 @@ def enclose() -> None:
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     lower_limit(resource.RLIMIT_CORE, 1)
     # guard: the fork server starts no program
-    install(_fork_server_filter())
+    install(fork_server_filter())
 
 
 def _program_files() -> list[Path]:
@@ -167,7 +167,7 @@ def mount(
     check(done, f"mount on {target}")
 
 
-def _fork_server_filter() -> bytes:
+def fork_server_filter() -> bytes:
     """Compile the filter of the fork server: it imports, forks, and builds jails.
 
     A deny-list, which its children inherit.  The only signal that it sends is one
@@ -182,6 +182,7 @@ def _fork_server_filter() -> bytes:
     rules.kill(["kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"])
     # guard: the fork server leaves other processes as they are
     leave_others(rules, pidfds=True)
+    seccomp.close_pools(rules)
     killing = libseccomp.Arg(1, libseccomp.NE, signal.SIGKILL)
     rules.deny_if("pidfd_send_signal", killing)
     # guard: the fork server ends processes and no groups

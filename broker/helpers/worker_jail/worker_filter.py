@@ -10,7 +10,13 @@ import fcntl
 import os
 from functools import cache
 
-from broker.helpers.filters.seccomp import MSG_FASTOPEN, NEVER, SeccompRules, words
+from broker.helpers.filters.seccomp import (
+    MAP_HUGETLB,
+    MSG_FASTOPEN,
+    NEVER,
+    SeccompRules,
+    words,
+)
 from broker.helpers.process.hardening import install
 
 _PROT_EXEC = 4
@@ -53,7 +59,9 @@ def worker_filter() -> bytes:
     # guard: a worker connects by no message
     for name, flags in (("sendmsg", 2), ("sendto", 3)):
         rules.allow_if(name, rules.clear(flags, MSG_FASTOPEN))
-    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC))
+    # guard: a worker takes no huge pages
+    small = rules.clear(3, MAP_HUGETLB)
+    rules.allow_if("mmap", rules.clear(2, _PROT_EXEC), small)
     rules.allow_if("mprotect", rules.clear(2, _PROT_EXEC))
     rules.allow_if("ioctl", rules.equal(1, _FIONBIO))
     rules.allow_if("ioctl", rules.equal(1, _FIONREAD))
