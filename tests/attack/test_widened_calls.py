@@ -300,6 +300,8 @@ _ATTEMPTS: dict[tuple[str, str], Callable[[Place], tuple[int, ...]]] = {
 }
 
 _OTHERWISE = {
+    # A file system without such flags
+    ("ioctl", "FS_IOC_SETFLAGS"): {0, errno.EOPNOTSUPP, errno.ENOTTY},
     # EINVAL: a kernel, or a processor, without it
     ("prctl", "PR_SCHED_CORE"): {0, errno.EINVAL},
     ("execveat", "AT_EMPTY_PATH"): {errno.EACCES, errno.ENOEXEC},
