@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 def may_take(own: int, taken: int, most: int) -> bool:
     """Return whether one that has ``own`` of ``most`` places may take another.
@@ -11,3 +15,15 @@ def may_take(own: int, taken: int, most: int) -> bool:
     """
     # guard: one caller leaves places to others
     return own < most - taken
+
+
+@contextmanager
+def counted(taken: Counter[str], holder: str) -> Iterator[None]:
+    """Count one more place of a holder while the block runs."""
+    taken[holder] += 1
+    try:
+        yield
+    finally:
+        taken[holder] -= 1
+        if not taken[holder]:
+            del taken[holder]

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from broker.core.errors import RefusedError
+from broker.core.fair_share import counted
 from broker.core.limits import pulse as limits
 from broker.core.token_bucket import TokenBucket
 
@@ -36,12 +37,8 @@ class SoundServerPlaces:
         """
         # guard: disposables have their record's sound connections
         self._check(self._taken[record])
-        self._taken[record] += 1
-        try:
+        with counted(self._taken, record):
             yield
-        finally:
-            self._taken[record] -= 1
-            self._taken += Counter()  # without records that have none
 
     def _check(self, own: int) -> None:
         """Raise RefusedError unless a record with ``own`` may have one more."""

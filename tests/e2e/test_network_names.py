@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import sys
 from functools import partial
@@ -22,22 +21,18 @@ from aioquic.asyncio import serve
 from dns import flags, rcode, rdatatype, rrset
 from dns.message import from_wire, make_response
 
-from broker.core.lease import Opening
-from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
-from broker.host.box_network import start_box_network
 from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.net.peers.credentials import can_ask_pid_namespaces
-from broker.viewer.network import NetworkFlows
 from tests.broker.host.network.test_dns_answers import ANSWERS, LONG
 from tests.e2e.test_microvm_network import UNSHARE, need_cables
+from tests.e2e.test_network_programs import answer_of_probe
 from tests.e2e.test_network_rules import GOOD, RECORD, SLOW, be_internet, internet
-from tests.kit.boxes import start_held
 from tests.kit.eventually import eventually
 from tests.kit.quic import PageServer, configured
-from tests.kit.rulebook import WORK, rulebook
+from tests.kit.rulebook import rulebook
 from tests.kit.wayland.compositor import short_directory
 
 NEEDED = ("bwrap", "passt", "ip", "openssl", "dig", "curl")
@@ -351,30 +346,7 @@ async def ask_box(place, conf, probe, book):
         writable=(out,),
         resolver=resolver_lines(network="rules"),
     )
-    held = await start_held(box)
-    pidfd = os.pidfd_open(held.leader)
-    flows = NetworkFlows(
-        decider=book.decider,
-        log=book.log,
-        record=lambda lease: book.records.records.get(lease.record),
-    )
-    opening = Opening(WORK, NETWORK, 1, "the test")
-    async with trio.open_nursery() as nursery:
-        try:
-            network = await start_box_network(pidfd, conf, decided=True)
-            await nursery.start(partial(flows.carry, opening, network.flows))
-            held.release()
-            done = out / "done"
-            await eventually(
-                lambda: done.exists() or (out / "error").read_text(), deadline=250
-            )
-            assert done.exists(), (out / "error").read_text()
-            return json.loads((out / "said").read_text())
-        finally:
-            await held.end()
-            os.close(pidfd)
-            await network.end()
-            nursery.cancel_scope.cancel()
+    return await answer_of_probe(box, out, conf, book)
 
 
 if __name__ == "__main__":

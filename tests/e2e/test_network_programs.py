@@ -307,6 +307,11 @@ async def ask_box(place, conf, probe, book):
         resolver=resolver_lines(network="rules"),
         open_files=4096,
     )
+    return await answer_of_probe(box, out, conf, book)
+
+
+async def answer_of_probe(box, out, conf, book):
+    """Run a box with a network by rule until its probe is done; return what it has found."""
     held = await start_held(box)
     pidfd = os.pidfd_open(held.leader)
     flows = NetworkFlows(

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from broker.authority.permit import Permit, Request
 from broker.core import limits
 from broker.core.errors import RefusedError
-from broker.core.fair_share import may_take
+from broker.core.fair_share import counted, may_take
 
 
 class LivePermits:
@@ -35,12 +35,9 @@ class LivePermits:
     @contextmanager
     def using(self, permit: Permit) -> Iterator[None]:
         """Count a permit while the block runs."""
-        record = permit.request.lease.record
         self._live.add(permit)
-        self._of_records[record] += 1
         try:
-            yield
+            with counted(self._of_records, permit.request.lease.record):
+                yield
         finally:
             self._live.discard(permit)
-            self._of_records[record] -= 1
-            self._of_records += Counter()  # without records that have none

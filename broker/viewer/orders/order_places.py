@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from broker.core.errors import RefusedError
-from broker.core.fair_share import may_take
+from broker.core.fair_share import counted, may_take
 from broker.ipc.fork_server import ORDERS, ORDERS_OF_USER
 
 _cause: ContextVar[str] = ContextVar("record", default="")
@@ -57,9 +57,5 @@ class OrderPlaces:
                 "the sandbox has too many operations on the user's desktop in progress",
                 hint="try again when some of them have ended",
             )
-        self._taken[record] += 1
-        try:
+        with counted(self._taken, record):
             yield
-        finally:
-            self._taken[record] -= 1
-            self._taken += Counter()  # without records that have none
