@@ -45,6 +45,8 @@ class Drags(BridgePart):
         self._serial = self._action = 0
         self._target: Optional[XWindow] = None
         self._speaks = self._answered = self._waits_for_drop = False
+        self._takes = False
+        """Whether the compositor was told last that the target takes the data."""
         self._at: Optional[tuple[int, int]] = None
         selections.drag_offer = lambda: None if self._source else self._offer
         seat.on_leave = self._pointer_left
@@ -239,6 +241,7 @@ class Drags(BridgePart):
         if offer is None or offer.dead:
             return
         mime = offer.data[0] if accepted and offer.data else None
+        self._takes = mime is not None
         ask(offer, "accept", self._serial, mime)
         if offer.version >= 3:
             # The preferred action must be one of the possible ones, or none.
@@ -264,12 +267,16 @@ class Drags(BridgePart):
         if self._source is not None:
             self._let_go()
             self._finish()
-        elif self._speaks and self._action and self._target is not None:
+        # A refusal may have crossed the drop: "finish" is a protocol error then.
+        # guard: a drop that its X11 target has refused is not finished
+        elif self._takes and self._speaks and self._action and self._target is not None:
             self._waits_for_drop = True
             self._say(self._target.xid, "Drop")
             offer = self._offer
             self._core.later(FINISH_SECONDS, lambda: self._forget_offer(offer))
         else:
+            if self._speaks and self._target is not None:
+                self._say(self._target.xid, "Leave")
             self._forget_offer()
 
     def _on_helper_xdndfinished(self, program: int, flags: int, *_: int) -> None:
@@ -290,4 +297,4 @@ class Drags(BridgePart):
             return  # a timer of a drag before this one
         self._selections.drop_offer(self._offer)
         self._offer = self._target = self._at = None
-        self._speaks = self._waits_for_drop = False
+        self._speaks = self._waits_for_drop = self._takes = False

@@ -268,6 +268,10 @@ class Selections(BridgePart):
         offer = selection.offer if selection is not None else None
         if atom == self._x.atoms[DRAG]:
             offer = self.drag_offer()
+        # A client has one mask for a window: pieces would replace the manager's.
+        # guard: a paste takes no events of the window manager
+        if requestor == self._x.root:
+            offer = None
 
         def reply(*, given: bool) -> None:
             words = (when, requestor, atom, target, prop if given else 0)

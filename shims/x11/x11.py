@@ -169,33 +169,43 @@ class X11(Stream):
             data = name.encode("utf-8", "replace")[:1000]
             self.request(16, len(data), data, then=partial(answered, name))
 
-        self._look_up(names, self.atoms, ask, then)
+        self._look_up(names, self.atoms, ask, then, 0)
 
     def names(self, atoms: Sequence[int], then: Callable[[list[str]], None]) -> None:
         """Call back with the names of these atoms, "" for one that is not an atom."""
 
         def answered(atom: int, reply: Optional[bytes]) -> None:
-            name = ""
-            if reply is not None:
-                size = struct.unpack_from("<H", reply, 8)[0]
-                name = reply[32 : 32 + size].decode("utf-8", "replace")
-                self.atoms.setdefault(name, atom)
+            # A program may list the number of an atom that another one makes later.
+            # guard: an atom that does not exist yet is asked for again
+            if reply is None:
+                return
+            size = struct.unpack_from("<H", reply, 8)[0]
+            name = reply[32 : 32 + size].decode("utf-8", "replace")
+            self.atoms.setdefault(name, atom)
             self._names[atom] = name
 
         def ask(atom: int) -> None:
             self.request(17, atom, then=partial(answered, atom))
 
-        self._look_up(atoms, self._names, ask, then)
+        self._look_up(atoms, self._names, ask, then, "")
 
     def _look_up(
-        self, keys: Sequence[Any], known: dict[Any, Any], ask: _Call, then: _Call
+        self,
+        keys: Sequence[Any],
+        known: dict[Any, Any],
+        ask: _Call,
+        then: _Call,
+        nothing: Atom,
     ) -> None:
-        """Call back with the known data of all keys, which is asked for where it is not."""
+        """Call back with the known data of all keys, which is asked for where it is not.
+
+        ``nothing`` stands for what the server does not know.
+        """
         missing = [key for key in dict.fromkeys(keys) if key not in known]
         for key in missing:
             ask(key)
         if missing:
-            self.sync(lambda: then([known[key] for key in keys]))
+            self.sync(lambda: then([known.get(key, nothing) for key in keys]))
         else:
             then([known[key] for key in keys])
 

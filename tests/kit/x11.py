@@ -275,7 +275,10 @@ class Ends:
             return 0, struct.pack("<I", self.atom(body[4 : 4 + size])), b""
         if opcode == 17:
             names = {number: name for name, number in self.atoms.items()}
-            name = names.get(struct.unpack_from("<I", body)[0], b"")
+            name = names.get(struct.unpack_from("<I", body)[0])
+            if name is None:
+                self.core.x.feed(struct.pack("<BBH28x", 0, 5, self.x_sequence & 0xFFFF))
+                return None  # BadAtom
             more = name + b"\0" * (-len(name) % 4)
             return 0, struct.pack("<H", len(name)), more
         if opcode == 98:
