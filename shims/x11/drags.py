@@ -70,7 +70,9 @@ class Drags(BridgePart):
             self._core.tell("drag_begins")
             self._seat.move_to(*self._seat.on_helper)
             press = self._core.press
-            self._core.later(BEGIN_SECONDS, lambda: self._begins_not(press))
+            # guard: a drag that begins again waits once for its types
+            key = "drag", press
+            self._core.later(BEGIN_SECONDS, lambda: self._begins_not(press), key)
 
     def _begins_not(self, press: tuple[int, float]) -> None:
         """The program did not name its types: the pointer is its again."""

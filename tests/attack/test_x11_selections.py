@@ -85,3 +85,23 @@ def test_a_refusal_that_crosses_the_drop_is_no_finish(takes):
     assert ends.count("wl_data_offer", "finish") == int(takes)
     assert ends.count("wl_data_offer", "destroy") == 1
     ends.bridge.close()
+
+
+def test_a_program_that_begins_a_drag_again_and_again_has_one_timer():
+    """All timers are looked at in each turn of the bridge."""
+    ends = Ends()
+    surface = ends.show(ONE)
+    pointer = ends.up(ends.pointer)
+    ends.tell(pointer, "enter", 50, ends.up(surface), 10.0, 10.0)
+    ends.tell(pointer, "button", 51, 0, 0x110, 1)
+    ends.run()
+    before = len(ends.core._timers)
+    for _ in range(100):
+        ends.event(90, "III", ends.core.helper, ONE, ends.atom(b"XdndSelection"))
+    ends.run()
+    assert ends.core.dragging
+    assert len(ends.core._timers) - before == 1
+    ends.now += 6
+    ends.run()
+    assert not ends.core.dragging
+    ends.bridge.close()
