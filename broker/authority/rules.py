@@ -179,7 +179,10 @@ class Rules:
             return ""
         if self.now.rules.problems:
             return "there is no valid set of rules: everything is denied until the error is corrected"
-        return "the previous rules remain in force; permissions just removed are denied"
+        return (
+            "the previous rules remain in force, so permissions that the change removes "
+            "are still granted"
+        )
 
     async def _keep(self, rules: RuleSet) -> None:
         """Store a copy of the rules in force, for a restart with broken files."""

@@ -19,6 +19,7 @@ from broker.cli.doctor import viewer as doctor
 from broker.cli.quick import calls
 from broker.cli.run import force
 from broker.helpers.process.identity import boot_id, identity_of
+from broker.ipc.control import client
 from tests.kit.brokerctl import brokerctl, called
 from tests.kit.cleaner import NEEDS_CLEANER, sweep
 from tests.kit.wayland.compositor import short_directory
@@ -166,6 +167,7 @@ async def test_settings_that_were_replaced_as_a_whole_are_a_warning():
 async def test_a_broker_that_is_silent_is_named_and_killed(monkeypatch):
     """As a stopped one is, and one that hangs: each verb names it, --force ends it."""
     monkeypatch.setattr(calls, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 0.3)
     monkeypatch.setattr(doctor, "_BROKER_SECONDS", 0.3)
     monkeypatch.setattr(force, "_ORDERLY_SECONDS", 0.5)
     async with world(image=False) as w:
@@ -179,6 +181,12 @@ async def test_a_broker_that_is_silent_is_named_and_killed(monkeypatch):
         assert shown.code == 1
         assert named in shown.err
         assert "brokerctl stop --broker --force" in shown.err
+        stopped = await trio.to_thread.run_sync(
+            lambda: called("stop", "--broker", env=w.environ)
+        )
+        assert stopped.code == 1
+        assert named in stopped.err
+        assert "brokerctl stop --broker --force" in stopped.err
         (finding,) = await doctor.check_broker(
             doctor.Context(w.paths, environ=w.environ)
         )

@@ -15,7 +15,7 @@ from broker.core.names import sandboxes_named
 from broker.core.paths import find_paths
 from broker.ipc.control.api import Nothing, StopRequest
 from broker.ipc.control.client import Client
-from broker.ipc.control.methods import STATUS, STOP
+from broker.ipc.control.methods import GET_VERSION, STATUS, STOP
 
 
 @click.command("stop")
@@ -52,10 +52,12 @@ def command(
 
     Exit code: 0 done, 1 no broker is running or a sandbox does not exist, 2 usage error.
     """
-    if sum([bool(sandbox), everything, broker]) != 1:
-        raise click.UsageError("specify a sandbox, --all or --broker")
     if force and not broker:
-        raise click.UsageError("specify --broker with --force")
+        raise click.UsageError("--force ends a broker: specify --broker with it")
+    if sum([bool(sandbox), everything, broker]) != 1:
+        raise click.UsageError(
+            "specify one of: sandboxes, --all (every sandbox), --broker (the broker too)"
+        )
     if force:
         _force(as_json=as_json)
         return
@@ -93,6 +95,8 @@ async def _stop(
     """Stop each sandbox; an unknown sandbox ends the command."""
     stopped: list[str] = []
     async with open_client() as client:
+        # It has a deadline, and the end of a sandbox has none: a silent broker is named.
+        await client.call(GET_VERSION, Nothing())
         for name in names:
             if name is not None:
                 await _announce(client, name)

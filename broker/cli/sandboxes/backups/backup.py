@@ -201,6 +201,11 @@ async def back_up(
     The file appears when it is whole.  Raises RefusedError when it is there already,
     UpstreamError when a program fails.
     """
+    if target.is_dir():
+        raise RefusedError(
+            f"cannot write the backup: {target} is a directory",
+            hint=f"name a file in it, such as {target / f'{home.name}.backup'}",
+        )
     directory = home.directory
     room, label = directory / RECORD, directory / _LABEL
     kind = DISK if (directory / DISK).is_file() else TREE

@@ -140,13 +140,19 @@ async def saved_and_restored(tmp_path: Path, lock: Lock, key: Lock) -> None:
     assert bytes_of(disk.parent) < 1 << 20
 
 
-@pytest.mark.parametrize("where", ["none/mail.backup", "/"])
+@pytest.mark.parametrize("where", ["none/mail.backup"])
 async def test_a_file_that_cannot_be_written_is_named(tmp_path, lock, where):
     """Such as on a disk that is not plugged in."""
     target = tmp_path / where
     with pytest.raises(RefusedError) as caught:
         await save(home(tmp_path), lock, target)
     assert f"cannot write the backup to {target}: " in str(caught.value)
+
+
+async def test_a_backup_into_a_directory_is_told_to_name_a_file(tmp_path, lock):
+    with pytest.raises(RefusedError, match="is a directory") as caught:
+        await save(home(tmp_path), lock, tmp_path)
+    assert str(tmp_path / "mail.backup") in caught.value.hint
 
 
 async def test_an_existing_file_is_kept(tmp_path: Path, lock: Lock):
