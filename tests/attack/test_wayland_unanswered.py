@@ -91,8 +91,10 @@ def test_a_menu_that_acknowledges_nothing_asks_for_no_other_place(talk):
     place = talk.make(talk.shell, "create_positioner", "xdg_positioner")
     talk.send(place, "set_size", 60, 60)
     talk.send(place, "set_anchor_rect", 0, 0, 10, 10)
-    xdg = talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, talk.surface())
+    surface = talk.surface()
+    xdg = talk.make(talk.shell, "get_xdg_surface", "xdg_surface", None, surface)
     popup = talk.make(xdg, "get_popup", "xdg_popup", None, parent, place)
+    talk.send(surface, "commit")  # the compositor knows of it from here on
     for _ in range(limits.WAYLAND_UNANSWERED):
         talk.send(popup, "reposition", place, 1)
         talk.model.configure(talk.server_side(xdg))

@@ -59,7 +59,7 @@ async def test_a_sandboxs_filter_asks_once():
             pass
 
     role = ViewerRole.__new__(ViewerRole)
-    lease = type("Lease", (), {"id": "0" * 16})()
+    lease = type("Lease", (), {"id": "0" * 16, "record": "net"})()
     role._guests, role._log = {lease.id: object()}, Log()
     role.network = NetworkFlows(decider=None, log=None, record=lambda _: None)
     said = trio.Event()

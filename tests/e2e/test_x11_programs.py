@@ -147,6 +147,7 @@ async def test_a_program_is_framed_at_every_step(name, stage, tmp_path):
         await steps.type()
         await steps.dialog()
         await steps.fullscreen()
+        await steps.without_tooltip()
         if stage in program.resizes:
             await resized(there, await app.framed(least=_LEAST), slack=steps.slack)
         await steps.look("end")
@@ -243,6 +244,16 @@ class Steps:
         await trio.to_thread.run_sync(self.there.keys.press, _ESCAPE)
         await self._count(count)
         await self.look("without-dialog")
+
+    async def without_tooltip(self) -> None:
+        """Rest in the middle: a tooltip below the window has a frame at the window's."""
+        frame = await self.rest()
+        await self.there.move(*spot(frame, (frame.w // 2, frame.h // 2)))
+
+        async def gone():
+            return not self.app.shown_popups()
+
+        await eventually(gone, deadline=20)
 
     async def fullscreen(self) -> None:
         key = self.program.fullscreen
