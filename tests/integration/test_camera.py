@@ -90,7 +90,8 @@ async def test_the_camera_ends_with_the_rule_and_in_a_lockdown(end):
             await w.wait_event("camera.on", sandbox="work")
 
             async def runs():
-                return (await node(screen.env, "webcam"))["state"] == "running"
+                found = await node(screen.env, "webcam")
+                return found is not None and found["state"] == "running"
 
             await eventually(runs)
             if end == "rule":
