@@ -36,8 +36,8 @@ from broker.session.user_files.chosen_files import (
     free_place,
     require_folder,
 )
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.opening.desktop_portal import PortalBus
-from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.opening.file_dialogs import FileDialogs
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import UserFiles
@@ -236,7 +236,7 @@ async def test_a_sandbox_learns_nothing_of_the_desktop_by_a_failure():
     opening, guest = Opening(lease, CALL, 1, "vsock:3"), SimpleNamespace(lease=lease)
     for ask in (ChooseFiles("open"), ChooseFiles("save")):
         with pytest.raises(RefusedError) as caught:
-            await dialogs.serve(OpenExchange(guest, opening), ask)
+            await dialogs.serve(GuestConnection(guest, opening), ask)
         assert "secret" not in str(caught.value)
     assert ["secret" in text for _, text, _ in shown] == [True, True]
 
@@ -252,7 +252,7 @@ async def test_rules_that_changed_while_the_user_chose_hold():
     dialogs = _dialogs(chosen, lambda *_, sandbox: None, answer)
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with pytest.raises(RefusedError, match="denies copying files into"):
-        await dialogs.serve(OpenExchange(guest, opening), ChooseFiles("open"))
+        await dialogs.serve(GuestConnection(guest, opening), ChooseFiles("open"))
 
 
 @asynccontextmanager

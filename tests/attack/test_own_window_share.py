@@ -24,7 +24,7 @@ from broker.jail.worker.window_pictures import (
 from broker.viewer.calls import screens
 from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.calls.video import OPENED_PER_MINUTE
-from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.broker.viewer.calls.test_camera import Log
 from tests.kit.rulebook import WORK, rulebook
@@ -116,7 +116,7 @@ async def test_own_windows_have_a_place_and_a_pace():
             log.done.append("shown")
             ordered.set()
 
-        exchange = OpenExchange(SimpleNamespace(lease=WORK, order=order), opening)
+        exchange = GuestConnection(SimpleNamespace(lease=WORK, order=order), opening)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(calls.call, exchange, ask, None)
             await ordered.wait()

@@ -25,10 +25,10 @@ from broker.core.services import CALL
 from broker.ipc.guest.file_requests import PrintPages, decode_ask
 from broker.ipc.session.file_orders import KeptPages
 from broker.jail.worker.transfer import _checked
+from broker.viewer.exchange.pipes import pipe
 from broker.viewer.opening.meter import DECLINED_PER_MINUTE
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import Own
-from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.printing import (
     PAGES_PER_DAY,
     Printing,

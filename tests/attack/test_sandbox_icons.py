@@ -31,7 +31,7 @@ from broker.ipc.guest.daemons import (
 )
 from broker.jail.worker.daemon_stream import DaemonStream
 from broker.net.session_bus import PROPERTIES, UnknownCallError
-from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.tray import tray_icons
 from broker.viewer.tray.panel_bus import ITEM, ITEM_PATH
 from broker.viewer.tray.sandbox_item import SECOND, SandboxItem, framed
@@ -195,7 +195,7 @@ class Sandbox:
 
     def __init__(self, icons, nursery, name, record=None):
         self.orders = []
-        self.exchange = OpenExchange(self, SimpleNamespace(stream=1), call=True)
+        self.exchange = GuestConnection(self, SimpleNamespace(stream=1), call=True)
         self.lease = SimpleNamespace(id=name, sandbox=name, record=record or name)
         self.scope, self.more = trio.CancelScope(), trio.Event()
         self._nursery, self._icons = nursery, icons

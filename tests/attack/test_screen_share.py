@@ -33,8 +33,8 @@ from broker.viewer.calls.screens import (
     screen_in,
 )
 from broker.viewer.calls.video import ENDED_SECONDS
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.opening.desktop_portal import PortalBus
-from broker.viewer.opening.exchanges import OpenExchange
 from broker.viewer.orders.filtered_bus import FilteredBus
 from shims.files import camera as camera_shim
 from shims.files import screen_cast as shim
@@ -178,7 +178,7 @@ async def test_a_program_that_hangs_up_shows_no_dialog_after_the_other(
     calls = SandboxCalls(
         None, None, None, SimpleNamespace(screens=shares, session=None)
     )
-    exchange = OpenExchange(guest, opening)
+    exchange = GuestConnection(guest, opening)
     with pytest.raises(RefusedError, match="revoked access to the screen"):
         await calls.call(exchange, CallService(SCREEN_SHARE, "1280x720"), None)
     assert portal.asked == 1

@@ -26,8 +26,8 @@ from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
 from broker.session.read_warrant import FileTicket
 from broker.session.user_files.printing import document
+from broker.viewer.exchange.pipes import pipe
 from broker.viewer.opening.own import Own
-from broker.viewer.opening.pipes import pipe
 from shims.files.protocol import LENGTH
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections

@@ -25,8 +25,8 @@ from broker.session import read_warrant, used_warrants
 from broker.session.errand import Errand
 from broker.session.read_warrant import SECONDS, TICKET_SECONDS, FileTicket
 from broker.session.used_warrants import UsedWarrants
+from broker.viewer.exchange.pipes import pipe
 from broker.viewer.opening.own import Own
-from broker.viewer.opening.pipes import pipe
 from tests.attack.test_session_orders_files import _home, desktop, order_with
 from tests.broker.session.test_session_orders import sound
 

@@ -29,8 +29,8 @@ from broker.ipc import transfer as messages
 from broker.jail.worker.agent_stream import SshAgentStream
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.ssh_keys import SshKeys, _Conversation, _next_request
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import GuestConnection
 from tests.kit.rulebook import WORK
 from tests.kit.session import session
 
@@ -83,7 +83,7 @@ async def test_a_failure_of_a_far_agent_has_nothing_of_its_target(session):
     keys = SshKeys(SimpleNamespace(permit=permit), session, far, CallPlaces())
     opening, guest = Opening(WORK, CALL, 1, "vsock:3"), SimpleNamespace(lease=WORK)
     with pytest.raises(RefusedError) as caught:
-        await keys.serve(OpenExchange(guest, opening), "vault")
+        await keys.serve(GuestConnection(guest, opening), "vault")
     assert "secret" not in str(caught.value)
 
 
@@ -190,7 +190,7 @@ def test_a_silent_connection_without_a_session_ends(bound):
         began = trio.current_time()
         if bound:
             return await wait() - began
-        with pytest.raises(ToldError, match="silent for too long"):
+        with pytest.raises(ShareableError, match="silent for too long"):
             await wait()
         return trio.current_time() - began
 

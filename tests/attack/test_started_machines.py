@@ -31,9 +31,9 @@ from broker.host.room import Room, resident_bytes
 from broker.host.vmm.arena import ARENA_BYTES
 from broker.host.vmm.gpu_renderer import DATA_BYTES
 from broker.net.link.messages import StartSandbox
+from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.host_starts import HostStarts
 from broker.viewer.opening import origins
-from broker.viewer.opening.failures import ToldError
 from broker.viewer.opening.targets import Targets
 from policy.tools.record_files import parse_record
 from tests.kit.link.roles import PaperMachine, host_role
@@ -118,7 +118,7 @@ async def most(d, source):
     while len(leases) < 2 * limits.MACHINES_PER_ORIGIN:
         try:
             leases.append(await d.open(source))
-        except ToldError:
+        except ShareableError:
             break
     return leases
 
@@ -141,7 +141,7 @@ async def test_starts_at_the_same_time_have_the_same_number(tmp_path):
         async def one():
             try:
                 await d.open(WORK)
-            except ToldError as error:
+            except ShareableError as error:
                 refused.append(error)
 
         async with trio.open_nursery() as nursery:
@@ -157,7 +157,9 @@ async def test_a_chain_of_disposables_counts_for_who_began_it(tmp_path):
         for _ in range(limits.MACHINES_PER_ORIGIN):
             source = await d.open(source)
         for asker in (source, WORK):
-            with pytest.raises(ToldError, match="cannot start another sandbox for"):
+            with pytest.raises(
+                ShareableError, match="cannot start another sandbox for"
+            ):
                 await d.open(asker)
 
 
@@ -204,7 +206,7 @@ async def test_callers_that_hang_up_start_no_more_machines_than_others(
         for _ in range(limits.MACHINES_PER_ORIGIN):
             await hang_up(WORK)
         opened = len(d.waited)
-        with pytest.raises(ToldError, match="another sandbox for 'work'"):
+        with pytest.raises(ShareableError, match="another sandbox for 'work'"):
             await d.open(WORK)
         assert len(d.waited) == opened == limits.MACHINES_PER_ORIGIN
         await hang_up(VAULT)  # another record has its own
@@ -229,7 +231,7 @@ async def test_short_memory_refuses_a_sandbox_and_warns_the_user(
         else:
             with pytest.raises(RefusedError) as caught:
                 await d.open(WORK)
-            assert not isinstance(caught.value, ToldError), (
+            assert not isinstance(caught.value, ShareableError), (
                 "the sandbox learns no number"
             )
 

@@ -22,8 +22,8 @@ from broker.core.lease import Opening
 from broker.core.services import CALL, FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import CallService, CopyFiles, OpenFile, OpenUrl
-from broker.viewer.opening import failures
-from broker.viewer.opening.exchanges import OpenExchange
+from broker.viewer.exchange import failures
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.service import OpeningService
 from tests.kit.rulebook import WORK
@@ -107,7 +107,7 @@ async def told(error, service, ask):
     )
     record = SimpleNamespace(name="work", viewer=SimpleNamespace(transfer=room))
     guest = SimpleNamespace(lease=WORK, valid_record=lambda: record)
-    exchange = OpenExchange(guest, Opening(WORK, service, 1, "vsock:3"))
+    exchange = GuestConnection(guest, Opening(WORK, service, 1, "vsock:3"))
     exchange.take(messages.TransferAsked(1, ask))
     said = await made._answered(exchange, None)
     return said, log.texts, shown
@@ -148,7 +148,7 @@ async def test_failures_of_a_target_are_fixed_messages(kind, service, ask, group
 )
 def test_a_hint_names_a_log_that_there_is(target, name, command):
     """Neither the desktop nor the name of a class of disposables has logs of a sandbox."""
-    error = failures.told(UpstreamError(SECRET), target)
+    error = failures.shareable(UpstreamError(SECRET), target)
     assert str(error) == f"{name} could not be reached"
     assert command in error.hint
     assert ("brokerctl" in error.hint) is (name == "vault")

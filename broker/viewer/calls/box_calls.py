@@ -16,8 +16,8 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
 from broker.ipc import transfer as messages
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import GuestConnection
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -32,7 +32,7 @@ def is_box(guest: Guest) -> bool:
     return guest.valid_record().host.launch.kind.box
 
 
-async def offer_services(exchange: OpenExchange) -> None:
+async def offer_services(exchange: GuestConnection) -> None:
     """Keep a connection as the box's server of calls, until it closes.
 
     Raises RefusedError for a guest with an agent, and where another program does.
@@ -42,7 +42,7 @@ async def offer_services(exchange: OpenExchange) -> None:
         raise RefusedError(
             "a program cannot serve the calls of this sandbox: its guest agent does"
         )
-    with exchange.guest.transfers.serving(exchange.stream):
+    with exchange.guest.transfers.serving(exchange):
         await exchange.wait_closed()
 
 
@@ -57,7 +57,7 @@ async def joined_in_box(
     """
     name = target.lease.sandbox
     if user:
-        raise ToldError(
+        raise ShareableError(
             f"cannot call {name} as user '{user}': it is a container or box with one user"
         )
     with trio.move_on_after(limits.CALL_JOIN_SECONDS):

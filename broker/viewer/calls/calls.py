@@ -56,9 +56,9 @@ from broker.viewer.calls.ssh_agents import SandboxAgent
 from broker.viewer.calls.ssh_keys import SshKeys
 from broker.viewer.calls.tcp_ports import take_port, user_port
 from broker.viewer.calls.video import VideoUses
+from broker.viewer.exchange.failures import ShareableError, shareable_failures
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.hung_up import when_hung_up
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, failures_told
 from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
 from policy.names import ADMIN_NAMES
@@ -91,7 +91,7 @@ class Meeting:
 
     target: LeaseId
     service: GuestCall
-    exchange: OpenExchange | None = None
+    exchange: GuestConnection | None = None
     """The target's, whose worker keeps the connection: an ssh agent's."""
     far: socket.socket | None = None
     """The target's connection; owned by its stream, which waits for ``over``."""
@@ -133,7 +133,7 @@ class Meetings:
 class _Call:
     """A call that is permitted."""
 
-    exchange: OpenExchange
+    exchange: GuestConnection
     ask: CallService
     conn: socket.socket
     permit: Permit
@@ -165,7 +165,7 @@ class SandboxCalls:
         )
 
     async def call(
-        self, exchange: OpenExchange, ask: CallService, conn: socket.socket
+        self, exchange: GuestConnection, ask: CallService, conn: socket.socket
     ) -> None:
         """Decide a sandbox's call, and carry its stream to its end.
 
@@ -185,8 +185,8 @@ class SandboxCalls:
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             call = _Call(exchange, ask, conn, permit)
             if permit.target in {lease.sandbox, ""}:
-                raise ToldError("a sandbox cannot call itself")
-            with failures_told(permit.target):
+                raise ShareableError("a sandbox cannot call itself")
+            with shareable_failures(permit.target):
                 if permit.target in ADMIN_NAMES:
                     await self._carry_to_desktop(call)
                     return
@@ -194,7 +194,7 @@ class SandboxCalls:
                     await self._carry(call, target)
 
     def _target(
-        self, permit: Permit, exchange: OpenExchange
+        self, permit: Permit, exchange: GuestConnection
     ) -> AbstractAsyncContextManager[Guest]:
         """Return a context of the permit's target guest, which is started if needed."""
         source, start = exchange.guest.lease, permit.autostart
@@ -211,7 +211,9 @@ class SandboxCalls:
         """Carry a call to a service of the user's desktop, to its end."""
         ask, source = call.ask, call.guest.lease.sandbox
         if call.permit.user is not None:
-            raise ToldError(f"{call.permit.where}: the desktop does not support user=")
+            raise ShareableError(
+                f"{call.permit.where}: the desktop does not support user="
+            )
         if ask.service == TCP:
             port, warrant = take_port(ask.argument), call.permit.warrant
             with await user_port(self._desktop.session, warrant, port) as far:
@@ -303,7 +305,7 @@ class SandboxCalls:
 
     @asynccontextmanager
     async def _far_agent(
-        self, permit: Permit, exchange: OpenExchange
+        self, permit: Permit, exchange: GuestConnection
     ) -> AsyncIterator[SandboxAgent]:
         """Have a program of a sandbox connect to its ssh agent; yield the agent.
 
@@ -379,15 +381,15 @@ class SandboxCalls:
             finally:
                 over.set()
         if nursery.cancel_scope.cancelled_caught:
-            raise ToldError("the caller closed the connection")
+            raise ShareableError("the caller closed the connection")
         exchange.relayed = end.bytes_ab, end.bytes_ba
         if end.errno == errno.EFBIG:
-            raise ToldError(
+            raise ShareableError(
                 f"the call exceeded the {most} bytes that {call.permit.where} allows"
             )
 
     async def join(
-        self, exchange: OpenExchange, untrusted_token: str, conn: socket.socket
+        self, exchange: GuestConnection, untrusted_token: str, conn: socket.socket
     ) -> None:
         """Connect a program of the target to its caller; return at the call's end."""
         guest = exchange.guest
@@ -481,13 +483,13 @@ def own_call(record: Record, service: str, argument: str) -> list[str]:
 def both_again(near: socket.socket, far: socket.socket) -> tuple[int, int]:
     """Duplicate both sockets for the pump, which closes the duplicates.
 
-    Raises ToldError where the far end has been closed, or where there is no room.
+    Raises ShareableError where the far end has been closed, or where there is no room.
     """
     try:
         with near.dup() as ours, far.dup() as theirs:
             return ours.detach(), theirs.detach()
     except OSError as error:
-        raise ToldError("the service is no longer running") from error
+        raise ShareableError("the service is no longer running") from error
 
 
 def _named(record: Record, service: str) -> CalledService:

@@ -17,17 +17,17 @@ from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.calls.screens import ScreenShares
 from broker.viewer.calls.user_secrets import UserSecrets
+from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.notifications.notification_service import NotificationService
-from broker.viewer.opening.failures import ToldError
 from broker.viewer.orders.filtered_bus import FilteredBus
 from broker.viewer.orders.session_orders import UserSession
 from broker.viewer.tray.tray_icons import TrayIcons
 
 if TYPE_CHECKING:
     from broker.authority.permit import Permit, Request
-    from broker.viewer.opening.exchanges import OpenExchange
+    from broker.viewer.exchange.guest_connection import GuestConnection
 
-    ServeDaemon = Callable[[OpenExchange, Request], Awaitable[None]]
+    ServeDaemon = Callable[[GuestConnection, Request], Awaitable[None]]
 
 
 class DesktopServices:
@@ -58,7 +58,7 @@ class DesktopServices:
     ) -> AsyncIterator[socket.socket]:
         """Run the user's service in its jail while the block runs, by its permit.
 
-        Yields its end of the stream.  Raises ToldError where the user has none of this
+        Yields its end of the stream.  Raises ShareableError where the user has none of this
         name or too many of it run, SetupError without bubblewrap, UpstreamError where
         it does not start, RefusedError where one of its paths leads through a link.
         """
@@ -70,9 +70,9 @@ class DesktopServices:
             except SetupError as error:
                 for line in (error.hint or error.message).splitlines():
                     log_stderr(f"vitrail: {line}")
-                raise ToldError(f"cannot start the service {name}") from error
+                raise ShareableError(f"cannot start the service {name}") from error
             if not begun.result:
-                raise ToldError(f"the user's desktop has no service {name}")
+                raise ShareableError(f"the user's desktop has no service {name}")
             with places.one("", name, int(begun.result), caller):
                 try:
                     _, (fd,) = await begun.more(ServeNow())

@@ -18,10 +18,10 @@ from broker.core.names import LeaseId
 from broker.core.token_bucket import TokenBucket
 from broker.ipc import transfer as messages
 from broker.ipc.guest.daemons import FromDaemon
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
 
 if TYPE_CHECKING:
-    from broker.viewer.opening.exchanges import OpenExchange
+    from broker.viewer.exchange.guest_connection import GuestConnection
 
 Service = tuple[LeaseId | str, str]
 """A target and a service of it; empty: the desktop, and all services."""
@@ -40,7 +40,7 @@ class CallPlaces:
     ) -> Iterator[None]:
         """Hold a place for a call of ``caller``, a record, while the block runs.
 
-        Raises ToldError where there is none for it: the text does not tell what other
+        Raises ShareableError where there is none for it: the text does not tell what other
         callers have.
         """
         place = (target, service)
@@ -48,7 +48,7 @@ class CallPlaces:
         # guard: calls of a service at one time
         if not may_take(own, self._taken[place], most):
             what = f"calls of {service}" if service else "calls"
-            raise ToldError(
+            raise ShareableError(
                 f"too many {what} are already running in the target",
                 hint="try again later",
             )
@@ -90,7 +90,7 @@ class CallPaces:
 
 
 async def take_asks(
-    exchange: OpenExchange,
+    exchange: GuestConnection,
     paces: CallPaces,
     take: Callable[[FromDaemon], Awaitable[None]],
 ) -> NoReturn:

@@ -34,6 +34,7 @@ from broker.viewer.calls.video import (
     VideoUse,
     VideoUses,
 )
+from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.opening.desktop_portal import (
     DISMISSED,
     PATH,
@@ -41,7 +42,6 @@ from broker.viewer.opening.desktop_portal import (
     PortalBus,
     portal_bus,
 )
-from broker.viewer.opening.failures import ToldError
 from broker.viewer.orders.filtered_bus import FilteredBus
 from broker.viewer.orders.session_orders import Begun, UserSession
 from broker.viewer.sound.indicator import Indicator, Wording
@@ -150,7 +150,7 @@ class ScreenShares(VideoUses):
     ) -> None:
         """Have a sandbox's worker show one of its windows, until cancelled.
 
-        Raises ToldError, UpstreamError.
+        Raises ShareableError, UpstreamError.
         """
         self.check_pace(lease)
         self._log.check_share(lease)
@@ -161,11 +161,11 @@ class ScreenShares(VideoUses):
     async def _chosen(self, use: VideoUse, bus: PortalBus) -> tuple[str, SharedScreen]:
         """Have the user choose a screen; return it with the portal's session.
 
-        Raises ToldError.
+        Raises ShareableError.
         """
         # guard: one dialog about screens at a time
         if self._dialog:
-            raise ToldError(
+            raise ShareableError(
                 "cannot ask the user for a screen: the dialog is open for another request",
                 hint="try again later",
             )
@@ -186,7 +186,7 @@ class ScreenShares(VideoUses):
             if found is None:
                 self.refuse_a_while(use.lease)
         if found is None:
-            raise ToldError("the user did not select a window or screen")
+            raise ShareableError("the user did not select a window or screen")
         return session, found
 
 
@@ -238,7 +238,7 @@ async def _until_closed(
     # guard: the desktop's own control ends a share for a while
     ended()
     # guard: a share ends with the desktop's session
-    raise ToldError(_GONE)
+    raise ShareableError(_GONE)
 
 
 @asynccontextmanager
@@ -281,4 +281,4 @@ async def _until_gone(begun: Begun, ended: Callable[[], None]) -> None:
     await begun.process.wait()
     # guard: the end of its frame ends a share for a while
     ended()
-    raise ToldError(_GONE)
+    raise ShareableError(_GONE)

@@ -20,8 +20,8 @@ from broker.core.limits import ssh_agent as limits
 from broker.core.ssh_agent import AgentAnswer, AgentAsk
 from broker.ipc import transfer as messages
 from broker.ipc.session.service_orders import AskAgent, NameHost, UseAgent
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.session_orders import Begun, UserSession
 
 _decode_answer: Reader[AgentAnswer] = reader(
@@ -47,7 +47,7 @@ class KeyAgent(Protocol):
 class SandboxAgent:
     """The agent of a sandbox, by a program that the broker has started there."""
 
-    def __init__(self, exchange: OpenExchange) -> None:
+    def __init__(self, exchange: GuestConnection) -> None:
         self._guest = exchange.guest
         self._exchange = exchange
 
@@ -73,14 +73,14 @@ class SandboxAgent:
 async def user_ssh(session: UserSession, permit: Permit) -> AsyncIterator[UserSsh]:
     """Have a session child use the permit's agent; yield the connection to it.
 
-    Raises ToldError without an agent of the user's, where the permit leads there.
+    Raises ShareableError without an agent of the user's, where the permit leads there.
     """
     async with AsyncExitStack() as stack:
         carrying_out = session.carrying_out(UseAgent(permit.warrant))
         try:
             begun = await stack.enter_async_context(carrying_out)
         except SetupError as error:
-            raise ToldError(
+            raise ShareableError(
                 "the broker cannot connect to an ssh agent of the user's desktop",
                 hint="run 'brokerctl restart' in a shell where SSH_AUTH_SOCK names the agent's socket",
             ) from error

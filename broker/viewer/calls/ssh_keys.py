@@ -44,8 +44,8 @@ from broker.ipc.authority import Preview, ShownRule
 from broker.viewer.authority.rule_hosts import named_hosts
 from broker.viewer.calls.places import CallPaces, CallPlaces
 from broker.viewer.calls.ssh_agents import KeyAgent, SandboxAgent, UserSsh, user_ssh
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError, failures_told
+from broker.viewer.exchange.failures import ShareableError, shareable_failures
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.session_orders import UserSession
 from policy.names import ADMIN_NAMES, ANY_KEY, NO_NAME
 
@@ -59,7 +59,9 @@ signature before the content's namespace."""
 _REDIRECTED = "@default"
 
 
-FarAgent = Callable[[Permit, OpenExchange], AbstractAsyncContextManager[SandboxAgent]]
+FarAgent = Callable[
+    [Permit, GuestConnection], AbstractAsyncContextManager[SandboxAgent]
+]
 
 
 class SshKeys:
@@ -84,7 +86,7 @@ class SshKeys:
             limits.SSH_REQUESTS_PER_SECOND, limits.SSH_REQUESTS_BURST
         )
 
-    async def serve(self, exchange: OpenExchange, target: str) -> None:
+    async def serve(self, exchange: GuestConnection, target: str) -> None:
         """Serve one connection of a sandbox's ssh program to its end.
 
         Raises VitrailError.
@@ -103,13 +105,15 @@ class SshKeys:
             request = usual or _to(request, VIEWER)
         async with self._decider.permit(request) as permit:
             if permit.target == guest.lease.sandbox:
-                raise ToldError("a sandbox cannot use its own ssh agent by a call")
+                raise ShareableError("a sandbox cannot use its own ssh agent by a call")
             if permit.target in ADMIN_NAMES and permit.user is not None:
-                raise ToldError(f"{permit.where}: the desktop does not support user=")
+                raise ShareableError(
+                    f"{permit.where}: the desktop does not support user="
+                )
             own, most = guest.lease.record, 2 * limits.SSH_CONNECTIONS_PER_RECORD
             place = self._places.one(own, SSH_AGENT, most, own)
             # guard: a record's connections to ssh agents are few
-            with failures_told(permit.target), place:
+            with shareable_failures(permit.target), place:
                 async with (
                     user_ssh(self._session, permit) as ssh,
                     self._agent(permit, exchange, ssh) as agent,
@@ -120,7 +124,7 @@ class SshKeys:
                     )
                     await self._talk(talk, exchange)
 
-    async def _talk(self, talk: _Conversation, exchange: OpenExchange) -> None:
+    async def _talk(self, talk: _Conversation, exchange: GuestConnection) -> None:
         """Answer a connection's requests to the ssh agent until it ends."""
         while True:
             asked = await _next_request(talk, exchange)
@@ -132,7 +136,7 @@ class SshKeys:
             await talk.guest.order(messages.StreamTell(exchange.stream, answer))
 
     def _agent(
-        self, permit: Permit, exchange: OpenExchange, ssh: UserSsh
+        self, permit: Permit, exchange: GuestConnection, ssh: UserSsh
     ) -> AbstractAsyncContextManager[KeyAgent]:
         if permit.target in ADMIN_NAMES:
             return nullcontext(ssh)
@@ -300,17 +304,17 @@ class _Conversation:
         return [one for one in self.keys.values() if one.key in offered]
 
 
-async def _next_request(talk: _Conversation, exchange: OpenExchange) -> object:
+async def _next_request(talk: _Conversation, exchange: GuestConnection) -> object:
     """Return the next request of a connection.
 
-    Raises ToldError where it has no session, and is silent.
+    Raises ShareableError where it has no session, and is silent.
     """
     with trio.move_on_after(limits.SSH_UNBOUND_SECONDS) as patience:
         # guard: a connection to an ssh agent without a session ends when it is silent
         if talk.hosts or talk.way:
             patience.deadline = inf
         return await exchange.said()
-    raise ToldError("the connection to the ssh agent was silent for too long")
+    raise ShareableError("the connection to the ssh agent was silent for too long")
 
 
 def _grants(answer: Preview | None) -> bool:

@@ -14,7 +14,7 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.fdpass import DescriptorsLostError
 from broker.ipc.session.service_orders import AcceptConnection, ConnectPort, ListenPort
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import Begun, UserSession
 
 _AGAIN_SECONDS = 0.1
@@ -32,12 +32,12 @@ def take_port(untrusted_text: str) -> int:
 async def user_port(session: UserSession, warrant: bytes, port: int) -> socket.socket:
     """Connect to the user's service on this machine's loopback.
 
-    Raises ToldError where nothing listens there.
+    Raises ShareableError where nothing listens there.
     """
     try:
         _, (fd,) = await session.carry_out(ConnectPort(warrant, port))
     except UpstreamError as error:
-        raise ToldError(f"no program is listening on port {port}") from error
+        raise ShareableError(f"no program is listening on port {port}") from error
     return socket.socket(fileno=fd)
 
 

@@ -16,7 +16,7 @@ import trio
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.stderr_log import log_stderr
 from broker.ipc.session.service_orders import AskSecret
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.opening.meter import Declined
 from broker.viewer.orders.session_orders import UserSession
 
@@ -40,7 +40,7 @@ class UserSecrets:
     ) -> AsyncIterator[socket.socket]:
         """Read a secret for a record; yield a socket that delivers it.
 
-        ``name`` has the form of a service's argument.  Raises ToldError when the user
+        ``name`` has the form of a service's argument.  Raises ShareableError when the user
         has no secret of this name, it cannot be read, or the user has dismissed
         several requests of the record.
         """
@@ -53,13 +53,13 @@ class UserSecrets:
 
     @asynccontextmanager
     async def _turn(self, record: str) -> AsyncIterator[None]:
-        """Wait for the record's earlier requests.  Raises ToldError after a while."""
+        """Wait for the record's earlier requests.  Raises ShareableError after a while."""
         turn = self._turns[record]
         with trio.move_on_after(_TURN_SECONDS) as patience:
             # guard: a record has one request for a secret at a time
             await turn.acquire()
         if patience.cancelled_caught:
-            raise ToldError("an earlier request for a secret waits for the user")
+            raise ShareableError("an earlier request for a secret waits for the user")
         try:
             yield
         finally:
@@ -70,7 +70,7 @@ class UserSecrets:
     async def _read(
         self, record: str, warrant: bytes, name: str
     ) -> tuple[socket.socket, socket.socket]:
-        """Read a secret; return the ends of its socket pair.  Raises ToldError."""
+        """Read a secret; return the ends of its socket pair.  Raises ShareableError."""
         began, dismissed = trio.current_time(), True
         try:
             _, fds = await self._session.carry_out(AskSecret(warrant, name))
@@ -82,7 +82,7 @@ class UserSecrets:
             dismissed = trio.current_time() - began > _DISMISSED_SECONDS
             # The error has no output of it: the secret is in no log.
             log_stderr(f"vitrail: cannot read the secret {name}: {error.message}")
-            raise ToldError(f"the user's desktop has no secret {name}") from error
+            raise ShareableError(f"the user's desktop has no secret {name}") from error
         finally:
             # Also where the caller has hung up: its prompt was shown.
             if dismissed:

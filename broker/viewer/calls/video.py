@@ -23,7 +23,7 @@ from broker.core.sliding_window import SlidingWindow
 from broker.ipc.audit import schema
 from broker.ipc.session.media_orders import MediaOrder
 from broker.net.session_bus import OpenBus
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.orders.session_orders import Renewed, UserSession
 from broker.viewer.sound.indicator import Indicator, Wording
 
@@ -109,18 +109,18 @@ class VideoUses(ABC):
         self._ended[lease.record] = trio.current_time() + ENDED_SECONDS
 
     def check_ended(self, lease: Lease) -> None:
-        """Raise ToldError if the user has just revoked access."""
+        """Raise ShareableError if the user has just revoked access."""
         now = trio.current_time()
         if now < self._ended.get(lease.record, now):
-            raise ToldError(f"the user revoked access to {self.noun}")
+            raise ShareableError(f"the user revoked access to {self.noun}")
 
     def check_pace(self, lease: Lease) -> None:
-        """Count an opening of the camera or screen.  Raises ToldError for too many."""
+        """Count an opening of the camera or screen.  Raises ShareableError for too many."""
         new = SlidingWindow(OPENED_PER_MINUTE, 60.0)
         window = self._opened.setdefault(lease.record, new)
         # guard: the camera is opened so many times a minute
         if not window.take(trio.current_time()):
-            raise ToldError(
+            raise ShareableError(
                 f"cannot open {self.noun}: the sandbox opened it {OPENED_PER_MINUTE} times within "
                 "a minute",
                 hint="wait a minute",
@@ -155,10 +155,12 @@ class VideoUses(ABC):
         self.check_ended(lease)
         # guard: a sandbox opens the camera once
         if name in self._uses:
-            raise ToldError(f"cannot open {self.noun}: the sandbox already uses it")
+            raise ShareableError(
+                f"cannot open {self.noun}: the sandbox already uses it"
+            )
         own = sum(use.lease.record == lease.record for use in self._uses.values())
         if not may_take(own, len(self._uses), USES):
-            raise ToldError(f"cannot open {self.noun}: too many sandboxes use it")
+            raise ShareableError(f"cannot open {self.noun}: too many sandboxes use it")
         self.check_pace(lease)
         self._log.check_share(lease)
         use = self._uses[name] = VideoUse(lease, permit, colour)
@@ -167,7 +169,7 @@ class VideoUses(ABC):
                 async with self.source(use) as source:
                     await self._open(use, source, size, carry)
             if use.scope.cancelled_caught:
-                raise ToldError(f"the user revoked access to {self.noun}")
+                raise ShareableError(f"the user revoked access to {self.noun}")
         finally:
             del self._uses[name]
             use.over.set()

@@ -39,6 +39,8 @@ from broker.ipc.transfer import StreamTell
 from broker.net.session_bus import OpenBus
 from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPaces, take_asks
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.notifications.board import (
     CRITICAL,
     DEFAULT,
@@ -55,8 +57,6 @@ from broker.viewer.notifications.desktop_server import (
     DesktopServer,
     ServerTold,
 )
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError
 
 _ENDS = {EXPIRED: "expired", DISMISSED: "dismissed", TAKEN_BACK: "taken back"}
 Answer = NotificationAction | NotificationClosed
@@ -92,7 +92,7 @@ class NotificationService:
 
     # -- a connection -------------------------------------------------------------------
 
-    async def serve(self, exchange: OpenExchange, request: Request) -> None:
+    async def serve(self, exchange: GuestConnection, request: Request) -> None:
         """Serve the permitted connection of a notification daemon until it ends."""
         guest, stream = exchange.guest, exchange.stream
         lease = guest.lease
@@ -118,7 +118,7 @@ class NotificationService:
                 self._end(notice.number, "its sandbox is no longer running")
 
     async def _take(self, request: Request, ask: FromDaemon) -> None:
-        """Handle a daemon's request: show, close, or other.  Raises ToldError."""
+        """Handle a daemon's request: show, close, or other.  Raises ShareableError."""
         match ask:
             case DaemonShow():
                 await self._show(request, ask)
@@ -128,7 +128,7 @@ class NotificationService:
                     self._end(notice.number, "taken back")
                     self._answer(request, NotificationClosed(ask.number, TAKEN_BACK))
             case _:
-                raise ToldError("received an icon in a call for notifications")
+                raise ShareableError("received an icon in a call for notifications")
 
     def _answer(self, to: Request | Notice, answer: Answer) -> None:
         """Send an answer to the daemon that asked, if it is there and reads answers."""

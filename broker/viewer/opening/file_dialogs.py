@@ -31,14 +31,14 @@ from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.viewer.calls.places import CallPlaces
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import DESKTOP, ToldError, failures_told
+from broker.viewer.exchange.failures import DESKTOP, ShareableError, shareable_failures
+from broker.viewer.exchange.guest_connection import GuestConnection
+from broker.viewer.exchange.pipes import PipeEnd, pipe
+from broker.viewer.exchange.returns import Return
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import Declined
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import UserFiles
-from broker.viewer.opening.pipes import PipeEnd, pipe
-from broker.viewer.opening.returns import Return
 from policy.names import ADMIN_NAMES
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ _KINDS = ("open", "folder", "save")
 class _Chosen:
     """A permitted request, and what the user has chosen."""
 
-    exchange: OpenExchange
+    exchange: GuestConnection
     permit: Permit
     files: UserFiles
     number: int
@@ -81,7 +81,7 @@ class FileDialogs:
         self._declined = Declined("dialogs were dismissed")
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
-    async def serve(self, exchange: OpenExchange, ask: ChooseFiles) -> None:
+    async def serve(self, exchange: GuestConnection, ask: ChooseFiles) -> None:
         """Serve one request for a file dialog to its end.  Raises VitrailError."""
         guest, opening = exchange.guest, exchange.opening
         if ask.kind == "offered":
@@ -94,7 +94,7 @@ class FileDialogs:
             await self._require_desktop(guest, permit, save=ask.kind == "save")
             name = guest.lease.sandbox
             title = f"{name}: no file was opened or saved"
-            with failures_told(DESKTOP, self._decider.notify, name, title):
+            with shareable_failures(DESKTOP, self._decider.notify, name, title):
                 files = await self._choose(guest, ask, permit)
                 if files.found.files:
                     # guard: rules may have changed while the user chose
@@ -121,7 +121,7 @@ class FileDialogs:
     ) -> None:
         """Refuse targets other than the desktop, and unnecessary dialogs."""
         if permit.target not in ADMIN_NAMES:
-            raise ToldError(
+            raise ShareableError(
                 f"{permit.where} sets the target {permit.target}, but the user selects files at "
                 "the desktop"
             )
@@ -132,7 +132,7 @@ class FileDialogs:
         (answer,) = await self._decider.preview([copy])
         # guard: what may not be copied into a sandbox is not chosen for it
         if answer is not None and answer.verdict == "deny" and answer.rule is not None:
-            raise ToldError(
+            raise ShareableError(
                 f"cannot choose files for {sandbox}: {answer.where} denies copying files into it"
             )
 

@@ -18,8 +18,8 @@ import trio
 
 from broker.core.errors import VitrailError
 from broker.core.limits import transfer as limits
-from broker.viewer.opening.exchanges import Delivery
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import Delivery
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_ended
 
 if TYPE_CHECKING:
@@ -59,14 +59,14 @@ async def keeping(
 
 
 async def _kept(guest: Guest, program: LeaseProgram) -> None:
-    """Wait until the target's program has stored the files.  Raises ToldError."""
+    """Wait until the target's program has stored the files.  Raises ShareableError."""
     # guard: a receiver that does not end
     with trio.move_on_after(limits.TRANSFER_KEEP_SECONDS):
         await wait_ended(program)
     if not program.ended:
         # guard: a receiver that does not end is killed
         await guest.signal(program, signal.SIGKILL)
-        raise ToldError(
+        raise ShareableError(
             f"{guest.lease.sandbox} did not store the file within "
             f"{limits.TRANSFER_KEEP_SECONDS:g} s"
         )
@@ -74,10 +74,10 @@ async def _kept(guest: Guest, program: LeaseProgram) -> None:
         raise _refusal(guest, program)
 
 
-def _refusal(guest: Guest, program: LeaseProgram) -> ToldError:
+def _refusal(guest: Guest, program: LeaseProgram) -> ShareableError:
     """Return the reason, in the broker's words."""
     found = "has no disk space" if program.code == NO_ROOM else "did not store the file"
-    return ToldError(
+    return ShareableError(
         f"{guest.lease.sandbox} {found}",
         hint=f"to see the output of its program, run 'brokerctl logs {guest.lease.sandbox}'",
     )

@@ -13,7 +13,7 @@ from broker.authority.permit import Permit
 from broker.core.errors import VitrailError, sole
 from broker.core.escape import printable
 from broker.ipc.audit import schema
-from broker.viewer.opening.exchanges import Moved
+from broker.viewer.exchange.guest_connection import TransferCount
 
 _OF_BOTH = (*StreamSubject.__annotations__, "transfer", "target")
 """Fields of both events."""
@@ -24,7 +24,7 @@ async def logged_transfer(
     log: EventLog,
     permit: Permit,
     number: int,
-    moved: Moved,
+    moved: TransferCount,
     *,
     files: int,
     content: str,
@@ -51,7 +51,7 @@ async def logged_transfer(
 
 @asynccontextmanager
 async def begun_transfer(
-    log: EventLog, begin: schema.TransferBegin, moved: Moved
+    log: EventLog, begin: schema.TransferBegin, moved: TransferCount
 ) -> AsyncIterator[None]:
     """Record a transfer's begin and its end; ``moved`` counts what has passed."""
     await log.require(begin)

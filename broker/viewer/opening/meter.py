@@ -14,7 +14,7 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.core.sliding_window import SlidingWindow
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
 from policy.records.model import Transfer
 
 DECLINED_PER_MINUTE = 4
@@ -59,10 +59,10 @@ class Declined:
         self._windows: dict[str, SlidingWindow] = {}
 
     def require_few(self, record: str) -> None:
-        """Raise ToldError where a record's user declined too many within a minute."""
+        """Raise ShareableError where a record's user declined too many within a minute."""
         window = self._windows.get(record)
         if window and window.counted(trio.current_time()) >= DECLINED_PER_MINUTE:
-            raise ToldError(
+            raise ShareableError(
                 f"too many requests: {DECLINED_PER_MINUTE} {self._what} in a minute",
                 hint="wait a minute",
             )

@@ -23,12 +23,12 @@ from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.guest.file_requests import ReturnFile
 from broker.viewer.authority.interface import Permits
-from broker.viewer.opening.exchanges import Delivery, OpenExchange
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import Delivery, GuestConnection
+from broker.viewer.exchange.pipes import PipeEnd, pipe
+from broker.viewer.exchange.returns import Return
 from broker.viewer.opening.meter import DayMeter
 from broker.viewer.opening.own import Own
-from broker.viewer.opening.pipes import PipeEnd, pipe
-from broker.viewer.opening.returns import Return
 from broker.viewer.opening.targets import Receiver, Targets
 
 
@@ -46,7 +46,7 @@ class TransferParts:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class TransferRequest:
     """A request, in the broker's terms; sizes in bytes."""
 
     service: str
@@ -61,11 +61,11 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Job:
+class PermittedTransfer:
     """A permitted request: its connection, the rule, its number."""
 
-    exchange: OpenExchange
-    asked: Wanted
+    exchange: GuestConnection
+    asked: TransferRequest
     permit: Permit
     number: int
 
@@ -74,7 +74,7 @@ def refuse_return(permit: Permit) -> None:
     """Raise RefusedError where the rule that is in force lets nothing come back."""
     # guard: only a rule brings a file back
     if not permit.returns:
-        raise ToldError(
+        raise ShareableError(
             f"{permit.where} does not allow the file to be returned",
             hint="add return=yes to the rule",
         )
@@ -92,15 +92,15 @@ class Mover:
         self._targets = targets
         self._log = log
 
-    async def move(self, job: Job) -> None:
+    async def move(self, transfer: PermittedTransfer) -> None:
         """Carry a request's files from the sandbox's worker to the target, and back.
 
         Raises RefusedError where they are broken off.
         """
-        asked, quota = job.asked, _quota(job)
+        asked, quota = transfer.asked, _quota(transfer)
         # An edited file may grow, as far as any file may be sent.
-        way = new_return(_most(job)) if asked.edit else None
-        source, wait = job.exchange.guest.lease, job.exchange.wait
+        way = new_return(_most(transfer)) if asked.edit else None
+        source, wait = transfer.exchange.guest.lease, transfer.exchange.wait
         sending = self._targets.delivery
         with (
             pipe() as (read, write),
@@ -109,61 +109,67 @@ class Mover:
             sent.size = asked.size
             sent.back = way.token if way is not None else ""
             receiving = self._targets.receiving(
-                job.permit, sent, wait, way, source=source
+                transfer.permit, sent, wait, way, source=source
             )
             async with receiving as receiver:
-                job.exchange.opened_in = (
-                    receiver.sandbox if receiver is not None else job.permit.target
+                transfer.exchange.opened_in = (
+                    receiver.sandbox if receiver is not None else transfer.permit.target
                 )
-                await self._send(job, quota, write, sent)
+                await self._send(transfer, quota, write, sent)
                 if way is not None and receiver is not None:
                     await wait(f"{receiver.sandbox} edits it")
-                    await self._come_back(job, way, receiver)
+                    await self._come_back(transfer, way, receiver)
 
     async def _send(
-        self, job: Job, quota: Quota, write: PipeEnd, delivery: Delivery
+        self,
+        transfer: PermittedTransfer,
+        quota: Quota,
+        write: PipeEnd,
+        delivery: Delivery,
     ) -> None:
         """Have the source's worker send the entries; wait until the target has them.
 
-        Raises ToldError, RefusedError.
+        Raises ShareableError, RefusedError.
         """
-        order = messages.TransferSend(job.exchange.stream, quota)
-        if reason := await job.exchange.moved(order, write):
-            raise ToldError(reason)  # of its worker
+        order = messages.TransferSend(transfer.exchange.stream, quota)
+        if reason := await transfer.exchange.moved(order, write):
+            raise ShareableError(reason)  # of its worker
         # All of it has left the sender; what a pipe holds is read in far less time.
         # guard: a process that keeps files and does not end
         with trio.move_on_after(limits.TRANSFER_KEEP_SECONDS):
             await delivery.done.wait()
         if not delivery.done.is_set():
-            raise ToldError(
+            raise ShareableError(
                 f"the target did not store the file within {limits.TRANSFER_KEEP_SECONDS:g} s"
             )
         if delivery.reason:
             raise RefusedError(delivery.reason)
 
-    async def _come_back(self, job: Job, way: Return, receiver: Receiver) -> None:
+    async def _come_back(
+        self, transfer: PermittedTransfer, way: Return, receiver: Receiver
+    ) -> None:
         """Wait for the end of the editor; give the program the edited file, if any."""
-        before = job.exchange.sha256
+        before = transfer.exchange.sha256
         if not await way.wait_asked(receiver.program):
             return
-        refuse_return(job.permit)  # the rules may have changed since
-        job.exchange.pass_again()
+        refuse_return(transfer.permit)  # the rules may have changed since
+        transfer.exchange.pass_again()
         with pipe() as (read, write):
             way.accept(write)
             order = messages.TransferDeliver(
-                stream=job.exchange.stream,
+                stream=transfer.exchange.stream,
                 source=receiver.sandbox,
                 open=False,
                 quota=replace(way.quota, files=1),
             )
-            reason = await job.exchange.moved(order, read)
+            reason = await transfer.exchange.moved(order, read)
             await way.wait_done()
             if reason:
-                raise ToldError(reason)
+                raise ShareableError(reason)
         await self._log.note(
             schema.TransferReturned(
-                **event_log.of(job.exchange.guest.lease),
-                transfer=job.number,
+                **event_log.of(transfer.exchange.guest.lease),
+                transfer=transfer.number,
                 target=receiver.sandbox,
                 before=self._log.digest(before),
                 after=self._log.digest(way.sha256),
@@ -171,7 +177,7 @@ class Mover:
             )
         )
 
-    async def hand_over(self, exchange: OpenExchange, untrusted_token: str) -> None:
+    async def hand_over(self, exchange: GuestConnection, untrusted_token: str) -> None:
         """Have the target's worker hand the files to the program started for them."""
         delivery = exchange.guest.transfers.deliveries.take(untrusted_token)
         delivery.taken.set()
@@ -195,9 +201,9 @@ class Mover:
         finally:
             delivery.end(reason)
         if delivery.moving.cancelled_caught:
-            raise ToldError(delivery.reason)
+            raise ShareableError(delivery.reason)
 
-    async def give_back(self, exchange: OpenExchange, ask: ReturnFile) -> None:
+    async def give_back(self, exchange: GuestConnection, ask: ReturnFile) -> None:
         """Take an edited file from the target, for the sandbox or user that sent it."""
         way = exchange.guest.transfers.returns.take(ask.token)
         reason = "the editing sandbox cancelled the transfer"
@@ -213,23 +219,23 @@ class Mover:
             way.end(reason)
 
 
-def _quota(job: Job) -> Quota:
+def _quota(transfer: PermittedTransfer) -> Quota:
     """Return what may pass: no more than was asked about, and under its name.
 
     A user and a rule see the name, type and size of the request; entries that
     differ from it would be decided about without having been seen.
     """
-    most, asked = _most(job), job.asked
+    most, asked = _most(transfer), transfer.asked
     # guard: no more than was asked about
     size = min(most.size, asked.size)
     files = min(most.files, asked.files)
     return Quota(min(most.file_size, size), size, files, most.single, asked.name)
 
 
-def _most(job: Job) -> Quota:
+def _most(transfer: PermittedTransfer) -> Quota:
     """Return the largest transfer that the record and the rule allow."""
-    allowed = job.exchange.guest.valid_record().viewer.transfer
-    size = min(allowed.request_size, job.permit.max_size or allowed.request_size)
-    single, name = job.asked.service == OPEN_FILE, job.asked.name
+    allowed = transfer.exchange.guest.valid_record().viewer.transfer
+    size = min(allowed.request_size, transfer.permit.max_size or allowed.request_size)
+    single, name = transfer.asked.service == OPEN_FILE, transfer.asked.name
     most = min(allowed.file_size, size)
     return Quota(most, size, allowed.request_files, single, name)

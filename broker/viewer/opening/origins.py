@@ -17,7 +17,7 @@ from broker.core import limits
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.sliding_window import SlidingWindow
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
 
 
 class Origins:
@@ -33,7 +33,7 @@ class Origins:
     def starting(self, source: Lease) -> Iterator[Callable[[Lease], None]]:
         """Run a start for ``source`` in the block; what it yields takes the new lease.
 
-        Raises ToldError where the record that began has as many machines as it may.
+        Raises ShareableError where the record that began has as many machines as it may.
         """
         living = set(self._leases())
         record = self._began.get(source.id, source.record)
@@ -43,7 +43,7 @@ class Origins:
             have += self._for_nothing[record].counted(trio.current_time())
         # guard: machines started for sandboxes have a number
         if have >= limits.MACHINES_PER_ORIGIN:
-            raise ToldError(
+            raise ShareableError(
                 f"cannot start another sandbox for '{record}': {have}, the limit, were already started",
                 hint="stop some of these sandboxes with 'brokerctl stop SANDBOX'",
             )

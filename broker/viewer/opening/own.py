@@ -19,8 +19,8 @@ from broker.ipc import fdpass, sealed_memfd
 from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.order_messages import SessionOrder
-from broker.viewer.opening.exchanges import Delivery
-from broker.viewer.opening.pipes import PipeEnd
+from broker.viewer.exchange.guest_connection import Delivery
+from broker.viewer.exchange.pipes import PipeEnd
 from broker.viewer.orders.session_orders import Begun, UserSession
 
 _PRINT_SECONDS = 60.0

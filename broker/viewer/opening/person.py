@@ -25,11 +25,11 @@ from broker.ipc.authority import Preview
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.session.file_orders import FoundFiles
-from broker.viewer.opening.exchanges import Delivery, Moved
+from broker.viewer.exchange.guest_connection import Delivery, TransferCount
+from broker.viewer.exchange.pipes import pipe
 from broker.viewer.opening.logged import begun_transfer
 from broker.viewer.opening.moving import TransferParts, new_return
 from broker.viewer.opening.own import UserFiles
-from broker.viewer.opening.pipes import pipe
 from broker.viewer.opening.targets import Wait, shown
 from policy.names import ADMIN
 
@@ -49,7 +49,7 @@ _NO_FILES = UserFiles(FoundFiles(0), b"")
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _UserRequest:
     service: str
     files: UserFiles = _NO_FILES
     url: Url | None = None
@@ -104,7 +104,7 @@ class PersonOpens:
             object=wanted.what,
             reason=f"the user, by {where}",
         )
-        whole = Moved(wanted.found.size or 0, wanted.found.files)
+        whole = TransferCount(wanted.found.size or 0, wanted.found.files)
         async with begun_transfer(self._log, begin, whole):
             if wanted.url is not None:
                 sandbox = await self._targets.open_url(
@@ -115,20 +115,20 @@ class PersonOpens:
                 wanted, target, wait, emit, named=request.sandbox, number=number
             )
 
-    async def _wanted(self, request: api.OpenRequest, warrant: bytes) -> _Wanted:
+    async def _wanted(self, request: api.OpenRequest, warrant: bytes) -> _UserRequest:
         """Return what the user wants opened or copied.  Raises RefusedError."""
         given = [request.url, request.path, request.copy]
         if sum(one is not None for one in given) != 1:
             raise RefusedError("set one address, one path, or paths to copy")
         if request.url is not None:
-            return _Wanted(OPEN_URL, url=take_url(request.url, None))
+            return _UserRequest(OPEN_URL, url=take_url(request.url, None))
         files = await self._own.named(warrant, tuple(self._writable()))
         if request.path is not None:
             mime, edit = mime_type_of_name(request.path), bool(request.edit)
-            return _Wanted(OPEN_FILE, files, mime=mime, edit=edit)
-        return _Wanted(FILE_COPY, files)
+            return _UserRequest(OPEN_FILE, files, mime=mime, edit=edit)
+        return _UserRequest(FILE_COPY, files)
 
-    async def _target(self, wanted: _Wanted, named: str | None) -> tuple[str, str]:
+    async def _target(self, wanted: _UserRequest, named: str | None) -> tuple[str, str]:
         """Return the target and what chose it.  Raises RefusedError."""
         answer = await self._answer(wanted, named)
         if named:
@@ -136,7 +136,7 @@ class PersonOpens:
         return _chosen(answer), answer.where
 
     async def _require_return(
-        self, wanted: _Wanted, target: str, named: str | None
+        self, wanted: _UserRequest, target: str, named: str | None
     ) -> None:
         """Raise RefusedError unless the file may come back from its target now."""
         answer = await self._answer(wanted, named)
@@ -146,7 +146,7 @@ class PersonOpens:
         if not named and target not in offered:
             raise RefusedError(f"{answer.where} now sets another target")
 
-    async def _answer(self, wanted: _Wanted, named: str | None) -> Preview:
+    async def _answer(self, wanted: _UserRequest, named: str | None) -> Preview:
         """Return the rules' decision about the user's request.  Raises RefusedError."""
         target = take_sandbox_name(named) if named is not None else ""
         url = wanted.url
@@ -173,7 +173,7 @@ class PersonOpens:
 
     async def _do(
         self,
-        wanted: _Wanted,
+        wanted: _UserRequest,
         target: str,
         wait: Wait,
         emit: api.Emit[api.OpenItem],
@@ -202,7 +202,7 @@ class PersonOpens:
 
     async def _edit(
         self,
-        wanted: _Wanted,
+        wanted: _UserRequest,
         target: str,
         wait: Wait,
         *,

@@ -28,13 +28,13 @@ from broker.ipc.authority import Preview
 from broker.ipc.guest.file_requests import PrintPages
 from broker.ipc.session.file_orders import KeptPages
 from broker.viewer.calls.places import CallPlaces
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import DESKTOP, ToldError, failures_told
+from broker.viewer.exchange.failures import DESKTOP, ShareableError, shareable_failures
+from broker.viewer.exchange.guest_connection import GuestConnection
+from broker.viewer.exchange.pipes import PipeEnd, pipe
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.meter import DayMeter, Declined
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import ToolResult
-from broker.viewer.opening.pipes import PipeEnd, pipe
 from policy.names import ADMIN_NAMES
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ _FIRST_TRANSFER = 1 << 34
 class _Document:
     """Pages that were received."""
 
-    exchange: OpenExchange
+    exchange: GuestConnection
     name: str
     kept: KeptPages
     printer: str
@@ -76,7 +76,7 @@ class Printing:
         self._files = itertools.count(1)
         self._numbers = itertools.count(_FIRST_TRANSFER)
 
-    async def serve(self, exchange: OpenExchange, ask: PrintPages) -> None:
+    async def serve(self, exchange: GuestConnection, ask: PrintPages) -> None:
         """Serve one print request to its end.  Raises VitrailError."""
         request = _request(exchange.opening, ask.size)
         (answer,) = await self._decider.preview([request])
@@ -86,7 +86,7 @@ class Printing:
                     "no rule for vitrail.Print allows the sandbox to print"
                 )
             async with self._decider.permit(request):
-                raise ToldError("the rules have changed")
+                raise ShareableError("the rules have changed")
         if not ask.size:
             return
         lease, now = exchange.guest.lease, trio.current_time()
@@ -96,7 +96,7 @@ class Printing:
         # guard: the record limits a document's size
         if ask.size > min(allowed.file_size, allowed.request_size):
             most = min(allowed.file_size, allowed.request_size)
-            raise ToldError(
+            raise ShareableError(
                 f"the document is larger than the {most} bytes that the sandbox's record allows"
             )
         # guard: a sandbox prints one document at a time
@@ -107,11 +107,11 @@ class Printing:
             self._meter.take(lease.record, ask.size, allowed, now)
             name = lease.sandbox
             title = f"{name}: nothing was printed"
-            with failures_told(DESKTOP, self._decider.notify, name, title):
+            with shareable_failures(DESKTOP, self._decider.notify, name, title):
                 await self._received(exchange, ask, answer)
 
     async def _received(
-        self, exchange: OpenExchange, ask: PrintPages, answer: Preview
+        self, exchange: GuestConnection, ask: PrintPages, answer: Preview
     ) -> None:
         """Receive the pages, have them permitted, and print them."""
         guest = exchange.guest
@@ -133,27 +133,27 @@ class Printing:
                         await self._require_same(permit, printer)
                         await self._print(document, permit)
                 except RefusedError as error:
-                    raise ToldError(error.message) from error
+                    raise ShareableError(error.message) from error
                 finally:
                     # guard: a document whose program hangs up was refused
                     if not permitted:
                         self._declined.note(guest.lease.record)
 
     def _count(self, guest: Guest, pages: int) -> None:
-        """Raise ToldError for more paper than a record has in a day."""
+        """Raise ShareableError for more paper than a record has in a day."""
         allowed = guest.valid_record().viewer.transfer
         most = replace(allowed, day_size=PAGES_PER_DAY)
         try:
             # guard: paper of a record
             self._pages.take(guest.lease.record, pages, most, trio.current_time())
         except RefusedError as error:
-            raise ToldError(
+            raise ShareableError(
                 f"the sandbox would print more than {PAGES_PER_DAY} pages in 24 hours, the limit"
             ) from error
 
     async def _receive(
         self,
-        exchange: OpenExchange,
+        exchange: GuestConnection,
         size: int,
         keeping: AbstractAsyncContextManager[ToolResult],
         write: PipeEnd,
@@ -163,7 +163,7 @@ class Printing:
             quota = Quota(size, size, 1, name="pages")
             order = messages.TransferSend(exchange.stream, quota)
             if reason := await exchange.moved(order, write):
-                raise ToldError(reason)
+                raise ShareableError(reason)
         return result.kept
 
     async def _show(self, document: _Document) -> None:
@@ -181,16 +181,16 @@ class Printing:
             )
 
     async def _require_same(self, permit: Permit, printer: str) -> None:
-        """Raise ToldError unless the rule in force allows this printer."""
+        """Raise ShareableError unless the rule in force allows this printer."""
         if permit.target not in ADMIN_NAMES:
-            raise ToldError(
+            raise ShareableError(
                 f"{permit.where} sets the target {permit.target}, but documents are printed at "
                 "the desktop"
             )
         (now,) = await self._decider.preview([permit.request])
         # guard: the printer is the one that the user was asked about
         if now is None or (now.printer and now.printer != printer):
-            raise ToldError("the rules have changed")
+            raise ShareableError("the rules have changed")
 
     async def _print(self, document: _Document, permit: Permit) -> None:
         """Send the document to the printer, and record it.

@@ -47,15 +47,15 @@ from broker.ipc.guest.file_requests import (
 from broker.viewer.calls.box_calls import offer_services
 from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.calls.desktop_services import DesktopServices
-from broker.viewer.opening.exchanges import Gift, OpenExchange
-from broker.viewer.opening.failures import failures_told
+from broker.viewer.exchange.failures import shareable_failures
+from broker.viewer.exchange.guest_connection import Gift, GuestConnection
 from broker.viewer.opening.file_dialogs import FileDialogs
 from broker.viewer.opening.logged import logged_transfer
 from broker.viewer.opening.moving import (
-    Job,
     Mover,
+    PermittedTransfer,
     TransferParts,
-    Wanted,
+    TransferRequest,
     refuse_return,
 )
 from broker.viewer.opening.printing import Printing
@@ -120,7 +120,7 @@ class OpeningService:
                             closed.to_guest + exchange.relayed[1],
                         )
 
-    async def _serve(self, exchange: OpenExchange, conn: socket.socket) -> None:
+    async def _serve(self, exchange: GuestConnection, conn: socket.socket) -> None:
         """Answer the connection's request, report a failure, and wait for its end."""
         with exchange.scope:
             reason = await self._answered(exchange, conn)
@@ -129,7 +129,7 @@ class OpeningService:
         with trio.move_on_after(_CLOSE_SECONDS):
             await exchange.wait_closed()
 
-    async def _answered(self, exchange: OpenExchange, conn: socket.socket) -> str:
+    async def _answered(self, exchange: GuestConnection, conn: socket.socket) -> str:
         """Serve the request; return the reason of a failure, for the program."""
         try:
             # A program that knows an ssh agent alone makes no request.
@@ -156,7 +156,7 @@ class OpeningService:
         return ""
 
     async def _called(
-        self, exchange: OpenExchange, conn: socket.socket, ask: Ask
+        self, exchange: GuestConnection, conn: socket.socket, ask: Ask
     ) -> None:
         """Serve a request on the port of calls."""
         match ask:
@@ -193,7 +193,7 @@ class OpeningService:
         if gift.reason:
             raise RefusedError(gift.reason)
 
-    async def _given(self, exchange: OpenExchange, ask: GiveFiles) -> None:
+    async def _given(self, exchange: GuestConnection, ask: GiveFiles) -> None:
         """Decide about files that the user has pasted, and copy them."""
         gift = exchange.guest.transfers.gifts.take(ask.token)
         gift.taken.set()
@@ -212,7 +212,7 @@ class OpeningService:
     # -- requests ---------------------------------------------------------------------
 
     async def _decided(
-        self, exchange: OpenExchange, ask: Ask, *, since: float | None = None
+        self, exchange: GuestConnection, ask: Ask, *, since: float | None = None
     ) -> None:
         """Decide a request and carry it out; ``since``: when the user acted for it."""
         asked = _asked(exchange.opening, ask)
@@ -236,7 +236,7 @@ class OpeningService:
             await self._carried(exchange, asked, permit)
 
     async def _carried(
-        self, exchange: OpenExchange, asked: Wanted, permit: Permit
+        self, exchange: GuestConnection, asked: TransferRequest, permit: Permit
     ) -> None:
         """Carry out a permitted request: open the address, or move the files.
 
@@ -252,7 +252,7 @@ class OpeningService:
             content=asked.what,
         ):
             notify = self._decider.notify
-            with failures_told(permit.target, notify, lease.sandbox, title):
+            with shareable_failures(permit.target, notify, lease.sandbox, title):
                 if asked.url is not None:
                     exchange.opened_in = await self._targets.open_url(
                         permit.target,
@@ -263,10 +263,14 @@ class OpeningService:
                         warrant=permit.warrant,
                     )
                 else:
-                    await self._mover.move(Job(exchange, asked, permit, number))
+                    await self._mover.move(
+                        PermittedTransfer(exchange, asked, permit, number)
+                    )
                     self._tell_arrival(lease, asked, permit)
 
-    def _tell_arrival(self, source: Lease, asked: Wanted, permit: Permit) -> None:
+    def _tell_arrival(
+        self, source: Lease, asked: TransferRequest, permit: Permit
+    ) -> None:
         """Notify the user where the files are that a sandbox has sent."""
         if asked.service == FILE_COPY and permit.target in ADMIN_NAMES:
             name = source.sandbox
@@ -275,28 +279,30 @@ class OpeningService:
             )
 
 
-def _asked(opening: Opening, ask: Ask) -> Wanted:
+def _asked(opening: Opening, ask: Ask) -> TransferRequest:
     """Validate a worker's request again, as the worker may be taken over."""
     match ask:
         case OpenUrl() if opening.service == OPEN_URL:
             url = take_url(ask.url, None)
-            return Wanted(opening.service, url.shown, 0, 0, url=url)
+            return TransferRequest(opening.service, url.shown, 0, 0, url=url)
         case OpenFile() if opening.service == OPEN_FILE:
             name = take_file_name(ask.name.encode())
             # The type is claimed by the name, not by the program: one claim less.
             mime = mime_type_of_name(name)
-            return Wanted(
+            return TransferRequest(
                 opening.service, name, ask.size, 1, mime, name=name, edit=ask.edit
             )
         case CopyFiles() if opening.service == FILE_COPY:
             name = take_file_name(ask.name.encode())
             more = f" and {ask.files - 1} more" if ask.files > 1 else ""
             what = f"{name}{more}"
-            return Wanted(opening.service, what, ask.size, ask.files, name=name)
+            return TransferRequest(
+                opening.service, what, ask.size, ask.files, name=name
+            )
     raise RefusedError(f"the request is not valid on the port of {opening.service}")
 
 
-def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
+def _request(opening: Opening, ask: Ask, asked: TransferRequest) -> Request:
     """Return the permit request for opening or copying."""
     target = ask.target if isinstance(ask, OpenUrl | OpenFile | CopyFiles) else ""
     url = asked.url
@@ -321,7 +327,7 @@ def _request(opening: Opening, ask: Ask, asked: Wanted) -> Request:
     )
 
 
-def _refuse_target(permit: Permit, source: Lease, asked: Wanted) -> None:
+def _refuse_target(permit: Permit, source: Lease, asked: TransferRequest) -> None:
     """Refuse targets that no rule can permit: the sandbox itself, unnamed schemes.
 
     Raises RefusedError.

@@ -23,13 +23,13 @@ from broker.core.services import FILE_COPY
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url
 from broker.viewer.calls.places import CallPlaces
-from broker.viewer.opening.exchanges import Delivery
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import Delivery
+from broker.viewer.exchange.pipes import PipeEnd
+from broker.viewer.exchange.returns import Return
 from broker.viewer.opening.keeping import keeping
 from broker.viewer.opening.origins import Origins
 from broker.viewer.opening.own import Own
-from broker.viewer.opening.pipes import PipeEnd
-from broker.viewer.opening.returns import Return
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
 from policy.names import ADMIN_NAMES
@@ -237,7 +237,9 @@ class Targets:
                 if guest.lease.sandbox == name:
                     return guest.lease, False
         if not autostart:
-            raise ToldError(f"{name} is not running, and the rule sets autostart=no")
+            raise ShareableError(
+                f"{name} is not running, and the rule sets autostart=no"
+            )
         if source is None:
             await wait(f"starting {name}")
             return await self._host.start(SandboxName(name), progress=_ignored), True
@@ -279,9 +281,9 @@ async def _started(guest: Guest, program: LeaseProgram) -> None:
                 raise UpstreamError(program.way.failure.reason)
             await program.changed.wait()
     if patience.cancelled_caught:
-        raise ToldError(f"no program started in {guest.lease.sandbox}")
+        raise ShareableError(f"no program started in {guest.lease.sandbox}")
     if program.ended and program.code:
-        raise ToldError(
+        raise ShareableError(
             f"{guest.lease.sandbox} could not start its program for the request",
             hint=f"to see the output of its program, run 'brokerctl logs {guest.lease.sandbox}'",
         )
@@ -310,7 +312,7 @@ async def _taken(guest: Guest, program: LeaseProgram, delivery: Delivery) -> Non
     with trio.move_on_after(limits.TRANSFER_TAKE_SECONDS):
         await wait_unless_ended(program, delivery.taken)
     if not delivery.taken.is_set():
-        raise ToldError(
+        raise ShareableError(
             f"no program in {guest.lease.sandbox} fetched the files",
             hint=f"to see the output of its program, run 'brokerctl logs {guest.lease.sandbox}'",
         )

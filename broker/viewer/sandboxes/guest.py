@@ -36,7 +36,7 @@ from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
 from broker.ipc.in_thread import NoThreadError, in_thread
-from broker.viewer.opening.exchanges import Exchanges
+from broker.viewer.exchange.guest_connection import GuestConnections
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
@@ -95,7 +95,7 @@ class Guest:
         self._tools = tools
         self._display = display
         self.programs = LeasePrograms(logs)
-        self.transfers = Exchanges()
+        self.transfers = GuestConnections()
         """Its programs' requests about files and links."""
         self.warnings: deque[str] = deque(maxlen=_WARNINGS)
         self.folders = GuestFolders(

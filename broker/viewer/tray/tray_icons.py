@@ -26,8 +26,8 @@ from broker.ipc import transfer as messages
 from broker.ipc.guest.daemons import FromDaemon, HideIcon, IconClicked, ShowIcon
 from broker.net.session_bus import Complaint
 from broker.viewer.calls.places import CallPaces, take_asks
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.tray.panel_bus import OpenItemBus, Panel
 from broker.viewer.tray.sandbox_item import SECOND, SandboxItem
 
@@ -60,7 +60,7 @@ class TrayIcons:
         """Set, and replaced, when an icon has left its place."""
         self._complaint = Complaint("icons of sandboxes are not shown")
 
-    async def serve(self, exchange: OpenExchange, _request: Request) -> None:
+    async def serve(self, exchange: GuestConnection, _request: Request) -> None:
         """Show the icons of one daemon until its connection ends."""
         async with trio.open_nursery() as nursery:
             own = _DaemonIcons(self, exchange, nursery)
@@ -107,7 +107,7 @@ class _DaemonIcons:
     """The icons of one connection, by the daemon's numbers."""
 
     def __init__(
-        self, icons: TrayIcons, exchange: OpenExchange, nursery: trio.Nursery
+        self, icons: TrayIcons, exchange: GuestConnection, nursery: trio.Nursery
     ) -> None:
         self._icons, self._guest, self._exchange = icons, exchange.guest, exchange
         self._nursery = nursery
@@ -118,7 +118,7 @@ class _DaemonIcons:
         )
 
     async def take(self, ask: FromDaemon) -> None:
-        """Handle a daemon's request to show or hide an icon.  Raises ToldError."""
+        """Handle a daemon's request to show or hide an icon.  Raises ShareableError."""
         icon = self._own.get(ask.number)
         if isinstance(ask, HideIcon):
             self._waiting.pop(ask.number, None)
@@ -126,7 +126,7 @@ class _DaemonIcons:
                 del self._own[ask.number]
                 icon.scope.cancel()
         elif not isinstance(ask, ShowIcon):
-            raise ToldError("received a notification in a call for icons")
+            raise ShareableError("received a notification in a call for icons")
         elif icon is not None:
             await icon.panel.tell(icon.item.update(ask))
         else:

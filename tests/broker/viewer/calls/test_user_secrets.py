@@ -11,7 +11,7 @@ from broker.core.errors import RefusedError
 from broker.core.services import SECRET
 from broker.viewer.calls import user_secrets
 from broker.viewer.calls.user_secrets import UserSecrets
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.opening.meter import DECLINED_PER_MINUTE
 from tests.kit.eventually import eventually
 from tests.kit.session import starter_of_orders
@@ -67,7 +67,7 @@ async def test_prompts_of_a_record_come_one_at_a_time_and_end(desktop, monkeypat
         secrets = UserSecrets(session)
 
         async def flood():
-            with pytest.raises(ToldError) as error:
+            with pytest.raises(ShareableError) as error:
                 await read(secrets, session)
             refused.append("too many" in str(error.value))
 
@@ -95,7 +95,7 @@ async def test_a_prompt_whose_program_hangs_up_was_dismissed(desktop):
                 nursery.start_soon(read, secrets, session)
                 await eventually(lambda n=number: prompts(desktop) == n)
                 nursery.cancel_scope.cancel()
-        with pytest.raises(ToldError, match="too many"):
+        with pytest.raises(ShareableError, match="too many"):
             await read(secrets, session)
 
 
@@ -107,7 +107,7 @@ async def test_a_secret_that_is_not_there_was_not_dismissed(desktop, monkeypatch
         for _ in range(DECLINED_PER_MINUTE + 1):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(answer, desktop, "no")
-                with pytest.raises(ToldError, match="has no secret"):
+                with pytest.raises(ShareableError, match="has no secret"):
                     await read(secrets, session)
         for _ in range(DECLINED_PER_MINUTE + 1):
             with pytest.raises(RefusedError, match="permission"):

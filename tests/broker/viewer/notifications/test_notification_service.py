@@ -25,10 +25,10 @@ from broker.ipc.guest.daemons import (
     NotificationClosed,
 )
 from broker.viewer.calls.places import CallPaces, take_asks
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.notifications.desktop_server import ServerTold
 from broker.viewer.notifications.notification_service import NotificationService
-from broker.viewer.opening.exchanges import OpenExchange
-from broker.viewer.opening.failures import ToldError
 from tests.kit.rulebook import WORK, rulebook
 
 RULES = """\
@@ -75,7 +75,7 @@ class Daemon:
 
     def __init__(self, guest, stream):
         opening = SimpleNamespace(stream=stream)
-        self.exchange = OpenExchange(guest, opening, call=True)
+        self.exchange = GuestConnection(guest, opening, call=True)
         self.more = trio.Event()
         self.more.set()
         self.asks = []
@@ -153,7 +153,7 @@ class Stand:
                     nursery.start_soon(daemon.run)
                     try:
                         await self.service.serve(daemon.exchange, request)
-                    except* ToldError as error:
+                    except* ShareableError as error:
                         daemon.error = error
                     nursery.cancel_scope.cancel()
 

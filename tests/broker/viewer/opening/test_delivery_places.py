@@ -12,8 +12,8 @@ import trio.testing
 
 from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
-from broker.viewer.opening.exchanges import Delivery, Exchanges
-from broker.viewer.opening.failures import ToldError
+from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.exchange.guest_connection import Delivery, GuestConnections
 from broker.viewer.opening.targets import Targets
 
 
@@ -22,7 +22,7 @@ class Target:
 
     def __init__(self):
         self.lease = SimpleNamespace(id="1" * 16, sandbox="personal", record="personal")
-        self.transfers = Exchanges()
+        self.transfers = GuestConnections()
         self.programs = SimpleNamespace(live=lambda: [1])
         self.begun = 0
 
@@ -55,7 +55,7 @@ async def test_one_sender_leaves_places_to_others_and_all_together_have_an_end()
             nursery.start_soon(send, "work")
             await trio.testing.wait_all_tasks_blocked()
             assert target.begun == number + 1
-        with pytest.raises(ToldError, match="too many"), trio.fail_after(5):
+        with pytest.raises(ShareableError, match="too many"), trio.fail_after(5):
             await send("work")
         for number in range(most - half - 1):
             nursery.start_soon(partial(send, f"other-{number}"))
@@ -63,7 +63,7 @@ async def test_one_sender_leaves_places_to_others_and_all_together_have_an_end()
         assert target.begun == most - 1
         nursery.start_soon(send, "last")
         await trio.testing.wait_all_tasks_blocked()
-        with pytest.raises(ToldError, match="too many"), trio.fail_after(5):
+        with pytest.raises(ShareableError, match="too many"), trio.fail_after(5):
             await send("one too many")
         nursery.start_soon(send, None)
         await trio.testing.wait_all_tasks_blocked()

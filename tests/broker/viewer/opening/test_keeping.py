@@ -12,7 +12,7 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
-from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.exchange.guest_connection import Delivery
 from broker.viewer.opening.keeping import NO_ROOM, keeping
 from broker.viewer.sandboxes.programs import LeasePrograms
 from shims.files.protocol import EXIT_NO_ROOM

@@ -13,10 +13,10 @@ from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import ReturnFile
-from broker.viewer.opening.exchanges import Delivery, OpenExchange
+from broker.viewer.exchange.guest_connection import Delivery, GuestConnection
+from broker.viewer.exchange.pipes import pipe
+from broker.viewer.exchange.returns import Return
 from broker.viewer.opening.moving import Mover
-from broker.viewer.opening.pipes import pipe
-from broker.viewer.opening.returns import Return
 
 
 async def nothing(*_):
@@ -25,7 +25,7 @@ async def nothing(*_):
 
 def exchange(guest):
     """One whose bytes have all gone through."""
-    made = OpenExchange(guest, SimpleNamespace(stream=1))
+    made = GuestConnection(guest, SimpleNamespace(stream=1))
     made.take(messages.TransferPassed(1, 0, 0))
     return made
 
@@ -90,7 +90,7 @@ async def test_what_is_taken_back_ends_at_its_target(sent):
     """Whatever holds the sender's end of the pipe."""
     transfers = SimpleNamespace(deliveries=SimpleNamespace(take=lambda _: sent))
     guest = SimpleNamespace(order=nothing, transfers=transfers)
-    ended, waiting = trio.Event(), OpenExchange(guest, SimpleNamespace(stream=1))
+    ended, waiting = trio.Event(), GuestConnection(guest, SimpleNamespace(stream=1))
 
     async def receive():
         with pytest.raises(RefusedError, match="given up"):

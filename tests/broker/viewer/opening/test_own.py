@@ -17,9 +17,9 @@ from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import take_url
 from broker.ipc.control.api import OpenRequest
 from broker.session.user_files.links import LOOP
-from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.exchange.guest_connection import Delivery
+from broker.viewer.exchange.pipes import pipe
 from broker.viewer.opening.own import Own
-from broker.viewer.opening.pipes import pipe
 from tests.kit.session import starter_of_orders
 
 QUOTA = Quota(1 << 20, 1 << 20, 100)

@@ -11,7 +11,7 @@ import trio
 from broker.core.errors import RefusedError
 from broker.ipc.control.api import OpenRequest
 from broker.ipc.session.file_orders import FoundFiles
-from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.exchange.guest_connection import Delivery
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import ToolResult, UserFiles
 from broker.viewer.opening.person import PersonOpens

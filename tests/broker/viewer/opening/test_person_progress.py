@@ -7,7 +7,7 @@ import os
 import trio
 
 from broker.core.transfer.quota import Quota
-from broker.viewer.opening.exchanges import Delivery
+from broker.viewer.exchange.guest_connection import Delivery
 from broker.viewer.opening.person import _followed
 
 

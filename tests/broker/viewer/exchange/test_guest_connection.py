@@ -14,9 +14,9 @@ from broker.core.services import OPEN_URL
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import OpenUrl
-from broker.viewer.opening.exchanges import Delivery, Exchanges, Gift
+from broker.viewer.exchange.guest_connection import Delivery, Gift, GuestConnections
+from broker.viewer.exchange.returns import Return
 from broker.viewer.opening.meter import DayMeter
-from broker.viewer.opening.returns import Return
 from policy.records.model import Transfer
 from tests.kit.rulebook import WORK
 
@@ -50,7 +50,7 @@ def is_open(fd):
 
 
 def test_a_sandbox_has_so_many_requests_at_one_time():
-    exchanges = Exchanges()
+    exchanges = GuestConnections()
     opened = [exchanges.one(None, on(n)) for n in range(limits.TRANSFERS_PER_SANDBOX)]
     for one in opened:
         one.__enter__()
@@ -62,7 +62,7 @@ def test_a_sandbox_has_so_many_requests_at_one_time():
 
 
 def test_a_token_fetches_once():
-    exchanges = Exchanges()
+    exchanges = GuestConnections()
     sent = delivery()
     with exchanges.deliveries.one("a" * 32, sent):
         with pytest.raises(RefusedError):
@@ -75,7 +75,7 @@ def test_a_token_fetches_once():
 
 
 def test_what_nothing_fetches_is_given_up_with_its_pipe():
-    exchanges = Exchanges()
+    exchanges = GuestConnections()
     sent = delivery()
     fd = sent.pipe
     with exchanges.deliveries.one("a" * 32, sent):
@@ -87,7 +87,7 @@ def test_what_nothing_fetches_is_given_up_with_its_pipe():
 
 
 def test_so_much_may_wait_to_be_fetched():
-    exchanges = Exchanges()
+    exchanges = GuestConnections()
     blocks = [
         exchanges.deliveries.one(f"{n:032}", delivery())
         for n in range(limits.OPENED_TOKENS)
@@ -103,7 +103,7 @@ def test_so_much_may_wait_to_be_fetched():
 
 
 async def test_a_worker_says_each_thing_once():
-    exchanges = Exchanges()
+    exchanges = GuestConnections()
     asked = messages.TransferAsked(1, OpenUrl("https://a.b/"))
     with exchanges.one(None, on(1)) as exchange:
         exchanges.take(messages.TransferAsked(2, OpenUrl("https://c.d/")))
@@ -118,7 +118,7 @@ async def test_a_worker_says_each_thing_once():
 
 
 async def test_a_dead_worker_ends_its_requests():
-    exchanges = Exchanges()
+    exchanges = GuestConnections()
     with exchanges.one(None, on(1)) as exchange:
         with trio.fail_after(5), exchange.scope:
             exchanges.worker_gone()
@@ -143,7 +143,7 @@ def test_a_day_has_so_many_requests_and_bytes():
 
 
 def test_a_gift_is_taken_once_and_only_while_it_is_wanted():
-    exchanges, gift = Exchanges(), Gift("personal", 0.0)
+    exchanges, gift = GuestConnections(), Gift("personal", 0.0)
     with exchanges.gifts.one("token", gift):
         with pytest.raises(RefusedError, match="token"):
             exchanges.gifts.take("another")
@@ -158,7 +158,7 @@ def test_a_gift_is_taken_once_and_only_while_it_is_wanted():
 
 def test_a_file_is_returned_once_and_only_while_it_is_edited():
     """A second one would be written over what the person has seen come back."""
-    exchanges, way = Exchanges(), Return("token", Quota(10, 10, 1))
+    exchanges, way = GuestConnections(), Return("token", Quota(10, 10, 1))
     with exchanges.returns.one(way.token, way):
         with pytest.raises(RefusedError, match="token"):
             exchanges.returns.take("another")

@@ -1,4 +1,4 @@
-"""Messages of one sandbox's worker about files and links, sorted by connection.
+"""Connections of one sandbox's programs, and the messages of its worker about them.
 
 Claims of a process that may be hostile: each is bounded, and about this sandbox.
 """
@@ -20,8 +20,8 @@ from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import Ask
-from broker.viewer.opening.pipes import PipeEnd
-from broker.viewer.opening.returns import Return
+from broker.viewer.exchange.pipes import PipeEnd
+from broker.viewer.exchange.returns import Return
 
 if TYPE_CHECKING:
     from broker.viewer.sandboxes.guest import Guest
@@ -94,7 +94,7 @@ class Gift:
 
 
 @dataclass(eq=False)
-class Moved:
+class TransferCount:
     """What a transfer has passed on so far, for the log."""
 
     size: int = 0
@@ -103,7 +103,7 @@ class Moved:
     """The sandbox that has opened or received it, or the user's name in rules."""
 
 
-class OpenExchange(Moved):
+class GuestConnection(TransferCount):
     """One connection of a program of the sandbox."""
 
     def __init__(self, guest: Guest, opening: Opening, *, call: bool = False) -> None:
@@ -121,6 +121,9 @@ class OpenExchange(Moved):
         """Bytes of a call that the pump has moved, from and to the program."""
         self.delivery: Delivery | None = None
         """The file that is being passed on to the program."""
+        self.turn = trio.Lock()
+        """Of a program that serves calls: held until it took one, as its worker has
+        one order of a call at a time."""
         self._ask: Ask | None = None
         self._passed: messages.TransferPassed | None = None
         self._said: messages.Said | None = None
@@ -203,16 +206,7 @@ class OpenExchange(Moved):
             await self._changed.wait()
 
 
-@dataclass(frozen=True)
-class CallServer:
-    """A program of a container or box that serves calls."""
-
-    stream: int
-    turn: trio.Lock = field(default_factory=trio.Lock)
-    """Held until a call was taken: its worker has one order of a call at a time."""
-
-
-class Awaited(Generic[Waiting]):
+class WaitingTokens(Generic[Waiting]):
     """What waits for programs of a sandbox, each by a token."""
 
     def __init__(
@@ -247,27 +241,27 @@ class Awaited(Generic[Waiting]):
         return found
 
 
-class Exchanges:
+class GuestConnections:
     """All such connections of a sandbox, and the deliveries on their way to it."""
 
     def __init__(self) -> None:
-        self._exchanges: dict[int, OpenExchange] = {}
-        self.deliveries = Awaited[Delivery](
+        self._exchanges: dict[int, GuestConnection] = {}
+        self.deliveries = WaitingTokens[Delivery](
             "too many transfers are waiting for this sandbox to fetch them",
             "no transfer to this sandbox has this token",
             lambda delivery: delivery.end("the transfer was cancelled"),
         )
-        self.returns = Awaited[Return](
+        self.returns = WaitingTokens[Return](
             "too many files are being edited in this sandbox",
             "no file to return has this token",
             lambda way: way.end("the file is no longer expected"),
         )
-        self.gifts = Awaited[Gift](
+        self.gifts = WaitingTokens[Gift](
             "too many files are being copied from this sandbox",
             "no requested files have this token",
         )
         """Files that were pasted or dropped."""
-        self.server: CallServer | None = None
+        self.server: GuestConnection | None = None
         """The program that serves calls, of a sandbox without an agent."""
         self.served = trio.Event()
         """Set while there is one."""
@@ -275,7 +269,7 @@ class Exchanges:
     @contextmanager
     def one(
         self, guest: Guest, opening: Opening, *, call: bool = False
-    ) -> Iterator[OpenExchange]:
+    ) -> Iterator[GuestConnection]:
         """Register a connection.  Raises RefusedError when there are too many.
 
         ``call``: it is of a call, which may last as long as the sandbox.
@@ -287,7 +281,7 @@ class Exchanges:
             raise RefusedError(f"the sandbox already has {places} calls, the limit")
         if not call and places >= limits.TRANSFERS_PER_SANDBOX:
             raise RefusedError(f"the sandbox already has {places} requests, the limit")
-        exchange = OpenExchange(guest, opening, call=call)
+        exchange = GuestConnection(guest, opening, call=call)
         self._exchanges[opening.stream] = exchange
         try:
             yield exchange
@@ -308,7 +302,7 @@ class Exchanges:
             )
 
     @contextmanager
-    def serving(self, stream: int) -> Iterator[None]:
+    def serving(self, connection: GuestConnection) -> Iterator[None]:
         """Register a connection as that of the program which serves calls.
 
         Raises RefusedError where another one does.
@@ -316,7 +310,7 @@ class Exchanges:
         # guard: one program of a box serves calls
         if self.server is not None:
             raise RefusedError("another program of this sandbox already serves calls")
-        self.server = CallServer(stream)
+        self.server = connection
         self.served.set()
         try:
             yield

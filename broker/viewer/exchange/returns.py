@@ -13,7 +13,7 @@ import trio
 
 from broker.core.errors import RefusedError
 from broker.core.transfer.quota import Quota
-from broker.viewer.opening.pipes import PipeEnd
+from broker.viewer.exchange.pipes import PipeEnd
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
 
 

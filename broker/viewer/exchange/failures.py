@@ -36,13 +36,13 @@ _WORDS: tuple[tuple[type[VitrailError], str], ...] = (
 DESKTOP = "the desktop"
 
 
-class ToldError(RefusedError):
+class ShareableError(RefusedError):
     """A failure whose words are ours, or the asking sandbox's own."""
 
 
-def told(error: VitrailError, target: str) -> VitrailError:
+def shareable(error: VitrailError, target: str) -> VitrailError:
     """Return the error that the sandbox gets which asked for something of a target."""
-    if isinstance(error, ToldError):
+    if isinstance(error, ShareableError):
         return error
     words = next((text for kind, text in _WORDS if isinstance(error, kind)), "failed")
     if target in {DESKTOP, *ADMIN_NAMES}:
@@ -51,11 +51,11 @@ def told(error: VitrailError, target: str) -> VitrailError:
         name = target.removeprefix("@dispvm:")
         hint = f"to see the output of {name}, run 'brokerctl logs {name}'"
     # guard: a target's words stay with it
-    return ToldError(f"{name} {words}", hint=hint)
+    return ShareableError(f"{name} {words}", hint=hint)
 
 
 @contextmanager
-def failures_told(
+def shareable_failures(
     target: str, notify: Notify | None = None, sandbox: str = "", title: str = ""
 ) -> Iterator[None]:
     """Convert the block's errors into those that the sandbox may see.
@@ -68,11 +68,11 @@ def failures_told(
         found = sole(error)
         if not isinstance(found, VitrailError):
             raise
-        if notify is not None and not isinstance(found, ToldError):
+        if notify is not None and not isinstance(found, ShareableError):
             text = "\n".join(one for one in (found.message, found.hint) if one)
             notify(title, text[:600], sandbox=sandbox)
         # guard: a sandbox learns nothing of the desktop's printers by a failure
         # guard: a sandbox learns nothing of the desktop's files by a failure
         # guard: a failure of an ssh agent has nothing of its target's
         # guard: a call's failure has nothing of its target's
-        raise told(found, target) from error
+        raise shareable(found, target) from error
