@@ -15,6 +15,7 @@ from broker.core import limits
 from broker.core.question import Keep, PersonAnswer
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.helpers.prompt.dialog import FRAME, lay_out
+from broker.helpers.prompt.paint import _INERT
 from broker.ipc import prompt as m
 from tests.kit.eventually import eventually
 from tests.kit.prompting import MANY, agent, hands, question
@@ -55,6 +56,33 @@ async def test_a_click_on_allow_after_a_second():
         await h.comp.screenshot(artefact("armed.png"))
         h.click(ASKED, lay_out(ASKED).allow)
         assert await a.hear() == m.PromptAnswer(1, YES)
+
+
+async def test_a_user_who_moves_there_and_clicks_is_answered_sooner_or_in_words():
+    """Over the edge to Allow: too early is said on the dialog; half a second counts."""
+    async with at_the_desk() as (h, a):
+        await a.show(ASKED)
+        assert await a.hears_nothing(GUARD + 0.3)
+        deny, allow = lay_out(ASKED).deny, lay_out(ASKED).allow
+        x, y = h.place(ASKED, deny)
+        corner = x - deny.width // 2 + 2, y - deny.height // 2 + 2
+
+        async def looks(inert):
+            red = (await pixels(h.comp)).getpixel(corner)
+            return (red == _INERT) == inert
+
+        await eventually(lambda: looks(inert=False))
+        h.pointer.move(x - deny.width // 2 - 10, y)  # the frame
+        await eventually(lambda: looks(inert=True))
+        await eventually(lambda: looks(inert=False))
+        h.click(ASKED, allow)
+        assert await a.hear() == m.PromptAnswer(1, YES)
+        await a.show(ASKED, 2)
+        assert await a.hears_nothing(0.2)
+        h.click(ASKED, allow)
+        await eventually(lambda: looks(inert=True))
+        await h.comp.screenshot(artefact("too-early.png"))
+        assert await a.hears_nothing(0.1)
 
 
 async def test_an_early_enter_does_nothing_and_a_late_one_neither():

@@ -99,6 +99,10 @@ PROMPT_GUARD_SECONDS = 1.0
 """How long a dialog must have held the focus, without a break and without any
 key or click, before it takes an answer."""
 
+PROMPT_MOVED_SECONDS = 0.5
+"""The same for a pointer that was moved onto the dialog over its edge, as a user does
+who has read it: longer than the two presses of a double click are apart."""
+
 PROMPT_WORD_SECONDS = 0.4
 """How long the typed word must stand alone: 'allowance' is not 'allow'."""
 

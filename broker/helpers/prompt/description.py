@@ -51,12 +51,21 @@ def reach(dialog: Dialog) -> str:
     return f"Target: {target_words(targets[0])}."
 
 
-def hint(dialog: Dialog, *, armed: bool) -> str:
-    """Return the text that explains how the dialog can be answered now."""
+def hint(dialog: Dialog, *, armed: bool, waits: bool) -> str:
+    """Return the text that explains how the dialog can be answered now.
+
+    ``waits``: the pointer or finger has not rested on the dialog yet.
+    """
+    if dialog.early and not (armed and not waits):
+        return "Too early: that press does not count.  Wait a second, then press again."
+    if waits and armed:
+        return "Wait a moment before you press: the pointer has just come here."
     if not armed:
         return "Wait: input is ignored until this has been in front, untouched, for a second."
     if not dialog.target:
         return "Choose a target first.  To deny, press Esc or Deny."
+    if dialog.early:
+        return "The last press came too early.  Press Allow or Deny again now."
     return f"Press Allow, or type the word {WORD}.  To deny, press Esc or Deny."
 
 
@@ -77,7 +86,7 @@ def choices(dialog: Dialog) -> list[str]:
     return lines
 
 
-def next_step(dialog: Dialog, *, armed: bool) -> str:
+def next_step(dialog: Dialog, *, armed: bool, waits: bool) -> str:
     """Return the choice, and how the question is answered now."""
     question, chosen = dialog.question, []
     if len(question.targets) > 1 and dialog.target:
@@ -85,7 +94,7 @@ def next_step(dialog: Dialog, *, armed: bool) -> str:
     if len(question.keeps) > 1:
         chosen.append(keep_words(question, dialog.keep))
     words = f"{', '.join(chosen)}: chosen.  " if chosen else ""
-    return words + hint(dialog, armed=armed)
+    return words + hint(dialog, armed=armed, waits=waits)
 
 
 def _read_out(line: str) -> str:
@@ -97,7 +106,7 @@ def _read_out(line: str) -> str:
 def describe(dialog: Dialog, now: float) -> Described:
     """Return all of the dialog's text but the phrase and the time that is left."""
     question = dialog.question
-    armed = dialog.guard.armed(now)
+    armed, waits = dialog.guard.armed(now), dialog.hand_waits(now)
     several = question.targets if len(question.targets) > 1 else ()
     keeps = question.keeps if len(question.keeps) > 1 else ()
     return Described(
@@ -122,6 +131,6 @@ def describe(dialog: Dialog, now: float) -> Described:
             DescribedRow(keep_words(question, keep), dialog.keep is keep)
             for keep in keeps
         ),
-        hint=plain(next_step(dialog, armed=armed)),
+        hint=plain(next_step(dialog, armed=armed, waits=waits)),
         armed=armed,
     )

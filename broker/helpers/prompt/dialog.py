@@ -168,6 +168,8 @@ class Dialog:
         self.typed = ""
         self.pressed: DialogRect | None = None
         """The button under the pointer when it was pressed."""
+        self.early = False
+        """The last press came before presses count: it must not be ignored silently."""
         self._typed_at = 0.0
         self._point = (-1.0, -1.0)
         self._see(self.target)
@@ -208,7 +210,8 @@ class Dialog:
 
     def wakes(self, now: float) -> float | None:
         """Return when ``tick`` must be called next; None: never."""
-        waits = [self.guard.remaining(now), self._pointer.remaining(now)]
+        guards = self.guard, self._pointer, self._fingers
+        waits = [guard.remaining(now) for guard in guards]
         rests = [seconds for seconds in waits if seconds]
         if rests:
             return now + min(rests)
@@ -222,19 +225,33 @@ class Dialog:
         """The pointer is there; moving it is not acting."""
         self._point = (x, y)
 
-    def enter(self, now: float) -> None:
-        """The pointer has come in, and its image is ours: its rest begins."""
-        self._pointer.focus(now, held=True)
+    def at_edge(self, x: float, y: float) -> bool:
+        """Return whether a pointer that comes in here was moved over the edge."""
+        rim = FRAME + PAD  # nothing in it can be pressed
+        width, height = WIDTH - 2 * rim, self.layout.height - 2 * rim
+        return not DialogRect(rim, rim, width, height).holds(x, y)
+
+    def enter(self, now: float, *, moved: bool = False) -> None:
+        """The pointer has come in, and its image is ours: its rest begins.
+
+        ``moved``: over the edge, by a hand.  Elsewhere the dialog has appeared under
+        it, or a button has been let go that was held in another window.
+        """
+        # guard: a pointer that appears rests for a second
+        hold = limits.PROMPT_MOVED_SECONDS if moved else None
+        self._pointer.focus(now, held=True, hold=hold)
 
     def leave(self, now: float) -> None:
         """The pointer is elsewhere."""
         self._point = (-1.0, -1.0)
         self.pressed = None
+        self.early = False
         self._pointer.focus(now, held=False)
 
-    def pointer_waits(self, now: float) -> bool:
-        """Return whether the pointer is on the dialog, and has not rested there yet."""
-        return self._pointer.focused and not self._pointer.armed(now)
+    def hand_waits(self, now: float) -> bool:
+        """Return whether a pointer or finger is there, and has not rested there yet."""
+        hands = self._pointer, self._fingers
+        return any(hand.focused and not hand.armed(now) for hand in hands)
 
     def touch(self, finger: int, now: float) -> None:
         """A finger goes down; the first one only begins the rest of fingers."""
@@ -261,6 +278,7 @@ class Dialog:
         armed = self.guard.press(code, now) and rested
         # guard: a press while inert
         self.pressed = self._button() if armed else None
+        self.early = not armed
         if armed:
             self._choose()
 

@@ -7,7 +7,8 @@ pressed or held.  Once it is armed it stays so until it loses the focus.
 
 A pointer has such a guard too, from when it comes in, and fingers have one from
 their first touch: while a button is held in another window the compositor sends
-the pointer to that one, and the keyboard's second passes unheard.
+the pointer to that one, and the keyboard's second passes unheard.  A pointer that
+a hand moves in over the edge has a shorter one, until a press comes too early.
 
 Sans-IO: time is passed in, in seconds of a clock that does not go back.
 """
@@ -21,7 +22,7 @@ class Guard:
     """The guard of one dialog and one question: another question has another guard."""
 
     def __init__(self, hold: float = limits.PROMPT_GUARD_SECONDS) -> None:
-        self._hold = hold
+        self._whole = self._hold = hold
         self._visible = False
         self._focused = False
         self._held: set[int] = set()
@@ -40,9 +41,18 @@ class Guard:
         return self._focused
 
     def focus(
-        self, now: float, *, held: bool, keys: frozenset[int] = frozenset()
+        self,
+        now: float,
+        *,
+        held: bool,
+        keys: frozenset[int] = frozenset(),
+        hold: float | None = None,
     ) -> None:
-        """Record that the focus came, with these keys down, or went."""
+        """Record that the focus came, with these keys down, or went.
+
+        ``hold`` is the time until it is armed if nothing is pressed before.
+        """
+        self._hold = self._whole if hold is None else hold
         self._focused = held
         self._held = set(keys)
         self._restart(now)
@@ -53,7 +63,7 @@ class Guard:
         self._held.add(code)
         # guard: a touch starts the second again
         if not armed:
-            self._restart(now)
+            self._disturbed(now)
         return armed
 
     def release(self, code: int, now: float) -> bool:
@@ -61,14 +71,14 @@ class Guard:
         armed = self.armed(now)
         self._held.discard(code)
         if not armed:
-            self._restart(now)
+            self._disturbed(now)
         return armed
 
     def disturb(self, now: float) -> bool:
         """Something else of a hand (a wheel); whether it may mean something."""
         armed = self.armed(now)
         if not armed:
-            self._restart(now)
+            self._disturbed(now)
         return armed
 
     def armed(self, now: float) -> bool:
@@ -83,6 +93,12 @@ class Guard:
         if self.armed(now):
             return 0.0
         return None if self._since is None else self._since + self._hold - now
+
+    def _disturbed(self, now: float) -> None:
+        """The hand acts: it must rest for the whole time."""
+        # guard: a press that was too early rests the whole second
+        self._hold = self._whole
+        self._restart(now)
 
     def _restart(self, now: float) -> None:
         self._armed = False

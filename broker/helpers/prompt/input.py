@@ -157,24 +157,28 @@ class DialogSeat:
         # The image of the window that the pointer came from would stay: a
         # sandbox's, drawn away from where a press counts.
         # guard: the prompt's own pointer image
-        self._window.set_cursor(device, serial, lambda: self._image_set(serial))
+        self._window.set_cursor(device, serial, lambda: self._image_set(serial, x, y))
         self._entered = serial
         if self.pointing and self._window.dialog is not None:
             self._window.dialog.motion(x, y)
         self._window.refocus()
 
-    def _image_set(self, serial: int) -> None:
+    def _image_set(self, serial: int, x: float, y: float) -> None:
+        """The compositor has our image for the pointer that entered there."""
         if self.pointing and serial == self._entered:
             self.imaged = True
-            if self._window.dialog is not None:
-                self._window.dialog.enter(time.monotonic())
+            dialog = self._window.dialog
+            if dialog is not None:
+                dialog.enter(time.monotonic(), moved=dialog.at_edge(x, y))
             self._window.refocus()
+            self._window.acted()
 
     def _pointer_leave(self, _device: Any, _serial: int, _surface: Any) -> None:
         self.pointing = self.imaged = False
         if self._window.dialog is not None:
             self._window.dialog.leave(time.monotonic())
         self._window.refocus()
+        self._window.acted()
 
     def _motion(self, _device: Any, _time: int, x: float, y: float) -> None:
         if self.pointing and self._window.dialog is not None:
@@ -192,6 +196,8 @@ class DialogSeat:
         # Before our image is there nothing shows where a press would count.
         # guard: no answer before the pointer image
         if dialog is None or not (self.pointing and self.imaged):
+            if dialog is not None and self.pointing and state == _PRESSED:
+                dialog.early = True
             return
         if state == _PRESSED:
             dialog.press(code, now)

@@ -95,7 +95,7 @@ def draw(
     for rect in dialog.layout.keeps[:1]:
         place = DialogRect(rect.x + rect.width - 130, rect.y, 120, rect.height)
         brush.text(place, "keys: Left, Right", size=13, colour=_FAINT)
-    waits, seconds = dialog.pointer_waits(now), max(0, round(deadline - now))
+    waits, seconds = dialog.hand_waits(now), max(0, round(deadline - now))
     _foot(brush, dialog, phrase, armed=armed, waits=waits, seconds=seconds)
     return brush.image
 
@@ -237,8 +237,9 @@ def _foot(
     typed = (
         f"   Typed: {dialog.typed}" if armed and dialog.target and dialog.typed else ""
     )
-    words = hint(dialog, armed=armed) + typed
-    brush.text(layout.hint, words, size=13, colour=_FAINT)
+    words = hint(dialog, armed=armed, waits=waits) + typed
+    colour = _INK if dialog.early else _FAINT
+    brush.text(layout.hint, words, size=13, colour=colour)
     pressable = armed and not waits
     ready = pressable and bool(dialog.target)
     brush.box(layout.deny, _DENY if pressable else _INERT)

@@ -95,6 +95,8 @@ GUARDS = (
     Guard("screen readers send nothing to the dialog", "", "tests/attack/test_screen_reader.py", "taken_over"),
     Guard("the word alone", "settled = True", "tests/broker/helpers/prompt/test_dialog.py"),
     Guard("a hand rests where it presses", "armed = self.guard.press(code, now)", "tests/broker/helpers/prompt/test_dialog.py", "hand_that_has_not_rested"),
+    Guard("a pointer that appears rests for a second", "hold = limits.PROMPT_MOVED_SECONDS", "tests/broker/helpers/prompt/test_dialog.py", "appears_on_a_button"),
+    Guard("a press that was too early rests the whole second", "", "tests/broker/helpers/prompt/test_dialog.py", "too_early_makes"),
     Guard("pressed where it is let go", "if not armed or pressed is None:", "tests/broker/helpers/prompt/test_dialog.py"),
     Guard("a press while inert", "self.pressed = self._button()", "tests/broker/helpers/prompt/test_dialog.py"),
     Guard("choices that were not offered", "reason = ''", "tests/broker/authority/questions/test_queue.py"),

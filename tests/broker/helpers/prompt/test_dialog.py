@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from broker.core import limits
 from broker.core.question import Keep
+from broker.helpers.prompt.description import describe
 from broker.helpers.prompt.dialog import FRAME, ROWS, WIDTH, Dialog, lay_out
-from broker.helpers.prompt.paint import draw
+from broker.helpers.prompt.paint import _INERT, draw
 from tests.kit.prompting import MANY, question
 
 LEFT = 0x110
+READY = "Press Allow, or type the word allow.  To deny, press Esc or Deny."
 
 
 def armed(asked=None, now=10.0):
@@ -100,12 +102,12 @@ def test_a_press_of_a_hand_that_has_not_rested_there():
     dialog = unrested()
     assert click(dialog, dialog.layout.allow, 10.0) is None, "no pointer is here"
     dialog.enter(11.0)
-    assert dialog.pointer_waits(11.5)
+    assert dialog.hand_waits(11.5)
     assert dialog.wakes(11.5) == 12.0
     assert click(dialog, dialog.layout.allow, 11.9) is None
     assert click(dialog, dialog.layout.allow, 12.9) is None, "a press is not rest"
     dialog.leave(13.0)
-    assert not dialog.pointer_waits(13.0)
+    assert not dialog.hand_waits(13.0)
     dialog.enter(13.1)
     assert click(dialog, dialog.layout.allow, 14.0) is None
     assert click(dialog, dialog.layout.allow, 15.1).allow
@@ -121,6 +123,69 @@ def test_a_touch_of_a_hand_that_has_not_rested_there():
     dialog.enter(8.0)
     dialog.touch(0, 12.0)
     assert dialog.lift(0, 12.1).allow
+
+
+def test_a_pointer_that_was_moved_in_over_the_edge_waits_half_a_second():
+    """A user who has read the question moves to Allow and clicks."""
+    dialog = unrested()
+    assert dialog.at_edge(5, 100)
+    dialog.enter(11.0, moved=True)
+    assert dialog.wakes(11.1) == 11.5
+    assert click(dialog, dialog.layout.allow, 11.5).allow
+
+
+def test_a_pointer_that_appears_on_a_button_waits_for_the_whole_second():
+    """A button was held in a window below, and let go there: the dialog is under it."""
+    dialog = unrested()
+    for rect in (dialog.layout.allow, dialog.layout.deny):
+        for x in (rect.x, rect.x + rect.width - 1):
+            for y in (rect.y, rect.y + rect.height - 1):
+                assert not dialog.at_edge(x, y)
+    dialog.enter(11.0)
+    assert click(dialog, dialog.layout.allow, 11.9) is None
+    assert dialog.hand_waits(12.0)
+
+
+def test_a_press_that_came_too_early_makes_the_rest_the_whole_second():
+    dialog = unrested()
+    dialog.enter(11.0, moved=True)
+    assert click(dialog, dialog.layout.allow, 11.4) is None
+    assert click(dialog, dialog.layout.allow, 12.3) is None, "a hand that keeps on"
+    assert click(dialog, dialog.layout.allow, 13.4).allow
+
+
+def told(dialog, now):
+    """The hint, and whether the buttons look like ones that can be pressed."""
+    picture = draw(dialog, "", now, now + 60, 1)
+    place = dialog.layout.deny
+    seen = picture.getpixel((place.x + 3, place.y + 3))
+    return describe(dialog, now).hint, seen != _INERT
+
+
+def test_a_press_that_comes_too_early_is_answered():
+    dialog = unrested()
+    assert told(dialog, 10.0) == (READY, True)
+    dialog.enter(11.0, moved=True)
+    words, pressable = told(dialog, 11.1)
+    assert ("pointer has just come" in words, pressable) == (True, False)
+    click(dialog, dialog.layout.allow, 11.2)
+    words, pressable = told(dialog, 11.3)
+    assert ("Wait a second, then press again" in words, pressable) == (True, False)
+    words, pressable = told(dialog, 12.3)
+    assert ("Press Allow or Deny again now" in words, pressable) == (True, True)
+    dialog.leave(12.4)
+    assert told(dialog, 12.4) == (READY, True)
+
+
+def test_a_touch_that_comes_too_early_is_answered():
+    dialog = unrested()
+    dialog.motion(*middle(dialog.layout.allow))
+    dialog.touch(0, 10.0)
+    dialog.lift(0, 10.1)
+    words, pressable = told(dialog, 10.2)
+    assert ("Wait a second, then press again" in words, pressable) == (True, False)
+    assert dialog.wakes(10.2) == 11.1
+    assert told(dialog, 11.1)[1]
 
 
 def test_the_word_needs_no_pointer():

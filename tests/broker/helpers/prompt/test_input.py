@@ -30,8 +30,11 @@ class Showing:
         self.surface = object()
         self.focus = (False, frozenset())
 
+        self.drawn = 0
+
     def draw(self) -> None:
-        """Nothing is drawn here."""
+        """Count the pictures; nothing is drawn here."""
+        self.drawn += 1
 
 
 @pytest.fixture
@@ -78,3 +81,34 @@ def test_nothing_is_pressed_by_a_pointer_before_its_image_is_ours(window):
     window.dialog.guard._armed = window.dialog._pointer._armed = True
     seat._button(None, 5, 0, LEFT, 1)
     assert window.dialog.pressed == deny
+
+
+def test_a_pointer_that_comes_or_goes_changes_the_picture(window):
+    """Also once the dialog is armed: its buttons wait for the pointer again."""
+    seat = enters(window)
+    window.images[-1]()
+    window.dialog.guard.armed(time.monotonic() + 10)
+    before = window._showing.drawn
+    seat._pointer_leave(None, 2, None)
+    assert window._showing.drawn > before
+    enters(window, 3)
+    before = window._showing.drawn
+    window.images[-1]()
+    assert window._showing.drawn > before
+    assert window.dialog.hand_waits(time.monotonic())
+
+
+@pytest.mark.parametrize(("place", "seconds"), [((5, 5), 0.5), ((300, 100), 1.0)])
+def test_the_rest_is_as_long_as_the_place_of_entering_says(window, place, seconds):
+    seat = window._seats[1]
+    seat._pointer_enter(None, 1, window._showing.surface, *place)
+    seat._motion(None, 0, 7, 7)
+    window.images[-1]()
+    rest = window.dialog._pointer.remaining(time.monotonic())
+    assert seconds - 0.4 < rest <= seconds
+
+
+def test_a_press_before_the_image_is_not_ignored_silently(window):
+    seat = enters(window)
+    seat._button(None, 4, 0, LEFT, 1)
+    assert window.dialog.early
