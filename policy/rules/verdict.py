@@ -15,6 +15,9 @@ from policy.records.model import RecordSet
 from policy.rules import record_gate
 from policy.rules.engine import EngineStep, PolicyAnswer
 
+_DELIVERED = frozenset({"vitrail.FileCopy", "vitrail.OpenFile", "vitrail.OpenURL"})
+"""Services that a program of the agent in the target serves."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -52,7 +55,41 @@ def decide(
     # guard: the record is asked
     if not record.allowed:
         return Verdict(record, PolicyAnswer("deny", record.reason, notify=True))
-    return Verdict(record, _stricter(records, request, rules()))
+    return Verdict(
+        record, _offered(records, request, _stricter(records, request, rules()))
+    )
+
+
+def _offered(
+    records: RecordSet, request: record_gate.RecordRequest, answer: PolicyAnswer
+) -> PolicyAnswer:
+    """Return an ask without the targets that cannot take a file or an address.
+
+    A program of Vitrail's agent takes them, which boxes lack.  A disposable record
+    and a new sandbox of it are the same target; the second is offered.
+    """
+    if answer.verdict != "ask" or request.service not in _DELIVERED:
+        return answer
+    targets = tuple(
+        target
+        for target in answer.targets
+        if _takes(records, target) and f"@dispvm:{target}" not in answer.targets
+    )
+    if not targets:
+        reason = f"{answer.where} asks, but no target can take files and addresses: a program of Vitrail's agent in it would"
+        return PolicyAnswer("deny", reason, answer.rule, notify=answer.notify)
+    default = answer.default_target
+    if default is not None and default not in targets:
+        default = f"@dispvm:{default}" if f"@dispvm:{default}" in targets else None
+    return answer._replace(targets=targets, default_target=default)
+
+
+def _takes(records: RecordSet, target: str) -> bool:
+    """Return whether a target has the agent, or none of these records knows it."""
+    name = target.removeprefix("@dispvm:")
+    # A running disposable has the name of its record, and a number.
+    record = records.records.get(name) or records.records.get(name.rpartition("-")[0])
+    return record is None or not record.host.launch.kind.box
 
 
 def _stricter(

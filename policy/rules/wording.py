@@ -45,7 +45,7 @@ _WORDS = MappingProxyType(
         "vitrail.FileDialog save": "to save a file where you choose",
         "vitrail.Print": "to print",
         "vitrail.Print on": "to print on {about}",
-        "vitrail.FileCopy": "to copy files to another sandbox",
+        "vitrail.FileCopy": "to copy files out of it",
         "vitrail.Call": "to call the service {called}",
         "vitrail.Notification": "to show notifications on your desktop",
         "vitrail.Folder": "to read one of your folders | folder",

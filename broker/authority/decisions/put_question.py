@@ -19,6 +19,7 @@ from broker.core.question import (
     untrusted_details,
     untrusted_word,
 )
+from broker.core.services import FILE_COPY
 from broker.ipc.audit import schema
 from policy.names import ADMIN_NAMES
 from policy.records.model import Record
@@ -128,9 +129,14 @@ def question_of(request: Request, answer: Verdict, record: Record | None) -> Que
     targets = answer.targets
     if request.settled:
         targets = ("dom0",) if request.target in ADMIN_NAMES else (request.target,)
+    named = "dom0" if request.target in ADMIN_NAMES else request.target
+    if named not in targets and f"@dispvm:{named}" in targets:
+        named = f"@dispvm:{named}"  # of a disposable record that is the same
+    if request.service == FILE_COPY and named in targets:
+        targets = (named,)  # the user, or the program, has said where to
     default = answer.default_target or ""
-    if not default and request.target in targets:
-        default = request.target
+    if not default and named in targets:
+        default = named
     if (not default or request.settled) and len(targets) == 1:
         default = targets[0]
     words, details = texts_of(request)

@@ -279,6 +279,30 @@ async def test_who_is_told_on_the_desktop(rule, told):
 # -- asking ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("target", "offered", "default"),
+    [
+        ("@adminvm", ("dom0",), "dom0"),
+        ("vault", ("vault",), "vault"),
+        ("app", ("@dispvm:app",), "@dispvm:app"),
+        ("@default", ("@dispvm:app", "dom0", "vault"), ""),
+    ],
+)
+async def test_a_copy_that_says_where_to_is_asked_about_that_target(
+    target, offered, default
+):
+    rules = "@anyvm", "@adminvm", "@default"
+    text = "".join(f"vitrail.FileCopy * work {one} ask\n" for one in rules)
+    async with rulebook(text) as b:
+        b.write_record("app", record())
+        await b.reload()
+        b.person.says = yes()
+        assert await b.once("vitrail.FileCopy", target=target) == offered[0]
+        (question,) = b.person.asked
+        assert (question.targets, question.default_target) == (offered, default)
+        assert question.words == "to copy files out of it"
+
+
 async def test_the_person_is_asked_in_plain_words_and_chooses():
     async with rulebook("t.Ask * work @anyvm ask default_target=vault\n") as b:
         b.person.says = yes(target="vault")
