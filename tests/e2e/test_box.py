@@ -14,6 +14,7 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import UpstreamError
+from broker.helpers.process.spawn import DEVNULL
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.needs import PID_NAMESPACES
@@ -265,7 +266,9 @@ async def test_what_cannot_be_started_says_so_and_leaves_nothing():
             "run", "-q", "--bwrap", "--", "no-such-program", env=w.environ
         )
         assert answer.code == 127
-        assert "no-such-program" in answer.out
+        assert answer.out.startswith(
+            "no program 'no-such-program' in the sandbox's PATH ("
+        )
         answer = await brokerctl("run", "--bwrap", "-d", "--", "true", env=w.environ)
         assert answer.code == 2
         answer = await brokerctl(
@@ -275,6 +278,41 @@ async def test_what_cannot_be_started_says_so_and_leaves_nothing():
         last = json.loads(answer.out.splitlines()[-1])
         assert (last["sandbox"][:4], last["code"]) == ("box-", 0)
         assert left_over(w) == []
+
+
+async def test_a_shell_that_ends_because_it_has_no_terminal_is_explained():
+    """With an event loop and without one; and a program that has said something is not."""
+    async with world(image=False) as w:
+        ours, terminal = os.openpty()
+        try:
+            for options in (("-q", "--bwrap"), ("--bwrap", "--json")):
+                run = partial(brokerctl, "run", *options, "--", env=w.environ)
+                answer = await run("bash", stdin=terminal)
+                assert answer.code == 0
+                assert "bash ended without output: a box has no terminal" in answer.err
+                assert "'foot bash'" in answer.err
+                answer = await run("id", stdin=terminal)
+                assert "without output" not in answer.err
+                answer = await run("bash", stdin=DEVNULL)
+                assert "without output" not in answer.err, "it is for a user"
+        finally:
+            os.close(ours)
+            os.close(terminal)
+
+
+async def test_a_second_run_of_a_persistent_box_says_that_it_runs_once():
+    async with world(image=False, start=False) as w:
+        w.write_record("keep", BOX.format("persistent", ""))
+        await w.start()
+        async with running("run", "-q", "keep", "--", "sleep", "1000", env=w.environ):
+            await w.wait_event("lease.begin")
+            for options in (("-q",), ("--json",)):
+                answer = await brokerctl(
+                    "run", *options, "keep", "--", "true", env=w.environ
+                )
+                assert answer.code == 1
+                assert "the home of 'keep' is in use: a box or container" in answer.err
+                assert "'brokerctl stop keep'" in answer.err
 
 
 async def test_a_box_reads_the_users_standard_input_to_its_end(tmp_path):

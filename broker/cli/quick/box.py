@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,12 +25,16 @@ from broker.cli.quick.made_record import (
     with_files,
 )
 from broker.core.errors import UpstreamError, VitrailError
+from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.host.devices.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.command import prepare
 from broker.host.launchers.bubblewrap.process import Write, held_box
+
+_SILENT_SECONDS = 2.0
+"""A program that has ended sooner, without output, probably waited for input."""
 
 
 def run(words: tuple[str, ...]) -> int | None:
@@ -180,8 +185,41 @@ def leased(broker: Calls, record: str, box: Box, write: Write) -> tuple[str, int
                 broker.answer()  # if the broker has ended the box, it says why
                 raise
             broker.answer()
+            heard = _Heard(write)
             held.release()
-            return str(launch["sandbox"]), held.run_to_end(write)
+            code = held.run_to_end(heard)
+            if not box.stdin:
+                heard.tell_silence(box.command)
+            return str(launch["sandbox"]), code
+
+
+class _Heard:
+    """Passes a program's output on, and notes whether there was any."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self._began = time.monotonic()
+        self._any = False
+
+    def __call__(self, untrusted_data: bytes) -> None:
+        self._any = True
+        self._write(untrusted_data)
+
+    def tell_silence(self, command: tuple[str, ...]) -> None:
+        """Tell a user at a terminal why a shell or interpreter has ended at once.
+
+        A box is not attached to the terminal, so it has read the end of its input.
+        """
+        quick = time.monotonic() - self._began < _SILENT_SECONDS
+        if self._any or not quick or len(command) != 1:
+            return
+        if sys.stdin is None or sys.stdin.closed or not sys.stdin.isatty():
+            return
+        name = printable(command[0], 60)
+        sys.stderr.write(
+            f"{name} ended without output: a box has no terminal and no input.\n"
+            f"  hint: run a terminal emulator in the box that runs it: 'foot {name}'\n"
+        )
 
 
 def _end_launch(broker: Calls, number: str) -> None:

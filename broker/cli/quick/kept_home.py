@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
 from broker.core.paths import Paths
 from broker.host.homes.renaming import recover
@@ -38,7 +39,13 @@ def kept_home(
         return
     store, name = HomeStore(paths.homes), SandboxName(record)
     recover(store)
-    held = store.lock(name)
+    try:
+        held = store.lock(name)
+    except RefusedError as error:
+        raise RefusedError(
+            f"{error.message}: a box or container of a persistent record runs once at a time, and no second program in it",
+            hint=error.hint,
+        ) from error
     try:
         yield KeptHome(ready_tree(store, name).tree, held.fd)
     finally:

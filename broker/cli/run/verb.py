@@ -59,8 +59,8 @@ def command(
 ) -> None:
     """Run COMMAND [default: the record's command] in SANDBOX.
 
-    SANDBOX is the name of a record or of a running sandbox, which then runs a second
-    program.  A broker is started if none is running.  The command waits for the program
+    SANDBOX is the name of a record or of a running sandbox; a running machine then runs a
+    second program.  A broker is started if none is running.  The command waits for the program
     and exits with its exit code.
 
     Standard input is passed to COMMAND.  If it is a terminal, COMMAND has a terminal,

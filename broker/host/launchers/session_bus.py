@@ -30,6 +30,11 @@ if [ -d {SOCKETS}/{SERVICES} ] && [ -z "$DBUS_SESSION_BUS_ADDRESS" ] \
 </dev/null >/dev/null 2>&1
 then export DBUS_SESSION_BUS_ADDRESS="unix:path=$d/bus"
 fi
+if ! command -v -- "$1" >/dev/null
+then
+printf "no program '%s' in the sandbox's PATH (%s)\\n" "$1" "$PATH" >&2
+exit 127
+fi
 exec "$@"
 """
 """Words of sh(1) that run its arguments, as a command, with a session bus."""
