@@ -20,7 +20,7 @@ from broker.ipc.control.methods import PENDING
 def command(*, as_json: bool) -> None:
     """List pending questions, oldest first.
 
-    Exit code: 0 questions were listed, 1 there are none.
+    Exit code: 0 done, also if there are none.
     """
     found = ask(PENDING, Nothing())
     if as_json:
@@ -29,7 +29,6 @@ def command(*, as_json: bool) -> None:
         sys.stdout.write("".join(f"{line}\n" for line in lines(question)))
     if not found.questions:
         render.note("no question is pending")
-        sys.exit(1)
 
 
 def lines(question: PendingQuestion) -> list[str]:

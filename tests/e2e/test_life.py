@@ -38,7 +38,7 @@ ASKS = {
     ("status",): (0, ""),
     ("status", "--json"): (0, ""),
     ("list",): (0, ""),
-    ("pending",): (1, "no question is pending\n"),
+    ("pending",): (0, "no question is pending\n"),
     ("grants",): (0, "no grants are in force\n"),
     ("audit",): (0, ""),
     ("clipboard", "status"): (0, ""),

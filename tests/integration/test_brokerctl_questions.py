@@ -94,8 +94,10 @@ async def test_pending_and_answer(env):
         ]
         broker.questions = []
         none = await brokerctl("pending", env=env)
-        assert (none.code, none.out) == (1, "")
+        assert (none.code, none.out) == (0, "")
         assert "no question is pending" in none.err
+        none = await brokerctl("pending", "--json", env=env)
+        assert (none.code, none.objects) == (0, [{"questions": []}])
         assert (await brokerctl("answer", "7", "maybe", env=env)).code == 2
 
 

@@ -17,7 +17,7 @@ from broker.cli.run.connect import offline_paths
 from broker.cli.transfer.named_path import NamedPath
 from broker.session.user_folders.settings_files import settings_problems
 from policy.errors import Problem
-from policy.records.loader import load_records, search_path
+from policy.records.loader import FOLDER, load_records, search_path
 from policy.records.model import RecordSet
 from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble
@@ -179,7 +179,15 @@ def _summary(
     searched: bool,
 ) -> str:
     """Return the line that sums up the check."""
-    good = sum(len(one.records) for one in records)
+    made = offline_paths().runtime / FOLDER
+    # Those of runs that have no record of their own, such as 'run --bwrap'.
+    temporary = [
+        record
+        for one in records
+        for record in one.records.values()
+        if record.source.parent == made
+    ]
+    good = sum(len(one.records) for one in records) - len(temporary)
     bad = sum(len(one.broken) for one in records)
     lines = sum(1 for one in rules for rule in one.rules if rule.broken is None)
     if not (good or bad or problems or lines):
@@ -194,4 +202,6 @@ def _summary(
     text = f"problems: {len(problems)}; records: {good} can be used, {bad} cannot"
     if lines:
         text += f"; rules: {lines}"
+    if temporary:
+        text += f"; temporary records of runs: {len(temporary)}"
     return text

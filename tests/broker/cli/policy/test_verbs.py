@@ -93,6 +93,15 @@ def test_check_reports_every_problem(world):
     assert "problems: 3; records: 1 can be used, 2 cannot" in err
 
 
+def test_check_counts_the_records_of_runs_apart(world):
+    """A box that runs has one, which its user has not written."""
+    _record(world, "user", "demo", OPEN)
+    _record(world, "run", "box-12ab34", OPEN)
+    code, _, err = _run(world, "check")
+    assert code == 0
+    assert "records: 1 can be used, 0 cannot; temporary records of runs: 1" in err
+
+
 def test_check_as_json(world):
     """One object; the same exit code."""
     file = _record(world, "user", "demo", OPEN + "[lanch]\n")
