@@ -21,6 +21,8 @@ ServiceName = NewType("ServiceName", str)
 # The name becomes a directory, a part of a UNIX socket path (108 bytes in
 # all), a window title's prefix and a QEMU argument: short and plain.
 _SANDBOX = re.compile(r"[a-z][a-z0-9-]{0,30}")
+_RESERVED = frozenset({"dom0", "me", "you"})
+"""Words for the user: in rules (``policy.names``), and in tools (``policy.tools.calls``)."""
 _LEASE = re.compile(r"[0-9a-f]{16}")
 
 
@@ -32,6 +34,17 @@ def take_sandbox_name(untrusted_name: object) -> SandboxName:
         f"{printable(str(untrusted_name), 60)!r} is not a sandbox name",
         hint="use 1 to 31 characters of a-z, 0-9 and '-', beginning with a-z",
     )
+
+
+def take_new_name(untrusted_name: object) -> SandboxName:
+    """Validate the name of a sandbox that is to be made; raises ``RefusedError``."""
+    name = take_sandbox_name(untrusted_name)
+    if name in _RESERVED:
+        raise RefusedError(
+            f"a sandbox cannot be named '{name}': in rules and commands the word means you, the user",
+            hint="choose another name",
+        )
+    return name
 
 
 def disposable_name(record: str, number: int) -> SandboxName:

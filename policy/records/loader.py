@@ -25,6 +25,7 @@ from policy.files import (
     unreadable,
     wrong_owner,
 )
+from policy.names import ADMIN_NAMES
 from policy.records import folder
 from policy.records.build import Draft, build_record, take_draft
 from policy.records.document import read_document
@@ -165,6 +166,11 @@ class CollectedRecords:
             text = f"'{path.name}' is not a sandbox's name followed by '{SUFFIX}'"
             hint = f"rename the file; a sandbox's name has {NAME.words}"
             self._refuse(path, problem_of_file(path, text, hint))
+            return
+        # guard: no sandbox has the user's name
+        if name in ADMIN_NAMES:
+            text = f"no sandbox can be named '{name}': in rules that is you, the user"
+            self._refuse(path, problem_of_file(path, text, "rename the file"))
             return
         content = self._overlay.get(os.path.normpath(path))
         if content is None:

@@ -12,8 +12,8 @@ from policy.rules.checks import SERVICES
 from policy.rules.engine import PolicyAnswer, PolicyCall
 from policy.rules.verdict import Verdict, decide
 
-PERSON = frozenset({"you", "me", "viewer"})
-"""Aliases of ``@adminvm``, the viewer and its person."""
+PERSON = frozenset({"you", "me"})
+"""Words for ``@adminvm``, the user; no new record has such a name."""
 
 
 @dataclass(frozen=True)

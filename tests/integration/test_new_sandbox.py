@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -75,6 +76,8 @@ async def test_a_second_one_of_the_name_changes_nothing(env):
     ("words", "said"),
     [
         (["Bad Name"], "is not a sandbox name"),
+        (["dom0"], "the word means you, the user"),
+        (["you"], "the word means you, the user"),
         (["x", "--from", "wbe"], "did you mean 'web'?"),
         (["x", "--label", "reddish"], '"reddish" is not allowed here'),
         (["x", "--memory", "a lot"], "memory"),
@@ -87,6 +90,31 @@ async def test_an_impossible_record_is_not_written(env, words, said):
     assert said in answer.err + answer.out
     assert not list(Path(env["HOME"]).rglob("*.toml"))
     assert not list(Path(env["HOME"]).rglob("*.desktop"))
+
+
+async def test_each_new_sandbox_gets_a_colour_of_its_own(env):
+    """All had the example's, with a warning that no second 'new' could follow."""
+    (paths_of(env).runtime / "sandboxes.d").mkdir(mode=0o700)
+    box = paths_of(env).runtime / "sandboxes.d" / "box-12ab34.toml"
+    box.write_text('class = "disposable"\n[label]\ncolour = "orange"\n')
+    seen = []
+    for name in ("one", "two", "three", "four"):
+        answer = await brokerctl("new", name, "--no-menu", env=env)
+        assert answer.code == 0, answer.err
+        assert "looks like" not in answer.err
+        assert "same colour" not in answer.err
+        seen.append(record_of(env, name).viewer.label.colour)
+    assert seen[:2] == ["#009e73", "#e69f00"], "that of a box that runs is not taken"
+    assert len({*seen}) == 4
+    chosen = await brokerctl("new", "five", "--label", "green", "--no-menu", env=env)
+    assert "'one' has the same colour" in chosen.err
+    for name in ("six", "seven", "eight"):
+        assert (await brokerctl("new", name, "--no-menu", env=env)).code == 0
+        seen.append(record_of(env, name).viewer.label.colour)
+    assert len({*seen}) == 7, "colours that are like others, but no colour twice"
+    text = (paths_of(env).config[0] / "sandboxes.d" / "one.toml").read_text()
+    schema = text.splitlines()[0].removeprefix("#:schema file://")
+    assert json.loads(Path(schema).read_text())["type"] == "object"
 
 
 async def test_every_example_and_one_s_own_record_can_be_begun_from(env):

@@ -12,12 +12,17 @@ from broker import __version__
 from broker.cli import render
 from broker.cli.policy.directories import holds, parts
 from broker.cli.policy.load import rule_directories
-from broker.cli.policy.records import copy_example, print_problems, with_check
+from broker.cli.policy.records import (
+    copy_example,
+    print_problems,
+    temporary_records,
+    with_check,
+)
 from broker.cli.run.connect import offline_paths
 from broker.cli.transfer.named_path import NamedPath
 from broker.session.user_folders.settings_files import settings_problems
 from policy.errors import Problem
-from policy.records.loader import FOLDER, load_records, search_path
+from policy.records.loader import load_records, search_path
 from policy.records.model import RecordSet
 from policy.rules.rulefiles import DirectoryTree, load_rules
 from policy.rules.ruleset import SUFFIX, RuleSet, assemble
@@ -179,8 +184,7 @@ def _summary(
     searched: bool,
 ) -> str:
     """Return the line that sums up the check."""
-    made = offline_paths().runtime / FOLDER
-    # Those of runs that have no record of their own, such as 'run --bwrap'.
+    made = temporary_records(offline_paths())
     temporary = [
         record
         for one in records

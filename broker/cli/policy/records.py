@@ -28,6 +28,20 @@ BROKEN = 3
 EXAMPLES = Path(__file__).parent.parent.parent / "data" / FOLDER
 """Records that came with the program; only the demo also reads them as records."""
 
+SCHEMA = (EXAMPLES.parent / "schema" / "sandbox.json").as_uri()
+"""Where editors find the schema of a record, by its first line ``#:schema``."""
+
+
+def example_text(name: str) -> str:
+    """Return the text of a shipped record as a user's: it leads to the schema."""
+    text = (EXAMPLES / f"{name}.toml").read_text(encoding="utf-8")
+    return text.replace("#:schema ../schema/sandbox.json", f"#:schema {SCHEMA}", 1)
+
+
+def temporary_records(paths: Paths) -> Path:
+    """Return the directory of records that runs without one make for themselves."""
+    return paths.runtime / FOLDER
+
 
 def read_records(paths: Paths) -> RecordSet:
     """Read the files that a broker with these paths would read."""

@@ -9,7 +9,7 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.policy.install import put
-from broker.cli.policy.records import EXAMPLES, read_records
+from broker.cli.policy.records import EXAMPLES, example_text, read_records
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
 from broker.core.paths import Paths
@@ -31,7 +31,8 @@ def starter(*, show: bool, as_json: bool) -> None:
 
     Pasting between sandboxes and sending files from a sandbox ask first; addresses and
     files open in a new disposable sandbox after a question.  The records 'web' and
-    'viewer' of these sandboxes are written unless they exist.
+    'viewer' of these sandboxes are written unless they exist, with entries in the
+    application menu.
 
     Exit code: 0 done, 1 the file exists already.
     """
@@ -59,13 +60,17 @@ def install_starter(paths: Paths) -> list[Path]:
             f"{target} already exists",
             hint="to change the file, run 'brokerctl policy edit 50-starter'",
         )
+    # Late: '--show' needs none of it.
+    from broker.cli.sandboxes.backups.home_records import write_record_entry
+
     known = read_records(paths)
     written = []
     for name in _DISPOSABLES:
         if name not in known.records and name not in known.broken:
             record = base / RECORDS / f"{name}.toml"
-            put(record, (EXAMPLES / record.name).read_bytes())
-            written.append(record)
+            text = example_text(name)
+            put(record, text.encode())
+            written += [record, *write_record_entry(name, record, text)]
     # Last: the rules name the records.
     put(target, _SHIPPED.read_bytes())
     return [target, *written]

@@ -8,7 +8,7 @@ from broker.cli import render
 from broker.cli.images import installed, x11_needs
 from broker.cli.images.building.build import build_image
 from broker.cli.images.record_images import micro_vm_of, spec_of
-from broker.cli.policy.records import EXAMPLES
+from broker.cli.policy.records import example_text
 from broker.cli.run.progress import Steps
 from broker.core.errors import RefusedError
 from broker.core.paths import Paths
@@ -98,7 +98,7 @@ def record_of_host(paths: Paths, known: Iterable[str]) -> str:
         target = paths.config[0] / FOLDER / f"{store.HOST_IMAGE}.toml"
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("x", encoding="utf-8") as file:
-            file.write((EXAMPLES / target.name).read_text(encoding="utf-8"))
+            file.write(example_text(target.stem))
         render.note(f"wrote {target}")
     return store.HOST_IMAGE
 

@@ -13,6 +13,7 @@ from broker.cli.policy.records import (
     is_micro_vm,
     print_problems,
     read_records,
+    temporary_records,
 )
 from broker.cli.run.connect import (
     ask_status,
@@ -21,7 +22,6 @@ from broker.cli.run.connect import (
     warn_unless_found,
 )
 from broker.core.escape import printable
-from policy.records.folder import FOLDER
 from policy.records.model import Record
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def command(*, as_json: bool) -> None:
         render.json_line({"records": objects, "broken": broken})
         return
     if records or others:
-        made = paths.runtime / FOLDER
+        made = temporary_records(paths)
         rows = [
             _row(record, running[record.name], temporary=record.source.parent == made)
             for record in records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from policy.records.model import Record
 from policy.records.patterns import PALETTE
@@ -15,6 +15,20 @@ NEAR = 36.0
 #d55e00 and #e69f00, a user can tell them apart side by side only."""
 
 _USUAL = "usual sight"
+
+
+def unlike(record: Record, others: Sequence[Record]) -> str | None:
+    """Return the name of a colour that no other record has; None: its own is free.
+
+    One that looks unlike theirs, where there is one.  None also where all are taken.
+    """
+    used = {other.viewer.label.colour for other in others}
+    if next(alike(record, others), None) is None:
+        return None
+    free = _unlike(used)
+    if not free and record.viewer.label.colour in used:
+        free = [name for name, colour in PALETTE.items() if colour not in used]
+    return free[0] if free else None
 
 
 def alike(record: Record, others: Iterable[Record]) -> Iterator[str]:
@@ -31,10 +45,14 @@ def alike(record: Record, others: Iterable[Record]) -> Iterator[str]:
 
 def _free(others: Iterable[Record]) -> str:
     """Return colours that look unlike all used ones, as text."""
-    used = {one.viewer.label.colour for one in others}
-    free = [
+    free = _unlike({one.viewer.label.colour for one in others})
+    return f"use --label {free[0]} instead" if free else "use --label to choose another"
+
+
+def _unlike(used: Collection[str]) -> list[str]:
+    """Return the names of colours that look unlike all used ones."""
+    return [
         name
         for name, colour in PALETTE.items()
         if all(distance(seen(colour, _USUAL), seen(u, _USUAL)) >= NEAR for u in used)
     ]
-    return f"use --label {free[0]} instead" if free else "use --label to choose another"

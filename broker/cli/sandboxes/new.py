@@ -11,15 +11,21 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.completion import colours, examples
-from broker.cli.policy.records import EXAMPLES, print_problems, read_records
+from broker.cli.policy.records import (
+    EXAMPLES,
+    SCHEMA,
+    print_problems,
+    read_records,
+    temporary_records,
+)
 from broker.cli.policy.starter import offer_starter
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_entry
-from broker.cli.sandboxes.look_alikes import alike
+from broker.cli.sandboxes.look_alikes import alike, unlike
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
-from broker.core.names import take_sandbox_name
+from broker.core.names import take_new_name
 from broker.core.paths import Paths
 from policy.records.loader import FOLDER
 from policy.records.model import Record
@@ -137,12 +143,13 @@ def command(
     """Create the sandbox NAME: its record, and an entry in the application menu.
 
     Without --from, the record is a copy of the example of that name, of 'web' if a package
-    needs the network, or else of 'demo'.  Nothing is built or started without --build;
+    needs the network, or else of 'demo'.  Where another record has its colour, or one that
+    looks like it, the record gets a free one.  Nothing is built or started without --build;
     'brokerctl run NAME' builds the image and starts the sandbox.
 
     Exit code: 0 done, 1 the record exists already or a value is invalid.
     """
-    sandbox = take_sandbox_name(name)
+    sandbox = take_new_name(name)
     wishes = _Wishes(
         packages,
         label,
@@ -158,6 +165,11 @@ def command(
     target = paths.config[0] / FOLDER / f"{sandbox}.toml"
     text = _changed(_example_text(base, paths.config), sandbox, wishes)
     record = _checked(target, text)
+    others = _others(paths, sandbox)
+    colour = None if label else unlike(record, others)
+    if colour is not None:
+        text = _set(text, "label", "colour", _quote(colour))
+        record = _checked(target, text)
     _write(target, text)
     files = [target]
     if not no_menu:
@@ -169,12 +181,19 @@ def command(
     render.note(f"created from '{base}', {what}: {_CLASSES[what]}")
     for file in files:
         render.note(f"wrote {file}")
-    for text in alike(record, read_records(paths).records.values()):
+    for text in alike(record, others):
         render.note(text)
     if build:
         _build(paths, record)
     render.note(f"to start the sandbox, run: brokerctl run {sandbox}")
     offer_starter(paths)
+
+
+def _others(paths: Paths, name: str) -> list[Record]:
+    """Return the user's other records; those of boxes that run are not for long."""
+    made = temporary_records(paths)
+    found = read_records(paths).records.values()
+    return [one for one in found if one.source.parent != made and one.name != name]
 
 
 def _base(name: str, packages: tuple[str, ...]) -> str:
@@ -221,7 +240,7 @@ def _changed(text: str, name: str, wishes: _Wishes) -> str:
     """Return the example with the requested values in their lines."""
     head = f"# The sandbox '{name}', created by 'brokerctl new'."
     body = text.split("\n\n", 1)[1] if text.startswith("#") else text
-    text = f"#:schema ../schema/sandbox.json\n{head}\n\n{body}"
+    text = f"#:schema {SCHEMA}\n{head}\n\n{body}"
     text = _set(text, "label", "name", _quote(name))
     if wishes.label:
         text = _set(text, "label", "colour", _quote(wishes.label))

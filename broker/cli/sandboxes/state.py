@@ -43,7 +43,7 @@ from broker.cli.sandboxes.unlock import lock, unlock
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed
-from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.names import SandboxName, take_new_name, take_sandbox_name
 from broker.core.paths import find_paths
 from broker.host.homes.disk import make_disk
 from broker.host.homes.renaming import Renaming, recover, rename_sandbox
@@ -180,7 +180,7 @@ def clone(name: str, new: str, *, as_json: bool) -> None:
 
     Snapshots are not copied.
     """
-    source, target = take_sandbox_name(name), take_sandbox_name(new)
+    source, target = take_sandbox_name(name), take_new_name(new)
     store = _store()
     text = _renamed(source, target)
     with store.lock(source), store.lock(target), _bar(f"copy {source}") as bar:
@@ -198,7 +198,7 @@ def rename(name: str, new: str, *, as_json: bool) -> None:
 
     Rules that contain the name are not changed; to find them, run 'brokerctl policy lint'.
     """
-    source, target = take_sandbox_name(name), take_sandbox_name(new)
+    source, target = take_sandbox_name(name), take_new_name(new)
     store = _store()
     text = _renamed(source, target)
     record = record_of(source)
@@ -523,7 +523,7 @@ def import_backup(
     (tags, files of this machine, unfiltered sound, windows without a frame, the name of
     another sandbox) requires --trust-record, because a backup is encrypted but not signed.
     """
-    sandbox = take_sandbox_name(name)
+    sandbox = take_new_name(name)
     store = _store()
     size = file.stat().st_size
     with ExitStack() as held:

@@ -14,8 +14,11 @@ from broker.core.names import (
     disposable_name,
     sandboxes_named,
     take_lease_id,
+    take_new_name,
     take_sandbox_name,
 )
+from policy.names import ADMIN_NAMES
+from policy.tools.calls import PERSON
 
 _START = string.ascii_lowercase
 _REST = _START + string.digits + "-"
@@ -25,6 +28,18 @@ _REST = _START + string.digits + "-"
 def test_sandbox_names(name):
     """The shortest, the usual, the longest."""
     assert take_sandbox_name(name) == name
+
+
+def test_a_new_sandbox_has_no_name_that_means_the_user():
+    """Those of records that are shipped are names as others are."""
+    for name in PERSON | {one for one in ADMIN_NAMES if one.isalnum()}:
+        assert take_sandbox_name(name) == name, "one of an earlier version"
+        with pytest.raises(RefusedError, match="the word means you, the user"):
+            take_new_name(name)
+    for name in ("viewer", "host", "demo"):
+        assert take_new_name(name) == name
+    with pytest.raises(RefusedError, match="not a sandbox name"):
+        take_new_name("Demo")
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ GUARDS = (
     Guard("max-size needs a process that counts", "if False:", "tests/broker/authority/test_decider.py", "size"),
     Guard("a broken set is not taken", "return InForce(read, None, kept=False)", "tests/broker/authority/test_rules.py", spans=2),
     Guard("rules recorded before they hold", "await self._log.note(_loaded(chosen))", "tests/broker/authority/test_rules.py", "cannot_be_recorded"),
+    Guard("no sandbox has the user's name", "", "tests/policy/records/test_loader.py", "users_name"),
     Guard("a kept set that was changed", "if False:", "tests/broker/authority/test_rules.py", "tampered"),
     Guard("focus for a second", "if self._since is not None:", "tests/broker/helpers/prompt/test_guard.py"),
     Guard("a touch starts the second again", "", "tests/broker/helpers/prompt/test_guard.py"),

@@ -99,6 +99,14 @@ def test_names_that_are_no_names(tmp_path, name):
     assert not decide(found, RecordRequest(name, name, DISPLAY)).allowed
 
 
+def test_a_record_has_not_the_users_name(tmp_path):
+    """Its sandbox would have all that rules with the source @adminvm give the user."""
+    found = load_records([_folder(tmp_path, "d", {"dom0.toml": OPEN, "a.toml": OPEN})])
+    assert list(found.records) == ["a"]
+    assert "in rules that is you, the user" in found.broken["dom0"].message
+    assert not decide(found, RecordRequest("dom0", "dom0", DISPLAY)).allowed
+
+
 def test_search_path_puts_the_runtime_directory_first(tmp_path):
     """Runtime over user over system, each with sandboxes.d."""
     config = [tmp_path / "user", tmp_path / "system"]

@@ -10,7 +10,7 @@ from policy.records.loader import load_records
 from policy.rules.engine import Engine, PolicyCall
 from policy.rules.rulefiles import SHIPPED, load_rules
 from policy.rules.world import world_of
-from tests.kit.brokerctl import called, home
+from tests.kit.brokerctl import called, home, paths_of
 
 SERVICES = ("ClipboardPaste", "FileCopy", "OpenURL", "OpenFile")
 
@@ -39,14 +39,24 @@ def test_with_one_sandbox_it_brings_the_disposables_that_it_names():
         assert called("new", "mine", "--no-menu", env=env).code == 0
         made = called("policy", "starter", "--json", env=env)
         names = [Path(file).name for file in made.objects[0]["written"]]
-        assert names == [NAME, "web.toml", "viewer.toml"]
+        assert [name for name in names if name.endswith((".policy", ".toml"))] == [
+            NAME,
+            "web.toml",
+            "viewer.toml",
+        ]
+        for name in ("web", "viewer"):
+            assert f"vitrail-sandbox-{name}.desktop" in names
+        record = paths_of(env).config[0] / "sandboxes.d/web.toml"
+        schema = record.read_text().splitlines()[0].removeprefix("#:schema file://")
+        assert Path(schema).is_file()
         answer = called("policy", "lint", env=env)
         assert answer.code == 0, answer.out + answer.err
         again = called("policy", "starter", env=env)
         assert (again.code, "already exists" in again.err) == (1, True)
 
 
-def test_no_sandbox_is_allowed_anything_without_a_question(tmp_path):
+def test_no_sandbox_is_allowed_anything_without_a_question(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "share"))
     env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": "/tmp"}
     paths = find_paths(env)
     assert not has_rules(paths)
