@@ -327,12 +327,14 @@ class XdgSurface(ProtocolObject):
     ``painted``: pixels of all its layers together, 0 where they were not counted.
     ``last``: the serial of the compositor's last configure, 0 for none.  ``own``: those
     of the filter's own ones, acknowledged or not, each with ``last`` as it was then
-    (``screen_states.py``).
+    (``screen_states.py``).  ``unmapping``: the compositor has yet to read that it was
+    unmapped (``scene/unmapped.py``).
     """
 
     __slots__ = (
         "acked", "base", "committed", "constructed", "frame", "geometry",
         "last", "mapped", "number", "own", "painted", "role", "serials", "stale", "surface",
+        "unmapping",
     )  # fmt: skip
 
     def __init__(self, interface: str, version: int) -> None:
@@ -352,6 +354,7 @@ class XdgSurface(ProtocolObject):
         self.painted = 0
         self.committed = False
         self.mapped = False
+        self.unmapping = False
 
     def next_own_serial(self) -> int:
         """Return a serial that no configure event of this window has."""

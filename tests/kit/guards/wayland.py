@@ -257,6 +257,7 @@ GUARDS = (
     Guard("configure events are asked for by who acknowledges them", "if True:", "tests/attack/test_wayland_unanswered.py", "asks_for_no_more"),
     Guard("places are asked for by who acknowledges them", "pass", "tests/attack/test_wayland_unanswered.py", "menu"),
     Guard("exported windows are shown", "if toplevel is None or toplevel.xdg is None:", "tests/broker/jail/wayland/handlers/test_exported_windows.py", "once_it_is_shown"),
+    Guard("no configure event of before an unmap", "if True:", "tests/broker/jail/wayland/test_needs.py", "before_the_unmapping"),
     Guard("no popup outlives its window", "if False:", "tests/attack/test_wayland_order.py", "has_ended"),
     Guard("parents are shown", "sid = parent.sid if parent is not None else 0", "tests/attack/test_wayland_order.py", "one_that_is_shown"),
     Guard("a decoration ends before its window", "pass", "tests/attack/test_wayland_order.py", "decoration_ends"),

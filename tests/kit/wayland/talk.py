@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from broker.core.streams.wayland_rules import WindowRules
@@ -46,6 +48,15 @@ class Talk(Window):
         while self.core.paused:
             self.core.from_client(b"", [], self.now)
             self.pump()
+
+    @contextmanager
+    def in_one_piece(self) -> Iterator[None]:
+        """Requests within arrive together, before what the compositor has said."""
+        written = bytearray()
+        self.raw = lambda data, fds=None: written.extend(data)  # type: ignore[method-assign]
+        yield
+        del self.raw
+        self.raw(bytes(written))
 
     def pump(self) -> None:
         """Pass bytes between both sides until none wait; raise the client's error."""

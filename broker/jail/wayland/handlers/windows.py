@@ -33,6 +33,7 @@ from broker.jail.wayland.scene import (
     promote,
     resize_timeout,
     screen_change,
+    unmapped,
     window_state,
 )
 from broker.jail.wayland.scene.frame import Edges, Frame
@@ -135,6 +136,8 @@ def get_toplevel(core: ClientState, xdg: XdgSurface, new_id: int) -> None:
 
 def configure_surface(core: ClientState, xdg: XdgSurface, serial: int) -> None:
     """Pass a configure on and note its serial; hold back one too early."""
+    if unmapped.is_former(xdg, serial):
+        return
     xdg.own.pop(serial, None)
     xdg.last = serial
     screen_states.note(core, xdg, serial)

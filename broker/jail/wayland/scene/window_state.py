@@ -9,7 +9,7 @@ from broker.jail.wayland import choice, identity
 from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
-from broker.jail.wayland.scene import icon, promote
+from broker.jail.wayland.scene import icon, promote, unmapped
 from broker.jail.wayland.scene.geometry import Rect
 
 if TYPE_CHECKING:
@@ -305,6 +305,7 @@ def unmap(core: ClientState, xdg: XdgSurface) -> None:
         popup = isinstance(xdg.role, Popup)
         xdg.frame.change_edges(core.popup_edges if popup else core.edges)
         xdg.frame.hide()
+        unmapped.begin_again(core, xdg)
 
 
 def size_hints(core: ClientState, toplevel: Toplevel) -> None:

@@ -478,6 +478,30 @@ def test_what_was_drawn_before_it_was_unmapped_shows_no_menu():
     a.close()
 
 
+@pytest.mark.parametrize("kind", ["toplevel", "popup"])
+def test_a_configure_event_of_before_the_unmapping_is_none_after_it(actor, kind):
+    """KWin 5.27 ended by a menu on one that it did not take for mapped again."""
+    surface, xdg = actor.win, actor.xdg
+    if kind == "popup":
+        surface, xdg, _ = actor.menu(xdg)
+        actor.send(surface, "commit")
+        actor.configured(xdg)
+        actor.paint(surface, 20, 20, 0)
+        actor.send(surface, "commit")
+    before = len(actor.heard("configure", xdg))
+    serial = actor.model.configure(actor.server_side(xdg), 800, 600)
+    with actor.in_one_piece():
+        actor.send(surface, "attach", 0, 0, 0)
+        actor.send(surface, "commit")
+    assert len(actor.heard("configure", xdg)) == before
+    actor.send(xdg, "ack_configure", serial)
+    actor.send(surface, "commit")
+    actor.model.configure(actor.server_side(xdg), 800, 600)
+    actor.pump()
+    assert len(actor.heard("configure", xdg)) == before + 2
+    assert [serial] not in actor.told("xdg_surface", "ack_configure")
+
+
 def test_a_menu_is_not_moved_on_what_is_unmapped(actor):
     surface, xdg, popup = actor.menu(actor.xdg)
     actor.send(surface, "commit")
