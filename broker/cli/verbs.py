@@ -44,6 +44,8 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
     {
         "Sandboxes": {
             "new": ("sandboxes.new", "Create a sandbox."),
+            "get": ("sandboxes.get_verb", "Show the settings of a sandbox."),
+            "set": ("sandboxes.set_verb", "Change one setting of a sandbox."),
             "list": ("sandboxes.listing", "List records and running sandboxes."),
             "run": ("run.verb", "Run a program in a sandbox."),
             "shell": ("run.shell", "Open a shell in a sandbox."),

@@ -64,7 +64,7 @@ display = "allow"
 _EDITORS = ("sensible-editor", "editor", "vi", "nano")
 
 
-def _seconds(
+def confirm_seconds(
     context: click.Context, option: click.Parameter, text: str | None
 ) -> int | None:
     """Parse a time as rules have it; None where there is none."""
@@ -79,8 +79,8 @@ def _seconds(
 
 
 @dataclass(frozen=True)
-class _Edit:
-    """``file`` is where it belongs, ``old`` what stood there, None: nothing."""
+class Edit:
+    """An edit of one file: ``file`` is where it belongs, ``old`` what stood there, None: nothing."""
 
     base: Path
     file: Path
@@ -89,7 +89,11 @@ class _Edit:
     @property
     def before(self) -> bytes | None:
         """The file's current content; None: there is no file."""
-        return _read(self.file) if os.path.lexists(self.file) else None
+        return read_current(self.file) if os.path.lexists(self.file) else None
+
+    def with_content(self, new: bytes) -> Sets:
+        """All rules and records, with this content in the file's place."""
+        return sets_with(self.base, {os.path.normpath(self.file): new})
 
     def refuse_changed(self) -> None:
         """Raise RefusedError if another program has changed the file meanwhile."""
@@ -111,7 +115,7 @@ class _Edit:
 @click.option(
     "--confirm",
     metavar="TIME",
-    callback=_seconds,
+    callback=confirm_seconds,
     help="Revert the edit after this time, such as 60s, unless it is confirmed.",
 )
 @click.option("--yes", is_flag=True, help="Install without asking for confirmation.")
@@ -135,9 +139,9 @@ def edit(
     base = Path.cwd() / (to or offline_paths().config[0])
     name = _whole_name(name, (base, *offline_paths().config))
     folder = _folder(name)
-    with _one_at_a_time(base):
+    with one_at_a_time(base):
         file = base / folder / name
-        job = _Edit(base, file, _read(file) if os.path.lexists(file) else None)
+        job = Edit(base, file, read_current(file) if os.path.lexists(file) else None)
         if confirm is not None:
             refuse_trial(job.base, job.file)
         new = _edited(job, folder, yes=yes)
@@ -152,13 +156,13 @@ def edit(
                 f"installed {job.file}; a running broker reloads it automatically"
             )
             if folder == RECORDS:
-                _follow(job)
+                follow_record(job)
         else:
             on_trial(job.file, new, confirm, job.refuse_changed)
         _say(job, installed=True, as_json=as_json)
 
 
-def _follow(job: _Edit) -> None:
+def follow_record(job: Edit) -> None:
     """Update the menu to a record's name and colour; warn of similar colours."""
     # Late: rules need neither.
     from broker.cli.menu.entries import follow_windows
@@ -173,13 +177,13 @@ def _follow(job: _Edit) -> None:
             render.note(text)
 
 
-def _colour_of(job: _Edit) -> str:
+def _colour_of(job: Edit) -> str:
     """The colour of the record as it was; empty: it had none that can be used."""
     before, _ = parse_record(job.file.stem, job.file, job.old or b"")
     return "" if before is None else before.viewer.label.colour
 
 
-def _say(job: _Edit, *, installed: bool, as_json: bool) -> None:
+def _say(job: Edit, *, installed: bool, as_json: bool) -> None:
     if as_json:
         render.json_line({"file": str(job.file), "installed": installed})
 
@@ -217,7 +221,8 @@ def _folder(name: str) -> str:
     )
 
 
-def _read(file: Path) -> bytes:
+def read_current(file: Path) -> bytes:
+    """Return a file's content.  Raises RefusedError if it cannot be read, or is large."""
     content = read_file(file, check_owner=False, most=limits.RULE_FILE_BYTES)
     if isinstance(content, Problem):
         raise RefusedError(
@@ -227,7 +232,7 @@ def _read(file: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(base: Path) -> Iterator[None]:
+def one_at_a_time(base: Path) -> Iterator[None]:
     """Lock the settings for one edit at a time.  Raises RefusedError."""
     fd = open_lock(base / ".edit.lock", doing="edit the settings")
     try:
@@ -246,9 +251,9 @@ def _one_at_a_time(base: Path) -> Iterator[None]:
 # -- editing ------------------------------------------------------------------------
 
 
-def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
+def _edited(job: Edit, folder: str, *, yes: bool) -> bytes | None:
     """Return the content to install; None: nothing.  May leave with a code."""
-    first = _beginning(job, folder)
+    first = beginning(job, folder)
     work = Path(tempfile.mkdtemp(prefix="vitrail-edit-"))
     try:
         copy = work / job.file.name
@@ -260,7 +265,7 @@ def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
                     f"nothing was installed: the editor exited with code {code}",
                     hint="run the command again, and exit the editor normally",
                 )
-            new = _read(copy)
+            new = read_current(copy)
             if new == job.old or (job.old is None and new == first):
                 return None
             choice = _choose(job, new, yes=yes)
@@ -272,7 +277,7 @@ def _edited(job: _Edit, folder: str, *, yes: bool) -> bytes | None:
         shutil.rmtree(work)
 
 
-def _beginning(job: _Edit, folder: str) -> bytes:
+def beginning(job: Edit, folder: str) -> bytes:
     """Return the initial content of an edit: the file, the one hidden, or a comment."""
     if job.old is not None:
         return job.old
@@ -280,7 +285,7 @@ def _beginning(job: _Edit, folder: str) -> bytes:
         hidden = base / folder / job.file.name
         if hidden != job.file and hidden.is_file():
             render.note(f"copied {hidden}; your copy takes precedence")
-            return _read(hidden)
+            return read_current(hidden)
     return (_NEW_RULES if folder == RULES else _NEW_RECORD).encode()
 
 
@@ -293,9 +298,9 @@ def _editor() -> list[str]:
     return [found]
 
 
-def _choose(job: _Edit, new: bytes, *, yes: bool) -> str:
+def _choose(job: Edit, new: bytes, *, yes: bool) -> str:
     """Check and show; return i (install), e (edit again) or q (leave)."""
-    old, would = sets_with(job.base, {}), _would(job, new)
+    old, would = sets_with(job.base, {}), job.with_content(new)
     problems = new_problems(old, would)
     if problems:
         print_problems(problems, stderr=True)
@@ -303,19 +308,15 @@ def _choose(job: _Edit, new: bytes, *, yes: bool) -> str:
         render.note(f"{found}; nothing was installed")
         if yes or not sys.stdin.isatty():
             sys.exit(_BROKEN)
-        return _asked("[e]dit again, or [q]uit without installing", "eq", "e")
-    _show_lines(job, new)
+        return asked("[e]dit again, or [q]uit without installing", "eq", "e")
+    show_lines(job, new)
     show_changes(old, would)
     if yes:
         return "i"
-    return _asked("[i]nstall, [e]dit again, or [q]uit without installing", "ieq", "q")
+    return asked("[i]nstall, [e]dit again, or [q]uit without installing", "ieq", "q")
 
 
-def _would(job: _Edit, new: bytes) -> Sets:
-    return sets_with(job.base, {os.path.normpath(job.file): new})
-
-
-def _show_lines(job: _Edit, new: bytes) -> None:
+def show_lines(job: Edit, new: bytes) -> None:
     """Print the changed lines of an edit."""
     before, after = (
         content.decode("utf-8", "replace").splitlines()
@@ -327,7 +328,7 @@ def _show_lines(job: _Edit, new: bytes) -> None:
         render.note(printable(line, 500))
 
 
-def _asked(question: str, letters: str, otherwise: str) -> str:
+def asked(question: str, letters: str, otherwise: str) -> str:
     """Ask until the answer is valid; the end of the input means ``q``."""
     while True:
         render.note(f"{question}? ({otherwise})")

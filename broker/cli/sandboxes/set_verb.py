@@ -1,0 +1,165 @@
+"""``brokerctl set``: change one setting of a sandbox."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click as plain_click
+import rich_click as click
+from click.shell_completion import CompletionItem
+
+from broker.cli import render
+from broker.cli.completion import sandboxes
+from broker.cli.policy.edit import (
+    Edit,
+    beginning,
+    confirm_seconds,
+    follow_record,
+    one_at_a_time,
+    read_current,
+    show_lines,
+)
+from broker.cli.policy.install import new_problems, put, sets_with, show_changes
+from broker.cli.policy.load import JSON
+from broker.cli.policy.records import print_problems, read_records
+from broker.cli.policy.trial import LINES, on_trial, refuse_trial
+from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.settings import SETTINGS, changed, setting_of, words_of
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
+from policy.records.loader import FOLDER
+from policy.records.model import Record
+from policy.suggestions import did_you_mean
+
+_BROKEN = 3
+
+
+def _settings(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of a setting."""
+    del ctx, param
+    return [
+        CompletionItem(name, help=setting.help)
+        for name, setting in SETTINGS.items()
+        if name.startswith(incomplete)
+    ]
+
+
+def _values(
+    ctx: plain_click.Context, param: plain_click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the values of the setting that was named."""
+    del param
+    setting = SETTINGS.get(ctx.params.get("setting") or "")
+    words = words_of(setting) if setting is not None else []
+    return [CompletionItem(word) for word in words if word.startswith(incomplete)]
+
+
+def record_named(name: str) -> Record:
+    """Return the user's record of a name.  Raises RefusedError."""
+    records = read_records(offline_paths())
+    record = records.records.get(name)
+    if record is not None:
+        return record
+    if name in records.broken:
+        raise RefusedError(
+            f"the record '{printable(name, 60)}' has an error",
+            hint=f"to see it, run 'brokerctl policy check'; to correct it, run 'brokerctl policy edit {name}.toml'",
+        )
+    raise RefusedError(
+        f"no record is named '{printable(name, 60)}'",
+        hint=did_you_mean(name, records.records)
+        or "to see all records, run 'brokerctl list'",
+    )
+
+
+@click.command("set", context_settings={"ignore_unknown_options": True})
+@click.argument("sandbox", shell_complete=sandboxes)
+@click.argument("setting", shell_complete=_settings)
+@click.argument("values", nargs=-1, required=True, shell_complete=_values)
+@click.option(
+    "--confirm",
+    metavar="TIME",
+    callback=confirm_seconds,
+    help="Revert the change after this time, such as 60s, unless it is confirmed.",
+)
+@click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
+@JSON
+def command(
+    sandbox: str,
+    setting: str,
+    values: tuple[str, ...],
+    *,
+    confirm: int | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Change SETTING of SANDBOX to VALUES, for example: brokerctl set work sound on.
+
+    'brokerctl get SANDBOX' lists all settings with their values.  An array is changed
+    by +NAME and -NAME: brokerctl set work packages +gimp.  A whole key of the record is
+    possible as well: brokerctl set work launch.open_files 4096.
+
+    The changed lines and the decisions that would change are shown first.
+
+    Exit code: 0 changed or unchanged, 1 not changed, 3 not changed because the record
+    would have an error.
+    """
+    setting_of(setting)  # before anything is read
+    record = record_named(sandbox)
+    base = offline_paths().config[0]
+    with one_at_a_time(base):
+        file = base / FOLDER / f"{sandbox}.toml"
+        job = Edit(base, file, read_current(file) if file.exists() else None)
+        if confirm is not None:
+            refuse_trial(job.base, job.file)
+        text = beginning(job, FOLDER).decode()
+        new = changed(text, record, setting, values).encode()
+        if new == job.old:
+            render.note(f"{setting} has this value already; nothing was changed")
+            _say(file, changed=False, as_json=as_json)
+            return
+        _checked(job, new, yes=yes)
+        job.refuse_changed()
+        if confirm is not None:
+            on_trial(file, new, confirm, job.refuse_changed)
+        else:
+            put(file, new)
+            render.note(
+                f"changed {file}; a sandbox that runs takes its rules and colour at once, "
+                "memory, network and programs when it starts again"
+            )
+            if record_named(sandbox).values.get("launch.packages") != record.values.get(
+                "launch.packages"
+            ):
+                render.note(
+                    f"the next 'brokerctl run {sandbox}' builds an image with these packages"
+                )
+            follow_record(job)
+        _say(file, changed=True, as_json=as_json)
+
+
+def _checked(job: Edit, new: bytes, *, yes: bool) -> None:
+    """Show what would change, and ask.  Leaves with a code if it is not to be."""
+    old, would = sets_with(job.base, {}), job.with_content(new)
+    problems = new_problems(old, would)
+    if problems:
+        print_problems(problems, stderr=True)
+        render.note("the record would have an error; nothing was changed")
+        sys.exit(_BROKEN)
+    show_lines(job, new)
+    show_changes(old, would)
+    if yes or not sys.stdin.isatty():
+        return
+    render.note("change it? (y/N)")
+    line = LINES.next()
+    if line is None or line.lower()[:1] != "y":
+        render.note("nothing was changed")
+        sys.exit(1)
+
+
+def _say(file: Path, *, changed: bool, as_json: bool) -> None:
+    if as_json:
+        render.json_line({"file": str(file), "changed": changed})

@@ -1,0 +1,137 @@
+"""``brokerctl set`` and ``get``: one value of a record by one command."""
+
+from __future__ import annotations
+
+import pytest
+
+from broker.cli.sandboxes.settings import SETTINGS, words_of
+from policy.records.record_schema import TABLES
+from tests.kit.brokerctl import called, home, paths_of
+
+RECORD = """\
+# my own words
+class = "disposable"   # each run anew
+display = "allow"
+audio = "allow"
+
+[label]
+colour = "purple"
+
+[launch]
+memory = "1G"  # little
+packages = [
+  "foot",  # terminal
+  "gimp",
+]
+command = ["foot"]
+"""
+
+
+@pytest.fixture
+def env():
+    with home() as made:
+        folder = paths_of(made).config[0] / "sandboxes.d"
+        folder.mkdir(parents=True)
+        (folder / "work.toml").write_text(RECORD)
+        yield made
+
+
+def text(env):
+    return (paths_of(env).config[0] / "sandboxes.d" / "work.toml").read_text()
+
+
+def change(env, *words, code=0):
+    answer = called("set", "work", *words, env=env)
+    assert answer.code == code, answer
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("windows", "off"), 'display = "none"\n'),
+        (("memory", "2G"), 'memory = "2G"  # little\n'),
+        (("colour", "green"), 'colour = "green"\n'),
+        (("fullscreen", "real"), '\n[window]\nfullscreen = "real"\n'),
+        (("network", "rules"), 'network = "rules"\n'),
+        (("class", "persistent"), 'class = "persistent"   # each run anew\n'),
+        (("sound", "off"), '\n[audio]\nplayback = "none"\n'),
+        (("microphone", "ask"), 'playback = "allow"\nmicrophone = "ask"\n'),
+        (("command", "gimp", "--new-instance"), '["gimp", "--new-instance"]'),
+        (("window.border", "8"), "border = 8\n"),
+    ],
+)
+def test_a_value_is_changed_and_all_else_stays(env, words, key):
+    change(env, *words)
+    assert key in text(env)
+    kept = [line for line in RECORD.splitlines() if line in text(env).splitlines()]
+    assert len(RECORD.splitlines()) - len(kept) <= 1
+    assert called("get", "work", words[0], env=env).out.strip() == " ".join(words[1:])
+
+
+def test_members_are_added_and_removed_beside_their_comments(env):
+    change(env, "packages", "+evince", "-gimp")
+    assert '"foot",  # terminal' in text(env)
+    assert "gimp" not in text(env)
+    assert called("get", "work", "packages", env=env).out == "foot evince\n"
+    change(env, "packages", "+evince")
+    assert called("get", "work", "packages", env=env).out == "foot evince\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (("sond", "on"), 1, "did you mean 'sound'?"),
+        (("sound", "loud"), 1, "use one of on, off"),
+        (("colour", "grean"), 3, "did you mean 'green'?"),
+        (("memory", "lots"), 3, "expected: 128 to 1048576 MiB"),
+        (("memory", "1G", "2G"), 1, "takes one value"),
+        (("launch.nothing", "1"), 3, "nothing was changed"),
+        (("label.name", "\x1b[31m"), 3, "nothing was changed"),
+    ],
+)
+def test_a_mistake_changes_nothing_and_says_what_to_do(env, words, code, told):
+    answer = change(env, *words, code=code)
+    assert told in answer.err
+    assert "\x1b" not in answer.err
+    assert text(env) == RECORD
+
+
+def test_the_same_value_is_no_change(env):
+    assert "already" in change(env, "memory", "1G").err
+    assert text(env) == RECORD
+
+
+def test_what_it_changes_is_shown(env):
+    told = change(env, "memory", "2G").err
+    assert "record work: launch.memory: 1024 → 2048" in told
+    assert "no decisions change" in told
+
+
+def test_a_record_that_is_none_is_named(env):
+    answer = called("set", "wrk", "sound", "on", env=env)
+    assert answer.code == 1
+    assert "did you mean 'work'?" in answer.err
+
+
+def test_get_says_where_a_value_is_set(env):
+    lines = called("get", "work", env=env).out.splitlines()
+    (memory,) = [line for line in lines if line.startswith("memory")]
+    assert memory.split()[1] == "1G"
+    assert memory.split()[2].endswith("work.toml:10:1")
+    (network,) = [line for line in lines if line.startswith("network")]
+    assert network.split()[1:] == ["none", "default"]
+
+
+def test_each_setting_is_a_key_of_records():
+    keys = {
+        f"{table.name}.{field.key}" if table.name else field.key
+        for table in TABLES
+        for field in table.fields
+    }
+    assert {setting.key for setting in SETTINGS.values()} <= keys
+
+
+def test_words_are_completed(env):
+    assert words_of(SETTINGS["sound"]) == ["on", "off"]
+    assert "green" in words_of(SETTINGS["colour"])
