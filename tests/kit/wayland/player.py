@@ -38,6 +38,8 @@ KINDS = ("sway", "weston", "kwin", "mutter")
 ROUND = 120
 """Orders of one program, from its connection to its end."""
 _PATIENCE = 0.3
+_SEEN = 0.05
+"""Seconds between what a person does and the program's next order."""
 """Seconds for a configure event: one may never come, as for a menu that is dismissed."""
 _CONSTRAINTS = "zwp_pointer_constraints_v1"
 
@@ -447,6 +449,11 @@ def _play(comp: HeadlessCompositor, path: Path, game: Played, seconds: float, us
                 for _ in range(ROUND):
                     acts = rng.random() < 0.15
                     said = user.act() if acts else program.step()
+                    if acts:
+                        # What a person does is known to the filter when the program
+                        # does its next thing: sway 1.7 ends by a menu that it reads
+                        # within a millisecond of the move to the scratchpad.
+                        time.sleep(_SEEN)
                     game.orders += 1
                     game.last = [*game.last[-11:], said]
         except ServerError as error:
