@@ -58,6 +58,8 @@ PAGES = (
         *("run", "make sandboxes, run programs in them, end them"),
         *(
             "new",
+            "get",
+            "set",
             "list",
             "run",
             "shell",
