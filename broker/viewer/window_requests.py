@@ -86,8 +86,7 @@ class WindowsPart:
         if guest.worker is None:
             raise NotFoundError(f"{guest.lease.sandbox} has no windows")
         if not request.ask:
-            who = f"by process {exchange.caller.pid}"
-            await guest.screen.killed(request.window, who)
+            await guest.screen.killed(request.window, exchange.caller.pid)
         try:
             await guest.worker.close_window(request.window, cut=not request.ask)
         except RefusedError as error:

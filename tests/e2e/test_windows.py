@@ -81,8 +81,11 @@ async def test_brokerctl_windows_and_kill_window():
         assert "has no window 7" in missing.err
         gone = await brokerctl("kill-window", "red", "1", env=w.environ)
         assert gone.code == 0, gone.err
-        event = await w.wait_event("stream.refused", sandbox="red", outcome="ended")
-        assert "window 1 was closed on request by process" in event["reason"]
+        event = await w.wait_event("window.killed", sandbox="red", window=1)
+        assert event["pid"] > 0
+        assert w.events("stream.refused") == [], "its application did nothing wrong"
+        told = await brokerctl("audit", "--kind", "window.killed", env=w.environ)
+        assert f"    1 by process {event['pid']} of yours" in told.out
         await eventually(lambda: _only(w, "[blue] blue"))
         assert [x.sandbox for x in await shown(w)] == ["blue"]
 

@@ -43,6 +43,7 @@ _VIEWER = frozenset(
         "program.started",
         "program.exited",
         "window.hop-failed",
+        "window.killed",
         "transfer.begin",
         "transfer.returned",
         "transfer.end",

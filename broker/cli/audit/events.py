@@ -136,9 +136,10 @@ def _stream(fields: Fields) -> str:
 
 
 def _from(fields: Fields) -> str:
-    return (
-        f"{_stream(fields)} from {_text(fields, 'peer') or 'an unknown peer'}".strip()
-    )
+    peer = _text(fields, "peer")
+    if not peer and fields.get("sandbox"):
+        return _stream(fields)  # one of its connections, or several
+    return f"{_stream(fields)} from {peer or 'an unknown peer'}".strip()
 
 
 def _decision(fields: Fields) -> str:
@@ -235,6 +236,9 @@ _KINDS: Mapping[str, Callable[[Fields], str]] = MappingProxyType(
         "program.exited": lambda f: f"#{_text(f, 'program')} ended {_code(f)}",
         "process.died": _died,
         "window.hop-failed": lambda f: f"at {_text(f, 'hop')}",
+        "window.killed": lambda f: (
+            f"{_text(f, 'window')} by process {_text(f, 'pid')} of yours"
+        ),
         "clipboard.offered": _clipboard,
         "clipboard.pasted": _clipboard,
         "clipboard.ended": _clipboard,

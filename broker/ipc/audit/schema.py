@@ -216,6 +216,15 @@ class WindowHopFailed(Event, frozen=True, kw_only=True, tag="window.hop-failed")
     hop: str
 
 
+class WindowKilled(Event, frozen=True, kw_only=True, tag="window.killed"):
+    """The user closes a window by force, and its application's connection with it."""
+
+    window: int
+    """Its number, as ``brokerctl windows`` lists it."""
+    pid: int
+    """The process that asked for it: ``brokerctl kill-window`` or ``top``."""
+
+
 # -- the link between host and viewer --------------------------------------------
 
 
@@ -527,6 +536,7 @@ AnyEvent = (
     | ProcessDied
     | PortTaken
     | WindowHopFailed
+    | WindowKilled
     | LinkUp
     | LinkDown
     | LinkRefused

@@ -215,17 +215,13 @@ class GuestScreen:
             )
         )
 
-    async def killed(self, window: int, who: str) -> None:
-        """Record that a window is about to be closed by force.
+    async def killed(self, window: int, pid: int) -> None:
+        """Record that a process of the user's closes a window by force.
 
         Raises UpstreamError.
         """
         await self._log.require(
-            schema.StreamRefused(
-                **event_log.of(self._lease),
-                outcome="ended",
-                reason=f"Wayland: window {window} was closed on request {who}",
-            )
+            schema.WindowKilled(**event_log.of(self._lease), window=window, pid=pid)
         )
 
     async def close(self) -> None:
