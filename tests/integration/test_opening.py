@@ -196,6 +196,39 @@ async def test_the_person_opens_and_copies():
         assert [e["target"] for e in begun] == ["personal"] * 3
 
 
+async def test_a_file_of_the_users_that_cannot_be_read_is_named_with_the_reason():
+    """It was one of three messages, by which of two processes ended first."""
+    async with sandboxes(PERSONS) as (w, _work, personal):
+        folder = w.base / "mine"
+        (folder / "inner").mkdir(parents=True)
+        for name in ("secret.txt", "inner/secret.txt"):
+            (folder / name).write_text("x")
+            (folder / name).chmod(0)
+        secret = f"{folder}/secret.txt"
+        for words in (
+            ("cp", secret, "personal:"),
+            ("open", "--in", "personal", secret),
+        ):
+            code, said = await run_cli(w, *words)
+            assert (code, said.strip()) == (
+                1,
+                f"error: cannot read {secret}: Permission denied",
+            )
+        assert w.events("transfer.begin") == [], "nothing was begun"
+        for _ in range(3):
+            code, said = await run_cli(w, "cp", f"{folder}/inner", "personal:")
+            assert code == 1
+            assert f"{folder}/inner/secret.txt: Permission denied" in said
+        folder.joinpath("inner").chmod(0)
+        code, said = await run_cli(w, "cp", f"{folder}/inner", "personal:")
+        assert (code, said.strip()) == (
+            1,
+            f"error: cannot read {folder}/inner: Permission denied",
+        )
+        folder.joinpath("inner").chmod(0o700)
+        assert not list(personal.home.glob("Incoming/desktop/secret.txt"))
+
+
 EDITS = """\
 vitrail.OpenFile * work     @default allow target=personal max-size=1M return=yes
 vitrail.OpenFile * @adminvm personal allow return=yes

@@ -18,6 +18,8 @@ import msgspec
 from broker.core.framing import encode_frame
 from broker.core.limits import transfer as limits
 
+SENDER_LEFT = "the sender cancelled the transfer"
+"""Why a transfer ended before its entries did, where the sender alone knows more."""
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Path = Annotated[
     list[Annotated[str, msgspec.Meta(max_length=limits.FILE_NAME_BYTES)]],

@@ -21,7 +21,7 @@ from broker.core.errors import InternalError, PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.framing import FrameReader
 from broker.core.limits import transfer as limits
-from broker.core.transfer.entries import entry_frame
+from broker.core.transfer.entries import SENDER_LEFT, entry_frame
 from broker.core.transfer.file_names import (
     saved_names,
     suggested_name,
@@ -62,8 +62,8 @@ from broker.jail.worker.pipes import read_pipe, splice_file, write_pipe
 from broker.jail.worker.window_pictures import OwnWindow, serve_window
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
+_CUT = "the transfer is incomplete"
 _MOVED_SECONDS = 0.5
-_CUT, _NO_MORE = "the transfer is incomplete", "the sender cancelled the transfer"
 _SPLICE_BYTES = 1 << 16
 """Of a file, left after its head: they are passed on without being copied into this process."""
 
@@ -380,7 +380,7 @@ class _Stream:
         while not reader.ended:
             with _patience():
                 if reader.left >= _SPLICE_BYTES:
-                    self.to_guest += await splice_file(reader, pipe, own, _NO_MORE)
+                    self.to_guest += await splice_file(reader, pipe, own, SENDER_LEFT)
                 else:
                     await self._deliver_read(reader, pipe)
             await self._tell_moved(reader, answer=False)
@@ -389,7 +389,7 @@ class _Stream:
         """Read a pipe's entries and send them to a program."""
         untrusted_data = await read_pipe(pipe)
         if not untrusted_data:
-            raise PeerError(_NO_MORE)
+            raise PeerError(SENDER_LEFT)
         # At once: to a machine, each write is a packet and an interrupt.
         await self._send(
             b"".join(

@@ -114,7 +114,19 @@ def _named(path: str, writable: Iterable[Path]) -> str:
     if not Path(path).is_absolute():
         raise RefusedError(f"{printable(path, 200)} is not an absolute path")
     # guard: a sandbox does not choose a file for the user to send
-    return str(named_path(Path(path), writable))
+    named = str(named_path(Path(path), writable))
+    _require_readable(named)
+    return named
+
+
+def _require_readable(path: str) -> None:
+    """Raise RefusedError for a file or directory that the user may not read.
+
+    Before a sandbox is started for it; what is in a directory is seen while it is sent.
+    """
+    wanted = os.R_OK | (os.X_OK if Path(path).is_dir() else 0)
+    if Path(path).exists() and not os.access(path, wanted):
+        raise RefusedError(f"cannot read {printable(path, 200)}: Permission denied")
 
 
 def _size_of(path: str) -> int:

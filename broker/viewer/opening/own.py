@@ -14,6 +14,7 @@ import trio
 
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
+from broker.core.transfer.entries import SENDER_LEFT
 from broker.core.transfer.urls import Url
 from broker.ipc import fdpass, sealed_memfd
 from broker.ipc.guest.file_requests import ChooseFiles
@@ -114,7 +115,7 @@ class Own:
             try:
                 yield
             except BaseException:
-                delivery.end("the sender cancelled the transfer")
+                delivery.end(SENDER_LEFT)
                 nursery.cancel_scope.cancel()
                 raise
 

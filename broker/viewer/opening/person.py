@@ -18,6 +18,7 @@ from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
 from broker.core.services import FILE_COPY, OPEN_FILE, OPEN_URL
 from broker.core.transfer.claimed_type import mime_type_of_name
+from broker.core.transfer.entries import SENDER_LEFT
 from broker.core.transfer.quota import Quota
 from broker.core.transfer.urls import Url, take_url
 from broker.ipc.audit import schema
@@ -41,6 +42,8 @@ _PROGRESS_SECONDS, _COPYING = 1.0, "copy the files"
 EDIT_BYTES = 1 << 30
 """The most that comes back into a file of the user's, whatever its size was."""
 _ALL = Quota(_LARGEST, _LARGEST, 1_000_000)
+_SENDER_SECONDS = 5.0
+"""For the end of a process of the user's that has left its pipe."""
 _FIRST_TRANSFER = 1 << 32
 """Numbers of the user's transfers in the log, apart from those of sandboxes."""
 
@@ -194,6 +197,10 @@ class PersonOpens:
                 await emit(_begun(_COPYING))
                 async with self._own.sending(wanted.files.ticket, write):
                     await _followed(delivery, emit)
+                    if delivery.reason == SENDER_LEFT:
+                        # Its own error has the file and the reason; it ends this block.
+                        with trio.move_on_after(_SENDER_SECONDS):
+                            await trio.sleep_forever()
                 if delivery.reason:
                     raise RefusedError(delivery.reason)
                 if delivery.open:
