@@ -120,6 +120,38 @@ async def test_cp_to_a_record_goes_to_its_sandbox_that_runs(env, tmp_path):
     assert not api.opened
 
 
+async def test_cp_to_a_disposable_that_has_ended_is_refused_with_the_reason(
+    env, tmp_path
+):
+    (tmp_path / "notes.txt").write_text("milk")
+    records = paths_of(env).config[0] / "sandboxes.d"
+    records.mkdir(parents=True)
+    (records / "demo.toml").write_text('class = "disposable"\n')
+    (records / "work.toml").write_text('class = "persistent"\n')
+    words = ("cp", str(tmp_path / "notes.txt"))
+    api = OpeningBroker()
+    api.state = broker(("web-1", "web")).state
+    async with serving(paths_of(env).control, api):
+        answer = await brokerctl(*words, "demo:", env=env)
+        assert (answer.code, api.opened) == (1, [])
+        assert (
+            "'demo' is not running, and a new one would end with the copy" in answer.err
+        )
+        assert "'brokerctl run demo'" in answer.err
+        answer = await brokerctl(*words, "demo-1001:", env=env)
+        assert (answer.code, api.opened) == (1, [])
+        assert "'demo-1001' has ended, and all that was in it is gone" in answer.err
+        for name in ("work", "web-1", "elsewhere"):
+            assert (await brokerctl(*words, f"{name}:", env=env)).code == 0
+    assert [one.sandbox for one in api.opened] == ["work", "web-1", "elsewhere"]
+    api = OpeningBroker()
+    api.state = broker(("demo-1001", "demo")).state
+    async with serving(paths_of(env).control, api):
+        for name in ("demo", "demo-1001"):
+            assert (await brokerctl(*words, f"{name}:", env=env)).code == 0
+    assert [one.sandbox for one in api.opened] == ["demo-1001"] * 2
+
+
 async def test_cp_from_a_record_is_asked_of_its_sandbox_that_runs(env, tmp_path):
     api = broker(("demo-1001", "demo"))
     target = tmp_path / "target"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import rich_click as click
@@ -12,16 +13,25 @@ from typing_extensions import override
 
 from broker.cli import render
 from broker.cli.completion import places
-from broker.cli.run.connect import open_client, running_or_record
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import (
+    ask_status,
+    broker_runs,
+    open_client,
+    running_or_record,
+)
 from broker.cli.run.progress import Steps
+from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.cli.transfer.arrivals import Arrivals
 from broker.cli.transfer.named_path import refuse_planted_link
 from broker.cli.transfer.open_in import send_request
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.names import take_sandbox_name
+from broker.core.paths import find_paths
 from broker.ipc.control.api import OpenRequest, RunItem, RunRequest
 from broker.ipc.control.methods import RUN
+from policy.rules.world import DISPOSABLE
 
 
 @click.command("cp")
@@ -36,7 +46,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
     If the name of a file on this machine contains a colon, write it as ./NAME:REST.
 
     TARGET is 'SANDBOX:' or a directory on this machine, such as '.'.  The name of a record
-    means its running sandbox, or a new one if none is running.  In a sandbox, files arrive
+    means its running sandbox, or, if none is running, a new one, unless it is disposable.  In a sandbox, files arrive
     in ~/Incoming/SOURCE.  Copies never replace a file, and are plain files: no links, no
     set-user-ID bit, not executable.  In SANDBOX:PATH, '~/' is the home in the sandbox.
     Copies from a sandbox need a rule for vitrail.FileCopy; copies from you need no rule,
@@ -56,8 +66,7 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         raise click.UsageError("SOURCE and TARGET are in the same place")
     if not source:
         if where:
-            # The user's own copy is for the one at work, not for a new disposable.
-            where = running_or_record(where)
+            where = _receiver(where)
         paths = [_existing(path) for path in sources]
         request = OpenRequest(copy=paths, sandbox=where)
         kept = trio.run(send_request, request, Steps(quiet=quiet))
@@ -78,6 +87,38 @@ def command(sources: tuple[str, ...], target: str, *, quiet: bool) -> None:
         for place in arrivals.move(steps.sandbox or source, names, here):
             render.note(f"copied to {printable(str(place), 400)}")
     sys.exit(code)
+
+
+def _receiver(name: str) -> str:
+    """Return the sandbox that gets the user's copy: the one of this name at work.
+
+    Raises RefusedError for a disposable that has ended, or that would be started for
+    the copy alone: it ends with the program that keeps it.
+    """
+    found = running_or_record(name)
+    records = read_records(find_paths()).records
+    record = records.get(name)
+    if found != name or (record and record.host.sandbox_class != DISPOSABLE):
+        return found
+    of = name if record else _record_of_ended(name, records)
+    if not of or (found in _running()):
+        return found
+    what = "is not running, and a new one would end with the copy"
+    raise RefusedError(
+        f"'{name}' {what if record else 'has ended, and all that was in it is gone'}",
+        hint=f"start it first with 'brokerctl run {of}', or use 'brokerctl open --in {of} FILE'",
+    )
+
+
+def _running() -> set[str]:
+    if not broker_runs(find_paths()):
+        return set()
+    return {str(sandbox.name) for sandbox in ask_status().sandboxes}
+
+
+def _record_of_ended(name: str, records: Iterable[str]) -> str:
+    """Return the record whose disposables have names like this one, or nothing."""
+    return next((one for one in records if is_disposable_of(name, one)), "")
 
 
 def _existing(path: str) -> str:
