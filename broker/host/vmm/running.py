@@ -325,7 +325,9 @@ class Vm:
             return  # its folder has ended with it, which is not the machine's end
         with trio.move_on_after(limits.VM_DRAIN_SECONDS):
             await self.vmm.wait()  # the other helpers end with it
-        if not self.vmm.ended and self._on_loss is not None:
+        # One that is on its way out takes longer, and has closed its network.
+        leaves = self.vmm.ended or self._cause is not None
+        if not leaves and self._on_loss is not None:
             lost = "the guest no longer has a network"
             if helper.role == RENDERER:
                 lost = "its programs now render with the processor"

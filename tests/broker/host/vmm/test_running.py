@@ -12,7 +12,7 @@ from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.host.vmm.control import QemuControl
 from broker.host.vmm.qmp import QmpEvent
-from broker.host.vmm.running import Vm
+from broker.host.vmm.running import EndKind, Vm
 
 
 class Control:
@@ -101,6 +101,37 @@ async def test_a_full_disk_under_a_machine_is_told_once(tmp_path):
         events.take(QmpEvent("BLOCK_IO_ERROR", {**other, "nospace": True}))
     assert len(told) == 1
     assert "the disk that holds its home is full" in told[0]
+
+
+@pytest.mark.parametrize("asked", [True, False])
+async def test_a_network_that_goes_with_a_machine_that_stops_is_no_loss(
+    tmp_path, autojump_clock, asked
+):
+    """A stop that took longer than half a second was logged as a failure of passt."""
+    told = []
+
+    async def lives():
+        await trio.sleep_forever()
+
+    async def has_ended():
+        await trio.lowlevel.checkpoint()
+        return 0
+
+    vmm = SimpleNamespace(wait=lives, ended=False)
+    passt = SimpleNamespace(role="passt", wait=has_ended, words="")
+    vm = Vm(
+        tmp_path,
+        SimpleNamespace(cid=3),
+        vmm=vmm,
+        helpers=(passt,),
+        console=None,
+        on_loss=told.append,
+    )
+    if asked:
+        vm._blame(EndKind.ASKED, "switched off")
+    await vm._watch_helper(passt)
+    lost = "passt ended with code 0: the guest no longer has a network"
+    assert told == ([] if asked else [lost])
 
 
 class FakeQmp:
