@@ -19,8 +19,9 @@ from broker.cli.doctor import viewer as doctor
 from broker.cli.quick import calls
 from broker.cli.run import force
 from broker.helpers.process.identity import boot_id, identity_of
+from broker.host.launchers.interface import Prepared, write_state
 from broker.ipc.control import client
-from tests.kit.brokerctl import brokerctl, called
+from tests.kit.brokerctl import brokerctl, called, home, paths_of
 from tests.kit.cleaner import NEEDS_CLEANER, sweep
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.world import world
@@ -217,6 +218,35 @@ async def test_a_viewer_that_killed_its_authority_ends_before_another_broker_sta
             os.close(killed)
         log = (w.paths.state / "broker.log").read_text()
         assert f"ended process {pid} of a broker without authority" in log
+
+
+def test_what_an_ended_broker_has_left_is_named_with_how_to_end_it():
+    """After 'stop --broker --force' neither 'status' nor 'list' showed the machines."""
+    with home() as env, program() as machine, program() as other:
+        paths = paths_of(env)
+        place = paths.sandbox("work")
+        place.mkdir(parents=True)
+        state = {"boot": boot_id(), "helpers": {}, "vmm": msgspec.to_builtins(machine)}
+        (place / "vm.json").write_text(json.dumps(state))
+        earlier = msgspec.structs.replace(other, start=other.start - 1)
+        (paths.sandbox("gone")).mkdir()
+        gone = {**state, "vmm": msgspec.to_builtins(earlier)}
+        (paths.sandbox("gone") / "vm.json").write_text(json.dumps(gone))
+        launch = paths.runtime / "launch" / "one"
+        launch.mkdir(parents=True, mode=0o700)
+        write_state(
+            Prepared(boot_id(), "one", "box-1", "box", str(launch), 0.0, leader=other)
+        )
+        words = (
+            f"still running without a broker: work (process {machine.pid}), "
+            f"box-1 (process {other.pid}); "
+        )
+        for verb in ("status", "list", "windows"):
+            said = called(verb, env=env)
+            assert words in said.err, said
+            assert f"'kill {machine.pid} {other.pid}'" in said.err
+    with home() as env:
+        assert "without a broker" not in called("status", env=env).err
 
 
 @NEEDS_CLEANER

@@ -81,8 +81,11 @@ async def open_client(paths: Paths | None = None) -> AsyncIterator[Client]:
         yield connection
 
 
-def how_to_start(paths: Paths) -> str:
-    """Return a hint how to start the broker of this machine."""
+def how_to_start(paths: Paths, *, living: bool = False) -> str:
+    """Return a hint how to start the broker of this machine.
+
+    ``living``: with the sandboxes that an earlier one has left.
+    """
     from broker.cli.pairing.role import role_here
     from broker.net.link.wire_types import Role
 
@@ -93,7 +96,13 @@ def how_to_start(paths: Paths) -> str:
     if role is Role.HOST:
         return "start the broker: run vitrail-host, or 'systemctl --user start vitrail-host'"
     program = "vitrail-local" if role is None else "vitrail-viewer"
-    return f"to start a broker, run 'brokerctl run SANDBOX' or {program}"
+    hint = f"to start a broker, run 'brokerctl run SANDBOX' or {program}"
+    if living:
+        # Late: mostly there is a broker.
+        from broker.cli.run.living import living_words
+
+        hint = "; ".join(filter(None, (hint, living_words(paths))))
+    return hint
 
 
 def ask(method: Method[_Request, _Answer], request: _Request) -> _Answer:
@@ -104,7 +113,7 @@ def ask(method: Method[_Request, _Answer], request: _Request) -> _Answer:
     from broker.ipc.control.blocking import open_blocking
 
     paths = find_paths()
-    with open_blocking(paths, start=lambda: how_to_start(paths)) as client:
+    with open_blocking(paths, start=lambda: how_to_start(paths, living=True)) as client:
         return client.call(method, request)
 
 

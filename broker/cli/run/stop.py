@@ -81,8 +81,12 @@ def _force(*, as_json: bool) -> None:
     elif ended.killed:
         render.note(
             f"killed the broker (process {ended.pid}), which did not end when it was "
-            "asked to; its machines are still running, and the next broker takes them over"
+            "asked to"
         )
+        # Late: most brokers end when they are asked to.
+        from broker.cli.run.living import living_words
+
+        render.note(living_words(find_paths()) or "no sandbox is running")
     else:
         render.note(f"stopped the broker (process {ended.pid}) and its sandboxes")
 

@@ -65,6 +65,12 @@ def command(*, as_json: bool) -> None:
         known = ", ".join(sorted(path.stem for path in EXAMPLES.glob("*.toml")))
         render.note("there are no records yet; to create one, run 'brokerctl new NAME'")
         render.note(f"to use an example, run 'brokerctl new NAME --from {{{known}}}'")
+    if not broker_runs(paths):
+        # Late: mostly there is a broker.
+        from broker.cli.run.living import living_words
+
+        if words := living_words(paths):
+            render.note(words)
     print_problems(found.problems, stderr=True)
     if found.broken:
         names = ", ".join(printable(name, 60) for name in sorted(found.broken))

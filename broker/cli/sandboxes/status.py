@@ -47,7 +47,7 @@ def _ask() -> Status:
         # Late: which broker this machine has takes a look into its files.
         from broker.cli.run.connect import how_to_start
 
-        return how_to_start(paths)
+        return how_to_start(paths, living=True)
 
     with open_blocking(paths, start=start) as client:
         return client.call(STATUS, Nothing())
