@@ -105,6 +105,30 @@ async def test_what_was_opened_and_where_is_in_its_connections_line(env):
     assert one["events"] == [2, 3, 4, 5, 6]
 
 
+async def test_what_the_user_copies_is_one_line_and_has_no_decision(env):
+    """It was a line for its begin, and another for its end."""
+    own = {"service": "vitrail.FileCopy", "target": "work"}
+    ends = {"bytes": 4, "seconds": 1.0, "opened_in": "work", "outcome": "done"}
+    copies = [
+        event
+        for number in (7, 8, 7)  # of another broker, which counts from the start again
+        for event in (
+            TransferBegin(**own, transfer=number, object="notes.txt"),
+            TransferEnd(**own, transfer=number, **ends),
+        )
+    ]
+    await fill(env, [*EVENTS, *copies])
+    (_, *lines) = (await brokerctl("audit", "connections", env=env)).lines
+    cells = [re.split(r"  +", line.strip()) for line in lines]
+    assert [row[3] for row in cells[3:]] == ["vitrail.FileCopy"] * 3
+    assert [row[4:6] for row in cells[3:]] == [["work", "notes.txt"]] * 3
+    assert [row[-1] for row in cells] == ["3", "5", "-", "-", "-", "-"]
+    asked = ("audit", "connections", "--service", "filecopy", "--json")
+    found = (await brokerctl(*asked, env=env)).objects
+    assert [one["events"] for one in found] == [[8, 9], [10, 11], [12, 13]]
+    assert {one["ended"] for one in found} == {"done"}
+
+
 async def test_a_refused_link_has_its_host(env):
     no = Decision(**LINK, verdict=EventVerdict.DENY, object="example.org")
     await fill(env, [OPENED[0], no])

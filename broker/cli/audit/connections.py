@@ -62,6 +62,8 @@ class LoggedConnection:
     seconds: float | None = None
     ended: str = ""
     count: int = 1
+    decision: int = 0
+    """The number of the event of its decision; 0: none, as for the user's own calls."""
     machine: str = ""
     events: list[int] = field(default_factory=list)
 
@@ -85,7 +87,8 @@ def command(*, asked: EventOptions, reverse: bool, utc: bool, as_json: bool) -> 
     """Show connections: time, sandbox, service, bytes, and the deciding rules.
 
     WHY is the line of the record and the line of the rule; EVENT is the number
-    of the decision, for 'brokerctl policy explain --event'.  --grep searches the
+    of the decision, for 'brokerctl policy explain --event', or '-' where there was none,
+    as for what you copy yourself.  --grep searches the
     printed text.
 
     Exit code: as for 'brokerctl audit'.
@@ -124,7 +127,7 @@ def _asked_for(connection: LoggedConnection, asked: EventOptions) -> bool:
 def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
     """Join events to connections, ordered by their first event."""
     records: dict[str, str] = {}
-    live: dict[tuple[str, str, int], LoggedConnection] = {}
+    live: dict[tuple[str, str, int, int], LoggedConnection] = {}
     done: list[LoggedConnection] = []
     for found in events:
         fields = found.fields()
@@ -132,17 +135,24 @@ def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
         if found.kind == "lease.begin":
             records[lease] = str(fields.get("record") or "")
             continue
-        key = (found.log, lease, _number(fields.get("stream")))
+        stream = _number(fields.get("stream"))
+        # What the user opens or copies has no stream, and a number of its own.
+        number = 0 if stream else _number(fields.get("transfer"))
+        key = (found.log, lease, stream, number)
         connection = live.get(key)
-        if connection is None or not key[2]:
+        continued = stream or (number and found.kind == "transfer.end")
+        if connection is None or not continued:
             connection = live[key] = LoggedConnection(
                 found.sequence, found.time_ns, found.sandbox, machine=found.machine
             )
             done.append(connection)
         connection.record = connection.record or records.get(lease, "")
         _take(connection, found.kind, fields)
+        if found.kind == "decision":
+            connection.decision = found.sequence
         connection.events.append(found.sequence)
-        if found.kind in {"stream.closed", "stream.refused"}:
+        last = "transfer.end" if number else "stream.closed"
+        if found.kind in {last, "stream.refused"}:
             live.pop(key, None)
     yield from done
 
@@ -166,9 +176,12 @@ def _take(connection: LoggedConnection, kind: str, fields: dict[str, object]) ->
         if connection.verdict == "deny":
             connection.ended = "denied" if outcome != "cut" else "cut"
     elif kind == "transfer.begin":
+        connection.target = connection.target or str(fields.get("target") or "")
         connection.what = str(fields.get("object") or "") or connection.what
     elif kind == "transfer.end":
         connection.opened_in = str(fields.get("opened_in") or "")
+        if not connection.stream:
+            connection.ended = str(fields.get("reason") or outcome or "done")
     elif kind == "stream.closed":
         connection.bytes_from_sandbox = _maybe(fields.get("bytes_from_sandbox"))
         connection.bytes_to_sandbox = _maybe(fields.get("bytes_to_sandbox"))
@@ -205,7 +218,7 @@ def _row(connection: LoggedConnection, zone: tzinfo | None) -> tuple[str, ...]:
         "-" if connection.seconds is None else render.seconds(connection.seconds),
         ended + (f" ({connection.count} times)" if connection.count > 1 else ""),
         ", ".join(dict.fromkeys(map(_short, lines))) or "-",
-        str(connection.sequence),
+        str(connection.decision or "-"),
     )
     return tuple(printable(cell, 400) for cell in cells)
 
