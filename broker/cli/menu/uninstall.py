@@ -15,13 +15,19 @@ from broker.cli.run.start import end_broker
 from broker.cli.sandboxes.desktop_entry import WINDOW_PREFIX
 from broker.cli.tray.tray_verb import autostart_file
 from broker.core.errors import RefusedError
+from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
 from broker.core.paths import Paths, find_paths
+from broker.host.vmm.accel import ACCEL_FILE
 from broker.ipc.control.api import StopRequest
 from broker.ipc.control.methods import STOP
 from broker.session.user_folders.menu_icons import data_home
+from shims.bundle import INSTALLER
 
 _ENTRY = "vitrail-sandbox-"
+_CACHED = ("images", "parents", "tools", "vmlinux", ACCEL_FILE, INSTALLER)
+_SHOWN = 5
+"""Files of others that are named, of those that are kept."""
 
 
 @click.command("uninstall")
@@ -61,7 +67,9 @@ def command(*, purge: bool, yes: bool) -> None:
             remove_tree(path)
         else:
             path.unlink(missing_ok=True)
-    if not purge:
+    if purge:
+        _leave_cache(paths)
+    else:
         render.note(f"records and homes are kept: {paths.config[0]}, {paths.state}")
     render.note(f"now remove the package: {_package()}")
 
@@ -78,10 +86,27 @@ def _entries() -> Iterator[Path]:
 
 
 def _own(paths: Paths) -> list[Path]:
-    """This user's directories, never those of the machine in /etc."""
-    return [
-        path for path in (paths.config[0], paths.state, paths.cache) if path.exists()
-    ]
+    """What is Vitrail's of this user's, never directories of the machine in /etc.
+
+    Other programs and the user may keep something in the cache beside it.
+    """
+    ours = [paths.cache / name for name in _CACHED]
+    printed = paths.cache.with_name("vitrail-printing")
+    places = (paths.config[0], paths.state, *ours, printed)
+    return [path for path in places if path.exists()]
+
+
+def _leave_cache(paths: Paths) -> None:
+    """Remove the directory of the cache, unless others have something in it."""
+    if not paths.cache.is_dir():
+        return
+    kept = sorted(paths.cache.iterdir())
+    if not kept:
+        paths.cache.rmdir()
+        return
+    names = ", ".join(printable(path.name, 60) for path in kept[:_SHOWN])
+    more = f" and {len(kept) - _SHOWN} more" if len(kept) > _SHOWN else ""
+    render.note(f"kept in {paths.cache}, as Vitrail did not write it: {names}{more}")
 
 
 async def _end() -> None:

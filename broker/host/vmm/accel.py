@@ -30,7 +30,7 @@ from broker.ipc.captured_stderr import FirstWords
 
 DEVICE = Path("/dev/kvm")
 VARIABLE = "VITRAIL_ACCEL"
-_CACHE_FILE = "accel.json"
+ACCEL_FILE = "accel.json"
 
 # Either proves that our kernel ran: its first line, or what the guest's
 # first process prints for 'vitrail.probe=1'.  Firmware prints neither.
@@ -74,10 +74,10 @@ async def choose_accel(
     missing = permission(device)
     if missing is not None:
         return missing
-    kept = _read(cache / _CACHE_FILE)
+    kept = _read(cache / ACCEL_FILE)
     if kept is None:
         kept = await _probe_kvm(qemu, kernel, initrd)
-        _write(cache / _CACHE_FILE, kept)
+        _write(cache / ACCEL_FILE, kept)
     return AcceleratorChoice(Accel.KVM if kept.works else Accel.TCG, kept.reason)
 
 

@@ -57,6 +57,20 @@ def test_purge_leaves_nothing(home):
     assert not list(home.rglob("*vitrail*"))
 
 
+def test_purge_leaves_what_others_have_put_into_the_cache(home):
+    cache = home / ".cache/vitrail"
+    for name in ("images/demo/root.img", "vmlinux/ab", "accel.json", "mine/notes"):
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("")
+    (home / ".cache/vitrail-printing").mkdir()
+    said = run(command, "--yes", "--purge")
+    assert str(cache / "images") in said
+    assert f"kept in {cache}, as Vitrail did not write it: mine" in said
+    assert [path.name for path in cache.iterdir()] == ["mine"]
+    assert (cache / "mine/notes").exists()
+    assert not (home / ".cache/vitrail-printing").exists()
+
+
 def test_nothing_is_removed_unasked(home):
     before = left(home)
     with pytest.raises(RefusedError, match="standard input is not a terminal"):
