@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import rich_click as click
 
 from broker.cli import render
 from broker.cli.completion import colours, examples
+from broker.cli.policy.install import put
 from broker.cli.policy.records import (
     EXAMPLES,
     SCHEMA,
@@ -22,6 +24,7 @@ from broker.cli.policy.starter import offer_starter
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_entry
 from broker.cli.sandboxes.look_alikes import alike, unlike
+from broker.cli.sandboxes.presets import PRESETS, Preset, record_text
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
@@ -29,6 +32,8 @@ from broker.core.names import take_new_name
 from broker.core.paths import Paths
 from policy.records.loader import FOLDER
 from policy.records.model import Record
+from policy.rules.rulefiles import FOLDER as RULES
+from policy.rules.ruleset import SUFFIX as RULE
 from policy.suggestions import did_you_mean
 from policy.tools.record_files import parse_record
 
@@ -53,6 +58,7 @@ _CLASSES = {
     "persistent": "its home is kept when it stops",
     "template": "a template for other sandboxes",
 }
+_HEAD = "# Written by 'brokerctl new --for'; it is yours to edit."
 _NEED_NETWORK = frozenset({"firefox-esr", "chromium", "thunderbird"})
 _ROOM = {"firefox-esr": "2G", "chromium": "2G", "libreoffice": "1536M"}
 
@@ -79,6 +85,15 @@ class _Wishes:
     default=None,
     shell_complete=examples,
     help="Copy this example, or one of your records.",
+)
+@click.option(
+    "--for",
+    "preset",
+    type=click.Choice(list(PRESETS)),
+    help="What the sandbox is for: its record and its rules are those of the purpose.",
+)
+@click.option(
+    "--no-rules", is_flag=True, help="Write the record of --for without its rules."
 )
 @click.option(
     "-p",
@@ -128,6 +143,8 @@ def command(
     name: str,
     *,
     example: str | None,
+    preset: str | None,
+    no_rules: bool,
     packages: tuple[str, ...],
     label: str | None,
     words: str | None,
@@ -142,7 +159,10 @@ def command(
 ) -> None:
     """Create the sandbox NAME: its record, and an entry in the application menu.
 
-    Without --from, the record is a copy of the example of that name, of 'web' if a package
+    --for chooses a purpose; its rules are shown before they are written.  At a terminal,
+    'brokerctl new NAME' alone asks for it.
+
+    Without --for and --from, the record is a copy of the example of that name, of 'web' if a package
     needs the network, or else of 'demo'.  Where another record has its colour, or one that
     looks like it, the record gets a free one.  Nothing is built or started without --build;
     'brokerctl run NAME' builds the image and starts the sandbox.
@@ -160,10 +180,17 @@ def command(
         timezone,
         host_files,
     )
-    base = example or _base(sandbox, packages)
+    if preset is not None and example is not None:
+        raise RefusedError(
+            "--for and --from are two beginnings of one record", hint="use one of them"
+        )
     paths = offline_paths()
+    if preset is None and example is None and not any(vars(wishes).values()):
+        preset = _asked_for(sandbox)
+    base = preset or example or _base(sandbox, packages)
     target = paths.config[0] / FOLDER / f"{sandbox}.toml"
-    text = _changed(_example_text(base, paths.config), sandbox, wishes)
+    begin = record_text(preset) if preset else _example_text(base, paths.config)
+    text = _changed(begin, sandbox, wishes)
     record = _checked(target, text)
     others = _others(paths, sandbox)
     colour = None if label else unlike(record, others)
@@ -174,6 +201,8 @@ def command(
     files = [target]
     if not no_menu:
         files += write_entry(record)
+    if preset is not None and not no_rules:
+        files += _with_rules(paths, record, PRESETS[preset], quiet=as_json)
     if as_json:
         render.json_line({"name": sandbox, "files": [str(file) for file in files]})
         return
@@ -187,6 +216,56 @@ def command(
         _build(paths, record)
     render.note(f"to start the sandbox, run: brokerctl run {sandbox}")
     offer_starter(paths)
+
+
+def _asked_for(name: str) -> str | None:
+    """Ask what a sandbox is for, at a terminal; None: as without a purpose."""
+    if (EXAMPLES / f"{name}.toml").is_file() or not sys.stdin.isatty():
+        return None
+    render.note(f"what is '{name}' for?")
+    for word, preset in PRESETS.items():
+        render.note(f"  {word:12} {preset.help}")
+    render.note(f"a word of these, or nothing for a copy of '{_DEFAULT}':")
+    while line := sys.stdin.readline().strip().lower():
+        if line in PRESETS:
+            return line
+        render.note(did_you_mean(line, PRESETS) or "use one of the words")
+    return None
+
+
+def _with_rules(
+    paths: Paths, record: Record, preset: Preset, *, quiet: bool
+) -> list[Path]:
+    """Show a purpose's rules and write them, at a terminal after a question."""
+    lines = preset.lines(record.name)
+    known = read_records(paths).records
+    kept = [line for line in lines if _targets(line) <= known.keys()]
+    if len(kept) < len(lines) and not quiet:
+        render.note(
+            "links and files of it cannot be opened elsewhere yet; first run "
+            f"'brokerctl policy starter', then 'brokerctl allow' for '{record.name}'"
+        )
+    target = paths.config[0] / RULES / f"40-{record.name}{RULE}"
+    if not kept:
+        return []
+    if target.exists():
+        render.note(f"{target} exists already and stays as it is")
+        return []
+    if not quiet:
+        render.note(f"rules of '{record.name}':")
+        for line in kept:
+            render.note(f"  {line}")
+        if sys.stdin.isatty() and not click.confirm(
+            "write them?", default=True, err=True
+        ):
+            return []
+    put(target, "".join(f"{line}\n" for line in [_HEAD, *kept]).encode())
+    return [target]
+
+
+def _targets(line: str) -> set[str]:
+    """Return the records whose disposables a rule opens something in."""
+    return {found[1] for found in re.finditer(r"target=@dispvm:(\S+)", line)}
 
 
 def _others(paths: Paths, name: str) -> list[Record]:

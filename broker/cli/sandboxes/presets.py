@@ -1,0 +1,79 @@
+"""What a sandbox is for: short records, and the rules that go with each.
+
+A record says what a sandbox can have, a rule what it may do; a preset has both, so that
+a user does not meet ten refusals on the first day.  What harms nobody is allowed; what
+crosses to the user or to another sandbox asks.  ``docs/presets.md`` has the widest harm
+of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from broker.cli.policy.records import EXAMPLES
+
+FOLDER: Final = EXAMPLES.parent / "presets"
+_LOOKS = "vitrail.Settings      +      {name} @adminvm allow"
+_NOTICES = "vitrail.Notification  +      {name} @adminvm allow"
+_TRAY = "vitrail.Tray          +      {name} @adminvm allow"
+_OPENS = "vitrail.FileDialog    +open  {name} @adminvm allow"
+_SAVES = "vitrail.FileDialog    +save  {name} @adminvm ask"
+_PRINTS = "vitrail.Print         +      {name} @adminvm ask"
+_MICROPHONE = "vitrail.AudioInput    *      {name} @adminvm ask ttl=2h remember=stream"
+_CAMERA = "vitrail.Camera        +      {name} @adminvm ask ttl=2h"
+_SCREEN = "vitrail.ScreenShare   +      {name} @adminvm ask ttl=2h"
+_LINKS = "vitrail.OpenURL       *      {name} @default ask target=@dispvm:web scheme=http,https rate=10/min"
+_FILES = "vitrail.OpenFile      *      {name} @default ask target=@dispvm:viewer max-size=100M"
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """A purpose: ``rules`` are lines with ``{name}`` for the sandbox."""
+
+    help: str
+    rules: tuple[str, ...]
+
+    def lines(self, name: str) -> list[str]:
+        """Return its rules for a record of this name, which are of its disposables too."""
+        return [rule.format(name=name) for rule in self.rules]
+
+
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
+    {
+        "browser": Preset(
+            "a fresh browser each time, with sound",
+            (_LOOKS, _NOTICES, _OPENS, _SAVES, _PRINTS, _MICROPHONE, _CAMERA),
+        ),
+        "mail": Preset(
+            "mail that stays; links and attachments open elsewhere",
+            (_LOOKS, _NOTICES, _TRAY, _OPENS, _SAVES, _PRINTS, _LINKS, _FILES),
+        ),
+        "office": Preset(
+            "documents of your own, without a network",
+            (_LOOKS, _OPENS, _SAVES, _PRINTS),
+        ),
+        "media": Preset("films and music, without a network", (_LOOKS, _OPENS)),
+        "chat": Preset(
+            "messages and calls: microphone, camera and screen ask",
+            (
+                *(_LOOKS, _NOTICES, _TRAY, _OPENS, _SAVES),
+                *(_MICROPHONE, _CAMERA, _SCREEN, _LINKS),
+            ),
+        ),
+        "development": Preset(
+            "compilers and a home that stays", (_LOOKS, _NOTICES, _LINKS)
+        ),
+        "untrusted": Preset("fresh, no network, no sound, no rules", ()),
+        "offline": Preset("a home that stays, without a network", (_LOOKS,)),
+    }
+)
+"""By the word of ``brokerctl new --for``."""
+
+
+def record_text(preset: str) -> str:
+    """Return the text of a preset's record."""
+    return Path(FOLDER, f"{preset}.toml").read_text(encoding="utf-8")

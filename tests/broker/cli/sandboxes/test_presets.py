@@ -1,0 +1,102 @@
+"""``brokerctl new --for``: the record of a purpose, and the rules that go with it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from broker.cli.sandboxes.presets import FOLDER, PRESETS
+from tests.kit.brokerctl import called, home, paths_of
+
+
+@pytest.fixture
+def env():
+    with home() as made:
+        yield made
+
+
+def files_of(env):
+    base = paths_of(env).config[0]
+    return {path.name for path in base.glob("*.d/*")}
+
+
+def test_each_purpose_has_a_record_and_each_record_a_purpose():
+    assert {path.stem for path in FOLDER.glob("*.toml")} == set(PRESETS)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_purpose_is_a_whole_sandbox(env, preset):
+    """The set has no problem, and each rule decides what it is there for."""
+    assert called("policy", "starter", env=env).code == 0
+    made = called("new", "mine", "--for", preset, env=env)
+    assert made.code == 0, made
+    checked = called("policy", "check", env=env)
+    assert checked.code == 0, checked
+    lint = called("policy", "lint", env=env)
+    assert "40-mine.policy" not in lint.out, lint.out
+    for rule in PRESETS[preset].rules:
+        assert rule.split()[0] in made.err
+    assert ("40-mine.policy" in files_of(env)) is bool(PRESETS[preset].rules)
+
+
+def decision(env, service, *words):
+    return (
+        called("policy", "explain", service, *words, env=env).out.split()[0].rstrip(":")
+    )
+
+
+def test_what_harms_nobody_is_allowed_and_what_crosses_asks(env):
+    called("policy", "starter", env=env)
+    called("new", "talk", "--for", "chat", env=env)
+    called("new", "surf", "--for", "browser", env=env)
+    assert decision(env, "vitrail.Settings", "talk", "@adminvm") == "allow"
+    assert decision(env, "vitrail.Camera", "talk", "@adminvm") == "ask"
+    assert decision(env, "vitrail.ScreenShare", "talk", "@adminvm") == "ask"
+    assert decision(env, "vitrail.Camera", "surf", "@adminvm") == "ask"
+    assert decision(env, "vitrail.ScreenShare", "surf", "@adminvm") == "deny"
+    assert decision(env, "vitrail.Secret", "talk", "@adminvm") == "deny"
+
+
+def test_rules_that_open_elsewhere_wait_for_the_records_of_elsewhere(env):
+    made = called("new", "post", "--for", "mail", env=env)
+    assert "brokerctl policy starter" in made.err
+    text = (paths_of(env).config[0] / "policy.d" / "40-post.policy").read_text()
+    assert "@dispvm:web" not in text
+    assert "vitrail.Notification" in text
+    assert called("policy", "check", env=env).code == 0
+
+
+def test_a_record_without_its_rules(env):
+    made = called("new", "post", "--for", "mail", "--no-rules", env=env)
+    assert made.code == 0
+    assert "40-post.policy" not in files_of(env)
+
+
+def test_rules_that_are_there_stay(env):
+    folder = paths_of(env).config[0] / "policy.d"
+    folder.mkdir(parents=True)
+    mine = folder / "40-post.policy"
+    mine.write_text("# mine\n")
+    assert "stays as it is" in called("new", "post", "--for", "mail", env=env).err
+    assert mine.read_text() == "# mine\n"
+
+
+def test_a_purpose_and_an_example_are_two_beginnings(env):
+    made = called("new", "post", "--for", "mail", "--from", "web", env=env)
+    assert made.code == 1
+    assert files_of(env) == set()
+
+
+def test_other_values_are_those_that_were_asked_for(env):
+    words = ("--for", "office", "--memory", "3G", "-p", "gimp")
+    assert called("new", "post", *words, env=env).code == 0
+    assert called("get", "post", "memory", env=env).out == "3G\n"
+    assert called("get", "post", "packages", env=env).out == "gimp\n"
+
+
+def test_without_a_terminal_nothing_is_asked(env):
+    assert not os.isatty(0) or pytest.skip("standard input is a terminal")
+    made = called("new", "post", env=env)
+    assert made.code == 0
+    assert "created from 'demo'" in made.err
