@@ -80,7 +80,7 @@ class Day:
         title = f"box{self.rounds}"
         words = ("run", "-q", "--bwrap", "--", "foot", "-T", title, "sleep", "1000")
         async with running(*words, env=self.w.environ):
-            await wait_window(self.w.comp, title=f"[untrusted] {title}")
+            await wait_window(self.w.comp, title=f"] {title}")
 
     async def paste(self):
         secret = "secret" * self.rounds  # each of another size

@@ -120,6 +120,10 @@ class Way:
         """What its world's environment has besides; skips where it cannot run."""
         yield {}
 
+    def before_title(self, name: str) -> str:
+        """What precedes the titles of this sandbox's windows."""
+        return self.frame.format(name)
+
     @asynccontextmanager
     async def prepared(self) -> AsyncIterator[None]:
         """Set up what a person sets up once."""
@@ -168,7 +172,10 @@ def _brokerctl(*words: str) -> list[str]:
 class UnrecordedBox(Way):
     """``brokerctl run --bwrap -- COMMAND``."""
 
-    frame, colour = "[untrusted] ", RED
+    colour = RED
+
+    def before_title(self, name: str) -> str:
+        return f"[untrusted {name.removeprefix('box-')}] "
 
     def typed(self, *words: str) -> list[str]:
         return _brokerctl("run", "-q", "--bwrap", "--", *words)

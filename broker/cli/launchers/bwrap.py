@@ -29,9 +29,9 @@ from broker.cli.quick.box import (
 from broker.cli.quick.calls import Calls
 from broker.cli.quick.kept_home import kept_home
 from broker.cli.quick.made_record import (
+    box_text,
     made_record,
     new_name,
-    record_text,
     with_files,
 )
 from broker.cli.run.progress import Steps
@@ -55,7 +55,7 @@ def run_box(
     name, paths = new_name(), local_paths()
     words, files = with_files(tuple(argv), Path.cwd(), writable_places(paths))
     trio.run(ensure_broker, paths)
-    with made_record(paths, name, record_text("untrusted", "bwrap")):
+    with made_record(paths, name, box_text(name)):
         box = replace(our_box(words, files), x11=x11)
         code = _run(paths, name, box, quiet=quiet, as_json=as_json)
         if code:

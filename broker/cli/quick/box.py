@@ -18,10 +18,10 @@ from pathlib import Path
 
 from broker.cli.quick.calls import Calls, open_calls
 from broker.cli.quick.made_record import (
+    box_text,
     leads_through_links,
     made_record,
     new_name,
-    record_text,
     with_files,
 )
 from broker.core.errors import UpstreamError, VitrailError
@@ -52,7 +52,7 @@ def run(words: tuple[str, ...]) -> int | None:
             return None
         name = new_name()
         command, files = with_files(words, Path.cwd())
-        stack.enter_context(made_record(paths, name, record_text("untrusted", "bwrap")))
+        stack.enter_context(made_record(paths, name, box_text(name)))
         _, code = leased(broker, name, our_box(command, files), _write)
         if code:
             tell_problems_of_windows(broker)

@@ -21,6 +21,8 @@ tags = ["box"]
 [label]
 name = "{label}"
 colour = "red"
+[window]
+title_prefix = "{title}"
 [audio]
 playback = "allow"
 microphone = "deny"
@@ -66,9 +68,20 @@ def with_files(
     return tuple(words), tuple(files)
 
 
-def record_text(label: str, kind: str) -> str:
-    """Return the text of a record for a program that has none; [launch] is its end."""
-    return _RECORD.format(label=label, kind=kind)
+def record_text(label: str, kind: str, title: str = "") -> str:
+    """Return the text of a record for a program that has none; [launch] is its end.
+
+    ``title`` precedes the titles of its windows; the label, where it is empty.
+    """
+    return _RECORD.format(label=label, kind=kind, title=title or label)
+
+
+def box_text(name: str) -> str:
+    """Return the text of a box's record; ``name``: of ``new_name``.
+
+    The titles of its windows have the end of it: two boxes differ by it.
+    """
+    return record_text("untrusted", "bwrap", f"untrusted {name.rpartition('-')[2]}")
 
 
 @contextmanager

@@ -172,10 +172,13 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
     """Return the rules for the windows of a sandbox that was started from a record.
 
     Where the record has no words of its own for them, the sandbox's name
-    precedes its titles: disposables of one record differ by it.
+    precedes its titles: disposables of one record differ by it.  Beside such words it
+    is the sandbox's number.
     """
     window = record.viewer.window
     prefix = "" if window.title_prefix == record.name else window.title_prefix
+    if prefix and sandbox != record.name:
+        prefix += f" {sandbox.rpartition('-')[2]}"
     if not record.host.launch.kind.boundary:
         # A frame promises a boundary; where there is none, the frame itself says so.
         # guard: a shared box's frame says that it is a label

@@ -48,7 +48,9 @@ def record(text, name="bank"):
 
 def test_everything_that_a_record_says_of_windows_is_in_the_rules():
     rules = rules_from(record(FULL), SandboxName("bank-0001"))
-    assert (rules.name, rules.prefix, rules.shown) == ("bank-0001", "Bank", "Bank")
+    shown = "Bank 0001"  # so two disposables of the record differ
+    assert (rules.name, rules.prefix, rules.shown) == ("bank-0001", shown, shown)
+    assert rules_from(record(FULL), SandboxName("bank")).shown == "Bank"
     assert (rules.color, rules.border, rules.top) == (0xD55E00, 6, 20)
     assert (rules.label, rules.translucent, rules.promote) == (True, True, True)
     assert rules.fullscreen is Fullscreen.FRAMED

@@ -112,8 +112,9 @@ async def whole(kind):
                 begin = newest(w)
                 name = begin["sandbox"]
                 assert name != peers
-                mine = way.frame.format(name) + "own"
-                both = {mine: {way.colour}, "[untrusted] other": {RED}}
+                mine = way.before_title(name) + "own"
+                theirs = other.before_title(peers) + "other"
+                both = {mine: {way.colour}, theirs: {RED}}
                 await wait_frames(w.comp, both)
                 await picture(w, kind)
                 await heard(w, server, own, name)
@@ -126,7 +127,7 @@ async def whole(kind):
                 ended = await w.wait_event("lease.end", sandbox=name)
                 assert ended["lease"] == begin["lease"]
                 await eventually(lambda: streams(server, 0), deadline=60)
-                await eventually(lambda: only_the_other(w), deadline=60)
+                await eventually(lambda: only_the_other(w, theirs), deadline=60)
         await audited(w, name)
 
 
@@ -225,9 +226,9 @@ async def streams(server, count):
     return len(lines.splitlines()) == count
 
 
-async def only_the_other(w):
+async def only_the_other(w, title):
     names = [node.get("name") for node in windows(await w.comp.tree())]
-    return names == ["[untrusted] other"]
+    return names == [title]
 
 
 async def audited(w, name):
