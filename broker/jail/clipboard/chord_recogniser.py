@@ -58,6 +58,8 @@ class Recogniser:
         self._digest = b""
         self._ready: dict[int, tuple[_Ready, ...]] = {}
         self._ignored = 0
+        self._had_chords = False
+        """Whether an earlier keymap had them: the user's keyboard has."""
         self._state: tuple[int, int] | None = None
         self._focused = False
         self._arriving = self._tainted = False
@@ -100,6 +102,12 @@ class Recogniser:
         for name in _LOCKS:
             self._ignored |= self._keymap.mask(name)
         self.trouble = self._missing(self._keymap)
+        if not self.trouble:
+            self._had_chords = True
+        elif self._had_chords and not self._tells_modifiers(self._keymap):
+            # Of a program that types by a virtual keyboard, such as wtype: it has keys
+            # for its characters alone.  The user's keyboard brings its own back.
+            self.trouble = ""
         return self.trouble
 
     def enter(self, keys: Iterable[int]) -> tuple[int, ...]:
@@ -214,6 +222,10 @@ class Recogniser:
             # A key that would be both is neither: nothing is guessed.
             found = [_Ready(one.mask, one.codes - both, one.verdict) for one in found]
         return tuple(one for one in found if one.mask and one.codes)
+
+    def _tells_modifiers(self, keymap: Keymap) -> bool:
+        """Return whether a keymap has the chords' modifiers, as any keyboard's has."""
+        return all(_mask(keymap, chord) for chord, _ in self._wanted)
 
     def _missing(self, keymap: Keymap) -> str:
         """Return why a keymap cannot have the chords, or ""."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -62,6 +64,24 @@ def test_copy_and_paste_are_seen_and_their_keys_never_shown():
     assert hand.key(V) is FORWARD
     assert hand.key(V, REPEATED) is FORWARD
     assert hand.key(V, RELEASED) is FORWARD
+
+
+def test_a_program_that_types_by_a_virtual_keyboard_is_no_trouble():
+    """Its keymap stays until the user's next key: the warning stayed, and was wrong."""
+    # That of wtype has keys for its characters alone, and no modifiers' keys.
+    typed = re.sub(rb"modifier_map[^;]*;", b"", compiled("us"))
+    alone = InputListener(keymap=typed)
+    assert "does not distinguish" in alone.core.trouble, "there is no other keyboard"
+    hand = InputListener()
+    assert hand.core.keymap(typed) == ""
+    hand.hold(WIN | SHIFT)
+    assert hand.key(C) is FORWARD, "and it makes no chord"
+    hand.key(C, RELEASED)
+    assert hand.core.keymap(compiled("us")) == ""
+    hand.hold(0)
+    hand.hold(WIN | SHIFT)
+    assert hand.key(C) is KeyVerdict.COPY
+    assert "layout" in hand.core.keymap(compiled("ru")), "of a keyboard it is told"
 
 
 def test_bits_of_virtual_modifiers_do_not_matter():
