@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.limits import transfer as transfer_limits
 from broker.helpers.mounts import mounts
 from broker.helpers.mounts.opened import open_folder
 from broker.host.folders.micro_vm import (
@@ -32,6 +34,7 @@ from broker.host.vmm.folder_server import (
     PLACE,
     ROOT,
     find_virtiofsd,
+    folder_files,
     folder_view,
     start_folder_server,
 )
@@ -138,6 +141,56 @@ async def test_a_taken_over_server_has_its_folder_and_nothing_else(home, write):
     assert sorted(os.listdir(home / "Downloads")) == (
         ["file", "new"] if write else ["file"]
     )
+
+
+HELD = """
+import errno, os, signal
+held = []
+try:
+    while True:
+        held.append(os.open("/", os.O_PATH))
+except OSError as error:
+    print(errno.errorcode[error.errno], held[-1], flush=True)
+signal.pause()
+"""
+
+
+async def test_a_guest_has_a_share_of_the_files_that_the_machine_may_open(monkeypatch):
+    """Each file that it knows is one: all of them kept every program from opening any."""
+    monkeypatch.setattr(limits, "FOLDER_FILES", 300)
+    async with shell_in_jail(HELD) as process:
+        await eventually(lambda: process.words)
+        assert process.words == "EMFILE 299"
+
+
+MEMORY = """
+import signal
+held = []
+try:
+    while len(held) < 512:
+        held.append(bytearray(1 << 20))
+except MemoryError:
+    pass
+print(len(held), flush=True)
+signal.pause()
+"""
+
+
+async def test_a_guest_has_no_memory_beside_its_own():
+    """An open directory is 32 KiB in its server, and a guest may open all files' worth."""
+    async with shell_in_jail(MEMORY) as process:
+        await eventually(lambda: process.words)
+        assert 128 < int(process.words) <= limits.FOLDER_DATA_BYTES >> 20
+
+
+def test_the_folders_of_a_machine_share_its_files():
+    endless = 2**63 - 1  # as systemd sets it
+    assert folder_files(1, endless) == limits.FOLDER_FILES
+    most = transfer_limits.FOLDERS_PER_SANDBOX
+    assert folder_files(most, endless) * most == limits.FOLDERS_FILES
+    small = 800_000  # of 8 GiB of memory, where the kernel chose
+    assert folder_files(1, small) == 50_000
+    assert folder_files(2, small) * 2 == 50_000
 
 
 @asynccontextmanager

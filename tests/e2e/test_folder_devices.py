@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from broker.cli.images.building.build import build_image
+from broker.core import limits
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
@@ -171,3 +172,31 @@ async def killed(guest, served, home):
     (home / "Downloads/file").write_text("changed")
     assert await guest.unmount(1, force=True)
     await guest.run("! test -e /folders/Downloads/file")
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_a_guest_that_remembers_too_many_files_hears_so(monkeypatch):
+    """It hangs in no call, its other folder works, and what it forgets makes room."""
+    monkeypatch.setattr(limits, "FOLDER_FILES", 128)
+    async with started() as (vm, broker, home):
+        for number in range(300):
+            (home / f"docs/{number}").write_text("x")
+        servers = {p.role: p for p in vm.processes}
+        opened = [open_folder(str(home / n), home, ()) for n in ("docs", "Downloads")]
+        for number, folder in enumerate(opened):
+            await serve(number, servers[f"virtiofsd-{number}"], folder, write=True)
+        await vm.cont()
+        await broker.accept()
+        guest = Guest(broker)
+        assert await guest.mount(0, "docs")
+        assert await guest.mount(1, "Downloads")
+        said = await guest.run("cd /folders/docs; cat * 2>&1 >/tmp/read; true")
+        assert "Too many open files" in said
+        assert await guest.run("cat /folders/Downloads/file") == "Downloads"
+        await guest.run("! touch /folders/docs/new")
+        assert await guest.unmount(0)
+        assert await guest.mount(0, "docs")
+        assert await guest.run("cat /folders/docs/299") == "x"
+        for folder in opened:
+            folder.close()

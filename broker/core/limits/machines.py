@@ -226,6 +226,23 @@ VMM_FDS = 1024
 socket for each of 256 streams, and some.  With what a broker may open, one that was
 taken over had all entries of epoll sets of its user (the square of its files)."""
 
+FOLDER_FILES = 1 << 18
+"""RLIMIT_NOFILE of a micro VM's folder server: it holds one for each file that its guest's
+kernel remembers, 30,000 after ``find -size`` in a tree of as many (measured); Linux's
+source has 93,000.  Each is 1.5 KiB of kernel memory that no other program can have."""
+
+FOLDERS_FILES = 1 << 19
+"""Of all folders of one micro VM, in equal parts."""
+
+FOLDERS_FILES_SHARE = 16
+"""Or this part of the files that the machine may have open (``fs.file-max``, which systemd
+raises out of the way), if that is less: beyond it no program of any user opens one."""
+
+FOLDER_DATA_BYTES = 1 << 28
+"""RLIMIT_DATA of that server, which the guest's memory, mapped and shared, does not count
+for: a file that is remembered takes 0.25 KiB of it (measured), and an open directory
+32 KiB once it is read."""
+
 WORKER_FDS = 2048
 """RLIMIT_NOFILE of a worker: two sockets for each client, and 28 descriptors
 in flight for some tens of them at one time.  A client that exceeds it

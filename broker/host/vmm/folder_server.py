@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core import limits
 from broker.helpers.filters import program_filters
 from broker.helpers.process.jail_libraries import find_program
 from broker.host.processes.ready import listen_unix
@@ -39,6 +40,7 @@ _CAPABILITIES = (
     # For its chroot(2), and to give up the others.
     *("SETFCAP", "SYS_CHROOT", "SETPCAP"),
 )
+_MACHINE_FILES = Path("/proc/sys/fs/file-max")
 # No locks and no extended attributes: the user's programs would meet the guest's.
 _OPTIONS = f"source={ROOT},sandbox=chroot,cache=auto,no_posix_lock,no_flock,no_xattr"
 
@@ -60,27 +62,48 @@ def find_virtiofsd() -> Path:
     )
 
 
-def folder_view(program: Path) -> JailView:
-    """Return virtiofsd's files in its jail: libraries, and a mount point."""
+def folder_files(folders: int, machine_files: int) -> int:
+    """Return how many files the server of one of a micro VM's folders may have open.
+
+    ``machine_files``: how many all programs of this machine may (proc_sys_fs(5)).
+    """
+    total = min(limits.FOLDERS_FILES, machine_files // limits.FOLDERS_FILES_SHARE)
+    return min(limits.FOLDER_FILES, total // folders)
+
+
+def folder_view(program: Path, folders: int = 1) -> JailView:
+    """Return virtiofsd's files in its jail: libraries, and a mount point.
+
+    Raises OSError.
+    """
     words = ["--uid", _GUEST_USER, "--gid", _GUEST_USER]
     for name in _CAPABILITIES:
         words += ["--cap-add", f"CAP_{name}"]
     words += ["--tmpfs", ROOT, "--dir", f"{ROOT}/{PLACE}"]
     # guard: a guest writes nothing beside a shared folder
     words += ["--remount-ro", ROOT]
+    # guard: a guest leaves files to open to this machine's programs
+    files = folder_files(folders, int(_MACHINE_FILES.read_text(encoding="ascii")))
+    # guard: a guest has its folder's server take little memory
+    few = ("prlimit", f"--data={limits.FOLDER_DATA_BYTES}", "--")
     return JailView(
         program,
+        before=few,
         proc=True,  # virtiofsd opens files again by /proc/self/fd
         words=tuple(words),
         rules=program_filters.folder_server_filter,
-        open_files=None,  # one for each file that its guest knows
+        open_files=files,
     )
 
 
 async def start_folder_server(
-    number: int, directory: Path, *, known: Callable[[Tracked], None]
+    number: int,
+    directory: Path,
+    *,
+    folders: int = 1,
+    known: Callable[[Tracked], None],
 ) -> FolderServer:
-    """Start the virtiofsd of a folder's place, in its jail.
+    """Start the virtiofsd of a folder's place, one of ``folders``, in its jail.
 
     ``known``: see ``spawn_jailed``.  Raises SetupError, JailError, OSError.
     """
@@ -99,7 +122,7 @@ async def start_folder_server(
                     *(str(program), "-f", f"--fd={listener.fileno()}"),
                     *("-o", _OPTIONS, "--rlimit-nofile=0", "--thread-pool-size=0"),
                 ],
-                folder_view(program),
+                folder_view(program, folders),
                 pass_fds=[listener.fileno()],
                 known=known,
             )

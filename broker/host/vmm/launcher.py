@@ -265,7 +265,9 @@ class LaunchPlan:
         from broker.host.vmm.folder_server import start_folder_server
 
         directory = self._spec.directory
-        server = await start_folder_server(number, directory, known=self._write_down)
+        server = await start_folder_server(
+            number, directory, folders=self._spec.folders, known=self._write_down
+        )
         self._folder_conns.append(server.conn)
         self._stop_on_failure(server.process, server.conn)
 

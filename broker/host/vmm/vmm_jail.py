@@ -80,8 +80,7 @@ class JailView:
     """Makes the system-call filter."""
     background: bool = False
     """The lowest priority, and killed when we end."""
-    open_files: int | None = limits.VMM_FDS
-    """None: as many as the broker may."""
+    open_files: int = limits.VMM_FDS
     before: tuple[str, ...] = ()
     """Words before bubblewrap, of programs that limit it and run the rest."""
 
@@ -199,8 +198,7 @@ async def spawn_jailed(
         )
     first = [*ordinary(), *(["nice", "-n", "19"] if view.background else [])]
     # guard: a VMM opens few files
-    if view.open_files is not None:
-        first += few_files(view.open_files)
+    first += few_files(view.open_files)
     words = [*first, *view.before, bwrap, *jail_args(view, env)]
     return await _spawn(
         role,
