@@ -180,7 +180,7 @@ async def test_a_guest_has_no_memory_beside_its_own():
     """An open directory is 32 KiB in its server, and a guest may open all files' worth."""
     async with shell_in_jail(MEMORY) as process:
         await eventually(lambda: process.words)
-        assert 128 < int(process.words) <= limits.FOLDER_DATA_BYTES >> 20
+        assert 128 < int(process.words) <= limits.GUEST_SERVER_BYTES >> 20
 
 
 def test_the_folders_of_a_machine_share_its_files():

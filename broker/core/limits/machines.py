@@ -238,10 +238,10 @@ FOLDERS_FILES_SHARE = 16
 """Or this part of the files that the machine may have open (``fs.file-max``, which systemd
 raises out of the way), if that is less: beyond it no program of any user opens one."""
 
-FOLDER_DATA_BYTES = 1 << 28
-"""RLIMIT_DATA of that server, which the guest's memory, mapped and shared, does not count
-for: a file that is remembered takes 0.25 KiB of it (measured), and an open directory
-32 KiB once it is read."""
+GUEST_SERVER_BYTES = 1 << 28
+"""RLIMIT_DATA of each folder server and of vhost-device-vsock, which the guest's memory,
+mapped and shared, does not count for.  A file that is remembered takes 0.25 KiB, an open
+directory 32 KiB once it is read, a connection 64 KiB (measured)."""
 
 WORKER_FDS = 2048
 """RLIMIT_NOFILE of a worker: two sockets for each client, and 28 descriptors

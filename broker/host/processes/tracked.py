@@ -40,6 +40,11 @@ def few_files(most: int) -> list[str]:
     return ["prlimit", f"--nofile={number}:{number}", "--"]
 
 
+def little_memory(most: int | None) -> list[str]:
+    """Return the words before a command line that limit its own memory; None: no limit."""
+    return [] if most is None else ["prlimit", f"--data={most}:{most}", "--"]
+
+
 def ordinary() -> list[str]:
     """Return the words before a command line that takes no processor from others.
 

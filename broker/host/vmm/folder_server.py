@@ -84,15 +84,13 @@ def folder_view(program: Path, folders: int = 1) -> JailView:
     words += ["--remount-ro", ROOT]
     # guard: a guest leaves files to open to this machine's programs
     files = folder_files(folders, int(_MACHINE_FILES.read_text(encoding="ascii")))
-    # guard: a guest has its folder's server take little memory
-    few = ("prlimit", f"--data={limits.FOLDER_DATA_BYTES}", "--")
     return JailView(
         program,
-        before=few,
         proc=True,  # virtiofsd opens files again by /proc/self/fd
         words=tuple(words),
         rules=program_filters.folder_server_filter,
         open_files=files,
+        memory=limits.GUEST_SERVER_BYTES,
     )
 
 

@@ -39,7 +39,13 @@ from broker.helpers.filters import program_filters
 from broker.helpers.process.identity import identity_of, process_stat
 from broker.helpers.process.jail_libraries import library_words
 from broker.helpers.process.spawn import run_tool
-from broker.host.processes.tracked import Tracked, few_files, ordinary, spawn_helper
+from broker.host.processes.tracked import (
+    Tracked,
+    few_files,
+    little_memory,
+    ordinary,
+    spawn_helper,
+)
 from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.qemu_arguments import Accel, VmSpec
 from broker.ipc.channel import when_ready
@@ -81,6 +87,9 @@ class JailView:
     background: bool = False
     """The lowest priority, and killed when we end."""
     open_files: int = limits.VMM_FDS
+    memory: int | None = None
+    """Bytes of its own (RLIMIT_DATA); what it shares, as a guest's memory, is not counted.
+    None: no limit."""
     before: tuple[str, ...] = ()
     """Words before bubblewrap, of programs that limit it and run the rest."""
 
@@ -199,6 +208,8 @@ async def spawn_jailed(
     first = [*ordinary(), *(["nice", "-n", "19"] if view.background else [])]
     # guard: a VMM opens few files
     first += few_files(view.open_files)
+    # guard: what serves a guest takes little memory for it
+    first += little_memory(view.memory)
     words = [*first, *view.before, bwrap, *jail_args(view, env)]
     return await _spawn(
         role,

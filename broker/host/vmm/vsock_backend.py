@@ -266,7 +266,12 @@ async def spawn_backend(
     words = hybrid_args(tool, cid, backend, uds)
     env = hybrid_environment()
     preloaded = tuple(Path(value) for value in env.values())
-    view = JailView(tool, readable=preloaded, writable=(sockets,))
+    view = JailView(
+        tool,
+        readable=preloaded,
+        writable=(sockets,),
+        memory=limits.GUEST_SERVER_BYTES,
+    )
     return await spawn_jailed(
         HELPER, words, view, env=env, unjailed=unjailed, known=known or forget
     )

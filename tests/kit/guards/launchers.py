@@ -973,6 +973,11 @@ GUARDS = (
         "full_disk",
     ),
     Guard(
+        "what serves a guest takes little memory for it",
+        "",
+        "tests/attack/test_vsock_queue.py",
+    ),
+    Guard(
         "a VMM opens few files",
         "pass",
         "tests/attack/test_jail_vmm.py",

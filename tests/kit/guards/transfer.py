@@ -181,7 +181,6 @@ GUARDS = (
     Guard("a connection for a folder names it soon", "if True:", "tests/attack/test_streamed_folders.py", "names_nothing"),
     Guard("a guest has its folder's server hold few files", "return []", "tests/attack/test_streamed_folders.py", "many_open_files"),
     Guard("a guest leaves files to open to this machine's programs", "files = limits.FOLDERS_FILES", "tests/attack/test_folder_server.py", "share_of_the_files"),
-    Guard("a guest has its folder's server take little memory", "few = ()", "tests/attack/test_folder_server.py", "no_memory_beside"),
     Guard("a folder's server makes no namespaces", "", "tests/attack/test_folder_server.py", "taken_over"),
     Guard("a guest makes no setuid files in a folder", "", "tests/attack/test_folder_server.py", "taken_over"),
     Guard("a guest hides no setuid bit behind a pointer", "", "tests/attack/test_folder_server.py", "taken_over"),
