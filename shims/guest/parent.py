@@ -203,6 +203,8 @@ class Parent:
         machine = self._guest.machine
         assert machine is not None
         new_boot_id()
+        # guard: no copy has its parent's X11 cookie
+        self._guest.x11.renew_cookie()
         machine.identify()
         machine.name(identity["name"])
         settings = self._guest.settings

@@ -60,6 +60,15 @@ class XServer:
             return
         self._socket.start(listener)
 
+    def renew_cookie(self) -> None:
+        """Draw another cookie than the parent's, which all of its copies have."""
+        if self._socket.listening:
+            try:
+                with self._guest.account.rights():
+                    self._write_cookie()
+            except OSError as error:
+                log(f"cannot draw another X11 cookie: {error}")
+
     def environment(self) -> Dict[str, str]:
         """Return the variables of X11 programs."""
         if not self._socket.listening:

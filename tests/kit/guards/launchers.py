@@ -973,6 +973,12 @@ GUARDS = (
         "full_disk",
     ),
     Guard(
+        "no copy has its parent's X11 cookie",
+        "",
+        "tests/broker/host/vmm/parent/test_guest_end.py",
+        "x11_cookie",
+    ),
+    Guard(
         "what serves a guest takes little memory for it",
         "",
         "tests/attack/test_vsock_queue.py",

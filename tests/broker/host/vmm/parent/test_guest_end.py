@@ -7,13 +7,16 @@ import os
 import selectors
 import socket
 import struct
-from contextlib import closing
+from contextlib import closing, nullcontext
 from types import SimpleNamespace
 
 import pytest
 
 from broker.host.vmm.parent.parent_messages import BEGIN, SEED_BYTES, Identity
 from shims.guest import parent as guest_end
+from shims.guest.x_server import XServer
+
+OPEN = os.open
 
 
 class Loop:
@@ -62,6 +65,7 @@ class Guest:
         self.loop = Loop()
         self.display = Display(*results)
         self.settings = SimpleNamespace(port="", name="", arena=False)
+        self.x11 = SimpleNamespace(renew_cookie=lambda: None)
         self.sessions = 0
 
     def begin_session(self):
@@ -178,6 +182,46 @@ def test_a_copy_with_an_arena_gives_up_its_parents_display_before_it_is_linked(
     guest.loop.watched[1](selectors.EVENT_READ)
     assert restarts == [["taken"]], "the parent's waypipe knows no arena"
     assert words(launcher.fileno()) == ["linked"]
+
+
+def test_a_copy_draws_an_x11_cookie_from_its_own_seed(tmp_path, launcher, monkeypatch):
+    """Each program of another copy could read its parent's."""
+    the_port = os.open  # in place of each file
+    monkeypatch.setattr(os, "open", OPEN)
+    guest = Guest("")
+    guest.machine = SimpleNamespace(identify=lambda: None, name=lambda _name: None)
+    guest.leaving, guest.session_dir = False, str(tmp_path)
+    guest.account = SimpleNamespace(rights=nullcontext)
+    guest.x11 = XServer(guest)
+    with socket.socket(socket.AF_UNIX) as listener:
+        guest.x11._socket.start(listener)
+        guest.x11._write_cookie()
+        guest.loop.watched = None
+        cookie = tmp_path / "xauthority"
+        parents = cookie.read_bytes()
+        seeded = []
+        monkeypatch.setattr(
+            guest_end, "seed_kernel", lambda _: seeded.append(cookie.read_bytes())
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", the_port)
+            parent = guest_end.Parent(guest, "")
+        parent.begin()
+        launcher.send(Identity("web-0001", 1, bytes(SEED_BYTES), 77).encode())
+        guest.loop.watched[1](selectors.EVENT_READ)
+        assert seeded == [parents]
+        own = cookie.read_bytes()
+    assert len(own) == len(parents)
+    assert own[-16:] != parents[-16:]
+    assert own[:-16] == parents[:-16]
+    assert cookie.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_guest_without_x11_has_no_cookie(tmp_path):
+    guest = Guest("")
+    guest.session_dir = str(tmp_path)
+    XServer(guest).renew_cookie()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_copy_connects_after_a_while_where_its_launcher_was_killed(
