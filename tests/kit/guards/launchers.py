@@ -979,6 +979,11 @@ GUARDS = (
         "x11_cookie",
     ),
     Guard(
+        "a guest has few random numbers drawn at once",
+        "",
+        "tests/attack/test_qemu_random.py",
+    ),
+    Guard(
         "what serves a guest takes little memory for it",
         "",
         "tests/attack/test_vsock_queue.py",

@@ -101,8 +101,7 @@ def forkable_args(
         *("-serial", "chardev:console"),
         *([] if spec.root is None else root_args(spec.root, "pci", ",addr=0x2")),
         *_ports(wiring),
-        *("-object", "rng-builtin,id=rng"),
-        *("-device", "virtio-rng-pci,rng=rng,addr=0x4"),
+        *_random_words(),
         *("-device", f"vmgenid,id=generation,guid={wiring.generation}"),
         *_slot(VSOCK_SLOT, 1, "0x5"),
         *_slot(NIC_SLOT, 2, "0x6"),
@@ -115,6 +114,19 @@ def forkable_args(
     # guard: no machine that shares memory has a device that frees it
     refuse_freeing(words)
     return words
+
+
+def _random_words() -> Iterator[str]:
+    """Yield QEMU's words for the source of random numbers.
+
+    QEMU fills a buffer of its own for each request, as large as the guest says, up to
+    4 GiB, and does nothing else meanwhile.
+    """
+    yield from ("-object", "rng-builtin,id=rng")
+    device = "virtio-rng-pci,rng=rng,addr=0x4"
+    # guard: a guest has few random numbers drawn at once
+    device += ",max-bytes=1024,period=100"
+    yield from ("-device", device)
 
 
 def _boot(
