@@ -226,6 +226,11 @@ VMM_FDS = 1024
 socket for each of 256 streams, and some.  With what a broker may open, one that was
 taken over had all entries of epoll sets of its user (the square of its files)."""
 
+VMM_BYTES = 3 << 30
+"""RLIMIT_DATA of QEMU beside its guest's memory, which is not counted where it is shared.
+Translated code takes a GiB at most, 64 threads for disks and one for each processor their
+stacks, 8 MiB each."""
+
 FOLDER_FILES = 1 << 18
 """RLIMIT_NOFILE of a micro VM's folder server: it holds one for each file that its guest's
 kernel remembers, 30,000 after ``find -size`` in a tree of as many (measured); Linux's

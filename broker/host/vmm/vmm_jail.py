@@ -104,7 +104,12 @@ def qemu_view(
     home = () if spec.home is None else (spec.home.path,)
     # A passphrase and an arena are opened by the names of their descriptors.
     proc = (spec.home is not None and spec.home.key >= 0) or spec.arena_bytes > 0
-    return JailView(qemu, readable=files, writable=home, devices=devices, proc=proc)
+    # A copy that shares its parent's memory maps it for itself: that is counted.
+    # guard: a guest has its VMM take little memory
+    own: int | None = limits.VMM_BYTES + (spec.memory_mib << 20)
+    return JailView(
+        qemu, readable=files, writable=home, devices=devices, proc=proc, memory=own
+    )
 
 
 class _Info(msgspec.Struct):

@@ -981,7 +981,14 @@ GUARDS = (
     Guard(
         "a guest has few random numbers drawn at once",
         "",
-        "tests/attack/test_qemu_random.py",
+        "tests/attack/test_qemu_memory.py",
+        "little_drawn",
+    ),
+    Guard(
+        "a guest has its VMM take little memory",
+        "own = None",
+        "tests/attack/test_qemu_memory.py",
+        "of_its_own",
     ),
     Guard(
         "what serves a guest takes little memory for it",
