@@ -20,8 +20,9 @@ from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
 from broker.host_and_viewer.host_folders import Mounted
 from broker.net.host_pair import pair_messages as p
-from broker.net.host_pair.pair_end import PairAnswer, PairEnd
+from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link import messages as m
+from broker.net.link_service.far_end import LinkAnswer
 
 
 @dataclass(eq=False)
@@ -64,7 +65,7 @@ class FolderRequests:
             task_status.started()
             await trio.sleep_forever()
 
-    async def serve(self, request: m.LinkRequest) -> PairAnswer:
+    async def serve(self, request: m.LinkRequest) -> LinkAnswer:
         """Carry out a viewer's request to mount or unmount a folder.
 
         Raises VitrailError.
@@ -72,18 +73,18 @@ class FolderRequests:
         number = request.request
         match request:
             case p.MountFolder():
-                return PairAnswer(await self._mount(request))
+                return LinkAnswer(await self._mount(request))
             case p.ReleaseFolder():
                 held = self._held.get(request.mount)
                 if held is not None and held.mounted is not None:
                     await held.mounted.release()
-                return PairAnswer(m.RequestDone(number))
+                return LinkAnswer(m.RequestDone(number))
             case p.UnmountFolder():
                 kept = await self._unmount(request.mount)
-                return PairAnswer(p.FolderState(number, kept))
+                return LinkAnswer(p.FolderState(number, kept))
             case p.ForgetFolders():
                 kept = await self._source.forget(self._lease(request.lease))
-                return PairAnswer(p.FolderState(number, kept))
+                return LinkAnswer(p.FolderState(number, kept))
             case _:
                 raise InternalError(f"no handler for {request}")
 

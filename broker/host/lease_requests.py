@@ -1,4 +1,4 @@
-"""Leases of machines that others start, for the control socket of a host."""
+"""Leases of machines that others start, for the control socket, or that the viewer asks for."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,7 +14,10 @@ import trio
 from broker.authority.audit import event_log
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
+from broker.core.lease import Lease
+from broker.core.limits import link as link_limits
 from broker.core.names import (
+    LeaseId,
     SandboxName,
     disposable_name,
     take_lease_id,
@@ -29,6 +33,9 @@ from broker.ipc.control import host_methods as methods
 from broker.ipc.control.method import Exchange, serves
 from broker.ipc.control.types import leases as api
 from broker.ipc.control.types.base import Nothing
+from broker.ipc.host_viewer import Machines
+from broker.net.link import messages as m
+from broker.net.link_service.far_end import FarEnd
 from policy.records.model import (
     Record,
     RecordPeer,
@@ -38,6 +45,9 @@ from policy.records.model import (
 
 if TYPE_CHECKING:
     from broker.host.launchers.libvirt.guests import LibvirtGuests
+
+_PROGRESS_LINES = 16
+"""Steps of a start that wait to be reported; more are dropped."""
 
 
 _PEER_CHARS = 120
@@ -260,3 +270,56 @@ def sandbox_name(
         if name not in taken and name not in {*records.records, *records.broken}:
             return name
     raise RefusedError(f"all 9000 names of sandboxes of '{record.name}' are in use")
+
+
+async def start_for_viewer(
+    viewer: FarEnd, host: Machines, request: m.StartSandbox
+) -> Lease:
+    """Start a sandbox for the viewer, and report its progress.  Raises VitrailError.
+
+    Within this host's own records: the viewer names one, and differences from it.
+    """
+    record = take_sandbox_name(request.record)
+    put, lines = trio.open_memory_channel[str](_PROGRESS_LINES)
+
+    def progress(text: str) -> None:
+        with suppress(trio.WouldBlock):
+            put.send_nowait(m.fit(text, link_limits.LINK_TEXT_CHARACTERS))
+
+    lease: Lease | VitrailError
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_report, viewer, request.request, lines)
+        with put:
+            try:
+                lease = await host.start(
+                    record,
+                    progress=progress,
+                    changes=request.changes,
+                    for_sandbox=request.for_sandbox,
+                )
+            except VitrailError as error:  # not in a nursery's group
+                lease = error
+    if isinstance(lease, VitrailError):
+        raise lease
+    return lease
+
+
+async def _report(
+    viewer: FarEnd, start: int, lines: trio.MemoryReceiveChannel[str]
+) -> None:
+    """Send the steps of a start to the viewer until all are sent."""
+    async for line in lines:
+        # The start continues without a link: the viewer finds it running later.
+        with suppress(VitrailError):
+            await viewer.ask(partial(_progress, start=start, text=line))
+
+
+def _progress(number: int, *, start: int, text: str) -> m.StartProgress:
+    return m.StartProgress(number, start, text)
+
+
+async def withdraw(viewer: FarEnd, lease: LeaseId, reason: str) -> None:
+    """Tell the viewer that a lease has ended, if it was told of it."""
+    if viewer.leases.get(lease) is not None:
+        text = m.fit(reason, link_limits.LINK_TEXT_CHARACTERS)
+        await viewer.ask(lambda n: m.LeaseEnded(n, lease, text))

@@ -31,6 +31,7 @@ from broker.core.limits import link as limits
 from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
 from broker.core.services import DISPLAY, LINK_PORTS
 from broker.host.devices.link import DeviceRequests
+from broker.host.lease_requests import start_for_viewer, withdraw
 from broker.host_and_viewer.checkpoints import CheckpointWitness
 from broker.host_and_viewer.link_end import BROKER_ENDS, LinkEnd, one_line
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
@@ -46,8 +47,6 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import dial, receive, send_all, shake_hands
-
-_PROGRESS_LINES = 16
 
 _VERDICTS = {
     PreambleVerdict.DENIED: "the viewer's policy denies the stream",
@@ -223,12 +222,9 @@ class RemoteViewer(LinkEnd):
 
     async def _withdraw(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
         """Tell the viewer that a lease has ended, if it knows it."""
-        known = {announced.lease.id for announced in epoch.leases.all()}
-        if not epoch.live or lease not in known:
-            return
-        with contextlib.suppress(UpstreamError):  # then the epoch took it along
-            text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
-            await epoch.ask(lambda n: m.LeaseEnded(n, lease, text))
+        if epoch.live:
+            with contextlib.suppress(UpstreamError):  # then the epoch took it along
+                await withdraw(epoch, lease, reason)
 
     # -- host_viewer.Viewer --------------------------------------------------------
 
@@ -370,58 +366,16 @@ class RemoteViewer(LinkEnd):
         """Start a sandbox for the viewer, and report its progress."""
         record = take_sandbox_name(request.record)
         await self._reload()
-        told = _Progress(epoch, request.request)
-        lease: Lease | VitrailError
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(told.run)
-            try:
-                lease = await self._host().start(
-                    record,
-                    progress=told,
-                    changes=request.changes,
-                    for_sandbox=request.for_sandbox,
-                )
-            except VitrailError as error:  # not in a nursery's group
-                lease = error
-            finally:
-                told.close()
-        if isinstance(lease, RefusedError):
+        try:
+            lease = await start_for_viewer(epoch, self._host(), request)
+        except RefusedError as error:
             await self._log.refused(
                 schema.LeaseRefused(
                     sandbox=record,
                     peer=f"viewer {epoch.name}",
                     outcome="refused",
-                    reason=str(lease),
+                    reason=str(error),
                 )
             )
-        if isinstance(lease, VitrailError):
-            raise lease
+            raise
         return m.SandboxStarted(request.request, lease.id)
-
-
-class _Progress:
-    """Reports the progress of a start to the viewer; excess reports are dropped."""
-
-    def __init__(self, epoch: Epoch, start: int) -> None:
-        self._epoch = epoch
-        self._start = start
-        self._put, self._lines = trio.open_memory_channel[str](_PROGRESS_LINES)
-
-    def __call__(self, what: str) -> None:
-        with contextlib.suppress(trio.WouldBlock):
-            self._put.send_nowait(m.fit(what, limits.LINK_TEXT_CHARACTERS))
-
-    def close(self) -> None:
-        """No more reports follow; ``run`` ends when all are sent."""
-        self._put.close()
-
-    async def run(self) -> None:
-        """Send until closed."""
-        # The start continues without a link: the viewer finds it running later.
-        with contextlib.suppress(UpstreamError):
-            async for line in self._lines:
-                await self._tell(line)
-
-    async def _tell(self, line: str) -> None:
-        """Send a line of progress of a start to the viewer."""
-        await self._epoch.ask(lambda n: m.StartProgress(n, self._start, line))

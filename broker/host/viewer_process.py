@@ -10,7 +10,6 @@ import contextlib
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 
 import msgspec
 import trio
@@ -18,20 +17,20 @@ import trio
 from broker.core.errors import UpstreamError, VitrailError
 from broker.core.lease import Lease, Opening
 from broker.core.limits import link as limits
-from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
+from broker.core.names import LeaseId, take_lease_id
 from broker.host.devices.link import DeviceRequests
 from broker.host.folder_requests import FolderRequests
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
+from broker.host.lease_requests import start_for_viewer, withdraw
 from broker.host.role import HostRole
 from broker.ipc.sealed_memfd import sealed
 from broker.net.hangup import given
 from broker.net.host_pair import pair_messages as p
-from broker.net.host_pair.pair_end import PairAnswer, PairEnd
+from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
-
-_PROGRESS_LINES = 16
+from broker.net.link_service.far_end import LinkAnswer
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class ViewerProcess:
             # The host withdraws nothing that the viewer has refused, and the sandbox's
             # next lease is to be announced.
             with trio.CancelScope(shield=True), contextlib.suppress(VitrailError):
-                await self._withdraw(lease.id, "not taken")
+                await withdraw(self.pair, lease.id, "not taken")
             raise
 
     async def arena_lent(self, lease: LeaseId, fd: int) -> None:
@@ -106,12 +105,7 @@ class ViewerProcess:
 
     async def lease_ended(self, lease: LeaseId, reason: str) -> None:
         """See ``Viewer``."""
-        await self._withdraw(lease, reason)
-
-    async def _withdraw(self, lease: LeaseId, reason: str) -> None:
-        if self.pair.leases.get(lease) is not None:
-            text = m.fit(reason, limits.LINK_TEXT_CHARACTERS)
-            await self.pair.ask(lambda n: m.LeaseEnded(n, lease, text))
+        await withdraw(self.pair, lease, reason)
 
     async def stream_opened(
         self,
@@ -138,7 +132,7 @@ class ViewerProcess:
 
     # -- what the viewer asks --------------------------------------------------------
 
-    async def _answer(self, request: m.LinkRequest, fd: int) -> PairAnswer:
+    async def _answer(self, request: m.LinkRequest, fd: int) -> LinkAnswer:
         """Answer a request of the viewer's process."""
         del fd  # the viewer's messages have none
         number, host = request.request, self._host
@@ -146,15 +140,18 @@ class ViewerProcess:
             raise UpstreamError("the host process is not ready")
         match request:
             case m.StartSandbox():
-                return PairAnswer(await self._start(host, request))
+                # The viewer may name a record that was written a moment ago.
+                await host.reload()
+                lease = await start_for_viewer(self.pair, host.role, request)
+                return LinkAnswer(m.SandboxStarted(number, lease.id))
             case p.HostRowsAsked():
                 body = msgspec.json.encode(await self._rows())
-                return PairAnswer(p.HostRowsFile(number, len(body)), sealed([body]))
+                return LinkAnswer(p.HostRowsFile(number, len(body)), sealed([body]))
             case m.DevicesAsked() | m.DeviceAttach() | m.DeviceDetach():
-                return PairAnswer(await host.devices.serve(self.pair, request))
+                return LinkAnswer(await host.devices.serve(self.pair, request))
             case p.StreamOver() | p.StopLease() | p.RefuseNew() | p.EndHost():
                 await self._end_of(host, request)
-                return PairAnswer(m.RequestDone(number))
+                return LinkAnswer(m.RequestDone(number))
             case _:
                 return await host.mounts.serve(request)
 
@@ -176,39 +173,6 @@ class ViewerProcess:
                 host.role.refuse_new()
             case p.EndHost():
                 await self._end()
-
-    async def _start(self, host: _Host, request: m.StartSandbox) -> m.SandboxStarted:
-        """Start a sandbox for the viewer's process, and report its progress."""
-        # The viewer may name a record that was written a moment ago.
-        await host.reload()
-        put, lines = trio.open_memory_channel[str](_PROGRESS_LINES)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._report, request.request, lines)
-            with put:
-                lease = await host.role.start(
-                    take_sandbox_name(request.record),
-                    progress=lambda text: _queue_progress(put, text),
-                    changes=request.changes,
-                    for_sandbox=request.for_sandbox,
-                )
-        return m.SandboxStarted(request.request, lease.id)
-
-    async def _report(self, start: int, lines: trio.MemoryReceiveChannel[str]) -> None:
-        """Send the steps of a start to the viewer until all are told."""
-        async for line in lines:
-            text = m.fit(line, limits.LINK_TEXT_CHARACTERS)
-            with contextlib.suppress(VitrailError):
-                await self.pair.ask(partial(_progress, start=start, text=text))
-
-
-def _queue_progress(put: trio.MemorySendChannel[str], text: str) -> None:
-    """Queue a line of a start's progress; drop it when the queue is full."""
-    with contextlib.suppress(trio.WouldBlock):
-        put.send_nowait(text)
-
-
-def _progress(number: int, *, start: int, text: str) -> m.StartProgress:
-    return m.StartProgress(number, start, text)
 
 
 def _offer(number: int, opening: Opening) -> p.OfferStream:

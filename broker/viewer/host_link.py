@@ -53,7 +53,7 @@ from broker.viewer.devices.remote import RemoteDevices
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.host_door import Door
 from broker.viewer.host_intake import Intake
-from broker.viewer.host_starts import HostStarts
+from broker.viewer.host_starts import HostStart, RemoteStarts
 from broker.viewer.role import ViewerRole
 from broker.viewer.stream_answer import StreamAnswer
 
@@ -89,7 +89,7 @@ class RemoteHost(LinkEnd):
         self._viewer = viewer
         self._door = Door(config, self.state, prove=self._prove, refused=self._refused)
         self._streams = itertools.count(1)
-        self._starts = HostStarts(self._stop_unwanted)
+        self._starts = RemoteStarts(self._stop_unwanted)
         # Not reset when the host connects again.
         self._intake = Intake()
         self._requests = request_pace()
@@ -118,14 +118,8 @@ class RemoteHost(LinkEnd):
         epoch = await self._wait_up(progress)
         progress(f"sent the request to {epoch.name}")
         assert self._nursery is not None
-        return await self._starts.start(
-            epoch,
-            record,
-            self._nursery,
-            progress=progress,
-            changes=changes,
-            for_sandbox=for_sandbox,
-        )
+        start = HostStart(epoch, record, changes, for_sandbox, progress)
+        return await self._starts.start(start, self._nursery)
 
     async def _stop_unwanted(self, lease: LeaseId) -> None:
         await self.stop(lease, grace=0, reason="its command was interrupted")

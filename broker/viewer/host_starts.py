@@ -1,9 +1,10 @@
-"""Sandboxes that this viewer asks its host to start."""
+"""Sandboxes that this viewer asks its host to start, here or on another machine."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import trio
 
@@ -14,106 +15,109 @@ from broker.core.lease import Lease
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, SandboxName, take_lease_id
 from broker.net.link import messages as m
-from broker.net.link_service.epoch import Epoch
+from broker.net.link_service.far_end import FarEnd
 
 
-class HostStarts:
-    """All starts under way; ``withdraw`` ends a sandbox that no caller waits for."""
+@dataclass(eq=False)
+class HostStart:
+    """A start that is asked for."""
+
+    host: FarEnd
+    record: SandboxName
+    changes: LaunchChanges
+    for_sandbox: bool
+    progress: Callable[[str], None]
+    lines: float = math.inf
+    """Lines of progress that are still passed on."""
+    number: int = 0
+    wanted: bool = True
+
+    def report(self, untrusted_text: str) -> None:
+        """Pass on a line of the host's."""
+        self.lines -= 1
+        if self.lines >= 0:
+            self.progress(printable(untrusted_text))
+
+
+class Starts:
+    """All starts under way."""
+
+    def __init__(self) -> None:
+        self._under_way: set[HostStart] = set()
+
+    def report(self, host: FarEnd, message: m.StartProgress) -> None:
+        """Pass a line of the host's to the caller of that start, if it still waits."""
+        for start in self._under_way:
+            if start.host is host and start.number == message.start:
+                start.report(message.text)
+
+    async def ask(self, start: HostStart) -> Lease:
+        """Have the host start a sandbox; return its lease.  Raises VitrailError."""
+
+        def numbered(number: int) -> m.StartSandbox:
+            start.number = number
+            self._under_way.add(start)
+            return m.StartSandbox(
+                number,
+                start.record,
+                **asdict(start.changes),
+                for_sandbox=start.for_sandbox,
+            )
+
+        try:
+            reply = await start.host.ask(numbered)
+        finally:
+            self._under_way.discard(start)
+        if not isinstance(reply, m.SandboxStarted):
+            raise InternalError("the host sent an unexpected reply")
+        announced = start.host.leases.usable(take_lease_id(reply.lease))
+        if announced is None:
+            raise UpstreamError(
+                f"the sandbox of '{start.record}' ended while it was starting",
+                hint="to see the reason, run 'brokerctl audit'",
+            )
+        return announced.lease
+
+
+class RemoteStarts(Starts):
+    """Starts on another machine; ``withdraw`` ends a sandbox that no caller waits for."""
 
     def __init__(self, withdraw: Callable[[LeaseId], Awaitable[None]]) -> None:
+        super().__init__()
         self._withdraw = withdraw
-        self._under_way: set[_Start] = set()
 
-    async def start(
-        self,
-        epoch: Epoch,
-        record: SandboxName,
-        nursery: trio.Nursery,
-        *,
-        progress: Callable[[str], None],
-        changes: LaunchChanges,
-        for_sandbox: bool = False,
-    ) -> Lease:
+    async def start(self, start: HostStart, nursery: trio.Nursery) -> Lease:
         """Ask the host for a sandbox; the request outlives a caller that is cancelled.
 
         So its sandbox, when it is there after all, can be ended.
         """
-        start = _Start(epoch, changes, for_sandbox=for_sandbox)
-        start.progress = progress
-        nursery.start_soon(self._ask, record, start)
+        # A start needs a handful of them.
+        start.lines = limits.LINK_PROGRESS_LINES
+        put, outcome = trio.open_memory_channel[Lease | VitrailError](1)
+        nursery.start_soon(self._await, start, put)
         try:
-            await start.over.wait()
+            lease = await outcome.receive()
         except trio.Cancelled:
             start.wanted = False  # it is stopped when it is there
             start.progress = _discard
             raise
-        if start.error is not None:
-            raise start.error
-        assert start.lease is not None
-        return start.lease
+        if isinstance(lease, VitrailError):
+            raise lease
+        return lease
 
-    def report(self, epoch: Epoch, message: m.StartProgress) -> None:
-        """Pass a line of the host's to the caller of that start, if it still waits."""
-        for start in self._under_way:
-            if start.epoch is epoch and start.number == message.start:
-                start.report(message.text)
-
-    async def _ask(self, record: SandboxName, start: _Start) -> None:
-        """Send the request for a start, and handle its reply."""
-        epoch = start.epoch
-        try:
-            reply = await epoch.ask(lambda n: self._numbered(n, record, start))
-            if not isinstance(reply, m.SandboxStarted):
-                raise InternalError("the host sent an unexpected reply")
-            announced = epoch.leases.usable(take_lease_id(reply.lease))
-            if announced is None:
-                raise UpstreamError(
-                    f"the sandbox of '{record}' ended while it was starting",
-                    hint="to see the reason, run 'brokerctl audit'",
-                )
-            start.lease = announced.lease
-            disposable = announced.lease.sandbox != record
-            if disposable and not start.wanted:
-                await self._withdraw(announced.lease.id)
-        except VitrailError as error:
-            start.error = error
-        finally:
-            self._under_way.discard(start)
-            start.over.set()
-
-    def _numbered(
-        self, number: int, record: SandboxName, start: _Start
-    ) -> m.StartSandbox:
-        """Return the request for a start, and register its number for progress."""
-        start.number = number
-        self._under_way.add(start)
-        return m.StartSandbox(
-            number, record, **asdict(start.changes), for_sandbox=start.for_sandbox
-        )
-
-
-class _Start:
-    """A start that was asked for."""
-
-    def __init__(
-        self, epoch: Epoch, changes: LaunchChanges, *, for_sandbox: bool
+    async def _await(
+        self, start: HostStart, put: trio.MemorySendChannel[Lease | VitrailError]
     ) -> None:
-        self.for_sandbox = for_sandbox
-        self.epoch = epoch
-        self.changes = changes
-        self.number = 0
-        self.progress: Callable[[str], None] = _discard
-        self._reported = 0
-        self.over = trio.Event()
-        self.wanted = True
-        self.lease: Lease | None = None
-        self.error: VitrailError | None = None
-
-    def report(self, untrusted_text: str) -> None:
-        """Pass on a line of the host's; a start needs a handful of them."""
-        self._reported += 1
-        if self._reported <= limits.LINK_PROGRESS_LINES:
-            self.progress(printable(untrusted_text))
+        """Send the request for a start, and handle its reply."""
+        with put:
+            try:
+                lease = await self.ask(start)
+                disposable = lease.sandbox != start.record
+                if disposable and not start.wanted:
+                    await self._withdraw(lease.id)
+                put.send_nowait(lease)
+            except VitrailError as error:
+                put.send_nowait(error)
 
 
 def _discard(text: str) -> None:

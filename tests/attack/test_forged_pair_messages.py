@@ -321,7 +321,7 @@ async def test_a_stream_without_a_descriptor():
 async def test_a_reply_that_no_request_wants():
     async with taken_host() as (made, hostile):
         hostile.say(m.RequestDone(1))
-        await ends(made, "that no request expects")
+        await ends(made, "no request expects")
 
 
 async def test_a_reply_of_another_kind():
@@ -329,7 +329,7 @@ async def test_a_reply_of_another_kind():
         nursery.start_soon(_lost, made.end.refuse_new)
         request, _ = await hostile.hear(p.RefuseNew)
         hostile.say(p.FolderState(request.request, kept=False))
-        await ends(made, "that no request expects")
+        await ends(made, "no request expects")
 
 
 async def _lost(ask):
@@ -341,7 +341,7 @@ async def test_the_number_of_a_request_is_used_again():
     async with taken_host() as (made, hostile):
         await hostile.ask(begun())
         hostile.say(p.CutStream(1, 1))
-        await ends(made, "reuses the number of a request")
+        await ends(made, "request 1 follows request 1")
 
 
 async def test_a_request_is_given_up_that_was_not_sent():
@@ -366,7 +366,7 @@ async def test_a_flood_of_requests(monkeypatch, excess):
             lease = Lease(LeaseId(f"{number:016x}"), name, WORK.record, 1)
             hostile.say(begun(lease)(number + 1))
         if excess:
-            await ends(made, "unanswered requests")
+            await ends(made, "requests at one time")
         else:
             waiting.set()
             for _ in range(5):

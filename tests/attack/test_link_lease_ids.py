@@ -15,7 +15,6 @@ import trio
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.net.link import messages as m
-from broker.net.link_service.epoch import _Answer
 from tests.kit.link.ends import Ends, HoldingViewer
 from tests.kit.link.host import obey
 from tests.kit.link.roles import journal
@@ -69,7 +68,7 @@ async def taken_host(tmp_path):
             await nursery.start(remote.run, await ends.listener())
             with trio.fail_after(60):
                 epoch = await ends.dialled(nursery, obey)
-                epoch.channel.leases = Lax()
+                epoch.channel._requests.leases = Lax()
                 yield epoch, viewer
             nursery.cancel_scope.cancel()
 
@@ -82,9 +81,7 @@ def lease(sandbox, ident=None):
 def put(epoch, make):
     """Put a request into the next packet."""
     epoch._places.acquire_nowait()
-    request, record = epoch.channel.ask(make)
-    epoch._answers[request.request] = _Answer(epoch._places)
-    epoch._put(record)
+    epoch._queue(make, epoch._places.release)
 
 
 async def test_an_id_is_never_another_leases(tmp_path):

@@ -32,7 +32,7 @@ from broker.host.vmm.arena import ARENA_BYTES
 from broker.host.vmm.gpu_renderer import DATA_BYTES
 from broker.net.link.messages import StartSandbox
 from broker.viewer.exchange.failures import ShareableError
-from broker.viewer.host_starts import HostStarts
+from broker.viewer.host_starts import HostStart, RemoteStarts
 from broker.viewer.opening import origins
 from broker.viewer.opening.targets import Targets
 from policy.tools.record_files import parse_record
@@ -378,14 +378,10 @@ async def test_the_link_says_whether_a_sandbox_has_asked(for_sandbox):
         sent.append(make(1))
         raise UpstreamError("the link is gone")
 
+    changes = LaunchChanges(memory_mib=512)
+    host, web = SimpleNamespace(ask=ask), SandboxName("web")
+    start = HostStart(host, web, changes, for_sandbox, print)
     async with trio.open_nursery() as nursery:
         with pytest.raises(UpstreamError, match="the link is gone"):
-            await HostStarts(withdraw=None).start(
-                SimpleNamespace(ask=ask),
-                SandboxName("web"),
-                nursery,
-                progress=print,
-                changes=LaunchChanges(memory_mib=512),
-                for_sandbox=for_sandbox,
-            )
+            await RemoteStarts(withdraw=None).start(start, nursery)
     assert sent == [StartSandbox(1, "web", 512, for_sandbox=for_sandbox)]

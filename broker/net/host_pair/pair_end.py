@@ -1,8 +1,7 @@
-"""Host and viewer on one machine: one end of the pair of sockets that joins them.
+"""Host and viewer on one machine: the far end over a pair of sockets, by packets.
 
-``ask`` sends a request and waits for its reply; requests of the far end are given to
-``serve``, each in a separate task, in turn where they are about one lease.  A caller
-that is cancelled has the far end give the request up, and returns when it has.
+A message may have one descriptor.  A caller of ``ask`` that is cancelled has the far end
+give the request up, and returns when it has.
 
 The far end may be taken over.  A message that no honest process sends raises PeerError
 out of ``run``, and the broker ends (docs/threat-model.md).
@@ -15,18 +14,16 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import trio
+from typing_extensions import override
 
 from broker.core.errors import (
     InternalError,
     PeerError,
-    RefusedError,
     UpstreamError,
     VitrailError,
-    sole,
 )
 from broker.core.limits import host_viewer as pair_limits
 from broker.core.stderr_log import log_exception
@@ -35,72 +32,54 @@ from broker.ipc.channel import when_ready
 from broker.net.host_pair import pair_messages as p
 from broker.net.link import messages as m
 from broker.net.link.lease_book import LeaseBook
+from broker.net.link.open_requests import OpenRequests
 from broker.net.link.wire_types import Role
-from broker.net.link_service.lease_turns import LeaseTurns, Turn
+from broker.net.link_service.far_end import FarEnd, LinkAnswer, SentRequest
+from broker.net.link_service.lease_turns import Turn
 
 _R = TypeVar("_R", bound=m.LinkRequest)
 _ROOM = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
-class PairAnswer(NamedTuple):
-    """A reply, and the descriptor that came with it, the receiver's to close; or -1."""
-
-    reply: m.LinkReply
-    fd: int = -1
-
-
-Serve = Callable[[m.LinkRequest, int], Awaitable[PairAnswer]]
+Serve = Callable[[m.LinkRequest, int], Awaitable[LinkAnswer]]
 """Carries out a request of the far end; owns its descriptor (-1: it has none), while
 that of the answer is closed once it is sent.  Raises VitrailError, which is the reply."""
 
 
-@dataclass(eq=False)
-class _Asked:
-    """Our request."""
+class PairEnd(FarEnd):
+    """One end.  Owns the socket."""
 
-    request: m.LinkRequest
-    there: trio.Event = field(default_factory=trio.Event)
-    answered: PairAnswer | None = None
-
-    def settle(self, answered: PairAnswer | None) -> None:
-        """The reply is here, or will never come."""
-        self.answered = answered
-        self.there.set()
-
-
-class PairEnd:
-    """One end; implements ``link_service.far_end.FarEnd``.  Owns the socket."""
+    _INTERNAL = "an internal error occurred; see the broker's log"
 
     def __init__(self, sock: socket.socket, role: Role, serve: Serve) -> None:
         """Set up one end of the pair; ``role`` is this end's role."""
+        super().__init__()
         sock.settimeout(0)
         self._sock = sock
         self._far = role.other
         self._serve = serve
         self._sending = trio.Lock()
-        self._asked: dict[int, _Asked] = {}
-        self._owed: dict[int, trio.CancelScope] = {}
-        self._last_sent = 0
-        self._last_received = 0
-        self._turns = LeaseTurns()
-        self.leases = LeaseBook(reconnects=False)
+        self._scopes: dict[int, trio.CancelScope] = {}
+        """Of the far end's requests, by number."""
+        self._requests = OpenRequests(
+            pair_limits.PAIR_REQUESTS, p.replies_to, LeaseBook(reconnects=False)
+        )
         self.live = True
-        self.over = trio.Event()
+
+    @property
+    @override
+    def leases(self) -> LeaseBook:
+        return self._requests.leases
 
     # -- asking ------------------------------------------------------------------
 
-    async def ask(self, make: Callable[[int], _R], fd: int = -1) -> m.LinkReply:
-        """See ``FarEnd``; a descriptor that is sent stays the caller's."""
-        return (await self.exchange(make, fd)).reply
+    @override
+    async def _await_reply(self, asked: SentRequest) -> None:
+        """Wait for a reply.
 
-    async def exchange(self, make: Callable[[int], _R], fd: int = -1) -> PairAnswer:
-        """Send a request; return its reply, which is not a failure, and a descriptor.
-
-        A caller that is cancelled gets the reply in spite of that where the request has
-        been carried out, so that it can undo it.  Raises the far end's error.
+        A caller that is cancelled gets it in spite of that where the request has been
+        carried out, so that it can undo it.
         """
-        async with self._sending:
-            asked = await self._send_request(make, fd)
         try:
             await asked.there.wait()
         except trio.Cancelled:
@@ -111,39 +90,35 @@ class PairEnd:
             answered = asked.answered
             if answered is None or _was_given_up(answered.reply):
                 raise
-        if asked.answered is None:
-            raise _lost()
-        if isinstance(asked.answered.reply, p.RequestFailed):
-            raise p.error_of(asked.answered.reply.error)
-        return asked.answered
 
-    async def _send_request(self, make: Callable[[int], _R], fd: int) -> _Asked:
-        """Send a request, after checking it as the far end will; return its entry."""
+    @override
+    async def _send_request(self, make: Callable[[int], _R], fd: int) -> SentRequest:
+        async with self._sending:
+            return await self._send_next(make, fd)
+
+    async def _send_next(self, make: Callable[[int], _R], fd: int = -1) -> SentRequest:
+        """Send a request; its sender holds ``_sending``."""
         if not self.live:
-            raise _lost()
-        if len(self._asked) >= pair_limits.PAIR_REQUESTS:
-            raise RefusedError(f"{len(self._asked)} requests are unanswered")
-        request = make(self._last_sent + 1)
-        body = self._packet(request)
+            raise self._lost()
+        request, body = self._requests.ask(make, self._packet)
+        asked = self._asked[request.request] = SentRequest(request)
         of_lease = isinstance(request, m.LeaseBegun | m.LeaseEnded)
-        try:
-            self._enter(request)
-        except ValueError as error:
-            raise InternalError(f"cannot send the request: {error}") from error
-        self._last_sent += 1
-        asked = self._asked[request.request] = _Asked(request)
         try:
             # Both ends' books of leases are changed by sent messages.
             with trio.CancelScope(shield=of_lease):
                 await self._send(body, fd)
-        except OSError as error:
+        except BaseException as error:
+            del self._requests.asked[request.request]
             # guard: a request that waits as the far end is lost is lost with it
             self._asked.pop(request.request, None)
-            raise self._unsent(error) from error
-        except BaseException:
-            self._asked.pop(request.request, None)
+            if isinstance(error, OSError):
+                raise self._unsent(error) from error
             raise
         return asked
+
+    @override
+    def _lost(self) -> UpstreamError:
+        return UpstreamError("the broker's other process has ended")
 
     def _unsent(self, error: OSError) -> UpstreamError:
         return UpstreamError(
@@ -207,12 +182,6 @@ class PairEnd:
             trio.lowlevel.notify_closing(self._sock)
             self._sock.close()
 
-    def _lose(self) -> None:
-        self.live = False
-        for asked in self._asked.values():
-            asked.settle(None)
-        self._asked.clear()
-
     async def _read(self, nursery: trio.Nursery) -> None:
         """Receive and handle the far end's messages until it closes."""
         while True:
@@ -265,9 +234,9 @@ class PairEnd:
             self._take_request(message, fd, nursery)
 
     def _cancel(self, number: int) -> None:
-        if number > self._last_received:
+        if not self._requests.was_sent(number):
             raise PeerError("it cancels a request that it has not sent")
-        scope = self._owed.get(number)
+        scope = self._scopes.get(number)
         if scope is not None:
             scope.cancel()
 
@@ -276,15 +245,10 @@ class PairEnd:
 
         Raises PeerError for one of no request.
         """
-        asked = self._asked.get(reply.request)
-        # guard: a reply answers our request with a message that fits it
-        if asked is None or not isinstance(reply, _replies_to(asked.request)):
-            raise PeerError(f"it sent a {type(reply).__name__} that no request expects")
+        self._requests.take_reply(reply)
         if isinstance(reply, p.HostRowsFile) and fd < 0:
             reply = _without_descriptor(reply.request)
-        del self._asked[reply.request]
-        self._settle(asked.request, reply)
-        asked.settle(PairAnswer(reply, fd))
+        self._asked.pop(reply.request).settle(LinkAnswer(reply, fd))
 
     def _take_request(
         self, request: m.LinkRequest, fd: int, nursery: trio.Nursery
@@ -293,45 +257,45 @@ class PairEnd:
 
         Raises PeerError against the rules.
         """
-        if request.request <= self._last_received:
-            raise PeerError("it reuses the number of a request")
-        # guard: requests of the far end are bounded
-        if len(self._owed) >= pair_limits.PAIR_REQUESTS:
-            raise PeerError(f"it has {len(self._owed)} unanswered requests")
-        try:
-            self._enter(request)
-        except ValueError as error:
-            raise PeerError(f"it announced {error}") from error
-        self._last_received = request.request
-        scope = self._owed[request.request] = trio.CancelScope()
+        self._requests.take_request(request)
+        scope = self._scopes[request.request] = trio.CancelScope()
         nursery.start_soon(self._answer, request, fd, self._turns.take(request), scope)
 
     async def _answer(
         self, request: m.LinkRequest, fd: int, turn: Turn, scope: trio.CancelScope
     ) -> None:
-        """Carry out a request of the far end's, and send the reply or its error."""
-        given_up = p.RequestFailed(request.request, p.GIVEN_UP)
-        answered = PairAnswer(given_up)
+        """Carry out a request of the far end's, and send the reply or its error.
+
+        Closes the descriptor that it did not pass on.
+        """
+
+        async def serve() -> LinkAnswer:
+            nonlocal fd
+            # guard: a process that may open no more files refuses this one
+            if fd < 0 and isinstance(request, p.WITH_DESCRIPTOR):
+                return LinkAnswer(_without_descriptor(request.request))
+            mine, fd = fd, -1
+            return await self._serve(request, mine)
+
         try:
-            with scope:
-                answered = await self._carry_out(request, fd, turn)
-        except Exception as error:  # noqa: BLE001 -- the reply, whatever it is
-            first = sole(error)
-            if not isinstance(first, VitrailError):
-                # An internal error in one request ends no other.
-                log_exception(error)
-                first = InternalError(
-                    "an internal error occurred; see the broker's log"
-                )
-            answered = PairAnswer(p.RequestFailed(request.request, p.failed(first)))
-        del self._owed[request.request]
-        self._settle(request, answered.reply)
+            answered = await self._carry_out(request, turn, serve, scope)
+        finally:
+            if fd >= 0:
+                os.close(fd)
+        if answered is None:
+            answered = LinkAnswer(p.RequestFailed(request.request, p.GIVEN_UP))
+        del self._scopes[request.request]
+        self._requests.reply(answered.reply)
         try:
             with trio.CancelScope(shield=True):
                 await self._put_reply(*answered)
         finally:
             if answered.fd >= 0:
                 os.close(answered.fd)
+
+    @override
+    def _failure(self, number: int, error: VitrailError) -> m.LinkFailure:
+        return p.RequestFailed(number, p.failed(error))
 
     async def _put_reply(self, reply: m.LinkReply, fd: int) -> None:
         """Send a reply and its descriptor, or that it failed, to the far end."""
@@ -340,44 +304,11 @@ class PairEnd:
                 await self._send(self._packet(reply), fd)
         except InternalError as error:  # the reply cannot be sent; its failure can
             log_exception(error)
-            await self._put(p.RequestFailed(reply.request, p.failed(error)))
+            await self._put(self._failure(reply.request, error))
         except OSError as error:
             # guard: a reply whose descriptor is not taken has a failure in its place
             if error.errno == errno.ETOOMANYREFS:
-                failure = p.failed(self._unsent(error))
-                await self._put(p.RequestFailed(reply.request, failure))
-
-    async def _carry_out(
-        self, request: m.LinkRequest, fd: int, turn: Turn
-    ) -> PairAnswer:
-        """Serve a request in its turn.
-
-        Closes the descriptor that it did not pass on.
-        """
-        try:
-            async with turn:
-                if isinstance(request, m.LinkPing):
-                    return PairAnswer(m.RequestDone(request.request))
-                # guard: a process that may open no more files refuses this one
-                if fd < 0 and isinstance(request, p.WITH_DESCRIPTOR):
-                    return PairAnswer(_without_descriptor(request.request))
-                mine, fd = fd, -1
-                return await self._serve(request, mine)
-        finally:
-            if fd >= 0:
-                os.close(fd)
-
-    # -- the book of leases --------------------------------------------------------------
-
-    def _enter(self, request: m.LinkRequest) -> None:
-        if isinstance(request, m.LeaseBegun):
-            self.leases.begin(request)
-        elif isinstance(request, m.LeaseEnded):
-            self.leases.end(request)
-
-    def _settle(self, request: m.LinkRequest, reply: m.LinkReply) -> None:
-        if isinstance(request, m.LeaseBegun) and isinstance(reply, m.RequestDone):
-            self.leases.confirm(request)
+                await self._put(self._failure(reply.request, self._unsent(error)))
 
     # -- a far end that hangs -----------------------------------------------------------
 
@@ -389,12 +320,12 @@ class PairEnd:
         """
         while self.live:
             await trio.sleep(pair_limits.PAIR_BEAT_SECONDS)
-            asked: _Asked | None = None
+            asked: SentRequest | None = None
             for _ in range(pair_limits.PAIR_SILENT_SECONDS):
                 with trio.move_on_after(1.0):
                     if asked is None:
                         async with self._sending:
-                            asked = await self._send_request(m.LinkPing, -1)
+                            asked = await self._send_next(m.LinkPing)
                     await asked.there.wait()
                     break
             # guard: a host that does not answer ends the broker
@@ -402,16 +333,8 @@ class PairEnd:
                 return
 
 
-def _lost() -> UpstreamError:
-    return UpstreamError("the broker's other process has ended")
-
-
 def _was_given_up(reply: m.LinkReply) -> bool:
     return isinstance(reply, p.RequestFailed) and reply.error == p.GIVEN_UP
-
-
-def _replies_to(request: m.LinkRequest) -> tuple[type[m.LinkReply], ...]:
-    return p.REPLIES.get(type(request), m.RequestDone), p.RequestFailed
 
 
 def _without_descriptor(number: int) -> p.RequestFailed:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Annotated, TypeAlias
 
 import msgspec
+from typing_extensions import override
 
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import PeerError, RefusedError, VitrailError
@@ -149,10 +150,14 @@ class HostRowsFile(m.LinkReply, frozen=True, tag="rows-file"):
     size: _Number
 
 
-class RequestFailed(m.LinkReply, frozen=True, tag="failed"):
+class RequestFailed(m.LinkFailure, frozen=True, tag="failed"):
     """The request was not carried out."""
 
     error: ErrorReport
+
+    @override
+    def to_error(self) -> VitrailError:
+        return error_of(self.error)
 
 
 class CancelRequest(m.Message, frozen=True, tag="cancel"):
@@ -227,6 +232,11 @@ WITH_DESCRIPTOR = (OfferStream, LendArena, HostRowsFile)
 _from_host: msgspec.json.Decoder[FromHost] = msgspec.json.Decoder(FromHost)
 _from_viewer: msgspec.json.Decoder[FromViewer] = msgspec.json.Decoder(FromViewer)
 _encoder = msgspec.json.Encoder()
+
+
+def replies_to(request: m.LinkRequest) -> tuple[type[m.LinkReply], ...]:
+    """Return the types of reply that a request may have."""
+    return REPLIES.get(type(request), m.RequestDone), RequestFailed
 
 
 def decode(untrusted_body: bytes, sender: Role) -> FromHost | FromViewer:

@@ -14,13 +14,9 @@ of our own than a MAC, a counter and a layout would be.
 
 The contract:
 
-* A message is taken only from the role that may send it, a reply only for a
-  request that is open, and of the type that request has.
-* Both ends keep the same book of leases, moved by the same messages: a lease
-  that is in it was announced in this epoch and not withdrawn.  A lease id or
-  a sandbox cannot be in it twice.  A lease that the viewer refused stays in it,
-  without streams, until the host withdraws it.
-* At most LINK_REQUESTS requests are open in each direction.
+* A message is taken only from the role that may send it; requests, replies and leases
+  have the rules of ``open_requests``, at most LINK_REQUESTS in each direction.  A lease
+  that the viewer refused stays in the book, without streams, until the host withdraws it.
 * Any refusal is final: the channel takes and gives nothing after it.
 """
 
@@ -39,18 +35,16 @@ from broker.core.limits import link as limits
 from broker.net.link.epoch import Purpose, Session
 from broker.net.link.lease_book import LeaseBook
 from broker.net.link.messages import (
-    REPLIES,
     Bye,
-    LeaseBegun,
-    LeaseEnded,
     LinkReply,
     LinkRequest,
     Message,
-    RequestDone,
     decode,
     encode,
     fit,
+    replies_to,
 )
+from broker.net.link.open_requests import OpenRequests
 from broker.net.link.wire_types import LinkRefusedError, RefusalReason
 
 _NONCE = struct.Struct("<4xQ")
@@ -96,11 +90,7 @@ class ControlChannel:
         self._out = _Sealer(key(Purpose.CONTROL, session.sends), session.epoch)
         self._in = _Sealer(key(Purpose.CONTROL, session.receives), session.epoch)
         self._frames = FrameReader(limits.LINK_RECORD_BYTES + TAG_BYTES)
-        self._last_sent = 0
-        self._last_received = 0
-        self._asked: dict[int, LinkRequest] = {}  # ours, no reply yet
-        self._owed: dict[int, LinkRequest] = {}  # theirs, no reply yet
-        self.leases = LeaseBook()
+        self._requests = OpenRequests(limits.LINK_REQUESTS, replies_to, LeaseBook())
         self.open = True
         self._left = False  # we sent Bye
         self.may_leave = False
@@ -114,7 +104,12 @@ class ControlChannel:
     @property
     def asked(self) -> int:
         """The number of our requests without a reply; the far end accepts LINK_REQUESTS."""
-        return len(self._asked)
+        return len(self._requests.asked)
+
+    @property
+    def leases(self) -> LeaseBook:
+        """The leases that the host has announced in this epoch."""
+        return self._requests.leases
 
     # -- out --------------------------------------------------------------------
 
@@ -125,16 +120,7 @@ class ControlChannel:
         this role may not send it, or it contradicts earlier messages.
         """
         self._must_be_open()
-        if len(self._asked) >= limits.LINK_REQUESTS:
-            raise RefusedError(f"{limits.LINK_REQUESTS} requests are unanswered")
-        try:
-            message = make(self._last_sent + 1)
-            body = self._check_own(message)
-            self._enter(message)
-        except ValueError as error:
-            raise InternalError(f"cannot send the request: {error}") from error
-        self._last_sent += 1
-        self._asked[self._last_sent] = message
+        message, body = self._requests.ask(make, self._check_own)
         return message, self._record(body)
 
     def reply(self, message: LinkReply) -> bytes:
@@ -143,12 +129,8 @@ class ControlChannel:
         Raises InternalError for a reply that does not belong to one.
         """
         self._must_be_open()
-        request = self._owed.get(message.request)
-        if request is None or not isinstance(message, REPLIES[type(request)]):
-            raise InternalError(f"no open request expects {message}")
         body = self._check_own(message)
-        del self._owed[message.request]
-        self._settle(request, message)
+        self._requests.reply(message)
         return self._record(body)
 
     def bye(self, reason: str) -> bytes:
@@ -242,60 +224,9 @@ class ControlChannel:
             )
         message = decode(self._in.unseal(untrusted_record), self._role.other)
         if isinstance(message, LinkRequest):
-            self._take_request(message)
+            self._requests.take_request(message)
             return message, None
         if isinstance(message, LinkReply):
-            return message, self._take_reply(message)
+            return message, self._requests.take_reply(message)
         self.open = False  # Bye
         return message, None
-
-    def _take_request(self, message: LinkRequest) -> None:
-        """Note a request of the far end's.
-
-        Raises LinkRefusedError against the rules.
-        """
-        if message.request <= self._last_received:
-            raise LinkRefusedError(
-                f"request {message.request} follows request {self._last_received}",
-                reason=RefusalReason.MALFORMED,
-            )
-        if len(self._owed) >= limits.LINK_REQUESTS:
-            raise LinkRefusedError(
-                f"more than {limits.LINK_REQUESTS} requests at one time",
-                reason=RefusalReason.BUSY,
-            )
-        try:
-            self._enter(message)
-        except ValueError as error:
-            raise LinkRefusedError(
-                f"invalid message of the host: {error}", reason=RefusalReason.MALFORMED
-            ) from error
-        self._last_received = message.request
-        self._owed[message.request] = message
-
-    def _take_reply(self, message: LinkReply) -> LinkRequest:
-        """Return the request that a reply answers, which is settled.
-
-        Raises LinkRefusedError for a reply that no request wants.
-        """
-        request = self._asked.get(message.request)
-        if request is None or not isinstance(message, REPLIES[type(request)]):
-            raise LinkRefusedError(
-                f"no request expects the reply {type(message).__name__}",
-                reason=RefusalReason.MALFORMED,
-            )
-        del self._asked[message.request]
-        self._settle(request, message)
-        return request
-
-    # -- the book -------------------------------------------------------------------
-
-    def _enter(self, message: LinkRequest) -> None:
-        if isinstance(message, LeaseBegun):
-            self.leases.begin(message)
-        elif isinstance(message, LeaseEnded):
-            self.leases.end(message)
-
-    def _settle(self, request: LinkRequest, reply: LinkReply) -> None:
-        if isinstance(request, LeaseBegun) and isinstance(reply, RequestDone):
-            self.leases.confirm(request)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import msgspec
+from typing_extensions import override
 
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.launch_changes import LaunchChanges
@@ -76,6 +77,14 @@ class LinkReply(Message, frozen=True):
     """The only reply to the request of that number."""
 
     request: _Number
+
+
+class LinkFailure(LinkReply, frozen=True):
+    """The request was not executed."""
+
+    def to_error(self) -> VitrailError:
+        """The same kind of error at this end."""
+        raise NotImplementedError
 
 
 # -- from the host --------------------------------------------------------------
@@ -241,7 +250,7 @@ class RequestDone(LinkReply, frozen=True, tag="done"):
     """The request was executed."""
 
 
-class RequestRefused(LinkReply, frozen=True, tag="refused"):
+class RequestRefused(LinkFailure, frozen=True, tag="refused"):
     """The request was not executed; with the text of the other end's error."""
 
     fault: _Fault
@@ -257,8 +266,8 @@ class RequestRefused(LinkReply, frozen=True, tag="refused"):
         limit = limits.LINK_TEXT_CHARACTERS
         return cls(request, fault, fit(error.message, limit), fit(error.hint, limit))
 
+    @override
     def to_error(self) -> VitrailError:
-        """The same kind of error at this end."""
         return from_fault(self.fault, self.message, self.hint, "the other broker")
 
 
@@ -363,6 +372,11 @@ REPLIES: Mapping[type[LinkRequest], tuple[type[LinkReply], ...]] = {
 _from_host: msgspec.json.Decoder[FromHost] = msgspec.json.Decoder(FromHost)
 _from_viewer: msgspec.json.Decoder[FromViewer] = msgspec.json.Decoder(FromViewer)
 _encoder = msgspec.json.Encoder()
+
+
+def replies_to(request: LinkRequest) -> tuple[type[LinkReply], ...]:
+    """Return the types of reply that a request may have."""
+    return REPLIES[type(request)]
 
 
 def decode(untrusted_body: bytes, sender: Role) -> Message:

@@ -1,10 +1,7 @@
-"""One epoch of the link: its control connection, run until it is over.
+"""One epoch of the link: the far end over a connection of sealed records.
 
-The same code at both ends.  ``ask`` sends a request and waits for its reply;
-requests of the other end are given to ``handle``, each in a separate task,
-and what that returns or raises goes back.  An epoch ends once: by ``end``
-(with a Bye), by the other end's Bye, by a broken protocol, or by silence.
-Then every stream of it is cut.
+The same code at both ends.  An epoch ends once: by ``end`` (with a Bye), by the other
+end's Bye, by a broken protocol, or by silence.  Then every stream of it is cut.
 """
 
 from __future__ import annotations
@@ -18,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
+from typing_extensions import override
 
-from broker.core.errors import InternalError, UpstreamError, VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.lease import Opening
 from broker.core.limits import link as limits
-from broker.core.stderr_log import log_exception
 from broker.core.token_bucket import TokenBucket
 from broker.net.link import messages as m
 from broker.net.link.control import ControlChannel
@@ -30,7 +27,13 @@ from broker.net.link.epoch import Session
 from broker.net.link.keys import Peer
 from broker.net.link.lease_book import LeaseBook
 from broker.net.link.preamble import Opener
-from broker.net.link_service.lease_turns import LeaseTurns, Turn
+from broker.net.link_service.far_end import (
+    FarEnd,
+    LinkAnswer,
+    SentRequest,
+    nothing_held,
+)
+from broker.net.link_service.lease_turns import Turn
 from broker.net.link_service.sockets import receive, send_some
 
 _R = TypeVar("_R", bound=m.LinkRequest)
@@ -62,8 +65,13 @@ class LinkStream:
         self.scope.cancel()
 
 
-class Epoch:
-    """A control connection with its keys, its book of leases, its streams."""
+class Epoch(FarEnd):
+    """A control connection with its keys, its book of leases, its streams.
+
+    ``over`` is set when the connection is closed and every stream is cut.
+    """
+
+    _INTERNAL = "internal error in the other broker; see its log"
 
     def __init__(
         self,
@@ -77,6 +85,7 @@ class Epoch:
         pinned: Callable[[Peer], bool] = bool,
         alongside: Callable[[Epoch], Awaitable[None]] | None = None,
     ) -> None:
+        super().__init__()
         self.session = session
         self.channel = ControlChannel(session)
         self.opener = Opener(session)
@@ -84,10 +93,7 @@ class Epoch:
         """By the number in the preamble; all are opened by the host."""
         self.refused = 0
         self.reason = ""
-        self.live = False
         self.begun = trio.Event()
-        self.over = trio.Event()
-        """Set when the connection is closed and every stream is cut."""
         self.gone = trio.Event()
         """For the owner: set when also all that hung on it has ended."""
         self._sock = sock
@@ -98,8 +104,6 @@ class Epoch:
         self._scope = trio.CancelScope()
         self._outbox = bytearray()
         self._more = trio.Event()
-        self._answers: dict[int, _Answer] = {}
-        self._lease_turns = LeaseTurns()
         # One place of the channel's is the ping's.
         self._places = trio.Semaphore(limits.LINK_REQUESTS - 1)
         self._heard = 0.0
@@ -114,8 +118,8 @@ class Epoch:
         return self.session.peer.name
 
     @property
+    @override
     def leases(self) -> LeaseBook:
-        """The leases that the host has announced in this epoch."""
         return self.channel.leases
 
     @property
@@ -125,12 +129,9 @@ class Epoch:
 
     # -- asking ---------------------------------------------------------------
 
-    async def ask(self, make: Callable[[int], _R]) -> m.LinkReply:
-        """Send a request to the other broker and return its reply.
-
-        Raises the other end's error, or UpstreamError when the epoch ends
-        before the reply.
-        """
+    @override
+    async def _send_request(self, make: Callable[[int], _R], fd: int) -> SentRequest:
+        assert fd < 0, "records carry no descriptors"
         # A place is free again when its reply is here, not when the asker has
         # lost interest: the channel counts in the same way.
         await self._places.acquire()
@@ -138,19 +139,21 @@ class Epoch:
             self._places.release()
             raise self._lost()
         try:
-            request, record = self.channel.ask(make)
+            return self._queue(make, self._places.release)
         except BaseException:
             self._places.release()  # nothing was asked
             raise
-        answer = self._answers[request.request] = _Answer(self._places)
-        self._put(record)
-        await answer.there.wait()
-        if answer.reply is None:
-            raise self._lost()
-        if isinstance(answer.reply, m.RequestRefused):
-            raise answer.reply.to_error()
-        return answer.reply
 
+    def _queue(
+        self, make: Callable[[int], _R], release: Callable[[], None] = nothing_held
+    ) -> SentRequest:
+        """Queue a request to be sent; return its entry."""
+        request, record = self.channel.ask(make)
+        asked = self._asked[request.request] = SentRequest(request, release)
+        self._put(record)
+        return asked
+
+    @override
     def _lost(self) -> UpstreamError:
         return UpstreamError(
             f"the link to {self.name} was lost: {self.reason or 'it has ended'}",
@@ -236,13 +239,6 @@ class Epoch:
             self.reason = self.reason or str(error)
             raise
 
-    def _lose(self) -> None:
-        """No answer will come, and nothing more can be asked."""
-        self.live = False
-        for answer in self._answers.values():
-            answer.settle(None)
-        self._answers.clear()
-
     async def _cut_all(self) -> None:
         streams = list(self.streams.values())
         for stream in streams:
@@ -289,42 +285,35 @@ class Epoch:
         """Handle a message: settle a request, begin one in a task, or note a Bye."""
         if isinstance(message, m.LinkReply):
             assert request is not None
-            self._answers.pop(message.request).settle(message)
+            self._asked.pop(message.request).settle(LinkAnswer(message))
         elif isinstance(message, m.LinkRequest):
-            nursery.start_soon(self._serve, message, self._lease_turns.take(message))
+            nursery.start_soon(self._serve, message, self._turns.take(message))
         elif isinstance(message, m.Bye):
             self.reason = self.reason or f"{self.name} left: {message.reason}"
 
     async def _serve(self, request: m.LinkRequest, turn: Turn) -> None:
-        """Serve a request in its turn and queue the reply, or the error of it."""
-        reply: m.LinkReply
-        try:
-            # guard: messages about a lease are served in order
-            async with turn:
-                reply = await self._answer(request)
-        except VitrailError as error:
-            reply = m.RequestRefused.of(request.request, error)
-        except Exception as error:  # noqa: BLE001
-            # An internal error in one request ends neither link nor broker.
-            log_exception(error)
-            failed = InternalError("internal error in the other broker; see its log")
-            reply = m.RequestRefused.of(request.request, failed)
-        if self.channel.open:
-            self._put(self.channel.reply(reply))
+        """Serve a request in its turn and queue the reply."""
+
+        async def serve() -> LinkAnswer:
+            return LinkAnswer(await self._answer(request))
+
+        answered = await self._carry_out(request, turn, serve, trio.CancelScope())
+        if answered is not None and self.channel.open:
+            self._put(self.channel.reply(answered.reply))
+
+    @override
+    def _failure(self, number: int, error: VitrailError) -> m.LinkFailure:
+        return m.RequestRefused.of(number, error)
 
     async def _answer(self, request: m.LinkRequest) -> m.LinkReply:
-        """Return the reply to a request: ping and cut here, others by the handler."""
-        match request:
-            case m.LinkPing():
-                return m.RequestDone(request.request)
-            case m.Cut():
-                stream = self.streams.get(request.stream)
-                if stream is not None and request.opened_by == "host":
-                    stream.cut(f"cut by {self.name}: {request.reason}")
-                    await stream.over.wait()
-                return m.RequestDone(request.request)
-            case _:
-                return await self._handle(self, request)
+        """Return the reply to a request: cuts are made here, others by the handler."""
+        if not isinstance(request, m.Cut):
+            return await self._handle(self, request)
+        stream = self.streams.get(request.stream)
+        if stream is not None and request.opened_by == "host":
+            stream.cut(f"cut by {self.name}: {request.reason}")
+            await stream.over.wait()
+        return m.RequestDone(request.request)
 
     def _put(self, record: bytes) -> None:
         self._outbox += record
@@ -376,7 +365,7 @@ class Epoch:
         """
         while True:
             now = trio.current_time()
-            oldest = next(iter(self._answers.values()), None)  # they are in order
+            oldest = next(iter(self._asked.values()), None)  # they are in order
             since = now if oldest is None else oldest.since
             if now >= since + self._patience:
                 raise UpstreamError(
@@ -393,27 +382,9 @@ class Epoch:
     async def ask_quietly(self) -> None:
         """Send a ping, without waiting for a place or the reply."""
         if self.channel.asked < limits.LINK_REQUESTS:
-            request, record = self.channel.ask(m.LinkPing)
-            answer = self._answers[request.request] = _Answer()
-            self._put(record)
-            await answer.there.wait()
+            await self._queue(m.LinkPing).there.wait()
         else:
             await trio.sleep_forever()  # there is a request to be answered already
-
-
-@dataclass(eq=False)
-class _Answer:
-    place: trio.Semaphore | None = None
-    there: trio.Event = field(default_factory=trio.Event)
-    reply: m.LinkReply | None = None
-    since: float = field(default_factory=trio.current_time)
-
-    def settle(self, reply: m.LinkReply | None) -> None:
-        """The reply is here, or will never come."""
-        self.reply = reply
-        self.there.set()
-        if self.place is not None:
-            self.place.release()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

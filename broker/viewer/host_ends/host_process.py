@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 import msgspec
 import trio
@@ -23,7 +23,6 @@ from broker.core.errors import (
     InternalError,
     PeerError,
     RefusedError,
-    UpstreamError,
     VitrailError,
 )
 from broker.core.escape import printable
@@ -38,10 +37,12 @@ from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import sealed_memfd
 from broker.ipc.host_viewer import Viewer
 from broker.net.host_pair import pair_messages as p
-from broker.net.host_pair.pair_end import PairAnswer, PairEnd
+from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
+from broker.net.link_service.far_end import LinkAnswer
 from broker.viewer.devices.remote import RemoteDevices
+from broker.viewer.host_starts import HostStart, Starts
 
 
 @dataclass(eq=False)
@@ -98,7 +99,7 @@ class HostProcess:
         self._viewer = viewer
         self._reload = reload
         self._streams: dict[int, _Stream] = {}
-        self._progress: dict[int, Callable[[str], None]] = {}
+        self._starts = Starts()
         self._mounts: dict[int, MountedByHost] = {}
         self._last_mount = 0
         self._nursery: trio.Nursery | None = None
@@ -131,28 +132,8 @@ class HostProcess:
         for_sandbox: bool = False,
     ) -> Lease:
         """Have the host start a sandbox; return its lease.  See ``Machines``."""
-        numbers: list[int] = []
-
-        def numbered(number: int) -> m.StartSandbox:
-            numbers.append(number)
-            self._progress[number] = progress
-            return m.StartSandbox(
-                number, record, **asdict(changes), for_sandbox=for_sandbox
-            )
-
-        try:
-            reply = await self.pair.ask(numbered)
-        finally:
-            for number in numbers:
-                self._progress.pop(number, None)
-        assert isinstance(reply, m.SandboxStarted)
-        announced = self.pair.leases.get(take_lease_id(reply.lease))
-        if announced is None:
-            raise UpstreamError(
-                f"the sandbox of '{record}' ended while it was starting",
-                hint="to see the reason, run 'brokerctl audit'",
-            )
-        return announced.lease
+        start = HostStart(self.pair, record, changes, for_sandbox, progress)
+        return await self._starts.ask(start)
 
     async def stop(self, lease: LeaseId, *, grace: float, reason: str) -> None:
         """See ``Machines``."""
@@ -222,7 +203,7 @@ class HostProcess:
 
     # -- what the host sends -----------------------------------------------------------
 
-    async def _serve(self, request: m.LinkRequest, fd: int) -> PairAnswer:
+    async def _serve(self, request: m.LinkRequest, fd: int) -> LinkAnswer:
         """Handle one message of the host: streams, memory, leases, devices."""
         match request:
             case p.OfferStream():
@@ -243,15 +224,13 @@ class HostProcess:
                 await self.devices.serve(self.pair, request)
             case _:
                 self._told(request)
-        return PairAnswer(m.RequestDone(request.request))
+        return LinkAnswer(m.RequestDone(request.request))
 
     def _told(self, request: m.LinkRequest) -> None:
         """Handle a message that the host's process sends unasked."""
         match request:
             case m.StartProgress():
-                progress = self._progress.get(request.start)
-                if progress is not None:
-                    progress(printable(request.text))
+                self._starts.report(self.pair, request)
             case p.FolderLost():
                 mounted = self._mounts.get(request.mount)
                 if mounted is not None:

@@ -69,10 +69,10 @@ def test_requests_both_ways_and_their_replies():
     announce(host, viewer, lease(1))
     start, data = viewer.ask(lambda n: m.StartSandbox(n, "web"))
     assert host.feed(data) == [(start, None)]
-    assert len(host._owed) == viewer.asked == 1
+    assert len(host._requests.owed) == viewer.asked == 1
     started = m.SandboxStarted(start.request, lease(1).id)
     assert viewer.feed(host.reply(started)) == [(started, start)]
-    assert len(host._owed) == viewer.asked == 0
+    assert len(host._requests.owed) == viewer.asked == 0
 
 
 def test_lease_is_usable_from_done_to_its_end_on_both_ends():
@@ -211,7 +211,11 @@ def test_open_requests_at_n_and_n_plus_1():
         data += host.ask(m.LinkPing)[1]
     with pytest.raises(RefusedError, match="unanswered"):
         host.ask(m.LinkPing)
-    assert len(viewer.feed(data)) == len(viewer._owed) == link_limits.LINK_REQUESTS
+    assert (
+        len(viewer.feed(data))
+        == len(viewer._requests.owed)
+        == link_limits.LINK_REQUESTS
+    )
     refuse(viewer, raw(host, m.LinkPing(link_limits.LINK_REQUESTS + 1)), "at one time")
 
 
@@ -385,7 +389,7 @@ class ControlMachine(RuleBasedStateMachine):
         for end in self.ends.values():
             assert end.open
             assert end.asked <= link_limits.LINK_REQUESTS
-            assert len(end._owed) <= link_limits.LINK_REQUESTS
+            assert len(end._requests.owed) <= link_limits.LINK_REQUESTS
 
     def teardown(self):
         for _ in range(3):
