@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,15 @@ class LaunchedMachine(ForeignMachine):
                 await network.end()
         await self._undo.aclose()
         if self.over or not self._left_alive:
-            remove(Path(self.state.directory))
+            discard(self.state)
+
+
+def discard(state: Prepared) -> None:
+    """Remove a launch's directory and the record that was made for it."""
+    if state.made:
+        with suppress(FileNotFoundError):
+            Path(state.made).unlink()
+    remove(Path(state.directory))
 
 
 def remove(directory: Path) -> None:

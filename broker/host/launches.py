@@ -25,9 +25,10 @@ from broker.core.services import AUDIO
 from broker.helpers.process.identity import ProcessIdentity, boot_id, identity_of
 from broker.host.foreign_machine import HeldMachine
 from broker.host.host_status import lease_status
-from broker.host.launched_machine import LaunchedMachine, remove
+from broker.host.launched_machine import LaunchedMachine, discard, remove
 from broker.host.launchers.bubblewrap.answer import box_answer
 from broker.host.launchers.interface import SOCKETS, Prepared, read_state, write_state
+from broker.host.launchers.made_records import remove_made, write_made
 from broker.host.launchers.registry import CLAIMS, Bound
 from broker.host.launchers.session_bus import (
     CALL_TOOL,
@@ -88,32 +89,49 @@ class Launches:
             # guard: a launch that is not bound is given up
             if not 0 <= now - state.since <= limits.LAUNCH_BIND_SECONDS:
                 del self._pending[state.id]
-                remove(Path(state.directory))
+                discard(state)
 
     # -- prepare ---------------------------------------------------------------
 
     async def prepare(
-        self, record: str, sandbox: str | None, *, ours: bool
+        self, record: str, sandbox: str | None, *, ours: bool, text: str | None = None
     ) -> Prepared:
         """Prepare a launch: choose the sandbox's name and create its directory.
 
-        Raises RefusedError when there is no such record, it is not of this
-        launcher's kind, or the sandbox runs already.
+        ``text`` is the record itself, of a program without one.  Raises RefusedError
+        when there is no such record, it is not of this launcher's kind, or the sandbox
+        runs already.
         """
         await self.reload()
         name = take_sandbox_name(record)
+        made: Path | None = None
         try:
+            if text is not None:
+                self._require_unused(name)
+                made = write_made(self.paths, self.records(), name, text)
+                await self.reload()
             found = self._record(name)
-            state = self._make(self._name(found, sandbox), name, ours=ours)
-        except VitrailError as error:
-            await self._refused(name, error)
+            state = self._make(self._name(found, sandbox), name, ours=ours, made=made)
+        except BaseException as error:
+            if made is not None:
+                made.unlink(missing_ok=True)
+            if isinstance(error, VitrailError):
+                await self._refused(name, error)
             raise
         self._pending[state.id] = state
         # Records that 'brokerctl run' makes for a program start without the tool.
-        made = found.source.is_relative_to(self.paths.runtime)
-        if found.host.launch.kind.boundary and not made:
+        temporary = found.source.is_relative_to(self.paths.runtime)
+        if found.host.launch.kind.boundary and not temporary:
             await self._add_tool(state)
         return state
+
+    def _require_unused(self, record: SandboxName) -> None:
+        """Refuse a record that is sent while a launch of one with its name lives."""
+        used = {state.record for state in self._pending.values()}
+        used |= {active.lease.record for active in self.host.active_leases()}
+        # guard: a record that is sent replaces none of a running program
+        if record in used:
+            raise RefusedError(f"cannot start '{record}': it is already running")
 
     async def _add_tool(self, state: Prepared) -> None:
         """Add the program for files, links and calls, which python3 in it can run.
@@ -178,7 +196,12 @@ class Launches:
         return name
 
     def _make(
-        self, sandbox: SandboxName, record: SandboxName, *, ours: bool
+        self,
+        sandbox: SandboxName,
+        record: SandboxName,
+        *,
+        ours: bool,
+        made: Path | None,
     ) -> Prepared:
         """Create the directory and state of a launch.
 
@@ -200,6 +223,7 @@ class Launches:
             directory=str(directory),
             since=time.time(),
             ours=ours,
+            made="" if made is None else str(made),
         )
         try:
             directory.mkdir(mode=0o700)
@@ -242,7 +266,7 @@ class Launches:
             machine = self._machine(state, leader)
             await machine.connect(self.records(), self.switches)
         except BaseException as error:
-            remove(Path(state.directory))
+            discard(state)
             if isinstance(error, VitrailError):
                 await self._refused(SandboxName(state.sandbox), error)
             raise
@@ -275,7 +299,7 @@ class Launches:
         """End a launch, bound or not: remove its directory, stop its sandbox."""
         state = self._pending.pop(launch, None)
         if state is not None:
-            remove(Path(state.directory))
+            discard(state)
         for active_lease in self.host.active_leases():
             machine = active_lease.machine
             if isinstance(machine, LaunchedMachine) and machine.state.id == launch:
@@ -298,14 +322,17 @@ class Launches:
         See ``Launcher``.
         """
         found: list[tuple[SandboxName, SandboxName, LaunchedMachine]] = []
+        needed: set[str] = set()
         for directory in sorted(self._folder().glob("*/")):
+            state: Prepared | None = None
             try:
                 state = read_state(directory)
                 machine = self._adopted(state)
             except (VitrailError, OSError) as error:
                 self.warnings.append(f"cannot adopt a running launch: {error}")
-                remove(directory)
+                remove(directory) if state is None else discard(state)
                 continue
+            needed.add(state.record)
             if machine is not None:
                 found.append(
                     (
@@ -314,6 +341,7 @@ class Launches:
                         machine,
                     )
                 )
+        remove_made(self.paths, needed)
         return found
 
     def _adopted(self, state: Prepared) -> LaunchedMachine | None:
@@ -359,7 +387,10 @@ class LaunchControl:
         """Prepare the launch of a container or box, for brokerctl."""
         del exchange
         state = await self._launches.prepare(
-            request.record, request.sandbox, ours=bool(request.ours)
+            request.record,
+            request.sandbox,
+            ours=bool(request.ours),
+            text=request.text,
         )
         return api.LaunchAnswer(
             id=state.id,

@@ -29,7 +29,7 @@ async def nothing_left(env):
     # The lock under which a broker starts stays: a waiting starter holds it open.
     directories = {p.name for p in runtime.iterdir()} - {"start.lock"}
     own = {"display", "sound"}  # the viewer's, made before it is confined
-    assert directories == {"sandboxes", "launch", "boxes", "sandboxes.d"} | own
+    assert directories == {"sandboxes", "launch", "sandboxes.d"} | own
     assert not [p for name in directories for p in (runtime / name).iterdir()]
 
 

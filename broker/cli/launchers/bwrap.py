@@ -28,12 +28,7 @@ from broker.cli.quick.box import (
 )
 from broker.cli.quick.calls import Calls
 from broker.cli.quick.kept_home import kept_home
-from broker.cli.quick.made_record import (
-    box_text,
-    made_record,
-    new_name,
-    with_files,
-)
+from broker.cli.quick.made_record import box_text, new_name, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.cli.transfer.named_files import writable_places
@@ -55,12 +50,12 @@ def run_box(
     name, paths = new_name(), local_paths()
     words, files = with_files(tuple(argv), Path.cwd(), writable_places(paths))
     trio.run(ensure_broker, paths)
-    with made_record(paths, name, box_text(name)):
-        box = replace(our_box(words, files), x11=x11)
-        code = _run(paths, name, box, quiet=quiet, as_json=as_json)
-        if code:
-            with open_connection(paths) as connection:
-                tell_problems_of_windows(Calls(connection))
+    box = replace(our_box(words, files), x11=x11)
+    text = box_text(name)
+    code = _run(paths, name, box, text, quiet=quiet, as_json=as_json)
+    if code:
+        with open_connection(paths) as connection:
+            tell_problems_of_windows(Calls(connection))
     if code and not x11:
         # Late: most programs do not fail.
         from broker.cli.images.x11_needs import tell_failed
@@ -85,13 +80,21 @@ def _run_record(
             locale=tuple(locale_environment(record.viewer).items()),
             without_links=without_links,
         )
-        return _run(paths, record.name, box, quiet=quiet, as_json=as_json)
+        return _run(paths, record.name, box, None, quiet=quiet, as_json=as_json)
 
 
-def _run(paths: Paths, record: str, box: Box, *, quiet: bool, as_json: bool) -> int:
+def _run(
+    paths: Paths,
+    record: str,
+    box: Box,
+    text: str | None,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> int:
     steps = Steps(quiet=quiet, as_json=as_json)
     with open_connection(paths) as connection:
-        name, code = leased(Calls(connection), record, box, steps.output)
+        name, code = leased(Calls(connection), record, box, steps.output, text)
     return exit_code(name, code, as_json=as_json)
 
 

@@ -27,7 +27,7 @@ from broker.cli.launchers.setup import setup_errors
 from broker.cli.policy.records import read_records
 from broker.cli.proxy.flatpak_x11 import XSocket, start_words
 from broker.cli.proxy.x11 import require_xwayland
-from broker.cli.quick.made_record import made_record, record_text, with_files
+from broker.cli.quick.made_record import record_text, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.cli.transfer.named_files import writable_places
@@ -154,12 +154,11 @@ class _Run:
             await ensure_broker(self._paths)
             with ExitStack() as stack:
                 stack.enter_context(held(self._paths, self._launch.app))
-                if self._text is not None:
-                    made = made_record(self._paths, self._record, self._text)
-                    stack.enter_context(made)
                 async with trio.open_nursery() as nursery:
                     start = partial(self._start, nursery, stack, steps)
-                    done = await leased(self._paths, self._record, start, steps)
+                    done = await leased(
+                        self._paths, self._record, start, steps, self._text
+                    )
                     nursery.cancel_scope.cancel()
                 return done
 

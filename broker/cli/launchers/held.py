@@ -168,16 +168,17 @@ Start = Callable[[Path], Awaitable[WaitingProgram]]
 
 
 async def leased(
-    paths: Paths, record: str, start: Start, steps: Steps
+    paths: Paths, record: str, start: Start, steps: Steps, text: str | None = None
 ) -> tuple[str, int]:
     """Run a held program under a lease.
 
-    ``start`` is given the directory of the lease's sockets.  Returns the sandbox's
+    ``start`` is given the directory of the lease's sockets; ``text`` is the record of a
+    program that has none.  Returns the sandbox's
     name and the exit code.
     """
     async with open_client(paths) as client:
         launch = await client.call(
-            LAUNCH_PREPARE, LaunchPrepareRequest(record=record, ours=True)
+            LAUNCH_PREPARE, LaunchPrepareRequest(record=record, ours=True, text=text)
         )
         held: WaitingProgram | None = None
         try:

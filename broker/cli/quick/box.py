@@ -20,7 +20,6 @@ from broker.cli.quick.calls import Calls, open_calls
 from broker.cli.quick.made_record import (
     box_text,
     leads_through_links,
-    made_record,
     new_name,
     with_files,
 )
@@ -52,8 +51,8 @@ def run(words: tuple[str, ...]) -> int | None:
             return None
         name = new_name()
         command, files = with_files(words, Path.cwd())
-        stack.enter_context(made_record(paths, name, box_text(name)))
-        _, code = leased(broker, name, our_box(command, files), _write)
+        box, text = our_box(command, files), box_text(name)
+        _, code = leased(broker, name, box, _write, text)
         if code:
             tell_problems_of_windows(broker)
     if code:
@@ -157,12 +156,17 @@ def _paths() -> Paths | None:
     return None if other else paths
 
 
-def leased(broker: Calls, record: str, box: Box, write: Write) -> tuple[str, int]:
+def leased(
+    broker: Calls, record: str, box: Box, write: Write, text: str | None = None
+) -> tuple[str, int]:
     """Run a box under a lease to its end; ``write`` gets its output.
 
-    Returns the sandbox's name and the exit code, -N for a signal.  Raises VitrailError.
+    ``text`` is the record of a program that has none.  Returns the sandbox's name and the exit code, -N for a signal.  Raises VitrailError.
     """
-    broker.begin("LaunchPrepare", {"record": record, "ours": True})
+    request = {"record": record, "ours": True}
+    broker.begin(
+        "LaunchPrepare", request if text is None else {**request, "text": text}
+    )
     with ExitStack() as launched, ExitStack() as ours:
         try:
             # Takes as long as the broker does to answer.

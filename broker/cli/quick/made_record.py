@@ -14,7 +14,7 @@ from broker.core.paths import Paths
 from policy.records.folder import FOLDER
 
 _RECORD = """\
-# Written by 'brokerctl run', which removes this file when it exits.
+# Of a program that 'brokerctl run' has started; removed when the program ends.
 class = "persistent"
 display = "allow"
 tags = ["box"]
@@ -85,92 +85,34 @@ def box_text(name: str) -> str:
 
 
 @contextmanager
-def made_record(paths: Paths, name: str, text: str) -> Iterator[None]:
-    """Write a record for the length of the block; ``name`` is used by no other run."""
-    folder = paths.runtime / "boxes"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    base = folder / name
-    # Held for as long as we live: a process that finds it free may remove the remains.
-    held = _taken(paths, folder, base)
-    try:
-        record = paths.runtime / FOLDER / f"{name}.toml"
-        record.parent.mkdir(mode=0o700, exist_ok=True)
-        record.touch(mode=0o600, exist_ok=False)
-        record.write_text(text)
-        yield
-    finally:
-        _clear(paths, base)
-        os.close(held)
-
-
-@contextmanager
 def shared_record(paths: Paths, name: str, text: str) -> Iterator[None]:
     """Write a record for as long as one of the runs lives that need it.
 
     ``name`` is not one of ``new_name``.  A broker that runs already reads it at the
     next launch, whoever started that broker.
     """
-    folder = paths.runtime / "boxes"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    base = folder / name
-    with _turn(folder):
-        _sweep(paths, folder)
-        held = os.open(_lock(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    record = paths.runtime / FOLDER / f"{name}.toml"
+    record.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _turn(record.parent):
+        if not record.exists():
+            replace_file(record, text.encode())
+        held = os.open(record, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(held, fcntl.LOCK_SH)
-        record = paths.runtime / FOLDER / f"{name}.toml"
-        record.parent.mkdir(mode=0o700, exist_ok=True)
-        replace_file(record, text.encode())
     try:
         yield
     finally:
-        with _turn(folder), suppress(BlockingIOError):  # another run still needs it
+        with _turn(record.parent), suppress(BlockingIOError):  # another run needs it
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _clear(paths, base)
+            record.unlink(missing_ok=True)
         os.close(held)
 
 
 @contextmanager
 def _turn(folder: Path) -> Iterator[None]:
-    """Hold the lock for creating and removing lock files."""
+    """Hold the lock for creating and removing records."""
     turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(turn, fcntl.LOCK_EX)
         yield
     finally:
         os.close(turn)
-
-
-def _taken(paths: Paths, folder: Path, base: Path) -> int:
-    """Create and lock a box's lock file, with no other run sweeping meanwhile."""
-    with _turn(folder):
-        _sweep(paths, folder)
-        held = os.open(_lock(base), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(held, fcntl.LOCK_EX)
-    return held
-
-
-def _sweep(paths: Paths, folder: Path) -> None:
-    """Remove the leftovers of runs that were killed."""
-    for base in [lock.with_suffix("") for lock in folder.glob("*.lock")]:
-        try:
-            fd = os.open(_lock(base), os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # its run has just removed it
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _clear(paths, base)
-        except BlockingIOError:
-            continue  # it runs
-        finally:
-            os.close(fd)
-
-
-def _clear(paths: Paths, base: Path) -> None:
-    with suppress(FileNotFoundError):
-        (paths.runtime / FOLDER / f"{base.name}.toml").unlink()
-    with suppress(FileNotFoundError):
-        _lock(base).unlink()
-
-
-def _lock(base: Path) -> Path:
-    return base.with_suffix(".lock")

@@ -54,6 +54,8 @@ class Prepared(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether ``brokerctl run`` started it, so that ending it is ours to do."""
     leader: ProcessIdentity | None = None
     """None: it is not bound yet."""
+    made: str = ""
+    """The file of a record that was made for it, and is removed with it."""
 
     @property
     def sockets(self) -> Path:

@@ -751,6 +751,24 @@ GUARDS = (
         "given_up and never_bound",
     ),
     Guard(
+        "a record that is sent replaces none of the user",
+        "if False:",
+        "tests/broker/host/launchers/test_made_records.py",
+        "of_the_user or leaves_nothing",
+    ),
+    Guard(
+        "a record that is sent replaces none of a running program",
+        "if False:",
+        "tests/broker/host/launchers/test_made_records.py",
+        "second_launch",
+    ),
+    Guard(
+        "a record that is about to be used stays",
+        "if unused:",
+        "tests/broker/host/launchers/test_made_records.py",
+        "just_written",
+    ),
+    Guard(
         "pending launches have a limit",
         "if False:",
         "tests/conformance/launchers/test_launchers.py",
