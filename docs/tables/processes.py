@@ -176,24 +176,12 @@ PROGRAMS = (
     ),
     Program("security key", ("broker.programs.security_key",), USER, 27, 2_400, 1_240),
     Program(
-        "frameguard",
-        ("broker.host.network.frameguard.frameguard",),
+        "packet guard",
+        ("broker.host.network.packet_guard",),
         CONFINED,
-        26,
-        2_300,
-        1_140,
-    ),
-    Program(
-        "netguard",
-        (
-            "broker.host.network.frameguard.veth",
-            "broker.host.network.frameguard.tap",
-            "broker.host.network.switch.cable",
-        ),
-        CONFINED,
-        31,
-        3_000,
-        1_570,
+        60,
+        7_350,
+        4_520,
     ),
     Program(
         "launch tools",
@@ -219,17 +207,6 @@ PROGRAMS = (
         18,
         1_350,
         570,
-    ),
-    Program(
-        "switch", ("broker.host.network.switch.process",), CONFINED, 39, 4_000, 2_240
-    ),
-    Program(
-        "flowguard",
-        ("broker.host.network.flowguard.rules",),
-        CONFINED,
-        50,
-        6_350,
-        3_940,
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_050, 2_910),
     Program(

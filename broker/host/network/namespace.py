@@ -20,6 +20,7 @@ from broker.core.errors import SetupError, UpstreamError
 from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import MTU
 from broker.host.network.passt import (
+    PACKET_GUARD,
     RESOLV_CONF,
     GuestNetwork,
     forwards_names,
@@ -81,8 +82,8 @@ async def start_network(
             failed.callback(flows.close)
             names = map(ours.enter_context, (asks, *resolver_sockets(resolv_conf)))
             fds = (*fds, *(one.fileno() for one in names))
-        module = f"flowguard.rules {kind}" if decided else f"frameguard.{kind}"
-        guard = await start_guard(module, fds, known)
+        carried = "flows" if decided else "frames"
+        guard = await start_guard(carried, kind, fds, known)
         failed.callback(guard.kill_now)
         forward = not decided and forwards_names(resolv_conf)
         argv = passt_args(passt, host.fileno(), forward_dns=forward, mtu=MTU)
@@ -105,11 +106,12 @@ async def start_card(
     words = (name, seat.address, seat.mac, *router)
     with seat.conn:
         fds = (seat.conn.fileno(), *given)
-        guard = await start_guard(f"switch.cable {kind}", fds, words=words)
+        guard = await start_guard("cable", kind, fds, words=words)
     return GuestNetwork((guard,))
 
 
 async def start_guard(
+    carried: str,
     kind: str,
     given: tuple[int, ...],
     known: Callable[[Tracked], None] = lambda _: None,
@@ -118,7 +120,7 @@ async def start_guard(
 ) -> Tracked:
     """Start what makes an interface and carries its frames; returns when it is up.
 
-    ``kind``: its module, and what that has to make where it makes several.
+    ``carried``, ``kind``: see ``packet_guard``.
     """
     with ExitStack() as ours, ExitStack() as failed:
         heard, ready = os.pipe()
@@ -126,10 +128,7 @@ async def start_guard(
         with ExitStack() as theirs:
             theirs.callback(os.close, ready)
             fds = (given[0], ready, *given[1:])
-            module, *more = kind.split()
-            argv = our_program(
-                f"broker.host.network.{module}", *more, *map(str, fds), *words
-            )
+            argv = our_program(PACKET_GUARD, carried, kind, *map(str, fds), *words)
             guard = spawn_helper("netguard", argv, pass_fds=fds)
             failed.callback(guard.kill_now)
             known(guard)
@@ -161,7 +160,7 @@ async def _wait_ready(fd: int, guard: Tracked, kind: str) -> None:
         data = await when_ready(read, trio.lowlevel.wait_readable, fd)
     if not data:
         slow = f"the helper ended or was not ready within {_START_SECONDS:g} s"
-        needs = _NEEDS[kind.rsplit(maxsplit=1)[-1].rpartition(".")[2]]
+        needs = _NEEDS[kind]
         raise SetupError(
             f"cannot set up the sandbox's network: {guard.words or slow}",
             hint=f'{needs}, or set network = "none"',

@@ -41,6 +41,7 @@ from broker.host.processes.tracked import Tracked, few_files, ordinary, spawn_he
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")
 
 RESOLV_CONF = Path("/etc/resolv.conf")
+PACKET_GUARD = "broker.host.network.packet_guard"
 
 
 @dataclass(eq=False)
@@ -111,9 +112,12 @@ def passt_args(
 
 def guard_args(qemu_fd: int, passt_fd: int) -> list[str]:
     """Return the frame filter's command line."""
-    return our_program(
-        "broker.host.network.frameguard.frameguard", str(qemu_fd), str(passt_fd)
-    )
+    return guard_program("frames", "qemu", str(qemu_fd), str(passt_fd))
+
+
+def guard_program(carried: str, interface: str, *words: str) -> list[str]:
+    """Return the command line of ``packet_guard``."""
+    return our_program(PACKET_GUARD, carried, interface, *words)
 
 
 def start_user_network(
@@ -149,9 +153,7 @@ def start_user_network(
             ours.enter_context(asks)
             names = map(ours.enter_context, resolver_sockets(resolv_conf))
             fds = (*fds, asks.fileno(), *(one.fileno() for one in names))
-            argv = our_program(
-                "broker.host.network.flowguard.rules", "qemu", *map(str, fds)
-            )
+            argv = guard_program("flows", "qemu", *map(str, fds))
         started.append(spawn_helper("frameguard", argv, pass_fds=fds))
         argv = passt_args(passt, host.fileno(), forward_dns=forward)
         started.append(spawn_helper("passt", argv, pass_fds=(host.fileno(),)))

@@ -4,9 +4,9 @@
                                              ║ asks      ║ names
                                            viewer     name server
 
-It is ``veth``, or ``tap`` for another VMM than QEMU, or ``frameguard`` for QEMU, with a
-table of flows.  Its arguments are ``veth``, ``tap`` or ``qemu`` and those of that
-process, then the descriptors of sockets: one to the viewer, and one that is connected to
+It is ``packet_guard flows`` for ``veth``, for ``tap`` of another VMM than QEMU, or for
+``qemu``: the guard of frames with a table of flows.  Its arguments are those of that
+guard, then the descriptors of sockets: one to the viewer, and one that is connected to
 each of this machine's name servers.  It can open no other one: where an answer was cut, a
 process that it has forked asks by TCP (``name_streams``).  Where the viewer's end closes,
 every flow ends, and none begins.
@@ -15,10 +15,8 @@ every flow ends, and none begins.
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -29,7 +27,6 @@ from broker.core.errors import SetupError
 from broker.core.framing import FrameReader
 from broker.core.limits import network as network_limits
 from broker.core.streams import network_flows as m
-from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import (
     GATEWAY6,
     GUEST,
@@ -39,15 +36,9 @@ from broker.host.network.addresses import (
 from broker.host.network.flowguard import name_streams, quic_hello
 from broker.host.network.flowguard.flow_filter import FlowFilter
 from broker.host.network.frameguard.ethernet_frames import joined
-from broker.host.network.frameguard.frameguard import Addresses
-from broker.host.network.frameguard.tap import make_tap
-from broker.host.network.frameguard.veth import (
-    LENGTH,
-    PacketGuard,
-    carry_to_the_end,
-    lay_cable,
-    take_frames,
-)
+from broker.host.network.frameguard.frameguard import Addresses, confined_run
+from broker.host.network.frameguard.interfaces import SandboxInterface, carry, not_made
+from broker.host.network.frameguard.veth import LENGTH, PacketGuard, take_frames
 
 _MAX_DATAGRAM = 65535
 _PAUSE = 1000
@@ -308,13 +299,10 @@ class QemuFlowGuard(TapFlowGuard):
         self._flush(self._packets)
 
 
-def main() -> int:
-    """Run the frame filter that asks about flows; arguments choose the interface."""
+def guard_flows(kind: str, *fds: int) -> int:
+    """Run the frame filter that asks about flows, for an interface of this kind."""
     quic_hello.load()
-    kind, *words = sys.argv[1:]
-    if kind == "qemu":
-        return _serve_qemu(*map(int, words))
-    return _serve_interface(kind, *map(int, words))
+    return _serve_qemu(*fds) if kind == "qemu" else _serve_interface(kind, *fds)
 
 
 def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
@@ -329,9 +317,7 @@ def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
         resolvers=resolvers,
         streams=streams,
     )
-    keep_descriptors_only()
-    guard.run()
-    os._exit(0)  # the interpreter's own end needs system calls that it gave up
+    confined_run(guard)
 
 
 def _serve_interface(kind: str, passt: int, ready: int, netns: int, *more: int) -> int:
@@ -340,26 +326,17 @@ def _serve_interface(kind: str, passt: int, ready: int, netns: int, *more: int) 
     side, viewer, *resolvers = (socket.socket(fileno=one) for one in (passt, *fds))
     try:
         streams = name_streams.start(resolvers)  # in the host's network namespace
-        addresses = Addresses()  # of the host's namespace, before this leaves it
-        if kind == "tap":
-            packets = make_tap(netns)
-        else:
-            packets = lay_cable(netns, ipv6=addresses.ipv6)
     except (OSError, SetupError) as error:
-        told = error.strerror if isinstance(error, OSError) else error
-        sys.stderr.write(f"{told}\n")
-        return 1
-    guard = (TapFlowGuard if kind == "tap" else FlowGuard)(
-        packets,
-        side,
-        addresses,
-        viewer=viewer,
-        resolvers=resolvers,
-        streams=streams,
-        leader=leader,
+        return not_made(error)
+    return carry(
+        SandboxInterface(kind, netns, ready, leader),
+        lambda packets, addresses: (TapFlowGuard if kind == "tap" else FlowGuard)(
+            packets,
+            side,
+            addresses,
+            viewer=viewer,
+            resolvers=resolvers,
+            streams=streams,
+            leader=leader,
+        ),
     )
-    return carry_to_the_end(guard, ready)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,5 +1,6 @@
 """The process between QEMU's network device and passt: ``ethernet_frames`` at work.
 
+It is ``packet_guard frames qemu``, and the loop of its other modes.
 Its arguments are the descriptors of two stream sockets, QEMU's and passt's.
 What QEMU sends is filtered, what passt sends is carried as it is.  Either
 side's end is ours.  The set of this machine's addresses follows the kernel's
@@ -19,9 +20,9 @@ import os
 import select
 import socket
 import struct
-import sys
 from collections import deque
 from collections.abc import Iterable
+from typing import NoReturn
 
 from broker.core import limits
 from broker.helpers.filters.descriptor_filter import keep_descriptors_only
@@ -268,14 +269,18 @@ def _make_room(passt: socket.socket) -> None:
         raise OSError(errno.ENOBUFS, "the socket buffer is too small (wmem_max)")
 
 
-def main() -> None:
+def guard_frames(qemu: int, passt: int) -> NoReturn:
     """Run the frame filter between two descriptors: QEMU's side and passt's."""
-    qemu, passt = (socket.socket(fileno=int(word)) for word in sys.argv[1:3])
-    guard = FrameGuard(qemu, passt, Addresses())
+    sides = socket.socket(fileno=qemu), socket.socket(fileno=passt)
+    confined_run(FrameGuard(*sides, Addresses()))
+
+
+def confined_run(guard: FrameGuard) -> NoReturn:
+    """Confine this process, carry a guard's frames to the end, and exit."""
     keep_descriptors_only()
-    guard.run()
-    os._exit(0)  # the interpreter's own end needs system calls we gave up
-
-
-if __name__ == "__main__":
-    main()
+    try:
+        guard.run()
+    except OSError as error:
+        if error.errno != errno.ENETDOWN:  # the interface has gone
+            raise
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up

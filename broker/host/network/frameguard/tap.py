@@ -26,9 +26,8 @@ import fcntl
 import os
 import socket
 import struct
-import sys
 
-from broker.host.network.addresses import MTU, TAP
+from broker.host.network.addresses import MTU
 from broker.host.network.frameguard.veth import (
     NEWNET,
     NEWUSER,
@@ -38,7 +37,6 @@ from broker.host.network.frameguard.veth import (
     libc,
     open_packets,
     run_ip,
-    serve,
     without_ipv6,
 )
 
@@ -47,7 +45,7 @@ _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _DEVICE = "/dev/net/tun"
 
 
-def make_tap(namespace: int, name: str = f"{TAP}0") -> socket.socket:
+def make_tap(namespace: int, name: str) -> socket.socket:
     """Create a TAP device in a network namespace; return a socket of its frames.
 
     This process changes its user and network namespaces.  Raises OSError with the
@@ -74,7 +72,3 @@ def make_tap(namespace: int, name: str = f"{TAP}0") -> socket.socket:
     for fd in (tun, owner, namespace):
         os.close(fd)
     return packets
-
-
-if __name__ == "__main__":
-    sys.exit(serve(lambda namespace, _: make_tap(namespace)))

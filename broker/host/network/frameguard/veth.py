@@ -30,19 +30,16 @@ import shutil
 import socket
 import struct
 import subprocess  # noqa: TID251 -- in namespaces that only this process enters
-import sys
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from typing_extensions import override
 
 from broker.core import limits
 from broker.core.limits import network as network_limits
-from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 from broker.host.network.addresses import (
     GATEWAY,
     GATEWAY6,
@@ -386,40 +383,3 @@ class PacketGuard(FrameGuard):
         if side is self._packets and happened & select.POLLERR:
             return False  # ENETDOWN: the box's end of the cable is gone
         return super()._serve(side, happened)
-
-
-def carry_to_the_end(guard: PacketGuard, ready: int) -> NoReturn:
-    """Report on ``ready``, confine this process, and carry frames to the end.
-
-    Does not return: the process ends with the interface, or with passt.
-    """
-    os.write(ready, b"r")
-    os.close(ready)
-    keep_descriptors_only()
-    try:
-        guard.run()
-    except OSError as error:
-        if error.errno != errno.ENETDOWN:
-            raise
-    os._exit(0)  # the interpreter's own end needs system calls that it gave up
-
-
-def serve(make_interface: Callable[[int, bool], socket.socket]) -> int:
-    """Create a network namespace's interface, and carry its frames to the end.
-
-    Returns 1 with the reason on standard error where it cannot be made.
-    """
-    passt, ready, namespace, *leader = (int(word) for word in sys.argv[1:])
-    try:
-        addresses = Addresses()  # of the host's namespace, before this leaves it
-        packets = make_interface(namespace, addresses.ipv6)
-    except OSError as error:
-        sys.stderr.write(f"{error.strerror}\n")
-        return 1
-    side = socket.socket(fileno=passt)
-    guard = PacketGuard(packets, side, addresses, leader=leader[0] if leader else -1)
-    carry_to_the_end(guard, ready)
-
-
-if __name__ == "__main__":
-    sys.exit(serve(lambda namespace, ipv6: lay_cable(namespace, ipv6=ipv6)))

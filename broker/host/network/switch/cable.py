@@ -2,8 +2,8 @@
 
     program in the box ─ eth0 ═ veth ═ packet socket ═ stream of frames ═ switch
 
-It is ``veth`` or ``tap`` without a filter, for the switch is one.  Its arguments are
-that word, and the descriptors of the switch's stream, of a pipe for the word that the
+It is ``packet_guard cable veth`` or ``tap``, without a filter, for the switch is one.
+Its arguments are the descriptors of the switch's stream, of a pipe for the word that the
 interface is up and of the network namespace.  Then the interface: name, addresses,
 router; or the VMM's pidfd, and the device's name.
 """
@@ -11,22 +11,15 @@ router; or the VMM's pidfd, and the device's name.
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from typing_extensions import override
 
 from broker.host.network.addresses import ipv6_beside
-from broker.host.network.frameguard.frameguard import Addresses
-from broker.host.network.frameguard.tap import make_tap
-from broker.host.network.frameguard.veth import (
-    LENGTH,
-    Card,
-    PacketGuard,
-    carry_to_the_end,
-    lay_cable,
-)
+from broker.host.network.frameguard.interfaces import SandboxInterface, carry
+from broker.host.network.frameguard.veth import LENGTH, Card, PacketGuard
 
 _DISABLED = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
@@ -48,29 +41,25 @@ def can_ipv6(disabled: Path = _DISABLED) -> bool:
         return False
 
 
-def main() -> int:
+def lay_to_switch(
+    kind: str, switch: str, ready: str, namespace: str, *words: str
+) -> int:
     """Make an interface (TAP or veth) and carry its frames to and from a switch."""
-    kind, *words = sys.argv[1:]
-    switch, ready, namespace = map(int, words[:3])
-    leader = int(words[3]) if kind == "tap" else -1
-    try:
-        addresses = Addresses()
-        if kind == "tap":
-            packets = make_tap(namespace, words[4])
-        else:
-            packets = lay_cable(namespace, ipv6=can_ipv6(), card=_card(*words[3:]))
-    except OSError as error:
-        sys.stderr.write(f"{error.strerror}\n")
-        return 1
-    side = socket.socket(fileno=switch)
-    guard = CableGuard(packets, side, addresses, leader=leader)
-    return carry_to_the_end(guard, ready)
+    made = partial(SandboxInterface, kind, int(namespace), int(ready))
+    if kind == "tap":
+        interface = made(leader=int(words[0]), name=words[1])
+    else:
+        interface = made(card=_card(*words))
+    side = socket.socket(fileno=int(switch))
+    return carry(
+        interface,
+        lambda packets, addresses: CableGuard(
+            packets, side, addresses, leader=interface.leader
+        ),
+        ipv6=can_ipv6(),
+    )
 
 
 def _card(name: str, address: str, mac: str, router: str = "") -> Card:
     way6 = ipv6_beside(router) if router else ""
     return Card(name, address, router, mac, ipv6_beside(address), way6)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,7 +2,7 @@
 
     QEMU, or a box's cable ═ stream of frames ═ switch ═ stream ═ another one
 
-Its arguments are the descriptor of a socket to the host's process and the first three
+It is ``packet_guard switch``.  Its arguments are the descriptor of a socket to the host's process and the first three
 octets of the switch's addresses.  Each message on that socket is a new port, with the
 descriptor of its stream (``a length, a frame``, as QEMU's).  A port lasts as long as its
 stream.  The switch ends with its socket.
@@ -17,9 +17,9 @@ from __future__ import annotations
 import os
 import select
 import socket
-import sys
 import time
 from collections import Counter, deque
+from typing import NoReturn
 
 from broker.core import limits
 from broker.core.fair_share import may_take
@@ -184,14 +184,10 @@ def _where(error: Exception) -> str:
     return f"{type(error).__name__} in {line}"
 
 
-def main() -> None:
+def switch_frames(control: str, network: str) -> NoReturn:
     """Run a switch's process: confine it, then switch frames."""
-    control = socket.socket(fileno=int(sys.argv[1]))
-    switch = SwitchProcess(control, bytes(map(int, sys.argv[2].split("."))))
+    octets = bytes(map(int, network.split(".")))
+    switch = SwitchProcess(socket.socket(fileno=int(control)), octets)
     keep_descriptors_only("recvmsg")
     switch.run()
     os._exit(0)  # the interpreter's own end needs system calls that it gave up
-
-
-if __name__ == "__main__":
-    main()

@@ -147,8 +147,8 @@ def _start(network: str) -> _Switch:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.settimeout(0)
     with theirs:
-        words = (str(theirs.fileno()), network)
-        argv = our_program("broker.host.network.switch.process", *words)
+        words = ("switch", str(theirs.fileno()), network)
+        argv = our_program("broker.host.network.packet_guard", *words)
         try:
             process = spawn_helper("switch", argv, pass_fds=(theirs.fileno(),))
         except BaseException:

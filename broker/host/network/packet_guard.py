@@ -1,0 +1,52 @@
+"""The process between a sandbox's interface and passt, and the switch: one program.
+
+``packet_guard CARRIED INTERFACE ARGUMENT…``.  ``CARRIED`` names what it carries to the
+other side: ``frames``, each judged by itself (frameguard of QEMU, netguard of others);
+``flows``, each decided by the viewer (flowguard); ``cable``, all, for a switch judges
+them.  ``INTERFACE`` is ``qemu`` (a stream of frames), ``veth`` (of a box) or ``tap`` (of
+another VMM).  The arguments of each are those of its module.
+
+``packet_guard switch`` is the process that sandboxes of one network share.
+
+Each mode imports its own modules alone, makes its interface and confines itself by
+``keep_descriptors_only`` before it reads a byte of the sandbox.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from broker.core.errors import InternalError
+
+
+def main() -> int:
+    """Carry a sandbox's frames to the end; return 1 if its interface cannot be made."""
+    # Late, by mode: a process that decides on no flow has no code that reads names and
+    # hellos, and its memory is smaller.
+    match sys.argv[1:]:
+        case "frames", "qemu", *fds:
+            from broker.host.network.frameguard.frameguard import guard_frames
+
+            return guard_frames(*map(int, fds))
+        case "frames", interface, *fds:
+            from broker.host.network.frameguard.interfaces import guard_interface
+
+            return guard_interface(interface, *map(int, fds))
+        case "flows", interface, *fds:
+            from broker.host.network.flowguard.rules import guard_flows
+
+            return guard_flows(interface, *map(int, fds))
+        case "cable", interface, *words:
+            from broker.host.network.switch.cable import lay_to_switch
+
+            return lay_to_switch(interface, *words)
+        case "switch", control, network:
+            from broker.host.network.switch.process import switch_frames
+
+            return switch_frames(control, network)
+        case words:
+            raise InternalError(f"the packet guard has no mode {words[:2]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
