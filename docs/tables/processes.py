@@ -125,10 +125,7 @@ PROGRAMS = (
     ),
     Program("prompt agent", ("broker.programs.prompt",), USER, 42, 4_500, 2_410),
     Program("vitrail-access", ("broker.programs.accessible",), USER, 37, 3_500, 1_730),
-    Program("name strip", ("broker.helpers.prompt.name_strip",), CONFINED, 5, 100, 40),
-    Program(
-        "screen frame", ("broker.helpers.prompt.screen_frame",), USER, 20, 1_300, 730
-    ),
+    Program("drawings", ("broker.helpers.prompt.drawings",), USER, 24, 1_450, 810),
     Program("shipper", ("broker.programs.shipper",), USER, 50, 5_300, 2_750),
     Program(
         "shipper in its jail",

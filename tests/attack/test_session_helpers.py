@@ -7,6 +7,7 @@ the session for its compositor and buses; they need no file of the user.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.helpers.prompt import screen_frame
+from broker.helpers.prompt import name_strip, screen_frame
 from broker.programs import accessible, prompt
 from tests.kit.wayland.compositor import short_directory
 
@@ -44,6 +45,9 @@ def _run(program, attempt):
 
     if program is screen_frame:
         program.ScreenFrame = attack
+    elif program is name_strip:
+        program.fitting = attack
+        program.main(*sys.argv[1:])
     else:
         trio.run = attack
     program.main()
@@ -87,3 +91,31 @@ def test_a_helper_opens_its_programs_and_reaches_the_compositor(attempted):
 
         for attempt in (connect, Path(os.__file__).read_bytes, os.getcwd):
             assert attempted(attempt) == _OPENED
+
+
+def test_what_parses_a_font_has_the_font_alone():
+    with short_directory() as home:
+        (home / "font").write_text("hostile")
+        arguments = ["18", str(home / "font"), "0"]
+        for attempt in (
+            (home / "font").read_text,
+            Path(os.__file__).read_bytes,
+            lambda: os.listdir(home),
+            lambda: socket.socket(socket.AF_UNIX),
+            lambda: os.kill(os.getppid(), 0),
+        ):
+            code = _taken_over(name_strip, arguments, attempt)
+            assert code == -signal.SIGSYS
+        nothing = _taken_over(name_strip, arguments, lambda: None)
+        assert nothing == _OPENED  # the control
+
+
+def test_a_file_that_is_not_a_font_is_reported(capfd):
+    with short_directory() as home:
+        (home / "font").write_text("not a font" * 100)
+        pid = os.fork()
+        if pid == 0:
+            name_strip.main("18", str(home / "font"), "0")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    # FreeType's reason, and no traceback, for which files would be opened.
+    assert len(capfd.readouterr().err.splitlines()) == 1

@@ -1,19 +1,24 @@
 """Letters for the name strip of frames, drawn with a font of the desktop's.
 
-``python -m broker.helpers.prompt.name_strip HEIGHT FILE INDEX`` prints a JSON object: for each
-character of a sandbox's name its width and its coverage, a byte for each pixel, in
-base64.  A separate process: a font file is parsed by FreeType, a large parser, which
-neither the broker nor a worker loads.
+``drawings letters HEIGHT FILE INDEX`` prints a JSON object: for each character of a
+sandbox's name its width and its coverage, a byte for each pixel, in base64.  A separate
+process: a font file is parsed by FreeType, a large parser, which neither the broker nor
+a worker loads, and which has this font's bytes and standard output alone.
 """
 
 from __future__ import annotations
 
 import base64
+import io
 import json
+import os
 import string
-import sys
+from pathlib import Path
+from typing import NoReturn
 
 from PIL import Image, ImageDraw, ImageFont
+
+from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 
 CHARACTERS = string.ascii_lowercase + string.digits + "-"
 """Characters of a sandbox's name (``core.names``)."""
@@ -21,10 +26,10 @@ _SMALLEST = 8
 """Pixels; smaller letters of an outline font cannot be read."""
 
 
-def fitting(path: str, index: int, height: int) -> ImageFont.FreeTypeFont | None:
+def fitting(content: bytes, index: int, height: int) -> ImageFont.FreeTypeFont | None:
     """Return the font at the largest size whose lines have this height, or None."""
     for size in range(height, _SMALLEST - 1, -1):
-        font = ImageFont.truetype(path, size, index)
+        font = ImageFont.truetype(io.BytesIO(content), size, index)
         if sum(font.getmetrics()) <= height:
             return font
     return None
@@ -43,16 +48,26 @@ def letters(font: ImageFont.FreeTypeFont, height: int) -> dict[str, tuple[int, b
     return found
 
 
-def main(height: str, path: str, index: str) -> None:
-    """Print the letters; an empty object where the height has no room for any."""
-    font = fitting(path, int(index), int(height))
-    made = letters(font, int(height)) if font else {}
+def main(height: str, path: str, index: str) -> NoReturn:
+    """Print the letters, an empty object if the height has no room for any; exit."""
+    content = Path(path).read_bytes()
+    # Pillow imports some of its modules when it first draws, here with its own font.
+    picture = Image.new("L", (9, 9), 0)
+    ImageDraw.Draw(picture).text((0, 0), "a", fill=255, font=ImageFont.load_default())
+    picture.tobytes()
+    # guard: what parses a font has the font alone
+    keep_descriptors_only()
+    try:
+        font = fitting(content, int(index), int(height))
+        made = letters(font, int(height)) if font else {}
+    except OSError as error:  # FreeType's; a traceback would open files
+        os.write(2, f"{error}\n".encode())
+        os._exit(1)
     encoded = {
         char: (width, base64.b64encode(pixels).decode())
         for char, (width, pixels) in made.items()
     }
-    sys.stdout.write(json.dumps(encoded))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+    unwritten = memoryview(json.dumps(encoded).encode())
+    while unwritten:
+        unwritten = unwritten[os.write(1, unwritten) :]
+    os._exit(0)  # the interpreter's own end needs system calls that it gave up

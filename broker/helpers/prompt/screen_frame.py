@@ -1,6 +1,6 @@
 """The frame around a screen that a sandbox sees, in the sandbox's colour.
 
-``screen_frame RRGGBB WIDTH HEIGHT X Y``: the screen, as the desktop's portal says it.
+``drawings frame RRGGBB WIDTH HEIGHT X Y``: the screen, as the desktop's portal says it.
 xdg-desktop-portal-wlr says of each that it is at 0, 0, so all are framed that it can be;
 too much of a frame is seen, too little is not.  It is four strips above everything, which
 take no input, by layer-shell; a compositor without it marks what is shared itself.
@@ -213,7 +213,3 @@ def main() -> None:
         frame.run()
     # pywayland may crash when it frees what a connection has left.
     os._exit(not drawn)
-
-
-if __name__ == "__main__":
-    main()

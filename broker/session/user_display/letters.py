@@ -10,7 +10,7 @@ from broker.helpers.process.popen import our_program
 from broker.session.tools import tool_output
 
 _PATTERN = "Vitrail,sans-serif:bold"
-_PROGRAM = "broker.helpers.prompt.name_strip"
+_PROGRAM = "broker.helpers.prompt.drawings"
 _SECONDS = 20.0
 _BYTES = 1 << 22
 
@@ -25,5 +25,5 @@ def draw_letters(height: int) -> bytes:
     file, _, index = found.decode().rpartition("\n")
     # The upper half names an instance of a variable font (FT_New_Face).
     number = str(int(index or 0) & 0xFFFF)
-    argv = our_program(_PROGRAM, str(height), file, number)
+    argv = our_program(_PROGRAM, "letters", str(height), file, number)
     return tool_output(argv, deadline=_SECONDS, output_limit=_BYTES)

@@ -14,8 +14,12 @@ def show_frame(errand: Errand, order: ShowFrame) -> None:
 
     Raises OSError.
     """
-    words = (order.colour, *map(str, (order.width, order.height, order.x, order.y)))
-    argv = our_program("broker.helpers.prompt.screen_frame", *words)
+    words = (
+        "frame",
+        order.colour,
+        *map(str, (order.width, order.height, order.x, order.y)),
+    )
+    argv = our_program("broker.helpers.prompt.drawings", *words)
     near, far = socket.socketpair()
 
     def begun(_process: Process) -> None:

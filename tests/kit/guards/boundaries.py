@@ -248,6 +248,7 @@ GUARDS = (
     Guard("a rule for a path of procfs holds when the kernel has given up its memory", "if True:", "tests/broker/helpers/test_landlock.py", "hold_when"),
     Guard("windows go to no compositor that has to be guessed", "others = [place for place in places if _is_own(place) and accepts(place)][:1]", "tests/broker/helpers/test_compositor.py", "only_other"),
     Guard("a helper of the session opens no file of the user", "", "tests/attack/test_session_helpers.py", "no_file_of_the_user"),
+    Guard("what parses a font has the font alone", "", "tests/attack/test_session_helpers.py", "font_alone"),
     Guard("a link in the settings opens no home", "if True:", "tests/attack/test_authority_confined.py", "no_file_of_the_user"),
     Guard("a notification has no descriptors", "if False:", "tests/attack/test_authority_confined.py", "notification"),
     Guard("a keeper signals its jailed half alone", "pass", "tests/integration/test_keeper.py", "can_signal_no_process"),
