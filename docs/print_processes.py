@@ -31,7 +31,7 @@ def _row(name: str, rights: str, size: Size) -> str:
 
 
 def table() -> str:
-    """Return the table: a row for each program, and all together."""
+    """Return the table: a row for each program and each phase, and all together."""
     lines = [
         "| program | rights | modules | lines | lines of code |",
         "| --- | --- | --- | --- | --- |",
@@ -39,7 +39,8 @@ def table() -> str:
     for program in PROGRAMS:
         rights = program.rights + (", of two machines" if program.linked else "")
         size = Size(program.modules, program.lines, program.code)
-        lines.append(_row(program.name, rights, size))
+        name = f"… {program.name}" if program.phase_of else program.name
+        lines.append(_row(name, rights, size))
     lines.append(_row("all with the user's rights on one machine", "", TOGETHER))
     return "\n".join(lines) + "\n"
 
@@ -60,7 +61,8 @@ def processes_of_packages() -> dict[str, dict[tuple[str, ...], list[str]]]:
     """Return each package's modules by the processes that import them."""
     programs: dict[str, frozenset[str]] = {}
     for one in PROGRAMS:
-        name = _SAME.get(one.name, one.name)
+        name = one.phase_of or one.name
+        name = _SAME.get(name, name)
         programs[name] = programs.get(name, frozenset()) | one.closure()
     # Their verbs and programs are named by words.
     names = ("files", "guest", "usb", "wayland", "x11")

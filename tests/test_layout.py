@@ -24,6 +24,8 @@ SLACK = 0.1
 CLASS_NAMES_TWICE = 9
 MODULE_NAMES_OFTEN = 5
 CIRCLES = 1
+KINDS = 24
+"""Of processes: rows of ``PROGRAMS`` that are not phases."""
 OTHER_KINDS = {
     # Protocols of a foreign machine's VMM, by which it takes a device: keys of
     # devices.toml, whatever the kind of its sandbox is.
@@ -74,6 +76,13 @@ def test_a_program_keeps_its_bounds(program, capsys):
     found = imports.size(program.closure())
     _report(capsys, program.name, found)
     _within(found, Size(program.modules, program.lines, program.code))
+
+
+def test_kinds_of_process_only_become_fewer():
+    """A phase of a program is no kind; it has a bound of its own."""
+    kinds = [program.name for program in PROGRAMS if not program.phase_of]
+    assert {program.phase_of for program in PROGRAMS} <= {"", *kinds}
+    _at_most(kinds, KINDS)
 
 
 def test_all_processes_with_the_users_rights_keep_their_bounds(capsys):

@@ -25,6 +25,8 @@ class Program:
     """One program: its ``entry`` modules, and what its process may import at most.
 
     ``linked``: it runs on machines of the link only, not beside ``vitrail-local``.
+    ``phase_of``: the program whose later or earlier phase this is: the same process
+    before or after it confines itself, or a part that it forks to be confined.
     ``without``: what its ``entry`` imports in the other process of a fork alone, or
     imports for its confined children and never executes itself.
     """
@@ -37,6 +39,7 @@ class Program:
     code: int
     linked: bool = False
     without: tuple[str, ...] = ()
+    phase_of: str = ""
 
     def closure(self) -> frozenset[str]:
         """Return all modules that the program may import, in functions too."""
@@ -71,6 +74,15 @@ PROGRAMS = (
         1_960,
     ),
     Program(
+        "vitrail-local, viewer",
+        ("broker.programs.local",),
+        CONFINED,
+        377,
+        45_550,
+        28_180,
+        without=("broker.programs.local_host", _OF_TERMINAL),
+    ),
+    Program(
         "vitrail-local before its fork",
         ("broker.programs.local",),
         USER,
@@ -81,15 +93,7 @@ PROGRAMS = (
             *("broker.programs.local_host", "broker.viewer.broker"),
             *("broker.viewer.host_ends.local_host", _OF_TERMINAL),
         ),
-    ),
-    Program(
-        "vitrail-local, viewer",
-        ("broker.programs.local",),
-        CONFINED,
-        377,
-        45_550,
-        28_180,
-        without=("broker.programs.local_host", _OF_TERMINAL),
+        phase_of="vitrail-local, viewer",
     ),
     Program(
         "vitrail-local, host",
@@ -134,6 +138,7 @@ PROGRAMS = (
         52,
         6_400,
         3_710,
+        phase_of="shipper",
     ),
     Program(
         "vitrail-ingest",
@@ -152,6 +157,7 @@ PROGRAMS = (
         224,
         37_450,
         23_750,
+        phase_of="fork server",
     ),
     Program("worker", ("broker.programs.worker",), CONFINED, 217, 36_400, 23_110),
     Program("files", ("shims.files.own_files",), CONFINED, 14, 1_950, 1_290),
@@ -182,28 +188,24 @@ PROGRAMS = (
     ),
     Program(
         "launch tools",
-        ("broker.host.vmm.jailed_tool", "broker.host.images.unpack"),
+        ("broker.host.vmm.launch_tool",),
         USER,
         24,
         1_250,
-        670,
-        without=("broker.host.images.bzimage",),
+        680,
+        without=(
+            *("broker.host.vmm.fetch", "broker.host.images.host_files"),
+            "broker.host.images.bzimage",
+        ),
     ),
     Program(
-        "launch tools in their jail",
-        ("broker.host.vmm.fetch", "broker.host.images.host_files"),
+        "launch tools, confined",
+        ("broker.host.vmm.launch_tool",),
         CONFINED,
-        23,
-        2_100,
-        1_050,
-    ),
-    Program(
-        "kernel unpacker",
-        ("broker.host.images.bzimage",),
-        CONFINED,
-        18,
-        1_350,
-        570,
+        39,
+        3_400,
+        1_820,
+        phase_of="launch tools",
     ),
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_050, 2_910),
     Program(
@@ -216,7 +218,7 @@ PROGRAMS = (
     ),
     Program("libvirt's hook", ("shims.vitrail_libvirt_hook",), ROOT, 3, 600, 380),
 )
-"""Ordered as the processes of ``docs/threat-model.md``.  ``brokerctl`` is not here: it
+"""Ordered as the processes of ``docs/threat-model.md``, phases after their program.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
 TOGETHER = Size(modules=569, lines=70_000, code=44_820)

@@ -1,6 +1,6 @@
 """What a launch tool that was taken over reaches: the files that it reads, and no more.
 
-The attack runs in the place of the program, in the jail that ``jailed_tool`` starts it in.
+The attack runs in the place of the program, in the jail that ``launch_tool`` starts it in.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import pytest
 
 from broker.helpers.process.spawn import DEVNULL, spawn
-from broker.host.vmm import jailed_tool
+from broker.host.vmm import launch_tool
 from tests.kit.wayland.compositor import short_directory
 
 _PROGRAM = """
@@ -75,13 +75,13 @@ def session(monkeypatch):
 
 
 def _attacked(monkeypatch, words, asked):
-    """Run the attack where ``jailed_tool`` would become bubblewrap; return its results."""
+    """Run the attack where ``launch_tool`` would become bubblewrap; return its results."""
     started = []
     monkeypatch.setattr(os, "execvpe", lambda *call: started.append(call))
-    monkeypatch.setattr(sys, "argv", ["jailed_tool", *words])
+    monkeypatch.setattr(sys, "argv", ["launch_tool", *words])
     attack = [sys.executable, "-I", "-c", _PROGRAM, asked]
-    monkeypatch.setattr(jailed_tool, "our_program", lambda *_: attack)
-    jailed_tool.main()
+    monkeypatch.setattr(launch_tool, "our_program", lambda *_: attack)
+    launch_tool.main()
     ((_, argv, env),) = started
     rules = [int(argv[at + 1]) for at, word in enumerate(argv) if word == "--seccomp"]
     try:

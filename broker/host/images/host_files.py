@@ -1,6 +1,6 @@
 """Files of this machine that a micro VM gets by ``launch.host_files``.
 
-A separate process in a jail (``broker.host.vmm.jailed_tool``), which then ends: what
+A separate process in a jail (``broker.host.vmm.launch_tool``), which then ends: what
 parses the files of other packages holds no machines, and has no home but its fonts.
 Its arguments are the kinds that the record names.
 
@@ -76,11 +76,11 @@ class HostFiles:
         return out.getvalue()
 
 
-def main() -> None:
+def print_files(wanted: Sequence[str]) -> None:
     """Collect the files in this jailed process; print them, or the error, as JSON."""
     answer: dict[str, str] | tuple[str, str, str]
     try:
-        answer = trio.run(collect, sys.argv[1:]).settings()
+        answer = trio.run(collect, wanted).settings()
     except VitrailError as error:
         answer = error.message, error.hint, error.where
     sys.stdout.buffer.write(msgspec.json.encode(answer))
@@ -256,7 +256,3 @@ def only_certificates(content: bytes) -> bytes:
     except ValueError:
         return b""
     return content
-
-
-if __name__ == "__main__":
-    main()

@@ -25,7 +25,7 @@ async def host_settings(wanted: Collection[str]) -> dict[str, str]:
     if not wanted:
         return {}
     # As base64, and compressed at the best.
-    argv = our_program("broker.host.vmm.jailed_tool", "files", *wanted)
+    argv = our_program("broker.host.vmm.launch_tool", "files", *wanted)
     most = 2 * limits.HOST_FILES_BYTES
     found = await run_tool(argv, name="launch.host_files", output_limit=most)
     answer: _Answer = msgspec.json.decode(found, type=_Answer)

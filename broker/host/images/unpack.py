@@ -1,9 +1,7 @@
-"""Unpack a bzImage into the kernels' cache: a separate process, which then ends.
+"""Unpack a bzImage into the kernels' cache: a launch tool, which then ends.
 
 It opens the unpacked file and gives it its name; a forked process, confined before it
 reads the kernel, fills it: ``bzimage``.
-
-Arguments: the descriptor of the kernel, and the path of the unpacked file.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ _KEPT = 4
 """Unpacked kernels in the cache: a kernel that was dropped is unpacked again."""
 
 
-def main() -> None:
-    """Unpack the kernel into the cache; exit with a message on failure."""
-    kernel, target = int(sys.argv[1]), Path(sys.argv[2])
+def unpack_kernel(kernel: int, target: Path) -> None:
+    """Unpack the kernel of this descriptor into the cache; exit with a message on failure."""
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with whole_file(target) as unpacked:
@@ -56,7 +53,3 @@ def _drop_oldest(folder: Path) -> None:
     kept = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
     for path in kept[:-_KEPT]:
         path.unlink(missing_ok=True)
-
-
-if __name__ == "__main__":
-    main()

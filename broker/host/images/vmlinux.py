@@ -122,7 +122,7 @@ def _digest(file: BinaryIO) -> str:
 async def _unpack(kernel: Path, fd: int, target: Path) -> None:
     """Unpack a kernel in a confined process.  Raises SetupError."""
     # In a separate process, so that what decompresses a kernel holds no machines.
-    argv = our_program("broker.host.images.unpack", str(fd), str(target))
+    argv = our_program("broker.host.vmm.launch_tool", "unpack", str(fd), str(target))
     try:
         await run_tool(argv, name="unpacking", pass_fds=(fd,), env={})
     except UpstreamError as error:

@@ -1,9 +1,7 @@
-"""Fetch ``vhost-device-vsock`` for this user, in the jail of ``jailed_tool``.
+"""Fetch ``vhost-device-vsock`` for this user, in the jail of ``launch_tool``.
 
 A separate index, the archive's signature checked as always, the package kept,
 unpacked below the cache, nothing installed.
-
-Arguments: the folder of our tools, and the mirror of the archive (may be empty).
 """
 
 from __future__ import annotations
@@ -26,12 +24,11 @@ _SUITE = "unstable"
 _PLACES = ("usr/bin", "usr/libexec", "usr/lib/qemu")
 
 
-def main() -> None:
-    """Fetch ``vhost-device-vsock`` unless it is there.
+def fetch_tool(tools: Path, mirror: str) -> None:
+    """Fetch ``vhost-device-vsock`` into a folder unless it is there.
 
-    Exit with a message on failure.
+    ``mirror``: of the archive; may be empty.  Exit with a message on failure.
     """
-    tools, mirror = Path(sys.argv[1]), sys.argv[2]
     try:
         # Held until we end: no other process of this user fetches meanwhile.
         with (tools / ".lock").open("a") as lock:
@@ -95,7 +92,3 @@ async def _download(archive: Archive, scratch: Path, packages: Path) -> None:
         cwd=packages,
         deadline=limits.IMAGE_BUILD_SECONDS,
     )
-
-
-if __name__ == "__main__":
-    main()

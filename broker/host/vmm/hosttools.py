@@ -47,7 +47,7 @@ async def fetch_vhost_device_vsock(
     if (present := find_vhost_device_vsock(paths)) is not None:
         return present
     progress(f"downloading {VHOST_DEVICE_VSOCK} from {mirror or 'the Debian archive'}")
-    argv = our_program("broker.host.vmm.jailed_tool", "fetch", str(paths.tools), mirror)
+    argv = our_program("broker.host.vmm.launch_tool", "fetch", str(paths.tools), mirror)
     try:
         await run_tool(argv, name="fetch", deadline=2 * limits.IMAGE_BUILD_SECONDS)
     except (UpstreamError, OSError) as error:

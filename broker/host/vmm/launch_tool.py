@@ -1,10 +1,12 @@
-"""The jail of a launch tool: what starts it reads its own arguments, and becomes bubblewrap.
+"""The launch tools: one program, which a launch runs to its end, and its jails.
 
 ``files KIND…`` reads files of this machine (``broker.host.images.host_files``) and has
 the session's directories of fonts.  ``fetch FOLDER MIRROR`` fetches a program into a
-folder (``broker.host.vmm.fetch``) and has apt's files and the network.  Both have a
-read-only root, no home beside that, no session, no other process; a socket with a name
-of its own is none of their files.
+folder (``broker.host.vmm.fetch``) and has apt's files and the network.  Both become
+bubblewrap, which runs this program again as ``inside``: with a read-only root, no home
+beside that, no session, no other process; a socket with a name of its own is none of
+their files.  ``unpack KERNEL TARGET`` unpacks a kernel in a fork that confines itself
+(``broker.host.images.unpack``).
 
 Sources: bwrap(1), fonts.conf(5), apt.conf(5).
 """
@@ -22,6 +24,7 @@ from broker.helpers.filters.box_filters import box_filter
 from broker.helpers.process.popen import our_program, require_installed
 from broker.helpers.program_jail import program_jail
 
+LAUNCH_TOOL = "broker.host.vmm.launch_tool"
 _BOTH = ("ssl", "pki", "ca-certificates", "crypto-policies", "alternatives")
 _FONTS = ("/etc/fonts", "/var/cache/fontconfig")
 _APT = ("/etc/apt", "/var/lib/apt", "/var/lib/dpkg")
@@ -81,21 +84,38 @@ def fetch_jail(folder: Path, environ: Mapping[str, str]) -> ToolJail:
 
 
 def main() -> None:
-    """Replace this process with the tool in its jail.
+    """Run the tool that the first words name; exit with a message on failure."""
+    # Late, by mode: what reads files and answers of others is imported in the jail.
+    match sys.argv[1:]:
+        case "unpack", kernel, target:
+            from broker.host.images.unpack import unpack_kernel
 
-    Exit with a message on failure.
-    """
-    name, *words = sys.argv[1:]
+            unpack_kernel(int(kernel), Path(target))
+        case "inside", "files", *kinds:
+            from broker.host.images.host_files import print_files
+
+            print_files(kinds)
+        case "inside", "fetch", folder, mirror:
+            from broker.host.vmm.fetch import fetch_tool
+
+            fetch_tool(Path(folder), mirror)
+        case "files" | "fetch" as name, *words:
+            _enter_jail(name, words)
+        case words:
+            sys.exit(f"there is no launch tool {words[:1]}")
+
+
+def _enter_jail(name: str, words: list[str]) -> None:
+    """Replace this process with the tool in its jail."""
     try:
         require_installed("bwrap")
         if name == "fetch":
             folder = Path(words[0])
             folder.mkdir(parents=True, exist_ok=True)
             jail = fetch_jail(folder, os.environ)
-            program = our_program("broker.host.vmm.fetch", *words)
         else:
             jail = files_jail(os.environ)
-            program = our_program("broker.host.images.host_files", *words)
+        program = our_program(LAUNCH_TOOL, "inside", name, *words)
         rules = os.memfd_create("filter", 0)
         os.write(rules, box_filter(unix=False))
         os.lseek(rules, 0, os.SEEK_SET)
