@@ -221,6 +221,12 @@ def wayland_end() -> bytes:
     return bundle("wayland").encode()
 
 
+@lru_cache(maxsize=None)
+def hook_program(name: str) -> bytes:
+    """Return the hook of this module of ``shims/hooks``: for Podman, root's, libvirt."""
+    return bundle("hooks", names=[name]).encode()
+
+
 def usb_tool(name: str) -> str:
     """Return ``vitrail_devices.py`` or ``vitrail_security_key.py``."""
     return bundle("usb", names=[name])

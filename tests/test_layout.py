@@ -35,10 +35,6 @@ OTHER_KINDS = {
 OF_NO_DAEMON = 3_250
 """Lines in packages of daemons, outside of cli, that only brokerctl imports."""
 MODULE_LINES = 600
-LONGER = {
-    "shims.vitrail_oci_hook": 930,
-}
-"""Modules of more than MODULE_LINES lines."""
 LOCAL_END = "broker.viewer.host_ends.local_host"
 FOREIGN = {
     "broker.programs.host": (
@@ -191,19 +187,9 @@ def test_no_module_is_too_long():
     wrong = {}
     for name in modules():
         lines = imports.size({name}).lines
-        if lines > LONGER.get(name, MODULE_LINES):
+        if lines > MODULE_LINES:
             wrong[name] = lines
     assert wrong == {}
-
-
-def test_modules_that_were_too_long_leave_the_list():
-    """Whoever shortens one, or moves it, takes its row out."""
-    short = {
-        name
-        for name in LONGER
-        if name not in modules() or imports.size({name}).lines <= MODULE_LINES
-    }
-    assert short == set()
 
 
 def closure(name):

@@ -210,13 +210,13 @@ PROGRAMS = (
     Program("vitrail-devices", ("broker.programs.devices",), ROOT, 46, 5_050, 2_910),
     Program(
         "OCI hook",
-        ("shims.vitrail_oci_hook", "shims.vitrail_oci_rootful"),
+        ("shims.hooks.oci_hook", "shims.hooks.oci_rootful"),
         ROOT,
-        4,
-        1_250,
-        840,
+        11,
+        1_450,
+        940,
     ),
-    Program("libvirt's hook", ("shims.vitrail_libvirt_hook",), ROOT, 3, 600, 380),
+    Program("libvirt's hook", ("shims.hooks.libvirt_hook",), ROOT, 7, 650, 420),
 )
 """Ordered as the processes of ``docs/threat-model.md``, phases after their program.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""

@@ -40,14 +40,14 @@ finally:
 """
 LIBVIRT = """
 import os, sys
-from shims import vitrail_libvirt_hook as hook
+from tests.kit.hooks import libvirt as hook
 hook.RECORDS_SECONDS = 0.5
 hook.folders_of = lambda uid: [sys.argv[1] + "/records"]
 print("required" if hook.is_required(os.getuid(), {"win11"}) else "not required")
 """
 OCI = """
 import sys, time
-from shims import vitrail_oci_hook as hook
+from tests.kit.hooks import oci as hook
 def work():
     hook.log("the child says")
     words = {hook.SANDBOX: "web"}

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from shims import vitrail_libvirt_hook, vitrail_oci_hook
+from tests.kit import hooks
 from tests.kit.wayland.compositor import short_directory
 
 
@@ -24,20 +24,20 @@ def _place():
 
 def libvirt(path, uid):
     with socket.socket(socket.AF_UNIX) as sock:
-        vitrail_libvirt_hook.connect_to_user(sock, os.fspath(path), uid)
+        hooks.libvirt.connect_to_user(sock, os.fspath(path), uid)
 
 
 def podman(path, uid):
     """Up to the broker's answer, which does not come."""
-    broker = vitrail_oci_hook.Broker(os.fspath(path), uid, time.monotonic() + 0.1)
+    broker = hooks.oci.Broker(os.fspath(path), uid, time.monotonic() + 0.1)
     broker.call("Ping", {}, patient=False)
 
 
 HOOKS = pytest.mark.parametrize(
     ("hook", "refusal"),
     [
-        (libvirt, vitrail_libvirt_hook.HookError),
-        (podman, vitrail_oci_hook.LeaseError),
+        (libvirt, hooks.libvirt.HookError),
+        (podman, hooks.oci.HookError),
     ],
     ids=["libvirt", "podman"],
 )

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.host.launchers.libvirt.hook import install_hook
-from shims import vitrail_libvirt_hook as libvirt
-from shims import vitrail_oci_rootful as rootful
+from tests.kit.hooks import libvirt, rootful
 
 CLOSED = {"allow": False, "access": "rwm"}
 # As Podman 4.3 writes it for 'sudo podman run'.

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from shims import vitrail_oci_rootful as rootful
 from tests.broker.host.launchers.podman.test_hook import (
     BAD,
     CASES,
@@ -27,6 +26,7 @@ from tests.broker.host.launchers.podman.test_hook import (
     reply,
     state,
 )
+from tests.kit.hooks import rootful
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = [

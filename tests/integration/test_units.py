@@ -22,6 +22,7 @@ from broker.ipc.control.api import Nothing
 from broker.ipc.control.client import open_client
 from broker.ipc.control.methods import GET_VERSION, STATUS
 from broker.net.listeners import has_listener
+from tests.kit import hooks
 from tests.kit.brokerctl import home, paths_of
 from tests.kit.eventually import eventually
 from tests.kit.vm.tinyguest import ordinary_user
@@ -130,7 +131,7 @@ async def test_the_first_question_starts_the_broker():
         assert paths.control.stat().st_ino == inode
 
 
-HOOK = Path(__file__).parents[2] / "shims" / "vitrail_oci_hook.py"
+HOOK = Path(hooks.oci.__file__)
 PODMAN = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[4:]))"
 """Its command line names the annotations, which count for that alone."""
 

@@ -22,7 +22,7 @@ from pwd import getpwnam, getpwuid
 import pytest
 
 from broker.host.launchers.podman.hooks import write_rootful
-from shims.vitrail_oci_rootful import PLACES
+from shims.hooks.oci_rootful import PLACES
 from tests.kit.eventually import eventually
 from tests.kit.podman import root_directory, shared_words
 from tests.kit.podman_store import CONF, STORAGE

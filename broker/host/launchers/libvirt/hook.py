@@ -8,10 +8,10 @@ for those of sessions: libvirt 9.0's session daemon looks there and nowhere else
 from __future__ import annotations
 
 import json
-from importlib import resources
 from pathlib import Path
 
 from broker.core.files.replace_file import replace_file
+from shims.bundle import hook_program as hook_text
 
 _PROGRAM = "vitrail"
 FOLDER = Path("/etc/libvirt/hooks")
@@ -25,7 +25,7 @@ def hook_program(folder: Path, driver: str = "qemu") -> Path:
 
 def hook_source() -> bytes:
     """The hook's own text, of this version of Vitrail."""
-    return (resources.files("shims") / "vitrail_libvirt_hook.py").read_bytes()
+    return hook_text("libvirt_hook")
 
 
 def install_hook(

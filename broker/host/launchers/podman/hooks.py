@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 
 from broker.core.files.replace_file import replace_file
+from shims.bundle import hook_program
 
 ROOTFUL_HOOKS = Path("/etc/containers/oci/hooks.d")
 """Where root's Podman 4 looks for hooks without being told."""
@@ -59,8 +59,7 @@ def write_hooks(
     """
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     program.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    source = resources.files("shims") / PROGRAM
-    replace_file(program, source.read_bytes(), mode=0o755)
+    replace_file(program, hook_program("oci_hook"), mode=0o755)
     written = [program]
     for stage in _STAGES:
         text = stage_json(program, stage, control, records)
@@ -91,9 +90,8 @@ def write_rootful(
         "records": [str(directory) for directory in records],
     }
     settings, program = place / SETTINGS, place / PROGRAM
-    shims = resources.files("shims")
-    replace_file(place / _MODULE, (shims / _MODULE).read_bytes(), mode=0o644)
-    replace_file(program, (shims / PROGRAM).read_bytes(), mode=0o755)
+    replace_file(place / _MODULE, hook_program("oci_rootful"), mode=0o644)
+    replace_file(program, hook_program("oci_hook"), mode=0o755)
     replace_file(settings, (json.dumps(values) + "\n").encode(), mode=0o644)
     stages = hook_files(folder)
     for stage, path in zip(_STAGES, stages, strict=True):

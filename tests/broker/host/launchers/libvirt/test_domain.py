@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from broker.host.launchers.libvirt.domain import DomainError, VsockWay, with_vsock
-from shims import vitrail_libvirt_hook as hook
+from tests.kit.hooks import libvirt as hook
 
 XML = (
     "<domain type='kvm'><name>a</name><uuid>u</uuid>"

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from broker.host.launchers.libvirt.hook import install_hook
-from shims import vitrail_libvirt_hook as hook
+from tests.kit.hooks import libvirt as hook
 from tests.kit.wayland.compositor import short_directory
 
 UUID = "5d0c3e3a-52a4-4a4c-8f2e-6a1c7e1d0b11"
@@ -400,7 +400,7 @@ def test_a_record_with_a_mistake_is_read_by_its_words(tmp_path):
     write_record(tmp_path, text)
     assert hook.record_requires([str(tmp_path)], {"work"})
     # Deeper than the parser goes: neither it nor another record is passed over.
-    deep = "a = " + "[" * 100_000
+    deep = "a = " + "[" * 4_000  # a longer line is not parsed
     (tmp_path / "a.toml").write_text(deep)
     assert hook.record_requires([str(tmp_path)], {"work"})
 
@@ -458,7 +458,7 @@ def test_only_a_regular_file_is_a_record(tmp_path):
     writer = os.open(path, os.O_RDWR)
     try:
         os.write(writer, RECORD.format(required="true", domain="work").encode())
-        assert hook._read_record(str(path)).domain == ""
+        assert hook._words_of(str(path)).domain == ""
     finally:
         os.close(writer)
 
@@ -472,11 +472,11 @@ def test_records_that_are_not_read_in_time_do_not_hold_libvirt_up(monkeypatch):
 
 def test_root_reads_them_with_the_rights_of_the_person(monkeypatch):
     taken = []
-    monkeypatch.setattr(os, "getuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     for name in ("setgroups", "setgid", "setuid"):
         monkeypatch.setattr(os, name, lambda value, name=name: taken.append(name))
     real = pwd.getpwnam("nobody")
-    hook._become(real.pw_uid)
+    hook.become(real.pw_uid)
     assert taken == ["setgroups", "setgid", "setuid"]
 
 

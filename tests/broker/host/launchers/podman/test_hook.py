@@ -23,7 +23,9 @@ from types import SimpleNamespace
 
 import pytest
 
-HOOK = Path(__file__).parents[5] / "shims" / "vitrail_oci_hook.py"
+from tests.kit.hooks import oci
+
+HOOK = Path(oci.__file__)
 LAUNCH = "0123456789ab"
 PREPARED = {"id": LAUNCH, "sandbox": "work", "directory": "/run/user/1/vitrail/s"}
 
@@ -472,14 +474,12 @@ SOME = "         0        999          1\n         1    1000000      65536\n"
 
 def test_a_person_s_own_hook_leases_no_container_of_root_s():
     """A rootless hook is root, too, in its user namespace; and a person is not root."""
-    from shims import vitrail_oci_hook as oci
-
     assert [oci.is_roots(*who) for who in ((0, ALL), (0, SOME), (1000, ALL))] == [
         *(True, False, False)
     ]
     words = Namespace(seconds=5, control="/none", records=[], settings=None)
     refused = oci.Hook(words, of_root=True)
-    with pytest.raises(oci.LeaseError, match="sudo brokerctl launcher install podman"):
+    with pytest.raises(oci.HookError, match="sudo brokerctl launcher install podman"):
         refused.serve("precreate", json.dumps(config()))
     assert oci.Hook(words, of_root=False).refused == ""
 
@@ -632,18 +632,16 @@ def test_a_runtime_obeys_no_annotation_of_the_image(place, manifest, podman, lef
 
 def test_a_broker_of_another_user_is_not_asked(place, monkeypatch):
     """Its socket is the person's, and the process that listens is not."""
-    from shims import vitrail_oci_hook as module
-
     monkeypatch.setattr(
-        module.Broker, "_connect", lambda self, sock: sock.connect(self._path)
+        oci, "connect_to_user", lambda sock, path, _uid: sock.connect(path)
     )
 
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(place / "control"))
         listener.listen()
         path, end = str(place / "control"), time.monotonic() + 10
-        broker = module.Broker(path, os.getuid() + 1, end)
-        with pytest.raises(module.LeaseError, match="another user"):
+        broker = oci.Broker(path, os.getuid() + 1, end)
+        with pytest.raises(oci.HookError, match="another user"):
             broker.call("LaunchPrepare", {"record": "work"}, patient=False)
         conn, _ = listener.accept()
         with conn:
@@ -666,22 +664,18 @@ SQUARE = ".".join(["a"] * 30_000) + " = 1\n"
 def test_a_record_that_the_broker_refuses_for_its_size_is_not_parsed(
     place, monkeypatch, more
 ):
-    from shims import vitrail_oci_hook as module
-
     def parsed(text):
         raise AssertionError(f"{len(text)} characters are parsed")
 
     monkeypatch.setattr(tomllib, "loads", parsed)
     required(place, "[launch]\nrequired = true\n" + more)
     named = {"io.vitrail.sandbox": "work"}
-    assert module.is_required(named, [str(place / "records")])
+    assert oci.is_required(named, [str(place / "records")])
 
 
 def test_lines_without_a_word_do_not_take_the_square_of_their_number():
-    from shims import vitrail_oci_hook as module
-
     began = time.process_time()
-    assert module._in_record("a = = b" + "\n" * 65_000) == (None, "")
+    assert oci.parse_record("a = = b" + "\n" * 65_000) == (None, "", "")
     assert time.process_time() - began < 2
 
 
@@ -694,9 +688,7 @@ def fails():
 
 
 def limited():
-    from shims import vitrail_oci_hook as module
-
-    return resource.getrlimit(resource.RLIMIT_AS)[0] == module.CHILD_BYTES
+    return resource.getrlimit(resource.RLIMIT_AS)[0] == oci.CHILD_BYTES
 
 
 @pytest.mark.parametrize(
@@ -707,21 +699,17 @@ def test_a_record_on_which_the_reading_process_dies_is_required(
     place, monkeypatch, work, wanted
 ):
     """And that process has a bounded memory."""
-    from shims import vitrail_oci_hook as module
-
-    monkeypatch.setattr(module, "is_required", lambda *_: work())
+    monkeypatch.setattr(oci, "is_required", lambda *_: work())
     words = Namespace(
         seconds=10.0, control=str(place / "control"), settings=None, records=[]
     )
-    made = module.Hook(words, of_root=False)
+    made = oci.Hook(words, of_root=False)
     text = json.dumps(config())
-    output, answer = module.lease(made, "precreate", text, config()["annotations"])
+    output, answer = oci.lease(made, "precreate", text, config()["annotations"])
     assert (output, answer) == (None, wanted)
 
 
 def test_a_runtime_of_root_s_obeys_no_annotation_of_the_image_either(place):
-    from shims import vitrail_oci_hook as module
-
     rootful = SimpleNamespace(
         RefusedError=OSError,
         require_confined=lambda _config: None,
@@ -735,6 +723,6 @@ def test_a_runtime_of_root_s_obeys_no_annotation_of_the_image_either(place):
     )
     document = stored(place, json.dumps({"annotations": {CRUNS: "", SYSTEMDS: ""}}))
     document["annotations"] |= {CRUNS: "1", SYSTEMDS: "1", "org.example.mine": "1"}
-    text = module.precreate(made, document, module.annotations_of(document))
+    text = oci.precreate(made, document, oci.annotations_of(document))
     left = set(json.loads(text)["annotations"])
     assert left == {"io.vitrail.sandbox", "io.vitrail.launch", "org.example.mine"}

@@ -21,7 +21,7 @@ from broker.host.launchers.podman.hooks import (
     rootful_files,
     write_rootful,
 )
-from shims import vitrail_oci_rootful as rootful
+from tests.kit.hooks import oci, rootful
 
 LAUNCH = "0123456789ab"
 
@@ -165,7 +165,11 @@ def test_root_reads_records_with_the_rights_of_the_person(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     for name in ("setgroups", "setgid", "setuid"):
         monkeypatch.setattr(os, name, lambda value, name=name: taken.append(name))
-    rootful.become(pwd.getpwnam("nobody").pw_uid)
+    monkeypatch.setattr(oci, "limit_memory", lambda: None)
+    hook = object.__new__(oci.Hook)
+    hook.person = rootful.Person(pwd.getpwnam("nobody").pw_uid, "/none", [])
+    hook.records = []
+    assert hook.required({}) == "no"
     assert taken == ["setgroups", "setgid", "setuid"]
 
 

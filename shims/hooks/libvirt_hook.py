@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 """libvirt's hook for QEMU and LXC: reports a domain's steps to Vitrail's broker.
 
 libvirt runs it as ``hooks/qemu.d/vitrail NAME STEP SUBSTEP EXTRA``, or in ``lxc.d``, with
@@ -17,25 +16,24 @@ happens here, and then has no lease: nothing of it reaches the desktop.
 
 Whose broker: the user's who runs libvirtd, or, for the system's libvirtd, the one
 in ``/etc/vitrail/libvirt-hook.json`` ({"uid": 1000}).
-
-Standard library only.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pwd
-import re
-import resource
 import select
 import signal
 import socket
-import stat
 import sys
 import time
+from pathlib import Path
 from xml.parsers import expat
+
+from shims.hooks.records import PARENTS, RecordWords, limit_memory, read_record
+from shims.hooks.rights import become, give_up_files
+from shims.hooks.user_socket import HookError, connect_to_user, require_peer
 
 NAMESPACE = "https://vitrail.io/libvirt/1"
 SETTINGS = "/etc/vitrail/libvirt-hook.json"
@@ -54,18 +52,6 @@ ARGUMENTS = 1000
 ANSWER_BYTES = 1 << 20
 RECORDS_SECONDS = 5.0
 RECORDS = 1000
-RECORD_BYTES = 1 << 16
-LINE_CHARS = 4096
-"""The broker refuses a longer record or line; a parser of TOML takes memory by the square
-of a dotted key's length."""
-CHILD_BYTES = 1 << 30
-"""Address space of the process that reads the records."""
-PARENTS = 16
-"""Records that a record may inherit from, one after the other."""
-
-
-class HookError(Exception):
-    """Why the domain gets no lease; for libvirt's log and the user."""
 
 
 class Domain:
@@ -248,7 +234,9 @@ def call(path: str, parameters: dict[str, object], deadline: float) -> None:
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(deadline)
-            connect_to_user(sock, path, owner())
+            uid = owner()
+            connect_to_user(sock, path, uid)
+            require_peer(sock, path, uid)
             sock.sendall(message.encode() + b"\0")
             data = b""
             while not data.endswith(b"\0"):
@@ -268,31 +256,6 @@ def call(path: str, parameters: dict[str, object], deadline: float) -> None:
         raise HookError(f"cannot connect to the broker at {path}: {error}") from error
     except (ValueError, AttributeError, RecursionError) as error:
         raise HookError(f"the broker sent an invalid reply: {error}") from error
-
-
-def connect_to_user(sock: socket.socket, path: str, uid: int) -> None:
-    """Connect to a socket of this user's.  Raises HookError, OSError.
-
-    The user may have put a link there, to a socket that only root may use.
-    """
-    place = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(place)
-        # guard: root's hook connects to a socket of its user's, whatever leads there
-        if not stat.S_ISSOCK(facts.st_mode) or facts.st_uid != uid:
-            raise HookError(f"{path} is not a socket of user {uid}")
-        sock.connect(f"/proc/self/fd/{place}")
-    finally:
-        os.close(place)
-    # guard: the hook speaks with its user's broker
-    if peer_uid(sock) != uid:
-        raise HookError(f"{path} belongs to another user")
-
-
-def peer_uid(sock: socket.socket) -> int:
-    """The uid of the process that listens (unix(7), SO_PEERCRED)."""
-    packed = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(packed[4:8], sys.byteorder)
 
 
 def report(event: str, name: str, domain: Domain) -> None:
@@ -331,10 +294,10 @@ def is_required(uid: int, names: set[str]) -> bool:
     if child == 0:
         try:
             # guard: a libvirt hook's child keeps no output of the hook's
-            _give_up_files(write)
-            _become(uid)
+            give_up_files(write)
+            become(uid)
             # guard: a record takes little memory of a libvirt hook's child
-            resource.setrlimit(resource.RLIMIT_AS, (CHILD_BYTES, CHILD_BYTES))
+            limit_memory()
             required = record_requires(folders_of(uid), names)
             os.write(write, b"1" if required else b"0")
         finally:
@@ -351,29 +314,6 @@ def is_required(uid: int, names: set[str]) -> bool:
         os.waitpid(child, os.WNOHANG)
 
 
-def _give_up_files(output: int) -> None:
-    """Close all files but a pipe, whose other end waits with a deadline.
-
-    A child that cannot be killed, as in a user's file system, keeps what it has: the
-    hook's own output would not end for who reads it, which is libvirtd.
-    """
-    null = os.open(os.devnull, os.O_RDWR)
-    for fd in range(3):
-        os.dup2(null, fd)
-    os.closerange(3, output)
-    os.closerange(output + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-def _become(uid: int) -> None:
-    """Drop root's rights for those of a user, for good."""
-    if os.getuid() == uid:
-        return
-    # guard: root reads a user's records with the user's rights
-    os.setgroups([])
-    os.setgid(pwd.getpwuid(uid).pw_gid)
-    os.setuid(uid)
-
-
 def record_requires(folders: list[str], names: set[str]) -> bool:
     """Return whether a domain's record has ``required = true``.
 
@@ -387,18 +327,7 @@ def record_requires(folders: list[str], names: set[str]) -> bool:
     )
 
 
-class _Record:
-    """What a record says of its domain; ``required`` is None where it is silent."""
-
-    def __init__(
-        self, domain: str = "", *, required: bool | None = None, inherits: str = ""
-    ) -> None:
-        self.domain = domain
-        self.required = required
-        self.inherits = inherits
-
-
-def _is_required(name: str, records: dict[str, _Record]) -> bool:
+def _is_required(name: str, records: dict[str, RecordWords]) -> bool:
     """Return the nearest ``required`` of a record and its parents."""
     for _ in range(PARENTS + 1):
         record = records.get(name)
@@ -411,9 +340,9 @@ def _is_required(name: str, records: dict[str, _Record]) -> bool:
     return False
 
 
-def _read_records(folders: list[str]) -> dict[str, _Record]:
+def _read_records(folders: list[str]) -> dict[str, RecordWords]:
     """Read each record by its name; the first directory wins."""
-    found: dict[str, _Record] = {}
+    found: dict[str, RecordWords] = {}
     for folder in folders:
         try:
             files = sorted(os.listdir(folder))[:RECORDS]
@@ -422,76 +351,16 @@ def _read_records(folders: list[str]) -> dict[str, _Record]:
         for file in files:
             name, dot, ending = file.rpartition(".")
             if dot and ending == "toml" and name not in found:
-                found[name] = _read_record(os.path.join(folder, file))
+                found[name] = _words_of(os.path.join(folder, file))
     return found
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file, but none of FUSE.  Raises OSError."""
-    place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+def _words_of(path: str) -> RecordWords:
+    """Return what a record says; nothing if it cannot be read."""
     try:
-        # guard: a domain's record is not opened in a file system that a program serves
-        if _on_fuse(place):
-            raise OSError(errno.EPERM, "a program serves it (FUSE)", path)
-        again = f"/proc/self/fd/{place}"
-        return os.open(again, flags | os.O_NONBLOCK | os.O_CLOEXEC)
-    finally:
-        os.close(place)
-
-
-def _on_fuse(fd: int) -> bool:
-    """Return whether a file is on FUSE, whose program may never answer."""
-    with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
-        mount = next(line.split()[1] for line in file if line.startswith("mnt_id:"))
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:
-        found = (line.split() for line in file)
-        fields = next((one for one in found if one[0] == mount), ["-", "fuse"])
-    return fields[fields.index("-") + 1].startswith("fuse")
-
-
-def _read_record(path: str) -> _Record:
-    """Read from a record's file what the hook needs; empty if it cannot be read."""
-    try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            # guard: only a regular file is read as a record
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                return _Record()
-            text = file.read(RECORD_BYTES + 1).decode("utf-8", "replace")
+        return read_record(Path(path))
     except OSError:
-        return _Record()
-    try:
-        import tomllib
-
-        _require_size(text)
-        values = tomllib.loads(text)
-        domain = values.get("peer", {}).get("libvirt")
-        required = values.get("launch", {}).get("required")
-        inherits = values.get("inherits", "")
-    # guard: no record keeps the others from being read
-    except (ImportError, ValueError, AttributeError, RecursionError, MemoryError):
-        # Python before 3.11, or a record with a mistake (or nested too deeply), which
-        # the broker denies: the words alone decide then.
-        domain = _word(text, r"libvirt\s*=\s*[\"']([^\"'\n]+)[\"']")
-        inherits = _word(text, r"inherits\s*=\s*[\"']([a-z0-9-]+)[\"']")
-        written = _word(text, r"required\s*=\s*(true|false)\b")
-        required = written == "true" if written else None
-    own = required if isinstance(required, bool) else None
-    return _Record(str(domain), required=own, inherits=str(inherits))
-
-
-def _require_size(text: str) -> None:
-    """Raise ValueError for a record that the broker refuses for its size."""
-    longest = max(map(len, text.split("\n")))
-    # guard: a libvirt hook parses no record that the broker refuses for its size
-    if len(text) > RECORD_BYTES or longest > LINE_CHARS:
-        raise ValueError("the record is too long")
-
-
-def _word(text: str, pattern: str) -> str:
-    """Return the value of a key that begins a line; empty without one."""
-    # Not \s, which has line ends, each of which would be a beginning.
-    found = re.search(r"(?m)^[ \t]*" + pattern.replace(r"\s", r"[ \t]"), text)
-    return found.group(1) if found else ""
+        return RecordWords()
 
 
 def printable(text: str) -> str:

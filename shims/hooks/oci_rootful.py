@@ -1,6 +1,6 @@
 """Containers that root starts with Podman: whose broker, and how its sockets get in.
 
-Part of ``vitrail_oci_hook.py``, which loads it for hooks of root's alone.  Root acts
+Part of the OCI hook, which loads it for hooks of root's alone.  Root acts
 here for a user, so nothing that the user can change decides what root does:
 
 * whose broker it is comes from a file that only root can write;
@@ -9,8 +9,6 @@ here for a user, so nothing that the user can change decides what root does:
   mounted at a place of root's, by which the runtime finds it;
 * a container that could leave its namespaces by a capability gets no lease, because its
   root is the machine's.
-
-Standard library only, Python 3.9.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import pwd
 import time
 from typing import Any, List
 
@@ -102,16 +99,6 @@ def take_person(path: str) -> Person:
     if not all(isinstance(one, str) and one.startswith("/") for one in paths):
         raise RefusedError(f"{path}: 'runtime' and 'records' must be absolute paths")
     return Person(uid, runtime, records)
-
-
-def become(uid: int) -> None:
-    """Drop root's rights for a user's, for good.  Raises KeyError."""
-    if os.geteuid() == uid:
-        return
-    # guard: root reads the records of a container's user with the user's rights
-    os.setgroups([])
-    os.setgid(pwd.getpwuid(uid).pw_gid)
-    os.setuid(uid)
 
 
 def require_confined(config: Json) -> None:
