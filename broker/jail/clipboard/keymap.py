@@ -29,29 +29,13 @@ _LETTERS = frozenset(string.ascii_letters)
 
 @dataclass(frozen=True, slots=True)
 class KeymapKey:
-    """The symbols of one key at level 1, for each layout that it has."""
+    """The symbols of one key at level 1, for each layout of the keymap."""
 
     layouts: tuple[tuple[str, ...], ...]
-    clamp: bool = False
-    redirect: int | None = None
 
     def symbols(self, layout: int) -> tuple[str, ...]:
-        """Return a key's symbols in a layout, which the key may not have itself.
-
-        Then XKB wraps, clamps or redirects (libxkbcommon's
-        XkbWrapGroupIntoRange).
-        """
-        count = len(self.layouts)
-        if count == 0:
-            return ()
-        if not 0 <= layout < count:
-            if self.redirect is not None:
-                layout = self.redirect if self.redirect < count else 0
-            elif self.clamp:
-                layout = 0 if layout < 0 else count - 1
-            else:
-                layout %= count
-        return self.layouts[layout]
+        """Return a key's symbols in a layout; one that the keymap lacks is wrapped."""
+        return self.layouts[layout % len(self.layouts)] if self.layouts else ()
 
 
 @dataclass(frozen=True)

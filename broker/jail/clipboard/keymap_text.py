@@ -1,247 +1,152 @@
-"""Reading the keymap that a compositor sends (XKB text, version 1).
+"""Reading the keymap that a compositor sends (XKB text, version 1), by libxkbcommon.
 
-Only what a chord needs is taken: key codes, the symbols of each key in each
-layout, and which keys drive which real modifier.  Types and actions are
-skipped, because a chord is matched at level 1, without any modifier's effect
-on the symbol.  The grammar is that of libxkbcommon's serialised keymaps
-(xkb_keymap_get_as_string), which every compositor that we know sends.
+Only what a chord needs is taken: the symbols of each key in each layout, and which keys
+drive which real modifier.  A chord is matched at level 1, without any modifier's effect
+on the symbol.
 
 The text is the compositor's, who is trusted, but a broken one must not end a
-connection: any text gives a ``Keymap`` or ``KeymapError``, never another error,
-in time linear in its length.
+connection: it gives a ``KeymapError``.  The library reads no file: a worker has none, and
+the keymap that a compositor sends includes none.
+
+Source: xkbcommon/xkbcommon.h.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from broker.core.errors import UpstreamError
 from broker.core.limits import clipboard as limits
-from broker.jail.clipboard.keymap import EVDEV_OFFSET, Keymap, KeymapKey
+from broker.jail.clipboard.keymap import EVDEV_OFFSET, REAL, Keymap, KeymapKey
 
-_TOKEN = re.compile(
-    r"""[ \t\r\n]+ | (?://|\#)[^\n]*            # skipped
-    | (?P<word> "[^"\n]*" | <[^<>\s]*> | [A-Za-z_][A-Za-z0-9_.]* | 0x[0-9A-Fa-f]+
-        | [0-9]+ | [{}\[\]();=,+\-!~.|*/] )""",
-    re.VERBOSE,
-)
-_OPENING = {"{": "}", "[": "]", "(": ")"}
-_CLOSING = frozenset(_OPENING.values())
-_FLAGS = frozenset({"default", "hidden", "partial", "alphanumeric_keys"})
-_MODIFIERS = ("Shift", "Lock", "Control", "Mod1", "Mod2", "Mod3", "Mod4", "Mod5")
-_GROUPS = 4
-"""XKB's own limit in version 1."""
-
-Tokens = Sequence[str]
+_NO_FILES, _TEXT_V1 = 1 | 2, 1
+"""No default includes, no names from the environment; the format."""
+_EFFECTIVE, _DOWN = 1 << 3, 1
+_NAME_BYTES = 64
+KEY_MAX = 0x2FF
+"""The last key of the kernel's (linux/input-event-codes.h)."""
 
 
 class KeymapError(UpstreamError):
     """The compositor's keymap cannot be read, so there are no chords with it."""
 
 
+def _loaded() -> ctypes.CDLL | None:
+    """Load libxkbcommon with the types of its functions; None without it."""
+    try:
+        lib = ctypes.CDLL("libxkbcommon.so.0")
+    except OSError:
+        return None
+    pointer, number, whole = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int
+    size, text = ctypes.c_size_t, ctypes.c_char_p
+    symbols = ctypes.POINTER(ctypes.POINTER(number))
+    for name, result, arguments in (
+        ("xkb_context_new", pointer, [whole]),
+        ("xkb_keymap_new_from_buffer", pointer, [pointer, text, size, whole, whole]),
+        ("xkb_keymap_unref", None, [pointer]),
+        ("xkb_keymap_max_keycode", number, [pointer]),
+        ("xkb_keymap_num_layouts", number, [pointer]),
+        (
+            "xkb_keymap_key_get_syms_by_level",
+            whole,
+            [pointer, number, number, number, symbols],
+        ),
+        ("xkb_keysym_get_name", whole, [number, text, size]),
+        ("xkb_state_new", pointer, [pointer]),
+        ("xkb_state_unref", None, [pointer]),
+        ("xkb_state_update_key", whole, [pointer, number, whole]),
+        ("xkb_state_serialize_mods", number, [pointer, whole]),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+_LIBRARY = _loaded()
+"""At import: a worker cannot open files any more."""
+
+
 @functools.lru_cache(maxsize=limits.CLIPBOARD_KEYMAPS)
 def read_keymap(text: bytes) -> Keymap:
     """Parse a keymap; ``text`` may end in the NUL that Wayland's does.
 
-    Raises KeymapError.  Reading takes some 20 ms, and compositors send the same
-    few keymaps to each connection and at each change of keyboard: the last
-    ones are kept, for all connections of the process.
+    Raises KeymapError.  Compositors send the same few keymaps to each connection and at
+    each change of keyboard: the last ones are kept, for all connections of the process.
     """
     # guard: size of a keymap
     if len(text) > limits.CLIPBOARD_KEYMAP_BYTES:
         raise KeymapError("the keymap is larger than the limit")
+    if _LIBRARY is None:
+        raise KeymapError("the keymap cannot be read: libxkbcommon is not installed")
+    text = text.rstrip(b"\0")
+    keymap = _LIBRARY.xkb_keymap_new_from_buffer(
+        _context(_LIBRARY), text, len(text), _TEXT_V1, 0
+    )
+    if not keymap:
+        # The library writes its reason to standard error, in the broker's log.
+        raise KeymapError("libxkbcommon cannot read the keymap")
     try:
-        words = _words(text.rstrip(b"\0").decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise KeymapError("the keymap is not valid UTF-8") from error
-    sections = _sections(words)
-    for needed in ("xkb_keycodes", "xkb_symbols"):
-        if needed not in sections:
-            raise KeymapError(f"the keymap has no section {needed}")
-    return _Reader(sections).keymap()
+        return _KeymapReader(_LIBRARY, keymap).read()
+    finally:
+        _LIBRARY.xkb_keymap_unref(keymap)
 
 
-def _words(text: str) -> list[str]:
-    """Split a keymap's text into tokens."""
-    words: list[str] = []
-    at = 0
-    for found in _TOKEN.finditer(text):
-        if found.start() != at:
-            break
-        at = found.end()
-        if word := found["word"]:
-            words.append(word)
-    if at != len(text):
-        raise KeymapError(f"the keymap has an invalid token at character {at}")
-    return words
+@functools.cache
+def _context(library: ctypes.CDLL) -> int:
+    context: int | None = library.xkb_context_new(_NO_FILES)
+    if context is None:
+        raise KeymapError("libxkbcommon has no memory")
+    return context
 
 
-def _sections(words: Tokens) -> dict[str, Tokens]:
-    """Return the content of each section of a keymap by its kind."""
-    if not words or words[0] != "xkb_keymap" or "{" not in words[:3]:
-        raise KeymapError("the keymap does not begin with xkb_keymap")
-    start = words.index("{")
-    end = _closing(words, start)
-    if [word for word in words[end + 1 :] if word != ";"]:
-        raise KeymapError("the keymap is followed by other text")
-    found: dict[str, Tokens] = {}
-    for statement in _split(words[start + 1 : end], ";"):
-        head = [word for word in statement[:4] if word not in _FLAGS]
-        if "{" not in statement or not head:
-            raise KeymapError("a section of the keymap has no content")
-        if head[0] in found:
-            raise KeymapError("the keymap contains a section twice")
-        opened = statement.index("{")
-        found[head[0]] = statement[opened + 1 : _closing(statement, opened)]
-    return found
+@functools.cache
+def _name(library: ctypes.CDLL, symbol: int) -> str:
+    name = ctypes.create_string_buffer(_NAME_BYTES)
+    library.xkb_keysym_get_name(symbol, name, _NAME_BYTES)
+    return name.value.decode("ascii", "replace")
 
 
-def _closing(words: Tokens, start: int) -> int:
-    """Return the index of the bracket that closes the one at ``start``.
+class _KeymapReader:
+    """One keymap of the library's while it is read."""
 
-    Raises KeymapError.
-    """
-    open_ones: list[str] = []
-    for at in range(start, len(words)):
-        word = words[at]
-        if word in _OPENING:
-            open_ones.append(_OPENING[word])
-        elif word in _CLOSING:
-            if word != open_ones.pop():
-                break
-            if not open_ones:
-                return at
-    raise KeymapError("the brackets in the keymap do not match")
+    def __init__(self, library: ctypes.CDLL, keymap: int) -> None:
+        self._library, self._keymap = library, keymap
 
+    def read(self) -> Keymap:
+        """Return what chords need of the keymap."""
+        layouts = range(self._library.xkb_keymap_num_layouts(self._keymap))
+        last = self._library.xkb_keymap_max_keycode(self._keymap)
+        keys, modifiers = {}, {}
+        for code in range(min(last - EVDEV_OFFSET, KEY_MAX) + 1):
+            found = tuple(tuple(self._symbols(code, layout)) for layout in layouts)
+            if any(found):
+                keys[code] = KeymapKey(found)
+            if driven := self._driven(code):
+                modifiers[code] = driven
+        return Keymap(keys, modifiers)
 
-def _split(words: Tokens, at: str) -> Iterator[Tokens]:
-    """Yield the non-empty parts between the words ``at`` that are in no bracket."""
-    start = depth = 0
-    for position, word in enumerate(words):
-        if word in _OPENING:
-            depth += 1
-        elif word in _CLOSING:
-            depth -= 1
-        elif word == at and depth == 0:
-            if position > start:
-                yield words[start:position]
-            start = position + 1
-    if depth:
-        raise KeymapError("the brackets in the keymap do not match")
-    if len(words) > start:
-        yield words[start:]
+    def _symbols(self, code: int, layout: int) -> Iterator[str]:
+        """Yield the symbols of a key at level 1: usually one, rarely several or none.
 
-
-def _number(word: str) -> int:
-    try:
-        return int(word, 0)
-    except ValueError as error:
-        raise KeymapError("the keymap lacks an expected number") from error
-
-
-def _group(word: str) -> int:
-    """``Group2`` or ``2``, from 0."""
-    number = _number(word.removeprefix("Group"))
-    if not 1 <= number <= _GROUPS:
-        raise KeymapError("the keymap uses more than four layouts")
-    return number - 1
-
-
-def _bracket(words: Tokens, start: int) -> Tokens:
-    """Return the tokens inside the bracket that opens at ``start``."""
-    if start >= len(words) or words[start] not in _OPENING:
-        raise KeymapError("the keymap lacks an expected bracket")
-    return words[start + 1 : _closing(words, start)]
-
-
-class _Reader:
-    """One keymap while it is read."""
-
-    def __init__(self, sections: dict[str, Tokens]) -> None:
-        self._codes: dict[str, int] = {}
-        self._aliases: dict[str, str] = {}
-        self._keys: dict[int, KeymapKey] = {}
-        self._modifiers: dict[int, int] = {}
-        for statement in _split(sections["xkb_keycodes"], ";"):
-            self._keycode(statement)
-        for statement in _split(sections["xkb_symbols"], ";"):
-            if statement[0] == "key":
-                self._key(statement)
-        self._names: dict[str, int] = {}
-        self._modifier_maps(sections["xkb_symbols"])
-
-    def keymap(self) -> Keymap:
-        return Keymap(keys=self._keys, modifiers=self._modifiers)
-
-    def _keycode(self, words: Tokens) -> None:
-        """Read one statement of keycodes."""
-        match list(words):
-            case ["include", *_]:
-                raise KeymapError("the keymap contains an include statement")
-            case ["alias", alias, "=", name]:
-                self._aliases[alias] = name
-            case [name, "=", code] if name.startswith("<"):
-                self._codes[name] = _number(code)
-            case _:  # minimum, maximum, indicators
-                return
-
-    def _code(self, name: str) -> int | None:
-        code = self._codes.get(self._aliases.get(name, name))
-        return None if code is None else code - EVDEV_OFFSET
-
-    def _key(self, words: Tokens) -> None:
-        """Read the symbols of one key.  Raises KeymapError."""
-        if len(words) < 4 or (code := self._code(words[1])) is None:
-            raise KeymapError("the keymap assigns symbols to a key without a keycode")
-        groups: dict[int, tuple[str, ...]] = {}
-        clamp, redirect = False, None
-        for part in _split(_bracket(words, 2), ","):
-            match list(part):
-                case ["[", *_] if "(" not in part:
-                    groups[len(groups)] = self._level_one(_bracket(part, 0))
-                case ["symbols", "[", group, "]", "=", "[", *_]:
-                    groups[_group(group)] = self._level_one(_bracket(part, 5))
-                case ["groupsClamp"]:
-                    clamp = True
-                case ["groupsRedirect", "=", group]:
-                    redirect = _group(group)
-                case _:  # types, actions, repeat, virtual modifiers
-                    continue
-        if len(groups) > _GROUPS:
-            raise KeymapError("a key of the keymap has more than four layouts")
-        count = max(groups, default=-1) + 1
-        self._keys[code] = KeymapKey(
-            layouts=tuple(groups.get(at, ()) for at in range(count)),
-            clamp=clamp,
-            redirect=redirect,
+        The library wraps, clamps or redirects a layout that the key does not have.
+        """
+        symbols = ctypes.POINTER(ctypes.c_uint32)()
+        count = self._library.xkb_keymap_key_get_syms_by_level(
+            self._keymap, code + EVDEV_OFFSET, layout, 0, ctypes.byref(symbols)
         )
+        for symbol in symbols[:count]:
+            yield _name(self._library, symbol)
 
-    @staticmethod
-    def _level_one(words: Tokens) -> tuple[str, ...]:
-        """The symbols at the first level: usually one, rarely several or none."""
-        first = next(_split(words, ","), ())
-        if first and first[0] == "{":
-            first = tuple(w for w in _bracket(first, 0) if w != ",")
-        return tuple(word for word in first if word != "NoSymbol")
-
-    def _modifier_maps(self, symbols: Tokens) -> None:
-        """Read which keys have which modifiers."""
-        by_symbol: dict[str, list[int]] = {}
-        for code, key in self._keys.items():
-            for name in key.layouts[0] if key.layouts else ():
-                by_symbol.setdefault(name, []).append(code)
-        for words in _split(symbols, ";"):
-            if words[0] == "include":
-                raise KeymapError("the keymap contains an include statement")
-            if words[0] != "modifier_map":
-                continue
-            if len(words) < 4 or words[1] not in _MODIFIERS:
-                raise KeymapError("the keymap maps keys to an unknown modifier")
-            mask = 1 << _MODIFIERS.index(words[1])
-            for member in _bracket(words, 2):
-                named = self._code(member)
-                codes = by_symbol.get(member, []) if named is None else [named]
-                for each in codes:
-                    self._modifiers[each] = self._modifiers.get(each, 0) | mask
+    def _driven(self, code: int) -> int:
+        """Return the real modifiers that are in effect while a key alone is down."""
+        state = self._library.xkb_state_new(self._keymap)
+        if not state:
+            raise KeymapError("libxkbcommon has no memory")
+        try:
+            self._library.xkb_state_update_key(state, code + EVDEV_OFFSET, _DOWN)
+            found: int = self._library.xkb_state_serialize_mods(state, _EFFECTIVE)
+        finally:
+            self._library.xkb_state_unref(state)
+        return found & REAL

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.core.limits import clipboard as limits
+from broker.jail.clipboard import keymap_text
+from broker.jail.clipboard.keymap import KeymapKey
 from broker.jail.clipboard.keymap_text import KeymapError, read_keymap
 from tests.kit.wayland.keymaps import by_library, compiled
 
@@ -35,7 +37,8 @@ def test_every_key_has_the_symbols_that_libxkbcommon_sees(layout, variant, optio
     assert len(theirs) > 200
     for code, layouts in theirs.items():
         for at, symbols in enumerate(layouts):
-            assert ours.keys[code].symbols(at) == symbols, (code, at)
+            found = ours.keys.get(code, KeymapKey(()))
+            assert found.symbols(at) == symbols, (code, at)
     # Keys with symbols that the library does not have would be keys too many.
     assert {c for c, k in ours.keys.items() if any(k.layouts)} <= set(theirs)
 
@@ -58,7 +61,11 @@ def test_super_on_caps_lock_is_super():
 
 SMALL = b"""xkb_keymap {
 xkb_keycodes "x" { minimum = 8; <K1> = 9; <K2> = 10; alias <A> = <K2>; };
-xkb_types "x" { include "complete" };
+xkb_types "x" { virtual_modifiers Alt;
+  type "ONE_LEVEL" { modifiers= none; };
+  type "TWO_LEVEL" { modifiers= Shift; map[Shift]= 2; };
+};
+xkb_compat "x" { interpret Super_L { action= SetMods(modifiers= modMapMods); }; };
 xkb_symbols "x" { // a remark
   key <K1> { [ h, H ], [ { a, b }, NoSymbol ] };
   key <A> { groupsClamp, type= "ONE_LEVEL", symbols[Group1]= [ Super_L ] };
@@ -76,12 +83,15 @@ def test_a_virtual_keyboards_keymap_is_read():
 
 
 def with_group(rule: bytes) -> tuple[str, ...]:
+    """Return the symbols of a key of two layouts in the third of a keymap of three."""
     text = SMALL.replace(b"key <K1> { ", b"key <K1> { " + rule)
-    return read_keymap(text).keys[1].symbols(3)
+    third = b"key <K3> { [ x ], [ y ], [ z ] };\n  modifier_map"
+    text = text.replace(b"modifier_map", third).replace(b"10;", b"10; <K3> = 11;")
+    return read_keymap(text).keys[1].symbols(2)
 
 
 def test_a_layout_that_a_key_lacks_is_wrapped_clamped_or_redirected():
-    assert with_group(b"") == ("a", "b")  # 3 modulo 2
+    assert with_group(b"") == ("h",)  # 2 modulo 2
     assert with_group(b"groupsRedirect= Group1, ") == ("h",)
     assert with_group(b"groupsClamp, ") == ("a", "b")
 
@@ -97,7 +107,6 @@ def test_a_layout_that_a_key_lacks_is_wrapped_clamped_or_redirected():
         SMALL[:-3],
         SMALL + b" more",
         SMALL.replace(b"<K1> = 9", b"<K1> = nine"),
-        SMALL.replace(b"key <K1>", b"key <K9>"),
         SMALL.replace(b"Mod4", b"Mod9"),
         SMALL.replace(b"Group1", b"Group5"),
         SMALL.replace(b"[ h, H ]", b"[ h, H )"),
@@ -111,6 +120,18 @@ def test_a_layout_that_a_key_lacks_is_wrapped_clamped_or_redirected():
 def test_what_cannot_be_read_says_so(text):
     with pytest.raises(KeymapError):
         read_keymap(text)
+
+
+def test_a_key_without_a_code_is_left_out():
+    keymap = read_keymap(SMALL.replace(b"key <K1>", b"key <K9>"))
+    assert keymap.codes("h", 0) == frozenset()
+    assert keymap.mask("Super") == 64
+
+
+def test_without_the_library_there_is_no_keymap(monkeypatch):
+    monkeypatch.setattr(keymap_text, "_LIBRARY", None)
+    with pytest.raises(KeymapError, match="libxkbcommon is not installed"):
+        read_keymap(SMALL + b"\n\n\n")
 
 
 def test_the_largest_keymap_is_read_and_a_byte_more_is_not():
