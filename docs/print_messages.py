@@ -16,6 +16,7 @@ from docs.tables import port_frames, session, waypipe
 from docs.tables import sound as pulse
 from docs.tables import transfer as transfer_policies
 from docs.tables.channel import ChannelPolicy
+from shims.files.bus_calls import BUS_OBJECTS
 
 PAGE = Path(__file__).with_name("messages.md")
 _HEAD = """# Messages of the other channels
@@ -44,6 +45,43 @@ def _table(title: str, rows: dict[str, ChannelPolicy]) -> str:
     return "\n".join(lines) + "\n"
 
 
+_BUS_HEAD = """## Calls of the session bus
+
+A guest's session bus has no other methods and signals of Vitrail: one that is absent, or has other types, is answered by an error, and the filter at the desktop's bus does not pass it.
+`service`: of the rule that decides.
+`guest`: who begins it there: its programs call a method; a signal is to them.
+`desktop`: the viewer, which calls a method of the user's desktop or listens for its signal.
+`at once`: the most of what it begins that runs in a guest.
+"""
+_BUS_COLUMNS = (
+    "interface",
+    "member",
+    "types",
+    "service",
+    "guest",
+    "desktop",
+    "at once",
+)
+
+
+def _bus_table() -> str:
+    lines = [_BUS_HEAD, f"| {' | '.join(_BUS_COLUMNS)} |"]
+    lines.append("| --- " * len(_BUS_COLUMNS) + "|")
+    for one in BUS_OBJECTS.values():
+        for row in one.rows.values():
+            columns = (
+                f"`{one.interface}`",
+                f"`{row.member}`",
+                f"`{row.takes or '()'}`" + (f" → `{row.gives}`" if row.gives else ""),
+                one.service.replace(",", ", ") or "of what it ends or reads",
+                ("signal" if row.signal else "method") if row.guest else "no",
+                "yes" if row.desktop else "no",
+                str(row.most or ""),
+            )
+            lines.append(f"| {' | '.join(columns)} |")
+    return "\n".join(lines) + "\n"
+
+
 def page() -> str:
     """The whole page."""
     commands = {
@@ -61,6 +99,7 @@ def page() -> str:
         _table("Entries of a transfer", dict(transfer_policies.ENTRIES)),
         _table("Notifications", dict(desktop_policies.GUEST)),
         _table("Icons in the panel", dict(desktop_policies.TRAY)),
+        _bus_table(),
         _table("Workers and fork servers", dict(message_policies.WORKER)),
         _table("The authority", dict(authority_messages.AUTHORITY)),
         _table("Forwarded calls of the control socket", dict(message_policies.CONTROL)),

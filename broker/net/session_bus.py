@@ -16,7 +16,6 @@ from jeepney import (
     new_error,
     new_method_return,
 )
-from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection, DBusRouter, open_dbus_connection
 
 from broker.core.errors import UpstreamError
@@ -50,15 +49,6 @@ async def answer_of(router: DBusRouter, call: Message, seconds: float) -> Messag
     if answer.header.message_type is not MessageType.method_return:
         raise UpstreamError(" ".join(map(str, answer.body)) or "it returned an error")
     return answer
-
-
-def owner_changes(name: str) -> MatchRule:
-    """Return the rule for the bus' own signal that a name has another owner."""
-    rule = MatchRule(
-        type="signal", interface=message_bus.interface, member="NameOwnerChanged"
-    )
-    rule.add_arg_condition(0, name)
-    return rule
 
 
 class UnknownCallError(Exception):

@@ -15,7 +15,6 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -29,95 +28,28 @@ from broker.helpers.process import popen
 from broker.ipc.session import bus_orders as m
 from broker.session.connecting import connect_patiently
 from broker.session.errand import Errand
+from shims.files.bus_calls import BUS_OBJECTS
 
 _PROGRAM: Final = "xdg-dbus-proxy"
 _SOCKET: Final = "bus"
 _SCREENS: Final = "+"
 """The argument of a permit for what the user chooses, and not for the sandbox's windows."""
-_NOTIFICATIONS: Final = "org.freedesktop.Notifications"
-_PORTAL: Final = "org.freedesktop.portal.Desktop"
-_PORTAL_PATH: Final = "/org/freedesktop/portal/desktop"
-_WATCHER: Final = "org.kde.StatusNotifierWatcher"
 _ITEM: Final = "org.kde.StatusNotifierItem"
-
-
-@dataclass(frozen=True)
-class BusAccess:
-    """What one use of the bus has of one name; ``MEMBER@PATH`` each."""
-
-    name: str
-    calls: tuple[str, ...]
-    signals: tuple[str, ...] = ()
-    """Those that go to all."""
-    descriptors: bool = False
-
-
-def _members(interface: str, path: str, *members: str) -> tuple[str, ...]:
-    return tuple(f"{interface}.{member}@{path}" for member in members)
-
-
-USES: Final[Mapping[m.BusUse, BusAccess]] = MappingProxyType(
+_SCREEN_CAST: Final = "org.freedesktop.portal.ScreenCast"
+USES: Final[Mapping[m.BusUse, tuple[str, ...]]] = MappingProxyType(
     {
-        "notifications": BusAccess(
-            _NOTIFICATIONS,
-            calls=_members(
-                _NOTIFICATIONS,
-                "/org/freedesktop/Notifications",
-                *("GetServerInformation", "GetCapabilities"),
-                *("Notify", "CloseNotification"),
-            ),
-            signals=_members(
-                _NOTIFICATIONS,
-                "/org/freedesktop/Notifications",
-                *("ActionInvoked", "ActivationToken", "NotificationClosed"),
-            ),
+        "notifications": ("org.freedesktop.Notifications",),
+        "settings": ("org.freedesktop.portal.Settings",),
+        "screens": (
+            _SCREEN_CAST,
+            "org.freedesktop.DBus.Properties",
+            "org.freedesktop.portal.Request",
+            "org.freedesktop.portal.Session",
         ),
-        "settings": BusAccess(
-            _PORTAL,
-            calls=_members("org.freedesktop.portal.Settings", _PORTAL_PATH, "ReadAll"),
-            signals=_members(
-                "org.freedesktop.portal.Settings", _PORTAL_PATH, "SettingChanged"
-            ),
-        ),
-        "screens": BusAccess(
-            _PORTAL,
-            calls=(
-                *_members("org.freedesktop.DBus.Properties", _PORTAL_PATH, "Get"),
-                *_members(
-                    "org.freedesktop.portal.ScreenCast",
-                    _PORTAL_PATH,
-                    *("CreateSession", "SelectSources"),
-                    *("Start", "OpenPipeWireRemote"),
-                ),
-                *_members(
-                    "org.freedesktop.portal.Request",
-                    f"{_PORTAL_PATH}/request/*",
-                    "Close",
-                ),
-            ),
-            signals=(
-                *_members(
-                    "org.freedesktop.portal.Request",
-                    f"{_PORTAL_PATH}/request/*",
-                    "Response",
-                ),
-                *_members(
-                    "org.freedesktop.portal.Session",
-                    f"{_PORTAL_PATH}/session/*",
-                    "Closed",
-                ),
-            ),
-            descriptors=True,
-        ),
-        "tray": BusAccess(
-            _WATCHER,
-            calls=_members(
-                _WATCHER, "/StatusNotifierWatcher", "RegisterStatusNotifierItem"
-            ),
-        ),
+        "tray": ("org.kde.StatusNotifierWatcher",),
     }
 )
-"""All that the viewer does on the bus."""
+"""The interfaces that the viewer has on the bus: their rows of the desktop, no others."""
 
 
 def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
@@ -166,7 +98,7 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
         finally:
             # guard: nobody else connects to the proxy
             shutil.rmtree(folder)
-        _authenticate(sock, descriptors=USES[order.use].descriptors)
+        _authenticate(sock, descriptors=_SCREEN_CAST in USES[order.use])
         sock.settimeout(0)
         fds = [sock.fileno(), ready] if permit is None else [sock.fileno()]
         errand.answer(item.encode(), fds)
@@ -175,14 +107,18 @@ def carry_out_bus(errand: Errand, order: m.BusOrder) -> None:
         errand.hold(permit)
 
 
-def _words(access: BusAccess, item: str, told: int) -> Iterator[str]:
+def _words(interfaces: tuple[str, ...], item: str, told: int) -> Iterator[str]:
     """Yield the command line of xdg-dbus-proxy."""
     yield from (_PROGRAM, f"--fd={told}")
     yield from (os.environ["DBUS_SESSION_BUS_ADDRESS"], _SOCKET)
     # guard: the viewer has what the table says of the session's bus
     yield "--filter"
-    yield from (f"--call={access.name}={rule}" for rule in access.calls)
-    yield from (f"--broadcast={access.name}={rule}" for rule in access.signals)
+    for one in map(BUS_OBJECTS.__getitem__, interfaces):
+        for row in one.rows.values():
+            # guard: the viewer has the rows of the desktop alone
+            if row.desktop:
+                kind = "broadcast" if row.signal else "call"
+                yield f"--{kind}={one.name}={one.interface}.{row.member}@{one.path}"
     if item:
         yield f"--own={item}"
 

@@ -14,6 +14,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from shims.files.bus_calls import BUS_OBJECTS, PORTAL_PATH
 from shims.files.bus_messages import (
     CALL,
     DESTINATION,
@@ -41,17 +42,16 @@ from shims.files.protocol import EXIT_FAILED, TransferError, frame, tell
 if TYPE_CHECKING:
     from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple
 
-    Answer = Callable[[BusMessage], Tuple[Any, ...]]
+    from shims.files.bus_calls import BusRow
+
     Values = Dict[str, Tuple[str, Any]]
     Respond = Callable[[str, str, int, Values], None]
-    Methods = Dict[Tuple[str, str], Tuple[str, Answer]]
 
 BUS_NAME = "org.freedesktop.DBus"
 IDLE_SECONDS = 60.0
 FDS_OF_MESSAGE = 253  # SCM_MAX_FD: a read gets no more, and none is lost
 FDS_WAITING = 512
 NAME_LOST = f"type='signal',sender='{BUS_NAME}',member='NameOwnerChanged',arg2=''"
-PORTAL_PATH = "/org/freedesktop/portal/desktop"
 DONE, NOT_DONE = 0, 2
 TOKEN = re.compile(r"[A-Za-z0-9_]{1,64}")
 OFFER_SECONDS, OFFERED_AGAIN_SECONDS = 5.0, 20.0
@@ -144,19 +144,22 @@ def own_descriptor(call: BusMessage, place: int) -> int:
 
 
 class BusInterface:
-    """An interface that a service has: its methods, signals and properties."""
+    """An interface that a service has, which answers the calls of its rows."""
 
     interface = ""
-    signals: ClassVar[Dict[str, str]] = {}
-    """Types, by the signal's name."""
     facts: ClassVar[Values] = {}
 
-    def methods(self) -> Methods:
-        """Return by name and types of its values: the reply's types, and who answers.
+    def answer(self, row: BusRow, call: BusMessage) -> Tuple[Any, ...]:
+        """Return the values of the reply to a call of a row.  Raises CallError."""
+        # guard: programs of a sandbox have bounds of their own calls
+        if row.most and self.running() >= row.most:
+            raise CallError("DBus.Error.LimitsExceeded", row.refusal)
+        values: Tuple[Any, ...] = getattr(self, row.answer)(call)
+        return values
 
-        An answer may raise CallError.
-        """
-        return {}
+    def running(self) -> int:
+        """Return how much of what its calls begin has not ended."""
+        return self.busy()
 
     def offered(self) -> bool:
         """Return whether programs are to find it."""
@@ -180,11 +183,13 @@ class BusInterface:
             return "".join(f'<arg type="{one}"{where}/>' for one in split_types(types))
 
         parts = [f'<interface name="{self.interface}">']
-        for (name, taken), (given, _) in self.methods().items():
-            values = words(taken, ' direction="in"') + words(given, ' direction="out"')
-            parts.append(f'<method name="{name}">{values}</method>')
-        for name, types in self.signals.items():
-            parts.append(f'<signal name="{name}">{words(types)}</signal>')
+        for row in BUS_OBJECTS[self.interface].rows.values():
+            if row.guest and row.signal:
+                parts.append(f'<signal name="{row.member}">{words(row.takes)}</signal>')
+            elif row.guest:
+                values = words(row.takes, ' direction="in"')
+                values += words(row.gives, ' direction="out"')
+                parts.append(f'<method name="{row.member}">{values}</method>')
         for name, (kind, _) in self.facts.items():
             parts.append(f'<property name="{name}" type="{kind}" access="read"/>')
         return "\n".join([*parts, "</interface>"])
@@ -326,16 +331,19 @@ class BusService:
 
     def signal(
         self,
-        place: Tuple[str, str, str],
-        signature: str,
-        body: Tuple[Any, ...],
+        interface: str,
+        member: str,
+        *body: object,
+        path: str = "",
         program: str = "",
     ) -> None:
-        """Send a signal of a path, interface and name, to all or one program."""
-        fields: Dict[int, Any] = dict(zip((PATH, INTERFACE, MEMBER), place))
+        """Send a signal of a row, from the path of a request, to all or one program."""
+        known = BUS_OBJECTS[interface]
+        fields: Dict[int, Any] = {PATH: path or known.path, INTERFACE: interface}
+        fields[MEMBER] = member
         if program:
             fields[DESTINATION] = program
-        self._send(BusMessage(SIGNAL, fields, signature, body))
+        self._send(BusMessage(SIGNAL, fields, known.rows[member].takes, body))
 
     def _send(self, message: BusMessage) -> int:
         """Send a message, with its descriptors; returns its serial."""
@@ -388,10 +396,10 @@ class BusService:
         for one in self.interfaces:
             if one.interface != about or not one.offered():
                 continue
-            methods, values = one.methods(), one.properties()
-            if not reads and known in methods:
-                types, answer = methods[known]
-                return types, answer(call)
+            row, values = BUS_OBJECTS[about].rows.get(known[0]), one.properties()
+            # guard: a guest's object answers the calls of its rows
+            if not reads and row is not None and row.answers(known[1]):
+                return row.gives, one.answer(row, call)
             if reads and known == ("Get", "ss") and call.body[1] in values:
                 return "v", (values[call.body[1]],)
             if reads and known == ("GetAll", "s"):

@@ -15,6 +15,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from shims.files.bus_calls import BUS_OBJECTS
 from shims.files.bus_messages import SENDER, BusMessage
 from shims.files.bus_service import (
     CallError,
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     import subprocess
     from typing import Any, ClassVar, List, Optional, Set, Tuple
 
-    from shims.files.bus_service import Methods, Respond, Values
+    from shims.files.bus_service import Respond, Values
 
 CAMERA = "org.freedesktop.portal.Camera"
-CAMERA_SERVICE = "vitrail.Camera"
+CAMERA_SERVICE = BUS_OBJECTS[CAMERA].service
 CAMERA_SIZES = {"640x480": (640, 480), "1280x720": (1280, 720)}  # as the broker's
 CAMERA_RATE = 30
 CAMERA_NODE = (
@@ -47,7 +48,6 @@ BLACK_SECONDS = 0.2
 SERVER_SECONDS = 10.0
 # Started programs end with this process, however that ends.
 ENDS_WITH_INPUT = '"$0" </dev/null & read -r _; kill $!; wait'
-ASKS_AT_ONCE = 16
 
 
 def pipewire_remote() -> socket.socket:
@@ -266,18 +266,12 @@ class PortalCamera(PortalPart):
         """See ``BusInterface``."""
         return len(self._users) + len(self._asked)
 
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
+    def running(self) -> int:  # type: ignore[explicit-override]
         """See ``BusInterface``."""
-        return {
-            ("AccessCamera", "a{sv}"): ("o", self._ask),
-            ("OpenPipeWireRemote", "a{sv}"): ("h", self._remote),
-        }
+        return len(self._asked)
 
     def _ask(self, call: BusMessage) -> Tuple[Any, ...]:
         """Reply to a program that asks for the camera; ask for it in a thread."""
-        # guard: programs of a sandbox have bounds of their own cameras
-        if len(self._asked) >= ASKS_AT_ONCE:
-            raise CallError("DBus.Error.LimitsExceeded", "too many pending requests")
         ask = call.text(SENDER), request_handle(call)
         with self._lock:
             self._asked.append(ask)

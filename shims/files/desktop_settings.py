@@ -13,6 +13,7 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+from shims.files.bus_calls import BUS_OBJECTS
 from shims.files.bus_service import BusInterface, CallError
 from shims.files.calling import desktop_call, start_thread
 from shims.files.connection import BrokerConnection
@@ -22,10 +23,11 @@ from shims.files.protocol import TransferError, frame
 if TYPE_CHECKING:
     from typing import Any, Callable, ClassVar, Dict, List, Tuple
 
-    from shims.files.bus_service import Methods, Values
+    from shims.files.bus_messages import BusMessage
+    from shims.files.bus_service import Values
 
 SETTINGS = "org.freedesktop.portal.Settings"
-SETTINGS_SERVICE = "vitrail.Settings"
+SETTINGS_SERVICE = BUS_OBJECTS[SETTINGS].service
 FIRST_SECONDS = 5.0  # programs wait for it at their start
 AGAIN_SECONDS = 30.0
 SETTINGS_LINE_BYTES = 1 << 16
@@ -35,7 +37,6 @@ class MirroredSettings(BusInterface):
     """The settings as the broker tells them; ``changed`` is called with each new one."""
 
     interface = SETTINGS
-    signals: ClassVar[Dict[str, str]] = {"SettingChanged": "ssv"}
     facts: ClassVar[Values] = {"version": ("u", 2)}
 
     def __init__(self, changed: Callable[[str, str, Tuple[str, Any]], None]) -> None:
@@ -51,24 +52,20 @@ class MirroredSettings(BusInterface):
         """See ``BusInterface``: changes can come."""
         return self._listening
 
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """Return the interface's methods; see ``BusInterface``."""
-        return {
-            ("ReadAll", "as"): ("a{sa{sv}}", lambda call: self._matching(*call.body)),
-            ("ReadOne", "ss"): ("v", lambda call: self._value_of(*call.body)),
-            # It has a variant too many, which programs expect of it.
-            ("Read", "ss"): ("v", lambda call: (("v", *self._value_of(*call.body)),)),
-        }
-
-    def _value_of(self, space: str, key: str) -> Tuple[Any, ...]:
+    def _read_one(self, call: BusMessage) -> Tuple[Any, ...]:
         self._begin()
-        if (space, key) not in self._values:
+        if call.body not in self._values:
             raise CallError("portal.Error.NotFound", "the setting does not exist")
-        return (self._values[space, key],)
+        return (self._values[call.body],)
 
-    def _matching(self, patterns: List[str]) -> Tuple[Any, ...]:
+    def _read(self, call: BusMessage) -> Tuple[Any, ...]:
+        # It has a variant too many, which programs expect of it.
+        return (("v", *self._read_one(call)),)
+
+    def _read_all(self, call: BusMessage) -> Tuple[Any, ...]:
         """Return the settings of the named namespaces (``PREFIX*``); all for none."""
         self._begin()
+        (patterns,) = call.body
         found: Dict[str, Dict[str, Tuple[str, Any]]] = {}
         for (space, key), value in list(self._values.items()):
             if not any(patterns) or any(namespace_fits(space, p) for p in patterns):

@@ -36,10 +36,9 @@ from shims.files.syscalls import errno_of_call
 if TYPE_CHECKING:
     from typing import Any, Callable, ClassVar, Dict, List, Optional, Tuple
 
-    from shims.files.bus_service import Methods, Respond, Values
+    from shims.files.bus_service import Respond, Values
 
 FILE_CHOOSER = "org.freedesktop.portal.FileChooser"
-DIALOGS_AT_ONCE = 32  # those of which a file is being saved count, too
 CHOSEN, DISMISSED, NOT_SHOWN = 0, 1, 2
 # A program may print the path and end, and another one writes.
 SAVED_LINGER_SECONDS = 60.0
@@ -107,13 +106,8 @@ class PortalDialogs(PortalPart):
         self._dialogs: Dict[str, FileDialog] = {}
 
     def busy(self) -> int:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
+        """See ``BusInterface``; those of which a file is being saved count, too."""
         return len(self._dialogs)
-
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
-        names = ("OpenFile", "SaveFile", "SaveFiles")
-        return {(name, "ssa{sv}"): ("o", self._begin) for name in names}
 
     def _begin(self, call: BusMessage) -> Tuple[Any, ...]:
         """Start a file dialog on the desktop in a thread; return its handle.
@@ -121,8 +115,7 @@ class PortalDialogs(PortalPart):
         Raises CallError.
         """
         sender, handle, options = call.text(SENDER), request_handle(call), call.body[2]
-        # guard: programs of a sandbox have bounds of their own dialogs
-        if len(self._dialogs) >= DIALOGS_AT_ONCE or handle in self._dialogs:
+        if handle in self._dialogs:
             raise CallError("DBus.Error.LimitsExceeded", "too many dialogs are open")
         try:
             ask = request_of(call.text(MEMBER), options)

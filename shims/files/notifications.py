@@ -13,6 +13,7 @@ import struct
 import time
 from typing import TYPE_CHECKING
 
+from shims.files.bus_calls import BUS_OBJECTS
 from shims.files.bus_service import (
     OFFERED_AGAIN_SECONDS,
     BusInterface,
@@ -26,14 +27,12 @@ from shims.files.protocol import TransferError, frame, read_message
 
 if TYPE_CHECKING:
     import socket
-    from typing import Any, ClassVar, Dict, List, Optional, Tuple
+    from typing import Any, Dict, List, Optional, Tuple
 
     from shims.files.bus_messages import BusMessage
-    from shims.files.bus_service import Methods
 
 NOTIFICATIONS_NAME = "org.freedesktop.Notifications"
-NOTIFICATIONS_PATH = "/org/freedesktop/Notifications"
-NOTIFICATION_SERVICE = "vitrail.Notification"
+NOTIFICATION_SERVICE = BUS_OBJECTS[NOTIFICATIONS_NAME].service
 # As in broker/core/limits/notifications.py.
 SUMMARY_CHARS, BODY_CHARS = 200, 1000
 NOTIFICATION_ACTIONS, ACTION_CHARS = 4, 64
@@ -53,10 +52,6 @@ class Notifications(BusService, BusInterface):
     """The service on its connection to the bus, and its one to the broker."""
 
     name = interface = NOTIFICATIONS_NAME
-    signals: ClassVar[Dict[str, str]] = {
-        "NotificationClosed": "uu",
-        "ActionInvoked": "us",
-    }
 
     def __init__(self, bus: socket.socket) -> None:
         import threading
@@ -78,17 +73,11 @@ class Notifications(BusService, BusInterface):
         """See ``BusInterface``: as long as something is shown, its answer may come."""
         return len(self._shown)
 
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """Return the interface's methods; see ``BusInterface``."""
-        return {
-            ("Notify", "susssasa{sv}i"): ("u", self._notify),
-            ("CloseNotification", "u"): ("", self._close),
-            ("GetCapabilities", ""): ("as", lambda _: (["actions", "body"],)),
-            ("GetServerInformation", ""): (
-                "ssss",
-                lambda _: ("Vitrail", "Vitrail", "1", "1.2"),
-            ),
-        }
+    def _capabilities(self, _: BusMessage) -> Tuple[Any, ...]:
+        return (["actions", "body"],)
+
+    def _information(self, _: BusMessage) -> Tuple[Any, ...]:
+        return ("Vitrail", "Vitrail", "1", "1.2")
 
     def _notify(self, call: BusMessage) -> Tuple[Any, ...]:
         """Show a program's notification by the broker; return its number."""
@@ -209,5 +198,4 @@ class Notifications(BusService, BusInterface):
         self._tell_all("NotificationClosed", number, reason)
 
     def _tell_all(self, name: str, *values: object) -> None:
-        place = (NOTIFICATIONS_PATH, self.name, name)
-        self.signal(place, self.signals[name], values)
+        self.signal(self.name, name, *values)

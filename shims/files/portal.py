@@ -13,10 +13,10 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from shims.files.bus_calls import PORTAL_NAME
 from shims.files.bus_messages import INTERFACE, MEMBER, PATH, SENDER, BusMessage
 from shims.files.bus_service import (
     NAME_LOST,
-    PORTAL_PATH,
     BusService,
     CallError,
     PortalPart,
@@ -34,13 +34,11 @@ if TYPE_CHECKING:
     import socket
     from typing import Any, ClassVar, List, Tuple
 
-    from shims.files.bus_service import Methods, Values
+    from shims.files.bus_service import Values
 
-PORTAL_NAME = "org.freedesktop.portal.Desktop"
 OPEN_URI = "org.freedesktop.portal.OpenURI"
 REQUEST = "org.freedesktop.portal.Request"
 SESSION = "org.freedesktop.portal.Session"
-OPENS_AT_ONCE = 8
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -85,16 +83,14 @@ class Portal(BusService):
         return super().perform(call)
 
     def _setting_changed(self, space: str, key: str, value: Tuple[str, Any]) -> None:
-        place = (PORTAL_PATH, SETTINGS, "SettingChanged")
-        self.signal(place, "ssv", (space, key, value))
+        self.signal(SETTINGS, "SettingChanged", space, key, value)
 
     def _respond(self, sender: str, handle: str, code: int, results: Values) -> None:
-        place = (handle, REQUEST, "Response")
-        self.signal(place, "ua{sv}", (code, results), sender)
+        self.signal(REQUEST, "Response", code, results, path=handle, program=sender)
 
     def _session_closed(self, sender: str, path: str) -> None:
         no_details: Values = {}
-        self.signal((path, SESSION, "Closed"), "a{sv}", (no_details,), sender)
+        self.signal(SESSION, "Closed", no_details, path=path, program=sender)
 
 
 class PortalOpening(PortalPart):
@@ -102,13 +98,6 @@ class PortalOpening(PortalPart):
 
     interface = OPEN_URI
     facts: ClassVar[Values] = {"version": ("u", 3)}
-
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
-        return {
-            ("OpenURI", "ssa{sv}"): ("o", self._open_address),
-            ("OpenFile", "sha{sv}"): ("o", self._open_file),
-        }
 
     def _open_address(self, call: BusMessage) -> Tuple[Any, ...]:
         return self._open(call, checked_address(call.body[1]))
@@ -124,8 +113,6 @@ class PortalOpening(PortalPart):
             os.close(fd)
 
     def _open(self, call: BusMessage, what: str) -> Tuple[Any, ...]:
-        if self._running >= OPENS_AT_ONCE:
-            raise CallError("DBus.Error.LimitsExceeded", "too many open requests")
         return self.run(call, own_command("vitrail-open", what))
 
 

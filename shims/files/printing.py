@@ -16,7 +16,6 @@ from shims.files.asking import take_option
 from shims.files.bus_messages import SENDER
 from shims.files.bus_service import (
     DONE,
-    CallError,
     PortalPart,
     own_descriptor,
     request_handle,
@@ -32,10 +31,9 @@ if TYPE_CHECKING:
     from typing import IO, Any, ClassVar, Dict, List, Tuple
 
     from shims.files.bus_messages import BusMessage
-    from shims.files.bus_service import Methods, Respond, Values
+    from shims.files.bus_service import Respond, Values
 
 PRINT = "org.freedesktop.portal.Print"
-PRINTS_AT_ONCE = 4
 PRINT_TOKEN = 1  # of a dialog: there is none here
 TITLE_CHARS = 100
 PRINT_USAGE = "usage: vitrail-print [--title TITLE] [--] [FILE.pdf…]"
@@ -108,13 +106,6 @@ class PortalPrinting(PortalPart):
     def __init__(self, respond: Respond) -> None:
         super().__init__(respond, {"type": "print"})
 
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """See ``BusInterface``."""
-        return {
-            ("PreparePrint", "ssa{sv}a{sv}a{sv}"): ("o", self._prepare),
-            ("Print", "ssha{sv}"): ("o", self._print),
-        }
-
     def _prepare(self, call: BusMessage) -> Tuple[Any, ...]:
         """Accept a program's print settings at once; the desktop's dialog is later."""
         # The question is asked when there is something to see.
@@ -130,9 +121,6 @@ class PortalPrinting(PortalPart):
 
     def _print(self, call: BusMessage) -> Tuple[Any, ...]:
         """Run ``vitrail-print`` for a program's document."""
-        # guard: programs of a sandbox have bounds of their own printing
-        if self._running >= PRINTS_AT_ONCE:
-            raise CallError("DBus.Error.LimitsExceeded", "too many print requests")
         fd = own_descriptor(call, call.body[2])
         # A program that has written to it is at its end.
         with contextlib.suppress(OSError):

@@ -16,6 +16,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING
 
+from shims.files.bus_calls import BUS_OBJECTS
 from shims.files.bus_messages import SENDER, BusMessage
 from shims.files.bus_service import (
     CallError,
@@ -32,10 +33,10 @@ from shims.files.video_node import SPA_BGRX, VideoNode
 if TYPE_CHECKING:
     from typing import Any, Callable, ClassVar, Dict, Optional, Tuple
 
-    from shims.files.bus_service import Methods, Respond, Values
+    from shims.files.bus_service import Respond, Values
 
 SCREEN_CAST = "org.freedesktop.portal.ScreenCast"
-SCREEN_SERVICE = "vitrail.ScreenShare"
+SCREEN_SERVICE = BUS_OBJECTS[SCREEN_CAST].service
 SCREEN_SIZES = {"1920x1080": (1920, 1080), "1280x720": (1280, 720)}  # as the broker's
 SCREEN_RATE = 30
 SCREEN_NODE = (
@@ -45,7 +46,6 @@ SCREEN_NODE = (
 SCREEN_OWN = "own"
 SOURCE_MONITOR, SOURCE_WINDOW, POINTER_EMBEDDED = 1, 2, 2
 SCREEN_SHARED, SCREEN_REFUSED, SCREEN_FAILED = 0, 1, 2
-SESSIONS_AT_ONCE = 16
 SHOWN_AGAIN_SECONDS = 0.2
 
 
@@ -187,15 +187,6 @@ class PortalScreens(PortalPart):
         """See ``BusInterface``."""
         return {**self.facts, "AvailableSourceTypes": ("u", self._types())}
 
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """Return the interface's methods; see ``BusInterface``."""
-        return {
-            ("CreateSession", "a{sv}"): ("o", self._create),
-            ("SelectSources", "oa{sv}"): ("o", self._select),
-            ("Start", "osa{sv}"): ("o", self._begin),
-            ("OpenPipeWireRemote", "oa{sv}"): ("h", self._remote),
-        }
-
     def _types(self) -> int:
         """What a rule may allow: a window is one of the sandbox's own."""
         found = SOURCE_MONITOR if super().offered() else 0
@@ -203,9 +194,6 @@ class PortalScreens(PortalPart):
 
     def _create(self, call: BusMessage) -> Tuple[Any, ...]:
         """Create a session for a program; raises CallError."""
-        # guard: programs of a sandbox have bounds of their own screens
-        if len(self._sessions) >= SESSIONS_AT_ONCE:
-            raise CallError("DBus.Error.LimitsExceeded", "too many sessions")
         path = request_handle(call, "session")
         if path in self._sessions:
             raise CallError("DBus.Error.InvalidArgs", "the session already exists")

@@ -13,6 +13,7 @@ import os
 import struct
 from typing import TYPE_CHECKING
 
+from shims.files.bus_calls import BUS_OBJECTS
 from shims.files.bus_messages import (
     CALL,
     DESTINATION,
@@ -42,13 +43,12 @@ if TYPE_CHECKING:
     import socket
     from typing import Any, ClassVar, Dict, List, Tuple
 
-    from shims.files.bus_service import Methods, Values
+    from shims.files.bus_service import Values
 
 WATCHER = "org.kde.StatusNotifierWatcher"
-WATCHER_PATH = "/StatusNotifierWatcher"
 TRAY_ITEM = "org.kde.StatusNotifierItem"
 ITEM_AT = "/StatusNotifierItem"
-TRAY_SERVICE = "vitrail.Tray"
+TRAY_SERVICE = BUS_OBJECTS[WATCHER].service
 TRAY_TITLE_CHARS = 60  # as broker/core/limits/tray.py
 ITEMS_AT_ONCE = 16
 
@@ -76,11 +76,6 @@ class Tray(BusService, BusInterface):
 
     name = interface = WATCHER
     rules: Tuple[str, ...] = (NAME_LOST, f"type='signal',interface='{TRAY_ITEM}'")
-    signals: ClassVar[Dict[str, str]] = {
-        "StatusNotifierItemRegistered": "s",
-        "StatusNotifierItemUnregistered": "s",
-        "StatusNotifierHostRegistered": "",
-    }
     facts: ClassVar[Values] = {
         "RegisteredStatusNotifierItems": ("as", []),
         "IsStatusNotifierHostRegistered": ("b", 1),
@@ -100,12 +95,9 @@ class Tray(BusService, BusInterface):
         """See ``BusInterface``: programs look for the name at their start only."""
         return True
 
-    def methods(self) -> Methods:  # type: ignore[explicit-override]
-        """See ``BusInterface``: the user's own panel is the only host."""
-        return {
-            ("RegisterStatusNotifierItem", "s"): ("", self._register),
-            ("RegisterStatusNotifierHost", "s"): ("", lambda _: ()),
-        }
+    def _ignore(self, _: BusMessage) -> Tuple[Any, ...]:
+        """Take a panel of the guest: the user's own one is the only host."""
+        return ()
 
     def properties(self) -> Values:  # type: ignore[explicit-override]
         """See ``BusInterface``."""
@@ -149,7 +141,7 @@ class Tray(BusService, BusInterface):
         return self._send(BusMessage(CALL, fields, signature, body))
 
     def _tell_all(self, name: str, item: TrayIcon) -> None:
-        self.signal((WATCHER_PATH, WATCHER, name), "s", (item.sender + item.path,))
+        self.signal(WATCHER, name, item.sender + item.path)
 
     def gone(self, sender: str) -> None:  # type: ignore[explicit-override]
         """Hide the icons of a program that has gone."""

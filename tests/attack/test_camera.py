@@ -213,13 +213,6 @@ def test_a_program_that_has_not_asked_gets_no_camera(portal):
     os.close(asked.given.pop())
 
 
-def test_a_program_has_bounds_of_its_own_cameras(portal):
-    for _ in range(shim.ASKS_AT_ONCE):
-        portal._ask(access("AccessCamera"))
-    with pytest.raises(CallError, match="too many"):
-        portal._ask(access("AccessCamera"))
-
-
 def test_a_program_that_leaves_while_the_camera_starts_does_not_keep_it(
     portal, monkeypatch
 ):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+from jeepney import HeaderFields
 
 from broker.authority.permit import Permit
 from broker.core.errors import PeerError, RefusedError, UpstreamError
@@ -23,9 +24,9 @@ from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.ipc.guest.file_requests import ChooseFiles, FileFilter, decode_ask
 from broker.ipc.session.file_orders import FoundFiles
 from broker.jail.worker.transfer import _checked as _checked_ask
+from broker.net.desktop_bus import PortalRequest
 from broker.session.user_files.chooser import (
     FileChoice,
-    PortalRequest,
     _filter_row,
     paths_in,
 )
@@ -37,7 +38,6 @@ from broker.session.user_files.chosen_files import (
     require_folder,
 )
 from broker.viewer.exchange.guest_connection import GuestConnection
-from broker.viewer.opening.desktop_portal import PortalBus
 from broker.viewer.opening.file_dialogs import FileDialogs
 from broker.viewer.opening.moving import TransferParts
 from broker.viewer.opening.own import UserFiles
@@ -45,7 +45,6 @@ from shims.files.bus_messages import MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
 from shims.files.edited import Saved
 from shims.files.file_dialogs import (
-    DIALOGS_AT_ONCE,
     GLOB,
     FileDialog,
     PortalDialogs,
@@ -190,14 +189,13 @@ def test_several_files_replace_none_of_the_folder(tmp_path):
     assert free_place(tmp_path / "new") == tmp_path / "new"
 
 
-@pytest.mark.parametrize(
-    "bus", [PortalRequest(None), PortalBus(None, "x", "chooser", "")], ids=type
-)
-def test_only_the_portal_answers_and_only_for_its_request(bus):
-    bus._owner = ":1.7"
-    rule = bus.rule("/org/freedesktop/portal/desktop/request/1_2/t", "x", "Response")
+def test_only_the_portal_answers_and_only_for_its_request():
+    made, other = PortalRequest(":1.2", ":1.7"), PortalRequest(":1.2", ":1.7")
+    rule = made.response
     assert rule.header_fields["sender"] == ":1.7"
-    assert rule.header_fields["path"].endswith("/1_2/t")
+    assert rule.header_fields["path"] == made.close.header.fields[HeaderFields.path]
+    assert "/request/1_2/" in rule.header_fields["path"]
+    assert rule.header_fields["path"] != other.response.header_fields["path"]
 
 
 @pytest.mark.parametrize(
@@ -386,13 +384,6 @@ def test_only_a_file_is_replaced_and_it_is_not_executable(tmp_path):
 def asked(member, options):
     fields = {MEMBER: member, SENDER: ":1.5"}
     return BusMessage(1, fields, "ssa{sv}", ("", "", options))
-
-
-def test_a_portal_has_bounds_of_open_dialogs():
-    dialogs = PortalDialogs(lambda *_: None)
-    dialogs._dialogs.update({str(n): None for n in range(DIALOGS_AT_ONCE)})
-    with pytest.raises(CallError, match="too many"):
-        dialogs._begin(asked("SaveFile", {}))
 
 
 def test_a_program_closes_no_dialog_of_another_one():

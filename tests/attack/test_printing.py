@@ -35,12 +35,9 @@ from broker.viewer.opening.printing import (
 )
 from policy.records.model import Transfer
 from policy.rules.conditions import KEYS
-from shims.files.bus_service import CallError
 from shims.files.own_files import PRINT_PIXELS
 from shims.files.pages import PIXELS_MAGIC, PIXELS_PAGE
 from shims.files.printing import (
-    PRINTS_AT_ONCE,
-    PortalPrinting,
     print_documents,
     variants,
 )
@@ -227,13 +224,6 @@ def test_a_rule_names_a_printer_and_no_option(text):
 def test_options_of_the_program_are_its_own():
     with pytest.raises(TransferError, match="usage"):
         print_documents(["-o", "raw"])
-
-
-def test_a_portal_has_bounds_of_what_it_prints():
-    portal = PortalPrinting(lambda *_: None)
-    portal._running = PRINTS_AT_ONCE
-    with pytest.raises(CallError, match="too many print requests"):
-        portal._print(None)
 
 
 def test_settings_of_another_form_go_nowhere():

@@ -173,24 +173,6 @@ async def test_only_the_calls_of_its_use_arrive(monkeypatch, use):
         assert len(desktop.called) == len(ATTACKS)
 
 
-@pytest.mark.parametrize(
-    ("use", "other"),
-    [
-        ("notifications", portal_call("Settings", "ReadAll")),
-        ("notifications", portal_call("ScreenCast", "CreateSession")),
-        ("settings", portal_call("ScreenCast", "CreateSession")),
-        ("tray", portal_call("ScreenCast", "Start")),
-    ],
-)
-async def test_a_use_has_no_calls_of_another(monkeypatch, use, other):
-    async with (
-        session(monkeypatch) as (desktop, orders),
-        connected(orders, use) as router,
-    ):
-        assert await fails(router, other)
-    assert desktop.called == []
-
-
 @pytest.mark.parametrize("use", USES)
 async def test_no_signal_goes_to_another_program(monkeypatch, use):
     async with session(monkeypatch) as (desktop, orders):

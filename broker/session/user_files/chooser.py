@@ -7,7 +7,6 @@ of files.  Source: the documentation of XDG Desktop Portal.
 
 from __future__ import annotations
 
-import secrets
 import signal
 from collections import deque
 from collections.abc import Iterator
@@ -17,29 +16,17 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from jeepney import (
-    DBusAddress,
-    HeaderFields,
-    MatchRule,
-    Message,
-    MessageType,
-    new_method_call,
-)
+from jeepney import HeaderFields, Message, MessageType
 from jeepney.bus_messages import message_bus
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.ipc.guest.file_requests import ChooseFiles, FileFilter
+from broker.net.desktop_bus import Options, PortalRequest, portal_property
 
 CHOSEN, DISMISSED = 0, (1, 2)
 """Codes of a response."""
-Options = dict[str, tuple[str, object]]
-"""Values with their types."""
-_NAME: Final = "org.freedesktop.portal.Desktop"
-_PATH: Final = "/org/freedesktop/portal/desktop"
-_REQUEST: Final = "org.freedesktop.portal.Request"
-_PROPERTIES = DBusAddress(_PATH, _NAME, "org.freedesktop.DBus.Properties")
 _REPLY_SECONDS, _CLOSE_SECONDS = 25.0, 2.0
 """The portal and its part of the desktop may have to be started first."""
 _CHOOSER: Final = "org.freedesktop.portal.FileChooser"
@@ -69,7 +56,7 @@ def choose(choice: FileChoice) -> list[Path]:
     method, options = _words(choice)
     try:
         with _terminated(), open_dbus_connection() as bus:
-            return paths_in(PortalRequest(bus).answer(method, choice.title, options))
+            return paths_in(ChooserRequest(bus).answer(method, choice.title, options))
     # KeyError: of the environment.
     except (KeyError, OSError) as error:
         text = f"cannot connect to the desktop's file chooser: {_why(error)}"
@@ -93,40 +80,33 @@ def _terminated() -> Iterator[None]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-class PortalRequest:
+class ChooserRequest:
     """One request to the desktop's file chooser."""
 
     def __init__(self, bus: DBusConnection) -> None:
         self._bus = bus
-        self._owner = ""
-        """The unique name: another program of the session could answer by the same path."""
 
     def answer(self, method: str, title: str, options: Options) -> tuple[object, ...]:
         """Show a portal dialog and wait for its response.
 
         Raises SetupError, UpstreamError.
         """
-        ask = new_method_call(_PROPERTIES, "Get", "ss", (_CHOOSER, "version"))
-        reply = self._call(ask)
-        self._owner = str(reply.header.fields.get(HeaderFields.sender, ""))
-        token = f"vitrail{secrets.token_hex(8)}"
-        words = ("", title, {**options, "handle_token": ("s", token)})
-        sender = str(self._bus.unique_name).lstrip(":").replace(".", "_")
-        handle = f"{_PATH}/request/{sender}/{token}"
+        reply = self._call(portal_property(_CHOOSER, "version"))
+        # Another program of the session could answer by the same path.
+        owner = str(reply.header.fields.get(HeaderFields.sender, ""))
+        made = PortalRequest(str(self._bus.unique_name), owner)
+        response, end = made.response, made.ended
         came: deque[Message] = deque()
-        response, end = self.rule(handle, _REQUEST, "Response"), self._owner_changes()
         for rule in (response, end):
             self._call(message_bus.AddMatch(rule))
-        address = DBusAddress(_PATH, self._owner, _CHOOSER)
         with self._bus.filter(response, queue=came), self._bus.filter(end, queue=came):
             try:
-                self._call(new_method_call(address, method, "ssa{sv}", words))
+                self._call(made.call(_CHOOSER, method, "", title, options=options))
                 found = self._bus.recv_until_filtered(came)
             except _GivenUp:
-                request = DBusAddress(handle, self._owner, _REQUEST)
                 with suppress(SetupError, OSError):
                     # guard: a file dialog that was given up counts until it is closed
-                    self._call(new_method_call(request, "Close"), _CLOSE_SECONDS)
+                    self._call(made.close, _CLOSE_SECONDS)
                 raise
         if not response.matches(found):
             raise UpstreamError("the desktop's portal has ended")
@@ -140,24 +120,6 @@ class PortalRequest:
             text = f"the desktop has no file chooser: {words}"
             raise SetupError(text, hint=_HINT)
         return got
-
-    def rule(self, path: str, interface: str, member: str) -> MatchRule:
-        """Return the rule for a signal of the portal."""
-        # guard: the answer of a file dialog is the portal's own
-        return MatchRule(
-            type="signal",
-            sender=self._owner,
-            path=path,
-            interface=interface,
-            member=member,
-        )
-
-    def _owner_changes(self) -> MatchRule:
-        rule = MatchRule(
-            type="signal", interface=message_bus.interface, member="NameOwnerChanged"
-        )
-        rule.add_arg_condition(0, self._owner)
-        return rule
 
 
 def _why(error: Exception) -> str:

@@ -17,17 +17,16 @@ from typing import Final
 
 import msgspec
 import trio
-from jeepney import DBusAddress, MatchRule, Message, new_method_call
+from jeepney import Message
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter
 
 from broker.core.escape import printable
 from broker.core.limits.transfer import SETTINGS_AGAIN_SECONDS, SETTINGS_SECONDS
-from broker.net.session_bus import Complaint, OpenBus, answer_of, owner_changes
+from broker.net.desktop_bus import desktop_call, rules_of
+from broker.net.session_bus import Complaint, OpenBus, answer_of
 
-_NAME = "org.freedesktop.portal.Desktop"
 _INTERFACE = "org.freedesktop.portal.Settings"
-_PORTAL = DBusAddress("/org/freedesktop/portal/desktop", _NAME, _INTERFACE)
 _FRAME = struct.Struct(">BI")
 _DATA = 0
 _FONT_CHARS = 100
@@ -133,10 +132,7 @@ class DesktopSettings:
 
     async def _follow(self) -> None:
         """Follow the portal's changes of settings until nothing listens or it ends."""
-        rules = (
-            MatchRule(type="signal", interface=_INTERFACE, path=_PORTAL.object_path),
-            owner_changes(_NAME),
-        )
+        rules = rules_of(_INTERFACE)
         async with self._bus() as bus, bus.router() as router:
             # Not as context managers: cancelled, jeepney's router fails where it closes
             # a filter in the moment that its context does.
@@ -164,7 +160,7 @@ class DesktopSettings:
     async def _read(self, router: DBusRouter) -> None:
         """Read all settings from the portal, as a signal names only one."""
         spaces = list(dict.fromkeys(space for space, _ in TOLD))
-        call = new_method_call(_PORTAL, "ReadAll", "as", (spaces,))
+        call = desktop_call(_INTERFACE, "ReadAll", spaces)
         answer = await answer_of(router, call, SETTINGS_SECONDS)
         found = settings_in(answer.body)
         self._known.set()

@@ -18,7 +18,6 @@ from types import MappingProxyType
 from typing import ClassVar, Final
 
 import trio
-from jeepney import new_method_call
 from jeepney.bus_messages import message_bus
 from typing_extensions import override
 
@@ -27,6 +26,7 @@ from broker.core.errors import UpstreamError
 from broker.core.lease import Lease
 from broker.ipc.audit import schema
 from broker.ipc.session.media_orders import ShowFrame, TakeScreen
+from broker.net.desktop_bus import Options
 from broker.viewer.calls.video import (
     START_SECONDS,
     VideoEvent,
@@ -37,8 +37,6 @@ from broker.viewer.calls.video import (
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.opening.desktop_portal import (
     DISMISSED,
-    PATH,
-    Options,
     PortalBus,
     portal_bus,
 )
@@ -129,8 +127,8 @@ class ScreenShares(VideoUses):
             session, found = await self._chosen(use, bus)
             no = partial(self.refuse_a_while, use.lease)
             no_options: Options = {}
-            remote = ("OpenPipeWireRemote", "oa{sv}", (session, no_options))
-            reply = await bus.call(new_method_call(bus.address(PATH), *remote))
+            remote = bus.message("OpenPipeWireRemote", session, no_options)
+            reply = await bus.call(remote)
             with socket.socket(fileno=reply.body[0].to_raw_fd()) as server:
                 # The portal closes the session with our connection to the bus.
                 async with trio.open_nursery() as nursery:
@@ -197,16 +195,16 @@ async def _asked(bus: PortalBus) -> tuple[str, SharedScreen | None]:
     if not isinstance(offered, int) or not isinstance(pointer, int):
         raise UpstreamError("the desktop's portal sent an invalid reply")
     options: Options = {"session_handle_token": ("s", f"v{secrets.token_hex(8)}")}
-    _, made = await bus.request("CreateSession", "a{sv}", options=options)
+    _, made = await bus.request("CreateSession", options=options)
     session = str(made["session_handle"][1]) if isinstance(made, dict) else ""
     await bus.call(message_bus.AddMatch(bus.rule(session, _SESSION, "Closed")))
     options = {"types": ("u", offered & (_SCREEN | _WINDOW))}
     if pointer & _WITH_POINTER:
         options["cursor_mode"] = ("u", _WITH_POINTER)
-    code, _ = await bus.request("SelectSources", "oa{sv}", session, options=options)
+    code, _ = await bus.request("SelectSources", session, options=options)
     if code in DISMISSED:
         return session, None
-    answer = await bus.request("Start", "osa{sv}", session, "", options={})
+    answer = await bus.request("Start", session, "", options={})
     return session, screen_in(answer, windows=bool(offered & _WINDOW))
 
 

@@ -12,20 +12,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import trio
-from jeepney import DBusAddress, HeaderFields, MatchRule, Message
-from jeepney import new_method_call as method_call
+from jeepney import HeaderFields, Message
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter
 
 from broker.core.errors import UpstreamError
 from broker.core.limits import notifications as limits
-from broker.net.session_bus import Complaint, OpenBus, answer_of, owner_changes
+from broker.net.desktop_bus import desktop_call, rules_of
+from broker.net.session_bus import Complaint, OpenBus, answer_of
 from broker.viewer.notifications.board import Bubble, badge
 
 _NAME = "org.freedesktop.Notifications"
-_SERVICE = DBusAddress(
-    "/org/freedesktop/Notifications", bus_name=_NAME, interface=_NAME
-)
 _SIGNALS_WAITING = 256
 EXPIRED, DISMISSED, TAKEN_BACK, UNDEFINED = 1, 2, 3, 4
 
@@ -133,17 +130,14 @@ class DesktopServer:
     async def _serve(self, router: DBusRouter) -> None:
         """Exchange with the server until it has gone, or nothing is shown any more."""
         send, signals = trio.open_memory_channel[Message](_SIGNALS_WAITING)
-        rules = (
-            MatchRule(type="signal", interface=_NAME, path=_SERVICE.object_path),
-            owner_changes(_NAME),
-        )
+        rules = rules_of(_NAME)
         # Not as context managers, see DesktopSettings: they end with the router.
         router.filter(rules[0], channel=send)
         router.filter(rules[1], channel=send.clone())
         for rule in rules:
             await answer_of(router, message_bus.AddMatch(rule), limits.SERVER_SECONDS)
         facts = await answer_of(
-            router, method_call(_SERVICE, "GetServerInformation"), limits.SERVER_SECONDS
+            router, desktop_call(_NAME, "GetServerInformation"), limits.SERVER_SECONDS
         )
         owner = str(facts.header.fields[HeaderFields.sender])
         session = _Session(router, owner, *await _abilities(router))
@@ -189,7 +183,7 @@ class DesktopServer:
         """Close one notification on the desktop, if it is shown."""
         before = session.shown.pop(number, None)
         if before is not None:
-            call = method_call(_SERVICE, "CloseNotification", "u", (before[0],))
+            call = desktop_call(_NAME, "CloseNotification", before[0])
             # One that the user has closed in this moment is an error.
             with suppress(UpstreamError):
                 await answer_of(session.router, call, limits.SERVER_SECONDS)
@@ -247,7 +241,7 @@ async def _abilities(router: DBusRouter) -> tuple[bool, bool]:
     """Return whether the server shows buttons, and reads markup in the text."""
     try:
         answer = await answer_of(
-            router, method_call(_SERVICE, "GetCapabilities"), limits.SERVER_SECONDS
+            router, desktop_call(_NAME, "GetCapabilities"), limits.SERVER_SECONDS
         )
     except UpstreamError:
         # mako 1.7.1 answers some of these calls so.  Escaped text is safe with either.
@@ -270,7 +264,9 @@ def _notify(bubble: Bubble, replaces: int, session: _Session) -> Message:
         "image-data": ("(iiibiiay)", badge(bubble.colour)),
     }
     body = bubble.body if session.markup else unescape_markup(bubble.body)
-    words = (
+    return desktop_call(
+        _NAME,
+        "Notify",
         "Vitrail",
         replaces,
         "",
@@ -280,4 +276,3 @@ def _notify(bubble: Bubble, replaces: int, session: _Session) -> Message:
         hints,
         bubble.expire,
     )
-    return method_call(_SERVICE, "Notify", "susssasa{sv}i", words)

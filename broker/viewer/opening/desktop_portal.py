@@ -6,34 +6,34 @@ The viewer asks it to share screens; ``session.user_files.chooser`` has files ch
 
 from __future__ import annotations
 
-import secrets
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Final
 
 import trio
 from jeepney import (
-    DBusAddress,
     HeaderFields,
     MatchRule,
     Message,
     MessageType,
-    new_method_call,
 )
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusConnection
 
 from broker.core.errors import SetupError, UpstreamError, sole
 from broker.core.escape import printable
-from broker.net.session_bus import OpenBus, owner_changes, why
+from broker.net.desktop_bus import (
+    Options,
+    PortalRequest,
+    desktop_call,
+    owner_changes,
+    portal_property,
+    portal_signal,
+)
+from broker.net.session_bus import OpenBus, why
 
-NAME = "org.freedesktop.portal.Desktop"
-PATH = "/org/freedesktop/portal/desktop"
 DISMISSED = (1, 2)
 """Codes of a response without a choice."""
-_REQUEST: Final = "org.freedesktop.portal.Request"
-_PROPERTIES = DBusAddress(PATH, NAME, "org.freedesktop.DBus.Properties")
 _REPLY_SECONDS, _CLOSE_SECONDS = 25.0, 2.0
 """The portal and its part of the desktop may have to be started first."""
 _NO_BUS = (
@@ -46,9 +46,6 @@ _NO_BUS = (
 )
 _NO_CLOSE = (SetupError, *_NO_BUS)
 _SIGNALS = 64
-
-Options = dict[str, tuple[str, object]]
-"""Values with their types."""
 
 
 class PortalBus:
@@ -90,40 +87,33 @@ class PortalBus:
 
     async def property(self, name: str) -> object:
         """Return a property of the interface.  Raises SetupError where it has none."""
-        ask = new_method_call(_PROPERTIES, "Get", "ss", (self._interface, name))
-        reply = await self.call(ask)
+        reply = await self.call(portal_property(self._interface, name))
         self._owner = str(reply.header.fields.get(HeaderFields.sender, ""))
         _, value = reply.body[0]
         return value
 
-    def address(self, path: str, interface: str = "") -> DBusAddress:
-        """Return an object of the portal, of which a property has been read."""
-        return DBusAddress(path, self._owner, interface or self._interface)
+    def message(self, method: str, *values: object) -> Message:
+        """Return a call of the portal, of which a property has been read."""
+        return desktop_call(self._interface, method, *values, owner=self._owner)
 
     async def request(
-        self, method: str, signature: str, *first: object, options: Options
+        self, method: str, *first: object, options: Options
     ) -> tuple[object, ...]:
         """Call a portal method that answers by a Response signal; return the response.
 
         It is closed when this is cancelled, which waits for the portal a moment.
         Raises SetupError, UpstreamError.
         """
-        token = f"vitrail{secrets.token_hex(8)}"
-        words = (*first, {**options, "handle_token": ("s", token)})
-        sender = str(self._connection.unique_name).lstrip(":").replace(".", "_")
-        handle = f"{PATH}/request/{sender}/{token}"
-        response = self.rule(handle, _REQUEST, "Response")
-        for rule in (response, owner_changes(self._owner)):
+        made = PortalRequest(str(self._connection.unique_name), self._owner)
+        for rule in (made.response, made.ended):
             await self.call(message_bus.AddMatch(rule))
-        ask = new_method_call(self.address(PATH), method, signature, words)
         try:
-            await self.call(ask)
-            answer = await self.signal(response)
+            await self.call(made.call(self._interface, method, *first, options=options))
+            answer = await self.signal(made.response)
         except trio.Cancelled:
-            close = new_method_call(self.address(handle, _REQUEST), "Close")
             with trio.move_on_after(_CLOSE_SECONDS, shield=True), suppress(*_NO_CLOSE):
                 # guard: a dialog that was given up counts until it is closed
-                await self.call(close)
+                await self.call(made.close)
             raise
         return tuple(answer.body)
 
@@ -143,14 +133,7 @@ class PortalBus:
 
     def rule(self, path: str, interface: str, member: str) -> MatchRule:
         """Return the rule for a signal of the portal."""
-        # guard: an answer is the portal's own
-        return MatchRule(
-            type="signal",
-            sender=self._owner,
-            path=path,
-            interface=interface,
-            member=member,
-        )
+        return portal_signal(self._owner, path, interface, member)
 
 
 @asynccontextmanager

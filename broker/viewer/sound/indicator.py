@@ -11,17 +11,13 @@ import math
 from dataclasses import dataclass
 
 import trio
-from jeepney import DBusAddress, new_method_call
 from jeepney.io.trio import DBusRouter
 
 from broker.core.escape import escape_markup, printable
+from broker.net.desktop_bus import desktop_call
 from broker.net.session_bus import Complaint, OpenBus, answer_of
 
-_SERVICE = DBusAddress(
-    "/org/freedesktop/Notifications",
-    bus_name="org.freedesktop.Notifications",
-    interface="org.freedesktop.Notifications",
-)
+_NAME = "org.freedesktop.Notifications"
 _SECONDS = 5.0
 _AGAIN_SECONDS = 10.0
 """Until a failed notification is tried again."""
@@ -129,27 +125,26 @@ class Indicator:
         """Close the notifications no longer wanted, and send those that are missing."""
         for sandbox in self._shown.keys() - self._wanted.keys():
             number = self._shown[sandbox]
-            call = new_method_call(_SERVICE, "CloseNotification", "u", (number,))
+            call = desktop_call(_NAME, "CloseNotification", number)
             await router.send_and_get_reply(call)
             del self._shown[sandbox]
         for sandbox in self._wanted.keys() - self._shown.keys():
             # Servers read simple markup in the text.
             heard = escape_markup(printable(self._wanted[sandbox], 100))
             body = self._wording.body.format(heard)
-            call = new_method_call(
-                _SERVICE,
-                "Notify",
-                "susssasa{sv}i",
-                (
-                    "Vitrail",
-                    0,
-                    self._wording.icon,
-                    self._wording.title.format(sandbox),
-                    body,
-                    [],
-                    {"urgency": ("y", _CRITICAL), "resident": ("b", True)},
-                    _STAYS,
-                ),
+            title = self._wording.title.format(sandbox)
+            hints = {"urgency": ("y", _CRITICAL), "resident": ("b", True)}
+            no_buttons: list[str] = []
+            shown = (
+                "Vitrail",
+                0,
+                self._wording.icon,
+                title,
+                body,
+                no_buttons,
+                hints,
+                _STAYS,
             )
+            call = desktop_call(_NAME, "Notify", *shown)
             answer = await answer_of(router, call, _SECONDS)
             self._shown[sandbox] = answer.body[0]

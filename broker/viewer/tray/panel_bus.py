@@ -17,7 +17,6 @@ from jeepney import (
     Message,
     MessageFlag,
     MessageType,
-    new_method_call,
     new_signal,
 )
 from jeepney.bus_messages import message_bus
@@ -25,17 +24,16 @@ from jeepney.io.trio import DBusConnection, DBusRouter
 
 from broker.core.errors import SetupError, sole
 from broker.core.stderr_log import log_stderr
+from broker.net.desktop_bus import desktop_call, owner_changes
 from broker.net.session_bus import (
     CALLS,
     Reply,
     answer_calls,
     answer_of,
-    owner_changes,
     why,
 )
 
 _WATCHER = "org.kde.StatusNotifierWatcher"
-_REGISTER = DBusAddress("/StatusNotifierWatcher", _WATCHER, _WATCHER)
 _SECONDS = 5.0
 
 ITEM_PATH = "/StatusNotifierItem"
@@ -142,9 +140,7 @@ class Panel(Generic[Pressed]):
         changes = router.filter(rule, bufsize=CALLS).receive_channel
         await answer_of(router, message_bus.AddMatch(rule), _SECONDS)
         while True:
-            call = new_method_call(
-                _REGISTER, "RegisterStatusNotifierItem", "s", (name,)
-            )
+            call = desktop_call(_WATCHER, "RegisterStatusNotifierItem", name)
             call.header.flags |= MessageFlag.no_auto_start
             with trio.move_on_after(_SECONDS):
                 answer = await router.send_and_get_reply(call)

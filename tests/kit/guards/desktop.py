@@ -18,6 +18,7 @@ DIALOGS = "tests/attack/test_file_dialogs.py"
 ICONS = "tests/attack/test_sandbox_icons.py"
 ORDERS = "tests/attack/test_session_orders_files.py"
 PRINTING = "tests/attack/test_printing.py"
+CALLS = "tests/conformance/bus/test_bus_calls.py"
 CAMERA = "tests/attack/test_camera.py"
 MEDIA_ORDERS = "tests/attack/test_session_orders_media.py"
 USES = "tests/broker/viewer/calls/test_camera.py"
@@ -65,14 +66,13 @@ GUARDS = (
     Guard("a security key is opened with a permit for it", "permit = None", MEDIA_ORDERS, "without_a_permit"),
     Guard("pictures are of the camera that was shown", "if True:", MEDIA_ORDERS, "of_no_other"),
     Guard("pictures that are not taken are dropped", "yield from ('queue', 'max-size-buffers=0', 'max-size-bytes=0', 'max-size-time=0', '!')", CAMERA, "are_dropped"),
-    Guard("programs of a sandbox have bounds of their own cameras", "if False:", CAMERA, "has_bounds"),
     Guard("a program gets the camera that it has asked for", "if False:", CAMERA, "has_not_asked"),
     Guard("the user says yes to each share of a screen", "asks = False", SCREENS, "shares_a_screen_unasked"),
     Guard("a yes for this once is not remembered", "held = answer.limits", SCREENS, "shares_a_screen_unasked"),
     Guard("one dialog about screens at a time", "if False:", SCREENS, "one_dialog"),
     Guard("a dialog that nobody answers goes", "with trio.CancelScope():", SCREENS, "nobody_answers"),
     Guard("a dialog that was dismissed is not shown again at once", "if False:", SCREENS, "dismissed or hangs_up"),
-    Guard("a dialog that was given up counts until it is closed", "await self.send(close)", SCREENS, "portal_has_closed"),
+    Guard("a dialog that was given up counts until it is closed", "await self.send(made.close)", SCREENS, "portal_has_closed"),
     Guard("the user is not asked again about what was taken back", "", SCREENS, "hangs_up"),
     Guard("a share ends with the desktop's session", "", SCREENS, "outlive_its_window"),
     Guard("the desktop's own control ends a share for a while", "", SCREENS, "outlive_its_window"),
@@ -85,7 +85,6 @@ GUARDS = (
     Guard("a share ends with its frame", "", SCREENS, "a_frame_ends"),
     Guard("a program gets the screen that its user has chosen", "if False:", SCREENS, "only_the_screen"),
     Guard("a session is its own program's", "if found is None:", SCREENS, "only_the_screen"),
-    Guard("programs of a sandbox have bounds of their own screens", "if False:", SCREENS, "has_bounds"),
     Guard("a picture of a window has bounded work", "if False:", OWN_WINDOWS, "ten_thousand_surfaces"),
     Guard("a program that leaves pictures unread ends its share alone", "if True:", OWN_WINDOWS, "unread_pictures"),
     Guard("a picture of a window reads so much", "if False:", OWN_WINDOWS, "reads_little"),
@@ -102,7 +101,6 @@ GUARDS = (
     Guard("documents are not in the viewer's own directories", "return find_paths().cache / 'printing'", ORDERS, "in_no_directory"),
     Guard("pages are kept with little memory", "", PRINTING, "mistake_about_sizes"),
     Guard("room for a page to be printed", "", PRINTING, "leave_room"),
-    Guard("programs of a sandbox have bounds of their own printing", "if False:", PRINTING, "has_bounds"),
     Guard("a sandbox whose documents are declined has few more questions", "", PRINTING, "come_no_more"),
     Guard("a document whose program hangs up was refused", "if False:", PRINTING, "hang_up"),
     Guard("paper of a record", "", PRINTING, "paper_of"),
@@ -118,7 +116,6 @@ GUARDS = (
     Guard("only settings of the table reach a sandbox", "if True:", "tests/attack/test_desktop_settings.py", "stay_on"),
     Guard("what is chosen is a file of the desktop", "if False:", DIALOGS, "not_a_file"),
     Guard("the name of a filter is one line", "return one.name or '*', rules", DIALOGS, "one_line"),
-    Guard("the answer of a file dialog is the portal's own", "return MatchRule(type='signal', path=path, interface=interface)", DIALOGS, "only_the_portal"),
     Guard("a file dialog that was given up counts until it is closed", "", ORDERS, "given_up"),
     Guard("an answer is the portal's own", "return MatchRule(type='signal', path=path, interface=interface)", DIALOGS, "only_the_portal"),
     Guard("dialogs that are dismissed come no more", "", DIALOGS, "are_few"),
@@ -132,7 +129,9 @@ GUARDS = (
     Guard("a sandbox saves nothing hidden", "if False:", DIALOGS, "nothing_is_saved"),
     Guard("no hidden file is suggested", "pass", DIALOGS, "suggested_name"),
     Guard("suggested name checked in the worker", "name = untrusted_name", DIALOGS, "suggested_name"),
-    Guard("programs of a sandbox have bounds of their own dialogs", "if False:", DIALOGS, "has_bounds"),
+    Guard("programs of a sandbox have bounds of their own calls", "if False:", CALLS, "bounds_of_their_own"),
+    Guard("a guest's object answers the calls of its rows", "if not reads and row is not None:", CALLS, "other_types"),
+    Guard("the viewer has the rows of the desktop alone", "if True:", CALLS, "rows_of_its_use"),
     Guard("a program closes its own dialogs", "if dialog is None:", DIALOGS, "closes_no_dialog"),
     Guard("what is saved does not replace what was changed here", "if False:", DIALOGS, "changed_here"),
     Guard("only a file is replaced by what is saved", "if False:", DIALOGS, "only_a_file"),
