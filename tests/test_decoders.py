@@ -9,6 +9,7 @@ process end the task, or the process, that reads it.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -153,3 +154,9 @@ def test_a_whole_handler_is_not_found(handler: str) -> None:
 )
 def test_the_tuple_has_all(error: Exception) -> None:
     assert isinstance(error, UNREADABLE)
+
+
+def test_a_pattern_of_a_message_ends_with_the_text():
+    """``$`` matches before an end of line, too: a name with one passed."""
+    for path in ROOT.glob("broker/**/*.py"):
+        assert not re.search(r'pattern=r?"[^"]*\$"', path.read_text()), path

@@ -20,9 +20,9 @@ _Text = Annotated[str, msgspec.Meta(max_length=1000)]
 _Word = Annotated[str, msgspec.Meta(max_length=limits.CALL_COMMAND_BYTES)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Url = Annotated[str, msgspec.Meta(max_length=limits.URL_CHARS)]
-_Target = Annotated[str, msgspec.Meta(max_length=64, pattern="^[@a-zA-Z0-9:._-]*$")]
+_Target = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[@a-zA-Z0-9:._-]*\Z")]
 _Name = Annotated[str, msgspec.Meta(max_length=limits.FILE_NAME_BYTES)]
-_Mime = Annotated[str, msgspec.Meta(max_length=127, pattern="^[a-z0-9.+/-]*$")]
+_Mime = Annotated[str, msgspec.Meta(max_length=127, pattern=r"^[a-z0-9.+/-]*\Z")]
 ServiceText = Annotated[
     str,
     msgspec.Meta(
@@ -50,7 +50,7 @@ _FilterType = Annotated[
 ]
 FILTER_RULES = 256
 """Patterns and types of all filters of a dialog."""
-Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+Token = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
 
 
 # -- from the sandbox -----------------------------------------------------------

@@ -14,7 +14,7 @@ Pixels = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 ObjectNumber = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 """Of an object of PipeWire."""
 Colour = Annotated[
-    str, msgspec.Meta(pattern="^[0-9a-fA-F]+$", min_length=6, max_length=6)
+    str, msgspec.Meta(pattern=r"^[0-9a-fA-F]+\Z", min_length=6, max_length=6)
 ]
 Length = Annotated[int, msgspec.Meta(ge=0, le=1 << 16)]
 Place = Annotated[int, msgspec.Meta(ge=-(1 << 16), le=1 << 16)]
