@@ -22,7 +22,7 @@ from broker.authority.permit import Permit
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import CALL
-from broker.ipc.guest.file_requests import PrintPages, decode_ask
+from broker.ipc.guest.file_requests import PrintPages
 from broker.ipc.session.file_orders import KeptPages
 from broker.jail.worker.transfer import _checked
 from broker.viewer.exchange.pipes import pipe
@@ -207,12 +207,6 @@ def test_pages_leave_room(tmp_path):
 )
 def test_a_name_is_one_line_and_no_option(untrusted_name, shown):
     assert _checked(PrintPages(untrusted_name, 1)).name == shown
-
-
-def test_a_request_names_no_printer_and_no_option():
-    for more in ('"printer":"x"', '"options":["-o"]', '"copies":900', '"size":-1'):
-        with pytest.raises(Exception, match="invalid request"):
-            decode_ask(b'{"type":"print",%s}' % more.encode())
 
 
 @pytest.mark.parametrize("text", ["", "-o", "a b", "a/b", "a#b", "a,b", "x" * 128])

@@ -56,26 +56,6 @@ ALL = (ITEM_PATH, PROPERTIES, "GetAll", (ITEM,))
 # -- what is read -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'{"type":"icon","number":1,"pixels":"AAAA"}',
-        b'{"type":"icon","number":0}',
-        b'{"type":"icon","number":4294967296}',
-        b'{"type":"icon","number":1,"pixels":"!"}',
-        b'{"type":"icon","number":1,"width":65536,"height":65536}',
-        b'{"type":"icon","number":1,"title":"' + b"x" * 61 + b'"}',
-        b'{"type":"clicked","number":1,"second":false}',
-        b'{"type":"gone"}',
-        b"[" * 10000,
-        b"\xff",
-    ],
-)
-def test_other_messages_end_the_connection(body):
-    with pytest.raises(PeerError):
-        decode_from_daemon(body)
-
-
 def test_a_picture_has_one_size():
     good = msgspec.json.encode(ShowIcon(1, "x" * 60, WHITE))
     assert decode_from_daemon(good) == ShowIcon(1, "x" * 60, WHITE)
