@@ -46,14 +46,14 @@ def table() -> str:
 
 
 def modules_table() -> str:
-    """Return a row for the modules of each folder that the same processes import."""
-    lines = ["| folder | modules | processes |", "| --- | --- | --- |"]
+    """Return a line for each folder: the modules that the same processes import."""
+    lines = []
     for package, groups in processes_of_packages().items():
-        place = package.replace(".", "/")
-        lines += [
-            f"| `{place}` | {', '.join(names)} | {', '.join(runs) or 'none'} |"
+        parts = (
+            f"{', '.join(names)} (*{', '.join(runs) or 'none'}*)"
             for runs, names in groups.items()
-        ]
+        )
+        lines.append(f"* `{package.replace('.', '/')}`: {'; '.join(parts)}")
     return "\n".join(lines) + "\n"
 
 

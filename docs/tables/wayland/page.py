@@ -20,7 +20,14 @@ from broker.jail.wayland.protocol.signatures import (
 from broker.jail.wayland.protocol.tables import INTERFACES
 from docs.tables import wayland as policies
 from docs.tables.wayland.needs import NEEDS, Needs
-from docs.tables.wayland.terms import MEASURED, Cost, Policies
+from docs.tables.wayland.terms import (
+    MEASURED,
+    Cost,
+    Descriptors,
+    Policies,
+    Sender,
+    Serial,
+)
 
 _HEAD = """# Wayland messages
 
@@ -28,17 +35,29 @@ _HEAD = """# Wayland messages
 
 Every request and event of the protocols that the [filter](wayland.md) knows, what the filter does with it, and what the message is worth to a sandbox.
 A message that is not on this page does not exist for a sandbox: the filter ends the connection.
+Messages of an interface with equal columns share a row.
+An empty column says: any client, or the client of the object; no serial; for a request, one message; no descriptor; nothing needed.
 
 | column | meaning |
 | --- | --- |
-| happens | `forwarded`: checked, given the ids of the other side, passed on. `module.function`: handled there. `dropped`, `never received`: not passed on |
+| message | its name, and what happens to it: *forwarded*: checked, given the ids of the other side, passed on; `module.function`: handled there; *dropped*, *never received*: not passed on |
 | who | who may send a request so that it has an effect; who receives an event |
 | serial | which serial a request must name to have an effect; what the serial of an event allows |
-| cost | what the compositor does for a request |
-| descriptors | which descriptors the message carries, and who owns their files |
+| cost | what the compositor does for a request, by the [names below](#costs) |
+| descriptors | which descriptors the message carries, by the [names below](#descriptors) |
 | needs | which of the objects that a request names must be alive, mapped or shown, and what happens otherwise |
 | background | what a sandbox gains whose windows do not have the focus |
 """
+
+_DEFAULTS = {
+    Sender.ANYBODY,
+    Sender.COMPOSITOR,
+    Serial.NONE,
+    Cost.MESSAGE,
+    Cost.EVENT,
+    Descriptors.NONE,
+}
+"""Values of columns that most messages have, which are not printed."""
 
 
 def happens(rule: Rule) -> str:
@@ -57,35 +76,51 @@ def _rows(
     rows: Policies,
     needs: Mapping[tuple[str, str], Needs] | None = None,
 ) -> list[str]:
-    """Return one table; only that of requests has the column ``needs``."""
+    """Return one table; only that of requests has the column ``needs``.
+
+    Messages of one interface whose columns are equal have one row.
+    """
     column, line = (" needs |", " --- |") if needs is not None else ("", "")
-
-    def needed(*key: str) -> list[str]:
-        if needs is None:
-            return []
-        return [needs.get((key[0], key[1]), Needs.NONE).value]
-
     lines = [
         f"## {title}",
         "",
-        f"| message | happens | who | serial | cost | descriptors |{column} background |",
-        f"| --- | --- | --- | --- | --- | --- |{line} --- |",
+        f"| message | who | serial | cost | descriptors |{column} background |",
+        f"| --- | --- | --- | --- | --- |{line} --- |",
     ]
     for interface in INTERFACES:
+        names: dict[tuple[str, ...], list[str]] = {}
         for message in messages(interface):
             row = rows[interface, message.name]
             columns = (
-                f"`{message}`",
-                happens(rules[interface, message.name]),
-                row.sender.value,
-                row.serial.value,
-                row.cost.value,
-                row.descriptors.value,
-                *needed(interface, message.name),
+                *map(_cell, (row.sender, row.serial, row.cost, row.descriptors)),
+                *_needed(needs, interface, message.name),
                 row.gain,
             )
-            lines.append(f"| {' | '.join(columns)} |")
+            name = f"`{message}` {happens(rules[interface, message.name])}"
+            names.setdefault(columns, []).append(name)
+        for columns, equal in names.items():
+            lines.append(f"| {', '.join(equal)} | {' | '.join(columns)} |")
     return [*lines, ""]
+
+
+def _cell(value: Sender | Serial | Cost | Descriptors) -> str:
+    """Return a column's text: empty for its default, a name for what is explained above."""
+    if value in _DEFAULTS:
+        return ""
+    return _name(value) if isinstance(value, Cost | Descriptors) else value.value
+
+
+def _name(value: Cost | Descriptors) -> str:
+    return value.name.lower().replace("_", " ")
+
+
+def _needed(
+    needs: Mapping[tuple[str, str], Needs] | None, interface: str, name: str
+) -> list[str]:
+    if needs is None:
+        return []
+    need = needs.get((interface, name), Needs.NONE)
+    return ["" if need is Needs.NONE else need.value]
 
 
 def _costs() -> list[str]:
@@ -99,9 +134,17 @@ def _costs() -> list[str]:
         "| cost | µs | charged |",
         "| --- | --- | --- |",
         *(
-            f"| {cost.value} | {' | '.join(MEASURED[cost])} |"
+            f"| {_name(cost)}: {cost.value} | {' | '.join(MEASURED[cost])} |"
             for cost in Cost
             if cost is not Cost.EVENT
+        ),
+        "",
+        "## Descriptors",
+        "",
+        *(
+            f"* {_name(kind)}: {kind.value};"
+            for kind in Descriptors
+            if kind is not Descriptors.NONE
         ),
         "",
     ]
