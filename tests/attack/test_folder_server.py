@@ -73,6 +73,9 @@ tried("setgid", lambda: os.chmod(top + "/file", 0o2755))
 tried("made", lambda: make(top + "/evil", 0o4755))
 how = struct.pack("QQQ", os.O_CREAT | os.O_WRONLY, 0o4755, 0)
 tried("hidden", lambda: libc.syscall(437, -100, top.encode() + b"/hidden", how, 24))
+tried("folder", lambda: os.mkdir(top + "/evil", 0o2755))
+tried("device", lambda: os.mknod(top + "/null", 0o20666, os.makedev(1, 3)))
+tried("disk", lambda: os.mknod(top + "/disk", 0o60666, os.makedev(8, 0)))
 tried("write", lambda: make(top + "/new"))
 tried("mode", lambda: os.chmod(top + "/file", 0o755))
 tried("namespace", lambda: libc.unshare(0x10000000))
@@ -131,6 +134,8 @@ async def test_a_taken_over_server_has_its_folder_and_nothing_else(home, write):
     assert dict(found) == {
         **dict.fromkeys(("beside", "root"), "Read-only"),
         **dict.fromkeys(("setuid", "setgid", "made", "namespace"), "Operation"),
+        "folder": "Operation",
+        **dict.fromkeys(("device", "disk"), "Operation" if write else "Read-only"),
         **dict.fromkeys(("write", "mode"), "worked" if write else "Read-only"),
         **dict.fromkeys(("mount", "unmount", "handle"), "killed"),
         "hidden": "Function",
