@@ -158,6 +158,21 @@ def claim_key(claim: Claim) -> tuple[str, str]:
             assert_never(claim)
 
 
+def have_same_processes(one: Claim, other: Claim) -> bool:
+    """Return whether the kernel reports the same of the processes of two containers.
+
+    Then only their directories divide them, which processes of one pid namespace may
+    reach by /proc/PID/root (proc(5)).
+    """
+    match one, other:
+        case ContainerClaim(), ContainerClaim():
+            return one.pid_namespace == other.pid_namespace
+        case GroupClaim(), GroupClaim():
+            return one.group == other.group
+        case _:
+            return False
+
+
 def describe(claim: Claim) -> str:
     """Return a claim as words of a log line."""
     match claim:

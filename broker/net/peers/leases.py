@@ -5,6 +5,7 @@ closed here.  The invariants, each with a test that tries to break it:
 
 * an identity (``claim_key``) has at most one live lease;
 * a sandbox has at most one live lease;
+* two live leases are of containers that the kernel tells apart;
 * a CID whose lease ended is refused for CID_QUARANTINE_SECONDS, because the
   kernel resets a dead VM's sockets only while its CID is not taken again;
   a lease that no viewer has taken never had a stream, and closes nothing;
@@ -20,7 +21,13 @@ from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
-from broker.net.peers.identity import Claim, VsockClaim, claim_key, describe
+from broker.net.peers.identity import (
+    Claim,
+    VsockClaim,
+    claim_key,
+    describe,
+    have_same_processes,
+)
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,13 @@ class LeaseTable:
         if key in self._by_key:
             other = self._by_id[self._by_key[key]].lease.sandbox
             raise RefusedError(f"{describe(claim)} is leased to sandbox {other}")
+        for held in self._by_id.values():
+            # guard: two sandboxes are told apart by the kernel
+            if have_same_processes(held.claim, claim):
+                raise RefusedError(
+                    f"the processes of sandbox {sandbox} cannot be distinguished from those of sandbox {held.lease.sandbox}: their containers share a PID namespace or control group",
+                    hint="start the container in a PID namespace and control group of its own, without '--pid=container:' and shared PID namespaces of pods",
+                )
         free_at = self._quarantine.get(key, now)
         if free_at > now:
             raise RefusedError(

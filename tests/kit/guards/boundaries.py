@@ -329,6 +329,7 @@ GUARDS = (
     Guard("a machine of another user is not leased", "if False:", "tests/broker/host/test_machined.py", "another_user_is_refused"),
     Guard("a process that has become root's is not root's machine", "if False:", "tests/broker/host/test_machined.py", "become_sudo"),
     Guard("only root's slice of machines has containers", "if False:", "tests/broker/host/test_machined.py", "roots_slice or recorded_once"),
+    Guard("two sandboxes are told apart by the kernel", "if False:", "tests/broker/net/peers/test_leases.py", "tell_apart"),
     Guard("a process of another control group is refused", "if False:", "tests/broker/net/peers/test_identity.py", "control_group"),
     Guard("a control group that was made again is not the container's", "if False:", "tests/broker/net/peers/test_identity.py", "control_group"),
     Guard("a number that is used again is not the peer's", "if False:", "tests/integration/test_credentials.py", "control_group"),

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
-from broker.net.peers.identity import Connector, HybridClaim, VsockClaim
+from broker.net.peers.identity import (
+    Connector,
+    ContainerClaim,
+    GroupClaim,
+    HybridClaim,
+    VsockClaim,
+)
 from broker.net.peers.leases import LeaseTable
 
 
@@ -44,6 +50,29 @@ def test_one_identity_has_one_lease():
     begin(table, "a", hybrid())
     with pytest.raises(RefusedError, match="leased to sandbox a"):
         begin(table, "b", hybrid(pid=11))
+
+
+@pytest.mark.parametrize(
+    ("claim", "same", "other"),
+    [
+        (ContainerClaim, (7,), (8,)),
+        (
+            GroupClaim,
+            ("/machine.slice/a.service", 10),
+            ("/machine.slice/b.service", 10),
+        ),
+    ],
+)
+def test_containers_that_the_kernel_does_not_tell_apart_are_one_sandbox(
+    claim, same, other
+):
+    table = LeaseTable()
+    first = begin(table, "a", claim("/run/a", *same))
+    with pytest.raises(RefusedError, match="distinguished from those of sandbox a"):
+        begin(table, "b", claim("/run/b", *same))
+    begin(table, "c", claim("/run/c", *other))
+    table.end(first.id, 0.0)
+    begin(table, "b", claim("/run/b", *same))
 
 
 def test_one_sandbox_has_one_lease():
