@@ -178,9 +178,9 @@ class SandboxCalls:
         if ask.service in _VIDEO and ask.argument.startswith(OFFERED):
             await self._offered(request)
             return
-        if request.asks:
+        if users := self._video_uses(ask):
             # guard: the user is not asked again about what was taken back
-            self._desktop.screens.check_ended(lease)
+            users.check_ended(lease)
         on_ask = exchange.wait_for_user
         async with self._decider.permit(request, on_ask=on_ask) as permit:
             call = _Call(exchange, ask, conn, permit)
@@ -200,6 +200,17 @@ class SandboxCalls:
         source, start = exchange.guest.lease, permit.autostart
         wait = exchange.wait
         return self._targets.guest(permit.target, wait, source, autostart=start)
+
+    def _video_uses(self, ask: CallService) -> VideoUses | None:
+        """Return the uses of a camera or screen that a call is for; None for others.
+
+        A window of the sandbox itself is none of the user's.
+        """
+        if ask.service == CAMERA:
+            return self._desktop.cameras
+        if ask.service == SCREEN_SHARE and ask.argument != screens.OWN:
+            return self._desktop.screens
+        return None
 
     async def _offered(self, request: Request) -> None:
         """Raise RefusedError unless a rule may allow it."""
@@ -247,13 +258,10 @@ class SandboxCalls:
                 )
                 await self._desktop.screens.share_own(lease, number, serve)
             return
-        if sizes := _VIDEO.get(ask.service):
-            users: VideoUses = self._desktop.cameras
-            if ask.service == SCREEN_SHARE:
-                users = self._desktop.screens
+        if users := self._video_uses(ask):
             colour = call.guest.valid_record().viewer.label.colour
-            carry = partial(self._relay, call)
-            await users.serve(call.permit, sizes[ask.argument], carry, colour)
+            carry, size = partial(self._relay, call), _VIDEO[ask.service][ask.argument]
+            await users.serve(call.permit, size, carry, colour)
             return
         if daemon := self._desktop.daemons.get(ask.service):
             own = call.guest.lease.id

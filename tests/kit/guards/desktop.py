@@ -73,7 +73,7 @@ GUARDS = (
     Guard("a dialog that nobody answers goes", "with trio.CancelScope():", SCREENS, "nobody_answers"),
     Guard("a dialog that was dismissed is not shown again at once", "if False:", SCREENS, "dismissed or hangs_up"),
     Guard("a dialog that was given up counts until it is closed", "await self.send(made.close)", SCREENS, "portal_has_closed"),
-    Guard("the user is not asked again about what was taken back", "", SCREENS, "hangs_up"),
+    Guard("the user is not asked again about what was taken back", "", USES, "not_asked_again"),
     Guard("a share ends with the desktop's session", "", SCREENS, "outlive_its_window"),
     Guard("the desktop's own control ends a share for a while", "", SCREENS, "outlive_its_window"),
     Guard("the end of its frame ends a share for a while", "", SCREENS, "program_of_its_frame"),

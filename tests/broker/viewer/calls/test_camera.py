@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -14,11 +15,15 @@ import trio.testing
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
+from broker.core.services import CAMERA
+from broker.ipc.guest.file_requests import CallService
 from broker.ipc.session.media_orders import FoundCamera
 from broker.session.user_media.cameras import cameras_in
 from broker.viewer.calls import video
+from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.calls.camera import SIZES, Cameras
 from broker.viewer.calls.video import ENDED_SECONDS, OPENED_PER_MINUTE
+from broker.viewer.opening.exchanges import OpenExchange
 from tests.kit.session import permit_of
 
 KIND = "PipeWire:Interface:"
@@ -168,6 +173,19 @@ async def test_a_camera_that_was_taken_back_stays_so_for_a_while(made, autojump_
     await trio.sleep(ENDED_SECONDS)
     await cameras.serve(permit_of(lease()), SIZE, at_once)
     assert await cameras.take_back("work") is None
+
+
+async def test_the_user_is_not_asked_again_for_a_camera_that_was_taken_back(made):
+    """A rule that asks had four questions at once, each of whose yes was refused then."""
+    cameras, _ = made
+    cameras.refuse_a_while(lease())
+    opening = SimpleNamespace(lease=lease(), stream=1, peer="", service="vitrail.Call")
+    calls = SandboxCalls(
+        None, None, None, SimpleNamespace(cameras=cameras, session=None)
+    )
+    exchange = OpenExchange(SimpleNamespace(lease=lease()), opening)
+    with pytest.raises(RefusedError, match="revoked access to the camera"):
+        await calls.call(exchange, CallService(CAMERA, "640x480"), None)
 
 
 def node(number, **props):
