@@ -132,7 +132,9 @@ def _require_namespaces(linux: Json) -> None:
 
 def _require_other_ids(linux: Json) -> None:
     # guard: a user namespace that has the machine's root confines nobody
-    if not all(entry["hostID"] > 0 for entry in linux["uidMappings"]):
+    if not all(
+        entry["hostID"] > 0 for entry in linux["uidMappings"] + linux["gidMappings"]
+    ):
         raise RefusedError("the container's user namespace maps root of the host")
 
 

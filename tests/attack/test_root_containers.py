@@ -50,11 +50,12 @@ def refused(change, match):
         rootful.require_confined(podman(change))
 
 
-def in_user_namespace(host=200000):
+def in_user_namespace(host=200000, group=200000):
     def change(config):
         config["linux"]["namespaces"].append({"type": "user"})
-        ids = [{"containerID": 0, "hostID": host, "size": 65536}]
-        config["linux"]["uidMappings"] = ids
+        for kind, first in (("uid", host), ("gid", group)):
+            ids = [{"containerID": 0, "hostID": first, "size": 65536}]
+            config["linux"][f"{kind}Mappings"] = ids
         config["process"]["capabilities"]["bounding"].append("CAP_SYS_ADMIN")
 
     return change
@@ -79,6 +80,7 @@ def test_container_that_joins_a_namespace_is_refused(kind):
 
 def test_user_namespace_with_the_machine_s_root_is_refused():
     refused(in_user_namespace(host=0), "maps root of the host")
+    refused(in_user_namespace(group=0), "maps root of the host")
 
 
 @pytest.mark.parametrize(
