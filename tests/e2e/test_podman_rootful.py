@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.own_command import hooked_words
 from tests.kit.podman import shared_words
@@ -30,7 +31,7 @@ kind = "podman"
 {required}
 """
 pytestmark = pytest.mark.machine
-CASES = ["framed", "reaches", "required", "later_broker", "confined"]
+CASES = ["framed", "reaches", "required", "later_broker", "confined", "paused"]
 
 
 @pytest.mark.root
@@ -223,3 +224,53 @@ async def test_confined():
             assert "it runs" in text, text
             assert code == 2, (way, text)
         assert w.events("lease.begin") == []
+
+
+SERVED = """
+import socket
+sock = socket.socket(socket.AF_UNIX)
+try:
+    sock.connect("/run/vitrail/wayland-0")
+    # wl_display.get_registry, wl_display.sync
+    sock.send(bytes.fromhex("01000000 01000c00 02000000 01000000 00000c00 03000000"))
+    print("served" if sock.recv(4096) else "refused")
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
+@AS_PERSON
+async def test_paused():
+    """Attack: a container is paused while its lease ends, and wants to go on after it."""
+    async with world({"work": RECORD.format(required="")}, image=False) as w:
+        asker = Asker(Path(PLACE))
+        await asker.install(w)
+        foot = ("foot", "-T", "mine", "sleep", "1000")
+        first = asker.begin(*words(asker, "--name=mine"), *foot)
+        await wait_window(w.comp, title="mine")
+
+        def look(user):
+            probe = ("python3", "-c", SERVED)
+            return asker.run("exec", "--user", user, "mine", *probe)
+
+        for user in ("0", "1234:1234"):
+            assert await look(user) == (0, "served\n")
+        # Another container has the first one's network, and nothing else of it.
+        near = ("run", "--rm", "--network=container:mine", *shared_words())
+        root = ("--rootfs", f"{asker.base / 'root'}:O")
+        code, text = await asker.run(*near, *root, "python3", "-c", SERVED)
+        assert (code, text) == (0, "FileNotFoundError\n")
+        assert (await asker.run("pause", "mine"))[0] == 0
+        assert (await brokerctl("stop", "work", env=w.environ)).code == 0
+        await w.wait_event("lease.end", sandbox="work")
+
+        async def gone():
+            return not windows(await w.comp.tree())
+
+        await eventually(gone)
+        assert (await asker.run("unpause", "mine"))[0] == 0
+        code, text = await look("0")
+        assert "served" not in text, (code, text)
+        assert len(w.events("lease.begin")) == 1
+        assert (await asker.run("rm", "-f", "-t", "0", "mine"))[0] == 0
+        await asker.end(first)
