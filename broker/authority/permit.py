@@ -11,7 +11,7 @@ import trio
 
 from broker.authority.questions.subject import Subject
 from broker.core.errors import RefusedError
-from broker.core.lease import Lease
+from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.core.prompt_words import VIEWER
 from broker.core.question import PersonAnswer
@@ -114,6 +114,16 @@ class Request:
         # guard: a yes for an address without a host is for that address
         about = "" if self.service == OPEN_URL and self.host else self.about
         return Subject(**{**named, "lease": self.lease.id, "about": about})
+
+
+def request_of(opening: Opening, service: str = "") -> Request:
+    """Return the request of a stream; ``service``: another one than the stream's."""
+    return Request(
+        lease=opening.lease,
+        service=service or opening.service,
+        stream=opening.stream,
+        peer=opening.peer,
+    )
 
 
 @dataclass(frozen=True)

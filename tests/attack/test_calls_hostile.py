@@ -10,22 +10,23 @@ from broker.core.errors import PeerError, RefusedError
 from broker.core.lease import Lease, Opening
 from broker.core.services import CALL
 from broker.ipc.guest.file_requests import CallService, GuestCall, decode_ask
-from broker.viewer.calls.calls import Meeting, Meetings, call_request
+from broker.viewer.calls.calls import call_request
+from broker.viewer.exchange.guest_connection import GuestConnections, Meeting
 
 TOKEN = "a" * 32
 WORK = Opening(Lease("l1", "work", "work", 1), CALL, 1, "vsock:3")
 
 
 def test_a_call_is_joined_once_and_by_its_target_only():
-    meetings = Meetings()
-    meeting = Meeting("l2", GuestCall("work", "echo", ""))
-    with meetings.awaited(TOKEN, meeting):
-        for token, lease in ((TOKEN, "l1"), ("b" * 32, "l2")):
+    target, other = GuestConnections().calls, GuestConnections().calls
+    meeting = Meeting(GuestCall("work", "echo", ""))
+    with target.one(TOKEN, meeting):
+        for token, calls in ((TOKEN, other), ("b" * 32, target)):
             with pytest.raises(RefusedError):
-                meetings.join(token, lease)
-        assert meetings.join(TOKEN, "l2") is meeting
+                calls.take(token)
+        assert target.take(TOKEN) is meeting
         with pytest.raises(RefusedError):
-            meetings.join(TOKEN, "l2")
+            target.take(TOKEN)
     assert meeting.over.is_set()
 
 

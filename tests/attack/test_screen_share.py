@@ -34,7 +34,7 @@ from broker.viewer.calls.screens import (
 )
 from broker.viewer.calls.video import ENDED_SECONDS
 from broker.viewer.exchange.guest_connection import GuestConnection
-from broker.viewer.opening.desktop_portal import PortalBus
+from broker.viewer.orders.desktop_portal import PortalBus
 from broker.viewer.orders.filtered_bus import FilteredBus
 from shims.files import camera as camera_shim
 from shims.files import screen_cast as shim

@@ -12,13 +12,12 @@ import errno
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
-    contextmanager,
 )
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -26,11 +25,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from broker.authority.permit import Permit, Request
+from broker.authority.permit import Permit, Request, request_of
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
-from broker.core.names import LeaseId, ServiceName
 from broker.core.prompt_words import VIEWER
 from broker.core.services import (
     CAMERA,
@@ -57,7 +55,7 @@ from broker.viewer.calls.ssh_keys import SshKeys
 from broker.viewer.calls.tcp_ports import take_port, user_port
 from broker.viewer.calls.video import VideoUses
 from broker.viewer.exchange.failures import ShareableError, shareable_failures
-from broker.viewer.exchange.guest_connection import GuestConnection
+from broker.viewer.exchange.guest_connection import GuestConnection, Meeting
 from broker.viewer.hung_up import when_hung_up
 from broker.viewer.opening.targets import Targets
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
@@ -83,50 +81,6 @@ _OWN_WINDOWS = 1
 """That a sandbox shares at one time."""
 _LINGER_SECONDS = 2.0
 """For the bytes that are on their way when the caller goes."""
-
-
-@dataclass(eq=False)
-class Meeting:
-    """A place where two connections of two sandboxes become one stream."""
-
-    target: LeaseId
-    service: GuestCall
-    exchange: GuestConnection | None = None
-    """The target's, whose worker keeps the connection: an ssh agent's."""
-    far: socket.socket | None = None
-    """The target's connection; owned by its stream, which waits for ``over``."""
-    arrived: trio.Event = field(default_factory=trio.Event)
-    over: trio.Event = field(default_factory=trio.Event)
-
-
-class Meetings:
-    """Those that wait for the target's connection, by token."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[str, Meeting] = {}
-
-    @contextmanager
-    def awaited(self, token: str, meeting: Meeting) -> Iterator[None]:
-        """Let the target's program join a call by a token, while the block runs."""
-        self._waiting[token] = meeting
-        try:
-            yield
-        finally:
-            self._waiting.pop(token, None)
-            meeting.over.set()
-
-    def join(self, untrusted_token: str, lease: LeaseId) -> Meeting:
-        """Return the call that a token names for this sandbox, once.
-
-        Raises RefusedError.
-        """
-        meeting = self._waiting.get(untrusted_token)
-        # guard: a call is joined by its target
-        if meeting is None or meeting.target != lease:
-            raise RefusedError("no call with this token is waiting for this sandbox")
-        # guard: a token of a call is used once
-        self._waiting.pop(untrusted_token)
-        return meeting
 
 
 @dataclass(frozen=True)
@@ -159,7 +113,6 @@ class SandboxCalls:
         self._places = CallPlaces()
         self._targets = targets
         self._pump = pump
-        self._meetings = Meetings()
         self._ssh_keys = SshKeys(
             decider, desktop.session, self._far_agent, self._places
         )
@@ -340,8 +293,8 @@ class SandboxCalls:
         Yield the call with its connection.
         """
         token, full = secrets.token_hex(16), f"{asked.service}+{asked.argument}"
-        meeting = Meeting(target.lease.id, asked)
-        with self._meetings.awaited(token, meeting):
+        meeting = Meeting(asked)
+        with target.transfers.calls.one(token, meeting):
             if is_box(target):
                 async with joined_in_box(target, token, user, meeting.arrived):
                     yield meeting
@@ -401,7 +354,7 @@ class SandboxCalls:
     ) -> None:
         """Connect a program of the target to its caller; return at the call's end."""
         guest = exchange.guest
-        meeting = self._meetings.join(untrusted_token, guest.lease.id)
+        meeting = guest.transfers.calls.take(untrusted_token)
         if meeting.service.service == SSH_AGENT:
             await guest.order(
                 messages.TransferServe(exchange.stream, "agent", meeting.service)
@@ -440,13 +393,7 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     """
     if ask.service in _VIDEO:
         return _video_request(opening, ask)
-    made = Request(
-        lease=opening.lease,
-        service=ServiceName(ask.service),
-        target=ask.target,
-        stream=opening.stream,
-        peer=opening.peer,
-    )
+    made = replace(request_of(opening, ask.service), target=ask.target)
     if ask.service in _OF_DESKTOP:
         if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
             raise RefusedError(f"only dom0 serves {ask.service}, without an argument")
@@ -521,12 +468,9 @@ def _video_request(opening: Opening, ask: CallService) -> Request:
         raise RefusedError(
             f"only dom0 serves {ask.service}, with the argument {' or '.join(sizes)}"
         )
-    return Request(
-        lease=opening.lease,
-        service=ServiceName(ask.service),
+    return replace(
+        request_of(opening, ask.service),
         argument=f"+{screens.OWN}" if own else "+",
-        stream=opening.stream,
-        peer=opening.peer,
         settled=True,
         asks=asks,
         counts_bytes=not own,

@@ -35,7 +35,7 @@ from broker.viewer.calls.video import (
     VideoUses,
 )
 from broker.viewer.exchange.failures import ShareableError
-from broker.viewer.opening.desktop_portal import (
+from broker.viewer.orders.desktop_portal import (
     DISMISSED,
     PortalBus,
     portal_bus,

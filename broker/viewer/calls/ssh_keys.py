@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.authority.permit import Permit, Request
+from broker.authority.permit import Permit, Request, request_of
 from broker.core.errors import PeerError, RefusedError
 from broker.core.lease import Lease
 from broker.core.limits import ssh_agent as limits
@@ -92,12 +92,7 @@ class SshKeys:
         Raises VitrailError.
         """
         guest, opening = exchange.guest, exchange.opening
-        request = Request(
-            lease=opening.lease,
-            service=SSH_AGENT,
-            stream=opening.stream,
-            peer=opening.peer,
-        )
+        request = request_of(opening, SSH_AGENT)
         if target:
             request = _to(request, target)
         else:

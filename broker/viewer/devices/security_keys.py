@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import trio
 
-from broker.authority.permit import Permit, Request
+from broker.authority.permit import Permit, Request, request_of
 from broker.core.errors import PeerError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
@@ -143,24 +143,15 @@ async def connection(opening: Opening, decider: Permits) -> Request:
     """
     rules = await decider.rules_about(SECURITY_KEY, opening.lease.sandbox)
     hosts = named_hosts(rules)
-    requests = [replace(_of(opening), host=host, ahead=True) for host in hosts]
+    requests = [
+        replace(request_of(opening, SECURITY_KEY), host=host, ahead=True)
+        for host in hosts
+    ]
     answers = await decider.preview(requests)
     for request, answer in zip(requests, answers, strict=True):
         if answer is not None and answer.verdict == "allow":
             return request
     return requests[0]
-
-
-def _of(opening: Opening) -> Request:
-    """Return the permit request for a connection to the security key."""
-    return Request(
-        lease=opening.lease,
-        service=SECURITY_KEY,
-        stream=opening.stream,
-        peer=opening.peer,
-        settled=True,
-        counts_bytes=False,
-    )
 
 
 class _Questions:
@@ -342,7 +333,7 @@ def _request(opening: Opening, said: KeyUse) -> Request:
     U2F sends only a hash of the relying party: ``host=`` cannot allow it.
     """
     return replace(
-        _of(opening),
+        request_of(opening, SECURITY_KEY),
         host=said.host or None,
         way=said.what if said.what in _WAYS else SIGN_IN,
         about="" if said.host else said.digest,

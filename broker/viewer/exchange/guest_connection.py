@@ -6,6 +6,7 @@ Claims of a process that may be hostile: each is bounded, and about this sandbox
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from broker.core.lease import Opening
 from broker.core.limits import transfer as limits
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
-from broker.ipc.guest.file_requests import Ask
+from broker.ipc.guest.file_requests import Ask, GuestCall
 from broker.viewer.exchange.pipes import PipeEnd
 from broker.viewer.exchange.returns import Return
 
@@ -206,6 +207,19 @@ class GuestConnection(TransferCount):
             await self._changed.wait()
 
 
+@dataclass(eq=False)
+class Meeting:
+    """A place where two connections of two sandboxes become one stream."""
+
+    service: GuestCall
+    exchange: GuestConnection | None = None
+    """The target's, whose worker keeps the connection: an ssh agent's."""
+    far: socket.socket | None = None
+    """The target's connection; owned by its stream, which waits for ``over``."""
+    arrived: trio.Event = field(default_factory=trio.Event)
+    over: trio.Event = field(default_factory=trio.Event)
+
+
 class WaitingTokens(Generic[Waiting]):
     """What waits for programs of a sandbox, each by a token."""
 
@@ -235,6 +249,7 @@ class WaitingTokens(Generic[Waiting]):
         """Return what a token leads to, and forget it.  Raises RefusedError."""
         # guard: a token of a gift is used once
         # guard: a token of a return is used once
+        # guard: a token of a call is used once
         found = self._waiting.pop(untrusted_token, None)
         if found is None:
             raise RefusedError(self._unknown)
@@ -261,6 +276,12 @@ class GuestConnections:
             "no requested files have this token",
         )
         """Files that were pasted or dropped."""
+        self.calls = WaitingTokens[Meeting](
+            "too many calls are waiting for this sandbox to join them",
+            "no call with this token is waiting for this sandbox",
+            lambda meeting: meeting.over.set(),
+        )
+        """Calls of others, which only a program of this sandbox joins."""
         self.server: GuestConnection | None = None
         """The program that serves calls, of a sandbox without an agent."""
         self.served = trio.Event()

@@ -12,14 +12,14 @@ import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from broker.authority.audit import event_log
-from broker.authority.permit import USER, Permit, Request
+from broker.authority.permit import USER, Permit, Request, request_of
 from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
@@ -307,10 +307,4 @@ async def _deliver(
 
 def _request(opening: Opening, kind: str) -> Request:
     """Return the permit request for a file dialog."""
-    return Request(
-        lease=opening.lease,
-        service=FILE_DIALOG,
-        argument=f"+{kind}",
-        stream=opening.stream,
-        peer=opening.peer,
-    )
+    return replace(request_of(opening, FILE_DIALOG), argument=f"+{kind}")

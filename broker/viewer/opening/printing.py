@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.authority.permit import Permit, Request
+from broker.authority.permit import Permit, Request, request_of
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
@@ -222,12 +222,9 @@ def _request(opening: Opening, size: int, document: _Document | None = None) -> 
         file = document.kept.document.rpartition("/")[2]
         pages = str(document.kept.pages)
         claims = (("document", document.name), ("pages", pages), ("window", file))
-    return Request(
-        lease=opening.lease,
-        service=PRINT,
+    return replace(
+        request_of(opening, PRINT),
         size=size,
-        stream=opening.stream,
-        peer=opening.peer,
         about="" if document is None else document.printer,
         claims=claims,
     )

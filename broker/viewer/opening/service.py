@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from broker.authority.permit import Permit, Request
+from broker.authority.permit import Permit, Request, request_of
 from broker.core.errors import RefusedError, VitrailError, sole
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
@@ -311,16 +311,13 @@ def _request(opening: Opening, ask: Ask, asked: TransferRequest) -> Request:
         claims = [("what", asked.what), ("size", f"{asked.size} bytes")]
     if asked.mime:
         claims.append(("type", asked.mime))
-    return Request(
-        lease=opening.lease,
-        service=opening.service,
+    return replace(
+        request_of(opening),
         target=target,
         mime=asked.mime or None,
         scheme=url.scheme if url else None,
         host=url.host if url else None,
         size=None if url else asked.size,
-        stream=opening.stream,
-        peer=opening.peer,
         way="edit" if asked.edit else "",
         about=url.shown if url else "",
         claims=tuple(claims),
