@@ -20,6 +20,8 @@ _Text = Annotated[str, msgspec.Meta(max_length=1000)]
 _Word = Annotated[str, msgspec.Meta(max_length=limits.CALL_COMMAND_BYTES)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _Url = Annotated[str, msgspec.Meta(max_length=limits.URL_CHARS)]
+# "$" would match before an end of line, too.
+# guard: a target is one line
 _Target = Annotated[str, msgspec.Meta(max_length=64, pattern=r"^[@a-zA-Z0-9:._-]*\Z")]
 _Name = Annotated[str, msgspec.Meta(max_length=limits.FILE_NAME_BYTES)]
 _Mime = Annotated[str, msgspec.Meta(max_length=127, pattern=r"^[a-z0-9.+/-]*\Z")]

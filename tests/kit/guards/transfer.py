@@ -198,6 +198,7 @@ GUARDS = (
     Guard("a copy made before the unmounting is found", "self.kept = False", "tests/attack/test_folders.py", "while_it_is_unmounted"),
     Guard("a folder that is held after a crash ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "over_a_crash"),
     Guard("a folder that is held ends its sandbox", "if False:", "tests/broker/viewer/folders/test_desk.py", "keeps"),
+    Guard("a target is one line", "_Target = Annotated[str, msgspec.Meta(max_length=64, pattern='^[@a-zA-Z0-9:._-]*$')]", "tests/conformance/bus/test_messages.py", "each_field"),
     Guard("a token of a call is used once", "found = self._waiting.get(untrusted_token)", "tests/attack/test_calls_hostile.py", "joined"),
     Guard("a call is not a service of the broker's", "if False:", "tests/attack/test_calls_hostile.py", "reserved"),
     Guard("a call ends with its caller", "pass", "tests/attack/test_calls_streams.py", "hurt"),
