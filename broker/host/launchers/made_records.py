@@ -39,6 +39,12 @@ def write_made(paths: Paths, records: RecordSet, name: SandboxName, text: str) -
             "this name, or it is not a name that 'brokerctl run' makes"
         )
     file = folder / f"{name}.toml"
+    # guard: a record that was sent a moment ago is not replaced
+    if _is_young(file):
+        raise RefusedError(
+            f"cannot prepare '{name}': a launch of this name has just been prepared",
+            hint=f"try again in {limits.LAUNCH_BIND_SECONDS:.0f} s",
+        )
     try:
         file.parent.mkdir(mode=0o700, exist_ok=True)
         replace_file(file, text.encode())
@@ -56,11 +62,16 @@ def remove_made(paths: Paths, needed: Collection[str]) -> None:
     prepared its launch: a young one may be about to be used.
     """
     for file in (paths.runtime / FOLDER).glob("*.toml"):
-        try:
-            age = time.time() - file.stat().st_mtime
-            unused = _NAME.fullmatch(file.stem) and file.stem not in needed
-            # guard: a record that is about to be used stays
-            if unused and age > limits.LAUNCH_BIND_SECONDS:
-                file.unlink()
-        except FileNotFoundError:
-            continue  # its run has just removed it
+        unused = _NAME.fullmatch(file.stem) and file.stem not in needed
+        # guard: a record that is about to be used stays
+        if unused and not _is_young(file):
+            file.unlink(missing_ok=True)  # its run may have removed it
+
+
+def _is_young(file: Path) -> bool:
+    """Return whether a launch that needs the record may not be bound yet."""
+    try:
+        age = time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return False
+    return 0 <= age <= limits.LAUNCH_BIND_SECONDS

@@ -751,6 +751,12 @@ GUARDS = (
         "second_launch",
     ),
     Guard(
+        "a record that was sent a moment ago is not replaced",
+        "if False:",
+        "tests/broker/host/launchers/test_made_records.py",
+        "at_once",
+    ),
+    Guard(
         "a record that is about to be used stays",
         "if unused:",
         "tests/broker/host/launchers/test_made_records.py",

@@ -131,9 +131,36 @@ async def test_a_record_of_the_user_is_not_replaced(stage):
 async def test_a_second_launch_of_one_name_takes_nothing_from_the_first(stage):
     async with stage.broker() as launches:
         await prepared(launches)
+        os.utime(stage.folder / f"{NAME}.toml", (0, 0))
         with pytest.raises(RefusedError, match="already running"):
             await prepared(launches, text=TEXT.replace('"untrusted"', '"other"'))
         assert 'name = "untrusted"' in (stage.folder / f"{NAME}.toml").read_text()
+
+
+async def test_two_launches_of_one_name_at_once(stage):
+    """While the first one's record is read, nothing else shows that it is there."""
+    refused = []
+
+    async def prepare(launches):
+        try:
+            await prepared(launches)
+        except RefusedError as error:
+            refused.append(error.message)
+
+    async with stage.broker() as launches, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(prepare, launches)
+    assert len(refused) == 1
+    assert "has just been prepared" in refused[0]
+    assert stage.made() == [NAME]
+
+
+async def test_what_an_earlier_launch_left_is_replaced(stage):
+    async with stage.broker() as launches:
+        state = await earlier(stage, launches)
+        await launches.end(state.id)
+        state = await prepared(launches, text=TEXT.replace('"untrusted"', '"other"'))
+        assert 'name = "other"' in Path(state.made).read_text()
 
 
 async def test_the_largest_record_fits(stage):
