@@ -47,6 +47,13 @@ def _silent(title: str, text: str, *, sandbox: str = "") -> None:
     del title, text, sandbox
 
 
+# Rules are kept as a whole, records one by one. One wrong line may come before any
+# other, so a set of rules with a mistake is not used at all. A record is about one
+# sandbox, so a mistake in it affects no other: running sandboxes keep its previous
+# content; a user who starts a sandbox from it sees the error. The other reading, that a
+# record with a typo denies at once, would cut the windows of a sandbox while a user
+# edits its colour. Rules and records are kept on disk, because machines outlive a
+# broker that was killed.
 class Rules:
     """The set in force, and the mistakes of the one in the files."""
 

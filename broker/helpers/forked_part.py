@@ -18,6 +18,10 @@ from typing import NoReturn
 from broker.core.errors import SetupError
 from broker.helpers.process.process_name import set_name
 
+# A child checks that its parent is alive. PR_SET_PDEATHSIG is set by the child itself,
+# so a parent that dies before that leaves the child running. Of two hundred kills in a
+# row, one left a process. Each child now looks, after the signal is set, whether it
+# still has the parent that started it.
 _PR_SET_PDEATHSIG = 1
 
 

@@ -16,6 +16,17 @@ from broker.core import limits
 from broker.core.errors import PeerError
 
 
+# A stream that is asked about is taken before it is decided. Both entrances, the local
+# one and the link's, wait ten seconds for a verdict; a user takes longer. A longer
+# deadline for all streams would let a stuck viewer hold places. So a stream whose rule
+# says `ask` is "taken" as soon as that is known, without a byte of it being read, and
+# closed if the answer is no.
+# A display stream is undecided until its first 16 bytes are here. A relayed stream has
+# no deadline: an application may be idle for hours. A connection that never sends
+# waypipe's header would hold a place in the pump forever. So the broker waits for 16
+# bytes, passes them on without looking at them, and ends a stream that does not send
+# them in time. After that, slow streams are bounded by number only, until our own end
+# of the wire can detect them.
 async def read_header(conn: socket.socket) -> bytes:
     """Read the DISPLAY_HEADER_BYTES that every waypipe server begins with.
 

@@ -86,6 +86,10 @@ class WindowsPart:
         if guest.worker is None:
             raise NotFoundError(f"{guest.lease.sandbox} has no windows")
         if not request.ask:
+            # `kill-window` cuts. A window that has to be killed belongs to an
+            # application that ignores requests. So the verb ends the connection, and
+            # `--ask` is the polite way. The numbers of windows are never used twice, so
+            # a window that opened meanwhile is not hit.
             await guest.screen.killed(request.window, exchange.caller.pid)
         try:
             await guest.worker.close_window(request.window, cut=not request.ask)

@@ -264,6 +264,10 @@ def build_record(
     taken = checks.taken
     name = draft.name
     taken.setdefault("label.name", name)
+    # The title's prefix is the sandbox's name unless the record has words. `label.name`
+    # is the record's name where nothing is set, and disposables of one record would all
+    # read the same. So a prefix that only repeats the record's name becomes the
+    # sandbox's.
     taken.setdefault("window.title_prefix", taken["label.name"])
     taken.setdefault("window.top", _top(taken))
     viewer, host = _viewer(taken), _host(taken)

@@ -118,6 +118,10 @@ def _statement(text: str, start: int) -> Statement:
     return made
 
 
+# A record's positions come from our scanner. tomllib gives the values, our scanner the
+# places, and a record is refused when the two disagree. tree-sitter-toml merged
+# neighbouring errors into one node, so not every mistake had its line; it stays as an
+# oracle in the tests.
 class _Scanner:
     """Finds the values of one statement and notes their places in it."""
 

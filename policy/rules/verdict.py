@@ -92,6 +92,13 @@ def _takes(records: RecordSet, target: str) -> bool:
     return record is None or not record.host.launch.kind.box
 
 
+# A record's "ask" and a rule's "allow" are an ask. If record and rule both have a
+# setting, the stricter wins, and of deny, ask and allow the ask is the stricter of
+# these two. It was refused for a while: safe, but the user was not asked although the
+# record requires it, and the workaround was to loosen one of the two. So the user is
+# asked; the rule decides the target and the limits, and the event names both lines. A
+# record that becomes `ask` while an allowed recording runs is asked about once, as a
+# rule would be.
 def _stricter(
     records: RecordSet, request: record_gate.RecordRequest, answer: PolicyAnswer
 ) -> PolicyAnswer:

@@ -22,6 +22,9 @@ LINT_TRIES = 16
 """Sources, and targets of each, that lint tries to find one to which an 'ask'
 offers something, by the fast way; then it looks at all."""
 
+# lint prefers missing findings to false ones. The statements of `lint` about asks are
+# computed for one source of each class that rules tell apart, and are bounded
+# (`LINT_CALLS`); combinations that were not examined are not reported.
 LINT_CALLS = 400_000
 """Calls that lint looks at for asks that offer nothing (each counts once more
 for 64 rules about its service); a second or two.  Further cases are

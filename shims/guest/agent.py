@@ -31,6 +31,21 @@ SILENCE_SECONDS = 6.0  # the broker pings every two seconds
 FIRST_SILENCE_SECONDS = 60.0  # before it has ever pinged
 
 
+# The broker pings its agents. A broker that is killed cannot close its guests'
+# connections, and the kernel does it in its place: with a reset, where bytes were
+# unread. vhost-device-vsock 0.3 drops a connection on a reset without notifying its
+# guest, so an agent waited forever for a broker that had been replaced. Agents
+# therefore hear a ping every two seconds and look for a new broker after six of
+# silence; that costs a wake-up every two seconds in each guest. The ping names the
+# worker (a random word): with another one, display streams from before are dead, and
+# the agent ends them. A broker that has not pinged yet on a connection gets twice as
+# long with each attempt, up to a minute: otherwise a viewer on a loaded machine never
+# finished starting. Silence alone ends no window: a laptop that was asleep looks the
+# same. It also says how many display streams the broker has: a killed *pump* leaves
+# streams of which the guest hears nothing in the same way, and after four pings with
+# none the agent ends its side. Streams that wait for a decision are counted too (the
+# broker sends the worker their number); otherwise a question about a window would be
+# withdrawn after eight seconds.
 class Agent:
     """The connection to the broker: framing, queue, reconnection."""
 

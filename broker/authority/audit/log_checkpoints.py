@@ -19,6 +19,11 @@ from broker.core.limits import authority as authority_limits
 from broker.ipc import authority as m
 
 
+# A broker refuses a log that does not match its signatures. Two readings were possible:
+# begin a new log automatically and report it, or refuse. A new log would let an
+# attacker with access to the file end the evidence by damaging it, and sealing over a
+# changed log would make the change ours. So it refuses, in both modes, and explains how
+# to start a new log by hand.
 class LogCheckpoints:
     """Implements ``checkpoints.CheckpointBook`` in the process that has the log."""
 

@@ -47,6 +47,10 @@ class Namer:
         """The keyed hash of the pasted content, "" unless the setting asks for it."""
         return self.digest(content) if self.clipboard_digest else ""
 
+    # The host of an address is a decision's object. Rules can ask for it (`host=`), so
+    # `policy explain --event` and `policy simulate` need it. It shows which pages a
+    # user opens, as the object of `transfer.begin` does: the setting `names` hashes or
+    # drops both, and such a decision is counted as not replayable.
     def apply(self, event: _E) -> _E:
         """Return a copy of an event whose object and argument are hashed or dropped."""
         if self._setting is Names.KEEP or not (event.object or event.argument):

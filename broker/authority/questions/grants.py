@@ -15,6 +15,11 @@ from broker.core import limits
 from broker.core.question import Keep
 
 
+# A grant is for equal requests, and `ttl=` bounds everything. "For 10 minutes" could
+# have meant the service, whatever its argument. It means the same service, argument,
+# target, type, scheme and host; another host is asked about, and of addresses without a
+# host each other one. `ttl=` without a question, and beside `remember=session`, is an
+# upper bound too: streams that it allowed are cut.
 @dataclass(frozen=True)
 class Grant:
     """One remembered answer.  ``until`` is monotonic; infinity: no end by time."""

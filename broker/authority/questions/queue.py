@@ -45,6 +45,10 @@ class QueueEntry:
     """Whether it may be shown: it is on record that it was asked."""
 
 
+# Questions are admitted, then recorded, then shown. A thousand requests at one moment
+# all passed a look at "how many wait", because each then waited for the disk before it
+# was counted. So a question takes its place first, is recorded, and only then may be
+# shown.
 @dataclass
 class _Bucket:
     """How many dialogs the sandboxes of a record may still cause."""

@@ -52,6 +52,13 @@ LINES = Lines()
 """The one standard input."""
 
 
+# A trial edit is kept in the runtime directory. `policy edit --confirm 60s` must revert
+# itself when the user does not confirm, also when the terminal is lost, brokerctl is
+# killed or the machine restarts. Writing the new file in place and the old one back
+# later needs a process that is alive then. A file in the runtime directory shadows the
+# permanent one of the same name, and removing it is enough to restore the old state: a
+# separate process removes it, and a restart does so automatically. The price: it works
+# for what this user's broker reads, not for what root edits on behalf of others.
 def _trial_file(file: Path) -> Path:
     return find_paths().runtime / file.parent.name / file.name
 

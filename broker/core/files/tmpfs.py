@@ -12,6 +12,12 @@ _STATFS_BYTES = 256
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+# Descriptors of a sandbox are asked only what the kernel answers itself. `fstat` and
+# `fstatfs` on a FUSE file wait for its server, and a sandbox can be that server; seen
+# with a server that opens a file and then keeps silent. So F_GET_SEALS (tmpfs and
+# hugetlbfs only), F_GETPIPE_SZ and SO_TYPE come first, which no file system is asked
+# for. Closing such a file still waits for its server (FUSE_FLUSH): a sandbox can hold
+# up its worker that way, and no other.
 def filesystem_of(fd: int) -> int:
     """Return the magic number of a descriptor's file system.  Raises OSError.
 

@@ -27,6 +27,34 @@ _SOCKETS = words("""
 """)
 
 
+# A container's sockets belong to a separate process. A sandbox can attach a descriptor
+# to any byte that it writes to a UNIX socket. The process that reads the byte without
+# asking for descriptors, or closes the socket with the byte unread, closes the
+# descriptor, and close(2) of a TCP socket with SO_LINGER or of a file of FUSE returns
+# when the sandbox likes: 16 to 20 s of a frozen broker were measured.
+#
+# So each container's lease has an *acceptor*, which accepts, asks for the pidfd of the
+# process that connected, and has the bytes carried to our socket pair by a separate
+# pump. `wayland-0`, whose connections have descriptors in them, goes from the acceptor
+# to the worker through a socket pair of which the broker holds no end when the
+# connection is sent. A worker's messages come up a pipe, because a pipe carries no
+# descriptors, and content is written into a file of the broker's whose size is sealed.
+# * SO_PASSRIGHTS (Linux 6.16) refuses descriptors, and is set on the other UNIX
+#   sockets: links, VMMs. It cannot be the only guard, because Debian 12 has Linux 6.1,
+#   and Wayland needs descriptors. Before 6.16 the far end of a link over a UNIX socket,
+#   can still delay the pump and the broker; a link over AF_VSOCK cannot.
+# * Asking for descriptors and closing them in a thread was rejected: when the process
+#   has no free number the kernel drops them in the reading thread, and a thread that
+#   waits for FUSE cannot be ended.
+# * The acceptor ends its sandbox's lease when it ends. The path is made after the
+#   process has been started, so that the broker never is the last to hold a listening
+#   socket.
+# * Acceptors are forked from a warm process, by the same code as workers and keepers
+#   are: a new Python program took longer to start than all else between a box and its
+#   window. The warm process passes the listening sockets on while they have no path,
+#   and closes its copies before it answers, so it never is the last to hold one either.
+#   The price is that all acceptors of a broker share the layout of their address space;
+#   they interpret no byte.
 def pump_filter() -> bytes:
     """Return the BPF program of a pump, which moves bytes."""
     rules = _socket_rules()

@@ -68,6 +68,16 @@ class Layout:
     deny: DialogRect
 
 
+# The prompt's dialog is drawn by us, not by GTK 4. The dialog is a picture on a layer
+# surface. GTK 4 with gtk4-layer-shell would bring AT-SPI, input methods and fonts of
+# the desktop. It was rejected for now, because the guard of the dialog rests on what a
+# toolkit hides: which keys and buttons were held when the focus came, every press and
+# release since, that the compositor has shown the picture, and a pointer image that is
+# ours before the dialog can be answered. GTK also loads modules and themes that other
+# programs of the session can choose, into the one process whose picture is trusted. It
+# was reconsidered with Debian 12 and 13 at hand: 12 has no gtk4-layer-shell (only that
+# of GTK 3), so the package would need a second dialog for it, and the guard would have
+# to be attacked again for each.
 def lay_out(question: Question) -> Layout:
     """Compute the rectangles of all parts of the dialog for a question."""
     left, inner = FRAME + PAD, WIDTH - 2 * (FRAME + PAD)

@@ -18,6 +18,11 @@ from __future__ import annotations
 from broker.core import limits
 
 
+# An inert dialog does not accept a no either. The requirement is that nothing is
+# allowed by accident. An accidental no is safe, but Esc typed for an editor would
+# refuse the user's own request, and teach people to answer hastily. So the guard holds
+# for every answer. The typed word counts when it has stood alone for 0.4 s: "allowed"
+# is not a yes.
 class Guard:
     """The guard of one dialog and one question: another question has another guard."""
 

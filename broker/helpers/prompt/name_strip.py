@@ -35,6 +35,16 @@ def fitting(content: bytes, index: int, height: int) -> ImageFont.FreeTypeFont |
     return None
 
 
+# The name strip is drawn in the desktop's font by a separate program. The frame's upper
+# strip had our letters, five by seven pixels, because no text renderer may be within a
+# guest's reach. The name is ours, not the guest's, so its picture can be made before a
+# guest runs: a process with your rights asks `fc-match`, a program that ends afterwards
+# draws the 37 characters of a name with FreeType, and the worker gets the coverage of
+# each pixel with its first order and mixes two colours by it. Drawing in the worker was
+# rejected (FreeType and a font file in every jail), and drawing in the broker too (a
+# parser of fonts in the process that holds all descriptors). Our letters remain for
+# strips without room for an outline and for desktops without fontconfig. The picture
+# has the logical height of the strip, so at scale 2 it is magnified.
 def letters(font: ImageFont.FreeTypeFont, height: int) -> dict[str, tuple[int, bytes]]:
     """Draw width and coverage of each character, all on one base line."""
     ascent, descent = font.getmetrics()

@@ -13,6 +13,18 @@
 #define PY_SSIZE_T_CLEAN
 #define Py_LIMITED_API 0x030B0000
 #define _GNU_SOURCE
+/* A small part of the pump is C. The pump in Python met every goal but one: 64 streams
+   of small messages beside a bulk stream, 1.63 times socat where 1.8 was wanted, because
+   the interpreter costs as much there as the system calls. So the turns of streams that
+   only flow are taken in C, as an optional extension of the stable ABI inside the pump's
+   own confined process. It was kept from being a second relay: whatever is not a plain
+   turn or a plain end (an error, a deadline, a message of the broker) is handed back to
+   the Python loop, whose behaviour the tests know, and the stream does not return. It
+   begins and ends such streams because of the short ones: the sockets, directions and
+   sides that Python would make for each cost 60 of the pump's 145 µs, and a task in
+   `brokerctl proxy relay` 80 of its 170. Without compiler or `Python.h` the installation
+   continues without it. */
+
 #include <Python.h>
 
 #include <errno.h>

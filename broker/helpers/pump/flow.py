@@ -201,6 +201,15 @@ class FlowDirection:
 
     # -- splice ----------------------------------------------------------------
 
+    # `auto` stays with splice between UNIX sockets, also for small writes. One goal was
+    # that `auto` is never slower than the better of splice and copy by more than a
+    # tenth; another one that a UNIX-to-UNIX stream's payload is never read into user
+    # space. For bulk in writes of 4 KiB both cannot be had: copying carries 1.8 times
+    # as much there (`python -m tests.bench.relay.modes`). We took the one that keeps
+    # payload out of our memory. A relay that measured both ways now and then and took
+    # the cheaper one was written, worked, and was rejected for that reason. Where a
+    # vsock is one of the ends payload is copied by the kernel in any case, and `auto`
+    # chooses by kernel version.
     def _splice(self, pipe: Pipe, rounds: range) -> FlowState:
         """Fill and drain the pipe in turn; leave it empty unless ``held``."""
         splice = os.splice

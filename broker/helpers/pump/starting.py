@@ -16,6 +16,11 @@ PUMPS = ForkServerProgram(
 )
 
 
+# A broker's pump is executed, not forked. A fork would have the broker's code and the
+# session's variables in memory, and a process with an event loop and threads cannot
+# safely fork itself, so one that dies could not be replaced by another fork. The
+# acceptor, a small process without an event loop, forks its pump. New streams wait up
+# to five seconds for the replacement.
 async def fork_pump(server: ForkServer) -> PumpHandle:
     """Have the fork server start a pump; return its handle.
 

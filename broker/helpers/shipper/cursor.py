@@ -20,6 +20,10 @@ from broker.core.paths import read_config
 SUFFIX = ".json"
 
 
+# A cursor carries the hash of its event. journalctl's cursors name a place. Ours also
+# identify the event, so a script that continues at yesterday's cursor finds a log that
+# was rolled back in between, instead of silently beginning in the middle of another
+# one.
 class Cursor(msgspec.Struct, kw_only=True):
     """The stored state of one receiver."""
 

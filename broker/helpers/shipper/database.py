@@ -27,6 +27,11 @@ Error = psycopg.Error
 Connection = psycopg.Connection[tuple[object, ...]]
 
 _LOCK = 0x56545241  # "VTRA": one migration at a time (advisory lock)
+# A fleet's database believes a machine only about its own logs. A role for each
+# machine, row level security, no right to change or remove: a compromised machine
+# cannot change events that it or others have shipped. The signed checkpoints go there
+# as well, so that the database can be checked against the machines and the machines
+# against the database.
 _OTHER = "VT001"  # what is there differs from what came (fleet-tables-7.sql)
 
 _SCRIPTS = {

@@ -173,6 +173,10 @@ class Otlp(Target):
         self._http.interrupt()
 
 
+# A collector that refuses a record stops its receiver. OTLP says that records named in
+# `partial_success` must not be sent again. Then the log elsewhere would have an
+# unwanted gap. We stop, report it, and send the batch again once the collector has been
+# repaired.
 def _check_whole(answer: bytes) -> None:
     """Raise UpstreamError if the collector rejected a part of the batch.
 

@@ -484,6 +484,10 @@ def _shipper(place: ShipperPaths, config: AnyTarget) -> Shipper:
     )
 
 
+# The log is shipped by a separate process. A receiver's library, its passwords and its
+# answers are not for the process that decides. The shipper reads the log as any other
+# reader, so it can be killed, hang or be missing, and nothing waits for it. It is not
+# jailed: it needs the network and the log, and no sandbox speaks to it.
 async def ship_once(
     place: ShipperPaths,
     targets: Sequence[AnyTarget],

@@ -70,6 +70,12 @@ def tool(name: str) -> str:
     return found
 
 
+# QEMU opens an encrypted home, not the guest. cryptsetup in the guest would need a
+# larger image and modules, and the key would be in the memory that a hostile program
+# attacks first. QEMU's LUKS leaves the guest an ordinary disk, of whatever image, and
+# the passphrase on the side that is trusted already. The trusted prompt shows questions
+# and takes no text, so the passphrase is typed at `brokerctl sandbox unlock` and kept
+# by the kernel.
 async def make_encrypted_disk(path: Path, size: int, passphrase: bytes) -> None:
     """Make an empty ext4 of ``size`` bytes within LUKS; the file is sparse.
 

@@ -64,6 +64,17 @@ class HomeMeta(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether the disk is LUKS; see ``broker.host.homes.encrypted``."""
 
 
+# A persistent sandbox has a disk, swapped by renames. The image stays read-only with a
+# memory overlay, whatever the class; what `[state]` keeps lies on a second disk, an
+# ext4 in a sparse file below `~/.local/state/vitrail/homes`. A disk and not a shared
+# directory, because the guest writes to it: its content is parsed by the guest's kernel
+# alone, never by a process of the host (also when it grows or is checked), and its size
+# is bounded by the record. A change of a whole home is prepared beside it and takes
+# effect by one `rename(2)`, so a crash leaves the old or the new. The lock is a
+# descriptor that QEMU inherits: it lives exactly as long as QEMU, also where the broker
+# was killed, and leaves no file to clean up. A guest that cannot mount its disk
+# switches itself off instead of running on memory, because a user would lose files that
+# they believe to be kept.
 @dataclass(frozen=True)
 class Home:
     """The state of one persistent sandbox."""

@@ -76,6 +76,17 @@ class HostFiles:
         return out.getvalue()
 
 
+# This machine's programs run from an image of `/usr`, not over virtiofs. Both were
+# tried. virtiofs needs no image and starts at once, but the guest's memory must be
+# shared with virtiofsd, whose state QEMU cannot save: such a machine is never a copy of
+# a parent machine. An update of packages would change files under running programs, and
+# one more process, which can read all of `/usr` as the user, parses what a guest sends.
+# So an image is made, once for each state of the packages; it costs a minute or two and
+# as much disk as `/usr`, and everything else works as for any image.
+# * `/etc` is a list of what programs need, not a list of secrets to leave out: a file
+#   that is forgotten breaks a program, and gives nothing away.
+# * Owners become root and set-user-ID bits are removed: in the guest they would make
+#   root of a user who has no way to become root.
 def print_files(wanted: Sequence[str]) -> None:
     """Collect the files in this jailed process; print them, or the error, as JSON."""
     answer: dict[str, str] | tuple[str, str, str]

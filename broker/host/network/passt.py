@@ -78,6 +78,11 @@ def has_only_loopback(resolv_conf: str) -> bool:
     return not reachable
 
 
+# passt alone does not isolate the host. `--no-map-gw` keeps a guest from the host's
+# loopback only as long as the guest's routes are honest. A guest's root reached
+# 127.0.0.1 of the host through Debian 12's passt with a few changed routes. A process
+# of Vitrail between QEMU and passt drops frames for the host's own addresses, loopback,
+# link-local, multicast and everything that is neither IPv4 nor plain IPv6.
 def passt_args(
     passt: Path, fd: int, *, forward_dns: bool, mtu: int | None = None
 ) -> list[str]:

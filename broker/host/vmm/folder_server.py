@@ -41,6 +41,29 @@ _CAPABILITIES = (
     *("SETFCAP", "SYS_CHROOT", "SETPCAP"),
 )
 _MACHINE_FILES = Path("/proc/sys/fs/file-max")
+# A micro VM's folder is a mount in the namespace of an idle virtiofsd. Context: a
+# folder is shared while the machine runs, by a rule; the machine type `microvm` has no
+# hot-plug, and virtiofsd serves the one directory that it was started with.
+#
+# Decision: the devices are there from the start, each with a virtiofsd whose root is an
+# empty, read-only directory. The program that mounts folders in boxes mounts the
+# directory there, read-only where the rule says so, in the namespace of that process
+# alone. Killing the process takes the folder away for certain: it holds descriptors for
+# the guest, which an unmount does not reach.
+# * QEMU's own 9p server would have needed no further process. It was rejected: Debian's
+#   cloud kernels, which guests have, are built without 9p; the requests of a hostile
+#   guest would be parsed in QEMU, beside the machine's disks and sockets; and an
+#   unmount would not end what it holds.
+# * One virtiofsd for all folders of a machine was rejected: taking one folder back
+#   could have meant to take all.
+# * virtiofsd runs without root in a user namespace that maps one user, the guest's, to
+#   the user. It needs capabilities there (it changes its user for what the guest
+#   creates); outside of that namespace they are worth nothing. setgroups(2), which such
+#   a namespace refuses, is answered by success and does nothing.
+# * On two machines the guest's own kernel asks, by FUSE, and the jailed `sftp-server`
+#   of the viewer's machine answers it: the host parses nothing, and has no file system
+#   of the viewer's mounted. Our own protocol was rejected, and so was 9p: see above.
+# * The cost: about 4 MiB for each place, and such a machine boots and is not copied.
 # No locks and no extended attributes: the user's programs would meet the guest's.
 _OPTIONS = f"source={ROOT},sandbox=chroot,cache=auto,no_posix_lock,no_flock,no_xattr"
 

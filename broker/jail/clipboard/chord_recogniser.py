@@ -248,6 +248,10 @@ def _wanted(chords: ChordPair | None) -> tuple[tuple[Chord, KeyVerdict], ...]:
     return (chords.copy, KeyVerdict.COPY), (chords.paste, KeyVerdict.PASTE)
 
 
+# A chord's modifiers are the eight real ones. mutter reports Super as Mod4 and, in a
+# higher bit, as the virtual modifier that maps to it; wlroots' virtual keyboards report
+# Mod4 alone. Taken as one more modifier, that bit would leave GNOME without chords. A
+# virtual modifier that maps to no real one therefore does not change a chord.
 def _mask(keymap: Keymap, chord: Chord) -> int:
     """Return the bits of a chord's modifiers; 0 if one has none or two share theirs."""
     mask = 0

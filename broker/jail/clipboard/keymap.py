@@ -89,6 +89,12 @@ class Keymap:
                 return found
         return frozenset()
 
+    # A chord's letter is the active layout's before any other's. Under a Cyrillic
+    # layout no key bears c, and the user means the key that bears it in their Latin
+    # one. With Dvorak and us in one keymap both have a c, on different keys. So the
+    # active layout decides alone where it has the letter; else the first layout that
+    # has it, without keys that bear a Latin letter now. If two chords would then be one
+    # key, neither is active.
     def _bearing(self, symbol: str, layout: int) -> frozenset[int]:
         return frozenset(
             code for code, key in self.keys.items() if symbol in key.symbols(layout)

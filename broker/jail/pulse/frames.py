@@ -191,6 +191,11 @@ HEAD_BYTES = _HEAD.size
 """Where a command's fields begin."""
 
 
+# Samples are put into new frames. Passing a frame of samples on while it arrives would
+# let a client that stops in its middle block all our commands after it: the mute, the
+# revoke. Buffering frames would cost a megabyte for each. So the bytes that have
+# arrived are sent as a separate frame, in whole sample frames, and the server's side is
+# always at a frame's boundary.
 def samples(channel: int, data: bytes, seek: int = 0, offset: int = 0) -> bytes:
     """Return a frame of samples."""
     wide = offset & 0xFFFFFFFFFFFFFFFF

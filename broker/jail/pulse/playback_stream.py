@@ -193,6 +193,12 @@ class Playback:
         if part.offset % self._frame_bytes or not least <= part.offset <= most:
             raise PeerError(f"invalid seek offset of samples: {part.offset}")
 
+    # No more than was asked for, to the byte. Samples that a client sends beyond the
+    # server's request wait in the filter, up to 64 KiB for each stream, instead of
+    # being passed on with some slack. Real clients never send more, and a slack would
+    # be a buffer in the server that a sandbox fills. Overwriting sent samples (negative
+    # and absolute seeks) is counted apart, because the server's requests do not limit
+    # it.
     def _may_seek(self, part: frames.Samples, now: float) -> bool:
         """Return whether the client may seek so; limits how much it rewinds."""
         if not part.seek and part.offset >= 0:

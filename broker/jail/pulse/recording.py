@@ -133,6 +133,14 @@ class Recording:
         sandbox.tell(StreamEnded(self.index, recording=True))
         sandbox.look_if_wanted()
 
+    # Streams beyond a new limit are ended. A record's `[audio]` applies to running
+    # streams as soon as the file has changed. The other reading, that a running stream
+    # keeps its permission, would leave a bound without effect for as long as a sandbox
+    # likes. So a stream that could not begin under the new record is ended at the
+    # server and its client is notified, the newest first where there are too many;
+    # `volume` and the microphone act without an end. A microphone that a record opens
+    # again is there for the next recording: a recording silenced by a no stays silent,
+    # because it was not requested again.
     def fits(self, rules: SoundRules) -> bool:
         """Return whether the recording could begin under these rules."""
         return self.spec.rate <= rules.rate and self.spec.channels <= rules.channels

@@ -46,6 +46,21 @@ _FEW_PIXELS = 1 << 24
 messages, and asking the buckets would cost as much as one of them."""
 
 
+# The compositor's time is shared among sandboxes, not connections. Eight clients of one
+# sandbox that sent empty commits as fast as each might made a round trip of another
+# sandbox's window 8 ms long on sway; one that committed a window with forty subsurfaces
+# made it 17 ms, eight of those a quarter of a second. So all connections of a sandbox
+# draw on one bucket of requests and on one of pixels, and a commit counts for each
+# surface that the compositor looks at because of it. The bucket's rate is one and a
+# half times what a connection may have alone, so one heavy application is not slowed by
+# it.
+#
+# An application must not stall because another one in its sandbox floods: a connection
+# that finds a bucket empty waits until it is full again, but no longer than if it were
+# divided evenly among the sandbox's connections. A round robin would achieve the same
+# with a queue and a task that serves it; here no task has to wake another. A new
+# connection begins with nothing saved up and one turn to wait for, or a client that
+# keeps reconnecting would get ever more.
 class SharedBucket:
     """A bucket of one sandbox; ``members`` says how many connections draw on it.
 

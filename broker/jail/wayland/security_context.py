@@ -25,6 +25,11 @@ from broker.core.limits import wayland as wayland_limits
 from broker.jail.wayland.protocol import wire
 
 ENGINE = "vitrail"
+# The keeper makes the security context. A context's file descriptor is a way to new
+# connections, and the worker may have been taken over. So the keeper, which parses
+# nothing a guest sends, asks the compositor for it and connects through it; it forgets
+# the answer when the socket's file is replaced. A compositor that offers contexts and
+# then refuses one gets no window: its rules may rely on it.
 MANAGER = "wp_security_context_manager_v1"
 _BACKLOG = 64
 

@@ -51,6 +51,12 @@ async def splice_file(reader: EntryReader, source: int, target: int, why: str) -
     return moved
 
 
+# Pasted content is spliced into the client's own descriptor. O_NONBLOCK is of the open
+# file, which the client shares and may change at any time; a write could then wait, and
+# with it the worker of its sandbox. So pipes are filled by splice(2) with
+# SPLICE_F_NONBLOCK, and sockets by MSG_DONTWAIT, which hold for one call. The worker's
+# jail allows splice(2) with exactly that flag; a thread for each paste would need
+# system calls that it kills for.
 async def _splice(source: int, target: int, size: int) -> int:
     """Move bytes between pipes in the kernel; return their number."""
     size = min(size, limits.TRANSFER_PIPE_BYTES)

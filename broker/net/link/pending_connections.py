@@ -19,6 +19,15 @@ from dataclasses import dataclass
 from broker.core.limits import link as limits
 
 
+# The link closes the connection that has sent least to make room. Until its handshake a
+# connection of the link may be any process's: the host machine's CID belongs to all its
+# processes. Places for such connections are few, and were given in order of arrival: a
+# handful of silent sockets, opened again every ten seconds, kept the host's broker out.
+# Now one more connection pushes out the oldest of those that have sent least, and one
+# that has named a pinned key goes after all others. So an attacker must know that key
+# (public, but not published), and finish sixty-four first messages in the milliseconds
+# that an honest broker takes for its second one. Refusing the newcomer would have been
+# simpler, and a random victim fairer to the attacker.
 @dataclass(eq=False)
 class Ticket:
     """One waiting connection."""

@@ -22,6 +22,15 @@ from broker.net.peers.peer_process import peer_numbers, peer_pidfd
 _PIDFD_GET_PID_NAMESPACE = 0xFF05  # ioctl on a pidfd, Linux 6.11
 _NS_GET_PARENT = 0xB702  # ioctl_ns(2)
 _GROUP_BYTES = 1 << 16
+# A CID identifies its holder until the holder begins to exit. The kernel frees a dead
+# machine's CID while its process is still ending, milliseconds before the process's
+# pidfd reports it, and another machine that takes the CID in between would have been
+# let in under the old lease. So each connection of a CID is refused unless the process
+# that holds the CID is there and has not begun to end (`PF_EXITING`, which is set
+# before its descriptors are closed). For our own launcher's machines this is the second
+# guard: the first is the duplicate of the device, with which the CID is not freed
+# before all streams are cut. For a foreign launcher's machine the first guard is
+# missing; the rest of the gap is in the threat model.
 _PF_EXITING = 0x4  # include/linux/sched.h; field 9 of /proc/PID/stat
 # A namespace is at most 32 levels deep (pid_namespaces(7)).
 _DEEPEST = 32

@@ -287,6 +287,10 @@ def _bytes(crossing: list[_Kind], speaking: list[Clipboard]) -> int:
     return min([min(said) if unknown else max(said), *of_records])
 
 
+# One question for a paste. A paste of several types could have been one question about
+# all, which shows the user a list, or one for each. The question names all types that
+# its rule asks about, and their size; types that another rule would ask about are left
+# out: people read one question.
 def _strictest(
     rules: Iterable[int | None], records: Iterable[int | None], default: float
 ) -> float:

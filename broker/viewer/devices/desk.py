@@ -65,6 +65,15 @@ class Candidates(NamedTuple):
     asked: list[Lease]
 
 
+# A plugged device is asked about in the dialog, not by a notification. A notification
+# with buttons ("attach to work", "refuse") would be quieter. It was rejected: a
+# notification server takes a click at once, wherever the bubble appears, and a sandbox
+# that moves its window there, or a device that is plugged while the user clicks, could
+# collect a yes. It does not say which button was pressed for which bubble in a way that
+# another program of the session could not imitate. The dialog lists the sandboxes that
+# may have the device, and Deny, takes no click before the user can have read it, and
+# shows the user's phrase. Notifications tell what happened: attached, refused by which
+# line, taken back.
 class DeviceDesk:
     """All devices and who has them."""
 

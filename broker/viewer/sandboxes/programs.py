@@ -207,6 +207,9 @@ class LeasePrograms:
         self._live[program.number] = program
         return program
 
+    # Program numbers are never reused. A guest that outlives its broker reports the
+    # ends of earlier programs. If numbers restarted, these would be taken for new
+    # programs; so numbering continues from the newest log.
     def adopt(self, claimed: Sequence[int]) -> None:
         """Register programs that ran before this broker did, as far as there is room.
 

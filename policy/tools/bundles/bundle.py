@@ -59,6 +59,13 @@ class BundleError(ValueError):
     """Not a bundle, or not one to be used; the text says why."""
 
 
+# A bundle is self-contained. Rules in a bundle cannot include, and its records cannot
+# inherit, files outside it; otherwise its signature would cover half of its meaning.
+# Its version is kept per name beside the files that it was applied to, so a user with
+# write permission there may also go back; the version protects against old bundles that
+# another party replays. A bundle does not expire: a machine that receives no new one
+# keeps its last one, as with the last good set. An index may, because it is signed
+# often; the applied bundles stay then, and `fetch` fails and warns.
 @dataclass(frozen=True)
 class Bundle:
     """The signed content.  ``files``: ``policy.d/…`` or ``sandboxes.d/…`` to text.

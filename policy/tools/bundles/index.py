@@ -57,6 +57,10 @@ class RingEntry:
     """Seconds since 1970, by the machine's clock; 0: at once."""
 
 
+# Canaries return by a signature. A machine could return by itself when its denials
+# jump. Then a sandbox that a new rule restricts would only have to ask often enough to
+# get the old rules back. So machines are compared where the index is signed, each
+# counts once, and the return is a new index.
 @dataclass(frozen=True)
 class RolloutIndex:
     """The signed content.  ``expires`` in seconds since 1970, 0: never."""

@@ -146,6 +146,10 @@ class KeyFile:
         if staged is not None and staged.public == key.public:
             self.adopt()
 
+    # Erased keys are overwritten; stronger erasure is not claimed. Deriving each key
+    # from the one before by a one-way function would not need a certificate, but
+    # Ed25519 keys that are derived cannot be verified from the first public key alone.
+    # So each key is random and certified by the one before.
     def adopt(self) -> None:
         """Erase the previous key, and make the staged one the current one.
 

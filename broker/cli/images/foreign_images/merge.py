@@ -26,6 +26,19 @@ MEMORY = 2 << 30
 gigabytes long none."""
 
 
+# An image from elsewhere is merged as names, and never unpacked. A container image is a
+# list of tar archives of a stranger, and every tool that unpacks such layers has had
+# its `..`, its link out of the directory, or its hard link to a file of the host.
+# Unpacking in a jail would confine these; not unpacking removes them: the layers become
+# a tree of names in memory, links are followed inside that tree only, and one clean
+# archive is written, of which genext2fs makes the file system, as it does for our own
+# images. The reader is Python's tarfile, so it runs in a jail nevertheless, with a
+# limit of memory: a header may claim any size.
+# * Kernel and initramfs are those of an image built here: a container has none, and the
+#   modules must fit the kernel.
+# * A signed image is checked before it is parsed: the signature is over the manifest's
+#   bytes, and these have the digest of the rest. The key is named by the user at each
+#   import; a list of trusted keys would be one more file to protect.
 def merge(request: dict[str, Any]) -> dict[str, Any]:
     """Write ``root.tar``; return digest, versions and the omissions."""
     work = Path(request["work"])

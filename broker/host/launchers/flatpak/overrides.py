@@ -68,6 +68,17 @@ class OverrideChange(msgspec.Struct, forbid_unknown_fields=True):
     displaced_values: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
 
 
+# A Flatpak that is started alone has no display. Menus, autostart, D-Bus activation and
+# the portal's `Spawn` start a Flatpak without `brokerctl`. An application that was set
+# up for Vitrail then has neither display nor sound, unless a run of `brokerctl` has a
+# lease for it. `brokerctl launcher install flatpak --app APP` replaces its menu
+# entries, so that the usual way works. Rejected: a broker that leases any instance that
+# appears in `$XDG_RUNTIME_DIR/.flatpak`. The override would have to name sockets that
+# stay for ever, the first connection would decide which record the instance has before
+# a user chose to start it, and an instance would run before its lease begins. Rejected
+# as well: a wrapper named `flatpak` in `~/.local/bin`. Exported entries, D-Bus services
+# and the portal name `/usr/bin/flatpak`, so it would cover what people type and nothing
+# else.
 def wanted_change(wanted: FlatpakPermissions) -> OverrideChange:
     """Return the entries of an application's override file for its permissions."""
     sockets = wanted.sockets

@@ -85,6 +85,16 @@ LENGTH = struct.Struct(">I")
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+# A box's frames are checked outside it. A box or container with `network = "user"` must
+# not reach this machine's own addresses. Rules of nftables inside its network namespace
+# would be a second implementation of the frame filter, and would hold only as long as
+# nothing inside gains a right over that namespace. pasta and slirp4netns have no list
+# of closed addresses that follows this machine's, and both need `/dev/net/tun`. Instead
+# a veth pair leads out of the box, a packet socket at its other end reads the frames,
+# and the filter of micro VMs is between it and `passt`. The broker's user owns the user
+# namespace of the box, and so may add the interface before the box's program runs;
+# nothing inside may change it. The price is one copy of each frame in Python (the rate
+# of a micro VM's network).
 @dataclass(frozen=True)
 class Card:
     """A box's interface, and its address of IPv4."""

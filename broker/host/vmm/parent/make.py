@@ -77,6 +77,11 @@ async def make_parent(plan: ParentPlan, room: Path) -> None:
         (room / name).unlink(missing_ok=True)
 
 
+# A parent machine is ready when windows are possible. On a loaded machine waypipe once
+# took longer than its deadline while a parent machine was made. The parent was saved
+# all the same, with that failure in its memory, and every copy of it reported it: no
+# window for a day. So the guest says `ready` only when programs can connect, and starts
+# waypipe as often as that takes; only the launcher's deadline ends it.
 async def _make(plan: ParentPlan, room: Path, files: ExitStack) -> None:
     """Boot the parent machine and save memory and state to ``room``."""
     memory = _create(room / _BOOTED, files)

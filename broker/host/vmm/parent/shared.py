@@ -46,6 +46,33 @@ from broker.host.vmm.qemu_arguments import VmSpec
 from broker.host.vmm.running import Vm
 from broker.ipc.in_thread import in_thread
 
+# Machines share their parent's memory only where the record says so. Context: machines
+# that map their parent's file copy-on-write need a fraction of the memory; what
+# state.md says are the measurements. Until now that was refused, because a vhost-user
+# device cannot be in such a machine: its process maps the guest's memory as the file
+# that it is, so vhost-device-vsock would get the parent itself, writable, and read
+# nothing that the guest has written since.
+#
+# Decision: `fork = "shared"` exists, by record, and `copy` stays the default.
+# * The streams go through a virtio-serial port that our process splits into the sockets
+#   of the sandbox: one for each machine, in C, in a jail, because the broker takes the
+#   process at the other end of a connection as its holder.
+# * The parent's memory is a memfd with `F_SEAL_WRITE`, `F_SEAL_SHRINK`, `F_SEAL_GROW`
+#   and `F_SEAL_SEAL`, made of the file on disk with the first fork. QEMU from 8.2 can
+#   map a file that it has opened for reading (`readonly=on,rom=off`), and the kernel
+#   could then drop pages of the parent that are not in use. Not taken: a process that
+#   owns a file can make it writable again, a seal cannot be broken, and Debian 12 has
+#   QEMU 7.2.
+# * The builder of the command line has a list of devices and objects that such a
+#   machine may have, and refuses every other: a balloon punches holes into the file
+#   where the guest says, which without the seal ended its siblings when it was tried.
+#   With the seal QEMU's call fails and nothing changes:
+#   `tests/e2e/test_shared_memory.py` does both.
+# * Not the default: physical pages that machines share are a side channel by the
+#   processor's caches, which a user has to want.
+#
+# With the kernel's vhost-vsock, which reads QEMU's own mapping, no such port would be
+# needed; no machine with that device was at hand, and machines with it boot.
 SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 

@@ -169,6 +169,9 @@ def set_region(
     _hold(core, constraint, "region", _ops(region))
 
 
+# Pointer locks and shortcut inhibitors are a record's choice, hints are bounded. Both
+# belong to games and viewers of other machines. A lock's position hint is moved into
+# the shown area: a compositor may warp the pointer to wherever a hint says.
 def set_hint(core: ClientState, constraint: Constraint, x: int, y: int) -> None:
     _hold(core, constraint, "hint", (x, y))
 

@@ -171,6 +171,10 @@ def _its_own(pointer: Pointed | None, serial: int) -> bool:
     )
 
 
+# The pointer's picture over a frame is ours. sway 1.7 takes a `set_cursor` with any
+# serial from the client under the pointer, and our frames and the application are one
+# client to it. So an application's choice is passed on only while the pointer is over
+# its content, with the serial of the latest enter, as the protocol says it must be.
 def set_cursor(
     core: ClientState,
     pointer: Pointer,

@@ -81,6 +81,16 @@ def _retry(core: ClientState, _callback: ProtocolObject, _serial: int) -> None:
         _request_drag(core, asked, xdg.frame.root.sid)
 
 
+# A drag that the compositor passes over is started once more, from the frame.
+# start_drag names the surface that was pressed on. sway and weston mean the one that
+# they sent to the client, KWin the window's own, which is our frame's; it silently
+# ignores another one, so that no application in a sandbox could drag anything there.
+# Which compositor it is cannot be asked, and globals come and go: so the client's
+# surface is named first, and where the answer to a `sync` after it comes before any
+# word of a drag, and the pointer has not left, the frame's with the same serial. The
+# compositor checks both against the button that is down. For the same reason KWin's
+# drags come over the frame; they are reported as over the window in it, from the place
+# where they first reach the content.
 def _request_drag(core: ClientState, asked: AskedDrag, origin: int) -> None:
     """Send wl_data_device.start_drag with an origin's object ID."""
     source, icon = asked.source, asked.icon

@@ -221,6 +221,13 @@ def bind(
         )
 
 
+# What is gone is inert. A wl_pointer whose seat has lost its pointer, a seat or a
+# screen whose global was removed and a pen that was unplugged stay usable for an
+# application, and the compositor has nothing behind them; wlroots 0.15 reads a null
+# address there. The filter names none of them: a relative pointer, a gesture, a lock, a
+# text input or a size of a screen that is made of one is an object of the filter's
+# alone, which is silent. The table of messages has, for each request, what must be
+# alive, mapped or shown.
 def make_inert(core: ClientState, host_name: int) -> None:
     """End what the client has bound of a seat or a screen that is gone."""
     for obj in core.by_client.values():

@@ -30,6 +30,9 @@ DEVICE_ROLE = 0
 DEVICE_USED_SOURCE = 1
 _MIME_BYTES = 50
 """Approximate memory of an offered type beside its text."""
+# data-control is not used at all. "Only where the compositor offers it and policy says
+# so" allows it. Everything works without, and a way for it in the broker would be one
+# more process that can read the user's clipboard at any time.
 MANAGER = "wl_data_device_manager"
 _PRIMARY = "zwp_primary_selection"
 
@@ -195,6 +198,10 @@ def create_primary_source(
     _new_source(core, manager, new_id, "zwp_primary_selection_source_v1")
 
 
+# Our data device only while the client has none. The user's own selection is announced
+# on data devices, by mutter on the newest of a client's only. With ours beside the
+# client's, wlroots gives each its own offer of a drag, and destroying either ends the
+# drag. So ours goes when the client makes one, and comes back when it has none left.
 def get_data_device(
     core: ClientState, manager: ProtocolObject, new_id: int, seat: ProtocolObject
 ) -> None:
@@ -264,6 +271,11 @@ def destroy_source(core: ClientState, source: DataSource) -> None:
 # -- selections ------------------------------------------------------------------------------
 
 
+# A window without the keyboard makes no selection. A client keeps the serials that it
+# was given, and compositors take an old one. So a window in the background could put
+# its own text in the place of what the user has just copied in another window of the
+# sandbox, before they press the chord. Where the seat has a keyboard, only the
+# connection that has it may set the selection; others hear `cancelled` at once.
 def set_selection(
     core: ClientState, device: DataDevice, source: DataSource | None, serial: int
 ) -> None:

@@ -32,6 +32,12 @@ def subcompositor_destroy(core: ClientState, subcompositor: ProtocolObject) -> N
     core.destroy(subcompositor)
 
 
+# A surface with a new parent shows one pixel. A subsurface belongs to its parent from
+# the parent's next commit on, says the protocol. KWin 5.27 shows it at once, at its
+# parent's corner and as large as it was cropped last: a window could cover another
+# one's frame with it for as long as it does not commit. So we make all of it one pixel
+# before it gets its parent, and lay it out with the parent's commit. Refusing such
+# surfaces would have been simpler, but the protocol allows them.
 def get_subsurface(
     core: ClientState,
     subcompositor: ProtocolObject,

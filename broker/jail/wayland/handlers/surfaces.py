@@ -132,6 +132,13 @@ def frame(core: ClientState, surface: Surface, new_id: int) -> None:
     frames.append(core.make(new_id, "wl_callback", 1, server=False))
 
 
+# An application's opaque region is not passed on. Frames are opaque by default, and a
+# claim that pixels are opaque cannot be checked without reading them. Where the claim
+# is false, compositors do not draw the windows below and show the previous pixels
+# there: another window, as through a hole. Our own backing is opaque and says so, so
+# nothing below a window is drawn in vain; only the backing itself is, under each
+# window. Where a record allows translucent windows the claim is passed on, because
+# there it can hide nothing.
 def set_opaque_region(
     core: ClientState, surface: Surface, region: Region | None
 ) -> None:

@@ -43,6 +43,14 @@ class Shell(ProtocolObject):
         self.of = of
 
 
+# A promoted subsurface is a popup in every respect. A surface that a record promotes is
+# taken out of its window's tree at the compositor and put into a frame that is an
+# xdg_popup: it counts as one, is as small as one, touches its window as one, and is
+# requested again only when the compositor has answered. Where it cannot be one (no
+# popups left, dismissed) it is cropped, never shown without a frame. A surface on a
+# promoted surface is cropped to it and not promoted once more: each level more would be
+# a rectangle further from the window that vouches for it. Up to 16 pixels outside are
+# decoration, which is cropped in either case.
 class Promoted:
     """A subsurface's own popup.
 

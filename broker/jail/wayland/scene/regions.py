@@ -28,6 +28,9 @@ _SET_REGION = {
 }
 
 
+# Regions of a surface end at 64 rectangles. A region is copied into a surface three
+# times and sent again when its crop moves. Beyond 64 rectangles an input region becomes
+# the one around them: what a surface refuses is swallowed by its frame either way.
 def send_region(
     core: ClientState, surface: Surface, write: emit.Packer, ops: RegionOps | None
 ) -> None:

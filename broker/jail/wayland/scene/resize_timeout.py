@@ -28,6 +28,15 @@ from broker.jail.wayland.scene import commit, shown, window_state
 from broker.jail.wayland.state import ClientState
 
 
+# A late window is cropped, and nothing is acknowledged for it. Newer versions of sway
+# show a window at the size that they asked for 200 ms later, whatever the application
+# does, and cut off the excess: the right and the lower side of the frame. The filter
+# could have acknowledged in the application's place, asked for decorations of the
+# client's own so that sway does not cut, or made the frame smaller at once. A configure
+# acknowledged on behalf of the client claims that a picture answers it, which is false;
+# without sway's own title bars its users would lose their setting; and at once would
+# crop every resize of applications that are never late. So the frame waits 100 ms, then
+# it and the crop become as small as was asked, in an ordinary commit.
 def hurry(core: ClientState, now: float) -> None:
     """Crop the windows that are late by now.  ``core.due`` says when to call again."""
     if core.fault is not None:

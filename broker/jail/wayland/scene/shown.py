@@ -53,6 +53,20 @@ def may_take_popups(core: ClientState, parent: XdgSurface) -> bool:
     )
 
 
+# A menu waits for its window to be drawn. sway 1.7 places a menu by the workspace of
+# its window, and ends where there is none, as in the scratchpad; KWin 5.27 ends over a
+# menu on what is not mapped. So a popup is requested only while its parent is mapped
+# and its window is shown. `wl_surface.enter` and `leave` do not say that: sway 1.7
+# sends an enter to a window that a rule moves to the scratchpad at once, and no leave
+# to one that is moved there later; weston 10 and KWin 5.27 send no leave to a minimised
+# window, only mutter does. Two things say it on all four: the keyboard, which a window
+# loses with the request that hides it, and the answer to `wl_surface.frame`, which no
+# hidden, minimised or unmapped window gets. A menu of the window with the keyboard is
+# requested at once, as before; another one, such as a tooltip of a window in the
+# background, waits for one frame of its window. sway 1.7 still draws what it is about
+# to hide, for up to 200 ms, so a window that was configured or lost the keyboard in the
+# last 250 ms is asked for after that. A menu whose window is not drawn in two seconds
+# is dismissed.
 def await_drawn(core: ClientState, parent: XdgSurface, *, again: bool = False) -> None:
     """Have the compositor say when it has drawn the window below ``parent``.
 

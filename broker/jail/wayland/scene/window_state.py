@@ -94,6 +94,16 @@ def answered(xdg: XdgSurface, role: Toplevel) -> None:
         role.cap = role.configured
 
 
+# No window is larger than the largest screen. A window whose frame lies beyond every
+# edge of the screen has no frame. The compositor places windows, not we, but a window
+# that is no larger than a screen can be placed whole. The price: an application whose
+# least size is larger is cropped. A size that the compositor itself configured (a
+# window that a user stretches over two screens) is allowed until a screen becomes
+# smaller or is unplugged. To a floating window, a compositor sends the size that the
+# application chose, also once more after the change. So afterwards only a configure
+# that is larger than the window could have been before counts, or the next one after a
+# configure that fits the new screens; the price is that a window that was stretched
+# over two screens is cropped when one of them goes.
 def too_large(core: ClientState, xdg: XdgSurface, role: Toplevel) -> bool:
     """Return whether the frame is larger than the compositor's last configure."""
     frame, (w, h) = xdg.frame, role.configured
@@ -121,6 +131,16 @@ def set_edges(
         size_hints(core, role)
 
 
+# A menu is accepted at any place that the compositor may have chosen. A lone rectangle
+# on top of another window is what a fake dialog looks like, so a menu that is not at
+# its window is not shown. The compositor says in a configure where it puts a menu, but
+# not when: KWin moves one whose size stays at once, others when the application has
+# acknowledged the place and drawn. So a menu must touch its window at its last place
+# and at each one sent to it since; one that does not is dismissed. The sent place is
+# that of its upper left corner: drawn smaller than it was placed, a menu at the left of
+# its window, or above it, would come off it. It keeps the size it was placed with, its
+# frame around an empty rest, which costs an honest application nothing and is not its
+# end.
 def touches(popup: Popup, parent: XdgSurface) -> bool:
     """Return whether a popup meets its parent, wherever the compositor may have it."""
     frame = popup.xdg.frame if popup.xdg is not None else None

@@ -363,6 +363,11 @@ class PulseService:
     report: Callable[[Exception], None]
     connections: set[PulseConnection] = field(default_factory=set)
 
+    # A revoke is answered when the kernel has released the recorded sound. Sound
+    # recorded before the revoke may be in the socket's buffer. The answer waits until
+    # the sandbox's side has taken it, for a second at most; a sandbox that does not
+    # take it is cut off. Beyond our socket (a vsock, a guest's own buffers) earlier
+    # bytes may still be on their way; they were recorded while it was allowed.
     async def revoke_microphone(self) -> None:
         """No byte of the real source reaches a client after this has returned."""
         self.sandbox.deny_microphone(trio.current_time())

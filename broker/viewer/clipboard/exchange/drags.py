@@ -133,6 +133,23 @@ def decided(
         yield w.EndDrag(drop.source, drop.number)
 
 
+# A drag crosses after its drop, as a drop of our own. Three ways were possible: show
+# the target the types while the pointer is over it, refuse the drop and offer the paste
+# chord instead, or let the user drop and decide then. The first shows types before a
+# verdict; the second feels broken. With the third the target's filter accepts at the
+# compositor in its client's stead, without notifying the client; the dropped content is
+# read, decided, asked about if the rule wants that, and then given as an offer, an
+# enter and a drop of our own at the place where the user let go. The source learns that
+# its drag was accepted when the content was read, not the verdict of the rules.
+#
+# A drop needs the report of both workers, so that a compromised one cannot take content
+# that is only dragged past it. The window that a drag is over now is not stored: the
+# reports of several workers come in no fixed order, and an honest drop was lost where
+# another one was late to say that the drag had passed. So a drag is remembered over
+# each window, and a drop that two claim goes to neither, also when the second claim
+# comes while it is read or decided. Out to the user's own programs no filter sees the
+# drop: the types that a rule allows without a question are offered from the start, and
+# each read is decided.
 class DragTable:
     """The drags of one ``Crossing``."""
 

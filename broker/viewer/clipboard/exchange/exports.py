@@ -50,6 +50,11 @@ class _Standing:
     until: float
 
 
+# The rule decides before your own clipboard is read. Between sandboxes the content is
+# read when it is copied, and its size is known to the rule. Of the user's own clipboard
+# only the types are known before; reading it first to know its size would bring it into
+# a sandbox's worker without a verdict. So the rule is asked without a size, and its
+# `max-size=` is enforced while the content is read.
 class Exports:
     """The outward way of one ``Crossing``."""
 

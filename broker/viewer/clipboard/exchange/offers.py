@@ -263,6 +263,10 @@ class Giving:
             yield from self.drop(GONE)
         self._offers.pop(sandbox, None)
 
+    # A copy wipes the held content before it succeeds. A user who presses copy and
+    # misses the failure would paste old text, believing it to be the new one. If the
+    # older text were still held, a secret of another sandbox would come out. A denied
+    # paste wipes nothing: it goes nowhere, and the right window is a chord away.
     def wipe(self, outcome: w.Outcome, reason: str) -> Iterator[w.Action]:
         """Withdraw every open offer, and record ``outcome`` and ``reason`` for each."""
         for target in sorted(self._offers):
