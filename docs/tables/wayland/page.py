@@ -35,10 +35,10 @@ _HEAD = """# Wayland messages
 
 Every request and event of the protocols that the [filter](wayland.md) knows, what the filter does with it, and what the message is worth to a sandbox.
 A message that is not on this page does not exist for a sandbox: the filter ends the connection.
-Messages of an interface with equal columns share a row.
-An empty column says: any client, or the client of the object; no serial; for a request, one message; no descriptor; nothing needed.
+Messages of an interface that are equal in all else share a line.
+A part that is left out says: any client, or the client of the object; no serial; for a request, one message; no descriptor; nothing needed.
 
-| column | meaning |
+| part of a line | meaning |
 | --- | --- |
 | message | its name, and what happens to it: *forwarded*: checked, given the ids of the other side, passed on; `module.function`: handled there; *dropped*, *never received*: not passed on |
 | who | who may send a request so that it has an effect; who receives an event |
@@ -46,9 +46,11 @@ An empty column says: any client, or the client of the object; no serial; for a 
 | cost | what the compositor does for a request, by the [names below](#costs) |
 | descriptors | which descriptors the message carries, by the [names below](#descriptors) |
 | needs | which of the objects that a request names must be alive, mapped or shown, and what happens otherwise |
-| background | what a sandbox gains whose windows do not have the focus |
+| last | what a sandbox gains whose windows do not have the focus |
 """
 
+_COLUMNS = ("who", "serial", "cost", "descriptors", "needs")
+"""Names of what is printed before the gain of a message in the background."""
 _DEFAULTS = {
     Sender.ANYBODY,
     Sender.COMPOSITOR,
@@ -76,30 +78,27 @@ def _rows(
     rows: Policies,
     needs: Mapping[tuple[str, str], Needs] | None = None,
 ) -> list[str]:
-    """Return one table; only that of requests has the column ``needs``.
+    """Return one list; only that of requests has ``needs``.
 
-    Messages of one interface whose columns are equal have one row.
+    Messages of one interface that are equal in all else have one line.
     """
-    column, line = (" needs |", " --- |") if needs is not None else ("", "")
-    lines = [
-        f"## {title}",
-        "",
-        f"| message | who | serial | cost | descriptors |{column} background |",
-        f"| --- | --- | --- | --- | --- |{line} --- |",
-    ]
+    lines = [f"## {title}", ""]
     for interface in INTERFACES:
         names: dict[tuple[str, ...], list[str]] = {}
         for message in messages(interface):
             row = rows[interface, message.name]
+            values = (row.sender, row.serial, row.cost, row.descriptors)
             columns = (
-                *map(_cell, (row.sender, row.serial, row.cost, row.descriptors)),
+                *map(_cell, values),
                 *_needed(needs, interface, message.name),
-                row.gain,
             )
+            named = zip(_COLUMNS, columns, strict=False)
+            shown = (f"*{column}* {text}" for column, text in named if text)
             name = f"`{message}` {happens(rules[interface, message.name])}"
-            names.setdefault(columns, []).append(name)
-        for columns, equal in names.items():
-            lines.append(f"| {', '.join(equal)} | {' | '.join(columns)} |")
+            names.setdefault((*shown, row.gain), []).append(name)
+        for (*parts, gain), equal in names.items():
+            bounds = f"{'; '.join(parts)}. " if parts else ""
+            lines.append(f"* {', '.join(equal)}: {bounds}{gain}")
     return [*lines, ""]
 
 
