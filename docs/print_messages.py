@@ -24,36 +24,43 @@ _HEAD = """# Messages of the other channels
 
 <!-- printed by python -m docs.print_messages; do not edit -->
 
-A row for each message that a sandbox, its worker or the broker sends, except those of Wayland, which are on [a separate page](wayland-messages.md).
-Messages of a table with equal columns share a row; an empty column has the value that stands above the table.
-`gain` is what a hostile sender gets out of it.
+A line for each message that a sandbox, its worker or the broker sends, except those of Wayland, which are on [a separate page](wayland-messages.md).
+Messages that are equal in all else share a line.
+The last sentences are what a hostile sender gets out of it.
 """
-_COLUMNS = ("message", "who", "when", "cost", "descriptors", "gain")
+_COLUMNS = ("who", "when", "cost", "descriptors")
 _USUAL = 3
-"""Messages of a table with the same value, from which on it is printed once above."""
+"""Messages of a channel with the same value, from which on it is printed once above."""
 
 
 def _table(title: str, rows: dict[str, ChannelPolicy]) -> str:
     lines = [f"## {title}", ""]
     usual: list[str] = []
-    for column in _COLUMNS[1:-1]:
+    known: list[str] = []
+    for column in _COLUMNS:
         attribute = "sender" if column == "who" else column
         values = Counter(str(getattr(row, attribute)) for row in rows.values())
         value, count = values.most_common(1)[0]
         usual.append(value if count >= _USUAL else "")
         if usual[-1]:
-            lines.append(f"* {column}, if empty: {value};")
-    if any(usual):
-        lines.append("")
-    lines.append(f"| {' | '.join(_COLUMNS)} |")
-    lines.append("| --- " * len(_COLUMNS) + "|")
+            known.append(f"*{column}* {value}")
+    if known:
+        lines += [f"Unless a line says otherwise: {'; '.join(known)}.", ""]
     names: dict[tuple[str, ...], list[str]] = {}
     for name, row in rows.items():
-        bounds = (row.sender, row.when, row.cost, row.descriptors)
-        shown = ("" if x == y else x for x, y in zip(bounds, usual, strict=True))
-        names.setdefault((*shown, row.gain), []).append(f"`{name}`")
-    for columns, equal in names.items():
-        lines.append(f"| {', '.join(equal)} | {' | '.join(columns)} |")
+        values = zip(
+            _COLUMNS,
+            (row.sender, row.when, row.cost, row.descriptors),
+            usual,
+            strict=True,
+        )
+        parts = (
+            f"*{column}* {value}" for column, value, most in values if value != most
+        )
+        names.setdefault((*parts, row.gain), []).append(f"`{name}`")
+    for (*parts, gain), equal in names.items():
+        bounds = f"{'; '.join(parts)}. " if parts else ""
+        lines.append(f"* {', '.join(equal)}: {bounds}{gain}")
     return "\n".join(lines) + "\n"
 
 
