@@ -47,7 +47,7 @@ def pattern_of(text: str) -> str:
 
 
 def destination_of(text: str) -> str | None:
-    """Return the canonical form of one host or address; None where it is neither."""
+    """Return the canonical form of one host or address; None if it is neither."""
     name = text.lower().removesuffix(".")
     if len(name) <= _MAX_NAME and _HOST.fullmatch(name):
         return name
@@ -79,7 +79,7 @@ def is_inner(argument: str) -> bool:
 
 
 def embedded_ipv4(address: bytes) -> bytes:
-    """Return the IPv4 address embedded in an IPv6 address; b"" if there is none.
+    """Return the IPv4 address embedded in an IPv6 address; b"" if none exists.
 
     Of NAT64 (64:ff9b::/96, RFC 6052) and 6to4 (2002::/16, RFC 3056).
     """
@@ -100,7 +100,7 @@ def _range(text: str) -> range:
 
 
 def take_ports(text: str) -> tuple[str, ...] | None:
-    """Parse the values of a ``port=``; None where the text is not one."""
+    """Parse the values of a ``port=``; None if the text is not one."""
     values = tuple(dict.fromkeys(text.split(",")))
     for value in values:
         found = re.fullmatch(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?", value)

@@ -265,7 +265,7 @@ def build_record(
     name = draft.name
     taken.setdefault("label.name", name)
     # The title's prefix is the sandbox's name unless the record has words. `label.name`
-    # is the record's name where nothing is set, and disposables of one record would all
+    # is the record's name if nothing is set, and disposables of one record would all
     # read the same. So a prefix that only repeats the record's name becomes the
     # sandbox's.
     taken.setdefault("window.title_prefix", taken["label.name"])

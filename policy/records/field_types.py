@@ -291,7 +291,7 @@ class Argument:
 class Field:
     """A key of a table: its kind and its meaning.
 
-    ``default`` is written as in the file; None means that there is none, and
+    ``default`` is written as in the file; None means that none exists, and
     ``default_words`` then says what holds instead.  ``only`` has the values of
     ``launch.kind`` that the key belongs to; none: all.  ``own``: not inherited.
     """

@@ -1,7 +1,7 @@
 """Conditions and limits of a rule, each typed.
 
 Two classes, which must not be confused.  A *match condition* says what the
-rule is about; where it does not hold, the next rule is asked.  A *limit* is
+rule is about; if it does not hold, the next rule is asked.  A *limit* is
 terminal: the rule has decided, and beyond the limit the answer is deny, never
 the next rule (otherwise a sandbox could reach a laxer rule by asking often).
 

@@ -129,7 +129,7 @@ def _device_fails(rule: Rule, device: DeviceFacts | None) -> str:
     """Return the first device condition that does not hold, or nothing.
 
     A grant is never about a HID or hub interface that it does not name, also
-    where it has no condition about devices at all.
+    if it has no condition about devices at all.
     """
     wanted = rule.match.device
     if device is None:

@@ -1,7 +1,7 @@
 """The last good set of rules on disk, and which set is in force.
 
 A set with an error never comes into force: the last good one stays, also over
-a restart.  Where there is none, everything is denied.
+a restart.  If none exists, everything is denied.
 
 Kept is what the rules mean, one line for each in the form of the language,
 with the place that it came from, and the digest of them all: a file that was
@@ -116,7 +116,7 @@ def keep(rules: RuleSet, path: Path) -> None:
 
 
 def kept(path: Path) -> RuleSet | Problem | None:
-    """Return the kept set, None if there is none, or why it cannot be used."""
+    """Return the kept set, None if none exists, or why it cannot be used."""
     if not os.path.lexists(path):
         return None
     content = read_file(path, check_owner=True, most=limits.KEPT_BYTES)

@@ -23,7 +23,7 @@ _DELIVERED = frozenset({"vitrail.FileCopy", "vitrail.OpenFile", "vitrail.OpenURL
 class Verdict:
     """The answer to a call, and what each side says.
 
-    ``record`` is None where no records are known (a world from a file), and for a call
+    ``record`` is None if no records are known (a world from a file), and for a call
     of the user's own.
     ``answer`` is both together: the record's deny, or the rules' answer, which
     is an ask where the record demands one.

@@ -137,7 +137,7 @@ def wording(
 
 
 def remembered(call: PolicyCall, way: str = "") -> str:
-    """Return what a remembered yes is for; empty where the question shows all of that.
+    """Return what a remembered yes is for; empty if the question shows all of that.
 
     A grant has no claims, sizes or contents (``authority.questions.subject``), and of an
     address its host alone.

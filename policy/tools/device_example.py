@@ -13,7 +13,7 @@ from policy.records.device import (
 
 
 def example(rule: DeviceRule) -> DeviceFacts | None:
-    """Return a device that a rule matches; None where none was found.
+    """Return a device that a rule matches; None if none was found.
 
     For tools that compare what rules decide: one device represents all that
     the rule is about.

@@ -45,7 +45,7 @@ class Change(NamedTuple):
 
     ``call`` is one of them; ``sources`` and ``targets`` are all sandboxes of
     the class: the answer changes in the same way for each source with each target.
-    Where the call's source is its target, it is about each source with itself.
+    If the call's source is its target, it is about each source with itself.
     """
 
     call: PolicyCall
@@ -130,7 +130,7 @@ def _told(rules: Iterable[Rule]) -> Iterator[Told]:
     """Attributes of calls: for each kind none stated, and each that rules name.
 
     A deny with a condition decides where the attribute is not stated, and not where the
-    call states that there is none, so those are two.
+    call states that none exists, so those are two.
     """
     rules = list(rules)
     matches = [rule.match for rule in rules]

@@ -162,7 +162,7 @@ def _nearest(answer: PolicyAnswer, misses: list[Miss]) -> Miss | None:
 def _flip(
     rules: RuleSet, call: PolicyCall, answer: PolicyAnswer, world: World
 ) -> Flip | None:
-    """Find a rule line that changes the answer; None where there is none."""
+    """Find a rule line that changes the answer; None if none exists."""
     if meant_service(call.service) is not None:
         return None  # a line for a service that does not exist has no effect
     target = "@default" if not call.target else call.target
@@ -205,7 +205,7 @@ def with_rule(rules: RuleSet, new: Rule, before: Rule | None) -> RuleSet:
 def call_json(call: PolicyCall) -> dict[str, object]:
     """Return a call's attributes as JSON values; those not given are left out.
 
-    A fact that is empty is given: the call states that there is none.
+    A fact that is empty is given: the call states that none exists.
     """
     told: dict[str, object] = call._asdict()
     if call.device is not None:

@@ -82,7 +82,7 @@ def recorded(event: Mapping[str, object], *, limits_of: str = "") -> Recorded:
     if event.get("outcome") == "cut":
         raise NoRuleError("the end of a permitted stream")
     if event.get("answered_by") or event.get("question"):
-        # Where the record made an ask of it, the rules had allowed.
+        # If the record made an ask of it, the rules had allowed.
         verdict = "allow" if detail.get("record-asks") else "ask"
     elif (
         verdict == "deny"

@@ -125,7 +125,7 @@ class _Import:
 
     def _is_wide(self, found: Path) -> bool:
         """Return whether the home directory is inside, by either of its names."""
-        # Where the system is read-only, /home is a link to /var/home.
+        # If the system is read-only, /home is a link to /var/home.
         other = Path("/var", self._home.relative_to("/"))
         return self._home.is_relative_to(found) or other.is_relative_to(found)
 

@@ -37,7 +37,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Qube:
-    """One domain.  ``netvm`` is None where it is the default one, "" for none."""
+    """One domain.  ``netvm`` is None if it is the default one, "" for none."""
 
     name: str
     kind: str

@@ -58,7 +58,7 @@ def unknown_names(rules: tuple[Rule, ...], world: World) -> Iterator[LintFinding
 
 
 def meant_service(name: str) -> str | None:
-    """Return our service that a misspelt name means; "" where none is near.
+    """Return our service that a misspelt name means; "" if none is near.
 
     None for a service that exists, and for names of other programs.
     """

@@ -220,7 +220,7 @@ def _services(kind: ServiceTables) -> Schema:
 def _kinds() -> Schema:
     """Return the JSON Schema of which tables go with which kind of record.
 
-    Where a record inherits, the kind may be in another file.
+    If a record inherits, the kind may be in another file.
     """
     shared: Schema = {field.key: {} for field in LAUNCH.fields if not field.only}
     external = {
