@@ -43,7 +43,7 @@ _PROGRAM = ForkServerProgram(
 class Arrived:
     """A connection that the acceptor took: our end of it, and who connected.
 
-    ``facts`` is None where nothing vouches for that process any more.
+    ``facts`` is None if nothing vouches for that process any more.
     """
 
     conn: socket.socket

@@ -27,7 +27,7 @@ async def start_box(record: Record, leased: trio.Event, nursery: trio.Nursery) -
 
     A start that has begun goes on: a caller that is cancelled waits for it, too, and the
     box stays, as after any call.  ``nursery`` waits for the process that holds it.  Raises RefusedError for another
-    record, UpstreamError where it does not start, SetupError without the program.
+    record, UpstreamError if it does not start, SetupError without the program.
     """
     _require_served(record)
     words = our_program("broker.cli.app", "run", "--quiet", record.name)

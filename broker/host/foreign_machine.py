@@ -92,7 +92,7 @@ class HeldMachine:
 
 
 def _hold(pid: int) -> int:
-    """Return a pidfd of a machine's process.  Raises RefusedError if there is none."""
+    """Return a pidfd of a machine's process.  Raises RefusedError if none exists."""
     try:
         return open_pidfd(pid)
     except OSError as error:
@@ -234,7 +234,7 @@ def admit_other_users(
 ) -> None:
     """Change the mode of these sockets so that other users can connect to them.
 
-    Raises UpstreamError where a file of another kind is in a socket's place; the doors
+    Raises UpstreamError if a file of another kind is in a socket's place; the doors
     are closed then.
     """
     try:

@@ -46,7 +46,7 @@ class LaunchedMachine(ForeignMachine):
         self.state = state
         self._pidfd = held.pidfd(leader)
         self._networks: list[GuestNetwork] = []
-        """What carries its frames; nothing where an earlier broker started it."""
+        """What carries its frames; nothing if an earlier broker started it."""
         self._seats: tuple[SwitchSeat, ...] = ()
         self._undo = AsyncExitStack()
         self.flows: socket.socket | None = None

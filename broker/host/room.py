@@ -40,7 +40,7 @@ class Promise:
 
 
 class Room:
-    """``memory_mib``: of a record's machine, None where no record starts one."""
+    """``memory_mib``: of a record's machine, None if no record starts one."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Room:
 
 
 def resident_bytes(pid: int, proc: Path = Path("/proc")) -> int:
-    """Return the memory that a process has taken; 0 where that cannot be read."""
+    """Return the memory that a process has taken; 0 if that cannot be read."""
     try:
         return int((proc / f"{pid}/statm").read_text().split()[1]) * mmap.PAGESIZE
     except (OSError, ValueError, IndexError):

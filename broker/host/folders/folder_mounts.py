@@ -58,7 +58,7 @@ class MountedFolder:
         await trio.sleep_forever()
 
     async def release(self) -> None:
-        """Unmount the folder.  Raises RefusedError where a program may keep it."""
+        """Unmount the folder.  Raises RefusedError if a program may keep it."""
         try:
             with _namespace(self.machine) as (pid, namespace):
                 # guard: a copy that no process has is not overlooked
@@ -73,7 +73,7 @@ class MountedFolder:
     async def unmount(self, pid: int, namespace: int) -> bool:
         """Unmount the folder; return whether a program may have a copy of it.
 
-        Raises HeldError where it is in use, or elsewhere; AbsentError.
+        Raises HeldError if it is in use, or elsewhere; AbsentError.
         """
         await mounts.detach(namespace, self.name)
         mounts.refuse_moved(pid, self.number)
@@ -228,7 +228,7 @@ async def _taken_back(mounted: MountedFolder) -> bool:
 
 
 async def _withdraw(mounted: MountedFolder) -> None:
-    """Undo an attempt to mount.  Raises HeldError where a program keeps the folder."""
+    """Undo an attempt to mount.  Raises HeldError if a program keeps the folder."""
     if await _taken_back(mounted):
         raise HeldError("a program in the sandbox still has files of the folder open")
 

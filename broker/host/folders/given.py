@@ -40,7 +40,7 @@ class GivenFolders:
         """Return a folder that a session child sent, and whether it is writable.
 
         And the pidfd of that child, whose end is the permission's.
-        Raises RefusedError where none was given for this sandbox.
+        Raises RefusedError if none was given for this sandbox.
         """
         self._receive()
         found = self._given.get(untrusted_ticket)

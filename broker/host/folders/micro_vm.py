@@ -1,6 +1,6 @@
 """The way of a directory into a micro VM: a mount in the namespace of a virtiofsd.
 
-Its guest unmounts it first, where it is asked and does so.  Where it does not,
+Its guest unmounts it first, where it is asked and does so.  If it does not,
 virtiofsd is killed: it may have files of the directory open for the guest, which
 unmounting does not reach.  The place is lost to the machine then.
 """

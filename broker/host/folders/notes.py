@@ -65,7 +65,7 @@ class FolderNotes:
     def left(self, sandbox: str, pid: int) -> Numbers | None:
         """Return the folders that an earlier broker has left in this very sandbox.
 
-        None where that is not known, because the file was cut off.
+        None if that is not known, because the file was cut off.
         """
         try:
             data = (self._directory / sandbox).read_bytes()

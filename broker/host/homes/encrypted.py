@@ -200,7 +200,7 @@ async def ready_encrypted_disk(
 def require_passphrase(name: SandboxName) -> bytes:
     """Return the passphrase of a home from the keyring.
 
-    Raises RefusedError where it is not there, SetupError without a keyring.
+    Raises RefusedError if it is not there, SetupError without a keyring.
     """
     passphrase = keyring.read(name)
     # guard: a locked home is not opened

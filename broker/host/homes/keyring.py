@@ -65,7 +65,7 @@ def _possess() -> None:
 def store(sandbox: SandboxName, passphrase: bytes, seconds: int = 0) -> None:
     """Store a passphrase in the keyring; the kernel drops it after ``seconds``, if any.
 
-    Raises SetupError where the kernel has no keyring for us, OSError when the
+    Raises SetupError if the kernel has no keyring for us, OSError when the
     user's quota is used up.
     """
     _possess()
@@ -89,9 +89,9 @@ def _find(sandbox: SandboxName) -> int | None:
 
 
 def read(sandbox: SandboxName) -> bytes | None:
-    """Return the passphrase of a sandbox's home; None when there is none.
+    """Return the passphrase of a sandbox's home; None when none exists.
 
-    Raises SetupError where the kernel has no keyring for us.
+    Raises SetupError if the kernel has no keyring for us.
     """
     number = _find(sandbox)
     if number is None:

@@ -176,7 +176,7 @@ class HomeStore:
     # -- reading -------------------------------------------------------------
 
     def find(self, name: SandboxName) -> Home | None:
-        """Return a home; None when there is none.
+        """Return a home; None when none exists.
 
         Raises UpstreamError when it is there and cannot be read.
         """
@@ -185,7 +185,7 @@ class HomeStore:
         return None if meta is None else Home(name, directory, meta)
 
     def require(self, name: SandboxName) -> Home:
-        """Return the home of a sandbox.  Raises SetupError when there is none."""
+        """Return the home of a sandbox.  Raises SetupError when none exists."""
         home = self.find(name)
         if home is None:
             raise SetupError(

@@ -8,7 +8,7 @@ from broker.host.homes.store import TREE, Home, HomeStore
 
 
 def ready_tree(store: HomeStore, name: SandboxName) -> Home:
-    """Return the home of a sandbox that shares our kernel, made if there is none.
+    """Return the home of a sandbox that shares our kernel, made if none exists.
 
     The caller holds its lock.  Raises SetupError when the home is a disk.
     """

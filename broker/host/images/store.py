@@ -166,7 +166,7 @@ class Image:
     def shared_bytes(self) -> int:
         """Return the size of its root file system for machines that map it as memory.
 
-        Raises SetupError where they cannot: an image that an older version built has
+        Raises SetupError if they cannot: an image that an older version built has
         no driver for that, or a size that the guest's kernel refuses.
         """
         from broker.host.images import initramfs
@@ -189,7 +189,7 @@ class Image:
     def arena_bytes(self) -> int:
         """Return the size of the arena for windows of its machines.
 
-        Raises SetupError where they cannot have one.
+        Raises SetupError if they cannot have one.
         """
         from broker.host.images import initramfs
         from broker.host.vmm.arena import ARENA_BYTES
@@ -221,7 +221,7 @@ class Image:
         new agent needs no new image.
 
         ``folders``, ``network``, ``shared_image``, ``arena``, ``router``, ``gpu``: it loads
-        what a machine with them needs; see ``modules_overlay``.  Raises SetupError where a
+        what a machine with them needs; see ``modules_overlay``.  Raises SetupError if a
         router's or a GPU's modules are not in the image.
         """
         shim = guest_agent()
@@ -283,7 +283,7 @@ _MISSING = "there is no guest image"
 def find_image(paths: Paths, name: str = DEFAULT_NAME) -> Image:
     """Return the image of a name.
 
-    Raises SetupError when there is none of that name, or one that this
+    Raises SetupError when none exists of that name, or one that this
     version cannot use; RefusedError for an invalid name.
     """
     take_image_name(name)

@@ -50,7 +50,7 @@ _RECORD_FILE = "record"
 def _changed(launch: MicroVM, changes: LaunchChanges) -> MicroVM:
     """Return a record's launch with the changes for one start applied.
 
-    Raises RefusedError where they are more than the record has.
+    Raises RefusedError if they are more than the record has.
     """
     changes.refuse_more(
         memory_mib=launch.memory_mib, cpus=launch.cpus, network=launch.network
@@ -350,7 +350,7 @@ class MicroVms:
     async def _home(
         self, sandbox: SandboxName, state: State | None, held: ExitStack
     ) -> HomeDisk | None:
-        """Open the sandbox's home disk; None where the record keeps nothing."""
+        """Open the sandbox's home disk; None if the record keeps nothing."""
         if state is None or not state.keep:
             return None
         from broker.host.homes.home import open_home

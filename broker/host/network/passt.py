@@ -180,7 +180,7 @@ def give_room(passt: socket.socket) -> None:
 def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
     """Connect a socket to each name server of this machine; return them.
 
-    Raises SetupError where there is none.
+    Raises SetupError if none exists.
     """
     try:
         lines = resolv_conf.read_text(errors="replace").splitlines()
@@ -206,7 +206,7 @@ def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
 
 
 def require_passt(passt: Path | None) -> Path:
-    """Return passt's path.  Raises SetupError where it is not installed."""
+    """Return passt's path.  Raises SetupError if it is not installed."""
     if passt is None:
         raise SetupError(
             'network = "user" requires passt, which is not installed',

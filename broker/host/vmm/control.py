@@ -58,7 +58,7 @@ class Control(Protocol):
         ...
 
     async def cont(self) -> None:
-        """Let the guest run; does nothing where it runs.  Raises UpstreamError."""
+        """Let the guest run; does nothing if it runs.  Raises UpstreamError."""
         ...
 
     async def press_power(self) -> None:
@@ -74,7 +74,7 @@ class Control(Protocol):
         ...
 
     def guest_end(self, code: int | None) -> str:
-        """Return why the guest ended, by the VMM's exit code; "" where it did not."""
+        """Return why the guest ended, by the VMM's exit code; "" if it did not."""
         ...
 
 

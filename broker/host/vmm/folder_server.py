@@ -77,7 +77,7 @@ class FolderServer:
 
 
 def find_virtiofsd() -> Path:
-    """Return virtiofsd's path.  Raises SetupError where it is not installed."""
+    """Return virtiofsd's path.  Raises SetupError if it is not installed."""
     return find_program(
         _PROGRAMS,
         "a micro VM with shared folders requires virtiofsd, which is not installed",

@@ -56,7 +56,7 @@ class Renderer:
 
 
 def find_renderer() -> Path:
-    """Return vhost-user-gpu's path.  Raises SetupError where it is not installed."""
+    """Return vhost-user-gpu's path.  Raises SetupError if it is not installed."""
     return find_program(
         _PROGRAMS,
         'gpu = "render" requires vhost-user-gpu, which is not installed',
@@ -102,7 +102,7 @@ def renderer_view(program: Path, node: Path | None, library: str = "") -> JailVi
 
 
 async def few_threads(process: Tracked) -> None:
-    """Bound them, counted in its user namespace.  Raises OSError where it ended."""
+    """Bound them, counted in its user namespace.  Raises OSError if it ended."""
     # guard: a renderer has a bounded number of threads
     resource.prlimit(process.pid, resource.RLIMIT_NPROC, (THREADS, THREADS))
 

@@ -96,7 +96,7 @@ def why_missing() -> str:
 
 
 def mux_program() -> Path:
-    """Return the multiplexer's path.  Raises SetupError where it was not built."""
+    """Return the multiplexer's path.  Raises SetupError if it was not built."""
     built = find_spec("broker.host.vmm._portmux")
     if built is None or built.origin is None:
         raise SetupError(

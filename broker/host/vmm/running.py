@@ -126,7 +126,7 @@ class Vm:
 
     @property
     def qmp(self) -> Qmp:
-        """QEMU's monitor.  Raises UpstreamError where the machine has none."""
+        """QEMU's monitor.  Raises UpstreamError if the machine has none."""
         control = self.control
         if not isinstance(control, QemuControl):
             raise UpstreamError(f"{self.vmm.role} does not have a QMP monitor")

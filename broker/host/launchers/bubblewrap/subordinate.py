@@ -29,7 +29,7 @@ def subordinate_namespace(stack: ExitStack, inside: tuple[int, int]) -> int | No
 
     In it 0 is this user and this group, and ``inside``, a user and a group, are a
     subordinate user and group; each namespace has others, by chance.  Its owner is this
-    user, who so has all rights over its processes.  None where the user has no
+    user, who so has all rights over its processes.  None if the user has no
     subordinate ids or this machine does not map them.
     """
     if not all(map(shutil.which, _PROGRAMS)) or _set_id("bwrap"):

@@ -72,5 +72,5 @@ def _value(path: Path) -> str:
 
 
 def guest_end(code: int | None) -> str:
-    """Return why the guest ended, by crosvm's exit code; "" where it did not."""
+    """Return why the guest ended, by crosvm's exit code; "" if it did not."""
     return "" if code is None else _ENDS.get(code, "")

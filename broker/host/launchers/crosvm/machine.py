@@ -48,7 +48,7 @@ class CrosvmControl:
         await self._vmm.wait()
 
     async def cont(self) -> None:
-        """Let the guest run; crosvm does nothing where it runs."""
+        """Let the guest run; crosvm does nothing if it runs."""
         await self._ask("resume", limits.VMM_ANSWER_SECONDS)
 
     async def press_power(self) -> None:
@@ -87,7 +87,7 @@ async def connect(
     directory: Path, vmm: Tracked, events: GuestEvents
 ) -> tuple[Control, trio.abc.ReceiveStream]:
     """Wait for the control socket and open the console."""
-    del events  # there are none: see ``guest_end``
+    del events  # none exist: see ``guest_end``
     socket = ApiSocket(directory / API_SOCKET, vmm, packets=True)
     await socket.wait_ready()
     control = CrosvmControl(socket, vmm)

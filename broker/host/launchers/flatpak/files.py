@@ -146,7 +146,7 @@ def _folder(paths: Paths) -> Path:
 
 
 def _change(paths: Paths, app: str) -> OverrideChange | None:
-    """Read the recorded change of an application's override; None if there is none."""
+    """Read the recorded change of an application's override; None if none exists."""
     path = _folder(paths) / f"{app}.json"
     try:
         return msgspec.json.decode(path.read_bytes(), type=OverrideChange)

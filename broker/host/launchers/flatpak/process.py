@@ -19,7 +19,7 @@ _KEPT = (
     *("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS"),
     *("FLATPAK_USER_DIR", "FLATPAK_SYSTEM_DIR"),
 )
-"""flatpak's own settings; it hands on the rest of its environment, so there is none."""
+"""flatpak's own settings; it hands on the rest of its environment, so none exists."""
 
 
 @dataclass(eq=False)

@@ -196,7 +196,7 @@ class MachinedGuests:
         return ForeignMachine(claim, held, found.leader)
 
     async def _ask(self, name: str) -> Registered | None:
-        """Ask machined for a machine; None if there is none.
+        """Ask machined for a machine; None if none exists.
 
         Raises PeerError, OSError.
         """

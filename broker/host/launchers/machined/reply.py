@@ -58,7 +58,7 @@ def call_list(name: str) -> bytes:
 
 
 def read_reply(untrusted_message: bytes, name: str) -> Registered | None:
-    """Return the machine of a reply, without its NUL byte; None: there is none.
+    """Return the machine of a reply, without its NUL byte; None: none exists.
 
     Raises PeerError for a reply that is another error, not a machine, or about another
     machine than ``name``.

@@ -65,7 +65,7 @@ async def bound_for_podman(
 
 
 async def _undo(environ: Mapping[str, str], base: str) -> None:
-    # Where it fails, the next container's start does it.
+    # If it fails, the next container's start does it.
     with trio.CancelScope(shield=True), suppress(UpstreamError):
         await _binding(environ, "--undo", base)
 

@@ -37,7 +37,7 @@ class Spawned:
     machine: str
     boot: ImageBoot
     cid: int | None = None
-    """Of the kernel's vsock; None: the one of ``vhost_user``."""
+    """Of the kernel's vsock; None: that of ``vhost_user``."""
     vhost_user: Path | None = None
 
 

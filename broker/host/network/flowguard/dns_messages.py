@@ -45,7 +45,7 @@ assigned."""
 _LEADING = frozenset({CNAME, 39, 46})
 """In an answer beside the type that was asked for: aliases, and signatures."""
 _AUTHORITY = frozenset({2, 6, 43, 46, 47, 50})
-"""Of the authority section: name servers, SOA of "there is none", proofs of DNSSEC."""
+"""Of the authority section: name servers, SOA of "none exists", proofs of DNSSEC."""
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 0, 1, 2, 3, 4, 5
 PLAIN_BYTES = 512
 """Of an answer by UDP to who names no other size (RFC 1035, 4.2.1)."""
@@ -324,7 +324,7 @@ def _records(data: bytes, at: int, count: int) -> Iterator[_Record]:
 
 
 def _readable(labels: list[bytes]) -> str | None:
-    """Return a name, or None where its labels are not plain ASCII."""
+    """Return a name, or None if its labels are not plain ASCII."""
     try:
         return _text(labels)
     except DnsError:

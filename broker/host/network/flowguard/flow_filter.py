@@ -446,7 +446,7 @@ class FlowFilter:
     def _ask(
         self, host: str, protocol: str, port: int | None, now: float
     ) -> Destination | None:
-        """Return a destination; None where no more can be asked about."""
+        """Return a destination; None if no more can be asked about."""
         key = (host, protocol, port)
         place = self._destinations.get(key)
         if place is not None and place.allowed is False and now > place.until:
@@ -549,7 +549,7 @@ class FlowFilter:
     ) -> None:
         """End a flow on both sides, or (not ``tell``) on passt's only.
 
-        ``last``: a packet that was not passed on, by which the guest is told.
+        ``last``: a packet that was not passed on, by which the guest is informed.
         """
         if flow.key[0] == TCP:
             passed = read(flow.head.ljust(flow.size, b"\0"))

@@ -99,7 +99,7 @@ class _Exchange:
         self._untrusted_data = bytearray()
 
     def connect(self, server: Any) -> bool:  # noqa: ANN401 -- as getpeername gave it
-        """Begin to connect; return False where that fails at once."""
+        """Begin to connect; return False if that fails at once."""
         return self.sock.connect_ex(server) in {0, errno.EINPROGRESS}
 
     def go_on(self) -> bool:
@@ -124,6 +124,6 @@ class _Exchange:
         return answer if len(answer) == size else b""
 
     def end(self, asks: socket.socket) -> None:
-        """Send the answer to the parent, or that there is none."""
+        """Send the answer to the parent, or that none exists."""
         self.sock.close()
         asks.send(self._answer() or self._number)

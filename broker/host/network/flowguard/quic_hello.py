@@ -119,7 +119,7 @@ class _Connection:
     refused: bool = False
     """Whether the server has answered that it does not know the version."""
     answered: bytes = b""
-    """The identifier that the server has answered with; empty: there is none."""
+    """The identifier that the server has answered with; empty: none exists."""
     known: bytearray = field(default_factory=bytearray)
     is_known: bytearray = field(default_factory=bytearray)
     read: int = 0

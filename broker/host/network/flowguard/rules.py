@@ -8,7 +8,7 @@ It is ``packet_guard flows`` for ``veth``, for ``tap`` of another VMM than QEMU,
 ``qemu``: the guard of frames with a table of flows.  Its arguments are those of that
 guard, then the descriptors of sockets: one to the viewer, and one that is connected to
 each of this machine's name servers.  It can open no other one: where an answer was cut, a
-process that it has forked asks by TCP (``name_streams``).  Where the viewer's end closes,
+process that it has forked asks by TCP (``name_streams``).  If the viewer's end closes,
 every flow ends, and none begins.
 """
 

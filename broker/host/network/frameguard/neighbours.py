@@ -61,7 +61,7 @@ def is_discovery(packet: Packet) -> bool:
 
 
 def told_address(packet: Packet) -> bytes:
-    """Return the address of which a packet tells; empty where it asks only."""
+    """Return the address of which a packet tells; empty if it asks only."""
     return packet.data[:16] if packet.kind == TELLS else b""
 
 

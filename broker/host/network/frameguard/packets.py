@@ -56,7 +56,7 @@ class Packet:
 
 
 def read(untrusted_frame: bytes) -> Packet | None:
-    """Return the packet of a frame; None where it is not of the plain form.
+    """Return the packet of a frame; None if it is not of the plain form.
 
     Plain: IPv4 without options, not a fragment, its lengths within the frame; IPv6
     without further headers (fragments have one), of the length of the frame.

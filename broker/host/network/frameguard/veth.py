@@ -154,7 +154,7 @@ def _card_lines(card: Card, *, ipv6: bool) -> str:
     """Return ip(8)'s lines that set a card up.
 
     The kernel counts neighbours for the machine (gc_thresh3 of arp(7), 1,024 of each
-    family), so few addresses are a box's neighbours: its router alone, where it has one.
+    family), so few addresses are a box's neighbours: its router alone, if it has one.
     """
     on = f"dev {card.name}"
     lines = [

@@ -4,7 +4,7 @@ Each port has a fixed address of IPv4, and those of IPv6 and of its card that ar
 of it.  A frame is carried from its port's own addresses to one other port, and no frame
 is carried to all: the switch answers ARP and neighbour discovery itself, and a port
 learns of no other one what it does not ask for.  Ports of one lan reach each other.  Clients of a provider reach the provider
-only, which is the router on their way to everything else; where it does not run, no
+only, which is the router on their way to everything else; if it does not run, no
 port is there to carry their frames to.
 
 VLAN tags, broadcast and multicast are dropped, and with them DHCP and routers'

@@ -106,7 +106,7 @@ class Switches:
     def join(self, place: SwitchPlace, sandbox: str) -> SwitchSeat:
         """Join a sandbox to a switch, which is started if needed; return its port.
 
-        Raises RefusedError where no port is free, UpstreamError where the switch does
+        Raises RefusedError if no port is free, UpstreamError where the switch does
         not take it.
         """
         switch = self._running.get(place.switch)

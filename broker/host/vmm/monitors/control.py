@@ -62,7 +62,7 @@ class ApiControl:
         await self._vmm.wait()
 
     async def cont(self) -> None:
-        """Start the machine, or resume it; does nothing where it runs."""
+        """Start the machine, or resume it; does nothing if it runs."""
         state = self._dialect.read_state(await self.ask(self._dialect.info))
         if state in self._dialect.starting:
             await self.ask(self._dialect.starting[state])
@@ -92,7 +92,7 @@ def connect_by_api(dialect: Dialect) -> Connect:
     async def connect(
         directory: Path, vmm: Tracked, events: GuestEvents
     ) -> tuple[Control, trio.abc.ReceiveStream]:
-        del events  # there are none: see ``guest_end``
+        del events  # none exist: see ``guest_end``
         api = ApiClient(directory / API_SOCKET, vmm)
         await api.wait_ready()
         control = ApiControl(dialect, api, vmm)

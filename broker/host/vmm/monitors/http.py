@@ -10,7 +10,7 @@ is kept beyond ``limits.VMM_REPLY_BYTES``, and what is not of the shape below en
 * nothing after the body.
 
 Sources: RFC 9112; micro_http, which Firecracker and Cloud Hypervisor both use,
-writes an empty reason phrase and no Content-Length where there is no body.
+writes an empty reason phrase and no Content-Length if there is no body.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _SHOWN = 300
 
 @dataclass(frozen=True)
 class VmmRequest:
-    """One request; ``body`` None: there is none."""
+    """One request; ``body`` None: none exists."""
 
     method: str
     path: str

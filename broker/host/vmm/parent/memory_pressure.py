@@ -59,7 +59,7 @@ async def memory_short(pressure: Path = PRESSURE, meminfo: Path = MEMINFO) -> st
 
 
 def open_trigger(path: Path) -> int | None:
-    """Return a descriptor that gets POLLPRI; None where the kernel has no such file."""
+    """Return a descriptor that gets POLLPRI; None if the kernel has no such file."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -89,7 +89,7 @@ def available_bytes(meminfo: Path = MEMINFO) -> int:
 
 
 def total_bytes(meminfo: Path = MEMINFO) -> int:
-    """Return this machine's memory; 0 where that cannot be read."""
+    """Return this machine's memory; 0 if that cannot be read."""
     return _amount("MemTotal", meminfo)
 
 

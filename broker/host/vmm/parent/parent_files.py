@@ -57,7 +57,7 @@ class StoredParent:
         """Return a descriptor of ``MEMORY`` or ``STATE``, for reading.
 
         Raises UpstreamError when another parent has taken this one's place,
-        OSError when there is none any more.
+        OSError when none exists any more.
         """
         place = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -83,7 +83,7 @@ class ParentStore:
     def find(
         self, record: str, key: str, now: float
     ) -> tuple[StoredParent | None, str]:
-        """Return the parent of a record, or None and why there is none.
+        """Return the parent of a record, or None and why none exists.
 
         One of another key or age, or that is not whole, is removed.
         """

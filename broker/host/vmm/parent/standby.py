@@ -272,7 +272,7 @@ class StandbyPool:
     ) -> tuple[Vm | None, str]:
         """Take the standby machine for a request out of the pool; return it, paused.
 
-        None and an empty text if there is none; None and the reason if it cannot be
+        None and an empty text if none exists; None and the reason if it cannot be
         used, after ending it.
         """
         standby = self._waiting.get(request.record)
@@ -360,7 +360,7 @@ def _resolver(network: Network) -> bytes:
 async def clean_standbys(root: Path) -> int:
     """End the standby machines of a killed broker; return how many processes ended.
 
-    Raises UpstreamError where a state file is not ours, after the others have ended.
+    Raises UpstreamError if a state file is not ours, after the others have ended.
     """
     ended = 0
     failed: UpstreamError | None = None
