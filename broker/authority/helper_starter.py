@@ -85,7 +85,7 @@ class HelperStarter:
     async def start(self, program: m.HelperProgram, fds: Sequence[int] = ()) -> Helper:
         """Start one of our programs with these descriptors, which stay the caller's.
 
-        Raises SetupError where it is not installed, UpstreamError.
+        Raises SetupError if it is not installed, UpstreamError.
         """
         return await self._ask(m.StartHelper(program), fds)
 

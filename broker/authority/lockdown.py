@@ -60,7 +60,7 @@ def keep_lockdown(path: Path, *, networks: bool) -> None:
 
 
 def kept_lockdown(path: Path) -> bool | None:
-    """Return whether networks are denied, too; None where there is no lockdown."""
+    """Return whether networks are denied, too; None if there is no lockdown."""
     try:
         return path.read_bytes() != _NARROW
     except FileNotFoundError:

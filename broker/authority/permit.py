@@ -38,8 +38,8 @@ class Request:
     """A sandbox's request.  Texts are validated by the caller, or hostile.
 
     ``argument`` begins with ``+``.  ``target``: ``@adminvm`` is the user at
-    the viewer, '' no target.  An attribute is None where it is not stated, ''
-    where there is none; ``size`` in bytes.  ``gesture``: seconds since the
+    the viewer, '' no target.  An attribute is None if it is not stated, ''
+    if none exists; ``size`` in bytes.  ``gesture``: seconds since the
     person acted in a window of the sandbox, None: what ``Decider.acted`` knows.
     """
 
@@ -63,7 +63,7 @@ class Request:
     stream: int = 0
     peer: str = ""
     source: str = ""
-    """The giver, where it is not the lease's sandbox: ``@adminvm`` for content that
+    """The giver, if it is not the lease's sandbox: ``@adminvm`` for content that
     the user's own programs give to the sandbox."""
     way: str = ""
     """How it is done, where that differs: of those of the service (``rules.wording``)."""

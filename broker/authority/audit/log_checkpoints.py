@@ -98,7 +98,7 @@ _Request = (
 
 
 class CheckpointRequests:
-    """Of one channel; ``book`` is None where the role has no link."""
+    """Of one channel; ``book`` is None if the role has no link."""
 
     def __init__(
         self, book: LogCheckpoints | None, put: Callable[[m.FromAuthority], None]

@@ -13,7 +13,7 @@ _KEY_BYTES = 32
 
 
 def load_namer(setting: Names, log: Path, *, clipboard_digest: bool = False) -> Namer:
-    """Return the namer of a log; create its key where there is none.
+    """Return the namer of a log; create its key if none exists.
 
     Raises SetupError for a key file that is not ours, UpstreamError
     when the disk refuses.

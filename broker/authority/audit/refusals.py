@@ -44,7 +44,7 @@ class Counter:
     separate events; those beyond are counted and come out as one event
     when the second is over.  Equal means: in all but the stream's number.
 
-    Where it continues, the next count comes after two seconds, then after four,
+    If it continues, the next count comes after two seconds, then after four,
     up to a minute; and where kinds are new without end, all beyond a certain
     pace share one count.  So a flood of a day is a few ten thousand events,
     whatever it is made of.
@@ -206,7 +206,7 @@ class Counter:
 
 
 class _Owner:
-    """The budget of one sandbox, or of a peer that is none."""
+    """The budget of one sandbox, or of a peer that is not one."""
 
     def __init__(self) -> None:
         self.fresh = TokenBucket(

@@ -68,7 +68,7 @@ def plan(
     most: int | None,
     shipped: int | None = None,
 ) -> RetentionPlan | None:
-    """Return the next removal of old or excess events; None if there is none.
+    """Return the next removal of old or excess events; None if none exists.
 
     Events of before ``before_ns``, and the oldest ones while the log takes more
     than ``most`` bytes.  ``shipped`` is the last event that every receiver has;

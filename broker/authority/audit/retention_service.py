@@ -30,7 +30,7 @@ class Retention:
         self._store = store
         self._settings = settings
         self._shipped = shipped
-        """The last event that every receiver has; None: there are none."""
+        """The last event that every receiver has; None: none exist."""
 
     async def run(self) -> None:
         """Remove old events every hour, and every few thousand events.

@@ -105,7 +105,7 @@ class Sealing:
 
 
 class JournalTeller:
-    """Hands checkpoints to systemd's journal, where there is one."""
+    """Hands checkpoints to systemd's journal, if there is one."""
 
     def __init__(self, log: Path, path: str = JOURNAL) -> None:
         self._log = log

@@ -52,7 +52,7 @@ class AuditSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_megabytes: Annotated[int, msgspec.Meta(ge=8, le=1 << 20)] = 1024
 
     def __post_init__(self) -> None:
-        """Refuse a span that is none.  Raises ValueError."""
+        """Refuse a span that is not one.  Raises ValueError."""
         if self.keep:
             take_span(self.keep)
 

@@ -103,7 +103,7 @@ class LogShares:
             )
 
     def _of(self, owner: str, now: float) -> TokenBucket:
-        """Return an owner's share of the log; create it if there is none."""
+        """Return an owner's share of the log; create it if none exists."""
         share = self._own.get(owner)
         if share is None:
             if len(self._own) >= limits.LEASES:

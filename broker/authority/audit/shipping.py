@@ -18,7 +18,7 @@ from broker.ipc.starter import HelperProgram
 _PAUSE = 1.0
 _LONGEST_PAUSE = 60.0
 _LOOK_SECONDS = 2.0
-"""Between two looks for a ``ship.toml`` where there is none."""
+"""Between two looks for a ``ship.toml`` if none exists."""
 
 
 class Shipping:

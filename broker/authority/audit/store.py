@@ -112,7 +112,7 @@ class Store:
 
         ``also`` follow it in the same commit: all of them are on disk, or none.
         Cancelled before its turn, it is not written; after that, it is
-        written although the caller no longer hears of it.
+        written although the caller no longer learns of it.
 
         Raises UpstreamError when the store fails (disk full, gone): the
         operation must then not happen.

@@ -70,7 +70,7 @@ KINDS: Mapping[str, frozenset[str]] = MappingProxyType(
         "viewer": _VIEWER | _BOTH | _LINK,
     }
 )
-"""The kinds of events that a client of each role records, where there is a link."""
+"""The kinds of events that a client of each role records, if there is a link."""
 _MOST = (1 << 63) - 1
 """The largest number in an event: a worker's claim may have it (``ipc.worker``)."""
 
@@ -191,7 +191,7 @@ class EventRights:
         return event
 
     def lease(self, number: str) -> Lease | None:
-        """Return the lease of an event or a message; None where it is unknown."""
+        """Return the lease of an event or a message; None if it is unknown."""
         return self._known.get(number)
 
     def _check_subject(self, event: schema.AnyEvent) -> None:

@@ -43,7 +43,7 @@ from broker.ipc.session.permit_warrant import OF_REQUEST, PermitWarrant
 from broker.ipc.session.warrant import sign
 
 _SHARE_SECONDS = 5.0
-"""For so long a client is told that a sandbox's share of the log is used up."""
+"""For so long a client is informed that a sandbox's share of the log is used up."""
 _ANSWERS_KEPT = 64
 """Choices of the user that a client may still refer to."""
 _TIMES = 2
@@ -76,7 +76,7 @@ _OF_SEVERAL = frozenset({CLIPBOARD_PASTE})
 _NAMED = {*Subject._fields, "device"} - {"mime"}
 """What a question is about, beside content, which may be of several types."""
 _TERMS = m.Permitted.__struct_fields__[1:-1]
-"""What a client is told of a permit, but for its number and its warrant."""
+"""What a client is informed of a permit, but for its number and its warrant."""
 
 
 def _alike(one: Request, other: Request) -> bool:
@@ -482,7 +482,7 @@ class ClientChannel:
     def _charge(self, message: m.RecordEvent, event: schema.AnyEvent) -> None:
         """Count an event to its share, before it waits for the disk.
 
-        Raises RefusedError where a client that was taken over fills the log.
+        Raises RefusedError if a client that was taken over fills the log.
         """
         if message.how == "refused":
             return  # counted with its equals

@@ -57,7 +57,7 @@ class HeldProcess:
 def record_of(broker: int) -> BrokerRecord | None:
     """Return the record of a broker whose authority this process is.
 
-    ``broker`` is its first process.  None where the kernel hides it, as procfs does with
+    ``broker`` is its first process.  None if the kernel hides it, as procfs does with
     ``hidepid``: that is logged.
     """
     try:

@@ -42,7 +42,7 @@ def decision(
     brief: bool = False,
     record: str = "",
 ) -> schema.Decision:
-    """Return the event of a decision; ``answer`` is None where a record denied it.
+    """Return the event of a decision; ``answer`` is None if a record denied it.
 
     ``brief`` leaves out what differs from call to call: a sandbox that asks a
     thousand things a second is refused in events that are equal, and counted.

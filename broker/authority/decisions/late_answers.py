@@ -38,7 +38,7 @@ class LateAnswers:
             self._kept[_question(request)] = kept
 
     def take(self, request: Request, rule: Verdict, now: float) -> str:
-        """Return the target of a late yes, once; empty where none counts here."""
+        """Return the target of a late yes, once; empty if none counts here."""
         self._forget_over(now)
         found = self._kept.pop(_question(request), None)
         if found is None or rule.rule is None or found.rule.rule is None:

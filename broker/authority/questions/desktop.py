@@ -1,4 +1,4 @@
-"""Notifications on the desktop, where it has a server for them.
+"""Notifications on the desktop, if it has a server for them.
 
 Nothing waits for them and nothing depends on them: important facts are also
 events and lines of ``brokerctl status``.  A sandbox that is refused all the time

@@ -47,7 +47,7 @@ def take_phrase(text: str) -> str:
 
 
 def read_phrase(paths: Paths) -> str:
-    """Read the phrase; empty when there is none, or it is not secret.
+    """Read the phrase; empty when none exists, or it is not secret.
 
     A phrase that others can read, and a file that is not a phrase, are ignored: the
     user would trust a phrase that others know.
@@ -73,7 +73,7 @@ def write_phrase(paths: Paths, phrase: str) -> None:
 
 
 def ensure_phrase(paths: Paths) -> str:
-    """Return the phrase; generate one of random words where there is none."""
+    """Return the phrase; generate one of random words if none exists."""
     known = read_phrase(paths)
     if not known and not os.path.lexists(phrase_file(paths)):
         write_phrase(paths, new_phrase())

@@ -109,7 +109,7 @@ class KeyFile:
         """The file of the key in force, under whichever of the two names."""
 
     def load(self) -> SigningKey | None:
-        """Read the key in force, None when there is none.
+        """Read the key in force, None when none exists.
 
         Raises IntegrityError when the file is not ours, SetupError when
         it cannot be read.
@@ -227,7 +227,7 @@ def _erase(path: Path) -> None:
 
 
 def _read(path: Path) -> str | None:
-    """Read a key's file; None if there is none.  Raises SetupError, IntegrityError."""
+    """Read a key's file; None if none exists.  Raises SetupError, IntegrityError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -6,7 +6,7 @@ lines.  A signed note (c2sp.org/signed-note) is a text, an empty line, and
 lines with a name and an Ed25519 signature over the text.
 
 The origin names a log by its first key, so a holder of any checkpoint of it
-can recognize that key.  Where the key changes, a checkpoint has one
+can recognize that key.  If the key changes, a checkpoint has one
 extension line, ``vitrail-key INDEX KEY``, and the key *before* signs it (the
 first one signs itself).  The signed end of a log, which moves with every commit,
 has the extension line ``vitrail-head``: a published checkpoint says "the log had
