@@ -150,7 +150,7 @@ class Budget:
 def charge_drawing(core: ClientState, root: Surface) -> None:
     """Charge what a commit of this tree makes the compositor draw.
 
-    Raises ProtocolFault where its window has more layers than are allowed, or the
+    Raises ProtocolFault if its window has more layers than are allowed, or the
     windows of its sandbox have more pixels.
     """
     xdg = root.xdg

@@ -60,7 +60,7 @@ class Buffer(ProtocolObject):
 
     ``holds`` counts states not yet sent that attach it, ``on`` the surfaces that show it.
     A client may destroy a buffer before the commit that shows it is applied;
-    the compositor hears of that only when nothing holds it any more, and then it has
+    the compositor learns of that only when nothing holds it any more, and then it has
     ``ended``.
 
     ``shown_by`` is the surface for whose picture it was copied last, ``stale`` the rows

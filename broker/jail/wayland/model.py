@@ -324,7 +324,7 @@ class WmBase(ProtocolObject):
 class XdgSurface(ProtocolObject):
     """An xdg_surface: its id belongs to our frame's surface at the compositor.
 
-    ``painted``: pixels of all its layers together, 0 where they were not counted.
+    ``painted``: pixels of all its layers together, 0 if they were not counted.
     ``last``: the serial of the compositor's last configure, 0 for none.  ``own``: those
     of the filter's own ones, acknowledged or not, each with ``last`` as it was then
     (``screen_states.py``).  ``unmapping``: the compositor has yet to read that it was

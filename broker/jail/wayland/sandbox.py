@@ -131,7 +131,7 @@ class Sandbox:
         )
         """Shared bucket of the pixels that they commit."""
         self.hand: InputListener | None = None
-        """Receives focus and chords; None where nothing ever crosses."""
+        """Receives focus and chords; None if nothing ever crosses."""
         self._focused = False
         self.drags: dict[bytes, DataSource] = {}
         self.exports: dict[bytes, ExportedWindow] = {}

@@ -5,7 +5,7 @@ not each of what the filter makes of them: to show a fullscreen window that is f
 asks for a maximised one, which the window may be already.  mutter 43 and weston 10 send
 nothing then, and mutter nothing to a window of fixed size.  So the filter sends a
 configure event of its own: at once where the state is as asked for already, and after a
-while where nothing has come.  The serial of such an event never reaches the compositor.
+while if nothing has come.  The serial of such an event never reaches the compositor.
 
 ``wl_display.sync`` after each request tells which configure events may be of before it.
 """

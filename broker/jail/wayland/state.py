@@ -181,7 +181,7 @@ class ClientState(ObjectTable, ABC):
 
     @abstractmethod
     def host_name_of(self, interface: str) -> int | None:
-        """The compositor's name for a global; None where it has none."""
+        """The compositor's name for a global; None if it has none."""
 
     @abstractmethod
     def screen(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ frame's.
 Compositors choose the constraint that becomes active in two ways: by the surface under
 the pointer, which is the client's, or by the window or the surface that has the
 keyboard, which is the frame's root (KWin 5.27, sway 1.7).  So a persistent lock is set at both, and the
-client hears of whichever becomes active.  A confinement is not: with a pointer over
+client learns of whichever becomes active.  A confinement is not: with a pointer over
 another surface than the constrained one, sway holds the pointer still.
 """
 

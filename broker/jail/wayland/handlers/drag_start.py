@@ -3,7 +3,7 @@
 A compositor starts a drag from the surface that the pointer pressed.  Most mean the one
 that they sent the client, KWin (5.27, 6.0) the window's, which is our frame's; for
 another one KWin does nothing and sends nothing.  So the client's own is named first,
-and where nothing whatever followed, and the pointer is still where it was, the frame's:
+and if nothing whatever followed, and the pointer is still where it was, the frame's:
 with the same serial, once.  Both are checked by the compositor against the button that
 is pressed.
 """

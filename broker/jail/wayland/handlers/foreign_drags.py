@@ -1,7 +1,7 @@
 """Drags from elsewhere: hidden from the client until dropped and allowed.
 
 While one is over a window its client gets no events: no offer, no enter, no place.
-Where the broker reports that a rule could allow it, it is accepted at the compositor in
+If the broker reports that a rule could allow it, it is accepted at the compositor in
 the client's stead, so that the user can drop it.  After the drop the broker decides;
 allowed content is given as a separate drop: offer, enter, and the drop itself as soon
 as the client accepts, at the place where the user let it go.

@@ -246,7 +246,7 @@ class Hands:
         before = self.offer
         mine = offer if isinstance(offer, HostOffer) else None
         self.offer = mine
-        # Not before the next one, also where nothing is ever read: weston 10 tells a
+        # Not before the next one, also if nothing is ever read: weston 10 tells a
         # selection's owner that it is cancelled when its newest offer is destroyed.
         # guard: host clipboard swallowed
         if before is not None and before is not mine:

@@ -274,7 +274,7 @@ def destroy_source(core: ClientState, source: DataSource) -> None:
 # A window without the keyboard makes no selection. A client keeps the serials that it
 # was given, and compositors take an old one. So a window in the background could put
 # its own text in the place of what the user has just copied in another window of the
-# sandbox, before they press the chord. Where the seat has a keyboard, only the
+# sandbox, before they press the chord. If the seat has a keyboard, only the
 # connection that has it may set the selection; others hear `cancelled` at once.
 def set_selection(
     core: ClientState, device: DataDevice, source: DataSource | None, serial: int

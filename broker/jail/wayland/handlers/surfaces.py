@@ -137,7 +137,7 @@ def frame(core: ClientState, surface: Surface, new_id: int) -> None:
 # is false, compositors do not draw the windows below and show the previous pixels
 # there: another window, as through a hole. Our own backing is opaque and says so, so
 # nothing below a window is drawn in vain; only the backing itself is, under each
-# window. Where a record allows translucent windows the claim is passed on, because
+# window. If a record allows translucent windows the claim is passed on, because
 # there it can hide nothing.
 def set_opaque_region(
     core: ClientState, surface: Surface, region: Region | None
@@ -263,7 +263,7 @@ def note_output(
 ) -> None:
     """Record that a surface (bit 1) or its frame (bit 2) entered or left an output.
 
-    The client hears of the union, once.
+    The client learns of the union, once.
     """
     if output is None or not output.cid or surface.dead:
         return

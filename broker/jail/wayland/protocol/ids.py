@@ -144,7 +144,7 @@ class ObjectTable:
         """Give an object another id at the compositor; the former one was destroyed.
 
         The former one stays in use until the compositor confirms, and the
-        client hears nothing of it.
+        client receives nothing of it.
         """
         former = ProtocolObject(obj.interface, obj.version)
         former.sid, former.dead = obj.sid, True

@@ -25,7 +25,7 @@ class Serials:
     __slots__ = ("_acted", "_given", "_pressed", "_retired")
 
     def __init__(self, acted: Callable[[float], None] | None = None) -> None:
-        """``acted`` hears of everything that the user did, with its time."""
+        """``acted`` learns of everything that the user did, with its time."""
         self._given: OrderedDict[int, float] = OrderedDict()
         self._acted = acted
         self._pressed: dict[tuple[int, int], tuple[int, ProtocolObject]] = {}

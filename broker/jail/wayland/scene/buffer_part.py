@@ -46,7 +46,7 @@ def needed(first: Mapping[str, tuple[int, int]]) -> bool:
 def of(core: ClientState, surface: Surface, view: View | None) -> Rect | None:
     """Return the part of the surface's buffer that shows ``view``, in buffer pixels.
 
-    None where a viewport does: it begins at the corner, or not at a pixel of the
+    None if a viewport does: it begins at the corner, or not at a pixel of the
     buffer's, or is of a buffer that has no pool or is turned.
     """
     buffer = surface.attached

@@ -18,7 +18,7 @@ class Rect(NamedTuple):
     h: int
 
     def meet(self, other: Rect) -> Rect | None:
-        """Return the common part, or None when there is none."""
+        """Return the common part, or None when none exists."""
         x = max(self.x, other.x)
         y = max(self.y, other.y)
         w = min(self.x + self.w, other.x + other.w) - x

@@ -1,6 +1,6 @@
 """A window's icon: a tile with a border in the sandbox's colour, drawn here.
 
-Where the compositor takes icons (xdg-toplevel-icon), each window of a sandbox has one of
+If the compositor takes icons (xdg-toplevel-icon), each window of a sandbox has one of
 ours from its first picture on.  An application's own picture lies inside the border, as
 its windows lie inside their frames, and is opaque: whatever it shows, the border says
 whose it is.

@@ -1,7 +1,7 @@
 """The sandbox's name as pixels, for the frame's upper strip.
 
 The broker draws it in the desktop's font and hands over the coverage of each pixel
-(``WindowRules.strip``).  Where there is none, our letters are used: a sandbox's name
+(``WindowRules.strip``).  If none exists, our letters are used: a sandbox's name
 has only a-z, 0-9 and '-' (``core.names``), so 37 are enough, and there is no text
 renderer that a guest could reach.
 """

@@ -50,7 +50,7 @@ class Wish(NamedTuple):
     """Where a popup is to be, as xdg_positioner says it.
 
     ``size`` is its outer size, ``rect`` the anchor in the parent's frame, ``adjustment``
-    what the program allows where it is not wholly on the screen.
+    what the program allows if it is not wholly on the screen.
     """
 
     size: tuple[int, int]

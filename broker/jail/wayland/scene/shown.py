@@ -1,6 +1,6 @@
 """Which windows the compositor shows: a popup is requested on those alone.
 
-sway 1.7 places a popup by the workspace of its window, and dies where there is none, as
+sway 1.7 places a popup by the workspace of its window, and dies if none exists, as
 for a window in the scratchpad.  wl_surface.enter and leave do not tell: sway 1.7 sends an
 enter to a window that a rule puts into the scratchpad at once, and no leave to one that is
 moved there; weston 10 and KWin 5.27 send no leave to a minimised window.  Two things do,
@@ -54,7 +54,7 @@ def may_take_popups(core: ClientState, parent: XdgSurface) -> bool:
 
 
 # A menu waits for its window to be drawn. sway 1.7 places a menu by the workspace of
-# its window, and ends where there is none, as in the scratchpad; KWin 5.27 ends over a
+# its window, and ends if none exists, as in the scratchpad; KWin 5.27 ends over a
 # menu on what is not mapped. So a popup is requested only while its parent is mapped
 # and its window is shown. `wl_surface.enter` and `leave` do not say that: sway 1.7
 # sends an enter to a window that a rule moves to the scratchpad at once, and no leave

@@ -181,7 +181,7 @@ def drop_adrift(core: ClientState, parent: XdgSurface) -> None:
 
     Placed beside a wide window, a menu would otherwise stay alone on the
     screen when that window becomes one pixel: a lone rectangle anywhere.
-    Where the parent goes, weston and KWin leave its popups.
+    If the parent goes, weston and KWin leave its popups.
     """
     for xdg in core.windows:
         role = xdg.role
