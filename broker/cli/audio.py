@@ -196,7 +196,7 @@ def _microphone(desk: SoundStatus | None) -> str:
 def _desks_of(name: SandboxName) -> list[SandboxName]:
     """Return the sandbox of this name, or those of the record, that have sound.
 
-    Just the name where none has.  Raises RefusedError where no record has it either.
+    Just the name where none has.  Raises RefusedError if no record has it either.
     """
     folder = desks_folder()
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []

@@ -129,7 +129,7 @@ def size(number: int) -> str:
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
-    """A number of things: ``1 rule``, ``2 rules``; ``plural`` where it is not with s."""
+    """A number of things: ``1 rule``, ``2 rules``; ``plural`` if it is not with s."""
     return f"{number} {noun if number == 1 else plural or noun + 's'}"
 
 

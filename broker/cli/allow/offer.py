@@ -99,7 +99,7 @@ class RuleOffer:
     def changes(self) -> tuple[Change, ...]:
         """The classes of calls whose decision the line changes.
 
-        Raises RefusedError where there are too many to compare.
+        Raises RefusedError if there are too many to compare.
         """
         old, new = sets_with(self.base, _without_once()), _with(self, self.line)
         try:
@@ -124,7 +124,7 @@ class RuleOffer:
 def offer_for(number: int) -> RuleOffer:
     """Return the offer for a refusal's number in the log.
 
-    Raises RefusedError where no line would allow it: a record or a limit refused.
+    Raises RefusedError if no line would allow it: a record or a limit refused.
     """
     base = offline_paths().config[0]
     # A line for one call that has been used up is not the answer to the next one.

@@ -229,7 +229,7 @@ def _whereto(connection: LoggedConnection) -> str:
     opened_in = shown_target(connection.opened_in)
     if opened_in and opened_in != target:
         return f"{target} ({opened_in})" if target else opened_in
-    # The peer matters only where it is not a sandbox.
+    # The peer matters only if it is not a sandbox.
     return target or ("" if connection.sandbox else connection.peer) or "-"
 
 

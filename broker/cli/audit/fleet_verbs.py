@@ -153,7 +153,7 @@ def machines_command(*, store: str, silent: int, as_json: bool) -> None:
 
     A machine without new events sends a heartbeat once an hour.
 
-    Exit code: 0 machines were listed, 1 there are none.
+    Exit code: 0 machines were listed, 1 none exist.
     """
     # The log that was heard of last is the machine's.
     query = f"""
@@ -180,7 +180,7 @@ def machines_command(*, store: str, silent: int, as_json: bool) -> None:
 def policies_command(*, store: str, as_json: bool) -> None:
     """List the policy bundles that are in force, and their number of machines.
 
-    Exit code: 0 bundles were listed, 1 there are none.
+    Exit code: 0 bundles were listed, 1 none exist.
     """
     query = """
         SELECT bundle, policy, count(DISTINCT machine) AS machines,
@@ -203,7 +203,7 @@ def policies_command(*, store: str, as_json: bool) -> None:
 def gaps_command(*, store: str, as_json: bool) -> None:
     """List events that were lost before they were shipped.
 
-    Exit code: 0 lost events were listed, 1 there are none.
+    Exit code: 0 lost events were listed, 1 none exist.
     """
     query = """
         SELECT machine, encode(name, 'hex') AS log, first, last,

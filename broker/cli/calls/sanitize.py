@@ -159,7 +159,7 @@ def sanitize(
 ) -> Path:
     """Make a harmless document of one, in a sandbox; return its path.
 
-    Raises UpstreamError where the sandbox does not run or fails, PeerError for pages
+    Raises UpstreamError if the sandbox does not run or fails, PeerError for pages
     that are not in their form, RefusedError for a link that a sandbox may have made.
     """
     # guard: no module is loaded from the directory of the documents
@@ -183,7 +183,7 @@ def sanitize(
             made = write_document(pages, file.name, result.opened)
             _ended(child.pid)
         except BrokeOffError as error:
-            # Where it failed, it has said why, above.
+            # If it failed, it has said why, above.
             if _ended(child.pid) and child.wait():
                 raise UpstreamError(
                     f"'{sandbox}' made no copy of {printable(file.name)}; its error is above",

@@ -117,7 +117,7 @@ def unused_versions(paths: Paths, name: str) -> list[Path]:
 def remove_image(paths: Paths, name: str) -> None:
     """Remove an image.  Machines that run on it keep running.
 
-    Raises SetupError when there is none, RefusedError for an invalid name.
+    Raises SetupError when none exists, RefusedError for an invalid name.
     """
     take_image_name(name)
     link = paths.images / name

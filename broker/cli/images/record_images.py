@@ -18,7 +18,7 @@ def micro_vm_of(record: Record) -> MicroVM | None:
 
 
 def spec_of(record: Record) -> ImageSpec | None:
-    """Return what the record's image is made of; None where it names no packages."""
+    """Return what the record's image is made of; None if it names no packages."""
     launch = micro_vm_of(record)
     if launch is None or not launch.packages:
         return None

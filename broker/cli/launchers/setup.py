@@ -13,7 +13,7 @@ from broker.core.errors import SetupError
 
 
 def sudo_caller() -> int:
-    """Return the number of the user who called sudo(8), 0 where that is unknown."""
+    """Return the number of the user who called sudo(8), 0 if that is unknown."""
     return int(os.environ.get("SUDO_UID", "0"))
 
 
@@ -37,7 +37,7 @@ def hook_written(hint: str = "") -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class SetupWords:
-    """The words of 'install'; ``app`` is empty where there is none."""
+    """The words of 'install'; ``app`` is empty if none exists."""
 
     uid: int | None
     app: str

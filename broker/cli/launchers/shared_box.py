@@ -193,7 +193,7 @@ def _pass_signals_on(child: Child) -> None:
 
 
 def _record(paths: Paths, kind: str, words: Sequence[str]) -> Record:
-    """Return the record of the box: of its name, or the one of its kind."""
+    """Return the record of the box: of its name, or that of its kind."""
     found = read_records(paths).records
     for name in (box_name(words), kind):
         record = found.get(name or "")

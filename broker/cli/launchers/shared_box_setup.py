@@ -73,7 +73,7 @@ def _wrapper(box: BoxProgram) -> Path:
 def _real(name: str, wrapper: Path) -> Path:
     """Return the program that our wrapper replaces.
 
-    Raises SetupError when there is none.
+    Raises SetupError when none exists.
     """
     folders = [
         folder

@@ -28,7 +28,7 @@ def command(sandbox: str | None, *, clear: bool, as_json: bool) -> None:
     from the sandbox.  The broker keeps notifications only in memory; the audit log
     records their sizes.
 
-    Exit code: 0 notifications were listed, 1 there are none.
+    Exit code: 0 notifications were listed, 1 none exist.
     """
     request = NotificationsRequest(sandbox=sandbox, clear=clear or None)
     found = ask(NOTIFICATIONS, request)

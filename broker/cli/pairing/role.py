@@ -11,7 +11,7 @@ from broker.net.link_service.config import declared_role
 def role_here(paths: Paths) -> Role | None:
     """Return which of two machines this one is; None when it is the only one.
 
-    ``link.toml`` says so, and where there is none (a viewer needs none) the
+    ``link.toml`` says so, and if none exists (a viewer needs none) the
     broker that this one was paired with.  Raises SetupError when these are
     damaged or contradict each other.
     """

@@ -77,7 +77,7 @@ def beside(directories: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def holds(directory: Path, *suffixes: str) -> bool:
-    """Return whether a directory has such files; True where it cannot be listed.
+    """Return whether a directory has such files; True if it cannot be listed.
 
     Its reader reports why it cannot.
     """

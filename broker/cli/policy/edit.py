@@ -67,7 +67,7 @@ _EDITORS = ("sensible-editor", "editor", "vi", "nano")
 def confirm_seconds(
     context: click.Context, option: click.Parameter, text: str | None
 ) -> int | None:
-    """Parse a time as rules have it; None where there is none."""
+    """Parse a time as rules have it; None if none exists."""
     del context
     if text is None:
         return None

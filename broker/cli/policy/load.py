@@ -61,7 +61,7 @@ def rules_of(
     Of directories that were named, owner and mode do not matter.  The rules
     that came with the program are last in either case, as in the broker, but
     not for Qubes' parser (``compat``), and not where the directories are to be
-    looked at ``alone``.  Raises RefusedError where a named one has nothing to read.
+    looked at ``alone``.  Raises RefusedError if a named one has nothing to read.
     """
     if policy:
         shipped = None if compat or alone else SHIPPED
@@ -121,7 +121,7 @@ def world_from(file: Path | None, policy: tuple[Path, ...] = ()) -> World:
 class Situation:
     """Records and world that calls are asked in.
 
-    ``sandboxes`` is None where the world is a file's: it says nothing of
+    ``sandboxes`` is None if the world is a file's: it says nothing of
     records, so the rules alone are asked.
     """
 
@@ -228,7 +228,7 @@ def _note_typo(kind: str, word: str, near: str | None) -> None:
 
 
 def split_service(text: str) -> tuple[str, str]:
-    """``SERVICE+ARG`` to service and ``+ARG``; ``+`` where there is none."""
+    """``SERVICE+ARG`` to service and ``+ARG``; ``+`` if none exists."""
     service, plus, argument = text.partition("+")
     return service, "+" + argument if plus else "+"
 

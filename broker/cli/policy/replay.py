@@ -166,7 +166,7 @@ def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
 
     ``limits_of`` is a file of rules whose limits are taken for denials of rules.
 
-    Raises RefusedError where there is none, or where it does not say enough.
+    Raises RefusedError if none exists, or if it does not say enough.
     """
     with open_log(offline_paths().audit) as log:
         found = next(log.find(Filters(), after=number - 1, last=None), None)

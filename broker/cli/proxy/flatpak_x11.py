@@ -109,7 +109,7 @@ class XSocket:
 def _namespaces_of(app: str, leader: int, stack: ExitStack) -> tuple[int, int]:
     """Return descriptors of an application's pid namespace and its user namespace.
 
-    As descriptors, which ``stack`` closes.  Raises SetupError where there is none.
+    As descriptors, which ``stack`` closes.  Raises SetupError if none exists.
     """
     runtime = Path(os.environ["XDG_RUNTIME_DIR"])
     for pid in descendants(leader):

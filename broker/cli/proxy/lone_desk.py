@@ -72,7 +72,7 @@ class LoneDesk:
     async def set_microphone(self, *, allow: bool) -> None:
         """Allow or deny the sandbox the microphone.
 
-        Returns when the change is in effect.  Raises RefusedError where the filter was
+        Returns when the change is in effect.  Raises RefusedError if the filter was
         started without one.
         """
         sandbox = self._service.sandbox

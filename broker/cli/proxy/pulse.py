@@ -199,7 +199,7 @@ class _Folders:
 
 
 def _folders() -> _Folders | None:
-    """Return the mixer's folders; None, after a message, where there is no place."""
+    """Return the mixer's folders; None, after a message, if there is no place."""
     from broker.viewer.sound.levels import levels_folder
     from broker.viewer.sound.mixer import desks_folder
 

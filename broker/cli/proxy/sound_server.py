@@ -15,7 +15,7 @@ from broker.net.endpoints import connect
 
 
 def read_cookie(environ: dict[str, str] | None = None) -> bytes:
-    """Read the user's cookie for the sound server; zeroes where there is none.
+    """Read the user's cookie for the sound server; zeroes if none exists.
 
     PipeWire never looks at it, PulseAudio not when we run as the same user.
     """

@@ -4,7 +4,7 @@ The window of such a box is on the screen before trio, click and msgspec would h
 been imported.  ``run`` and ``run_record`` serve the plain cases: a broker runs, and no
 option asks for more than quiet.  They read no record: the broker, which has read it,
 describes its box.  ``launchers.bwrap`` prepares all other boxes, and reports the mistake
-where nothing can be run; ``leased`` runs those, too.
+if nothing can be run; ``leased`` runs those, too.
 """
 
 from __future__ import annotations

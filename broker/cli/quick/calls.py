@@ -72,7 +72,7 @@ class Calls:
 def open_calls(stack: ExitStack, paths: Paths) -> Calls | None:
     """Connect to a broker that runs as this user and answers.
 
-    None: there is none, or others may put sockets into its directory.  Raises
+    None: none exists, or others may put sockets into its directory.  Raises
     BrokerSilentError.
     """
     try:

@@ -68,7 +68,7 @@ def memory_of(processes: Iterable[tuple[str, int | None]]) -> dict[str, int]:
 
 
 def _windows(sandbox: _Object) -> int | None:
-    """How many windows it has; None where its worker has not reported it."""
+    """How many windows it has; None if its worker has not reported it."""
     for limit in sandbox["limits"]:
         if limit["what"] == "windows":
             return int(limit["now"])
@@ -101,7 +101,7 @@ def _problems(status: _Object) -> Iterator[str]:
 
 
 def link_line(link: _Object) -> str:
-    """The state of the link, and why there is none."""
+    """The state of the link, and why none exists."""
     with_whom = f" with '{printable(link['name'], 60)}'" if link["name"] else ""
     why = f": {printable(link['problem'], 300)}" if link["problem"] else ""
     return f"link: {printable(link['state'])}{with_whom}{why}"

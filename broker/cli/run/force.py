@@ -28,7 +28,7 @@ class ForcedEnd:
 def force_end(paths: Paths) -> ForcedEnd:
     """End this user's broker by signals: SIGTERM, then SIGKILL; wait for its end.
 
-    Raises SetupError where none is recorded that runs, or where it cannot be ended.
+    Raises SetupError if none is recorded that runs, or if it cannot be ended.
     """
     require_private(paths)
     with open_recorded(paths.state) as held:

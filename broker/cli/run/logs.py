@@ -90,7 +90,7 @@ def _folder(paths: Paths, name: SandboxName) -> Path:
 
 
 def _choose(folder: Path, sandbox: str, *, console: bool, program: int | None) -> str:
-    """Return the log file's name.  Raises SetupError when there is none."""
+    """Return the log file's name.  Raises SetupError when none exists."""
     found = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     numbers = sorted(int(m[1]) for n in found if (m := _PROGRAM.fullmatch(n)))
     if console or (program is None and not numbers):
@@ -186,7 +186,7 @@ async def _follow(path: Path, show: Callable[[bytes], None], on: bool) -> None: 
 
 
 def _rotated(path: Path, fd: int) -> BinaryIO | None:
-    """Open the log where it is another file by now; None where it is not, or not yet."""
+    """Open the log where it is another file by now; None if it is not, or not yet."""
     try:
         file = path.open("rb")
     except FileNotFoundError:

@@ -40,7 +40,7 @@ class StreamWords:
     def wants_tty(self, by_default: bool) -> bool:  # noqa: FBT001
         """Return whether the program gets a terminal.  Raises UsageError.
 
-        ``by_default`` holds where nothing was given and a user sits here.
+        ``by_default`` holds if nothing was given and a user sits here.
         """
         if not self.tty:
             here = terminal.has_terminal() and not self.as_json
@@ -175,7 +175,7 @@ _CHANGES = (
 
 
 def command_after_dashes(words: tuple[str, ...]) -> list[str] | None:
-    """Return the words after ``--``; None if there are none."""
+    """Return the words after ``--``; None if none exist."""
     if words[:1] == ("--",):
         return list(words[1:]) or None
     if words and words[0].startswith("-"):

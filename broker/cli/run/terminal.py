@@ -39,7 +39,7 @@ def has_input() -> bool:
 
 
 def size() -> tuple[int, int]:
-    """Return rows and columns of the terminal; 24 and 80 where it does not say."""
+    """Return rows and columns of the terminal; 24 and 80 if it does not say."""
     try:
         columns, rows = os.get_terminal_size(sys.stdout.fileno())
     except OSError:

@@ -71,7 +71,7 @@ def command(
     arguments.
 
     With --flatpak, APP is an application ID.  The record with this launch.app is used; if
-    there is none, a temporary record is used.
+    none exists, a temporary record is used.
 
     With --root host, COMMAND is a program of this machine that runs in a disposable
     micro VM, whose /usr is a read-only copy of this machine's.  The record 'host' is

@@ -128,7 +128,7 @@ class HomeCopies(HomeStore):
         self._discard(self._snapshot(name, label).directory)
 
     def _snapshot(self, name: SandboxName, label: SandboxName) -> HomeSnapshot:
-        """Return the snapshot of a label.  Raises SetupError when there is none."""
+        """Return the snapshot of a label.  Raises SetupError when none exists."""
         for found in self.snapshots(name):
             if found.name == label:
                 return found

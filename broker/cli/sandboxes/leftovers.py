@@ -20,7 +20,7 @@ IMPORTED = ".imported"
 
 @dataclass(frozen=True)
 class Leftovers:
-    """Files of one record that are not its home; empty where there are none."""
+    """Files of one record that are not its home; empty if none exist."""
 
     logs: tuple[Path, ...] = ()
     """Log directories, of each sandbox of the record."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def command(*, as_json: bool) -> None:
     """List records, and the running sandboxes of each record.
 
-    A running broker is not required.  Sandboxes without a record, such as the one of
+    A running broker is not required.  Sandboxes without a record, such as that of
     'brokerctl demo', are listed, too.  Records with errors are listed last, with the
     error.
     """

@@ -184,7 +184,7 @@ def _rows(
 
 
 def _events() -> tuple[str, ...]:
-    """Return the newest events, newest first; none where there is no log yet."""
+    """Return the newest events, newest first; none if there is no log yet."""
     try:
         with open_log(offline_paths().audit) as log:
             found = log.find(Filters(), last=_EVENTS, newest_first=True)

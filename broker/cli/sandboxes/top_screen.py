@@ -203,7 +203,7 @@ class TopScreen(App[str]):
         except VitrailError as error:
             self._tell(str(error), severity="error")
         else:
-            # Only now: where there is no sound server it is not muted.
+            # Only now: if there is no sound server it is not muted.
             self._muted ^= {name}
 
     def action_log(self) -> None:

@@ -36,7 +36,7 @@ class Arrivals:
         """Move arrivals of ``source`` under these names; return the new paths.
 
         A name that arrived as ``NAME (2)``, because ``NAME`` was there, counts too.
-        Raises RefusedError where the target has such a name, or nothing has come under
+        Raises RefusedError if the target has such a name, or nothing has come under
         one of the names; the arrivals stay below ``~/Incoming`` then.
         """
         folder = self._top / source

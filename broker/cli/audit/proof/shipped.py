@@ -135,7 +135,7 @@ class _Reader:
         self._say_end()
 
     def _skip(self, size: int) -> bool:
-        """Continue at an edge of the tree; False where none is known."""
+        """Continue at an edge of the tree; False if none is known."""
         tree = _edge(size, self._frontiers.get(size, b""))
         first = self._tree.size + 1
         if tree is None or size < first:

@@ -310,7 +310,7 @@ def verify(
     """Check a log; ``db`` is open for reading.
 
     ``keys`` are those of the key file (``KeyFile.any``), before and after the log
-    was opened: it may change meanwhile.  ``copy`` says that there is none because
+    was opened: it may change meanwhile.  ``copy`` says that none exists because
     this is a copy.  ``against`` are checkpoints that were kept
     elsewhere, each with a name for people; ``origin`` is the log's name as it
     was noted down.  Raises sqlite3.Error when it cannot be read.
@@ -321,7 +321,7 @@ def verify(
     except sqlite3.OperationalError as error:
         if "UTF-8" not in str(error):
             raise
-        # Text that is none: it is read as it is, which is slower.
+        # Text that is not one: it is read as it is, which is slower.
         db.text_factory = _text
         return again()
 

@@ -83,7 +83,7 @@ class Fleet:
 
         ``cursor`` is an earlier ``horizon``; ``last`` keeps only the newest.
         Raises UpstreamError when the database fails, UsageError for a cursor
-        that is none.
+        that is not one.
         """
         begin, end = _read_cursor(cursor), self._now()
         self.horizon = _cursor(end)
@@ -261,7 +261,7 @@ class Fleet:
     ) -> Iterator[tuple[int, str | None, bytes]]:
         """Yield the log's events in order: number, body, hash as it was shipped.
 
-        The body is None where the database's owner has removed the event.
+        The body is None if the database's owner has removed the event.
         """
         while True:
             rows = self._rows(

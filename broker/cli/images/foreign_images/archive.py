@@ -58,7 +58,7 @@ class OciArchive:
     def manifest(self, architecture: str) -> tuple[str, dict[str, Any]]:
         """Return digest and content of the image's manifest.
 
-        Raises ArchiveError where there is none, or several of that architecture.
+        Raises ArchiveError if none exists, or several of that architecture.
         """
         index = self._json("index.json")
         for _ in range(_NESTED):

@@ -124,7 +124,7 @@ class FileTree:
         return found[-1] if found else None
 
     def read(self, name: str, most: int) -> bytes:
-        """Return the first bytes of a file; b"" when there is none."""
+        """Return the first bytes of a file; b"" when none exists."""
         node = self.find(name)
         if node is None or node.content is None:
             return b""
@@ -132,7 +132,7 @@ class FileTree:
             return file.read(most)
 
     def _walk(self, parts: tuple[str, ...], *, follow: bool) -> list[Node]:
-        """Return the nodes from the root to the last one; [] when there is none."""
+        """Return the nodes from the root to the last one; [] when none exists."""
         todo = list(reversed(parts))
         path = [self.root]
         hops = 0
@@ -164,7 +164,7 @@ class FileTree:
         """Return the directory of a name; missing directories are made.
 
         Links on the way are followed, as a running container would, but only
-        inside the tree.  Raises TreeError where a file is in the way.
+        inside the tree.  Raises TreeError if a file is in the way.
         """
         found = self._walk(parts[:-1], follow=True)
         if not found:
@@ -216,7 +216,7 @@ class FileTree:
         self.parent(parts).children[parts[-1]] = found[-1]
 
     def remove(self, name: str) -> None:
-        """Remove a name, with all below it; nothing happens if there is none."""
+        """Remove a name, with all below it; nothing happens if none exists."""
         parts = parts_of(name)
         above = self._walk(parts[:-1], follow=True)
         if parts and above:

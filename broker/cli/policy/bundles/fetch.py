@@ -189,7 +189,7 @@ def trusted_for(server: BundleServer, *, back: bool) -> dict[str, Signer]:
 
 
 def _keep_index(base: Path, index: RolloutIndex, content: bytes) -> None:
-    """Store the index.  Raises BundleError where it is older than the stored one."""
+    """Store the index.  Raises BundleError if it is older than the stored one."""
     # guard: the number of an index is not a time to come
     if index.serial > time.time() + 86400:
         raise BundleError(

@@ -237,7 +237,7 @@ def in_place(base: Path, name: str = "*") -> bool:
 def record_of(base: Path, applied: Bundle, state: Applied) -> dict[str, bytes]:
     """Return the record of the applied version, after ``state``, by its file.
 
-    Where an older one returns, the keys of the newer one still hold, and no older one
+    If an older one returns, the keys of the newer one still hold, and no older one
     comes after it.
     """
     back = applied.version < state.version

@@ -34,7 +34,7 @@ _LIMITS = ("limits.", "transfer.", "window.", "audio.")
 """Tables whose numbers are limits: own where they are no larger than a fresh record's."""
 _MOST: Mapping[str, float] = MappingProxyType(
     {
-        # Without them a rule's limit holds, and these where it has none.
+        # Without them a rule's limit holds, and these if it has none.
         "clipboard.max_size": clipboard_limits.CLIPBOARD_BYTES,
         "clipboard.ttl": clipboard_limits.CLIPBOARD_SECONDS,
     }
