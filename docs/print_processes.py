@@ -46,11 +46,12 @@ def table() -> str:
 
 
 def modules_table() -> str:
-    """Return a line for each folder: the modules that the same processes import."""
+    """Return a line for each folder: its modules, by the processes that import them."""
     lines = []
     for package, groups in processes_of_packages().items():
         parts = (
-            f"{', '.join(names)} (*{', '.join(runs) or 'none'}*)"
+            f"{', '.join(names) if len(groups) > 1 else 'all'}"
+            f" (*{', '.join(runs) or 'none'}*)"
             for runs, names in groups.items()
         )
         lines.append(f"* `{package.replace('.', '/')}`: {'; '.join(parts)}")
