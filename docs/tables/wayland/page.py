@@ -6,6 +6,7 @@ compares and returns 1 when the file is older than the tables.
 
 from __future__ import annotations
 
+import enum
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -102,7 +103,7 @@ def _rows(
     return [*lines, ""]
 
 
-def _cell(value: Sender | Serial | Cost | Descriptors) -> str:
+def _cell(value: enum.Enum) -> str:
     """Return a column's text: empty for its default, a name for what is explained above."""
     if value in _DEFAULTS:
         return ""
