@@ -30,14 +30,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import Meter, arguments, play, show
 
-_METER = Meter(__name__, "broker/jail/pulse/*.py")
+_METER = Meter(__name__, "broker/jail/sound/*.py")
 
 from broker.core.errors import PeerError  # noqa: E402
 from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules  # noqa: E402
-from broker.jail.pulse import frames  # noqa: E402
-from broker.jail.pulse.commands import INVALID, REQUESTS, Command  # noqa: E402
-from broker.jail.pulse.sandbox import SoundSandbox  # noqa: E402
-from broker.jail.pulse.tagstruct import encode  # noqa: E402
+from broker.jail.sound import frames  # noqa: E402
+from broker.jail.sound.commands import INVALID, REQUESTS, Command  # noqa: E402
+from broker.jail.sound.sandbox import SoundSandbox  # noqa: E402
+from broker.jail.sound.tagstruct import encode  # noqa: E402
 from tests.kit.sound import sessions as sound_sessions  # noqa: E402
 from tests.kit.sound.talk import Server, Talk, create_playback, create_record  # noqa: E402
 

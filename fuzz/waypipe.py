@@ -27,12 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from fuzz.runner import ROOT, Meter, arguments, play, show
 
-_METER = Meter(__name__, "broker/jail/waypipe/*.py")
+_METER = Meter(__name__, "broker/jail/wayland/waypipe/*.py")
 
 from broker.core.errors import PeerError  # noqa: E402
 from broker.core.limits import waypipe as waypipe_limits  # noqa: E402
-from broker.jail.waypipe.blocks import BlockKind  # noqa: E402
-from broker.jail.waypipe.channel import Messages, PipeSource, SentFile, WaypipeChannel  # noqa: E402
+from broker.jail.wayland.waypipe.blocks import BlockKind  # noqa: E402
+from broker.jail.wayland.waypipe.channel import (  # noqa: E402
+    Messages,
+    PipeSource,
+    SentFile,
+    WaypipeChannel,
+)
 from broker.jail.worker.wayland.waypipe_memory import StreamFile, StreamMachine  # noqa: E402
 from tests.kit.waypipe import wire_bytes as w  # noqa: E402
 from tests.kit.waypipe.record import load  # noqa: E402

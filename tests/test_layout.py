@@ -11,6 +11,7 @@ import pytest
 
 from docs import print_processes
 from docs.tables import imports
+from docs.tables.features import FEATURES
 from docs.tables.imports import ROOT, Size, modules
 from docs.tables.processes import PROGRAMS, TOGETHER, of_no_daemon, together
 
@@ -117,7 +118,9 @@ def test_public_class_names_of_several_modules_only_become_fewer():
 
 
 def test_module_names_of_four_places_only_become_fewer():
-    _at_most(imports.module_names_often(), MODULE_NAMES_OFTEN)
+    often = imports.module_names_often()
+    # A feature has its own name in each process.
+    _at_most([name for name in often if name not in FEATURES], MODULE_NAMES_OFTEN)
 
 
 def test_import_circles_only_become_fewer():

@@ -14,8 +14,8 @@ from broker.ipc import agent, authority, fork_server, worker
 from broker.ipc.control import forwarded
 from broker.ipc.guest import file_requests
 from broker.ipc.session import order_messages
-from broker.jail.pulse.commands import Command
-from broker.jail.waypipe.blocks import BlockKind
+from broker.jail.sound.commands import Command
+from broker.jail.wayland.waypipe.blocks import BlockKind
 from docs.tables import authority as authority_messages
 from docs.tables import ipc as message_policies
 from docs.tables import port_frames, session, waypipe

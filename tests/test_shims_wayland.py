@@ -9,8 +9,8 @@ import pytest
 
 from broker.core.limits import waypipe as waypipe_limits
 from broker.jail.wayland.protocol.tables import INTERFACES
-from broker.jail.waypipe.blocks import BlockKind
-from broker.jail.waypipe.header import read_header
+from broker.jail.wayland.waypipe.blocks import BlockKind
+from broker.jail.wayland.waypipe.header import read_header
 from shims.wayland import client_objects, stream_blocks
 from shims.wayland.arena_places import (
     CHUNK_BYTES,

@@ -78,7 +78,7 @@ class LaunchedMachine(ForeignMachine):
         if network == "none" and not self._seats:
             return
         # Late: most boxes have no network.
-        from broker.host.box_network import start_box_card, start_box_network
+        from broker.host.network.box_network import start_box_card, start_box_network
 
         if network in {"user", "rules"}:
             found = await start_box_network(self._pidfd, decided=network == "rules")

@@ -307,7 +307,7 @@ class HostPart:
             mib += ARENA_BYTES >> 20
         # guard: a renderer's memory is promised with its machine
         if getattr(launch, "gpu", "") == "render":
-            from broker.host.vmm.gpu_renderer import DATA_BYTES
+            from broker.host.gpu.gpu_renderer import DATA_BYTES
 
             mib += DATA_BYTES >> 20
         return mib

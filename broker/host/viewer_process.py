@@ -19,8 +19,8 @@ from broker.core.lease import Lease, Opening
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId, take_lease_id
 from broker.host.devices.link import DeviceRequests
-from broker.host.folder_requests import FolderRequests
 from broker.host.folders.folder_mounts import FolderHost
+from broker.host.folders.folder_requests import FolderRequests
 from broker.host.folders.given import GivenFolders
 from broker.host.lease_requests import start_for_viewer, withdraw
 from broker.host.role import HostRole

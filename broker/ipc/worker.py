@@ -19,7 +19,7 @@ import msgspec
 from broker.core import limits
 from broker.core.decoding import Reader, TypedMessage, reader
 from broker.core.errors import InternalError
-from broker.core.limits import pulse as pulse_limits
+from broker.core.limits import sound as pulse_limits
 from broker.core.limits import wayland as wayland_limits
 from broker.core.streams.sound_rules import Level, SoundRules
 from broker.core.streams.wayland_rules import WindowRules

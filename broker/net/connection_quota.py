@@ -14,7 +14,7 @@ from contextlib import contextmanager
 
 from broker.core.errors import RefusedError
 from broker.core.fair_share import counted
-from broker.core.limits import pulse as limits
+from broker.core.limits import sound as limits
 from broker.core.token_bucket import TokenBucket
 
 

@@ -44,7 +44,7 @@ from broker.ipc.fork_server import Jail
 from broker.jail.worker import readiness
 from broker.jail.worker.agent_connection import AgentShell
 from broker.jail.worker.clipboard.orders import WorkerClipboard
-from broker.jail.worker.pulse.sound import WorkerSound
+from broker.jail.worker.sound.sound import WorkerSound
 from broker.jail.worker.transfer import WorkerTransfers
 from broker.jail.worker.wayland.connection import WaylandConnection
 from broker.jail.worker.wayland.sandbox_windows import SandboxWindows

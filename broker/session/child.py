@@ -21,9 +21,9 @@ from broker.ipc.session import service_orders as services
 from broker.ipc.session.program_orders import StartForkServer
 from broker.session.broker_programs import carry_out_program
 from broker.session.errand import Errand
+from broker.session.errands.display_errands import carry_out_display
+from broker.session.errands.service_errands import carry_out_service
 from broker.session.used_warrants import UsedWarrants
-from broker.session.user_display.display_errands import carry_out_display
-from broker.session.user_services.service_errands import carry_out_service
 
 
 def become_session_child(
@@ -65,17 +65,17 @@ def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:
     if not isinstance(order, StartForkServer):  # its keepers look for themselves
         adopt_display()
     if isinstance(order, media.MediaOrder):
-        from broker.session.user_media.media_errands import carry_out_media
+        from broker.session.errands.media_errands import carry_out_media
 
         carry_out_media(errand, order)
     elif isinstance(order, services.ServiceOrder):
         carry_out_service(errand, order)
     elif isinstance(order, files.FileOrder):
-        from broker.session.user_files.file_errands import carry_out_file
+        from broker.session.transfer.file_errands import carry_out_file
 
         carry_out_file(errand, order)
     elif isinstance(order, folders.FolderOrder):
-        from broker.session.user_folders.folder_errands import carry_out_folder
+        from broker.session.folders.folder_errands import carry_out_folder
 
         carry_out_folder(errand, order)
     elif isinstance(order, bus.BusOrder):

@@ -37,7 +37,7 @@ class FileTicket(TypedMessage, frozen=True, tag="ticket"):
     sandbox: str = ""
     """That has asked for it; empty: the user has."""
     states: tuple[str, ...] = ()
-    """Unless to send: what was at each path then, see ``session.user_files.chosen_files``."""
+    """Unless to send: what was at each path then, see ``session.transfer.chosen_files``."""
 
 
 Warrant: TypeAlias = PermitWarrant | CallWarrant

@@ -5,11 +5,11 @@ from __future__ import annotations
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.folders.control import FolderControl
-from broker.viewer.network_control import NetworkControl
+from broker.viewer.network.network_control import NetworkControl
 from broker.viewer.notifications.notification_service import NotificationControl
 from broker.viewer.role import ViewerRole
 from broker.viewer.runner import Runner
-from broker.viewer.window_requests import WindowsPart
+from broker.viewer.wayland.window_requests import WindowsPart
 
 
 def viewer_parts(viewer: ViewerRole, runner: Runner) -> list[object]:

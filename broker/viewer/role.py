@@ -41,36 +41,36 @@ from broker.ipc.session.folder_orders import DrawIcons
 from broker.ipc.worker import RaiseWindow
 from broker.net.hangup import given, hang_up
 from broker.viewer.authority.interface import Authority
-from broker.viewer.calls.camera import Cameras
 from broker.viewer.calls.desktop_services import DesktopServices
-from broker.viewer.calls.screens import ScreenShares
-from broker.viewer.calls.ssh_keys import has_keys
+from broker.viewer.camera import Cameras
 from broker.viewer.clipboard.ordered_chords import ordered_chords
 from broker.viewer.clipboard.service import ClipboardService
-from broker.viewer.devices import security_keys
 from broker.viewer.devices.desk import DeviceDesk
-from broker.viewer.devices.shared_key import SharedKey
 from broker.viewer.folders.desk import FolderDesk
+from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.hung_up import when_hung_up
-from broker.viewer.network import NetworkFlows
+from broker.viewer.network.forwards import PortForwards
+from broker.viewer.network.network_flows import NetworkFlows
 from broker.viewer.notifications.notification_service import NotificationService
-from broker.viewer.opening.forwards import PortForwards
-from broker.viewer.opening.moving import TransferParts
-from broker.viewer.opening.own import Own
-from broker.viewer.opening.person import PersonOpens
-from broker.viewer.opening.service import OpeningService
-from broker.viewer.opening.targets import Targets
-from broker.viewer.opening_reply import Answer, OpeningReply
 from broker.viewer.orders.filtered_bus import FilteredBus
 from broker.viewer.orders.order_places import caused_by
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
-from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.named_lease import several_run
+from broker.viewer.screens import ScreenShares
+from broker.viewer.security_keys import security_keys
+from broker.viewer.security_keys.shared_key import SharedKey
 from broker.viewer.sound.indicator import KEY_IN_USE, Indicator
 from broker.viewer.sound.raw_audio import is_raw, raw_stream
+from broker.viewer.ssh.ssh_keys import has_keys
+from broker.viewer.stream_reply import Answer, OpeningReply
+from broker.viewer.transfer.moving import TransferParts
+from broker.viewer.transfer.own import Own
+from broker.viewer.transfer.person import PersonOpens
+from broker.viewer.transfer.service import OpeningService
+from broker.viewer.transfer.targets import Targets
 from policy.records.model import Label, Record
 from policy.records.places import writable
 

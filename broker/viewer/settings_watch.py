@@ -15,7 +15,7 @@ from broker.ipc.session.folder_orders import CheckSettings
 from broker.viewer.orders.session_orders import UserSession, answered_file
 
 _FILES = ("audit.toml", "clipboard.toml", "link.toml", "ship.toml")
-"""Those that ``session.user_folders.settings_files`` reads."""
+"""Those that ``session.settings_files`` reads."""
 
 
 class SettingsWatch:

@@ -11,7 +11,7 @@ from broker.core.limits import link as limits
 from broker.net.link.preamble import PreambleVerdict
 from broker.net.link.preamble_gate import PreambleGate
 from broker.net.link_service.sockets import send_all
-from broker.viewer.host_intake import IntakePlace
+from broker.viewer.host_ends.host_intake import IntakePlace
 
 
 class StreamAnswer:

@@ -19,7 +19,7 @@ from broker.host_and_viewer.status_rows import (
 from broker.ipc.control import api
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.guest import Guest
-from broker.viewer.window_requests import WindowsPart
+from broker.viewer.wayland.window_requests import WindowsPart
 from broker.viewer.workers.pool import Workers
 
 

@@ -86,9 +86,9 @@ PROGRAMS = (
         "vitrail-local before its fork",
         ("broker.programs.local",),
         USER,
-        159,
-        14_250,
-        7_480,
+        163,
+        14_800,
+        7_880,
         without=(
             *("broker.programs.local_host", "broker.viewer.broker"),
             *("broker.viewer.host_ends.local_host", _OF_TERMINAL),
@@ -221,7 +221,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``, phases after their program.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(modules=569, lines=70_000, code=44_820)
+TOGETHER = Size(modules=577, lines=71_100, code=45_330)
 """What all processes with the user's rights on one machine import, each module once."""
 
 

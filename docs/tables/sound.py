@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.jail.pulse.commands import NOT_FROM_CLIENTS, REFUSED, REQUESTS, Command
+from broker.jail.sound.commands import NOT_FROM_CLIENTS, REFUSED, REQUESTS, Command
 from docs.tables.channel import ChannelPolicy, no_descriptors
 
 _ANY = "any client of the sandbox"

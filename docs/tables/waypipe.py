@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from broker.jail.waypipe.blocks import BlockKind
+from broker.jail.wayland.waypipe.blocks import BlockKind
 from docs.tables.channel import ChannelPolicy, no_descriptors
 
 _ANY = "any stream of the sandbox"

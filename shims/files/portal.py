@@ -24,11 +24,11 @@ from shims.files.bus_service import (
     own_descriptor,
 )
 from shims.files.camera import PortalCamera
-from shims.files.desktop_settings import SETTINGS, MirroredSettings
-from shims.files.file_dialogs import PortalDialogs
+from shims.files.dialogs import PortalDialogs
+from shims.files.looks import SETTINGS, MirroredSettings
 from shims.files.openers import own_command
 from shims.files.printing import PortalPrinting
-from shims.files.screen_cast import PortalScreens
+from shims.files.screens import PortalScreens
 
 if TYPE_CHECKING:
     import socket

@@ -1,6 +1,6 @@
 """Blocks of waypipe's wire, and the two that an arena adds.
 
-The numbers are those of ``broker/jail/waypipe/blocks.py``; a test compares them.
+The numbers are those of ``broker/jail/wayland/waypipe/blocks.py``; a test compares them.
 """
 
 from __future__ import annotations

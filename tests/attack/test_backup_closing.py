@@ -16,8 +16,8 @@ import pytest
 import trio
 from click.testing import CliRunner
 
-from broker.cli.sandboxes.backups import backup as backups
-from broker.cli.sandboxes.backups.gpg_status import GpgStatus
+from broker.cli.homes.backups import backup as backups
+from broker.cli.homes.backups.gpg_status import GpgStatus
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName

@@ -14,9 +14,9 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from broker.cli.homes.backups import backup as backups
+from broker.cli.homes.backups.backup_record import reaching_keys
 from broker.cli.policy.records import EXAMPLES
-from broker.cli.sandboxes.backups import backup as backups
-from broker.cli.sandboxes.backups.backup_record import reaching_keys
 from broker.cli.sandboxes.state import command
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, TREE, HomeStore

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from broker.cli.sandboxes.backups import backup
+from broker.cli.homes.backups import backup
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK, HomeStore

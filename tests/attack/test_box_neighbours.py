@@ -18,9 +18,9 @@ import trio
 
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
-from broker.host.box_network import start_box_card, start_box_network
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.addresses import GUEST, ipv6_beside
+from broker.host.network.box_network import start_box_card, start_box_network
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
 from broker.host.network.switch.switches import Switches
 from tests.e2e.test_microvm_network import (

@@ -19,8 +19,8 @@ from broker.cli.proxy import pulse, wayland
 from broker.core.errors import InternalError, PeerError
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.core.token_bucket import TokenBucket
-from broker.viewer.devices import security_keys
-from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.security_keys import security_keys
+from broker.viewer.security_keys.shared_key import SharedKey
 from tests.kit.session import starter_of_orders
 
 DRIVES = "\x1b]0;owned\x07"
@@ -78,7 +78,7 @@ async def test_process_of_a_security_key_that_was_taken_over(monkeypatch, capfd)
     monkeypatch.setenv("A_SECRET_OF_THE_SESSION", "hunter2")
 
     prepare = f"""
-import os, broker.session.user_media.key_device as module
+import os, broker.session.security_keys.key_device as module
 module.our_program = lambda _, *args: [sys.executable, "-I", "-c", {_TAKEN_OVER!r}, *args]
 module.open_key = lambda: os.open("/dev/null", 0)
 """

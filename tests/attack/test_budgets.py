@@ -20,7 +20,7 @@ from broker.authority.questions.queue import Queue
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.limits import audit as audit_limits
-from broker.core.limits import pulse as pulse_limits
+from broker.core.limits import sound as pulse_limits
 from broker.core.question import Keep, PersonAnswer
 from broker.ipc.audit import schema
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces

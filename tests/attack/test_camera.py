@@ -21,10 +21,10 @@ from broker.core.errors import RefusedError, UpstreamError
 from broker.core.services import CAMERA
 from broker.helpers.process.spawn import run_tool
 from broker.ipc.guest.file_requests import CallService
-from broker.session.user_media.cameras import find_camera
+from broker.session.camera import find_camera
 from broker.viewer.calls.calls import call_request
-from broker.viewer.calls.camera import Cameras
-from broker.viewer.calls.video import VideoUse, pictures
+from broker.viewer.camera import Cameras
+from broker.viewer.pipewire_video import VideoUse, pictures
 from shims.files import camera as shim
 from shims.files import video_node
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage

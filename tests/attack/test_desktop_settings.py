@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
-from broker.viewer.calls.desktop_settings import (
+from broker.viewer.looks import (
     TOLD,
     fixed_settings,
     settings_in,

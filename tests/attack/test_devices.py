@@ -20,8 +20,8 @@ from broker.host.devices import devices_client as device_client
 from broker.ipc.devices import messages
 from broker.ipc.devices.table import DeviceTable, item_of
 from broker.root.devices_service import _fitting
-from broker.viewer.devices import security_keys
-from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.security_keys import security_keys
+from broker.viewer.security_keys.shared_key import SharedKey
 from tests.broker.root.test_sysfs import plug
 from tests.integration.test_device_service import number, service
 from tests.kit.eventually import eventually

@@ -25,32 +25,32 @@ from broker.ipc.guest.file_requests import ChooseFiles, FileFilter, decode_ask
 from broker.ipc.session.file_orders import FoundFiles
 from broker.jail.worker.transfer import _checked as _checked_ask
 from broker.net.desktop_bus import PortalRequest
-from broker.session.user_files.chooser import (
+from broker.session.dialogs import (
     FileChoice,
     _filter_row,
     paths_in,
 )
-from broker.session.user_files.chosen_files import (
+from broker.session.transfer.chosen_files import (
     checked,
     checked_names,
     chosen_state,
     free_place,
     require_folder,
 )
+from broker.viewer.dialogs import FileDialogs
 from broker.viewer.exchange.guest_connection import GuestConnection
-from broker.viewer.opening.file_dialogs import FileDialogs
-from broker.viewer.opening.moving import TransferParts
-from broker.viewer.opening.own import UserFiles
+from broker.viewer.transfer.moving import TransferParts
+from broker.viewer.transfer.own import UserFiles
 from shims.files.bus_messages import MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
-from shims.files.edited import Saved
-from shims.files.file_dialogs import (
+from shims.files.dialogs import (
     GLOB,
     FileDialog,
     PortalDialogs,
     globs_of,
     request_of,
 )
+from shims.files.edited import Saved
 from shims.files.protocol import TransferError, frame
 from tests.integration.test_file_dialogs import open_dialogs, pick
 from tests.kit.desktop_portal import desktop_portal

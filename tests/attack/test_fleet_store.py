@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from broker.authority.audit.store import open_store
-from broker.cli.audit.query.fleet_database import open_fleet
+from broker.cli.fleet.fleet_database import open_fleet
 from broker.helpers.shipper.config import PostgresTarget
 from broker.helpers.shipper.run import ship_once
 from broker.ipc.audit.filters import Filters

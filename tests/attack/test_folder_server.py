@@ -23,20 +23,20 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.limits import transfer as transfer_limits
 from broker.helpers.mounts import mounts
 from broker.helpers.mounts.opened import open_folder
-from broker.host.folders.micro_vm import (
-    ServedFolder,
-    clear,
-    free_place,
-    revoke,
-    serve,
-)
-from broker.host.vmm.folder_server import (
+from broker.host.folders.folder_server import (
     PLACE,
     ROOT,
     find_virtiofsd,
     folder_files,
     folder_view,
     start_folder_server,
+)
+from broker.host.folders.micro_vm import (
+    ServedFolder,
+    clear,
+    free_place,
+    revoke,
+    serve,
 )
 from broker.host.vmm.vmm_jail import spawn_jailed
 from tests.kit.eventually import eventually

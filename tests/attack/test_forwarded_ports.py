@@ -20,7 +20,7 @@ from broker.ipc import fdpass
 from broker.ipc.control import api
 from broker.ipc.control.method import Exchange
 from broker.viewer.calls.tcp_ports import take_port
-from broker.viewer.opening.forwards import PortForwards
+from broker.viewer.network.forwards import PortForwards
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook
 from tests.kit.session import starter_of_orders
@@ -104,7 +104,7 @@ async def connect(port):
 
 
 _OTHER_USER = """
-from broker.session.user_services import loopback_ports
+from broker.session import loopback_ports
 loopback_ports.is_own = lambda *_: False
 """
 
@@ -128,7 +128,7 @@ def fails_first(self):
     if failures:
         raise OSError(failures.pop(), "it is said")
     return accept(self)
-from broker.session.user_services import loopback_ports
+from broker.session import loopback_ports
 class Failing(socket.socket):
     accept = fails_first
 loopback_ports.socket.socket = Failing

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from broker.cli.sandboxes.home_copies import HomeCopies
+from broker.cli.homes.home_copies import HomeCopies
 from broker.core.names import SandboxName
 from broker.host.homes.store import TREE
 from broker.host.homes.tree import ready_tree

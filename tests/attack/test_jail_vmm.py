@@ -25,16 +25,16 @@ import trio
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.host.launchers.crosvm.client import ask_crosvm
-from broker.host.launchers.crosvm.machine import CrosvmControl
-from broker.host.vmm.accel import DEVICE
-from broker.host.vmm.gpu_renderer import (
+from broker.host.gpu.gpu_renderer import (
     DATA_BYTES,
     FILE_BYTES,
     THREADS,
     few_threads,
     renderer_view,
 )
+from broker.host.launchers.crosvm.client import ask_crosvm
+from broker.host.launchers.crosvm.machine import CrosvmControl
+from broker.host.vmm.accel import DEVICE
 from broker.host.vmm.launcher import clean_leftovers, start_vm
 from broker.host.vmm.monitors.plan import monitor_view
 from broker.host.vmm.qemu_arguments import Accel

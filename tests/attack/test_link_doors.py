@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from broker.cli.pairing.pinned import forget, pin
+from broker.cli.link.pairing.pinned import forget, pin
 from broker.core.errors import PeerError, RefusedError, UpstreamError
 from broker.core.limits import link as limits
 from broker.core.names import LeaseId

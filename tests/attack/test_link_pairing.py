@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.cli import pair
-from broker.cli.pairing.protocol import Pairing, PairingState
+from broker.cli.link.link_verb import pair
+from broker.cli.link.pairing.protocol import Pairing, PairingState
 from broker.core.errors import UpstreamError
 from broker.core.limits import link as limits
 from broker.net.addresses import UnixEndpoint

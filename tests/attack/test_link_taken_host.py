@@ -14,7 +14,7 @@ import trio
 
 from broker.core import limits
 from broker.core.limits import link as link_limits
-from broker.core.limits import pulse as pulse_limits
+from broker.core.limits import sound as pulse_limits
 from broker.core.services import AGENT, AUDIO
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log

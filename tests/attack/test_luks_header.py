@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from broker.cli.sandboxes import unlock
+from broker.cli.homes import unlock
 from tests.kit.taken_over import taken_over
 
 pytestmark = pytest.mark.skipif(

@@ -17,8 +17,8 @@ from broker.core.lease import Opening
 from broker.core.limits import devices as device_limits
 from broker.core.services import SECURITY_KEY
 from broker.host.vmm.qmp import Qmp
-from broker.viewer.devices import security_keys
-from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.security_keys import security_keys
+from broker.viewer.security_keys.shared_key import SharedKey
 from tests.kit.rulebook import WORK
 
 EVENT = b'{"event":""}\n'

@@ -13,10 +13,10 @@ import trio
 from click.testing import CliRunner
 
 from broker.authority.control.server import serve
-from broker.cli.calls.sanitize import NewDocumentFolder
 from broker.cli.transfer import named_files
 from broker.cli.transfer.named_files import open_named, writable_places
 from broker.cli.transfer.named_path import NamedPath, path_of
+from broker.cli.transfer.sanitize import NewDocumentFolder
 from broker.cli.verbs import VERBS
 from broker.core.errors import RefusedError
 from broker.viewer.folders.control import FolderControl

@@ -14,19 +14,19 @@ from broker.core.services import SCREEN_SHARE
 from broker.ipc.guest.file_requests import CallService
 from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.model import Subsurface, Surface, Toplevel, XdgSurface
-from broker.jail.worker.window_pictures import (
+from broker.jail.worker.wayland.window_pictures import (
     LARGEST,
     READ_BYTES,
     SURFACES,
     OwnWindow,
     serve_window,
 )
-from broker.viewer.calls import screens
+from broker.viewer import screens
 from broker.viewer.calls.calls import SandboxCalls
-from broker.viewer.calls.video import OPENED_PER_MINUTE
 from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.orders.filtered_bus import FilteredBus
-from tests.broker.viewer.calls.test_camera import Log
+from broker.viewer.pipewire_video import OPENED_PER_MINUTE
+from tests.broker.viewer.test_camera import Log
 from tests.kit.rulebook import WORK, rulebook
 
 

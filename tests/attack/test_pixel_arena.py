@@ -24,8 +24,8 @@ import trio
 from broker.core.limits import waypipe as waypipe_limits
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.vmm.arena import make_arena
-from broker.jail.waypipe.blocks import BlockKind
-from broker.jail.waypipe.channel import WaypipeChannel
+from broker.jail.wayland.waypipe.blocks import BlockKind
+from broker.jail.wayland.waypipe.channel import WaypipeChannel
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from shims.wayland.arena_places import CHUNK_BYTES, ArenaMemory
 from shims.wayland.stream_blocks import ARENA_FILL, OPEN_ARENA, block

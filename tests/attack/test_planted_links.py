@@ -29,10 +29,10 @@ from broker.host.launchers.bubblewrap import process
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.ipc.control.api import OpenRequest
 from broker.viewer.folders.desk import FolderDesk, SharedFolder
-from broker.viewer.opening.moving import TransferParts
-from broker.viewer.opening.own import Own
-from broker.viewer.opening.person import PersonOpens
 from broker.viewer.role import ViewerRole
+from broker.viewer.transfer.moving import TransferParts
+from broker.viewer.transfer.own import Own
+from broker.viewer.transfer.person import PersonOpens
 from policy.tools.record_files import parse_record
 from tests.kit.boxes import start_held
 from tests.kit.control import exchange

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from broker.cli.homes.backups.home_records import write_record
 from broker.cli.policy.bundles.files import install
 from broker.cli.sandboxes import new
-from broker.cli.sandboxes.backups.home_records import write_record
 
 ROOT = Path(__file__).parents[2]
 SIGNALS = [signal.SIGTERM, signal.SIGHUP]

@@ -26,13 +26,13 @@ from broker.ipc.guest.file_requests import PrintPages
 from broker.ipc.session.file_orders import KeptPages
 from broker.jail.worker.transfer import _checked
 from broker.viewer.exchange.pipes import pipe
-from broker.viewer.opening.meter import DECLINED_PER_MINUTE
-from broker.viewer.opening.moving import TransferParts
-from broker.viewer.opening.own import Own
-from broker.viewer.opening.printing import (
+from broker.viewer.printing import (
     PAGES_PER_DAY,
     Printing,
 )
+from broker.viewer.transfer.meter import DECLINED_PER_MINUTE
+from broker.viewer.transfer.moving import TransferParts
+from broker.viewer.transfer.own import Own
 from policy.records.model import Transfer
 from policy.rules.conditions import KEYS
 from shims.files.own_files import PRINT_PIXELS

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 import trio
 
-from broker.cli.sandboxes import snapshot
+from broker.cli.homes import snapshot
 from broker.core.process_status import status_fields, walls_of
 from broker.helpers.mounts import mounts
 from broker.host.launchers.nspawn import process as nspawn

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.limits import pulse as limits
-from broker.jail.pulse.commands import REFUSED as ALL_REFUSED
+from broker.core.limits import sound as limits
+from broker.jail.sound.commands import REFUSED as ALL_REFUSED
 from tests.kit.eventually import eventually
 from tests.kit.sound.hostile import (
     INVALID,

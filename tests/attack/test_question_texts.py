@@ -21,7 +21,7 @@ from broker.helpers.prompt.description import describe
 from broker.helpers.prompt.dialog import FRAME, PAD, WIDTH, Dialog, text_rows
 from broker.helpers.prompt.paint import fitting, font
 from broker.ipc.guest.file_requests import CopyFiles, OpenFile, OpenUrl
-from broker.viewer.opening import service
+from broker.viewer.transfer import service
 from policy.rules.engine import PolicyAnswer
 from tests.kit.rulebook import WORK
 

@@ -24,23 +24,24 @@ from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.helpers.prompt import screen_frame
 from broker.helpers.prompt.screen_frame import FramedOutput, ScreenFrame, meant
 from broker.ipc.guest.file_requests import CallService
-from broker.viewer.calls import screens, video
+from broker.viewer import pipewire_video as video
+from broker.viewer import screens
 from broker.viewer.calls.calls import SandboxCalls, call_request
-from broker.viewer.calls.screens import (
+from broker.viewer.exchange.guest_connection import GuestConnection
+from broker.viewer.orders.desktop_portal import PortalBus
+from broker.viewer.orders.filtered_bus import FilteredBus
+from broker.viewer.pipewire_video import ENDED_SECONDS
+from broker.viewer.screens import (
     ScreenShares,
     SharedScreen,
     framed,
     screen_in,
 )
-from broker.viewer.calls.video import ENDED_SECONDS
-from broker.viewer.exchange.guest_connection import GuestConnection
-from broker.viewer.orders.desktop_portal import PortalBus
-from broker.viewer.orders.filtered_bus import FilteredBus
 from shims.files import camera as camera_shim
-from shims.files import screen_cast as shim
+from shims.files import screens as shim
 from shims.files.bus_messages import INTERFACE, MEMBER, SENDER, BusMessage
 from shims.files.bus_service import CallError
-from tests.broker.viewer.calls.test_camera import Log, at_once, for_ever, lease
+from tests.broker.viewer.test_camera import Log, at_once, for_ever, lease
 from tests.kit.rulebook import WORK, no, rulebook, yes
 from tests.kit.session import permit_of, starter_of_orders
 from tests.kit.wayland.compositor import desktop as headless
@@ -256,7 +257,7 @@ async def test_a_share_does_not_outlive_its_window(made, autojump_clock):
 def frames_by(*words):
     """A session whose frames are drawn by this program."""
     prepare = f"""
-import broker.session.user_media.screen_frame as module
+import broker.session.screens as module
 module.our_program = lambda *_: {list(words)!r}
 """
     with starter_of_orders(prepare=prepare) as session:

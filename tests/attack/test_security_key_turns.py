@@ -13,8 +13,8 @@ import trio.testing
 from broker.core.lease import Opening
 from broker.core.limits import devices as device_limits
 from broker.core.services import SECURITY_KEY
-from broker.viewer.devices import security_keys
-from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.security_keys import security_keys
+from broker.viewer.security_keys.shared_key import SharedKey
 from tests.kit.rulebook import VAULT, WORK, rulebook, yes
 
 _RULES = """

@@ -24,10 +24,10 @@ from broker.ipc.guest.file_requests import ChooseFiles
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.session import file_orders as m
 from broker.ipc.session.warrant import sign
+from broker.session.printing import document
 from broker.session.read_warrant import FileTicket
-from broker.session.user_files.printing import document
 from broker.viewer.exchange.pipes import pipe
-from broker.viewer.opening.own import Own
+from broker.viewer.transfer.own import Own
 from shims.files.protocol import LENGTH
 from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections

@@ -203,6 +203,6 @@ async def test_icons_are_drawn_by_their_records_alone(session, home):
 
 
 def test_a_folders_child_has_no_event_loop():
-    code = "import broker.session.user_folders.folder_errands, sys; sys.exit('trio' in sys.modules)"
+    code = "import broker.session.folders.folder_errands, sys; sys.exit('trio' in sys.modules)"
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root)

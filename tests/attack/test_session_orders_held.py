@@ -116,7 +116,7 @@ _KEY = """
 import sys
 from broker.session import read_warrant
 read_warrant.SECONDS = 3.0
-from broker.session.user_media import key_device
+from broker.session.security_keys import key_device
 key_device.open_key = lambda: key_device.os.open("/dev/null", 0)
 def asking(_module, _guest, _key, broker, _nonce):
     code = f"import socket, time; s = socket.socket(fileno={broker}); "

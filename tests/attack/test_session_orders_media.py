@@ -52,7 +52,7 @@ FORGED = {
 
 
 _OPENED = """
-import os, pathlib, broker.session.user_media.key_device as module
+import os, pathlib, broker.session.security_keys.key_device as module
 module.open_key = lambda: pathlib.Path({place!r}).touch() or os.open("/dev/null", 0)
 """
 
@@ -144,7 +144,7 @@ async def test_a_camera_ends_with_its_permit(monkeypatch):
 
 
 KEY = """
-from broker.session.user_media import key_device
+from broker.session.security_keys import key_device
 key_device.open_key = lambda: key_device.os.open("/dev/null", 0)
 key_device.our_program = lambda *_: ["/bin/sleep", "600"]
 """
@@ -235,6 +235,6 @@ async def test_a_permitted_key_is_opened_for_its_process_alone(served, tmp_path)
 
 
 def test_children_import_no_event_loop():
-    program = "import sys, broker.session.user_media.media_errands as m; print(m.m, 'trio' in sys.modules)"
+    program = "import sys, broker.session.errands.media_errands as m; print(m.m, 'trio' in sys.modules)"
     said = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert said.split()[-1] == "False"

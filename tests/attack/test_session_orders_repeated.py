@@ -26,7 +26,7 @@ from broker.session.errand import Errand
 from broker.session.read_warrant import SECONDS, TICKET_SECONDS, FileTicket
 from broker.session.used_warrants import UsedWarrants
 from broker.viewer.exchange.pipes import pipe
-from broker.viewer.opening.own import Own
+from broker.viewer.transfer.own import Own
 from tests.attack.test_session_orders_files import _home, desktop, order_with
 from tests.broker.session.test_session_orders import sound
 

@@ -16,8 +16,8 @@ from broker.core.errors import UpstreamError
 from broker.core.limits.transfer import SAVED_AT_ONCE
 from broker.core.transfer.entries import End, FileEntry, entry_frame
 from broker.core.transfer.file_names import saved_names
+from broker.viewer.dialogs import _write_now
 from broker.viewer.exchange.pipes import pipe
-from broker.viewer.opening.file_dialogs import _write_now
 
 NAMES = tuple('"' * (255 - number) for number in range(SAVED_AT_ONCE))
 

@@ -26,11 +26,11 @@ from broker.core.ssh_agent import (
     SignContent,
 )
 from broker.ipc import transfer as messages
-from broker.jail.worker.agent_stream import SshAgentStream
+from broker.jail.worker.ssh_stream import SshAgentStream
 from broker.viewer.calls.places import CallPlaces
-from broker.viewer.calls.ssh_keys import SshKeys, _Conversation, _next_request
 from broker.viewer.exchange.failures import ShareableError
 from broker.viewer.exchange.guest_connection import GuestConnection
+from broker.viewer.ssh.ssh_keys import SshKeys, _Conversation, _next_request
 from tests.kit.rulebook import WORK
 from tests.kit.session import session
 

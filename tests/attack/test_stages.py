@@ -9,8 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from broker.core.errors import PeerError
-from broker.jail.pulse import frames
-from broker.jail.pulse.commands import Command
+from broker.jail.sound import frames
+from broker.jail.sound.commands import Command
 from tests.kit.sound.talk import Talk as SoundTalk
 from tests.kit.stage import Stage, fault_after
 from tests.kit.wayland.talk import Talk as WaylandTalk

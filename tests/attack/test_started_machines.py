@@ -25,16 +25,16 @@ from broker.core.names import SandboxName, disposable_name
 from broker.helpers.process.spawn import spawn
 from broker.host import box_starts
 from broker.host.box_starts import start_box
+from broker.host.gpu.gpu_renderer import DATA_BYTES
 from broker.host.machine_interface import MachineFacts
 from broker.host.part import HostPart
 from broker.host.room import Room, resident_bytes
 from broker.host.vmm.arena import ARENA_BYTES
-from broker.host.vmm.gpu_renderer import DATA_BYTES
 from broker.net.link.messages import StartSandbox
 from broker.viewer.exchange.failures import ShareableError
-from broker.viewer.host_starts import HostStart, RemoteStarts
-from broker.viewer.opening import origins
-from broker.viewer.opening.targets import Targets
+from broker.viewer.host_ends.host_starts import HostStart, RemoteStarts
+from broker.viewer.transfer import origins
+from broker.viewer.transfer.targets import Targets
 from policy.tools.record_files import parse_record
 from tests.kit.link.roles import PaperMachine, host_role
 from tests.kit.rulebook import VAULT, WORK

@@ -19,7 +19,7 @@ from broker.core.limits import host_viewer as folder_limits
 from broker.core.limits import transfer as limits
 from broker.core.services import FOLDER
 from broker.ipc.session.folder_orders import OpenFolder
-from broker.session.user_folders.folder_server import find_sftp_server
+from broker.session.folders.folder_server import find_sftp_server
 from broker.viewer.folders.desk import give
 from broker.viewer.folders.streamed import StreamedFolders
 from tests.kit import sftp

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.cli.sandboxes.home_copies import HomeCopies
+from broker.cli.homes.home_copies import HomeCopies
 from broker.core.files.sandbox_logs import prune_logs
 from broker.core.files.trees import disk_usage, remove_tree
 from broker.core.names import SandboxName

@@ -29,7 +29,7 @@ from broker.helpers.process.spawn import run_tool, spawn
 from broker.host.network.addresses import GATEWAY, GUEST, TAP
 from broker.host.network.frameguard import packets
 from broker.host.network.namespace import start_network
-from broker.viewer.network import NetworkFlows
+from broker.viewer.network.network_flows import NetworkFlows
 from tests.broker.host.network.test_flow_filter import MAC, question, tcp, udp
 from tests.e2e import test_network_rules as world
 from tests.e2e.test_microvm_network import UNSHARE

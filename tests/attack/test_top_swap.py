@@ -13,14 +13,14 @@ import pytest
 
 pytest.importorskip("textual")
 
-from broker.cli.sandboxes import top_screen
-from broker.cli.sandboxes.snapshot import (
+from broker.cli.homes.snapshot import (
     Cpu,
     ListedWindow,
     Row,
     Snapshot,
     WaitingQuestion,
 )
+from broker.cli.sandboxes import top_screen
 from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.core.paths import find_paths

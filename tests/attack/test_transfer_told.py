@@ -24,8 +24,8 @@ from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import CallService, CopyFiles, OpenFile, OpenUrl
 from broker.viewer.exchange import failures
 from broker.viewer.exchange.guest_connection import GuestConnection
-from broker.viewer.opening.moving import TransferParts
-from broker.viewer.opening.service import OpeningService
+from broker.viewer.transfer.moving import TransferParts
+from broker.viewer.transfer.service import OpeningService
 from tests.kit.rulebook import WORK
 
 SECRET = "the target's own words"

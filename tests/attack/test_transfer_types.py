@@ -13,7 +13,7 @@ from broker.core.lease import Opening
 from broker.core.services import OPEN_FILE
 from broker.core.transfer.claimed_type import mime_type_of_name
 from broker.ipc.guest.file_requests import OpenFile
-from broker.viewer.opening.service import _asked, _request
+from broker.viewer.transfer.service import _asked, _request
 from shims.files.openers import kind_of
 from tests.kit.rulebook import WORK, rulebook
 

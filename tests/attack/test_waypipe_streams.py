@@ -17,7 +17,7 @@ import trio.testing
 
 from broker.core.errors import PeerError
 from broker.core.limits import waypipe as waypipe_limits
-from broker.jail.waypipe.blocks import BlockKind
+from broker.jail.wayland.waypipe.blocks import BlockKind
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection
 from tests.kit.eventually import eventually
 from tests.kit.waypipe import wire_bytes as w

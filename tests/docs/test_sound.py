@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.jail.pulse.commands import NOT_FROM_CLIENTS, REFUSED, REQUESTS, Command
+from broker.jail.sound.commands import NOT_FROM_CLIENTS, REFUSED, REQUESTS, Command
 from docs.tables.sound import POLICIES, happens
 
 

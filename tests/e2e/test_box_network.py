@@ -21,10 +21,10 @@ import trio
 from broker.core.errors import UpstreamError
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
-from broker.host.box_network import start_box_network
-from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.addresses import GATEWAY, GUEST
+from broker.host.network.box_network import start_box_network
+from broker.host.network.box_resolver import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.e2e.test_microvm_network import (
     BEND_ROUTES,

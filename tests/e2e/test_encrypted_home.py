@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.cli.sandboxes.home_copies import HomeCopies
+from broker.cli.homes.home_copies import HomeCopies
 from broker.core.errors import SetupError, VitrailError
 from broker.core.names import SandboxName
 from broker.helpers.process.spawn import run_tool

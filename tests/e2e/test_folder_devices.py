@@ -16,9 +16,9 @@ from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS
 from broker.helpers.mounts.opened import open_folder
+from broker.host.folders.folder_server import find_virtiofsd
 from broker.host.folders.micro_vm import revoke, serve
 from broker.host.images.store import ImageSpec
-from broker.host.vmm.folder_server import find_virtiofsd
 from broker.ipc import agent
 from tests.kit.vm.agent_broker import AgentBroker
 from tests.kit.vm.machines import alive, machine, require_vm

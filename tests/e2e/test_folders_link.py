@@ -8,9 +8,9 @@ import os
 import pytest
 
 from broker.core.errors import SetupError
+from broker.host.folders.folder_server import find_virtiofsd
 from broker.host.images.store import DEFAULT_PACKAGES, ImageSpec
-from broker.host.vmm.folder_server import find_virtiofsd
-from broker.session.user_folders.folder_server import find_sftp_server
+from broker.session.folders.folder_server import find_sftp_server
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.link.two_brokers import two

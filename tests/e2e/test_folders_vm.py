@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from broker.core.errors import SetupError
-from broker.host.vmm.folder_server import find_virtiofsd
+from broker.host.folders.folder_server import find_virtiofsd
 from tests.kit.brokerctl import brokerctl
 from tests.kit.eventually import eventually
 from tests.kit.vm.machines import require_vm

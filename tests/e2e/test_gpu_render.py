@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.host.gpu.gpu_renderer import DATA_BYTES, SOFTWARE
 from broker.host.images.store import (
     DEFAULT_PACKAGES,
     GPU_KERNEL,
     GPU_PACKAGES,
     ImageSpec,
 )
-from broker.host.vmm.gpu_renderer import DATA_BYTES, SOFTWARE
 from tests.kit.eventually import eventually
 from tests.kit.vm.gpu_qemu import gpu_qemu
 from tests.kit.vm.machines import require_vm

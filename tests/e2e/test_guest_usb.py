@@ -20,8 +20,8 @@ from broker.core.services import AGENT, DEVICE, DISPLAY, PORTS, SECURITY_KEY
 from broker.ipc import agent
 from broker.ipc.devices.messages import handover
 from broker.jail.security_key.ctaphid import CtapHidCommand
-from broker.viewer.devices import security_keys
-from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.security_keys import security_keys
+from broker.viewer.security_keys.shared_key import SharedKey
 from tests.kit.rulebook import WORK, rulebook, yes
 from tests.kit.session import SigningPermits
 from tests.kit.usb.key_process import starter_with_key

@@ -15,7 +15,7 @@ from broker.core.errors import RefusedError
 from broker.core.lease import Opening
 from broker.core.services import LINK_PORTS, NETWORK, PORTS
 from broker.host.network.addresses import RESOLVER
-from broker.viewer.network import NetworkFlows
+from broker.viewer.network.network_flows import NetworkFlows
 from broker.viewer.role import ViewerRole
 from tests.e2e.test_network_rules import VM_LOOK
 from tests.kit.link.two_brokers import two

@@ -21,7 +21,7 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network import passt as network
 from broker.host.vmm.qemu_arguments import Network
-from broker.viewer.network import NetworkFlows
+from broker.viewer.network.network_flows import NetworkFlows
 from tests.broker.host.network.test_flow_filter import hello
 from tests.e2e.test_microvm_network import UNSHARE
 from tests.e2e.test_network_rules import (

@@ -23,7 +23,7 @@ from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
 from broker.host.network.addresses import RESOLVER
 from broker.host.vmm.qemu_arguments import Network
-from broker.viewer.network import NetworkFlows
+from broker.viewer.network.network_flows import NetworkFlows
 from tests.e2e import test_network_rules as world
 from tests.e2e.test_microvm_network import MUCH, UNSHARE
 from tests.e2e.test_monitor_networks import KINDS, monitor_machine

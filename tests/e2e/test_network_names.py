@@ -23,8 +23,8 @@ from dns.message import from_wire, make_response
 
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
-from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.network.box_resolver import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from tests.broker.host.network.test_dns_answers import ANSWERS, LONG
 from tests.e2e.test_microvm_network import UNSHARE, need_cables

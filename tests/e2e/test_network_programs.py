@@ -23,11 +23,11 @@ from broker.core.lease import Opening
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
-from broker.host.box_network import start_box_network
-from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
+from broker.host.network.box_network import start_box_network
+from broker.host.network.box_resolver import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
-from broker.viewer.network import NetworkFlows
+from broker.viewer.network.network_flows import NetworkFlows
 from tests.e2e.test_microvm_network import UNSHARE, need_cables
 from tests.e2e.test_network_rules import (
     EVIL,

@@ -26,12 +26,12 @@ from broker.core.lease import Opening
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
-from broker.host.box_network import start_box_network
-from broker.host.box_resolver import resolver_lines
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.network.addresses import RESOLVER
+from broker.host.network.box_network import start_box_network
+from broker.host.network.box_resolver import resolver_lines
 from broker.net.peers.credentials import can_ask_pid_namespaces
-from broker.viewer.network import NetworkFlows
+from broker.viewer.network.network_flows import NetworkFlows
 from tests.broker.host.network.test_quic_hello import crypto, initial, message
 from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip, need_cables
 from tests.kit.boxes import start_held

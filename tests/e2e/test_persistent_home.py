@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.images.building.build import build_image
-from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.core.names import SandboxName
 from broker.core.paths import find_paths
 from broker.core.services import AGENT, DISPLAY, PORTS

@@ -10,7 +10,7 @@ import socket
 import pytest
 import trio
 
-from broker.cli.pairing.pinned import forget
+from broker.cli.link.pairing.pinned import forget
 from broker.net.link.wire_types import HEADER, VERSION, Role
 from broker.net.link_service.key_store import LinkStore
 from tests.kit.eventually import NeverError, eventually

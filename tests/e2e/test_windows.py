@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from broker.cli.sandboxes.windows import as_table
+from broker.cli.wayland.windows import as_table
 from broker.core.errors import UpstreamError
 from broker.ipc.control.api import WindowCloseRequest, WindowsRequest
 from broker.ipc.control.methods import WINDOW_CLOSE, WINDOWS

@@ -12,7 +12,7 @@ import trio
 
 from broker.cli.allow import watch
 from broker.cli.allow.refusals import RefusedCall
-from broker.cli.menu.notification import DesktopNotification, body
+from broker.cli.notifications.notification import DesktopNotification, body
 from tests.kit.notified import screen
 from tests.kit.refused import COPY, decided, refused, user_with_rules
 

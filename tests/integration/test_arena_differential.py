@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.jail.waypipe.channel import Messages, WaypipeChannel
+from broker.jail.wayland.waypipe.channel import Messages, WaypipeChannel
 from broker.jail.worker.wayland.waypipe_memory import (
     ArenaFile,
     StreamFile,

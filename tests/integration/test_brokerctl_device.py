@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.device.streams import stream_devices
+from broker.cli.devices.streams import stream_devices
 from broker.ipc.control.api import DevicesAnswer, DeviceStatus
 from tests.kit.brokerctl import brokerctl, harmless, home, paths_of
 from tests.kit.control import ScriptedBroker, serving

@@ -10,8 +10,8 @@ from PIL import Image
 
 from broker.core.names import SandboxName
 from broker.ipc import clipboard as m
+from broker.viewer.clipboard import clipboard_member
 from broker.viewer.clipboard.exchange import messages as w
-from broker.viewer.workers import clipboard_member
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.workers import open_workers
 

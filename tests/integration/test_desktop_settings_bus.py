@@ -10,7 +10,7 @@ from jeepney import MessageType, new_method_return
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import open_dbus_connection
 
-from broker.viewer.calls.desktop_settings import DesktopSettings
+from broker.viewer.looks import DesktopSettings
 from broker.viewer.orders.filtered_bus import FilteredBus
 from tests.integration.test_notification_server import bus
 from tests.kit.session import starter_of_orders

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from broker.cli.audit.query.fleet_database import open_fleet
+from broker.cli.fleet.fleet_database import open_fleet
 from broker.helpers.shipper.config import PostgresTarget
 from broker.helpers.shipper.run import ship_once
 from broker.ipc.audit.filters import Filters

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from broker.authority.audit.store import open_store
-from broker.cli.audit.query.fleet_database import _objects
+from broker.cli.fleet.fleet_database import _objects
 from broker.helpers.shipper.config import PostgresTarget
 from broker.helpers.shipper.run import ship_once
 from broker.ipc.audit.schema import PolicyLoaded, TransferBegin
@@ -139,9 +139,9 @@ async def test_each_log_is_verified_by_several_processes(
     desk: Desk, monkeypatch
 ) -> None:
     single = await desk.audit("verify", "--json", "--jobs", "1")
-    monkeypatch.setattr("broker.cli.audit.fleet._PARALLEL", 2)
+    monkeypatch.setattr("broker.cli.fleet.fleet._PARALLEL", 2)
     # In this process, so that the patched number holds.
-    from broker.cli.audit.fleet import verify_fleet
+    from broker.cli.fleet.fleet import verify_fleet
 
     found = await trio.to_thread.run_sync(
         lambda: verify_fleet(desk.server.address, [], [], None, 2)

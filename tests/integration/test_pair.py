@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 import trio
 
-from broker.cli.pairing.exchange import NoCodeError, pair
+from broker.cli.link.pairing.exchange import NoCodeError, pair
 from broker.core.limits import link as limits
 from broker.net.link.keys import BrokerIdentity
 from broker.net.link.wire_types import Role

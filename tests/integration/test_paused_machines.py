@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.cli.sandboxes.home_copies import HomeCopies
+from broker.cli.homes.home_copies import HomeCopies
 from broker.core.errors import UpstreamError, sole
 from broker.core.names import SandboxName
 from broker.host.homes.disk import ready_disk

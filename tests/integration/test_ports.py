@@ -16,7 +16,7 @@ from functools import partial
 import pytest
 import trio
 
-from broker.session.user_services import loopback_ports
+from broker.session import loopback_ports
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
 from tests.kit.plain_guests import plain

@@ -13,9 +13,9 @@ from broker.core.lease import Opening
 from broker.core.services import SECURITY_KEY
 from broker.jail.security_key import cbor
 from broker.jail.security_key.ctaphid import CtapHidCommand
-from broker.session.user_media.key_device import find_keys, open_key
-from broker.viewer.devices import security_keys
-from broker.viewer.devices.shared_key import SharedKey
+from broker.session.security_keys.key_device import find_keys, open_key
+from broker.viewer.security_keys import security_keys
+from broker.viewer.security_keys.shared_key import SharedKey
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, no, rulebook, yes
 from tests.kit.usb.key_process import connected

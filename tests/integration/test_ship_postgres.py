@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from broker.authority.audit.store import open_store
-from broker.cli.audit.query.fleet_database import open_fleet
+from broker.cli.fleet.fleet_database import open_fleet
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
 from broker.helpers.process.popen import our_program

@@ -13,7 +13,7 @@ import os
 import pytest
 import trio
 
-from broker.jail.waypipe.channel import Messages, WaypipeChannel
+from broker.jail.wayland.waypipe.channel import Messages, WaypipeChannel
 from broker.jail.worker.wayland.waypipe_memory import StreamFile, StreamMachine
 from tests.kit.vm.suite_root import inside, suite_root
 from tests.kit.wayland.compositor import short_directory

@@ -8,9 +8,9 @@ import trio
 
 from broker.core.streams.sound_rules import Level, SoundRules
 from broker.ipc import worker as messages
-from broker.jail.pulse import frames
-from broker.jail.pulse.commands import INVALID, Command
-from broker.jail.pulse.tagstruct import encode
+from broker.jail.sound import frames
+from broker.jail.sound.commands import INVALID, Command
+from broker.jail.sound.tagstruct import encode
 from tests.integration.test_worker import a_worker
 from tests.kit.sound.talk import Peer, Server, open_playback
 from tests.kit.wayland.compositor import short_directory

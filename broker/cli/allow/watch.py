@@ -20,7 +20,7 @@ from broker.cli import render
 from broker.cli.allow.offer import RuleOffer, offer_for, once_file
 from broker.cli.allow.refusals import RefusedCall, refusals_from_now
 from broker.cli.allow.write import always, once
-from broker.cli.menu.notification import DesktopNotification
+from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.policy.show import short_answer
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.paths import Paths, find_paths, require_private

@@ -151,7 +151,7 @@ def open_source(asked: EventOptions) -> Iterator[Source]:
     """
     if is_fleet(asked.store):
         # Only here, so that the package is needed only by those who have one.
-        from broker.cli.audit.query.fleet_database import open_fleet
+        from broker.cli.fleet.fleet_database import open_fleet
 
         with open_fleet(asked.store) as fleet:
             yield fleet

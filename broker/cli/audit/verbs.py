@@ -57,12 +57,12 @@ _LATER = MappingProxyType(
         "stats": "audit.stats:command",
         "report": "audit.report:command",
         "export": "audit.export:command",
-        "ship": "audit.ship:command",
+        "ship": "fleet.ship:command",
         "verify": "audit.verify:verify_command",
         "prove": "audit.verify:prove_command",
         "checkpoint": "audit.verify:checkpoint_command",
         "gc": "audit.gc:gc_command",
-        "fleet": "audit.fleet_verbs:fleet",
+        "fleet": "fleet.fleet_verbs:fleet",
     }
 )
 

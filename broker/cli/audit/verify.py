@@ -131,8 +131,8 @@ def _verify_fleet(
 ) -> None:
     """Verify a fleet's store or an archive, and print the result."""
     # Only here, so that its package is needed only by those who have a fleet.
-    from broker.cli.audit.fleet import verify_archive, verify_fleet
     from broker.cli.audit.proof.proven import Proven
+    from broker.cli.fleet.fleet import verify_archive, verify_fleet
 
     before = None if state is None else Proven(state)
     if is_fleet(store):
@@ -326,7 +326,7 @@ def checkpoint_command(
     if machines and not store:
         raise click.UsageError("--machine requires --store")
     if store:
-        from broker.cli.audit.fleet import fleet_notes
+        from broker.cli.fleet.fleet import fleet_notes
 
         notes, every = fleet_notes(store, machines), True
     else:

@@ -10,7 +10,7 @@ from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.launchers.table import launcher_of
 from broker.core.errors import SetupError, UpstreamError, VitrailError
 from broker.helpers.process.spawn import run_tool
-from broker.host.devices.render_nodes import joining, render_nodes
+from broker.host.gpu.render_nodes import joining, render_nodes
 from broker.host.vmm import accel
 from broker.net.peers.credentials import can_ask_pid_namespaces
 from policy.records.kinds import KINDS, LaunchKind

@@ -30,8 +30,8 @@ from broker.ipc.control.api import Nothing
 from broker.ipc.control.methods import GET_VERSION
 from broker.ipc.in_thread import in_thread
 from broker.net.listeners import has_listener
-from broker.session.user_folders.settings_files import settings_problems
-from broker.session.user_media.sound_server import find_sound
+from broker.session.settings_files import settings_problems
+from broker.session.sound import find_sound
 from policy.records.loader import load_records, search_path
 from policy.rules.rulefiles import SHIPPED, load_rules, rule_path
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import trio
 
+from broker.cli.homes.kept_home import kept_home
 from broker.cli.launchers.held import (
     exit_code,
     local_paths,
@@ -27,7 +28,6 @@ from broker.cli.quick.box import (
     tell_problems_of_windows,
 )
 from broker.cli.quick.calls import Calls
-from broker.cli.quick.kept_home import kept_home
 from broker.cli.quick.made_record import box_text, new_name, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker

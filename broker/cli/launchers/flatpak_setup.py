@@ -21,7 +21,7 @@ from broker.host.launchers.flatpak.files import (
     remove_override,
 )
 from broker.host.launchers.flatpak.key_file import parse
-from broker.session.user_folders.menu_icons import data_home
+from broker.session.menu_icons import data_home
 
 _ENTRY_BYTES = 1 << 20
 

@@ -12,9 +12,9 @@ from typing import Protocol, TypeVar
 import trio
 
 from broker.cli import render
+from broker.cli.homes.kept_home import KeptHome, kept_home
 from broker.cli.launchers.interface import RunRecord
-from broker.cli.pairing.role import role_here
-from broker.cli.quick.kept_home import KeptHome, kept_home
+from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import open_client
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
@@ -134,7 +134,7 @@ def resolver_file(folder: Path, network: str) -> Path | None:
     if network == "none":
         return None
     # Late: most containers have no network, and start without this code.
-    from broker.host.box_resolver import resolver_lines
+    from broker.host.network.box_resolver import resolver_lines
 
     lines = resolver_lines(network=network)
     target = folder / f"resolv.conf.{network}"

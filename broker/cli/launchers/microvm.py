@@ -10,9 +10,9 @@ from broker.cli.images.installed import list_images
 from broker.cli.images.record_images import micro_vm_of
 from broker.cli.launchers.interface import Launcher
 from broker.core.errors import SetupError
+from broker.host.gpu.gpu_renderer import find_renderer, own_node
 from broker.host.images.initramfs import has_gpu
 from broker.host.images.store import GPU_PACKAGES
-from broker.host.vmm.gpu_renderer import find_renderer, own_node
 from policy.records.model import MicroVM, Record
 
 

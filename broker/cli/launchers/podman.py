@@ -15,6 +15,7 @@ import trio
 
 from broker.cli import render
 from broker.cli.doctor.finding import Context, Finding, warn
+from broker.cli.homes.kept_home import KeptHome
 from broker.cli.launchers.held import (
     HeldRun,
     copy_output,
@@ -24,13 +25,12 @@ from broker.cli.launchers.held import (
 )
 from broker.cli.launchers.interface import Launcher
 from broker.cli.proxy.x11 import write_bridge
-from broker.cli.quick.kept_home import KeptHome
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal import has_input
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
-from broker.host.devices.render_nodes import render_nodes
+from broker.host.gpu.render_nodes import render_nodes
 from broker.host.launchers.podman.arguments import (
     Container,
     ContainerLimits,

@@ -25,7 +25,7 @@ from broker.cli.sandboxes.desktop_entry import (
 from broker.core.errors import VitrailError
 from broker.ipc.control.api import Nothing, WindowsRequest
 from broker.ipc.control.methods import STATUS, WINDOWS
-from broker.session.user_folders.menu_icons import data_home
+from broker.session.menu_icons import data_home
 
 _IDS_PER_SANDBOX = 32
 """Hidden entries of one sandbox: its programs choose the ids."""

@@ -21,7 +21,7 @@ from pathlib import Path
 import trio
 
 from broker.cli.menu.entries import follow_windows
-from broker.cli.menu.notification import DesktopNotification
+from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.run.connect import ask
 from broker.core.errors import VitrailError
 from broker.core.escape import printable

@@ -21,7 +21,7 @@ from broker.core.paths import Paths, find_paths
 from broker.host.vmm.accel import ACCEL_FILE
 from broker.ipc.control.api import StopRequest
 from broker.ipc.control.methods import STOP
-from broker.session.user_folders.menu_icons import data_home
+from broker.session.menu_icons import data_home
 from shims.bundle import INSTALLER
 
 _ENTRY = "vitrail-sandbox-"

@@ -20,7 +20,7 @@ from broker.cli.policy.records import (
 )
 from broker.cli.run.connect import offline_paths
 from broker.cli.transfer.named_path import NamedPath
-from broker.session.user_folders.settings_files import settings_problems
+from broker.session.settings_files import settings_problems
 from policy.errors import Problem
 from policy.records.loader import load_records, search_path
 from policy.records.model import RecordSet

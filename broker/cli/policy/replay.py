@@ -115,7 +115,7 @@ def _of_fleet(
 ) -> Simulation:
     """Ask each machine's decisions again; names of sandboxes are a machine's own."""
     # Only here, so that the package is needed only by those who have a database.
-    from broker.cli.audit.query.fleet_database import open_fleet
+    from broker.cli.fleet.fleet_database import open_fleet
 
     whole = Simulation()
     with open_fleet(store) as fleet:

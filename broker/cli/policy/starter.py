@@ -61,7 +61,7 @@ def install_starter(paths: Paths) -> list[Path]:
             hint="to change the file, run 'brokerctl policy edit 50-starter'",
         )
     # Late: '--show' needs none of it.
-    from broker.cli.sandboxes.backups.home_records import write_record_entry
+    from broker.cli.homes.backups.home_records import write_record_entry
 
     known = read_records(paths)
     written = []

@@ -9,8 +9,8 @@ import trio
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.streams.sound_rules import Level, Microphone
-from broker.jail.pulse import events
-from broker.jail.worker.pulse.connection import PulseService
+from broker.jail.sound import events
+from broker.jail.worker.sound.connection import PulseService
 from broker.viewer.sound.indicator import Indicator
 from broker.viewer.sound.levels import save_level
 from broker.viewer.sound.mixer import SoundStatus

@@ -18,11 +18,11 @@ from broker.cli.transfer.named_path import NamedPath
 from broker.core import limits
 from broker.core.errors import InternalError, SetupError, VitrailError
 from broker.core.limits import audit as audit_limits
-from broker.core.limits import pulse as pulse_limits
+from broker.core.limits import sound as pulse_limits
 from broker.core.names import take_sandbox_name
 from broker.core.stderr_log import log_exception
 from broker.core.streams.sound_rules import Microphone, Revoked, SoundRules
-from broker.jail.pulse import events
+from broker.jail.sound import events
 
 if TYPE_CHECKING:
     from broker.cli.proxy.lone_desk import LoneDesk
@@ -230,8 +230,8 @@ async def _run(
     from broker.cli.proxy.sound_client import serve_client
     from broker.cli.proxy.sound_server import connect_server, read_cookie, server_path
     from broker.ipc.accept_loop import serve
-    from broker.jail.pulse.sandbox import SoundSandbox
-    from broker.jail.worker.pulse.connection import PulseService
+    from broker.jail.sound.sandbox import SoundSandbox
+    from broker.jail.worker.sound.connection import PulseService
     from broker.net.addresses import UnixEndpoint
     from broker.net.connection_quota import SoundPlaces
     from broker.net.listeners import open_listener

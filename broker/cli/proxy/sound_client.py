@@ -9,7 +9,7 @@ import socket
 from contextlib import ExitStack
 
 from broker.core.errors import RefusedError, UpstreamError
-from broker.jail.worker.pulse.connection import PulseConnection, PulseService
+from broker.jail.worker.sound.connection import PulseConnection, PulseService
 from broker.net.connection_quota import SoundPlaces
 
 

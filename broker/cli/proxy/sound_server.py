@@ -9,7 +9,7 @@ from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.jail.pulse.filter import COOKIE_BYTES
+from broker.jail.sound.filter import COOKIE_BYTES
 from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
 

@@ -27,7 +27,7 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.paths import Paths, find_paths
 from broker.helpers.mounts.bound_files import BoundFiles
-from broker.host.devices.render_nodes import box_words
+from broker.host.gpu.render_nodes import box_words
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.command import prepare
 from broker.host.launchers.bubblewrap.process import Write, held_box
@@ -77,7 +77,7 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
             return None
         if found["sandbox_class"] != "disposable":
             # Late: it reads files of state, which most boxes have not.
-            from broker.cli.quick.kept_home import kept_home
+            from broker.cli.homes.kept_home import kept_home
 
             kept = kept_home(paths, name, str(found["sandbox_class"]))
             home = stack.enter_context(kept)
@@ -114,7 +114,7 @@ def described_box(found: dict[str, object], words: tuple[str, ...]) -> Box:
     resolver = None
     if found["network"] != "none":
         # Late, as above.
-        from broker.host.box_resolver import resolver_lines
+        from broker.host.network.box_resolver import resolver_lines
 
         resolver = resolver_lines(network=str(found["network"]))
     files, writable = (

@@ -86,7 +86,7 @@ def how_to_start(paths: Paths, *, living: bool = False) -> str:
 
     ``living``: with the sandboxes that an earlier one has left.
     """
-    from broker.cli.pairing.role import role_here
+    from broker.cli.link.pairing.role import role_here
     from broker.net.link.wire_types import Role
 
     try:

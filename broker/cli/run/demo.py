@@ -21,7 +21,7 @@ import trio
 from broker.cli import render
 from broker.cli.headless_sway import HeadlessCompositor, open_headless_sway
 from broker.cli.images.building.build import build_image
-from broker.cli.pairing.role import role_here
+from broker.cli.link.pairing.role import role_here
 from broker.cli.policy.records import EXAMPLES, read_records
 from broker.cli.quick.made_record import shared_record
 from broker.cli.run.connect import broker_runs, open_client

@@ -18,7 +18,7 @@ import trio
 from broker.cli import render
 from broker.cli.launchers.bwrap import run_box
 from broker.cli.launchers.table import launcher_of
-from broker.cli.pairing.role import role_here
+from broker.cli.link.pairing.role import role_here
 from broker.cli.policy.records import (
     hint_for_unknown,
     read_records,

@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from broker.session.user_folders.menu_icons import PREFIX, data_home, icon, icon_file
+from broker.session.menu_icons import PREFIX, data_home, icon, icon_file
 from policy.records.model import Record
 
 WINDOW_PREFIX = "vitrail."

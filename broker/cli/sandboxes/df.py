@@ -10,6 +10,7 @@ from pathlib import Path
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.images.installed import list_images
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import (
@@ -18,7 +19,6 @@ from broker.cli.run.connect import (
     offline_paths,
     warn_unless_found,
 )
-from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.leftovers import images_in_use
 from broker.core.files.trees import disk_usage
 from broker.core.paths import Paths

@@ -21,25 +21,25 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from broker.cli import render
 from broker.cli.completion import sandboxes
-from broker.cli.late_group import LateGroup
-from broker.cli.policy.records import read_records
-from broker.cli.run.connect import ask_status, broker_runs, offline_paths
-from broker.cli.sandboxes.backups import backup as backups
-from broker.cli.sandboxes.backups.home_records import (
+from broker.cli.homes.backups import backup as backups
+from broker.cli.homes.backups.home_records import (
     record_of,
     record_place,
     write_backed_up_record,
     write_record,
     write_record_entry,
 )
+from broker.cli.homes.home_copies import HomeCopies
+from broker.cli.homes.unlock import lock, unlock
+from broker.cli.late_group import LateGroup
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import ask_status, broker_runs, offline_paths
 from broker.cli.sandboxes.desktop_entry import remove_entry
-from broker.cli.sandboxes.home_copies import HomeCopies
 from broker.cli.sandboxes.leftovers import (
     Leftovers,
     find_leftovers,
     imported_record,
 )
-from broker.cli.sandboxes.unlock import lock, unlock
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import displayed

@@ -7,7 +7,7 @@ import time
 import rich_click as click
 
 from broker.cli import render
-from broker.cli.sandboxes.snapshot import Cpu, take
+from broker.cli.homes.snapshot import Cpu, take
 from broker.core.errors import SetupError
 from broker.core.paths import find_paths
 from broker.ipc.control.blocking import open_blocking

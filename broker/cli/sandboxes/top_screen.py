@@ -14,7 +14,7 @@ from textual.widgets import DataTable, Footer, Static
 from typing_extensions import override
 
 from broker.cli import render
-from broker.cli.sandboxes.snapshot import Cpu, Row, Snapshot, take
+from broker.cli.homes.snapshot import Cpu, Row, Snapshot, take
 from broker.cli.sandboxes.steady import Steady
 from broker.core.errors import VitrailError
 from broker.core.escape import displayed
@@ -194,7 +194,7 @@ class TopScreen(App[str]):
 
     def _mute(self, name: str, *, muted: bool) -> None:
         # Late: libpulse is loaded by it, which not every machine has.
-        from broker.cli import audio
+        from broker.cli import sound as audio
 
         verb = audio.unmute if muted else audio.mute
         assert verb.callback is not None

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from broker.cli.pairing.role import role_here
+from broker.cli.link.pairing.role import role_here
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import broker_runs, how_to_start
 from broker.core.errors import RefusedError

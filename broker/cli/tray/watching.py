@@ -8,8 +8,8 @@ from functools import partial
 
 import trio
 
-from broker.cli.audio import running_filters
 from broker.cli.run.connect import open_client
+from broker.cli.sound import running_filters
 from broker.cli.tray.ask_mixer import ask_desk
 from broker.cli.tray.menu_rows import (
     INHIBITORS,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from broker.core.limits import pulse as limits
+from broker.core.limits import sound as limits
 
 
 class Microphone(StrEnum):

@@ -245,7 +245,7 @@ class LaunchPlan:
             await self._start_folder(number)
         if spec.gpu:
             # Late: few machines have a GPU.
-            from broker.host.vmm.gpu_renderer import start_renderer
+            from broker.host.gpu.gpu_renderer import start_renderer
 
             gpu = await start_renderer(known=self._write_down)
             self._gpu = gpu.conn
@@ -262,7 +262,7 @@ class LaunchPlan:
     async def _start_folder(self, number: int) -> None:
         """Start virtiofsd for one slot in which a folder can be shared later."""
         # Late: few machines have folders.
-        from broker.host.vmm.folder_server import start_folder_server
+        from broker.host.folders.folder_server import start_folder_server
 
         directory = self._spec.directory
         server = await start_folder_server(

@@ -56,10 +56,10 @@ from broker.ipc.guest.file_requests import (
 from broker.jail.transfer.contents import HeadCheck
 from broker.jail.transfer.entry_reader import EntryReader
 from broker.jail.wayland.sandbox import Sandbox
-from broker.jail.worker.agent_stream import SshAgentStream
 from broker.jail.worker.daemon_stream import DaemonStream
 from broker.jail.worker.pipes import read_pipe, splice_file, write_pipe
-from broker.jail.worker.window_pictures import OwnWindow, serve_window
+from broker.jail.worker.ssh_stream import SshAgentStream
+from broker.jail.worker.wayland.window_pictures import OwnWindow, serve_window
 
 Say = Callable[[messages.FromWorker], Awaitable[None]]
 _CUT = "the transfer is incomplete"

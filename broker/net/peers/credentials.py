@@ -28,7 +28,7 @@ _GROUP_BYTES = 1 << 16
 # let in under the old lease. So each connection of a CID is refused unless the process
 # that holds the CID is there and has not begun to end (`PF_EXITING`, which is set
 # before its descriptors are closed). For our own launcher's machines this is the second
-# guard: the first is the duplicate of the device, with which the CID is not freed
+# guard; the first is the duplicate of the device, with which the CID is not freed
 # before all streams are cut. For a foreign launcher's machine the first guard is
 # missing; the rest of the gap is in the threat model.
 _PF_EXITING = 0x4  # include/linux/sched.h; field 9 of /proc/PID/stat

@@ -45,20 +45,20 @@ from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import CallService, GuestCall
 from broker.ipc.session.service_orders import StartService
-from broker.viewer.calls import camera, screens
+from broker.viewer import camera, screens
 from broker.viewer.calls.box_calls import is_box, joined_in_box
 from broker.viewer.calls.desktop_services import DesktopServices
-from broker.viewer.calls.desktop_settings import Setting, fixed_settings
 from broker.viewer.calls.places import CallPlaces
-from broker.viewer.calls.ssh_agents import SandboxAgent
-from broker.viewer.calls.ssh_keys import SshKeys
 from broker.viewer.calls.tcp_ports import take_port, user_port
-from broker.viewer.calls.video import VideoUses
 from broker.viewer.exchange.failures import ShareableError, shareable_failures
 from broker.viewer.exchange.guest_connection import GuestConnection, Meeting
 from broker.viewer.hung_up import when_hung_up
-from broker.viewer.opening.targets import Targets
+from broker.viewer.looks import Setting, fixed_settings
+from broker.viewer.pipewire_video import VideoUses
 from broker.viewer.sandboxes.programs import LeaseProgram, wait_unless_ended
+from broker.viewer.ssh.ssh_agents import SandboxAgent
+from broker.viewer.ssh.ssh_keys import SshKeys
+from broker.viewer.transfer.targets import Targets
 from policy.names import ADMIN_NAMES
 from policy.records.model import CalledService, Record
 from policy.services.fields import DEFAULT_CALLS

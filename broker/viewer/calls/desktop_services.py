@@ -12,15 +12,15 @@ from broker.core.errors import SetupError
 from broker.core.services import NOTIFICATION, TRAY
 from broker.core.stderr_log import log_stderr
 from broker.ipc.session.service_orders import ServeNow, StartService
-from broker.viewer.calls.camera import Cameras
-from broker.viewer.calls.desktop_settings import DesktopSettings
 from broker.viewer.calls.places import CallPlaces
-from broker.viewer.calls.screens import ScreenShares
-from broker.viewer.calls.user_secrets import UserSecrets
+from broker.viewer.camera import Cameras
 from broker.viewer.exchange.failures import ShareableError
+from broker.viewer.looks import DesktopSettings
 from broker.viewer.notifications.notification_service import NotificationService
 from broker.viewer.orders.filtered_bus import FilteredBus
 from broker.viewer.orders.session_orders import UserSession
+from broker.viewer.screens import ScreenShares
+from broker.viewer.secrets import UserSecrets
 from broker.viewer.tray.tray_icons import TrayIcons
 
 if TYPE_CHECKING:

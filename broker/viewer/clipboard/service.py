@@ -28,6 +28,7 @@ from broker.core.sliding_window import SlidingWindow
 from broker.core.stderr_log import log_exception, run_isolated
 from broker.ipc import clipboard as messages
 from broker.viewer.authority.interface import Permits
+from broker.viewer.clipboard import clipboard_member
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.broker import Crossing
@@ -36,7 +37,6 @@ from broker.viewer.clipboard.exchange.operations import TransferStatus
 from broker.viewer.clipboard.outcomes import Telling
 from broker.viewer.clipboard.permissions import Terms
 from broker.viewer.sandboxes.guest import Guest
-from broker.viewer.workers import clipboard_member
 from policy.records.model import Record
 
 _MARK_BYTES = 12

@@ -6,11 +6,11 @@ from broker.core.errors import RefusedError
 from broker.core.services import CAMERA_USE, SCREEN_USE
 from broker.ipc.control import api, methods
 from broker.ipc.control.method import Exchange, serves
-from broker.viewer.calls.camera import Cameras
-from broker.viewer.calls.screens import ScreenShares
-from broker.viewer.calls.video import VideoUses
+from broker.viewer.camera import Cameras
 from broker.viewer.devices.desk import DeviceDesk
 from broker.viewer.devices.report import answer_of, devices_answer
+from broker.viewer.pipewire_video import VideoUses
+from broker.viewer.screens import ScreenShares
 
 
 class DeviceControl:

@@ -32,8 +32,8 @@ from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.session.folder_orders import GiveFolder, OpenFolder, ServeFolder
 from broker.viewer.authority.interface import Permits
+from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.orders.session_orders import Begun, UserSession
-from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.named_lease import one_lease
 from policy.records.model import Record
 

@@ -3,7 +3,7 @@
 The guest mounts it by sshfs(1), whose connection comes as any stream of its sandbox.
 Each folder has a session child that serves it: OpenSSH's sftp-server in a jail, where
 the directory is mounted as in a virtiofsd of one machine
-(``session.user_folders.folder_server``).  The host only carries bytes.
+(``session.folders.folder_server``).  The host only carries bytes.
 """
 
 from __future__ import annotations

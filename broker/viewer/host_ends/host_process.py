@@ -42,7 +42,7 @@ from broker.net.link import messages as m
 from broker.net.link.wire_types import Role
 from broker.net.link_service.far_end import LinkAnswer
 from broker.viewer.devices.remote import RemoteDevices
-from broker.viewer.host_starts import HostStart, Starts
+from broker.viewer.host_ends.host_starts import HostStart, Starts
 
 
 @dataclass(eq=False)

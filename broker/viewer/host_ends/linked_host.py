@@ -16,7 +16,7 @@ from broker.net.link_service.config import LinkConfig
 from broker.net.link_service.key_store import LinkStore
 from broker.net.listeners import Listener
 from broker.viewer.broker import ViewerSide
-from broker.viewer.host_link import RemoteHost
+from broker.viewer.host_ends.host_link import RemoteHost
 from broker.viewer.linked_status import LinkedViewerRows
 from broker.viewer.role import ViewerRole
 from broker.viewer.workers.pool import Workers

@@ -1,7 +1,7 @@
 """Requests to the portal of the user's desktop (documentation of XDG Desktop Portal).
 
 The portal and its dialogs are programs of the user's session.
-The viewer asks it to share screens; ``session.user_files.chooser`` has files chosen.
+The viewer asks it to share screens; ``session.dialogs`` has files chosen.
 """
 
 from __future__ import annotations

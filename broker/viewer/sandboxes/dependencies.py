@@ -13,11 +13,11 @@ from broker.helpers.compositor_socket import display_setting
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.net.connection_quota import SoundServerPlaces
 from broker.viewer.orders.session_orders import UserSession
-from broker.viewer.sandboxes.screen import silent
-from broker.viewer.sandboxes.strip_letters import StripLetters
-from broker.viewer.sandboxes.window_rules import FrameColours
 from broker.viewer.sound.levels import levels_folder
 from broker.viewer.sound.mixer import desks_folder
+from broker.viewer.wayland.screen import silent
+from broker.viewer.wayland.strip_letters import StripLetters
+from broker.viewer.wayland.window_rules import FrameColours
 from broker.viewer.workers.pool import Workers
 
 

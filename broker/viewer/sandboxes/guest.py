@@ -36,9 +36,10 @@ from broker.host_and_viewer.stream_events import StreamEvents
 from broker.ipc import agent, fdpass, transfer, worker
 from broker.ipc.audit import schema
 from broker.ipc.in_thread import NoThreadError, in_thread
+from broker.viewer.clipboard import clipboard_member
 from broker.viewer.exchange.guest_connection import GuestConnections
+from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.sandboxes.dependencies import GuestTools
-from broker.viewer.sandboxes.guest_folders import GuestFolders
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import (
     NO_STREAMS,
@@ -48,12 +49,11 @@ from broker.viewer.sandboxes.programs import (
     Streams,
     run_message,
 )
-from broker.viewer.sandboxes.screen import GuestScreen
 from broker.viewer.sandboxes.streams import GuestStreams
 from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
-from broker.viewer.sandboxes.window_rules import GuestFrames
 from broker.viewer.sound.sandbox_sound import GuestSound
-from broker.viewer.workers import clipboard_member
+from broker.viewer.wayland.screen import GuestScreen
+from broker.viewer.wayland.window_rules import GuestFrames
 from broker.viewer.workers.process import Worker
 from policy.records.model import Record
 

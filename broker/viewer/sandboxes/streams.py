@@ -24,7 +24,7 @@ from broker.net.display_header import read_header
 from broker.net.hangup import given, hang_up
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import LeasePrograms
-from broker.viewer.sandboxes.screen import GuestScreen
+from broker.viewer.wayland.screen import GuestScreen
 from broker.viewer.workers.process import Worker
 from policy.records.model import Record
 

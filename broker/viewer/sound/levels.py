@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from broker.core.decoding import UNREADABLE
-from broker.core.limits import pulse as limits
+from broker.core.limits import sound as limits
 from broker.core.paths import find_paths
 from broker.core.streams.sound_rules import Level
 

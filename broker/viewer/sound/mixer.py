@@ -20,7 +20,7 @@ import trio
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import UpstreamError, VitrailError
-from broker.core.limits import pulse as pulse_limits
+from broker.core.limits import sound as pulse_limits
 from broker.core.paths import find_paths, require_private
 from broker.core.streams.sound_rules import Level
 from broker.net.addresses import UnixEndpoint

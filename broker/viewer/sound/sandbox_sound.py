@@ -31,7 +31,7 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
-from broker.core.limits import pulse as pulse_limits
+from broker.core.limits import sound as pulse_limits
 from broker.core.services import MICROPHONE
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules

@@ -27,8 +27,8 @@ from typing import Any
 import psycopg
 import trio
 
-from broker.cli.audit.fleet_verbs import pack_day
-from broker.cli.audit.query.fleet_database import open_fleet
+from broker.cli.fleet.fleet_database import open_fleet
+from broker.cli.fleet.fleet_verbs import pack_day
 from broker.helpers.shipper.database import connect
 from broker.helpers.shipper.postgres import TAKE
 from broker.ipc.audit.filters import Filters

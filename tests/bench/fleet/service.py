@@ -19,7 +19,7 @@ from typing import Any
 import trio
 
 from broker.authority.audit.store import open_store
-from broker.cli.audit.fleet import verify_fleet
+from broker.cli.fleet.fleet import verify_fleet
 from broker.helpers.process.spawn import spawn
 from broker.helpers.shipper.config import IngestTarget
 from broker.helpers.shipper.ingest import Ingest

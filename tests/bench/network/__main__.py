@@ -27,10 +27,10 @@ from broker.core.lease import Opening
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool, spawn
-from broker.host.box_network import start_box_card, start_box_network
+from broker.host.network.box_network import start_box_card, start_box_network
 from broker.host.network.switch.switch_ports import PortRole, SwitchPlace
 from broker.host.network.switch.switches import Switches
-from broker.viewer.network import NetworkFlows
+from broker.viewer.network.network_flows import NetworkFlows
 from tests.e2e.test_microvm_network import OTHER, THIS, UNSHARE, _moved, ip
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import WORK, rulebook

@@ -17,8 +17,8 @@ import threading
 import time
 from pathlib import Path
 
-from broker.jail.pulse import frames
-from broker.jail.pulse.commands import Command
+from broker.jail.sound import frames
+from broker.jail.sound.commands import Command
 from tests.kit.sound.talk import Said, Server
 
 _STAMP = struct.Struct("d")

@@ -1,7 +1,7 @@
 /* What a compiled loop would take for a diff's spans: a peer of the benchmark.
  *
  * The broker does not use it: docs/waypipe.md says why.  Checks are those of
- * broker/jail/waypipe/files.py.  Returns the number of spans, -1 for a bad diff.
+ * broker/jail/wayland/waypipe/files.py.  Returns the number of spans, -1 for a bad diff.
  */
 #include <stddef.h>
 #include <stdint.h>

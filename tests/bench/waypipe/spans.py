@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from broker.core.limits import waypipe as waypipe_limits
-from broker.jail.waypipe import files
+from broker.jail.wayland.waypipe import files
 from tests.kit.waypipe.wire_bytes import MemoryFile
 
 _SIZE = 1280 * 800 * 4

@@ -34,7 +34,7 @@ def test_the_names_of_schemas_are_those_that_are_shipped():
     "module",
     [
         *("policy.check", "policy.verbs", "audit.verbs"),
-        *("sandboxes.listing", "sandboxes.labels", "sandboxes.windows"),
+        *("sandboxes.listing", "sandboxes.labels", "wayland.windows"),
         *("run.verb", "run.shell", "run.exec"),
         *("answer", "pending", "grants", "folders.share", "folders.unshare"),
     ],

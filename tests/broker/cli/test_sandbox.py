@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from broker.cli.sandboxes.home_copies import HomeCopies
+from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, SetupError
 from broker.core.names import SandboxName

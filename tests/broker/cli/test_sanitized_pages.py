@@ -10,7 +10,7 @@ import zlib
 
 import pytest
 
-from broker.cli.calls.sanitize import NewDocumentFolder, sanitize
+from broker.cli.transfer.sanitize import NewDocumentFolder, sanitize
 from broker.core.errors import VitrailError
 from shims.files import page_writers, pages
 from shims.files.page_writers import PdfWriter, write_png

@@ -7,7 +7,7 @@ import json
 import pytest
 import trio
 
-from broker.cli.sandboxes import unlock
+from broker.cli.homes import unlock
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK

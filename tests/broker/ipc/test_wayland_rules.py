@@ -13,7 +13,7 @@ from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from broker.ipc import worker
 from broker.ipc.wayland_rules import order_of, traced
 from broker.jail.wayland.sandbox import CEILINGS
-from broker.viewer.sandboxes.window_rules import rules_from
+from broker.viewer.wayland.window_rules import rules_from
 from policy.tools.record_files import parse_record
 
 FULL = """\

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from broker.core.ssh_agent import string
-from broker.session.user_services import known_hosts
-from broker.session.user_services.known_hosts import names_of
+from broker.session.ssh import known_hosts
+from broker.session.ssh.known_hosts import names_of
 
 KEY = b"the key of a host"
 TEXT = base64.b64encode(KEY).decode()

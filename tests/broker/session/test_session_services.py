@@ -10,9 +10,9 @@ import pytest
 
 @pytest.mark.parametrize(
     "module",
-    ["desktop_service", "loopback_ports", "secrets", "service_errands", "agent_use"],
+    ["calls", "loopback_ports", "secrets", "errands.service_errands", "ssh.agent_use"],
 )
 def test_a_child_has_no_event_loop(module):
     """Its import takes longer than most orders."""
-    code = f"import sys, broker.session.user_services.{module}; sys.exit('trio' in sys.modules)"
+    code = f"import sys, broker.session.{module}; sys.exit('trio' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

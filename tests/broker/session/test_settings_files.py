@@ -16,7 +16,7 @@ from broker.core.errors import UpstreamError
 from broker.core.paths import Paths
 from broker.ipc.session.display_orders import ReadChords
 from broker.ipc.session.folder_orders import CheckSettings
-from broker.session.user_folders.settings_files import settings_problems
+from broker.session.settings_files import settings_problems
 from broker.viewer.orders.session_orders import answered_file
 from broker.viewer.settings_watch import SettingsWatch
 from tests.kit.session import starter_of_orders

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from broker.core.errors import SetupError
-from broker.session.user_media.sound_server import find_sound
+from broker.session.sound import find_sound
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from broker.ipc.control.varlink import Call
 from broker.viewer.clipboard.control import ClipboardControl
 from broker.viewer.devices.control import DeviceControl
 from broker.viewer.folders.control import FolderControl
-from broker.viewer.network_control import NetworkControl
+from broker.viewer.network.forwards import PortForwards
+from broker.viewer.network.network_control import NetworkControl
 from broker.viewer.notifications.notification_service import NotificationControl
-from broker.viewer.opening.forwards import PortForwards
-from broker.viewer.opening.person import PersonOpens
 from broker.viewer.runner import Runner
-from broker.viewer.window_requests import WindowsPart
+from broker.viewer.transfer.person import PersonOpens
+from broker.viewer.wayland.window_requests import WindowsPart
 
 
 def _bare(*classes):

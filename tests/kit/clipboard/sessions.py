@@ -10,8 +10,8 @@ import trio
 from broker.core.clipboard.chord_settings import DEFAULT
 from broker.ipc import clipboard as m
 from broker.ipc import sealed_memfd
+from broker.viewer.clipboard import clipboard_member
 from broker.viewer.clipboard.service import ClipboardService
-from broker.viewer.workers import clipboard_member
 from tests.kit.rulebook import VAULT, WORK, lease_of, rulebook
 
 WEB = lease_of("web", 3)

@@ -19,9 +19,9 @@ from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.process.spawn import Child
 from broker.ipc import clipboard as messages
 from broker.ipc.worker import DisplayStream
+from broker.viewer.clipboard import clipboard_member
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker import Crossing
-from broker.viewer.workers import clipboard_member
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.input import Keyboard, Pointer
 from tests.kit.wayland.mutter_person import Gnome, GnomeKeyboard, GnomePointer, gnome

@@ -23,7 +23,7 @@ GUARDS = (
     Guard(
         "a renderer has one render node and no card",
         "pass",
-        "tests/broker/host/vmm/test_gpu_renderer.py",
+        "tests/broker/host/gpu/test_gpu_renderer.py",
         "one_node",
     ),
     Guard(
@@ -71,13 +71,13 @@ GUARDS = (
     Guard(
         "a guest without a GPU loses none",
         "if False:",
-        "tests/broker/viewer/sandboxes/test_screen.py",
+        "tests/broker/viewer/wayland/test_screen.py",
         "without_a_gpu",
     ),
     Guard(
         "a guest tells of its lost GPU once",
         "if False:",
-        "tests/broker/viewer/sandboxes/test_screen.py",
+        "tests/broker/viewer/wayland/test_screen.py",
         "lost_gpu",
     ),
     Guard(
@@ -365,7 +365,7 @@ GUARDS = (
     Guard(
         "a box reads nothing of the screens",
         "for card in ():",
-        "tests/broker/host/devices/test_render_nodes.py",
+        "tests/broker/host/gpu/test_render_nodes.py",
         "screens",
     ),
     Guard(

@@ -8,14 +8,14 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
-    Guard("a pairing does not restore a forgotten broker", "", "tests/broker/cli/pairing/test_pinned.py"),
+    Guard("a pairing does not restore a forgotten broker", "", "tests/broker/cli/link/pairing/test_pinned.py"),
     Guard("the link's socket is another user's only where one is named", "return 0o666", "tests/broker/net/link_service/test_link_between_users.py", "only_where"),
     Guard("an epoch that is not recorded is closed", "pass", "tests/attack/test_link_taken_viewer.py", "cannot_be_recorded"),
-    Guard("a pace for streams", "await trio.lowlevel.checkpoint()", "tests/broker/viewer/test_host_intake.py", "flood_of_one_lease"),
-    Guard("leases take turns", "await self._intake.turn()", "tests/broker/viewer/test_host_intake.py", "comes_alone or give_up"),
-    Guard("one lease has few undecided streams", "if line.places and self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),
-    Guard("undecided of all", "if line.places and line.places >= limits.LINK_UNDECIDED_PER_LEASE:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),
-    Guard("a place for each lease", "if line.places >= limits.LINK_UNDECIDED_PER_LEASE or self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/test_host_intake.py", "places_are_few"),
+    Guard("a pace for streams", "await trio.lowlevel.checkpoint()", "tests/broker/viewer/host_ends/test_host_intake.py", "flood_of_one_lease"),
+    Guard("leases take turns", "await self._intake.turn()", "tests/broker/viewer/host_ends/test_host_intake.py", "comes_alone or give_up"),
+    Guard("one lease has few undecided streams", "if line.places and self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/host_ends/test_host_intake.py", "places_are_few"),
+    Guard("undecided of all", "if line.places and line.places >= limits.LINK_UNDECIDED_PER_LEASE:", "tests/broker/viewer/host_ends/test_host_intake.py", "places_are_few"),
+    Guard("a place for each lease", "if line.places >= limits.LINK_UNDECIDED_PER_LEASE or self.undecided >= limits.LINK_UNDECIDED:", "tests/broker/viewer/host_ends/test_host_intake.py", "places_are_few"),
     Guard("too many are refused", "if False:", "tests/attack/test_link_taken_host.py", "undecided_ones_are_few"),
     Guard("no new pace for a new epoch", "answering.place = place = Intake().enter(preamble.lease)", "tests/attack/test_link_taken_host.py", "no_reconnect_renews"),
     Guard("waiting streams are cut with their lease", "await place.turn()\nwith epoch.stream(preamble.number, opening):\n    await self._decide(opening, conn, answering)", "tests/attack/test_link_taken_host.py", "no_reconnect_renews"),

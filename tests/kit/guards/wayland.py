@@ -43,7 +43,7 @@ GUARDS = (
     Guard("planes lie apart", "if False:", DMABUF, "inside_of_its_memory"),
     Guard("feedback costs more", "pass", DMABUF, "feedback_costs"),
     Guard("a table of formats is sealed", "pass", DMABUF, "sealed_copy"),
-    Guard("sandboxes with a GPU leave the compositor descriptors", "first = True", "tests/broker/viewer/sandboxes/test_window_rules.py", "all_its_planes"),
+    Guard("sandboxes with a GPU leave the compositor descriptors", "first = True", "tests/broker/viewer/wayland/test_window_rules.py", "all_its_planes"),
     Guard("memory of the GPU counted", "pass", DMABUF, "memory_is_counted or in_its_frame"),
     Guard("memory is counted while it is shown", "if not buffer.ended:", DMABUF, "although"),
     Guard("what is shown is not given back", "held: set[int] = set()", "tests/integration/test_wayland_machine.py", "never_given_back"),

@@ -10,7 +10,7 @@ import os
 
 import trio
 
-from broker.cli.pairing.pinned import pin
+from broker.cli.link.pairing.pinned import pin
 from broker.core.errors import RefusedError
 from broker.core.lease import Lease
 from broker.host.viewer_link import RemoteViewer
@@ -24,7 +24,7 @@ from broker.net.link_service.epoch import Epoch
 from broker.net.link_service.key_store import LinkStore
 from broker.net.link_service.sockets import dial, shake_hands
 from broker.net.listeners import open_listener
-from broker.viewer.host_link import RemoteHost
+from broker.viewer.host_ends.host_link import RemoteHost
 from tests.kit.link.two_brokers import make_side, pair
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from broker.cli.pairing.protocol import Pairing
+from broker.cli.link.pairing.protocol import Pairing
 from broker.net.link.epoch import Session
 from broker.net.link.handshake import Fresh, Handshake, HandshakeState
 from broker.net.link.keys import BrokerIdentity, Peer, Peers

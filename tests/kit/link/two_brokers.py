@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from broker.cli.pairing.pinned import pin
+from broker.cli.link.pairing.pinned import pin
 from broker.cli.run.start import ensure_broker
 from broker.core.errors import VitrailError
 from broker.core.paths import find_paths

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 import trio
 
 from broker.core.streams.sound_rules import Level, SoundRules
-from broker.jail.pulse import frames
-from broker.jail.pulse.commands import INVALID, REQUESTS, Command
-from broker.jail.pulse.filter import PulseFilter
-from broker.jail.pulse.samples import format_of, is_valid
-from broker.jail.pulse.sandbox import SoundSandbox
-from broker.jail.pulse.tagstruct import Reader, Spec, encode
+from broker.jail.sound import frames
+from broker.jail.sound.commands import INVALID, REQUESTS, Command
+from broker.jail.sound.filter import PulseFilter
+from broker.jail.sound.samples import format_of, is_valid
+from broker.jail.sound.sandbox import SoundSandbox
+from broker.jail.sound.tagstruct import Reader, Spec, encode
 
 STEREO = Spec(3, 2, 48000)
 C = Command

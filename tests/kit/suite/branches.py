@@ -18,10 +18,10 @@ CORES = (
     "broker/viewer/clipboard/exchange",
     "broker/ipc/devices",
     "broker/net/link",
-    "broker/jail/pulse",
+    "broker/jail/sound",
     "broker/core/transfer",
     "broker/jail/wayland",
-    "broker/jail/waypipe",
+    "broker/jail/wayland/waypipe",
     "policy",
 )
 

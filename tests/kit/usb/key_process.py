@@ -18,8 +18,8 @@ from broker.jail.security_key.ctaphid import (
     CtapHidMessage,
     reports_of,
 )
-from broker.viewer.devices import security_keys
-from broker.viewer.devices.shared_key import SharedKey
+from broker.viewer.security_keys import security_keys
+from broker.viewer.security_keys.shared_key import SharedKey
 from tests.kit.rulebook import WORK
 from tests.kit.session import SigningPermits, starter_of_orders
 from tests.kit.usb.token import Token, serve_token
@@ -57,7 +57,7 @@ class Program:
 
 def starter_with_key(key, prepare=""):
     """A session whose security key is this socket; see ``starter_of_orders``."""
-    place = "import os, broker.session.user_media.key_device as module\n"
+    place = "import os, broker.session.security_keys.key_device as module\n"
     place += "module.open_key = lambda: os.dup(int(fds[2]))\n"
     return starter_of_orders(prepare=place + prepare, more=[key.fileno()])
 

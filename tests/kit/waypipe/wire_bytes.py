@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from broker.jail.waypipe.blocks import BlockKind
+from broker.jail.wayland.waypipe.blocks import BlockKind
 
 HEADER = 1 << 2 | 1 << 7 | 1 << 8 | 1 << 11 | 1 << 16
 """Version 16, no GPU, no compression, no video."""

@@ -210,7 +210,7 @@ ORDER BY machine
 def _denials(store: str, bundle: str) -> list[Denials]:
     """Query the denials on machines of a bundle."""
     # Only here, so that the package is needed only by those who have a database.
-    from broker.cli.audit.query.fleet_database import open_fleet
+    from broker.cli.fleet.fleet_database import open_fleet
 
     with open_fleet(store) as fleet:
         rows = fleet.rows(_QUERY, [bundle, bundle])

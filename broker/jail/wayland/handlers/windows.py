@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import Fullscreen
-from broker.jail.wayland import choice, screen_states
+from broker.jail.wayland import choice, screen_states, unmapped
 from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.configure_requests import configuring, passing
 from broker.jail.wayland.handlers.extensions.decorations import end_decoration
@@ -33,7 +33,6 @@ from broker.jail.wayland.scene import (
     promote,
     resize_timeout,
     screen_change,
-    unmapped,
     window_state,
 )
 from broker.jail.wayland.scene.frame import Edges, Frame

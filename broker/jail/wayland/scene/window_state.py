@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland import choice, identity
+from broker.jail.wayland import choice, identity, unmapped
 from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
-from broker.jail.wayland.scene import icon, promote, unmapped
+from broker.jail.wayland.scene import icon, promote
 from broker.jail.wayland.scene.geometry import Rect
 
 if TYPE_CHECKING:

@@ -26,7 +26,7 @@ from broker.core.limits import wayland as limits
 from broker.core.limits import waypipe as waypipe_limits
 from broker.core.streams.wayland_verdicts import DMABUF
 from broker.jail.wayland.protocol.wire import bad_message
-from broker.jail.waypipe.channel import (
+from broker.jail.wayland.waypipe.channel import (
     Closed,
     Event,
     Messages,
@@ -45,7 +45,7 @@ from broker.jail.worker.wayland.connection import WaylandConnection
 if TYPE_CHECKING:
     from broker.core.streams.wayland_rules import WindowRules
     from broker.jail.wayland.sandbox import Sandbox
-    from broker.jail.waypipe.ports import Arena
+    from broker.jail.wayland.waypipe.ports import Arena
     from broker.jail.worker.wayland.waypipe_memory import StreamMachine
 
 _EPROTO = 71

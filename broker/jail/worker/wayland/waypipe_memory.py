@@ -17,7 +17,7 @@ from typing_extensions import override
 from broker.core.errors import InternalError
 from broker.core.limits import waypipe as waypipe_limits
 from broker.jail.wayland.ports import PoolFile
-from broker.jail.waypipe.ports import Arena, Memory, WaypipeFile
+from broker.jail.wayland.waypipe.ports import Arena, Memory, WaypipeFile
 from broker.jail.worker.wayland.files_and_pipes import RealMachine
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL

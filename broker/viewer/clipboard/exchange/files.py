@@ -1,7 +1,7 @@
 """Files that were copied or dragged: their addresses, as the source lists them.
 
 Only the source ever uses a path: its program opens the files, and their bytes go
-to the target by ``vitrail.FileCopy`` (``broker/viewer/opening``).
+to the target by ``vitrail.FileCopy`` (``broker/viewer/transfer``).
 """
 
 from __future__ import annotations

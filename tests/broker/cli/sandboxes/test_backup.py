@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from broker.cli.sandboxes.backups.backup import (
+from broker.cli.homes.backups.backup import (
     Lock,
     back_up,
     bytes_of,
     secret_of,
     unpack,
 )
-from broker.cli.sandboxes.home_copies import HomeCopies
+from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.sandboxes.state import command
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.names import SandboxName

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.cli.sandboxes import unlock
-from broker.cli.sandboxes.home_copies import HomeCopies
-from broker.cli.sandboxes.unlock import opens
+from broker.cli.homes import unlock
+from broker.cli.homes.home_copies import HomeCopies
+from broker.cli.homes.unlock import opens
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes import encrypted, keyring

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.cli.sandboxes.home_copies import HomeCopies
+from broker.cli.homes.home_copies import HomeCopies
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes.sparse import copy_sparse, copy_without_zeros, data_ranges
@@ -276,7 +276,7 @@ def test_a_full_disk_is_an_error_with_a_hint_and_leaves_nothing(store, monkeypat
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "disk")
 
-    monkeypatch.setattr("broker.cli.sandboxes.home_copies.copy_state", full)
+    monkeypatch.setattr("broker.cli.homes.home_copies.copy_state", full)
     for change in (store.snapshot, store.clone):
         with pytest.raises(SetupError, match="cannot write to the disk") as caught:
             change(MAIL, FIRST)

@@ -19,7 +19,7 @@ from broker.ipc.control.api import (
 )
 from broker.ipc.control.fitting import fit_status
 from broker.ipc.control.varlink import VarlinkReply
-from broker.viewer.window_requests import fit_by_sandbox
+from broker.viewer.wayland.window_requests import fit_by_sandbox
 
 
 def status(sandboxes: int, streams: int, **words: object) -> Status:

@@ -8,7 +8,8 @@ from contextlib import nullcontext
 
 import pytest
 
-from shims.files import file_dialogs, progress
+from shims.files import dialogs as file_dialogs
+from shims.files import progress
 from shims.files.openers import kind_of, opener
 from shims.files.protocol import TransferError
 

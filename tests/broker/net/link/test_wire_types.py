@@ -16,7 +16,7 @@ from broker.net.link.wire_types import (
     Role,
     refusal,
 )
-from broker.viewer.host_door import take_door
+from broker.viewer.host_ends.host_door import take_door
 
 
 def test_roles_and_directions():

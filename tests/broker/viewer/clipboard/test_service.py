@@ -11,7 +11,7 @@ from broker.core.errors import UpstreamError
 from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as m
 from broker.ipc.worker import WindowReport
-from broker.viewer.workers import clipboard_member
+from broker.viewer.clipboard import clipboard_member
 from tests.kit.clipboard.sessions import TEXT, board
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, no, yes

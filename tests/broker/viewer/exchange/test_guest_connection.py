@@ -16,7 +16,7 @@ from broker.ipc import transfer as messages
 from broker.ipc.guest.file_requests import OpenUrl
 from broker.viewer.exchange.guest_connection import Delivery, Gift, GuestConnections
 from broker.viewer.exchange.returns import Return
-from broker.viewer.opening.meter import DayMeter
+from broker.viewer.transfer.meter import DayMeter
 from policy.records.model import Transfer
 from tests.kit.rulebook import WORK
 

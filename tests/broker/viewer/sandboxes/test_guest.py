@@ -17,11 +17,11 @@ from broker.core.services import AGENT, DISPLAY
 from broker.ipc import agent, worker
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
+from broker.viewer.clipboard.clipboard_member import ClipboardMember
 from broker.viewer.sandboxes import guest as guests
 from broker.viewer.sandboxes import time_zone as time_zones
 from broker.viewer.sandboxes.dependencies import GuestTools
 from broker.viewer.sandboxes.guest import Guest
-from broker.viewer.workers.clipboard_member import ClipboardMember
 from policy.tools.record_files import parse_record
 from tests.kit.audit.paper import PaperWorkers, hello
 from tests.kit.eventually import eventually

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from broker.core.limits import pulse as limits
+from broker.core.limits import sound as limits
 from broker.viewer.sound import sandbox_sound
 from broker.viewer.sound.mixer import SoundStatus, serve_desk
 from broker.viewer.sound.sandbox_sound import GuestSound

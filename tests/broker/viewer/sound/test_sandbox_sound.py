@@ -16,7 +16,7 @@ from broker.cli.tray.ask_mixer import ask_desk
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
-from broker.core.limits import pulse as limits
+from broker.core.limits import sound as limits
 from broker.core.streams.sound_rules import Level
 from broker.ipc import worker
 from broker.ipc.audit.filters import Filters

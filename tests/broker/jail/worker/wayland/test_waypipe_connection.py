@@ -17,8 +17,8 @@ from broker.core.limits import wayland as limits
 from broker.core.limits import waypipe as waypipe_limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.sandbox import Sandbox
-from broker.jail.waypipe.blocks import BlockKind
-from broker.jail.waypipe.channel import PipeSource, SentFile
+from broker.jail.wayland.waypipe.blocks import BlockKind
+from broker.jail.wayland.waypipe.channel import PipeSource, SentFile
 from broker.jail.worker.pipes import PipeWriter
 from broker.jail.worker.readiness import ReadyTasks
 from broker.jail.worker.wayland.waypipe_connection import StreamConnection, _Sink

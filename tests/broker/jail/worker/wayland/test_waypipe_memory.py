@@ -12,8 +12,8 @@ import pytest
 
 from broker.core.errors import InternalError, PeerError
 from broker.core.limits import waypipe as waypipe_limits
-from broker.jail.waypipe.files import RemoteFiles
-from broker.jail.waypipe.ids import RemoteIds
+from broker.jail.wayland.waypipe.files import RemoteFiles
+from broker.jail.wayland.waypipe.ids import RemoteIds
 from broker.jail.worker.wayland.waypipe_memory import ArenaFile, StreamMachine
 from tests.kit.waypipe.guest_end import arena
 

@@ -1,0 +1,1 @@
+"""Persistent homes: backups, copies, snapshots."""

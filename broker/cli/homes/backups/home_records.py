@@ -1,0 +1,91 @@
+"""Records of homes that were copied, renamed or restored: where and how they are written."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from broker.cli import render
+from broker.cli.homes.backups.backup_record import reaching_keys
+from broker.cli.policy.records import read_records
+from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.desktop_entry import write_entry
+from broker.cli.sandboxes.leftovers import IMPORTED
+from broker.core.escape import displayed
+from broker.core.files.replace_file import replace_file, whole_file
+from broker.core.names import SandboxName
+from policy.records.folder import FOLDER
+from policy.records.model import Record
+from policy.tools.record_files import parse_record
+
+
+def record_of(name: str) -> Record | None:
+    """Return the record of a name that a broker would read; None without a valid one."""
+    return read_records(offline_paths()).records.get(name)
+
+
+def record_place(name: str) -> Path:
+    """Return the file of the user's record of a name."""
+    return offline_paths().config[0] / FOLDER / f"{name}.toml"
+
+
+def write_record(name: SandboxName, text: str) -> list[Path]:
+    """Write a copied home's record and menu entry; return the files."""
+    place = record_place(name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # guard: a copied record is written whole
+    with whole_file(place, mode=0o644, replace=False) as file:
+        file.write(text.encode())
+    return [place, *write_record_entry(name, place, text)]
+
+
+def write_record_entry(name: str, place: Path, text: str) -> list[Path]:
+    """Write the menu entry of a record's text; return its files."""
+    record, _ = parse_record(name, place, text.encode())
+    if record is None:  # it inherits; the menu is not worth more
+        return []
+    return write_entry(record)
+
+
+def write_backed_up_record(
+    sandbox: SandboxName, untrusted_text: str, *, trusted: bool, ask: bool
+) -> list[Path]:
+    """Write a backup's record where the sandbox has none; return the files."""
+    place = record_place(sandbox)
+    if record_of(sandbox) is not None or place.exists() or not untrusted_text:
+        return []
+    untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
+    record, problems = parse_record(sandbox, place, untrusted_text.encode())
+    render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
+    if record is None or problems:  # such as one that inherits from another record
+        why = "; ".join(problem.first_line() for problem in problems)
+        return _set_aside(place, untrusted_text, f"is not used alone ({why})")
+    reaches = [] if trusted else reaching_keys(record)
+    if reaches and ask and sys.stdin.isatty():
+        render.note(f"it sets {', '.join(reaches)} to more than a new record has")
+        trusted = click.confirm("Is this your record? Use it?", err=True)
+    if reaches and not trusted:
+        reason = (
+            f"is not used without --trust-record, because it sets {', '.join(reaches)} to "
+            "more than a new record has"
+        )
+        return _set_aside(place, untrusted_text, reason)
+    return write_record(sandbox, untrusted_text)
+
+
+def _set_aside(place: Path, untrusted_text: str, reason: str) -> list[Path]:
+    """Keep a backup's record beside the records, and show how to put it in force."""
+    kept = place.with_name(f"{place.name}{IMPORTED}")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(kept, untrusted_text.encode())
+    render.note(
+        f"the sandbox has its home and no record: the backup's record {reason}; if you "
+        "wrote the backup, run: "
+        f"mv {shlex.quote(str(kept))} {shlex.quote(str(place))} && "
+        "brokerctl menu refresh"
+    )
+    return []

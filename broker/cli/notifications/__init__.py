@@ -1,0 +1,1 @@
+"""Notifications that brokerctl sends and lists."""

@@ -1,0 +1,307 @@
+"""``brokerctl audio``: a mixer for sandboxes, beside the desktop's own.
+
+State and commands go to the process that runs a sandbox's filter
+(``viewer.sound.mixer``). The streams that really play are read from the sound server
+itself, and muting is done there too: that works even where a filter no longer obeys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import rich_click as click
+import trio
+
+from broker.cli import render
+from broker.cli.completion import sandboxes
+from broker.cli.policy.records import read_records
+from broker.cli.proxy.sound_server import connect_server, server_path
+from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.ended_disposables import is_disposable_of
+from broker.cli.tray.ask_mixer import ask_desk
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.core.limits import sound as limits
+from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.streams.sound_rules import Level
+from broker.jail.sound.properties import SANDBOX_KEY
+from broker.viewer.sound.levels import levels_folder, load_level, save_level
+from broker.viewer.sound.mixer import MixerRequest, SoundStatus, desks_folder
+
+if TYPE_CHECKING:
+    import pulsectl
+
+_WATCH_SECONDS = 0.5
+
+
+@click.group("audio")
+def command() -> None:
+    """Show and change the volume and the microphone access of sandboxes."""
+
+
+class _Stream(msgspec.Struct, frozen=True):
+    """A stream of a sandbox, as the sound server has it."""
+
+    sandbox: str
+    index: int
+    name: str
+    volume: int
+    muted: bool
+    corked: bool
+    recording: bool
+
+
+async def _reach(path: Path) -> None:
+    (await connect_server(path)).close()
+
+
+@contextmanager
+def sound_server() -> Iterator[pulsectl.Pulse]:
+    """Connect to the user's sound server by libpulse.
+
+    Raises UpstreamError, SetupError.
+    """
+    try:
+        # Late: it loads libpulse, which the other commands do without.
+        import pulsectl
+    except OSError as error:
+        raise SetupError(
+            f"cannot load libpulse: {error}",
+            hint="sudo apt install libpulse0",
+        ) from error
+    path = server_path(None)
+    trio.run(_reach, path)  # libpulse would say no more than "failed"
+    try:
+        # Not its connect(timeout=): in 24.12 that may wait forever.
+        with pulsectl.Pulse("brokerctl", server=f"unix:{path}") as pulse:
+            yield pulse
+    except pulsectl.PulseError as error:
+        raise UpstreamError(
+            f"the sound server at {path} refused a request: {error}",
+            hint="to see its log, run 'journalctl --user -u pipewire-pulse -u pulseaudio'",
+        ) from error
+
+
+def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
+    """Return the sandboxes' streams at the sound server."""
+    found: list[_Stream] = []
+    for recording, items in (
+        (False, pulse.sink_input_list()),
+        (True, pulse.source_output_list()),
+    ):
+        for item in items:
+            sandbox = item.proplist.get(SANDBOX_KEY)
+            if sandbox is None:
+                continue
+            found.append(
+                _Stream(
+                    sandbox=printable(sandbox, 60),
+                    index=item.index,
+                    name=printable(item.proplist.get("application.name", ""), 60),
+                    volume=round(item.volume.value_flat * limits.PULSE_VOLUME),
+                    muted=bool(item.mute),
+                    corked=bool(item.corked),
+                    recording=recording,
+                )
+            )
+    return found
+
+
+def running_filters() -> dict[str, SoundStatus]:
+    """Return all running filters."""
+    found: dict[str, SoundStatus] = {}
+    folder = desks_folder()
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        try:
+            found[path.name] = ask_desk(path, MixerRequest())
+        except (FileNotFoundError, UpstreamError, RefusedError):
+            continue  # it has ended, or it is not a socket (the directory's lock)
+    return found
+
+
+def _percent(volume: int) -> str:
+    return f"{round(volume * 100 / limits.PULSE_VOLUME)} %"
+
+
+@command.command("list")
+@click.option("--json", is_flag=True, help="Print JSON.")
+@click.option("--watch", is_flag=True, help="Show each change until interrupted.")
+def list_(*, json: bool, watch: bool) -> None:
+    """Show sandboxes with sound: volume, streams, microphone."""
+    said: object = None
+    while True:
+        with sound_server() as pulse:
+            streams = _streams(pulse)
+        desks = running_filters()
+        now = (desks, streams)
+        if now != said:
+            said = now
+            _show(desks, streams, json=json)
+        if not watch:
+            return
+        time.sleep(_WATCH_SECONDS)
+
+
+def _show(desks: dict[str, SoundStatus], streams: list[_Stream], *, json: bool) -> None:
+    if json:
+        render.json_line(
+            {
+                "sandboxes": [msgspec.to_builtins(desk) for desk in desks.values()],
+                "streams": [msgspec.to_builtins(one) for one in streams],
+            }
+        )
+        return
+    rows = []
+    for name in sorted({*desks, *(one.sandbox for one in streams)}):
+        desk = desks.get(name)
+        own = [one for one in streams if one.sandbox == name]
+        volume = "?" if desk is None else _percent(desk.volume)
+        if desk is not None and desk.muted:
+            volume += ", muted"
+        playing = _playing(own)
+        if desk is not None and desk.idle:
+            playing += f" ({desk.idle} idle)"
+        rows.append((name, volume, playing, _microphone(desk)))
+    render.table(("SANDBOX", "VOLUME", "STREAMS", "MICROPHONE"), rows)
+
+
+def _playing(own: list[_Stream]) -> str:
+    """Describe a sandbox's playing streams."""
+    return ", ".join(
+        f"{one.name} {_percent(one.volume)}"
+        + (" muted" if one.muted else "")
+        + (" paused" if one.corked else "")
+        for one in own
+        if not one.recording
+    )
+
+
+def _microphone(desk: SoundStatus | None) -> str:
+    """Describe a sandbox's use of the microphone."""
+    if desk is None:
+        return "?"
+    words = [desk.rule]
+    words += [f"requested by {desk.application}"] if desk.wanted else []
+    words += ["allowed"] if desk.allowed and desk.rule != "allow" else []
+    words += [f"ACTIVE: {desk.source}"] if desk.active else []
+    words += [desk.missing] if desk.missing else []
+    return ", ".join(words)
+
+
+def _desks_of(name: SandboxName) -> list[SandboxName]:
+    """Return the sandbox of this name, or those of the record, that have sound.
+
+    Just the name where none has.  Raises RefusedError if no record has it either.
+    """
+    folder = desks_folder()
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if name in found:
+        return [name]
+    named = [SandboxName(desk) for desk in found if is_disposable_of(desk, name)]
+    if len(named) > 1:
+        render.note(
+            f"record {name} has {len(named)} sandboxes with sound: {', '.join(named)}"
+        )
+    if not named:
+        records = read_records(offline_paths())
+        known = {*records.records, *records.broken}
+        if name not in known and not any(is_disposable_of(name, one) for one in known):
+            raise RefusedError(
+                f"no record and no sandbox with sound is named '{name}'",
+                hint="to list the sandboxes with sound, run 'brokerctl audio list'; to list the "
+                "records, run 'brokerctl list'",
+            )
+    return named or [name]
+
+
+def _set(sandbox: str, ask: MixerRequest) -> list[SandboxName]:
+    """Send a request to all filters that a name matches; returns their sandboxes."""
+    names = _desks_of(take_sandbox_name(sandbox))
+    for name in names:
+        _set_one(name, ask)
+    return names
+
+
+def _set_one(name: SandboxName, ask: MixerRequest) -> None:
+    """Set the level in the running filter; if none runs, store it for the next start."""
+    try:
+        status = ask_desk(desks_folder() / name, ask)
+    except FileNotFoundError:
+        old = load_level(levels_folder(), name)
+        level = Level(
+            old.volume if ask.volume is None else ask.volume,
+            old.muted if ask.muted is None else ask.muted,
+        )
+        save_level(levels_folder(), name, level)
+        words = _loudness(level.volume, muted=level.muted)
+        render.note(
+            f"'{name}' has no sound connection; the next sandbox of this name starts with: "
+            f"{words}"
+        )
+        return
+    words = _loudness(status.volume, muted=status.muted)
+    render.note(f"{status.sandbox}: {words}")
+
+
+def _loudness(volume: int, *, muted: bool) -> str:
+    return _percent(volume) + (", muted" if muted else "")
+
+
+@command.command()
+@click.argument("sandbox", shell_complete=sandboxes)
+@click.argument("percent", type=click.IntRange(0, 100))
+def volume(*, sandbox: str, percent: int) -> None:
+    """Set the volume of a sandbox, 0 to 100, until it is changed again."""
+    _set(sandbox, MixerRequest(volume=percent * limits.PULSE_VOLUME // 100))
+
+
+@command.command()
+@click.argument("sandbox", shell_complete=sandboxes)
+def mute(*, sandbox: str) -> None:
+    """Mute a sandbox; its programs are not notified."""
+    names = _set(sandbox, MixerRequest(muted=True))
+    # A filter that was taken over must not decide about this.
+    with sound_server() as pulse:
+        for item in pulse.sink_input_list():
+            if item.proplist.get(SANDBOX_KEY) in names and not item.mute:
+                pulse.mute(item, mute=True)
+
+
+@command.command()
+@click.argument("sandbox", shell_complete=sandboxes)
+def unmute(*, sandbox: str) -> None:
+    """Unmute a sandbox."""
+    _set(sandbox, MixerRequest(muted=False))
+
+
+@command.command()
+@click.argument("sandbox", shell_complete=sandboxes)
+@click.argument("answer", type=click.Choice(["allow", "deny"]))
+def microphone(*, sandbox: str, answer: str) -> None:
+    """Deny a sandbox the microphone, or allow it for 'proxy pulse'.
+
+    Return when the change is in effect.  A broker decides by rules for
+    vitrail.AudioInput instead.
+    """
+    for name in _desks_of(take_sandbox_name(sandbox)):
+        _set_microphone(name, answer)
+
+
+def _set_microphone(name: SandboxName, answer: str) -> None:
+    """Allow or deny a sandbox the microphone at its sound filter."""
+    path = Path(desks_folder() / name)
+    try:
+        status = ask_desk(path, MixerRequest(microphone=answer == "allow"))
+    except FileNotFoundError:
+        raise RefusedError(
+            f"cannot set the microphone access of '{name}': no sandbox of this name has a "
+            "sound connection",
+            hint="to list the sandboxes with sound, run 'brokerctl audio list'",
+        ) from None
+    words = "may use" if status.allowed else "may not use"
+    render.note(f"{status.sandbox} {words} the microphone")

@@ -1,0 +1,1 @@
+"""Windows of sandboxes: listed, and closed."""

@@ -1,0 +1,1 @@
+"""The GPU as sandboxes get it: render nodes, and the renderer process."""

@@ -1,0 +1,1 @@
+"""Which code carries out which order of the viewer."""

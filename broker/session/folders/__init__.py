@@ -1,0 +1,1 @@
+"""Directories of the user that sandboxes get."""

@@ -1,0 +1,162 @@
+"""Directories that a sandbox gets, and the viewer's own settings."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import PeerError, RefusedError
+from broker.core.escape import printable
+from broker.core.files.opened_folder import OpenedFolder, folder_argument, folder_object
+from broker.core.names import sandboxes_named
+from broker.core.paths import Paths, find_paths
+from broker.core.services import FOLDER
+from broker.helpers.mounts.opened import open_folder
+from broker.ipc import fdpass
+from broker.ipc.control.types.folders import FolderShareRequest
+from broker.ipc.session import folder_orders as m
+from broker.ipc.session.bus_orders import HoldPermit
+from broker.ipc.session.permit_warrant import PermitWarrant
+from broker.session.errand import Errand
+from broker.session.folders.folder_server import serve_folder
+from broker.session.menu_icons import draw_icons
+from broker.session.read_warrant import SECONDS
+from broker.session.settings_files import settings_problems
+from policy.records.loader import load_records, search_path, with_last_good
+from policy.records.model import Folders, RecordSet
+from policy.records.places import writable
+
+
+def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
+    """Carry out an order about folders or settings.  Raises VitrailError, OSError."""
+    match order:
+        case m.OpenFolder():
+            _share(errand, order)
+        case m.DrawIcons():
+            draw_icons(_records(find_paths()).records.values())
+            errand.answer()
+        case m.CheckSettings():
+            found = [one.first_line() for one in settings_problems(find_paths())]
+            errand.answer_file(msgspec.json.encode(found))
+        case _:
+            raise PeerError("no folder is open")
+
+
+def _share(errand: Errand, order: m.OpenFolder) -> None:
+    """Open a folder, await the permit to give it, give or serve it, and hold that."""
+    paths = find_paths()
+    records = _records(paths)
+    with _opened(errand, order, paths, records) as (folder, sandbox):
+        errand.answer(os.fsencode(folder.path))
+        give = errand.next()
+        if give is None:
+            return
+        if not isinstance(give, m.GiveFolder):
+            raise PeerError("the folder must be passed first")
+        permit = errand.permit(give.warrant, {FOLDER})
+        # guard: a folder is mounted by the permit for it
+        named = folder_argument(folder.name), folder_object(folder.path)
+        if (permit.argument, permit.about) != named:
+            raise RefusedError("the permit is for another folder")
+        # guard: a folder that is permitted to read is not written to
+        if order.write and not permit.write:
+            raise RefusedError("the permit only allows reading")
+        # guard: a folder goes to the sandbox that the user or a record names
+        if not sandboxes_named(sandbox, [(permit.sandbox, permit.record)]):
+            raise RefusedError("the permit is for another sandbox")
+        ticket = _give(errand.host, folder, permit.sandbox, write=order.write)
+        errand.answer(ticket)
+        if ticket:
+            # The host unmounts it when this process has ended.
+            # guard: a folder is mounted while its permit is held
+            errand.hold(permit)
+        elif held := _await_connection(errand, permit):
+            serve_folder(errand, folder, held, write=order.write)
+
+
+def _await_connection(errand: Errand, permit: PermitWarrant) -> PermitWarrant | None:
+    """Return the permit, as renewed, once there is a connection; None: there is none.
+
+    Raises RefusedError where it has expired, PeerError for another order.
+    """
+    while (order := errand.next()) is not None:
+        if isinstance(order, HoldPermit):
+            at = errand.renewed(permit, order) - SECONDS
+            permit = msgspec.structs.replace(permit, at=at)
+            continue
+        if not isinstance(order, m.ServeFolder):
+            raise PeerError("the folder is not served yet")
+        # guard: a folder is not served when its permit may have ended
+        errand.refuse_late(permit.at + SECONDS)
+        return permit
+    return None
+
+
+def _records(paths: Paths) -> RecordSet:
+    """Return the records, with what the authority has kept of broken ones."""
+    read = load_records(search_path(paths.runtime, paths.config))
+    if not read.broken:
+        return read
+    return with_last_good(read, load_records([paths.state / "policy" / "records"]))
+
+
+@contextmanager
+def _opened(
+    errand: Errand, order: m.OpenFolder, paths: Paths, records: RecordSet
+) -> Iterator[tuple[OpenedFolder, str]]:
+    """Yield the directory and the name of the sandbox, or record, that it is for."""
+    private = [paths.runtime, paths.state, paths.cache, *paths.config]
+    linked = [paths.homes, *map(Path, order.linked)]
+    linked += (place for one in records.records.values() for place in writable(one))
+    name = _of_record(order, records) if order.record else _of_call(errand, order)
+    folder = open_folder(order.path, Path.home(), private, linked)
+    try:
+        yield folder, name
+    finally:
+        folder.close()
+
+
+def _of_call(errand: Errand, order: m.OpenFolder) -> str:
+    """Check that the user's call names the order's folder; return its sandbox."""
+    call = errand.call(order.warrant, {"FolderShare"})
+    asked = msgspec.json.decode(call.parameters, type=FolderShareRequest)
+    # guard: a folder is the one that the user named
+    if (asked.path, bool(asked.write)) != (order.path, order.write):
+        raise RefusedError("'brokerctl share' named another folder")
+    return asked.sandbox
+
+
+def _of_record(order: m.OpenFolder, records: RecordSet) -> str:
+    """Check that a record has the order's folder; return the record's name."""
+    record = records.records.get(order.record)
+    folders = Folders() if record is None else record.viewer.folders
+    known = folders.read_write if order.write else folders.read_only
+    # guard: a record's folders are those of its file
+    if Path(order.path) not in known:
+        key = "read_write" if order.write else "read_only"
+        raise RefusedError(
+            f"the record {order.record} has no {key} folder {printable(order.path, 200)}"
+        )
+    return order.record
+
+
+def _give(host: int, folder: OpenedFolder, sandbox: str, *, write: bool) -> bytes:
+    """Send a folder to the host; return its ticket, empty if there is no host."""
+    ticket = secrets.token_bytes(m.TICKET_BYTES)
+    path = os.fsencode(folder.path)
+    message = m.encode_for_host(m.FolderForHost(ticket, sandbox, path, write))
+    with (
+        socket.socket(fileno=os.dup(host)) as sock,
+        os.fdopen(os.pidfd_open(os.getpid())) as holder,
+    ):
+        try:
+            fdpass.send(sock, message, [folder.fd, holder.fileno()])
+        except BrokenPipeError:
+            return b""
+    return ticket

@@ -1,0 +1,101 @@
+"""Printing pages of sandboxes by CUPS, and the documents that are made of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from broker.core.errors import RefusedError, SetupError, UpstreamError
+from broker.core.escape import printable
+from broker.core.paths import find_paths
+from broker.core.services import PRINT
+from broker.helpers.process.memory_file import memory_file
+from broker.ipc.session import file_orders as m
+from broker.session.errand import Errand
+from broker.session.transfer.links import open_here
+
+_HINT = (
+    "to set a default printer, run 'lpoptions -d PRINTER'; or set printer= in the rule"
+)
+
+
+def _spool() -> Path:
+    """Return the directory of documents that wait: the viewer writes none of it."""
+    # guard: documents are not in the viewer's own directories
+    return find_paths().cache.with_name("vitrail-printing")
+
+
+@contextmanager
+def document(name: str) -> Iterator[Path]:
+    """Yield the path of a document that is to be made; it is removed at the end."""
+    spool = _spool()
+    spool.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=spool, ignore_cleanup_errors=True) as folder:
+        yield Path(folder, f"{name}.pdf")
+
+
+def answer_kept(errand: Errand, path: Path, written: bytes) -> None:
+    """Answer what was made; ``written``: by our program for files."""
+    pages = int(written.removeprefix(b"pages "))
+    kept = m.KeptPages(f"{path.parent.name}/{path.name}", str(path), pages)
+    errand.answer(msgspec.msgpack.encode(kept))
+
+
+def _made(untrusted_document: str) -> Path:
+    """Return our document.  Its name was checked when it was decoded."""
+    path = _spool() / untrusted_document
+    if not path.is_file():
+        raise RefusedError("the document no longer exists")
+    return path
+
+
+def show(errand: Errand, order: m.ShowDocument) -> None:
+    """Show the user what is to be printed."""
+    open_here(errand, str(_made(order.document)))
+
+
+def find_usual_printer(errand: Errand, _order: m.FindUsualPrinter) -> None:
+    """Answer the name of the desktop's usual printer.  Raises SetupError."""
+    if shutil.which("lp") is None:
+        raise SetupError("the program lp is not installed", hint="install cups-client")
+    said = _run(errand, ["lpstat", "-d"])
+    _, found, name = said.strip().partition(": ")
+    # A user's own instance of a queue is NAME/INSTANCE, as lp(1) takes it.
+    if not found or not name or name.startswith("-"):
+        raise SetupError("this desktop has no default printer", hint=_HINT)
+    errand.answer(name.encode())
+
+
+def print_document(errand: Errand, order: m.PrintDocument) -> None:
+    """Send a document to a printer by CUPS.  Raises UpstreamError, SetupError."""
+    permit = errand.permit(order.warrant, {PRINT})
+    # guard: a rule's printer is the one that prints
+    if permit.printer not in {"", order.printer}:
+        raise RefusedError(f"the permit is for {permit.printer}, not {order.printer}")
+    # guard: the printer that the user has read is the one that prints
+    if permit.about != order.printer:
+        raise RefusedError(f"the permit is for {permit.about}, not {order.printer}")
+    # guard: the title of a printed document begins with its sandbox
+    title = f"{permit.sandbox}: {printable(order.title, 100)}"
+    # Each value is one word, and none of them can begin as an option does.
+    words = ["-d", order.printer, "-t", title]
+    _run(errand, ["lp", *words, str(_made(order.document))])
+    errand.answer()
+
+
+def _run(errand: Errand, argv: list[str]) -> str:
+    """Run a program of CUPS to its end; return its output.  Raises UpstreamError."""
+    with ExitStack() as stack:
+        output, errors = memory_file(stack, b""), memory_file(stack, b"")
+        env = {**os.environ, "LC_ALL": "C"}
+        code = errand.run(argv, env=env, stdout=output, stderr=errors)
+        if code:
+            words = printable(m.from_memory(errors).strip(), 400)
+            raise UpstreamError(f"{argv[0]} failed: {words}")
+        return m.from_memory(output).decode(errors="replace")

@@ -1,0 +1,1 @@
+"""The security key of this machine, and each use of it."""

@@ -1,0 +1,1 @@
+"""Use of the user's own ssh agent."""

@@ -1,0 +1,1 @@
+"""The user's files, opened and chosen: each in a process of its own."""

@@ -1,1 +1,0 @@
-"""The user's sound, cameras, screens and security keys."""

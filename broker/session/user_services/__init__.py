@@ -1,1 +1,0 @@
-"""The user's services that sandboxes call: programs, secrets, ssh agents, ports."""

@@ -1,0 +1,1 @@
+"""Flows of sandboxes, and ports that are forwarded to them."""

@@ -1,0 +1,1 @@
+"""Security keys for sandboxes, without handing the key over."""

@@ -1,0 +1,1 @@
+"""Keys of ssh that stay where they are, and are used by rule."""

@@ -1,0 +1,1 @@
+"""Windows of sandboxes: the rules of their records, and what workers report."""

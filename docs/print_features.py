@@ -1,0 +1,76 @@
+"""Print the matrix of features and processes in ``docs/features.md``.
+
+``python -m docs.print_features`` writes it; with ``--check`` it compares and returns 1
+when the page is old.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Final
+
+from docs.tables.features import FEATURES, FRAME, ROWS, by_feature, place_of, row_of
+from docs.tables.imports import modules, size
+
+PAGE = Path(__file__).with_name("features.md")
+BEGIN, END = "<!-- matrix: begin -->\n", "<!-- matrix: end -->"
+COLUMNS: Final = (
+    *("authority", "host", "viewer", "session", "jail", "worker's shell"),
+    *("helpers", "root", "brokerctl", "guest", "records and rules"),
+)
+"""Processes, in the order of their trust; then the guest, and what files may say."""
+
+
+def table() -> str:
+    """Return the matrix: a row for each feature, the frame last."""
+    lines = [
+        f"| feature | {' | '.join(COLUMNS)} | code | imports |",
+        "|" + " --- |" * (len(COLUMNS) + 3),
+    ]
+    lines += [_row(name) for name in sorted(FEATURES)]
+    code = size(by_feature()[FRAME]).code
+    lines.append(f"| *frame* |{' |' * len(COLUMNS)} {code:,} | |")
+    return "\n".join(lines) + "\n"
+
+
+def _row(name: str) -> str:
+    members = by_feature()[name]
+    cells = " | ".join(_cell(members, row) for row in COLUMNS)
+    feature = FEATURES[name]
+    used = ", ".join(sorted(feature.uses))
+    code = size(members).code
+    return f"| **{name}**: {feature.title} | {cells} | {code:,} | {used} |"
+
+
+def _cell(members: tuple[str, ...], row: str) -> str:
+    places = {place_of(module)[1] for module in members if row_of(module) == row}
+    return ", ".join(f"`{_short(place)}`" for place in sorted(places))
+
+
+def _short(place: str) -> str:
+    """Return a place without its row's folder; a package ends with a slash."""
+    prefix = max((p for p in ROWS if f"{place}.".startswith(f"{p}.")), key=len)
+    path = place.removeprefix(f"{prefix}.").replace(".", "/")
+    return f"{path}/" if modules()[place].name == "__init__.py" else path
+
+
+def page(text: str) -> str:
+    """Return the page with the present table in place of the one in ``text``."""
+    before, rest = text.split(BEGIN)
+    _, after = rest.split(END)
+    return f"{before}{BEGIN}{table()}{END}{after}"
+
+
+def main() -> int:
+    """Write the page, or compare it with the code."""
+    text = PAGE.read_text()
+    made = page(text)
+    if "--check" in sys.argv[1:]:
+        return int(made != text)
+    PAGE.write_text(made)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

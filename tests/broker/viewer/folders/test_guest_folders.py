@@ -1,0 +1,109 @@
+"""What a guest is asked about folders, and what its answers can do."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import trio
+import trio.testing
+
+from broker.core.errors import RefusedError, UpstreamError
+from broker.core.limits import transfer as limits
+from broker.ipc import agent
+from broker.viewer.folders.guest_folders import GuestFolders
+
+
+class Asked:
+    """An agent whose answer is ``answers``, made for each message; None: silence."""
+
+    def __init__(self, version=agent.VERSION):
+        self.version = version
+        self.messages = []
+        self.warnings = []
+        self.answers = lambda message: agent.AgentMounted(message.place, True)
+        self.folders = GuestFolders(
+            self.order, lambda: self.version, self.warnings.append
+        )
+
+    async def order(self, message):
+        await trio.lowlevel.checkpoint()
+        self.messages.append(message)
+        answer = self.answers(message)
+        if answer is not None:
+            self.folders.take(answer)
+
+
+def no(message):
+    return agent.AgentMounted(message.place, False, "busy\x1b[2J")
+
+
+async def test_a_guest_mounts_and_unmounts():
+    asked = Asked()
+    await asked.folders.mount(2, "docs", write=True, streamed=False)
+    await asked.folders.unmount(2)
+    await asked.folders.revoke(2)
+    assert asked.messages == [
+        agent.AgentMount(2, "docs", True),
+        agent.AgentUnmount(2, False),
+    ]
+
+
+async def test_what_a_guest_cannot_do_is_shown_escaped():
+    asked = Asked()
+    asked.answers = no
+    with pytest.raises(UpstreamError, match=r"busy") as failed:
+        await asked.folders.mount(0, "docs", write=False, streamed=False)
+    assert "\x1b" not in str(failed.value)
+    asked.answers = lambda message: agent.AgentMounted(message.place, True)
+    await asked.folders.mount(0, "docs", write=False, streamed=False)
+    asked.answers = no
+    with pytest.raises(RefusedError, match="busy"):
+        await asked.folders.unmount(0)
+    await asked.folders.revoke(0)
+    assert asked.messages[-1] == agent.AgentUnmount(0, True)
+
+
+async def test_before_the_agent_a_folder_is_noted_and_asked_for_when_it_comes():
+    asked = Asked(version=None)
+    asked.answers = lambda message: None
+    await asked.folders.mount(1, "docs", write=False, streamed=False)
+    assert asked.messages == []
+    asked.version = agent.VERSION
+    await asked.folders.agent_up()
+    assert asked.messages == [agent.AgentMount(1, "docs", False)]
+    asked.folders.take(agent.AgentMounted(1, False, "no such device"))
+    assert "no such device" in asked.warnings[0]
+    asked.folders.take(agent.AgentMounted(7, False, "not asked for"))
+    assert len(asked.warnings) == 1
+
+
+async def test_an_old_agent_is_not_asked():
+    asked = Asked(version=agent.FOLDERS_VERSION - 1)
+    with pytest.raises(UpstreamError, match="too old"):
+        await asked.folders.mount(0, "docs", write=False, streamed=False)
+    assert asked.messages == []
+
+
+async def test_a_silent_guest_delays_the_end_by_seconds(autojump_clock):
+    asked = Asked()
+    await asked.folders.mount(0, "docs", write=False, streamed=False)
+    asked.answers = lambda message: None
+    began = trio.current_time()
+    await asked.folders.revoke(0)
+    assert trio.current_time() - began == pytest.approx(limits.FOLDER_REVOKE_SECONDS)
+    with pytest.raises(UpstreamError, match="did not answer"):
+        await asked.folders.mount(0, "docs", write=False, streamed=False)
+    assert asked.folders._asked == {}
+
+
+async def test_two_requests_for_one_place_do_not_mix(autojump_clock):
+    asked = Asked()
+    asked.answers = lambda message: None
+    async with trio.open_nursery() as nursery:
+        mount = partial(asked.folders.mount, 0, "docs", write=False, streamed=False)
+        nursery.start_soon(mount)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(UpstreamError, match="busy"):
+            await mount()
+        nursery.cancel_scope.cancel()
