@@ -40,8 +40,7 @@ _COVERED = [
 _METER = Meter(__name__, *_COVERED)
 
 with _METER.imports("broker.net.link", "broker.core"):
-    from broker.cli.link.link_verb.pairing import protocol as pairing
-
+    from broker.cli.link.pairing import protocol as pairing
     from broker.net.link import control, keys, messages, preamble, preamble_gate
 
 from broker.core.errors import SetupError  # noqa: E402

@@ -11,8 +11,8 @@ import shlex
 from contextlib import asynccontextmanager
 
 import pytest
-from broker.cli.link.link_verb.pairing import pinned
 
+from broker.cli.link.pairing import pinned
 from broker.net.link.keys import Peer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore

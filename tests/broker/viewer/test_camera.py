@@ -11,7 +11,6 @@ import msgspec
 import pytest
 import trio
 import trio.testing
-from broker.viewer.transfer.exchanges import OpenExchange
 
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.lease import Lease
@@ -23,6 +22,7 @@ from broker.session.camera import cameras_in
 from broker.viewer import pipewire_video as video
 from broker.viewer.calls.calls import SandboxCalls
 from broker.viewer.camera import SIZES, Cameras
+from broker.viewer.exchange.guest_connection import GuestConnection
 from broker.viewer.pipewire_video import ENDED_SECONDS, OPENED_PER_MINUTE
 from tests.kit.session import permit_of
 
@@ -183,7 +183,7 @@ async def test_the_user_is_not_asked_again_for_a_camera_that_was_taken_back(made
     calls = SandboxCalls(
         None, None, None, SimpleNamespace(cameras=cameras, session=None)
     )
-    exchange = OpenExchange(SimpleNamespace(lease=lease()), opening)
+    exchange = GuestConnection(SimpleNamespace(lease=lease()), opening)
     with pytest.raises(RefusedError, match="revoked access to the camera"):
         await calls.call(exchange, CallService(CAMERA, "640x480"), None)
 

@@ -167,7 +167,7 @@ def test_what_runs_is_counted(objects):
     assert {one.running() for one in bounded} == {1}
 
 
-@pytest.mark.parametrize("interface", BUS_OBJECTS.keys() - NO_OBJECT)
+@pytest.mark.parametrize("interface", sorted(BUS_OBJECTS.keys() - NO_OBJECT))
 def test_programs_read_of_all_rows_of_a_guest(objects, interface):
     words = objects[interface][1].described()
     for row in BUS_OBJECTS[interface].rows.values():

@@ -7,8 +7,8 @@ from pathlib import Path
 from threading import Event, Thread
 
 import pytest
-from broker.cli.link.link_verb.pairing import pinned
 
+from broker.cli.link.pairing import pinned
 from broker.net.link.keys import BrokerIdentity, Peer
 from broker.net.link.wire_types import Role
 from broker.net.link_service.key_store import LinkStore
