@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
-from broker.cli.link.link_verb import pair
+from broker.cli.link import pair
 from broker.cli.link.pairing.protocol import Pairing, PairingState
 from broker.core.errors import UpstreamError
 from broker.core.limits import link as limits
