@@ -18,7 +18,7 @@ from typing_extensions import override
 from broker import __version__
 from broker.cli import render
 from broker.cli.interrupts import INTERRUPTED, reader_may_leave
-from broker.cli.overview import overview
+from broker.cli.overview import first_verbs, overview
 from broker.cli.usage import refuse_unknown_verb, report_usage
 from broker.core.errors import (
     IntegrityError,
@@ -150,8 +150,8 @@ class _Verbs(click.Group):
 
     @override
     def get_help(self, ctx: click.Context) -> str:
-        # From the table: the help of every verb would load every verb.
-        return overview(GROUPS, shutil.get_terminal_size((80, 24)).columns).rstrip()
+        # From a table: the help of every verb would load every verb.
+        return first_verbs().rstrip()
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -186,7 +186,11 @@ def _verbs(
 @click.argument("words", metavar="[VERB…]", nargs=-1, shell_complete=_verbs)
 @click.pass_context
 def _help(context: click.Context, words: tuple[str, ...]) -> None:
-    """Show the help of VERB, as 'VERB --help' does, or a list of all verbs."""
+    """Show the help of VERB, as 'VERB --help' does; 'all' lists all verbs."""
+    if words == ("all",):
+        width = shutil.get_terminal_size((80, 24)).columns
+        click.echo(overview(GROUPS, width).rstrip())
+        context.exit()
     app.main([*words, "--help"], prog_name="brokerctl", standalone_mode=False)
     context.exit()
 
