@@ -58,6 +58,7 @@ from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.wire import Fd, ProtocolFault, internal
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.wayland.scene import buffer_part, commit, fifo, icon, screen_change
+from broker.jail.wayland.scene.shown import after_frames
 from broker.jail.wayland.state import ENOUGH, ClientState
 
 _MESSAGE_BYTES = 20
@@ -391,6 +392,9 @@ class WaylandFilter(ClientState):
             self.rescreened = False
             # guard: windows follow a change of screens
             screen_change.follow_screens(self)
+        if self.answered:
+            # guard: a frame counts after all that came with it
+            after_frames(self)
         return data[pos:]
 
     @override

@@ -103,6 +103,8 @@ class ClientState(ObjectTable, ABC):
         """Of the screens that windows were last laid out for."""
         self.rescreened = False
         """A screen has another size, or is gone, since then."""
+        self.answered: list[XdgSurface] = []
+        """Windows that the compositor has drawn, until all that it sent is read."""
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
         self.data_manager = self.data_version = self.cursor_shapes = 0

@@ -28,6 +28,7 @@ GUARDS = (
     Guard("a dialog ends with its window", "if True:", NEEDS, "dialog_ends"),
     Guard("a popup's parent is mapped", "if window is None:", NEEDS, "not_sent and get_popup"),
     Guard("a window that may be about to be hidden is asked for later", "if False:", NEEDS, "just_changed"),
+    Guard("a frame counts after all that came with it", "pass", NEEDS, "right_after"),
     Guard("popups are requested on what is shown", "if True:", NEEDS, "waits_until or dismissed_after"),
     Guard("a popup moves on what is mapped", "if parent is None or parent.role is None:", NEEDS, "not_moved"),
     Guard("a popup is committed on what is mapped", "if False:", "tests/attack/test_wayland_alive.py", "not_mapped and kwin"),

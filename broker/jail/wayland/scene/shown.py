@@ -65,8 +65,10 @@ def may_take_popups(core: ClientState, parent: XdgSurface) -> bool:
 # requested at once, as before; another one, such as a tooltip of a window in the
 # background, waits for one frame of its window. sway 1.7 still draws what it is about
 # to hide, for up to 200 ms, so a window that was configured or lost the keyboard in the
-# last 250 ms is asked for after that. A menu whose window is not drawn in two seconds
-# is dismissed.
+# last 250 ms is asked for after that: also one whose configure event came with the
+# answer, behind it. A menu whose window is not drawn in two seconds is dismissed. A
+# window that is hidden while its menu's request is on the way cannot be known: sway 1.7
+# ends then, as it does for a program without the filter.
 def await_drawn(core: ClientState, parent: XdgSurface, *, again: bool = False) -> None:
     """Have the compositor say when it has drawn the window below ``parent``.
 
@@ -93,9 +95,23 @@ def await_drawn(core: ClientState, parent: XdgSurface, *, again: bool = False) -
 
 
 def _drawn(core: ClientState, callback: Drawn, _time: int) -> None:
+    """Note that the compositor has drawn a window, until all that came with it is read."""
+    role = callback.window.role
+    if isinstance(role, Toplevel) and role.awaited is callback:
+        core.answered.append(callback.window)
+
+
+def after_frames(core: ClientState) -> None:
+    """Request the popups of drawn windows: what hides one may have come right behind."""
+    answered, core.answered = core.answered, []
+    for window in answered:
+        _request_waiting(core, window)
+
+
+def _request_waiting(core: ClientState, window: XdgSurface) -> None:
     """Request the popups that wait for a window, as the compositor has drawn it."""
-    window, role = callback.window, callback.window.role
-    if not isinstance(role, Toplevel) or role.awaited is not callback:
+    role = window.role
+    if not isinstance(role, Toplevel) or role.awaited is None:
         return  # it was unmapped meanwhile
     role.awaited = None
     if core.now < role.restless:

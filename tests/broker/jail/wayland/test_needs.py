@@ -465,6 +465,22 @@ def test_a_window_that_changes_while_it_is_drawn_is_asked_for_again():
     a.close()
 
 
+def test_a_window_that_changes_right_after_it_is_drawn_is_asked_for_again():
+    """sway 1.7 ended: the configure event was read with the frame's answer, behind it."""
+    a = hidden_actor()
+    surface, _, _ = a.menu(a.xdg)
+    a.send(surface, "commit")
+    (asked,) = a.told("wl_surface", "frame")
+    a.model.tell(asked[0], "done", 1)
+    a.model.configure(a.server_side(a.xdg))
+    a.pump()
+    assert not a.told("xdg_surface", "get_popup")
+    a.model.hides = False
+    later(a, 0.3)
+    assert a.told("xdg_surface", "get_popup")
+    a.close()
+
+
 def test_what_was_drawn_before_it_was_unmapped_shows_no_menu():
     a = hidden_actor()
     surface, _, popup = a.menu(a.xdg)
