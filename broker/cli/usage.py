@@ -113,7 +113,9 @@ def report_usage(error: click.ClickException) -> None:
         return
     path = printable(context.command_path, 200)
     if isinstance(error, UnknownVerbError):
-        render.note(f"  hint: {error.hint}to list the commands, run '{path} --help'")
+        # The first page has the ten verbs of a beginning alone.
+        words = "brokerctl help all" if path == "brokerctl" else f"{path} --help"
+        render.note(f"  hint: {error.hint}to list the commands, run '{words}'")
         return
     pieces = " ".join(context.command.collect_usage_pieces(context))
     render.note(f"  usage: {path} {printable(pieces, 1000)}")

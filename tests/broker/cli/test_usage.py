@@ -52,7 +52,7 @@ def test_the_verb_that_was_meant_is_named(capsys, words, meant):
 def test_an_unknown_verb_that_is_near_none_names_the_list(capsys):
     said = answer(capsys, "frobnicate")
     assert said == (
-        "error: No such command 'frobnicate'\n  hint: to list the commands, run 'brokerctl --help'\n"
+        "error: No such command 'frobnicate'\n  hint: to list the commands, run 'brokerctl help all'\n"
     )
 
 
