@@ -391,7 +391,7 @@ _COMMANDS = [
 
 
 # The player opens hundreds of windows a minute.  With the limit of a person's sandbox most
-# of the time would pass in waiting: the first games played forty orders a minute.
+# of the time would pass in waiting: of 48 seconds, 40.
 _PROXY = (
     "from broker.core.limits import wayland; wayland.WAYLAND_MAPPINGS_PER_MINUTE = 10**9;"
     "from broker.cli.proxy.wayland import command; command(standalone_mode=False)"
