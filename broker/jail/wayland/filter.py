@@ -55,6 +55,7 @@ from broker.jail.wayland.model import COMPOSITOR_VERSION, Surface
 from broker.jail.wayland.ports import OperatingSystem
 from broker.jail.wayland.protocol import dispatch, emit, wire
 from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.protocol.sync import send_sync
 from broker.jail.wayland.protocol.wire import Fd, ProtocolFault, internal
 from broker.jail.wayland.sandbox import Sandbox
 from broker.jail.wayland.scene import buffer_part, commit, fifo, icon, screen_change
@@ -130,9 +131,7 @@ class WaylandFilter(ClientState):
         registry.events = dispatch.own_events("wl_registry", _REGISTRY_EVENTS)
         self.registry = registry.sid
         self.up.data += emit.get_registry(1, registry.sid)
-        done = self.own("wl_callback")
-        done.events = dispatch.own_events("wl_callback", _SYNC_EVENTS)
-        self.up.data += emit.sync(1, done.sid)
+        send_sync(self, _SYNC_EVENTS)
         self.usage.take("clients", 1)
         self.sandbox.filters.add(self)
 

@@ -27,6 +27,7 @@ from broker.jail.wayland.model import (
 )
 from broker.jail.wayland.protocol import dispatch, emit
 from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.protocol.sync import send_sync
 
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
@@ -131,9 +132,7 @@ class _Fence(ProtocolObject):
 
 def _send_fence(core: ClientState, toplevel: Toplevel) -> None:
     toplevel.fence = _FENCE
-    fence = core.own("wl_callback", _Fence(toplevel))
-    fence.events = dispatch.own_events("wl_callback", _FENCE_EVENTS)
-    core.up.data += emit.sync(1, fence.sid)
+    send_sync(core, _FENCE_EVENTS, _Fence(toplevel))
 
 
 def _passed(core: ClientState, fence: _Fence, _data: int) -> None:

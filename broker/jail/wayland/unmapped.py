@@ -13,8 +13,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.jail.wayland.protocol import dispatch, emit
+from broker.jail.wayland.protocol import dispatch
 from broker.jail.wayland.protocol.objects import ProtocolObject
+from broker.jail.wayland.protocol.sync import send_sync
 
 if TYPE_CHECKING:
     from broker.jail.wayland.model import XdgSurface
@@ -36,9 +37,7 @@ def begin_again(core: ClientState, xdg: XdgSurface) -> None:
     # A window is shown only after a configure event, so there is one fence at a time
     # for each, however often it is unmapped.
     xdg.unmapping = True
-    fence = core.own("wl_callback", _Fence(xdg))
-    fence.events = dispatch.own_events("wl_callback", _FENCE_EVENTS)
-    core.up.data += emit.sync(1, fence.sid)
+    send_sync(core, _FENCE_EVENTS, _Fence(xdg))
 
 
 def _passed(_core: ClientState, fence: _Fence, _data: int) -> None:

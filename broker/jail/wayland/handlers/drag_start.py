@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.jail.wayland.protocol import dispatch, emit
+from broker.jail.wayland.protocol.sync import send_sync
 
 if TYPE_CHECKING:
     from broker.jail.wayland.handlers.selection import DataDevice, DataSource
@@ -55,9 +56,7 @@ def send(core: ClientState, asked: AskedDrag) -> None:
     if it.asked is not None and not it.waiting:
         # One at a time, however many a client starts.
         it.waiting = True
-        done = core.own("wl_callback")
-        done.events = dispatch.own_events("wl_callback", _DONE)
-        core.up.data += emit.sync(1, done.sid)
+        send_sync(core, _DONE)
 
 
 def heard(core: ClientState) -> None:
