@@ -86,6 +86,11 @@ class Edit:
     file: Path
     old: bytes | None
 
+    @classmethod
+    def of(cls, base: Path, file: Path) -> Edit:
+        """Begin an edit of a file as it is now.  Raises RefusedError."""
+        return cls(base, file, read_current(file) if os.path.lexists(file) else None)
+
     @property
     def before(self) -> bytes | None:
         """The file's current content; None: there is no file."""
@@ -141,7 +146,7 @@ def edit(
     folder = _folder(name)
     with one_at_a_time(base):
         file = base / folder / name
-        job = Edit(base, file, read_current(file) if os.path.lexists(file) else None)
+        job = Edit.of(base, file)
         if confirm is not None:
             refuse_trial(job.base, job.file)
         new = _edited(job, folder, yes=yes)

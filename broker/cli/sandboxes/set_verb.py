@@ -17,7 +17,6 @@ from broker.cli.policy.edit import (
     confirm_seconds,
     follow_record,
     one_at_a_time,
-    read_current,
     show_lines,
 )
 from broker.cli.policy.install import new_problems, put, sets_with, show_changes
@@ -112,7 +111,7 @@ def command(
     base = offline_paths().config[0]
     with one_at_a_time(base):
         file = base / FOLDER / f"{sandbox}.toml"
-        job = Edit(base, file, read_current(file) if file.exists() else None)
+        job = Edit.of(base, file)
         if confirm is not None:
             refuse_trial(job.base, job.file)
         text = beginning(job, FOLDER).decode()
