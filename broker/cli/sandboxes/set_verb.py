@@ -108,7 +108,15 @@ def command(
     """
     setting_of(setting)  # before anything is read
     record = record_named(sandbox)
-    base = offline_paths().config[0]
+    paths = offline_paths()
+    base = paths.config[0]
+    if not any(
+        (folder / FOLDER / f"{sandbox}.toml").exists() for folder in paths.config
+    ):
+        raise RefusedError(
+            f"the record '{sandbox}' is not yours to change: it ends with its run",
+            hint="for a sandbox that stays, run 'brokerctl new NAME'",
+        )
     with one_at_a_time(base):
         file = base / FOLDER / f"{sandbox}.toml"
         job = Edit.of(base, file)

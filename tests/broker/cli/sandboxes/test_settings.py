@@ -114,6 +114,17 @@ def test_a_record_that_is_none_is_named(env):
     assert "did you mean 'work'?" in answer.err
 
 
+def test_a_record_of_one_run_is_not_changed(env):
+    """It goes with its run: a file of the user's by its name would stay."""
+    paths = paths_of(env)
+    (paths.runtime / "sandboxes.d").mkdir(parents=True)
+    (paths.runtime / "sandboxes.d" / "box-1234.toml").write_text(RECORD)
+    answer = called("set", "box-1234", "memory", "2G", env=env)
+    assert answer.code == 1, answer
+    assert "ends with its run" in answer.err
+    assert not (paths.config[0] / "sandboxes.d" / "box-1234.toml").exists()
+
+
 def test_get_says_where_a_value_is_set(env):
     lines = called("get", "work", env=env).out.splitlines()
     (memory,) = [line for line in lines if line.startswith("memory")]
