@@ -139,8 +139,14 @@ async def test_a_stream_carries_its_label_and_others_are_not_seen(kind):
             await filtered.run("pactl", "set-sink-input-volume", number, "300%")
             real = await server.pactl("list", "sink-inputs")
             assert "300%" not in real
-            await filtered.run("pactl", "set-sink-input-mute", number, "1")
-            assert "Mute: yes" in await server.pactl("list", "sink-inputs")
+            muted = await filtered.run("pactl", "set-sink-input-mute", number, "1")
+            assert muted.code == 0, muted
+
+            async def is_muted():
+                return "Mute: yes" in await server.pactl("list", "sink-inputs")
+
+            # The server answers before its sink's thread has the value.
+            await eventually(is_muted)
 
 
 @pytest.mark.long

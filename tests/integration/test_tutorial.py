@@ -16,7 +16,9 @@ WITHOUT_MACHINE = (
     "brokerctl policy show demo",
     "brokerctl new web --package firefox-esr --label orange",
     "brokerctl new work --from work",
+    "brokerctl set work sound on",
     "brokerctl prompt phrase",
+    "brokerctl policy starter",
     "brokerctl policy check",
 )
 _RULE = (
@@ -45,6 +47,9 @@ ELSEWHERE = {
     "cd vitrail": "the reader's place",
     "export PATH=$PWD/.venv/bin:$PATH": "the reader's shell",
     "brokerctl run web": "builds an image with a browser; test_first_hour_box has one in a box",
+    "brokerctl open paper.pdf": "tests/e2e/test_opening_vm.py",
+    "brokerctl clipboard chords": "asks for chords; tests/integration/test_brokerctl_clipboard.py",
+    "brokerctl cp work:~/report.odt .": "tests/e2e/test_first_week.py",
     "brokerctl demo -- foot": "tests/e2e/test_demo.py",
 }
 
@@ -73,7 +78,12 @@ async def test_commands_that_need_no_machine():
             answer = await typed(command, env)
             assert answer.code == 0, (command, answer.out, answer.err)
         folder = paths_of(env).config[0] / "sandboxes.d"
-        assert {path.stem for path in folder.iterdir()} == {"demo", "web", "work"}
+        assert {path.stem for path in folder.iterdir()} == {
+            "demo",
+            "viewer",  # of 'policy starter'
+            "web",
+            "work",
+        }
 
 
 async def test_the_mistake_is_answered_as_the_page_shows():
