@@ -99,6 +99,19 @@ TOP = Table(
             default="utc",
         ),
         Field(
+            "autostart",
+            Choice(
+                {
+                    "none": "it is started by you, or by a rule that needs it",
+                    "login": "your desktop starts it when you log in, as the menu entry would",
+                }
+            ),
+            "Whether the sandbox is started with your desktop (Desktop Application "
+            "Autostart Specification).",
+            default="none",
+            own=True,
+        ),
+        Field(
             "default_disposable",
             NAME,
             "The record from which a new sandbox is created when this one calls "

@@ -8,17 +8,20 @@ application's, so hidden entries are written for the ids of the windows that the
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.cli.sandboxes.desktop_entry import (
+    AUTOSTART_PREFIX,
     WINDOW_KEY,
     WINDOW_PREFIX,
+    autostart_home,
     has_entry,
     window_file,
+    write_autostart,
     write_entry,
     write_window_entry,
 )
@@ -26,6 +29,7 @@ from broker.core.errors import VitrailError
 from broker.ipc.control.api import Nothing, WindowsRequest
 from broker.ipc.control.methods import STATUS, WINDOWS
 from broker.session.menu_icons import data_home
+from policy.records.model import Record
 
 _IDS_PER_SANDBOX = 32
 """Hidden entries of one sandbox: its programs choose the ids."""
@@ -40,6 +44,7 @@ def refresh() -> tuple[list[Path], list[Path]]:
     records = read_records(offline_paths()).records
     there = {name: record for name, record in records.items() if has_entry(name)}
     written = [path for record in there.values() for path in write_entry(record)]
+    written += follow_autostart(records)
     running = _running()
     for sandbox, untrusted_ids in _application_ids(running).items():
         record = there.get(running[sandbox])
@@ -52,6 +57,19 @@ def refresh() -> tuple[list[Path], list[Path]]:
             ]
     expected = {window_file(record) for record in there.values()}
     return written, _sweep(running, expected)
+
+
+def follow_autostart(records: Mapping[str, Record]) -> list[Path]:
+    """Have the desktop start the records that say so, and no others at login.
+
+    Returns the files written.  Raises OSError.
+    """
+    chosen = [one for one in records.values() if one.values.get("autostart") == "login"]
+    written = [write_autostart(record) for record in chosen]
+    for path in autostart_home().glob(f"{AUTOSTART_PREFIX}*.desktop"):
+        if path not in written:
+            path.unlink()
+    return written
 
 
 def follow_windows() -> None:

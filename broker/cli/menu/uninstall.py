@@ -12,7 +12,11 @@ import trio
 from broker.cli import launcher, render
 from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.start import end_broker
-from broker.cli.sandboxes.desktop_entry import WINDOW_PREFIX
+from broker.cli.sandboxes.desktop_entry import (
+    AUTOSTART_PREFIX,
+    WINDOW_PREFIX,
+    autostart_home,
+)
 from broker.cli.tray.tray_verb import autostart_file
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
@@ -80,6 +84,7 @@ def _entries() -> Iterator[Path]:
     icons = data_home() / "icons" / "hicolor" / "scalable" / "apps"
     if autostart_file().is_file():
         yield autostart_file()
+    yield from sorted(autostart_home().glob(f"{AUTOSTART_PREFIX}*.desktop"))
     yield from sorted(applications.glob(f"{_ENTRY}*.desktop"))
     yield from sorted(applications.glob(f"{WINDOW_PREFIX}*.desktop"))
     yield from sorted(icons.glob(f"{_ENTRY}*.svg"))

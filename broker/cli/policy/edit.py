@@ -170,12 +170,13 @@ def edit(
 def follow_record(job: Edit) -> None:
     """Update the menu to a record's name and colour; warn of similar colours."""
     # Late: rules need neither.
-    from broker.cli.menu.entries import follow_windows
+    from broker.cli.menu.entries import follow_autostart, follow_windows
     from broker.cli.policy.records import read_records
     from broker.cli.sandboxes.look_alikes import alike
 
     follow_windows()
     records = read_records(offline_paths()).records
+    follow_autostart(records)
     record = records.get(job.file.stem)
     if record is not None and record.viewer.label.colour != _colour_of(job):
         for text in alike(record, records.values()):

@@ -6,6 +6,7 @@ Specification.  The files are the user's own, below XDG_DATA_HOME.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from policy.records.model import Record
 
 WINDOW_PREFIX = "vitrail."
 """Of the application ids of all windows, and so of the entries that they have."""
+AUTOSTART_PREFIX = "vitrail-sandbox."
+"""Of the files that start sandboxes with the desktop."""
 WINDOW_KEY = "X-Vitrail-Window"
 """The sandbox of a hidden entry for its windows."""
 _ACTIONS = {"terminal": "Terminal", "files": "Files", "stop": "Stop"}
@@ -81,9 +84,39 @@ def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
     return path
 
 
+def autostart_file(record: str) -> Path:
+    """Return the file by which the desktop starts a record's sandbox."""
+    return autostart_home() / f"{AUTOSTART_PREFIX}{record}.desktop"
+
+
+def autostart_home() -> Path:
+    """Return the directory of the Desktop Application Autostart Specification."""
+    given = os.environ.get("XDG_CONFIG_HOME", "")
+    home = Path(given) if given.startswith("/") else Path.home() / ".config"
+    return home / "autostart"
+
+
+def write_autostart(record: Record) -> Path:
+    """Write the file by which the desktop starts a record's sandbox."""
+    path = autostart_file(record.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        "[Desktop Entry]",
+        "Type=Application",
+        f"Name={_text(record.viewer.label.name)}",
+        f"Comment={_text(f'Start sandbox {record.name} at login')}",
+        f"Exec={_exec('menu', 'start', record.name)}",
+        f"X-Vitrail-Sandbox={record.name}",
+        "",
+    ]
+    path.write_text("\n".join(lines))
+    return path
+
+
 def remove_entry(name: str) -> list[Path]:
     """Remove entry and icon of a sandbox; return the files that existed."""
-    found = [path for path in (_entry_file(name), icon_file(name)) if path.exists()]
+    own = (_entry_file(name), icon_file(name), autostart_file(name))
+    found = [path for path in own if path.exists()]
     hidden = (data_home() / "applications").glob(f"{WINDOW_PREFIX}{name}.*.desktop")
     for path in (*found, *hidden):
         path.unlink()

@@ -67,6 +67,7 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
         "tags": Setting("tags", "names by which rules refer to it", several=True),
         "drags": _switch("clipboard.drag", "drags to and from other sandboxes, as rules say", "rules", "none"),
         "time-zone": _choice("timezone", "the time zone of its programs", "utc", "desktop"),
+        "autostart": _choice("autostart", "when your desktop starts it", "none", "login"),
         "class": _choice("class", "what is kept when it stops", "disposable", "persistent"),
     }
 )  # fmt: skip

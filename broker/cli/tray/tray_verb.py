@@ -14,6 +14,7 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.sandboxes.desktop_entry import autostart_home
 from broker.core.errors import VitrailError
 from broker.core.paths import Paths, find_paths
 
@@ -61,9 +62,7 @@ def command(*, autostart: bool, no_autostart: bool) -> None:
 
 def autostart_file() -> Path:
     """Return the autostart file (Desktop Application Autostart Specification)."""
-    given = os.environ.get("XDG_CONFIG_HOME", "")
-    home = Path(given) if given.startswith("/") else Path.home() / ".config"
-    return home / "autostart" / "vitrail-tray.desktop"
+    return autostart_home() / "vitrail-tray.desktop"
 
 
 def _write(*, autostart: bool) -> None:

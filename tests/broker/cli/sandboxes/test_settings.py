@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from broker.cli.sandboxes.settings import SETTINGS, words_of
@@ -146,3 +148,26 @@ def test_each_setting_is_a_key_of_records():
 def test_words_are_completed(env):
     assert words_of(SETTINGS["sound"]) == ["on", "off"]
     assert "green" in words_of(SETTINGS["colour"])
+
+
+def test_autostart_writes_the_desktop_s_file_and_removes_it(env):
+    """The Desktop Application Autostart Specification reads $XDG_CONFIG_HOME/autostart."""
+    folder = Path(env["HOME"], ".config", "autostart")
+    change(env, "autostart", "login")
+    (file,) = folder.iterdir()
+    assert file.name == "vitrail-sandbox.work.desktop"
+    lines = dict(
+        line.split("=", 1) for line in file.read_text().splitlines() if "=" in line
+    )
+    assert lines["Exec"].endswith("brokerctl menu start work")
+    other = folder / "another.desktop"
+    other.write_text("[Desktop Entry]\n")
+    change(env, "autostart", "none")
+    assert [*folder.iterdir()] == [other]
+
+
+def test_a_removed_record_does_not_start_at_login(env):
+    change(env, "autostart", "login")
+    (paths_of(env).config[0] / "sandboxes.d" / "work.toml").unlink()
+    assert called("menu", "refresh", env=env).code == 0
+    assert not [*Path(env["HOME"], ".config", "autostart").iterdir()]
