@@ -28,6 +28,8 @@ CIRCLES = 1
 KINDS = 24
 """Of processes: rows of ``PROGRAMS`` that are not phases."""
 OTHER_KINDS = {
+    # Words of 'brokerctl new --in', each with the kind that a written record gets.
+    "broker.cli.sandboxes.presets": 1,
     # Protocols of a foreign machine's VMM, by which it takes a device: keys of
     # devices.toml, whatever the kind of its sandbox is.
     "broker.host.devices.host_devices": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -93,6 +94,13 @@ class _Wishes:
     help="What the sandbox is for: its record and its rules are those of the purpose.",
 )
 @click.option(
+    "--in",
+    "runner",
+    default=None,
+    metavar="box|podman=IMAGE|flatpak=APP",
+    help="With --for: a box of this machine's programs, a container or a Flatpak application in place of a micro VM.",
+)
+@click.option(
     "--no-rules", is_flag=True, help="Write the record of --for without its rules."
 )
 @click.option(
@@ -144,6 +152,7 @@ def command(
     *,
     example: str | None,
     preset: str | None,
+    runner: str | None,
     no_rules: bool,
     packages: tuple[str, ...],
     label: str | None,
@@ -180,16 +189,13 @@ def command(
         timezone,
         host_files,
     )
-    if preset is not None and example is not None:
-        raise RefusedError(
-            "--for and --from are two beginnings of one record", hint="use one of them"
-        )
+    _refuse_mixed(example, preset, runner)
     paths = offline_paths()
     if preset is None and example is None and not any(vars(wishes).values()):
         preset = _asked_for(sandbox)
     base = preset or example or _base(sandbox, packages)
     target = paths.config[0] / FOLDER / f"{sandbox}.toml"
-    begin = record_text(preset) if preset else _example_text(base, paths.config)
+    begin = record_text(preset, runner) if preset else _example_text(base, paths.config)
     text = _changed(begin, sandbox, wishes)
     record = _checked(target, text)
     others = _others(paths, sandbox)
@@ -212,10 +218,34 @@ def command(
         render.note(f"wrote {file}")
     for text in alike(record, others):
         render.note(text)
+    _tell_missing(record, runner)
     if build:
         _build(paths, record)
     render.note(f"to start the sandbox, run: brokerctl run {sandbox}")
     offer_starter(paths)
+
+
+def _refuse_mixed(example: str | None, preset: str | None, runner: str | None) -> None:
+    """Raise RefusedError for options that do not go together."""
+    if preset is not None and example is not None:
+        raise RefusedError(
+            "--for and --from are two beginnings of one record", hint="use one of them"
+        )
+    if runner is not None and preset is None:
+        raise RefusedError(
+            "--in belongs to --for", hint="add --for with what the sandbox is for"
+        )
+
+
+def _tell_missing(record: Record, runner: str | None) -> None:
+    """Say that a box's program is not on this machine."""
+    command = record.values.get("launch.command")
+    program = str(command[0]) if isinstance(command, (list, tuple)) and command else ""
+    if runner == "box" and program and shutil.which(program) is None:
+        render.note(
+            f"{printable(program, 60)} is not installed on this machine, whose programs a box has; "
+            f"install it, or name another one: brokerctl set {record.name} command PROGRAM"
+        )
 
 
 def _asked_for(name: str) -> str | None:

@@ -14,7 +14,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import tomlkit
+
 from broker.cli.policy.records import EXAMPLES
+from broker.core.errors import RefusedError
+from broker.core.escape import printable
 
 FOLDER: Final = EXAMPLES.parent / "presets"
 _LOOKS = "vitrail.Settings      +      {name} @adminvm allow"
@@ -74,6 +78,57 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
 """By the word of ``brokerctl new --for``."""
 
 
-def record_text(preset: str) -> str:
-    """Return the text of a preset's record."""
-    return Path(FOLDER, f"{preset}.toml").read_text(encoding="utf-8")
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """What starts a sandbox in place of a micro VM.
+
+    ``what``: the key of what it starts.  ``kept``: keys of a micro VM that mean the same
+    there.  ``network``: a switch in place of the key of that name.
+    """
+
+    kind: str
+    what: str = ""
+    kept: tuple[str, ...] = ("network", "command")
+    network: str = ""
+
+
+_RUNNERS: Final[Mapping[str, _Runner]] = MappingProxyType(
+    {
+        "box": _Runner("bwrap"),
+        "podman": _Runner(
+            "podman", "container_image", ("network", "command", "memory")
+        ),
+        "flatpak": _Runner("flatpak", "app", (), "share_network"),
+    }
+)
+"""By the word of ``brokerctl new --in``."""
+
+
+def record_text(preset: str, runner: str | None = None) -> str:
+    """Return the text of a preset's record.
+
+    ``runner``: 'box', 'podman=IMAGE' or 'flatpak=APPLICATION' in place of a micro VM.
+    Raises RefusedError for another one.
+    """
+    text = Path(FOLDER, f"{preset}.toml").read_text(encoding="utf-8")
+    if runner is None:
+        return text
+    word, _, what = runner.partition("=")
+    found = _RUNNERS.get(word)
+    if found is None or bool(what) != bool(found.what):
+        raise RefusedError(
+            f"'{printable(runner, 80)}' starts no sandbox",
+            hint="use box, podman=IMAGE or flatpak=APPLICATION, or leave --in out for a micro VM",
+        )
+    document = tomlkit.parse(text)
+    old = document["launch"].unwrap()
+    launch = tomlkit.table()
+    launch["kind"] = found.kind
+    if found.what:
+        launch[found.what] = what
+    for key in (key for key in old if key in found.kept):
+        launch[key] = old[key]
+    if found.network and old["network"] == "user":
+        launch[found.network] = True
+    document["launch"] = launch
+    return tomlkit.dumps(document).rstrip() + "\n"

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from broker.cli.sandboxes.presets import FOLDER, PRESETS
+from broker.cli.sandboxes.presets import FOLDER, PRESETS, record_text
 from tests.kit.brokerctl import called, home, paths_of
 
 
@@ -100,3 +100,50 @@ def test_without_a_terminal_nothing_is_asked(env):
     made = called("new", "post", env=env)
     assert made.code == 0
     assert "created from 'demo'" in made.err
+
+
+RUNNERS = {
+    "box": ("bwrap", ""),
+    "podman=localhost/mine:1": ("podman", 'container_image = "localhost/mine:1"'),
+    "flatpak=org.mozilla.firefox": ("flatpak", 'app = "org.mozilla.firefox"'),
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_a_purpose_in_what_the_user_already_has(env, preset, runner):
+    """Its rules, label, sound and looks are the same; only what starts it is another."""
+    assert called("policy", "starter", env=env).code == 0
+    made = called("new", "mine", "--for", preset, "--in", runner, env=env)
+    assert made.code == 0, made
+    checked = called("policy", "check", env=env)
+    assert checked.code == 0, checked
+    kind, line = RUNNERS[runner]
+    text = (paths_of(env).config[0] / "sandboxes.d" / "mine.toml").read_text()
+    assert f'kind = "{kind}"' in text
+    assert line in text
+    network = 'network = "user"' in record_text(preset)
+    shared = "share_network = true" if kind == "flatpak" else 'network = "user"'
+    assert (shared in text) is network
+    assert ("40-mine.policy" in files_of(env)) is bool(PRESETS[preset].rules)
+
+
+@pytest.mark.parametrize("runner", ["docker", "podman", "box=1", "flatpak=", ""])
+def test_another_word_for_what_starts_it(env, runner):
+    made = called("new", "mine", "--for", "media", "--in", runner, env=env)
+    assert made.code == 1
+    assert "starts no sandbox" in made.err
+    assert files_of(env) == set()
+
+
+def test_what_starts_it_belongs_to_a_purpose(env):
+    made = called("new", "mine", "--in", "box", env=env)
+    assert made.code == 1
+    assert "--for" in made.err
+
+
+def test_a_box_has_the_programs_of_this_machine(env):
+    made = called(
+        "new", "talk", "--for", "chat", "--in", "box", env=env | {"PATH": "/none"}
+    )
+    assert "dino is not installed on this machine" in made.err
