@@ -1,0 +1,48 @@
+"""A purpose's record in a box: its program shows a framed window, with its defaults."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.integration.test_menu import keep_picture, menu
+from tests.kit.brokerctl import brokerctl, running
+from tests.kit.needs import needs
+from tests.kit.wayland.compositor import wait_window
+
+PROGRAMS = {
+    "untrusted": "foot",
+    "offline": "foot",
+    "development": "foot",
+    "media": "mpv",
+    "browser": "firefox-esr",
+    "office": "libreoffice",
+    "mail": "thunderbird",
+    "chat": "dino",
+}
+PACKAGES = {"dino": "dino-im"}
+
+
+@pytest.mark.parametrize(
+    "preset",
+    [
+        pytest.param(
+            name,
+            marks=[
+                needs(program, PACKAGES.get(program, program)),
+                *([pytest.mark.long] if program != "foot" else []),
+            ],
+        )
+        for name, program in PROGRAMS.items()
+    ],
+)
+async def test_a_purpose_s_program_shows_its_window_in_a_box(preset):
+    async with menu() as s:
+        env = s.env
+        assert (await brokerctl("policy", "starter", env=env)).code == 0
+        made = await brokerctl("new", "mine", "--for", preset, "--in", "box", env=env)
+        assert made.code == 0, made
+        async with running("run", "mine", env=env):
+            (shown,) = (await wait_window(s.comp, title="[mine", deadline=120))[:1]
+            assert shown["app_id"].startswith("vitrail.mine"), shown
+            await keep_picture(s, f"preset-{preset}.png")
+            assert (await brokerctl("stop", "mine", env=env)).code == 0
