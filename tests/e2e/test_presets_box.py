@@ -6,8 +6,9 @@ import pytest
 
 from tests.integration.test_menu import keep_picture, menu
 from tests.kit.brokerctl import brokerctl, running
+from tests.kit.eventually import eventually
 from tests.kit.needs import needs
-from tests.kit.wayland.compositor import wait_window
+from tests.kit.wayland.compositor import pixels, wait_window
 
 PROGRAMS = {
     "untrusted": "foot",
@@ -44,5 +45,15 @@ async def test_a_purpose_s_program_shows_its_window_in_a_box(preset):
         async with running("run", "mine", env=env):
             (shown,) = (await wait_window(s.comp, title="[mine", deadline=120))[:1]
             assert shown["app_id"].startswith("vitrail.mine"), shown
+
+            async def drawn() -> bool:
+                """Foot's prompt is a few pixels; the empty desktop has one colour, below notifications."""
+                picture = await pixels(s.comp)
+                below = picture.crop((0, picture.height // 4, *picture.size)).getcolors(
+                    1 << 20
+                )
+                return len(below) > 2
+
+            await eventually(drawn, deadline=120)
             await keep_picture(s, f"preset-{preset}.png")
             assert (await brokerctl("stop", "mine", env=env)).code == 0
