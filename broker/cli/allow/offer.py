@@ -17,6 +17,7 @@ from broker.cli.audit.events import shown_target
 from broker.cli.policy.install import Sets, sets_with
 from broker.cli.policy.replay import event
 from broker.cli.run.connect import offline_paths
+from broker.cli.sandboxes.settings import change_for
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
@@ -131,7 +132,8 @@ def offer_for(number: int) -> RuleOffer:
     then, known = event(number, limits_of=ONCE_FILE)
     rules = sets_with(base, _without_once()).rules
     found = explain(rules, then.call, known.world)
-    _refuse_other_gates(then, known.decide(found.call, lambda: found.answer))
+    verdict = known.decide(found.call, lambda: found.answer)
+    _refuse_other_gates(then, verdict, known.world)
     if found.flip is None:
         raise RefusedError(
             f"no single rule would allow the call of event {number}",
@@ -150,13 +152,13 @@ def offer_for(number: int) -> RuleOffer:
     return offer
 
 
-def _refuse_other_gates(then: Recorded, verdict: Verdict) -> None:
+def _refuse_other_gates(then: Recorded, verdict: Verdict, world: World) -> None:
     """Raise RefusedError if rules now allow the call, or if no rule can."""
     if verdict.refused_by_record:
         raise RefusedError(
             f"the record of '{then.call.source}' denies this call; no rule can allow it",
             where=verdict.where,
-            hint=f"to change the record, run 'brokerctl policy edit {then.call.source}'",
+            hint=f"to change the record, run '{change_for(then.call.service, then.call.source, world)}'",
         )
     if verdict.answer.verdict != "deny":
         raise RefusedError(

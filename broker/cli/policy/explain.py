@@ -29,6 +29,7 @@ from broker.cli.policy.load import (
     rules_of,
     situation_from,
 )
+from broker.cli.sandboxes.settings import change_for
 from broker.core.escape import printable
 from broker.core.prompt_words import VIEWER
 from policy.errors import visible
@@ -36,6 +37,7 @@ from policy.rules.rulefiles import SHIPPED
 from policy.rules.ruleset import RuleSet
 from policy.rules.verdict import Verdict
 from policy.rules.wording import wording
+from policy.rules.world import World
 from policy.tools.explain import Explanation, as_json, call_json, explain
 from policy.tools.linting.finding import problem_json
 from policy.tools.linting.unknown import meant_service
@@ -114,7 +116,7 @@ def explain_call(
     else:
         if then is not None:
             _print_event(then, rules)
-        _print_explanation(found, verdict, every=every)
+        _print_explanation(found, verdict, known.world, every=every)
         for problem in rules.problems:
             render.note(f"error: {problem.first_line()}")
     sys.exit(3 if rules.problems else EXIT[verdict.answer.verdict])
@@ -154,10 +156,14 @@ def as_json_of(found: Explanation) -> dict[str, object]:
     return {"call": {**empty, **call_json(found.call)}, **as_json(found)}
 
 
-def _print_explanation(found: Explanation, verdict: Verdict, *, every: bool) -> None:
+def _print_explanation(
+    found: Explanation, verdict: Verdict, world: World, *, every: bool
+) -> None:
     print_verdict(verdict)
     if verdict.refused_by_record:
-        _line("the record denies this call; without the record, the rules decide:")
+        change = change_for(found.call.service, found.call.source, world)
+        _line(f"the record denies this call; to change the record: {change}")
+        _line("without the record, the rules decide:")
         print_answer(found.answer)
         if found.answer.rule is not None:
             _line(f"  {found.answer.rule.where}: {found.answer.rule.text.strip()}")

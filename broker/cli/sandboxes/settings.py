@@ -14,8 +14,11 @@ from tomlkit.toml_document import TOMLDocument
 
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from policy.destinations import NETWORK
 from policy.records.model import Record
 from policy.records.patterns import PALETTE
+from policy.rules import record_gate as gate
+from policy.rules.world import World
 from policy.suggestions import did_you_mean
 
 Value = str | int | bool | list[str]
@@ -72,6 +75,26 @@ SETTINGS: Final[Mapping[str, Setting]] = MappingProxyType(
     }
 )  # fmt: skip
 """By the name that a user writes.  Another key is written whole: launch.open_files."""
+
+
+_OF_SERVICE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        gate.DISPLAY: "windows on",
+        gate.AUDIO: "sound on",
+        gate.PLAYBACK: "sound on",
+        gate.MICROPHONE: "microphone ask",
+        NETWORK: "network rules",
+    }
+)
+"""The setting by which a record lets its sandbox ask for a service at all."""
+
+
+def change_for(service: str, source: str, world: World) -> str:
+    """Return the command by which a record no longer refuses a service to a sandbox."""
+    domain = world.domains.get(source)
+    name = printable((domain.record if domain else None) or source, 60)
+    words = _OF_SERVICE.get(service)
+    return f"brokerctl set {name} {words}" if words else f"brokerctl policy edit {name}"
 
 
 def setting_of(name: str) -> Setting:

@@ -136,7 +136,7 @@ class GuestSound:
         if record is None or record.viewer.audio.playback != "allow":
             raise RefusedError(
                 "the record does not allow the sandbox to play sound",
-                hint='to allow sound, set playback = "allow" in [audio] of the record',
+                hint=f"to allow sound, run 'brokerctl set {record.name if record else 'NAME'} sound on'",
             )
         with self.places.one():
             # guard: pace of streams of sound

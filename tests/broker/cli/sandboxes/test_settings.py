@@ -171,3 +171,12 @@ def test_a_removed_record_does_not_start_at_login(env):
     (paths_of(env).config[0] / "sandboxes.d" / "work.toml").unlink()
     assert called("menu", "refresh", env=env).code == 0
     assert not [*Path(env["HOME"], ".config", "autostart").iterdir()]
+
+
+def test_a_refusal_by_a_record_names_the_command_that_changes_it(env):
+    change(env, "sound", "off")
+    words = ("policy", "explain", "vitrail.AudioOutput", "work", "@adminvm")
+    refused = called(*words, env=env)
+    assert "brokerctl set work sound on" in refused.out, refused
+    change(env, "sound", "on")
+    assert "to change the record" not in called(*words, env=env).out
