@@ -38,10 +38,11 @@ def sandboxes(
 ) -> list[CompletionItem]:
     """Names of records, and of sandboxes that have a runtime directory."""
     del ctx, param
-    return _items(_sandboxes(), incomplete)
+    return _items(known_sandboxes(), incomplete)
 
 
-def _sandboxes() -> list[str]:
+def known_sandboxes() -> list[str]:
+    """Return the names of records, and of sandboxes that have a runtime directory."""
     from broker.cli.policy.records import read_records
     from broker.cli.run.connect import offline_paths
 
@@ -63,7 +64,7 @@ def logged_sandboxes(
     from broker.cli.run.connect import offline_paths
 
     del ctx, param
-    names = {*_sandboxes()}
+    names = {*known_sandboxes()}
     folder = offline_paths().logs("x").parent
     if folder.is_dir():
         names |= {path.name for path in folder.iterdir()}
@@ -110,7 +111,7 @@ def examples(
     from broker.cli.policy.records import EXAMPLES
 
     del ctx, param
-    names = {*_sandboxes(), *(path.stem for path in EXAMPLES.glob("*.toml"))}
+    names = {*known_sandboxes(), *(path.stem for path in EXAMPLES.glob("*.toml"))}
     return _items(sorted(names), incomplete)
 
 
@@ -129,7 +130,7 @@ def places(
 ) -> list[CompletionItem]:
     """Complete a place to copy from or to: ``SANDBOX:``, or a file of this machine."""
     del ctx, param
-    found = _items([f"{name}:" for name in _sandboxes()], incomplete)
+    found = _items([f"{name}:" for name in known_sandboxes()], incomplete)
     return [*found, CompletionItem(incomplete, type="file")]
 
 

@@ -36,6 +36,11 @@ def take_sandbox_name(untrusted_name: object) -> SandboxName:
     )
 
 
+def is_sandbox_name(word: str) -> bool:
+    """Return whether a word can be a sandbox's name."""
+    return _SANDBOX.fullmatch(word) is not None
+
+
 def take_new_name(untrusted_name: object) -> SandboxName:
     """Validate the name of a sandbox that is to be made; raises ``RefusedError``."""
     name = take_sandbox_name(untrusted_name)

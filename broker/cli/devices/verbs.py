@@ -12,6 +12,7 @@ import rich_click as click
 from click.shell_completion import CompletionItem
 
 from broker.cli import render
+from broker.cli.argument_order import sandbox_first
 from broker.cli.policy.ask import EXIT, print_answer
 from broker.cli.policy.load import rules_of, world_from
 from broker.cli.run.connect import ask, ask_status
@@ -121,14 +122,15 @@ def _row(device: DeviceStatus) -> tuple[str, ...]:
 
 
 @command.command()
-@click.argument("port", shell_complete=_ports)
 @click.argument("sandbox", shell_complete=_sandboxes)
+@click.argument("port", shell_complete=_ports)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def attach(port: str, sandbox: str, *, as_json: bool) -> None:
-    """Attach the device in PORT to a running SANDBOX, if a rule allows it.
+def attach(sandbox: str, port: str, *, as_json: bool) -> None:
+    """Attach to a running SANDBOX the device in PORT, if a rule allows it.
 
     Exit code: 0 attached, 1 refused or failed.
     """
+    sandbox, port = sandbox_first(sandbox, port)
     request = DeviceAttachRequest(port=port, sandbox=sandbox)
     _show(ask(DEVICE_ATTACH, request), "to", as_json=as_json)
 
@@ -191,14 +193,15 @@ def _say(port: str, device: DeviceStatus | None, *, as_json: bool) -> None:
 
 
 @command.command()
-@click.argument("port", shell_complete=_ports)
 @click.argument("sandbox", shell_complete=_sandboxes)
+@click.argument("port", shell_complete=_ports)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def explain(port: str, sandbox: str, *, as_json: bool) -> None:
-    """Print which rule decides about the device in PORT for SANDBOX, and why.
+def explain(sandbox: str, port: str, *, as_json: bool) -> None:
+    """Print which rule decides for SANDBOX about the device in PORT, and why.
 
     Exit code: 0 allow or ask, 1 deny, 3 the rules have an error.
     """
+    sandbox, port = sandbox_first(sandbox, port)
     device = next((d for d in _devices().devices if d.port == port), None)
     if device is None:
         raise RefusedError(

@@ -9,6 +9,7 @@ import msgspec
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.argument_order import sandbox_first
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
 from broker.core.escape import printable
@@ -17,27 +18,28 @@ from broker.ipc.control.methods import FOLDER_SHARE, FOLDERS
 
 
 @click.command("share")
-@click.argument("directory", required=False, type=click.Path())
 @click.argument("sandbox", required=False, shell_complete=sandboxes)
+@click.argument("directory", required=False, type=click.Path())
 @click.option(
     "--write", is_flag=True, help="Allow the sandbox to change the folder's files."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(
-    directory: str | None, sandbox: str | None, *, write: bool, as_json: bool
+    sandbox: str | None, directory: str | None, *, write: bool, as_json: bool
 ) -> None:
-    """Share DIRECTORY with a running SANDBOX, as /folders/NAME.
+    """Share with a running SANDBOX your DIRECTORY, as /folders/NAME.
 
     Without arguments, list the shared folders.  A rule for vitrail.Folder must allow the
     sharing, with write=yes for --write.
 
     Exit code: 0 done, 1 refused or failed.
     """
-    if directory is None:
+    if sandbox is None:
         _list(as_json=as_json)
         return
-    if sandbox is None:
-        raise click.UsageError("missing argument SANDBOX")
+    if directory is None:
+        raise click.UsageError("one argument is missing: SANDBOX DIRECTORY")
+    sandbox, directory = sandbox_first(sandbox, directory)
     request = FolderShareRequest(
         path=str(Path.cwd() / directory), sandbox=sandbox, write=write
     )

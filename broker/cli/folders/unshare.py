@@ -8,6 +8,7 @@ import msgspec
 import rich_click as click
 
 from broker.cli import render
+from broker.cli.argument_order import sandbox_first
 from broker.cli.completion import sandboxes
 from broker.cli.run.connect import ask
 from broker.core.escape import printable
@@ -16,19 +17,20 @@ from broker.ipc.control.methods import FOLDER_UNSHARE
 
 
 @click.command("unshare")
-@click.argument("folder", type=click.Path())
 @click.argument("sandbox", shell_complete=sandboxes)
+@click.argument("folder", type=click.Path())
 @click.option(
     "--force",
     is_flag=True,
     help="Stop the sandbox if it has open files in the folder.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def command(folder: str, sandbox: str, *, force: bool, as_json: bool) -> None:
-    """End the sharing of FOLDER (a path, or a name in the sandbox) with SANDBOX.
+def command(sandbox: str, folder: str, *, force: bool, as_json: bool) -> None:
+    """End the sharing with SANDBOX of FOLDER: a path, or a name in the sandbox.
 
     Exit code: 0 unmounted, 1 the folder is not shared, or files of it are open.
     """
+    sandbox, folder = sandbox_first(sandbox, folder)
     if "/" in folder:
         folder = os.path.realpath(folder)
     request = FolderUnshareRequest(folder=folder, sandbox=sandbox, force=force)

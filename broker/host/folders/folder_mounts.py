@@ -35,7 +35,7 @@ from broker.net.peers.identity import ContainerClaim, SharedClaim
 
 _SOCKETS = "/run/vitrail"
 """Where each of our launchers mounts a sandbox's sockets, its last mount but files."""
-_CLOSE_IT = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force FOLDER SANDBOX'"
+_CLOSE_IT = "close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force SANDBOX FOLDER'"
 
 
 @dataclass(eq=False)

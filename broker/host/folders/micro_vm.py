@@ -49,7 +49,7 @@ class ServedFolder:
         except HeldError as error:
             raise RefusedError(
                 "cannot unmount the folder: the guest has open files in it",
-                hint="close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force FOLDER SANDBOX'",
+                hint="close these files and try again; to stop the sandbox instead, run 'brokerctl unshare --force SANDBOX FOLDER'",
             ) from error
         self.released = True
 

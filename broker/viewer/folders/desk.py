@@ -189,14 +189,14 @@ class FolderDesk:
                 f"cannot share another folder as '{shared.name}': {shared.lease.sandbox} already "
                 "has a folder of that name",
                 hint="to end the sharing of that folder, run 'brokerctl unshare "
-                f"{shared.name} {shared.lease.sandbox}'",
+                f"{shared.lease.sandbox} {shared.name}'",
             )
         if len(mine) >= limits.FOLDERS_PER_SANDBOX:
             raise RefusedError(
                 f"{shared.lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders, "
                 "the limit",
-                hint="to end the sharing of a folder, run 'brokerctl unshare FOLDER "
-                f"{shared.lease.sandbox}'",
+                hint="to end the sharing of a folder, run 'brokerctl unshare "
+                f"{shared.lease.sandbox} FOLDER'",
             )
 
     # -- the life of one --------------------------------------------------------------

@@ -74,7 +74,7 @@ class GuestFolders:
             raise RefusedError(
                 f"the guest could not unmount the folder: {failed}",
                 hint="close the folder's files in the sandbox and try again; to stop the sandbox "
-                "instead, run 'brokerctl unshare --force FOLDER SANDBOX'",
+                "instead, run 'brokerctl unshare --force SANDBOX FOLDER'",
             )
         self._wanted.pop(place, None)
 

@@ -94,8 +94,8 @@ class StreamedFolders:
         if place is None:
             raise RefusedError(
                 f"{lease.sandbox} already has {limits.FOLDERS_PER_SANDBOX} shared folders, the limit",
-                hint="to end the sharing of a folder, run 'brokerctl unshare FOLDER "
-                f"{lease.sandbox}'",
+                hint="to end the sharing of a folder, run 'brokerctl unshare "
+                f"{lease.sandbox} FOLDER'",
             )
         shared = StreamedFolder(folder, f"/folders/{folder.name}", place)
         mine[place] = shared
