@@ -8,16 +8,15 @@ the user takes it back.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import trio
-from typing_extensions import override
 
 from broker.authority.audit import event_log
-from broker.authority.permit import Asked, ChosenRequest, Request
+from broker.authority.permit import Asked, ChosenRequest, Permit, Request
 from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
@@ -27,6 +26,7 @@ from broker.ipc.audit import schema
 from broker.ipc.authority import ShownRule
 from broker.ipc.devices.messages import DeviceItem, Devices
 from broker.ipc.host_viewer import DeviceSource, first_of
+from broker.viewer.authority.held_permit import HeldPermit, take_back_all
 from broker.viewer.authority.interface import Permits
 from broker.viewer.devices.choices import DeviceChoices
 from broker.viewer.sandboxes.named_lease import one_lease
@@ -37,25 +37,13 @@ _AUTOMATIC = frozenset({"auto", "required"})
 
 
 @dataclass(eq=False)
-class Holding:
+class Holding(HeldPermit):
     """A device that a sandbox has, or is about to have."""
 
     item: DeviceItem
-    lease: Lease
-    chosen: Asked | None = None
-    """The user's answer, where this sandbox was chosen among several."""
-    since: float = field(default_factory=time.time)
     backend: str = ""
     """Empty until it is attached."""
     attachment: str = ""
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    over: trio.Event = field(default_factory=trio.Event)
-    reason: str = ""
-
-    def end(self, reason: str) -> None:
-        """Begin to take it back."""
-        self.reason = self.reason or reason
-        self.scope.cancel()
 
 
 class Candidates(NamedTuple):
@@ -178,7 +166,7 @@ class DeviceDesk:
     ) -> bool:
         """Attach a device; return whether it was attached, or was not refused."""
         try:
-            await self._nursery_start(item, lease, chosen)
+            await self._attach(item, lease, chosen)
         except VitrailError as error:
             # A denial is reported by the decider; a failure is reported here.
             if isinstance(error, RefusedError):
@@ -190,55 +178,44 @@ class DeviceDesk:
             log_exception(error)
         return True
 
-    async def _nursery_start(
+    async def _attach(
         self, item: DeviceItem, lease: Lease, chosen: Asked | None = None
     ) -> Holding:
-        """Start to hold a device for a sandbox; return once it is attached."""
+        """Start to hold a device for a sandbox; return once it is attached.
+
+        ``chosen``: the user's answer, if this sandbox was chosen among several.
+        """
         assert self._nursery is not None
+        holding: Holding = await self._nursery.start(self._hold, item, lease, chosen)
+        return holding
+
+    async def _hold(
+        self,
+        item: DeviceItem,
+        lease: Lease,
+        chosen: Asked | None,
+        *,
+        task_status: trio.TaskStatus[Holding],
+    ) -> None:
+        """Hold one device attached by a permit; ``started`` when it is attached."""
         if item.number in self._holdings:
             raise RefusedError(
                 f"the device in port {item.port} is already in use by a sandbox",
                 hint=f"to detach the device, run 'brokerctl device detach {item.port}'",
             )
         self._choices.withdraw(item.number)
-        holding = self._holdings[item.number] = Holding(item, lease, chosen)
+        holding = self._holdings[item.number] = Holding(lease, item)
+        request, carry = request_of(item, lease), partial(self._carry, holding)
         try:
-            await self._nursery.start(self._hold, holding)
-        except BaseException:
-            self._forget(holding)
-            raise
-        return holding
-
-    def _forget(self, holding: Holding) -> None:
-        if self._holdings.get(holding.item.number) is holding:
-            del self._holdings[holding.item.number]
-        holding.over.set()
-
-    async def _hold(
-        self, holding: Holding, *, task_status: trio.TaskStatus[Holding]
-    ) -> None:
-        """Hold one device attached by a permit; ``started`` when it is attached."""
-        status = _Once(task_status)
-        try:
-            with holding.scope:
-                async with self._decider.permit(
-                    request_of(holding.item, holding.lease), chosen=holding.chosen
-                ):
-                    await self._carry(holding, status)
-            _refuse_given_up(holding, status)
-        except VitrailError as error:
-            if not status.said:
-                raise
-            holding.reason = holding.reason or str(error)
-        # guard: an internal error about one device ends no other
-        except Exception as error:
-            if not status.said:
-                raise
-            log_exception(error)
+            await holding.hold(
+                self._decider, request, carry, task_status, chosen=chosen
+            )
         finally:
-            self._forget(holding)
+            del self._holdings[item.number]
 
-    async def _carry(self, holding: Holding, status: _Once) -> None:
+    async def _carry(
+        self, holding: Holding, _: Permit, started: Callable[[], None]
+    ) -> None:
         """Attach the device, record that, and wait for its end."""
         item, lease = holding.item, holding.lease
         name = f"usb {item.device_id}"
@@ -256,7 +233,7 @@ class DeviceDesk:
                         detail={"port": item.port, "hash": item.digest},
                     )
                 )
-                status.started(holding)
+                started()
                 await handed.ended.wait()
                 holding.reason = holding.reason or handed.reason
             finally:
@@ -289,7 +266,7 @@ class DeviceDesk:
         Raises RefusedError, UpstreamError, SetupError.
         """
         lease = one_lease(sandbox, self._leases())
-        return await self._nursery_start(await self._item(where), lease)
+        return await self._attach(await self._item(where), lease)
 
     async def _item(self, where: str) -> DeviceItem:
         """Return the device in a port, or of a number or attachment.
@@ -310,8 +287,7 @@ class DeviceDesk:
         """Take a device back; return when it is detached.  Raises RefusedError."""
         for holding in list(self._holdings.values()):
             if where in {holding.item.port, holding.attachment}:
-                holding.end("detached on request")
-                await holding.over.wait()
+                await holding.take_back("detached on request")
                 return holding
         raise RefusedError(
             f"no device is attached as '{where}'",
@@ -320,12 +296,8 @@ class DeviceDesk:
 
     async def lease_ended(self, lease: LeaseId) -> None:
         """Take a stopped sandbox's devices back."""
-        mine = [h for h in self._holdings.values() if h.lease.id == lease]
-        for holding in mine:
-            # guard: devices end with the sandbox
-            holding.end("the sandbox stopped")
-        for holding in mine:
-            await holding.over.wait()
+        # guard: devices end with the sandbox
+        await take_back_all(self._holdings.values(), lease)
 
     async def lease_begun(self, lease: Lease) -> None:
         """Check that the devices that rules require for a sandbox are plugged in.
@@ -373,20 +345,6 @@ def _requires(rule: ShownRule) -> bool:
     return rule.action == "allow" and rule.attach == "required"
 
 
-class _Once(trio.TaskStatus[Holding]):
-    """Passes on ``started`` and remembers that it was called."""
-
-    def __init__(self, outer: trio.TaskStatus[Holding]) -> None:
-        self._outer = outer
-        self.said = False
-
-    @override
-    def started(self, value: Holding) -> None:
-        """See trio."""
-        self.said = True
-        self._outer.started(value)
-
-
 def facts_of(item: DeviceItem) -> DeviceFacts:
     """Return the facts about a device that rules can match."""
     kinds = (take_interface(kind) for kind in item.interfaces)
@@ -410,8 +368,3 @@ def request_of(item: DeviceItem, lease: Lease) -> Request:
         settled=True,
         counts_bytes=False,
     )
-
-
-def _refuse_given_up(holding: Holding, status: _Once) -> None:
-    if not status.said:
-        raise RefusedError(holding.reason or "the request was cancelled")

@@ -1,0 +1,92 @@
+"""A permit that is held for what a sandbox was given: a device, a folder.
+
+The authority ends a permit when its rule, grant or lease ends; the user may take back
+what it gave at any time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Self
+
+import trio
+
+from broker.authority.permit import Asked, Permit, Request
+from broker.core.errors import RefusedError, VitrailError
+from broker.core.lease import Lease
+from broker.core.names import LeaseId
+from broker.core.stderr_log import log_exception
+from broker.viewer.authority.interface import Permits
+
+Carry = Callable[[Permit, Callable[[], None]], Awaitable[None]]
+"""Gives the thing, calls the function once the sandbox has it, and waits for its end."""
+
+
+@dataclass(eq=False)
+class HeldPermit:
+    """A thing that a sandbox has by a permit, or is about to have."""
+
+    lease: Lease
+    since: float = field(default_factory=time.time, kw_only=True)
+    reason: str = field(default="", kw_only=True)
+    """Why it has ended; empty: its permission was revoked."""
+    over: trio.Event = field(default_factory=trio.Event, kw_only=True)
+    _given: bool = field(default=False, init=False)
+    _scope: trio.CancelScope = field(default_factory=trio.CancelScope, init=False)
+
+    def end(self, reason: str) -> None:
+        """Begin to take it back."""
+        self.reason = self.reason or reason
+        self._scope.cancel()
+
+    async def take_back(self, reason: str) -> None:
+        """Take it back; return when the sandbox no longer has it."""
+        self.end(reason)
+        await self.over.wait()
+
+    async def hold(
+        self,
+        permits: Permits,
+        request: Request,
+        carry: Carry,
+        status: trio.TaskStatus[Self],
+        *,
+        chosen: Asked | None = None,
+    ) -> None:
+        """Run ``carry`` inside a permit, until one of them ends or it is taken back.
+
+        Raises VitrailError only until the sandbox has it; later errors are its end.
+        """
+        try:
+            with self._scope:
+                async with permits.permit(request, chosen=chosen) as permit:
+                    await carry(permit, partial(self._started, status))
+        except VitrailError as error:
+            if not self._given:
+                raise
+            self.reason = self.reason or str(error)
+        # guard: an internal error about one device ends no other
+        except Exception as error:
+            if not self._given:
+                raise
+            log_exception(error)
+        finally:
+            self.over.set()
+        if not self._given:
+            raise RefusedError(self.reason or "the request was cancelled")
+
+    def _started(self, status: trio.TaskStatus[Self]) -> None:
+        self._given = True
+        status.started(self)
+
+
+async def take_back_all(held: Iterable[HeldPermit], lease: LeaseId) -> None:
+    """Take back all that a stopped sandbox has."""
+    mine = [one for one in held if one.lease.id == lease]
+    for one in mine:
+        one.end("the sandbox stopped")
+    for one in mine:
+        await one.over.wait()
