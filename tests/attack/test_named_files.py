@@ -165,7 +165,7 @@ async def test_folders_of_a_running_broker_count(shared):
     def folder(path, *, write):
         lease = SimpleNamespace(sandbox="work")
         mounted = SimpleNamespace(path="/folders/x")
-        return SharedFolder(path, lease, write, mounted=mounted)
+        return SharedFolder(lease, path, write, mounted=mounted)
 
     desk = FolderDesk.__new__(FolderDesk)
     desk._shared = [

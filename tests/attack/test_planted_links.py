@@ -176,7 +176,7 @@ def test_shared_folders_and_records_count(home):
     """A folder that is shared for now, and those of records that do not run."""
 
     def shared(name, *, write):
-        return SharedFolder(home / name, None, write, mounted=object())
+        return SharedFolder(None, home / name, write, mounted=object())
 
     desk = FolderDesk.__new__(FolderDesk)
     desk._shared = [shared("now", write=True), shared("read", write=False)]

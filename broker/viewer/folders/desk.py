@@ -8,10 +8,10 @@ over), when the user takes it back, and when the sandbox stops.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -26,11 +26,12 @@ from broker.core.lease import Lease
 from broker.core.limits import transfer as limits
 from broker.core.names import LeaseId
 from broker.core.services import FOLDER
-from broker.core.stderr_log import isolated, log_exception
+from broker.core.stderr_log import isolated
 from broker.host_and_viewer.host_folders import FolderSource, GivenFolder, Mounted
 from broker.ipc.audit import schema
 from broker.ipc.control.types.faults import HeldError
 from broker.ipc.session.folder_orders import GiveFolder, OpenFolder, ServeFolder
+from broker.viewer.authority.held_permit import HeldPermit, take_back_all
 from broker.viewer.authority.interface import Permits
 from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.orders.session_orders import Begun, UserSession
@@ -43,18 +44,13 @@ _RECORD_SECONDS = 5.0
 
 
 @dataclass(eq=False)
-class SharedFolder:
+class SharedFolder(HeldPermit):
     """A directory that a sandbox has, or is about to have."""
 
     path: Path
     """Without links."""
-    lease: Lease
     write: bool
-    since: float = field(default_factory=time.time)
     mounted: Mounted | None = None
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    over: trio.Event = field(default_factory=trio.Event)
-    reason: str = ""
     kept: bool = False
     """It was mounted in an attempt that failed, and a program may have kept it."""
 
@@ -62,11 +58,6 @@ class SharedFolder:
     def name(self) -> str:
         """The directory's name in the sandbox."""
         return self.path.name
-
-    def end(self, reason: str) -> None:
-        """Begin to take it back."""
-        self.reason = self.reason or reason
-        self.scope.cancel()
 
 
 class FolderDesk:
@@ -143,8 +134,7 @@ class FolderDesk:
             }:
                 if not force and shared.mounted is not None:
                     await self._release(shared, shared.mounted)
-                shared.end("removed on request")
-                await shared.over.wait()
+                await shared.take_back("removed on request")
                 return shared
         raise RefusedError(
             f"{printable(sandbox, 64)} has no shared folder '{printable(name, 200)}'",
@@ -173,7 +163,7 @@ class FolderDesk:
         order = structs.replace(order, linked=tuple(map(str, self.written())))
         async with self._session.carrying_out(order) as opened:
             path = Path(os.fsdecode(opened.result))
-            shared = SharedFolder(path, lease, order.write)
+            shared = SharedFolder(lease, path, order.write)
             self._refuse_more(shared)
             self._shared.append(shared)
             await self._hold(shared, opened, task_status)
@@ -208,24 +198,14 @@ class FolderDesk:
         status: trio.TaskStatus[SharedFolder],
     ) -> None:
         """Hold one folder in a sandbox by a permit; ``started`` when it is mounted."""
+        carry = partial(self._carry, shared, opened)
         try:
-            with shared.scope:
-                async with self._decider.permit(request_of(shared)) as permit:
-                    await self._carry(shared, opened, permit, status)
-            _refuse_unmounted(shared)
-        except VitrailError as error:
-            shared.kept = isinstance(error, HeldError)
-            if shared.mounted is None:
-                raise
-            # The permission has ended: it is recorded, and the folder unmounted.
-            shared.reason = shared.reason or str(error)
-        except Exception as error:
-            if shared.mounted is None:
-                raise
-            log_exception(error)
+            await shared.hold(self._decider, request_of(shared), carry, status)
+        except HeldError:
+            shared.kept = True
+            raise
         finally:
             self._shared.remove(shared)
-            shared.over.set()
             self._end_keeper(shared)
 
     def _end_keeper(self, shared: SharedFolder) -> None:
@@ -248,7 +228,7 @@ class FolderDesk:
         shared: SharedFolder,
         opened: Begun,
         permit: Permit,
-        status: trio.TaskStatus[SharedFolder],
+        started: Callable[[], None],
     ) -> None:
         """Record a folder, have the host mount it, and wait for its end."""
         began = trio.current_time()
@@ -269,7 +249,7 @@ class FolderDesk:
                 self._in_guest(shared, mounted),
             ):
                 shared.mounted = mounted
-                status.started(shared)
+                started()
                 await mounted.lost()
         except VitrailError as error:
             shared.reason = shared.reason or error.message
@@ -349,18 +329,8 @@ class FolderDesk:
 
     async def lease_ended(self, lease: LeaseId) -> None:
         """Take a stopped sandbox's folders back."""
-        mine = [shared for shared in self._shared if shared.lease.id == lease]
-        for shared in mine:
-            # guard: folders end with the sandbox
-            shared.end("the sandbox stopped")
-        for shared in mine:
-            await shared.over.wait()
-
-
-def _refuse_unmounted(shared: SharedFolder) -> None:
-    """Raise RefusedError for a folder that was removed before it was mounted."""
-    if shared.mounted is None:
-        raise RefusedError(shared.reason or "the request was cancelled")
+        # guard: folders end with the sandbox
+        await take_back_all(self._shared, lease)
 
 
 async def give(path: Path, opened: Begun, warrant: bytes) -> GivenFolder:
