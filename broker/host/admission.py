@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import trio
-from typing_extensions import override
 
 from broker.authority.audit import event_log
 from broker.core import limits
@@ -28,7 +27,7 @@ from broker.core.token_bucket import TokenBucket
 from broker.host.acceptor import RemoteListener
 from broker.host.machine_interface import ConnectionKind
 from broker.ipc.audit import schema
-from broker.ipc.host_viewer import Viewer
+from broker.ipc.host_viewer import StartedStatus, Viewer
 from broker.net.hangup import hang_up
 from broker.net.listeners import Listener
 from broker.net.peers import credentials, identity
@@ -248,18 +247,18 @@ class Admission:
 
         Record a refusal where the viewer refuses it.
         """
-        status = _Status(task_status)
+        status = StartedStatus(task_status)
         try:
             carry: Carry = self.viewer.stream_opened
             if opening.service == DEVICE:
                 carry = self.standby
             await carry(opening, conn, task_status=status)
         except Exception as error:
-            if not status.taken and isinstance(error, (VitrailError, OSError)):
+            if not status.called and isinstance(error, (VitrailError, OSError)):
                 raise  # refused before it was taken: _admit says so
             # An internal error ends this stream, and no other of the sandbox.
             log_exception(error)
-            if not status.taken:
+            if not status.called:
                 raise InternalError(
                     "an internal error occurred; see the broker's log"
                 ) from None
@@ -274,16 +273,3 @@ class Admission:
         # Shielded: a guest that is refused and ends at once is on record, too.
         with trio.CancelScope(shield=True):
             await self.log.refused(event)
-
-
-class _Status(trio.TaskStatus[None]):
-    """Passes on ``started`` and remembers that it was called."""
-
-    def __init__(self, outer: trio.TaskStatus[None]) -> None:
-        self._outer = outer
-        self.taken = False
-
-    @override
-    def started(self, value: None = None) -> None:
-        self.taken = True
-        self._outer.started(value)

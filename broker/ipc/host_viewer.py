@@ -17,14 +17,17 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import trio
+from typing_extensions import override
 
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
 from broker.ipc.devices.messages import Devices
+
+_Value_contra = TypeVar("_Value_contra", contravariant=True)
 
 
 class Viewer(Protocol):
@@ -141,6 +144,19 @@ class Machines(Protocol):
         gone before.
         """
         ...
+
+
+class StartedStatus(trio.TaskStatus[_Value_contra]):
+    """Passes on ``started`` and remembers that it was called."""
+
+    def __init__(self, outer: trio.TaskStatus[_Value_contra]) -> None:
+        self._outer = outer
+        self.called = False
+
+    @override
+    def started(self, value: Any = None) -> None:
+        self.called = True
+        self._outer.started(value)
 
 
 async def first_of(*events: trio.Event) -> None:

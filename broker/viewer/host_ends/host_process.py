@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 import trio
-from typing_extensions import override
 
 from broker.core.decoding import UNREADABLE
 from broker.core.errors import (
@@ -35,7 +34,7 @@ from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
 from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import sealed_memfd
-from broker.ipc.host_viewer import Viewer
+from broker.ipc.host_viewer import StartedStatus, Viewer
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link import messages as m
@@ -278,13 +277,13 @@ class HostProcess:
     ) -> None:
         """Carry one stream of the host's; ``started`` when it is accepted."""
         stream = self._streams[opening.stream] = _Stream()
-        taken = _Taken(task_status)
+        taken = StartedStatus(task_status)
         try:
             with stream.scope:
                 await self._viewer().stream_opened(opening, conn, task_status=taken)
             _refuse_untaken(taken)
         except Exception as error:
-            if not taken.yes:
+            if not taken.called:
                 raise
             log_exception(error)  # an internal error ends this stream, and no other
         finally:
@@ -302,20 +301,6 @@ class HostProcess:
             await stream.over.wait()
 
 
-def _refuse_untaken(taken: _Taken) -> None:
-    if not taken.yes:
+def _refuse_untaken(taken: StartedStatus[None]) -> None:
+    if not taken.called:
         raise RefusedError("the stream ended before the viewer accepted it")
-
-
-class _Taken(trio.TaskStatus[None]):
-    """Passes ``started`` on, and remembers it."""
-
-    def __init__(self, outer: trio.TaskStatus[None]) -> None:
-        self._outer = outer
-        self.yes = False
-
-    @override
-    def started(self, value: None = None) -> None:
-        """The stream is taken."""
-        self.yes = True
-        self._outer.started(value)
