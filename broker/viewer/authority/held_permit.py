@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Self
 
 import trio
@@ -19,10 +18,8 @@ from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
+from broker.ipc.host_viewer import StartedStatus
 from broker.viewer.authority.interface import Permits
-
-Carry = Callable[[Permit, Callable[[], None]], Awaitable[None]]
-"""Gives the thing, calls the function once the sandbox has it, and waits for its end."""
 
 
 @dataclass(eq=False)
@@ -34,13 +31,12 @@ class HeldPermit:
     reason: str = field(default="", kw_only=True)
     """Why it has ended; empty: its permission was revoked."""
     over: trio.Event = field(default_factory=trio.Event, kw_only=True)
-    _given: bool = field(default=False, init=False)
-    _scope: trio.CancelScope = field(default_factory=trio.CancelScope, init=False)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope, kw_only=True)
 
     def end(self, reason: str) -> None:
         """Begin to take it back."""
         self.reason = self.reason or reason
-        self._scope.cancel()
+        self.scope.cancel()
 
     async def take_back(self, reason: str) -> None:
         """Take it back; return when the sandbox no longer has it."""
@@ -51,36 +47,34 @@ class HeldPermit:
         self,
         permits: Permits,
         request: Request,
-        carry: Carry,
+        carry: Callable[[Permit, trio.TaskStatus[Self]], Awaitable[None]],
         status: trio.TaskStatus[Self],
         *,
         chosen: Asked | None = None,
     ) -> None:
         """Run ``carry`` inside a permit, until one of them ends or it is taken back.
 
-        Raises VitrailError only until the sandbox has it; later errors are its end.
+        ``carry`` calls ``started`` once the sandbox has the thing, and waits for its
+        end.  Raises VitrailError before that; later errors are only the reason.
         """
+        given = StartedStatus(status)
         try:
-            with self._scope:
+            with self.scope:
                 async with permits.permit(request, chosen=chosen) as permit:
-                    await carry(permit, partial(self._started, status))
+                    await carry(permit, given)
         except VitrailError as error:
-            if not self._given:
+            if not given.called:
                 raise
             self.reason = self.reason or str(error)
         # guard: an internal error about one device ends no other
         except Exception as error:
-            if not self._given:
+            if not given.called:
                 raise
             log_exception(error)
         finally:
             self.over.set()
-        if not self._given:
+        if not given.called:
             raise RefusedError(self.reason or "the request was cancelled")
-
-    def _started(self, status: trio.TaskStatus[Self]) -> None:
-        self._given = True
-        status.started(self)
 
 
 async def take_back_all(held: Iterable[HeldPermit], lease: LeaseId) -> None:

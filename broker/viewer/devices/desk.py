@@ -214,7 +214,7 @@ class DeviceDesk:
             del self._holdings[item.number]
 
     async def _carry(
-        self, holding: Holding, _: Permit, started: Callable[[], None]
+        self, holding: Holding, _: Permit, status: trio.TaskStatus[Holding]
     ) -> None:
         """Attach the device, record that, and wait for its end."""
         item, lease = holding.item, holding.lease
@@ -233,7 +233,7 @@ class DeviceDesk:
                         detail={"port": item.port, "hash": item.digest},
                     )
                 )
-                started()
+                status.started(holding)
                 await handed.ended.wait()
                 holding.reason = holding.reason or handed.reason
             finally:

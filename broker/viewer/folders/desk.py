@@ -228,7 +228,7 @@ class FolderDesk:
         shared: SharedFolder,
         opened: Begun,
         permit: Permit,
-        started: Callable[[], None],
+        status: trio.TaskStatus[SharedFolder],
     ) -> None:
         """Record a folder, have the host mount it, and wait for its end."""
         began = trio.current_time()
@@ -249,7 +249,7 @@ class FolderDesk:
                 self._in_guest(shared, mounted),
             ):
                 shared.mounted = mounted
-                started()
+                status.started(shared)
                 await mounted.lost()
         except VitrailError as error:
             shared.reason = shared.reason or error.message
