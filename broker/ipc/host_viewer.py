@@ -146,6 +146,27 @@ class Machines(Protocol):
         ...
 
 
+@dataclass(eq=False, kw_only=True)
+class HeldTask:
+    """What a task holds, until the task ends or its end is asked for."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    over: trio.Event = field(default_factory=trio.Event)
+    """Set by the task when it no longer holds it."""
+    reason: str = ""
+    """Why it ends: the first one that was given."""
+
+    def end(self, reason: str) -> None:
+        """Begin to end it; ``over`` is set when that has happened."""
+        self.reason = self.reason or reason
+        self.scope.cancel()
+
+    async def take_back(self, reason: str) -> None:
+        """End it; return when the task no longer holds it."""
+        self.end(reason)
+        await self.over.wait()
+
+
 class StartedStatus(trio.TaskStatus[_Value_contra]):
     """Passes on ``started`` and remembers that it was called."""
 

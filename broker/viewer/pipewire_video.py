@@ -21,6 +21,7 @@ from broker.core.fair_share import may_take
 from broker.core.lease import Lease
 from broker.core.sliding_window import SlidingWindow
 from broker.ipc.audit import schema
+from broker.ipc.host_viewer import HeldTask
 from broker.ipc.session.media_orders import MediaOrder
 from broker.net.session_bus import OpenBus
 from broker.viewer.exchange.failures import ShareableError
@@ -61,7 +62,7 @@ class VideoSource:
 
 
 @dataclass(eq=False)
-class VideoUse:
+class VideoUse(HeldTask):
     """A sandbox that uses a source, or is about to."""
 
     lease: Lease
@@ -69,8 +70,6 @@ class VideoUse:
     colour: str = ""
     """The sandbox's."""
     title: str = ""
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    over: trio.Event = field(default_factory=trio.Event)
 
 
 class VideoUses(ABC):
@@ -135,8 +134,7 @@ class VideoUses(ABC):
         if use is not None:
             # guard: a camera that was taken back is not opened again at once
             self.refuse_a_while(use.lease)
-            use.scope.cancel()
-            await use.over.wait()
+            await use.take_back("the user revoked access")
         return use
 
     async def serve(

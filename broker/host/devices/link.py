@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 import trio
@@ -26,21 +26,18 @@ from broker.core.limits import link as limits
 from broker.core.names import take_lease_id
 from broker.core.stderr_log import log_exception
 from broker.ipc.devices.messages import DeviceItem, Devices
-from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, first_of
+from broker.ipc.host_viewer import DeviceAttachment, DeviceSource, HeldTask, first_of
 from broker.net.link import messages as m
 from broker.net.link_service.far_end import FarEnd
 
 
 @dataclass(eq=False)
-class _Handed:
+class _Handed(HeldTask):
     """An attachment of one epoch."""
 
     epoch: FarEnd
     device: int
     attachment: DeviceAttachment | None = None
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    over: trio.Event = field(default_factory=trio.Event)
-    asked: bool = False
 
 
 class DeviceRequests:
@@ -152,7 +149,7 @@ class DeviceRequests:
     async def _report(self, handed: _Handed) -> None:
         """Tell the viewer that a device has ended, unless it asked for that."""
         made = handed.attachment
-        if made is None or handed.asked or not handed.epoch.live:
+        if made is None or handed.reason or not handed.epoch.live:
             return
         name, reason = made.name, m.fit(made.reason, limits.LINK_TEXT_CHARACTERS)
         with contextlib.suppress(VitrailError):
@@ -163,9 +160,7 @@ class DeviceRequests:
         for handed in list(self._handed):
             # Each viewer one.
             if handed.epoch is epoch and handed.device == request.device:
-                handed.asked = True
-                handed.scope.cancel()
-                await handed.over.wait()
+                await handed.take_back("the viewer detached it")
 
 
 def _announced(epoch: FarEnd, untrusted_lease: str) -> Lease:

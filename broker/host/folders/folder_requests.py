@@ -19,6 +19,7 @@ from broker.helpers.process.spawn import wait_ended
 from broker.host.folders.folder_mounts import FolderHost
 from broker.host.folders.given import GivenFolders
 from broker.host_and_viewer.host_folders import Mounted
+from broker.ipc.host_viewer import HeldTask
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link import messages as m
@@ -26,19 +27,15 @@ from broker.net.link_service.far_end import LinkAnswer
 
 
 @dataclass(eq=False)
-class _Held:
+class _Held(HeldTask):
     """A folder that is mounted for the viewer, or about to be."""
 
     lease: Lease
     folder: OpenedFolder
     write: bool
     mounted: Mounted | None = None
-    asked: bool = False
-    """Its end was asked for."""
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     watch: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Of the task that waits for the end of its permission."""
-    over: trio.Event = field(default_factory=trio.Event)
 
 
 class FolderRequests:
@@ -147,7 +144,7 @@ class FolderRequests:
             held.over.set()
             if held.mounted is None:
                 del self._held[number]
-        if not held.asked:
+        if not held.reason:
             await self._report(number, lost)
 
     async def _end_with(self, holder: int, held: _Held) -> None:
@@ -161,7 +158,7 @@ class FolderRequests:
             os.close(holder)
         await held.over.wait()
         # The viewer ends the sandbox of a folder whose end it has asked for.
-        if not held.asked and held.mounted is not None and held.mounted.kept:
+        if not held.reason and held.mounted is not None and held.mounted.kept:
             reason = f"the sandbox kept files of the folder {held.folder.name} open"
             with isolated():
                 await self._source.end_sandbox(held.lease, reason)
@@ -178,9 +175,7 @@ class FolderRequests:
         held = self._held.get(number)
         if held is None:
             return False  # its mount has failed
-        held.asked = True
-        held.scope.cancel()
-        await held.over.wait()
+        await held.take_back("the viewer unmounted it")
         self._held.pop(number, None)
         return held.mounted is not None and held.mounted.kept
 

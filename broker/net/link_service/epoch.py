@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import trio
@@ -21,6 +21,7 @@ from broker.core.errors import UpstreamError, VitrailError
 from broker.core.lease import Opening
 from broker.core.limits import link as limits
 from broker.core.token_bucket import TokenBucket
+from broker.ipc.host_viewer import HeldTask
 from broker.net.link import messages as m
 from broker.net.link.control import ControlChannel
 from broker.net.link.epoch import Session
@@ -48,21 +49,12 @@ def request_pace() -> TokenBucket:
 
 
 @dataclass(eq=False)
-class LinkStream:
+class LinkStream(HeldTask):
     """A data stream of an epoch, at either end."""
 
     opening: Opening
     began: float
     """Seconds since 1970."""
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    over: trio.Event = field(default_factory=trio.Event)
-    reason: str = ""
-    """Why it was cut."""
-
-    def cut(self, reason: str) -> None:
-        """Cut it; ``over`` is set when that has happened."""
-        self.reason = self.reason or reason
-        self.scope.cancel()
 
 
 class Epoch(FarEnd):
@@ -242,7 +234,7 @@ class Epoch(FarEnd):
     async def _cut_all(self) -> None:
         streams = list(self.streams.values())
         for stream in streams:
-            stream.cut(f"the link was lost: {self.reason}")
+            stream.end(f"the link was lost: {self.reason}")
         for stream in streams:
             await stream.over.wait()
 
@@ -311,7 +303,7 @@ class Epoch(FarEnd):
             return await self._handle(self, request)
         stream = self.streams.get(request.stream)
         if stream is not None and request.opened_by == "host":
-            stream.cut(f"cut by {self.name}: {request.reason}")
+            stream.end(f"cut by {self.name}: {request.reason}")
             await stream.over.wait()
         return m.RequestDone(request.request)
 

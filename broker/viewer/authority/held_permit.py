@@ -18,30 +18,16 @@ from broker.core.errors import RefusedError, VitrailError
 from broker.core.lease import Lease
 from broker.core.names import LeaseId
 from broker.core.stderr_log import log_exception
-from broker.ipc.host_viewer import StartedStatus
+from broker.ipc.host_viewer import HeldTask, StartedStatus
 from broker.viewer.authority.interface import Permits
 
 
 @dataclass(eq=False)
-class HeldPermit:
+class HeldPermit(HeldTask):
     """A thing that a sandbox has by a permit, or is about to have."""
 
     lease: Lease
     since: float = field(default_factory=time.time, kw_only=True)
-    reason: str = field(default="", kw_only=True)
-    """Why it has ended; empty: its permission was revoked."""
-    over: trio.Event = field(default_factory=trio.Event, kw_only=True)
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope, kw_only=True)
-
-    def end(self, reason: str) -> None:
-        """Begin to take it back."""
-        self.reason = self.reason or reason
-        self.scope.cancel()
-
-    async def take_back(self, reason: str) -> None:
-        """Take it back; return when the sandbox no longer has it."""
-        self.end(reason)
-        await self.over.wait()
 
     async def hold(
         self,

@@ -354,7 +354,7 @@ class RemoteHost(LinkEnd):
     async def _cut(self, epoch: Epoch, lease: LeaseId, reason: str) -> None:
         mine = [s for s in epoch.streams.values() if s.opening.lease.id == lease]
         for stream in mine:
-            stream.cut(f"the lease ended: {reason}")
+            stream.end(f"the lease ended: {reason}")
         for stream in mine:
             await stream.over.wait()
 

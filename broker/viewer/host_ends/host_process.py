@@ -34,7 +34,7 @@ from broker.core.services import NETWORK, PORTS, SSH_AGENT
 from broker.core.stderr_log import log_exception
 from broker.host_and_viewer.host_folders import GivenFolder
 from broker.ipc import sealed_memfd
-from broker.ipc.host_viewer import StartedStatus, Viewer
+from broker.ipc.host_viewer import HeldTask, StartedStatus, Viewer
 from broker.net.host_pair import pair_messages as p
 from broker.net.host_pair.pair_end import PairEnd
 from broker.net.link import messages as m
@@ -42,15 +42,6 @@ from broker.net.link.wire_types import Role
 from broker.net.link_service.far_end import LinkAnswer
 from broker.viewer.devices.remote import RemoteDevices
 from broker.viewer.host_ends.host_starts import HostStart, Starts
-
-
-@dataclass(eq=False)
-class _Stream:
-    """A stream that was taken, until it has ended."""
-
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    over: trio.Event = field(default_factory=trio.Event)
-    cut: bool = False
 
 
 @dataclass(eq=False)
@@ -97,7 +88,7 @@ class HostProcess:
         self.devices = RemoteDevices(lambda: self.pair, elsewhere="")
         self._viewer = viewer
         self._reload = reload
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, HeldTask] = {}
         self._starts = Starts()
         self._mounts: dict[int, MountedByHost] = {}
         self._last_mount = 0
@@ -276,7 +267,7 @@ class HostProcess:
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Carry one stream of the host's; ``started`` when it is accepted."""
-        stream = self._streams[opening.stream] = _Stream()
+        stream = self._streams[opening.stream] = HeldTask()
         taken = StartedStatus(task_status)
         try:
             with stream.scope:
@@ -289,16 +280,14 @@ class HostProcess:
         finally:
             del self._streams[opening.stream]
             stream.over.set()
-        if not stream.cut:
+        if not stream.reason:
             with contextlib.suppress(VitrailError):
                 await self.pair.ask(lambda n: p.StreamOver(n, opening.stream))
 
     async def _cut(self, number: int) -> None:
         stream = self._streams.get(number)
         if stream is not None:
-            stream.cut = True
-            stream.scope.cancel()
-            await stream.over.wait()
+            await stream.take_back("the host cut it")
 
 
 def _refuse_untaken(taken: StartedStatus[None]) -> None:
