@@ -119,7 +119,7 @@ async def test_typing_that_goes_on_when_it_appears():
 async def test_a_longer_word_is_not_the_word():
     async with at_the_desk() as (h, a):
         await a.show(ASKED)
-        await trio.sleep(GUARD + 0.2)
+        await eventually(lambda: looks(h, inert=False))
         h.type("allowx")
         assert await a.hears_nothing(1)
         h.press("BackSpace")
@@ -131,7 +131,7 @@ async def test_wtype_of_a_word_is_no_answer_while_its_keyboard_is_new():
     """A keyboard that appears brings the focus again: a second must pass."""
     async with at_the_desk() as (h, a):
         await a.show(ASKED)
-        await trio.sleep(GUARD + 0.2)
+        await eventually(lambda: looks(h, inert=False))
         await h.comp.type_text("xallow\n")
         assert await a.hears_nothing(1)
         h.press(*["BackSpace"] * 8)
@@ -177,7 +177,7 @@ async def test_a_window_that_opens_covers_nothing():
     """
     async with at_the_desk() as (h, a):
         await a.show(ASKED)
-        await trio.sleep(GUARD + 0.2)
+        await eventually(lambda: looks(h, inert=False))
         child = spawn(
             ["foot", "-F", "sleep", "1000"],
             env=h.comp.environment,
