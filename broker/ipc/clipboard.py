@@ -300,12 +300,11 @@ class DragWantedMessage(TypedMessage, frozen=True, tag="drag-wanted"):
     name: _Type
 
 
-FromWorker: TypeAlias = (
+Report: TypeAlias = (
     ClipboardFocus
     | ChordPressed
     | ChordTroubleMessage
     | ClipboardTypes
-    | ClipboardData
     | ClipboardLarge
     | ClipboardFailed
     | OfferEndedMessage
@@ -320,3 +319,6 @@ FromWorker: TypeAlias = (
     | DragDroppedMessage
     | DragWantedMessage
 )
+"""All but ClipboardData, of which the supervisor reads the file first."""
+
+FromWorker: TypeAlias = Report | ClipboardData

@@ -34,26 +34,7 @@ class CheckedContent:
     untrusted_data: bytes = field(repr=False)
 
 
-Said: TypeAlias = (
-    messages.ClipboardFocus
-    | messages.ChordPressed
-    | messages.ChordTroubleMessage
-    | messages.ClipboardTypes
-    | messages.ClipboardLarge
-    | messages.ClipboardFailed
-    | messages.OfferEndedMessage
-    | messages.OfferRefusedMessage
-    | messages.ExportedMessage
-    | messages.ExportEndedMessage
-    | messages.ForeignDragMessage
-    | messages.DragStartedMessage
-    | messages.DragPerformedMessage
-    | messages.DragEndedMessage
-    | messages.DragOverMessage
-    | messages.DragDroppedMessage
-    | messages.DragWantedMessage
-    | CheckedContent
-)
+Said: TypeAlias = messages.Report | CheckedContent
 """A worker's messages about the clipboard, as its owner receives them."""
 
 
@@ -65,7 +46,7 @@ class Orders(Protocol):
 
 
 class ClipboardMember:
-    """A sandbox's place on the viewer's clipboard; as it is here, that of one on none."""
+    """A sandbox's connection to the clipboard.  This base class ignores everything."""
 
     def chords(self) -> messages.ChordsMessage:
         """Return the chords that its windows recognise: by these, nothing happens."""
@@ -127,22 +108,7 @@ def _later(sandbox: str, said: Said) -> words.Event | None:
             return None
 
 
-Order: TypeAlias = (
-    words.AskTypes
-    | words.Read
-    | words.Rewrite
-    | words.StopTransfer
-    | words.Offer
-    | words.AcceptDrag
-    | words.EndDrag
-    | words.Serve
-    | words.Export
-    | words.Withdraw
-)
-"""The actions of the clipboard core that a worker carries out."""
-
-
-async def order(worker: Orders, action: Order) -> None:
+async def order(worker: Orders, action: words.Order) -> None:
     """Send the worker the order for an action.
 
     Raises UpstreamError when it has ended.

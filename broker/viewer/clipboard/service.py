@@ -61,7 +61,7 @@ class Party(clipboard_member.ClipboardMember):
         """Reasons of it that the user was shown."""
         self._clipboard = clipboard
         self.guest = guest
-        self._orders, self._pending = trio.open_memory_channel[clipboard_member.Order](
+        self._orders, self._pending = trio.open_memory_channel[w.Order](
             limits.CLIPBOARD_ORDERS
         )
         self._pace = SlidingWindow(
@@ -198,7 +198,7 @@ class Party(clipboard_member.ClipboardMember):
         self.trouble = ""
         await self._clipboard.put(self, w.SandboxGone(self.lease.sandbox))
 
-    def give(self, order: clipboard_member.Order) -> None:
+    def give(self, order: w.Order) -> None:
         """Queue an order for this sandbox's worker; blame it if its queue is full."""
         try:
             self._orders.send_nowait(order)
@@ -551,7 +551,7 @@ class ClipboardService:
             text = f"the files are in ~/Incoming/{action.source}"
             self.notify(f"Files copied: {way}", text)
 
-    def _give(self, sandbox: str, order: clipboard_member.Order) -> None:
+    def _give(self, sandbox: str, order: w.Order) -> None:
         party = self._parties.get(sandbox)
         if party is not None:
             party.give(order)

@@ -141,7 +141,7 @@ class Desk:
                     await self._order(self.rooms[action.sandbox], action)
         self._tell()
 
-    async def _order(self, room: JailedStand, action: clipboard_member.Order) -> None:
+    async def _order(self, room: JailedStand, action: w.Order) -> None:
         try:
             await clipboard_member.order(room.worker, action)
         except UpstreamError:

@@ -469,19 +469,18 @@ class RecordCrossing(_Message, frozen=True):
     """Refused by the policy, which has recorded that already."""
 
 
-Action = (
+Order = (
     AskTypes
     | Read
     | Rewrite
     | StopTransfer
-    | AskPolicy
     | Offer
-    | CarryFiles
     | AcceptDrag
     | EndDrag
     | Serve
     | Export
     | Withdraw
-    | Blame
-    | RecordCrossing
 )
+"""The actions that a worker carries out."""
+
+Action = Order | AskPolicy | CarryFiles | Blame | RecordCrossing
