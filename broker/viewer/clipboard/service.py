@@ -488,7 +488,7 @@ class ClipboardService:
             for action in actions:
                 # guard: a program that asks for dropped content gets its end after an error
                 if isinstance(action, w.Serve):  # the asking client waits for an end
-                    self._give(action.sandbox, w.EndDrag(action.sandbox, action.number))
+                    self._give(w.EndDrag(action.sandbox, action.number))
             await self._wipe()
         self._forget_undecided()
         self._changed.set()
@@ -529,10 +529,8 @@ class ClipboardService:
                     self.start(party.blame, reason)
             case w.CarryFiles():
                 self.start(self._carry, action)
-            case w.Offer() | w.Withdraw():
-                self._give(action.target, action)
             case _:
-                self._give(action.sandbox, action)
+                self._give(action)
 
     async def _carry(self, action: w.CarryFiles) -> None:
         """Have files copied to where they were pasted or dropped.
@@ -551,8 +549,8 @@ class ClipboardService:
             text = f"the files are in ~/Incoming/{action.source}"
             self.notify(f"Files copied: {way}", text)
 
-    def _give(self, sandbox: str, order: w.Order) -> None:
-        party = self._parties.get(sandbox)
+    def _give(self, order: w.Order) -> None:
+        party = self._parties.get(order.sandbox)
         if party is not None:
             party.give(order)
 

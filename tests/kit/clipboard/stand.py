@@ -134,10 +134,9 @@ class Desk:
                         await self.feed(w.Decided(transfer, terms))
                 case w.Blame():
                     raise AssertionError(action)
-                case w.Offer() | w.Withdraw():
-                    self.offers.append((action.target, action.transfer))
-                    await self._order(self.rooms[action.target], action)
                 case _:
+                    if isinstance(action, w.Offer | w.Withdraw):
+                        self.offers.append((action.sandbox, action.transfer))
                     await self._order(self.rooms[action.sandbox], action)
         self._tell()
 

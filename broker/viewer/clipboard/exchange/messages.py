@@ -367,7 +367,7 @@ class Offer(_Message, frozen=True):
     With ``drop``: give it to the window where that was dropped, instead.
     """
 
-    target: str
+    sandbox: str
     transfer: int
     source: str
     items: tuple[Item, ...]
@@ -425,7 +425,7 @@ class Export(_Message, frozen=True):
 class Withdraw(_Message, frozen=True):
     """The target's filter forgets its offer."""
 
-    target: str
+    sandbox: str
     transfer: int
 
 
@@ -481,6 +481,6 @@ Order = (
     | Export
     | Withdraw
 )
-"""The actions that a worker carries out."""
+"""The actions that the worker of ``sandbox`` carries out."""
 
 Action = Order | AskPolicy | CarryFiles | Blame | RecordCrossing

@@ -62,7 +62,7 @@ class Anything(RuleBasedStateMachine):
             case w.Offer():
                 self.offered(action, event)
             case w.Withdraw():
-                number, _ = self.offers.pop(action.target)
+                number, _ = self.offers.pop(action.sandbox)
                 assert number == action.transfer
             case w.Blame():
                 assert event.sandbox == action.sandbox
@@ -72,8 +72,8 @@ class Anything(RuleBasedStateMachine):
         assert isinstance(event, w.Decided)
         assert event.terms is not None
         asked = self.asked.pop(event.transfer)
-        assert (asked.source, asked.target) == (offer.source, offer.target)
-        assert self.undisturbed.get(event.transfer) == offer.target
+        assert (asked.source, asked.target) == (offer.source, offer.sandbox)
+        assert self.undisturbed.get(event.transfer) == offer.sandbox
         for item in offer.items:
             assert (item.kind, len(item.data)) in asked.kinds
             assert item.kind in event.terms.patterns
@@ -81,7 +81,7 @@ class Anything(RuleBasedStateMachine):
             assert set(item.data.decode()) == {offer.source[0]}
         assert sum(len(i.data) for i in offer.items) <= event.terms.max_bytes
         assert self.core.status(self.now).source == ""
-        self.offers[offer.target] = (offer.transfer, self.now + offer.ttl)
+        self.offers[offer.sandbox] = (offer.transfer, self.now + offer.ttl)
 
     @rule(box=BOXES)
     def focus_taken(self, box):

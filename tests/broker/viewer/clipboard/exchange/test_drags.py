@@ -91,7 +91,7 @@ def test_a_drop_counts_in_whatever_order_the_workers_tell_of_it():
         desk.say(BEGUN, *words)
         desk.all()
         (offer,) = desk.last(w.Offer)
-        assert (offer.source, offer.target) == ("work", "personal")
+        assert (offer.source, offer.sandbox) == ("work", "personal")
         assert (offer.drop, offer.items[0].data) == (1, TEXT)
         (record,) = desk.last(w.RecordCrossing)
         assert record.outcome is w.Outcome.PASTED
@@ -144,7 +144,7 @@ def test_another_drag_does_not_stop_one_that_was_dropped():
     desk.say(w.DragDropped("evil", 1))
     desk.all()
     (offer,) = desk.last(w.Offer)
-    assert offer.target == "personal"
+    assert offer.sandbox == "personal"
 
 
 def test_the_persons_own_next_drag_does_not_stop_the_last_one():
@@ -158,7 +158,7 @@ def test_the_persons_own_next_drag_does_not_stop_the_last_one():
     desk.decide()
     desk.data()
     (offer,) = desk.last(w.Offer)
-    assert (offer.source, offer.target) == (w.VIEWER, "personal")
+    assert (offer.source, offer.sandbox) == (w.VIEWER, "personal")
 
 
 def test_who_says_it_twice_has_one_drop():
@@ -168,7 +168,7 @@ def test_who_says_it_twice_has_one_drop():
     assert desk.last(w.EndDrag) == [w.EndDrag("personal", 2)]
     desk.all()
     (offer,) = desk.last(w.Offer)
-    assert (offer.target, offer.drop) == ("personal", 1)
+    assert (offer.sandbox, offer.drop) == ("personal", 1)
     assert desk.reasons == [reasons.DRAG_TWICE, ""]
 
 
