@@ -7,14 +7,20 @@ window in the scratchpad, KWin 5.27 by a menu on what is not mapped.
 
 from __future__ import annotations
 
+import threading
+from contextlib import suppress
+from pathlib import Path
+
 import pytest
 import trio
 
 from broker.core.streams.wayland_rules import WindowRules
 from tests.attack.test_wayland_pixels import PAINT, popup
 from tests.kit.eventually import eventually
-from tests.kit.wayland.client import Window
+from tests.kit.wayland.client import GoneError, ServerError, Window
 from tests.kit.wayland.input import Keyboard, Pointer
+from tests.kit.wayland.mutter_person import GnomeKeyboard, GnomePointer
+from tests.kit.wayland.player import through_the_filter
 from tests.kit.wayland.stand import FRAME, SIZE, filtered, stand
 from tests.kit.wayland.virtual import compositor
 
@@ -301,3 +307,69 @@ async def test_promoted_surface_of_a_window_in_the_scratchpad_waits_for_the_wind
 
         await it.client(act)
         await lives(it)
+
+
+# -- a seat that loses its pointer while a request is on its way --------------------------
+
+
+def keep_asking(path: Path, ask, over: threading.Event) -> None:
+    """Ask about a seat's pointer without a pause, and start again where that is refused."""
+    while not over.is_set():
+        with (
+            suppress(GoneError, OSError, ServerError, TimeoutError),
+            Window(path, deadline=20) as c,
+        ):
+            c.start()
+            seat = c.bind("wl_seat")
+            while not over.is_set():
+                seat_with(c, seat, pointer=True)
+                pointer = c.make(seat, "get_pointer", "wl_pointer")
+                for _ in range(20):
+                    ask(c, pointer)
+                c.send(pointer, "release")
+                c.roundtrip()
+
+
+def hurry(manager: str, name: str, kind: str, *more: int):
+    """Make and end one object of a pointer; ``more``: a constraint's region and lifetime."""
+
+    def ask(c: Window, pointer: int) -> None:
+        bound = getattr(c, "hurried", None) or c.bind(manager)
+        c.hurried = bound
+        if not more:
+            c.send(c.make(bound, name, kind, None, pointer), "destroy")
+            return
+        surface = c.surface()
+        c.send(c.make(bound, name, kind, None, surface, pointer, *more), "destroy")
+        c.send(surface, "destroy")
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        hurry(RELATIVE, "get_relative_pointer", "zwp_relative_pointer_v1"),
+        hurry(CONSTRAINTS, "lock_pointer", "zwp_locked_pointer_v1", 0, 2),
+    ],
+    ids=["relate", "lock"],
+)
+async def test_pointer_that_is_unplugged_while_a_request_is_on_its_way(ask):
+    """mutter 43 read the request after the unplugging, of which the filter cannot know."""
+    async with compositor("mutter") as comp, through_the_filter(comp) as path:
+        bus = (comp.display.parent / "address").read_text().strip()
+        (await GnomeKeyboard.of(bus)).__exit__()
+        over = threading.Event()
+
+        def unplug_often() -> None:
+            for _ in range(200):
+                with GnomeKeyboard(bus) as session:
+                    GnomePointer(session).move(300, 200)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, keep_asking, path, ask, over)
+            try:
+                await trio.to_thread.run_sync(unplug_often)
+            finally:
+                over.set()
+        assert comp.child.popen.poll() is None

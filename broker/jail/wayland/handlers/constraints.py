@@ -1,6 +1,6 @@
-"""Pointer constraints and shortcut inhibitors: what games and viewers of other machines ask for.
+"""Relative motion, pointer constraints and shortcut inhibitors: what games and viewers ask for.
 
-Both are options of a record.  A lock or confinement belongs to a client's own
+The last two are options of a record.  A lock or confinement belongs to a client's own
 surface, so its region and hint move with that surface's crop, and its state
 waits for the surface's commit like all other.  A hint puts the pointer
 somewhere when the lock ends: some compositors do not check where, so it stays inside
@@ -16,6 +16,8 @@ another surface than the constrained one, sway holds the pointer still.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
@@ -61,8 +63,75 @@ class FrameLock(ProtocolObject):
         self.frame = frame
 
 
+class RelativePointer(ProtocolObject):
+    """A relative pointer, of our wl_pointer ``of`` or of the client's."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, interface: str, version: int) -> None:
+        super().__init__(interface, version)
+        self.of: ProtocolObject | None = None
+
+
 _lock = emit.request(MANAGER, "lock_pointer")
 _confine = emit.request(MANAGER, "confine_pointer")
+_get_pointer = emit.request("wl_seat", "get_pointer")
+_get_relative = emit.request("zwp_relative_pointer_manager_v1", "get_relative_pointer")
+
+
+# A seat may lose its pointer while a request that names the wl_pointer is on its way, and
+# the filter cannot know.  mutter 43 then follows a null address, with the user's programs;
+# a wl_pointer that it makes after the loss it treats like any other.  So these requests
+# name one that was requested just before, in the same write.
+_RELEASE = 3
+"""The version of wl_seat since which a wl_pointer can be released."""
+
+
+def _new_pointer(core: ClientState, pointer: Pointer) -> ProtocolObject | None:
+    """Request a wl_pointer beside the client's; None where it could not be released."""
+    seat = core.hands.of(pointer.seat) if pointer.seat is not None else None
+    if seat is None or seat.version < _RELEASE:
+        return None
+    made = core.own("wl_pointer")
+    core.up.data += _get_pointer(seat.sid, made.sid)
+    return made
+
+
+@contextmanager
+def _named(core: ClientState, pointer: Pointer) -> Iterator[int]:
+    """Yield the compositor's id of a wl_pointer for one request, which outlives it."""
+    # guard: a constraint names a wl_pointer that is new
+    made = _new_pointer(core, pointer)
+    yield pointer.sid if made is None else made.sid
+    if made is not None:
+        core.end_own(made)
+
+
+# -- relative motion -----------------------------------------------------------------
+
+
+def get_relative_pointer(
+    core: ClientState, manager: ProtocolObject, new_id: int, pointer: Pointer
+) -> None:
+    """Create a relative pointer.  In wlroots 0.15 it ends with the wl_pointer, which stays."""
+    alive = bool(pointer.sid) and not pointer.inert
+    made = core.make(new_id, "zwp_relative_pointer_v1", manager.version, server=False)
+    assert isinstance(made, RelativePointer)
+    made.inert = not alive
+    # guard: no relative pointer of an inert pointer
+    if not alive:
+        return
+    # guard: a relative pointer names a wl_pointer that is new
+    made.of = _new_pointer(core, pointer)
+    named = pointer if made.of is None else made.of
+    # Only now: ids have no gaps.
+    core.up.data += _get_relative(manager.sid, core.give_sid(made), named.sid)
+
+
+def destroy_relative(core: ClientState, relative: RelativePointer) -> None:
+    core.destroy(relative)
+    if relative.of is not None:
+        core.end_own(relative.of)
 
 
 # -- pointer constraints -------------------------------------------------------------
@@ -119,10 +188,10 @@ def _constrain(
     made.region = _ops(region)
     surface.constraint = made
     write = _lock if made.interface == LOCKED else _confine
-    with region_of(core, surface, made.region) as sid:
+    with region_of(core, surface, made.region) as sid, _named(core, pointer) as named:
         # Only now: the region was made before it, and ids have no gaps.
         core.up.data += write(
-            manager.sid, core.give_sid(made), surface.sid, pointer.sid, sid, lifetime
+            manager.sid, core.give_sid(made), surface.sid, named, sid, lifetime
         )
     if made.interface == LOCKED and not made.oneshot:
         _lock_frame(core, manager, made, pointer)
@@ -143,11 +212,11 @@ def _lock_frame(
         return
     lock = FrameLock(made, frame)
     made.at_frame = frame.lock = lock
-    with frame.content_region() as region:
+    with frame.content_region() as region, _named(core, pointer) as named:
         core.own(LOCKED, lock)
         lock.events = dispatch.own_events(LOCKED, _FRAME_EVENTS)
         core.up.data += _lock(
-            manager.sid, lock.sid, frame.root.sid, pointer.sid, region, _PERSISTENT
+            manager.sid, lock.sid, frame.root.sid, named, region, _PERSISTENT
         )
 
 
@@ -291,6 +360,9 @@ REQUESTS: Rules = {
     ("zwp_pointer_constraints_v1", "destroy"): FORWARD,
     ("zwp_pointer_constraints_v1", "lock_pointer"): lock_pointer,
     ("zwp_pointer_constraints_v1", "confine_pointer"): confine_pointer,
+    ("zwp_relative_pointer_manager_v1", "destroy"): FORWARD,
+    ("zwp_relative_pointer_manager_v1", "get_relative_pointer"): get_relative_pointer,
+    ("zwp_relative_pointer_v1", "destroy"): destroy_relative,
 }
 EVENTS: Rules = {
     ("zwp_confined_pointer_v1", "confined"): _begun,
@@ -304,4 +376,5 @@ CLASSES: Classes = {
     "zwp_confined_pointer_v1": Constraint,
     "zwp_keyboard_shortcuts_inhibitor_v1": Inhibitor,
     "zwp_locked_pointer_v1": Constraint,
+    "zwp_relative_pointer_v1": RelativePointer,
 }

@@ -8,6 +8,7 @@ from broker.core.limits import wayland as limits
 from broker.core.streams.wayland_rules import WindowRules
 from broker.jail.wayland.handlers.constraints import INHIBIT_MANAGER, INHIBITOR, MANAGER
 from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.talk import Talk
 
 LOCKED, CONFINED = "zwp_locked_pointer_v1", "zwp_confined_pointer_v1"
@@ -236,3 +237,54 @@ def test_a_second_constraint_is_not_forgotten_with_the_first(talk):
     assert surface.constraint is talk.core.by_client[second]
     with pytest.raises(ServerError):
         constrain(talk, "lock")
+
+
+# -- a pointer that its seat may have lost by now ------------------------------------
+
+
+def names(talk: Talk, manager: str, request: str, ask) -> None:
+    """The request names a wl_pointer that the compositor makes after ``ask`` began."""
+    before = len(talk.model.requests)
+    ask()
+    said = [(k, n) for k, n, _ in talk.model.requests[before:]]
+    made, used = said.index(("wl_seat", "get_pointer")), said.index((manager, request))
+    assert made < used
+    pointers = [t for t in talk.model.things.values() if t.kind == "wl_pointer"]
+    named = talk.told(manager, request)[0]
+    assert talk.server_side(talk.pointer) in pointers
+    assert talk.server_side(talk.pointer) not in named
+
+
+@pytest.mark.parametrize("name", ["lock", "confine"])
+def test_a_constraint_names_a_new_pointer_that_is_given_back(talk, name):
+    before = len(talk.told("wl_pointer", "release"))
+    names(talk, MANAGER, f"{name}_pointer", lambda: constrain(talk, name))
+    asked = len(talk.told(MANAGER, f"{name}_pointer"))
+    assert len(talk.told("wl_pointer", "release")) == before + asked
+
+
+def test_a_relative_pointer_keeps_its_new_pointer_until_it_ends():
+    kind = "zwp_relative_pointer_manager_v1"
+    with Talk(model=Model([*GLOBALS, (kind, 1)])) as it:
+        it.start()
+        it.pointer = it.make(it.bind("wl_seat"), "get_pointer", "wl_pointer")
+        manager = it.bind(kind)
+        made = []
+        names(
+            it,
+            kind,
+            "get_relative_pointer",
+            lambda: made.append(
+                it.make(
+                    manager,
+                    "get_relative_pointer",
+                    "zwp_relative_pointer_v1",
+                    None,
+                    it.pointer,
+                )
+            ),
+        )
+        assert it.told("wl_pointer", "release") == []
+        it.send(made[0], "destroy")
+        assert len(it.told("wl_pointer", "release")) == 1
+        assert it.told("zwp_relative_pointer_v1", "destroy")
