@@ -128,10 +128,14 @@ def replace_etc():
         path = Path("/etc", name)
         if path.exists():
             replaced(path)
-    certificates = Path("/etc/ssl/certs")
+
+
+def replace_certificates():
+    certificates, old = Path("/etc/ssl/certs"), Path("/etc/ssl/old")
     if certificates.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
         shutil.copytree(certificates, "/etc/ssl/new", symlinks=True)
-        certificates.rename("/etc/ssl/old")
+        certificates.rename(old)
         Path("/etc/ssl/new").rename(certificates)
 
 
@@ -157,6 +161,7 @@ async def test_a_day():
         remount_proc()
         await d.lived()
         replace_etc()
+        replace_certificates()
         remount_proc()
         await d.lived()
         await sweep(d.w.base, paths.runtime.parent)

@@ -3,6 +3,7 @@
 ``python -m tests.kit.changing_machine PROGRAM [ARG...]`` is executed by ``own_machine``:
 as the first process of new user, mount and pid namespaces it lays an /etc over /etc that
 the user owns, and starts the program, which can have /proc remounted (``remount_proc``).
+/mnt is a small disk (``SMALL_DISK``) that the program may fill.
 The program has no capabilities, as on the user's own machine.
 """
 
@@ -21,6 +22,8 @@ from pathlib import Path
 import pytest
 
 _ORDERS = "VITRAIL_TEST_MACHINE"
+SMALL_DISK = Path("/mnt")
+"""On such a machine: an empty file system of 48 MiB, which the user owns."""
 _NAMESPACES = ("unshare", "--user", "--map-current-user", "--keep-caps", "--mount")
 _WORDS = (*_NAMESPACES, "--pid", "--fork", "--mount-proc", "--kill-child")
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND = 2, 4, 8, 32, 4096
@@ -99,6 +102,8 @@ def _serve(orders: socket.socket) -> None:
 def main() -> None:
     """Make the machine, run the program on it, and exit with its code."""
     _own_etc()
+    small = "mode=700,size=48m"
+    _mount("small", str(SMALL_DISK), "tmpfs", _MS_NOSUID | _MS_NODEV, small)
     ours, theirs = socket.socketpair()
     if os.fork() == 0:
         theirs.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.eventually import eventually
@@ -20,6 +21,37 @@ class Screen:
         self.env = env
         self.server = None
         """mako's process, for a test that has another server in its place."""
+        self.bus = None
+        """The process of the session bus."""
+
+    async def begin_bus(self):
+        """Start the session bus at its address."""
+        address = self.env["DBUS_SESSION_BUS_ADDRESS"]
+        argv = ("dbus-daemon", "--session", "--nofork", "--nopidfile")
+        env = {**self.env, **no_other_server(self.comp.display.parent)}
+        words = [*argv, f"--address={address}"]
+        self.bus = spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)
+        bus = Path(address.removeprefix("unix:path="))
+        await eventually(lambda: takes_connections(bus))
+
+    async def begin_server(self):
+        """Start mako on the desktop as it is now."""
+        env = {**os.environ, **self.comp.environment, **self.env}
+        self.server = spawn(["mako"], env=env, stdout=DEVNULL, stderr=DEVNULL)
+
+        async def answers():
+            try:
+                return await run_tool(["makoctl", "list"], env=self.env)
+            except Exception:
+                return b""
+
+        await eventually(answers)
+
+    async def end(self):
+        """End both, as a logout does."""
+        for child in (self.server, self.bus):
+            if child is not None:
+                await child.stop()
 
     async def shown(self):
         """(id, title, text, buttons) of each notification."""
@@ -67,7 +99,7 @@ def no_other_server(place):
     test's own server, which comes a moment later, would be refused the name.
     """
     services = place / "bus-data/dbus-1/services"
-    services.mkdir(parents=True)
+    services.mkdir(parents=True, exist_ok=True)
     (services / "none.service").write_text(
         "[D-BUS Service]\nName=org.freedesktop.Notifications\nExec=/bin/false\n"
     )
@@ -84,31 +116,15 @@ async def screen(env=None):
 @asynccontextmanager
 async def notification_server(comp, env=None):
     """A session bus and mako on a desktop; ``env`` is the one of its programs."""
-    bus = comp.display.parent / "bus"
     env = {
         **(os.environ if env is None else env),
-        "DBUS_SESSION_BUS_ADDRESS": f"unix:path={bus}",
+        "DBUS_SESSION_BUS_ADDRESS": f"unix:path={comp.display.parent / 'bus'}",
         "WAYLAND_DISPLAY": str(comp.display),
     }
-    address = f"--address=unix:path={bus}"
-    words = ["dbus-daemon", "--session", "--nofork", "--nopidfile", address]
-    mako = {**os.environ, **comp.environment, **env}
-    its_own = {**env, **no_other_server(comp.display.parent)}
-    children = [spawn(words, env=its_own, stdout=DEVNULL, stderr=DEVNULL)]
+    made = Screen(comp, env)
     try:
-
-        async def answers():
-            try:
-                return await run_tool(["makoctl", "list"], env=env)
-            except Exception:
-                return b""
-
-        await eventually(lambda: takes_connections(bus))
-        children.append(spawn(["mako"], env=mako, stdout=DEVNULL, stderr=DEVNULL))
-        await eventually(answers)
-        made = Screen(comp, env)
-        made.server = children[-1]
+        await made.begin_bus()
+        await made.begin_server()
         yield made
     finally:
-        for child in reversed(children):
-            await child.stop()
+        await made.end()

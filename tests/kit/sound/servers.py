@@ -45,6 +45,8 @@ class Server:
     kind: str
     directory: Path
     environment: dict[str, str]
+    child: Child | None = None
+    """pulseaudio's process."""
 
     @property
     def socket(self) -> Path:
@@ -205,8 +207,15 @@ async def _pulseaudio(stack: AsyncExitStack, server: Server) -> None:
         *("-L", "module-null-sink sink_name=viewer rate=48000"),
         *("-L", "module-always-source", "-L", "module-stream-restore"),
     )  # fmt: skip
-    await stack.enter_async_context(started(*argv, env=server.environment))
+    started_server = started(*argv, env=server.environment)
+    server.child = await stack.enter_async_context(started_server)
     await _answers(server)
+
+
+async def restart_pulseaudio(stack: AsyncExitStack, server: Server) -> None:
+    """End a pulseaudio, and start another one with the same socket."""
+    await server.child.stop()
+    await _pulseaudio(stack, server)
 
 
 async def microphone(server: Server, name: str = "mic") -> None:

@@ -1,0 +1,130 @@
+"""A broker lives while its user works and the world around it changes.
+
+On a machine of the test's own (``changing_machine``).  Changes and tasks are drawn in an
+order of a seed: VITRAIL_LIFE_SEED gives another one, VITRAIL_LIFE_SECONDS another time
+(``test_as_long_as_asked``).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+
+import pytest
+import trio
+
+from tests.kit.changing_machine import NEEDS, inside, own_machine
+from tests.kit.cleaner import NEEDS_CLEANER
+from tests.kit.needs import PID_NAMESPACES
+from tests.kit.sound.servers import needs
+from tests.life.changes import CHANGES
+from tests.life.counts import counted
+from tests.life.life import life
+from tests.life.tasks import TASKS
+
+_PROGRAMS = (
+    "bwrap",
+    "mako",
+    "dbus-daemon",
+    "notify-send",
+    "waypipe",
+    "foot",
+    "wl-copy",
+)
+pytestmark = [
+    NEEDS,
+    PID_NAMESPACES,
+    NEEDS_CLEANER,
+    pytest.mark.skipif(
+        not all(map(shutil.which, _PROGRAMS)), reason=f"needs {' '.join(_PROGRAMS)}"
+    ),
+]
+SECONDS = "VITRAIL_LIFE_SECONDS"
+SEED = "VITRAIL_LIFE_SEED"
+_LIVES = float(os.environ.get(SECONDS, "180"))
+_MORE = 300
+"""Seconds: to begin, to end, and for the last change's tasks on a slow machine."""
+_HALF_AN_HOUR = 240 if "VITRAIL_LONG_UNTIL" in os.environ else 1800
+"""Where a run of the long tests must end, a part of it."""
+_outside = pytest.mark.skipif(inside(), reason="is on a machine of its own already")
+
+
+def lives(seconds):
+    """Run the test of the life on a machine of its own."""
+    needs("pulseaudio")
+    os.environ[SECONDS] = str(seconds)
+    argv = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider"]
+    argv += [__file__, "-k", "test_a_life"]
+    done = own_machine(*argv, seconds=seconds + _MORE)
+    print(done.stdout)
+    assert done.returncode == 0
+    assert "1 passed" in done.stdout
+
+
+@_outside
+@pytest.mark.timeout(180 + _MORE + 20)
+def test_four_minutes():
+    lives(180)
+
+
+@_outside
+@pytest.mark.long
+@pytest.mark.alone
+@pytest.mark.timeout(1800 + _MORE + 20)
+def test_half_an_hour():
+    lives(_HALF_AN_HOUR)
+
+
+@_outside
+@pytest.mark.skipif(SECONDS not in os.environ, reason=f"by hand: {SECONDS} is not set")
+@pytest.mark.timeout(_LIVES + _MORE + 20)
+def test_as_long_as_asked():
+    lives(_LIVES)
+
+
+@pytest.mark.skipif(not inside(), reason="only on a machine of its own")
+@pytest.mark.timeout(_LIVES + _MORE)
+async def test_a_life():
+    seed = int(os.environ.get(SEED, "66"))
+    draw = random.Random(seed)
+    print(f"seed {seed}, {_LIVES:g} s")
+    async with life() as made:
+        for _ in range(2):  # caches of the first time are no growth
+            await lived(made, draw)
+        before = await counted(made.w)
+        until = trio.current_time() + _LIVES
+        changes = []
+        while trio.current_time() < until:
+            if not changes:
+                await unchanged(made, before)
+                changes = draw.sample(CHANGES, len(CHANGES))
+            change = changes.pop()
+            began = trio.current_time()
+            await change.does(made)
+            took = trio.current_time() - began
+            print(f"change: {change.name} ({took:.1f} s)", flush=True)
+            await lived(made, draw)
+            print(f"  lived {trio.current_time() - began:.1f} s", flush=True)
+        await unchanged(made, before)
+
+
+async def unchanged(made, before):
+    """Print what the broker holds; nothing of it has grown."""
+    after = await counted(made.w)
+    print(before, after, sep="\n", flush=True)
+    assert not before.grown(after)
+
+
+async def lived(made, draw):
+    """Do all that a user does in a day, in some order."""
+    for task in draw.sample(TASKS, len(TASKS)):
+        began = trio.current_time()
+        try:
+            await task.does(made)
+        except BaseException:
+            print(f"failed: {task.name}", flush=True)
+            raise
+        print(f"    {task.name} {trio.current_time() - began:.1f}", flush=True)
+    await made.still_there()
