@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import rich_click as click
@@ -15,16 +15,17 @@ from broker.cli.images import foreign, installed
 from broker.cli.images.building.build import build_image
 from broker.cli.images.building.build_room import only_build
 from broker.cli.images.describe import age_text, describe
-from broker.cli.images.record_images import packages_of
+from broker.cli.images.record_images import micro_vm_of, packages_of
 from broker.cli.images.steps import BuildSteps
 from broker.cli.images.x11_needs import X_SERVER
 from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
 from broker.cli.transfer.named_path import NamedPath
-from broker.core.errors import SetupError
+from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import Paths, find_paths
 from broker.host.images import store
 from broker.host.images.store import Image, ImageSpec
+from policy.records.model import Record
 
 
 @click.group("image", cls=LateGroup)
@@ -93,7 +94,9 @@ def build(
     foreign.refuse_host(name)
     base = read_packages(packages_file) if packages_file else store.DEFAULT_PACKAGES
     if not packages and not packages_file:
-        base = packages_of(name, read_records(find_paths()).records.values()) or base
+        records = read_records(find_paths()).records
+        _refuse_record_name(name, records)
+        base = packages_of(name, records.values()) or base
     spec = ImageSpec(
         name=name,
         suite=suite,
@@ -114,6 +117,21 @@ def build(
     else:
         age = render.seconds(image.age())
         render.note(f"image '{image.name}' is ready: {image.suite}, built {age} ago")
+
+
+def _refuse_record_name(name: str, records: Mapping[str, Record]) -> None:
+    """Refuse the name of a record that has another image: nothing would use the result."""
+    images = {
+        key: launch.image
+        for key, record in records.items()
+        if (launch := micro_vm_of(record)) is not None
+    }
+    if name in images and name not in images.values():
+        raise RefusedError(
+            f"no record has the image '{name}': the image of the record '{name}' is "
+            f"'{images[name]}'",
+            hint=f"run 'brokerctl image build {images[name]}'",
+        )
 
 
 def read_packages(path: Path) -> tuple[str, ...]:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from click.testing import CliRunner
 
-from broker.cli.images import installed
+from broker.cli.images import installed, verbs
 from broker.cli.images.verbs import age_text, command, read_packages
 from broker.cli.run.image import record_of_host
 from broker.core.errors import RefusedError, SetupError
@@ -89,3 +90,37 @@ def test_the_record_of_this_machines_programs_is_written_once(tmp_path):
     (folder / "host.toml").unlink()
     assert record_of_host(paths, ["host"]) == "host"
     assert not (folder / "host.toml").exists(), "the person has one elsewhere"
+
+
+@pytest.mark.parametrize("more", [[], ["-p", "foot"]])
+def test_the_name_of_a_record_is_not_the_name_of_its_image(more, tmp_path, monkeypatch):
+    """'image build surf' would make an image that nothing uses, for minutes."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    records = tmp_path / "config/vitrail/sandboxes.d"
+    records.mkdir(parents=True)
+    (records / "surf.toml").write_text(
+        'class = "disposable"\n[launch]\nkind = "microvm"\nimage = "browser"\n'
+        'packages = ["firefox-esr"]\n'
+    )
+    built = []
+
+    async def build(paths, spec, progress, *, force):
+        built.append(spec.name)
+        raise SetupError("enough")
+
+    monkeypatch.setattr(verbs, "build_image", build)
+    run = partial(CliRunner().invoke, command, catch_exceptions=False)
+    if more:
+        # A user who names packages means a new image.
+        with pytest.raises(SetupError, match="enough"):
+            run(["build", "surf", *more])
+        assert built == ["surf"]
+        return
+    with pytest.raises(RefusedError, match="is 'browser'") as refused:
+        run(["build", "surf"])
+    assert "image build browser" in refused.value.hint
+    assert built == []
+    with pytest.raises(SetupError, match="enough"):
+        run(["build", "browser"])
+    assert built == ["browser"]
