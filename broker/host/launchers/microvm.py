@@ -201,9 +201,14 @@ class MicroVms:
             )
         launch = wanted.host.launch
         if not isinstance(launch, MicroVM):
+            hint = (
+                f"start it by 'brokerctl run {record}' on the machine with your desktop"
+                if launch.kind.holds
+                else "start it by its own launcher, which docs/launchers describes"
+            )
             raise RefusedError(
-                f"cannot start '{record}': a host starts only micro VMs for a viewer",
-                hint="start boxes and containers on the viewer's machine; see docs/two-machines.md, 'Limits of the protection'",
+                f"cannot start '{record}': the broker starts only micro VMs, and this is not one",
+                hint=hint,
             )
         return wanted, launch
 

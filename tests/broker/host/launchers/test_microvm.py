@@ -295,17 +295,24 @@ async def test_a_start_is_on_record_before_anything_of_it_is_there(stand, monkey
     ("name", "why"),
     [
         ("other", "the host has no record of this name"),
-        ("box", "a host starts only micro VMs"),
+        ("box", "the broker starts only micro VMs"),
+        ("bwrap", "the broker starts only micro VMs"),
     ],
 )
 async def test_only_what_a_record_allows_is_started(stand, name, why):
     async with stand() as s:
         s.add(
+            "bwrap",
+            'class = "disposable"\n[launch]\nkind = "bwrap"\ncommand = ["foot"]\n',
+        )
+        s.add(
             "box",
             'class = "persistent"\n[launch]\nkind = "external"\n[peer]\ncid = 9\n',
         )
-        with pytest.raises(RefusedError, match=why):
+        with pytest.raises(RefusedError, match=why) as refused:
             await s.open(name=SandboxName(name))
+        # A box on the machine with the desktop: nothing about two machines helps there.
+        assert ("brokerctl run bwrap" in refused.value.hint) == (name == "bwrap")
         assert s.started == []
         assert s.events("sandbox.start") == []
 
