@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,18 @@ from policy.records.model import Nspawn, Podman, Record
 _Launch = TypeVar("_Launch", bound=Podman | Nspawn)
 _END_SECONDS = 5.0
 _READ_BYTES = 65536
+_CRASHES = frozenset(
+    {
+        signal.SIGILL,
+        signal.SIGTRAP,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGSEGV,
+        signal.SIGSYS,
+    }
+)
+"""Signals that end a program through its own fault, not by a user's wish."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +102,18 @@ def held(
 
 
 def exit_code(name: str, code: int, *, as_json: bool) -> int:
-    """Print the last line of ``--json``; return the shell's exit code."""
+    """Print the last line of ``--json``; return the shell's exit code.
+
+    A crash is told: the window is gone, and no shell of the user's says why.
+    """
     code = code if code >= 0 else 128 - code
     if as_json:
         render.json_line({"sandbox": name, "code": code})
+    elif code - 128 in _CRASHES:
+        number = signal.Signals(code - 128)
+        render.note(
+            f"the program in {name} crashed: {signal.strsignal(number)} ({number.name})"
+        )
     return code
 
 
