@@ -85,6 +85,12 @@ def test_no_password_goes_to_another_machine_in_clear(between, address):
     assert between.got == b""
 
 
+def test_the_rest_of_a_password_is_no_host():
+    """libpq ends a password at its first '@', and would look the rest up as a name."""
+    with pytest.raises(SetupError, match="write %40"):
+        connect("postgresql://ship:one@two@127.0.0.1/vitrail")
+
+
 def test_a_server_without_tls_gets_no_password(between):
     address = f"postgresql://desk7:hunter2@127.0.0.2:{between.port}/a"
     with pytest.raises(UpstreamError):

@@ -86,9 +86,10 @@ def _checked(address: str, plaintext: bool) -> str:  # noqa: FBT001 -- one calle
     near = {"", "localhost", "127.0.0.1", "::1"}
     away = any(end not in near and end[0] not in "/@" for end in ends)
     proven = plaintext or named.get("sslmode") in {"verify-ca", "verify-full"}
-    # guard: a database's password goes to another machine under TLS
+    # guard: a host with a password's rest in it is refused
     if any("@" in end[1:] for end in ends):
         raise SetupError("the database's host contains '@'; in a password, write %40")
+    # guard: a database's password goes to another machine under TLS
     if away and not proven:
         raise SetupError("a database on another machine needs sslmode=verify-full")
     # libpq takes settings that are missing from the environment, and from a service's file.

@@ -37,6 +37,7 @@ GUARDS = (
     Guard("missing events are a problem", "", "tests/attack/test_fleet_store.py", "cannot_be_compared"),
     Guard("events without a checkpoint are a problem", "if False:", "tests/attack/test_fleet_store.py", "without_a_checkpoint"),
     Guard("a database's password goes to another machine under TLS", "if False:", "tests/attack/test_database_address.py", "in_clear"),
+    Guard("a host with a password's rest in it is refused", "if False:", "tests/attack/test_database_address.py", "the_rest_of"),
     Guard("no part of a password is taken for a host", "if False:", "tests/attack/test_database_address.py", "differently"),
     Guard("libpq's variables do not choose the database's host", "return address", "tests/attack/test_database_address.py", "elsewhere"),
     Guard("a secret of an address is one under any name", "return bool(_LOGIN.search(self.address))", "tests/attack/test_database_address.py", "wherever"),
