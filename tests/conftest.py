@@ -55,7 +55,9 @@ _LONG_SECONDS = 540
 _GRACE_SECONDS = 30
 """For a hang that cannot be cancelled, or is outside trio."""
 _HERE = Path(__file__).parent
-_REAL_MACHINES = frozenset({"attack", "conformance", "e2e", "integration", "life"})
+_REAL_MACHINES = frozenset(
+    {"attack", "conformance", "e2e", "integration", "life", "programs"}
+)
 MUST_RUN = Path(__file__).with_name("must_run.txt")
 
 

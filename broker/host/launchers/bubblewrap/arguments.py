@@ -72,6 +72,7 @@ _ETC = (
     *("gai.conf", "host.conf", "locale.alias", "protocols", "services"),
     # Settings without which these programs do not start or lack parts.
     *("chromium.d", "firefox-esr", "thunderbird", "gimp", "ghostscript", "openal"),
+    "manpath.config",
     *("ImageMagick-6", "ImageMagick-7", "papersize", "libpaper.d", "vulkan", "glvnd"),
     *(f"java-{version}-openjdk" for version in (8, 11, 17, 21, 25)),
 )
