@@ -16,6 +16,8 @@ from broker.core.paths import Paths, find_paths
 from broker.ipc.control.api import LockdownAnswer, LockdownRequest
 from broker.ipc.control.methods import LOCKDOWN
 
+_LIFTED = "no lockdown is in force any more: rules decide again"
+
 
 @click.command("lockdown")
 @click.option("--networks", is_flag=True, help="Also end networks that rules opened.")
@@ -51,7 +53,8 @@ def command(*, networks: bool, lift: bool, show: bool, as_json: bool) -> None:
         shown = {**msgspec.to_builtins(found), "open_networks": open_networks}
         render.json_line(shown)
     else:
-        for line in _text(found, open_networks):
+        lifted = lift and not found.locked
+        for line in [_LIFTED] if lifted else _text(found, open_networks):
             render.note(line)
     if show and not found.locked:
         sys.exit(1)

@@ -459,7 +459,7 @@ class Guest:
             raise RefusedError(
                 f"{self.lease.sandbox} is a container or box without a guest agent: Vitrail "
                 "cannot start a program or store a file in it",
-                hint="copy files and open addresses from a program in the sandbox",
+                hint="to start a program, run 'brokerctl run' again; to copy a file out, run 'vitrail-copy FILE @adminvm' in it",
             )
         keys = {SSH_KEYS: "1"} if await self.has_keys() else {}
         display = display and record.viewer.display != "none"
