@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -55,13 +55,20 @@ async def arrives(directory, doors):
 
 
 def files_of(pid):
-    return sorted(os.readlink(path) for path in Path(f"/proc/{pid}/fd").glob("*"))
+    return sorted(_links(Path(f"/proc/{pid}/fd").glob("*")))
+
+
+def _links(paths):
+    """Read each descriptor's link; one that is closed meanwhile has none."""
+    for path in paths:
+        with suppress(FileNotFoundError):
+            yield os.readlink(path)
 
 
 def kinds_of(pid):
     """How many files of each kind a process has, beside the standard ones."""
     numbers = sorted(Path(f"/proc/{pid}/fd").iterdir(), key=lambda fd: int(fd.name))
-    return Counter(os.readlink(fd).partition(":")[0] for fd in numbers[3:])
+    return Counter(link.partition(":")[0] for link in _links(numbers[3:]))
 
 
 async def test_two_of_one_warm_process(tmp_path):
