@@ -24,9 +24,16 @@ from broker.cli.policy.load import JSON
 from broker.cli.policy.records import print_problems, read_records
 from broker.cli.policy.trial import LINES, on_trial, refuse_trial
 from broker.cli.run.connect import offline_paths
-from broker.cli.sandboxes.settings import SETTINGS, changed, setting_of, words_of
+from broker.cli.sandboxes.settings import (
+    SETTINGS,
+    Setting,
+    changed,
+    setting_of,
+    words_of,
+)
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from policy.records.launch_table import LAUNCH
 from policy.records.loader import FOLDER
 from policy.records.model import Record
 from policy.suggestions import did_you_mean
@@ -106,8 +113,9 @@ def command(
     Exit code: 0 changed or unchanged, 1 not changed, 3 not changed because the record
     would have an error.
     """
-    setting_of(setting)  # before anything is read
+    chosen = setting_of(setting)  # before anything is read
     record = record_named(sandbox)
+    _refuse_other_kinds(setting, chosen, record)
     paths = offline_paths()
     base = paths.config[0]
     if not any(
@@ -146,6 +154,18 @@ def command(
                 )
             follow_record(job)
         _say(file, changed=True, as_json=as_json)
+
+
+def _refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
+    """Raise RefusedError for a setting that sandboxes of the record's kind lack."""
+    table, _, key = setting.key.partition(".")
+    field = LAUNCH.by_key.get(key) if table == "launch" else None
+    kind = record.host.launch.kind.name
+    if field is not None and not field.belongs_to(kind):
+        raise RefusedError(
+            f"'{record.name}' cannot have the setting '{name}': its launch.kind is '{kind}'",
+            hint=f"to see its settings, run 'brokerctl get {record.name}'",
+        )
 
 
 def _checked(job: Edit, new: bytes, *, yes: bool) -> None:

@@ -180,3 +180,12 @@ def test_a_refusal_by_a_record_names_the_command_that_changes_it(env):
     assert "brokerctl set work sound on" in refused.out, refused
     change(env, "sound", "on")
     assert "to change the record" not in called(*words, env=env).out
+
+
+def test_a_setting_of_another_kind_is_refused_before_anything_is_written(env):
+    made = called("new", "mine", "--for", "media", "--in", "box", env=env)
+    assert made.code == 0
+    refused = called("set", "mine", "memory", "2G", env=env)
+    assert refused.code == 1
+    assert "cannot have the setting 'memory'" in refused.err
+    assert "brokerctl get mine" in refused.err
