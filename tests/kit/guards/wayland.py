@@ -18,6 +18,7 @@ GUARDS = (
     Guard("no constraint of an inert pointer", "if False:", NEEDS, "not_sent and lock_pointer"),
     Guard("a constraint names a wl_pointer that is new", "made = None", "tests/broker/jail/wayland/handlers/test_constraints.py", "names_a_new_pointer"),
     Guard("a relative pointer names a wl_pointer that is new", "made.of = None", "tests/broker/jail/wayland/handlers/test_constraints.py", "keeps_its_new_pointer"),
+    Guard("a relative pointer counts with its pointer", '_RELATIVE = 1', "tests/broker/jail/wayland/handlers/test_constraints.py", "counts_with_its"),
     Guard("no relative pointer of an inert pointer", "if False:", NEEDS, "not_sent and get_relative_pointer"),
     Guard("no inhibitor of an inert seat", "server = bool(sid) and not _taken(surface.root())", NEEDS, "not_sent and inhibit_shortcuts"),
     Guard("no shapes of an inert pointer", "server = True", NEEDS, "not_sent and wp_cursor_shape_manager_v1"),

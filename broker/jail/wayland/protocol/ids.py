@@ -82,7 +82,7 @@ class ObjectTable:
         if len(self.by_client) >= limits.WAYLAND_OBJECTS:
             raise self.too_much("too many objects")
         if interface in _LISTENERS:
-            self._listen()
+            self._listen(_LISTENERS[interface])
         self.usage.take("objects", 1)
         if cid == self._next_cid:
             self._next_cid += 1
@@ -96,18 +96,18 @@ class ObjectTable:
             self.give_sid(obj)
         return obj
 
-    def _listen(self) -> None:
+    def _listen(self, number: int) -> None:
         """Count an object that receives input or screens.
 
         Limited, as events multiply.
         """
         # guard: listeners bounded
-        if self._listeners >= limits.WAYLAND_LISTENERS:
+        if self._listeners + number > limits.WAYLAND_LISTENERS:
             raise self.too_much("too many objects that receive input")
         # A compositor looks at those of other connections, too.
         # guard: listeners of a sandbox bounded
-        self.usage.take("listeners", 1)
-        self._listeners += 1
+        self.usage.take("listeners", number)
+        self._listeners += number
 
     def make_server_side(self, interface: str, version: int) -> Any:  # noqa: ANN401 - see make
         """Create an object that we name to the client (an offer)."""
@@ -227,8 +227,8 @@ class ObjectTable:
         """The client has an object less."""
         self.usage.give("objects", 1)
         if obj.interface in _LISTENERS and obj.cid < SERVER_IDS:
-            self._listeners -= 1
-            self.usage.give("listeners", 1)
+            self._listeners -= _LISTENERS[obj.interface]
+            self.usage.give("listeners", _LISTENERS[obj.interface])
 
     def deleted(self, sid: int) -> None:
         """Handle wl_display.delete_id: free the id on both sides.
@@ -326,22 +326,24 @@ class ObjectTable:
         self.down.add(emit.packer(message)(obj.cid, *values), fds)
 
 
-_LISTENERS = frozenset(
-    {
-        "wl_data_device",
-        "wl_keyboard",
-        "wl_output",
-        "wl_pointer",
-        "wl_touch",
-        "zwp_pointer_gesture_hold_v1",
-        "zwp_pointer_gesture_pinch_v1",
-        "zwp_pointer_gesture_swipe_v1",
-        "zwp_primary_selection_device_v1",
-        "zwp_relative_pointer_v1",
-        "zwp_tablet_seat_v2",
-        "zwp_text_input_v3",
-    }
-)
+# With the wl_pointer that is made for it (handlers/constraints.py).
+# guard: a relative pointer counts with its pointer
+_RELATIVE = 2
+_LISTENERS = {
+    "wl_data_device": 1,
+    "wl_keyboard": 1,
+    "wl_output": 1,
+    "wl_pointer": 1,
+    "wl_touch": 1,
+    "zwp_pointer_gesture_hold_v1": 1,
+    "zwp_pointer_gesture_pinch_v1": 1,
+    "zwp_pointer_gesture_swipe_v1": 1,
+    "zwp_primary_selection_device_v1": 1,
+    "zwp_relative_pointer_v1": _RELATIVE,
+    "zwp_tablet_seat_v2": 1,
+    "zwp_text_input_v3": 1,
+}
+"""Interfaces whose objects receive input or screens: how many such objects each is."""
 
 _DEAD = ProtocolObject("", 0)
 _DEAD.dead = True

@@ -288,3 +288,35 @@ def test_a_relative_pointer_keeps_its_new_pointer_until_it_ends():
         it.send(made[0], "destroy")
         assert len(it.told("wl_pointer", "release")) == 1
         assert it.told("zwp_relative_pointer_v1", "destroy")
+
+
+@pytest.fixture
+def relative():
+    """Talk, and what requests one more relative pointer."""
+    manager, kind = "zwp_relative_pointer_manager_v1", "zwp_relative_pointer_v1"
+    with Talk(model=Model([*GLOBALS, (manager, 1)])) as it:
+        it.start()
+        pointer = it.make(it.bind("wl_seat"), "get_pointer", "wl_pointer")
+        bound = it.bind(manager)
+        yield it, lambda: it.make(bound, "get_relative_pointer", kind, None, pointer)
+
+
+def test_a_relative_pointer_counts_with_its_new_pointer(relative):
+    """The compositor sends each motion to both."""
+    it, one_more = relative
+
+    def until_refused() -> None:
+        for _ in range(limits.WAYLAND_LISTENERS):
+            one_more()
+
+    with pytest.raises(ServerError, match="too many objects that receive input"):
+        until_refused()
+    kinds = {"wl_pointer", "zwp_relative_pointer_v1"}
+    hear = [one for one in it.model.things.values() if one.kind in kinds]
+    assert limits.WAYLAND_LISTENERS - 2 <= len(hear) <= limits.WAYLAND_LISTENERS
+
+
+def test_as_many_relative_pointers_may_come_as_go(relative):
+    it, one_more = relative
+    for _ in range(2 * limits.WAYLAND_LISTENERS):
+        it.send(one_more(), "destroy")
