@@ -28,6 +28,6 @@ def sandbox_first(
     if first in names and second in names:
         raise RefusedError(
             f"'{first}' and '{second}' are both names of sandboxes",
-            hint=f"put a slash into the other argument: ./{second}",
+            hint=f"if the second is a folder, write it as a path: ./{second}",
         )
     return (second, first) if second in names else (first, second)

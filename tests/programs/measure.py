@@ -21,15 +21,7 @@ async def main() -> None:
     async with desk() as d:
         for program in PROGRAMS:
             sys.stderr.write(f"{program.name}\n")
-            if program.missing:
-                rows[program.name] = {"directly": f"needs {program.package}"}
-                continue
-            row = rows[program.name] = {"directly": await d.directly(program)}
-            if row["directly"]:
-                continue
-            if not program.record_only:
-                row["box"] = await d.in_box(program)
-            row["record"] = await d.in_record(program)
+            rows[program.name] = await d.measured(program)
     date = datetime.now(UTC).date().isoformat()
     json.dump({"date": date, "rows": rows}, sys.stdout, indent=1)
 

@@ -20,7 +20,7 @@ from tests.kit.world import short_directory
 from tests.programs.table import Program
 
 RECORD = """\
-class = "{kept}"
+class = "persistent"
 display = "allow"
 audio = "allow"
 [label]
@@ -40,7 +40,25 @@ class Desk:
     """A desktop with a sound server, and a broker that is started by the first box."""
 
     screen: Screen
-    env: Mapping[str, str]
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The environment of the user's programs."""
+        return self.screen.env
+
+    async def measured(self, program: Program) -> dict[str, str]:
+        """Return by place why it does not do it there, '' if it does.
+
+        A box has a result only where it works directly.
+        """
+        if program.missing:
+            return {"directly": f"needs {program.package}"}
+        row = {"directly": await self.directly(program)}
+        if not row["directly"]:
+            if not program.record_only:
+                row["box"] = await self.in_box(program)
+            row["record"] = await self.in_record(program)
+        return row
 
     async def directly(self, program: Program) -> str:
         """Run it without Vitrail; return why it does not work here, '' if it does."""
@@ -62,7 +80,7 @@ class Desk:
                 return self._unsaid(program, done.stdout.decode(errors="replace"))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._quiet, argv, env, home)
-                why = await self._shown(program, program.title)
+                why = await self._shown(program.title)
                 nursery.cancel_scope.cancel()
             return why
 
@@ -70,11 +88,11 @@ class Desk:
         """Run it in a box without a record."""
         return await self._inside(program, "--bwrap")
 
-    async def in_record(self, program: Program, kept: str = "persistent") -> str:
+    async def in_record(self, program: Program) -> str:
         """Run it in a box of a record, which has sound and what the row sets."""
         folder = paths_of(self.env).config[0] / "sandboxes.d"
         folder.mkdir(parents=True, exist_ok=True)
-        text = RECORD.format(kept=kept, setting=program.setting)
+        text = RECORD.format(setting=program.setting)
         (folder / "mine.toml").write_text(text)
         return await self._inside(program, "mine")
 
@@ -85,12 +103,11 @@ class Desk:
             done = await brokerctl(*words, env=self.env, deadline=_SECONDS)
             return self._unsaid(program, done.out + done.err)
         async with running(*words, env=self.env):
-            why = await self._shown(program, program.title)
+            why = await self._shown(program.title)
             await brokerctl("stop", "--all", env=self.env)
             return why
 
-    async def _shown(self, program: Program, title: str) -> str:
-        del program
+    async def _shown(self, title: str) -> str:
         try:
             await wait_window(self.screen.comp, title=title, deadline=60)
         except NeverError:
@@ -115,4 +132,4 @@ async def desk() -> AsyncIterator[Desk]:
     async with sound_server("pulseaudio") as sound, menu() as screen:
         server = sound.environment["XDG_RUNTIME_DIR"] + "/pulse/native"
         screen.env = {**screen.env, "PULSE_SERVER": f"unix:{server}"}
-        yield Desk(screen, screen.env)
+        yield Desk(screen)
