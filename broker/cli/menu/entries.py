@@ -64,8 +64,7 @@ def follow_autostart(records: Mapping[str, Record]) -> list[Path]:
 
     Returns the files written.  Raises OSError.
     """
-    chosen = [one for one in records.values() if one.values.get("autostart") == "login"]
-    written = [write_autostart(record) for record in chosen]
+    written = [path for one in records.values() for path in write_autostart(one)]
     for path in autostart_home().glob(f"{AUTOSTART_PREFIX}*.desktop"):
         if path not in written:
             path.unlink()

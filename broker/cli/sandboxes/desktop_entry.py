@@ -96,8 +96,13 @@ def autostart_home() -> Path:
     return home / "autostart"
 
 
-def write_autostart(record: Record) -> Path:
-    """Write the file by which the desktop starts a record's sandbox."""
+def write_autostart(record: Record) -> list[Path]:
+    """Write the file by which the desktop starts a record's sandbox, if it is to.
+
+    Returns the files written.
+    """
+    if record.values.get("autostart") != "login":
+        return []
     path = autostart_file(record.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
@@ -110,7 +115,7 @@ def write_autostart(record: Record) -> Path:
         "",
     ]
     path.write_text("\n".join(lines))
-    return path
+    return [path]
 
 
 def remove_entry(name: str) -> list[Path]:

@@ -87,6 +87,14 @@ def test_rename_takes_record_and_snapshots_along(s: Stage):
     s.run("restore", "post", "first", "--yes")
 
 
+def test_rename_takes_the_start_at_login_along(s: Stage, tmp_path):
+    place = s.records / "mail.toml"
+    place.write_text(f'autostart = "login"\n{RECORD}')
+    s.run("rename", "mail", "post")
+    (file,) = (tmp_path / "config/autostart").iterdir()
+    assert file.name == "vitrail-sandbox.post.desktop"
+
+
 def test_rename_refuses_a_record_that_others_inherit_from(s: Stage):
     (s.records / "work.toml").write_text('inherits = "mail"\nclass = "persistent"\n')
     with pytest.raises(RefusedError, match="other records inherit from it"):

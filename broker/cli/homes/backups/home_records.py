@@ -13,7 +13,7 @@ from broker.cli import render
 from broker.cli.homes.backups.backup_record import reaching_keys
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import offline_paths
-from broker.cli.sandboxes.desktop_entry import write_entry
+from broker.cli.sandboxes.desktop_entry import write_autostart, write_entry
 from broker.cli.sandboxes.leftovers import IMPORTED
 from broker.core.escape import displayed
 from broker.core.files.replace_file import replace_file, whole_file
@@ -44,11 +44,11 @@ def write_record(name: SandboxName, text: str) -> list[Path]:
 
 
 def write_record_entry(name: str, place: Path, text: str) -> list[Path]:
-    """Write the menu entry of a record's text; return its files."""
+    """Write what the desktop has of a record's text; return the files."""
     record, _ = parse_record(name, place, text.encode())
     if record is None:  # it inherits; the menu is not worth more
         return []
-    return write_entry(record)
+    return [*write_entry(record), *write_autostart(record)]
 
 
 def write_backed_up_record(
