@@ -24,7 +24,7 @@ def sandbox_first(
     if is_sandbox_name(first) != is_sandbox_name(second):
         return (first, second) if is_sandbox_name(first) else (second, first)
     names = known()
-    # guard: what is shared with whom is not guessed
+    # guard: an ambiguous order of arguments is refused
     if first in names and second in names:
         raise RefusedError(
             f"'{first}' and '{second}' are both names of sandboxes",

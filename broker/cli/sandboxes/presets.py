@@ -82,8 +82,8 @@ PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
 class _Runner:
     """What starts a sandbox in place of a micro VM.
 
-    ``what``: the key of what it starts.  ``kept``: keys of a micro VM that mean the same
-    there.  ``network``: a switch in place of the key of that name.
+    ``what``: the key for the image or application.  ``kept``: keys of a micro VM with the
+    same meaning.  ``network``: a switch in place of the key of that name.
     """
 
     kind: str

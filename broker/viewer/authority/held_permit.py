@@ -1,7 +1,7 @@
 """A permit that is held for what a sandbox was given: a device, a folder.
 
-The authority ends a permit when its rule, grant or lease ends; the user may take back
-what it gave at any time.
+The authority ends a permit when its rule, grant or lease ends; the user may end it at
+any time.
 """
 
 from __future__ import annotations

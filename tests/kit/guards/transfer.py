@@ -174,7 +174,7 @@ GUARDS = (
     Guard("a folder goes to the sandbox that the user or a record names", "if False:", "tests/attack/test_session_orders_folders.py", "permit_for_something_else"),
     Guard("a folder is the one that the user named", "if False:", "tests/attack/test_session_orders_folders.py", "user_did_not_share"),
     Guard("a record's folders are those of its file", "if False:", "tests/attack/test_session_orders_folders.py", "no_record_has"),
-    Guard("what is shared with whom is not guessed", "if False:", "tests/broker/cli/test_argument_order.py", "named_as_a_sandbox"),
+    Guard("an ambiguous order of arguments is refused", "if False:", "tests/broker/cli/test_argument_order.py", "named_as_a_sandbox"),
     Guard("folders end with the sandbox", "", "tests/broker/viewer/folders/test_desk.py", "ends_with"),
     Guard("a folder has one connection", "if False:", "tests/attack/test_streamed_folders.py", "second_connection"),
     Guard("a guest is served the folders of its own sandbox", "shared = next((s for mine in self._shared.values() for s in mine.values()), None)", "tests/attack/test_streamed_folders.py", "another_sandbox"),
