@@ -13,13 +13,21 @@ from broker.helpers.process.fork_client import ForkServerProgram
 from broker.helpers.process.spawn import Child, spawn
 
 
-def spawn_server(program: ForkServerProgram, controls: Sequence[int]) -> Child:
+def spawn_server(
+    program: ForkServerProgram, controls: Sequence[int], compositor: str = ""
+) -> Child:
     """Start a fork server whose clients have the other ends of these sockets.
 
-    Its clients order no keepers.  Raises SetupError, OSError.
+    Its clients order keepers for ``compositor`` alone, without one none.
+    Raises SetupError, OSError.
     """
     return spawn(
-        command(program.module, controls, allow_unjailed=program.allow_unjailed),
+        command(
+            program.module,
+            controls,
+            compositor=compositor,
+            allow_unjailed=program.allow_unjailed,
+        ),
         name=program.module.rpartition(".")[2],
         env=variables(os.environ),
         pass_fds=controls,
@@ -27,7 +35,9 @@ def spawn_server(program: ForkServerProgram, controls: Sequence[int]) -> Child:
     )
 
 
-async def start_server(program: ForkServerProgram, theirs: socket.socket) -> Child:
+async def start_server(
+    program: ForkServerProgram, theirs: socket.socket, compositor: str = ""
+) -> Child:
     """Start a fork server with one client: a ``fork_client.StartServer``."""
     await trio.lowlevel.checkpoint()
-    return spawn_server(program, [theirs.fileno()])
+    return spawn_server(program, [theirs.fileno()], compositor)

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import signal
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.proxy.unjailed import unjailed_option
 from broker.cli.transfer.named_path import NamedPath
 from broker.core import limits
-from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.errors import SetupError, VitrailError, sole
+from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import sound as pulse_limits
 from broker.core.names import take_sandbox_name
-from broker.core.stderr_log import log_exception
-from broker.core.streams.sound_rules import Microphone, Revoked, SoundRules
-from broker.jail.sound import events
+from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
+from broker.ipc import worker
 
 if TYPE_CHECKING:
-    from broker.cli.proxy.lone_desk import LoneDesk
+    from broker.cli.proxy.lone_sound import LoneSound
 
 _DEFAULT = SoundRules("x")
+_LINE = 4000
 
 
 def _most(high: int, low: int = 1) -> click.IntRange:
@@ -102,6 +103,7 @@ def _most(high: int, low: int = 1) -> click.IntRange:
     help="Time without sound after which a stream is idle.",
 )
 @click.option("--json", is_flag=True, help="Print one JSON object per event.")
+@unjailed_option
 def command(
     *,
     sandbox: str,
@@ -117,6 +119,7 @@ def command(
     buffer_bytes: int,
     idle: int,
     json: bool,
+    allow_unjailed: bool,
 ) -> None:
     """Filter the sound of clients that connect to a socket.
 
@@ -136,27 +139,24 @@ def command(
         sink=sink,
         source=source,
     )
-    trio.run(_run, listen, rules, server, _Told(json=json))
+    try:
+        run = partial(_run, allow_unjailed=allow_unjailed)
+        trio.run(run, listen, rules, server, _Told(json=json))
+    except ExceptionGroup as group:
+        raise sole(group) from group
 
 
 class _Told:
-    """Prints events; equal events are counted instead of repeated."""
+    """Prints what the worker reports; equal reports are counted instead of repeated."""
 
     def __init__(self, *, json: bool) -> None:
-        self.also: Callable[[events.SoundEvent], None] | None = None
-        """A second function that receives every event."""
         self._json = json
         self._quiet: dict[object, tuple[float, int]] = {}
 
-    def event(self, event: events.SoundEvent) -> None:
-        """Print one event of the sound filter; count repeated ones instead."""
-        if self.also is not None:
-            self.also(event)
-        kind = type(event).__name__
-        values = {
-            field.name: getattr(event, field.name)
-            for field in dataclasses.fields(event)
-        }
+    def event(self, untrusted: worker.FromSound) -> None:
+        """Print one report of the sound filter; count repeated ones instead."""
+        kind = type(untrusted).__name__
+        values = msgspec.structs.asdict(untrusted)
         repeats = self._repeats((kind, values.get("command")))
         if repeats is None:
             return
@@ -165,16 +165,11 @@ class _Told:
             return
         words = " ".join(f"{key}={value}" for key, value in values.items())
         more = f" ({repeats} similar events not shown)" if repeats else ""
-        render.note(f"{kind}: {words}{more}")
+        render.note(f"{kind}: {printable(words, _LINE)}{more}")
 
-    def failed(self, error: Exception) -> None:
-        """Print the error that ended a connection.  Raises errors that are not ours."""
-        if isinstance(error, InternalError):
-            # guard: mistakes of the sound proxy drive no terminal
-            log_exception(error)
-        elif not isinstance(error, VitrailError):
-            raise error
-        elif self._repeats((type(error), str(error)[:20])) is not None:
+    def failed(self, error: VitrailError) -> None:
+        """Print the error that ended a connection."""
+        if self._repeats((type(error), str(error)[:20])) is not None:
             render.error(error)
 
     def _repeats(self, key: object) -> int | None:
@@ -210,7 +205,7 @@ def _folders() -> _Folders | None:
         return None
 
 
-async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
+async def _serve_desk(folder: Path, desk: LoneSound) -> None:
     """Serve requests of the mixer, if its directory can be used."""
     from broker.viewer.sound.mixer import serve_desk
 
@@ -222,18 +217,21 @@ async def _serve_desk(folder: Path, desk: LoneDesk) -> None:
 
 
 async def _run(
-    listen: Path, rules: SoundRules, server: str | None, told: _Told
+    listen: Path,
+    rules: SoundRules,
+    server: str | None,
+    told: _Told,
+    *,
+    allow_unjailed: bool,
 ) -> None:
     """Run the sound filter until interrupted."""
-    # Late: trio and the filter are not needed to print a help text.
-    from broker.cli.proxy.lone_desk import LoneDesk
-    from broker.cli.proxy.sound_client import serve_client
-    from broker.cli.proxy.sound_server import connect_server, read_cookie, server_path
+    # Late: trio and the worker are not needed to print a help text.
+    from broker.cli.proxy.lone_sound import LoneSound
+    from broker.cli.proxy.lone_worker import open_lone_worker
+    from broker.cli.proxy.sound_server import connect_server, server_path
+    from broker.core.streams.wayland_rules import WindowRules
     from broker.ipc.accept_loop import serve
-    from broker.jail.sound.sandbox import SoundSandbox
-    from broker.jail.worker.sound.connection import PulseService
     from broker.net.addresses import UnixEndpoint
-    from broker.net.connection_quota import SoundPlaces
     from broker.net.listeners import open_listener
     from broker.net.session_bus import own_bus
     from broker.viewer.sound.indicator import Indicator
@@ -247,30 +245,41 @@ async def _run(
             "(or --server) to its socket",
         )
     folders = _folders()
-    level = None if folders is None else load_level(folders.levels, rules.name)
-    sandbox = SoundSandbox(rules, told.event, level)
-    service = PulseService(
-        sandbox, lambda: connect_server(path), read_cookie(), told.failed
-    )
-    indicator, places = Indicator(own_bus), SoundPlaces()
+    level = Level() if folders is None else load_level(folders.levels, rules.name)
+    indicator = Indicator(own_bus)
     # Signals first: a process that sees the socket may already stop us cleanly.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        listener = await open_listener(UnixEndpoint(listen.absolute()))
-        try:
-            # One line, whatever the terminal's width: scripts wait for it.
-            render.note(f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}")
-            async with trio.open_nursery() as nursery:
-                one = partial(serve_client, service=service, places=places)
-                nursery.start_soon(serve, listener.sock, one, places.pace)
-                nursery.start_soon(indicator.run)
-                if folders is not None:
-                    desk = LoneDesk(service, folders.levels, indicator)
-                    told.also = desk.event
-                    nursery.start_soon(_serve_desk, folders.desks, desk)
-                gc.collect()
-                gc.freeze()  # collecting what stays would be heard as a gap
-                async for _ in signals:
-                    break
-                nursery.cancel_scope.cancel()
-        finally:
-            listener.close()
+        # It shows no window: nothing listens where its keeper would connect.
+        windows = WindowRules(rules.name)
+        async with open_lone_worker(
+            windows, path, allow_unjailed=allow_unjailed
+        ) as mine:
+            sound = LoneSound(
+                mine,
+                rules,
+                level,
+                connect=partial(connect_server, path),
+                told=told,
+                indicator=indicator,
+            )
+            sound.levels = None if folders is None else folders.levels
+            await sound.begin()
+            listener = await open_listener(UnixEndpoint(listen.absolute()))
+            try:
+                # One line, whatever the terminal's width: scripts wait for it.
+                render.note(
+                    f"filtering {rules.name}: PULSE_SERVER=unix:{listener.path}"
+                )
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(
+                        serve, listener.sock, sound.program, sound.places.pace
+                    )
+                    nursery.start_soon(sound.report)
+                    nursery.start_soon(indicator.run)
+                    if folders is not None:
+                        nursery.start_soon(_serve_desk, folders.desks, sound)
+                    async for _ in signals:
+                        break
+                    nursery.cancel_scope.cancel()
+            finally:
+                listener.close()

@@ -1,36 +1,15 @@
-"""The user's sound server: where it is, its cookie, and connecting to it."""
+"""The user's sound server: where it is, and connecting to it."""
 
 from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
 from pathlib import Path
 
 from broker.core import limits
 from broker.core.errors import SetupError, UpstreamError, VitrailError
-from broker.jail.sound.filter import COOKIE_BYTES
 from broker.net.addresses import UnixEndpoint
 from broker.net.endpoints import connect
-
-
-def read_cookie(environ: dict[str, str] | None = None) -> bytes:
-    """Read the user's cookie for the sound server; zeroes if none exists.
-
-    PipeWire never looks at it, PulseAudio not when we run as the same user.
-    """
-    env = dict(os.environ) if environ is None else environ
-    home = Path(env.get("HOME", "/"))
-    config = Path(env.get("XDG_CONFIG_HOME") or home / ".config")
-    places = [config / "pulse/cookie", home / ".pulse-cookie"]
-    if env.get("PULSE_COOKIE"):
-        places.insert(0, Path(env["PULSE_COOKIE"]))
-    for place in places:
-        with suppress(OSError):
-            cookie = place.read_bytes()
-            if len(cookie) == COOKIE_BYTES:
-                return cookie
-    return bytes(COOKIE_BYTES)
 
 
 async def connect_server(path: Path) -> socket.socket:

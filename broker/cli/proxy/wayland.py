@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import rich_click as click
 import trio
 
 from broker.cli import render
+from broker.cli.proxy.unjailed import unjailed_option
 from broker.cli.transfer.named_path import NamedPath
-from broker.core.errors import InternalError, SetupError, VitrailError
+from broker.core.errors import SetupError, sole
 from broker.core.names import take_sandbox_name
-from broker.core.stderr_log import log_exception
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
 
 _LABEL_TOP = 18
@@ -65,6 +64,7 @@ _LABEL_TOP = 18
     "them in framed popups.",
 )
 @click.option("--translucent", is_flag=True, help="Allow translucent windows.")
+@unjailed_option
 def command(
     *,
     sandbox: str,
@@ -79,10 +79,11 @@ def command(
     subsurfaces: str,
     translucent: bool,
     waypipe: bool,
+    allow_unjailed: bool,
 ) -> None:
     """Filter and frame the windows of clients that connect to a socket.
 
-    For containers and confined programs: bind the socket into the sandbox as its only
+    The filter runs in a confined process, as a broker's do.  For containers and confined programs: bind the socket into the sandbox as its only
     Wayland display.
     """
     name = take_sandbox_name(sandbox)
@@ -100,28 +101,36 @@ def command(
     # Each client has two sockets and some files of shared memory.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    trio.run(partial(_run, listen, rules, display, waypipe=waypipe))
+    try:
+        trio.run(
+            partial(
+                _run,
+                listen,
+                rules,
+                display,
+                waypipe=waypipe,
+                allow_unjailed=allow_unjailed,
+            )
+        )
+    except ExceptionGroup as group:
+        raise sole(group) from group
 
 
 async def _run(
-    listen: Path, rules: WindowRules, display: str | None, *, waypipe: bool
+    listen: Path,
+    rules: WindowRules,
+    display: str | None,
+    *,
+    waypipe: bool,
+    allow_unjailed: bool,
 ) -> None:
-    """Run the Wayland filter until interrupted."""
+    """Run a worker with the Wayland filter until interrupted."""
     # Late: trio and the tables are not needed to print a help text.
+    from broker.cli.proxy.lone_worker import LoneWindows, open_lone_worker
     from broker.helpers.compositor_connection import connect_compositor
     from broker.helpers.compositor_socket import display_path
     from broker.ipc.accept_loop import serve
-    from broker.ipc.wayland_rules import traced
-    from broker.jail.wayland.sandbox import Sandbox
     from broker.jail.wayland.security_context import open_context
-    from broker.jail.worker.wayland.connection import (
-        WaylandConnection,
-        WaylandService,
-        serve_client,
-    )
-    from broker.jail.worker.wayland.files_and_pipes import RealMachine
-    from broker.jail.worker.wayland.waypipe_connection import StreamConnection
-    from broker.jail.worker.wayland.waypipe_memory import StreamMachine
     from broker.net.addresses import UnixEndpoint
     from broker.net.listeners import open_listener
 
@@ -135,47 +144,29 @@ async def _run(
     try:
         connect_compositor(path).close()  # a wrong display is reported at once
         context = open_context(path, rules.name)
-        service = WaylandService(
-            rules,
-            Sandbox(rules.name),
-            StreamMachine() if waypipe else RealMachine(),
-            partial(connect_compositor, path) if context is None else context.connect,
-            _report,
-            _trace if traced() else None,
-            StreamConnection if waypipe else WaylandConnection,
-        )
-        mark = (
-            " (the compositor also identifies its clients as sandboxed)"
-            if context
-            else ""
-        )
-        how = (
-            f"waypipe --no-gpu --compress none --socket {listener.path} server -- …"
-            if waypipe
-            else f"WAYLAND_DISPLAY={listener.path}"
-        )
-        render.note(f"framing {rules.name}{mark}: {how}")
-        async with trio.open_nursery() as nursery:
-            one = partial(serve_client, service=service)
-            nursery.start_soon(serve, listener.sock, one)
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    nursery.cancel_scope.cancel()
-                    break
+        mark = ""
+        if context is not None:
+            context.close()  # the keeper asks for its own
+            mark = " (the compositor also identifies its clients as sandboxed)"
+        async with open_lone_worker(
+            rules, path, allow_unjailed=allow_unjailed
+        ) as worker:
+            how = (
+                f"waypipe --no-gpu --compress none --socket {listener.path} server -- …"
+                if waypipe
+                else f"WAYLAND_DISPLAY={listener.path}"
+            )
+            render.note(f"framing {rules.name}{mark}: {how}")
+            windows = LoneWindows(worker)
+            one = windows.waypipe if waypipe else windows.program
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(serve, listener.sock, one)
+                nursery.start_soon(windows.report)
+                with trio.open_signal_receiver(
+                    signal.SIGINT, signal.SIGTERM
+                ) as signals:
+                    async for _ in signals:
+                        nursery.cancel_scope.cancel()
+                        break
     finally:
         listener.close()
-
-
-def _report(error: Exception) -> None:
-    """Print the error that ended a connection.  Raises errors that are not ours."""
-    if isinstance(error, InternalError):
-        # guard: mistakes of the Wayland proxy drive no terminal
-        log_exception(error)
-    elif isinstance(error, VitrailError):
-        render.error(error)
-    else:
-        raise error
-
-
-def _trace(line: str) -> None:
-    sys.stderr.write(f"{line}\n")

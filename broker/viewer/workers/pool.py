@@ -107,8 +107,9 @@ class Workers:
         rules: WindowRules | None = None,
         clients: int = limits.WAYLAND_CLIENTS_PER_SANDBOX,
         chords: ChordsMessage | None = None,
+        seconds: float = limits.WORKER_START_SECONDS,
     ) -> Worker:
-        """Start a worker and return it once it has confined itself.
+        """Start a worker and return it once it has confined itself, in ``seconds``.
 
         Binds ``wayland.sock`` in ``display_dir``, which is the sandbox's own
         (0700).  ``compositor`` is the path of the compositor's socket; it is
@@ -123,7 +124,7 @@ class Workers:
         path = display_dir / WAYLAND_SOCKET
         started = False
         try:
-            with _bound(path) as display, trio.fail_after(limits.WORKER_START_SECONDS):
+            with _bound(path) as display, trio.fail_after(seconds):
                 processes = await self._fork(
                     display, os.fspath(compositor), sandbox, clients
                 )
@@ -133,7 +134,7 @@ class Workers:
                 started = True
         except trio.TooSlowError as error:
             raise UpstreamError(
-                f"the worker of {sandbox} was not ready within {limits.WORKER_START_SECONDS:g} s",
+                f"the worker of {sandbox} was not ready within {seconds:g} s",
                 hint="check whether the machine is out of memory or processes",
             ) from error
         finally:

@@ -30,6 +30,7 @@ from tests.kit.eventually import eventually
 from tests.kit.listening import takes_connections
 from tests.kit.wayland.client import GoneError, ServerError, Window
 from tests.kit.wayland.input import Keyboard, Pointer
+from tests.kit.wayland.lone_filter import CONSTRAINTS
 from tests.kit.wayland.mutter_person import GnomeKeyboard, GnomePointer
 from tests.kit.wayland.stand import SIZE
 from tests.kit.wayland.virtual import compositor
@@ -41,7 +42,6 @@ _PATIENCE = 0.3
 _SEEN = 0.05
 """Seconds between what a person does and the program's next order."""
 """Seconds for a configure event: one may never come, as for a menu that is dismissed."""
-_CONSTRAINTS = "zwp_pointer_constraints_v1"
 
 
 @dataclass(eq=False)
@@ -255,14 +255,14 @@ class Program:
                 ("zwp_pointer_gestures_v1", "get_swipe_gesture", "zwp_pointer_gesture_swipe_v1"),
                 ("zwp_pointer_gestures_v1", "get_pinch_gesture", "zwp_pointer_gesture_pinch_v1"),
                 ("wp_cursor_shape_manager_v1", "get_pointer", "wp_cursor_shape_device_v1"),
-                (_CONSTRAINTS, "lock_pointer", "zwp_locked_pointer_v1"),
-                (_CONSTRAINTS, "confine_pointer", "zwp_confined_pointer_v1"),
+                (CONSTRAINTS, "lock_pointer", "zwp_locked_pointer_v1"),
+                (CONSTRAINTS, "confine_pointer", "zwp_confined_pointer_v1"),
             ]
         )  # fmt: skip
         if way[0] not in c.globals:
             return
         manager = c.bind(way[0])
-        if way[0] != _CONSTRAINTS:
+        if way[0] != CONSTRAINTS:
             made = c.make(manager, way[1], way[2], None, pointer)
         else:
             surface = c.surface()  # one constraint each
@@ -390,24 +390,12 @@ _COMMANDS = [
 ]  # fmt: skip
 
 
-# The player opens hundreds of windows a minute.  With the limit of a person's sandbox most
-# of the time would pass in waiting: of 48 seconds, 40.
-_PROXY = (
-    "from broker.core.limits import wayland; wayland.WAYLAND_MAPPINGS_PER_MINUTE = 10**9;"
-    "from broker.cli.proxy.wayland import command; command(standalone_mode=False)"
-)
-
-
 @asynccontextmanager
 async def through_the_filter(comp: HeadlessCompositor):
-    """The socket of ``brokerctl proxy wayland`` before a compositor."""
+    """The socket of a filter alone before a compositor."""
     path = comp.display.with_name("played")
     child = spawn(
-        [
-            sys.executable, "-c", _PROXY, "--sandbox", "played", "--listen", str(path),
-            "--display", str(comp.display), "--subsurfaces", "promote",
-            "--fullscreen", "real", "--allow", _CONSTRAINTS,
-        ],
+        [sys.executable, "-m", "tests.kit.wayland.lone_filter", str(comp.display), str(path)],
         env={**comp.environment, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         stdout=DEVNULL,
         stderr=DEVNULL,

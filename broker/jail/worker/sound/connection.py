@@ -350,17 +350,10 @@ def _unread(sock: socket.socket) -> int:
 
 @dataclass
 class PulseService:
-    """State that all sound connections of one sandbox share.
-
-    ``connect`` opens a new connection to the sound server (UpstreamError if it
-    cannot); ``report`` gets the reason of every connection that did not end by
-    itself.
-    """
+    """State that all sound connections of one sandbox share."""
 
     sandbox: SoundSandbox
-    connect: Callable[[], Awaitable[socket.socket]]
     cookie: bytes
-    report: Callable[[Exception], None]
     connections: set[PulseConnection] = field(default_factory=set)
 
     # A revoke is answered when the kernel has released the recorded sound. Sound

@@ -82,7 +82,7 @@ class WorkerSound:
         # Without the user's cookie: the server knows us by our user id, and with
         # the cookie a worker that was taken over could be the user elsewhere.
         cookie = bytes(COOKIE_BYTES)
-        self._service = PulseService(sandbox, _no_server, cookie, _no_listener)
+        self._service = PulseService(sandbox, cookie)
 
     async def _serve(
         self, stream: int, client: socket.socket, server: socket.socket
@@ -188,11 +188,3 @@ def _fault_of(fault: VitrailError | None) -> messages.Fault:
     if isinstance(fault, InternalError):
         return messages.Fault.OURS
     return messages.Fault.NONE
-
-
-async def _no_server() -> socket.socket:
-    raise InternalError("a worker cannot connect to a sound server")
-
-
-def _no_listener(error: Exception) -> None:
-    """Ignore the error: each end is reported as ``SoundClosed``."""

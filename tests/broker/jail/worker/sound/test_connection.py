@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
 
-from broker.cli.proxy.sound_client import serve_client
-from broker.core.errors import RefusedError
 from broker.core.limits import sound as limits
 from broker.core.streams.sound_rules import SoundRules
 from broker.jail.sound import frames
 from broker.jail.sound.commands import INVALID, Command
 from broker.jail.sound.sandbox import SoundSandbox
 from broker.jail.sound.tagstruct import encode
-from broker.jail.worker.sound.connection import PulseConnection, PulseService
-from broker.net.connection_quota import SoundPlaces
+from broker.jail.worker.sound.connection import PulseConnection
 from tests.kit.eventually import eventually
 from tests.kit.sound.talk import Peer, Server, open_playback
 
@@ -129,35 +125,3 @@ async def test_the_server_learns_who_we_are_even_when_it_asks_late():
     assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)
     who_pid, uid, gid = struct.unpack("iII", who)
     assert (who_pid, uid, gid) == (os.getpid(), os.getuid(), os.getgid())
-
-
-async def test_no_more_connections_reach_the_server_than_a_sandbox_may_have():
-    """Also while the server takes its time: it has 64 places for all clients."""
-    asked, reported, answers = 0, [], trio.Event()
-
-    async def connect() -> socket.socket:
-        nonlocal asked
-        asked += 1
-        await answers.wait()
-        near, far = socket.socketpair()
-        far.close()
-        return near
-
-    sandbox = SoundSandbox(SoundRules("work"), lambda _event: None)
-    service = PulseService(sandbox, connect, bytes(256), reported.append)
-    most, places = limits.PULSE_CONNECTIONS, SoundPlaces()
-    with ExitStack() as stack, trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            for _ in range(most + 3):
-                ours, theirs = socket.socketpair()
-                stack.enter_context(theirs)
-                nursery.start_soon(serve_client, ours, service, places)
-            await wait_all_tasks_blocked()
-            assert asked == most
-            refused = [e for e in reported if isinstance(e, RefusedError)]
-            assert len(refused) == len(reported) == 3
-            answers.set()
-        ours, theirs = socket.socketpair()  # they have ended: there is room
-        stack.enter_context(theirs)
-        await serve_client(ours, service, places)
-        assert asked == most + 1

@@ -1,0 +1,53 @@
+"""A Wayland filter alone in a process of its own, with limits that a game needs.
+
+``python -m tests.kit.wayland.lone_filter COMPOSITOR SOCKET``.  'brokerctl proxy wayland'
+has the same filter in a jailed worker, with a person's limits.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from broker.core.limits import wayland as limits
+from broker.core.streams.wayland_rules import Fullscreen, WindowRules
+from broker.helpers.compositor_connection import connect_compositor
+from broker.ipc.accept_loop import serve
+from broker.jail.wayland.sandbox import Sandbox
+from broker.jail.worker.wayland.connection import WaylandService, serve_client
+from broker.jail.worker.wayland.files_and_pipes import RealMachine
+
+CONSTRAINTS = "zwp_pointer_constraints_v1"
+
+
+async def main(compositor: str, path: str) -> None:
+    """Filter the clients of a socket until the process is killed."""
+    rules = WindowRules(
+        "played",
+        fullscreen=Fullscreen.REAL,
+        allow=frozenset({CONSTRAINTS}),
+        promote=True,
+    )
+    connect = partial(connect_compositor, Path(compositor))
+    service = WaylandService(
+        rules, Sandbox(rules.name), RealMachine(), connect, _unseen
+    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        await serve(listener, partial(serve_client, service=service))
+
+
+def _unseen(_error: Exception) -> None:
+    """Ignore why a connection ended: the game's program tells."""
+
+
+if __name__ == "__main__":
+    # The game opens hundreds of windows a minute.  With the limit of a person's sandbox
+    # most of the time would pass in waiting: of 48 seconds, 40.
+    limits.WAYLAND_MAPPINGS_PER_MINUTE = 10**9
+    trio.run(main, *sys.argv[1:])
