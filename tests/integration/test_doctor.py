@@ -7,17 +7,23 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
 from broker.authority.audit.store import open_store
-from broker.cli.doctor import host, shipping, verb, viewer
+from broker.cli.doctor import host, link, shipping, verb, viewer
 from broker.cli.doctor.finding import Context, Finding, FindingState
+from broker.cli.link.pairing.pinned import pin
 from broker.core.errors import UpstreamError
 from broker.helpers import landlock
 from broker.helpers.shipper.cursor import Cursor
 from broker.helpers.shipper.saved_cursor import save_cursor
 from broker.ipc.audit.schema import BrokerStop
+from broker.ipc.control.types.status import LinkStatus
+from broker.net.link.keys import BrokerIdentity, Peer
+from broker.net.link.wire_types import Role
+from broker.net.link_service.key_store import LinkStore
 from tests.kit.brokerctl import brokerctl, home, paths_of
 from tests.kit.control import ScriptedBroker, serving
 from tests.kit.sound.servers import SERVERS, sound_server
@@ -40,7 +46,7 @@ async def test_every_check_says_something_and_every_trouble_what_mends_it(
     answer = await brokerctl("doctor", "--json", env=env)
     (report,) = answer.objects
     names = [finding["name"] for finding in report["findings"]]
-    assert list(dict.fromkeys(names)) == [name for name, _ in verb.CHECKS]
+    assert list(dict.fromkeys(names)) == [name for name, _, _ in verb.CHECKS]
     for finding in report["findings"]:
         assert finding["text"]
         if finding["state"] == "fail":
@@ -144,7 +150,10 @@ async def test_a_check_that_breaks_or_hangs_hides_no_other(
         raise AssertionError
 
     monkeypatch.setattr(verb, "_CHECK_SECONDS", 0.2)
-    checks = [("a", breaks), ("b", unreadable), ("c", hangs)]
+    checks = [
+        (n, check, verb._BOTH)
+        for n, check in zip("abc", (breaks, unreadable, hangs), strict=True)
+    ]
     monkeypatch.setattr(verb, "CHECKS", checks)
     found = await verb.examine(context)
     assert [(f.name, f.state) for f in found] == [(n, FindingState.FAIL) for n in "abc"]
@@ -178,6 +187,64 @@ async def test_broker(context: Context) -> None:
     (closed,) = await viewer.check_broker(context)
     assert closed.state is FindingState.WARN
     assert "cannot connect to the broker" in closed.text
+
+
+def _settings(context: Context, text: str) -> None:
+    context.paths.config[0].mkdir(parents=True, exist_ok=True)
+    (context.paths.config[0] / "link.toml").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "lacks", "has"),
+    [
+        ('connect = "vsock:7:6499"\n', {"compositor", "sound"}, {"QEMU", "KVM"}),
+        ('listen = "unix:/x/y"\n', {"QEMU", "KVM", "images"}, {"compositor", "sound"}),
+    ],
+)
+async def test_each_of_two_machines_has_its_own_checks(
+    env: dict[str, str], context: Context, text: str, lacks: set[str], has: set[str]
+) -> None:
+    _settings(context, text)
+    (report,) = (await brokerctl("doctor", "--json", env=env)).objects
+    names = {finding["name"] for finding in report["findings"]}
+    assert not lacks & names
+    assert has | {"link", "broker", "audit"} <= names
+
+
+async def test_link(context: Context, tmp_path: Path) -> None:
+    (alone,) = await link.check_link(context)
+    assert "host and viewer in one" in alone.text
+    _settings(context, f'connect = "unix:{tmp_path}/link"\n')
+    (unpaired,) = await link.check_link(context)
+    assert unpaired.state is FindingState.FAIL
+    assert "--as host" in unpaired.mend
+    store = LinkStore(context.paths)
+    assert not store.directory.exists(), "doctor changes nothing"
+    pin(store, Peer("desk", Role.VIEWER, BrokerIdentity.from_seed(bytes(32)).public))
+    _, down = await link.check_link(context)
+    assert (down.state, "vitrail-host" in down.mend) == (FindingState.WARN, True)
+    status = LinkStatus(
+        role="host", endpoint="unix:/x", state="dialling", since=1.0, version=2,
+        problem="the viewer has version 1 of the link",
+    )  # fmt: skip
+    plain = ScriptedBroker().state
+    found = {}
+    for name, one in (
+        ("dialling", status),
+        ("alone", None),
+        (
+            "silent",
+            msgspec.structs.replace(status, state="up", problem="", name="desk"),
+        ),
+    ):
+        scripted = ScriptedBroker(state=msgspec.structs.replace(plain, link=one))
+        async with serving(context.paths.control, scripted):
+            _, found[name] = await link.check_link(context)
+    assert found["dialling"].state is FindingState.FAIL
+    assert "version 1 of the link" in found["dialling"].text
+    assert "on the viewer" in found["dialling"].mend
+    assert "without a link" in found["alone"].text
+    assert "desk does not answer" in found["silent"].text
 
 
 async def test_audit(context: Context) -> None:

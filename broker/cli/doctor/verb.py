@@ -15,38 +15,47 @@ from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
-from broker.cli.doctor import host, launchers, shipping, viewer
+from broker.cli.doctor import host, launchers, link, shipping, viewer
 from broker.cli.doctor.finding import Check, Context, Finding, FindingState, fail
+from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
+from broker.net.link.wire_types import Role
 
-CHECKS: Sequence[tuple[str, Check]] = (
-    ("user", host.check_user),
-    ("runtime directory", host.check_runtime),
-    ("kernel", host.check_kernel),
-    ("namespaces", host.check_namespaces),
-    ("landlock", host.check_landlock),
-    ("audit queue", host.check_audit_queue),
-    ("bubblewrap", host.check_bubblewrap),
-    ("QEMU", host.check_qemu),
-    ("KVM", host.check_kvm),
-    ("vsock", host.check_vsock),
-    ("ports", host.check_ports),
-    ("network", host.check_network),
-    ("image tools", host.check_image_tools),
-    ("images", host.check_images),
-    ("disk", host.check_disk),
-    ("compositor", viewer.check_compositor),
-    ("sound", viewer.check_sound),
-    ("policy", viewer.check_policy),
-    ("launchers", launchers.check_launchers),
-    ("questions", viewer.check_questions),
-    ("broker", viewer.check_broker),
-    ("audit", viewer.check_audit),
-    ("shipping", shipping.check_shipping),
+_HOST = frozenset({Role.HOST})
+_VIEWER = frozenset({Role.VIEWER})
+_BOTH = _HOST | _VIEWER
+CHECKS: Sequence[tuple[str, Check, frozenset[Role]]] = (
+    ("user", host.check_user, _BOTH),
+    ("runtime directory", host.check_runtime, _BOTH),
+    ("kernel", host.check_kernel, _BOTH),
+    ("namespaces", host.check_namespaces, _BOTH),
+    ("landlock", host.check_landlock, _BOTH),
+    ("audit queue", host.check_audit_queue, _BOTH),
+    ("bubblewrap", host.check_bubblewrap, _BOTH),
+    ("QEMU", host.check_qemu, _HOST),
+    ("KVM", host.check_kvm, _HOST),
+    ("vsock", host.check_vsock, _HOST),
+    ("ports", host.check_ports, _HOST),
+    ("network", host.check_network, _HOST),
+    ("image tools", host.check_image_tools, _HOST),
+    ("images", host.check_images, _HOST),
+    ("disk", host.check_disk, _BOTH),
+    ("compositor", viewer.check_compositor, _VIEWER),
+    ("sound", viewer.check_sound, _VIEWER),
+    ("policy", viewer.check_policy, _BOTH),
+    ("launchers", launchers.check_launchers, _HOST),
+    ("questions", viewer.check_questions, _VIEWER),
+    ("broker", viewer.check_broker, _BOTH),
+    ("link", link.check_link, _BOTH),
+    ("audit", viewer.check_audit, _BOTH),
+    ("shipping", shipping.check_shipping, _BOTH),
 )
-"""In the order in which they are shown: what others depend on comes first."""
+"""In the order in which they are shown: what others depend on comes first.
+
+With the roles of two machines that they are for; one machine alone has all.
+"""
 
 _CHECK_SECONDS = 20.0
 _MARKS = {
@@ -85,12 +94,18 @@ def command(*, as_json: bool) -> None:
 async def examine(context: Context) -> list[Finding]:
     """Make all checks, side by side, and return their findings in order."""
     found: dict[int, Sequence[Finding]] = {}
+    try:
+        role = role_here(context.paths)
+    except VitrailError:
+        role = None  # the link's check reports it
 
     async def one(number: int, name: str, check: Check) -> None:
         found[number] = await _careful(context, name, check)
 
     async with trio.open_nursery() as nursery:
-        for number, (name, check) in enumerate(CHECKS):
+        for number, (name, check, roles) in enumerate(CHECKS):
+            if role is not None and role not in roles:
+                continue
             nursery.start_soon(one, number, name, check)
     return [finding for number in sorted(found) for finding in found[number]]
 

@@ -18,6 +18,7 @@ from broker.cli.audit.proof.sealed_log import open_sealed
 from broker.cli.audit.proof.verify import verify_end
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.proxy.sound_server import connect_server
+from broker.cli.run.connect import how_to_start
 from broker.cli.run.force import silent_broker
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -234,7 +235,7 @@ async def check_broker(context: Context) -> Sequence[Finding]:
         return [
             ok(
                 "broker",
-                "no broker is running; to start one, run 'brokerctl run SANDBOX'",
+                f"no broker is running; {how_to_start(context.paths)}",
             )
         ]
     try:

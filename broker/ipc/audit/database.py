@@ -302,7 +302,8 @@ def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
     if not path.exists():
         raise SetupError(
             f"there is no audit log yet ({path})",
-            hint="to start a broker, which begins a log, run 'brokerctl run SANDBOX'",
+            hint="a broker begins the log when it starts: run 'brokerctl run SANDBOX', or on "
+            "the host of two machines 'vitrail-host'",
         )
     try:
         # Long questions are asked in a worker thread, one at a time.
