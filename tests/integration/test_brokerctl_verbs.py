@@ -166,6 +166,39 @@ async def test_stopping_the_broker_waits_until_it_has_ended(
     assert [what for what, _ in api.asked] == ["stop", "shutdown"]
 
 
+async def test_a_viewer_s_end_leaves_the_host_s_machines(
+    env: dict[str, str], api: ScriptedBroker
+) -> None:
+    """And a unit that starts it again at once is named, with the command against that."""
+    systemctl = Path(env["HOME"]) / "bin/systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text('#!/bin/sh\n[ "$3" = vitrail-viewer-link.socket ]\n')
+    systemctl.chmod(0o755)
+    env = {**env, "PATH": f"{systemctl.parent}:{env['PATH']}"}
+    api.state = msgspec.structs.replace(api.state, role="viewer")
+    process = spawn(["sleep", "60"])
+    api.pid = process.pid
+
+    answers: list[Answer] = []
+
+    async def stop() -> None:
+        answers.append(await brokerctl("stop", "--broker", env=env))
+
+    async with trio.open_nursery() as outer:
+        async with serving(paths_of(env).control, api):
+            outer.start_soon(stop)
+            await api.ended.wait()
+        process.kill()
+        await process.wait()
+    (answer,) = answers
+    assert answer.code == 0
+    assert [what for what, _ in api.asked] == ["shutdown"]
+    said = " ".join(answer.err.split())
+    assert "the host's sandboxes keep running" in said
+    assert "'systemctl --user stop vitrail-viewer-link.socket'" in said
+    assert "vitrail-local.socket" not in said
+
+
 async def test_a_lease_is_held_until_the_holder_leaves(
     env: dict[str, str], api: ScriptedBroker
 ) -> None:

@@ -159,7 +159,7 @@ class ScriptedBroker:
 
     @serves(methods.GET_VERSION)
     async def version(self, exchange: Exchange[Version], request: Nothing) -> Version:
-        return Version(version="0.1.0", role="local", pid=self.pid)
+        return Version(version="0.1.0", role=self.state.role, pid=self.pid)
 
     @serves(methods.RUN)
     async def run(self, exchange: Exchange[RunItem], request: RunRequest) -> RunItem:

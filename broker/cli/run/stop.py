@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import rich_click as click
 import trio
 
@@ -10,18 +12,32 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import open_client
 from broker.cli.run.force import force_end
 from broker.cli.run.start import end_broker
+from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.names import sandboxes_named
 from broker.core.paths import find_paths
+from broker.helpers.process.spawn import run_tool
 from broker.ipc.control.api import Nothing, StopRequest
 from broker.ipc.control.client import Client
 from broker.ipc.control.methods import GET_VERSION, STATUS, STOP
+
+_ASK_SECONDS = 5.0
+_SOCKETS = (
+    "vitrail-local.socket",
+    "vitrail-host.socket",
+    "vitrail-viewer.socket",
+    "vitrail-viewer-link.socket",
+)
 
 
 @click.command("stop")
 @click.argument("sandbox", nargs=-1, shell_complete=sandboxes)
 @click.option("--all", "everything", is_flag=True, help="Stop every sandbox.")
-@click.option("--broker", is_flag=True, help="Stop every sandbox, then the broker.")
+@click.option(
+    "--broker",
+    is_flag=True,
+    help="Stop every sandbox, then the broker; on a viewer, the broker alone.",
+)
 @click.option(
     "--force",
     is_flag=True,
@@ -69,8 +85,26 @@ def command(
         render.note(f"stopped {printable(name)}")
     if broker:
         render.note("stopped the broker")
+        for unit in trio.run(_listening_units):
+            render.note(
+                f"{unit} starts a broker at the next connection; to prevent that, run "
+                f"'systemctl --user stop {unit}'"
+            )
     elif not stopped:
         render.note("no sandbox was running")
+
+
+async def _listening_units() -> list[str]:
+    """Return the socket units of systemd that would start the broker again."""
+    found: list[str] = []
+    for unit in _SOCKETS:
+        # It fails where the unit is not active, and where there is no systemd.
+        with suppress(UpstreamError, SetupError):
+            await run_tool(
+                ["systemctl", "--user", "is-active", unit], deadline=_ASK_SECONDS
+            )
+            found.append(unit)
+    return found
 
 
 def _force(*, as_json: bool) -> None:
@@ -100,7 +134,14 @@ async def _stop(
     stopped: list[str] = []
     async with open_client() as client:
         # It has a deadline, and the end of a sandbox has none: a silent broker is named.
-        await client.call(GET_VERSION, Nothing())
+        role = (await client.call(GET_VERSION, Nothing())).role
+        if broker and role == "viewer":
+            # A viewer's end is not the end of the host's machines: its next start
+            # shows them again.
+            names = ()
+            render.note(
+                "the host's sandboxes keep running; to stop them, run 'brokerctl stop --all'"
+            )
         for name in names:
             if name is not None:
                 await _announce(client, name)
