@@ -66,6 +66,7 @@ def acquire(
 
     Exactly one of --cid, --hybrid and --unix specifies how the peer is identified.  With
     --leader, the lease also ends with that process; with --detach, only then.
+    Starts the broker if none runs.
 
     Exit code: 0 the lease ended or was detached, 1 refused, 2 usage error.
     """
@@ -100,6 +101,10 @@ async def _acquire(request: LeaseRequest, detach: bool, as_json: bool) -> None: 
         elif item.ended is not None:
             render.note(f"the lease has ended: {printable(item.ended)}")
 
+    # Late: it imports what starting a broker takes.
+    from broker.cli.run.request import ensure_broker_for_lease
+
+    await ensure_broker_for_lease(request.record)
     async with open_client() as client:
         if detach:
             await show(await client.call(LEASE_ACQUIRE, request))

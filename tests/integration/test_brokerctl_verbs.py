@@ -199,6 +199,30 @@ async def test_a_viewer_s_end_leaves_the_host_s_machines(
     assert "vitrail-local.socket" not in said
 
 
+async def test_a_lease_starts_the_broker_that_is_missing(env: dict[str, str]) -> None:
+    paths = paths_of(env)
+    folder = paths.config[0] / "sandboxes.d"
+    folder.mkdir(parents=True)
+    sock = Path(env["XDG_RUNTIME_DIR"]) / "mine.vsock"
+    (folder / "mine.toml").write_text(
+        f'class = "persistent"\n[launch]\nkind = "external"\n[peer]\nhybrid = "{sock}"\n'
+    )
+    leader = spawn(["sleep", "600"])
+    words = ("--hybrid", str(sock), "--leader", str(leader.pid), "--detach")
+    typo = await brokerctl("lease", "acquire", "mien", *words, env=env)
+    assert typo.code == 1
+    assert "no record is named 'mien'" in typo.err
+    assert not paths.control.exists(), "a broker was started for a typing mistake"
+    try:
+        done = await brokerctl("lease", "acquire", "mine", *words, env=env)
+        assert (done.code, "started the broker" in done.err) == (0, True), done.err
+        assert done.out.split()[1] == "mine"
+    finally:
+        await brokerctl("stop", "--broker", env=env)
+        leader.kill()
+        await leader.wait()
+
+
 async def test_a_lease_is_held_until_the_holder_leaves(
     env: dict[str, str], api: ScriptedBroker
 ) -> None:

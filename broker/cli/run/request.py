@@ -248,15 +248,7 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
 
     Raises SetupError or RefusedError.
     """
-    found = read_records(paths)
-    problem = found.broken.get(request.record)
-    if problem is not None:
-        refuse_broken(found, problem, stderr=True)
-    if request.record not in found.records:
-        raise SetupError(
-            f"no sandbox and no record is named '{printable(request.record, 60)}'",
-            hint=hint_for_unknown(request.record, found.records),
-        )
+    require_record(request.record, paths)
     if request.window is not False and find_compositor() is None:
         display = os.environ.get("WAYLAND_DISPLAY") or "wayland-0"
         raise SetupError(
@@ -264,4 +256,34 @@ def _check_first(request: RunRequest, paths: Paths) -> None:
             hint="run the command inside your Wayland session, or set WAYLAND_DISPLAY to its "
             "socket; to use a headless compositor, run 'brokerctl demo'; to run a program "
             "that does not need a window, pass --no-window",
+        )
+
+
+async def ensure_broker_for_lease(record: str) -> None:
+    """Start the broker of this machine for a lease, unless one runs.
+
+    Not on a viewer, whose host has the machines.  Raises SetupError, RefusedError,
+    UpstreamError.
+    """
+    paths = find_paths()
+    role = role_here(paths)
+    if role is Role.VIEWER or broker_runs(paths):
+        return
+    refuse_root()
+    require_record(record, paths)
+    module = "broker.programs.local" if role is None else "broker.programs.host"
+    if await ensure_broker(paths, module=module):
+        render.note("started the broker")
+
+
+def require_record(name: str, paths: Paths) -> None:
+    """Raise SetupError or RefusedError for a record that is broken or does not exist."""
+    found = read_records(paths)
+    problem = found.broken.get(name)
+    if problem is not None:
+        refuse_broken(found, problem, stderr=True)
+    if name not in found.records:
+        raise SetupError(
+            f"no sandbox and no record is named '{printable(name, 60)}'",
+            hint=hint_for_unknown(name, found.records),
         )
