@@ -120,7 +120,7 @@ class Leasing:
         try:
             # Before the machine, whose pidfds would be leaked after an error.
             sandbox = self._name(record, request)
-            check_peer(record, record.host.launch.peer, request)
+            check_peer(record, record.host.launch.peer, request, self._records())
             if request.cid is not None:
                 await self._listen_vsock()
             machine = take_foreign(
@@ -216,7 +216,9 @@ def _check(exchange: Exchange[api.LeaseItem], request: api.LeaseRequest) -> None
         raise RefusedError("the request must set exactly one of hybrid, cid and unix")
 
 
-def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> None:
+def check_peer(
+    record: Record, peer: RecordPeer, request: api.LeaseRequest, records: RecordSet
+) -> None:
     """Refuse a lease for another peer than the one that the record names.
 
     The record defines the peer of a sandbox; a launcher only reports the start.
@@ -229,13 +231,24 @@ def check_peer(record: Record, peer: RecordPeer, request: api.LeaseRequest) -> N
             hint=peer.hint,
         )
     claims = {"hybrid": request.hybrid, "cid": request.cid, "unix": request.unix}
-    asked = [claim for claim in claims.items() if claim[1] is not None]
-    if asked != [(peer.key, peer.claim)]:
+    asked = [(way, place) for way, place in claims.items() if place is not None]
+    if len(asked) != 1 or not peer.is_at(*asked[0]):
         raise RefusedError(
             f"cannot lease '{record.name}': the request names another peer than [peer] in its record",
             where=record.where(f"peer.{peer.key}"),
             hint=f"request {peer.key} {peer.claim}, or correct the record",
         )
+    for other in records.records.values() if peer.several else ():
+        launch = other.host.launch
+        # guard: a machine that a record names is not another record's
+        if is_of_others(launch) and launch.peer.key != peer.key:
+            if not launch.peer.is_at(*asked[0]):
+                continue
+            raise RefusedError(
+                f"cannot lease '{record.name}': the record '{other.name}' names this machine",
+                where=other.where(f"peer.{launch.peer.key}"),
+                hint=f"lease it as '{other.name}'",
+            )
 
 
 def asked_name(record: Record, asked: str, records: RecordSet) -> SandboxName:

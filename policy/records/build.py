@@ -391,7 +391,15 @@ class _Checks:
             )
         if present == ["hybrid", "machine"]:
             return  # a machine of machined without a context id
-        expected = "exactly one of hybrid, cid, libvirt, machine, unix"
+        expected = f"exactly one of {', '.join(field.key for field in PEER.fields)}"
+        for key in ("hybrid_directory", "cids"):
+            if key in peer and self.taken.get("class", "disposable") != "disposable":
+                self._at(
+                    ("peer", key),
+                    "several machines at one time need a name for each",
+                    'class = "disposable"',
+                    f"or set '{key.removesuffix('_directory').removesuffix('s')}' for one machine",
+                )
         if not present:
             self._at(
                 ("peer",) if peer else ("launch", "kind"),

@@ -232,6 +232,27 @@ class SocketPath:
 
 
 @dataclass(frozen=True)
+class WholeRange:
+    """A first and a last whole number, as in "100-199"."""
+
+    low: int
+    high: int
+
+    @property
+    def words(self) -> str:
+        """The rule in words."""
+        return f'"FIRST-LAST", whole numbers from {self.low} to {self.high}'
+
+    def take(self, value: object, path: Path, complain: Complain) -> object:
+        """Validate a range; see ``Kind``."""
+        if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,9}-[1-9]\d{0,9}", value):
+            first, last = map(int, value.split("-"))
+            if self.low <= first <= last <= self.high:
+                return value
+        return refuse(self, value, path, complain)
+
+
+@dataclass(frozen=True)
 class Words:
     """An array of text, all of one kind; the clean value is a tuple."""
 

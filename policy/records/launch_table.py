@@ -13,6 +13,7 @@ from policy.records.field_types import (
     SocketPath,
     Table,
     Whole,
+    WholeRange,
     Words,
 )
 from policy.records.kinds import MONITORS, kinds_with
@@ -25,6 +26,7 @@ from policy.records.patterns import (
 )
 from policy.records.quantities import Bytes, YesNo
 
+_CIDS = 3, 0xFFFFFFFE
 _VM, _EXTERNAL = kinds.MICROVM.name, kinds.EXTERNAL.name
 _LIBVIRT, _VMSPAWN = kinds.LIBVIRT.name, kinds.VMSPAWN.name
 _BWRAP, _PODMAN, _NSPAWN = kinds.BWRAP.name, kinds.PODMAN.name, kinds.NSPAWN.name
@@ -405,7 +407,20 @@ PEER = Table(
             "vhost-device-vsock), in a directory that only its launcher can write to. "
             "It may be set together with `machine`, for a machine without a context ID.",
         ),
-        Field("cid", Whole(3, 0xFFFFFFFE), "The machine's vsock context ID."),
+        Field(
+            "hybrid_directory",
+            SocketPath(limits.HYBRID_PATH_BYTES),
+            "A directory of such sockets, in which only your launcher can write: each "
+            "machine with a socket there is a sandbox with a name of its own. Needs "
+            'class = "disposable".',
+        ),
+        Field("cid", Whole(*_CIDS), "The machine's vsock context ID."),
+        Field(
+            "cids",
+            WholeRange(*_CIDS),
+            "The first and the last context ID of several machines, each of which is a "
+            'sandbox with a name of its own. Needs class = "disposable".',
+        ),
         Field(
             "libvirt",
             LIBVIRT_DOMAIN,

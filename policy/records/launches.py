@@ -18,14 +18,17 @@ from policy.records.model import (
     HOST_IMAGE,
     Bwrap,
     CidPeer,
+    CidRangePeer,
     External,
     Flatpak,
+    HybridDirectoryPeer,
     HybridPeer,
     Launch,
     LibvirtPeer,
     MachinePeer,
     MicroVM,
     Nspawn,
+    Peer,
     Podman,
     SharedBox,
     ThrowawayVm,
@@ -81,10 +84,15 @@ def _external(taken: Taken) -> External:
 
 def _peer(
     taken: Taken,
-) -> HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer:
+) -> Peer:
     """Build the peer that [peer] names from the validated values."""
     if "peer.cid" in taken:
         return CidPeer(cast("int", taken["peer.cid"]))
+    if "peer.cids" in taken:
+        first, last = cast("str", taken["peer.cids"]).split("-")
+        return CidRangePeer(int(first), int(last))
+    if "peer.hybrid_directory" in taken:
+        return HybridDirectoryPeer(Path(taken["peer.hybrid_directory"]))
     if "peer.machine" in taken:
         hybrid = taken.get("peer.hybrid")
         name = cast("str", taken["peer.machine"])

@@ -8,11 +8,12 @@ The format itself is in ``tables``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import ClassVar, Literal, NamedTuple, TypeGuard
+from typing import ClassVar, Literal, NamedTuple, TypeAlias, TypeGuard
 
 import msgspec
 from typing_extensions import override
@@ -340,11 +341,13 @@ class RecordPeer(msgspec.Struct, frozen=True):
     """How a sandbox that another program starts is recognised: ``[peer]``.
 
     ``key`` is its key there; ``machine``: a VM, whose guest may have our agent;
+    ``several``: it is the peer of several sandboxes at one time;
     ``leased``: when its lease begins, where no launcher asks for that, and ``hint``.
     """
 
     key: ClassVar[str]
     machine: ClassVar[bool] = True
+    several: ClassVar[bool] = False
     leased: ClassVar[str] = ""
     hint: ClassVar[str] = ""
 
@@ -353,6 +356,10 @@ class RecordPeer(msgspec.Struct, frozen=True):
         """The value of its key, as a launcher names it: the first field."""
         value = getattr(self, self.__struct_fields__[0])
         return value if isinstance(value, int) else str(value)
+
+    def is_at(self, way: str, place: str | int) -> bool:
+        """Return whether a launcher's ``hybrid``, ``cid`` or ``unix`` is this peer."""
+        return (way, place) == (self.key, self.claim)
 
 
 class HybridPeer(RecordPeer, frozen=True, tag=True):
@@ -367,6 +374,37 @@ class CidPeer(RecordPeer, frozen=True, tag=True):
 
     cid: int
     key: ClassVar[str] = "cid"
+
+
+class HybridDirectoryPeer(RecordPeer, frozen=True, tag=True):
+    """Several machines, each behind a hybrid-vsock socket in one directory."""
+
+    path: Path
+    key: ClassVar[str] = "hybrid_directory"
+    several: ClassVar[bool] = True
+
+    @override
+    def is_at(self, way: str, place: str | int) -> bool:
+        # guard: a directory of machines' sockets is that directory alone
+        return way == "hybrid" and _parent(str(place)) == str(self.path)
+
+
+class CidRangePeer(RecordPeer, frozen=True, tag=True):
+    """Several machines, with context ids from the first to the last."""
+
+    first: int
+    last: int
+    key: ClassVar[str] = "cids"
+    several: ClassVar[bool] = True
+
+    @property
+    @override
+    def claim(self) -> str:
+        return f"{self.first}-{self.last}"
+
+    @override
+    def is_at(self, way: str, place: str | int) -> bool:
+        return way == "cid" and self.first <= int(place) <= self.last
 
 
 class LibvirtPeer(RecordPeer, frozen=True, tag=True):
@@ -402,10 +440,28 @@ class UnixPeer(RecordPeer, frozen=True, tag=True):
     machine: ClassVar[bool] = False
 
 
+def _parent(untrusted_path: str) -> str:
+    """Return the directory of a socket; "" for a path with another name for its place."""
+    if os.path.normpath(untrusted_path) != untrusted_path:
+        return ""
+    return str(Path(untrusted_path).parent)
+
+
+Peer: TypeAlias = (
+    HybridPeer
+    | HybridDirectoryPeer
+    | CidPeer
+    | CidRangePeer
+    | LibvirtPeer
+    | MachinePeer
+    | UnixPeer
+)
+
+
 class External(msgspec.Struct, frozen=True, tag=True):
     """A sandbox that another program starts."""
 
-    peer: HybridPeer | CidPeer | LibvirtPeer | MachinePeer | UnixPeer
+    peer: Peer
 
     kind: ClassVar[LaunchKind] = kinds.EXTERNAL
 

@@ -223,6 +223,49 @@ async def test_a_lease_starts_the_broker_that_is_missing(env: dict[str, str]) ->
         await leader.wait()
 
 
+async def test_one_record_leases_several_machines(env: dict[str, str]) -> None:
+    """Each is a sandbox of its own, whose end is not that of the others."""
+    paths = paths_of(env)
+    folder = paths.config[0] / "sandboxes.d"
+    folder.mkdir(parents=True)
+    place = Path(env["XDG_RUNTIME_DIR"]) / "vms"
+    place.mkdir(mode=0o700)
+    (folder / "vm.toml").write_text(
+        f'class = "disposable"\n[launch]\nkind = "external"\n[peer]\nhybrid_directory = "{place}"\n'
+    )
+    leaders = [spawn(["sleep", "600"]) for _ in range(2)]
+
+    async def acquire(name: str, number: int) -> Answer:
+        leader = str(leaders[number].pid)
+        words = ("--hybrid", str(place / name), "--leader", leader, "--detach")
+        return await brokerctl("lease", "acquire", "vm", *words, env=env)
+
+    async def running_ones() -> list[str]:
+        listed = await brokerctl("status", "--json", env=env)
+        return [lease["sandbox"] for lease in listed.objects[0]["leases"]]
+
+    try:
+        names = [(await acquire(n, i)).out.split()[1] for i, n in enumerate("ab")]
+        assert len(set(names)) == 2
+        assert all(name.startswith("vm-") for name in names)
+        again = await acquire("a", 1)
+        assert again.code == 1, "the socket is another sandbox's already"
+        elsewhere = await acquire("../c", 1)
+        assert "names another peer" in elsewhere.err
+        leaders[0].kill()
+        await leaders[0].wait()
+
+        async def one_left() -> bool:
+            return await running_ones() == names[1:]
+
+        await eventually(one_left)
+    finally:
+        await brokerctl("stop", "--broker", env=env)
+        for leader in leaders:
+            leader.kill()
+            await leader.wait()
+
+
 async def test_a_lease_is_held_until_the_holder_leaves(
     env: dict[str, str], api: ScriptedBroker
 ) -> None:

@@ -26,6 +26,7 @@ from policy.records.field_types import (
     Table,
     Title,
     Whole,
+    WholeRange,
     Words,
 )
 from policy.records.globals import OPTIONS, USUAL
@@ -113,6 +114,12 @@ def _word(option: str, text: str) -> Schema:
 @kind_schema.register
 def _whole(kind: Whole) -> Schema:
     return {"type": "integer", "minimum": kind.low, "maximum": kind.high}
+
+
+@kind_schema.register
+def _whole_range(kind: WholeRange) -> Schema:
+    del kind
+    return {"type": "string", "pattern": "^[1-9][0-9]{0,9}-[1-9][0-9]{0,9}$"}
 
 
 @kind_schema.register

@@ -142,10 +142,10 @@ def test_a_lease_is_for_the_peer_of_the_record_and_no_other(kind, asked):
     mine = parsed("box", EXTERNAL + text + "\n")
     request = LeaseRequest(record="box", **asked)
     if asked == own:
-        check_peer(mine, mine.host.launch.peer, request)
+        check_peer(mine, mine.host.launch.peer, request, NONE)
         return
     with pytest.raises(RefusedError, match="the request names another peer") as caught:
-        check_peer(mine, mine.host.launch.peer, request)
+        check_peer(mine, mine.host.launch.peer, request, NONE)
     assert caught.value.where == "box.toml:5:1"
 
 
@@ -198,3 +198,57 @@ async def test_a_domain_that_is_refused_is_recorded(tmp_path):
     assert "names the sandbox 'other'" in first.reason
     assert second.sandbox == ""
     assert "\x1b" not in second.peer + second.reason
+
+
+SEVERAL = {
+    "hybrid_directory": (
+        'hybrid_directory = "/run/vms"',
+        [{"hybrid": "/run/vms/a"}, {"hybrid": "/run/vms/b.vsock"}],
+        [
+            {"hybrid": "/run/vms"},
+            {"hybrid": "/run/vms/"},
+            {"hybrid": "/run/vms/."},
+            {"hybrid": "/run/vms/x/../a"},
+            {"hybrid": "/run/vms/../vms/a"},
+            {"hybrid": "/run/vms//a"},
+            {"hybrid": "/run/vms/deep/a"},
+            {"hybrid": "/run/vmsa"},
+            {"hybrid": ""},
+            {"unix": "/run/vms/a"},
+            {"cid": 3},
+        ],
+    ),
+    "cids": (
+        'cids = "100-102"',
+        [{"cid": 100}, {"cid": 102}],
+        [{"cid": 99}, {"cid": 103}, {"hybrid": "/100"}, {"cid": 100, "hybrid": "/a"}],
+    ),
+}
+DISPOSABLE = EXTERNAL.replace("persistent", "disposable")
+
+
+@pytest.mark.parametrize("key", SEVERAL)
+def test_a_record_of_several_machines_takes_those_and_no_other(key):
+    text, right, wrong = SEVERAL[key]
+    mine = parsed("box", DISPOSABLE + text + "\n")
+    for asked in right:
+        request = LeaseRequest(record="box", **asked)
+        check_peer(mine, mine.host.launch.peer, request, NONE)
+    for asked in wrong:
+        request = LeaseRequest(record="box", **asked)
+        with pytest.raises(RefusedError, match="names another peer"):
+            check_peer(mine, mine.host.launch.peer, request, NONE)
+
+
+def test_a_machine_that_a_record_names_is_not_one_of_several():
+    mine = parsed("box", DISPOSABLE + 'hybrid_directory = "/run/vms"\n')
+    bank = parsed("bank", EXTERNAL + 'hybrid = "/run/vms/bank"\n')
+    records = RecordSet({"box": mine, "bank": bank}, {}, (), "")
+    peer = mine.host.launch.peer
+    check_peer(mine, peer, LeaseRequest(record="box", hybrid="/run/vms/a"), records)
+    request = LeaseRequest(record="box", hybrid="/run/vms/bank")
+    with pytest.raises(RefusedError, match="'bank' names this machine") as caught:
+        check_peer(mine, peer, request, records)
+    assert caught.value.where == "bank.toml:5:1"
+    own = LeaseRequest(record="bank", hybrid="/run/vms/bank")
+    check_peer(bank, bank.host.launch.peer, own, records)

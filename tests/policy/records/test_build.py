@@ -219,6 +219,29 @@ def test_a_registered_machine_may_have_a_hybrid_socket():
         assert "already set in [peer]" in problems[0].message
 
 
+@pytest.mark.parametrize(
+    ("peer", "problem"),
+    [
+        ('hybrid_directory = "/run/vms"', ""),
+        ('cids = "100-199"', ""),
+        ('cids = "199-100"', "not allowed"),
+        ('cids = "2-9"', "not allowed"),
+        ('cids = "3-4294967295"', "not allowed"),
+        ('cids = "100-101", cid = 7', "already set in [peer]"),
+    ],
+)
+def test_several_machines_of_one_record(peer, problem):
+    text = 'class = "{}"\nlaunch.kind = "external"\npeer = {{ {} }}\n'
+    made = text.format("disposable", peer).encode()
+    _, problems = parse_record("lab", Path("l.toml"), made)
+    assert [problem in one.message for one in problems] == [True] * bool(problem)
+    if not problem:
+        made = text.format("persistent", peer).encode()
+        _, problems = parse_record("lab", Path("l.toml"), made)
+        assert ["a name for each" in one.message for one in problems] == [True]
+        assert problems[0].where.endswith("l.toml:3:10")
+
+
 def test_line_ends_of_other_systems():
     """CRLF reads as LF, with the same places."""
     record = _good("crlf")
