@@ -17,8 +17,8 @@ from broker.jail.wayland.protocol.tables import INTERFACES
 from docs.tables import wayland_protocols
 from docs.tables.imports import ROOT, modules, size
 from fuzz import x11
+from shims.guest.display_socket import bind_display, remove_display
 from shims.x11.compound_text import decode_compound_text
-from shims.x11.display_socket import bind_display, remove_display
 from shims.x11.message_table import MESSAGES
 from shims.x11.popups import family, placement, popup_parent
 from shims.x11.properties import Hints, hints

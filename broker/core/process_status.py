@@ -47,3 +47,16 @@ def walls_of(pid: int) -> str:
     nested = len(fields.get("NSpid", ())) > 1
     filtered = fields.get("Seccomp") == ["2"]
     return " ".join(["namespaces"] * nested + ["seccomp"] * filtered)
+
+
+def descendants(pid: int, depth: int = 3) -> list[int]:
+    """Return the descendants of a process, down to this depth."""
+    if depth == 0:
+        return []
+    try:
+        text = (_PROC / f"{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []  # it has ended
+    children = [int(word) for word in text.split()]
+    below = (found for one in children for found in descendants(one, depth - 1))
+    return [*children, *below]

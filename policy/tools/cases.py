@@ -25,7 +25,6 @@ from policy.rules.rule import ACTIONS, Rule
 from policy.suggestions import did_you_mean
 from policy.tools.calls import canonical_target
 
-SUFFIX = ".policytest"
 _WORD = re.compile(r"[^ \t]+")
 _TOLD = ("mime", "scheme", "host", "size", "device", "protocol", "port", "key")
 _NUMBERS = {"size": "a number of bytes", "port": "a number"}

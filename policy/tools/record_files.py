@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from policy.errors import Problem
+from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import CollectedRecords
 from policy.records.model import Record, RecordSet
+from policy.rules.rulefiles import FOLDER as RULES
+
+CASES_SUFFIX = ".policytest"
+"""Of files of expectations, which lie beside rules and records (``policy.tools.cases``)."""
+_RULE_FILE = re.compile(
+    rf"{RULES}/[0-9a-z_-][0-9a-z_.-]{{0,99}}\.(?:policy|policytest)"
+)
+_RECORD_FILE = re.compile(rf"{RECORDS}/[a-z][a-z0-9-]{{0,30}}\.toml")
+
+
+def is_policy_path(path: str) -> bool:
+    """Return whether a path below the configuration is one of a record or of rules."""
+    return bool(_RULE_FILE.fullmatch(path) or _RECORD_FILE.fullmatch(path))
 
 
 def load_files(files: Sequence[Path], *, around: Sequence[Path] = ()) -> RecordSet:

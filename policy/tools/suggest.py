@@ -19,7 +19,7 @@ from policy.rules.rule import Rule
 from policy.rules.ruleset import RuleSet
 from policy.rules.world import World
 from policy.tools.explain import explain, parsed
-from policy.tools.replay import NotReplayableError, Recorded, recorded
+from policy.tools.recorded import NotReplayableError, Recorded, recorded
 
 GUESSED = "port=443 protocol=tcp"
 """Of a host whose name alone was asked for: it had no address to connect to."""

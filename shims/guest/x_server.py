@@ -12,10 +12,10 @@ import subprocess
 from typing import TYPE_CHECKING, Dict, Optional
 
 from shims.guest.account import PATH
+from shims.guest.display_socket import X_SOCKETS, bind_display, remove_display
 from shims.guest.loop import log
 from shims.guest.started_on_connect import StartedOnConnect
 from shims.guest.tools import X11_BRIDGE, write_file
-from shims.x11.display_socket import X_SOCKETS, bind_display, remove_display
 
 if TYPE_CHECKING:
     from shims.guest.guest import Guest

@@ -14,10 +14,10 @@ import time
 import traceback
 from typing import Any, NamedTuple, Optional
 
+from shims.guest.display_socket import bind_display, remove_display
 from shims.x11.bridge import Bridge
 from shims.x11.cookie import XAuthority
 from shims.x11.core import Core
-from shims.x11.display_socket import bind_display, remove_display
 from shims.x11.wire import MOST_FDS, BridgeError, Stream
 
 QUEUE_BYTES = 1 << 20

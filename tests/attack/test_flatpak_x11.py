@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.host.launchers.nspawn.process import descendants
+from broker.core.process_status import descendants
 from tests.kit.brokerctl import running
 from tests.kit.eventually import eventually
 from tests.kit.flatpak import applications, environment

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from broker.cli.audit.events import shown_target
 from broker.cli.policy.install import Sets, sets_with
-from broker.cli.policy.replay import event
+from broker.cli.policy.recorded_decisions import event
 from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.settings import change_for
 from broker.core.errors import RefusedError
@@ -30,7 +30,7 @@ from policy.rules.verdict import Verdict
 from policy.rules.world import World, world_of
 from policy.tools.diff import Change, TooManyError, diff
 from policy.tools.explain import explain
-from policy.tools.replay import Recorded
+from policy.tools.recorded import Recorded
 
 FILE = "10-allowed.policy"
 """Before the user's other files, so that an exact line is not hidden by a wide one."""

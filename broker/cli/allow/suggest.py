@@ -12,8 +12,8 @@ from rich.text import Text
 from broker.cli import render
 from broker.cli.completion import logged_sandboxes
 from broker.cli.policy.load import JSON, rules_of
+from broker.cli.policy.recorded_decisions import parsed_time, situation_then
 from broker.cli.policy.records import end_by_problems
-from broker.cli.policy.replay import parsed_time, situation_then
 from broker.cli.run.connect import offline_paths
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters

@@ -17,7 +17,7 @@ from policy.records.loader import FOLDER as RECORDS
 from policy.records.loader import SUFFIX as RECORD
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
-from policy.tools.cases import SUFFIX as CASES
+from policy.tools.record_files import CASES_SUFFIX as CASES
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,7 @@ from policy.records.quantities import Seconds
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX as RULE
 from policy.tools import limits as tool_limits
-from policy.tools.bundles.bundle import belongs
-from policy.tools.record_files import parse_record
+from policy.tools.record_files import is_policy_path, parse_record
 
 _BROKEN = 3
 _DEFAULT = "30-user.policy"
@@ -219,7 +218,7 @@ def _whole_name(name: str, bases: tuple[Path, ...]) -> str:
 def _folder(name: str) -> str:
     """Return the folder of a file's name: rules or records.  Raises RefusedError."""
     for folder in (RULES, RECORDS):
-        if belongs(f"{folder}/{name}"):
+        if is_policy_path(f"{folder}/{name}"):
             return folder
     raise RefusedError(
         f"'{printable(name, 100)}' is not a valid name of a record or of a file of rules",

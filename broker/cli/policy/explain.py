@@ -41,7 +41,7 @@ from policy.rules.world import World
 from policy.tools.explain import Explanation, as_json, call_json, explain
 from policy.tools.linting.finding import problem_json
 from policy.tools.linting.unknown import meant_service
-from policy.tools.replay import Recorded
+from policy.tools.recorded import Recorded
 
 
 @click.command("explain")
@@ -95,7 +95,7 @@ def explain_call(
                 "a call"
             )
         # Late: it needs the audit log, and a call does not.
-        from broker.cli.policy.replay import event as recorded_event
+        from broker.cli.policy.recorded_decisions import event as recorded_event
 
         then, known = recorded_event(number)
         call, known = then.call, known if world is None else situation_from(world)

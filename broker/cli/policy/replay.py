@@ -1,11 +1,10 @@
-"""``brokerctl policy simulate``, and ``explain --event``: decide recorded calls again."""
+"""``brokerctl policy simulate``: decide recorded calls again."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import rich_click as click
@@ -14,27 +13,17 @@ from rich.text import Text
 
 from broker.cli import render
 from broker.cli.audit.events import shown_target
-from broker.cli.audit.query.times import parse_time
-from broker.cli.policy.load import JSON, Situation, records_beside
+from broker.cli.policy.load import JSON
+from broker.cli.policy.recorded_decisions import Find, parsed_time, situation_then
 from broker.cli.policy.records import end_by_problems
 from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
 from broker.cli.transfer.named_path import NamedPath
-from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.ipc.audit.filters import Filters, Found
 from broker.ipc.audit.query import open_log
 from policy.rules.ruleset import RuleSet
-from policy.rules.world import world_of
-from policy.tools.calls import Sandboxes
-from policy.tools.replay import (
-    Group,
-    NoRuleError,
-    NotReplayableError,
-    Recorded,
-    Simulation,
-    recorded,
-)
+from policy.tools.replay import Group, Simulation
 from policy.tools.replay import simulate as ask_all_again
 
 
@@ -95,17 +84,6 @@ def simulate(
     sys.exit(bool(found.changes))
 
 
-def parsed_time(text: str) -> int:
-    """Return a time of an option.  Raises UsageError."""
-    try:
-        return parse_time(text, datetime.now().astimezone())
-    except SetupError as error:
-        raise click.UsageError(f"{error.message}; {error.hint}") from error
-
-
-Find = Callable[[Filters], Iterator[Found]]
-
-
 def _of_fleet(
     store: str,
     machines: Sequence[str],
@@ -144,50 +122,6 @@ def _decisions(
     filters = Filters(kinds=("decision",), since_ns=since, until_ns=until)
     for found in find(filters):
         yield found.fields()
-
-
-def situation_then(find: Find, policy: tuple[Path, ...] = ()) -> Situation:
-    """Return the records now, and every name under which one of them ran.
-
-    The records are those of the directories in ``policy`` that have some.
-    """
-    ran: dict[str, str] = {}
-    for found in find(Filters(kinds=("lease.begin",))):
-        fields = found.fields()
-        name, record = fields.get("sandbox"), fields.get("record")
-        if isinstance(name, str) and isinstance(record, str):
-            ran[name] = record
-    records = records_beside(policy)
-    return Situation(world_of(records, ran.items()), Sandboxes(records, ran))
-
-
-def event(number: int, *, limits_of: str = "") -> tuple[Recorded, Situation]:
-    """Return the decision that was recorded under a number, and its world.
-
-    ``limits_of`` is a file of rules whose limits are taken for denials of rules.
-
-    Raises RefusedError if none exists, or if it does not say enough.
-    """
-    with open_log(offline_paths().audit) as log:
-        found = next(log.find(Filters(), after=number - 1, last=None), None)
-        if found is None or found.sequence != number:
-            raise RefusedError(
-                f"the log does not contain event {number}",
-                hint="to list the events, run 'brokerctl audit -n all'",
-            )
-        fields = found.fields()
-        try:
-            return recorded(fields, limits_of=limits_of), situation_then(log.find)
-        except NotReplayableError as error:
-            said = [
-                f"{fields.get(key)}" for key in ("reason", "rule") if fields.get(key)
-            ]
-            words = printable(f"cannot explain event {number}: {error}", 300)
-            if isinstance(error, NoRuleError) and said:
-                words += printable(f" ({', '.join(said)})", 600)
-            raise RefusedError(
-                words, hint="to see the recorded event, run 'brokerctl audit -n all'"
-            ) from error
 
 
 def _as_json(found: Simulation) -> dict[str, object]:

@@ -42,7 +42,6 @@ from policy.rules.rulefiles import SHIPPED, DirectoryTree, load_rules
 from policy.rules.ruleset import RuleSet, Tree, assemble, is_rule_file
 from policy.tools.calls import canonical_target
 from policy.tools.cases import (
-    SUFFIX,
     Case,
     Result,
     covered,
@@ -57,6 +56,7 @@ from policy.tools.effective import EffectiveCall, grants, grants_to, told_facts
 from policy.tools.explain import answer_json, call_json
 from policy.tools.files_in_memory import MapTree, rules_of_map
 from policy.tools.fmt import fmt as even
+from policy.tools.record_files import CASES_SUFFIX
 
 
 @click.command("test")
@@ -142,7 +142,7 @@ def _refuse_nothing(
         )
     if not cases:
         raise RefusedError(
-            f"there are no expectations (*{SUFFIX}) to test in {where}",
+            f"there are no expectations (*{CASES_SUFFIX}) to test in {where}",
             hint="write a file of expectations beside the rules, or specify one",
         )
 

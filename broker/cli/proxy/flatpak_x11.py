@@ -25,10 +25,10 @@ from broker.cli.launchers.held import copy_output
 from broker.cli.proxy.x11 import write_bridge
 from broker.cli.run.progress import Steps
 from broker.core.errors import RefusedError, SetupError, VitrailError
+from broker.core.process_status import descendants
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.host.launchers.bubblewrap.arguments import Box
 from broker.host.launchers.bubblewrap.command import prepare
-from broker.host.launchers.nspawn.process import descendants
 from broker.host.launchers.session_bus import SOCKETS
 from broker.net.peers import credentials
 from broker.net.peers.flatpak_instances import app_of

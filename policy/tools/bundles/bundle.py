@@ -43,16 +43,13 @@ from policy.records.patterns import NAME
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.tools import limits as tool_limits
 from policy.tools.files_in_memory import parse_record_set, rules_of_map
+from policy.tools.record_files import is_policy_path
 
 _FIRST = "vitrail-bundle 1"
 _KEYS = 16
 """Keys that a bundle may name: some people, their spare ones, an index's."""
 _KEY = re.compile(r"ed25519:([A-Za-z0-9+/]{43}=)")
 _SIGNATURE = re.compile(r"[A-Za-z0-9+/]{86}==")
-_RULE_FILE = re.compile(
-    rf"{RULES}/[0-9a-z_-][0-9a-z_.-]{{0,99}}\.(?:policy|policytest)"
-)
-_RECORD_FILE = re.compile(rf"{RECORDS}/[a-z][a-z0-9-]{{0,30}}\.toml")
 
 
 class BundleError(ValueError):
@@ -269,7 +266,7 @@ def _taken(payload: bytes, key: str) -> Bundle:
     if len(files) > tool_limits.BUNDLE_FILES:
         raise BundleError(f"more than {tool_limits.BUNDLE_FILES} files")
     for path in files:
-        if not belongs(path):
+        if not is_policy_path(path):
             raise BundleError(
                 f"'{path[:100]}' is not a file of a bundle: {RULES}/NAME.policy, "
                 f"{RULES}/NAME.policytest or {RECORDS}/NAME.toml"
@@ -317,11 +314,6 @@ def check_number(value: object, what: str) -> int:
             f"a {what} must be a whole number from 1 to {tool_limits.BUNDLE_VERSION}"
         )
     return value
-
-
-def belongs(path: str) -> bool:
-    """Return whether a file may be in a bundle, by its path below the configuration."""
-    return bool(_RULE_FILE.fullmatch(path) or _RECORD_FILE.fullmatch(path))
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

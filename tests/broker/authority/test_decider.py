@@ -9,7 +9,7 @@ from broker.core import limits
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.question import Keep, PersonAnswer
 from broker.core.services import PRINT
-from policy.tools.replay import recorded
+from policy.tools.recorded import recorded
 from tests.kit.rulebook import VAULT, WORK, lease_of, no, rulebook, yes
 from tests.kit.world import record
 

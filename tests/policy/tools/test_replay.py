@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from policy.rules.engine import Engine
 from policy.rules.world import Domain, World
 from policy.tools.files_in_memory import rules_of_map
-from policy.tools.replay import (
+from policy.tools.recorded import (
     NoRuleError,
     NotReplayableError,
     of_rules,
     recorded,
-    simulate,
 )
+from policy.tools.replay import simulate
 from tests.policy import strategies
 
 _QUIET = settings(

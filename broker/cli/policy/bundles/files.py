@@ -32,13 +32,13 @@ from policy.tools.bundles.bundle import (
     Bundle,
     BundleError,
     Signer,
-    belongs,
     take_key,
     trusted_after,
     trusted_keys,
     verify,
     written_key,
 )
+from policy.tools.record_files import is_policy_path
 
 KEYS = "bundle.keys"
 """The file of trusted keys, in each directory of the configuration."""
@@ -55,7 +55,7 @@ def tree(base: Path) -> Iterator[tuple[str, Path]]:
         name = f"{path.parent.name}/{path.name}"
         if path.name.startswith(".") or not path.is_file():
             continue
-        if belongs(name):
+        if is_policy_path(name):
             yield name, path
         else:
             render.note(f"skipped: {printable(name, 200)}")
@@ -215,7 +215,7 @@ def applied_in(base: Path, name: str) -> Applied:
             hint="restore the file from a backup; to accept any version, also an older one, "
             "remove the file",
         ) from error
-    if wrong := [path for path in found.files if not belongs(path)]:
+    if wrong := [path for path in found.files if not is_policy_path(path)]:
         raise RefusedError(
             f"cannot use {file}: it lists '{wrong[0][:100]}', which no bundle may write",
             hint="restore the file from a backup; to accept any version, also an older one, "

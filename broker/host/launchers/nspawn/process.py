@@ -14,7 +14,7 @@ import trio
 
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
-from broker.core.process_status import status_fields
+from broker.core.process_status import descendants, status_fields
 from broker.helpers.mounts.binding import file_words
 from broker.helpers.mounts.bound_files import BoundFiles
 from broker.helpers.mounts.mounts import wait_set_up
@@ -262,16 +262,3 @@ def _numbers(pid: int) -> list[str]:
         return status_fields(pid).get("NSpid", [])
     except OSError:
         return []
-
-
-def descendants(pid: int, depth: int = 3) -> list[int]:
-    """Return the descendants of a process, down to this depth."""
-    if depth == 0:
-        return []
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []  # it has ended
-    children = [int(word) for word in text.split()]
-    below = (found for one in children for found in descendants(one, depth - 1))
-    return [*children, *below]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import trio
 
+from broker.core.process_status import descendants
 from broker.helpers.process.identity import open_pidfd
 from broker.helpers.process.polled import lives
 from broker.helpers.process.spawn import DEVNULL, PIPE, Child, has_ended, spawn
-from broker.host.launchers.nspawn.process import descendants
 from broker.host.launchers.vmspawn.arguments import (
     GATES,
     Spawned,
