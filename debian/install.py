@@ -1,7 +1,8 @@
 """Fill the package's tree: private environment, programs, units, completion, examples.
 
-Run by debian/rules: ``install.py ROOT SUBSTVARS``.  The environment's paths are those
-of the installed package, not of the build.
+Run by debian/rules: ``install.py DEBIAN``, the directory that has a tree for each
+package; all goes into that of ``vitrail``, which ``divide.py`` divides.  The
+environment's paths are those of the installed package, not of the build.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ COMPLETION = {
 # Prints the Debian packages whose modules the environment uses.
 USED = """
 import importlib.metadata as m, re, subprocess, sys
-seen, wanted = {}, ["vitrail", "jinja2", "textual"]
+seen, wanted = {}, sys.argv[1:]
 while wanted:
     name = re.match(r"[\\w.-]+", wanted.pop())[0]
     try:
@@ -71,12 +72,17 @@ def environment(private: Path, site: Path) -> None:
     run(*pip, f"{SOURCE}[report,top]")
 
 
-def dependencies(private: Path) -> str:
+def dependencies(private: Path) -> dict[str, list[str]]:
     """The packages of Debian's modules, and the Python that the others were made for."""
-    used = run(private / "bin/python3", "-c", USED).split()
+
+    def used(*names: str) -> set[str]:
+        return {*run(private / "bin/python3", "-c", USED, *names).split()}
+
     minor = sys.version_info.minor
-    python = f"python3 (>= 3.{minor}), python3 (<< 3.{minor + 1})"
-    return ", ".join([python, *sorted({*used, "python3-seccomp"})])
+    python = [f"python3 (>= 3.{minor})", f"python3 (<< 3.{minor + 1})"]
+    core = used("vitrail", "textual") | {"python3-seccomp"}
+    workbench = used("jinja2") - core
+    return {"vitrail": [*python, *sorted(core)], "vitrail-workbench": sorted(workbench)}
 
 
 def clean(private: Path, site: Path) -> None:
@@ -174,13 +180,15 @@ def completion(root: Path, private: Path) -> None:
         (root / place).write_text(text)
 
 
-def main(root: Path, substvars: Path) -> None:
+def main(debian: Path) -> None:
     """Entry point."""
+    root = debian / "vitrail"
     private = root / INSTALLED[1:]
     site = private / "lib" / PYTHON / "site-packages"
     environment(private, site)
-    with substvars.open("a") as file:
-        file.write(f"vitrail:Depends={dependencies(private)}\n")
+    for name, packages in dependencies(private).items():
+        with (debian / f"{name}.substvars").open("a") as file:
+            file.write(f"{name}:Depends={', '.join(packages)}\n")
     completion(root, private)
     clean(private, site)
     programs(root, private)
@@ -189,4 +197,4 @@ def main(root: Path, substvars: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]))

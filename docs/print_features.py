@@ -1,4 +1,4 @@
-"""Print the matrix of features and processes in ``docs/features.md``.
+"""Print the matrix of features and processes, and the parts, in ``docs/features.md``.
 
 ``python -m docs.print_features`` writes it; with ``--check`` it compares and returns 1
 when the page is old.
@@ -10,11 +10,12 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from broker.core.parts.table import PARTS, part_of
 from docs.tables.features import FEATURES, FRAME, ROWS, by_feature, place_of, row_of
 from docs.tables.imports import modules, size
 
 PAGE = Path(__file__).with_name("features.md")
-BEGIN, END = "<!-- matrix: begin -->\n", "<!-- matrix: end -->"
+MARKS = "<!-- {}: begin -->\n", "<!-- {}: end -->"
 COLUMNS: Final = (
     *("authority", "host", "viewer", "session", "jail", "worker's shell"),
     *("helpers", "root", "brokerctl", "guest", "records and rules"),
@@ -58,11 +59,28 @@ def _short(place: str) -> str:
     return f"{path}/" if modules()[place].name == "__init__.py" else path
 
 
+def parts() -> str:
+    """Return the table of the packages: the core, then what few need."""
+    members: dict[str, list[str]] = {"": [], **{name: [] for name in PARTS}}
+    for module in modules():
+        members[part_of(module) or ""].append(module)
+    lines = ["| package | what | code |", "| --- | --- | --- |"]
+    for name, found in members.items():
+        title = f"vitrail-{name}" if name else "vitrail"
+        about = PARTS[name].about if name else "the core: all else"
+        lines.append(f"| `{title}` | {about} | {_code(tuple(found))} |")
+    lines.append(f"| *all* | | {_code(tuple(modules()))} |")
+    return "\n".join(lines) + "\n"
+
+
 def page(text: str) -> str:
-    """Return the page with the present table in place of the one in ``text``."""
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}{table()}{END}{after}"
+    """Return the page with the present tables in place of those in ``text``."""
+    for name, made in (("matrix", table()), ("parts", parts())):
+        begin, end = (mark.format(name) for mark in MARKS)
+        before, rest = text.split(begin)
+        _, after = rest.split(end)
+        text = f"{before}{begin}{made}{end}{after}"
+    return text
 
 
 def main() -> int:

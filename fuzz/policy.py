@@ -51,7 +51,6 @@ from policy.tools import limits as tool_limits  # noqa: E402
 from policy.tools.bundles.bundle import (  # noqa: E402
     BundleError,
     Signer,
-    belongs,
     verify,
     written_key,
 )
@@ -67,7 +66,7 @@ from policy.tools.linting.lint_records import lint_records  # noqa: E402
 from policy.tools.qubes import compat  # noqa: E402
 from policy.tools.qubes.differences import differences  # noqa: E402
 from policy.tools.qubes.world_json import WorldError, world_from_json  # noqa: E402
-from policy.tools.record_files import parse_record  # noqa: E402
+from policy.tools.record_files import is_policy_path, parse_record  # noqa: E402
 from policy.tools.replay import simulate  # noqa: E402
 
 WORLD = World(
@@ -211,7 +210,7 @@ def door_bundle(data: bytes) -> str:
         except BundleError as error:
             told.append(str(error)[:12])
         else:
-            assert all(belongs(path) for path in found.files)
+            assert all(is_policy_path(path) for path in found.files)
             assert 1 <= found.version <= tool_limits.BUNDLE_VERSION
             found.problems()
             told.append(f"deep {len(found.files)}")

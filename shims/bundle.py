@@ -209,6 +209,11 @@ def call_tool() -> bytes:
     return (bundle("files", names=["caller"]) + CALL_MAIN).encode()
 
 
+def has_x11() -> bool:
+    """Return whether the program for X11 windows is on this machine: it is a package."""
+    return (HERE / "x11" / "x11.py").is_file()
+
+
 @lru_cache(maxsize=None)
 def x11_bridge() -> bytes:
     """Return ``vitrail_x11.py``: it shows X11 windows as Wayland windows."""
@@ -237,16 +242,18 @@ def guest_agent() -> bytes:
     """Return ``vitrail_guest.py``: the guest agent.
 
     The programs for files and links, windows in an arena, X11 windows, USB devices and security keys are inside it, as
-    text: the initramfs of every image, older ones included, brings one file.
+    text: the initramfs of every image, older ones included, brings one file.  X11 windows
+    are missing if their package is not installed.
     """
     constants = {
         "FILES_TOOL": files_tool().decode(),
         "CALL_TOOL": call_tool().decode(),
-        "X11_BRIDGE": x11_bridge().decode(),
         "WAYLAND_END": wayland_end().decode(),
         "DEVICES_TOOL": usb_tool("usb_devices"),
         "SECURITY_KEY_TOOL": usb_tool("security_key"),
     }
+    if has_x11():
+        constants["X11_BRIDGE"] = x11_bridge().decode()
     return bundle("guest", constants).encode()
 
 
@@ -276,11 +283,12 @@ def guest_installer() -> bytes:
 def write_programs(directory: Path) -> List[Path]:
     """Write all programs into a directory that exists; returns their paths."""
     paths = []
+    x11 = [("vitrail_x11.py", x11_bridge())] if has_x11() else []
     for name, content in (
         ("vitrail_guest.py", guest_agent()),
         ("vitrail_files.py", files_tool()),
         ("vitrail_call.py", call_tool()),
-        ("vitrail_x11.py", x11_bridge()),
+        *x11,
         ("vitrail_devices.py", usb_tool("usb_devices").encode()),
         ("vitrail_security_key.py", usb_tool("security_key").encode()),
         (INSTALLER, guest_installer()),

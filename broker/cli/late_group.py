@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from broker.cli.usage import refuse_unknown_verb
 from broker.core.errors import SetupError
+from broker.core.parts.absent import AbsentPartError, needed
 
 _NONE: Mapping[str, str] = MappingProxyType({})
 
@@ -36,12 +37,12 @@ class LateGroup(click.RichGroup):
             return super().get_command(ctx, cmd_name)
         module, attribute = place.split(":")
         try:
-            loaded: click.Command = getattr(
-                importlib.import_module(f"broker.cli.{module}"), attribute
-            )
+            with needed(f"'{ctx.command_path} {cmd_name}'"):
+                loaded = importlib.import_module(f"broker.cli.{module}")
         except SetupError as error:
-            return _unavailable(cmd_name, error)
-        return loaded
+            return unavailable(cmd_name, error)
+        command: click.Command = getattr(loaded, attribute)
+        return command
 
     @override
     def resolve_command(
@@ -51,8 +52,11 @@ class LateGroup(click.RichGroup):
         return super().resolve_command(ctx, args)
 
 
-def _unavailable(name: str, error: SetupError) -> click.Command:
+def unavailable(name: str, error: SetupError) -> click.Command:
     """Return a verb that a missing package keeps from working, for its group's help."""
+    why = error.message
+    if isinstance(error, AbsentPartError):
+        why = f"in the package {error.package}"
 
     def refuse() -> None:
         raise error
@@ -60,7 +64,7 @@ def _unavailable(name: str, error: SetupError) -> click.Command:
     return click.RichCommand(
         name=name,
         callback=refuse,
-        short_help=f"(not available: {error.message})",
+        short_help=f"(not available: {why})",
         help=f"Not available: {error.message}; {error.hint}.",
         context_settings={"ignore_unknown_options": True},
         params=[click.Argument(["words"], nargs=-1, expose_value=False)],

@@ -2,42 +2,34 @@
 
 from __future__ import annotations
 
-import sys
-from operator import attrgetter
-from pathlib import Path
+from types import MappingProxyType
 
 import rich_click as click
 
-from broker.cli.launchers.flatpak_setup import FLATPAK_SETUP
-from broker.cli.launchers.libvirt import LIBVIRT_SETUP, prepare
-from broker.cli.launchers.podman_setup import PODMAN_SETUP
+from broker.cli import render
+from broker.cli.late_group import LateGroup
 from broker.cli.launchers.setup import Setup, SetupWords
-from broker.cli.launchers.shared_box import BOXES, run_shared_box
-from broker.cli.launchers.shared_box_setup import BOX_SETUPS
-from broker.cli.transfer.named_path import NamedPath
+from broker.cli.launchers.table import PROGRAMS, setup_of
+from broker.core.parts.absent import AbsentPartError
 
-_SETUPS = {
-    row.program: row
-    for row in (
-        FLATPAK_SETUP,
-        LIBVIRT_SETUP,
-        PODMAN_SETUP,
-        *sorted(BOX_SETUPS, key=attrgetter("program")),
-    )
-}
-_PROGRAMS = click.Choice(list(_SETUPS))
+_PROGRAM = click.Choice(PROGRAMS)
 
 
-@click.group("launcher")
+@click.group("launcher", cls=LateGroup)
 def command() -> None:
     """Set up Podman, libvirt, boxes and Flatpak applications for Vitrail."""
 
 
-command.add_command(prepare)
+command.later = MappingProxyType(
+    {
+        "exec": "launchers.shared_box:run_box",
+        "prepare": "launchers.libvirt:prepare",
+    }
+)
 
 
 @command.command("install")
-@click.argument("program", type=_PROGRAMS)
+@click.argument("program", type=_PROGRAM)
 @click.option(
     "--uid",
     type=click.IntRange(min=1),
@@ -65,25 +57,13 @@ def install(program: str, *, uid: int | None, app: str | None, as_json: bool) ->
     has a display and sound only under 'brokerctl run --flatpak APP', and its menu
     entries, so that they run this command.
     """
-    chosen = _SETUPS[program]
+    chosen = setup_of(program)
     _check_app(chosen, app)
     chosen.install(SetupWords(uid, app or "", as_json))
 
 
-@command.command(
-    "exec",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
-@click.argument("kind", type=click.Choice(sorted(BOXES)))
-@click.argument("program", type=NamedPath(path_type=Path, exists=True))
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
-def run_box(kind: str, program: Path, words: tuple[str, ...]) -> None:
-    """Run PROGRAM, the original toolbox or distrobox, with labelled sockets."""
-    sys.exit(run_shared_box(BOXES[kind], program, words))
-
-
 @command.command("remove")
-@click.argument("program", type=_PROGRAMS)
+@click.argument("program", type=_PROGRAM)
 @click.option("--app", metavar="APP", help="For flatpak: ID of the application.")
 def remove(program: str, *, app: str | None) -> None:
     """Remove the files that 'install' wrote, except the record of a box.
@@ -91,15 +71,18 @@ def remove(program: str, *, app: str | None) -> None:
     flatpak --app APP: restore the permissions and menu entries that the application had
     before 'install' or 'brokerctl run' replaced them.
     """
-    chosen = _SETUPS[program]
+    chosen = setup_of(program)
     _check_app(chosen, app)
     chosen.remove(app or "")
 
 
 def remove_files() -> None:
     """Remove what 'install' wrote for podman, toolbox and distrobox, if anything."""
-    for row in (PODMAN_SETUP, *BOX_SETUPS):
-        row.remove("")
+    for program in ("podman", "distrobox", "toolbox"):
+        try:
+            setup_of(program).remove("")
+        except AbsentPartError as error:
+            render.note(f"cannot look for files of {program}: {error}; {error.hint}")
 
 
 def _check_app(chosen: Setup, app: str | None) -> None:

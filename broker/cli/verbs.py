@@ -27,6 +27,7 @@ from broker.core.errors import (
     UpstreamError,
     VitrailError,
 )
+from broker.core.parts.absent import AbsentPartError, needed
 from broker.ipc.control.blocking_connection import BrokerMissingError, BrokerSilentError
 
 _OF_PATHS = frozenset(
@@ -160,7 +161,14 @@ class _Verbs(click.Group):
         module = VERBS.get(cmd_name)
         if module is None:
             return None
-        loaded = importlib.import_module(f"broker.cli.{module}")
+        try:
+            with needed(f"'brokerctl {cmd_name}'"):
+                loaded = importlib.import_module(f"broker.cli.{module}")
+        except AbsentPartError as error:
+            # Late: of all verbs only these need it.
+            from broker.cli.late_group import unavailable
+
+            return unavailable(cmd_name, error)
         command: click.Command = loaded.command
         return command
 

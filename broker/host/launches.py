@@ -39,6 +39,7 @@ from broker.host.launchers.session_bus import (
 from broker.host.lease_requests import asked_name, sandbox_name
 from broker.host.network.switch.switches import Switches
 from broker.host.processes.tracked import find
+from broker.host.required_parts import require_parts
 from broker.host.role import ActiveLease, HostRole
 from broker.host_and_viewer.find_record import find_record
 from broker.ipc.audit import schema
@@ -170,6 +171,7 @@ class Launches:
     def _record(self, name: SandboxName) -> Record:
         """Find the record of a container or box.  Raises RefusedError."""
         record = find_record(self.records(), name)
+        require_parts(record)
         if record.host.launch.kind.name not in CLAIMS:
             raise RefusedError(
                 f"cannot prepare a container or box of '{name}': its kind is {record.host.launch.kind.name}",

@@ -23,6 +23,7 @@ from broker.core.names import (
     take_lease_id,
     take_sandbox_name,
 )
+from broker.core.parts.absent import needed
 from broker.core.paths import Paths
 from broker.host.foreign_machine import take_foreign
 from broker.host.host_status import lease_status
@@ -157,14 +158,15 @@ class Leasing:
     ) -> api.MachineEventAnswer:
         """Handle an event that a launcher's hook reports about one of its machines."""
         del exchange
+        guests = self.guests()
         await self._reload()
         try:
-            return await self.guests().event(request)
+            return await guests.event(request)
         except VitrailError as error:
             # A domain that starts without its lease shows nothing: the log has why.
             await self._log.refused(
                 schema.LeaseRefused(
-                    sandbox=self.guests().sandbox_of(request),
+                    sandbox=guests.sandbox_of(request),
                     peer=printable(f"domain {request.name}", _PEER_CHARS),
                     outcome="refused",
                     reason=str(error),
@@ -181,7 +183,8 @@ class Leasing:
         """Return the registry of libvirt's domains; creates it at the first call."""
         if self._guests is None:
             # Late: most hosts have none.
-            from broker.host.launchers.libvirt.guests import LibvirtGuests
+            with needed("leasing domains of libvirt"):
+                from broker.host.launchers.libvirt.guests import LibvirtGuests
 
             self._guests = LibvirtGuests(
                 paths=self._paths,

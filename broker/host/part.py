@@ -17,6 +17,7 @@ from broker.core.launch_changes import LaunchChanges
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, SandboxName
 from broker.core.notify import Notify
+from broker.core.parts.absent import is_installed, needed
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.helpers.process.fork_handle import ForkServerHandle
 from broker.host.acceptor import Acceptors
@@ -28,6 +29,7 @@ from broker.host.launchers.microvm_machine import MicroVmMachine
 from broker.host.lease_requests import Leasing, sandbox_name
 from broker.host.network.switch.switches import Switches, SwitchSeat
 from broker.host.places import places_of
+from broker.host.required_parts import unleased_records
 from broker.host.role import ActiveLease, HostRole
 from broker.host.room import Room
 from broker.host.vsock_listeners import (
@@ -136,6 +138,8 @@ class HostPart:
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
             await self._listen_early(nursery)
         await self.adopt(self._vms)
+        if not is_installed("launchers"):
+            return  # 'warnings' names the records that need it
         nursery.start_soon(self._watch_machined)
         if (self._ground.paths.runtime / "libvirt").exists():
             self._vms.warnings += await self.leasing.guests().adopt()
@@ -143,7 +147,8 @@ class HostPart:
     async def _watch_machined(self) -> None:
         """Watch systemd-machined's machines, of the system and of the user."""
         # Late: it is of use only where a record names a machine.
-        from broker.host.launchers.machined.guests import SYSTEM, MachinedGuests
+        with needed("leasing machines of systemd-machined"):
+            from broker.host.launchers.machined.guests import SYSTEM, MachinedGuests
 
         records, paths = self._ground.records, self._ground.paths
         async with trio.open_nursery() as nursery:
@@ -247,7 +252,10 @@ class HostPart:
 
     def warnings(self) -> list[str]:
         """Problems with machines, newest last."""
-        return self._vms.warnings[-10:]
+        return [
+            *unleased_records(self._ground.records.now),
+            *self._vms.warnings[-10:],
+        ]
 
     async def _find_tools(
         self, image: Image, monitor: Monitor, progress: Callable[[str], None]

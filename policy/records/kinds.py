@@ -48,6 +48,7 @@ class LaunchKind:
     its program has the name of the kind.
     ``gpu``: how its programs can draw with a GPU.
     ``host_x11``: an Xwayland of this machine shows its X11 programs.
+    ``part``: the package that has its launcher, if few need it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class LaunchKind:
     monitor: bool = False
     gpu: Literal["buffers", "render"] = "buffers"
     host_x11: bool = False
+    part: str = ""
 
     @property
     def box(self) -> bool:
@@ -76,6 +78,7 @@ class LaunchKind:
         return bool(getattr(self, capability))
 
 
+_LAUNCHERS = "launchers"
 _CONTAINER = LaunchKind("", own_command=True, holds=True, network=True)
 _MICROVM = LaunchKind(
     "", agent=True, own_command=True, boots=True, homes=True, network=True
@@ -84,16 +87,16 @@ _MICROVM = LaunchKind(
 _MANAGED = replace(_MICROVM, homes=False, network=False)
 
 MICROVM = replace(_MICROVM, name="microvm", folders=True, gpu="render")
-FIRECRACKER = replace(_MICROVM, name="firecracker", monitor=True)
-CLOUD_HYPERVISOR = replace(_MICROVM, name="cloud-hypervisor", monitor=True)
-CROSVM = replace(_MICROVM, name="crosvm", monitor=True)
-LIBVIRT = replace(_MANAGED, name="libvirt-qemu")
-VMSPAWN = replace(_MANAGED, name="vmspawn")
+FIRECRACKER = replace(_MICROVM, name="firecracker", monitor=True, part=_LAUNCHERS)
+CLOUD_HYPERVISOR = replace(FIRECRACKER, name="cloud-hypervisor")
+CROSVM = replace(FIRECRACKER, name="crosvm")
+LIBVIRT = replace(_MANAGED, name="libvirt-qemu", part=_LAUNCHERS)
+VMSPAWN = replace(_MANAGED, name="vmspawn", part=_LAUNCHERS)
 BWRAP = replace(_CONTAINER, name="bwrap", instant=True, host_x11=True)
 PODMAN = replace(_CONTAINER, name="podman")
-NSPAWN = replace(_CONTAINER, name="nspawn")
+NSPAWN = replace(_CONTAINER, name="nspawn", part=_LAUNCHERS)
 FLATPAK = LaunchKind("flatpak", holds=True, whole_gpu=True, host_x11=True)
-SHARED_BOX = LaunchKind("shared-box", boundary=False, host_x11=True)
+SHARED_BOX = LaunchKind("shared-box", boundary=False, host_x11=True, part=_LAUNCHERS)
 EXTERNAL = LaunchKind("external", of_others=True)
 """Started by others.  Whether our agent is inside depends on its ``[peer]``."""
 

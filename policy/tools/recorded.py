@@ -142,7 +142,7 @@ def _text(fields: Mapping[str, object], key: str) -> str:
 
 
 def number_of(fields: Mapping[str, object], key: str) -> int:
-    """Return a number of an event's fields, 0 if it is none."""
+    """Return a number of an event's fields, 0 without one."""
     value = fields.get(key, 0)
     return value if isinstance(value, int) else 0
 

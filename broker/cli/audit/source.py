@@ -15,6 +15,7 @@ from broker.cli.audit.event_text import EventOptions, is_fleet, store_path
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import IntegrityError
 from broker.core.escape import printable
+from broker.core.parts.absent import needed
 from broker.ipc.audit.counts import Counts
 from broker.ipc.audit.filters import Filters, Found
 from broker.ipc.audit.query import Log, open_log
@@ -150,8 +151,8 @@ def open_source(asked: EventOptions) -> Iterator[Source]:
     Raises SetupError when it is not there, UpstreamError when it fails.
     """
     if is_fleet(asked.store):
-        # Only here, so that the package is needed only by those who have one.
-        from broker.cli.fleet.fleet_database import open_fleet
+        with needed("reading a fleet's database"):
+            from broker.cli.fleet.fleet_database import open_fleet
 
         with open_fleet(asked.store) as fleet:
             yield fleet

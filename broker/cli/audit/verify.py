@@ -28,6 +28,7 @@ from broker.core.errors import (
 )
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
+from broker.core.parts.absent import needed
 
 _INTEGRITY = 3
 _log = click.option(
@@ -130,9 +131,10 @@ def _verify_fleet(
     as_json: bool,
 ) -> None:
     """Verify a fleet's store or an archive, and print the result."""
-    # Only here, so that its package is needed only by those who have a fleet.
     from broker.cli.audit.proof.proven import Proven
-    from broker.cli.fleet.fleet import verify_archive, verify_fleet
+
+    with needed("the verification of shipped logs"):
+        from broker.cli.fleet.fleet import verify_archive, verify_fleet
 
     before = None if state is None else Proven(state)
     if is_fleet(store):
@@ -326,7 +328,8 @@ def checkpoint_command(
     if machines and not store:
         raise click.UsageError("--machine requires --store")
     if store:
-        from broker.cli.fleet.fleet import fleet_notes
+        with needed("reading a fleet's database"):
+            from broker.cli.fleet.fleet import fleet_notes
 
         notes, every = fleet_notes(store, machines), True
     else:

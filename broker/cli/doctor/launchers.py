@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.launchers.table import launcher_of
 from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.parts.absent import AbsentPartError, require
 from broker.helpers.process.spawn import run_tool
 from broker.host.gpu.render_nodes import joining, render_nodes
 from broker.host.vmm import accel
@@ -26,7 +27,8 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
     for record in records:
         by_kind.setdefault(record.host.launch.kind.name, []).append(record)
     kinds = [kind for kind in KINDS.values() if kind.name in by_kind]
-    found = [
+    found, kinds = _without_parts(records, kinds)
+    found += [
         *_missing(context, kinds),
         *_without_x11(context, records),
         *_without_gpu(records),
@@ -43,6 +45,31 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
     return found or [
         ok("launchers", "no program or kernel feature that records need is missing")
     ]
+
+
+def _without_parts(
+    records: Sequence[Record], kinds: Sequence[LaunchKind]
+) -> tuple[list[Finding], list[LaunchKind]]:
+    """Return warnings of packages that records need, and the kinds that can start."""
+    found: list[Finding] = []
+    if any(record.viewer.window.x11 for record in records):
+        found += _without_part("x11", "records allow X11 programs: x11 = true")
+    able = []
+    for kind in kinds:
+        problems = _without_part(kind.part, f'records need kind = "{kind.name}", which')
+        found += problems
+        able += [] if problems else [kind]
+    return found, able
+
+
+def _without_part(part: str, what: str) -> list[Finding]:
+    """Return a warning if a part is named and not installed."""
+    try:
+        if part:
+            require(part, what)
+    except AbsentPartError as error:
+        return [warn("launchers", error.message, error.hint)]
+    return []
 
 
 def _missing(context: Context, kinds: Sequence[LaunchKind]) -> Iterator[Finding]:

@@ -22,6 +22,7 @@ from broker.cli.late_group import LateGroup
 from broker.cli.policy.records import read_records
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import RefusedError, SetupError
+from broker.core.parts.absent import require
 from broker.core.paths import Paths, find_paths
 from broker.host.images import store
 from broker.host.images.store import Image, ImageSpec
@@ -92,6 +93,8 @@ def build(
     is kept; to build it again with current packages, pass --force.
     """
     foreign.refuse_host(name)
+    if x11:
+        require("x11", "--x11")
     base = read_packages(packages_file) if packages_file else store.DEFAULT_PACKAGES
     if not packages and not packages_file:
         records = read_records(find_paths()).records

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.cli.launchers.interface import Launcher
-from broker.host.launchers.libvirt.hook import FOLDER, hook_program, hook_source
+from broker.core.parts.absent import needed
 from broker.host.vmm.hosttools import find_vhost_device_vsock
 from policy.records.model import LibvirtPeer, MachinePeer, Record, is_of_others
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
+HOOKS = Path("/etc/libvirt/hooks")
 MACHINED = Path("/run/systemd/machine/io.systemd.Machine")
-HOOKS = FOLDER
 LIBRARIES = Path("/usr")
 _DRIVERS = "libvirt/connection-driver/libvirt_driver_{}.so"
 _INSTALL_HOOK = "sudo brokerctl launcher install libvirt"
@@ -38,6 +38,9 @@ def _libvirt(context: Context) -> Iterator[Finding]:
         text = "records name domains of libvirt, but virsh is not installed"
         yield warn("launchers", text, "sudo apt install libvirt-clients")
     yield from _drivers()
+    with needed("leasing domains of libvirt"):
+        from broker.host.launchers.libvirt.hook import hook_program, hook_source
+
     hook = hook_program(HOOKS)
     if not os.access(hook, os.X_OK):
         text = f"records name domains of libvirt, but {hook} is missing: leases cannot begin"

@@ -25,13 +25,12 @@ from broker.cli.launchers.held import (
 from broker.cli.launchers.interface import Launcher
 from broker.cli.launchers.setup import setup_errors
 from broker.cli.policy.records import read_records
-from broker.cli.proxy.flatpak_x11 import XSocket, start_words
-from broker.cli.proxy.x11 import require_xwayland
 from broker.cli.quick.made_record import record_text, with_files
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker
 from broker.cli.transfer.named_files import writable_places
 from broker.core.errors import SetupError, UpstreamError
+from broker.core.parts.absent import is_installed, needed
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import run_tool
 from broker.host.launchers.flatpak.files import (
@@ -138,6 +137,9 @@ class _Run:
                 always = self._x11 is not None
                 self._program = x11_program(installed, always=always)
         if self._x11:
+            with needed("the display of X11 programs"):
+                from broker.cli.proxy.x11 import require_xwayland
+
             require_xwayland()
         binds = (*self._launch.read_only, *self._launch.read_write)
         refuse_planted_links(self._paths, binds)
@@ -170,7 +172,10 @@ class _Run:
         launch = self._launch
         server: XSocket | None = None
         start: Sequence[str] = ()
-        if self._program is not None and shutil.which("Xwayland"):
+        if self._program is not None and self._can_show_x11():
+            with needed("the display of X11 programs"):
+                from broker.cli.proxy.flatpak_x11 import XSocket, start_words
+
             with setup_errors("cannot create the socket of an X server"):
                 server = XSocket(launch.app, sockets, stack, steps)
             start = start_words(sockets, self._program)
@@ -185,6 +190,12 @@ class _Run:
         if server is not None:
             nursery.start_soon(server.serve, held.leader)
         return held
+
+    def _can_show_x11(self) -> bool:
+        """Return whether X11 programs are shown: as the record says, or as is installed."""
+        return bool(self._x11) or (
+            is_installed("x11") and shutil.which("Xwayland") is not None
+        )
 
     def _override(self, sockets: Path) -> None:
         """Write the application's override file for this lease."""

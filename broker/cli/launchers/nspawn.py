@@ -17,8 +17,8 @@ from broker.cli.launchers.held import (
     variables_of,
 )
 from broker.cli.launchers.interface import Launcher
-from broker.cli.proxy.x11 import write_bridge
 from broker.core.errors import SetupError
+from broker.core.parts.absent import needed
 from broker.host.launchers.nspawn.arguments import BRIDGE, ContainerTree
 from broker.host.launchers.nspawn.process import HeldTree, choose_scope, start_held
 from policy.records.model import Nspawn, Record
@@ -40,6 +40,9 @@ def _starter(run: HeldRun, launch: Nspawn, resolver: Path | None) -> Start:
 
     async def start(sockets: Path) -> HeldTree:
         if x11:
+            with needed("the display of X11 programs"):
+                from broker.cli.proxy.x11 import write_bridge
+
             write_bridge(sockets / BRIDGE)
         tree = ContainerTree(
             name=run.record.name,

@@ -24,10 +24,10 @@ from broker.cli.launchers.held import (
     variables_of,
 )
 from broker.cli.launchers.interface import Launcher
-from broker.cli.proxy.x11 import write_bridge
 from broker.cli.run.progress import Steps
 from broker.cli.run.terminal import has_input
 from broker.core.errors import SetupError, UpstreamError
+from broker.core.parts.absent import needed
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import DEVNULL, PIPE, run_tool, spawn
 from broker.host.gpu.render_nodes import render_nodes
@@ -75,6 +75,9 @@ async def _begin(run: HeldRun, launch: Podman) -> tuple[str, int]:
     hooks, env = _hooks(paths), _environment()
     container = replace(container, resolver=resolver_file(hooks, launch.network))
     if record.viewer.window.x11:
+        with needed("the display of X11 programs"):
+            from broker.cli.proxy.x11 import write_bridge
+
         bridge = write_bridge(hooks / "vitrail-x11")
         command = await _whole_command(container, env)
         container = replace(container, bridge=bridge, command=command)

@@ -10,20 +10,23 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import rich_click as click
 import trio
 
 from broker.cli.launchers.held import end_launch, local_paths
 from broker.cli.policy.records import read_records
-from broker.cli.proxy.x11 import bridge_here
 from broker.cli.run.connect import open_client
 from broker.cli.run.start import ensure_broker
+from broker.cli.transfer.named_path import NamedPath
 from broker.core.errors import SetupError
 from broker.core.files.replace_file import replace_file
 from broker.core.names import SandboxName
+from broker.core.parts.absent import needed
 from broker.core.paths import Paths
 from broker.helpers.process.spawn import Child, spawn
 from broker.ipc.control.api import LaunchBindRequest, LaunchPrepareRequest
@@ -55,6 +58,18 @@ BOXES = {
         BoxProgram("distrobox", "distrobox-enter", colour="purple", all_variables=True),
     )
 }
+
+
+@click.command(
+    "exec",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("kind", type=click.Choice(sorted(BOXES)))
+@click.argument("program", type=NamedPath(path_type=Path, exists=True))
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+def run_box(kind: str, program: Path, words: tuple[str, ...]) -> None:
+    """Run PROGRAM, the original toolbox or distrobox, with labelled sockets."""
+    sys.exit(run_shared_box(BOXES[kind], program, words))
 
 
 def run_shared_box(box: BoxProgram, program: Path, words: Sequence[str]) -> int:
@@ -117,7 +132,7 @@ async def _run(box: BoxProgram, program: Path, words: tuple[str, ...]) -> int:
                 values |= relative_display(paths.runtime.parent, launch.directory)
             env = {k: v for k, v in os.environ.items() if k not in _GONE}
             # Outside of the box, which is no boundary: it needs nothing of the box.
-            bridge, start = bridge_here() if x11 else (-1, [])
+            bridge, start = _bridge() if x11 else (-1, [])
             child = spawn(
                 [*start, program, *with_environment(box, words, values, x11=x11)],
                 env={**env, **values},
@@ -130,6 +145,13 @@ async def _run(box: BoxProgram, program: Path, words: tuple[str, ...]) -> int:
         finally:
             await end_launch(client, launch.id)
     return code if code >= 0 else 128 - code
+
+
+def _bridge() -> tuple[int, list[str]]:
+    with needed("the display of X11 programs"):
+        from broker.cli.proxy.x11 import bridge_here
+
+    return bridge_here()
 
 
 def relative_display(runtime: Path, directory: str) -> dict[str, str]:

@@ -96,7 +96,8 @@ def _remove_box(box: BoxProgram, _app: str) -> None:
     remove_files(paths)
 
 
-BOX_SETUPS = tuple(
-    Setup(box.name, partial(_install_box, box), partial(_remove_box, box))
+BOX_SETUPS = {
+    box.name: Setup(box.name, partial(_install_box, box), partial(_remove_box, box))
     for box in BOXES.values()
-)
+}
+"""By the program's name."""

@@ -26,6 +26,7 @@ from broker.cli.policy.load import (
     situation_from,
 )
 from broker.core.escape import printable
+from broker.core.parts.absent import needed
 from policy.records.device_json import device_from
 from policy.rules.engine import Engine, PolicyAnswer, PolicyCall
 from policy.rules.ruleset import RuleSet
@@ -35,7 +36,6 @@ from policy.tools import limits as tool_limits
 from policy.tools.calls import canonical_service, canonical_target
 from policy.tools.explain import answer_json
 from policy.tools.files_in_memory import rules_of_map
-from policy.tools.qubes import compat as qubes
 from policy.tools.qubes.world_json import WorldError, world_from_json
 
 EXIT = {"allow": 0, "ask": 0, "deny": 1, "error": 3}
@@ -158,7 +158,10 @@ class _Asker:
         rules = self._rules_for(files)
         known = self._situation_for(call, world)
         if self._compat:
-            return Verdict(None, qubes.answer(rules, call, known.world))
+            with needed("--compat"):
+                from policy.tools.qubes.compat import answer as qubes_answer
+
+            return Verdict(None, qubes_answer(rules, call, known.world))
         if rules.problems:
             problem = rules.problems[0]
             broken = next((r for r in rules.rules if r.broken is problem), None)

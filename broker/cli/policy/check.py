@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich_click as click
 
@@ -20,6 +21,7 @@ from broker.cli.policy.records import (
 )
 from broker.cli.run.connect import offline_paths
 from broker.cli.transfer.named_path import NamedPath
+from broker.core.parts.absent import needed
 from broker.session.settings_files import settings_problems
 from policy.errors import Problem
 from policy.records.loader import load_records, search_path
@@ -30,8 +32,10 @@ from policy.rules.world import world_of
 from policy.tools.linting.finding import problem_json
 from policy.tools.linting.sarif import LintFinding, sarif
 from policy.tools.linting.unknown import unknown_names, unknown_services
-from policy.tools.qubes.differences import Difference, differences
 from policy.tools.record_files import load_files
+
+if TYPE_CHECKING:
+    from policy.tools.qubes.differences import Difference
 
 
 @click.command()
@@ -73,6 +77,9 @@ def check(
     warnings = _warnings(records, rules, alone=alone)
     other: list[Difference] = []
     if compat:
+        with needed("--compat"):
+            from policy.tools.qubes.differences import differences
+
         theirs = _rules(paths, compat=True)
         for mine, qubes in zip(rules, theirs, strict=True):
             other += differences(mine, qubes)

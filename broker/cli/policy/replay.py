@@ -20,6 +20,7 @@ from broker.cli.policy.tools import one_set
 from broker.cli.run.connect import offline_paths
 from broker.cli.transfer.named_path import NamedPath
 from broker.core.escape import printable
+from broker.core.parts.absent import needed
 from broker.ipc.audit.filters import Filters, Found
 from broker.ipc.audit.query import open_log
 from policy.rules.ruleset import RuleSet
@@ -92,8 +93,8 @@ def _of_fleet(
     times: tuple[int, int | None],
 ) -> Simulation:
     """Ask each machine's decisions again; names of sandboxes are a machine's own."""
-    # Only here, so that the package is needed only by those who have a database.
-    from broker.cli.fleet.fleet_database import open_fleet
+    with needed("reading a fleet's database"):
+        from broker.cli.fleet.fleet_database import open_fleet
 
     whole = Simulation()
     with open_fleet(store) as fleet:

@@ -32,8 +32,10 @@ from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
+from broker.core.parts.absent import needed
 from broker.core.paths import Paths, find_paths
 from broker.helpers.compositor_socket import find_compositor
+from broker.host.required_parts import require_parts
 from broker.ipc.control.api import RunItem, RunRequest
 from broker.ipc.control.methods import RUN
 from broker.ipc.control.types.faults import NotFoundError
@@ -65,7 +67,8 @@ def run_bwrap(
             "--memory, --cpus, --network and --image cannot be used with --bwrap"
         )
     if x11:
-        from broker.cli.proxy.x11 import require_xwayland
+        with needed("the display of X11 programs"):
+            from broker.cli.proxy.x11 import require_xwayland
 
         require_xwayland()
     sys.exit(run_box(argv, quiet=words.quiet, as_json=words.as_json, x11=x11))
@@ -190,6 +193,7 @@ async def _its_domain(
     if record is None or make is None:
         yield
         return
+    require_parts(record)
     changes = (request.memory_mib, request.cpus, request.network, request.image)
     if not request.wait or any(change is not None for change in changes):
         raise RefusedError(

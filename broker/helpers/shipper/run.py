@@ -21,6 +21,7 @@ import trio
 
 from broker.core.errors import IntegrityError, SetupError, UpstreamError, VitrailError
 from broker.core.limits import audit as audit_limits
+from broker.core.parts.absent import needed
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.helpers.shipper.config import (
@@ -59,30 +60,31 @@ def make_target(
     """Create the receiver that a piece of configuration means.
 
     ``door``: in a jail, what opens a receiver of this machine.
-    Raises SetupError when a package that it needs is not installed.
+    Raises SetupError if a package that it needs is not installed.
     """
-    match config:
-        case PostgresTarget():
-            # Each only when it is used: those packages are optional.
-            from broker.helpers.shipper.postgres import Postgres
+    # Each is loaded only when it is used: it may be of a package that is not installed.
+    with needed(f"shipping to '{config.name}'"):
+        match config:
+            case PostgresTarget():
+                from broker.helpers.shipper.postgres import Postgres
 
-            return Postgres(config.address, plaintext=config.plaintext)
-        case OtlpTarget():
-            from broker.helpers.shipper.otlp import Otlp
+                return Postgres(config.address, plaintext=config.plaintext)
+            case OtlpTarget():
+                from broker.helpers.shipper.otlp import Otlp
 
-            return Otlp(config)
-        case IngestTarget():
-            from broker.helpers.shipper.ingest import Ingest
+                return Otlp(config)
+            case IngestTarget():
+                from broker.helpers.shipper.ingest import Ingest
 
-            return Ingest(config, machine)
-        case JournaldTarget():
-            from broker.helpers.shipper.journald import Journald
+                return Ingest(config, machine)
+            case JournaldTarget():
+                from broker.helpers.shipper.journald import Journald
 
-            return Journald(config.socket, _opening(config, door))
-        case JsonlTarget():
-            from broker.helpers.shipper.jsonl import Jsonl
+                return Journald(config.socket, _opening(config, door))
+            case JsonlTarget():
+                from broker.helpers.shipper.jsonl import Jsonl
 
-            return Jsonl(Path(config.path), _opening(config, door))
+                return Jsonl(Path(config.path), _opening(config, door))
 
 
 def _opening(config: LocalTarget, door: socket.socket | None) -> Callable[[], int]:

@@ -18,6 +18,7 @@ import trio
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.escape import printable
 from broker.core.limits import devices as limits
+from broker.core.parts.absent import needed
 
 _OK = re.compile(rb"^ok (\d{1,3})\s*$", re.MULTILINE)
 _LISTED = re.compile(rb" (\d{1,3}) [0-9a-f]{4} [0-9a-f]{4}\b")
@@ -88,7 +89,8 @@ class CrosvmDevice:
     async def _usb(self, *words: str, fds: tuple[int, ...] = ()) -> bytes:
         """Run ``crosvm usb`` on the machine's socket; return its output."""
         # Late: few hosts have a crosvm.
-        from broker.host.launchers.crosvm.client import ask_crosvm
+        with needed("attaching devices to crosvm"):
+            from broker.host.launchers.crosvm.client import ask_crosvm
 
         with self._socket() as socket:
             return await ask_crosvm(

@@ -23,6 +23,7 @@ from broker.core.names import SandboxName, take_sandbox_name
 from broker.core.paths import Paths
 from broker.core.stderr_log import log_exception
 from broker.host.launchers.microvm_machine import MicroVmMachine, remove_directory
+from broker.host.required_parts import require_parts
 from broker.ipc.audit import schema
 from broker.ipc.in_thread import in_thread
 from policy.records.model import MicroVM, Record, State
@@ -124,6 +125,7 @@ class MicroVms:
         when it cannot be started; then nothing of it is left.
         """
         wanted, recorded = self._wanted(record)
+        require_parts(wanted)
         # Late: a host that only has leases of others' machines needs none of it.
         from broker.core.files.sandbox_logs import KEPT, prune_logs
         from broker.host.images.launch_files import host_settings

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from broker.core.parts.absent import needed
 from broker.host.vmm.control import Connect, Monitor, connect_qemu
 
 if TYPE_CHECKING:
@@ -57,14 +58,15 @@ async def start_machine(
 
 def _plan(monitor: Monitor) -> type[MonitorPlan]:
     """Import and return the plan of a monitor's machines."""
-    if monitor is Monitor.FIRECRACKER:
-        from broker.host.launchers.firecracker.machine import FirecrackerPlan
+    with needed(f"starting machines with {monitor.program}"):
+        if monitor is Monitor.FIRECRACKER:
+            from broker.host.launchers.firecracker.machine import FirecrackerPlan
 
-        return FirecrackerPlan
-    if monitor is Monitor.CROSVM:
-        from broker.host.launchers.crosvm.machine import CrosvmPlan
+            return FirecrackerPlan
+        if monitor is Monitor.CROSVM:
+            from broker.host.launchers.crosvm.machine import CrosvmPlan
 
-        return CrosvmPlan
-    from broker.host.launchers.cloud_hypervisor.machine import CloudHypervisorPlan
+            return CrosvmPlan
+        from broker.host.launchers.cloud_hypervisor.machine import CloudHypervisorPlan
 
-    return CloudHypervisorPlan
+        return CloudHypervisorPlan

@@ -9,6 +9,18 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "no sandbox starts whose launcher is not installed",
+        "pass",
+        "tests/broker/host/test_required_parts.py",
+        "kind_of_another_package",
+    ),
+    Guard(
+        "a record that allows X11 programs is not ignored",
+        "pass",
+        "tests/broker/host/test_required_parts.py",
+        "allows_x11",
+    ),
+    Guard(
         "render nodes by record only",
         'nodes = "dri"',
         "tests/broker/host/launchers/flatpak/test_overrides.py",

@@ -116,8 +116,10 @@ def _machine_id(box: Box) -> str:
 
 def _x11_bridge() -> bytes:
     # Late: most boxes have no X11 programs, and start without making it.
+    from broker.core.parts.absent import require
     from shims.bundle import x11_bridge
 
+    require("x11", "the display of X11 programs")
     return x11_bridge()
 
 

@@ -55,6 +55,7 @@ from broker.host.launchers.machined.containers import (
 from broker.host.machine_interface import ConnectionKind, MachineFacts
 from broker.host.processes.ready import wait_listening
 from broker.host.processes.tracked import Tracked, find
+from broker.host.required_parts import require_parts
 from broker.host.role import HostRole
 from broker.host.vmm.vsock_backend import (
     BACKEND_SOCKET,
@@ -242,6 +243,7 @@ class LibvirtGuests:
 
     async def _prepare(self, record: Record, request: api.MachineEventRequest) -> None:
         """Prepare a lease for a domain that starts: its backend and expected state."""
+        require_parts(record)
         # guard: one domain at a time is a sandbox
         if any(t.lease.sandbox == record.name for t in self._host.active_leases()):
             raise RefusedError(

@@ -40,6 +40,7 @@ from broker.host.launchers.machined.containers import (
     unit_of,
 )
 from broker.host.launchers.machined.reply import Registered, call_list, read_reply
+from broker.host.required_parts import require_parts
 from broker.host.role import HostRole
 from broker.ipc.audit import schema
 from broker.ipc.control.varlink import VarlinkReader
@@ -136,6 +137,7 @@ class MachinedGuests:
             self._refused.pop(record.name, None)
             return
         try:
+            require_parts(record)
             machine = await self._machine(found, record)
         except VitrailError as error:
             await self._note(record, name, (found.leader, found.inode), error)

@@ -1,0 +1,1 @@
+"""The parts that are packages of their own."""
