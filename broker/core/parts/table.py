@@ -28,6 +28,8 @@ class Part:
     programs: tuple[str, ...] = ()
 
 
+# A table and no entry points: by these any package of the environment could add code to
+# a broker's process, and each start of brokerctl would read the metadata of all of them.
 PARTS: Mapping[str, Part] = MappingProxyType(
     {
         "fleet": Part(
