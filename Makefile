@@ -15,8 +15,8 @@ help:
 	@echo "make mutate     turn each guard off in turn: some test must fail"
 	@echo "make coverage   how many branches of the cores their own tests take"
 	@echo "make bench      the benchmarks; one of them: make bench BENCH=relay"
-	@echo "make deb        a Debian package in out/; for Debian 13: make deb SUITE=trixie"
-	@echo "make try-deb    install that package into a fresh root, use it, remove it"
+	@echo "make deb        Debian packages in out/; for Debian 13: make deb SUITE=trixie"
+	@echo "make try-deb    install these packages into a fresh root, use them, remove them"
 	@echo "make setup      packages and .venv only"
 
 setup:

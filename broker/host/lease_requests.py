@@ -158,15 +158,16 @@ class Leasing:
     ) -> api.MachineEventAnswer:
         """Handle an event that a launcher's hook reports about one of its machines."""
         del exchange
-        guests = self.guests()
         await self._reload()
+        guests = None
         try:
+            guests = self.guests()
             return await guests.event(request)
         except VitrailError as error:
             # A domain that starts without its lease shows nothing: the log has why.
             await self._log.refused(
                 schema.LeaseRefused(
-                    sandbox=guests.sandbox_of(request),
+                    sandbox="" if guests is None else guests.sandbox_of(request),
                     peer=printable(f"domain {request.name}", _PEER_CHARS),
                     outcome="refused",
                     reason=str(error),

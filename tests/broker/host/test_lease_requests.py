@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 
 from broker.core.errors import RefusedError
 from broker.core.names import SandboxName, take_sandbox_name
+from broker.core.parts.absent import AbsentPartError
 from broker.core.paths import find_paths
 from broker.host import lease_requests
 from broker.host.lease_requests import asked_name, check_peer, sandbox_name
@@ -252,3 +254,20 @@ def test_a_machine_that_a_record_names_is_not_one_of_several():
     assert caught.value.where == "bank.toml:5:1"
     own = LeaseRequest(record="bank", hybrid="/run/vms/bank")
     check_peer(bank, bank.host.launch.peer, own, records)
+
+
+async def test_a_hooks_event_names_the_package_that_is_absent(monkeypatch):
+    monkeypatch.setitem(sys.modules, "broker.host.launchers.libvirt.guests", None)
+    log = Journal()
+
+    async def nothing():
+        return False
+
+    leasing = made_leasing(log, NONE, nothing)
+    request = MachineEventRequest(
+        launcher="libvirt", event="prepare", name="pc", uuid="-"
+    )
+    with pytest.raises(AbsentPartError, match="is in the package vitrail-launchers"):
+        await leasing.machine_event(EXCHANGE, request)
+    (refused,) = log.refusals
+    assert "vitrail-launchers" in refused.reason
