@@ -47,7 +47,7 @@ async def test_a_click_after_a_button_that_was_held_elsewhere_is_not_an_answer()
             h.click(ASKED, lay_out(ASKED).allow)
             assert await a.hears_nothing(0.5)
             # The pointer is on the dialog, and the hand rests.
-            await trio.sleep(GUARD)
+            await h.awaits_dialog()
             h.click(ASKED, lay_out(ASKED).allow)
             assert await a.hear() == m.PromptAnswer(
                 1, PersonAnswer(allow=True, target="dom0", by="person")

@@ -14,9 +14,10 @@ from broker.core.question import Keep, Question
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import spawn
 from broker.helpers.prompt.dialog import lay_out
+from broker.helpers.prompt.paint import _DENY
 from broker.ipc import prompt as m
 from tests.kit.eventually import eventually
-from tests.kit.wayland.compositor import desktop
+from tests.kit.wayland.compositor import desktop, pixels
 from tests.kit.wayland.input import Keyboard, Pointer
 
 SIZE = (1280, 800)
@@ -110,6 +111,15 @@ class Hands:
     def click(self, asked, rect):
         self.pointer.click(*self.place(asked, rect))
 
+    async def awaits_dialog(self):
+        """Wait until a dialog on the screen says that answers count."""
+
+        async def counts():
+            colours = (await pixels(self.comp)).getcolors(1 << 24)
+            return _DENY in {colour for _, colour in colours}
+
+        await eventually(counts)
+
 
 @asynccontextmanager
 async def hands(size=SIZE, **more):
@@ -181,8 +191,6 @@ async def gone_from(comp, before):
     """Wait until the screen is as it was."""
 
     async def same():
-        from tests.kit.wayland.compositor import pixels
-
         return (await pixels(comp)).tobytes() == before
 
     await eventually(same)

@@ -106,7 +106,7 @@ def _read_out(line: str) -> str:
 def describe(dialog: Dialog, now: float) -> Described:
     """Return all of the dialog's text but the phrase and the time that is left."""
     question = dialog.question
-    armed, waits = dialog.guard.armed(now), dialog.hand_waits(now)
+    armed, waits = bool(dialog.guard.rest(now)), dialog.hand_waits(now)
     several = question.targets if len(question.targets) > 1 else ()
     keeps = question.keeps if len(question.keeps) > 1 else ()
     return Described(

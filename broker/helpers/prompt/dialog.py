@@ -3,7 +3,7 @@
 Sans-IO: input and time go in, an answer comes out.  The default is no.  A yes
 takes a pointer that presses and lets go on *Allow*, or the word ``allow`` typed
 alone; Enter and the space bar never mean anything.  Until the guard is armed
-nothing does, not even a no.
+nothing does, not even a no: ``rests`` and ``shown`` arm it by what the screen shows.
 """
 
 from __future__ import annotations
@@ -181,6 +181,7 @@ class Dialog:
         self.early = False
         """The last press came before presses count: it must not be ignored silently."""
         self._typed_at = 0.0
+        self._strokes = 0
         self._point = (-1.0, -1.0)
         self._see(self.target)
 
@@ -188,6 +189,7 @@ class Dialog:
 
     def key(self, code: int, name: str, text: str, now: float) -> PersonAnswer | None:
         """Handle a pressed key; return an answer if it was one."""
+        self._strokes += 1
         if not self.guard.press(code, now):
             self.typed = ""
             return None
@@ -210,24 +212,43 @@ class Dialog:
         """A key goes up."""
         self.guard.release(code, now)
 
-    def tick(self, now: float) -> PersonAnswer | None:
-        """Handle passed time; return a yes if the typed word stands for a moment."""
+    # -- time ----------------------------------------------------------------------
+
+    def rests(self, now: float) -> tuple[int, ...]:
+        """Return which rests are over at ``now``: of the guards, and of the word.
+
+        A picture that is drawn now shows them; ``shown`` hears it.
+        """
         # guard: the word alone
         settled = now - self._typed_at >= limits.PROMPT_WORD_SECONDS
-        if self.typed == WORD and settled and self.guard.armed(now):
+        word = self._strokes if self.typed == WORD and settled else 0
+        return (*(guard.rest(now) for guard in self._guards()), word)
+
+    def shown(self, rests: tuple[int, ...]) -> PersonAnswer | None:
+        """The screen has shown the picture of ``rests``.
+
+        Return a yes if the typed word has stood alone for a moment.
+        """
+        *numbers, word = rests
+        for guard, number in zip(self._guards(), numbers, strict=True):
+            guard.shown(number)
+        # guard: no key was on its way when the word stood alone
+        alone = word == self._strokes
+        if word and alone and self.typed == WORD and self.guard.armed:
             return self._yes()
         return None
 
     def wakes(self, now: float) -> float | None:
-        """Return when ``tick`` must be called next; None: never."""
-        guards = self.guard, self._pointer, self._fingers
-        waits = [guard.remaining(now) for guard in guards]
+        """Return when a picture must be drawn next; None: not for time's sake."""
+        waits = [guard.remaining(now) for guard in self._guards()]
         rests = [seconds for seconds in waits if seconds]
         if rests:
             return now + min(rests)
-        if self.typed == WORD:
-            return self._typed_at + limits.PROMPT_WORD_SECONDS
-        return None
+        stands = self._typed_at + limits.PROMPT_WORD_SECONDS
+        return stands if self.typed == WORD and stands > now else None
+
+    def _guards(self) -> tuple[Guard, ...]:
+        return self.guard, self._pointer, self._fingers
 
     # -- pointer and touch ------------------------------------------------------------
 
@@ -261,7 +282,7 @@ class Dialog:
     def hand_waits(self, now: float) -> bool:
         """Return whether a pointer or finger is there, and has not rested there yet."""
         hands = self._pointer, self._fingers
-        return any(hand.focused and not hand.armed(now) for hand in hands)
+        return any(hand.focused and not hand.rest(now) for hand in hands)
 
     def touch(self, finger: int, now: float) -> None:
         """A finger goes down; the first one only begins the rest of fingers."""

@@ -3,7 +3,12 @@
 A dialog that appears under a hand that types or clicks must not take that for
 an answer.  So it is inert until it has been seen and has held the focus for
 ``limits.PROMPT_GUARD_SECONDS`` without a break and without any key or button,
-pressed or held.  Once it is armed it stays so until it loses the focus.
+pressed or held, and the screen has then shown that it takes answers.  Once it is
+armed it stays so until it loses the focus.
+
+Time alone does not arm it: while this process or the compositor hangs, input waits
+in queues, and would be read as if it came after the rest.  The compositor reports a
+shown picture after all input that it had before the picture.
 
 A pointer has such a guard too, from when it comes in, and fingers have one from
 their first touch: while a button is held in another window the compositor sends
@@ -32,6 +37,7 @@ class Guard:
         self._focused = False
         self._held: set[int] = set()
         self._since: float | None = None
+        self._number = 0
         self._armed = False
 
     def visible(self, now: float) -> None:
@@ -55,7 +61,7 @@ class Guard:
     ) -> None:
         """Record that the focus came, with these keys down, or went.
 
-        ``hold`` is the time until it is armed if nothing is pressed before.
+        ``hold`` is how long it rests if nothing is pressed before.
         """
         self._hold = self._whole if hold is None else hold
         self._focused = held
@@ -64,38 +70,49 @@ class Guard:
 
     def press(self, code: int, now: float) -> bool:
         """Record a pressed key or button; return whether it may count."""
-        armed = self.armed(now)
         self._held.add(code)
         # guard: a touch starts the second again
-        if not armed:
+        if not self._armed:
             self._disturbed(now)
-        return armed
+        return self._armed
 
     def release(self, code: int, now: float) -> bool:
         """Record a released key or button; return whether it may count."""
-        armed = self.armed(now)
         self._held.discard(code)
-        if not armed:
+        if not self._armed:
             self._disturbed(now)
-        return armed
+        return self._armed
 
     def disturb(self, now: float) -> bool:
         """Something else of a hand (a wheel); whether it may mean something."""
-        armed = self.armed(now)
-        if not armed:
+        if not self._armed:
             self._disturbed(now)
-        return armed
-
-    def armed(self, now: float) -> bool:
-        """Return whether the dialog takes an answer now."""
-        # guard: focus for a second
-        if self._since is not None and now - self._since >= self._hold:
-            self._armed = True
         return self._armed
 
+    @property
+    def armed(self) -> bool:
+        """Return whether the dialog takes an answer."""
+        return self._armed
+
+    def rest(self, now: float) -> int:
+        """Return the number of the rest that has lasted long enough; 0: none has.
+
+        A picture that is drawn then looks as if answers count.
+        """
+        # guard: focus for a second
+        over = self._since is not None and now - self._since >= self._hold
+        # guard: time alone arms nothing
+        return self._number if over else 0
+
+    def shown(self, rest: int) -> None:
+        """The compositor has shown a picture that was drawn with that ``rest``."""
+        # guard: a press on its way ends the rest
+        if rest == self._number and rest:
+            self._armed = True
+
     def remaining(self, now: float) -> float | None:
-        """Seconds until it is armed if nothing happens; None: it waits for focus."""
-        if self.armed(now):
+        """Seconds until its rest is over if nothing happens; None: it waits for focus."""
+        if self.rest(now):
             return 0.0
         return None if self._since is None else self._since + self._hold - now
 
@@ -107,6 +124,7 @@ class Guard:
 
     def _restart(self, now: float) -> None:
         self._armed = False
+        self._number += 1
         # guard: seen before it counts
         # guard: the time before an answer begins when no key is held
         ready = self._visible and self._focused and not self._held

@@ -86,7 +86,7 @@ def draw(
     """Draw the dialog into an image and return it."""
     size = (WIDTH * scale, dialog.layout.height * scale)
     brush = _Brush(Image.new("RGB", size, _PAPER), scale)
-    armed = dialog.guard.armed(now)
+    armed = bool(dialog.guard.rest(now))
     _head(brush, dialog)
     _text(brush, dialog)
     _targets(brush, dialog)

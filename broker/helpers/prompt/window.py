@@ -284,7 +284,7 @@ class DialogWindow:
             held = any(seat.pointing for seat in pointers)
         # Once it is armed, a pointer that comes in has its presses ignored until
         # its image is ours (``DialogSeat``), and typing continues.
-        if not self._showing.dialog.guard.armed(time.monotonic()):
+        if not self._showing.dialog.guard.armed:
             # guard: no arming before the pointer image
             held &= all(seat.imaged for seat in pointers if seat.pointing)
         keys = frozenset(key for seat in keyboards for key in seat.keys_down)
@@ -334,10 +334,8 @@ class DialogWindow:
         self._display.flush()
 
     def tick(self) -> None:
-        """Do timed work: the guard's delay, an answer by hotkey, buffers to free."""
-        if self._showing is not None:
-            answer = self._showing.dialog.tick(time.monotonic())
-            self.acted(answer)
+        """Do timed work: a picture of what has rested, buffers to free."""
+        self.acted()
         now = time.monotonic()
         while self._graves and self._graves[0][1] <= now:
             self._graves.pop(0)[0].destroy()
@@ -371,8 +369,9 @@ class _Showing:
         self.configured = False
         self._deadline = time.monotonic() + message.seconds
         self._window = window
-        self._waits = False
         self._seen = False
+        self._drawn: tuple[int, ...] | None = None
+        """What has rested in the newest picture whose showing is awaited or was heard."""
         self._frame: Any = None
         self.surface = window.make_surface()
         title = f"Vitrail asks about {message.question.sandbox}"
@@ -391,21 +390,27 @@ class _Showing:
         self.surface.attach(self._window.buffer(picture, width, height), 0, 0)
         self.surface.set_buffer_scale(scale)
         self.surface.damage_buffer(0, 0, width, height)
-        if not self._seen and not self._waits:
-            self._waits = True
+        rests = self.dialog.rests(now)
+        if self._drawn is None or (any(rests) and rests != self._drawn):
+            self._drawn = rests
             self._frame = self.surface.frame()
-            self._frame.dispatcher["done"] = self._window.guarded(self._done)
+            self._frame.dispatcher["done"] = self._window.guarded(
+                lambda _callback, _time: self._shown(rests)
+            )
         self.surface.commit()
 
-    def _done(self, callback: Any, _time: int) -> None:
-        """Record that the compositor has shown the dialog; report that once."""
-        del callback
-        self._waits = False
-        if not self._seen and self._window.mine(self.surface):
+    def _shown(self, rests: tuple[int, ...]) -> None:
+        """The compositor has shown a picture; the dialog may take answers then."""
+        if not self._window.mine(self.surface):
+            return
+        if not self._seen:
             self._seen = True
             self.dialog.guard.visible(time.monotonic())
             self._window.seen(self.message.id)
             self._window.refocus()
+        answer = self.dialog.shown(rests)
+        if answer is not None:
+            self._window.answer(answer)
 
     def close(self) -> None:
         """Take the window from the screen."""

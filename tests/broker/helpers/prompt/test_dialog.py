@@ -17,13 +17,19 @@ LEFT = 0x110
 READY = "Press Allow, or type the word allow.  To deny, press Esc or Deny."
 
 
+def sees(dialog, now):
+    """The screen shows the dialog as it is at ``now``; an answer, if that was one."""
+    return dialog.shown(dialog.rests(now))
+
+
 def armed(asked=None, now=10.0):
     """A dialog that takes answers at ``now``."""
     dialog = Dialog(asked or question())
     dialog.guard.visible(now - 5)
     dialog.guard.focus(now - 5, held=True)
     dialog.enter(now - 5)
-    assert dialog.guard.armed(now)
+    sees(dialog, now)
+    assert dialog.guard.armed
     return dialog
 
 
@@ -32,6 +38,7 @@ def middle(rect):
 
 
 def click(dialog, rect, now=10.0):
+    sees(dialog, now)
     dialog.motion(*middle(rect))
     dialog.press(LEFT, now)
     return dialog.release(LEFT, now + 0.05)
@@ -70,7 +77,9 @@ def test_a_press_before_it_is_armed_and_a_release_after():
     dialog.enter(0)
     dialog.motion(*middle(dialog.layout.allow))
     dialog.press(LEFT, 0.9)
+    sees(dialog, 3.0)
     assert dialog.release(LEFT, 3.0) is None
+    sees(dialog, 5.0)
     assert dialog.release(LEFT, 5.0) is None, "nothing was pressed"
     assert click(dialog, dialog.layout.allow, 5.0).allow
 
@@ -84,7 +93,8 @@ def test_a_press_from_before_the_focus_came_back():
     dialog.press(LEFT, 0.9)
     dialog.guard.focus(1.0, held=False)
     dialog.guard.focus(1.1, held=True)
-    assert dialog.guard.armed(3.0)
+    sees(dialog, 3.0)
+    assert dialog.guard.armed
     assert dialog.release(LEFT, 3.0) is None
 
 
@@ -93,7 +103,8 @@ def unrested():
     dialog = Dialog(question())
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
-    assert dialog.guard.armed(10)
+    sees(dialog, 10)
+    assert dialog.guard.armed
     return dialog
 
 
@@ -121,6 +132,7 @@ def test_a_touch_of_a_hand_that_has_not_rested_there():
     dialog.touch(0, 10.9)
     assert dialog.lift(0, 11.0) is None
     dialog.enter(8.0)
+    sees(dialog, 12.0)
     dialog.touch(0, 12.0)
     assert dialog.lift(0, 12.1).allow
 
@@ -191,16 +203,49 @@ def test_a_touch_that_comes_too_early_is_answered():
 def test_the_word_needs_no_pointer():
     dialog = unrested()
     type_word(dialog, "allow")
-    assert dialog.tick(12.0).allow
+    assert sees(dialog, 12.0).allow
 
 
 def test_the_word_alone_for_a_moment():
     dialog = armed()
     type_word(dialog, "allow")
     typed_at = 10.04
-    assert dialog.tick(typed_at + limits.PROMPT_WORD_SECONDS - 0.01) is None
+    assert sees(dialog, typed_at + limits.PROMPT_WORD_SECONDS - 0.01) is None
     assert dialog.wakes(10.1) == pytest.approx(typed_at + limits.PROMPT_WORD_SECONDS)
-    assert dialog.tick(typed_at + limits.PROMPT_WORD_SECONDS).allow
+    assert sees(dialog, typed_at + limits.PROMPT_WORD_SECONDS).allow
+
+
+def test_the_word_did_not_stand_alone_while_a_key_was_on_its_way():
+    """The screen shows the picture of before it after the dialog has read the key."""
+    dialog = armed()
+    type_word(dialog, "allow")
+    rests = dialog.rests(11.0)
+    assert rests[-1]
+    dialog.key(45, "x", "x", 11.0)
+    assert dialog.shown(rests) is None
+    dialog.key(14, "BackSpace", "", 11.1)
+    assert dialog.shown(rests) is None
+    assert sees(dialog, 11.6).allow
+
+
+def test_nothing_counts_that_was_read_before_the_screen_showed_that_it_does():
+    """A process that hung for a minute reads the presses of its first second."""
+    dialog = Dialog(question())
+    dialog.guard.visible(0)
+    dialog.guard.focus(0, held=True)
+    dialog.enter(0)
+    rests = dialog.rests(60.0)
+    assert all(rests[:2])
+    assert told(dialog, 60.0) == (READY, True)
+    dialog.motion(*middle(dialog.layout.allow))
+    dialog.press(LEFT, 60.0)
+    assert dialog.release(LEFT, 60.0) is None
+    assert dialog.key(1, "Escape", "", 60.0) is None
+    dialog.key_up(1, 60.0)
+    assert dialog.shown(rests) is None
+    dialog.press(LEFT, 60.1)
+    assert dialog.release(LEFT, 60.1) is None
+    assert click(dialog, dialog.layout.allow, 61.2).allow
 
 
 @pytest.mark.parametrize(
@@ -209,7 +254,7 @@ def test_the_word_alone_for_a_moment():
 def test_other_words(word):
     dialog = armed()
     type_word(dialog, word)
-    assert dialog.tick(100.0) is None
+    assert sees(dialog, 100.0) is None
 
 
 def test_a_slip_is_mended_with_backspace():
@@ -218,7 +263,7 @@ def test_a_slip_is_mended_with_backspace():
     dialog.key(14, "BackSpace", "", 11)
     dialog.key_up(14, 11)
     type_word(dialog, "w", 12)
-    assert dialog.tick(13).allow
+    assert sees(dialog, 13).allow
 
 
 @pytest.mark.parametrize("name", ["Return", "KP_Enter", "space", "Tab"])
@@ -226,7 +271,7 @@ def test_enter_and_its_like_never_mean_anything(name):
     dialog = armed()
     type_word(dialog, "allo")
     assert dialog.key(28, name, "\r", 10.5) is None
-    assert dialog.tick(100) is None
+    assert sees(dialog, 100) is None
     assert dialog.typed == "allo"
 
 
@@ -237,6 +282,7 @@ def test_escape_is_a_no_but_not_at_once():
     dialog.guard.focus(0, held=True)
     assert dialog.key(1, "Escape", "", 0.5) is None
     dialog.key_up(1, 0.6)
+    sees(dialog, 2.0)
     assert not dialog.key(1, "Escape", "", 2.0).allow
 
 
@@ -245,9 +291,10 @@ def test_a_word_that_was_begun_too_early_is_begun_again():
     dialog.guard.visible(0)
     dialog.guard.focus(0, held=True)
     type_word(dialog, "allo", 0.5)
+    sees(dialog, 3.0)
     type_word(dialog, "w", 3.0)
     assert dialog.typed == "w"
-    assert dialog.tick(10) is None
+    assert sees(dialog, 10) is None
 
 
 def test_targets_and_how_long():
@@ -279,7 +326,7 @@ def test_the_keyboard_alone_chooses_how_long():
     dialog.key(106, "Right", "", 10.1)
     assert dialog.keep is Keep.TIME, "the last one"
     type_word(dialog, "allow", 11)
-    assert dialog.tick(20).keep is Keep.TIME
+    assert sees(dialog, 20).keep is Keep.TIME
     for _ in range(3):
         dialog.key(105, "Left", "", 21)
     assert dialog.keep is Keep.ONCE
@@ -298,7 +345,7 @@ def test_nothing_chosen_is_no_yes():
     dialog = armed(asked)
     assert click(dialog, dialog.layout.allow) is None
     type_word(dialog, "allow", 11)
-    assert dialog.tick(20) is None
+    assert sees(dialog, 20) is None
     dialog.key(108, "Down", "", 21)
     assert dialog.target == "a"
 
@@ -317,7 +364,7 @@ EVENTS = st.lists(
                 "release",
                 "motion",
                 "wheel",
-                "tick",
+                "look",
                 "blur",
                 "focus",
             ]
@@ -340,9 +387,10 @@ def test_hands_that_never_rest_for_a_second_get_no_answer(events, begin):
     last = 0.0
     for kind, name, place, wait in events:
         now += wait
-        rests = kind in {"motion", "tick"}
+        rests = kind in {"motion", "look"}
         # Looking and moving the pointer do not end a rest, so their pauses add up.
         now = min(now, last + 0.99)
+        assert sees(dialog, now) is None
         spots = {"allow": dialog.layout.allow, "deny": dialog.layout.deny}
         answer = None
         match kind:
@@ -359,8 +407,6 @@ def test_hands_that_never_rest_for_a_second_get_no_answer(events, begin):
                 dialog.motion(*(middle(spots[place]) if place in spots else (0, 0)))
             case "wheel":
                 dialog.wheel(1, now)
-            case "tick":
-                answer = dialog.tick(now)
             case "blur":
                 dialog.guard.focus(now, held=False)
             case "focus":

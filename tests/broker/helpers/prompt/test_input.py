@@ -67,7 +67,7 @@ def test_it_is_not_armed_while_the_image_is_another_windows(window):
 def test_nothing_is_pressed_by_a_pointer_before_its_image_is_ours(window):
     seat = enters(window)
     window.images[-1]()
-    window.dialog.guard.armed(time.monotonic() + 10)
+    window.dialog.shown(window.dialog.rests(time.monotonic() + 10))
     seat._pointer_leave(None, 2, None)
     enters(window, 3)
     deny = window.dialog.layout.deny
@@ -87,7 +87,7 @@ def test_a_pointer_that_comes_or_goes_changes_the_picture(window):
     """Also once the dialog is armed: its buttons wait for the pointer again."""
     seat = enters(window)
     window.images[-1]()
-    window.dialog.guard.armed(time.monotonic() + 10)
+    window.dialog.shown(window.dialog.rests(time.monotonic() + 10))
     before = window._showing.drawn
     seat._pointer_leave(None, 2, None)
     assert window._showing.drawn > before
