@@ -22,8 +22,13 @@ def program_jail(
     words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]  # noqa: S108
     # A later mount covers the files below it.
     paths = dict.fromkeys([*program_files(), *shown])
+    mounted: list[Path] = []
     for path in sorted(paths, key=lambda one: len(one.parts)):
-        words += ["--ro-bind-try", str(path), str(path)]
+        # A link that an earlier mount shows cannot be mounted on: its target is shown.
+        below = any(path.is_relative_to(above) for above in mounted)
+        place = path.resolve() if below else path
+        words += ["--ro-bind-try", str(place), str(place)]
+        mounted.append(path)
     if writable is not None:
         words += ["--bind", str(writable), str(writable)]
     return [*words, "--remount-ro", "/", "--chdir", "/", "--"]
