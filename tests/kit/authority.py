@@ -130,7 +130,7 @@ class RawClient:
             view = view[await self._sock.send(view) :]
 
     async def hear(self, kind):
-        """Return the next message of a kind; the others are kept in ``heard``."""
+        """Return the next message of a kind, or of several; keep the others in ``heard``."""
         with trio.fail_after(30):
             while True:
                 for message in list(self.heard):
@@ -139,7 +139,7 @@ class RawClient:
                         return message
                 data = await self._sock.recv(1 << 16)
                 if not data:
-                    raise EOFError(f"no {kind.__name__}")
+                    raise EOFError(f"no {kind}")
                 for frame in self._reader.feed(data):
                     self.heard.append(m.decode_from_authority(frame))
 
