@@ -66,16 +66,29 @@ _TO_CHANGE_ID = tuple(
 )
 _ETC = (
     *("alternatives", "fonts", "gtk-3.0", "gtk-4.0", "ld.so.cache", "ld.so.conf"),
-    *("ld.so.conf.d", "localtime", "mime.types", "nsswitch.conf", "pki", "pulse"),
+    *("ld.so.conf.d", "mime.types", "nsswitch.conf", "pki", "pulse", "timezone"),
     *("libreoffice", "ssl/certs", "ssl/openssl.cnf", "terminfo", "xdg"),
     # Names of numbers, order of addresses, languages (getaddrinfo(3), locale(7)).
     *("gai.conf", "host.conf", "locale.alias", "protocols", "services"),
     # Settings without which these programs do not start or lack parts.
     *("chromium.d", "firefox-esr", "thunderbird", "gimp", "ghostscript", "openal"),
-    "manpath.config",
+    *("emacs", "groff", "manpath.config", "texmf"),
     *("ImageMagick-6", "ImageMagick-7", "papersize", "libpaper.d", "vulkan", "glvnd"),
     *(f"java-{version}-openjdk" for version in (8, 11, 17, 21, 25)),
 )
+# What packages make of their own files at installation; /usr has links to it.
+_MADE_DATA = (
+    *("/etc/dictionaries-common", "/var/lib/aspell", "/var/lib/ghostscript"),
+    *("/var/lib/texmf", "/var/lib/usbutils", "/var/cache/postgresql/dicts"),
+)
+_DIRECTORIES = (
+    *("/etc", "/etc/ssl", "/var", "/var/lib", "/var/lib/dbus"),
+    *("/var/cache", "/var/cache/postgresql"),
+)
+_PROCESSORS = "/sys/devices/system/cpu"
+# Numbers of processors, which /proc/stat has, too, and nothing that they do.
+_NUMBERS = ("kernel_max", "offline", "online", "possible", "present")
+_ZONES = "/usr/share/zoneinfo"
 _MACHINE_ID = "/etc/machine-id"
 
 
@@ -100,6 +113,8 @@ class Box:
     locale: tuple[tuple[str, str], ...] = ()
     """Variables in place of that language."""
     terminal: str = "dumb"
+    zone: str | None = None
+    """The name of this machine's time zone below /usr/share/zoneinfo, where it has one."""
     open_files: int = SANDBOX_FDS
     stdin: bool = False
     """Whether the program reads the user's standard input, through its gate."""
@@ -157,6 +172,8 @@ class BoxDescriptors:
     resolver: int | None = None
     hosts: int | None = None
     machine_id: int | None = None
+    alsa: int | None = None
+    """Settings of ALSA, by which its programs play through the sound server."""
     x11: int | None = None
     """The program that shows X11 windows (``shims/x11``)."""
     namespace: int | None = None
@@ -224,10 +241,17 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
         yield from ("--remount-ro", "/proc")
     yield from merged_words(*MERGED)
     # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
-    for place in ("/etc", "/etc/ssl", "/var", "/var/lib", "/var/lib/dbus"):
+    for place in (*_DIRECTORIES, *_parents(_PROCESSORS)):
         yield from ("--perms", "0755", "--dir", place)
-    for name in _ETC:
-        yield from ("--ro-bind-try", f"/etc/{name}", f"/etc/{name}")
+    etc = (f"/etc/{name}" for name in _ETC)
+    numbers = (f"{_PROCESSORS}/{name}" for name in _NUMBERS)
+    for place in (*etc, *_MADE_DATA, *numbers):
+        yield from ("--ro-bind-try", place, place)
+    # A link, because programs take the name of the zone from where it leads.
+    if box.zone is None:
+        yield from ("--ro-bind-try", "/etc/localtime", "/etc/localtime")
+    else:
+        yield from ("--symlink", f"{_ZONES}/{box.zone}", "/etc/localtime")
     yield from _told_files(fds)
     yield from _own_places(box, uid, other=fds.namespace is not None)
     if box.x11 and fds.x11 is not None:
@@ -249,6 +273,12 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
     yield from box.devices
 
 
+def _parents(place: str) -> list[str]:
+    """Return a directory and those above it, the outermost first."""
+    above = [str(path) for path in Path(place).parents][:-1]
+    return [*reversed(above), place]
+
+
 def _told_files(fds: BoxDescriptors) -> Iterator[str]:
     """Yield bubblewrap's words for files whose text we give."""
     for number, place in (
@@ -257,6 +287,7 @@ def _told_files(fds: BoxDescriptors) -> Iterator[str]:
         (fds.resolver, "/etc/resolv.conf"),
         (fds.hosts, "/etc/hosts"),
         (fds.machine_id, _MACHINE_ID),
+        (fds.alsa, "/etc/asound.conf"),
     ):
         if number is not None:
             yield from (*_READABLE, "--ro-bind-data", str(number), place)

@@ -18,6 +18,12 @@ from broker.host.launchers.bubblewrap.arguments import Box, BoxDescriptors, bwra
 from broker.host.launchers.bubblewrap.subordinate import subordinate_namespace
 
 _HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+# Not the machine's, which may name a plug-in whose socket a box lacks (PipeWire's), or a
+# card: a box has no other sound than this.  Without the plug-in ALSA reports that.
+_ALSA = b"""pcm.!default { type pulse hint { show on description "Vitrail" } }
+ctl.!default { type pulse }
+"""
+_LOCALTIME, _ZONES = Path("/etc/localtime"), Path("/usr/share/zoneinfo")
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
 
@@ -42,7 +48,7 @@ class BoxCommand:
     def argv(self, sockets: Path) -> list[str]:
         """Return bubblewrap's words for a box with this directory of sockets."""
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        box = replace(self.box, sockets=sockets, memory=memory)
+        box = replace(self.box, sockets=sockets, memory=memory, zone=_zone())
         words = bwrap_args(box, self._fds, os.getuid(), os.getgid())
         # A program could lower it again, where it may write to /proc.
         # guard: a box ends first where memory ends
@@ -79,11 +85,13 @@ def prepare(
     own = (
         None if box.owns_files or beside else subordinate_namespace(theirs, (uid, gid))
     )
+    alsa = memory_file(theirs, _ALSA)
     fds = BoxDescriptors(
-        status, passwd, group, rules, resolver, hosts, machine_id, x11, own, beside
+        *(status, passwd, group, rules, resolver, hosts, machine_id, alsa),
+        *(x11, own, beside),
     )
     named = tuple(fd for fd in (resolver, x11, own) if fd is not None)
-    passed = (status, passwd, group, rules, hosts, machine_id, *named)
+    passed = (status, passwd, group, rules, hosts, machine_id, alsa, *named)
     passed += beside or ()
     return BoxCommand(passed, stdin, theirs, gate, heard, box, fds)
 
@@ -96,6 +104,15 @@ def _hosts(name: str) -> str:
     """
     own = f"127.0.1.1 {name}\n" if _HOST_NAME.fullmatch(name) else ""
     return _HOSTS + own
+
+
+def _zone() -> str | None:
+    """Return the name of this machine's time zone; None where localtime(5) is a copy."""
+    if not _LOCALTIME.is_symlink():
+        return None
+    place = _LOCALTIME.resolve()
+    known = place.is_relative_to(_ZONES) and place.is_file()
+    return str(place.relative_to(_ZONES)) if known else None
 
 
 def _machine_id(box: Box) -> str:

@@ -13,6 +13,13 @@ from broker.host.launchers.bubblewrap.arguments import (
     bwrap_args,
 )
 
+MADE = (
+    *("/var/lib/aspell", "/var/lib/ghostscript", "/var/lib/texmf"),
+    *("/var/lib/usbutils", "/var/cache/postgresql/dicts"),
+    *(f"/sys/devices/system/cpu/{name}" for name in ("kernel_max", "offline")),
+    *(f"/sys/devices/system/cpu/{name}" for name in ("online", "possible", "present")),
+)
+"""Data that packages make of their own, and numbers of processors."""
 FDS = BoxDescriptors(status=11, passwd=12, group=13, rules=14)
 
 
@@ -30,7 +37,7 @@ def test_nothing_of_the_persons_is_mounted_and_nothing_writable() -> None:
     args = bwrap_args(Box(("foot",), sockets), FDS, 1000)
     for how, source, _ in binds(args):
         assert how.startswith("--ro-bind"), source
-        allowed = source.startswith(("/usr", "/etc/", "/lib", "/bin", "/sbin"))
+        allowed = source.startswith(("/usr", "/etc/", "/lib", "/bin", "/sbin", *MADE))
         assert allowed or source in {str(sockets), "12", "13"}, source
     assert ("--ro-bind", str(sockets), SOCKETS) in binds(args)
     assert args[args.index("--") + 1 :][:2] == ["/bin/sh", "-c"]
@@ -49,6 +56,16 @@ def test_a_box_has_an_x_server_only_if_it_is_asked_for() -> None:
         assert ("wayland,x11" in args) is there
         assert args[-1] == "xterm"
         assert (args[-3:-1] == ["/run/vitrail-x11.py", "--"]) is there
+
+
+def test_a_box_has_a_link_to_its_zone_or_the_file() -> None:
+    box = Box(("foot",), Path("/s"))
+    copied = ("--ro-bind-try", "/etc/localtime", "/etc/localtime")
+    assert copied in binds(bwrap_args(box, FDS, 1000))
+    args = bwrap_args(replace(box, zone="Europe/Berlin"), FDS, 1000)
+    assert copied not in binds(args)
+    at = args.index("/usr/share/zoneinfo/Europe/Berlin")
+    assert args[at - 1 : at + 2 : 2] == ["--symlink", "/etc/localtime"]
 
 
 def test_a_box_has_the_devices_that_it_is_given_and_no_others() -> None:
