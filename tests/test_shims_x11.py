@@ -531,7 +531,9 @@ def test_what_others_drag_reaches_a_program_and_its_refusal_them(taken):
 def test_targets_and_types_mean_each_other():
     names = ["TARGETS", "UTF8_STRING", "STRING", "image/png", "x" * 300 + "/y"]
     types = offered_types(names, [1, 2, 3, 4, 5])
-    assert types == {"text/plain;charset=utf-8": 2, "text/plain": 3, "image/png": 4}
+    assert types == {"text/plain;charset=utf-8": 2, "text/plain": 2, "image/png": 4}
+    assert offered_types(["STRING"], [3]) == {"text/plain": 3}
+    assert offered_types(["UTF8_STRING", "text/plain"], [2, 6])["text/plain"] == 6
     assert wanted_type("STRING", ["text/plain"]) == "text/plain"
     assert wanted_type("image/png", ["text/plain"]) == ""
 

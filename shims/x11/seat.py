@@ -152,7 +152,10 @@ class SeatInput(BridgePart):
             return
         self._core.focus, self._core.serial = target.data, serial
         if target.data.window is not None and self._core.managing:
-            self._give_keyboard(target.data.window.root)
+            root = target.data.window.root
+            # A menu of the window that has it: X11 programs close menus with the focus.
+            if root.xid != self._active:
+                self._give_keyboard(root)
         self._pass(keyboard, "enter", serial, target, keys)
         self._core.tell("focus")
 
@@ -161,7 +164,8 @@ class SeatInput(BridgePart):
         if window.hints.takes_keys:
             self._x.focus(window.xid)
         if "WM_TAKE_FOCUS" in window.hints.protocols:
-            self._x.protocol(window.xid, "WM_TAKE_FOCUS")
+            # With it the program asks for the focus; "now" is for none (ICCCM 4.1.7).
+            self._x.protocol(window.xid, "WM_TAKE_FOCUS", self._now())
         self._tell_active(window.xid)
         if self._core.hover is None or self._core.hover.window is None:
             self.raise_window(window)
@@ -169,10 +173,14 @@ class SeatInput(BridgePart):
             self._wait_for_x()
 
     def _wl_keyboard_leave(self, keyboard: WireObject, *values: object) -> None:
-        """Take X11's focus to the helper window."""
+        """Take X11's focus to the helper window, if no other one follows at once."""
         self._core.focus = None
         self._pass(keyboard, "leave", *values)
         if self._core.managing:
+            self._core.later(0, self._lose_keyboard, "keyboard")
+
+    def _lose_keyboard(self) -> None:
+        if self._core.focus is None:
             # Not None: X11 would then drop keys that are still on their way.
             self._x.focus(self._core.helper)
             self._tell_active(0)

@@ -23,17 +23,23 @@ TEXTS = {
     "TEXT": "text/plain",
 }
 DRAG = "XdndSelection"
+_ALWAYS = ("TARGETS", "TIMESTAMP", "MULTIPLE")
+"""Targets that every owner answers (ICCCM 2.6.2)."""
 TakesTypes = Callable[[dict[str, int]], None]
 PIECE = 1 << 17
 """Bytes of one property; more go in pieces (ICCCM 2.7.2)."""
 MOST_BYTES = 64 << 20
-MOST_TYPES, MOST_TRANSFERS = 100, 32
+MOST_TYPES, MOST_TRANSFERS, MOST_PAIRS = 100, 32, 16
 TRANSFER_SECONDS = 30.0
 
 
 def offered_types(names: list[str], atoms: list[int]) -> dict[str, int]:
     """Return MIME types that X11's targets mean, each with its target."""
     found: dict[str, int] = {}
+    # STRING is Latin-1: whoever has UTF-8 gives it for both.
+    plain = dict(zip(names, atoms)).get("UTF8_STRING")
+    if plain is not None and "text/plain" not in names and "STRING" in names:
+        found["text/plain"] = plain
     for name, atom in zip(names, atoms):
         mime = TEXTS.get(name) or (name if "/" in name and len(name) < 256 else "")
         if mime and len(found) < MOST_TYPES:
@@ -44,8 +50,10 @@ def offered_types(names: list[str], atoms: list[int]) -> dict[str, int]:
 def wanted_type(target: str, offered: list[str]) -> str:
     """Return the offered type that an X11 target means, or ""."""
     if target in TEXTS:
-        known = ("text/plain;charset=utf-8", "UTF8_STRING", "text/plain")
-        return next((mime for mime in known if mime in offered), "")
+        # Other spellings of a type, which is one whatever its capitals are (RFC 2045).
+        spelt = {mime.lower().replace(" ", ""): mime for mime in reversed(offered)}
+        known = ("text/plain;charset=utf-8", "utf8_string", "text/plain")
+        return next((spelt[mime] for mime in known if mime in spelt), "")
     return target if target in offered else ""
 
 
@@ -72,6 +80,8 @@ class SharedSelection:
         self.source: Maybe = None
         self.types: dict[str, int] = {}
         self.unsaid = False
+        self.since = 0
+        """The server's time when we took it."""
 
 
 class Selections(BridgePart):
@@ -106,14 +116,16 @@ class Selections(BridgePart):
         x = self._x
         # Our own connection does not keep the server from ending (version 6).
         x.request(opcode, 1, minor=33)
-        self._core.events[event] = ("owner", "8xII")
+        self._core.events[event] = ("owner", "8x4I")
         for name in (*KINDS, DRAG):
             x.request(opcode, self._core.helper, x.atoms[name], 7, minor=2)
 
     # -- from X11: its owner's types become a source
 
-    def _on_x_owner(self, owner: int, atom: int) -> None:
+    def _on_x_owner(self, owner: int, atom: int, _when: int, since: int) -> None:
         """Ask a new owner for its types, or note a drag."""
+        if owner == self._core.helper and (own := self._found.get(self._x.name(atom))):
+            own.since = since
         if owner in (0, self._core.helper):
             return
         if atom == self._x.atoms[DRAG]:
@@ -203,7 +215,9 @@ class Selections(BridgePart):
             if found.kind == self._x.atoms["INCR"]:
                 transfer.incremental = True
                 return
-            transfer.data += found.data
+            latin = found.kind == self._x.atoms["STRING"]
+            data = found.data.decode("latin-1").encode() if latin else found.data
+            transfer.data += data
             transfer.whole = not found.data or not transfer.incremental
             if len(transfer.data) > MOST_BYTES or found.more:
                 self._end(transfer)
@@ -264,29 +278,53 @@ class Selections(BridgePart):
         """Answer an X11 program with what the compositor offers."""
         requestor, atom, target, prop = words
         prop = prop or target
-        selection = self._found.get(self._x.name(atom))
-        offer = selection.offer if selection is not None else None
-        if atom == self._x.atoms[DRAG]:
-            offer = self.drag_offer()
-        # A client has one mask for a window: pieces would replace the manager's.
-        # guard: a paste takes no events of the window manager
-        if requestor == self._x.root:
-            offer = None
 
         def reply(*, given: bool) -> None:
             words = (when, requestor, atom, target, prop if given else 0)
             event = struct.pack("<BBH5I", SELECTION, 0, 0, *words)
             self._x.send_event(requestor, 0, event)
 
+        self._answer(requestor, atom, target, prop, reply)
+
+    def _answer(
+        self,
+        requestor: int,
+        atom: int,
+        target: int,
+        prop: int,
+        reply: Callable[..., None],
+        *,
+        one: bool = False,
+    ) -> None:
+        """Put a selection into a property of a window; ``one``: it is of several."""
+        x, selection = self._x, self._found.get(self._x.name(atom))
+        offer = selection.offer if selection is not None else None
+        if atom == x.atoms[DRAG]:
+            offer = self.drag_offer()
+        # A client has one mask for a window: pieces would replace the manager's.
+        # guard: a paste takes no events of the window manager
+        if requestor == x.root:
+            offer = None
+
         def known(atoms: list[int]) -> None:
-            self._x.set_property(requestor, prop, "ATOM", atoms)
+            x.set_property(requestor, prop, "ATOM", atoms)
             reply(given=True)
 
         def named(names: list[str]) -> None:
             there = offer if offer is not None and not offer.dead else None
             mime = wanted_type(names[0], there.data) if there is not None else ""
+            # guard: a list of targets has no list in it
+            several = names[0] == "MULTIPLE" and not one
             if there is not None and names[0] == "TARGETS":
-                self._x.intern(["TARGETS", *self.target_names(there)], known)
+                x.intern([*_ALWAYS, *self.target_names(there)], known)
+            elif (
+                there is not None and names[0] == "TIMESTAMP" and selection is not None
+            ):
+                x.set_property(requestor, prop, "INTEGER", [selection.since])
+                reply(given=True)
+            elif there is not None and several:
+                answer = partial(self._answer_several, requestor, atom, prop, reply)
+                x.property(requestor, prop, answer, MOST_PAIRS * 2)
             elif not mime or len(self._transfers) >= MOST_TRANSFERS:
                 reply(given=False)
             else:
@@ -294,18 +332,51 @@ class Selections(BridgePart):
                 self._relay.ask(offer, "receive", mime, write)
                 transfer = self._begin_transfer(read)
                 transfer.requestor, transfer.prop = requestor, prop
-                transfer.target, transfer.answer = target, reply
+                # TEXT is no encoding: the type says which one it is (ICCCM 2.6.2).
+                text = names[0] == "TEXT"
+                transfer.target = x.atoms["UTF8_STRING"] if text else target
+                transfer.answer = reply
 
-        self._x.names([target], named)
+        x.names([target], named)
+
+    def _answer_several(
+        self,
+        requestor: int,
+        atom: int,
+        prop: int,
+        reply: Callable[..., None],
+        found: Property,
+    ) -> None:
+        """Answer each pair of a target and a property in a list (ICCCM 2.6.2)."""
+        pairs = list(found.words()[: MOST_PAIRS * 2])
+        left = set(range(0, len(pairs) - 1, 2))
+
+        def told(at: int, *, given: bool) -> None:
+            if not given:
+                pairs[at + 1] = 0
+            left.discard(at)
+            if not left:
+                self._x.set_property(requestor, prop, "ATOM_PAIR", pairs)
+                reply(given=True)
+
+        if not left:
+            reply(given=False)
+        for at in sorted(left):
+            target, place = pairs[at : at + 2]
+            self._answer(requestor, atom, target, place, partial(told, at), one=True)
 
     def target_names(self, offer: WireObject) -> list[str]:
         """Return X11's names of the offered types."""
-        text = any(mime.startswith("text/plain") for mime in offer.data)
+        text = wanted_type("TEXT", offer.data)
         return [*offer.data, *(["UTF8_STRING", "STRING", "TEXT"] if text else [])]
 
     def _give(self, transfer: SelectionTransfer) -> None:
         """Deliver all of a paste, in pieces if it is large."""
-        x, size = self._x, len(transfer.data)
+        x = self._x
+        if transfer.target == x.atoms["STRING"]:
+            text = transfer.data.decode("utf-8", "replace")
+            transfer.data = bytearray(text.encode("latin-1", "replace"))
+        size = len(transfer.data)
         transfer.incremental = size > PIECE
         if transfer.incremental:
             x.select(transfer.requestor, 1 << 22)

@@ -50,6 +50,8 @@ class Ends:
         self.x_sent: list[tuple[int, list[int]]] = []
         self.told: list[tuple[int, int, bytes]] = []
         self.last = 1
+        self.pasted = b""
+        """What the compositor's programs write for whoever receives an offer."""
         self.bound: dict[str, int] = {}
         self.run()
         registry = self.new()
@@ -191,6 +193,8 @@ class Ends:
                 elif kind in "oO":
                     assert not value or value in self.above, (interface, message.name)
                 elif kind == "h":
+                    if message.name == "receive":
+                        os.write(value, self.pasted)
                     os.close(value)
             self.asked.append((interface, message.name, values))
             self._answer(oid, interface, message.name, values)

@@ -38,6 +38,7 @@ GUARDS = (
     Guard("what is saved while the desktop is busy is sent later", "raise", "tests/broker/jail/worker/test_files_tool.py", "desktop_is_busy"),
     Guard("a drop that its X11 target has refused is not finished", "if self._speaks and self._action and self._target is not None:", "tests/attack/test_x11_selections.py", "crosses_the_drop"),
     Guard("a paste takes no events of the window manager", "if False:", "tests/attack/test_x11_selections.py", "root_window"),
+    Guard("a list of targets has no list in it", "several = names[0] == 'MULTIPLE'", "tests/integration/reports/test_x11.py", "within_others"),
     Guard("an atom that does not exist yet is asked for again", "if self._names.setdefault(atom, '') == '' and reply is None:", "tests/attack/test_x11_selections.py", "did_not_exist"),
     Guard("a drag that begins again waits once for its types", "key = None", "tests/attack/test_x11_selections.py", "again_and_again"),
     Guard("nobody else has the abstract name of our X display", "pass", "tests/test_shims_x11.py", "abstract_name"),
