@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from broker.core.files.trees import remove_tree
 from broker.core.names import SandboxName, ServiceName
+from broker.helpers.process.popen import ask_to_end
 from broker.helpers.process.spawn import has_ended, send_signal, wait_ended
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import (
@@ -44,7 +45,7 @@ class LaunchedMachine(ForeignMachine):
     ) -> None:
         super().__init__(claim, held, leader)
         self.state = state
-        self._pidfd = held.pidfd(leader)
+        self._first, self._pidfd = leader, held.pidfd(leader)
         self._networks: list[GuestNetwork] = []
         """What carries its frames; nothing if an earlier broker started it."""
         self._seats: tuple[SwitchSeat, ...] = ()
@@ -106,12 +107,16 @@ class LaunchedMachine(ForeignMachine):
 
     @override
     async def power_down(self, grace: float) -> None:
-        """Kill its first process if ``brokerctl run`` started the sandbox."""
+        """End its first process if ``brokerctl run`` started the sandbox.
+
+        Its program is asked to end before.
+        """
         if not self.state.ours:
             # It runs on; the next broker leases it again.
             self._left_alive = not has_ended(self._pidfd)
         elif not has_ended(self._pidfd):
             send_signal(self._pidfd, signal.SIGTERM)
+            ask_to_end(self._first, self._pidfd)
             with trio.move_on_after(grace):
                 await wait_ended(self._pidfd)
             send_signal(self._pidfd)

@@ -84,6 +84,29 @@ def kill_jail(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
+def ask_to_end(leader: int, pidfd: int) -> None:
+    """Send SIGTERM to the program of a box whose first process this is, if it runs.
+
+    That process is bubblewrap's: it passes no signal on, and has no handler, without
+    which the kernel gives the first process of a pid namespace none (pid_namespaces(7)).
+    Of another sandbox's first process nothing is done.
+    """
+    children = Path(f"/proc/{leader}/task/{leader}/children")
+    with suppress(OSError):
+        if Path(f"/proc/{leader}/comm").read_text() != f"{BUBBLEWRAP}\n":
+            return
+        for child in children.read_text().split()[:1]:
+            program = os.pidfd_open(int(child))
+            try:
+                still = child in children.read_text().split()
+                signal.pidfd_send_signal(pidfd, 0)  # the number is still its own
+                # guard: a box that ends has no signal sent to another program
+                if still:
+                    signal.pidfd_send_signal(program, signal.SIGTERM)
+            finally:
+                os.close(program)
+
+
 def require_installed(program: str, env: Mapping[str, str] | None = None) -> None:
     """Raise SetupError when a program of this name or path cannot be executed.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ import trio
 from broker.host.launchers.bubblewrap import command
 from broker.host.launchers.bubblewrap.arguments import Box
 from tests.kit.boxes import said, start_held
-from tests.kit.needs import needs
+from tests.kit.brokerctl import brokerctl, lines_of, running
+from tests.kit.needs import PID_NAMESPACES, needs
+from tests.kit.world import world
 from tests.programs.places import desk
 from tests.programs.table import Program
 
@@ -257,3 +260,44 @@ async def test_programs_of_the_reports_do_in_a_box_what_they_do_directly():
     here = {name: row for name, row in rows.items() if not row["directly"]}
     assert here, rows
     assert {name: row for name, row in here.items() if any(row.values())} == {}, rows
+
+
+TIDY = "trap 'echo tidied; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
+
+
+@PID_NAMESPACES
+@pytest.mark.parametrize(
+    "how", ["Ctrl-C", "stop", pytest.param("SIGTERM", marks=pytest.mark.long)]
+)
+async def test_a_program_that_is_ended_may_tidy_up(how):
+    async with world(image=False) as w:
+        words = ("run", "-q", "--no-window", "--bwrap", "--", "sh", "-c", TIDY)
+        async with (
+            running(*words, env=w.environ) as child,
+            aclosing(lines_of(child)) as lines,
+        ):
+            assert await anext(lines) == "ready"
+            if how == "stop":
+                answer = await brokerctl("stop", "--all", env=w.environ)
+                assert answer.code == 0, answer
+            else:
+                number = signal.SIGINT if how == "Ctrl-C" else signal.SIGTERM
+                child.popen.send_signal(number)
+            assert await anext(lines) == "tidied"
+            code = await child.wait()
+        assert code == {"Ctrl-C": 130, "SIGTERM": 143, "stop": 9}[how]
+
+
+@PID_NAMESPACES
+async def test_a_program_that_does_not_end_is_killed():
+    async with world(image=False) as w:
+        script = "trap 'echo no' TERM; echo ready; while :; do sleep 0.05; done"
+        words = ("run", "-q", "--no-window", "--bwrap", "--", "sh", "-c", script)
+        async with (
+            running(*words, env=w.environ) as child,
+            aclosing(lines_of(child)) as lines,
+        ):
+            assert await anext(lines) == "ready"
+            child.popen.send_signal(signal.SIGTERM)
+            assert await anext(lines) == "no"
+            assert await child.wait() == 143

@@ -8,10 +8,12 @@ import sys
 import pytest
 
 from tests.kit.needs import needs
-from tests.kit.sound.servers import SERVERS, hearing, proxy, run, sound_server, tone
+from tests.kit.sound.servers import hearing, proxy, run, sound_server, tone
 
 pytestmark = [needs("pacat", "pulseaudio-utils"), pytest.mark.timeout(120)]
-both = pytest.mark.parametrize("kind", SERVERS)
+both = pytest.mark.parametrize(
+    "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
+)
 METRICS = re.compile(r"maxlength=(\d+), tlength=(\d+), prebuf=(\d+), minreq=(\d+)")
 DRAINED = """
 import ctypes, struct, math

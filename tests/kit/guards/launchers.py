@@ -1075,6 +1075,12 @@ GUARDS = (
         "at_a_stop",
     ),
     Guard(
+        "a box that ends has no signal sent to another program",
+        "if True:",
+        "tests/broker/helpers/process/test_popen.py",
+        "asked_to_end_and_no_other",
+    ),
+    Guard(
         "a jail's first process ends although it has left the group",
         "",
         "tests/attack/test_given_up_jails.py",

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.mounts.bound_files import BoundFiles
@@ -22,6 +23,7 @@ from broker.helpers.process.popen import (
     BUBBLEWRAP,
     PIPE,
     Process,
+    ask_to_end,
     kill_jail,
     require_installed,
     start_process,
@@ -44,6 +46,8 @@ class HeldBox:
     """The first process inside, as its pid is outside."""
     _pidfd: int
     """Of ``popen``."""
+    _first: int
+    """A pidfd of ``leader``."""
     _command: BoxCommand
     _output: tuple[int, int]
     mounted: bool = False
@@ -66,23 +70,36 @@ class HeldBox:
             self._command.gate.open()
 
     def run_to_end(self, write: Write) -> int:
-        """Pass the program's output on until it ends; return its exit code."""
+        """Pass the program's output on until it ends; return its exit code.
+
+        Interrupted, the program is asked to end, and has some seconds for that: it may
+        have files to save.  Then, or at the next interruption, KeyboardInterrupt goes on.
+        """
+        try:
+            self._pass_output(write, float("inf"))
+            return self.popen.wait()
+        except KeyboardInterrupt:
+            ask_to_end(self.leader, self._first)
+            self._pass_output(write, time.monotonic() + limits.BOX_TIDY_SECONDS)
+            raise
+
+    def _pass_output(self, write: Write, until: float) -> None:
+        """Pass output on until the program ends, or the time comes."""
         waiting = select.poll()
-        for fd in (self._pidfd, *self._output):
+        ends = (self._pidfd, *self._output)
+        for fd in ends:
             waiting.register(fd, select.POLLIN)
-        still, deadline = len(self._output), float("inf")
-        while still and (left := deadline - time.monotonic()) > 0:
+        still = len(ends)
+        while still and (left := until - time.monotonic()) > 0:
             for fd, _ in waiting.poll(None if left == float("inf") else left * 1000):
                 if fd == self._pidfd:
                     # Its last output is still in the pipes.
-                    deadline = time.monotonic() + _LAST_OUTPUT_SECONDS
+                    until = time.monotonic() + _LAST_OUTPUT_SECONDS
                 elif data := os.read(fd, _READ_BYTES):
                     write(data)
                     continue
-                else:
-                    still -= 1
+                still -= 1
                 waiting.unregister(fd)
-        return self.popen.wait()
 
 
 @contextmanager
@@ -118,7 +135,7 @@ def held_box(
             # The first process inside, before bwrap outside: that asks the kernel
             # late to end the box with it.
             ours.callback(kill, pidfd)
-            held = HeldBox(popen, leader, bwrap, command, output)
+            held = HeldBox(popen, leader, bwrap, pidfd, command, output)
             yield held
         finally:
             ours.close()
