@@ -135,9 +135,9 @@ PROGRAMS = (
         "shipper in its jail",
         ("broker.programs.shipper_jailed",),
         CONFINED,
-        52,
-        6_400,
-        3_710,
+        56,
+        6_650,
+        3_930,
         phase_of="shipper",
     ),
     Program(
@@ -177,7 +177,7 @@ PROGRAMS = (
         1_100,
         620,
     ),
-    Program("security key", ("broker.programs.security_key",), USER, 27, 2_400, 1_240),
+    Program("security key", ("broker.programs.security_key",), USER, 27, 2_500, 1_310),
     Program(
         "packet guard",
         ("broker.host.network.packet_guard",),
@@ -221,7 +221,7 @@ PROGRAMS = (
 """Ordered as the processes of ``docs/threat-model.md``, phases after their program.  ``brokerctl`` is not here: it
 ends with its command, and loads what the verb needs."""
 
-TOGETHER = Size(modules=577, lines=71_300, code=45_460)
+TOGETHER = Size(modules=581, lines=71_650, code=45_710)
 """What all processes with the user's rights on one machine import, each module once."""
 
 
