@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -260,6 +262,13 @@ async def test_audit(context: Context) -> None:
     assert "signing key is missing" in cut.text
     key.with_suffix(".away").rename(key)
     assert "300 events" in whole.text
+    assert "each verified" in whole.text
+    with closing(sqlite3.connect(context.paths.audit)) as db, db:
+        db.execute(
+            "UPDATE event SET body = replace(body, 'xxx', 'xyx') WHERE sequence = 29"
+        )
+    (forged,) = await viewer.check_audit(context)
+    assert (forged.state, "event 29" in forged.text) == (FindingState.FAIL, True)
     with context.paths.audit.open("r+b") as file:
         file.seek(3 * 4096)
         file.write(b"\xff" * 4096)
