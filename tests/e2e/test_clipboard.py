@@ -34,8 +34,15 @@ export XDG_RUNTIME_DIR=/tmp
 foot -o tweak.max-shm-pool-size-mb=0 -T {0} sleep 1000 &
 cd /tmp/broker
 while :; do
-  if [ -e copy ]; then wl-copy < copy; rm copy; touch copied; fi
-  if [ -e select ]; then wl-copy --primary < select; rm select; touch copied; fi
+  if [ -e copy ]; then
+    # wl-copy ends before its selection has passed waypipe and the filter.
+    until wl-copy < copy && timeout 20 wl-paste -l | grep -q .; do sleep 0.1; done
+    rm copy; touch copied
+  fi
+  if [ -e select ]; then
+    until wl-copy -p < select && timeout 20 wl-paste -pl | grep -q .; do sleep 0.1; done
+    rm select; touch copied
+  fi
   if [ -e middle ]; then
     rm middle; timeout 20 wl-paste -p --no-newline > out.new; mv out.new out
   fi

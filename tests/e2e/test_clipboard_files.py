@@ -28,7 +28,11 @@ RULES = """\
 vitrail.FileCopy       * work     personal allow max-size=10M gesture=30s
 vitrail.ClipboardPaste * work     personal allow
 """
-COPY = "wl-copy -t text/uri-list < {}/list; touch copied; sleep 1000"
+# wl-copy ends before its selection has passed waypipe and the filter.
+COPY = (
+    "until wl-copy -t text/uri-list < {}/list && timeout 20 wl-paste -l | grep -q uri-list;"
+    " do sleep 0.1; done; touch copied; sleep 1000"
+)
 
 
 async def windows(w, work):
