@@ -32,6 +32,7 @@ from tests.e2e.test_libvirt import leased
 from tests.kit.booted import HOST, PLACE
 from tests.kit.brokerctl import brokerctl, running
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.podman import SHARED, root_directory
 from tests.kit.vm.impostor import cid_of, impostor, vhost_of
 from tests.kit.vm.vmspawn import ASKS, OWN, booted_sid, own_vmspawn
@@ -100,7 +101,7 @@ async def vsock(w, name="vm"):
     tool = find_vhost_device_vsock(w.paths)
     process = await spawn_backend(tool, place, draw_cid())
     try:
-        await eventually((place / BACKEND_SOCKET).is_socket)
+        await eventually(lambda: takes_connections(place / BACKEND_SOCKET))
         yield place
     finally:
         for console in w.base.glob("*.console"):

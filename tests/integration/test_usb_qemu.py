@@ -14,6 +14,7 @@ from broker.helpers.process.spawn import spawn
 from broker.host.devices.qemu import QemuDevice
 from broker.host.vmm.qmp import open_qmp
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import short_directory
 
 pytestmark = pytest.mark.skipif(
@@ -45,7 +46,7 @@ async def machine(*devices):
             ]
         )
         try:
-            await eventually(path.exists, deadline=60)
+            await eventually(lambda: takes_connections(path), deadline=60)
             async with trio.open_nursery() as nursery:
                 qmp = await open_qmp(path)
 

@@ -12,6 +12,7 @@ import pytest
 
 from broker.helpers.process.spawn import DEVNULL, run_tool, spawn
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import short_directory
 
 LAUNCHER = Path("/usr/libexec/at-spi-bus-launcher")
@@ -99,18 +100,15 @@ async def accessibility_bus(*, reader: bool = True):
         ]
         children = [spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL)]
         try:
-            await eventually(lambda: exists(place / "bus"), deadline=30)
+            await eventually(lambda: takes_connections(place / "bus"), deadline=30)
             words = [str(LAUNCHER), "--launch-immediately", f"--a11y={int(reader)}"]
             children.append(spawn(words, env=env, stdout=DEVNULL, stderr=DEVNULL))
-            await eventually(lambda: exists(place / "at-spi" / "bus"), deadline=30)
+            bus = place / "at-spi" / "bus"
+            await eventually(lambda: takes_connections(bus), deadline=30)
             yield env
         finally:
             for child in reversed(children):
                 await child.stop()
-
-
-async def exists(path: Path) -> bool:
-    return path.exists()
 
 
 async def pressed_and_shown(env: dict[str, str]) -> tuple[list[bool], list[dict]]:

@@ -34,6 +34,7 @@ from broker.net.peers.identity import GroupClaim, HybridClaim, VsockClaim
 from broker.net.peers.leases import LeaseTable
 from policy.records.loader import load_records
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.wayland.compositor import short_directory
 
 RECORD = """\
@@ -551,7 +552,7 @@ async def backend(machined):
     words = [sys.executable, "-c", BACKEND, str(place / "vsock")]
     child = spawn(words, stdout=DEVNULL)
     try:
-        await eventually((place / "vsock").exists)
+        await eventually(lambda: takes_connections(place / "vsock"))
         yield child
     finally:
         await child.stop()

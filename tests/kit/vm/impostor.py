@@ -15,6 +15,7 @@ from broker.host.vmm.vsock_backend import (
     hybrid_environment,
 )
 from tests.kit.eventually import eventually
+from tests.kit.listening import takes_connections
 from tests.kit.world import World
 
 
@@ -44,7 +45,7 @@ async def impostor(w: World, sockets: Path, cid: int) -> AsyncIterator[Tracked]:
     # Without a jail, in which the links would lead nowhere.
     process = spawn_helper(HELPER, words, env=hybrid_environment())
     try:
-        await eventually(vhost_of(w).is_socket)
+        await eventually(lambda: takes_connections(vhost_of(w)))
         yield process
     finally:
         process.kill()

@@ -14,6 +14,7 @@ import trio
 from broker.cli.headless_sway import HeadlessCompositor
 from broker.helpers.process.spawn import DEVNULL, spawn
 from tests.kit.eventually import ready
+from tests.kit.listening import takes_connections
 from tests.kit.vm.suite_root import PACKAGES, suite_root
 from tests.kit.vm.tinyguest import ordinary_user
 from tests.kit.wayland.compositor import short_directory
@@ -87,7 +88,9 @@ async def newer(
             )
         try:
             found = await ready(
-                child, lambda: list(runtime.glob("wayland-[0-9]")), output=said
+                child,
+                lambda: [*filter(takes_connections, runtime.glob("wayland-[0-9]"))],
+                output=said,
             )
             display = found[0]
             yield HeadlessCompositor(
