@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -201,12 +202,21 @@ async def test_a_broker_that_is_silent_is_named_and_killed(monkeypatch):
 
 
 async def test_a_viewer_that_killed_its_authority_ends_before_another_broker_starts():
-    """It may signal its authority, and need not end itself as an honest one does."""
+    """It may signal its authority, and need not end itself as an honest one does.
+
+    The starter, which would end it some seconds later, has been killed, too.
+    """
     async with world(image=False) as w:
         pid, authority = await w.broker_pid(), await w.pid_of("authority")
         viewer, killed = os.pidfd_open(pid), os.pidfd_open(authority)
+        (starter,) = [
+            one
+            for one in w.processes()
+            if Path(f"/proc/{one}/comm").read_text() == "vitrail-starter\n"
+        ]
         try:
             os.kill(pid, signal.SIGSTOP)  # it does nothing that an honest one does
+            os.kill(starter, signal.SIGKILL)
             os.kill(authority, signal.SIGKILL)
             await trio.lowlevel.wait_readable(killed)
             await w.start()
