@@ -14,6 +14,7 @@ from broker.jail.sound.tagstruct import Format, Properties, Spec, Value, encode
 
 SINK_NAME = "vitrail"
 SOURCE_NAME = "vitrail.mic"
+_NO_SOURCE = "@DEFAULT_SOURCE@"
 DEVICE = 0
 """Index of the sink, and of the source."""
 
@@ -53,8 +54,12 @@ def _text(text: str) -> bytes:
 
 
 def server_info(version: int, *, source: bool) -> bytes:
-    """Encode the answer to GET_SERVER_INFO."""
-    name = SOURCE_NAME if source else None
+    """Encode the answer to GET_SERVER_INFO.
+
+    Without a source its name is PipeWire's for none: SDL 2.26 (``ServerInfoCallback``)
+    copies the name unchecked, and its programs end with SIGSEGV where it is NULL.
+    """
+    name = SOURCE_NAME if source else _NO_SOURCE
     return _entry(
         version,
         (

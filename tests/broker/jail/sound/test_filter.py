@@ -165,10 +165,13 @@ def test_it_sees_one_sink_and_no_sources_clients_or_names():
     info = talk.ask(C.GET_SERVER_INFO).fields("ttttassLm")
     assert "alice" not in str(info)
     assert "desk" not in str(info)
-    assert info[5:7] == ["vitrail", None]
+    # A name that none has: SDL copies the default source's without a look at NULL.
+    assert info[5:7] == ["vitrail", "@DEFAULT_SOURCE@"]
     sink = talk.ask(C.GET_SINK_INFO_LIST).fields(SINK)
     assert sink[:2] == [0, "vitrail"]
     assert talk.ask(C.GET_SOURCE_INFO_LIST).body == b""
+    asked = encode("Ls", [0xFFFFFFFF, "@DEFAULT_SOURCE@"])
+    assert talk.refused(C.GET_SOURCE_INFO, asked) == Error.NOENTITY
     for nothing in (
         C.GET_MODULE_INFO_LIST,
         C.GET_CARD_INFO_LIST,
