@@ -72,7 +72,10 @@ _ETC = (
     *("gai.conf", "host.conf", "locale.alias", "protocols", "services"),
     # Settings without which these programs do not start or lack parts.
     *("chromium.d", "firefox-esr", "thunderbird", "gimp", "ghostscript", "openal"),
-    *("emacs", "groff", "manpath.config", "texmf"),
+    *("emacs", "groff", "manpath.config", "texmf", "vim", "php", "perl", "imv_config"),
+    *("dillo", "xpdf", "mpv", "timidity", "libao.conf"),
+    # Keys of readline, users' shells, catalogs of XML, and the system's name.
+    *("inputrc", "shells", "xml", "sgml", "os-release", "debian_version"),
     *("ImageMagick-6", "ImageMagick-7", "papersize", "libpaper.d", "vulkan", "glvnd"),
     *(f"java-{version}-openjdk" for version in (8, 11, 17, 21, 25)),
 )
@@ -84,6 +87,11 @@ _MADE_DATA = (
 _DIRECTORIES = (
     *("/etc", "/etc/ssl", "/var", "/var/lib", "/var/lib/dbus"),
     *("/var/cache", "/var/cache/postgresql"),
+    # Empty ones: the sandbox of WebKit's browsers mounts them, and fails without.
+    *(
+        "/sys",
+        *(f"/sys/{name}" for name in ("block", "bus", "class", "dev", "devices")),
+    ),
 )
 _PROCESSORS = "/sys/devices/system/cpu"
 # Numbers of processors, which /proc/stat has, too, and nothing that they do.
@@ -241,7 +249,7 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
         yield from ("--remount-ro", "/proc")
     yield from merged_words(*MERGED)
     # bubblewrap makes directories of mounts for itself alone, which the box's user is not.
-    for place in (*_DIRECTORIES, *_parents(_PROCESSORS)):
+    for place in dict.fromkeys((*_DIRECTORIES, *_parents(_PROCESSORS))):
         yield from ("--perms", "0755", "--dir", place)
     etc = (f"/etc/{name}" for name in _ETC)
     numbers = (f"{_PROCESSORS}/{name}" for name in _NUMBERS)
