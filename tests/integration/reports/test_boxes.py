@@ -153,15 +153,15 @@ async def test_a_program_counts_the_processors_and_reads_nothing_that_they_do(tm
     assert set(found) <= {"kernel_max", "offline", "online", "possible", "present"}
 
 
+@pytest.mark.slow
 async def test_links_of_usr_lead_somewhere_in_a_box_too(tmp_path):
     broken = await said(tmp_path, BROKEN_LINKS)
-    here = [path for path in broken if Path(path).exists()]
-    unknown = {
-        path: os.path.realpath(path)
-        for path in here
-        if not os.path.realpath(path).startswith(tuple(LEFT_OUT))
+    leads = {path: os.path.realpath(path) for path in broken if Path(path).exists()}
+    # What an administrator has put elsewhere is not a package's.
+    ours = {path: to for path, to in leads.items() if to.startswith(("/etc/", "/var/"))}
+    assert not {
+        path: to for path, to in ours.items() if not to.startswith(tuple(LEFT_OUT))
     }
-    assert not unknown
 
 
 async def test_a_refused_system_call_is_one_that_the_kernel_lacks(tmp_path):
@@ -252,6 +252,7 @@ PROGRAMS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 async def test_programs_of_the_reports_do_in_a_box_what_they_do_directly():
     rows = {}
     async with desk() as d:
@@ -265,6 +266,7 @@ async def test_programs_of_the_reports_do_in_a_box_what_they_do_directly():
 TIDY = "trap 'echo tidied; exit 9' TERM; echo ready; while :; do sleep 0.05; done"
 
 
+@pytest.mark.slow
 @PID_NAMESPACES
 @pytest.mark.parametrize(
     "how", ["Ctrl-C", "stop", pytest.param("SIGTERM", marks=pytest.mark.long)]
@@ -288,6 +290,7 @@ async def test_a_program_that_is_ended_may_tidy_up(how):
         assert code == {"Ctrl-C": 130, "SIGTERM": 143, "stop": 9}[how]
 
 
+@pytest.mark.slow
 @PID_NAMESPACES
 async def test_a_program_that_does_not_end_is_killed():
     async with world(image=False) as w:

@@ -47,12 +47,14 @@ print(got)
 """
 
 
+@pytest.mark.slow
 async def test_a_signal_for_one_program_of_a_box_reaches_it_and_no_other():
     async with boxes() as (w, _):
         code, said = await in_box(w, "work", f"/usr/bin/python3 -c '{TO_ONE}'")
     assert (code, said) == (0, "[('parent', ('hello',))]\n")
 
 
+@pytest.mark.slow
 async def test_a_requests_path_is_that_of_the_programs_unique_name_and_token():
     """As the portal's page says: a program listens there before it calls."""
     call = (

@@ -10,7 +10,11 @@ import pytest
 from tests.kit.needs import needs
 from tests.kit.sound.servers import hearing, proxy, run, sound_server, tone
 
-pytestmark = [needs("pacat", "pulseaudio-utils"), pytest.mark.timeout(120)]
+pytestmark = [
+    needs("pacat", "pulseaudio-utils"),
+    pytest.mark.slow,
+    pytest.mark.timeout(120),
+]
 both = pytest.mark.parametrize(
     "kind", ["pulseaudio", pytest.param("pipewire", marks=pytest.mark.long)]
 )
