@@ -56,6 +56,12 @@ class Pointer:
         self._say(self.pointer, 1, struct.pack("=IIIII", self._now(), x, y, *self.size))
         self._frame()
 
+    def by(self, dx: float, dy: float) -> None:
+        """Move so far."""
+        body = struct.pack("=Iii", self._now(), int(dx * 256), int(dy * 256))
+        self._say(self.pointer, 0, body)
+        self._frame()
+
     def button(self, pressed: bool, which: int = LEFT, at: int | None = None) -> None:
         """Press or release a button, ``at`` a time in milliseconds; None: now."""
         when = self._now() if at is None else at
