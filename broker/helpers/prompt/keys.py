@@ -1,5 +1,8 @@
 """Text of a key by the compositor's keymap: libxkbcommon through ctypes.
 
+A layout without Latin letters cannot type the dialog's word, so there a key means the
+letter at its place on an American keyboard, as it does for a chord
+(``broker.jail.clipboard.keymap``).
 Only what the dialog needs: a keymap, a state, the name and the text of a key.
 The keymap is the compositor's word, which is trusted; what the library does
 not take leaves the keyboard without text, and then only the pointer says yes.
@@ -8,14 +11,22 @@ not take leaves the keyboard without text, and then only the pointer says yes.
 from __future__ import annotations
 
 import ctypes
+import string
 
 from broker.core.errors import SetupError
+from broker.core.key_positions import US_LETTERS
 
 _FORMAT_TEXT_V1 = 1
 _EVDEV_OFFSET = 8
 """Key codes of XKB are those of evdev and 8 (xkbcommon/xkbcommon.h)."""
 _NAME_BYTES = 64
 _TEXT_BYTES = 64
+_CONTROL = 4
+"""Bit of Control, the same in every keymap."""
+_CODES = range(1, 128)
+"""Codes of keys that may bear a letter."""
+_LATIN = frozenset(map(ord, string.ascii_lowercase))
+"""Their symbols are numbered as in ASCII (xkbcommon-keysyms.h)."""
 
 
 def _library() -> ctypes.CDLL:
@@ -39,6 +50,11 @@ def _library() -> ctypes.CDLL:
         "xkb_state_unref": (None, [pointer]),
         "xkb_state_update_mask": (ctypes.c_int, [pointer, *[number] * 6]),
         "xkb_state_key_get_one_sym": (number, [pointer, number]),
+        "xkb_state_key_get_layout": (number, [pointer, number]),
+        "xkb_keymap_key_get_syms_by_level": (
+            ctypes.c_int,
+            [pointer, number, number, number, ctypes.POINTER(ctypes.POINTER(number))],
+        ),
         "xkb_state_key_get_utf8": (
             ctypes.c_int,
             [pointer, number, ctypes.c_char_p, ctypes.c_size_t],
@@ -62,6 +78,7 @@ class Keys:
         self._context = self._lib.xkb_context_new(0)
         self._keymap: int | None = None
         self._state: int | None = None
+        self._control = False
 
     def keymap(self, text: bytes) -> bool:
         """Set the keymap; return whether the library understood it."""
@@ -75,6 +92,7 @@ class Keys:
 
     def modifiers(self, pressed: int, latched: int, locked: int, group: int) -> None:
         """Shift and its kin, and the layout."""
+        self._control = bool((pressed | latched | locked) & _CONTROL)
         if self._state:
             self._lib.xkb_state_update_mask(
                 self._state, pressed, latched, locked, 0, 0, group
@@ -91,9 +109,25 @@ class Keys:
         text = ctypes.create_string_buffer(_TEXT_BYTES)
         self._lib.xkb_state_key_get_utf8(self._state, key, text, _TEXT_BYTES)
         written = text.value.decode("utf-8", "replace")
+        # guard: a layout with Latin letters says itself which key is which
+        if written.isprintable() and written and not self._types_latin():
+            written = US_LETTERS.get(code, written)
         return name.value.decode("ascii", "replace"), (
-            written if written.isprintable() else ""
+            written if written.isprintable() and not self._control else ""
         )
+
+    def _types_latin(self) -> bool:
+        """Return whether a key of the active layout bears a Latin letter."""
+        found = ctypes.POINTER(ctypes.c_uint32)()
+        for code in _CODES:
+            key = code + _EVDEV_OFFSET
+            layout = self._lib.xkb_state_key_get_layout(self._state, key)
+            count = self._lib.xkb_keymap_key_get_syms_by_level(
+                self._keymap, key, layout, 0, ctypes.byref(found)
+            )
+            if _LATIN.intersection(found[:count]):
+                return True
+        return False
 
     def close(self) -> None:
         """Free everything."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+
+from broker.core.key_positions import US_LETTERS
 
 EVDEV_OFFSET = 8
 """XKB's key codes are the kernel's, and Wayland's, plus eight."""
@@ -73,7 +76,9 @@ class Keymap:
         If the active layout has the symbol, only its keys do.  Else the first
         other layout that has it says which, as toolkits do for shortcuts under
         a Cyrillic or Greek layout, except keys that bear a Latin letter in the
-        active one: a user means the letter that is printed on the key.
+        active one: a user means the letter that is printed on the key.  In a
+        keymap without any Latin letter the key at its place on an American keyboard
+        means it.
         """
         found = self._bearing(symbol, layout)
         if found:
@@ -87,7 +92,23 @@ class Keymap:
             # guard: a letter is itself
             if found:
                 return found
-        return frozenset()
+        # guard: a key's position counts where no key bears a Latin letter
+        if self._latin:
+            return frozenset()
+        return frozenset(
+            code
+            for code, letter in US_LETTERS.items()
+            if letter == symbol and code in self.keys
+        )
+
+    @cached_property
+    def _latin(self) -> bool:
+        """Whether any key of any layout bears a Latin letter."""
+        return any(
+            _LETTERS.intersection(symbols)
+            for key in self.keys.values()
+            for symbols in key.layouts
+        )
 
     # A chord's letter is the active layout's before any other's. Under a Cyrillic
     # layout no key bears c, and the user means the key that bears it in their Latin

@@ -20,6 +20,7 @@ GUARDS = (
     Guard("modifiers forgotten with the keymap", "self._keymap, self._digest = (None, digest)", "tests/broker/jail/clipboard/test_chord_recogniser.py"),
     Guard("a key that would be two chords is neither", "if False:", "tests/broker/jail/clipboard/test_chord_recogniser.py"),
     Guard("memory of verdicts", "if False:", "tests/broker/jail/clipboard/test_chord_recogniser.py"),
+    Guard("a key's position counts where no key bears a Latin letter", "if False:", "tests/broker/jail/clipboard/test_keymap.py", "with_latin"),
     Guard("a letter is itself", "found |= self._bearing(symbol, other)\nif found:\n    return found", "tests/broker/jail/clipboard/test_keymap.py"),
     Guard("size of a keymap", "if False:", "tests/broker/jail/clipboard/test_keymap_text.py"),
     Guard("only a sandbox that has the focus copies or pastes", "", "tests/broker/viewer/clipboard/exchange/test_broker.py"),

@@ -36,10 +36,18 @@ def test_the_active_layout_says_first(layout, variant, active, copy, paste):
     assert keymap.codes("v", active) == {paste}
 
 
-def test_a_layout_without_the_letter_and_no_other_has_none():
-    keymap = read_keymap(compiled("ru"))
+def test_a_keymap_with_latin_letters_but_this_one_has_none():
+    keymap = Keymap({C: KeymapKey((("Greek_psi",),)), 1: KeymapKey((("x",),))}, {})
     assert keymap.codes("c", 0) == frozenset()
-    assert keymap.codes("Cyrillic_es", 0) == {C}
+
+
+@pytest.mark.parametrize("layout", ["ru", "gr", "il", "ara", "ge", "th"])
+def test_without_any_latin_letter_the_place_of_the_key_counts(layout):
+    keymap = read_keymap(compiled(layout))
+    assert keymap.codes("c", 0) == {C}
+    assert keymap.codes("v", 0) == {V}
+    assert keymap.codes("F1", 0) == {59}
+    assert keymap.codes("eacute", 0) == frozenset()
 
 
 def test_a_key_that_reads_as_another_letter_is_not_taken():
