@@ -12,7 +12,7 @@ The authority ends a channel whose client sends anything that it may not send.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
@@ -144,7 +144,30 @@ class AskRules(ClientMessage, frozen=True, tag=20):
     target: str
 
 
+class ShowQuestion(ClientMessage, frozen=True, tag=22):
+    """The user wants the dialog in front; not answered.
+
+    ``token``: the compositor's, for the user's press; empty: there is none.
+    """
+
+    token: Annotated[str, msgspec.Meta(max_length=1000, pattern="^[ -~]*$")]
+
+
 # -- from the authority -----------------------------------------------------------
+
+
+class QuestionWaits(AuthorityMessage, frozen=True, tag=52):
+    """This question is on the screen; 0: none is.
+
+    ``words`` is what ``sandbox`` wants.  ``covered``: its dialog is an ordinary window,
+    and another one is active.
+    """
+
+    question: int = 0
+    lease: str = ""
+    sandbox: str = ""
+    words: str = ""
+    covered: bool = False
 
 
 class ShownRule(msgspec.Struct, frozen=True, array_like=True):
@@ -255,6 +278,7 @@ FromClient: TypeAlias = (
     | AskPreview
     | AskRules
     | RenewWarrant
+    | ShowQuestion
 )
 FromAuthority: TypeAlias = (
     Welcome
@@ -277,6 +301,7 @@ FromAuthority: TypeAlias = (
     | CheckpointHeld
     | Previewed
     | RulesShown
+    | QuestionWaits
 )
 
 

@@ -34,6 +34,12 @@ class WithdrawQuestion(TypedMessage, frozen=True, tag="withdraw"):
     """Show nothing."""
 
 
+class RaiseQuestion(TypedMessage, frozen=True, tag="raise"):
+    """Bring the dialog to the front, by the compositor's activation token if not empty."""
+
+    token: str
+
+
 class PromptHello(TypedMessage, frozen=True, tag="hello"):
     """The agent is connected to the compositor; ``layer``: by layer-shell."""
 
@@ -44,6 +50,13 @@ class Shown(TypedMessage, frozen=True, tag="shown"):
     """The compositor has shown that question."""
 
     id: int
+
+
+class Covered(TypedMessage, frozen=True, tag="covered"):
+    """A dialog that is an ordinary window is not, or is again, the active one."""
+
+    id: int
+    covered: bool
 
 
 class PromptAnswer(TypedMessage, frozen=True, tag="said"):
@@ -77,8 +90,8 @@ class Described(TypedMessage, frozen=True, tag="described"):
     armed: bool = False
 
 
-ToAgent: TypeAlias = Show | WithdrawQuestion
-FromAgent: TypeAlias = PromptHello | Shown | PromptAnswer | Unable
+ToAgent: TypeAlias = Show | WithdrawQuestion | RaiseQuestion
+FromAgent: TypeAlias = PromptHello | Shown | Covered | PromptAnswer | Unable
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -192,9 +192,12 @@ class _Attended:
                 rights=rights[name],
                 report=lambda: parts.report(os.getpid()),
                 serve_control=control,
+                raise_question=parts.questions.raise_dialog,
                 key=parts.log.starter.key,
                 checkpoints=checkpoints if linked else None,
             )
+        if "viewer" in self._channels:
+            parts.questions.waits = self._channels["viewer"].put
 
     async def run(self) -> Mapping[str, m.FromAuthority]:
         """Serve all clients to their end; return the answer to the last one.

@@ -24,10 +24,12 @@ from broker.helpers.helper_confinement import confine_helper
 from broker.helpers.process.process_name import set_name
 from broker.helpers.prompt.window import DialogWindow
 from broker.ipc.prompt import (
+    Covered,
     Described,
     FromAgent,
     PromptAnswer,
     PromptHello,
+    RaiseQuestion,
     Show,
     Shown,
     Unable,
@@ -71,7 +73,9 @@ class _Agent:
         """Set up the agent; ``reader``: the socket of a screen reader's process."""
         self._broker = trio.socket.from_stdlib_socket(broker)
         self._reader = reader
-        self._window = DialogWindow(self._said, self._seen, self._described)
+        self._window = DialogWindow(
+            self._said, self._seen, self._described, self._covered
+        )
         self._out: list[FromAgent] = []
         self._more = trio.Event()
         self._changed = trio.Event()
@@ -100,6 +104,9 @@ class _Agent:
 
     def _seen(self, number: int) -> None:
         self._say(Shown(number))
+
+    def _covered(self, number: int, covered: bool) -> None:  # noqa: FBT001
+        self._say(Covered(number, covered))
 
     def _described(self, words: Described) -> None:
         """Pass the shown words on to a screen reader's process.
@@ -138,10 +145,13 @@ class _Agent:
         """Show and withdraw dialogs by the broker's messages, to its end."""
         while packet := await self._broker.recv(limits.PROMPT_MESSAGE_BYTES):
             message = decode_to_agent(packet)
-            if isinstance(message, Show):
-                self._window.show(message)
-            else:
-                self._window.withdraw()
+            match message:
+                case Show():
+                    self._window.show(message)
+                case RaiseQuestion(token):
+                    self._window.raise_dialog(token)
+                case _:
+                    self._window.withdraw()
             self._changed.set()
 
     async def _read_compositor(self, fd: int) -> None:

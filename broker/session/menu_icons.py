@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from importlib import resources
 from pathlib import Path
 
 from broker.core.escape import escape_markup
@@ -16,6 +17,9 @@ from policy.records.model import Record
 
 PREFIX = "vitrail-sandbox-"
 """Of the names of icons and entries."""
+PROMPT_ENTRY = "io.vitrail.Prompt.desktop"
+"""By which a desktop has a name and an icon for the window of a question."""
+_DATA_DIRS = "/usr/local/share:/usr/share"
 _ICON = """\
 <svg xmlns="http://www.w3.org/2000/svg" width="64" height="64" viewBox="0 0 64 64">
   <rect x="3" y="3" width="58" height="58" rx="10" fill="#fafafa" stroke="{colour}" stroke-width="6"/>
@@ -45,6 +49,19 @@ def icon(record: Record) -> str:
     label = record.viewer.label
     letter = escape_markup(label.name[:1].upper())
     return _ICON.format(colour=label.colour, letter=letter)
+
+
+def write_prompt_entry() -> None:
+    """Write the desktop entry of the question's window, where none is installed.
+
+    Raises OSError.
+    """
+    shared = (os.environ.get("XDG_DATA_DIRS") or _DATA_DIRS).split(":")
+    places = [place / "applications" for place in (data_home(), *map(Path, shared))]
+    if not any((place / PROMPT_ENTRY).is_file() for place in places):
+        content = resources.files("broker") / "data/desktop" / PROMPT_ENTRY
+        places[0].mkdir(parents=True, exist_ok=True)
+        replace_file(places[0] / PROMPT_ENTRY, content.read_bytes(), mode=0o644)
 
 
 def draw_icons(records: Iterable[Record]) -> None:

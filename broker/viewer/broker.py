@@ -140,6 +140,8 @@ class _ViewerProcess:
         side = ViewerSide(ground, authority, lambda: self._viewer, self._own_warnings)
         self._end = make_end(side)
         self._viewer = make_viewer(ground, workers, authority, self._end.host, session)
+        self._viewer.question.show_dialog = authority.show_question
+        authority.question_waits = self._viewer.question.waits
         self._settings = SettingsWatch(ground.paths, session, authority.notify)
         report = StatusCollector(
             role=ground.role,

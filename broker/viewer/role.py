@@ -53,6 +53,7 @@ from broker.viewer.hung_up import when_hung_up
 from broker.viewer.network.forwards import PortForwards
 from broker.viewer.network.network_flows import NetworkFlows
 from broker.viewer.notifications.notification_service import NotificationService
+from broker.viewer.notifications.question_notice import QuestionNotice
 from broker.viewer.orders.filtered_bus import FilteredBus
 from broker.viewer.orders.order_places import caused_by
 from broker.viewer.sandboxes.dependencies import GuestTools
@@ -124,6 +125,8 @@ class ViewerRole:
         )
         """What programs of sandboxes want the user to see."""
         self.notifications.raise_window = self._raise_window
+        self.question = QuestionNotice(bus.notifications, self._mark_asking)
+        """Tells the user of a question that waits behind other windows."""
         desktop = DesktopServices(
             tools.session, self.cameras, self.screens, self.notifications, bus
         )
@@ -191,6 +194,7 @@ class ViewerRole:
             nursery.start_soon(self.cameras.run)
             nursery.start_soon(self.screens.run)
             nursery.start_soon(self.notifications.run)
+            nursery.start_soon(self.question.run)
             nursery.start_soon(self._settings.run)
             await nursery.start(self.clipboard.run)
             await nursery.start(self.devices.run)
@@ -204,6 +208,12 @@ class ViewerRole:
         if guest is not None and token and self._nursery is not None:
             order = RaiseWindow(token[:_TOKEN_CHARACTERS])
             self._nursery.start_soon(run_isolated, guest.raise_window, order)
+
+    def _mark_asking(self, lease: LeaseId, asks: bool) -> None:  # noqa: FBT001
+        """Have the frames of a sandbox say that it waits for an answer, or no longer."""
+        guest = self.guest(lease)
+        if guest is not None and self._nursery is not None:
+            self._nursery.start_soon(run_isolated, partial(guest.mark, asks=asks))
 
     def writable_places(self) -> list[Path]:
         """Return directories in which a sandbox may have created links."""

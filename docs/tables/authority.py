@@ -61,6 +61,11 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
         "at any time; a host of two machines never",
         "The rules about a service, to be shown.",
     ),
+    "ShowQuestion": _asks(
+        "at any time; a host of two machines never",
+        "The dialog of a waiting question in front, which takes no answer for a second.",
+        f"{_FREE}; passed on once in PROMPT_RAISES_SECONDS",
+    ),
     "RecordEvent": _asks(
         "for kinds of its role, about sandboxes of its channel",
         "Wrong words about its sandboxes, as far as their share of the log goes.",
@@ -125,6 +130,7 @@ AUTHORITY: Mapping[str, ChannelPolicy] = {
     "PermitCut": _tells("when a permit ends, before that is recorded"),
     "Previewed": _tells("once for a preview"),
     "RulesShown": _tells("once for a question about rules"),
+    "QuestionWaits": _tells("when another question is on the screen, or it is covered"),
     "Asking": _tells("while the user is being asked"),
     "Chosen": _tells("once for a choice"),
     "AuthorityDone": _tells("once for a request; for a permit when it has ended"),

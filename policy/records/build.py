@@ -434,7 +434,7 @@ class _Checks:
         """Check that the window's upper edge has room for a letter of its name."""
         taken = self.taken
         top = taken.get("window.top")
-        if taken["window.name_strip"] and top is not None and top < LETTER_PIXELS:
+        if taken.get("window.name_strip") and top is not None and top < LETTER_PIXELS:
             self._at(
                 ("window", "top"),
                 f"an upper edge of {top} pixels is too low for the name",
@@ -471,7 +471,7 @@ class _Checks:
 
 def _top(taken: Taken) -> int:
     border: int = taken["window.border"]
-    return max(border, STRIP_PIXELS) if taken["window.name_strip"] else border
+    return max(border, STRIP_PIXELS) if taken.get("window.name_strip") else border
 
 
 def _viewer(taken: Taken) -> ViewerRecord:

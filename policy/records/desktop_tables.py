@@ -31,13 +31,14 @@ WINDOW = Table(
             YesNo(),
             "Whether the upper edge shows the sandbox's name, in the font that "
             "fontconfig selects for `Vitrail`, or else for bold sans-serif.",
-            default=False,
+            default_words="true on a desktop that draws no title bars (GNOME), and false "
+            "elsewhere",
         ),
         Field(
             "top",
             Whole(*limits.BORDER_PIXELS, unit="logical pixels"),
             "Height of the upper edge; a name needs at least 9.",
-            default_words="`border`, but at least 20 with `name_strip`",
+            default_words="`border`, but at least 20 with a name",
         ),
         Field(
             "title_prefix",

@@ -60,11 +60,12 @@ class Window:
     """How its windows are framed.
 
     ``border`` and ``top`` are logical pixels; ``buffer_memory`` is bytes
-    of shared memory.  ``allow`` and ``deny`` name Wayland globals; deny wins.
+    of shared memory.  ``name_strip`` None: where the compositor draws no title bars.
+    ``allow`` and ``deny`` name Wayland globals; deny wins.
     """
 
     border: int
-    name_strip: bool
+    name_strip: bool | None
     top: int
     title_prefix: str
     fullscreen: Literal["fake", "framed", "real"]

@@ -36,6 +36,7 @@ class HostOf:
         self.rights = EventRights("host", linked=False)
         self.channel = ClientChannel(
             link,
+            raise_question=lambda _token: None,
             authority=made.authority,
             log=made.log,
             rights=self.rights,

@@ -339,6 +339,21 @@ async def test_no_message_answers_a_question():
         assert made.events("question.answered")[0]["answer"] == "deny"
 
 
+async def test_a_dialog_in_front_is_no_answer_and_a_token_is_a_short_line():
+    """What a viewer that was taken over gains: the dialog that waits is seen."""
+    async with hostile("t.Do * * @adminvm ask\n") as (made, client):
+        await client.announce(WORK)
+        await client.say(ask(2))
+        await made.person.wait_asked(1)
+        await client.say(m.ShowQuestion("gnome_TIME12"))
+        await eventually(lambda: made.raised)
+        assert made.raised == ["gnome_TIME12"]
+        assert made.events("question.answered") == []
+        await client.say(m.ShowQuestion("a\0b"))
+        await ends(made, "cannot decode the message")
+        assert len(made.raised) == 1
+
+
 @pytest.mark.parametrize(
     "again", [ask(1), m.Reload(1), m.PermitOver(9), m.PermitGone(9)]
 )
@@ -596,6 +611,7 @@ async def test_a_host_asks_for_no_permit(question):
         m.AnnounceLease(2, WORK.id, WORK.sandbox, WORK.record, 1),
         m.EndLease(2, WORK.id),
         m.Acted(WORK.id, 0.0),
+        m.ShowQuestion("token"),
     ],
     ids=lambda one: type(one).__name__,
 )

@@ -73,5 +73,6 @@ async def test_the_script_of_nautilus_hands_each_selected_path_over(
     shutil.which("desktop-file-validate") is None,
     reason="desktop-file-validate is not installed",
 )
-async def test_the_desktop_file_is_valid():
-    await run_tool(["desktop-file-validate", FOLDER / "io.vitrail.Open.desktop"])
+@pytest.mark.parametrize("entry", ["Open", "Prompt"])
+async def test_the_desktop_file_is_valid(entry):
+    await run_tool(["desktop-file-validate", FOLDER / f"io.vitrail.{entry}.desktop"])

@@ -48,6 +48,8 @@ class Stage:
         self.path, self.log, self.book = path, log, book
         self.person = Person()
         self.told = []
+        self.raised = []
+        """Tokens by which the client wanted the dialog in front."""
         self.records = Records(book.paths, None, log)
         kind = HostAuthority if role == "host" else PolicyAuthority
         self.authority = kind(
@@ -65,6 +67,7 @@ class Stage:
         )
         self.channel = ClientChannel(
             link,
+            raise_question=self.raised.append,
             authority=self.authority,
             log=log,
             rights=EventRights(role, linked=linked, host=_host_of(begun)),

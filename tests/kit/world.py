@@ -267,15 +267,17 @@ async def world(
     image=True,
     program="broker.programs.local",
     extra=None,
+    screen=desktop,
 ):
     """A separate broker; ``records`` maps names to texts.
 
     ``extra`` is added to its environment.
     ``program`` is the module that is the broker, one of ours or of the kit's.
+    ``screen`` gives its compositor.
     """
     if image:
         await the_image()
-    async with desktop() as comp:
+    async with screen() as comp:
         with short_directory() as base:
             environ = {
                 **os.environ,

@@ -107,12 +107,14 @@ class ClientChannel:
         rights: EventRights,
         report: Callable[[], AuthorityReport],
         serve_control: ServeControl,
+        raise_question: Callable[[str], None],
         checkpoints: LogCheckpoints | None = None,
         key: bytes = b"",
     ) -> None:
         """Set up the channel.
 
-        ``serve_control`` returns once the control socket is served.
+        ``serve_control`` returns once the control socket is served;
+        ``raise_question`` brings the dialog to the front, by a compositor's token.
 
         ``key``: of the warrants of permits (``ipc.session.warrant``). ``checkpoints``:
         of a broker with a link.
@@ -123,6 +125,7 @@ class ClientChannel:
         self._rights = rights
         self._report = report
         self._serve_control = serve_control
+        self._raise_question = raise_question
         self._key = key
         self._checkpoints = CheckpointRequests(checkpoints, self.put)
         self._held: dict[int, _Held] = {}
@@ -183,6 +186,9 @@ class ClientChannel:
                 self._authority.decider.notify(
                     message.title, message.text, sandbox=message.sandbox
                 )
+            case m.ShowQuestion(token):
+                self._rights.may_ask()
+                self._raise_question(token)
             case m.Stop():
                 self._stop = message
             case m.AskPermit():

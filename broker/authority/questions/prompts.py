@@ -34,6 +34,7 @@ from broker.core.question import Keep, PersonAnswer, Question, unfit
 from broker.core.stderr_log import log_exception, log_stderr
 from broker.ipc import prompt as m
 from broker.ipc.audit import schema
+from broker.ipc.authority import QuestionWaits
 from broker.ipc.starter import HelperProgram
 
 _DIED = "the prompt agent has died"
@@ -63,6 +64,8 @@ class _Agent:
         self.ready = False
         self.shown = 0
         """The question that it was asked to show; 0: none."""
+        self.covered = False
+        """Another window is in front of its dialog."""
         self.unable = ""
 
     async def tell(self, message: m.ToAgent) -> None:
@@ -100,6 +103,11 @@ class Questions:
         self._agent: _Agent | None = None
         self._starting = False
         self._deaths: deque[float] = deque(maxlen=limits.PROMPT_DEATHS)
+        self.waits: Callable[[QuestionWaits], None] = _untold
+        """Called when another question is on the screen, or it is covered."""
+        self._told = QuestionWaits()
+        self._raise: str | None = None
+        self._raised_at = float("-inf")
 
     # -- permits.Asker ---------------------------------------------------------------
 
@@ -178,6 +186,27 @@ class Questions:
             )
         self._settle(self._queue.answer(number, said, trio.current_time()))
 
+    def raise_dialog(self, token: str) -> None:
+        """Bring the dialog to the front, by a compositor's token; too often, do not."""
+        now = trio.current_time()
+        # guard: a dialog is brought to the front at a pace
+        if now - self._raised_at >= limits.PROMPT_RAISES_SECONDS:
+            self._raise, self._raised_at = token, now
+            self._wake.set()
+
+    def _tell_waiting(self) -> None:
+        """Report the question that is on the screen, if that has changed."""
+        agent = self._agent
+        entry = None if agent is None else self._queue.get(agent.shown)
+        now = QuestionWaits()
+        if agent is not None and entry is not None:
+            one = entry.question
+            whose = entry.id, one.lease, one.sandbox, one.words
+            now = QuestionWaits(*whose, covered=agent.covered)
+        if now != self._told:
+            self._told = now
+            self.waits(now)
+
     def _settle(self, settled: Settled) -> None:
         """Wake the callers of answered questions."""
         for asker, answer in settled:
@@ -200,6 +229,8 @@ class Questions:
                     if over:
                         self._settle(over)
                     await self._show(nursery)
+                    await self._bring_to_front()
+                    self._tell_waiting()
                     with trio.move_on_at(self._queue.deadline()):
                         await self._wake.wait()
             finally:
@@ -223,11 +254,17 @@ class Questions:
                 agent.shown = 0
                 await agent.tell(m.WithdrawQuestion())
             return
-        agent.shown = front.id
+        agent.shown, agent.covered = front.id, False
         self._queue.showing(front)
         seconds = max(0.0, front.deadline - trio.current_time())
         phrase = self._phrase()
         await agent.tell(m.Show(front.id, front.question, phrase, seconds))
+
+    async def _bring_to_front(self) -> None:
+        """Have the prompt agent raise its dialog, if the user wants that."""
+        token, self._raise = self._raise, None
+        if token is not None and self._agent is not None and self._agent.shown:
+            await self._agent.tell(m.RaiseQuestion(token))
 
     def _phrase(self) -> str:
         try:
@@ -326,6 +363,9 @@ class Questions:
                     self._settle(self._queue.answer(number, answer, now))
             case m.Unable(reason):
                 agent.unable = reason
+            case m.Covered(number, covered):
+                if number == agent.shown:
+                    agent.covered = covered
             case m.Shown():
                 pass
         self._wake.set()
@@ -356,6 +396,10 @@ class Questions:
                 reason="all waiting questions are answered no",
             )
         )
+
+
+def _untold(_waits: QuestionWaits) -> None:
+    """Nobody is told: this broker has no viewer, or none yet."""
 
 
 def one_way_pair() -> tuple[socket.socket, socket.socket]:

@@ -25,7 +25,7 @@ from broker.core.paths import Paths, find_paths
 from broker.host.vmm.accel import ACCEL_FILE
 from broker.ipc.control.api import StopRequest
 from broker.ipc.control.methods import STOP
-from broker.session.menu_icons import data_home
+from broker.session.menu_icons import PROMPT_ENTRY, data_home
 from shims.bundle import INSTALLER
 
 _ENTRY = "vitrail-sandbox-"
@@ -85,6 +85,8 @@ def _entries() -> Iterator[Path]:
     if autostart_file().is_file():
         yield autostart_file()
     yield from sorted(autostart_home().glob(f"{AUTOSTART_PREFIX}*.desktop"))
+    if (applications / PROMPT_ENTRY).is_file():
+        yield applications / PROMPT_ENTRY
     yield from sorted(applications.glob(f"{_ENTRY}*.desktop"))
     yield from sorted(applications.glob(f"{WINDOW_PREFIX}*.desktop"))
     yield from sorted(icons.glob(f"{_ENTRY}*.svg"))

@@ -106,6 +106,21 @@ who has read it: longer than the two presses of a double click are apart."""
 PROMPT_WORD_SECONDS = 0.4
 """How long the typed word must stand alone: 'allowance' is not 'allow'."""
 
+PROMPT_COVERED_SECONDS = 1.0
+"""A dialog that is an ordinary window has been without the focus for so long when that
+is reported: a click elsewhere that only raises another window is not told at once."""
+
+PROMPT_RAISED_SECONDS = 0.5
+"""For a compositor to bring the dialog to the front by an activation token; after that
+it is shown as a new window."""
+
+PROMPT_RAISES_SECONDS = 2.0
+"""Between two times at which the user has a dialog brought to the front: a viewer that
+was taken over would take the focus without end."""
+
+PROMPT_REMIND_SECONDS = 20.0
+"""Between notifications that the same question waits behind other windows."""
+
 PROMPT_START_SECONDS = 10.0
 """For a prompt agent to say that it is there."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from broker.core.errors import RefusedError
 from broker.core.streams.wayland_verdicts import GLOBALS, OPTIONS
@@ -13,8 +13,10 @@ from broker.core.streams.wayland_verdicts import GLOBALS, OPTIONS
 _COLOR = re.compile(r"#([0-9a-fA-F]{6})")
 DEFAULT_BORDER = 4
 MAX_BORDER = 64
-MAX_STRIP = 1 << 17
-"""Pixels of a name: 32 characters of 64 by 64, the widest there are."""
+_ASKS = " asks"
+"""Follows the name of a sandbox about which the user is being asked."""
+MAX_STRIP = 120 << 10
+"""Pixels of a strip's words: a worker's order has room for them."""
 
 
 class Fullscreen(enum.Enum):
@@ -38,8 +40,11 @@ class WindowRules:
     globals that this sandbox does not get although others do; deny wins.
     ``promote``: subsurfaces that reach outside their window become framed
     popups; otherwise they are cropped.
+    ``label`` says whether the upper strip has the name; None leaves it to the
+    compositor (``for_compositor``), and the strip is ``named_top`` high then.
+    ``asks``: the user is being asked about this sandbox, which title and strip say.
     ``strip`` is the coverage of the name's pixels in the upper strip, a byte each in
-    ``top`` rows; where it is empty, the name is drawn with our letters.
+    ``named_top`` rows; where it is empty, the name is drawn with our letters.
     ``ceilings`` are lower ends than ``sandbox.CEILINGS`` for some counters.
     """
 
@@ -47,7 +52,10 @@ class WindowRules:
     color: int = 0xD01010
     border: int = DEFAULT_BORDER
     top: int = DEFAULT_BORDER
-    label: bool = False
+    named_top: int = 0
+    """Height of the upper edge with a name; 0: ``top``."""
+    label: bool | None = False
+    asks: bool = False
     translucent: bool = False
     fullscreen: Fullscreen = Fullscreen.FAKE
     allow: frozenset[str] = field(default_factory=frozenset)
@@ -60,19 +68,34 @@ class WindowRules:
     @property
     def shown(self) -> str:
         """The prefix of every title; by default the sandbox's name."""
-        return self.prefix or self.name
+        return (self.prefix or self.name) + _ASKS * self.asks
+
+    @property
+    def strip_words(self) -> str:
+        """The words of the upper strip."""
+        return self.name + _ASKS * self.asks
+
+    def for_compositor(self, *, titles: bool) -> WindowRules:
+        """Return the rules with ``label`` decided; ``titles``: it draws title bars."""
+        # guard: a window has a name where the compositor shows none
+        named = not titles if self.label is None else self.label
+        top = self.named_top if named else self.top
+        return replace(self, label=named, top=top, named_top=top)
 
     def __post_init__(self) -> None:
         """Check the border's sizes.  Raises RefusedError."""
-        for what, value in (("border", self.border), ("top", self.top)):
+        if not self.named_top:
+            object.__setattr__(self, "named_top", self.top)
+        sizes = ("border", self.border), ("top", self.top), ("top", self.named_top)
+        for what, value in sizes:
             if not 1 <= value <= MAX_BORDER:
                 raise RefusedError(
                     f"invalid window {what}: {value} pixels",
                     hint=f"use 1 to {MAX_BORDER}; windows cannot be shown without a border",
                 )
-        if len(self.strip) % self.top or len(self.strip) > MAX_STRIP:
+        if len(self.strip) % self.named_top or len(self.strip) > MAX_STRIP:
             raise RefusedError(
-                f"invalid picture of the name: {len(self.strip)} pixels, {self.top} rows"
+                f"invalid picture of the name: {len(self.strip)} pixels, {self.named_top} rows"
             )
         for name in self.deny - GLOBALS.keys():
             raise RefusedError(f"the Wayland global {name} is not known")

@@ -20,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from broker.helpers.filters.descriptor_filter import keep_descriptors_only
 
-CHARACTERS = string.ascii_lowercase + string.digits + "-"
-"""Characters of a sandbox's name (``core.names``)."""
+CHARACTERS = string.ascii_lowercase + string.digits + "- "
+"""Characters of a sandbox's name (``core.names``) and of our words beside it."""
 _SMALLEST = 8
 """Pixels; smaller letters of an outline font cannot be read."""
 
@@ -39,7 +39,7 @@ def fitting(content: bytes, index: int, height: int) -> ImageFont.FreeTypeFont |
 # strip had our letters, five by seven pixels, because no text renderer may be within a
 # guest's reach. The name is ours, not the guest's, so its picture can be made before a
 # guest runs: a process with your rights asks `fc-match`, a program that ends afterwards
-# draws the 37 characters of a name with FreeType, and the worker gets the coverage of
+# draws the 38 characters of a strip with FreeType, and the worker gets the coverage of
 # each pixel with its first order and mixes two colours by it. Drawing in the worker was
 # rejected (FreeType and a font file in every jail), and drawing in the broker too (a
 # parser of fonts in the process that holds all descriptors). Our letters remain for

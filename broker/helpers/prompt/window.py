@@ -1,7 +1,8 @@
 """The dialog on a compositor: connection, surface, pictures, and input.
 
 Above everything by layer-shell where the compositor has it; as an ordinary
-window where not.  Everything about meaning is ``Dialog``'s; this passes input
+window where not, which reports when another window is active and comes to the
+front again when the user wants that.  Everything about meaning is ``Dialog``'s; this passes input
 in, and pictures out.
 """
 
@@ -9,15 +10,19 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import time
 import traceback
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from pywayland.client import Display
 from pywayland.protocol.wayland import WlCompositor, WlOutput, WlSeat, WlShm
-from pywayland.protocol.xdg_shell import XdgWmBase
+from pywayland.protocol.xdg_activation_v1 import XdgActivationV1
+from pywayland.protocol.xdg_shell import XdgToplevel, XdgWmBase
 
+from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
 from broker.core.question import PersonAnswer
 from broker.helpers.prompt.description import describe
@@ -33,15 +38,18 @@ _VERSIONS = {
     "wl_compositor": (WlCompositor, 4),
     "wl_shm": (WlShm, 1),
     "xdg_wm_base": (XdgWmBase, 1),
+    "xdg_activation_v1": (XdgActivationV1, 1),
     "zwlr_layer_shell_v1": (LayerShell, 4),
 }
+_ACTIVATED = XdgToplevel.state.activated
 
 
 class DialogWindow:
     """One connection to a compositor, and at most one dialog on it.
 
-    ``said`` hears the answer, ``seen`` that the dialog is on the screen; each
-    with the question's id.  ``described`` hears the dialog in words, when they change.
+    ``said`` hears the answer, ``seen`` that the dialog is on the screen, ``covered``
+    that another window is active, or no longer; each with the question's id.
+    ``described`` hears the dialog in words, when they change.
     """
 
     def __init__(
@@ -49,14 +57,18 @@ class DialogWindow:
         said: Callable[[int, PersonAnswer], None],
         seen: Callable[[int], None],
         described: Callable[[Described], None] = lambda _: None,
+        covered: Callable[[int, bool], None] = lambda *_: None,
     ) -> None:
         """Set up the window.
 
-        ``said``, ``seen`` and ``described`` report to the agent.
+        ``said``, ``seen``, ``described`` and ``covered`` report to the agent.
         """
         self._said = said
         self._seen = seen
         self._described = described
+        self._covered = covered
+        self._behind = 0
+        """The question that was reported to be behind other windows; 0: none."""
         self._words = Described()
         self._display: Any = Display()
         self._globals: dict[str, Any] = {}
@@ -186,7 +198,37 @@ class DialogWindow:
         inner.set_min_size(WIDTH, height)
         inner.set_max_size(WIDTH, height)
         inner.dispatcher["close"] = self.guarded(lambda _: self._closed())
+        inner.dispatcher["configure"] = self.guarded(self._states)
         return (inner, outer)
+
+    def _states(self, _toplevel: Any, _width: int, _height: int, states: bytes) -> None:
+        """Note whether the compositor has made the dialog the active window."""
+        if self._showing is not None:
+            found = struct.unpack(f"={len(states) // 4}I", bytes(states))
+            self._showing.activated(_ACTIVATED in found)
+
+    def raise_dialog(self, token: str) -> None:
+        """Bring the dialog to the front: by a token of the compositor's if not empty.
+
+        Where that is not enough it is shown as a new window, which a compositor gives
+        the focus.  Its guard begins again with the focus, in either case.
+        """
+        showing = self._showing
+        if showing is None or self.layer or showing.active:
+            return
+        activation = self._globals.get("xdg_activation_v1")
+        if token and activation is not None:
+            activation.activate(token, showing.surface)
+            showing.renewed = time.monotonic() + limits.PROMPT_RAISED_SECONDS
+        else:
+            self.show(showing.again())
+        self._display.flush()
+
+    def covered(self, number: int, *, covered: bool) -> None:
+        """Report, once, that the dialog is behind other windows, or no longer."""
+        if covered != (self._behind == number):
+            self._behind = number if covered else 0
+            self._covered(number, covered)
 
     def _configured(self, surface: Any, serial: int, *_size: int) -> None:
         surface.ack_configure(serial)
@@ -337,6 +379,10 @@ class DialogWindow:
         """Do timed work: a picture of what has rested, buffers to free."""
         self.acted()
         now = time.monotonic()
+        if self._showing is not None and not self.layer:
+            self._showing.look_covered(now)
+            if self._showing.renewed <= now:
+                self.show(self._showing.again())
         while self._graves and self._graves[0][1] <= now:
             self._graves.pop(0)[0].destroy()
         self._check()
@@ -349,7 +395,8 @@ class DialogWindow:
         if self._showing is None:
             return grave
         wakes = self._showing.dialog.wakes(now)
-        return min(grave, now + 1.0, now + 1.0 if wakes is None else wakes)
+        rest = now + 1.0 if wakes is None else wakes
+        return min(grave, now + 1.0, rest, self._showing.renewed)
 
     def close(self) -> None:
         """Leave the compositor."""
@@ -367,6 +414,11 @@ class _Showing:
         self.dialog = Dialog(message.question)
         self.focus: tuple[bool, frozenset[int]] = (False, frozenset())
         self.configured = False
+        self.active = False
+        """The compositor shows it as the active window."""
+        self.renewed = float("inf")
+        """When it is shown as a new window, if it is not the active one by then."""
+        self._passive_since = time.monotonic()
         self._deadline = time.monotonic() + message.seconds
         self._window = window
         self._seen = False
@@ -411,6 +463,26 @@ class _Showing:
         answer = self.dialog.shown(rests)
         if answer is not None:
             self._window.answer(answer)
+
+    def activated(self, active: bool) -> None:  # noqa: FBT001
+        """Take the compositor's word whether it is the active window."""
+        if active != self.active:
+            self.active, self._passive_since = active, time.monotonic()
+            if active:
+                self.renewed = float("inf")
+        if active:
+            self._window.covered(self.message.id, covered=False)
+
+    def look_covered(self, now: float) -> None:
+        """Report a dialog that has not been the active window for a while."""
+        waited = now - self._passive_since >= limits.PROMPT_COVERED_SECONDS
+        if self._seen and not self.active and waited:
+            self._window.covered(self.message.id, covered=True)
+
+    def again(self) -> Show:
+        """Return the question with the time that is left for it."""
+        left = max(0.0, self._deadline - time.monotonic())
+        return msgspec.structs.replace(self.message, seconds=left)
 
     def close(self) -> None:
         """Take the window from the screen."""

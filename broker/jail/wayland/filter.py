@@ -58,7 +58,14 @@ from broker.jail.wayland.protocol.objects import ProtocolObject
 from broker.jail.wayland.protocol.sync import send_sync
 from broker.jail.wayland.protocol.wire import Fd, ProtocolFault, internal
 from broker.jail.wayland.sandbox import Sandbox
-from broker.jail.wayland.scene import buffer_part, commit, fifo, icon, screen_change
+from broker.jail.wayland.scene import (
+    buffer_part,
+    commit,
+    fifo,
+    icon,
+    screen_change,
+    window_state,
+)
 from broker.jail.wayland.scene.shown import after_frames
 from broker.jail.wayland.state import ENOUGH, ClientState
 
@@ -151,6 +158,7 @@ class WaylandFilter(ClientState):
                 "KWin, GNOME or weston",
             )
 
+        self.frame_by_compositor(frozenset(first))
         self.crops_by_buffer = buffer_part.needed(first)
         # A compositor that draws with the CPU has no buffers of a GPU to offer.
         # guard: the CPU draws more slowly
@@ -538,25 +546,17 @@ class WaylandFilter(ClientState):
         self.wake()
 
     @override
-    def change_color(self, color: int) -> None:
-        """Show all windows of this client in another colour.
+    def change_look(self, rules: WindowRules) -> None:
+        """Show all windows of this client in the colour and words of other rules.
 
         Never raises: the change is the record's, not of something that the client did.
         """
-        former = self._label
-        super().change_color(color)
+        former, before = self._label, self.rules
+        super().change_look(rules)
         if self.fault is not None:
             return
-        shown = [
-            obj
-            for obj in self.by_client.values()
-            if isinstance(obj, Surface)
-            and (obj.icon is not None or (obj.xdg is not None and obj.xdg.mapped))
-        ]
         try:
-            icon.recolour(self)
-            for surface in shown:
-                self.show_again(surface)
+            window_state.follow_look(self, before)
         except ProtocolFault as fault:
             self.fail(fault)
         except Exception as error:  # noqa: BLE001 - one door: see internal

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from broker.jail.wayland.scene.geometry import Rect
     from broker.jail.wayland.scene.icon import Badge
 
+_TITLE_BARS = "zxdg_decoration_manager_v1"
+"""Offered by compositors that draw title bars for windows of Wayland programs."""
 ENOUGH = wayland_limits.WAYLAND_QUEUE_BYTES
 """Bytes in a queue from which on nothing more is added unasked."""
 
@@ -128,7 +130,7 @@ class ClientState(ObjectTable, ABC):
     def _init_windows(self) -> None:
         """Initialise the fields for windows, frames and buffers."""
         rules = self.rules
-        self.edges = Edges(rules.border, max(rules.top, 1), rules.border, rules.border)
+        self._set_edges()
         # Menus get no thicker strip: there is a window below that has it.
         self.popup_edges = Edges(*(rules.border,) * 4)
         self.palette = Palette(self, rules.color)
@@ -212,7 +214,7 @@ class ClientState(ObjectTable, ABC):
     @property
     def labelled(self) -> bool:
         """Return whether frames have the sandbox's name in the upper strip."""
-        return self.rules.label and label.scale_for(self.edges.top) > 0
+        return bool(self.rules.label) and label.scale_for(self.edges.top) > 0
 
     def label_picture(self) -> LabelPicture:
         """The name as a buffer, drawn at first use."""
@@ -220,10 +222,23 @@ class ClientState(ObjectTable, ABC):
             self._label = LabelPicture(self, self.edges.top)
         return self._label
 
-    def change_color(self, color: int) -> None:
-        """Frames that are drawn from now on have another colour."""
-        self.rules = replace(self.rules, color=color)
-        self.palette.change_color(color)
+    def frame_by_compositor(self, offered: frozenset[str]) -> None:
+        """Decide on the strip of all frames by the compositor's globals."""
+        titles = _TITLE_BARS in offered - self.rules.deny
+        self.rules = self.rules.for_compositor(titles=titles)
+        self._set_edges()
+
+    def _set_edges(self) -> None:
+        border = self.rules.border
+        self.edges = Edges(border, max(self.rules.top, 1), border, border)
+
+    def change_look(self, rules: WindowRules) -> None:
+        """Frames that are drawn from now on have the colour and words of these rules."""
+        own = self.rules
+        if rules.color != own.color:
+            self.palette.change_color(rules.color)
+        strip = rules.strip if rules.named_top == own.named_top else b""
+        self.rules = replace(own, color=rules.color, asks=rules.asks, strip=strip)
         self._label = None
 
     def empty_region(self) -> int:

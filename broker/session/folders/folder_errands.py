@@ -25,7 +25,7 @@ from broker.ipc.session.bus_orders import HoldPermit
 from broker.ipc.session.permit_warrant import PermitWarrant
 from broker.session.errand import Errand
 from broker.session.folders.folder_server import serve_folder
-from broker.session.menu_icons import draw_icons
+from broker.session.menu_icons import draw_icons, write_prompt_entry
 from broker.session.read_warrant import SECONDS
 from broker.session.settings_files import settings_problems
 from policy.records.loader import load_records, search_path, with_last_good
@@ -39,6 +39,7 @@ def carry_out_folder(errand: Errand, order: m.FolderOrder) -> None:
         case m.OpenFolder():
             _share(errand, order)
         case m.DrawIcons():
+            write_prompt_entry()
             draw_icons(_records(find_paths()).records.values())
             errand.answer()
         case m.CheckSettings():

@@ -68,6 +68,8 @@ class AuthorityClient(LogClient):
     ) -> None:
         """Set up the client; see ``LogClient``."""
         super().__init__(link, lost=lost)
+        self.question_waits: Callable[[m.QuestionWaits], None] = lambda _: None
+        """Called when another question is on the screen, or none."""
         self._shown: dict[bytes, m.Previewed | m.RulesShown] = {}
         """Answers that hold until something changes, by their questions."""
         self._changes = 0
@@ -75,6 +77,18 @@ class AuthorityClient(LogClient):
     @override
     def _decode(self, frame: bytes) -> m.AuthorityMessage:
         return m.decode_from_authority(frame)
+
+    @override
+    async def _take(self, message: m.AuthorityMessage) -> None:
+        """Handle one message of the authority."""
+        if isinstance(message, m.QuestionWaits):
+            self.question_waits(message)
+        else:
+            await super()._take(message)
+
+    def show_question(self, token: str) -> None:
+        """Have the dialog brought to the front, by a compositor's token or ""."""
+        self._put_or_lose(m.ShowQuestion(token))
 
     @override
     def _take_answer(self, message: m.AuthorityAnswer) -> None:

@@ -36,6 +36,10 @@ class Bubble:
     """Keys of ours and labels."""
     expire: int
     colour: int
+    icon: str = ""
+    """Name of an icon of the desktop's, in place of a square in the colour: of ours."""
+    entry: str = ""
+    """Name of our desktop entry; empty: of a sandbox's."""
 
 
 @dataclass(eq=False)

@@ -68,14 +68,23 @@ class _Session:
 class DesktopServer:
     """Shows and closes notifications at the desktop's server."""
 
-    def __init__(self, told: Callable[[ServerTold], None], bus: OpenBus) -> None:
-        """Set up the server's client; ``told`` takes its signals, and never waits."""
+    def __init__(
+        self,
+        told: Callable[[ServerTold], None],
+        bus: OpenBus,
+        lost: str = "notifications of sandboxes are not shown",
+    ) -> None:
+        """Set up the server's client.
+
+        ``told`` takes its signals, and never waits; ``lost``: what it means that there
+        is no server.
+        """
         self._told = told
         self._bus = bus
         self._wanted: dict[int, Bubble] = {}
         self._closing: set[int] = set()
         self._changed = trio.Event()
-        self._complaint = Complaint("notifications of sandboxes are not shown")
+        self._complaint = Complaint(lost)
         self._stopped = False
 
     def show(self, number: int, bubble: Bubble) -> None:
@@ -259,17 +268,19 @@ def unescape_markup(markup: str) -> str:
 def _notify(bubble: Bubble, replaces: int, session: _Session) -> Message:
     """Return the D-Bus call that shows a notification."""
     buttons = [word for pair in bubble.buttons for word in pair]
-    hints = {
-        "urgency": ("y", bubble.urgency),
-        "image-data": ("(iiibiiay)", badge(bubble.colour)),
-    }
+    hints: dict[str, tuple[str, object]] = {"urgency": ("y", bubble.urgency)}
+    # guard: a sandbox's notification has its colour and no icon of ours
+    if bubble.entry:
+        hints["desktop-entry"] = ("s", bubble.entry)
+    else:
+        hints["image-data"] = ("(iiibiiay)", badge(bubble.colour))
     body = bubble.body if session.markup else unescape_markup(bubble.body)
     return desktop_call(
         _NAME,
         "Notify",
         "Vitrail",
         replaces,
-        "",
+        bubble.icon,
         bubble.title,
         body,
         buttons if session.buttons else [],

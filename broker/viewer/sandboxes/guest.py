@@ -229,6 +229,14 @@ class Guest:
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self._frames.follow(mine)
 
+    async def mark(self, *, asks: bool) -> None:
+        """Have the frames say that the user is asked about this sandbox, or no longer."""
+        self._frames.asks = asks
+        mine = self.worker
+        if mine is not None:
+            with contextlib.suppress(UpstreamError):  # it has just ended
+                await self._frames.follow(mine)
+
     # -- the worker ----------------------------------------------------------
 
     def prepare(self) -> None:

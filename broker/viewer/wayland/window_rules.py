@@ -20,11 +20,16 @@ from broker.core.limits.wayland import (
     WAYLAND_GPU_PLANES_OF_OTHERS,
 )
 from broker.core.names import LeaseId, SandboxName
-from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
+from broker.core.streams.wayland_rules import (
+    MAX_STRIP,
+    Fullscreen,
+    WindowRules,
+    take_color,
+)
 from broker.core.streams.wayland_verdicts import OPTIONS
 from broker.viewer.wayland.strip_letters import StripLetters
 from broker.viewer.workers.process import Worker
-from policy.records.model import GPU_GLOBAL, Record
+from policy.records.model import GPU_GLOBAL, STRIP_PIXELS, Record
 
 BETWEEN = 0x000000
 """The colour of frames while the one of the record is still another sandbox's."""
@@ -100,6 +105,8 @@ class GuestFrames:
     ) -> None:
         self._lease, self._record = lease, record
         self._letters, self._colours = letters, colours
+        self.asks = False
+        """The user is being asked about this sandbox: its frames say so."""
         self._worker: Worker | None = None
         self._following = trio.Lock()
 
@@ -130,7 +137,8 @@ class GuestFrames:
         return None
 
     async def _rules(self, record: Record) -> WindowRules:
-        rules = await drawn_rules(record, self._lease.sandbox, self._letters)
+        rules = rules_from(record, self._lease.sandbox)
+        rules = await drawn(replace(rules, asks=self.asks), self._letters)
         if GPU_GLOBAL not in rules.allow:
             return rules
         planes = self._colours.gpu_planes(self._lease.id)
@@ -158,14 +166,13 @@ class GuestFrames:
         self._colours.gone(self._lease.id)
 
 
-async def drawn_rules(
-    record: Record, sandbox: SandboxName, letters: StripLetters
-) -> WindowRules:
-    """Return the window rules, with the strip's name drawn in the desktop's font."""
-    rules = rules_from(record, sandbox)
-    if not rules.label:
+async def drawn(rules: WindowRules, letters: StripLetters) -> WindowRules:
+    """Return the window rules, with the strip's words drawn in the desktop's font."""
+    if rules.label is False:
         return rules
-    return replace(rules, strip=await letters.name(rules.name, rules.top))
+    strip = await letters.name(rules.strip_words, rules.named_top)
+    # What is too wide for an order is drawn with the letters of our own.
+    return replace(rules, strip=strip if len(strip) <= MAX_STRIP else b"")
 
 
 def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
@@ -189,6 +196,7 @@ def rules_from(record: Record, sandbox: SandboxName) -> WindowRules:
         prefix=prefix,
         border=window.border,
         top=window.top,
+        named_top=window.top if window.name_strip else max(window.top, STRIP_PIXELS),
         label=window.name_strip,
         translucent=window.translucent,
         fullscreen=Fullscreen(window.fullscreen),

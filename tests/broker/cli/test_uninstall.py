@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from broker.cli.menu.uninstall import command
 from broker.cli.sandboxes.new import command as new
 from broker.core.errors import RefusedError
+from broker.session.menu_icons import write_prompt_entry
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def home(tmp_path, monkeypatch):
     hook.mkdir(parents=True)
     mine = tmp_path / ".local/share/applications/mine.desktop"
     mine.write_text("")
+    write_prompt_entry()
     return tmp_path
 
 
@@ -77,3 +79,19 @@ def test_nothing_is_removed_unasked(home):
         CliRunner().invoke(command, ["--purge"], catch_exceptions=False)
     assert left(home) == before
     assert Path(home / ".config/vitrail").exists()
+
+
+def test_the_entry_of_the_question_is_written_where_none_is_installed(
+    home, tmp_path, monkeypatch
+):
+    entry = home / ".local/share/applications/io.vitrail.Prompt.desktop"
+    entry.unlink()
+    shared = tmp_path / "share/applications"
+    shared.mkdir(parents=True)
+    (shared / entry.name).write_text("")
+    monkeypatch.setenv("XDG_DATA_DIRS", f"/nowhere:{tmp_path}/share")
+    write_prompt_entry()
+    assert not entry.exists()
+    (shared / entry.name).unlink()
+    write_prompt_entry()
+    assert "Name=Vitrail asks" in entry.read_text()

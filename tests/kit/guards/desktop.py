@@ -25,7 +25,11 @@ USES = "tests/broker/viewer/test_camera.py"
 SCREENS = "tests/attack/test_screen_share.py"
 OWN_WINDOWS = "tests/attack/test_own_window_share.py"
 BUS = "tests/attack/test_session_orders_bus.py"
+QUESTION = "tests/broker/viewer/notifications/test_question_notice.py"
 GUARDS = (
+    Guard("a notification about a question goes with it", "if False:", QUESTION),
+    Guard("a notification shows a question and answers none", "if told.key:", QUESTION, "no_other_press"),
+    Guard("a sandbox's notification has its colour and no icon of ours", "if True:", QUESTION, "looks_like_it"),
     Guard("the viewer has what the table says of the session's bus", "pass", BUS, "only_the_calls"),
     Guard("the desktop's dialog about screens comes when a share is permitted", "if False:", BUS, "screens_are_reached"),
     Guard("a permit for the sandbox's own windows shows none of the desktop's", "if False:", BUS, "screens_are_reached"),

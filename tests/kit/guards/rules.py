@@ -96,6 +96,7 @@ GUARDS = (
     Guard("seen before it counts", "ready = self._focused and (not self._held)", "tests/broker/helpers/prompt/test_guard.py"),
     Guard("Enter means nothing", "if name == 'Return':\n    return self._yes()\nelif text:\n    self.typed = (self.typed + text)[:len(WORD) + 1]", "tests/broker/helpers/prompt/test_dialog.py"),
     Guard("a layout with Latin letters says itself which key is which", "if written:", "tests/broker/helpers/prompt/test_keys.py"),
+    Guard("a dialog is brought to the front at a pace", "if True:", "tests/broker/authority/questions/test_prompts.py"),
     Guard("no answer over the accessibility bus", "calls[f'{ACTION}.DoAction'] = lambda: ('b', True)", "tests/broker/helpers/prompt/test_accessible.py", "no_action"),
     Guard("screen readers send nothing to the dialog", "", "tests/attack/test_screen_reader.py", "taken_over"),
     Guard("the word alone", "settled = True", "tests/broker/helpers/prompt/test_dialog.py"),

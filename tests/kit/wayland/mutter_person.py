@@ -43,6 +43,16 @@ class Gnome:
         self.mouse: GnomePointer | None = None
         """The person's, where a test has one."""
 
+    def screenshot(self, file: Path) -> None:
+        """Have GNOME Shell write a picture of the screen."""
+        name = "org.gnome.Shell.Screenshot"
+        where = DBusAddress("/org/gnome/Shell/Screenshot", name, name)
+        message = new_method_call(where, "Screenshot", "bbs", (True, False, str(file)))
+        with open_dbus_connection(self.bus) as bus:
+            reply = bus.send_and_get_reply(message, timeout=60)
+        if reply.header.message_type is not MessageType.method_return:
+            raise UnansweredError(str(reply.body))
+
 
 class GnomeKeyboard:
     """As ``wayland_input.Keyboard``; mutter reckons the modifiers itself."""
@@ -136,6 +146,54 @@ def mutter_environment(runtime: Path) -> dict[str, str]:
     }
 
 
+_SCREEN = ("--headless", "--wayland", "--no-x11", "--virtual-monitor", "1280x800")
+SHELL = ("gnome-shell", "--unsafe-mode", *_SCREEN)
+"""GNOME Shell, whose unsafe mode lets the test take pictures of its screen."""
+
+
+@asynccontextmanager
+async def gnome_shell():
+    """GNOME Shell with a separate session bus.
+
+    Its notifications ask the bus for the process number of each sender, so it has no
+    process namespace; what the bus has started ends with the bus.
+    """
+    ordinary_user()
+    with short_directory() as directory:
+        runtime = directory / "run"
+        runtime.mkdir(mode=0o700)
+        bus = f"unix:path={runtime}/bus"
+        environment = mutter_environment(runtime) | {
+            "DBUS_SESSION_BUS_ADDRESS": bus,
+            # It does not begin without a system bus, and uses none of its services.
+            "DBUS_SYSTEM_BUS_ADDRESS": bus,
+        }
+        daemon = spawn(
+            ["dbus-daemon", "--session", "--nofork", f"--address={bus}"],
+            env=environment,
+            stdout=DEVNULL,
+            stderr=DEVNULL,
+        )
+        child: Child | None = None
+        display = runtime / "gnome"
+        try:
+            await ready(daemon, lambda: takes_connections(runtime / "bus"))
+            child = spawn(
+                [*SHELL, "--wayland-display=gnome"],
+                env=environment,
+                stdout=DEVNULL,
+                stderr=DEVNULL,
+            )
+            await ready(child, lambda: takes_connections(display))
+            environment["WAYLAND_DISPLAY"] = str(display)
+            yield Gnome(child, display, environment, bus)
+        finally:
+            with trio.CancelScope(shield=True):
+                if child is not None:
+                    await child.stop()
+                await daemon.stop()
+
+
 @asynccontextmanager
 async def gnome():
     """A mutter with a separate session bus."""
@@ -151,8 +209,7 @@ async def gnome():
                 # dbus-run-session leaves its children when it is ended.
                 "bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--proc", "/proc", "--die-with-parent", "--",
                 "dbus-run-session", "--", "sh", "-c", run, "sh",
-                "mutter", "--headless", "--wayland", "--no-x11",
-                "--virtual-monitor", "1280x800", "--wayland-display=gnome",
+                "mutter", *_SCREEN, "--wayland-display=gnome",
             ],
             env=environment,
             stdout=DEVNULL,

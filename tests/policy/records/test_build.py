@@ -140,7 +140,7 @@ def test_defaults_of_windows_sound_and_crossing():
     """Nothing is let through that the record does not name."""
     view = _good("minimal").viewer
     window = view.window
-    assert (window.border, window.top, window.name_strip) == (4, 4, False)
+    assert (window.border, window.top, window.name_strip) == (4, 4, None)
     assert window.title_prefix == "minimal"
     assert (window.fullscreen, window.translucent) == ("fake", False)
     assert (window.subsurfaces, window.allow) == ("crop", frozenset())

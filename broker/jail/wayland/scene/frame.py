@@ -193,7 +193,7 @@ class LabelPicture:
         if rules.strip and height == rules.top:
             drawn = label.draw_strip(rules.strip, height, rules.color)
         else:
-            drawn = label.draw(rules.name, height, rules.color)
+            drawn = label.draw(rules.strip_words, height, rules.color)
         self.width, pixels = drawn
         paint = core.machine.paint()
         paint.grow(len(pixels))
@@ -232,6 +232,8 @@ class Frame:
         self.maximized: tuple[int, int] | None = None
         """The maximised or tiled size, by the last configure acknowledged."""
         self._answers = False
+        self._renamed = False
+        """Its strip has other words than those that are drawn."""
         self.lock: ProtocolObject | None = None
         """Our locked pointer at the root (``handlers/constraints.py``)."""
         self.fifo: ProtocolObject | None = None
@@ -270,7 +272,8 @@ class Frame:
         out = self._core.up.data
         strips, backing = self._colors
         color = self._core.palette.color
-        changed = outer != self.outer or strips != color
+        changed = outer != self.outer or strips != color or self._renamed
+        self._renamed = False
         # guard: faked fullscreen may be smaller
         pictured = self.maximized in {None, outer}
         former = 0
@@ -402,6 +405,10 @@ class Frame:
         y = max(top, min(y, bottom - 1))
         from_x, from_y = self._origin or (self.edges.left, self.edges.top)
         return x - (from_x << 8), y - (from_y << 8)
+
+    def rename(self) -> None:
+        """Draw the strip's words again with the next ``show``."""
+        self._renamed = True
 
     def change_edges(self, edges: Edges) -> None:
         """Change the widths of the strips from the next ``show`` on."""

@@ -2,8 +2,8 @@
 
 The broker draws it in the desktop's font and hands over the coverage of each pixel
 (``WindowRules.strip``).  If none exists, our letters are used: a sandbox's name
-has only a-z, 0-9 and '-' (``core.names``), so 37 are enough, and there is no text
-renderer that a guest could reach.
+has only a-z, 0-9 and '-' (``core.names``), so 38 with the space of our words are enough,
+and there is no text renderer that a guest could reach.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ROWS = (
     ("y", "0hhhf1e"), ("z", "00v248v"), ("0", "ehjlphe"), ("1", "4c4444e"),
     ("2", "eh1248v"), ("3", "v2421he"), ("4", "26aiv22"), ("5", "vgu11he"),
     ("6", "68guhhe"), ("7", "v124888"), ("8", "ehhehhe"), ("9", "ehhf12c"),
-    ("-", "000v000"),
+    ("-", "000v000"), (" ", "0000000"),
 )  # fmt: skip
 GLYPHS: Mapping[str, tuple[int, ...]] = MappingProxyType(
     {letter: tuple(int(row, 32) for row in rows) for letter, rows in _ROWS}

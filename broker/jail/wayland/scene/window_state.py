@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
 from broker.jail.wayland import choice, identity, unmapped
-from broker.jail.wayland.model import FULLSCREEN, Popup, Toplevel, XdgSurface
+from broker.jail.wayland.model import FULLSCREEN, Popup, Surface, Toplevel, XdgSurface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from broker.jail.wayland.scene import icon, promote
 from broker.jail.wayland.scene.geometry import Rect
 
 if TYPE_CHECKING:
+    from broker.core.streams.wayland_rules import WindowRules
     from broker.jail.wayland.scene.frame import Edges, Frame
     from broker.jail.wayland.state import ClientState
 
@@ -289,6 +290,21 @@ def rename(core: ClientState, toplevel: Toplevel, what: str) -> None:
     if core.sandbox.may(what, limits.WAYLAND_TITLES_PER_MINUTE, core.now):
         toplevel.untold.discard(what)
         _TELL[what](core, toplevel)
+
+
+def follow_look(core: ClientState, before: WindowRules) -> None:
+    """Show all windows in the colour and with the words of changed rules."""
+    if before.color != core.rules.color:
+        icon.recolour(core)
+    for surface in [o for o in core.by_client.values() if isinstance(o, Surface)]:
+        xdg = surface.xdg
+        if xdg is not None and before.asks != core.rules.asks:
+            if isinstance(xdg.role, Toplevel):
+                rename(core, xdg.role, TITLE)
+            if xdg.frame is not None:
+                xdg.frame.rename()
+        if surface.icon is not None or (xdg is not None and xdg.mapped):
+            core.show_again(surface)
 
 
 def rename_late(core: ClientState, toplevel: Toplevel) -> None:

@@ -17,7 +17,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.limits import wayland as wayland_limits
-from broker.core.streams.wayland_rules import takes_away
+from broker.core.streams.wayland_rules import WindowRules, takes_away
 from broker.ipc import worker as messages
 from broker.jail.wayland import listing
 from broker.jail.wayland.handlers import attention
@@ -139,8 +139,8 @@ class SandboxWindows:
         """Apply changed rules: whole to new connections, in part to open ones.
 
         A connection that has used a removed permission is ended, the others cannot
-        use it any more.  Open windows change their colour; the other rules apply to
-        future windows.
+        use it any more.  Open windows change their colour, and say that their sandbox
+        asks; the other rules apply to future windows.
         """
         before, self._rules = self._rules, order.rules
         self._sandbox.bound_by(self._rules.ceilings)
@@ -149,8 +149,8 @@ class SandboxWindows:
             if gone is None or take_away(core, gone):
                 core.fail(RefusedError("the sandbox's record now allows less"))
             # guard: open windows have the record's colour
-            elif core.rules.color != self._rules.color:
-                core.change_color(self._rules.color)
+            elif (core.rules.color, core.rules.asks) != _look(self._rules):
+                core.change_look(self._rules)
             core.wake()
 
     # -- for the user ----------------------------------------------------------
@@ -249,3 +249,8 @@ class Trace:
                 self._told += lost + count
                 await outbox.send(messages.Traced(lines, lost))
                 await trio.sleep(2 / limits.WORKER_MESSAGES_PER_SECOND)
+
+
+def _look(rules: WindowRules) -> tuple[int, bool]:
+    """Return what open windows follow of changed rules."""
+    return rules.color, rules.asks

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
+from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.prompt.name_strip import CHARACTERS
 from broker.jail.wayland.scene.label import GLYPHS
 from broker.viewer.wayland.strip_letters import StripLetters, compose
+from broker.viewer.wayland.window_rules import drawn
 from tests.kit.session import session, starter_of_orders
 
 __all__ = ["session"]
@@ -85,3 +88,13 @@ async def test_without_fontconfig_there_are_our_letters(tmp_path, capfd):
     with starter_of_orders(dict(os.environ, PATH=str(tmp_path))) as session:
         assert await StripLetters(session).name("work", 18) == b""
     assert "cannot use a font of the desktop" in capfd.readouterr().err
+
+
+async def test_words_too_wide_for_an_order_have_our_letters():
+    class Wide:
+        async def name(self, _words, height):
+            return bytes(4000 * height)
+
+    rules = WindowRules("work", label=None, top=4, named_top=64)
+    assert (await drawn(rules, Wide())).strip == b""
+    assert (await drawn(replace(rules, label=False), None)).strip == b""

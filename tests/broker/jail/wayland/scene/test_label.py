@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from broker.core.errors import RefusedError
 from broker.core.streams.wayland_rules import MAX_STRIP, WindowRules
+from broker.ipc import worker
 from broker.jail.wayland.scene import label
+from tests.kit.wayland.model import GLOBALS, Model
 from tests.kit.wayland.talk import Talk
 
 
@@ -46,7 +50,7 @@ def test_letters_grow_with_the_strip():
 
 
 def test_every_character_of_a_name_has_a_letter():
-    assert set("abcdefghijklmnopqrstuvwxyz0123456789-") == set(label.GLYPHS)
+    assert set("abcdefghijklmnopqrstuvwxyz0123456789- ") == set(label.GLYPHS)
     assert all(
         len(glyph) == label.HIGH and max(glyph) < 32 for glyph in label.GLYPHS.values()
     )
@@ -102,11 +106,75 @@ def test_the_strip_has_the_name_of_the_desktop_s_font():
         assert it.model.rects(root)[-1][1:] == (4, 0, 50, 18)
 
 
-@pytest.mark.parametrize("size", [17, 18 * 8000])
+@pytest.mark.parametrize("size", [17, 18 * 9000])
 def test_a_name_of_another_size_is_refused(size):
     with pytest.raises(RefusedError, match="rows"):
         WindowRules("work", label=True, top=18, strip=bytes(size))
 
 
 def test_the_longest_name_fits():
-    WindowRules("w" * 32, label=True, top=64, strip=bytes(MAX_STRIP))
+    rules = WindowRules("w" * 32, label=True, top=64, strip=bytes(MAX_STRIP))
+    assert len(worker.encode(worker.Frames(rules))) > MAX_STRIP
+
+
+DECORATIONS = ("zxdg_decoration_manager_v1", 1)
+BY_COMPOSITOR = WindowRules("work", label=None, named_top=18)
+
+
+def last_strip(it):
+    (root,) = it.model.roots()
+    return it.model.rects(root)[-1][1:]
+
+
+@pytest.mark.parametrize(
+    ("offers", "rules", "named"),
+    [
+        (GLOBALS, BY_COMPOSITOR, True),
+        ([*GLOBALS, DECORATIONS], BY_COMPOSITOR, False),
+        # The programs of such a record are offered no title bar.
+        (
+            [*GLOBALS, DECORATIONS],
+            replace(BY_COMPOSITOR, deny=frozenset(DECORATIONS[:1])),
+            True,
+        ),
+        (GLOBALS, replace(BY_COMPOSITOR, label=False), False),
+        ([*GLOBALS, DECORATIONS], replace(BY_COMPOSITOR, label=True, top=18), True),
+    ],
+)
+def test_a_window_has_its_name_where_the_compositor_draws_no_title_bar(
+    offers, rules, named
+):
+    with Talk(rules, model=Model(offers)) as it:
+        it.start().show(200, 50, 0)
+        wide, _ = label.draw("work", 18, 0)
+        assert it.core.edges.top == (18 if named else 4)
+        assert (last_strip(it) == (4, 0, wide, 18)) == named
+
+
+def test_title_and_strip_say_that_the_sandbox_asks_and_no_longer():
+    with Talk(BY_COMPOSITOR) as it:
+        _, _, top = it.start().show(200, 50, 0)
+        it.send(top, "set_title", b"letter")
+        for asks, words, title in [
+            (True, "work asks", b"[work asks] letter"),
+            (False, "work", b"[work] letter"),
+        ]:
+            it.core.change_look(replace(BY_COMPOSITOR, asks=asks))
+            it.pump()
+            assert last_strip(it)[2] == label.draw(words, 18, 0)[0]
+            assert it.told("xdg_toplevel", "set_title")[-1] == [title]
+
+
+def test_a_menu_stays_when_its_sandbox_begins_to_ask():
+    from tests.broker.jail.wayland.scene.test_frame import popup
+
+    with Talk(BY_COMPOSITOR) as it:
+        _, parent, _ = it.start().show(200, 100, 0)
+        surface, xdg, made = popup(it, parent)
+        it.configured(xdg)
+        it.paint(surface, 100, 60, 0)
+        it.send(surface, "commit")
+        it.core.change_look(replace(BY_COMPOSITOR, asks=True, color=0x123456))
+        it.pump()
+        assert not it.heard("popup_done", made)
+        assert it.core.fault is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from broker.core.limits import wayland as limits
@@ -316,7 +318,7 @@ def test_colour_of_all_icons_follows_the_record(talk):
     manager, made = an_icon(talk, picture(talk, 48))
     talk.send(manager, "set_icon", top, made)
     before = len(set_icons(talk))
-    talk.core.change_color(0x0000FF)
+    talk.core.change_look(replace(talk.core.rules, color=0x0000FF))
     talk.pump()
     assert len(set_icons(talk)) == before + 2
     assert {drawn[:4] for drawn in talk.machine.drawn[2:]} == {b"\xff\0\0\xff"}
