@@ -15,8 +15,8 @@ import pytest
 from broker.helpers.process.spawn import run_tool
 
 FOLDER = Path(str(resources.files("broker"))) / "data/desktop"
-COMMAND = "brokerctl open --quiet --"
-SANITIZE = "brokerctl sanitize --"
+COMMAND = "brokerctl menu open --"
+SANITIZE = "brokerctl menu sanitize --"
 
 
 def exec_of(name: str, section: str) -> str:
@@ -43,8 +43,8 @@ def test_every_entry_hands_files_over_after_two_dashes():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nautilus-open-in-a-sandbox", ("open", "--quiet", "--")),
-        ("nautilus-make-harmless", ("sanitize", "--")),
+        ("nautilus-open-in-a-sandbox", ("menu", "open", "--")),
+        ("nautilus-make-harmless", ("menu", "sanitize", "--")),
     ],
 )
 async def test_the_script_of_nautilus_hands_each_selected_path_over(

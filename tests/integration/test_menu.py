@@ -6,13 +6,16 @@ import configparser
 import os
 import shutil
 import subprocess
+from collections import deque
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 import trio
 
 from broker.cli.menu.entries import _plain
-from broker.cli.menu.reported_start import mend_of
+from broker.cli.menu.reported_start import _step_or_error, mend_of, shown_name
 from tests.kit.brokerctl import brokerctl, home, paths_of, running
 from tests.kit.eventually import eventually
 from tests.kit.notified import screen
@@ -214,3 +217,92 @@ async def test_the_icon_follows_an_edited_record():
         assert "#d55e00 looks like #e69f00 of 'shop'" in edited.err
         icons = Path(env["HOME"]) / ".local/share/icons/hicolor/scalable/apps"
         assert "#d55e00" in (icons / "vitrail-sandbox-mail.svg").read_text()
+
+
+OPENS = "vitrail.OpenURL * @adminvm @default allow target=@dispvm:box\n"
+
+
+def write_rules(env, text):
+    folder = paths_of(env).config[0] / "policy.d"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "10-test.policy").write_text(text)
+
+
+async def test_a_link_that_cannot_be_opened_is_told_with_a_next_step():
+    """As the default browser runs it: no terminal, and a box, which opens nothing."""
+    async with menu() as s:
+        text = BOX.format(command='"foot"').replace("persistent", "disposable")
+        write(s.env, "box", text)
+        write_rules(s.env, OPENS)
+        async with running("menu", "open", "--", "https://a.example/", env=s.env) as it:
+            one = await s.one_with("Cannot open https://a.example/")
+            assert "'box' is a box or container" in one[2]
+            assert "brokerctl run box -- PROGRAM ADDRESS" in one[2]
+            assert one[3] == {"again": "Try again"}
+            await keep_picture(s, "link-failed.png")
+            await s.dismiss(one)
+            with trio.fail_after(60):
+                assert await it.wait() == 1
+
+
+async def test_of_several_files_each_that_fails_is_told():
+    async with menu() as s:
+        write_rules(s.env, "vitrail.OpenFile * @adminvm @anyvm deny\n")
+        home_of = Path(s.env["HOME"])
+        files = [home_of / "a b.txt", home_of / "-x.txt"]
+        for file in files:
+            file.write_text("x")
+        words = ["menu", "open", "--", f"file://{home_of}/a%20b.txt", str(files[1])]
+        async with running(*words, env=s.env) as it:
+            first = await s.one_with("Cannot open a b.txt")
+            second = await s.one_with("Cannot open -x.txt")
+            assert first[0] != second[0]
+            for one in (first, second):
+                assert "denied" in one[2]
+                await s.dismiss(one)
+            with trio.fail_after(60):
+                assert await it.wait() == 1
+
+
+async def test_a_file_that_cannot_be_made_harmless_is_told():
+    words = ("menu", "sanitize", "--", "/no/such.pdf")
+    async with menu() as s, running(*words, env=s.env) as it:
+        one = await s.one_with("Cannot make such.pdf harmless")
+        await s.dismiss(one)
+        with trio.fail_after(60):
+            assert await it.wait() != 0
+
+
+async def test_an_action_of_a_box_that_runs_says_why_it_did_nothing():
+    """Its windows are those of its first program, not of the one that failed."""
+    async with menu() as s:
+        write(s.env, "box", BOX.format(command='"foot", "-T", "boxed"'))
+        async with running("menu", "start", "box", env=s.env):
+            await wait_window(s.comp, deadline=60)
+            async with running("menu", "terminal", "box", env=s.env) as it:
+                one = await s.one_with("My box did not start")
+                await keep_picture(s, "action-failed.png")
+                await s.dismiss(one)
+                with trio.fail_after(60):
+                    assert await it.wait() != 0
+
+
+@pytest.mark.parametrize(
+    ("line", "step"),
+    [
+        ("  … start the machine: kernel", ["start the machine: kernel"]),
+        ("  ✓ start the machine (3.1 s)", []),
+        ("[  3 s] unpack", ["unpack\nThis happens once and may take a few minutes."]),
+    ],
+)
+def test_steps_of_verbs_are_progress_and_no_errors(line, step):
+    errors, shown = deque(), []
+    _step_or_error(errors, SimpleNamespace(step=shown.append), line)
+    assert (list(errors), shown) == ([], step)
+
+
+def test_a_title_has_the_last_name_of_a_path_and_the_whole_of_an_address():
+    assert shown_name("file:///home/me/a%20b.pdf") == "a b.pdf"
+    assert shown_name("/tmp/x:y.txt") == "x:y.txt"
+    assert shown_name("https://a.example/b") == "https://a.example/b"
+    assert "\x1b" not in shown_name("/tmp/\x1b[31mred")

@@ -25,7 +25,7 @@ _ACTIONS = {"start": (), "terminal": _TERMINAL, "files": _FILES}
 
 @click.group("menu")
 def command() -> None:
-    """Start and stop sandboxes from the application menu, with notifications."""
+    """Start and stop sandboxes, and open files in them, with notifications."""
 
 
 @command.command("start")
@@ -64,6 +64,29 @@ def stop(sandbox: str) -> None:
     sys.exit(trio.run(stopped, sandbox, title, icon_of(sandbox), os.environ).code)
 
 
+@command.command("open")
+@click.argument("objects", nargs=-1, required=True, metavar="URL|FILE…")
+def open_objects(objects: tuple[str, ...]) -> None:
+    """Open addresses and files as 'brokerctl open' does, with notifications.
+
+    For the desktop's default programs and file managers, which show no output: what
+    takes long and what fails is shown, with a button for the suggested fix.
+
+    Exit code: 0 done, otherwise the exit code of the last failure.
+    """
+    _each("open", objects)
+
+
+@command.command("sanitize")
+@click.argument("files", nargs=-1, required=True, metavar="FILE…")
+def sanitize(files: tuple[str, ...]) -> None:
+    """Make files harmless as 'brokerctl sanitize' does, with notifications.
+
+    Exit code: 0 done, otherwise the exit code of the last failure.
+    """
+    _each("sanitize", files)
+
+
 @command.command("refresh")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def refresh(*, as_json: bool) -> None:
@@ -84,6 +107,13 @@ def refresh(*, as_json: bool) -> None:
         render.note(f"wrote {path}")
     for path in removed:
         render.note(f"removed {path}")
+
+
+def _each(verb: str, objects: tuple[str, ...]) -> None:
+    """Run a verb for each object, one by one; report it by notification."""
+    from broker.cli.menu.reported_start import run_each
+
+    sys.exit(trio.run(run_each, verb, objects, os.environ))
 
 
 def _start(name: str, action: str) -> None:

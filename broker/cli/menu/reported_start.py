@@ -17,12 +17,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import trio
 
 from broker.cli.menu.entries import follow_windows
 from broker.cli.notifications.notification import DesktopNotification
 from broker.cli.run.connect import ask
+from broker.cli.transfer.named_path import path_of
 from broker.core.errors import VitrailError
 from broker.core.escape import printable
 from broker.helpers.process.popen import our_program
@@ -34,7 +36,15 @@ from broker.ipc.in_thread import in_thread
 _QUIET_SECONDS = 1.5
 """A start that is over by then needs no notification: its window is there."""
 _SHOWN_EACH_SECONDS = 1.0
+Windows: TypeAlias = frozenset[tuple[str, int]]
+"""Sandbox and number of each."""
 _DONE_SECONDS = 3
+_NAME_CHARACTERS = 60
+_SHIELD = "security-high"
+_VERBS = {
+    "open": ("Opening {}", "Cannot open {}"),
+    "sanitize": ("Making {} harmless", "Cannot make {} harmless"),
+}
 _LOOK_SECONDS = 0.3
 _LINES = 12
 _LINE_BYTES = 16384
@@ -51,8 +61,9 @@ _TERMINALS = (
     ("alacritty", "-e"),
     ("kitty",),
 )
-_STEP = re.compile(r"\[ *[0-9][^]]*\] (.+)")
-"""A line of 'image build': the time that has passed, and the step that begins."""
+_STEP = re.compile(r"\[ *[0-9][^]]*\] (.+)|  … (.+)|  ✓ .+")
+"""A line of 'image build', with the time that has passed, or of another verb: the step
+that begins, or takes long; or one that is done."""
 _BUILD = "build the image"
 _BUILDING = "Building the image"
 _ONCE = "This happens once and may take a few minutes."
@@ -107,7 +118,7 @@ async def start(
     while True:
         note = DesktopNotification(env, icon)
         async with trio.open_nursery() as nursery:
-            seen = _Seen(name)
+            seen = await _Seen.since_now(name) if attached else _Seen(name)
             if attached:
                 nursery.start_soon(seen.run)
             result = await _reported(note, f"Starting {title}", words, env)
@@ -126,6 +137,49 @@ async def start(
             return result
         if not await _failed(note, f"{title} did not start", result, env):
             return result
+
+
+async def run_each(
+    verb: str, untrusted_objects: Sequence[str], env: Mapping[str, str]
+) -> int:
+    """Run ``brokerctl open`` or ``sanitize`` for each object; return the last failure.
+
+    One that failed waits for the user beside the next one.
+    """
+    codes = [0]
+
+    async def failed(note: DesktopNotification, what: str, result: StartResult) -> None:
+        told = result
+        while await _failed(note, _VERBS[verb][1].format(what), told, env):
+            note, told = await once(what, words)
+            if told.code == 0:
+                return
+
+    async def once(
+        what: str, words: Sequence[str]
+    ) -> tuple[DesktopNotification, StartResult]:
+        note = DesktopNotification(env, _SHIELD)
+        result = await _reported(note, _VERBS[verb][0].format(what), words, env)
+        if result.code == 0:
+            await note.close()
+        return note, result
+
+    async with trio.open_nursery() as nursery:
+        for untrusted_text in untrusted_objects:
+            words = [verb, "--", untrusted_text]
+            what = shown_name(untrusted_text)
+            note, result = await once(what, words)
+            if result.code:
+                codes.append(result.code)
+                nursery.start_soon(failed, note, what, result)
+    return codes[-1]
+
+
+def shown_name(untrusted_text: str) -> str:
+    """Return an address, or a file's last name, as a title shows it."""
+    text = path_of(untrusted_text)
+    address = ":" in text and not text.startswith("/")
+    return printable(text if address else Path(text).name, _NAME_CHARACTERS)
 
 
 async def stop(name: str, title: str, icon: str, env: Mapping[str, str]) -> StartResult:
@@ -238,9 +292,19 @@ async def _reported(
 class _Seen:
     """Whether a sandbox that ends with its command has shown a window."""
 
-    def __init__(self, record: str) -> None:
+    def __init__(self, record: str, before: Windows = frozenset()) -> None:
+        """``before``: windows that it had already, of another program."""
         self._record = record
+        self._before = before
         self.window = False
+
+    @classmethod
+    async def since_now(cls, record: str) -> _Seen:
+        """Return one that counts no window that is there now."""
+        before: Windows = frozenset()
+        with suppress(VitrailError):  # nothing runs yet
+            before = await in_thread(_windows_of, record)
+        return cls(record, before)
 
     async def run(self) -> None:
         while not self.window:
@@ -250,7 +314,14 @@ class _Seen:
         await in_thread(follow_windows)
 
     def _has_window(self) -> bool:
-        return bool(ask(WINDOWS, WindowsRequest(sandbox=self._record)).windows)
+        # guard: a window of an earlier program hides no failure
+        return not _windows_of(self._record) <= self._before
+
+
+def _windows_of(record: str) -> Windows:
+    """Return the windows of a record's sandboxes.  Raises VitrailError."""
+    found = ask(WINDOWS, WindowsRequest(sandbox=record)).windows
+    return frozenset((one.sandbox, one.window) for one in found)
 
 
 class _Shown:
@@ -278,7 +349,8 @@ class _Shown:
 def _step_or_error(errors: deque[str], shown: _Shown, line: str) -> None:
     """Take a line that a verb wrote to standard error."""
     if step := _STEP.fullmatch(line):
-        shown.step(f"{step[1]}\n{_ONCE}")
+        if step[1] or step[2]:
+            shown.step(f"{step[1]}\n{_ONCE}" if step[1] else step[2])
     else:
         errors.append(line)
 

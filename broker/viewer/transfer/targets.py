@@ -241,6 +241,7 @@ class Targets:
                 f"{name} is not running, and the rule sets autostart=no"
             )
         if source is None:
+            self._refuse_held(SandboxName(name))
             await wait(f"starting {name}")
             return await self._host.start(SandboxName(name), progress=_ignored), True
         with self._origins.starting(source) as started:
@@ -250,6 +251,15 @@ class Targets:
             )
             started(lease)
         return lease, True
+
+    def _refuse_held(self, name: SandboxName) -> None:
+        """Raise RefusedError for a box or container, which no file or address starts."""
+        record = self._viewer.record(name)
+        if record is not None and record.host.launch.kind.holds:
+            raise RefusedError(
+                f"'{name}' is a box or container, which does not start for a file or an address",
+                hint=f"start its program by 'brokerctl run {name} -- PROGRAM ADDRESS', or write a rule whose target is a micro VM",
+            )
 
 
 def _ignored(detail: str) -> None:
