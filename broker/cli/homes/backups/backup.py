@@ -23,6 +23,11 @@ from pathlib import Path
 import msgspec
 import trio
 
+from broker.cli.homes.backups.gpg_errors import (
+    asking_words,
+    failed,
+    understood_environment,
+)
 from broker.cli.homes.backups.gpg_status import GpgStatus
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
@@ -107,7 +112,7 @@ class Lock:
             how = ["--encrypt", "--trust-model", "always", *to]
         else:
             how = ["--symmetric", *self._passphrase()]
-        return [*_GPG, "--compress-algo", "none", *how]
+        return [*_GPG, *asking_words(), "--compress-algo", "none", *how]
 
     def open_words(self, head: bytes) -> list[str]:
         """Return the command that reads a backup with this head, and writes the archive.
@@ -133,7 +138,7 @@ class Lock:
                 "cannot decrypt the backup with --identity: age did not encrypt this backup",
                 hint="omit --identity, so that gpg decrypts the backup",
             )
-        return [*_GPG, *self._passphrase(), "--decrypt"]
+        return [*_GPG, *asking_words(), *self._passphrase(), "--decrypt"]
 
     def _passphrase(self) -> list[str]:
         if self.passphrase is None:
@@ -386,7 +391,12 @@ async def _pipeline(
                 passed = secrets if words[0] in _ENCRYPTING else ()
                 children.append(
                     spawn(
-                        words, stdin=source, stdout=sink, stderr=error, pass_fds=passed
+                        words,
+                        env=understood_environment(),
+                        stdin=source,
+                        stdout=sink,
+                        stderr=error,
+                        pass_fds=passed,
                     )
                 )
         except BaseException:
@@ -423,15 +433,15 @@ async def _watch(source: int, status: GpgStatus) -> None:
 def _raise_first(
     commands: Sequence[Sequence[str]], codes: Sequence[int], errors: Sequence[int]
 ) -> None:
-    """Raise UpstreamError for the program that failed first, if one has.
+    """Raise an error for the program that failed first, if one has.
 
     Those before it end by SIGPIPE then, those after it for want of input.
     """
-    failed = [number for number, code in enumerate(codes) if code != 0]
-    causes = [number for number in failed if codes[number] != -signal.SIGPIPE]
-    for number in causes or failed:
+    ended = [number for number, code in enumerate(codes) if code != 0]
+    causes = [number for number in ended if codes[number] != -signal.SIGPIPE]
+    for number in causes or ended:
         said = _words_of(errors[number], codes[number])
-        raise UpstreamError(f"{_name(commands[number])} failed: {said}")
+        raise failed(_name(commands[number]), said)
 
 
 async def _feed(read: tuple[bytes, int], sink: int) -> None:

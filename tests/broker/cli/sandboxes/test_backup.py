@@ -24,7 +24,7 @@ from broker.cli.homes.backups.backup import (
 )
 from broker.cli.homes.home_copies import HomeCopies
 from broker.cli.sandboxes.state import command
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName
 from broker.host.homes.store import DISK
 from tests.kit.needs import NEEDS_JAIL
@@ -107,7 +107,7 @@ async def test_a_backup_of_age_needs_its_key(tmp_path, age, lock):
         await unpack(file, prepared, lock, lambda _: None)
     wrong = tmp_path / "wrong"
     subprocess.run(["age-keygen", "-o", wrong], check=True, capture_output=True)
-    failed = pytest.raises(UpstreamError, match="age failed")
+    failed = pytest.raises(SetupError, match="does not open the backup")
     with failed, secret_of(wrong) as key, other.new(DISK) as prepared:
         await unpack(file, prepared, Lock(identity=key), lambda _: None)
     assert other.all() == []
@@ -180,7 +180,7 @@ async def test_a_backup_that_cannot_be_written_leaves_nothing(tmp_path, lock):
     store = home(tmp_path)
     folder = tmp_path / "full"
     folder.mkdir()
-    with pytest.raises(UpstreamError, match="gpg failed"):
+    with pytest.raises(SetupError, match="lacks the recipient's key"):
         await save(store, Lock(("nobody@example.org",)), folder / "b")
     assert list(folder.iterdir()) == []
 
@@ -281,7 +281,7 @@ async def test_program_that_failed_is_named_and_not_those_that_fed_it(tmp_path):
     with store.new(DISK) as prepared:
         (prepared / DISK).write_bytes(os.urandom(4 << 20))
         store.publish(prepared, MAIL)
-    with pytest.raises(UpstreamError, match="gpg failed"):
+    with pytest.raises(SetupError, match="lacks the recipient's key"):
         await save(store, Lock(("nobody@example.org",)), tmp_path / "b")
 
 
