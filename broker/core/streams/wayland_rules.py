@@ -30,6 +30,10 @@ class Fullscreen(enum.Enum):
     """Fullscreen without a frame: the sandbox is trusted not to imitate."""
 
 
+FULLSCREEN_WISH = "fullscreen"
+"""The limit that a sandbox with ``Fullscreen.FAKE`` reaches, as others of its windows."""
+
+
 @dataclass(frozen=True)
 class WindowRules:
     """``color`` is 0xRRGGBB; ``border`` and ``top`` are logical pixels (1..64).

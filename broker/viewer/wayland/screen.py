@@ -22,6 +22,7 @@ from broker.core.escape import printable
 from broker.core.lease import Lease
 from broker.core.limits import wayland as wayland_limits
 from broker.core.notify import Notify
+from broker.core.streams.wayland_rules import FULLSCREEN_WISH
 from broker.ipc import agent, worker
 from broker.ipc.audit import schema
 from broker.ipc.wayland_rules import traced
@@ -45,6 +46,10 @@ _REASON = 400
 _FURTHER = "further protocol errors of its applications"
 _GPU_LOST = "the guest reported that its GPU does not answer"
 """No word of the guest's own: it is shown on the desktop."""
+_FULLSCREEN = (
+    "its window asked for the whole screen and fills its place within its frame, as the "
+    "record says: for a film within a frame, run 'brokerctl set {} fullscreen framed'"
+)
 
 
 def silent(title: str, text: str, *, sandbox: str = "") -> None:
@@ -84,7 +89,7 @@ class GuestScreen:
         notify: Notify = silent,
     ) -> None:
         self._notify = notify
-        self._gpu_lost = False
+        self._gpu_lost = self._fullscreen_told = False
         self._lease = lease
         self._programs = programs
         self._warnings = warnings
@@ -176,6 +181,9 @@ class GuestScreen:
 
     async def _limited(self, message: worker.LimitHit) -> None:
         """Record that a sandbox has reached a limit of its windows."""
+        if message.what == FULLSCREEN_WISH:
+            self._tell_fullscreen()
+            return
         what = printable(message.what, 40)
         await self._log.refused(
             schema.StreamRefused(
@@ -185,6 +193,16 @@ class GuestScreen:
                 count=max(1, message.times),
             )
         )
+
+    def _tell_fullscreen(self) -> None:
+        """Tell the user, once, that a window that covers the whole screen does not."""
+        # guard: a sandbox tells of its fullscreen once
+        if self._fullscreen_told:
+            return
+        self._fullscreen_told = True
+        sandbox = self._lease.sandbox
+        text = _FULLSCREEN.format(self._lease.record or sandbox)
+        self._notify(f"Vitrail: {sandbox}", text, sandbox=sandbox)
 
     def _show_trace(self, message: worker.Traced) -> None:
         """Write a connection's trace to standard error, the broker's own log."""

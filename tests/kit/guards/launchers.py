@@ -93,6 +93,12 @@ GUARDS = (
         "lost_gpu",
     ),
     Guard(
+        "a sandbox tells of its fullscreen once",
+        "if False:",
+        "tests/broker/viewer/wayland/test_screen.py",
+        "told_once",
+    ),
+    Guard(
         "a picture of a guest's program is in one plane",
         "if not fds or pool.drawn:",
         "tests/attack/test_guest_gpu_buffers.py",

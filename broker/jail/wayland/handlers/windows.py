@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
-from broker.core.streams.wayland_rules import Fullscreen
+from broker.core.streams.wayland_rules import FULLSCREEN_WISH, Fullscreen
 from broker.jail.wayland import choice, screen_states, unmapped
 from broker.jail.wayland.buffer_model import Buffer
 from broker.jail.wayland.configure_requests import configuring, passing
@@ -421,6 +421,8 @@ def set_fullscreen(
     """Ask for fullscreen; maximize instead where it is to be faked."""
     # guard: fullscreen is faked
     if core.rules.fullscreen is Fullscreen.FAKE or _is_behind(core, toplevel):
+        if core.rules.fullscreen is Fullscreen.FAKE and not toplevel.fake_fullscreen:
+            core.sandbox.refused[FULLSCREEN_WISH] += 1
         screen_states.fake_fullscreen(core, toplevel)
     else:
         if toplevel.fake_fullscreen:

@@ -203,6 +203,17 @@ def test_fullscreen_that_is_not_faked_is_answered_too(kind, mode):
     person.close()
 
 
+@pytest.mark.parametrize("mode", Fullscreen)
+def test_each_wish_for_the_screen_that_is_not_granted_is_counted(mode):
+    """The user is told of the first one."""
+    person = Person("silent", mode)
+    refused = person.it.core.sandbox.refused
+    for steps, wishes in (("FF", 1), ("fF", 2)):
+        person.do(steps)
+        assert refused["fullscreen"] == (wishes if mode is Fullscreen.FAKE else 0)
+    person.close()
+
+
 @pytest.mark.parametrize("kind", ["silent", "late and silent"])
 def test_a_maximised_window_in_the_background_is_told_at_once(kind):
     """It is faked whatever its record says."""

@@ -103,6 +103,15 @@ async def test_a_limit_is_an_event_with_its_count(made):
     assert event.reason == "Wayland: the sandbox reached its limit of win\\x0adows"
 
 
+async def test_a_fullscreen_that_is_none_is_told_once(made):
+    for _ in range(3):
+        await made.screen.take(worker.LimitHit("fullscreen", 2))
+    assert made.log.refusals == []
+    (told,) = made.told
+    assert told[0] == "Vitrail: red"
+    assert "run 'brokerctl set red fullscreen framed'" in told[1]
+
+
 @pytest.mark.parametrize("asked", [True, False])
 async def test_a_trace_is_shown_to_who_asked_for_it(made, asked, monkeypatch, capsys):
     monkeypatch.setenv("VITRAIL_DEBUG", "wayland" if asked else "")
