@@ -103,7 +103,7 @@ class HelperServer:
                     self._session = None
                 return True
             argv = _command(request, fds)
-            started = popen.start_process(argv, pass_fds=fds)
+            started = popen.start_process(argv, pass_fds=fds, stderr=_words_to(request))
             pidfd, end = self._keep(started)
         except (SetupError, OSError) as error:
             _answer(control, _not_started(error))
@@ -136,6 +136,11 @@ class HelperServer:
         started.returncode = 0  # the loop reaps it
         self._loop.keep(StartedChild(started.pid, pidfd), write)
         return pidfd, end
+
+
+def _words_to(request: m.StartHelper | m.ShowNotification) -> int | None:
+    """Return where a program's errors go: of notify-send the authority says in words."""
+    return popen.DEVNULL if isinstance(request, m.ShowNotification) else None
 
 
 def _command(

@@ -156,4 +156,8 @@ class Desktop:
             if helper.code is None:
                 await helper.stop(0)
         if code:
-            raise UpstreamError(f"notify-send failed with exit code {code}")
+            raise UpstreamError(
+                f"notify-send failed with exit code {code}: the session bus, or the "
+                "program that shows notifications on it, does not answer; "
+                "'brokerctl doctor' looks for both"
+            )

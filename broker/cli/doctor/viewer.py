@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from urllib.parse import unquote
 
 import trio
 from pywayland.client import Display
@@ -24,7 +25,7 @@ from broker.cli.run.force import silent_broker
 from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import find_paths
-from broker.helpers.compositor_socket import find_compositor
+from broker.helpers.compositor_socket import accepts, find_compositor
 from broker.helpers.prompt.keys import Keys
 from broker.ipc.audit.query import open_log
 from broker.ipc.control import client
@@ -219,7 +220,21 @@ async def check_questions(context: Context) -> Sequence[Finding]:
     if shutil.which("xdg-dbus-proxy", path=context.environ.get("PATH")) is None:
         text = "xdg-dbus-proxy is not installed: sandboxes have no notifications, no icons and no screen sharing, and no icon shows an open microphone"
         missing.append(warn("questions", text, "sudo apt install xdg-dbus-proxy"))
+    bus = _session_bus(context.environ)
+    if bus is not None and not accepts(bus):
+        text = f"no session bus answers at {printable(str(bus), 200)}: nothing notifies you, and dialogs alone ask"
+        mend = "log in to a desktop, or run the session in 'dbus-run-session'"
+        missing.append(warn("questions", text, mend))
     return missing or [ok("questions", "dialogs and notifications can be shown")]
+
+
+def _session_bus(environ: Mapping[str, str]) -> Path | None:
+    """Return the socket of the session's bus; None for an address of another kind."""
+    kind, _, rest = environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")
+    if kind or rest:
+        return None if kind else Path(unquote(rest.partition(",")[0]))
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    return Path(runtime, "bus") if runtime else None
 
 
 async def check_broker(context: Context) -> Sequence[Finding]:
