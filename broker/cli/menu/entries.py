@@ -42,9 +42,15 @@ def refresh() -> tuple[list[Path], list[Path]]:
     Returns the files written, and the hidden entries removed with their sandboxes.
     """
     records = read_records(offline_paths()).records
+    started = follow_autostart(records)
+    written, removed = _write_entries(records)
+    return [*started, *written], removed
+
+
+def _write_entries(records: Mapping[str, Record]) -> tuple[list[Path], list[Path]]:
+    """Write entries of records and windows; return as ``refresh``."""
     there = {name: record for name, record in records.items() if has_entry(name)}
     written = [path for record in there.values() for path in write_entry(record)]
-    written += follow_autostart(records)
     running = _running()
     for sandbox, untrusted_ids in _application_ids(running).items():
         record = there.get(running[sandbox])
@@ -77,7 +83,7 @@ def follow_windows() -> None:
     A failure costs an icon, so it is not reported.
     """
     with suppress(VitrailError, OSError):
-        refresh()
+        _write_entries(read_records(offline_paths()).records)
 
 
 def _running() -> dict[str, str]:

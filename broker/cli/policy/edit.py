@@ -173,9 +173,9 @@ def follow_record(job: Edit) -> None:
     from broker.cli.policy.records import read_records
     from broker.cli.sandboxes.look_alikes import alike
 
-    follow_windows()
     records = read_records(offline_paths()).records
     follow_autostart(records)
+    follow_windows()
     record = records.get(job.file.stem)
     if record is not None and record.viewer.label.colour != _colour_of(job):
         for text in alike(record, records.values()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from broker.cli.run.connect import offline_paths
 from broker.cli.sandboxes.desktop_entry import write_entry
 from broker.cli.sandboxes.look_alikes import alike, unlike
 from broker.cli.sandboxes.presets import PRESETS, Preset, record_text
+from broker.cli.sandboxes.settings import Value, with_value
 from broker.core.errors import RefusedError, SetupError
 from broker.core.escape import printable
 from broker.core.files.replace_file import whole_file
@@ -201,7 +201,7 @@ def command(
     others = _others(paths, sandbox)
     colour = None if label else unlike(record, others)
     if colour is not None:
-        text = _set(text, "label", "colour", _quote(colour))
+        text = with_value(text, "label.colour", colour)
         record = _checked(target, text)
     _write(target, text)
     files = [target]
@@ -336,7 +336,13 @@ def _example_text(name: str, config: tuple[Path, ...]) -> str:
     own = [folder / FOLDER / f"{name}.toml" for folder in config]
     for path in (*own, EXAMPLES / f"{name}.toml"):
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            try:
+                return path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise RefusedError(
+                    f"{path} is not UTF-8 text",
+                    hint="correct the file, or name an example with --from",
+                ) from error
     known = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
     raise SetupError(
         f"no example and no record is named '{printable(name, 60)}'",
@@ -350,29 +356,24 @@ def _changed(text: str, name: str, wishes: _Wishes) -> str:
     head = f"# The sandbox '{name}', created by 'brokerctl new'."
     body = text.split("\n\n", 1)[1] if text.startswith("#") else text
     text = f"#:schema {SCHEMA}\n{head}\n\n{body}"
-    text = _set(text, "label", "name", _quote(name))
-    if wishes.label:
-        text = _set(text, "label", "colour", _quote(wishes.label))
-    if wishes.persistent:
-        text = re.sub(r'(?m)^class = ".*"', 'class = "persistent"', text)
-    if wishes.timezone:
-        text = re.sub(r"(?m)^timezone = .*\n", "", text)
-        zone = f"timezone = {_quote(wishes.timezone)}\n"
-        text = re.sub(r"(?m)^(class = .*\n)", lambda found: found[1] + zone, text)
-    if wishes.host_files:
-        files = _array(dict.fromkeys(wishes.host_files))
-        text = _set(text, "launch", "host_files", files)
-    if wishes.packages:
-        text = _set(text, "launch", "image", _quote(name))
-        text = _set(text, "launch", "packages", _array(wishes.packages))
     program = wishes.command or _program(wishes.packages)
-    if program:
-        text = _set(text, "launch", "command", _array(program))
-    memory = wishes.memory or _ROOM.get(program[0] if program else "")
-    if memory:
-        text = _set(text, "launch", "memory", _quote(memory))
-    if wishes.network:
-        text = _set(text, "launch", "network", _quote(wishes.network))
+    values: list[tuple[str, Value]] = [
+        ("label.name", name),
+        ("label.colour", wishes.label or ""),
+        ("class", "persistent" if wishes.persistent else ""),
+        ("timezone", wishes.timezone or ""),
+        ("launch.host_files", list(dict.fromkeys(wishes.host_files))),
+        ("launch.image", name if wishes.packages else ""),
+        ("launch.packages", list(wishes.packages)),
+        ("launch.command", list(program)),
+        (
+            "launch.memory",
+            wishes.memory or _ROOM.get(program[0] if program else "", ""),
+        ),
+        ("launch.network", wishes.network or ""),
+    ]
+    for key, value in values:
+        text = with_value(text, key, value) if value else text
     return text
 
 
@@ -380,37 +381,6 @@ def _program(packages: tuple[str, ...]) -> tuple[str, ...]:
     """The program of the first package that is known to have one."""
     known = [_PROGRAMS[package] for package in packages if package in _PROGRAMS]
     return tuple(known[:1]) or packages[:1]
-
-
-def _set(text: str, table: str, key: str, value: str) -> str:
-    """Set a key of a table, in its line or after the table's heading."""
-    head = re.search(rf"(?m)^\[{table}\]\n", text)
-    if head is None:
-        return f"{text.rstrip()}\n\n[{table}]\n{key} = {value}\n"
-    after = re.search(r"(?m)^\[", text[head.end() :])
-    end = head.end() + after.start() if after else len(text)
-    part = text[head.end() : end]
-    line = re.compile(rf"(?m)^{key} = .*$")
-    new = f"{key} = {value}"
-    if line.search(part):
-        part = line.sub(lambda _: new, part, count=1)
-    else:
-        part = f"{new}\n{part}"
-    return text[: head.end()] + part + text[end:]
-
-
-def _quote(word: str) -> str:
-    """Quote a word as a basic string of TOML."""
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
-    return (
-        '"'
-        + "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in escaped)
-        + '"'
-    )
-
-
-def _array(words: Iterable[str]) -> str:
-    return f"[{', '.join(_quote(word) for word in words)}]"
 
 
 def _checked(target: Path, text: str) -> Record:

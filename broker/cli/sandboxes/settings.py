@@ -176,12 +176,24 @@ def changed(text: str, record: Record, name: str, given: Sequence[str]) -> str:
     setting = setting_of(name)
     present = record.values.get(setting.key)
     now = present if isinstance(present, (list, tuple)) else ()
-    value = _parsed(setting, given, [str(word) for word in now])
+    return with_value(
+        text, setting.key, _parsed(setting, given, [str(word) for word in now])
+    )
+
+
+def with_value(text: str, path: str, value: Value) -> str:
+    """Return a record's text with a key (``launch.memory``) at a value, all else as it stands.
+
+    Raises RefusedError for a text that is no TOML.
+    """
     try:
         document = tomlkit.parse(text)
     except ParseError as error:
-        raise RefusedError(f"the record is not valid TOML: {error}") from error
-    *tables, key = setting.key.split(".")
+        raise RefusedError(
+            f"the record is not valid TOML: {error}",
+            hint="to correct it, run 'brokerctl policy edit NAME.toml'",
+        ) from error
+    *tables, key = path.split(".")
     place = _table(document, tables)
     item = place.get(key)
     if item == value:
