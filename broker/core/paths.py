@@ -130,6 +130,11 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     )
 
 
+def systemd_runs() -> bool:
+    """Return whether systemd is this machine's service manager (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
+
+
 def require_private(paths: Paths) -> None:
     """Refuse a runtime directory in which another user can put sockets.
 
@@ -197,9 +202,15 @@ def read_config(path: Path, flags: int = 0) -> bytes:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise SetupError(f"{error.strerror}", where=str(path)) from error
+        raise SetupError(
+            f"{error.strerror}",
+            where=str(path),
+            hint="check that the path exists and who may read it",
+        ) from error
     if len(content) > _CONFIG_BYTES:
-        raise SetupError("is larger than 1 MiB", where=str(path))
+        raise SetupError(
+            "is larger than 1 MiB", where=str(path), hint="use a file of settings"
+        )
     return content
 
 

@@ -12,7 +12,7 @@ from broker.cli.policy.install import put
 from broker.cli.policy.records import EXAMPLES, example_text, read_records
 from broker.cli.run.connect import offline_paths
 from broker.core.errors import RefusedError
-from broker.core.paths import Paths
+from broker.core.paths import Paths, systemd_runs
 from policy.records.loader import FOLDER as RECORDS
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX
@@ -46,8 +46,15 @@ def starter(*, show: bool, as_json: bool) -> None:
             f"to change the rules, run 'brokerctl policy edit {NAME.removesuffix(SUFFIX)}'"
         )
         render.note(
+            "'web' is the browser in which links of sandboxes open, and 'viewer' shows files "
+            "and pictures: each time in a new machine that ends with its window; to start "
+            "one yourself, run 'brokerctl run web' or 'brokerctl open FILE'"
+        )
+        by_itself = "systemctl --user enable --now vitrail-allow"
+        by_itself = by_itself if systemd_runs() else "brokerctl allow --watch"
+        render.note(
             "to allow a refused call, run 'brokerctl allow'; to receive offers by notification, "
-            "run 'systemctl --user enable --now vitrail-allow'"
+            f"run '{by_itself}'"
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from broker.cli import render
 from broker.core.errors import SetupError, VitrailError
 from broker.core.names import sandboxes_named
-from broker.core.paths import Paths, find_paths, require_private
+from broker.core.paths import Paths, find_paths, require_private, systemd_runs
 
 if TYPE_CHECKING:
     import msgspec
@@ -94,7 +94,8 @@ def how_to_start(paths: Paths, *, living: bool = False) -> str:
     except VitrailError:
         role = None  # the program itself reports the error at its start
     if role is Role.HOST:
-        return "start the broker: run vitrail-host, or 'systemctl --user start vitrail-host'"
+        unit = ", or 'systemctl --user start vitrail-host'" if systemd_runs() else ""
+        return f"start the broker: run vitrail-host{unit}"
     program = "vitrail-local" if role is None else "vitrail-viewer"
     hint = f"to start a broker, run 'brokerctl run SANDBOX' or {program}"
     if living:

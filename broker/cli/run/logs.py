@@ -25,7 +25,7 @@ from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.names import SandboxName, take_sandbox_name
-from broker.core.paths import Paths
+from broker.core.paths import Paths, systemd_runs
 from policy.suggestions import did_you_mean
 
 _CONSOLE = "console.log"
@@ -117,10 +117,10 @@ def _without_logs(folder: Path, sandbox: str) -> str:
 
     record = read_records(offline_paths()).records.get(sandbox)
     if record is not None and record.host.launch.kind.holds:
-        return (
-            "read the output on the terminal of 'brokerctl run', or run "
-            f"'journalctl --user -u vitrail-run@{sandbox}'"
-        )
+        terminal = "read the output on the terminal of 'brokerctl run'"
+        if not systemd_runs():
+            return terminal
+        return f"{terminal}, or run 'journalctl --user -u vitrail-run@{sandbox}'"
     names = folder.parent.iterdir() if folder.parent.is_dir() else ()
     return (
         did_you_mean(sandbox, [path.name for path in names])

@@ -33,7 +33,7 @@ from broker.cli.run.start import ensure_broker, refuse_root
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.parts.absent import needed
-from broker.core.paths import Paths, find_paths
+from broker.core.paths import Paths, find_paths, systemd_runs
 from broker.helpers.compositor_socket import find_compositor
 from broker.host.required_parts import require_parts
 from broker.ipc.control.api import RunItem, RunRequest
@@ -84,9 +84,11 @@ def run_held(
 ) -> NoReturn:
     """Run a record's box or container, and exit as its program does."""
     if detach:
+        unit = f"systemctl --user start vitrail-run@{record.name}"
+        background = unit if systemd_runs() else f"brokerctl run {record.name} &"
         raise click.UsageError(
             f"--detach works only for machines; to run '{record.name}' in the background, "
-            f"run 'systemctl --user start vitrail-run@{record.name}'"
+            f"run '{background}'"
         )
     if changed:
         raise click.UsageError(

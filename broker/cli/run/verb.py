@@ -63,6 +63,11 @@ def command(
     second program.  A broker is started if none is running.  The command waits for the program
     and exits with its exit code.
 
+    Of a record of class 'disposable', each run starts a new sandbox with a number in its
+    name (web-1234); what it writes is removed when it ends, and a second program in it is
+    'brokerctl exec web-1234'.  A record of class 'persistent' has one sandbox and keeps
+    its home.  'brokerctl get SANDBOX class' shows which it is.
+
     Standard input is passed to COMMAND.  If it is a terminal, COMMAND has a terminal,
     too, and receives Ctrl-C; otherwise Ctrl-C ends the run.
 

@@ -33,6 +33,8 @@ from broker.cli.sandboxes.settings import (
 )
 from broker.core.errors import RefusedError
 from broker.core.escape import printable
+from policy.records.field_types import Field
+from policy.records.kinds import KINDS
 from policy.records.launch_table import LAUNCH
 from policy.records.loader import FOLDER
 from policy.records.model import Record
@@ -164,8 +166,17 @@ def _refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
     if field is not None and not field.belongs_to(kind):
         raise RefusedError(
             f"'{record.name}' cannot have the setting '{name}': its launch.kind is '{kind}'",
-            hint=f"to see its settings, run 'brokerctl get {record.name}'",
+            hint=_hint_of_kind(name, record, field),
         )
+
+
+def _hint_of_kind(name: str, record: Record, field: Field) -> str:
+    """Return which kinds have a setting, and what such a record has instead."""
+    kinds = ", ".join(one for one in KINDS if field.belongs_to(one))
+    hint = f"kinds with this setting: {kinds}"
+    if name == "memory":
+        hint += "; programs of a box use this machine's memory without a limit of their own, and are ended first when it ends"
+    return f"{hint}; to see what '{record.name}' has, run 'brokerctl get {record.name}'"
 
 
 def _checked(job: Edit, new: bytes, *, yes: bool) -> None:

@@ -64,13 +64,23 @@ def test_a_log_whose_name_is_missing_for_a_moment_is_waited_for(tmp_path: Path) 
             assert newer.read() == b"two"
 
 
-def test_a_box_has_its_output_in_its_terminal() -> None:
+@pytest.mark.parametrize("systemd", [True, False])
+def test_a_box_has_its_output_in_its_terminal(
+    monkeypatch: pytest.MonkeyPatch, *, systemd: bool
+) -> None:
     """It was told that logs begin with the first start, after its first start."""
     record = 'class = "persistent"\n[launch]\nkind = "bwrap"\ncommand = ["foot"]\n'
     with home() as env:
         folder = find_paths(env).config[0] / "sandboxes.d"
         folder.mkdir(parents=True)
         (folder / "boxa.toml").write_text(record)
+        for module in ("logs", "request"):
+            name = f"broker.cli.run.{module}.systemd_runs"
+            monkeypatch.setattr(name, lambda: systemd)
         answer = called("logs", "boxa", env=env)
+        detached = called("run", "-d", "boxa", env=env)
     assert answer.code == 1
     assert "the terminal of 'brokerctl run'" in answer.err
+    assert ("journalctl --user -u vitrail-run@boxa" in answer.err) is systemd
+    assert ("systemctl --user start vitrail-run@boxa" in detached.err) is systemd
+    assert systemd or "run 'brokerctl run boxa &'" in detached.err
