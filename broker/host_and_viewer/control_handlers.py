@@ -12,6 +12,7 @@ import trio
 from broker import __version__
 from broker.core.lease import Lease
 from broker.core.names import LeaseId, sandboxes_named, take_sandbox_name
+from broker.helpers.compositor_socket import named_display
 from broker.host_and_viewer.sandbox_names import not_running
 from broker.ipc.control import shared_methods as methods
 from broker.ipc.control.fitting import fit_status
@@ -53,7 +54,13 @@ class SharedControl:
     async def version(self, exchange: Exchange[Version], request: Nothing) -> Version:
         """Which broker this is."""
         del exchange, request
-        return Version(version=__version__, role=self._shared.role, pid=os.getpid())
+        role = self._shared.role
+        return Version(
+            version=__version__,
+            role=role,
+            pid=os.getpid(),
+            display="" if role == "host" else named_display(),
+        )
 
     @serves(methods.STATUS)
     async def status(self, exchange: Exchange[Status], request: Nothing) -> Status:

@@ -7,15 +7,16 @@ too: but only where there is one.
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import ExitStack, suppress
 
 from broker.core.errors import (
-    InternalError,
     SetupError,
     UpstreamError,
     VitrailError,
 )
 from broker.core.paths import Paths
+from broker.helpers.compositor_socket import on_another_display
 from broker.ipc.control.blocking_connection import (
     ANSWER_SECONDS,
     BrokerSilentError,
@@ -58,15 +59,24 @@ class Calls:
         try:
             reply = json.loads(message)
         except (ValueError, RecursionError) as error:
-            raise InternalError(f"the broker's answer is not JSON: {error}") from error
+            raise _unreadable(error) from error
+        parameters = reply.get("parameters", {}) if isinstance(reply, dict) else None
+        if not isinstance(parameters, dict):
+            raise _unreadable(TypeError("it is not an object"))
         if "error" in reply:
             # Late: msgspec and the tables of the interface.
-            from broker.ipc.control import varlink
-            from broker.ipc.control.answers import error_of
+            from broker.ipc.control.answers import error_of, reply_in
 
-            raise error_of(varlink.decode_reply(message))
-        answer: dict[str, object] = reply.get("parameters", {})
+            raise error_of(reply_in(message))
+        answer: dict[str, object] = parameters
         return answer
+
+
+def _unreadable(error: Exception) -> UpstreamError:
+    """Return the error of an answer that no broker of this version gives."""
+    from broker.ipc.control.answers import unreadable_answer  # late, as above
+
+    return unreadable_answer(error)
 
 
 def open_calls(stack: ExitStack, paths: Paths) -> Calls | None:
@@ -78,9 +88,11 @@ def open_calls(stack: ExitStack, paths: Paths) -> Calls | None:
     try:
         calls = Calls(stack.enter_context(open_connection(paths)))
         # One that is just ending, or that a service manager has yet to start.
-        calls.call("GetVersion", {})
+        version = calls.call("GetVersion", {})
     except BrokerSilentError:
         raise  # the verb's long form would wait as long again
     except (OSError, SetupError, UpstreamError):
         return None
+    if told := on_another_display(str(version.get("display", ""))):
+        sys.stderr.write(f"{told}\n")
     return calls

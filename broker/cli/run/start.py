@@ -12,10 +12,12 @@ from pathlib import Path
 
 import trio
 
+from broker.cli import render
 from broker.cli.run.connect import broker_runs
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths, require_private
+from broker.helpers.compositor_socket import on_another_display
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import STDOUT, Child, spawn, wait_ended
 from broker.ipc.control.api import Nothing
@@ -29,6 +31,10 @@ _DYING_SECONDS = 4.0
 _LOOK_SECONDS = 0.05
 _LOG_BYTES = 1 << 20
 _TAIL = 2000
+_TRACEBACK = re.compile(
+    r"^[ |+]*(Exception Group )?Traceback \(.*\n([ |+]+.*\n|\n)*", re.MULTILINE
+)
+"""Without its last line, the error; the log has it all."""
 _PROGRAM = re.compile(r"^vitrail-[a-z]+: ")
 
 
@@ -60,7 +66,7 @@ async def ensure_broker(
     Raises UpstreamError with the broker's own words when it does not start.
     """
     require_private(paths)
-    if await _answers(paths):
+    if await _answers(paths, tell=environ is None):
         return False
     paths.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     paths.runtime.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,25 +135,29 @@ def _try_lock(lock: int) -> bool:
     return True
 
 
-async def _answers(paths: Paths) -> bool:
+async def _answers(paths: Paths, *, tell: bool = False) -> bool:
     """Return whether a broker answers; one that is ending does not count.
 
     A killed broker's socket may live on for milliseconds in a child that it
-    had forked and that had not been executed yet.
+    had forked and that had not been executed yet.  ``tell`` the user where it shows
+    windows on another compositor than the environment's.
     """
-    seconds = answer_seconds(paths.control)
+    seconds, reason = answer_seconds(paths.control), ""
     with trio.move_on_after(seconds):
         while broker_runs(paths):
             try:
                 async with open_client(paths.control) as client:
-                    await client.call(GET_VERSION, Nothing())
-            except (UpstreamError, SetupError):
+                    version = await client.call(GET_VERSION, Nothing())
+            except (UpstreamError, SetupError) as error:
+                reason = f": {error.message}"
                 await trio.sleep(_DYING_SECONDS / 40)
             else:
+                if tell and (told := on_another_display(version.display)):
+                    render.note(told)
                 return True
         return False
     raise BrokerSilentError(
-        f"the broker at {paths.control} did not answer within {seconds:g} s",
+        f"the broker at {paths.control} did not answer within {seconds:g} s{reason}",
         hint="to find the reason, run 'brokerctl doctor'",
     )
 
@@ -200,7 +210,7 @@ def _said_since(path: Path, began: int) -> bytes:
     except OSError:
         return b""
     try:
-        return os.pread(log, 1 << 16, began)[-_TAIL:]
+        return os.pread(log, 1 << 16, began)
     finally:
         os.close(log)
 
@@ -246,11 +256,11 @@ async def _wait_ready(
         await child.kill_and_wait()
         raise UpstreamError(
             f"the broker was not ready within {_READY_SECONDS:g} s: "
-            f"{printable(said, _TAIL) or 'no output'}",
+            f"{printable(said[-_TAIL:], _TAIL) or 'no output'}",
             hint="to find the reason, run 'brokerctl doctor'",
         )
     # Its own sentence, with its own hint, is the best there is.
-    text = said.decode("utf-8", "replace").strip()
+    text = _TRACEBACK.sub("", said.decode("utf-8", "replace")).strip()[-_TAIL:]
     message, _, hint = text.partition("\n  hint: ")
     raise UpstreamError(
         f"the broker did not start: {_PROGRAM.sub('', message)}",

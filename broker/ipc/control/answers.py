@@ -6,12 +6,34 @@ from typing import TypeVar
 
 import msgspec
 
-from broker.core.errors import InternalError, VitrailError
+from broker.core.errors import InternalError, PeerError, UpstreamError, VitrailError
 from broker.ipc.control.types.base import INTERFACE
 from broker.ipc.control.types.faults import from_fault
-from broker.ipc.control.varlink import BAD_JSON, OF_FAULT, ErrorParameters, VarlinkReply
+from broker.ipc.control.varlink import (
+    BAD_JSON,
+    OF_FAULT,
+    ErrorParameters,
+    VarlinkReply,
+    decode_reply,
+)
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
+
+
+def unreadable_answer(error: Exception) -> UpstreamError:
+    """Return the error of an answer that no broker of this version gives."""
+    return UpstreamError(
+        f"cannot decode the broker's answer: {error}",
+        hint="check that brokerctl and the running broker have the same version; to end the program that answered, run 'brokerctl stop --broker --force'",
+    )
+
+
+def reply_in(message: bytes) -> VarlinkReply:
+    """Return the reply in a broker's message.  Raises UpstreamError if it is none."""
+    try:
+        return decode_reply(message)
+    except PeerError as error:
+        raise unreadable_answer(error) from error
 
 
 def answer_in(reply: VarlinkReply, into: type[_Struct]) -> _Struct:
@@ -21,10 +43,7 @@ def answer_in(reply: VarlinkReply, into: type[_Struct]) -> _Struct:
     try:
         return msgspec.json.decode(reply.parameters, type=into)
     except BAD_JSON as error:
-        raise InternalError(
-            f"cannot decode the broker's answer: {error}",
-            hint="check that brokerctl and the running broker have the same version",
-        ) from error
+        raise unreadable_answer(error) from error
 
 
 def error_of(reply: VarlinkReply) -> VitrailError:

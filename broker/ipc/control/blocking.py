@@ -14,7 +14,7 @@ import msgspec
 
 from broker.core.paths import Paths
 from broker.ipc.control import varlink
-from broker.ipc.control.answers import answer_in
+from broker.ipc.control.answers import answer_in, reply_in
 from broker.ipc.control.blocking_connection import (
     ANSWER_SECONDS,
     STARTED_BY,
@@ -47,7 +47,7 @@ class BlockingClient:
         message = varlink.request(method.name, request, more=on_item is not None)
         self._connection.send(message, None if method.waits else ANSWER_SECONDS)
         while True:
-            reply = varlink.decode_reply(self._connection.receive())
+            reply = reply_in(self._connection.receive())
             answer = answer_in(reply, method.answer)
             if on_item is None or not reply.continues:
                 return answer

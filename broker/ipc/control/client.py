@@ -17,7 +17,7 @@ import trio
 
 from broker.core.errors import InternalError
 from broker.ipc.control import varlink
-from broker.ipc.control.answers import answer_in
+from broker.ipc.control.answers import answer_in, reply_in
 from broker.ipc.control.blocking_connection import (
     ANSWER_SECONDS,
     STARTED_BY,
@@ -107,7 +107,7 @@ class Client:
             if not data:
                 raise gone()
             self._replies += self._reader.feed(data)
-        reply = varlink.decode_reply(self._replies.pop(0))
+        reply = reply_in(self._replies.pop(0))
         self._in_call = reply.continues and not reply.error
         return reply
 

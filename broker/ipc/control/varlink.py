@@ -8,6 +8,7 @@ that is none raises once, and the connection is of no use after that.
 
 from __future__ import annotations
 
+import os
 import re
 from types import MappingProxyType
 from typing import TypeVar
@@ -16,7 +17,8 @@ import msgspec
 
 from broker.core import limits
 from broker.core.decoding import UNREADABLE
-from broker.core.errors import InternalError, PeerError, VitrailError
+from broker.core.errors import InternalError, PeerError, RefusedError, VitrailError
+from broker.core.escape import printable
 from broker.ipc.control.types.base import INTERFACE
 from broker.ipc.control.types.faults import fault_of
 
@@ -86,6 +88,8 @@ _replies = msgspec.json.Decoder(VarlinkReply)
 _encoder = msgspec.json.Encoder()
 # The errors of msgspec for bytes that are not the expected JSON.
 BAD_JSON = UNREADABLE
+_CALL_BYTES = 1024
+"""Room for what surrounds the parameters of a call."""
 
 
 def decode_call(untrusted_message: bytes) -> Call:
@@ -118,9 +122,22 @@ def encode(message: Call | VarlinkReply) -> bytes:
 def request(method: str, parameters: msgspec.Struct, *, more: bool) -> bytes:
     """Encode a call of our interface, without its NUL byte.
 
-    Raises InternalError beyond ``limits.CONTROL_MESSAGE_BYTES``.
+    Raises RefusedError for words of the user's that are not UTF-8, or have more than
+    ``limits.CONTROL_MESSAGE_BYTES``.
     """
-    call = Call(f"{INTERFACE}.{method}", raw(parameters), more=more)
+    try:
+        call = Call(f"{INTERFACE}.{method}", raw(parameters), more=more)
+    except UnicodeEncodeError as error:
+        text = printable(os.fsencode(error.object), 200)
+        raise RefusedError(
+            f"{text} is not UTF-8 text",
+            hint="rename the file, or give the text in UTF-8",
+        ) from error
+    if len(call.parameters) > limits.CONTROL_MESSAGE_BYTES - _CALL_BYTES:
+        raise RefusedError(
+            f"the request has {len(call.parameters)} bytes, more than the broker takes",
+            hint="put long text into a file, and name the file",
+        )
     return encode(call)[:-1]
 
 

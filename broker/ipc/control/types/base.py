@@ -47,6 +47,8 @@ class Version(ApiAnswer, frozen=True, kw_only=True):
     role: str
     """``local``, ``host`` or ``viewer``."""
     pid: int
+    display: str = ""
+    """Socket of the compositor that the broker was started for; empty for any, and a host."""
 
 
 class StopRequest(ApiRequest, frozen=True, kw_only=True):
