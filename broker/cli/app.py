@@ -7,6 +7,7 @@ without click; every other verb is one of click's (``cli.verbs``).
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 from broker.cli.interrupts import INTERRUPTED, is_interrupt, received
@@ -19,10 +20,11 @@ _BOX_OPTIONS = {"--bwrap", *_QUIET}
 def main() -> None:
     """Run a verb of brokerctl and exit with its code (brokerctl(1))."""
     forbid_core_files()
+    _open_standard_files()
     _show_all_characters()
     with received() as interrupts:
         try:
-            code = _run(sys.argv[1:])
+            code = _flushed(sys.argv[1:])
         except Exception as error:  # noqa: BLE001 -- unknown errors are raised again
             from broker.cli.verbs import report
             from broker.core.errors import sole
@@ -41,12 +43,47 @@ def main() -> None:
         sys.exit(code)
 
 
+def _open_standard_files() -> None:
+    """Open those of files 0, 1 and 2 that are closed, so that no other file gets a number.
+
+    Reading and writing fail then (the other direction of /dev/null), as on a closed file.
+    """
+    for number, how in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            # guard: a closed standard file becomes no other file's
+            os.open(os.devnull, how)  # the smallest free number
+            os.set_inheritable(number, True)  # noqa: FBT003 -- os has no name for it
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull, encoding="utf-8")  # noqa: SIM115, PTH123
+
+
 def _show_all_characters() -> None:
     """Escape characters that the terminal's encoding cannot represent, as in window titles."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # guard: a title that cannot be encoded ends no verb
             stream.reconfigure(errors="backslashreplace")
+
+
+def _flushed(words: list[str]) -> int:
+    """Run a verb until all that it printed is written; return its exit code.
+
+    What is left in a buffer fails without a word when Python ends.
+    """
+    try:
+        code = _run(words)
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            raise
+        code = end.code or 0
+    sys.stdout.flush()
+    return code
 
 
 def _run(words: list[str]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -110,12 +112,24 @@ def wide_console() -> Console:
 
     A pipe has no width; rich assumes 80 columns and would break or cut cells.
     """
+    console = plain_console()
+    if not console.is_terminal:
+        console.width = _PIPE_COLUMNS
+    return console
+
+
+def plain_console(*, stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """Return a console without highlights; a reader that leaves is BrokenPipeError.
+
+    rich would exit with 1, which has another meaning in verbs that search.
+    """
     from rich.console import Console
 
-    console = Console(highlight=False)
-    if console.is_terminal:
-        return console
-    return Console(highlight=False, width=_PIPE_COLUMNS)
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    return PlainConsole(stderr=stderr, highlight=False, soft_wrap=soft_wrap)
 
 
 def size(number: int) -> str:

@@ -6,8 +6,10 @@ import errno
 import importlib
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import click
@@ -26,17 +28,12 @@ from broker.core.errors import (
     SetupError,
     UpstreamError,
     VitrailError,
+    path_error,
 )
+from broker.core.escape import printable
 from broker.core.parts.absent import AbsentPartError, needed
+from broker.core.paths import find_paths
 from broker.ipc.control.blocking_connection import BrokerMissingError, BrokerSilentError
-
-_OF_PATHS = frozenset(
-    {
-        *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
-        *(errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EXDEV),
-    }
-)
-"""Errors of a path that a user named, or of a directory of the user's: where, and why."""
 
 # Verb -> module of broker.cli that has it as ``command``.  Modules are loaded
 # when the verb is used, so that 'brokerctl status' need not wait for a TOML
@@ -225,17 +222,26 @@ def _hint_of(error: VitrailError) -> str:
         if named and isinstance(error, BrokerMissingError):
             return f"one runs that has lost its socket: {named}"
         return "; ".join(filter(None, (error.hint, named)))
-    if error.message.startswith(_DENIED) and not error.hint:
+    if error.hint:
+        return error.hint
+    if error.message.startswith(_DENIED):
         return _ALLOW
-    return error.hint
+    cause = error.__cause__
+    found = path_error(cause) if isinstance(cause, OSError) else None
+    if found is None:
+        return ""
+    # 'cannot save the chords: Permission denied', for example, does not say where.
+    path = found.message.rpartition(": ")[0]
+    return found.hint if path in str(error) else f"{path}: {found.hint}"
 
 
 def report(error: Exception) -> int:
     """Print an error as people read it, and return the exit code.
 
-    Raises it again when it is an internal error.
+    Raises it again, for its traceback, where VITRAIL_DEBUG is set.
     """
     error = _with_path(error)
+    debug = bool(os.environ.get("VITRAIL_DEBUG"))
     match error:
         case Exit():
             return error.exit_code
@@ -244,9 +250,7 @@ def report(error: Exception) -> int:
         case click.ClickException():
             report_usage(error)
             return 2
-        case InternalError():
-            raise error
-        case VitrailError() if not os.environ.get("VITRAIL_DEBUG"):
+        case VitrailError() if not debug and not isinstance(error, InternalError):
             error.hint = _hint_of(error)
             if error.where in error.message:
                 error.where = ""  # 'no rule matches', for example
@@ -256,26 +260,85 @@ def report(error: Exception) -> int:
             # The reader (head, less) has gone; that is not our error.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO):
-            where = (
-                f"{error.filename}: " if error.filename else "a file or the output: "
-            )
-            render.error(UpstreamError(f"cannot write {where}{error.strerror}"))
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT | errno.EIO | errno.EBADF):
+            where, hint = _not_written(error)
+            found = UpstreamError(f"cannot write {where}: {error.strerror}", hint=hint)
+            render.error(found)
             # What is buffered would fail again, with a traceback, when Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             return 1
-        case _:
+        case _ if debug:
             raise error
+        case _:
+            # guard: no traceback reaches a user
+            render.error(_defect(error))
+            return 1
+
+
+def _not_written(error: OSError) -> tuple[str, str]:
+    """Return what could not be written, which write(2) does not say, and what to do."""
+    if error.filename:
+        return os.fsdecode(error.filename), "free some space there, or use another disk"
+    if _output_fails(error):
+        return "the output", "check where the output goes: a full disk, a closed file"
+    for place in _places():
+        found = os.statvfs(next(p for p in (place, *place.parents) if p.is_dir()))
+        if not found.f_bavail or (found.f_files and not found.f_favail):
+            return f"below {place}", "free some space on its disk"
+    return "a file", "check with df(1) which disk is full"
+
+
+def _output_fails(error: OSError) -> bool:
+    """Return whether standard output cannot be written: what it held may be dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    info = os.fstat(1)
+    full = stat.S_ISREG(info.st_mode) and not os.fstatvfs(1).f_bavail
+    device = stat.S_ISCHR(info.st_mode) and info.st_rdev == os.makedev(1, 7)
+    return full or device or error.errno == errno.EBADF
+
+
+def _places() -> list[Path]:
+    """Return the directories in which verbs write."""
+    try:
+        paths = find_paths()
+    except VitrailError:
+        return [Path.home()]
+    return [paths.config[0], paths.state, paths.cache, paths.runtime]
+
+
+def _defect(error: Exception) -> InternalError:
+    """Return the error for users of a mistake in the program."""
+    hint = "this is a defect of Vitrail: to report it, add the output of the same command with VITRAIL_DEBUG=1"
+    if isinstance(error, InternalError):
+        error.hint = error.hint or hint
+        return error
+    text = f"{type(error).__name__}: {error}"
+    return InternalError(
+        f"brokerctl failed: {printable(' '.join(text.split()), 400)}", hint=hint
+    )
 
 
 def _with_path(error: Exception) -> Exception:
     """Return the error of a path that the user named, or may mend, as an error for users."""
     match error:
-        case OSError(errno=code, filename=str() | bytes()) if code in _OF_PATHS:
-            found = SetupError(
-                f"{os.fsdecode(error.filename)}: {error.strerror}",
-                hint="check that the path exists and who may read and write it",
-            )
+        case OSError() if found := path_error(error):
             found.__cause__ = error  # for VITRAIL_DEBUG
             return found
+        case FileNotFoundError(filename=None) if _directory_is_gone():
+            return SetupError(
+                "the current directory does not exist any more",
+                hint="change to a directory that exists: 'cd'",
+            )
     return error
+
+
+def _directory_is_gone() -> bool:
+    """Return whether getcwd(3) fails."""
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False

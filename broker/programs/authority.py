@@ -44,6 +44,7 @@ from broker.core.errors import (
     PeerError,
     SetupError,
     VitrailError,
+    path_error,
     sole,
 )
 from broker.core.limits import authority as authority_limits
@@ -114,11 +115,13 @@ async def _run(clients: _Clients, broker: int, role: str, options: Options) -> N
     last: dict[str, m.FromAuthority] = {}
     try:
         last |= await _serve(links, clients, broker, role, options)
-    except (VitrailError, ExceptionGroup) as group:
+    except (VitrailError, OSError, ExceptionGroup) as group:
         error = sole(group)
-        if not isinstance(error, VitrailError):
+        # A directory of the user's that is not as it must be is no crash.
+        found = path_error(error) if isinstance(error, OSError) else error
+        if not isinstance(found, VitrailError):
             raise
-        last |= dict.fromkeys(links, m.failed(0, error))
+        last |= dict.fromkeys(links, m.failed(0, found))
     for name, message in last.items():
         await _last(links[name], message)
 

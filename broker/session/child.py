@@ -53,7 +53,8 @@ def become_session_child(
         except VitrailError as error:
             errand.fail(error)
         except OSError as error:
-            text = error.strerror or error
+            where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+            text = f"{where}{error.strerror or error}"
             errand.fail(UpstreamError(f"an operation in your session failed: {text}"))
 
 

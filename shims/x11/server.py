@@ -235,7 +235,13 @@ def main(argv: list[str]) -> int:
         listener, number, _reserved = bind_display()
         runtime = os.environ.get("XDG_RUNTIME_DIR") or "/tmp"
         path = os.path.join(runtime, f"vitrail-xauthority-{number}")
-        authority = XAuthority(path, present=False)
+        try:
+            authority = XAuthority(path, present=False)
+        except OSError as error:
+            say(
+                f"cannot write {path}: {error.strerror}; set XDG_RUNTIME_DIR to a directory of yours"
+            )
+            return 1
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         server = Server(XDisplay(listener, number, authority, scale), argv)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator, Mapping
 
 import rich_click as click
-from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
@@ -55,7 +54,7 @@ def suggest(
         lines = [one._asdict() for one in found.lines]
         render.json_line({"lines": lines, "left": dict(found.left)})
     elif bare:
-        out = Console(highlight=False, soft_wrap=True)
+        out = render.plain_console(soft_wrap=True)
         for one in found.lines:
             out.print(Text(one.line))
     elif found.lines:

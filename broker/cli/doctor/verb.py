@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import rich_click as click
 import trio
-from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
@@ -126,7 +125,7 @@ async def _careful(context: Context, name: str, check: Check) -> Sequence[Findin
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = render.plain_console(soft_wrap=True)
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
         line = Text(f"{finding.state:<5}", style=_MARKS[finding.state])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import rich_click as click
@@ -13,7 +14,7 @@ from broker.cli.completion import sandboxes
 from broker.cli.run.connect import offline_paths
 from broker.cli.transfer.named_path import NamedPath
 from broker.core import limits
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.names import SandboxName, take_sandbox_name
 from broker.helpers.process.spawn import run_tool
 from broker.helpers.process.tool_jail import jail_words
@@ -76,7 +77,8 @@ def lock(name: str, *, as_json: bool) -> None:
     sandbox = take_sandbox_name(name)
     if not keyring.forget(sandbox):
         raise RefusedError(
-            f"cannot lock the home of '{sandbox}': the keyring does not contain its passphrase"
+            f"cannot lock the home of '{sandbox}': the keyring does not contain its passphrase",
+            hint="it is locked already, or not encrypted: run 'brokerctl sandbox list'",
         )
     _done(f"the home of '{sandbox}' is locked", sandbox, as_json=as_json, is_open=False)
 
@@ -84,8 +86,18 @@ def lock(name: str, *, as_json: bool) -> None:
 def _passphrase(sandbox: SandboxName, file: Path | None, *, new: bool) -> bytes:
     """Read a passphrase from a file or the terminal.  Raises RefusedError."""
     if file is not None:
-        data = file.read_bytes()[: keyring.PASSPHRASE_BYTES[-1] + 2]
+        with file.open("rb") as opened:
+            data = opened.read(keyring.PASSPHRASE_BYTES[-1] + 2)
         passphrase = data.partition(b"\n")[0]
+    elif not sys.stdin.isatty():
+        # getpass(3) would say that it echoes, which nothing here does.
+        line = sys.stdin.readline(2 * keyring.PASSPHRASE_BYTES[-1])
+        if not line:
+            raise SetupError(
+                f"there is no terminal to ask for the passphrase of '{sandbox}'",
+                hint="specify the passphrase with --passphrase-file FILE",
+            )
+        passphrase = line.partition("\n")[0].encode()
     else:
         question = f"passphrase of the home of '{sandbox}'"
         asked = click.prompt(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
-from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
@@ -239,11 +238,11 @@ def print_verdict(verdict: Verdict) -> None:
     if verdict.record is not None:
         record = verdict.record
         text = f"  record: {record.where}: {record.verdict}, {record.reason}"
-        Console(highlight=False, soft_wrap=True).print(Text(printable(text, 1000)))
+        render.plain_console(soft_wrap=True).print(Text(printable(text, 1000)))
     if verdict.answer.rule is not None:
         rule = verdict.answer.rule
         text = f"  rule: {rule.where}: {rule.text.strip()}"
-        Console(highlight=False, soft_wrap=True).print(Text(printable(text, 1000)))
+        render.plain_console(soft_wrap=True).print(Text(printable(text, 1000)))
 
 
 def _verdict(line: bytes, asker: _Asker) -> Verdict:
@@ -284,7 +283,7 @@ _KNOWN = ("service", "argument", "source", "target", "policy", "world", "device"
 
 def print_answer(answer: PolicyAnswer) -> None:
     """Print an answer with its targets and limits."""
-    out = Console(highlight=False, soft_wrap=True)
+    out = render.plain_console(soft_wrap=True)
     head: str = answer.verdict
     if answer.target:
         head += f" to {shown_target(answer.target)}"

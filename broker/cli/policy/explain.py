@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
-from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
@@ -216,4 +215,4 @@ def _print_advice(found: Explanation, verdict: Verdict) -> None:
 
 
 def _line(text: str) -> None:
-    Console(highlight=False, soft_wrap=True).print(Text(printable(text, 5000)))
+    render.plain_console(soft_wrap=True).print(Text(printable(text, 5000)))

@@ -61,10 +61,11 @@ def record_file(where: str) -> str:
 def print_problems(problems: Iterable[Problem], *, stderr: bool = False) -> None:
     """Print each problem with its line and a caret."""
     # Late: where all is well, nothing is printed.
-    from rich.console import Console
     from rich.text import Text
 
-    out = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    from broker.cli import render
+
+    out = render.plain_console(stderr=stderr, soft_wrap=True)
     for problem in problems:
         first, *rest = problem.render().split("\n")
         out.print(Text(first, style="bold"))

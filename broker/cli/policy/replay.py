@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import rich_click as click
-from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
@@ -149,7 +148,7 @@ def _shown_answer(answer: str) -> str:
 
 
 def _print(found: Simulation) -> None:
-    out = Console(highlight=False, soft_wrap=True)
+    out = render.plain_console(soft_wrap=True)
     rows = []
     for group, (count, number) in _by_count(found):
         called = (shown_target(group.source), group.service, shown_target(group.target))

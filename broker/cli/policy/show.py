@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from rich.console import Console
 from rich.text import Text
 
+from broker.cli import render
 from broker.cli.audit.events import shown_target
 from broker.core.escape import printable
 from policy.records.device_json import device_json
@@ -27,7 +27,7 @@ def print_change(change: Change) -> None:
     sources = _listed(change.sources)
     targets = "itself" if call.source == call.target else _listed(change.targets)
     head = " ".join([call.service + call.argument, sources, "→", targets, *told])
-    out = Console(highlight=False, soft_wrap=True)
+    out = render.plain_console(soft_wrap=True)
     out.print(Text(printable(head, 2000), style="bold"))
     for sign, answer in (("-", change.old), ("+", change.new)):
         out.print(Text(f"  {sign} {printable(short_answer(answer), 1000)}"))

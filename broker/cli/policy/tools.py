@@ -54,7 +54,7 @@ from policy.tools.diff import Change
 from policy.tools.diff import diff as compare
 from policy.tools.effective import EffectiveCall, grants, grants_to, told_facts
 from policy.tools.explain import answer_json, call_json
-from policy.tools.files_in_memory import MapTree, rules_of_map
+from policy.tools.files_in_memory import MapTree
 from policy.tools.fmt import fmt as even
 from policy.tools.record_files import CASES_SUFFIX
 
@@ -234,10 +234,9 @@ def one_set(path: Path, *, shipped: bool = False) -> RuleSet:
         last = SHIPPED if shipped else None
         return load_rules(contents((path,)).rules, check_owner=False, shipped=last)
     text = _read(path).decode("utf-8", "surrogateescape")
-    files = {"__main__": text, path.name: text}
+    names: list[tuple[Tree, str]] = [(MapTree({path.name: text}), path.name)]
     if not shipped:
-        return rules_of_map(files)
-    names: list[tuple[Tree, str]] = [(MapTree(files), path.name)]
+        return assemble(names)
     tree = DirectoryTree(SHIPPED, check_owner=False)
     names += [(tree, name) for name in tree.entries(".") if is_rule_file(name)]
     return assemble(names)

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn
 
 import rich_click as click
-from rich.console import Console
 from rich.text import Text
 
 from broker.cli import render
@@ -158,7 +157,7 @@ def _as_json(record: Record, decisions: dict[str, Verdict]) -> dict[str, object]
 
 
 def _print_record(record: Record, decisions: dict[str, Verdict]) -> None:
-    out = Console(highlight=False, soft_wrap=True)
+    out = render.plain_console(soft_wrap=True)
     out.print(Text(printable(str(record.source), 4000)))
     rows = [
         (key, _written(value), _line(record.places.get(key, "")))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 import trio
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -66,7 +66,7 @@ async def _once(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
 
 async def _watch(sandbox: str | None, as_json: bool) -> None:  # noqa: FBT001
     """Print the status repeatedly, until interrupted."""
-    console = Console(highlight=False)
+    console = render.plain_console()
     async with open_client() as client:
         earlier = await _ask(client, sandbox)
         if as_json or not console.is_terminal:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import rich_click as click
 from typing_extensions import override
 
+from broker.core.escape import printable
 from broker.core.files.planted_links import named_path
+
+_TERMINALS = frozenset({4, 5, *range(136, 144)})
+"""Major numbers of terminals (devices.txt of Linux), as of /dev/stdin and /dev/tty."""
+_NULL = os.makedev(1, 3)
 
 
 class NamedPath(click.Path):
@@ -23,8 +29,21 @@ class NamedPath(click.Path):
     ) -> str | bytes | os.PathLike[str]:
         given = super().convert(value, param, ctx)
         if not self.allow_dash or os.fspath(given) != "-":
-            refuse_planted_link(Path(os.fsdecode(given)))
+            path = Path(os.fsdecode(given))
+            # guard: a device without an end is not read
+            if self.exists and not self.dir_okay and _endless(path):
+                self.fail(f"{printable(str(path), 200)} is a device, not a file")
+            refuse_planted_link(path)
         return given
+
+
+def _endless(path: Path) -> bool:
+    """Return whether a path is a device other than a terminal and /dev/null."""
+    info = path.stat()
+    if not stat.S_ISCHR(info.st_mode) and not stat.S_ISBLK(info.st_mode):
+        return False
+    # Not isatty(): to open a device may wait, or have an effect.
+    return os.major(info.st_rdev) not in _TERMINALS and info.st_rdev != _NULL
 
 
 def path_of(text: str) -> str:

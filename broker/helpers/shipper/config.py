@@ -173,7 +173,11 @@ def load_config(path: Path) -> ShipConfig:
     try:
         config = msgspec.toml.decode(read_config(path), type=ShipConfig)
     except OSError as error:
-        raise SetupError(f"cannot read: {error.strerror}", where=str(path)) from error
+        raise SetupError(
+            f"cannot read: {error.strerror}",
+            where=str(path),
+            hint="to send the log elsewhere, write this file as docs/audit.md says, or name another one with --config",
+        ) from error
     except UNREADABLE as error:
         raise SetupError(
             f"invalid configuration: {error}",

@@ -305,6 +305,12 @@ def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
             hint="a broker begins the log when it starts: run 'brokerctl run SANDBOX', or on "
             "the host of two machines 'vitrail-host'",
         )
+    # guard: a log that is a FIFO or a device is not waited for
+    if not path.is_file() and not path.is_dir():
+        raise SetupError(
+            f"{path} is not a regular file, so it is not an audit log",
+            hint="specify a copy of audit.sqlite",
+        )
     try:
         # Long questions are asked in a worker thread, one at a time.
         db = sqlite3.connect(
@@ -319,7 +325,10 @@ def open_reading(path: Path) -> Iterator[sqlite3.Connection]:
         except sqlite3.DatabaseError as error:
             raise _unusable(error, path) from error
         if version == 0:
-            raise SetupError(f"{path} does not contain an audit log yet")
+            raise SetupError(
+                f"{path} does not contain an audit log yet",
+                hint="to start a broker, which begins a log, run 'brokerctl run SANDBOX'; a copy is of audit.sqlite",
+            )
         check_version(version, application, path)
         yield db
     finally:

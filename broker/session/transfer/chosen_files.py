@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -124,9 +125,12 @@ def _require_readable(path: str) -> None:
 
     Before a sandbox is started for it; what is in a directory is seen while it is sent.
     """
-    wanted = os.R_OK | (os.X_OK if Path(path).is_dir() else 0)
-    if Path(path).exists() and not os.access(path, wanted):
-        raise RefusedError(f"cannot read {printable(path, 200)}: Permission denied")
+    try:
+        is_dir = stat.S_ISDIR(Path(path).stat().st_mode)
+    except OSError as error:
+        raise _unusable(path, error) from None
+    if not os.access(path, os.R_OK | (os.X_OK if is_dir else 0)):
+        raise _unusable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def _size_of(path: str) -> int:
@@ -134,10 +138,21 @@ def _size_of(path: str) -> int:
     try:
         facts = Path(path).stat()
     except OSError as error:
-        raise RefusedError(f"{printable(path, 200)}: {error.strerror}") from None
+        raise _unusable(path, error) from None
     if not stat.S_ISREG(facts.st_mode):
-        raise RefusedError(f"{printable(path, 200)} is not a file")
+        raise RefusedError(
+            f"{printable(path, 200)} is not a file",
+            hint="directories are copied by 'brokerctl cp', and packed files opened as one",
+        )
     return facts.st_size
+
+
+def _unusable(path: str, error: OSError) -> RefusedError:
+    """Return the error of a named file that is not there, or not for the user."""
+    return RefusedError(
+        f"cannot read {printable(path, 200)}: {error.strerror}",
+        hint="check that the path exists and who may read it",
+    )
 
 
 # -- by a dialog -----------------------------------------------------------------------

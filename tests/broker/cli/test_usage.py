@@ -10,9 +10,10 @@ from pathlib import Path
 import click
 import pytest
 
+from broker.cli.transfer.named_path import NamedPath
 from broker.cli.usage import MEANT
 from broker.cli.verbs import VERBS, app, report
-from broker.core.errors import RefusedError, SetupError
+from broker.core.errors import InternalError, RefusedError, SetupError
 from policy.rules.engine import NO_RULE
 
 
@@ -122,8 +123,10 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line(tmp_path, words):
             check=False,
         )
     assert done.returncode == 1
-    *_, last = done.stderr.splitlines()
-    assert last == "error: cannot write a file or the output: No space left on device"
+    assert done.stderr.splitlines()[-2:] == [
+        "error: cannot write the output: No space left on device",
+        "  hint: check where the output goes: a full disk, a closed file",
+    ]
     assert "Traceback" not in done.stderr
 
 
@@ -174,6 +177,62 @@ def test_an_error_of_a_path_has_its_traceback_for_developers(monkeypatch):
     assert caught.value.__cause__ is error
 
 
-def test_an_error_without_a_path_is_an_internal_one():
+def test_an_error_without_a_path_is_an_internal_one(monkeypatch, capsys):
+    error = FileNotFoundError(2, "No such file or directory")
+    assert report(error) == 1
+    assert capsys.readouterr().err == (
+        "error: brokerctl failed: FileNotFoundError: No such file or directory\n"
+        "  hint: this is a defect of Vitrail: to report it, add the output of the same "
+        "command with VITRAIL_DEBUG=1\n"
+    )
+    monkeypatch.setenv("VITRAIL_DEBUG", "1")
     with pytest.raises(FileNotFoundError):
-        report(FileNotFoundError(2, "No such file or directory"))
+        report(error)
+
+
+def test_an_error_that_a_path_has_caused_names_it(capsys):
+    for message in ("cannot save it: no", "cannot save /x: no"):
+        error = SetupError(message)
+        error.__cause__ = PermissionError(13, "no", "/x")
+        assert report(error) == 1
+        err = capsys.readouterr().err
+        assert "check that the path exists and who may read and write it" in err
+        assert err.count("/x") == 1
+
+
+def test_a_closed_output_is_named_and_no_other_file_takes_its_number(tmp_path):
+    env = {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "PATH": os.defpath}
+    line = f'exec "{sys.executable}" -m broker.cli.app labels --json >&-'
+    done = subprocess.run(
+        ["sh", "-c", line], env=env, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: cannot write the output: Bad file descriptor\n  hint: "
+    )
+
+
+def test_a_device_without_an_end_is_not_read():
+    kind = NamedPath(exists=True, dir_okay=False)
+    with pytest.raises(click.BadParameter, match="/dev/zero is a device, not a file"):
+        kind.convert("/dev/zero", None, None)
+    assert kind.convert("/dev/null", None, None) == "/dev/null"
+
+
+def test_a_mistake_of_the_program_is_one_sentence(capsys):
+    assert report(KeyError("network")) == 1
+    assert capsys.readouterr().err.startswith(
+        "error: brokerctl failed: KeyError: 'network'\n  hint: "
+    )
+    assert report(InternalError("internal error in the broker: x", hint="see y")) == 1
+    assert capsys.readouterr().err == (
+        "error: internal error in the broker: x\n  hint: see y\n"
+    )
+
+
+def test_a_removed_current_directory_is_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert report(FileNotFoundError(2, "No such file or directory")) == 1
+    assert "the current directory does not exist any more" in capsys.readouterr().err

@@ -310,6 +310,7 @@ def _report(
 @click.option(
     "--ca",
     default="",
+    type=NamedPath(exists=True, dir_okay=False),
     metavar="FILE",
     help="File of certificates to trust instead of the system's.",
 )

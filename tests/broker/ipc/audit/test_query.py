@@ -159,6 +159,14 @@ def test_a_file_that_is_no_log(tmp_path: Path) -> None:
         pass
 
 
+def test_a_device_is_no_log() -> None:
+    with (
+        pytest.raises(SetupError, match="/dev/full is not a regular file"),
+        open_log(Path("/dev/full")),
+    ):
+        pass
+
+
 def test_a_log_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
     """Nobody is told to move a log away because it cannot be read just now."""
     file = tmp_path / "audit.sqlite"
