@@ -35,7 +35,7 @@ def display_setting(
 
 
 def named_display(environ: Mapping[str, str] | None = None) -> str:
-    """Return the socket that WAYLAND_DISPLAY names; empty where it is not set."""
+    """Return the socket that WAYLAND_DISPLAY names; empty if it is not set."""
     env = os.environ if environ is None else environ
     setting = display_setting(env) if env.get("WAYLAND_DISPLAY") else None
     return "" if setting is None else str(setting)
@@ -98,7 +98,7 @@ def display_path(
 
 
 def adopt_display() -> None:
-    """Set WAYLAND_DISPLAY in this process, where it is not set and a compositor answers.
+    """Set WAYLAND_DISPLAY in this process, if it is not set and a compositor answers.
 
     For programs that read it, and that start when the compositor is there.
     """

@@ -68,7 +68,7 @@ def connect_at_once(
 ) -> socket.socket | None:
     """Return a socket connected to a path, None where that has to wait.
 
-    Raises OSError where it cannot be connected.
+    Raises OSError if it cannot be connected.
     """
     sock = new_socket(socket.AF_UNIX, endpoint)
     # guard: who is connected to sends no descriptor

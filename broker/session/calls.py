@@ -43,7 +43,7 @@ def start_service(errand: Errand, order: m.StartService) -> None:
     """Run a service of the user's desktop in its jail, to its end.
 
     Raises RefusedError where one of its paths leads through a link, SetupError without
-    bubblewrap, UpstreamError where it does not start.
+    bubblewrap, UpstreamError if it does not start.
     """
     permit = errand.permit(order.warrant, {CALL, order.service})
     # guard: a permit for a service of the broker's starts no program

@@ -225,7 +225,7 @@ class FileDialogs:
 
         ``before``: that of the content before; empty at the first time.
 
-        Raises VitrailError where it cannot be kept: then the sandbox has it.
+        Raises VitrailError if it cannot be kept: then the sandbox has it.
         """
         guest = chosen.exchange.guest
         try:

@@ -98,7 +98,7 @@ async def _listening_units() -> list[str]:
     """Return the socket units of systemd that would start the broker again."""
     found: list[str] = []
     for unit in _SOCKETS:
-        # It fails where the unit is not active, and where there is no systemd.
+        # It fails if the unit is not active, and without systemd.
         with suppress(UpstreamError, SetupError):
             await run_tool(
                 ["systemctl", "--user", "is-active", unit], deadline=_ASK_SECONDS

@@ -95,7 +95,7 @@ def available() -> bool:
 
 
 def accelerator(epoll: int) -> Accelerator | None:
-    """Return the C part for an epoll set's descriptor, None where it is not used."""
+    """Return the C part for an epoll set's descriptor, None if it is not used."""
     if not available():
         return None
     return Accelerator(

@@ -38,7 +38,7 @@ def find_config(directories: Sequence[Path]) -> Path | None:
 def receiver_names(path: Path) -> list[str]:
     """Return the receivers' names in ``ship.toml``.
 
-    Raises SetupError where it cannot be read.
+    Raises SetupError if it cannot be read.
     """
     try:
         found = msgspec.toml.decode(read_config(path), type=_Receivers)

@@ -40,7 +40,7 @@ _PROGRAMS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server")
 
 
 def find_sftp_server() -> Path:
-    """Find the program sftp-server.  Raises SetupError where it is not installed."""
+    """Find the program sftp-server.  Raises SetupError if it is not installed."""
     return find_program(
         _PROGRAMS,
         "folders of sandboxes on another machine need sftp-server, which is not installed",
