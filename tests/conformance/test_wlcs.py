@@ -26,7 +26,7 @@ from tests.kit.workers import open_workers
 _MISSING = re.compile(r"Missing extension: (\w+)>= (\d+)")
 PAGE = Path(__file__).parents[2] / "docs/wayland.md"
 AT_ONCE = 2
-PARTS = {"weston": 2, "sway": 3}
+PARTS = {"weston": 2, "sway": 4}
 LEAST = 0.5
 """The share of tests that do not skip which pass directly, at least: else the suite,
 or what is written for it, is not in order."""
@@ -145,6 +145,19 @@ async def test_what_a_newer_release_adds_passes_through_a_worker():
     for kind in PARTS:
         counts = await _compared(kind, lambda _: added, root=root)
         assert counts["pass -> pass"] >= len(added) / 20
+
+
+def test_wrong_are_unknown_failures_needless_rows_and_skips_of_what_is_offered():
+    test = "SelfTest.any"
+    passed, failed = Result(Verdict.PASS, ""), Result(Verdict.FAIL, "")
+    offered = Result(Verdict.SKIP, "Missing extension: xdg_wm_base>= 1")
+    never = Result(Verdict.SKIP, "Missing extension: zwlr_layer_shell_v1>= 1")
+    assert wrong(test, "weston", failed)
+    assert wrong(KNOWN, "weston", passed)
+    assert wrong(test, "weston", offered)
+    assert not wrong(test, "weston", passed)
+    assert not wrong(KNOWN, "weston", failed)
+    assert not wrong(test, "sway", never)
 
 
 async def test_each_known_difference_is_of_a_test():

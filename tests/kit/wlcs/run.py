@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 import os
 import re
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -317,8 +316,8 @@ async def _sway(_suite: Suite, directory: Path) -> AsyncIterator[Place]:
     # Atomic, it would show a move after the client's next commit, or 200 ms later.
     argv = ["sway", "-D", "noatomic", "-c", str(config)]
     control = directory / "control"
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(control))
+    with trio.socket.socket(trio.socket.AF_UNIX) as listener:
+        await listener.bind(str(control))
         listener.listen()
         async with (
             _started(
@@ -345,12 +344,11 @@ async def _sway(_suite: Suite, directory: Path) -> AsyncIterator[Place]:
 
 
 async def _obey(
-    comp: HeadlessCompositor, mouse: Pointer, listener: socket.socket
+    comp: HeadlessCompositor, mouse: Pointer, listener: trio.socket.SocketType
 ) -> None:
     """What the module for weston does, for sway."""
-    sock, _ = await trio.socket.from_stdlib_socket(listener.dup()).accept()
-    stream = trio.SocketStream(sock)
-    async with stream:
+    sock, _ = await listener.accept()
+    async with trio.SocketStream(sock) as stream:
         async for data in stream:
             # The other side waits for the answer to each line.
             match data.decode().split():
