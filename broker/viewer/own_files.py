@@ -19,9 +19,10 @@ from typing import NamedTuple
 import policy
 import shims
 from broker.core.files.trees import remove_tree
+from broker.core.files.zone_name import LOCALTIME
 from broker.core.paths import Paths, require_private
 from broker.helpers.forked_part import fork_part
-from broker.viewer.sandboxes.time_zone import LOCALES, LOCALTIME
+from broker.viewer.sandboxes.time_zone import LOCALES
 from broker.viewer.sound.levels import levels_folder
 from broker.viewer.sound.mixer import desks_folder
 

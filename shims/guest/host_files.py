@@ -6,6 +6,7 @@ import binascii
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from typing import Dict
@@ -20,6 +21,8 @@ LAUNCH_LANG = ""
 
 CERTIFICATES = "etc/ssl/certs"
 ADDED = "usr/local/share/ca-certificates"
+ZONES = "/usr/share/zoneinfo"
+ZONE = re.compile(r"[A-Za-z0-9_+-]{1,40}(/[A-Za-z0-9_+-]{1,40}){0,2}")
 FIREFOX = "etc/firefox/policies/policies.json"
 
 
@@ -32,7 +35,8 @@ def host_environment() -> Dict[str, str]:
 def with_locales(env: Dict[str, str], told: Dict[str, str]) -> Dict[str, str]:
     """Return a program's environment with what the broker says of it.
 
-    Locales that this guest lacks are left out: programs would warn and use C.
+    Locales that this guest lacks are left out: programs would warn and use C.  The time
+    zone has its name where this guest knows it, which browsers and Java need.
     """
     import locale
 
@@ -44,6 +48,10 @@ def with_locales(env: Dict[str, str], told: Dict[str, str]) -> Dict[str, str]:
             except locale.Error:
                 continue
         env[name] = value
+    zone = env.pop("VITRAIL_TIME_ZONE", "")
+    # The rule in TZ is for guests without the zone's file.
+    if ZONE.fullmatch(zone) and os.path.isfile(os.path.join(ZONES, zone)):
+        env["TZ"] = zone
     return env
 
 

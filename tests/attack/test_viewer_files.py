@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from broker.core.files.trees import remove_tree
+from broker.core.files.zone_name import LOCALTIME, zone_name
 from broker.core.paths import find_paths
 from broker.core.streams.sound_rules import Level
 from broker.helpers import landlock
 from broker.helpers.filters.viewer_filter import viewer_filter
 from broker.helpers.viewer_confinement import confine_viewer
 from broker.viewer.own_files import own_files
-from broker.viewer.sandboxes.time_zone import LOCALTIME, time_zone
+from broker.viewer.sandboxes.time_zone import time_zone
 from broker.viewer.sound.levels import levels_folder, load_level, save_level
 from tests.kit.wayland.compositor import short_directory
 
@@ -120,5 +121,6 @@ def test_it_does_what_it_has_its_files_for(home):
         (logs / "program-1.log").write_text("x")
         assert remove_tree(logs) is None
         time_zone(LOCALTIME)
+        zone_name(LOCALTIME)
 
     assert done(work)

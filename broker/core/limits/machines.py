@@ -266,9 +266,6 @@ for the whole user (unix(7), ETOOMANYREFS).  With the 253 descriptors that one l
 message may carry it stays below the usual 1024.
 The policy's ``FEW_OPEN_FILES`` is the same number."""
 
-BOX_TIDY_SECONDS = 3.0
-"""For a box's program to end by itself, when ``brokerctl run`` is interrupted."""
-
 BOX_PROCESSES = 4096
 """RLIMIT_NPROC of a box, threads counted: the kernel has 32,768 process ids on small
 machines, and systemd gives a user a part of them.  A browser with many tabs has some

@@ -50,7 +50,7 @@ from broker.viewer.sandboxes.programs import (
     run_message,
 )
 from broker.viewer.sandboxes.streams import GuestStreams
-from broker.viewer.sandboxes.time_zone import locale_environment, zone_environment
+from broker.viewer.sandboxes.time_zone import locale_environment, zone_variables
 from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.wayland.screen import GuestScreen
 from broker.viewer.wayland.window_rules import GuestFrames
@@ -473,7 +473,8 @@ class Guest:
         display = display and record.viewer.display != "none"
         # The guest has UTC and the language of its start without it.
         looks = locale_environment(record.viewer)
-        given = {**zone_environment(record.viewer.timezone), **looks, **keys, **env}
+        zone = {} if "TZ" in env else zone_variables(record.viewer.timezone)
+        given = {**zone, **looks, **keys, **env}
         program = self.programs.new(
             Path(argv[0]).name,
             display=display and wait_window,

@@ -12,9 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from broker.core.errors import SetupError
+from broker.core.files.zone_name import LOCALTIME, zone_name
 from policy.records.model import ViewerRecord
 
-LOCALTIME = Path("/etc/localtime")
 LOCALES = (Path("/etc/locale.conf"), Path("/etc/default/locale"))
 """systemd-localed(8) writes the first one that a distribution has."""
 _MOST_BYTES = 65536
@@ -28,6 +28,17 @@ def zone_environment(timezone: str) -> dict[str, str]:
     Raises SetupError.
     """
     return {"TZ": time_zone(LOCALTIME)} if timezone == "desktop" else {}
+
+
+def zone_variables(timezone: str) -> dict[str, str]:
+    """Return the same for a guest, whose agent takes the name where it has the zone.
+
+    ICU, and with it browsers and node, takes UTC for a rule, and Java no summer time.
+    Raises SetupError.
+    """
+    variables = zone_environment(timezone)
+    name = zone_name(LOCALTIME) if variables else None
+    return variables if name is None else {**variables, "VITRAIL_TIME_ZONE": name}
 
 
 def locale_environment(viewer: ViewerRecord) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.host.launchers.bubblewrap import command
+from broker.core.files.zone_name import zone_name
 from broker.host.launchers.bubblewrap.arguments import Box
 from tests.kit.boxes import said, start_held
 from tests.kit.brokerctl import brokerctl, lines_of, running
@@ -132,9 +132,7 @@ async def test_a_program_learns_the_name_of_the_time_zone(tmp_path):
         (None, None),
     ],
 )
-def test_the_name_of_a_zone_is_where_localtime_leads(
-    tmp_path, monkeypatch, leads_to, zone
-):
+def test_the_name_of_a_zone_is_where_localtime_leads(tmp_path, leads_to, zone):
     if zone is not None and not Path(leads_to).exists():
         pytest.skip("tzdata is missing")
     local = tmp_path / "localtime"
@@ -142,8 +140,7 @@ def test_the_name_of_a_zone_is_where_localtime_leads(
         local.write_bytes(b"TZif2")
     else:
         local.symlink_to(leads_to)
-    monkeypatch.setattr(command, "_LOCALTIME", local)
-    assert command._zone() == zone
+    assert zone_name(local) == zone
 
 
 async def test_a_program_counts_the_processors_and_reads_nothing_that_they_do(tmp_path):

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
 
+from broker.core.files.zone_name import ZONES
 from broker.core.limits import (
     BOX_MEMORY_PARTS,
     BOX_SMALL_BYTES,
@@ -96,7 +97,6 @@ _DIRECTORIES = (
 _PROCESSORS = "/sys/devices/system/cpu"
 # Numbers of processors, which /proc/stat has, too, and nothing that they do.
 _NUMBERS = ("kernel_max", "offline", "online", "possible", "present")
-_ZONES = "/usr/share/zoneinfo"
 _MACHINE_ID = "/etc/machine-id"
 
 
@@ -259,7 +259,7 @@ def _file_system(box: Box, fds: BoxDescriptors, uid: int) -> Iterator[str]:
     if box.zone is None:
         yield from ("--ro-bind-try", "/etc/localtime", "/etc/localtime")
     else:
-        yield from ("--symlink", f"{_ZONES}/{box.zone}", "/etc/localtime")
+        yield from ("--symlink", f"{ZONES}/{box.zone}", "/etc/localtime")
     yield from _told_files(fds)
     yield from _own_places(box, uid, other=fds.namespace is not None)
     if box.x11 and fds.x11 is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from broker.core import limits
+from broker.core.files.zone_name import zone_name
 from broker.helpers.bubblewrap_status import not_started
 from broker.helpers.filters import box_filters
 from broker.helpers.process.gate import READY, Gate
@@ -23,7 +24,6 @@ _HOSTS = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 _ALSA = b"""pcm.!default { type pulse hint { show on description "Vitrail" } }
 ctl.!default { type pulse }
 """
-_LOCALTIME, _ZONES = Path("/etc/localtime"), Path("/usr/share/zoneinfo")
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,63}")
 
 
@@ -48,7 +48,7 @@ class BoxCommand:
     def argv(self, sockets: Path) -> list[str]:
         """Return bubblewrap's words for a box with this directory of sockets."""
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        box = replace(self.box, sockets=sockets, memory=memory, zone=_zone())
+        box = replace(self.box, sockets=sockets, memory=memory, zone=zone_name())
         words = bwrap_args(box, self._fds, os.getuid(), os.getgid())
         # A program could lower it again, where it may write to /proc.
         # guard: a box ends first where memory ends
@@ -104,15 +104,6 @@ def _hosts(name: str) -> str:
     """
     own = f"127.0.1.1 {name}\n" if _HOST_NAME.fullmatch(name) else ""
     return _HOSTS + own
-
-
-def _zone() -> str | None:
-    """Return the name of this machine's time zone; None where localtime(5) is a copy."""
-    if not _LOCALTIME.is_symlink():
-        return None
-    place = _LOCALTIME.resolve()
-    known = place.is_relative_to(_ZONES) and place.is_file()
-    return str(place.relative_to(_ZONES)) if known else None
 
 
 def _machine_id(box: Box) -> str:

@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.core import limits
 from broker.core.errors import UpstreamError
 from broker.helpers.bubblewrap_status import STATUS_BYTES, leader_of, read_line
 from broker.helpers.mounts.bound_files import BoundFiles
@@ -32,6 +31,8 @@ from broker.host.launchers.bubblewrap.command import BoxCommand, kill, require_r
 
 _READ_BYTES = 65536
 _LAST_OUTPUT_SECONDS = 1.0
+_TIDY_SECONDS = 3.0
+"""For a program to end by itself, when it is asked to."""
 Write = Callable[[bytes], None]
 """Takes output of the box's program, which may contain any bytes."""
 
@@ -80,7 +81,7 @@ class HeldBox:
             return self.popen.wait()
         except KeyboardInterrupt:
             ask_to_end(self.leader, self._first)
-            self._pass_output(write, time.monotonic() + limits.BOX_TIDY_SECONDS)
+            self._pass_output(write, time.monotonic() + _TIDY_SECONDS)
             raise
 
     def _pass_output(self, write: Write, until: float) -> None:

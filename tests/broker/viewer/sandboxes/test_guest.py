@@ -326,7 +326,11 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
     ("top", "version", "seen"),
     [
         ("", agent.VERSION, ({}, True, limits.AGENT_OUTPUT_WINDOW)),
-        ('timezone = "desktop"', agent.VERSION, ({"TZ": "CET-1"}, True, 131072)),
+        (
+            'timezone = "desktop"',
+            agent.VERSION,
+            ({"TZ": "CET-1", "VITRAIL_TIME_ZONE": "Europe/Berlin"}, True, 131072),
+        ),
         (
             '[looks]\nlanguage = "de_DE.UTF-8"',
             agent.VERSION,
@@ -338,6 +342,7 @@ async def test_an_agent_that_cannot_be_handed_over_leaves_nothing(tmp_path):
 async def test_what_a_guest_is_asked_for(tmp_path, monkeypatch, top, version, seen):
     """The desktop's time zone by choice; an older agent gets only the fields that it knows."""
     monkeypatch.setattr(time_zones, "time_zone", lambda _path: "CET-1")
+    monkeypatch.setattr(time_zones, "zone_name", lambda _path: "Europe/Berlin")
     async with guest(tmp_path, top) as (mine, workers, _), trio.open_nursery() as n:
         with await open_agent(mine, n):
             (other,) = workers.opened
