@@ -7,6 +7,7 @@ window in the scratchpad, KWin 5.27 by a menu on what is not mapped.
 
 from __future__ import annotations
 
+import struct
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from broker.core.streams.wayland_rules import WindowRules
+from broker.core.streams.wayland_rules import Fullscreen, WindowRules
 from tests.attack.test_wayland_pixels import PAINT, popup
 from tests.kit.eventually import eventually
 from tests.kit.wayland.client import GoneError, ServerError, Window
@@ -27,7 +28,10 @@ from tests.kit.wayland.virtual import compositor
 LOCKS = WindowRules(
     "work", color=FRAME, allow=frozenset({"zwp_pointer_constraints_v1"})
 )
+FILLS = WindowRules("work", color=FRAME, fullscreen=Fullscreen.REAL)
 PROMOTES = WindowRules("work", color=FRAME, promote=True)
+FULLSCREEN = 2
+"""xdg_toplevel.state"""
 RELATIVE = "zwp_relative_pointer_manager_v1"
 CONSTRAINTS = "zwp_pointer_constraints_v1"
 
@@ -304,6 +308,31 @@ async def test_promoted_surface_of_a_window_in_the_scratchpad_waits_for_the_wind
             assert not core.promoted or not any(s.promoted for s in core.promoted)
             it.order("scratchpad show")
             trio.from_thread.run(eventually, lambda: bool(core.promoted))
+
+        await it.client(act)
+        await lives(it)
+
+
+async def test_a_window_in_the_scratchpad_becomes_fullscreen_once_it_is_shown():
+    """sway 1.7 ended when the user then moved it to a workspace by its title."""
+    async with stand(FILLS) as it:
+
+        def act(c: Window) -> None:
+            _, _, top = c.show(300, 200, PAINT)
+            c.send(top, "set_title", b"one")
+            c.roundtrip()
+            it.order("move scratchpad")
+            c.send(top, "set_fullscreen", 0)
+            c.roundtrip()
+            it.order("[title=one] move to workspace 2")
+            it.order("workspace 2")
+            c.wait(
+                lambda e: (
+                    e[0] == top
+                    and e[2] == "configure"
+                    and FULLSCREEN in struct.unpack(f"={len(e[3][2]) // 4}I", e[3][2])
+                )
+            )
 
         await it.client(act)
         await lives(it)

@@ -391,13 +391,14 @@ class Toplevel(ProtocolObject):
     compositor was asked last, None once it has reported on that; ``fence``: whether it
     has read that; ``heard`` a configure since, else the filter answers when it is
     ``unanswered`` then.  ``restore``: maximised besides ``fake_fullscreen``, which the
-    compositor shows maximised since ``seen``.  ``whole``: fullscreen was asked of it.
+    compositor shows maximised since ``seen``.  ``whole``: fullscreen was asked of it,
+    and ``full`` asks for it once the compositor shows the window.
     ``again``, ``awaited``, ``drawn``, ``postponed``, ``restless``: whether the compositor shows it (``shown.py``).
     """
 
     __slots__ = (
         "again", "app_id", "asked", "awaited", "cap", "chosen", "configured", "decoration", "drawn", "due",
-        "fake_fullscreen", "fence", "former", "granted", "heard", "held", "icon", "imposed", "max_size", "maximized",
+        "fake_fullscreen", "fence", "former", "full", "granted", "heard", "held", "icon", "imposed", "max_size", "maximized",
         "min_size", "parent", "postponed", "real_fullscreen", "restless", "restore", "seen", "since", "states",
         "title", "told_maximized", "unanswered", "untold", "whole", "xdg",
     )  # fmt: skip
@@ -434,6 +435,7 @@ class Toplevel(ProtocolObject):
         """Forget what was asked and reported of a window that is not shown any more."""
         self.states: frozenset[int] = frozenset()
         self.maximized = self.whole = False
+        self.full: Callable[[], None] | None = None
         self.fake_fullscreen = self.restore = self.seen = False
         self.asked: bool | None = None
         self.heard = False

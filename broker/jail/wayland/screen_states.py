@@ -97,7 +97,7 @@ def _ask(core: ClientState, toplevel: Toplevel, *, maximised: bool) -> None:
     write = emit.set_maximized if maximised else emit.unset_maximized
     core.up.data += write(toplevel.sid)
     if _is_known(toplevel, maximised=maximised):
-        _await(core, toplevel)  # toolkits ask for what there is
+        await_answer(core, toplevel)  # toolkits ask for what there is
     else:
         toplevel.asked = maximised
         expect(core, toplevel)
@@ -105,7 +105,7 @@ def _ask(core: ClientState, toplevel: Toplevel, *, maximised: bool) -> None:
 
 def expect(core: ClientState, toplevel: Toplevel) -> None:
     """Take events for an answer only once the compositor has read the request."""
-    _await(core, toplevel)
+    await_answer(core, toplevel)
     if toplevel.fence == _NO_FENCE:
         _send_fence(core, toplevel)
     else:
@@ -113,7 +113,7 @@ def expect(core: ClientState, toplevel: Toplevel) -> None:
         toplevel.fence = _FENCE_AND_ONE_MORE
 
 
-def _await(core: ClientState, toplevel: Toplevel) -> None:
+def await_answer(core: ClientState, toplevel: Toplevel) -> None:
     """Answer a request if the compositor does not in time (``answer_late``)."""
     toplevel.heard = False
     toplevel.unanswered = core.now + limits.WAYLAND_LATE_SECONDS

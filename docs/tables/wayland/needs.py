@@ -21,6 +21,7 @@ class Needs(enum.Enum):
     UNSENT = "nothing: it is not sent to the compositor"
     SEAT = "a seat that is there: else nothing, or a local object"
     SCREEN = "a screen that is there: else none is named, or a local object"
+    SHOWN_SCREEN = "a screen that is there: else none is named; and, if its window is mapped, that this has the keyboard or was drawn since it was asked for: waits for it"
     POINTER = "a seat that has kept its pointer: else nothing, or a local object"
     PEN = "a pen that was not removed: else a local object"
     FOCUS = "a pointer or pen over its content: else nothing"
@@ -84,7 +85,7 @@ NEEDS: Mapping[tuple[str, str], Needs] = {
     ("wl_pointer", "set_cursor"): Needs.FOCUS,
     ("wp_cursor_shape_device_v1", "set_shape"): Needs.FOCUS,
     ("zwp_tablet_tool_v2", "set_cursor"): Needs.FOCUS,
-    ("xdg_toplevel", "set_fullscreen"): Needs.SCREEN,
+    ("xdg_toplevel", "set_fullscreen"): Needs.SHOWN_SCREEN,
     ("zxdg_output_manager_v1", "get_xdg_output"): Needs.SCREEN,
     # -- windows -----------------------------------------------------------------
     ("xdg_activation_v1", "activate"): Needs.WINDOW,

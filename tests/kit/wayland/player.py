@@ -88,6 +88,8 @@ class Program:
             return
         surface = self.c.surface()
         xdg, top = self.c.toplevel(surface)
+        # The person's commands name windows by it: without the filter, none has one.
+        self.c.send(top, "set_title", b"played")
         self.windows.append(Shown(surface, xdg, top))
         if self.rng.random() < 0.8:
             self._map(self.windows[-1])

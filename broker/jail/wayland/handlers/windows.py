@@ -8,6 +8,7 @@ commit of the client's surface (``commit.py``).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.core.limits import wayland as limits
@@ -33,6 +34,7 @@ from broker.jail.wayland.scene import (
     promote,
     resize_timeout,
     screen_change,
+    shown,
     window_state,
 )
 from broker.jail.wayland.scene.frame import Edges, Frame
@@ -419,6 +421,7 @@ def set_fullscreen(
     core: ClientState, toplevel: Toplevel, output: ProtocolObject | None
 ) -> None:
     """Ask for fullscreen; maximize instead where it is to be faked."""
+    toplevel.full = None
     # guard: fullscreen is faked
     if core.rules.fullscreen is Fullscreen.FAKE or _is_behind(core, toplevel):
         if core.rules.fullscreen is Fullscreen.FAKE and not toplevel.fake_fullscreen:
@@ -427,13 +430,29 @@ def set_fullscreen(
     else:
         if toplevel.fake_fullscreen:
             screen_states.end_fake(core, toplevel)
-        # guard: fullscreen on a screen that is there
-        output = None if output is not None and output.inert else output
-        core.up.data += _set_fullscreen(
-            toplevel.sid, output.sid if output is not None else 0
-        )
         toplevel.whole = True
-        screen_states.expect(core, toplevel)
+        xdg = toplevel.xdg
+        # sway 1.7 ends when its user moves a window that became fullscreen in the
+        # scratchpad to a workspace.
+        # guard: a window becomes fullscreen where it is shown
+        if xdg is not None and xdg.mapped and not shown.may_take_popups(core, xdg):
+            toplevel.full = partial(_fill_screen, core, toplevel, output)
+            shown.await_drawn(core, xdg)
+            screen_states.await_answer(core, toplevel)
+        else:
+            _fill_screen(core, toplevel, output)
+
+
+def _fill_screen(
+    core: ClientState, toplevel: Toplevel, output: ProtocolObject | None
+) -> None:
+    toplevel.full = None
+    # guard: fullscreen on a screen that is there
+    output = None if output is not None and (output.inert or output.dead) else output
+    core.up.data += _set_fullscreen(
+        toplevel.sid, output.sid if output is not None else 0
+    )
+    screen_states.expect(core, toplevel)
 
 
 _set_fullscreen = emit.request("xdg_toplevel", "set_fullscreen")
@@ -444,13 +463,14 @@ def _is_behind(core: ClientState, toplevel: Toplevel) -> bool:
 
     sway gives the keyboard to a window that becomes fullscreen.
     """
-    shown = toplevel.xdg is not None and toplevel.xdg.mapped
+    mapped = toplevel.xdg is not None and toplevel.xdg.mapped
     # guard: no keyboard for becoming fullscreen
-    return shown and core.hands.watching and not core.sandbox.focused
+    return mapped and core.hands.watching and not core.sandbox.focused
 
 
 def unset_fullscreen(core: ClientState, toplevel: Toplevel) -> None:
     """Forward unset_fullscreen, also for what the user's own key made so."""
+    toplevel.full = None
     if toplevel.fake_fullscreen:
         screen_states.end_fake(core, toplevel)
     elif not (toplevel.whole or FULLSCREEN in toplevel.states):

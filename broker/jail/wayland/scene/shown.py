@@ -1,4 +1,4 @@
-"""Which windows the compositor shows: a popup is requested on those alone.
+"""Which windows the compositor shows: a popup, or fullscreen, is requested on those alone.
 
 sway 1.7 places a popup by the workspace of its window, and dies if none exists, as
 for a window in the scratchpad.  wl_surface.enter and leave do not tell: sway 1.7 sends an
@@ -122,6 +122,8 @@ def _request_waiting(core: ClientState, window: XdgSurface) -> None:
         for popup in waiting(core, window):
             assert popup.ask is not None
             popup.ask(late=True)
+        if role.full is not None:
+            role.full()
         parents, role.again = role.again, set()
         for parent in parents:
             if parent.surface is not None and parent.mapped:

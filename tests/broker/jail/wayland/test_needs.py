@@ -225,6 +225,7 @@ ELSEWHERE = {
 HAPPENS: dict[Needs, tuple[Callable[[Actor], None], ...]] = {
     Needs.SEAT: (lambda a: a.gone("wl_seat"),),
     Needs.SCREEN: (lambda a: a.gone("wl_output"),),
+    Needs.SHOWN_SCREEN: (lambda a: a.gone("wl_output"),),
     Needs.POINTER: (
         lambda a: a.all_hear("wl_seat", "capabilities", POINTERLESS),
         lambda a: a.gone("wl_seat"),
