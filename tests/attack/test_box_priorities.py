@@ -41,7 +41,8 @@ found = {
     for policy in (0, 1, 2, 3, 6, 0x40000001)
 }
 found["attributes"] = tried(libc.syscall({"x86_64": 314, "aarch64": 274}[os.uname().machine], 0, None, 0))
-found["nicer"] = tried(os.nice(1) - 1)
+before = os.nice(0)  # that of the test run
+found["nicer"] = tried(os.nice(1) - min(before + 1, 19))
 print(json.dumps(found))
 """
 FIRST = """
@@ -122,7 +123,8 @@ def test_a_vmm_ends_before_the_desktops_programs_and_has_no_priority():
     done = subprocess.run(words, capture_output=True, check=True)
     locked, adjusted = map(int, done.stdout.split())
     assert locked << 10 == limits.SANDBOX_LOCKED_BYTES
-    assert adjusted == limits.VMM_OOM
+    inherited = int(Path("/proc/self/oom_score_adj").read_text())
+    assert adjusted == max(limits.VMM_OOM, inherited)
     assert {"--rtprio=0:0", "--nice=0:0"} <= set(words)
     hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]
     assert hard > limits.SANDBOX_LOCKED_BYTES, "the machine's own limit hides ours"
