@@ -40,7 +40,7 @@ def test_denied_is_denied_and_the_server_never_hears_of_it():
     talk = Talk()
     assert talk.refused(C.CREATE_RECORD_STREAM, create_record()) == Error.ACCESS
     assert talk.ask(C.GET_SOURCE_INFO_LIST).body == b""
-    assert talk.ask(C.GET_SERVER_INFO).fields("ttttassLm")[6] is None
+    assert talk.ask(C.GET_SERVER_INFO).fields("ttttassLm")[6] == "@DEFAULT_SOURCE@"
     talk.sandbox.allow_microphone(talk.now)
     assert talk.refused(C.CREATE_RECORD_STREAM, create_record()) == Error.ACCESS
     assert not talk.server.named(C.CREATE_RECORD_STREAM)
