@@ -17,6 +17,9 @@ from broker.core.limits import BOX_OOM, SANDBOX_FDS
 
 _HOME = "/home/user"
 _BRIDGE = "/run/vitrail-x11"
+# Root without capabilities makes a user namespace and cannot map its ids into it
+# (CAP_SETFCAP, user_namespaces(7)): Firefox's tabs end there unless told before.
+_NO_NAMESPACES = ("--env", "MOZ_ASSUME_USER_NS=0")
 _X11_START = ("/usr/bin/env", "python3", "-I", "-S", "-B", _BRIDGE, "--")
 # An image's ENTRYPOINT would get the bridge's words as arguments.
 _X11_ENTRYPOINT = f"--entrypoint={json.dumps(_X11_START)}"
@@ -94,6 +97,7 @@ def podman_args(
         *("--env", f"HOME={_HOME}", "--workdir", _HOME),
         *(f"--env={name}={value}" for name, value in container.variables.items()),
         *("--env", "XDG_SESSION_TYPE=wayland", "--env", "MOZ_ENABLE_WAYLAND=1"),
+        *_NO_NAMESPACES,
         *("--env", f"GDK_BACKEND=wayland{',x11' if x11 else ''}"),
         *("--env", f"QT_QPA_PLATFORM=wayland{';xcb' if x11 else ''}"),
         *((_X11_ENTRYPOINT,) if x11 and container.command else ()),
