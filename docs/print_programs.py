@@ -1,7 +1,7 @@
 """Print the table of programs in ``docs/programs.md`` from their measured results.
 
-``python -m docs.print_programs RESULTS`` takes new ones (``tests/programs/measure.py``);
-without an argument the page is printed again, and with ``--check`` it is compared.
+``python -m docs.print_programs RESULTS`` takes new ones (``tests/programs/measure.py``),
+which replace those of the same program and place; without an argument the page is printed again, and with ``--check`` it is compared.
 """
 
 from __future__ import annotations
@@ -17,15 +17,30 @@ RESULTS = Path(__file__).with_name("tables") / "programs.json"
 BEGIN, END = "<!-- programs: begin -->\n", "<!-- programs: end -->"
 
 
+_COLUMNS = {
+    "directly": "directly",
+    "box": "box without a record",
+    "persistent": "persistent box of a record",
+    "podman": "Podman, an image of Debian",
+}
+
+
 def page(text: str) -> str:
     """Return the page with the table of the stored results."""
     results = json.loads(RESULTS.read_text())
+    found = results["rows"]
+    cells = [_cells(program, found.get(program.name, {})) for program in PROGRAMS]
+    inside = [cell for row in cells for cell in row[1:] if not cell.startswith("not ")]
+    work = sum(cell.startswith("works") for cell in inside)
+    part = work / max(len(inside), 1)
+    count = f"{work} of {len(inside)} cells of boxes and containers work ({part:.1%})"
     lines = [
-        f"Measured on {results['date']}; a program that this machine lacked has no result.",
+        f"Measured on {results['date']}: {len(PROGRAMS)} programs, {count}.",
+        "A program that this machine lacked has no result.",
         "",
-        "| program | package | what it did | directly | box without a record | box of a record |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(_row(program, results["rows"].get(program.name, {})) for program in PROGRAMS),
+        f"| program | package | what it did | {' | '.join(_COLUMNS.values())} |",
+        f"|{' --- |' * (3 + len(_COLUMNS))}",
+        *(_row(program, row) for program, row in zip(PROGRAMS, cells, strict=True)),
         "",
     ]
     before, _, rest = text.partition(BEGIN)
@@ -33,14 +48,22 @@ def page(text: str) -> str:
     return f"{before}{BEGIN}{chr(10).join(lines)}{END}{after}"
 
 
-def _row(program: Program, row: dict[str, str]) -> str:
-    cells = [_cell(row, "directly"), _cell(row, "box"), _cell(row, "record")]
-    if program.record_only:
-        wants = program.of_record or f"needs `{program.setting}` of a record"
-        cells[1] = f"no: {wants}"
-    if program.setting:
-        cells[2] += f", with `{program.setting}`"
-    return f"| {program.name} | `{program.package}` | {program.does} | {' | '.join(cells)} |"
+def _row(program: Program, cells: list[str]) -> str:
+    packages = ", ".join(f"`{name}`" for name in program.package.split())
+    return f"| {program.name} | {packages} | {program.does} | {' | '.join(cells)} |"
+
+
+def _cells(program: Program, row: dict[str, str]) -> list[str]:
+    cells = {place: _cell(row, place) for place in _COLUMNS}
+    if program.x11:
+        with_x11 = {"box": "--x11", "persistent": "x11 = true", "podman": "x11 = true"}
+        for place, words in with_x11.items():
+            if cells[place] == "works":
+                cells[place] = f"works, with `{words}`"
+    if program.setting and cells["persistent"] == "works":
+        cells["persistent"] = f"works, with `{program.setting}`"
+    cells |= {place: f"no: {why}" for place, why in program.reasons.items()}
+    return [*cells.values()]
 
 
 def _cell(row: dict[str, str], place: str) -> str:
@@ -55,9 +78,16 @@ def main() -> int:
     """Write the page, or compare it."""
     words = [word for word in sys.argv[1:] if word != "--check"]
     if words:
-        RESULTS.write_text(
-            f"{json.dumps(json.loads(Path(words[0]).read_text()), indent=1)}\n"
-        )
+        results = json.loads(RESULTS.read_text())
+        for line in Path(words[0]).read_text().splitlines():
+            new = json.loads(line)
+            results["date"] = max(results["date"], new["date"])
+            row = results["rows"].setdefault(new["name"], {})
+            # What does not work directly any more was tried nowhere else.
+            if "directly" in new["row"]:
+                row.clear()
+            row.update(new["row"])
+        RESULTS.write_text(f"{json.dumps(results, indent=1)}\n")
     text = page(PAGE.read_text())
     if "--check" in sys.argv:
         return int(text != PAGE.read_text())
