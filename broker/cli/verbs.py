@@ -28,9 +28,9 @@ from broker.core.errors import (
     SetupError,
     UpstreamError,
     VitrailError,
-    path_error,
 )
 from broker.core.escape import printable
+from broker.core.files.path_errors import path_error
 from broker.core.parts.absent import AbsentPartError, needed
 from broker.core.paths import find_paths
 from broker.ipc.control.blocking_connection import BrokerMissingError, BrokerSilentError

@@ -130,11 +130,6 @@ def find_paths(environ: Mapping[str, str] | None = None) -> Paths:
     )
 
 
-def systemd_runs() -> bool:
-    """Return whether systemd is this machine's service manager (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
-
-
 def require_private(paths: Paths) -> None:
     """Refuse a runtime directory in which another user can put sockets.
 

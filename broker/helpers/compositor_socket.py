@@ -8,8 +8,6 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from broker.core.escape import printable
-
 _MOST = 33
 """Names that a compositor takes by itself are numbered below it (libwayland)."""
 
@@ -39,23 +37,6 @@ def named_display(environ: Mapping[str, str] | None = None) -> str:
     env = os.environ if environ is None else environ
     setting = display_setting(env) if env.get("WAYLAND_DISPLAY") else None
     return "" if setting is None else str(setting)
-
-
-def on_another_display(untrusted_display: str) -> str:
-    """Return a sentence for a user whose broker shows its windows elsewhere, or nothing.
-
-    ``untrusted_display`` is the broker's (``Version.display``).
-    """
-    here = named_display()
-    if not (here and untrusted_display) or here == untrusted_display:
-        return ""
-    if os.path.realpath(here) == os.path.realpath(untrusted_display):
-        return ""
-    there, here = printable(untrusted_display, 200), printable(here, 200)
-    return (
-        f"windows and dialogs appear on the compositor at {there}, for which the broker "
-        f"was started, and not at {here}: to move them here, run 'brokerctl restart'"
-    )
 
 
 def present_display(setting: Path) -> Path:

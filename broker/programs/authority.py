@@ -44,9 +44,9 @@ from broker.core.errors import (
     PeerError,
     SetupError,
     VitrailError,
-    path_error,
     sole,
 )
+from broker.core.files.path_errors import path_error
 from broker.core.limits import authority as authority_limits
 from broker.core.paths import find_paths
 from broker.core.stderr_log import log_stderr

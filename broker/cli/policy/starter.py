@@ -10,9 +10,9 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.policy.install import put
 from broker.cli.policy.records import EXAMPLES, example_text, read_records
-from broker.cli.run.connect import offline_paths
+from broker.cli.run.connect import offline_paths, systemd_runs
 from broker.core.errors import RefusedError
-from broker.core.paths import Paths, systemd_runs
+from broker.core.paths import Paths
 from policy.records.loader import FOLDER as RECORDS
 from policy.rules.rulefiles import FOLDER as RULES
 from policy.rules.ruleset import SUFFIX

@@ -10,13 +10,13 @@ import json
 import sys
 from contextlib import ExitStack, suppress
 
+from broker.cli.quick.other_display import on_another_display
 from broker.core.errors import (
     SetupError,
     UpstreamError,
     VitrailError,
 )
 from broker.core.paths import Paths
-from broker.helpers.compositor_socket import on_another_display
 from broker.ipc.control.blocking_connection import (
     ANSWER_SECONDS,
     BrokerSilentError,

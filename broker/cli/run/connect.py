@@ -6,12 +6,13 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.cli import render
 from broker.core.errors import SetupError, VitrailError
 from broker.core.names import sandboxes_named
-from broker.core.paths import Paths, find_paths, require_private, systemd_runs
+from broker.core.paths import Paths, find_paths, require_private
 
 if TYPE_CHECKING:
     import msgspec
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 _Request = TypeVar("_Request", bound="msgspec.Struct")
 _Answer = TypeVar("_Answer", bound="msgspec.Struct")
+
+
+def systemd_runs() -> bool:
+    """Return whether systemd is this machine's service manager (sd_booted(3))."""
+    return Path("/run/systemd/system").is_dir()
 
 
 def offline_paths() -> Paths:

@@ -19,13 +19,13 @@ import trio
 from broker.cli import render
 from broker.cli.completion import logged_sandboxes
 from broker.cli.interrupts import reader_may_leave
-from broker.cli.run.connect import offline_paths
+from broker.cli.run.connect import offline_paths, systemd_runs
 from broker.cli.sandboxes.ended_disposables import is_disposable_of
 from broker.core import limits
 from broker.core.errors import SetupError
 from broker.core.escape import printable
 from broker.core.names import SandboxName, take_sandbox_name
-from broker.core.paths import Paths, systemd_runs
+from broker.core.paths import Paths
 from policy.suggestions import did_you_mean
 
 _CONSOLE = "console.log"

@@ -26,14 +26,14 @@ from broker.cli.policy.records import (
     refuse_broken,
 )
 from broker.cli.run.attached import AttachedProgram
-from broker.cli.run.connect import broker_runs, open_client
+from broker.cli.run.connect import broker_runs, open_client, systemd_runs
 from broker.cli.run.options import StreamWords
 from broker.cli.run.progress import Steps
 from broker.cli.run.start import ensure_broker, refuse_root
 from broker.core.errors import RefusedError, SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.parts.absent import needed
-from broker.core.paths import Paths, find_paths, systemd_runs
+from broker.core.paths import Paths, find_paths
 from broker.helpers.compositor_socket import find_compositor
 from broker.host.required_parts import require_parts
 from broker.ipc.control.api import RunItem, RunRequest

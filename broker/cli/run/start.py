@@ -13,11 +13,11 @@ from pathlib import Path
 import trio
 
 from broker.cli import render
+from broker.cli.quick.other_display import on_another_display
 from broker.cli.run.connect import broker_runs
 from broker.core.errors import SetupError, UpstreamError
 from broker.core.escape import printable
 from broker.core.paths import Paths, require_private
-from broker.helpers.compositor_socket import on_another_display
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import STDOUT, Child, spawn, wait_ended
 from broker.ipc.control.api import Nothing

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from broker.helpers.compositor_socket import named_display, on_another_display
+from broker.cli.quick.other_display import on_another_display
+from broker.helpers.compositor_socket import named_display
 
 
 @pytest.fixture
