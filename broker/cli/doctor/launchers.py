@@ -8,7 +8,9 @@ from collections.abc import Iterator, Sequence
 
 from broker.cli.doctor.finding import Context, Finding, fail, ok, warn
 from broker.cli.launchers.table import launcher_of
+from broker.cli.render import cause
 from broker.core.errors import SetupError, UpstreamError, VitrailError
+from broker.core.files.path_errors import path_error
 from broker.core.parts.absent import AbsentPartError, require
 from broker.helpers.process.spawn import run_tool
 from broker.host.gpu.render_nodes import joining, render_nodes
@@ -40,7 +42,8 @@ async def check_launchers(context: Context) -> Sequence[Finding]:
         try:
             found += await launcher_of(kind).check(context, by_kind[kind.name])
         except (VitrailError, OSError) as error:
-            text = f'the check of kind "{kind.name}" failed: {error}'
+            reason = (isinstance(error, OSError) and path_error(error)) or cause(error)
+            text = f'the check of kind "{kind.name}" failed: {reason}'
             found.append(fail("launchers", text))
     return found or [
         ok("launchers", "no program or kernel feature that records need is missing")

@@ -18,8 +18,9 @@ from broker.cli.doctor import host, launchers, link, shipping, viewer
 from broker.cli.doctor.finding import Check, Context, Finding, FindingState, fail
 from broker.cli.link.pairing.role import role_here
 from broker.cli.run.connect import offline_paths
-from broker.core.errors import VitrailError
+from broker.core.errors import UpstreamError, VitrailError
 from broker.core.escape import printable
+from broker.core.files.path_errors import path_error
 from broker.net.link.wire_types import Role
 
 _HOST = frozenset({Role.HOST})
@@ -117,7 +118,8 @@ async def _careful(context: Context, name: str, check: Check) -> Sequence[Findin
         except VitrailError as error:
             return [fail(name, str(error), error.hint)]
         except OSError as error:
-            return [fail(name, f"the check failed: {error}")]
+            found = path_error(error) or UpstreamError(render.cause(error))
+            return [fail(name, f"the check failed: {found}", found.hint)]
     text = f"the check did not finish within {_CHECK_SECONDS:g} s"
     return [
         fail(name, text, "run 'brokerctl doctor' again when the machine is less busy")

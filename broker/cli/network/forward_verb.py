@@ -58,8 +58,11 @@ def command(sandbox: str, ports: str, *, stdio: bool, as_json: bool) -> None:
 
 async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT001
     """Request the forward, and print its port and failures."""
+    began = False
 
     async def show(item: ForwardItem) -> None:
+        nonlocal began
+        began = True
         if as_json:
             render.json_line(msgspec.to_builtins(item))
         elif item.failed:
@@ -72,6 +75,11 @@ async def _forward(request: ForwardRequest, as_json: bool) -> None:  # noqa: FBT
 
     async with open_client() as client:
         await client.call(FORWARD, request, show)
+    if not began:
+        raise UpstreamError(
+            f"the broker did not forward a port to {printable(request.sandbox)}",
+            hint="check that brokerctl and the running broker have the same version",
+        )
 
 
 async def _stdio(request: ForwardRequest) -> None:

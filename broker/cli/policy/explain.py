@@ -116,8 +116,9 @@ def explain_call(
         if then is not None:
             _print_event(then, rules)
         _print_explanation(found, verdict, known.world, every=every)
-        for problem in rules.problems:
-            render.note(f"error: {problem.first_line()}")
+        from broker.cli.policy.records import tell_problems  # late
+
+        tell_problems(rules.problems)
     sys.exit(3 if rules.problems else EXIT[verdict.answer.verdict])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeGuard
 
@@ -56,6 +56,16 @@ def is_micro_vm(launch: Launch) -> TypeGuard[MicroVM]:
 def record_file(where: str) -> str:
     """The file of a place ``file:line:column``."""
     return where.rsplit(":", 2)[0]
+
+
+def tell_problems(problems: Sequence[Problem]) -> None:
+    """Print a line for each problem beside an answer, and how to see them whole."""
+    from broker.cli import render  # late, as below
+
+    for problem in problems:
+        render.note(f"error: {problem.first_line()}")
+    if problems:
+        render.note("  hint: to see the lines, run 'brokerctl policy check'")
 
 
 def print_problems(problems: Iterable[Problem], *, stderr: bool = False) -> None:

@@ -92,8 +92,9 @@ def show(sandbox: str, *, as_json: bool) -> None:
         render.json_line(_as_json(record, decisions))
     else:
         _print_record(record, decisions)
-    for problem in rules.problems:
-        render.note(f"error: {problem.first_line()}")
+    from broker.cli.policy.records import tell_problems  # late
+
+    tell_problems(rules.problems)
 
 
 @command.command()

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import msgspec
 
+from broker.core.errors import VitrailError
 from broker.core.paths import Paths
 from broker.ipc.control import varlink
 from broker.ipc.control.answers import answer_in, reply_in
@@ -22,6 +23,8 @@ from broker.ipc.control.blocking_connection import (
     open_connection,
 )
 from broker.ipc.control.method import Method
+from broker.ipc.control.shared_methods import GET_VERSION
+from broker.ipc.control.types.base import Nothing
 
 _Request = TypeVar("_Request", bound=msgspec.Struct)
 _Answer = TypeVar("_Answer", bound=msgspec.Struct)
@@ -32,6 +35,7 @@ class BlockingClient:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._answered = False
 
     def call(
         self,
@@ -44,14 +48,26 @@ class BlockingClient:
         Raises what the broker refuses with, or UpstreamError when it does not
         answer in time.
         """
+        if method.waits and not self._answered:
+            # guard: a silent broker is not waited for without an end, by a verb without a loop
+            self._wait_answer()
         message = varlink.request(method.name, request, more=on_item is not None)
         self._connection.send(message, None if method.waits else ANSWER_SECONDS)
         while True:
             reply = reply_in(self._connection.receive())
+            self._answered = True
             answer = answer_in(reply, method.answer)
             if on_item is None or not reply.continues:
                 return answer
             on_item(answer)
+
+    def _wait_answer(self) -> None:
+        """Return when the broker has answered, whatever it says.  Raises UpstreamError."""
+        try:
+            self.call(GET_VERSION, Nothing())
+        except VitrailError:
+            if not self._answered:
+                raise
 
 
 @contextmanager

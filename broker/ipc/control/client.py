@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
-from broker.core.errors import InternalError
+from broker.core.errors import InternalError, VitrailError
 from broker.ipc.control import varlink
 from broker.ipc.control.answers import answer_in, reply_in
 from broker.ipc.control.blocking_connection import (
@@ -27,6 +27,8 @@ from broker.ipc.control.blocking_connection import (
     unreachable,
 )
 from broker.ipc.control.method import Method
+from broker.ipc.control.shared_methods import GET_VERSION
+from broker.ipc.control.types.base import Nothing
 from broker.ipc.control.varlink import VarlinkReader, VarlinkReply
 
 _READ_BYTES = 65536
@@ -41,7 +43,7 @@ class Client:
         self._stream = stream
         self._reader = VarlinkReader()
         self._replies: list[bytes] = []
-        self._in_call = False
+        self._in_call = self._answered = False
 
     async def call(
         self,
@@ -55,6 +57,9 @@ class Client:
         answer in time.  A method with items has no deadline.
         """
         timeless = method.waits or on_item is not None
+        if timeless and not self._answered:
+            # guard: a silent broker is not waited for without an end
+            await self._wait_answer()
         with trio.move_on_after(float("inf") if timeless else ANSWER_SECONDS):
             await self._send(
                 varlink.request(method.name, request, more=on_item is not None)
@@ -66,6 +71,14 @@ class Client:
                     return answer
                 await on_item(answer)
         raise late()
+
+    async def _wait_answer(self) -> None:
+        """Return when the broker has answered, whatever it says.  Raises UpstreamError."""
+        try:
+            await self.call(GET_VERSION, Nothing())
+        except VitrailError:
+            if not self._answered:
+                raise
 
     async def hang_up(self) -> None:
         """Shut down sending, which gives the call up.
@@ -108,6 +121,7 @@ class Client:
                 raise gone()
             self._replies += self._reader.feed(data)
         reply = reply_in(self._replies.pop(0))
+        self._answered = True
         self._in_call = reply.continues and not reply.error
         return reply
 

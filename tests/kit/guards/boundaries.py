@@ -140,6 +140,8 @@ GUARDS = (
     Guard("a title that cannot be encoded ends no verb", "", "tests/attack/test_terminal_texts.py", "ends_no_verb"),
     Guard("no traceback reaches a user", "raise error", "tests/broker/cli/test_usage.py", "mistake_of_the_program"),
     Guard("a closed standard file becomes no other file's", "pass", "tests/broker/cli/test_usage.py", "closed_output"),
+    Guard("a silent broker is not waited for without an end", "pass", "tests/broker/ipc/control/test_silent.py", "event_loop"),
+    Guard("a silent broker is not waited for without an end, by a verb without a loop", "pass", "tests/broker/ipc/control/test_silent.py", "one_that_answers"),
     Guard("a device without an end is not read", "if False:", "tests/broker/cli/test_usage.py", "without_an_end"),
     Guard("a log that is a FIFO or a device is not waited for", "if False:", "tests/broker/ipc/audit/test_query.py", "device_is_no_log"),
     Guard("text is encoded as the terminal decodes it", "return shown.encode('utf-8', 'replace')", "tests/attack/test_terminal_escapes.py", "another_encoding"),
