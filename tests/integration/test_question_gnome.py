@@ -174,3 +174,40 @@ async def has_banner(screen):
     picture = await screen.picture()
     row = {picture.getpixel((x, 172)) for x in (400, 450, 860)}
     return all(60 < n < 110 and max(one) - min(one) < 8 for one in row for n in one)
+
+
+TITLE = "Vitrail asks about web"
+
+
+async def test_a_window_that_plays_the_question_is_the_sandboxs_for_the_shell(tmp_path):
+    """Its id, its title and its class are not ours; the shell's entry of ours is not its."""
+    imitates = ("foot", "--app-id", "io.vitrail.Prompt", "--title", TITLE)
+    async with at_gnome_shell(tmp_path) as (screen, w), running(w, "work"):
+        (ours,) = await eventually(partial(known, screen, "io.vitrail.Prompt"))
+        assert ours["title"] == "Vitrail asks about work"
+        async with running(w, "web", "--", *imitates, "sleep", "1000"):
+            (theirs,) = await eventually(
+                partial(known, screen, "vitrail.web.io.vitrail.Prompt")
+            )
+            assert theirs["title"] == f"[web] {TITLE}"
+            # The broker has written the entry a moment ago.
+            await eventually(partial(has_entry, screen, ours["wm-class"]))
+            assert not await has_entry(screen, theirs["wm-class"])
+            assert len(await known(screen, "io.vitrail.Prompt")) == 1
+            # In its frame's name strip, which its program cannot draw over.
+            await eventually(partial(has_colour, screen, ORANGE))
+
+
+async def has_entry(screen, wm_class):
+    """Whether the shell shows a window with name and icon of the dialog's entry."""
+    entries = {one["app-id"] for one in await known(screen, wm_class)}
+    return entries == {"io.vitrail.Prompt.desktop"}
+
+
+async def known(screen, wm_class):
+    windows = await trio.to_thread.run_sync(screen.there.windows)
+    return [one for one in windows if one.get("wm-class") == wm_class]
+
+
+async def has_colour(screen, colour):
+    return colour in {c for _, c in (await screen.picture()).getcolors(1 << 24)}

@@ -45,13 +45,22 @@ class Gnome:
 
     def screenshot(self, file: Path) -> None:
         """Have GNOME Shell write a picture of the screen."""
-        name = "org.gnome.Shell.Screenshot"
-        where = DBusAddress("/org/gnome/Shell/Screenshot", name, name)
-        message = new_method_call(where, "Screenshot", "bbs", (True, False, str(file)))
+        self._shell("Screenshot", "Screenshot", "bbs", True, False, str(file))
+
+    def windows(self) -> list[dict[str, Any]]:
+        """Return what GNOME Shell knows of each window: title, wm-class, app-id."""
+        found = self._shell("Introspect", "GetWindows")[0]
+        return [{k: v[1] for k, v in one.items()} for one in found.values()]
+
+    def _shell(self, part: str, member: str, types: str = "", *args: Any) -> Any:
+        name = f"org.gnome.Shell.{part}"
+        where = DBusAddress(f"/org/gnome/Shell/{part}", name, name)
+        message = new_method_call(where, member, types or None, args)
         with open_dbus_connection(self.bus) as bus:
             reply = bus.send_and_get_reply(message, timeout=60)
         if reply.header.message_type is not MessageType.method_return:
             raise UnansweredError(str(reply.body))
+        return reply.body
 
 
 class GnomeKeyboard:
