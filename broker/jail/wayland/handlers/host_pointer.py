@@ -22,7 +22,7 @@ from broker.jail.wayland.protocol.objects import ProtocolObject
 if TYPE_CHECKING:
     from broker.jail.wayland.state import ClientState
 
-_LEFT_BUTTON = 0x110
+_LEFT_BUTTON, _RIGHT_BUTTON = 0x110, 0x111
 _PRESSED = 1
 
 
@@ -81,6 +81,8 @@ def _button(
             choice.press(pointer.own.alias)
         if which == _LEFT_BUTTON:
             _drag_frame(core, pointer, serial)
+        elif which == _RIGHT_BUTTON:
+            _show_menu(core, pointer, serial)
 
 
 def _drag_frame(core: ClientState, pointer: HostPointer, serial: int) -> None:
@@ -95,6 +97,20 @@ def _drag_frame(core: ClientState, pointer: HostPointer, serial: int) -> None:
         )
     else:
         core.up.data += windows.move_message(toplevel.sid, pointer.seat_sid, serial)
+
+
+def _show_menu(core: ClientState, pointer: HostPointer, serial: int) -> None:
+    """Show the compositor's menu of a window (close, maximise, …) by its top strip.
+
+    A program may have no title bar, such as an X11 program where the compositor draws
+    none.
+    """
+    grips = cursor.gripped(pointer)
+    if grips is not None and not grips[1]:
+        at = pointer.x // 256, pointer.y // 256
+        core.up.data += windows.menu_message(
+            grips[0].sid, pointer.seat_sid, serial, *at
+        )
 
 
 EVENTS: Handlers = {

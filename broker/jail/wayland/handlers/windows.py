@@ -346,12 +346,12 @@ def show_window_menu(
         edges, inside = edges_of(core, toplevel), window_state.content_rect(core, xdg)
         # guard: window menus within their window
         x, y = clamp(x, 0, inside.w), clamp(y, 0, inside.h)
-        core.up.data += _show_window_menu(
+        core.up.data += menu_message(
             toplevel.sid, seat.sid, serial, x + edges.left, y + edges.top
         )
 
 
-_show_window_menu = emit.request("xdg_toplevel", "show_window_menu")
+menu_message = emit.request("xdg_toplevel", "show_window_menu")
 
 
 def move(

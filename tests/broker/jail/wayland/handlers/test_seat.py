@@ -95,6 +95,21 @@ def test_the_person_moves_and_resizes_by_the_frame(talk, x, y, request_, edge):
         assert edge is None or args[2] == edge
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "shown"),
+    [(100, 1, True), (1, 50, False), (1, 1, False), (100, 50, False)],
+)
+def test_the_right_button_on_the_upper_strip_shows_the_desktop_s_window_menu(
+    talk, x, y, shown
+):
+    says(talk, talk.pointer, "enter", 7, root(talk), x * 256, y * 256)
+    before = len(talk.model.requests)
+    says(talk, talk.pointer, "button", 8, 1, 0x111, 1)
+    says(talk, talk.pointer, "button", 9, 1, 0x111, 0)
+    told = [(n, a) for k, n, a in talk.model.requests[before:] if k == "xdg_toplevel"]
+    assert [(n, a[1:]) for n, a in told] == [("show_window_menu", [8, x, y])] * shown
+
+
 def test_grip_is_none_inside_the_content():
     assert cursor.grip(50, 50, (100, 100), (4, 4, 4, 4)) is None
 
