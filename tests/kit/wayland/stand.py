@@ -296,6 +296,27 @@ def _argv(kind: str, outer: Path, directory: Path) -> list[str]:
     return [str(copy), "--wayland-display", str(outer), *_KWIN]
 
 
+_NO_TITLE_BARS = """[General]
+count=1
+rules=1
+[1]
+Description=no title bars
+noborder=true
+noborderrule=2
+"""
+
+
+def _undecorated(directory: Path) -> str:
+    """Settings with which KWin draws no title bars, nor has Qt draw them; their folder.
+
+    Whether it has a theme for them is the machine's matter: plasma-framework brings one.
+    """
+    folder = directory / "kwin-settings"
+    folder.mkdir(exist_ok=True)
+    (folder / "kwinrulesrc").write_text(_NO_TITLE_BARS)
+    return str(folder)
+
+
 @asynccontextmanager
 async def nested(comp: HeadlessCompositor, kind: str, **more: str):
     """Start weston or KWin as a window of a running sway, which takes the pictures.
@@ -304,6 +325,8 @@ async def nested(comp: HeadlessCompositor, kind: str, **more: str):
     """
     directory = comp.display.parent
     argv = await trio.to_thread.run_sync(_argv, kind, comp.display, directory)
+    if kind != "weston":
+        more.setdefault("XDG_CONFIG_HOME", _undecorated(directory))
     child = spawn(
         argv,
         env={
