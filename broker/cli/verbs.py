@@ -227,6 +227,8 @@ def _hint_of(error: VitrailError) -> str:
     if error.message.startswith(_DENIED):
         return _ALLOW
     cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return "free some space on that disk; 'brokerctl df' shows what sandboxes use"
     found = path_error(cause) if isinstance(cause, OSError) else None
     if found is None:
         return ""

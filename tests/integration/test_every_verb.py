@@ -68,7 +68,8 @@ def _wrong(one: Result) -> str:
     named = re.search(r"(?<![\w/])/\w", one.err) or any(
         word in one.err for word in ("file", "folder", one.path) if word
     )
-    quoted = "failed with code" in one.err  # words of a program that is named
+    # Words of a program that is named, and a disk that several paths share.
+    quoted = "failed with code" in one.err or "to the disk: " in one.err
     if _OF_PATHS.search(one.err) and not (named or quoted or "the output" in one.err):
         return "it names no path"
     return ""

@@ -49,7 +49,7 @@ from tests.kit.user_states import (
 _SUBREAPER = 36
 """PR_SET_CHILD_SUBREAPER, prctl(2)."""
 _AT_ONCE = 4
-SECONDS = 60.0
+SECONDS = 100.0
 """A verb has ended then, or has said what it waits for: a busy machine is slow."""
 GRACE = 20.0
 """A verb ends so soon after Ctrl-C, s."""

@@ -177,7 +177,7 @@ def _no_variables(home: Home) -> None:
 
 @_state
 def _posix_locale(home: Home) -> None:
-    home.env |= {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    home.env["LC_ALL"] = "POSIX"
     home.executed = True
 
 

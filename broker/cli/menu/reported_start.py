@@ -310,7 +310,9 @@ class _Seen:
         while not self.window:
             await trio.sleep(_LOOK_SECONDS)  # windows send no event to their callers
             with suppress(VitrailError):  # it does not run yet
-                self.window = await in_thread(self._has_window)
+                # A broker that does not answer is not waited for once the start failed.
+                asks = partial(in_thread, abandon_on_cancel=True)
+                self.window = await asks(self._has_window)
         await in_thread(follow_windows)
 
     def _has_window(self) -> bool:

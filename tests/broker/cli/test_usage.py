@@ -191,6 +191,10 @@ def test_an_error_without_a_path_is_an_internal_one(monkeypatch, capsys):
 
 
 def test_an_error_that_a_path_has_caused_names_it(capsys):
+    full = SetupError("cannot save it")
+    full.__cause__ = OSError(28, "No space left on device", "/x")
+    assert report(full) == 1
+    assert "free some space on that disk" in capsys.readouterr().err
     for message in ("cannot save it: no", "cannot save /x: no"):
         error = SetupError(message)
         error.__cause__ = PermissionError(13, "no", "/x")
