@@ -93,7 +93,7 @@ def chords(
             path = save(paths, wanted)
         except OSError as error:
             raise SetupError(
-                f"cannot save the chords: {render.cause(error)}"
+                f"cannot save the chords in {paths.config[0]}: {render.cause(error)}"
             ) from error
         _tell_broker()
         if not as_json:
