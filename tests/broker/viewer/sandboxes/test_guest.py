@@ -11,7 +11,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from broker.core import limits
-from broker.core.errors import RefusedError, UpstreamError
+from broker.core.errors import RefusedError, SetupError, UpstreamError
 from broker.core.lease import Opening
 from broker.core.services import AGENT, DISPLAY
 from broker.ipc import agent, worker
@@ -31,6 +31,13 @@ from tests.kit.workers import compositor_at
 from tests.kit.world import record
 
 
+class NoSession:
+    """A session that has no font for the names in frames, nor anything else."""
+
+    async def carry_out(self, order):
+        raise SetupError(f"no session carries out {order}")
+
+
 @asynccontextmanager
 async def guest(tmp_path, top="", text=None):
     """A guest without a screen, its paper workers, and its log."""
@@ -44,7 +51,7 @@ async def guest(tmp_path, top="", text=None):
             log=log,
             compositor=compositor_at(tmp_path / "wayland-0"),
             display=lambda: tmp_path / "wayland-0",
-            session=None,
+            session=NoSession(),
         )
         made = Guest(
             LEASE,
