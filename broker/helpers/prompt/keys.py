@@ -79,10 +79,13 @@ class Keys:
         self._keymap: int | None = None
         self._state: int | None = None
         self._control = False
+        self._latin: bool | None = None
+        """Whether the active layout types Latin letters; None: not looked at yet."""
 
     def keymap(self, text: bytes) -> bool:
         """Set the keymap; return whether the library understood it."""
         self._drop()
+        self._latin = None
         self._keymap = self._lib.xkb_keymap_new_from_string(
             self._context, text.rstrip(b"\0"), _FORMAT_TEXT_V1, 0
         )
@@ -92,6 +95,7 @@ class Keys:
 
     def modifiers(self, pressed: int, latched: int, locked: int, group: int) -> None:
         """Shift and its kin, and the layout."""
+        self._latin = None
         self._control = bool((pressed | latched | locked) & _CONTROL)
         if self._state:
             self._lib.xkb_state_update_mask(
@@ -110,11 +114,17 @@ class Keys:
         self._lib.xkb_state_key_get_utf8(self._state, key, text, _TEXT_BYTES)
         written = text.value.decode("utf-8", "replace")
         # guard: a layout with Latin letters says itself which key is which
-        if written.isprintable() and written and not self._types_latin():
+        if written.isprintable() and written and not self._knows_latin():
             written = US_LETTERS.get(code, written)
         return name.value.decode("ascii", "replace"), (
             written if written.isprintable() and not self._control else ""
         )
+
+    def _knows_latin(self) -> bool:
+        """Return what ``_types_latin`` says, once for each state of the keyboard."""
+        if self._latin is None:
+            self._latin = self._types_latin()
+        return self._latin
 
     def _types_latin(self) -> bool:
         """Return whether a key of the active layout bears a Latin letter."""
