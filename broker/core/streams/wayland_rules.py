@@ -84,7 +84,9 @@ class WindowRules:
         # guard: a window has a name where the compositor shows none
         named = not titles if self.label is None else self.label
         top = self.named_top if named else self.top
-        return replace(self, label=named, top=top, named_top=top)
+        # guard: a picture of the name is of its strip's height
+        strip = self.strip if top == self.named_top else b""
+        return replace(self, label=named, top=top, named_top=top, strip=strip)
 
     def __post_init__(self) -> None:
         """Check the border's sizes.  Raises RefusedError."""
