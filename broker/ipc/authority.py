@@ -150,7 +150,7 @@ class ShowQuestion(ClientMessage, frozen=True, tag=22):
     ``token``: the compositor's, for the user's press; empty: there is none.
     """
 
-    token: Annotated[str, msgspec.Meta(max_length=1000, pattern="^[ -~]*$")]
+    token: Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[ -~]*\Z")]
 
 
 # -- from the authority -----------------------------------------------------------

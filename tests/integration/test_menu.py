@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from broker.cli.menu import reported_start
 from broker.cli.menu.entries import _plain
 from broker.cli.menu.reported_start import _step_or_error, mend_of, shown_name
 from tests.kit.brokerctl import brokerctl, home, paths_of, running
@@ -285,6 +286,17 @@ async def test_an_action_of_a_box_that_runs_says_why_it_did_nothing():
                 await s.dismiss(one)
                 with trio.fail_after(60):
                     assert await it.wait() != 0
+
+
+async def test_windows_of_before_are_not_those_of_a_start(monkeypatch):
+    there = {("box", 1)}
+    monkeypatch.setattr(reported_start, "_windows_of", lambda _: frozenset(there))
+    seen = await reported_start._Seen.since_now("box")
+    assert not seen._has_window()
+    there.add(("box", 2))
+    assert seen._has_window()
+    there.discard(("box", 1))
+    assert seen._has_window()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import trio
@@ -112,7 +113,12 @@ async def test_a_cut_transfer_is_reported_and_leaves_nothing(tmp_path):
 
 async def test_a_file_that_is_not_there_is_told(tmp_path):
     with desktop(tmp_path) as (own, session), pipe() as (_, write):
-        found = await named(own, session, tmp_path / "absent")
+        with pytest.raises(RefusedError, match="absent: No such file"):
+            await named(own, session, tmp_path / "absent")
+        there = tmp_path / "gone"
+        there.touch()
+        found = await named(own, session, there)
+        there.unlink()
         with pytest.RaisesGroup(UpstreamError):
             async with own.sending(found.ticket, write):
                 await trio.sleep_forever()
@@ -185,6 +191,8 @@ async def test_a_name_in_another_script_is_kept_in_every_locale(tmp_path):
 async def test_more_paths_are_named_than_fit_into_a_message(tmp_path):
     with desktop(tmp_path) as (own, session):
         paths = [f"{tmp_path}/{'x' * 200}{number}" for number in range(2000)]
+        for path in paths:
+            Path(path).touch()
         found = await named(own, session, *paths)
         assert found.found.files == 2000
 

@@ -154,9 +154,7 @@ def test_a_window_has_its_name_where_the_compositor_draws_no_title_bar(
 def test_a_picture_of_the_name_s_strip_fits_any_edge_without_one():
     """The broker draws it before it is known whether the compositor draws titles."""
     for border in range(1, 18):
-        rules = replace(
-            BY_COMPOSITOR, border=border, top=border, strip=bytes(7 * 18)
-        )
+        rules = replace(BY_COMPOSITOR, border=border, top=border, strip=bytes(7 * 18))
         with Talk(rules, model=Model([*GLOBALS, DECORATIONS])) as it:
             it.start().show(200, 50, 0)
             assert it.core.edges.top == border
