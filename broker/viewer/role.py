@@ -213,7 +213,9 @@ class ViewerRole:
         """Have the frames of a sandbox say that it waits for an answer, or no longer."""
         guest = self.guest(lease)
         if guest is not None and self._nursery is not None:
-            self._nursery.start_soon(run_isolated, partial(guest.mark, asks=asks))
+            # guard: what was reported last of a question is what frames say
+            guest.mark(asks=asks)
+            self._nursery.start_soon(run_isolated, guest.follow_frames)
 
     def writable_places(self) -> list[Path]:
         """Return directories in which a sandbox may have created links."""

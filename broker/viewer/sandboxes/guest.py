@@ -229,9 +229,12 @@ class Guest:
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self._frames.follow(mine)
 
-    async def mark(self, *, asks: bool) -> None:
-        """Have the frames say that the user is asked about this sandbox, or no longer."""
+    def mark(self, *, asks: bool) -> None:
+        """Note whether the user is asked about this sandbox; see ``follow_frames``."""
         self._frames.asks = asks
+
+    async def follow_frames(self) -> None:
+        """Have the frames say what ``mark`` noted."""
         mine = self.worker
         if mine is not None:
             with contextlib.suppress(UpstreamError):  # it has just ended

@@ -24,6 +24,7 @@ from broker.host.role import HostRole
 from broker.ipc import worker
 from broker.ipc.audit.filters import Filters
 from broker.ipc.audit.query import open_log
+from broker.ipc.authority import QuestionWaits
 from broker.viewer.folders.streamed import StreamedFolders
 from broker.viewer.role import ViewerRole
 from broker.viewer.sandboxes.dependencies import GuestTools
@@ -862,3 +863,14 @@ async def test_the_worker_is_told_of_windows_that_wait_for_an_answer():
         conn.close()
         await s.role.lease_ended(LEASE.id, "over")
         agent.close()
+
+
+async def test_frames_say_what_was_reported_last_of_a_question():
+    """Tasks that become runnable together run in no order: they carry no state."""
+    async with viewer() as s:
+        await s.role.lease_begun(LEASE)
+        for number in range(1, 41):
+            s.role.question.waits(QuestionWaits(number, LEASE.id, "a", "to do it"))
+            s.role.question.waits(QuestionWaits())
+            await trio.testing.wait_all_tasks_blocked()
+            assert not s.role.guest(LEASE.id)._frames.asks
