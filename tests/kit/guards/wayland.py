@@ -33,6 +33,7 @@ GUARDS = (
     Guard("fullscreen on a screen that is there", "pass", NEEDS, "not_sent and set_fullscreen"),
     Guard("a dialog ends with its window", "if True:", NEEDS, "dialog_ends"),
     Guard("a popup's parent is mapped", "if window is None:", NEEDS, "not_sent and get_popup"),
+    Guard("a window that is shown late takes no keyboard", "if False:", "tests/broker/jail/wayland/scene/test_frame.py", "takes_none_when"),
     Guard("a window becomes fullscreen where it is shown", "if False:", "tests/attack/test_wayland_alive.py", "becomes_fullscreen_once"),
     Guard("a window that may be about to be hidden is asked for later", "if False:", NEEDS, "just_changed"),
     Guard("a frame counts after all that came with it", "pass", NEEDS, "right_after"),

@@ -436,11 +436,23 @@ def set_fullscreen(
         # scratchpad to a workspace.
         # guard: a window becomes fullscreen where it is shown
         if xdg is not None and xdg.mapped and not shown.may_take_popups(core, xdg):
-            toplevel.full = partial(_fill_screen, core, toplevel, output)
+            toplevel.full = partial(_fill_late, core, toplevel, output)
             shown.await_drawn(core, xdg)
             screen_states.await_answer(core, toplevel)
         else:
             _fill_screen(core, toplevel, output)
+
+
+def _fill_late(
+    core: ClientState, toplevel: Toplevel, output: ProtocolObject | None
+) -> None:
+    """Ask for what a window wanted that is shown now: its user may have turned away."""
+    # guard: a window that is shown late takes no keyboard
+    if _is_behind(core, toplevel):
+        toplevel.full, toplevel.whole = None, False
+        screen_states.fake_fullscreen(core, toplevel)
+    else:
+        _fill_screen(core, toplevel, output)
 
 
 def _fill_screen(

@@ -12,6 +12,7 @@ from broker.jail.wayland.model import Surface
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import ProtocolFault
 from tests.kit.wayland.client import ServerError
+from tests.kit.wayland.model import Model
 from tests.kit.wayland.talk import Talk
 
 MAXIMIZED, FULLSCREEN, ACTIVATED = 1, 2, 4
@@ -380,6 +381,32 @@ def test_without_the_keyboard_fullscreen_is_a_maximised_window(fullscreen):
         it.all_hear("wl_keyboard", "leave", 6, it.model.roots()[0])
         it.send(new, "set_fullscreen", 0)
         assert _asked(it, 1) == ["set_fullscreen"]
+
+
+class Hiding(Model):
+    """A compositor that draws no window."""
+
+    def wl_surface_frame(self, surface, callback) -> None:
+        """Answer nothing, as for windows of another workspace."""
+
+
+@pytest.mark.parametrize("away", [False, True])
+def test_a_hidden_window_that_asked_with_the_keyboard_takes_none_when_it_is_shown(away):
+    """Its user has turned to another program meanwhile, beside which it is shown."""
+    rules = WindowRules("work", fullscreen=Fullscreen.REAL)
+    with Talk(rules, model=Hiding()) as it:
+        it.start().show(200, 100, 0)
+        _, _, hidden = it.show(200, 100, 0)
+        front, _behind = it.model.roots()
+        it.all_hear("wl_keyboard", "enter", 5, front, b"")
+        it.send(hidden, "set_fullscreen", 0)
+        assert "set_fullscreen" not in _asked(it, 9)
+        if away:
+            it.all_hear("wl_keyboard", "leave", 6, front)
+        (drawn,) = it.told("wl_surface", "frame")[-1]
+        it.model.tell(drawn, "done", 1)
+        it.pump()
+        assert _asked(it, 1) == ["set_maximized" if away else "set_fullscreen"]
 
 
 def test_titles_carry_the_sandboxs_name_and_nothing_hidden(talk):
