@@ -431,6 +431,11 @@ class MachinePeer(RecordPeer, frozen=True, tag=True):
     leased: ClassVar[str] = "when its machine is registered with systemd-machined"
     hint: ClassVar[str] = "to list the registered machines, run 'machinectl list'"
 
+    @override
+    def is_at(self, way: str, place: str | int) -> bool:
+        # guard: the socket of a machine of machined is its record's
+        return way == "hybrid" and place == str(self.hybrid)
+
 
 class UnixPeer(RecordPeer, frozen=True, tag=True):
     """A container behind a UNIX socket."""

@@ -242,6 +242,19 @@ def test_a_record_of_several_machines_takes_those_and_no_other(key):
             check_peer(mine, mine.host.launch.peer, request, NONE)
 
 
+MACHINED = 'machine = "bank"\nhybrid = "/run/vms/bank"\n'
+
+
+def test_a_socket_of_a_machine_of_machined_is_not_one_of_several():
+    mine = parsed("box", DISPOSABLE + 'hybrid_directory = "/run/vms"\n')
+    records = RecordSet(
+        {"box": mine, "bank": parsed("bank", EXTERNAL + MACHINED)}, {}, (), ""
+    )
+    request = LeaseRequest(record="box", hybrid="/run/vms/bank")
+    with pytest.raises(RefusedError, match="'bank' names this machine"):
+        check_peer(mine, mine.host.launch.peer, request, records)
+
+
 def test_a_machine_that_a_record_names_is_not_one_of_several():
     mine = parsed("box", DISPOSABLE + 'hybrid_directory = "/run/vms"\n')
     bank = parsed("bank", EXTERNAL + 'hybrid = "/run/vms/bank"\n')
