@@ -30,7 +30,7 @@ from broker.core.errors import (
     VitrailError,
 )
 from broker.core.escape import printable
-from broker.core.files.path_errors import path_error
+from broker.core.files.path_errors import path_error, place_of
 from broker.core.parts.absent import AbsentPartError, needed
 from broker.core.paths import find_paths
 from broker.ipc.control.blocking_connection import BrokerMissingError, BrokerSilentError
@@ -279,8 +279,8 @@ def report(error: Exception) -> int:
 
 def _not_written(error: OSError) -> tuple[str, str]:
     """Return what could not be written, which write(2) does not say, and what to do."""
-    if error.filename:
-        return os.fsdecode(error.filename), "free some space there, or use another disk"
+    if place := place_of(error):
+        return place, "free some space there, or use another disk"
     if _output_fails(error):
         return "the output", "check where the output goes: a full disk, a closed file"
     for place in _places():

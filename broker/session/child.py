@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 
 from broker.core.errors import UpstreamError, VitrailError
+from broker.core.files.path_errors import place_of
 from broker.helpers.compositor_socket import adopt_display
 from broker.helpers.forked_part import end_with_parent
 from broker.helpers.process.process_name import set_name
@@ -53,9 +54,14 @@ def become_session_child(
         except VitrailError as error:
             errand.fail(error)
         except OSError as error:
-            where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-            text = f"{where}{error.strerror or error}"
-            errand.fail(UpstreamError(f"an operation in your session failed: {text}"))
+            errand.fail(failed_operation(error))
+
+
+def failed_operation(error: OSError) -> UpstreamError:
+    """Return the error of an order that the kernel did not let this child carry out."""
+    place = place_of(error)
+    text = f"{place}: {error.strerror}" if place else error.strerror or str(error)
+    return UpstreamError(f"an operation in your session failed: {text}")
 
 
 def _carry_out(errand: Errand, order: messages.SessionOrder) -> None:

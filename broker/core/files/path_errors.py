@@ -6,6 +6,7 @@ import errno
 import os
 
 from broker.core.errors import SetupError
+from broker.core.escape import printable
 
 _OF_PATHS = frozenset(
     {
@@ -16,12 +17,28 @@ _OF_PATHS = frozenset(
 )
 """Errors of a path that a user named, or of a directory of the user's: where, and why."""
 
+_PATH_CHARACTERS = 1000
+
+
+def place_of(error: OSError) -> str:
+    """Return the path that an error names, as it can be sent and shown; empty: none.
+
+    Its name is any bytes, and may be a sandbox's choice; of an operation on a
+    descriptor it is the number.
+    """
+    name = error.filename
+    if not isinstance(name, str | bytes):
+        return ""
+    # guard: an error of the kernel shows no raw path
+    return printable(os.fsdecode(name), _PATH_CHARACTERS)
+
 
 def path_error(error: OSError) -> SetupError | None:
     """Return the error for users of a path that they named, or may mend; None for others."""
-    if error.errno not in _OF_PATHS or not isinstance(error.filename, str | bytes):
+    place = place_of(error)
+    if error.errno not in _OF_PATHS or not place:
         return None
     return SetupError(
-        f"{os.fsdecode(error.filename)}: {error.strerror}",
+        f"{place}: {error.strerror}",
         hint="check that the path exists and who may read and write it",
     )

@@ -366,6 +366,7 @@ GUARDS = (
     Guard("settings are written by root or us alone", "if False:", "tests/attack/test_own_files.py", "settings"),
     Guard("the cursor's file replaces a link", "path.write_text(f'{cursor}\\n')", "tests/attack/test_own_files.py", "place_of_the_cursor"),
     Guard("the cursor's file is read through no link", "flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK", "tests/attack/test_own_files.py", "place_of_the_cursor"),
+    Guard("an error of the kernel shows no raw path", "return os.fsdecode(name)", "tests/broker/core/files/test_path_errors.py"),
     Guard("no error drives the terminal", "return text", "tests/attack/test_own_files.py", "drives or programs"),
     Guard("no descriptors without a byte", "", "tests/broker/ipc/test_fdpass.py", "without_a_byte"),
     Guard("a box has no sockets that namespaces do not divide", "", "tests/attack/test_box_sockets.py"),
