@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import trio
 
+from broker.core.process_status import descendants
 from tests.kit.eventually import eventually
 from tests.kit.sound.servers import (
     BROKERCTL,
@@ -303,3 +305,12 @@ async def test_without_a_server_it_says_so(tmp_path):
         )
         assert done.code == 1
         assert "no sound server has a socket at /nowhere" in done.err
+
+
+async def test_no_process_of_the_filter_connects_to_the_server_for_its_worker():
+    """Each connection of a worker is given to it, for one of a program."""
+    async with sound_server("pulseaudio") as server, proxy(server) as filtered:
+        children = descendants(filtered.child.pid)
+        words = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in children]
+        assert any(b"/no-compositor" in line for line in words)
+        assert not any(str(server.socket).encode() in line for line in words)

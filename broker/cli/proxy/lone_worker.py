@@ -34,10 +34,11 @@ _REASON = 2000
 
 @asynccontextmanager
 async def open_lone_worker(
-    rules: WindowRules, compositor: Path, *, allow_unjailed: bool
+    rules: WindowRules, display: Path | None, *, allow_unjailed: bool
 ) -> AsyncIterator[Worker]:
     """Start a worker, which ends with the block.
 
+    ``display``: the compositor's socket; None: its sandbox has no windows.
     ``allow_unjailed``: on a machine without user namespaces, too, with the other walls.
 
     Raises SetupError where the jail cannot be built, UpstreamError when the worker does
@@ -45,6 +46,8 @@ async def open_lone_worker(
     """
     # Its own socket, which no program is given: connections come by this process.
     with tempfile.TemporaryDirectory(prefix="vitrail-proxy-") as place:
+        # guard: the keeper of a sound filter connects nowhere
+        compositor = Path(place) / "no-compositor" if display is None else display
         start = partial(start_server, compositor=os.fspath(compositor))
         async with open_workers(None, start, allow_unjailed=allow_unjailed) as workers:
             yield await workers.open_worker(

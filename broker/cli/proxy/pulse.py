@@ -249,10 +249,9 @@ async def _run(
     indicator = Indicator(own_bus)
     # Signals first: a process that sees the socket may already stop us cleanly.
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        # It shows no window: nothing listens where its keeper would connect.
         windows = WindowRules(rules.name)
         async with open_lone_worker(
-            windows, path, allow_unjailed=allow_unjailed
+            windows, None, allow_unjailed=allow_unjailed
         ) as mine:
             sound = LoneSound(
                 mine,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("the keeper of a sound filter connects nowhere", "compositor = Path('/run/user/pulse') if display is None else display", "tests/integration/test_pulse_clients.py", "no_process_of"),
     Guard("unknown is denied", "return self.relay(tag, number, reader.rest())", "tests/broker/jail/sound/test_filter.py", "refused_commands"),
     Guard("servers' commands", "if False:", "tests/broker/jail/sound/test_filter.py", "only_servers_say"),
     Guard("a PulseAudio command ends with its last field", "", "tests/broker/jail/sound/test_filter.py", "behind_the_last"),
