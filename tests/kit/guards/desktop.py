@@ -28,7 +28,6 @@ BUS = "tests/attack/test_session_orders_bus.py"
 QUESTION = "tests/broker/viewer/notifications/test_question_notice.py"
 GUARDS = (
     Guard("a window of an earlier program hides no failure", "return bool(_windows_of(self._record))", "tests/integration/test_menu.py", "windows_of_before"),
-    Guard("a window of an earlier program hides no failure", "return bool(_windows_of(self._record))", "tests/integration/test_menu.py", "box_that_runs"),
     Guard("what was reported last of a question is what frames say", "guest.mark(asks=True)", "tests/broker/viewer/test_role.py", "reported_last"),
     Guard("a notification about a question goes with it", "if False:", QUESTION),
     Guard("a notification shows a question and answers none", "if told.key:", QUESTION, "no_other_press"),
