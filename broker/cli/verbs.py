@@ -283,10 +283,10 @@ def _not_written(error: OSError) -> tuple[str, str]:
         return place, "free some space there, or use another disk"
     if _output_fails(error):
         return "the output", "check where the output goes: a full disk, a closed file"
-    for place in _places():
-        found = os.statvfs(next(p for p in (place, *place.parents) if p.is_dir()))
+    for own in _places():
+        found = os.statvfs(next(p for p in (own, *own.parents) if p.is_dir()))
         if not found.f_bavail or (found.f_files and not found.f_favail):
-            return f"below {place}", "free some space on its disk"
+            return f"below {own}", "free some space on its disk"
     return "a file", "check with df(1) which disk is full"
 
 
