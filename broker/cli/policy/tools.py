@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 import sys
 from pathlib import Path
@@ -234,12 +235,19 @@ def one_set(path: Path, *, shipped: bool = False) -> RuleSet:
         last = SHIPPED if shipped else None
         return load_rules(contents((path,)).rules, check_owner=False, shipped=last)
     text = _read(path).decode("utf-8", "surrogateescape")
-    names: list[tuple[Tree, str]] = [(MapTree({path.name: text}), path.name)]
+    name = _rule_file_name(path)
+    names: list[tuple[Tree, str]] = [(MapTree({name: text}), name)]
     if not shipped:
         return assemble(names)
     tree = DirectoryTree(SHIPPED, check_owner=False)
     names += [(tree, name) for name in tree.entries(".") if is_rule_file(name)]
     return assemble(names)
+
+
+def _rule_file_name(path: Path) -> str:
+    """Return a file's name as one of rules: a single file may have any name."""
+    name = re.sub("[^0-9a-z_.-]", "_", path.name.lower()).lstrip(".")
+    return name if is_rule_file(name) else f"{name}.policy"
 
 
 def _change_json(change: Change) -> dict[str, object]:

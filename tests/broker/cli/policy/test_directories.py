@@ -130,6 +130,17 @@ def test_diff_of_two_settings_directories_shows_the_change(site):
     assert "vitrail.FileCopy+(any other) work → vault" in out
 
 
+@pytest.mark.parametrize("name", ["My Rules.policy", "before.txt", ".x", "ä"])
+def test_diff_takes_single_files_of_any_name(site, name):
+    """Not only of a broker's directory, whose names have an order."""
+    old, new = site.parent / name, site.parent / f"new {name}"
+    old.write_text(RULES)
+    new.write_text(RULES.replace("allow", "ask"))
+    code, out = _run("diff", old, new, "--world", _world(site))
+    assert code == 1, out
+    assert "work → vault" in out
+
+
 def test_diff_of_two_settings_directories_lists_changed_records(site):
     other = site.parent / "other"
     os.system(f"cp -a {site} {other}")
