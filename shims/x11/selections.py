@@ -64,7 +64,7 @@ class SelectionTransfer:
         self.fd, self.until = fd, until
         self.data = bytearray()
         self.whole = False  # all of it is in ``data``
-        self.writes = False
+        self.writes = self.text = False
         self.prop = self.target = self.requestor = 0
         self.incremental = False
         self.answer: Callable[..., None] = ignored
@@ -195,6 +195,7 @@ class Selections(BridgePart):
             return
         transfer = self._begin_transfer(fd)
         transfer.writes, transfer.target = True, atom
+        transfer.text = mime.startswith("text/")
 
         def convert(atoms: list[int]) -> None:
             transfer.prop = atoms[0]
@@ -215,7 +216,8 @@ class Selections(BridgePart):
             if found.kind == self._x.atoms["INCR"]:
                 transfer.incremental = True
                 return
-            latin = found.kind == self._x.atoms["STRING"]
+            # Tk gives pictures this type, too, by default.
+            latin = transfer.text and found.kind == self._x.atoms["STRING"]
             data = found.data.decode("latin-1").encode() if latin else found.data
             transfer.data += data
             transfer.whole = not found.data or not transfer.incremental

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
 
+from shims.x11.objects import WireObject
+from shims.x11.x11 import Property
 from tests.kit.x11 import ROOT, Ends
 
 ONE = 0x400001
@@ -105,3 +108,24 @@ def test_a_program_that_begins_a_drag_again_and_again_has_one_timer():
     ends.run()
     assert not ends.core.dragging
     ends.bridge.close()
+
+
+@pytest.mark.parametrize(
+    ("mime", "given"),
+    [("text/plain", "Grüße".encode()), ("image/png", "Grüße".encode("latin-1"))],
+)
+def test_only_text_of_the_type_string_is_latin(mime, given):
+    """Tk gives any target as STRING unless told otherwise (selection handle -format)."""
+    ends = Ends()
+    selections, x = ends.bridge.selections, ends.core.x
+    source = WireObject("wl_data_source", 3, 0, 9, ("CLIPBOARD", {mime: 77}))
+    reads, writes = os.pipe()
+    with open(reads, "rb") as pipe:
+        selections._wl_data_source_send(source, mime, writes)
+        (transfer,) = selections._transfers
+        found = Property(x.atoms["STRING"], 8, "Grüße".encode("latin-1"), 0)
+        x.property = lambda _window, _name, then, *_most, **_also: then(found)
+        selections._take(transfer)
+        assert bytes(transfer.data) == given
+        ends.bridge.close()
+        assert not pipe.read()
