@@ -152,12 +152,23 @@ class _Told:
     def __init__(self, *, json: bool) -> None:
         self._json = json
         self._quiet: dict[object, tuple[float, int]] = {}
+        self._microphone = False, False
 
     def event(self, untrusted: worker.FromSound) -> None:
         """Print one report of the sound filter; count repeated ones instead."""
         kind = type(untrusted).__name__
         values = msgspec.structs.asdict(untrusted)
-        repeats = self._repeats((kind, values.get("command")))
+        key = kind, values.get("command")
+        if isinstance(untrusted, worker.SoundState):
+            before, self._microphone = (
+                self._microphone,
+                (untrusted.wanted, untrusted.active),
+            )
+            # The worker reports a few times a second at most.
+            # guard: each change of the microphone is printed
+            if self._microphone != before and key in self._quiet:
+                self._quiet[key] = 0.0, self._quiet[key][1]
+        repeats = self._repeats(key)
         if repeats is None:
             return
         if self._json:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
+    Guard("each change of the microphone is printed", "if False:", "tests/broker/cli/proxy/test_lone_sound.py", "each_change"),
     Guard("the keeper of a sound filter connects nowhere", "compositor = Path('/run/user/pulse') if display is None else display", "tests/integration/test_pulse_clients.py", "no_process_of"),
     Guard("unknown is denied", "return self.relay(tag, number, reader.rest())", "tests/broker/jail/sound/test_filter.py", "refused_commands"),
     Guard("servers' commands", "if False:", "tests/broker/jail/sound/test_filter.py", "only_servers_say"),

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import wait_all_tasks_blocked
 
+from broker.cli.proxy import pulse
 from broker.cli.proxy.lone_sound import LoneSound
 from broker.core.errors import RefusedError, UpstreamError
 from broker.core.limits import sound as limits
 from broker.core.streams.sound_rules import Level, SoundRules
 from broker.ipc import worker
+
+MICROPHONE = [
+    *((False, False), (True, False), (True, True)),
+    *((False, False), (True, True), (True, False)),
+]
+"""Whether a program wants it, and has it, within a second."""
 
 
 async def test_no_more_connections_reach_the_server_than_a_sandbox_may_have():
@@ -88,3 +97,16 @@ async def test_a_filter_that_does_not_give_the_microphone_back_is_ended(autojump
     with pytest.raises(UpstreamError, match="did not obey"):
         await sound.set_microphone(allow=False)
     assert ended == ["it did not change the recorded source"]
+
+
+async def test_each_change_of_the_microphone_is_printed(capsys):
+    """Scripts and users go by the last line: what it says is so."""
+    told = pulse._Told(json=True)
+    state = worker.SoundState(1, 0, False, False, "mumble", "", "")
+    states = [replace(state, wanted=w, active=a) for w, a in MICROPHONE]
+    for one in states:
+        told.event(one)
+        for number in range(2, 20):
+            told.event(replace(one, streams=number))
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(line["wanted"], line["active"]) for line in printed] == MICROPHONE
