@@ -245,7 +245,9 @@ class WholeRange:
 
     def take(self, value: object, path: Path, complain: Complain) -> object:
         """Validate a range; see ``Kind``."""
-        if isinstance(value, str) and re.fullmatch(r"[1-9]\d{0,9}-[1-9]\d{0,9}", value):
+        if isinstance(value, str) and re.fullmatch(
+            r"[1-9][0-9]{0,9}-[1-9][0-9]{0,9}", value
+        ):
             first, last = map(int, value.split("-"))
             if self.low <= first <= last <= self.high:
                 return value

@@ -226,6 +226,7 @@ def test_a_registered_machine_may_have_a_hybrid_socket():
         ('cids = "100-199"', ""),
         ('cids = "199-100"', "not allowed"),
         ('cids = "2-9"', "not allowed"),
+        ('cids = "1٠٠-199"', "not allowed"),
         ('cids = "3-4294967295"', "not allowed"),
         ('cids = "100-101", cid = 7', "already set in [peer]"),
     ],
