@@ -7,7 +7,7 @@ import rich_click as click
 from broker.cli import render
 from broker.cli.completion import sandboxes
 from broker.cli.policy.load import JSON
-from broker.cli.sandboxes.set_verb import record_named
+from broker.cli.sandboxes.set_verb import record_named, refuse_other_kinds
 from broker.cli.sandboxes.settings import SETTINGS, Setting, setting_of, shown
 from broker.core.escape import printable
 from policy.records.model import Record
@@ -23,11 +23,13 @@ def command(sandbox: str, setting: str | None, *, as_json: bool) -> None:
     Each line has the setting, its value, and where it is set: the file with its line,
     or that it is the default.  'brokerctl set' changes one.
 
-    Exit code: 0 done, 1 no such record or setting.
+    Exit code: 0 done, 1 no such record or setting, or not one of its kind.
     """
     record = record_named(sandbox)
     if setting is not None:
-        value = shown(setting_of(setting), record)
+        one = setting_of(setting)
+        refuse_other_kinds(setting, one, record)
+        value = shown(one, record)
         if as_json:
             render.json_line({"setting": setting, "value": value})
         else:

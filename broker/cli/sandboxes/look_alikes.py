@@ -38,15 +38,16 @@ def alike(record: Record, others: Iterable[Record]) -> Iterator[str]:
     for other in others:
         theirs = other.viewer.label.colour
         if mine == theirs:
-            yield f"'{other.name}' has the same colour, {mine}; {_free(others)}"
+            yield f"'{other.name}' has the same colour, {mine}; {_free(record, others)}"
         elif distance(seen(mine, _USUAL), seen(theirs, _USUAL)) < NEAR:
-            yield f"{mine} looks like {theirs} of '{other.name}'; {_free(others)}"
+            yield f"{mine} looks like {theirs} of '{other.name}'; {_free(record, others)}"
 
 
-def _free(others: Iterable[Record]) -> str:
-    """Return colours that look unlike all used ones, as text."""
+def _free(record: Record, others: Iterable[Record]) -> str:
+    """Return how to get a colour that looks unlike all used ones, as text."""
     free = _unlike({one.viewer.label.colour for one in others})
-    return f"use --label {free[0]} instead" if free else "use --label to choose another"
+    word = free[0] if free else "COLOUR"
+    return f"to change it, run 'brokerctl set {record.name} colour {word}'"
 
 
 def _unlike(used: Collection[str]) -> list[str]:

@@ -405,5 +405,5 @@ def _write(target: Path, text: str) -> None:
     except FileExistsError as error:
         raise RefusedError(
             f"a record named '{target.stem}' already exists: {target}",
-            hint=f"to change the record, run 'brokerctl policy edit {target.stem}'",
+            hint=f"to change a setting, run 'brokerctl set {target.stem}'; to change the whole record, 'brokerctl policy edit {target.stem}'",
         ) from error

@@ -117,7 +117,7 @@ def command(
     """
     chosen = setting_of(setting)  # before anything is read
     record = record_named(sandbox)
-    _refuse_other_kinds(setting, chosen, record)
+    refuse_other_kinds(setting, chosen, record)
     paths = offline_paths()
     base = paths.config[0]
     if not any(
@@ -158,7 +158,7 @@ def command(
         _say(file, changed=True, as_json=as_json)
 
 
-def _refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
+def refuse_other_kinds(name: str, setting: Setting, record: Record) -> None:
     """Raise RefusedError for a setting that sandboxes of the record's kind lack."""
     table, _, key = setting.key.partition(".")
     field = LAUNCH.by_key.get(key) if table == "launch" else None

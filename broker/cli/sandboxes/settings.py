@@ -135,16 +135,18 @@ def shown(setting: Setting, record: Record) -> str:
     return "" if value is None else str(value)
 
 
-def _parsed(setting: Setting, given: Sequence[str], now: Sequence[str]) -> Value:
+def _parsed(
+    name: str, setting: Setting, given: Sequence[str], now: Sequence[str]
+) -> Value:
     """Return the value that the words mean.  Raises RefusedError."""
     if setting.several:
         return _several(given, now)
     if len(given) != 1:
-        raise RefusedError(f"the setting takes one value, not {len(given)}")
+        raise RefusedError(f"'{printable(name, 60)}' takes one value, not {len(given)}")
     if setting.words:
         if given[0] not in setting.words:
             raise RefusedError(
-                f"'{printable(given[0], 60)}' is not a value of it",
+                f"'{printable(given[0], 60)}' is not a value of '{printable(name, 60)}'",
                 hint=did_you_mean(given[0], setting.words)
                 or f"use one of {', '.join(setting.words)}",
             )
@@ -177,7 +179,7 @@ def changed(text: str, record: Record, name: str, given: Sequence[str]) -> str:
     present = record.values.get(setting.key)
     now = present if isinstance(present, (list, tuple)) else ()
     return with_value(
-        text, setting.key, _parsed(setting, given, [str(word) for word in now])
+        text, setting.key, _parsed(name, setting, given, [str(word) for word in now])
     )
 
 

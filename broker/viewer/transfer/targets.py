@@ -258,7 +258,7 @@ class Targets:
         if record is not None and record.host.launch.kind.holds:
             raise RefusedError(
                 f"'{name}' is a box or container, which does not start for a file or an address",
-                hint=f"start its program by 'brokerctl run {name} -- PROGRAM ADDRESS', or write a rule whose target is a micro VM",
+                hint=f"start its program by 'brokerctl run {name} -- PROGRAM ADDRESS'; for a file, share its directory first ('brokerctl share {name} DIRECTORY'), or write a rule whose target is a micro VM",
             )
 
 

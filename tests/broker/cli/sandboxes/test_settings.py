@@ -189,6 +189,8 @@ def test_a_setting_of_another_kind_is_refused_before_anything_is_written(env):
     assert refused.code == 1
     assert "cannot have the setting 'memory'" in refused.err
     assert "brokerctl get mine" in refused.err
+    asked = called("get", "mine", "memory", env=env)
+    assert (asked.code, asked.err) == (1, refused.err)
     assert "kinds with this setting: " in refused.err
     assert "microvm" in refused.err
     assert "without a limit of their own" in refused.err
