@@ -78,8 +78,11 @@ async def test_every_refused_command_is_refused_and_changes_nothing(kind):
             line.count("\n") for line in after
         ]
         assert "evil" not in after[1]
-        log = filtered.log.read_text()
-        assert log.count("Refused: ") >= len(REFUSED)
+
+        def all_are_told() -> bool:
+            return filtered.log.read_text().count("Refused: ") >= len(REFUSED)
+
+        await eventually(all_are_told)  # the worker reports some times a second
 
 
 @both
@@ -196,7 +199,7 @@ async def test_a_flood_is_stopped_and_a_neighbour_hears_no_gap(kind):
         assert floods == 4  # each was ended long before its 64 MB
         assert abs(heard.hertz - 1000) < 2
         assert heard.gaps() <= 8
-        assert "Flooded" in filtered.log.read_text()
+        assert "more samples than the sound server requested" in filtered.log.read_text()
 
 
 def _stream(rate=48000, flags=b"0" * 7, corked=False) -> bytes:

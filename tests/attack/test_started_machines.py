@@ -80,6 +80,10 @@ class Desk:
         held = next(a.lease for a in self.host.active_leases() if a.lease.id == lease)
         return SimpleNamespace(lease=held, programs=programs)
 
+    def record(self, name):
+        """Paper machines are no boxes: a file or an address starts them."""
+        return
+
     async def power_off(self, lease, *, reason, grace):
         await self.host.stop(lease, grace=0, reason=reason)
 

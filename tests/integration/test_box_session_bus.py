@@ -146,7 +146,9 @@ async def test_a_program_of_a_box_opens_and_saves_what_the_user_chooses(tmp_path
         running(*run, "OPEN", env=w.environ) as child,
         aclosing(lines_of(child)) as lines,
     ):
-        assert await anext(lines) == "shown"
+        # GLib warns in the same place, where the machine has GVfs.
+        while await anext(lines) != "shown":
+            pass
         await pick(screen, "work: open files", file)
         assert (await anext(lines)).endswith("/Incoming/desktop/notes.txt")
         (copy,) = w.paths.homes.rglob("notes.txt")

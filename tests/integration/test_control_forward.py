@@ -13,7 +13,7 @@ import trio.testing
 
 from broker.authority.control.server import serve
 from broker.core import limits
-from broker.core.errors import InternalError, RefusedError, UpstreamError
+from broker.core.errors import RefusedError, UpstreamError
 from broker.core.framing import FrameReader
 from broker.ipc.control import forwarded as forward
 from broker.ipc.control.api import (
@@ -147,7 +147,7 @@ async def test_what_a_process_answers_is_not_read_by_the_one_with_the_socket(tmp
         order = await viewer.order()
         await viewer.send(Done(order.call, msgspec.Raw(b'{"stopped": 5}')))
         (error,) = await eventually(lambda: outcome)
-        assert isinstance(error, InternalError)
+        assert isinstance(error, UpstreamError)
         assert "cannot decode" in error.message
 
 

@@ -174,7 +174,7 @@ async def test_a_gtk_program_prints_through_the_portal():
 def shows(w, command):
     """Register a program of the desktop that shows PDF files."""
     folder = w.base / "data/applications"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)  # beside the entry of questions
     (folder / "viewer.desktop").write_text(
         f"[Desktop Entry]\nType=Application\nName=Viewer\nExec={command}\n"
     )

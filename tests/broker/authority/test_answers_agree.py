@@ -334,9 +334,7 @@ async def check_simulate(site, book, calls, monkeypatch, pick):
 
 async def check_simulated(site, book, before, monkeypatch):
     log = SimpleNamespace(audit=book.path / "audit.sqlite")
-    monkeypatch.setattr(
-        "broker.cli.policy.recorded_decisions.offline_paths", lambda: log
-    )
+    monkeypatch.setattr("broker.cli.policy.replay.offline_paths", lambda: log)
     told = json.loads(run_tool(["simulate", book.paths.config[0], "--json"]).stdout)
     wanted = Counter()
     same = 0

@@ -309,7 +309,6 @@ def _report(
 @_TO
 @click.option(
     "--ca",
-    default="",
     type=NamedPath(exists=True, dir_okay=False),
     metavar="FILE",
     help="File of certificates to trust instead of the system's.",
@@ -335,7 +334,7 @@ def fetch_bundle(
     *,
     trust: tuple[str, ...],
     to: Path | None,
-    ca: str,
+    ca: str | None,
     jitter: int,
     ring: str,
     replace: bool,
@@ -351,7 +350,7 @@ def fetch_bundle(
     or records would have an error.
     """
     base = Path.cwd() / (to or offline_paths().config[0])
-    server = BundleServer(base, url, ca, trust)
+    server = BundleServer(base, url, ca or "", trust)
     fetched = fetch(server, jitter)
     if fetched is None:
         render.note("already up to date")
