@@ -199,7 +199,9 @@ async def test_a_flood_is_stopped_and_a_neighbour_hears_no_gap(kind):
         assert floods == 4  # each was ended long before its 64 MB
         assert abs(heard.hertz - 1000) < 2
         assert heard.gaps() <= 8
-        assert "more samples than the sound server requested" in filtered.log.read_text()
+        assert (
+            "more samples than the sound server requested" in filtered.log.read_text()
+        )
 
 
 def _stream(rate=48000, flags=b"0" * 7, corked=False) -> bytes:
