@@ -288,6 +288,32 @@ async def test_an_action_of_a_box_that_runs_says_why_it_did_nothing():
                     assert await it.wait() != 0
 
 
+async def test_what_is_tried_again_is_what_has_failed(monkeypatch):
+    """The next object is handled while the user reads of the first."""
+    tried, last_began = [], trio.Event()
+
+    async def reported(note, title, words, env):
+        await trio.lowlevel.checkpoint()
+        tried.append(words[-1])
+        if words[-1] == "/b":
+            last_began.set()
+        return SimpleNamespace(code=int(tried == ["/a"]))
+
+    async def again(note, title, result, env):
+        await last_began.wait()
+        return True
+
+    monkeypatch.setattr(reported_start, "_reported", reported)
+    monkeypatch.setattr(reported_start, "_failed", again)
+    monkeypatch.setattr(
+        reported_start,
+        "DesktopNotification",
+        lambda *_: SimpleNamespace(close=trio.lowlevel.checkpoint),
+    )
+    assert await reported_start.run_each("open", ["/a", "/b"], {}) == 1
+    assert tried == ["/a", "/b", "/a"]
+
+
 async def test_windows_of_before_are_not_those_of_a_start(monkeypatch):
     there = {("box", 1)}
     monkeypatch.setattr(reported_start, "_windows_of", lambda _: frozenset(there))

@@ -148,30 +148,28 @@ async def run_each(
     """
     codes = [0]
 
-    async def failed(note: DesktopNotification, what: str, result: StartResult) -> None:
-        told = result
-        while await _failed(note, _VERBS[verb][1].format(what), told, env):
-            note, told = await once(what, words)
-            if told.code == 0:
-                return
-
-    async def once(
-        what: str, words: Sequence[str]
-    ) -> tuple[DesktopNotification, StartResult]:
+    async def once(untrusted_text: str) -> tuple[DesktopNotification, StartResult]:
         note = DesktopNotification(env, _SHIELD)
-        result = await _reported(note, _VERBS[verb][0].format(what), words, env)
+        title = _VERBS[verb][0].format(shown_name(untrusted_text))
+        result = await _reported(note, title, [verb, "--", untrusted_text], env)
         if result.code == 0:
             await note.close()
         return note, result
 
+    async def failed(
+        untrusted_text: str, note: DesktopNotification, result: StartResult
+    ) -> None:
+        title = _VERBS[verb][1].format(shown_name(untrusted_text))
+        while result.code and await _failed(note, title, result, env):
+            # guard: what is tried again is what has failed
+            note, result = await once(untrusted_text)
+
     async with trio.open_nursery() as nursery:
         for untrusted_text in untrusted_objects:
-            words = [verb, "--", untrusted_text]
-            what = shown_name(untrusted_text)
-            note, result = await once(what, words)
+            note, result = await once(untrusted_text)
             if result.code:
                 codes.append(result.code)
-                nursery.start_soon(failed, note, what, result)
+                nursery.start_soon(failed, untrusted_text, note, result)
     return codes[-1]
 
 

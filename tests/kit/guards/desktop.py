@@ -29,6 +29,7 @@ QUESTION = "tests/broker/viewer/notifications/test_question_notice.py"
 GUARDS = (
     Guard("a window of an earlier program hides no failure", "return bool(_windows_of(self._record))", "tests/integration/test_menu.py", "windows_of_before"),
     Guard("what was reported last of a question is what frames say", "guest.mark(asks=True)", "tests/broker/viewer/test_role.py", "reported_last"),
+    Guard("what is tried again is what has failed", "note, result = await once(untrusted_objects[-1])", "tests/integration/test_menu.py", "tried_again"),
     Guard("a notification about a question goes with it", "if False:", QUESTION),
     Guard("a notification shows a question and answers none", "if told.key:", QUESTION, "no_other_press"),
     Guard("a sandbox's notification has its colour and no icon of ours", "if True:", QUESTION, "looks_like_it"),
