@@ -172,7 +172,11 @@ async def test_a_viewer_s_end_leaves_the_host_s_machines(
     """And a unit that starts it again at once is named, with the command against that."""
     systemctl = Path(env["HOME"]) / "bin/systemctl"
     systemctl.parent.mkdir()
-    systemctl.write_text('#!/bin/sh\n[ "$3" = vitrail-viewer-link.socket ]\n')
+    systemctl.write_text(
+        # systemctl(1): a line for each unit, and success if one is active.
+        "#!/bin/sh\nshift 2\nfor unit; do case $unit in\n"
+        "vitrail-viewer-link.socket) echo active;; *) echo inactive;; esac; done\n"
+    )
     systemctl.chmod(0o755)
     env = {**env, "PATH": f"{systemctl.parent}:{env['PATH']}"}
     api.state = msgspec.structs.replace(api.state, role="viewer")

@@ -16,7 +16,7 @@ from broker.cli import render
 from broker.cli.proxy.unjailed import unjailed_option
 from broker.cli.transfer.named_path import NamedPath
 from broker.core import limits
-from broker.core.errors import SetupError, VitrailError, sole
+from broker.core.errors import SetupError, VitrailError
 from broker.core.escape import printable
 from broker.core.limits import audit as audit_limits
 from broker.core.limits import sound as pulse_limits
@@ -139,11 +139,8 @@ def command(
         sink=sink,
         source=source,
     )
-    try:
-        run = partial(_run, allow_unjailed=allow_unjailed)
-        trio.run(run, listen, rules, server, _Told(json=json))
-    except ExceptionGroup as group:
-        raise sole(group) from group
+    run = partial(_run, allow_unjailed=allow_unjailed)
+    trio.run(run, listen, rules, server, _Told(json=json))
 
 
 class _Told:

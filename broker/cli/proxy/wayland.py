@@ -13,7 +13,7 @@ import trio
 from broker.cli import render
 from broker.cli.proxy.unjailed import unjailed_option
 from broker.cli.transfer.named_path import NamedPath
-from broker.core.errors import SetupError, sole
+from broker.core.errors import SetupError
 from broker.core.names import take_sandbox_name
 from broker.core.streams.wayland_rules import Fullscreen, WindowRules, take_color
 
@@ -83,8 +83,8 @@ def command(
 ) -> None:
     """Filter and frame the windows of clients that connect to a socket.
 
-    The filter runs in a confined process, as a broker's do.  For containers and confined programs: bind the socket into the sandbox as its only
-    Wayland display.
+    The filter runs in a confined process, as a broker's do.  For containers and confined
+    programs: bind the socket into the sandbox as its only Wayland display.
     """
     name = take_sandbox_name(sandbox)
     rules = WindowRules(
@@ -101,19 +101,8 @@ def command(
     # Each client has two sockets and some files of shared memory.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    try:
-        trio.run(
-            partial(
-                _run,
-                listen,
-                rules,
-                display,
-                waypipe=waypipe,
-                allow_unjailed=allow_unjailed,
-            )
-        )
-    except ExceptionGroup as group:
-        raise sole(group) from group
+    run = partial(_run, waypipe=waypipe, allow_unjailed=allow_unjailed)
+    trio.run(run, listen, rules, display)
 
 
 async def _run(

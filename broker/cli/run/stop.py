@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 import rich_click as click
 import trio
 
@@ -96,15 +94,14 @@ def command(
 
 async def _listening_units() -> list[str]:
     """Return the socket units of systemd that would start the broker again."""
-    found: list[str] = []
-    for unit in _SOCKETS:
-        # It fails if the unit is not active, and without systemd.
-        with suppress(UpstreamError, SetupError):
-            await run_tool(
-                ["systemctl", "--user", "is-active", unit], deadline=_ASK_SECONDS
-            )
-            found.append(unit)
-    return found
+    try:
+        words = ["systemctl", "--user", "is-active", *_SOCKETS]
+        said = await run_tool(words, deadline=_ASK_SECONDS)
+    except (UpstreamError, SetupError):
+        return []  # no unit is active, or there is no systemd
+    states = said.decode(errors="replace").splitlines()
+    found = zip(_SOCKETS, states, strict=False)
+    return [unit for unit, state in found if state == "active"]
 
 
 def _force(*, as_json: bool) -> None:
