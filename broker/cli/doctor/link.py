@@ -54,7 +54,8 @@ def _vsock(role: Role) -> Sequence[Finding]:
     # A host reaches its virtual machines by another module than they reach it.
     module = "vhost_vsock" if role is Role.HOST else "vmw_vsock_virtio_transport"
     if _DEVICE.exists():
-        return [fail("link", f"{_DEVICE} cannot be opened by this user")]
+        mend = f"sudo setfacl -m u:$USER:r {_DEVICE}"
+        return [fail("link", f"{_DEVICE} cannot be opened by this user", mend)]
     mend = f"sudo modprobe {module}; a virtual machine needs a vsock device of its VMM, too"
     return [fail("link", f"{_DEVICE} does not exist", mend)]
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from urllib.parse import unquote
 
 import trio
+from jeepney.bus import get_connectable_addresses
 from pywayland.client import Display
 
 from broker.authority.audit.proof.keys import KeyFile
@@ -230,11 +230,14 @@ async def check_questions(context: Context) -> Sequence[Finding]:
 
 def _session_bus(environ: Mapping[str, str]) -> Path | None:
     """Return the socket of the session's bus; None for an address of another kind."""
-    kind, _, rest = environ.get("DBUS_SESSION_BUS_ADDRESS", "").partition("unix:path=")
-    if kind or rest:
-        return None if kind else Path(unquote(rest.partition(",")[0]))
-    runtime = environ.get("XDG_RUNTIME_DIR", "")
-    return Path(runtime, "bus") if runtime else None
+    if not (address := environ.get("DBUS_SESSION_BUS_ADDRESS", "")):
+        runtime = environ.get("XDG_RUNTIME_DIR", "")
+        return Path(runtime, "bus") if runtime else None
+    try:
+        place = next(iter(get_connectable_addresses(address)))
+    except (RuntimeError, ValueError):
+        return None
+    return None if place.startswith("\0") else Path(place)  # an abstract name
 
 
 async def check_broker(context: Context) -> Sequence[Finding]:
