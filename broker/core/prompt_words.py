@@ -4,3 +4,5 @@ from __future__ import annotations
 
 VIEWER = "@adminvm"
 VIEWER_NAMES = frozenset({VIEWER, "dom0"})
+PROMPT_ID = "io.vitrail.Prompt"
+"""Application id of the dialog, by which a desktop has its name and icon."""

@@ -13,11 +13,12 @@ from pathlib import Path
 
 from broker.core.escape import escape_markup
 from broker.core.files.replace_file import replace_file
+from broker.core.prompt_words import PROMPT_ID
 from policy.records.model import Record
 
 PREFIX = "vitrail-sandbox-"
 """Of the names of icons and entries."""
-PROMPT_ENTRY = "io.vitrail.Prompt.desktop"
+PROMPT_ENTRY = f"{PROMPT_ID}.desktop"
 """By which a desktop has a name and an icon for the window of a question."""
 _DATA_DIRS = "/usr/local/share:/usr/share"
 _ICON = """\

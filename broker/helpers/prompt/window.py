@@ -24,6 +24,7 @@ from pywayland.protocol.xdg_shell import XdgToplevel, XdgWmBase
 
 from broker.core import limits
 from broker.core.errors import InternalError, UpstreamError
+from broker.core.prompt_words import PROMPT_ID
 from broker.core.question import PersonAnswer
 from broker.helpers.prompt.description import describe
 from broker.helpers.prompt.dialog import WIDTH, Dialog
@@ -194,7 +195,7 @@ class DialogWindow:
         outer.dispatcher["configure"] = self.guarded(self._configured)
         inner = outer.get_toplevel()
         inner.set_title(title)
-        inner.set_app_id("io.vitrail.Prompt")
+        inner.set_app_id(PROMPT_ID)
         inner.set_min_size(WIDTH, height)
         inner.set_max_size(WIDTH, height)
         inner.dispatcher["close"] = self.guarded(lambda _: self._closed())

@@ -15,6 +15,7 @@ import trio
 from broker.core import limits
 from broker.core.escape import escape_markup
 from broker.core.names import LeaseId
+from broker.core.prompt_words import PROMPT_ID
 from broker.ipc.authority import QuestionWaits
 from broker.net.session_bus import OpenBus
 from broker.viewer.notifications.board import CRITICAL, DEFAULT, Bubble
@@ -22,8 +23,6 @@ from broker.viewer.notifications.desktop_server import DesktopServer, ServerTold
 
 TITLE = "Vitrail waits for your answer"
 """A sandbox's own begin with its name and a colon."""
-PROMPT_ID = "io.vitrail.Prompt"
-"""Application id of the dialog, and name of its desktop entry."""
 _ICON = "security-high"
 _SHOW = "show"
 
