@@ -141,10 +141,8 @@ async def test_stop(env: dict[str, str], api: ScriptedBroker) -> None:
             assert (await brokerctl("stop", *words, env=env)).code == 2
 
 
-async def test_stopping_the_broker_waits_until_it_has_ended(
-    env: dict[str, str], api: ScriptedBroker
-) -> None:
-    """The connection's end is not enough: the process has to be gone."""
+async def stopped_broker(env: dict[str, str], api: ScriptedBroker) -> Answer:
+    """What 'stop --broker' says, which waits until the broker's process is gone."""
     answers: list[Answer] = []
     process = spawn(["sleep", "60"])  # in the place of the broker's own
     api.pid = process.pid
@@ -161,6 +159,14 @@ async def test_stopping_the_broker_waits_until_it_has_ended(
         process.kill()
         await process.wait()
     (answer,) = answers
+    return answer
+
+
+async def test_stopping_the_broker_waits_until_it_has_ended(
+    env: dict[str, str], api: ScriptedBroker
+) -> None:
+    """The connection's end is not enough: the process has to be gone."""
+    answer = await stopped_broker(env, api)
     assert answer.code == 0
     assert "stopped the broker" in answer.err
     assert [what for what, _ in api.asked] == ["stop", "shutdown"]
@@ -180,21 +186,7 @@ async def test_a_viewer_s_end_leaves_the_host_s_machines(
     systemctl.chmod(0o755)
     env = {**env, "PATH": f"{systemctl.parent}:{env['PATH']}"}
     api.state = msgspec.structs.replace(api.state, role="viewer")
-    process = spawn(["sleep", "60"])
-    api.pid = process.pid
-
-    answers: list[Answer] = []
-
-    async def stop() -> None:
-        answers.append(await brokerctl("stop", "--broker", env=env))
-
-    async with trio.open_nursery() as outer:
-        async with serving(paths_of(env).control, api):
-            outer.start_soon(stop)
-            await api.ended.wait()
-        process.kill()
-        await process.wait()
-    (answer,) = answers
+    answer = await stopped_broker(env, api)
     assert answer.code == 0
     assert [what for what, _ in api.asked] == ["shutdown"]
     said = " ".join(answer.err.split())
