@@ -237,9 +237,13 @@ class WaylandOpened(TypedMessage, frozen=True, tag="wayland-opened"):
 
 
 class WaylandAnswered(TypedMessage, frozen=True, tag="wayland-answered"):
-    """The compositor has sent that connection its first bytes."""
+    """The compositor has sent that connection its first bytes.
+
+    ``unlettered``: its frames show a name, and have no picture of it from the broker.
+    """
 
     client: _Count
+    unlettered: bool = False
 
 
 class WindowMapped(TypedMessage, frozen=True, tag="window-mapped"):

@@ -448,7 +448,8 @@ class _Worker:
 
     async def _tell_answered(self, number: int, connection: WaylandConnection) -> None:
         await connection.answered.wait()
-        await self._outbox.send(messages.WaylandAnswered(number))
+        unlettered = connection.core.labelled and not connection.core.rules.strip
+        await self._outbox.send(messages.WaylandAnswered(number, unlettered))
 
     async def _say_closed(self, closed: messages.WaylandClosed) -> None:
         stream = self._streams.pop(closed.client, 0)

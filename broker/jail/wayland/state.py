@@ -232,13 +232,17 @@ class ClientState(ObjectTable, ABC):
         border = self.rules.border
         self.edges = Edges(border, max(self.rules.top, 1), border, border)
 
+    def with_look(self, rules: WindowRules) -> WindowRules:
+        """Return this connection's rules with the colour and words of other ones."""
+        own = self.rules
+        strip = rules.strip if rules.named_top == own.named_top else b""
+        return replace(own, color=rules.color, asks=rules.asks, strip=strip)
+
     def change_look(self, rules: WindowRules) -> None:
         """Frames that are drawn from now on have the colour and words of these rules."""
-        own = self.rules
-        if rules.color != own.color:
+        if rules.color != self.rules.color:
             self.palette.change_color(rules.color)
-        strip = rules.strip if rules.named_top == own.named_top else b""
-        self.rules = replace(own, color=rules.color, asks=rules.asks, strip=strip)
+        self.rules = self.with_look(rules)
         self._label = None
 
     def empty_region(self) -> int:

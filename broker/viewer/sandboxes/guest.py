@@ -240,6 +240,10 @@ class Guest:
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self._frames.follow(mine)
 
+    async def _letter_frames(self) -> None:
+        with contextlib.suppress(UpstreamError):  # its worker has just ended
+            await self._frames.letter()
+
     # -- the worker ----------------------------------------------------------
 
     def prepare(self) -> None:
@@ -348,6 +352,10 @@ class Guest:
                     self._set_agent(None)
             case worker.UserInput(ago):
                 self.acted(ago)
+            case worker.WaylandAnswered(unlettered=True):
+                await self.screen.take(message)
+                with contextlib.suppress(RefusedError):  # the sandbox is ending
+                    self._start(self._letter_frames)
             case worker.Violation():
                 await self.screen.broke(printable(message.reason))
             case worker.Broken():

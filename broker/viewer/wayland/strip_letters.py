@@ -25,6 +25,10 @@ class StripLetters:
         self._session = session
         self._found: dict[int, Letters] = {}
 
+    def has(self, height: int) -> bool:
+        """Return whether the letters of a height are drawn already."""
+        return height in self._found
+
     async def name(self, name: str, height: int) -> bytes:
         """Return the coverage of a name: a byte for each pixel of ``height`` rows.
 

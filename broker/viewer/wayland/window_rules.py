@@ -107,6 +107,8 @@ class GuestFrames:
         self._letters, self._colours = letters, colours
         self.asks = False
         """The user is being asked about this sandbox: its frames say so."""
+        self._lettered = False
+        """Its frames show names, whose letters are drawn if no other sandbox had them."""
         self._worker: Worker | None = None
         self._following = trio.Lock()
 
@@ -136,9 +138,23 @@ class GuestFrames:
                 await changed.wait()
         return None
 
+    async def letter(self) -> None:
+        """Give frames that show a name a picture of it, in the desktop's font.
+
+        Raises as ``follow``.
+        """
+        if not self._lettered:  # its worker may have been taken over
+            self._lettered = True
+            if self._worker is not None:
+                await self.follow(self._worker)
+
     async def _rules(self, record: Record) -> WindowRules:
         rules = rules_from(record, self._lease.sandbox)
-        rules = await drawn(replace(rules, asks=self.asks), self._letters)
+        rules = replace(rules, asks=self.asks)
+        # Drawing takes some 50 ms, which a first window would wait for, and many
+        # compositors draw title bars, so that frames have no name.
+        if self._lettered or self._letters.has(rules.named_top):
+            rules = await drawn(rules, self._letters)
         if GPU_GLOBAL not in rules.allow:
             return rules
         planes = self._colours.gpu_planes(self._lease.id)

@@ -1,6 +1,7 @@
 """Time from a command to its window: boxes and containers, with and without us.
 
     python -m tests.bench.launch.boxes [RUNS] [--shared]
+    python -m tests.bench.launch.boxes [RUNS] --first
 
 The broker runs already.  In turn, so that a busy moment falls on all: foot alone,
 ``brokerctl run --bwrap``, ``podman run`` with the compositor's own socket mounted,
@@ -9,7 +10,8 @@ The broker runs already.  In turn, so that a busy moment falls on all: foot alon
 our command.  Prints least and
 median in milliseconds, the raw values, the least processor time of the command and
 what it started (not the broker's), and ratios to the peer that does the same without
-Vitrail.
+Vitrail.  ``--first``: only the first window of a broker that has just started, each
+time another one.
 """
 
 from __future__ import annotations
@@ -157,6 +159,20 @@ async def shared_boxes(w: World) -> AsyncIterator[dict[str, list[str]]]:
         yield found
 
 
+async def first(runs: int) -> None:
+    """Measure the first window of fresh brokers, and print."""
+    values = []
+    for turn in range(runs):
+        async with world(image=False) as w:
+            w.environ["PYTHONPATH"] = os.getcwd()
+            words = [sys.executable, "-m", "broker.cli.app", "run", "-q", "--bwrap"]
+            took, _ = await window_after(w, [*words, "--"], f"bench-{turn}")
+            values.append(took * 1000)
+    raw = " ".join(f"{value:.0f}" for value in values)
+    middle = statistics.median(values)
+    print(f"first window: least {min(values):.0f}  median {middle:.0f}  ({raw})")
+
+
 async def main(runs: int, *, shared: bool) -> None:
     """Measure and print."""
     async with (
@@ -198,4 +214,5 @@ async def main(runs: int, *, shared: bool) -> None:
 if __name__ == "__main__":
     numbers = [int(word) for word in sys.argv[1:] if word.isdecimal()]
     shared = "--shared" in sys.argv
-    trio.run(partial(main, *(numbers or [5]), shared=shared))
+    measured = first if "--first" in sys.argv else partial(main, shared=shared)
+    trio.run(measured, *(numbers or [5]))

@@ -298,11 +298,11 @@ def follow_look(core: ClientState, before: WindowRules) -> None:
         icon.recolour(core)
     for surface in [o for o in core.by_client.values() if isinstance(o, Surface)]:
         xdg = surface.xdg
-        if xdg is not None and before.asks != core.rules.asks:
-            if isinstance(xdg.role, Toplevel):
-                rename(core, xdg.role, TITLE)
-            if xdg.frame is not None:
-                xdg.frame.rename()
+        role = None if xdg is None else xdg.role
+        if isinstance(role, Toplevel) and before.asks != core.rules.asks:
+            rename(core, role, TITLE)
+        if xdg is not None and xdg.frame is not None:
+            xdg.frame.rename()
         if surface.icon is not None or (xdg is not None and xdg.mapped):
             core.show_again(surface)
 

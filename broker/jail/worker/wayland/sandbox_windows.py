@@ -17,7 +17,7 @@ import trio
 from broker.core import limits
 from broker.core.errors import RefusedError
 from broker.core.limits import wayland as wayland_limits
-from broker.core.streams.wayland_rules import WindowRules, takes_away
+from broker.core.streams.wayland_rules import takes_away
 from broker.ipc import worker as messages
 from broker.jail.wayland import listing
 from broker.jail.wayland.handlers import attention
@@ -149,7 +149,7 @@ class SandboxWindows:
             if gone is None or take_away(core, gone):
                 core.fail(RefusedError("the sandbox's record now allows less"))
             # guard: open windows have the record's colour
-            elif (core.rules.color, core.rules.asks) != _look(self._rules):
+            elif core.with_look(self._rules) != core.rules:
                 core.change_look(self._rules)
             core.wake()
 
@@ -249,8 +249,3 @@ class Trace:
                 self._told += lost + count
                 await outbox.send(messages.Traced(lines, lost))
                 await trio.sleep(2 / limits.WORKER_MESSAGES_PER_SECOND)
-
-
-def _look(rules: WindowRules) -> tuple[int, bool]:
-    """Return what open windows follow of changed rules."""
-    return rules.color, rules.asks

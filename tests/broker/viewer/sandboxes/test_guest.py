@@ -34,7 +34,11 @@ from tests.kit.world import record
 class NoSession:
     """A session that has no font for the names in frames, nor anything else."""
 
+    def __init__(self):
+        self.orders = []
+
     async def carry_out(self, order):
+        self.orders.append(order)
         raise SetupError(f"no session carries out {order}")
 
 
@@ -96,6 +100,24 @@ async def test_a_worker_that_makes_things_up_costs_little(tmp_path):
             assert mine.streams._ends == {}
             assert len(mine.screen._clients) <= limits.WAYLAND_CLIENTS_PER_SANDBOX
             assert len(mine.warnings) <= 3
+            await other.say.send(worker.AgentClosed(1, "it left"))
+
+
+async def test_letters_of_the_name_are_drawn_once_when_a_window_shows_it(tmp_path):
+    """Neither a first window waits for them, nor does a worker have them drawn twice."""
+    async with guest(tmp_path) as (mine, workers, _), trio.open_nursery() as streams:
+        with await open_agent(mine, streams):
+            (other,) = workers.opened
+            orders = mine._tools.session.orders
+            await other.say.send(worker.WaylandAnswered(1))
+            await wait_all_tasks_blocked()
+            assert orders == []
+            for _ in range(1000):
+                await other.say.send(worker.WaylandAnswered(1, unlettered=True))
+            await eventually(lambda: len(orders) == 1)
+            await wait_all_tasks_blocked()
+            assert len(orders) == 1
+            assert mine.worker is not None
             await other.say.send(worker.AgentClosed(1, "it left"))
 
 

@@ -19,23 +19,33 @@ from tests.kit.world import record
 BLUE, RED, GREEN = 0x0000FF, 0xFF0000, 0x00FF00
 
 
-class NoLetters:
-    """Draws no names, in no time."""
+class Letters:
+    """Draws names of no pixels, or of one column."""
 
-    async def name(self, _name, _height):
-        return b""
+    def __init__(self, column=b""):
+        self.column, self.drawn = column, []
+
+    def has(self, height):
+        return height in self.drawn
+
+    async def name(self, _name, height):
+        await trio.lowlevel.checkpoint()
+        self.drawn.append(height)
+        return self.column * height
 
 
 class One:
     """A sandbox with windows, whose record the test changes."""
 
-    def __init__(self, path, name, color, colours):
+    def __init__(self, path, name, color, colours, letters=None):
         self.path, self.name = path / f"{name}.toml", name
         self.now = None
         self.write(color)
         self.worker = PaperWorker()
         lease = replace(LEASE, id=f"lease-{name}", sandbox=name, record=name)
-        self.frames = GuestFrames(lease, lambda: self.now, NoLetters(), colours)
+        self.frames = GuestFrames(
+            lease, lambda: self.now, letters or Letters(), colours
+        )
 
     def write(self, color):
         """Another colour in the record."""
@@ -68,6 +78,22 @@ async def two(tmp_path, first=BLUE, second=RED):
     async with trio.open_nursery() as nursery:
         yield (*ones, nursery)
         nursery.cancel_scope.cancel()
+
+
+async def test_letters_are_drawn_once_frames_show_a_name(tmp_path):
+    """A first window does not wait for a font that many compositors need not."""
+    letters, colours = Letters(b"x"), FrameColours()
+    one = One(tmp_path, "a", BLUE, colours, letters)
+    assert (await one.frames.begin(one.now)).strip == b""
+    await one.follow()
+    assert one.worker.rules[-1].strip == b""
+    assert letters.drawn == []
+    for _ in range(100):  # its worker may have been taken over
+        await one.frames.letter()
+    assert [rules.strip[:1] for rules in one.worker.rules] == [b"", b"x"]
+    assert len(letters.drawn) == 1
+    other = One(tmp_path, "b", RED, colours, letters)
+    assert (await other.frames.begin(other.now)).strip[:1] == b"x"
 
 
 async def test_a_former_colour_is_another_s_only_after_the_repaint(tmp_path):

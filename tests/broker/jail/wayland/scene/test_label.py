@@ -152,12 +152,22 @@ def test_a_window_has_its_name_where_the_compositor_draws_no_title_bar(
 
 
 def test_a_picture_of_the_name_s_strip_fits_any_edge_without_one():
-    """The broker draws it before it is known whether the compositor draws titles."""
+    """The broker may have it before it is known whether the compositor draws titles."""
     for border in range(1, 18):
         rules = replace(BY_COMPOSITOR, border=border, top=border, strip=bytes(7 * 18))
         with Talk(rules, model=Model([*GLOBALS, DECORATIONS])) as it:
             it.start().show(200, 50, 0)
             assert it.core.edges.top == border
+
+
+def test_a_window_that_is_open_gets_the_picture_of_its_name():
+    with Talk(BY_COMPOSITOR) as it:
+        it.start().show(200, 50, 0)
+        titles = len(it.told("xdg_toplevel", "set_title"))
+        it.core.change_look(replace(BY_COMPOSITOR, strip=bytes(7 * 18)))
+        it.pump()
+        assert last_strip(it)[2] == 7
+        assert len(it.told("xdg_toplevel", "set_title")) == titles
 
 
 def test_title_and_strip_say_that_the_sandbox_asks_and_no_longer():
