@@ -228,49 +228,49 @@ class ClipboardFailed(TypedMessage, frozen=True, tag="clipboard-failed"):
     reason: _Text
 
 
-class OfferEndedMessage(TypedMessage, frozen=True, tag="offer-ended"):
+class OfferEnded(TypedMessage, frozen=True, tag="offer-ended"):
     """The sandbox has another selection than the offered one."""
 
     transfer: _Count
 
 
-class OfferRefusedMessage(TypedMessage, frozen=True, tag="offer-refused"):
+class OfferRefused(TypedMessage, frozen=True, tag="offer-refused"):
     """The content was not offered."""
 
     transfer: _Count
     reason: _Text
 
 
-class ExportedMessage(TypedMessage, frozen=True, tag="exported"):
+class Exported(TypedMessage, frozen=True, tag="exported"):
     """The compositor has taken the export; or there is a ``problem``."""
 
     transfer: _Count
     problem: _Text = ""
 
 
-class ExportEndedMessage(TypedMessage, frozen=True, tag="export-ended"):
+class ExportEnded(TypedMessage, frozen=True, tag="export-ended"):
     """Another selection took its place, or its connection ended."""
 
     transfer: _Count
 
 
-class ForeignDragMessage(TypedMessage, frozen=True, tag="foreign-drag"):
+class ForeignDrag(TypedMessage, frozen=True, tag="foreign-drag"):
     """A drag of another sandbox came over a window, which received nothing of it."""
 
 
-class DragStartedMessage(TypedMessage, frozen=True, tag="drag-started"):
+class DragStarted(TypedMessage, frozen=True, tag="drag-started"):
     """An application drags; others see nothing of it but the mark."""
 
     mark: _Type
 
 
-class DragPerformedMessage(TypedMessage, frozen=True, tag="drag-performed"):
+class DragPerformed(TypedMessage, frozen=True, tag="drag-performed"):
     """The compositor says of its drag that it was dropped where it is accepted."""
 
     mark: _Type
 
 
-class DragEndedMessage(TypedMessage, frozen=True, tag="drag-ended"):
+class DragEnded(TypedMessage, frozen=True, tag="drag-ended"):
     """The drag is over, or its source is gone."""
 
     mark: _Type
@@ -286,7 +286,7 @@ class DragOverMessage(TypedMessage, frozen=True, tag="drag-over"):
     mark: _Type
 
 
-class DragDroppedMessage(TypedMessage, frozen=True, tag="drag-dropped"):
+class DragDropped(TypedMessage, frozen=True, tag="drag-dropped"):
     """The drag was dropped there."""
 
     number: _Count
@@ -307,16 +307,16 @@ Report: TypeAlias = (
     | ClipboardTypes
     | ClipboardLarge
     | ClipboardFailed
-    | OfferEndedMessage
-    | OfferRefusedMessage
-    | ExportedMessage
-    | ExportEndedMessage
-    | ForeignDragMessage
-    | DragStartedMessage
-    | DragPerformedMessage
-    | DragEndedMessage
+    | OfferEnded
+    | OfferRefused
+    | Exported
+    | ExportEnded
+    | ForeignDrag
+    | DragStarted
+    | DragPerformed
+    | DragEnded
     | DragOverMessage
-    | DragDroppedMessage
+    | DragDropped
     | DragWantedMessage
 )
 """All but ClipboardData, of which the supervisor reads the file first."""

@@ -346,7 +346,7 @@ async def test_a_window_that_takes_the_focus_gets_nothing_of_a_paste():
         await guest(it, "blue", victim)
         record = await it.record_after(before)
         assert (record.outcome, record.reason) == (Outcome.DROPPED, reasons.MOVED)
-        await it.feed(w.Decided(it.questions[0], w.PasteTerms()))
+        await it.feed("", w.Decided(it.questions[0], w.PasteTerms()))
         assert it.offers == []
 
 

@@ -109,7 +109,7 @@ async def test_dropped_content_goes_to_the_window_under_the_pointer():
         assert (record.source, record.target) == ("red", "blue")
         assert record.size == len(SECRET)
         ended = await it.until(
-            lambda: [s for _, s in it.said if isinstance(s, messages.OfferEndedMessage)]
+            lambda: [s for _, s in it.said if isinstance(s, messages.OfferEnded)]
         )
         assert len(ended) == 1, "it is over with the client's finish"
 
@@ -136,7 +136,7 @@ async def test_while_the_person_is_asked_the_window_sees_nothing():
             (question,) = trio.from_thread.run(it.until, lambda: it.questions)
             before = shown(c)
             terms = w.Decided(question, w.PasteTerms())
-            trio.from_thread.run(it.feed, terms)
+            trio.from_thread.run(it.feed, "", terms)
             return before, takes_drop(c)
 
         before, found = await guest(it, "blue", target, title="target")
@@ -191,7 +191,7 @@ async def test_a_worker_that_claims_a_drop_alone_gets_nothing():
         def target(c: Guest) -> list[str]:
             def act(r: Guest, drag: Drag) -> list[str]:
                 over = trio.from_thread.run(came_over, it, "blue")
-                claim = messages.DragDroppedMessage(over.number)
+                claim = messages.DragDropped(over.number)
                 trio.from_thread.run(it.hears, "blue", claim)
                 drag.mouse.move(1270, 790)
                 assert let_go(r, drag) == "cancelled"
@@ -215,7 +215,7 @@ async def test_a_drop_that_another_worker_claims_too_is_neithers():
                 mark = trio.from_thread.run(came_over, it, "blue").mark
                 for claim in (
                     messages.DragOverMessage(77, mark),
-                    messages.DragDroppedMessage(77),
+                    messages.DragDropped(77),
                 ):
                     trio.from_thread.run(it.hears, "green", claim)
                 let_go(r, drag)
@@ -323,7 +323,7 @@ async def test_a_drop_inside_of_a_sandbox_stays_in_it():
                 r.roundtrip()
                 may_drop(r, drag)
                 assert let_go(r, drag) == "dnd_drop_performed"
-                claim = messages.DragDroppedMessage(over.number)
+                claim = messages.DragDropped(over.number)
                 trio.from_thread.run(it.hears, "blue", claim)
                 r.send(drag.source, "destroy")
                 r.roundtrip()
@@ -331,7 +331,7 @@ async def test_a_drop_inside_of_a_sandbox_stays_in_it():
                 trio.from_thread.run(it.until, ended)
 
             def ended() -> bool:
-                return any(isinstance(s, messages.DragEndedMessage) for _, s in it.said)
+                return any(isinstance(s, messages.DragEnded) for _, s in it.said)
 
             red(c, act)
 
@@ -482,7 +482,7 @@ async def test_a_window_that_does_not_take_it_sees_it_go():
         def target(c: Guest) -> list[str]:
             red(c, just_dropped)
             c.wait(lambda e: e[0] == c.device and e[2] == "enter")
-            trio.from_thread.run(it.feed, w.Cleared())
+            trio.from_thread.run(it.feed, "", w.Cleared())
             c.wait(lambda e: e[0] == c.device and e[2] == "leave")
             return shown(c)
 

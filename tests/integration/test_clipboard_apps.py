@@ -82,7 +82,7 @@ async def test_text_crosses_by_two_chords_and_is_wiped():
         record = await it.paste()
         assert (record.outcome, record.reason) == (Outcome.REFUSED, NOTHING)
         # Withdrawn by the person: the sandbox's clipboard is empty again.
-        await it.feed(w.Cleared())
+        await it.feed("", w.Cleared())
         assert await pasted(it.rooms["blue"]) == b""
 
 

@@ -45,9 +45,7 @@ async def test_a_jailed_worker_writes_it_again_or_says_why_not(kind, data, clean
             with trio.fail_after(60):
                 while True:
                     said = await mine.messages.receive()
-                    if isinstance(
-                        said, m.ClipboardFailed | clipboard_member.CheckedContent
-                    ):
+                    if isinstance(said, m.ClipboardFailed | w.CheckedContent):
                         break
             assert said.transfer == 7
             if clean is None:

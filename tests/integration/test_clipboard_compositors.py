@@ -92,7 +92,7 @@ async def test_the_compositor_takes_an_export(kind):
 
         def copies(c: Guest) -> None:
             assert gives(c, SECRET).outcome is Outcome.COPIED
-            trio.from_thread.run(it.until, lambda: said(it, messages.ExportedMessage))
+            trio.from_thread.run(it.until, lambda: said(it, messages.Exported))
 
         await guest(it, "red", copies)
-        assert [m.problem for m in said(it, messages.ExportedMessage)] == [""]
+        assert [m.problem for m in said(it, messages.Exported)] == [""]

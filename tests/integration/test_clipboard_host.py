@@ -65,15 +65,13 @@ async def exported(it: Desk) -> None:
     await run(inside(it, "red"), "wl-copy", data=TEXT)
     await it.focus("red", "source")
     assert (await it.copy()).outcome is Outcome.COPIED
-    await it.until(
-        lambda: [m for _, m in it.said if isinstance(m, messages.ExportedMessage)]
-    )
+    await it.until(lambda: [m for _, m in it.said if isinstance(m, messages.Exported)])
 
 
 async def test_an_export_is_the_persons_selection_and_marked_as_a_secret():
     async with desk("red", outward=True) as it:
         await exported(it)
-        (said,) = [m for _, m in it.said if isinstance(m, messages.ExportedMessage)]
+        (said,) = [m for _, m in it.said if isinstance(m, messages.Exported)]
         assert said.problem == ""
         own = it.comp.environment
         types = (await run(own, "wl-paste", "--list-types")).decode().split()
@@ -88,14 +86,14 @@ async def test_an_export_is_the_persons_selection_and_marked_as_a_secret():
         assert await run(own, "wl-paste", "-n") == MINE
 
 
-def ended(it: Desk) -> list[messages.ExportEndedMessage]:
-    return [m for _, m in it.said if isinstance(m, messages.ExportEndedMessage)]
+def ended(it: Desk) -> list[messages.ExportEnded]:
+    return [m for _, m in it.said if isinstance(m, messages.ExportEnded)]
 
 
 async def test_an_export_is_taken_back_by_clear():
     async with desk("red", outward=True) as it:
         await exported(it)
-        await it.feed(w.Cleared())
+        await it.feed("", w.Cleared())
 
         async def gone() -> bool:
             return await run(it.comp.environment, "wl-paste", "-n") == b""
@@ -113,14 +111,14 @@ async def test_without_a_rule_a_copy_leaves_the_persons_selection_alone():
         assert (await it.copy()).outcome is Outcome.COPIED
         await it.until(lambda: it.records[-1].outcome is Outcome.REFUSED)
         assert await run(own, "wl-paste", "-n") == MINE
-        assert not [m for _, m in it.said if isinstance(m, messages.ExportedMessage)]
+        assert not [m for _, m in it.said if isinstance(m, messages.Exported)]
 
 
 async def test_content_that_returns_through_the_person_keeps_its_origin():
     """Or two chords would carry it around the rule between two sandboxes."""
     async with desk("red", "blue", outward=True, host=w.CopyTerms()) as it:
         await exported(it)
-        await it.feed(w.Ticked())
+        await it.feed("", w.Ticked())
         it.crossing._held = None  # as after its time
         await window(it, "blue", "target")
         before = len(it.questions)

@@ -30,7 +30,7 @@ from broker.ipc.channel import pair
 from broker.ipc.fork_server import Jail
 from broker.jail.wayland.protocol import emit
 from broker.jail.wayland.protocol.wire import HEADER as HEADER_OF_WAYLAND
-from broker.viewer.clipboard.clipboard_member import CheckedContent
+from broker.viewer.clipboard.exchange.messages import CheckedContent
 from broker.viewer.workers.process import Worker, WorkerProcesses
 from tests.kit.wayland.compositor import short_directory
 from tests.kit.wayland.display import open_descriptors

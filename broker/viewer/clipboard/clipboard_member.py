@@ -1,23 +1,17 @@
-"""Between ``clipboard.messages`` and ``ipc.clipboard``, the messages of a worker.
+"""A sandbox's place on the clipboard, and the orders to its worker.
 
-A worker's message becomes an event of its sandbox, by whose channel it
-came; an action becomes an order.
-
-The two sets have structs of similar names and differ on purpose.  A message on the
-channel names no sandbox, so that a worker cannot speak for another, and its content
-is a sealed file beside it.  An event names the sandbox, and has the terms of the
-record and bytes that were checked.  Here is the one place between them.
+A worker's report is an event of the crossing as it is.  An action has the content of
+its items; the order on the channel names no sandbox, and its content is a sealed file
+beside it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 from broker.core.clipboard.types import names_of
-from broker.core.escape import printable
 from broker.ipc import clipboard as messages
 from broker.ipc.sealed_memfd import sealed
 from broker.ipc.worker import ToWorker
@@ -26,15 +20,7 @@ from broker.viewer.clipboard.exchange import messages as words
 DEFAULT_CHORDS = messages.ChordsMessage("Super+Shift+C", "Super+Shift+V")
 
 
-@dataclass(frozen=True, slots=True)
-class CheckedContent:
-    """ClipboardData whose file was checked and read.  Not in ``repr``."""
-
-    transfer: int
-    untrusted_data: bytes = field(repr=False)
-
-
-Said: TypeAlias = messages.Report | CheckedContent
+Said: TypeAlias = messages.Report | words.CheckedContent
 """A worker's messages about the clipboard, as its owner receives them."""
 
 
@@ -61,51 +47,6 @@ class ClipboardMember:
 
     async def gone(self) -> None:
         """Its worker has ended."""
-
-
-def event_of(sandbox: str, said: Said) -> words.Event | None:
-    """Return the message's event for the crossing.
-
-    None for what carries the session's terms (``words.CopyTerms``): a chord,
-    a drag over a window, or one that is dropped or asked for; and for what the crossing has
-    no word for.
-    """
-    match said:
-        case messages.ClipboardFocus(taken):
-            return words.FocusTaken(sandbox) if taken else words.FocusGone(sandbox)
-        case messages.ClipboardTypes(transfer, types):
-            return words.TypesTold(sandbox, transfer, tuple(types))
-        case CheckedContent(transfer, data):
-            return words.DataCame(sandbox, transfer, data)
-        case messages.ClipboardLarge(transfer):
-            return words.DataTooLarge(sandbox, transfer)
-        case messages.ClipboardFailed(transfer, reason):
-            return words.SourceFailed(sandbox, transfer, printable(reason, 200))
-        case _:
-            return _later(sandbox, said)
-
-
-def _later(sandbox: str, said: Said) -> words.Event | None:
-    """Convert a worker's message on offers, exports and drags to an event."""
-    match said:
-        case messages.OfferEndedMessage(transfer):
-            return words.OfferEnded(sandbox, transfer)
-        case messages.OfferRefusedMessage(transfer, reason):
-            return words.OfferRefused(sandbox, transfer, printable(reason, 200))
-        case messages.ExportedMessage(transfer, problem):
-            return words.Exported(sandbox, transfer, printable(problem, 200))
-        case messages.ExportEndedMessage(transfer):
-            return words.ExportEnded(sandbox, transfer)
-        case messages.ForeignDragMessage():
-            return words.ForeignDrag(sandbox)
-        case messages.DragStartedMessage(mark):
-            return words.DragStarted(sandbox, mark)
-        case messages.DragPerformedMessage(mark):
-            return words.DragPerformed(sandbox, mark)
-        case messages.DragEndedMessage(mark):
-            return words.DragEnded(sandbox, mark)
-        case _:
-            return None
 
 
 async def order(worker: Orders, action: words.Order) -> None:

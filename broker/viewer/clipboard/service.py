@@ -46,8 +46,8 @@ _TROUBLES, _ALL_TROUBLES = 2, 64
 
 CarryFiles = Callable[[Guest, str, Sequence[str]], Awaitable[None]]
 
-_Posted = tuple[w.Event, trio.Event | None]
-"""An event, and the trio event to set when all its actions are done."""
+_Posted = tuple[str, w.Event, trio.Event | None]
+"""A sandbox, its event, and the trio event to set when all its actions are done."""
 
 
 class Party(clipboard_member.ClipboardMember):
@@ -67,7 +67,7 @@ class Party(clipboard_member.ClipboardMember):
         self._pace = SlidingWindow(
             limits.CLIPBOARD_CHORDS, limits.CLIPBOARD_CHORDS_SECONDS
         )
-        self._over: messages.ForeignDragMessage | messages.DragOverMessage | None = None
+        self._over: messages.ForeignDrag | messages.DragOverMessage | None = None
         """The last drag over its windows."""
         self._later = trio.CancelScope()
         """Of the task that waits for that one's source."""
@@ -105,17 +105,15 @@ class Party(clipboard_member.ClipboardMember):
                         self.lease, press, paste=paste
                     )
                     await self._clipboard.put(self, event)
-            case messages.ForeignDragMessage() | messages.DragOverMessage():
+            case messages.ForeignDrag() | messages.DragOverMessage():
                 await self._drag_came(said)
-            case messages.DragDroppedMessage() | messages.DragWantedMessage():
+            case messages.DragDropped() | messages.DragWantedMessage():
                 await self._drag_asked(said)
             case _:
-                meant = clipboard_member.event_of(self.lease.sandbox, said)
-                if meant is not None:
-                    await self._clipboard.put(self, meant)
+                await self._clipboard.put(self, said)
 
     async def _drag_came(
-        self, said: messages.ForeignDragMessage | messages.DragOverMessage
+        self, said: messages.ForeignDrag | messages.DragOverMessage
     ) -> None:
         """Handle a drag that enters a window: wait for its source if it is unknown."""
         self._over = said
@@ -142,31 +140,31 @@ class Party(clipboard_member.ClipboardMember):
             await self._put_over(said)
 
     async def _put_over(
-        self, said: messages.ForeignDragMessage | messages.DragOverMessage
+        self, said: messages.ForeignDrag | messages.DragOverMessage
     ) -> None:
         """Feed a drag over a window to the exchange; limit reported refusals."""
-        event: w.Event = w.ForeignDrag(self.lease.sandbox)
-        hopeless = True
+        event: w.Event
         if isinstance(said, messages.DragOverMessage):
             event = await self._clipboard.dragged_over(self.lease, said)
             hopeless = event.terms is None
+        else:
+            event, hopeless = said, True
         # A refusal is reported once: the drag comes over the next window, too.
         if not hopeless or self._refusals.take(trio.current_time()):
             await self._clipboard.put(self, event)
 
     async def _drag_asked(
-        self, said: messages.DragDroppedMessage | messages.DragWantedMessage
+        self, said: messages.DragDropped | messages.DragWantedMessage
     ) -> None:
         """Feed a drop, or a request for dragged content, to the exchange."""
-        name = self.lease.sandbox
         if not self._pace.take(trio.current_time()):
-            self.give(w.EndDrag(name, said.number))
-            return
-        event: w.Event = w.DragDropped(name, said.number)
-        if isinstance(said, messages.DragWantedMessage):
+            self.give(w.EndDrag(self.lease.sandbox, said.number))
+        elif isinstance(said, messages.DragWantedMessage):
             terms = await self._clipboard.dragged_out(self.lease)
-            event = w.DragWanted(name, said.number, said.mark, said.name, terms)
-        await self._clipboard.put(self, event)
+            wanted = w.DragWanted(said.number, said.mark, said.name, terms)
+            await self._clipboard.put(self, wanted)
+        else:
+            await self._clipboard.put(self, said)
 
     async def confirm(self) -> None:
         """Have the worker confirm its focus; withdraw its claim if it does not answer.
@@ -174,7 +172,7 @@ class Party(clipboard_member.ClipboardMember):
         A worker that is deaf does not know that it lost the keyboard.  One that answers
         late gets its claim back if a window of it has the keyboard still.
         """
-        worker, name = self.guest.worker, self.lease.sandbox
+        worker, gone = self.guest.worker, messages.ClipboardFocus(taken=False)
         if worker is None or self._confirming:
             return
         self._confirming = silent = True
@@ -184,11 +182,11 @@ class Party(clipboard_member.ClipboardMember):
                 silent = False
             # guard: a deaf worker claims no focus
             if silent:
-                await self._clipboard.put(self, w.FocusGone(name))
+                await self._clipboard.put(self, gone)
                 if any(window.focused for window in await worker.windows()):
-                    await self._clipboard.put(self, w.FocusTaken(name))
+                    await self._clipboard.put(self, messages.ClipboardFocus(taken=True))
         except UpstreamError:
-            await self._clipboard.put(self, w.FocusGone(name))
+            await self._clipboard.put(self, gone)
         finally:
             self._confirming = False
 
@@ -196,7 +194,7 @@ class Party(clipboard_member.ClipboardMember):
     async def gone(self) -> None:
         """Its worker has ended, with its windows and all that they offered."""
         self.trouble = ""
-        await self._clipboard.put(self, w.SandboxGone(self.lease.sandbox))
+        await self._clipboard.put(self, w.SandboxGone())
 
     def give(self, order: w.Order) -> None:
         """Queue an order for this sandbox's worker; blame it if its queue is full."""
@@ -320,15 +318,17 @@ class ClipboardService:
             nursery.start_soon(self._tick)
             task_status.started()
             async with self._events:  # a later post fails at once
-                async for event, done in self._events:
-                    await self._feed(event)
+                async for sandbox, event, done in self._events:
+                    await self._feed(sandbox, event)
                     if done is not None:
                         done.set()
 
-    async def _post(self, event: w.Event, done: trio.Event | None = None) -> bool:
+    async def _post(
+        self, sandbox: str, event: w.Event, done: trio.Event | None = None
+    ) -> bool:
         """Queue an event; return False when the clipboard has ended."""
         try:
-            await self._put.send((event, done))
+            await self._put.send((sandbox, event, done))
         except trio.BrokenResourceError:
             return False
         return True
@@ -349,7 +349,7 @@ class ClipboardService:
                 await self._changed.wait()
                 due = False
             if due:
-                await self._post(w.Ticked())
+                await self._post("", w.Ticked())
                 await self._changed.wait()
 
     # -- who takes part -----------------------------------------------------------------
@@ -367,21 +367,21 @@ class ClipboardService:
         if party is not None and party.lease == lease:
             party.close()
             del self._parties[lease.sandbox]
-            await self._post(w.SandboxGone(lease.sandbox))
+            await self._post(lease.sandbox, w.SandboxGone())
 
     async def put(self, party: Party, event: w.Event) -> None:
         """Something happened; waits while much is to be done."""
         # guard: words after the end
         if self._parties.get(party.lease.sandbox) is party:
-            await self._post(event)
+            await self._post(party.lease.sandbox, event)
 
     async def pressed(self, lease: Lease, press: int, *, paste: bool) -> w.Event:
         """Return the event of a chord, with the current terms."""
         if paste:
-            return w.PastePressed(lease.sandbox, await self._terms.inward(lease))
+            return w.PastePressed(await self._terms.inward(lease))
         terms = await self._terms.copy(lease)
         outward = await self._terms.outward(lease)
-        return w.CopyPressed(lease.sandbox, terms, press, outward)
+        return w.CopyPressed(terms, press, outward)
 
     async def drags_of(self, lease: Lease) -> messages.DragsMessage:
         """Which of its drags may cross."""
@@ -408,7 +408,7 @@ class ClipboardService:
         # guard: a drag over its source's windows asks no rule
         if name == w.VIEWER or (source is not None and name != lease.sandbox):
             terms = await self._terms.dragged(source, lease)
-        return w.DragOver(lease.sandbox, said.number, said.mark, terms)
+        return w.DragOver(said.number, said.mark, terms)
 
     async def dragged_out(self, lease: Lease) -> w.CopyTerms | None:
         """Return the terms of a drag to the user's programs; None: not allowed."""
@@ -431,7 +431,7 @@ class ClipboardService:
     async def clear(self) -> None:
         """Wipe all, as the user says; returns when it is wiped."""
         done = trio.Event()
-        if await self._post(w.Cleared(), done):
+        if await self._post("", w.Cleared(), done):
             await done.wait()
 
     def status(self) -> TransferStatus:
@@ -473,13 +473,13 @@ class ClipboardService:
                 why = "an internal error prevented a decision"
             if why:
                 # guard: rules that change
-                await self._post(w.ConsentRevoked(target, transfer, why))
+                await self._post(target, w.ConsentRevoked(transfer, why))
 
     # -- doing ---------------------------------------------------------------------------
 
-    async def _feed(self, event: w.Event) -> None:
+    async def _feed(self, sandbox: str, event: w.Event) -> None:
         """Feed an event to the exchange and do its actions; wipe all on an error."""
-        actions = self._core.feed(event, trio.current_time())
+        actions = self._core.feed(sandbox, event, trio.current_time())
         try:
             for action in actions:
                 await self._do(action)
@@ -492,11 +492,11 @@ class ClipboardService:
             await self._wipe()
         self._forget_undecided()
         self._changed.set()
-        if isinstance(event, w.FocusTaken):
-            for name in self._core.claims - {event.sandbox}:
+        if event == messages.ClipboardFocus(taken=True):
+            for name in self._core.claims - {sandbox}:
                 if name in self._parties:
                     self.start(self._parties[name].confirm)
-        if isinstance(event, w.DragStarted):
+        if isinstance(event, messages.DragStarted):
             self._drag_began.set()
             self._drag_began = trio.Event()
 
@@ -507,7 +507,7 @@ class ClipboardService:
         """
         text = "the audit log could not be written, or an internal error occurred"
         self.notify("Clipboard wiped", text)
-        for action in self._core.feed(w.EpochChanged(), trio.current_time()):
+        for action in self._core.feed("", w.EpochChanged(), trio.current_time()):
             if isinstance(action, w.Withdraw | w.StopTransfer | w.EndDrag):
                 await self._do(action)
 
@@ -564,7 +564,7 @@ class ClipboardService:
         with scope:
             decided = await self._answer(action)
             self._asking.pop(action.transfer, None)
-            await self._post(decided)
+            await self._post("", decided)
 
     async def _answer(self, action: w.AskPolicy) -> w.Decided:
         """Ask for the permission that an action needs; return the decision."""

@@ -240,10 +240,6 @@ class Guest:
             with contextlib.suppress(UpstreamError):  # it has just ended
                 await self._frames.follow(mine)
 
-    async def _letter_frames(self) -> None:
-        with contextlib.suppress(UpstreamError):  # its worker has just ended
-            await self._frames.letter()
-
     # -- the worker ----------------------------------------------------------
 
     def prepare(self) -> None:
@@ -355,7 +351,7 @@ class Guest:
             case worker.WaylandAnswered(unlettered=True):
                 await self.screen.take(message)
                 with contextlib.suppress(RefusedError):  # the sandbox is ending
-                    self._start(self._letter_frames)
+                    self._start(self._frames.letter)
             case worker.Violation():
                 await self.screen.broke(printable(message.reason))
             case worker.Broken():

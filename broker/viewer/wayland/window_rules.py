@@ -7,6 +7,7 @@ one's windows were drawn again.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
@@ -139,13 +140,12 @@ class GuestFrames:
         return None
 
     async def letter(self) -> None:
-        """Give frames that show a name a picture of it, in the desktop's font.
-
-        Raises as ``follow``.
-        """
-        if not self._lettered:  # its worker may have been taken over
-            self._lettered = True
-            if self._worker is not None:
+        """Give frames that show a name a picture of it, in the desktop's font."""
+        if self._lettered:  # its worker may have been taken over
+            return
+        self._lettered = True
+        if self._worker is not None:
+            with suppress(UpstreamError):  # it has just ended
                 await self.follow(self._worker)
 
     async def _rules(self, record: Record) -> WindowRules:

@@ -29,11 +29,8 @@ from broker.ipc import worker as messages
 from broker.ipc.channel import Channel
 from broker.ipc.fork_server import Jail
 from broker.ipc.wayland_rules import order_of
-from broker.viewer.clipboard.clipboard_member import (
-    DEFAULT_CHORDS,
-    CheckedContent,
-    Said,
-)
+from broker.viewer.clipboard.clipboard_member import DEFAULT_CHORDS, Said
+from broker.viewer.clipboard.exchange.messages import CheckedContent
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ async def one(it: Desk, peer: str, size: int, file: Path) -> dict[str, float]:
         raise SystemExit(f"not pasted: {record}")
     await take(it, "blue", size)
     taken = trio.current_time()
-    await it.feed(w.Cleared())
+    await it.feed("", w.Cleared())
     return {
         "copy": copied - began,
         "paste": pasted - focused,

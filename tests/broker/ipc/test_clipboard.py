@@ -20,11 +20,11 @@ FROM_WORKER = [
     c.ClipboardData(1, 5),
     c.ClipboardLarge(1),
     c.ClipboardFailed(1, "it died"),
-    c.OfferEndedMessage(2),
-    c.OfferRefusedMessage(2, "no picture"),
-    c.ExportedMessage(3, "not taken"),
-    c.ExportEndedMessage(3),
-    c.ForeignDragMessage(),
+    c.OfferEnded(2),
+    c.OfferRefused(2, "no picture"),
+    c.Exported(3, "not taken"),
+    c.ExportEnded(3),
+    c.ForeignDrag(),
 ]
 TO_WORKER = [
     c.ChordsMessage("Super+Shift+C", "Super+Shift+V"),

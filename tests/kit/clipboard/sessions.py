@@ -10,7 +10,7 @@ import trio
 from broker.core.clipboard.chord_settings import DEFAULT
 from broker.ipc import clipboard as m
 from broker.ipc import sealed_memfd
-from broker.viewer.clipboard import clipboard_member
+from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.service import ClipboardService
 from tests.kit.rulebook import VAULT, WORK, lease_of, rulebook
 
@@ -135,7 +135,7 @@ class Board:
         if len(data) > read.max_bytes:
             await guest.say(m.ClipboardLarge(read.transfer))
         else:
-            await guest.say(clipboard_member.CheckedContent(read.transfer, data))
+            await guest.say(w.CheckedContent(read.transfer, data))
         return read
 
     async def copy(self, name="work", kinds=None):

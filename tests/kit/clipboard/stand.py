@@ -89,38 +89,32 @@ class Desk:
             self._tell()
             # Its source's worker is another process, heard later perhaps.
             await self.until(lambda: not said.mark or self._has_begun(said.mark))
-        event = clipboard_member.event_of(name, said)
-        if isinstance(said, messages.ChordPressed):
-            event = (
-                w.PastePressed(name, self.host)
-                if said.paste
-                else w.CopyPressed(name, self.terms, said.press, self.outward)
-            )
+        event: w.Event = said
         match said:
+            case messages.ChordPressed(paste=True):
+                event = w.PastePressed(self.host)
+            case messages.ChordPressed(press):
+                event = w.CopyPressed(self.terms, press, self.outward)
             case messages.DragOverMessage(number, mark):
-                event = w.DragOver(name, number, mark, self.drags)
-            case messages.DragDroppedMessage(number):
-                event = w.DragDropped(name, number)
+                event = w.DragOver(number, mark, self.drags)
             case messages.DragWantedMessage(number, mark, wanted):
-                event = w.DragWanted(name, number, mark, wanted, self.drags)
-        if event is not None:
-            await self.feed(event)
+                event = w.DragWanted(number, mark, wanted, self.drags)
+        if not isinstance(said, messages.ChordTroubleMessage):
+            await self.feed(name, event)
         self._tell()
 
     def _has_begun(self, mark: str) -> bool:
         """Also where it has ended since."""
-        began = (
-            s.mark for _, s in self.said if isinstance(s, messages.DragStartedMessage)
-        )
+        began = (s.mark for _, s in self.said if isinstance(s, messages.DragStarted))
         return mark in began
 
     def _tell(self) -> None:
         self._news.set()
         self._news = trio.Event()
 
-    async def feed(self, event: w.Event) -> None:
+    async def feed(self, sandbox: str, event: w.Event) -> None:
         """Let the crossing decide, and carry that out."""
-        for action in self.crossing.feed(event, trio.current_time()):
+        for action in self.crossing.feed(sandbox, event, trio.current_time()):
             if not isinstance(action, w.RecordCrossing):
                 self.orders.append(action)
             match action:
@@ -131,7 +125,7 @@ class Desk:
                     self.origins.append(origin)
                     if self.policy is not None:
                         terms = self.policy(source, target, kinds)
-                        await self.feed(w.Decided(transfer, terms))
+                        await self.feed("", w.Decided(transfer, terms))
                 case w.Blame():
                     raise AssertionError(action)
                 case _:

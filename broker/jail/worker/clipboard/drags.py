@@ -66,17 +66,17 @@ class WorkerDrags(DragPort):
     @override
     def started(self, source: DataSource) -> None:
         if self._cross:
-            self._say(messages.DragStartedMessage(_mark(source)))
+            self._say(messages.DragStarted(_mark(source)))
 
     @override
     def performed(self, source: DataSource) -> None:
         if self._cross and source.drag is not None:
-            self._say(messages.DragPerformedMessage(_mark(source)))
+            self._say(messages.DragPerformed(_mark(source)))
 
     @override
     def ended(self, source: DataSource) -> None:
         if self._cross and source.drag is not None:
-            self._say(messages.DragEndedMessage(_mark(source)))
+            self._say(messages.DragEnded(_mark(source)))
 
     @override
     def outward(self, source: DataSource) -> Sequence[bytes]:
@@ -102,7 +102,7 @@ class WorkerDrags(DragPort):
     def over(self, over: Over) -> None:
         """Tell the viewer that a foreign drag is over a window here."""
         if not self._cross:
-            self._say(messages.ForeignDragMessage())
+            self._say(messages.ForeignDrag())
             return
         number = self._number()
         self._overs[number] = over
@@ -115,14 +115,12 @@ class WorkerDrags(DragPort):
     def dropped(self, over: Over) -> None:
         number = next((n for n, known in self._overs.items() if known is over), None)
         if number is not None:
-            self._say(messages.DragDroppedMessage(number))
+            self._say(messages.DragDropped(number))
 
     def untold(self, message: messages.FromWorker) -> None:
         """End the drag of a message that could not be queued."""
         match message:
-            case messages.DragWantedMessage(number) | messages.DragDroppedMessage(
-                number
-            ):
+            case messages.DragWantedMessage(number) | messages.DragDropped(number):
                 self._end(number, finished=False)
             case _:
                 pass
@@ -187,7 +185,7 @@ class WorkerDrags(DragPort):
             return
         held.withdrawn = True  # the refusal reports that
         held.cancel()
-        self._say(messages.OfferRefusedMessage(held.transfer, _GONE))
+        self._say(messages.OfferRefused(held.transfer, _GONE))
 
     def given_ended(self, held: ServedContent) -> None:
         """Its client has taken it, or never will."""

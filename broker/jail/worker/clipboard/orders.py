@@ -372,7 +372,7 @@ class WorkerClipboard(InputListener):
             except OSError as error:
                 log_exception(error)
                 os.close(fd)
-                self._say(messages.OfferRefusedMessage(order.transfer, _NO_ROOM))
+                self._say(messages.OfferRefused(order.transfer, _NO_ROOM))
                 return
             also = ServedContent(self, order.transfer, order.pieces, mine)
             also.withdrawn = True  # only the other one is reported
@@ -384,11 +384,11 @@ class WorkerClipboard(InputListener):
         """Report to the viewer that served content was replaced or its file closed."""
         if isinstance(held, ToHost):
             if self._exports.pop(held.transfer, None) is not None:
-                self._say(messages.ExportEndedMessage(held.transfer))
+                self._say(messages.ExportEnded(held.transfer))
         elif not held.withdrawn:
             self.drags.given_ended(held)
             self._forget(PRIMARY, held.transfer)
-            self._say(messages.OfferEndedMessage(held.transfer))
+            self._say(messages.OfferEnded(held.transfer))
 
     def _forget(self, kind: str, transfer: int) -> None:
         held = self._sandbox.selections[kind]
@@ -410,7 +410,7 @@ class WorkerClipboard(InputListener):
     def _start_export(self, order: messages.ExportMessage, fd: int) -> None:
         problem = self._export(order, fd)
         if problem:
-            self._say(messages.ExportedMessage(order.transfer, problem))
+            self._say(messages.Exported(order.transfer, problem))
 
     def _export(self, order: messages.ExportMessage, fd: int) -> str:
         """Set the user's selection to copied content; return what prevents that."""
@@ -438,7 +438,7 @@ class WorkerClipboard(InputListener):
         if not content.echoed.is_set():
             problem = "the compositor did not accept the selection"
             self._withdraw(content.transfer)
-        self._say(messages.ExportedMessage(content.transfer, problem))
+        self._say(messages.Exported(content.transfer, problem))
 
     def _task(self, step: Callable[..., Awaitable[None]], *args: object) -> None:
         assert self._nursery is not None, "run() comes first"

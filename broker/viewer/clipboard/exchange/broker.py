@@ -29,6 +29,7 @@ from collections.abc import Iterator
 
 from broker.core.clipboard.types import Pick
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import drags
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import crossing, may_cross, ticking
@@ -102,58 +103,60 @@ class Crossing(SelectionReader):
             held.source, held.kinds, held.size, left, offered, exported
         )
 
-    def feed(self, event: w.Event, now: float) -> list[w.Action]:
-        """Handle one event; return the actions, to be done in this order."""
+    def feed(self, sandbox: str, event: w.Event, now: float) -> list[w.Action]:
+        """Handle one event; return the actions, to be done in this order.
+
+        ``sandbox`` is the one that it is about; empty for what is about none.
+        """
         out = list(self._expire(now))
         if isinstance(event, w.DragEvent):
-            return [*out, *self._dragged(event, now)]
+            return [*out, *self._dragged(sandbox, event, now)]
         if isinstance(event, w.GivenEvent):
-            return [*out, *self._over(event)]
+            return [*out, *self._over(sandbox, event)]
         match event:
-            case w.FocusTaken() | w.FocusGone():
-                out += self._focus(event, now)
+            case ipc.ClipboardFocus(taken):
+                out += self._focus(sandbox, taken=taken, now=now)
             case w.CopyPressed():
-                out += self._copy_pressed(event, now)
+                out += self._copy_pressed(sandbox, event, now)
             case w.PastePressed():
-                out += self._paste_pressed(event, now)
+                out += self._paste_pressed(sandbox, event.host, now)
             case w.Decided():
                 out += self._decided(event, now)
             case w.SandboxGone():
-                out += self._sandbox_gone(event.sandbox)
+                out += self._sandbox_gone(sandbox)
             case w.EpochChanged() | w.Cleared():
                 out += self._wipe_all(event)
             case w.Ticked():  # due work was done above
                 pass
             case _:
-                out += self._worker_said(event, now)
+                out += self._worker_said(sandbox, event, now)
         return out
 
-    def _over(self, event: w.GivenEvent) -> Iterator[w.Action]:
+    def _over(self, sandbox: str, event: w.GivenEvent) -> Iterator[w.Action]:
         """Handle the end of an offer, an export or a permit."""
         match event:
-            case w.OfferEnded() | w.OfferRefused():
-                giving = self._drops if self._drops.has(event) else self._giving
-                yield from giving.ended(event, self._last)
+            case ipc.OfferEnded(transfer) | ipc.OfferRefused(transfer):
+                dropped = self._drops.has(sandbox, transfer)
+                giving = self._drops if dropped else self._giving
+                yield from giving.ended(sandbox, event, self._last)
             case w.ConsentRevoked():
-                yield from self._giving.revoked(event)
-                yield from self._drops.revoked(event)
-            case w.Exported():
-                yield from self._exports.exported(event)
-            case w.ExportEnded():
-                self._exports.ended(event)
+                yield from self._giving.revoked(sandbox, event)
+                yield from self._drops.revoked(sandbox, event)
+            case ipc.Exported():
+                yield from self._exports.exported(sandbox, event)
+            case ipc.ExportEnded(transfer):
+                self._exports.ended(sandbox, transfer)
 
     # -- focus ----------------------------------------------------------------------------
 
-    def _focus(
-        self, event: w.FocusTaken | w.FocusGone, now: float
-    ) -> Iterator[w.Action]:
+    def _focus(self, sandbox: str, *, taken: bool, now: float) -> Iterator[w.Action]:
         """Handle that a sandbox claims the keyboard focus or gives it up."""
-        if isinstance(event, w.FocusGone):
-            # To no sandbox: to our dialog, or to the user's own programs.
-            self._claims.discard(event.sandbox)
+        if taken:
+            self._claims.add(sandbox)
+            yield from self._moved(sandbox)
         else:
-            self._claims.add(event.sandbox)
-            yield from self._moved(event.sandbox)
+            # To no sandbox: to our dialog, or to the user's own programs.
+            self._claims.discard(sandbox)
         copy = self._copy
         if copy is not None and copy.waiting and self.focused == copy.reader:
             copy.waiting = False
@@ -188,9 +191,10 @@ class Crossing(SelectionReader):
 
     # -- copy -------------------------------------------------------------------------------
 
-    def _copy_pressed(self, event: w.CopyPressed, now: float) -> Iterator[w.Action]:
+    def _copy_pressed(
+        self, source: str, event: w.CopyPressed, now: float
+    ) -> Iterator[w.Action]:
         """Handle the copy chord: start to read the selection, or record a refusal."""
-        source = event.sandbox
         # guard: one copy at a time
         reason = self._why_not(source) or (BUSY if self._copy else "")
         if reason:
@@ -215,16 +219,18 @@ class Crossing(SelectionReader):
 
     # -- paste --------------------------------------------------------------------------------
 
-    def _paste_pressed(self, event: w.PastePressed, now: float) -> Iterator[w.Action]:
+    def _paste_pressed(
+        self, target: str, host: w.CopyTerms | None, now: float
+    ) -> Iterator[w.Action]:
         """Handle the paste chord: ask policy about the held content, or refuse."""
-        held, target = self._held, event.sandbox
+        held = self._held
         reason = self._why_not(target)
         # guard: one paste at a time
         if not reason and (self._paste is not None or self._giving.busy):
             reason = BUSY
         elif not reason and held is None:
             # guard: only a press that a rule permits reads the user's clipboard
-            reason = NOTHING if event.host is None else BUSY if self._copy else ""
+            reason = NOTHING if host is None else BUSY if self._copy else ""
         elif not reason and held is not None and held.source == target:
             reason = SAME
         if reason:
@@ -239,10 +245,10 @@ class Crossing(SelectionReader):
             self._paste = Paste(self._number(), held.source, target, until)
             kinds = tuple((item.kind, len(item.data)) for item in held.items)
             yield w.AskPolicy(self._paste.transfer, held.source, target, kinds)
-        elif event.host is not None:
+        elif host is not None:
             until = now + limits.CLIPBOARD_COPY_SECONDS
             number = self._number()
-            self._copy = Copy(number, w.VIEWER, target, event.host, until)
+            self._copy = Copy(number, w.VIEWER, target, host, until)
             yield w.AskTypes(target, number, host=True)
 
     def _decided(self, event: w.Decided, now: float) -> Iterator[w.Action]:
@@ -323,12 +329,14 @@ class Crossing(SelectionReader):
 
     # -- drags --------------------------------------------------------------------------------
 
-    def _dragged(self, event: w.DragEvent, now: float) -> Iterator[w.Action]:
+    def _dragged(
+        self, sandbox: str, event: w.DragEvent, now: float
+    ) -> Iterator[w.Action]:
         """Handle an event of a drag; start to read content that was dropped."""
         # guard: a drop that another claims late
-        if self._drags.also_claims(event, self._dropping):
+        if self._drags.also_claims(sandbox, event, self._dropping):
             yield from self._drop_dropped()
-        actions, drop = self._drags.feed(event, now)
+        actions, drop = self._drags.feed(sandbox, event, now)
         yield from actions
         if drop is None:
             return

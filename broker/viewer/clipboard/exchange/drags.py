@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from broker.core.clipboard.types import kind_of
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import crossing, size_of
 from broker.viewer.clipboard.exchange.operations import Copy, Drop, Paste
@@ -76,8 +77,8 @@ def given_up(
     )
 
 
-def _wanted(event: w.DragWanted) -> tuple[list[w.Action], Drop | None]:
-    sandbox, number, terms = event.sandbox, event.number, event.terms
+def _wanted(sandbox: str, event: w.DragWanted) -> tuple[list[w.Action], Drop | None]:
+    number, terms = event.number, event.terms
     if terms is None or kind_of(event.untrusted_name) is None:
         return [w.EndDrag(sandbox, number), refused(sandbox, w.VIEWER, DRAG)], None
     name = event.untrusted_name
@@ -171,65 +172,65 @@ class DragTable:
         return drag.source if drag is not None else ""
 
     def feed(
-        self, event: w.DragEvent, now: float
+        self, sandbox: str, event: w.DragEvent, now: float
     ) -> tuple[list[w.Action], Drop | None]:
         """Handle a drag's event.
 
         Return actions, and the drop if both sides confirmed it.
         """
         match event:
-            case w.ForeignDrag(sandbox):
+            case ipc.ForeignDrag():
                 return [refused("", sandbox, DRAG)], None
-            case w.DragStarted():
-                return list(self._started(event)), None
-            case w.DragEnded():
-                self._ended(event)
+            case ipc.DragStarted(mark):
+                return list(self._started(sandbox, mark)), None
+            case ipc.DragEnded(mark):
+                if self._own(sandbox, mark) is not None:
+                    del self._drags[mark]
             case w.DragOver():
-                return list(self._over(event)), None
-            case w.DragPerformed():
-                return self._performed(event)
-            case w.DragDropped():
-                return self._dropped(event, now)
+                return list(self._over(sandbox, event)), None
+            case ipc.DragPerformed(mark):
+                return self._performed(sandbox, mark)
+            case ipc.DragDropped(number):
+                return self._dropped(sandbox, number, now)
             case w.DragWanted():
-                return _wanted(event)
+                return _wanted(sandbox, event)
         return [], None
 
     # -- the source's worker ---------------------------------------------------------
 
-    def _started(self, event: w.DragStarted) -> Iterator[w.Action]:
+    def _started(self, sandbox: str, mark: str) -> Iterator[w.Action]:
         """Handle that a sandbox's program began a drag: remember its source."""
-        before = self._drags.get(event.mark)
-        if before is not None or not event.mark:
-            yield w.Blame(event.sandbox, "it reused the identifier of another drag")
+        if not mark or mark in self._drags:
+            yield w.Blame(sandbox, "it reused the identifier of another drag")
             return
-        self._drags[event.mark] = _Drag(event.sandbox)
-        mine = [m for m, d in self._drags.items() if d.source == event.sandbox]
+        self._drags[mark] = _Drag(sandbox)
+        mine = [m for m, d in self._drags.items() if d.source == sandbox]
         # guard: drags remembered
-        for mark in mine[: -limits.CLIPBOARD_DRAGS]:
-            del self._drags[mark]
+        for old in mine[: -limits.CLIPBOARD_DRAGS]:
+            del self._drags[old]
 
     def _own(self, sandbox: str, mark: str) -> _Drag | None:
         drag = self._drags.get(mark)
         return drag if drag is not None and drag.source == sandbox else None
 
-    def _performed(self, event: w.DragPerformed) -> tuple[list[w.Action], Drop | None]:
+    def _performed(self, sandbox: str, mark: str) -> tuple[list[w.Action], Drop | None]:
         """Handle the source's report of a drop.
 
         Return it if the target reported it, too.
         """
-        drag = self._own(event.sandbox, event.mark)
+        drag = self._own(sandbox, mark)
         if drag is None:
             return [], None
         drag.performed = True
         claims = [
             target
             for target, over in self._overs.items()
-            if over.mark == event.mark and over.dropped_until is not None
+            if over.mark == mark and over.dropped_until is not None
         ]
         # guard: a drop that two claim
         if len(claims) < 2:
             return [], self._drop(claims[0]) if claims else None
-        self._settle(event.mark)
+        self._settle(mark)
         return [a for t in claims for a in self._give_up(t, DRAG_TWICE)], None
 
     def _settle(self, mark: str) -> None:
@@ -238,68 +239,60 @@ class DragTable:
         if drag is not None:
             drag.settled = True
 
-    def _ended(self, event: w.DragEnded) -> None:
-        """It is over."""
-        drag = self._own(event.sandbox, event.mark)
-        if drag is not None:
-            del self._drags[event.mark]
-
     # -- the target's worker ----------------------------------------------------------
 
-    def _over(self, event: w.DragOver) -> Iterator[w.Action]:
+    def _over(self, sandbox: str, event: w.DragOver) -> Iterator[w.Action]:
         """Handle that a drag is over a window of a sandbox: accept or refuse it."""
-        before = self._overs.get(event.sandbox)
+        before = self._overs.get(sandbox)
         # guard: a drop that the next drag overtakes
         if before is not None and before.dropped_until is not None:
-            yield from self._give_up(event.sandbox, DRAG_ALONE)
+            yield from self._give_up(sandbox, DRAG_ALONE)
         # guard: a drag that is late to be elsewhere
-        self._overs.pop(event.sandbox, None)
+        self._overs.pop(sandbox, None)
         source = self.source_of(event.mark)
-        if not source or source == event.sandbox:
-            yield refused(source, event.sandbox, DRAG_UNKNOWN)
+        if not source or source == sandbox:
+            yield refused(source, sandbox, DRAG_UNKNOWN)
         elif event.terms is None:
-            yield refused(source, event.sandbox, DRAG)
+            yield refused(source, sandbox, DRAG)
         else:
-            self._overs[event.sandbox] = _Over(
-                event.number, event.mark, source, event.terms
-            )
-            yield w.AcceptDrag(event.sandbox, event.number)
+            self._overs[sandbox] = _Over(event.number, event.mark, source, event.terms)
+            yield w.AcceptDrag(sandbox, event.number)
 
     def _dropped(
-        self, event: w.DragDropped, now: float
+        self, sandbox: str, number: int, now: float
     ) -> tuple[list[w.Action], Drop | None]:
         """Handle the target's report of a drop.
 
         Return it if the source reported it, too.
         """
-        over = self._overs.get(event.sandbox)
+        over = self._overs.get(sandbox)
         if over is None:
             # guard: an unknown drop is let go
-            return [w.EndDrag(event.sandbox, event.number)], None
-        if over.number != event.number or over.dropped_until is not None:
+            return [w.EndDrag(sandbox, number)], None
+        if over.number != number or over.dropped_until is not None:
             # Of another device of that program, which is notified of its offer.
             return [], None
         drag = self._drags.get(over.mark)
         # guard: one drop of each drag
         if drag is not None and drag.settled:
-            return list(self._give_up(event.sandbox, DRAG_TWICE)), None
+            return list(self._give_up(sandbox, DRAG_TWICE)), None
         over.dropped_until = now + limits.CLIPBOARD_DROP_SECONDS
         # guard: a drop that both have seen
         if over.mark and (drag is None or not drag.performed):
             return [], None
-        return [], self._drop(event.sandbox)
+        return [], self._drop(sandbox)
 
-    def also_claims(self, event: w.DragEvent, drop: Drop | None) -> bool:
+    def also_claims(self, sandbox: str, event: w.DragEvent, drop: Drop | None) -> bool:
         """Return whether another worker claims the same dropped content."""
         # guard: an outgoing drag is not a drop
         # guard: the drop's target may claim it
         # guard: no second worker claims a drop without a mark
-        if drop is None or not drop.mark or drop.target in {w.VIEWER, event.sandbox}:
+        if drop is None or not drop.mark or drop.target in {w.VIEWER, sandbox}:
             return False
-        over = self._overs.get(event.sandbox)
+        over = self._overs.get(sandbox)
         # guard: which drag is claimed
         return (
-            isinstance(event, w.DragDropped)
+            isinstance(event, ipc.DragDropped)
             and over is not None
             and (over.number, over.mark) == (event.number, drop.mark)
         )

@@ -15,7 +15,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from broker.core.escape import printable
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.content import (
@@ -166,14 +168,14 @@ class Exports:
             self._standing = _Standing(asked.transfer, asked.held.source, items, until)
             yield w.Export(asked.held.source, asked.transfer, asked.press, items, mark)
 
-    def exported(self, event: w.Exported) -> Iterator[w.Action]:
+    def exported(self, sandbox: str, event: ipc.Exported) -> Iterator[w.Action]:
         """Handle a worker's answer on an export: record it, or drop it on a problem."""
         standing = self._standing
         if standing is None or standing.transfer != event.transfer:
             return  # it was replaced meanwhile
         # guard: only the source of an export answers it
-        if standing.source != event.sandbox:
-            yield w.Blame(event.sandbox, "it answered a request for another sandbox")
+        if standing.source != sandbox:
+            yield w.Blame(sandbox, "it answered a request for another sandbox")
         elif event.problem:
             self._standing = None
             yield w.RecordCrossing(
@@ -182,15 +184,16 @@ class Exports:
                 w.VIEWER,
                 tuple(item.kind for item in standing.items),
                 size_of(standing.items),
-                event.problem,
+                printable(event.problem, reasons.REASON),
             )
 
-    def ended(self, event: w.ExportEnded) -> None:
+    def ended(self, sandbox: str, transfer: int) -> None:
         """Forget the export whose selection another one has replaced."""
         standing = self._standing
-        if standing is None or standing.transfer != event.transfer:
-            return
-        if standing.source == event.sandbox:
+        if standing is not None and (standing.transfer, standing.source) == (
+            transfer,
+            sandbox,
+        ):
             self._standing = None
 
     def drop(self, reason: str) -> Iterator[w.Action]:

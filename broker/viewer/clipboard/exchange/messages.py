@@ -1,7 +1,8 @@
 """The events and the actions of ``crossing``.
 
-``sandbox`` in an event is the sandbox whose worker sent it: the session knows
-that by the connection, it is never taken from a message.
+An event is a report of a worker (``ipc.clipboard``), or one of those below.  The
+sandbox whose worker sent it is beside it: the session knows that by the connection,
+it is never taken from a message, so no worker speaks for another.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from broker.core.clipboard.types import DEFAULT_PATTERNS
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 
 VIEWER = "@adminvm"
 """The user's own programs, as rules name them."""
@@ -66,25 +68,12 @@ class Item(_Message, frozen=True):
 # -- in -----------------------------------------------------------------------------
 
 
-class FocusTaken(_Message, frozen=True):
-    """A worker says that a window of its sandbox has the keyboard."""
-
-    sandbox: str
-
-
-class FocusGone(_Message, frozen=True):
-    """A worker says that no window of its sandbox has the keyboard any more."""
-
-    sandbox: str
-
-
 class CopyPressed(_Message, frozen=True):
     """A worker saw the copy chord; ``press`` is its number for it.
 
     ``outward``: a rule may let it into the user's own selection as well.
     """
 
-    sandbox: str
     terms: CopyTerms = CopyTerms()
     press: int = 0
     outward: bool = False
@@ -97,46 +86,18 @@ class PastePressed(_Message, frozen=True):
     copied by chord; None: no rule lets any of it in.
     """
 
-    sandbox: str
     host: CopyTerms | None = None
 
 
-class TypesTold(_Message, frozen=True):
-    """The answer to AskTypes; none if the sandbox has no selection."""
+class CheckedContent(_Message, frozen=True):
+    """ClipboardData whose file was checked and read: the answer to Read or Rewrite."""
 
-    sandbox: str
-    transfer: int
-    untrusted_types: tuple[str, ...]
-
-
-class DataCame(_Message, frozen=True):
-    """All that Read asked for, or the rewritten content."""
-
-    sandbox: str
     transfer: int
     untrusted_data: bytes
 
     @override
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.sandbox!r}, {self.transfer!r})"
-
-
-class DataTooLarge(_Message, frozen=True):
-    """The type has more than was asked for; its worker stopped reading."""
-
-    sandbox: str
-    transfer: int
-
-
-class SourceFailed(_Message, frozen=True):
-    """The source died, or its selection was replaced, before all was read.
-
-    ``reason``: of a worker that could not rewrite an item.
-    """
-
-    sandbox: str
-    transfer: int
-    reason: str = ""
+        return f"{type(self).__name__}({self.transfer!r})"
 
 
 class Decided(_Message, frozen=True):
@@ -147,69 +108,11 @@ class Decided(_Message, frozen=True):
     reason: str = ""
 
 
-class OfferEnded(_Message, frozen=True):
-    """The target has another selection now."""
-
-    sandbox: str
-    transfer: int
-
-
-class OfferRefused(_Message, frozen=True):
-    """The target's worker could not offer it."""
-
-    sandbox: str
-    transfer: int
-    reason: str = ""
-
-
 class ConsentRevoked(_Message, frozen=True):
-    """Policy no longer allows the current offer there."""
+    """Policy no longer allows the current offer in that sandbox."""
 
-    target: str
     transfer: int
     reason: str
-
-
-class Exported(_Message, frozen=True):
-    """The answer to Export: the compositor has it; or a ``problem``."""
-
-    sandbox: str
-    transfer: int
-    problem: str = ""
-
-
-class ExportEnded(_Message, frozen=True):
-    """The user's selection is another one now."""
-
-    sandbox: str
-    transfer: int
-
-
-class ForeignDrag(_Message, frozen=True):
-    """A drag of another sandbox came over one of its windows."""
-
-    sandbox: str
-
-
-class DragStarted(_Message, frozen=True):
-    """A worker says that an application of its sandbox drags, under this mark."""
-
-    sandbox: str
-    mark: str
-
-
-class DragPerformed(_Message, frozen=True):
-    """A worker says that its drag was dropped on a window that accepts it."""
-
-    sandbox: str
-    mark: str
-
-
-class DragEnded(_Message, frozen=True):
-    """A worker says that its drag is over."""
-
-    sandbox: str
-    mark: str
 
 
 class DragOver(_Message, frozen=True):
@@ -219,17 +122,9 @@ class DragOver(_Message, frozen=True):
     programs'.  No terms: no rule lets it in.
     """
 
-    sandbox: str
     number: int
     mark: str
     terms: CopyTerms | None = None
-
-
-class DragDropped(_Message, frozen=True):
-    """A worker says that this drag was dropped there."""
-
-    sandbox: str
-    number: int
 
 
 class DragWanted(_Message, frozen=True):
@@ -238,7 +133,6 @@ class DragWanted(_Message, frozen=True):
     ``number`` is its own for it.  No terms: no rule lets it out.
     """
 
-    sandbox: str
     number: int
     mark: str
     untrusted_name: str
@@ -247,8 +141,6 @@ class DragWanted(_Message, frozen=True):
 
 class SandboxGone(_Message, frozen=True):
     """Its lease or its worker ended."""
-
-    sandbox: str
 
 
 class EpochChanged(_Message, frozen=True):
@@ -264,27 +156,28 @@ class Ticked(_Message, frozen=True):
 
 
 DragEvent = (
-    ForeignDrag
-    | DragStarted
-    | DragPerformed
-    | DragEnded
+    ipc.ForeignDrag
+    | ipc.DragStarted
+    | ipc.DragPerformed
+    | ipc.DragEnded
     | DragOver
-    | DragDropped
+    | ipc.DragDropped
     | DragWanted
 )
 
-GivenEvent = OfferEnded | OfferRefused | ConsentRevoked | Exported | ExportEnded
+GivenEvent = (
+    ipc.OfferEnded | ipc.OfferRefused | ConsentRevoked | ipc.Exported | ipc.ExportEnded
+)
 """The fate of given content."""
 
+Answer = ipc.ClipboardTypes | CheckedContent | ipc.ClipboardLarge | ipc.ClipboardFailed
+"""A worker's answers to a request to read or to rewrite."""
+
 Event = (
-    FocusTaken
-    | FocusGone
+    ipc.ClipboardFocus
     | CopyPressed
     | PastePressed
-    | TypesTold
-    | DataCame
-    | DataTooLarge
-    | SourceFailed
+    | Answer
     | Decided
     | GivenEvent
     | DragEvent

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from broker.core.escape import printable
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import (
     PLAIN,
@@ -14,10 +16,14 @@ from broker.viewer.clipboard.exchange.content import (
     to_clean,
 )
 from broker.viewer.clipboard.exchange.operations import Cleaning, Drop, Offered, Paste
-from broker.viewer.clipboard.exchange.reasons import CLEANED, FAILED, GONE, LARGE, SLOW
-
-Answer = w.TypesTold | w.DataCame | w.DataTooLarge | w.SourceFailed
-"""A worker's answers to a request to read or to rewrite."""
+from broker.viewer.clipboard.exchange.reasons import (
+    CLEANED,
+    FAILED,
+    GONE,
+    LARGE,
+    REASON,
+    SLOW,
+)
 
 
 class Giving:
@@ -106,17 +112,17 @@ class Giving:
         else:
             yield self._not_clean(cleaning, CLEANED)
 
-    def said(self, event: Answer, now: float) -> Iterator[w.Action]:
+    def said(self, sandbox: str, event: w.Answer, now: float) -> Iterator[w.Action]:
         """Handle the target worker's answer: collect cleaned content, then offer it."""
         cleaning = self._cleaning
         if cleaning is None:
             return
         # guard: only the paste's target reports cleaned content
-        if event.sandbox != cleaning.paste.target:
-            yield w.Blame(event.sandbox, "it answered a request for another sandbox")
+        if sandbox != cleaning.paste.target:
+            yield w.Blame(sandbox, "it answered a request for another sandbox")
             return
         match event:
-            case w.DataCame():
+            case w.CheckedContent():
                 done = w.Item(cleaning.left[0].kind, event.untrusted_data)
                 # guard: size of cleaned content
                 if size_of([*cleaning.done, done]) > most(cleaning.terms.max_bytes):
@@ -125,14 +131,15 @@ class Giving:
                 del cleaning.left[0]
                 cleaning.done.append(done)
                 yield from self._clean_next_or_offer(cleaning, now)
-            case w.DataTooLarge():
+            case ipc.ClipboardLarge():
                 yield from self.drop(LARGE)
-            case w.SourceFailed():
+            case ipc.ClipboardFailed(_, untrusted_reason):
                 self._cleaning = None
-                yield self._not_clean(cleaning, event.reason or FAILED)
-            case w.TypesTold():
+                reason = printable(untrusted_reason, REASON)
+                yield self._not_clean(cleaning, reason or FAILED)
+            case ipc.ClipboardTypes():
                 yield from self.drop(FAILED)
-                yield w.Blame(event.sandbox, "it sent replies out of order")
+                yield w.Blame(sandbox, "it sent replies out of order")
 
     def _not_clean(self, cleaning: Cleaning, reason: str) -> w.RecordCrossing:
         """Return the record of content that could not be cleaned."""
@@ -203,37 +210,34 @@ class Giving:
             drop,
         )
 
-    def has(self, event: w.OfferEnded | w.OfferRefused) -> bool:
+    def has(self, sandbox: str, transfer: int) -> bool:
         """Return whether that offer is open."""
-        offer = self._offers.get(event.sandbox)
-        return offer is not None and offer.transfer == event.transfer
+        offer = self._offers.get(sandbox)
+        return offer is not None and offer.transfer == transfer
 
     def ended(
-        self, event: w.OfferEnded | w.OfferRefused, last: int
+        self, sandbox: str, event: ipc.OfferEnded | ipc.OfferRefused, last: int
     ) -> Iterator[w.Action]:
         """Forget an offer that the target has ended or refused; a refusal is recorded.
 
         A number above ``last``, the last one made, is blamed.
         """
-        offer = self._offers.get(event.sandbox)
+        offer = self._offers.get(sandbox)
         if offer is not None and offer.transfer == event.transfer:
-            del self._offers[event.sandbox]
-            if isinstance(event, w.OfferRefused):
-                yield self._over(
-                    w.Outcome.DROPPED, offer.source, event.sandbox, event.reason
-                )
+            del self._offers[sandbox]
+            if isinstance(event, ipc.OfferRefused):
+                reason = printable(event.reason, REASON)
+                yield self._over(w.Outcome.DROPPED, offer.source, sandbox, reason)
         elif event.transfer > last or event.transfer < 1:
-            yield w.Blame(event.sandbox, "it ended an unknown offer")
+            yield w.Blame(sandbox, "it ended an unknown offer")
 
-    def revoked(self, event: w.ConsentRevoked) -> Iterator[w.Action]:
+    def revoked(self, target: str, event: w.ConsentRevoked) -> Iterator[w.Action]:
         """Withdraw the offer whose permit was cut, and record it."""
-        offer = self._offers.get(event.target)
+        offer = self._offers.get(target)
         if offer is not None and offer.transfer == event.transfer:
-            del self._offers[event.target]
-            yield w.Withdraw(event.target, offer.transfer)
-            yield self._over(
-                w.Outcome.DROPPED, offer.source, event.target, event.reason
-            )
+            del self._offers[target]
+            yield w.Withdraw(target, offer.transfer)
+            yield self._over(w.Outcome.DROPPED, offer.source, target, event.reason)
 
     def moved(self, sandbox: str, reason: str) -> Iterator[w.Action]:
         """A sandbox says that it has the keyboard."""

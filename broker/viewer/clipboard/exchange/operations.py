@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from broker.core.clipboard.types import Pick
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.content import most, size_of
 
@@ -88,9 +89,9 @@ class Copy:
 
     def expects(self, event: object) -> bool:
         """Return whether such an answer is expected now: types first, and once."""
-        if isinstance(event, w.SourceFailed):
+        if isinstance(event, ipc.ClipboardFailed):
             return True
-        if isinstance(event, w.TypesTold):
+        if isinstance(event, ipc.ClipboardTypes):
             return self.reading is None and not self.left
         # guard: answers in order
         return self.reading is not None

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 
 from broker.core.clipboard.types import choose, names_files
 from broker.core.errors import PeerError
+from broker.core.escape import printable
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import drags, files
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker_state import BrokerState
 from broker.viewer.clipboard.exchange.content import HeldContent, ticking
-from broker.viewer.clipboard.exchange.offers import Answer
 from broker.viewer.clipboard.exchange.operations import Copy, Drop, Paste
 from broker.viewer.clipboard.exchange.reasons import (
     DRAG_EMPTY,
@@ -26,6 +27,7 @@ from broker.viewer.clipboard.exchange.reasons import (
     HOST_EMPTY,
     LARGE,
     ORIGIN_GONE,
+    REASON,
     SAME,
 )
 
@@ -33,45 +35,46 @@ from broker.viewer.clipboard.exchange.reasons import (
 class SelectionReader(BrokerState):
     """Takes the answers of workers, until a selection is read or given up."""
 
-    def _worker_said(self, event: Answer, now: float) -> Iterator[w.Action]:
+    def _worker_said(
+        self, sandbox: str, event: w.Answer, now: float
+    ) -> Iterator[w.Action]:
         """Pass a worker's answer to the paste or copy that it is about."""
         for giving in (self._giving, self._drops):
             if giving.asked(event.transfer):
-                yield from giving.said(event, now)
+                yield from giving.said(sandbox, event, now)
                 return
         copy = self._copy
         # guard: an answer belongs to the present copy
         if copy is None or event.transfer != copy.transfer:
             if event.transfer > self._last or event.transfer < 1:
-                yield w.Blame(event.sandbox, "it answered an unknown request")
+                yield w.Blame(sandbox, "it answered an unknown request")
             return  # else late: it was given up, or is over
         # guard: only the asked sandbox answers a copy
-        if event.sandbox != copy.reader:
-            yield w.Blame(event.sandbox, "it answered a request for another sandbox")
+        if sandbox != copy.reader:
+            yield w.Blame(sandbox, "it answered a request for another sandbox")
         elif not copy.expects(event):
             yield from self._drop_copy(FAILED)
-            yield w.Blame(event.sandbox, "it sent replies out of order")
+            yield w.Blame(sandbox, "it sent replies out of order")
         else:
             yield from self._read_said(copy, event, now)
 
-    def _read_said(self, copy: Copy, event: Answer, now: float) -> Iterator[w.Action]:
+    def _read_said(self, copy: Copy, event: w.Answer, now: float) -> Iterator[w.Action]:
         """Handle an answer about the current copy: types, data or a failure."""
         match event:
-            case w.TypesTold():
-                yield from self._types_told(copy, event, now)
-            case w.DataCame():
+            case ipc.ClipboardTypes(_, untrusted_types):
+                yield from self._types_told(copy, tuple(untrusted_types), now)
+            case w.CheckedContent():
                 yield from self._data_came(copy, event.untrusted_data, now)
-            case w.DataTooLarge():
+            case ipc.ClipboardLarge():
                 copy.too_large = True
                 yield from self._read_next(copy, now)
-            case w.SourceFailed():
-                yield from self._drop_copy(event.reason or FAILED)
+            case ipc.ClipboardFailed(_, reason):
+                yield from self._drop_copy(printable(reason, REASON) or FAILED)
 
     def _types_told(
-        self, copy: Copy, event: w.TypesTold, now: float
+        self, copy: Copy, untrusted_types: tuple[str, ...], now: float
     ) -> Iterator[w.Action]:
         """Choose the types to read of those offered, and ask for the first."""
-        untrusted_types = event.untrusted_types
         named = names_files(untrusted_types)
         listed = files.pick(untrusted_types) if copy.between else []
         # guard: files that are dragged out meanwhile

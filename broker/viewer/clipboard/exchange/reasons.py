@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+REASON = 200
+"""Characters of a worker's own words."""
+
 NO_FOCUS = "the sandbox does not have the keyboard focus"
 BUSY = "another transfer is already in progress"
 MOVED = "the keyboard focus moved to another sandbox"

@@ -1,10 +1,8 @@
-"""Words of the crossing and messages of a worker mean the same."""
+"""Orders for a worker, from actions of the crossing."""
 
 from __future__ import annotations
 
 import os
-
-import pytest
 
 from broker.core.clipboard.types import TEXT_NAMES
 from broker.ipc import clipboard as c
@@ -23,37 +21,6 @@ class Told:
         self.orders.append(message)
         for fd in fds:
             self.contents.append(await sealed_memfd.take(fd, os.fstat(fd).st_size))
-
-
-@pytest.mark.parametrize(
-    ("said", "meant"),
-    [
-        (c.ClipboardFocus(taken=True), messages.FocusTaken("work")),
-        (c.ClipboardFocus(taken=False), messages.FocusGone("work")),
-        (c.ClipboardTypes(1, ["a/b"]), messages.TypesTold("work", 1, ("a/b",))),
-        (
-            clipboard_member.CheckedContent(2, b"hello"),
-            messages.DataCame("work", 2, b"hello"),
-        ),
-        (c.ClipboardLarge(2), messages.DataTooLarge("work", 2)),
-        (
-            c.ClipboardFailed(2, "it died"),
-            messages.SourceFailed("work", 2, "it died"),
-        ),
-        (c.OfferEndedMessage(3), messages.OfferEnded("work", 3)),
-        (
-            c.OfferRefusedMessage(3, "no\x1bpicture"),
-            messages.OfferRefused("work", 3, "no\\x1bpicture"),
-        ),
-        (c.ExportedMessage(4, "no echo"), messages.Exported("work", 4, "no echo")),
-        (c.ExportEndedMessage(4), messages.ExportEnded("work", 4)),
-        (c.ForeignDragMessage(), messages.ForeignDrag("work")),
-        (c.ChordPressed(1, paste=True), None),
-    ],
-    ids=lambda x: type(x).__name__,
-)
-def test_what_a_worker_says_is_about_its_own_sandbox(said, meant):
-    assert clipboard_member.event_of("work", said) == meant
 
 
 async def test_orders_and_their_descriptors():
@@ -82,4 +49,4 @@ async def test_orders_and_their_descriptors():
 
 
 def test_content_is_in_no_text():
-    assert "hello" not in repr(clipboard_member.CheckedContent(2, b"hello"))
+    assert "hello" not in repr(messages.CheckedContent(2, b"hello"))

@@ -11,7 +11,7 @@ from broker.core.errors import UpstreamError
 from broker.core.limits import clipboard as clipboard_limits
 from broker.ipc import clipboard as m
 from broker.ipc.worker import WindowReport
-from broker.viewer.clipboard import clipboard_member
+from broker.viewer.clipboard.exchange import messages as w
 from tests.kit.clipboard.sessions import TEXT, board
 from tests.kit.eventually import eventually
 from tests.kit.rulebook import VAULT, WORK, no, yes
@@ -303,7 +303,7 @@ async def test_the_targets_worker_cleans_where_its_record_asks_for_it():
         rewrite = await vault.worker.next(m.RewriteMessage)
         assert (rewrite.kind, rewrite.clean) == ("text/plain", ["controls"])
         assert vault.worker.contents == [TEXT]
-        await vault.say(clipboard_member.CheckedContent(rewrite.transfer, b"clean"))
+        await vault.say(w.CheckedContent(rewrite.transfer, b"clean"))
         await vault.worker.next(m.OfferMessage)
         assert vault.worker.contents[-1] == b"clean"
         (pasted,) = b.events("clipboard.pasted")
@@ -359,7 +359,7 @@ async def test_out_into_the_persons_own_selection():
         export = await b.guests["work"].worker.next(m.ExportMessage)
         assert export.press == press
         await b.wait_told("work → your own programs")
-        await b.guests["work"].say(m.ExportedMessage(export.transfer))
+        await b.guests["work"].say(m.Exported(export.transfer))
         await b.clipboard.clear()
         withdraw = await b.guests["work"].worker.next(m.WithdrawMessage)
         assert withdraw.transfer == export.transfer
@@ -408,7 +408,7 @@ async def test_primary_selections_where_both_records_say_so():
 async def test_a_drag_of_another_sandboxes_is_told_once():
     async with board(ALLOW) as b:
         for _ in range(3):
-            await b.guests["vault"].say(m.ForeignDragMessage())
+            await b.guests["vault"].say(m.ForeignDrag())
         await b.clipboard.clear()
         assert [t for t, _ in b.told] == ["Not dropped: vault"]
         (ended,) = b.events("clipboard.ended")
@@ -576,13 +576,13 @@ MARK = "application/x-vitrail-drag-1"
 async def dropped(b, source="work", target="vault", mark=MARK, number=1):
     """A drag of one sandbox's is over a window of another's, and dropped there."""
     if mark:
-        await b.guests[source].say(m.DragStartedMessage(mark))
+        await b.guests[source].say(m.DragStarted(mark))
     await b.guests[target].say(m.DragOverMessage(number, mark))
     accept = await b.guests[target].worker.next(m.AcceptDragMessage)
     assert accept.number == number
-    await b.guests[target].say(m.DragDroppedMessage(number))
+    await b.guests[target].say(m.DragDropped(number))
     if mark:
-        await b.guests[source].say(m.DragPerformedMessage(mark))
+        await b.guests[source].say(m.DragPerformed(mark))
 
 
 async def test_a_drop_crosses_by_the_rule_recorded_and_told():
@@ -616,19 +616,19 @@ async def test_a_drag_that_no_rule_and_not_both_records_let_is_not_accepted(
     rules, records
 ):
     async with board(rules, records=records) as b:
-        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["work"].say(m.DragStarted(MARK))
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
         await b.wait_told("cannot be dragged to another sandbox")
         assert b.guests["vault"].worker.orders == []
-        await b.guests["vault"].say(m.DragDroppedMessage(1))
-        await b.guests["work"].say(m.DragPerformedMessage(MARK))
+        await b.guests["vault"].say(m.DragDropped(1))
+        await b.guests["work"].say(m.DragPerformed(MARK))
         assert b.guests["work"].worker.orders == []
 
 
 async def test_a_drag_whose_source_is_heard_later_is_known_then():
     async with board(ALLOW, records=BOTH) as b:
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
-        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["work"].say(m.DragStarted(MARK))
         assert (await b.guests["vault"].worker.next(m.AcceptDragMessage)).number == 1
         assert b.told == []
 
@@ -644,10 +644,10 @@ async def test_a_drag_of_an_unknown_sandbox_is_refused_after_a_while(monkeypatch
 async def test_a_drop_that_the_source_has_not_seen_is_given_up(monkeypatch):
     monkeypatch.setattr(clipboard_limits, "CLIPBOARD_DROP_SECONDS", 0.05)
     async with board(ALLOW, records=BOTH) as b:
-        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["work"].say(m.DragStarted(MARK))
         await b.guests["vault"].say(m.DragOverMessage(1, MARK))
         await b.guests["vault"].worker.next(m.AcceptDragMessage)
-        await b.guests["vault"].say(m.DragDroppedMessage(1))
+        await b.guests["vault"].say(m.DragDropped(1))
         await b.wait_told("only one of the two")
         assert not (await b.guests["vault"].worker.next(m.EndDragMessage)).finished
         assert b.guests["work"].worker.orders == []
@@ -655,8 +655,8 @@ async def test_a_drop_that_the_source_has_not_seen_is_given_up(monkeypatch):
 
 async def test_a_worker_that_takes_anothers_mark_is_ended():
     async with board(ALLOW, records=BOTH) as b:
-        await b.guests["work"].say(m.DragStartedMessage(MARK))
-        await b.guests["web"].say(m.DragStartedMessage(MARK))
+        await b.guests["work"].say(m.DragStarted(MARK))
+        await b.guests["web"].say(m.DragStarted(MARK))
         await b.guests["web"].worker.wait_closed()
         assert b.guests["work"].worker.closed == ""
 
@@ -665,7 +665,7 @@ async def test_a_worker_that_drags_over_its_own_windows_is_told_of_once(monkeypa
     """By its mark, which is no drag from elsewhere whatever the rules."""
     monkeypatch.setattr(clipboard_limits, "CLIPBOARD_CHORDS_SECONDS", 10_000.0)
     async with board("work work allow\n", records=BOTH) as b:
-        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["work"].say(m.DragStarted(MARK))
         await b.clipboard.clear()  # it is known by then
         for number in range(50):
             await b.guests["work"].say(m.DragOverMessage(number, MARK))
@@ -717,7 +717,7 @@ async def test_at_once_goes_out_what_a_rule_allows_without_a_question(rule, kind
 
 async def test_a_drag_to_the_desktop_is_decided_and_served():
     async with board("work @adminvm allow max-size=23\n", records=BOTH) as b:
-        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["work"].say(m.DragStarted(MARK))
         for number, text in ((1, TEXT), (2, TEXT + b"!")):
             await b.guests["work"].say(m.DragWantedMessage(number, MARK, "text/plain"))
             await b.answer("work", {"text/plain": text})
@@ -745,7 +745,7 @@ async def test_unknown_drags_wait_one_at_a_time():
 async def test_who_asks_for_what_cannot_be_recorded_hears_its_end(monkeypatch):
     """Their program waits for as long as the descriptor is open."""
     async with board("work @adminvm allow\n", records=BOTH) as b:
-        await b.guests["work"].say(m.DragStartedMessage(MARK))
+        await b.guests["work"].say(m.DragStarted(MARK))
         record = b.book.log._store.record
 
         async def full(event):

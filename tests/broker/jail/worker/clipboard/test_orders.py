@@ -294,7 +294,7 @@ async def test_an_offer_is_served_under_each_name_until_the_next_selection():
             assert held.send(name, ours)
             assert await reads(theirs) == b"x" * 200_000
         it.select()
-        assert await it.said() == m.OfferEndedMessage(5)
+        assert await it.said() == m.OfferEnded(5)
         theirs, ours = os.pipe()
         assert not held.send(TEXT, ours)
         os.close(theirs)
@@ -428,14 +428,14 @@ async def test_an_export_is_told_when_the_compositor_has_taken_it():
         assert list(content.mimes) == [TEXT, b"UTF8_STRING", hint, b"x-mark"]
         await it.silent()
         content.taken()
-        assert await it.said() == m.ExportedMessage(6)
+        assert await it.said() == m.Exported(6)
         for mime, expected in ((TEXT, b"hello"), (hint, b"secret")):
             theirs, ours = os.pipe()
             assert content.send(mime, ours)
             assert await reads(theirs) == expected
         assert not content.send(b"x-mark", 0)
         content.cancel()
-        assert await it.said() == m.ExportEndedMessage(6)
+        assert await it.said() == m.ExportEnded(6)
 
 
 @pytest.mark.parametrize("wrong", ["press", "focus", "twice", "device"])
@@ -509,7 +509,7 @@ async def test_drags_that_begin_without_end_hide_no_focus_that_has_gone():
         assert await it.said() == m.ClipboardFocus(taken=True)
         it.mine.focus(taken=False)
         for n in range(2 * clipboard_limits.CLIPBOARD_EVENTS):
-            it.mine._say(m.DragStartedMessage(f"application/x-vitrail-drag-{n}"))
+            it.mine._say(m.DragStarted(f"application/x-vitrail-drag-{n}"))
         found = [await it.said() for _ in range(clipboard_limits.CLIPBOARD_EVENTS)]
         assert found[0] == m.ClipboardFocus(taken=False)
         await it.silent()

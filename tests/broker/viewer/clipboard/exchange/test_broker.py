@@ -8,6 +8,7 @@ import policy.limits
 from broker.core import limits
 from broker.core.limits import clipboard as clipboard_limits
 from broker.core.limits import wayland as wayland_limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
 from broker.viewer.clipboard.exchange.broker import Crossing
@@ -25,46 +26,46 @@ class Desk:
         self.core = Crossing(**made)
         self.now = 100.0
 
-    def say(self, event: w.Event) -> list[w.Action]:
-        return self.core.feed(event, self.now)
+    def say(self, event: tuple[str, w.Event]) -> list[w.Action]:
+        return self.core.feed(*event, self.now)
 
     def focus(self, sandbox: str) -> list[w.Action]:
         """As a person changes windows: the old worker's word may come later."""
         before = self.core.focused
-        out = self.say(w.FocusTaken(sandbox))
+        out = self.say((sandbox, ipc.ClipboardFocus(taken=True)))
         if before not in {None, sandbox}:
-            out += self.say(w.FocusGone(before))
+            out += self.say((before, ipc.ClipboardFocus(taken=False)))
         return out
 
     def ask_copy(self, sandbox="work", terms=COPY) -> int:
         """The chord, up to the question for types."""
         self.focus(sandbox)
-        (ask,) = self.say(w.CopyPressed(sandbox, terms))
+        (ask,) = self.say((sandbox, w.CopyPressed(terms)))
         assert isinstance(ask, w.AskTypes)
         assert ask.sandbox == sandbox
         return ask.transfer
 
     def reading(self, sandbox="work", types=("text/plain",), terms=COPY):
         asked = self.ask_copy(sandbox, terms)
-        (read,) = self.say(w.TypesTold(sandbox, asked, types))
+        (read,) = self.say((sandbox, ipc.ClipboardTypes(asked, types)))
         assert isinstance(read, w.Read)
         return read
 
     def copy(self, data=TEXT, sandbox="work", **more) -> w.RecordCrossing:
         read = self.reading(sandbox, **more)
-        (record,) = self.say(w.DataCame(sandbox, read.transfer, data))
+        (record,) = self.say((sandbox, w.CheckedContent(read.transfer, data)))
         assert record.outcome is w.Outcome.COPIED
         return record
 
     def ask_paste(self, target="personal") -> w.AskPolicy:
         self.focus(target)
-        (ask,) = self.say(w.PastePressed(target))
+        (ask,) = self.say((target, w.PastePressed()))
         assert isinstance(ask, w.AskPolicy)
         return ask
 
     def paste(self, target="personal", terms=PASTE):
         ask = self.ask_paste(target)
-        return self.say(w.Decided(ask.transfer, terms))
+        return self.say(("", w.Decided(ask.transfer, terms)))
 
     def reason(self, actions: list[w.Action]) -> str:
         """Why the last thing was not done."""
@@ -83,7 +84,7 @@ def test_two_steps_and_it_is_wiped():
     assert (ask.source, ask.target) == ("work", "personal")
     assert ask.kinds == (("text/plain", len(TEXT)),)
     terms = w.PasteTerms(rule="30-mine.policy:4", ttl=60)
-    record, offer = desk.say(w.Decided(ask.transfer, terms))
+    record, offer = desk.say(("", w.Decided(ask.transfer, terms)))
     assert record == w.RecordCrossing(
         w.Outcome.PASTED,
         "work",
@@ -96,21 +97,21 @@ def test_two_steps_and_it_is_wiped():
         "personal", ask.transfer, "work", (w.Item("text/plain", TEXT),), 60
     )
     assert desk.core.status(desk.now).source == ""
-    assert desk.reason(desk.say(w.PastePressed("personal"))) == c.NOTHING
+    assert desk.reason(desk.say(("personal", w.PastePressed()))) == c.NOTHING
 
 
 def test_content_is_in_no_repr():
     desk = Desk()
     desk.copy()
-    shown = repr(desk.paste()) + repr(w.DataCame("work", 1, TEXT))
+    shown = repr(desk.paste()) + repr(("work", w.CheckedContent(1, TEXT)))
     assert "hunter2" not in shown
 
 
 def test_nothing_is_taken_or_given_without_the_focus():
     desk = Desk()
-    assert desk.reason(desk.say(w.CopyPressed("work"))) == c.NO_FOCUS
+    assert desk.reason(desk.say(("work", w.CopyPressed()))) == c.NO_FOCUS
     desk.copy()
-    assert desk.reason(desk.say(w.PastePressed("evil"))) == c.NO_FOCUS
+    assert desk.reason(desk.say(("evil", w.PastePressed()))) == c.NO_FOCUS
     assert desk.core.status(desk.now).source == "work"
 
 
@@ -118,22 +119,22 @@ def test_two_claims_of_the_focus_are_unknown_request():
     desk = Desk()
     desk.copy()
     desk.focus("personal")
-    desk.say(w.FocusTaken("evil"))
+    desk.say(("evil", ipc.ClipboardFocus(taken=True)))
     assert desk.core.focused is None
-    assert "evil" in desk.reason(desk.say(w.PastePressed("personal")))
-    assert "personal" in desk.reason(desk.say(w.PastePressed("evil")))
-    assert "personal" in desk.reason(desk.say(w.CopyPressed("evil")))
-    desk.say(w.FocusGone("evil"))
-    assert isinstance(desk.say(w.PastePressed("personal"))[0], w.AskPolicy)
+    assert "evil" in desk.reason(desk.say(("personal", w.PastePressed())))
+    assert "personal" in desk.reason(desk.say(("evil", w.PastePressed())))
+    assert "personal" in desk.reason(desk.say(("evil", w.CopyPressed())))
+    desk.say(("evil", ipc.ClipboardFocus(taken=False)))
+    assert isinstance(desk.say(("personal", w.PastePressed()))[0], w.AskPolicy)
 
 
 def test_a_focus_taken_between_press_and_data_takes_nothing():
     desk = Desk()
     read = desk.reading()
-    stop, record = desk.say(w.FocusTaken("evil"))
+    stop, record = desk.say(("evil", ipc.ClipboardFocus(taken=True)))
     assert stop == w.StopTransfer("work", read.transfer)
     assert record.reason == c.MOVED
-    assert desk.say(w.DataCame("work", read.transfer, TEXT)) == []
+    assert desk.say(("work", w.CheckedContent(read.transfer, TEXT))) == []
     assert desk.core.status(desk.now).source == ""
 
 
@@ -141,46 +142,48 @@ def test_a_focus_taken_between_press_and_answer_gives_nothing():
     desk = Desk()
     desk.copy()
     ask = desk.ask_paste()
-    assert desk.reason(desk.say(w.FocusTaken("evil"))) == c.MOVED
-    desk.say(w.FocusGone("evil"))
-    assert desk.say(w.Decided(ask.transfer, w.PasteTerms())) == []
+    assert desk.reason(desk.say(("evil", ipc.ClipboardFocus(taken=True)))) == c.MOVED
+    desk.say(("evil", ipc.ClipboardFocus(taken=False)))
+    assert desk.say(("", w.Decided(ask.transfer, w.PasteTerms()))) == []
 
 
 def test_a_dialog_of_ours_may_have_the_focus_meanwhile():
     desk = Desk()
     desk.copy()
     ask = desk.ask_paste()
-    assert desk.say(w.FocusGone("personal")) == []
-    assert desk.say(w.FocusTaken("personal")) == []
-    assert isinstance(desk.say(w.Decided(ask.transfer, w.PasteTerms()))[1], w.Offer)
+    assert desk.say(("personal", ipc.ClipboardFocus(taken=False))) == []
+    assert desk.say(("personal", ipc.ClipboardFocus(taken=True))) == []
+    assert isinstance(
+        desk.say(("", w.Decided(ask.transfer, w.PasteTerms())))[1], w.Offer
+    )
 
 
 def test_a_copy_that_fails_leaves_nothing_older_to_paste():
     desk = Desk()
     desk.copy()
     asked = desk.ask_copy("personal")
-    assert desk.reason(desk.say(w.TypesTold("personal", asked, ()))) == c.EMPTY
+    assert desk.reason(desk.say(("personal", ipc.ClipboardTypes(asked, ())))) == c.EMPTY
     desk.focus("evil")
-    assert desk.reason(desk.say(w.PastePressed("evil"))) == c.NOTHING
+    assert desk.reason(desk.say(("evil", w.PastePressed()))) == c.NOTHING
 
 
 def test_a_copy_while_policy_thinks_ends_that_paste():
     desk = Desk()
     desk.copy()
     ask = desk.ask_paste()
-    dropped, _ = desk.say(w.CopyPressed("personal"))
+    dropped, _ = desk.say(("personal", w.CopyPressed()))
     assert dropped.reason == c.REPLACED
-    assert desk.say(w.Decided(ask.transfer, w.PasteTerms())) == []
+    assert desk.say(("", w.Decided(ask.transfer, w.PasteTerms()))) == []
 
 
 def test_one_at_a_time():
     desk = Desk()
     desk.copy()
     ask = desk.ask_paste()
-    assert desk.reason(desk.say(w.PastePressed("personal"))) == c.BUSY
-    desk.say(w.Decided(ask.transfer, None))
+    assert desk.reason(desk.say(("personal", w.PastePressed()))) == c.BUSY
+    desk.say(("", w.Decided(ask.transfer, None)))
     desk.ask_copy("personal")
-    assert desk.reason(desk.say(w.CopyPressed("personal"))) == c.BUSY
+    assert desk.reason(desk.say(("personal", w.CopyPressed()))) == c.BUSY
 
 
 def test_a_late_answer_of_policy_is_for_no_other_paste():
@@ -188,15 +191,15 @@ def test_a_late_answer_of_policy_is_for_no_other_paste():
     desk.copy()
     first = desk.ask_paste("personal")
     second = desk.ask_paste("evil")
-    assert desk.say(w.Decided(first.transfer, w.PasteTerms())) == []
-    said = desk.say(w.Decided(second.transfer, None, "no"))
+    assert desk.say(("", w.Decided(first.transfer, w.PasteTerms()))) == []
+    said = desk.say(("", w.Decided(second.transfer, None, "no")))
     assert desk.reason(said) == "no"
 
 
 def test_ones_own_is_pasted_as_usual():
     desk = Desk()
     desk.copy()
-    assert desk.reason(desk.say(w.PastePressed("work"))) == c.SAME
+    assert desk.reason(desk.say(("work", w.PastePressed()))) == c.SAME
     assert desk.core.status(desk.now).source == "work"
 
 
@@ -204,7 +207,7 @@ def test_what_policy_denies_is_kept_for_another_window():
     desk = Desk()
     desk.copy()
     ask = desk.ask_paste("evil")
-    said = desk.say(w.Decided(ask.transfer, None, "denied by rule"))
+    said = desk.say(("", w.Decided(ask.transfer, None, "denied by rule")))
     assert desk.reason(said) == "denied by rule"
     assert isinstance(desk.paste("personal")[1], w.Offer)
 
@@ -226,7 +229,8 @@ def test_the_largest_content_is_copied_and_a_byte_more_refused_whole():
     read = desk.reading()
     assert read.max_bytes == clipboard_limits.CLIPBOARD_BYTES
     assert (
-        desk.reason(desk.say(w.DataCame("work", read.transfer, most + b"y"))) == c.LARGE
+        desk.reason(desk.say(("work", w.CheckedContent(read.transfer, most + b"y"))))
+        == c.LARGE
     )
     assert desk.core.status(desk.now).size == 0
 
@@ -253,13 +257,13 @@ def test_several_types_share_the_size_and_one_too_large_is_left_out():
     desk = Desk()
     read = desk.reading(types=("image/png", "text/plain"))
     assert read.name == "text/plain"
-    (second,) = desk.say(w.DataCame("work", read.transfer, TEXT))
+    (second,) = desk.say(("work", w.CheckedContent(read.transfer, TEXT)))
     assert second.name == "image/png"
     assert second.max_bytes == clipboard_limits.CLIPBOARD_BYTES - len(TEXT)
     # Late data of the first transfer is not a part of the second.
-    assert desk.say(w.DataCame("work", read.transfer, b"late")) == []
+    assert desk.say(("work", w.CheckedContent(read.transfer, b"late"))) == []
     (record,) = desk.say(
-        w.DataCame("work", second.transfer, b"x" * (second.max_bytes + 1))
+        ("work", w.CheckedContent(second.transfer, b"x" * (second.max_bytes + 1)))
     )
     assert record.kinds == ("text/plain",)
     assert record.size == len(TEXT)
@@ -273,9 +277,9 @@ def test_a_source_that_stalls_is_given_up():
     read = desk.reading()
     assert desk.core.deadline == 100 + clipboard_limits.CLIPBOARD_COPY_SECONDS
     desk.now = desk.core.deadline - 0.001
-    assert desk.say(w.Ticked()) == []
+    assert desk.say(("", w.Ticked())) == []
     desk.now = 100 + clipboard_limits.CLIPBOARD_COPY_SECONDS
-    stop, record = desk.say(w.Ticked())
+    stop, record = desk.say(("", w.Ticked()))
     assert stop == w.StopTransfer("work", read.transfer)
     assert record.reason == c.SLOW
     assert desk.core.deadline is None
@@ -286,7 +290,7 @@ def test_copied_content_expires(late, left):
     desk = Desk()
     desk.copy()
     desk.now += clipboard_limits.CLIPBOARD_SECONDS + late
-    said = desk.say(w.Ticked())
+    said = desk.say(("", w.Ticked()))
     assert (said == []) is left
     assert (desk.core.status(desk.now).source == "work") is left
 
@@ -297,7 +301,7 @@ def test_pasted_content_is_withdrawn(late, left):
     desk.copy()
     offer = desk.paste(terms=w.PasteTerms(ttl=30))[1]
     desk.now += 30 + late
-    said = desk.say(w.Ticked())
+    said = desk.say(("", w.Ticked()))
     assert (said == []) is left
     if not left:
         assert said[0] == w.Withdraw("personal", offer.transfer)
@@ -318,7 +322,7 @@ def test_policy_that_does_not_answer_is_no(late, left):
     desk.copy()
     ask = desk.ask_paste()
     desk.now += clipboard_limits.CLIPBOARD_DECIDE_SECONDS + late
-    said = desk.say(w.Decided(ask.transfer, w.PasteTerms()))
+    said = desk.say(("", w.Decided(ask.transfer, w.PasteTerms())))
     assert isinstance(said[-1], w.Offer) is left
 
 
@@ -327,14 +331,14 @@ def test_what_expires_while_policy_thinks_is_not_pasted():
     desk.copy(terms=w.CopyTerms(ttl=5))
     ask = desk.ask_paste()
     desk.now += 5
-    said = desk.say(w.Decided(ask.transfer, w.PasteTerms()))
+    said = desk.say(("", w.Decided(ask.transfer, w.PasteTerms())))
     assert not any(isinstance(a, w.Offer) for a in said)
 
 
 # -- ends ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("event", [w.EpochChanged(), w.Cleared()])
+@pytest.mark.parametrize("event", [("", w.EpochChanged()), ("", w.Cleared())])
 def test_a_new_epoch_or_the_persons_word_wipes_all(event):
     desk = Desk()
     desk.copy()
@@ -346,7 +350,7 @@ def test_a_new_epoch_or_the_persons_word_wipes_all(event):
     desk.copy()
     ask = desk.ask_paste()
     assert desk.say(event)
-    assert desk.say(w.Decided(ask.transfer, w.PasteTerms())) == []
+    assert desk.say(("", w.Decided(ask.transfer, w.PasteTerms()))) == []
     read = desk.reading()
     assert w.StopTransfer("work", read.transfer) in desk.say(event)
     assert desk.core.deadline is None
@@ -357,15 +361,15 @@ def test_when_the_source_ends_its_content_is_wiped():
     desk = Desk()
     desk.copy()
     ask = desk.ask_paste()
-    assert [r.reason for r in desk.say(w.SandboxGone("work"))] == [c.GONE] * 2
-    assert desk.say(w.Decided(ask.transfer, w.PasteTerms())) == []
+    assert [r.reason for r in desk.say(("work", w.SandboxGone()))] == [c.GONE] * 2
+    assert desk.say(("", w.Decided(ask.transfer, w.PasteTerms()))) == []
     assert desk.core.status(desk.now).source == ""
 
 
 def test_when_a_sandbox_ends_it_has_no_focus_and_no_copy_under_way():
     desk = Desk()
     read = desk.reading()
-    stop, record = desk.say(w.SandboxGone("work"))
+    stop, record = desk.say(("work", w.SandboxGone()))
     assert stop == w.StopTransfer("work", read.transfer)
     assert record.reason == c.GONE
     assert desk.core.focused is None
@@ -378,9 +382,9 @@ def test_the_next_paste_replaces_and_the_target_may_end_an_offer():
     desk.copy()
     withdraw, _, second = desk.paste()
     assert withdraw == w.Withdraw("personal", first.transfer)
-    assert desk.say(w.OfferEnded("personal", first.transfer)) == []
+    assert desk.say(("personal", ipc.OfferEnded(first.transfer))) == []
     assert len(desk.core.status(desk.now).offered) == 1
-    assert desk.say(w.OfferEnded("personal", second.transfer)) == []
+    assert desk.say(("personal", ipc.OfferEnded(second.transfer))) == []
     assert desk.core.status(desk.now).offered == ()
 
 
@@ -388,11 +392,11 @@ def test_what_the_targets_worker_cannot_offer_is_told():
     desk = Desk()
     desk.copy()
     offer = desk.paste()[1]
-    said = desk.say(w.OfferRefused("personal", offer.transfer, "no device"))
-    assert desk.reason(said) == "no device"
+    said = desk.say(("personal", ipc.OfferRefused(offer.transfer, "no\x1bdevice")))
+    assert desk.reason(said) == "no\\x1bdevice"
     assert desk.core.status(desk.now).offered == ()
-    assert desk.say(w.OfferRefused("personal", offer.transfer, "again")) == []
-    (blame,) = desk.say(w.OfferRefused("personal", 99, "again"))
+    assert desk.say(("personal", ipc.OfferRefused(offer.transfer, "again"))) == []
+    (blame,) = desk.say(("personal", ipc.OfferRefused(99, "again")))
     assert isinstance(blame, w.Blame)
 
 
@@ -402,8 +406,8 @@ def test_an_offer_that_policy_revokes_is_withdrawn():
     offer = desk.paste()[1]
     standing = ("personal", offer.transfer, "work", ("text/plain",))
     assert desk.core.standing == (standing,)
-    assert desk.say(w.ConsentRevoked("personal", 99, "no")) == []
-    withdraw, record = desk.say(w.ConsentRevoked("personal", offer.transfer, "no"))
+    assert desk.say(("personal", w.ConsentRevoked(99, "no"))) == []
+    withdraw, record = desk.say(("personal", w.ConsentRevoked(offer.transfer, "no")))
     assert withdraw == w.Withdraw("personal", offer.transfer)
     assert (record.outcome, record.reason) == (w.Outcome.DROPPED, "no")
     assert desk.core.standing == ()
@@ -415,10 +419,10 @@ PRIMARY = w.CopyTerms(primary=True)
 def test_the_primary_selection_counts_where_nothing_was_copied():
     desk = Desk()
     asked = desk.ask_copy(terms=PRIMARY)
-    (ask,) = desk.say(w.TypesTold("work", asked, ()))
+    (ask,) = desk.say(("work", ipc.ClipboardTypes(asked, ())))
     assert ask == w.AskTypes("work", asked + 1, primary=True)
-    (read,) = desk.say(w.TypesTold("work", ask.transfer, ("text/plain",)))
-    (record,) = desk.say(w.DataCame("work", read.transfer, TEXT))
+    (read,) = desk.say(("work", ipc.ClipboardTypes(ask.transfer, ("text/plain",))))
+    (record,) = desk.say(("work", w.CheckedContent(read.transfer, TEXT)))
     assert record.selection == "primary"
     _, offer = desk.paste(terms=w.PasteTerms(primary=True))
     assert offer.primary
@@ -427,17 +431,19 @@ def test_the_primary_selection_counts_where_nothing_was_copied():
 def test_the_primary_selection_is_read_once_and_only_by_a_record():
     desk = Desk()
     asked = desk.ask_copy(terms=PRIMARY)
-    (ask,) = desk.say(w.TypesTold("work", asked, ()))
-    assert desk.reason(desk.say(w.TypesTold("work", ask.transfer, ()))) == c.EMPTY
+    (ask,) = desk.say(("work", ipc.ClipboardTypes(asked, ())))
+    assert (
+        desk.reason(desk.say(("work", ipc.ClipboardTypes(ask.transfer, ())))) == c.EMPTY
+    )
     asked = desk.ask_copy()
-    assert desk.reason(desk.say(w.TypesTold("work", asked, ()))) == c.EMPTY
+    assert desk.reason(desk.say(("work", ipc.ClipboardTypes(asked, ())))) == c.EMPTY
     desk.copy()
     assert not desk.paste()[1].primary
 
 
 def test_a_drag_of_another_is_refused_with_a_reason():
     desk = Desk()
-    (record,) = desk.say(w.ForeignDrag("work"))
+    (record,) = desk.say(("work", ipc.ForeignDrag()))
     assert (record.outcome, record.target) == (w.Outcome.REFUSED, "work")
     assert (record.reason, record.selection) == (c.DRAG, "drag")
 
@@ -447,7 +453,7 @@ def test_it_says_what_policy_was_asked():
     desk.copy()
     ask = desk.ask_paste()
     assert desk.core.undecided == {ask.transfer}
-    desk.say(w.FocusTaken("evil"))
+    desk.say(("evil", ipc.ClipboardFocus(taken=True)))
     assert desk.core.undecided == set()
 
 
@@ -459,7 +465,7 @@ def held(desk: Desk, *items: tuple[str, bytes]) -> None:
         types=tuple(kind for kind, _ in items), terms=w.CopyTerms(patterns=("*/*",))
     )
     for _, data in items:
-        (read,) = desk.say(w.DataCame("work", read.transfer, data))
+        (read,) = desk.say(("work", w.CheckedContent(read.transfer, data)))
     assert read.outcome is w.Outcome.COPIED
 
 
@@ -495,7 +501,7 @@ def test_what_the_target_wants_clean_is_cleaned_in_its_worker():
     rewrite = rewriting(desk, ("text/plain", TEXT), ("image/png", b"png"))
     assert rewrite.item == w.Item("text/plain", TEXT)
     assert desk.core.status(desk.now).source == ""
-    record, offer = desk.say(w.DataCame("personal", rewrite.transfer, b"clean"))
+    record, offer = desk.say(("personal", w.CheckedContent(rewrite.transfer, b"clean")))
     assert [item.data for item in offer.items] == [b"clean", b"png"]
     assert record.size == len(b"cleanpng")
     assert record.outcome is w.Outcome.PASTED
@@ -507,7 +513,7 @@ def test_of_images_only_png_is_written_again_and_no_other_crosses():
         desk, ("image/png", b"png"), ("image/webp", b"webp"), clean="images"
     )
     assert rewrite.item.kind == "image/png"
-    _, offer = desk.say(w.DataCame("personal", rewrite.transfer, b"anew"))
+    _, offer = desk.say(("personal", w.CheckedContent(rewrite.transfer, b"anew")))
     assert offer.items == (w.Item("image/png", b"anew"),)
     held(desk, ("image/webp", b"webp"))
     terms = w.PasteTerms(("image/*",), clean=frozenset({"images"}))
@@ -517,12 +523,15 @@ def test_of_images_only_png_is_written_again_and_no_other_crosses():
 def test_what_cannot_be_cleaned_does_not_cross():
     desk = Desk()
     rewrite = rewriting(desk, ("text/plain", b"\xff"))
-    failed = w.SourceFailed("personal", rewrite.transfer, "the text is not UTF-8")
+    failed = (
+        "personal",
+        ipc.ClipboardFailed(rewrite.transfer, "the text is not UTF-8"),
+    )
     said = desk.say(failed)
     assert desk.reason(said) == "the text is not UTF-8"
     assert said[-1].rule == "r:2"
     rewrite = rewriting(desk, ("text/plain", b"\x1b"))
-    said = desk.say(w.DataCame("personal", rewrite.transfer, b""))
+    said = desk.say(("personal", w.CheckedContent(rewrite.transfer, b"")))
     assert desk.reason(said) == c.CLEANED
 
 
@@ -530,7 +539,7 @@ def test_what_cannot_be_cleaned_does_not_cross():
 def test_cleaned_content_is_bounded_by_the_rule_s_size(size, kept):
     desk = Desk()
     rewrite = rewriting(desk, ("text/plain", TEXT))
-    said = desk.say(w.DataCame("personal", rewrite.transfer, b"x" * size))
+    said = desk.say(("personal", w.CheckedContent(rewrite.transfer, b"x" * size)))
     if kept:
         assert said[0].outcome is w.Outcome.PASTED
     else:
@@ -541,25 +550,25 @@ def test_cleaned_content_is_bounded_by_the_rule_s_size(size, kept):
 def test_a_worker_that_cleans_has_its_time_its_turn_and_its_number():
     desk = Desk()
     rewrite = rewriting(desk, ("text/plain", TEXT))
-    (blame,) = desk.say(w.DataCame("evil", rewrite.transfer, b"rm"))
+    (blame,) = desk.say(("evil", w.CheckedContent(rewrite.transfer, b"rm")))
     assert blame.sandbox == "evil"
-    assert desk.reason(desk.say(w.PastePressed("personal"))) == c.BUSY
+    assert desk.reason(desk.say(("personal", w.PastePressed()))) == c.BUSY
     assert desk.core.deadline == desk.now + clipboard_limits.CLIPBOARD_COPY_SECONDS
     desk.now = desk.core.deadline
-    assert desk.reason(desk.say(w.Ticked())) == c.SLOW
+    assert desk.reason(desk.say(("", w.Ticked()))) == c.SLOW
     rewrite = rewriting(desk, ("text/plain", TEXT))
-    assert desk.reason(desk.say(w.FocusTaken("evil"))) == c.MOVED
-    assert desk.say(w.DataCame("personal", rewrite.transfer, b"late")) == []
-    desk.say(w.FocusGone("evil"))
+    assert desk.reason(desk.say(("evil", ipc.ClipboardFocus(taken=True)))) == c.MOVED
+    assert desk.say(("personal", w.CheckedContent(rewrite.transfer, b"late"))) == []
+    desk.say(("evil", ipc.ClipboardFocus(taken=False)))
     rewriting(desk, ("text/plain", TEXT))
-    assert desk.reason(desk.say(w.SandboxGone("personal"))) == c.GONE
+    assert desk.reason(desk.say(("personal", w.SandboxGone()))) == c.GONE
 
 
 def test_names_of_files_have_a_reason_of_their_own():
     desk = Desk()
     asked = desk.ask_copy()
     names = ("x-special/gnome-copied-files", "text/x-moz-url")
-    said = desk.say(w.TypesTold("work", asked, names))
+    said = desk.say(("work", ipc.ClipboardTypes(asked, names)))
     assert desk.reason(said) == c.FILES
 
 
@@ -570,7 +579,7 @@ def copied_files(desk: Desk, data=FILE_LIST, types=("text/uri-list", "text/plain
     """Copy a list of files; returns the last actions."""
     read = desk.reading(types=types)
     assert read.name == "text/uri-list"
-    return desk.say(w.DataCame("work", read.transfer, data))
+    return desk.say(("work", w.CheckedContent(read.transfer, data)))
 
 
 def test_files_are_carried_once_and_not_offered():
@@ -578,25 +587,27 @@ def test_files_are_carried_once_and_not_offered():
     (record,) = copied_files(desk)
     assert (record.outcome, record.kinds) == (w.Outcome.COPIED, ("text/uri-list",))
     desk.focus("personal")
-    (carry,) = desk.say(w.PastePressed("personal"))
+    (carry,) = desk.say(("personal", w.PastePressed()))
     files = ("file:///home/user/a%20b", "file:///home/user/c")
     assert (carry.source, carry.target, carry.files) == ("work", "personal", files)
     assert isinstance(carry, w.CarryFiles)
-    assert desk.reason(desk.say(w.PastePressed("personal"))) == c.NOTHING
+    assert desk.reason(desk.say(("personal", w.PastePressed()))) == c.NOTHING
 
 
 def test_files_are_not_pasted_where_they_are_nor_without_the_focus():
     desk = Desk()
     copied_files(desk)
-    assert desk.reason(desk.say(w.PastePressed("work"))) == c.SAME
-    assert desk.reason(desk.say(w.PastePressed("personal"))) == c.NO_FOCUS
+    assert desk.reason(desk.say(("work", w.PastePressed()))) == c.SAME
+    assert desk.reason(desk.say(("personal", w.PastePressed()))) == c.NO_FOCUS
 
 
 def test_a_list_of_links_leaves_the_text():
     desk = Desk()
     (read,) = copied_files(desk, b"https://example.org/\r\n")
     assert read.name == "text/plain"
-    (record,) = desk.say(w.DataCame("work", read.transfer, b"https://example.org/"))
+    (record,) = desk.say(
+        ("work", w.CheckedContent(read.transfer, b"https://example.org/"))
+    )
     assert record.kinds == ("text/plain",)
 
 
@@ -614,7 +625,10 @@ def test_a_list_that_is_too_large_takes_the_text_with_it():
     desk = Desk()
     read = desk.reading(types=("text/uri-list", "text/plain"))
     large = bytes(clipboard_limits.CLIPBOARD_BYTES_MOST + 1)
-    assert desk.reason(desk.say(w.DataCame("work", read.transfer, large))) == c.LARGE
+    assert (
+        desk.reason(desk.say(("work", w.CheckedContent(read.transfer, large))))
+        == c.LARGE
+    )
 
 
 def test_a_long_list_is_cut():
@@ -645,13 +659,13 @@ def test_another_worker_cannot_answer():
     desk = Desk()
     read = desk.reading()
     for event in (
-        w.DataCame("evil", read.transfer, b"rm -rf /"),
-        w.SourceFailed("evil", read.transfer),
+        ("evil", w.CheckedContent(read.transfer, b"rm -rf /")),
+        ("evil", ipc.ClipboardFailed(read.transfer, "")),
     ):
         (blame,) = desk.say(event)
         assert isinstance(blame, w.Blame)
         assert blame.sandbox == "evil"
-    (record,) = desk.say(w.DataCame("work", read.transfer, TEXT))
+    (record,) = desk.say(("work", w.CheckedContent(read.transfer, TEXT)))
     assert record.size == len(TEXT)
 
 
@@ -660,9 +674,9 @@ def test_an_answer_without_a_question_is_an_error(number):
     desk = Desk()
     desk.ask_copy()  # transfer 1
     for event in (
-        w.TypesTold("work", number, ("text/plain",)),
-        w.DataCame("work", number, b"x"),
-        w.OfferEnded("work", number),
+        ("work", ipc.ClipboardTypes(number, ("text/plain",))),
+        ("work", w.CheckedContent(number, b"x")),
+        ("work", ipc.OfferEnded(number)),
     ):
         assert [type(a) for a in desk.say(event)] == [w.Blame]
 
@@ -670,10 +684,10 @@ def test_an_answer_without_a_question_is_an_error(number):
 def test_answers_out_of_order_end_the_transfer():
     desk = Desk()
     asked = desk.ask_copy()
-    said = desk.say(w.DataCame("work", asked, b"x"))
+    said = desk.say(("work", w.CheckedContent(asked, b"x")))
     assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
     read = desk.reading()
-    said = desk.say(w.TypesTold("work", read.transfer, ("text/plain",)))
+    said = desk.say(("work", ipc.ClipboardTypes(read.transfer, ("text/plain",))))
     assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
 
 
@@ -681,16 +695,19 @@ def test_too_many_types_are_the_workers_fault():
     desk = Desk()
     asked = desk.ask_copy()
     types = ("text/plain",) * (wayland_limits.WAYLAND_MIMES + 1)
-    said = desk.say(w.TypesTold("work", asked, types))
+    said = desk.say(("work", ipc.ClipboardTypes(asked, types)))
     assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
 
 
 def test_a_source_that_fails_gives_nothing():
     desk = Desk()
     read = desk.reading()
-    assert desk.reason(desk.say(w.SourceFailed("work", read.transfer))) == c.FAILED
+    assert (
+        desk.reason(desk.say(("work", ipc.ClipboardFailed(read.transfer, ""))))
+        == c.FAILED
+    )
     asked = desk.ask_copy()
-    assert desk.reason(desk.say(w.SourceFailed("work", asked))) == c.FAILED
+    assert desk.reason(desk.say(("work", ipc.ClipboardFailed(asked, "")))) == c.FAILED
 
 
 # -- the digest ----------------------------------------------------------------------------

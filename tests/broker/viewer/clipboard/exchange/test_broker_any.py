@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker import Crossing
 
@@ -37,24 +38,24 @@ class Anything(RuleBasedStateMachine):
         self.offers: dict[str, tuple[int, float]] = {}
         self.given: dict[str, list[bytes]] = {}
 
-    def say(self, event: w.Event) -> list[w.Action]:
-        out = self.core.feed(event, self.now)
+    def say(self, event: tuple[str, w.Event]) -> list[w.Action]:
+        out = self.core.feed(*event, self.now)
         for action in out:
             self.note(action, event)
         return out
 
-    def note(self, action: w.Action, event: w.Event) -> None:
+    def note(self, action: w.Action, event: tuple[str, w.Event]) -> None:
         match action:
             case w.AskTypes():
                 assert self.claims == {action.sandbox}
-                assert event == w.CopyPressed(action.sandbox, TERMS)
+                assert event == (action.sandbox, w.CopyPressed(TERMS))
             case w.Read():
                 assert action.max_bytes <= SIZE
                 assert action.name in {"text/plain", "image/png"}
                 self.reads[action.transfer] = action.sandbox
             case w.AskPolicy():
                 assert self.claims == {action.target}
-                assert event == w.PastePressed(action.target)
+                assert event == (action.target, w.PastePressed())
                 assert action.source != action.target
                 assert sum(size for _, size in action.kinds) <= SIZE
                 self.asked[action.transfer] = action
@@ -65,21 +66,22 @@ class Anything(RuleBasedStateMachine):
                 number, _ = self.offers.pop(action.sandbox)
                 assert number == action.transfer
             case w.Blame():
-                assert event.sandbox == action.sandbox
+                assert event[0] == action.sandbox
 
-    def offered(self, offer: w.Offer, event: w.Event) -> None:
+    def offered(self, offer: w.Offer, event: tuple[str, w.Event]) -> None:
         """Only content that was requested, is allowed now, and is unchanged since the press."""
-        assert isinstance(event, w.Decided)
-        assert event.terms is not None
-        asked = self.asked.pop(event.transfer)
+        _, decided = event
+        assert isinstance(decided, w.Decided)
+        assert decided.terms is not None
+        asked = self.asked.pop(decided.transfer)
         assert (asked.source, asked.target) == (offer.source, offer.sandbox)
-        assert self.undisturbed.get(event.transfer) == offer.sandbox
+        assert self.undisturbed.get(decided.transfer) == offer.sandbox
         for item in offer.items:
             assert (item.kind, len(item.data)) in asked.kinds
-            assert item.kind in event.terms.patterns
+            assert item.kind in decided.terms.patterns
             # Each byte was the source's own.
             assert set(item.data.decode()) == {offer.source[0]}
-        assert sum(len(i.data) for i in offer.items) <= event.terms.max_bytes
+        assert sum(len(i.data) for i in offer.items) <= decided.terms.max_bytes
         assert self.core.status(self.now).source == ""
         self.offers[offer.sandbox] = (offer.transfer, self.now + offer.ttl)
 
@@ -89,12 +91,12 @@ class Anything(RuleBasedStateMachine):
         for number, target in list(self.undisturbed.items()):
             if target != box:
                 del self.undisturbed[number]
-        self.say(w.FocusTaken(box))
+        self.say((box, ipc.ClipboardFocus(taken=True)))
 
     @rule(box=BOXES)
     def focus_gone(self, box):
         self.claims.discard(box)
-        self.say(w.FocusGone(box))
+        self.say((box, ipc.ClipboardFocus(taken=False)))
 
     @rule(box=BOXES)
     def only_focus(self, box):
@@ -104,50 +106,54 @@ class Anything(RuleBasedStateMachine):
 
     @rule(box=BOXES)
     def copy(self, box):
-        self.say(w.CopyPressed(box, TERMS))
+        self.say((box, w.CopyPressed(TERMS)))
 
     @rule(box=BOXES)
     def paste(self, box):
-        self.say(w.PastePressed(box))
+        self.say((box, w.PastePressed()))
 
     @rule(box=BOXES, number=NUMBERS, types=TYPES)
     def types(self, box, number, types):
-        self.say(w.TypesTold(box, number, tuple(types)))
+        self.say((box, ipc.ClipboardTypes(number, tuple(types))))
 
     @rule(box=BOXES, number=NUMBERS, size=st.integers(0, SIZE + 1))
     def data(self, box, number, size):
-        self.say(w.DataCame(box, number, box[0].encode() * size))
+        self.say((box, w.CheckedContent(number, box[0].encode() * size)))
 
     @rule(box=BOXES, number=NUMBERS)
     def failed(self, box, number):
-        self.say(w.SourceFailed(box, number))
+        self.say((box, ipc.ClipboardFailed(number, "")))
 
     @rule(box=BOXES, number=NUMBERS)
     def offer_ended(self, box, number):
         if box in self.offers and self.offers[box][0] == number:
             del self.offers[box]
-        self.say(w.OfferEnded(box, number))
+        self.say((box, ipc.OfferEnded(number)))
 
     @rule(number=NUMBERS, most=st.integers(0, SIZE), yes=st.booleans())
     def decided(self, number, most, yes):
         terms = w.PasteTerms(("text/plain",), most, 20.0) if yes else None
-        self.say(w.Decided(number, terms))
+        self.say(("", w.Decided(number, terms)))
 
     @rule(box=BOXES, size=st.integers(1, SIZE))
     def honest_copy(self, box, size):
         """A whole copy, as random words rarely make one."""
         self.only_focus(box)
-        asks = [a for a in self.say(w.CopyPressed(box, TERMS)) if type(a) is w.AskTypes]
+        asks = [
+            a for a in self.say((box, w.CopyPressed(TERMS))) if type(a) is w.AskTypes
+        ]
         if not asks:
             return
-        (read,) = self.say(w.TypesTold(box, asks[0].transfer, ("STRING", "text/plain")))
+        (read,) = self.say(
+            (box, ipc.ClipboardTypes(asks[0].transfer, ("STRING", "text/plain")))
+        )
         self.data(box, read.transfer, size)
         assert self.core.status(self.now).source == box
 
     @rule(box=BOXES, most=st.integers(0, SIZE), between=BOXES)
     def honest_paste(self, box, most, between):
         self.only_focus(box)
-        asks = [a for a in self.say(w.PastePressed(box)) if type(a) is w.AskPolicy]
+        asks = [a for a in self.say((box, w.PastePressed())) if type(a) is w.AskPolicy]
         if asks:
             self.focus_taken(between)
             self.decided(asks[0].transfer, most, yes=True)
@@ -156,10 +162,10 @@ class Anything(RuleBasedStateMachine):
     def gone(self, box):
         self.claims.discard(box)
         self.offers.pop(box, None)
-        self.say(w.SandboxGone(box))
+        self.say((box, w.SandboxGone()))
         assert self.core.status(self.now).source != box
 
-    @rule(event=st.sampled_from([w.EpochChanged(), w.Cleared()]))
+    @rule(event=st.sampled_from([("", w.EpochChanged()), ("", w.Cleared())]))
     def wiped(self, event):
         self.say(event)
         assert self.offers == {}
@@ -168,7 +174,7 @@ class Anything(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 5.0, 20.0, 50.0, 100.0]))
     def time(self, seconds):
         self.now += seconds
-        self.say(w.Ticked())
+        self.say(("", w.Ticked()))
         due = self.core.deadline
         assert due is None or due > self.now
         assert all(until > self.now for _, until in self.offers.values())

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange.broker import Crossing
 
@@ -38,8 +39,8 @@ class HostAnything(RuleBasedStateMachine):
         self.marks += 1
         return f"application/x-mark-{self.marks}"
 
-    def say(self, event: w.Event) -> list[w.Action]:
-        out = self.core.feed(event, self.now)
+    def say(self, event: tuple[str, w.Event]) -> list[w.Action]:
+        out = self.core.feed(*event, self.now)
         for action in out:
             self.note(action)
         return out
@@ -90,12 +91,12 @@ class HostAnything(RuleBasedStateMachine):
     def focus_taken(self, box):
         self.claims.add(box)
         self.let = {(s, t) for s, t in self.let if box in {s, t}}
-        self.say(w.FocusTaken(box))
+        self.say((box, ipc.ClipboardFocus(taken=True)))
 
     @rule(box=BOXES)
     def focus_gone(self, box):
         self.claims.discard(box)
-        self.say(w.FocusGone(box))
+        self.say((box, ipc.ClipboardFocus(taken=False)))
 
     @rule(box=BOXES)
     def only_focus(self, box):
@@ -107,22 +108,24 @@ class HostAnything(RuleBasedStateMachine):
     def copy(self, box, outward, primary):
         self.only_focus(box)
         terms = w.CopyTerms(TERMS.patterns, TERMS.max_bytes, TERMS.ttl, primary)
-        self.say(w.CopyPressed(box, terms, 1, outward))
+        self.say((box, w.CopyPressed(terms, 1, outward)))
 
     @rule(box=BOXES, host=st.booleans())
     def paste(self, box, host):
         self.only_focus(box)
-        self.say(w.PastePressed(box, TERMS if host else None))
+        self.say((box, w.PastePressed(TERMS if host else None)))
 
     @rule(box=BOXES, number=NUMBERS, mark=st.integers(0, 3), some=st.booleans())
     def types(self, box, number, mark, some):
         types = ("text/plain",) if some else ()
-        self.say(w.TypesTold(box, number, (*types, f"application/x-mark-{mark}")))
+        self.say(
+            (box, ipc.ClipboardTypes(number, (*types, f"application/x-mark-{mark}")))
+        )
 
     @rule(box=BOXES, number=NUMBERS, size=st.integers(0, 41))
     def data(self, box, number, size):
         letter = self.letters.get(number, box[0]).encode()
-        self.say(w.DataCame(box, number, letter * size))
+        self.say((box, w.CheckedContent(number, letter * size)))
 
     @rule(number=NUMBERS, yes=st.booleans(), clean=st.booleans())
     def decided(self, number, yes, clean):
@@ -131,7 +134,7 @@ class HostAnything(RuleBasedStateMachine):
             self.let.add((asked.source, asked.target))
         words = frozenset({"controls"} if clean else ())
         terms = w.PasteTerms(("text/plain",), 40, 20.0, clean=words)
-        self.say(w.Decided(number, terms if yes else None))
+        self.say(("", w.Decided(number, terms if yes else None)))
 
     @rule(
         box=BOXES,
@@ -144,7 +147,7 @@ class HostAnything(RuleBasedStateMachine):
     def honest(self, box, inward, upto, between, clean, mark):
         """A whole way in or out, or a part of it; random words rarely make one."""
         if inward:
-            self.say(w.Cleared())
+            self.say(("", w.Cleared()))
             self.let.clear()
             self.paste(box, host=True)
         else:
@@ -171,19 +174,23 @@ class HostAnything(RuleBasedStateMachine):
 
     @rule(box=BOXES, number=NUMBERS, ended=st.booleans())
     def exported(self, box, number, ended):
-        self.say(w.ExportEnded(box, number) if ended else w.Exported(box, number, "x"))
+        self.say(
+            (box, ipc.ExportEnded(number))
+            if ended
+            else (box, ipc.Exported(number, "x"))
+        )
 
     @rule(box=BOXES, number=NUMBERS)
     def failed(self, box, number):
-        self.say(w.SourceFailed(box, number, "why"))
+        self.say((box, ipc.ClipboardFailed(number, "why")))
 
     @rule(box=BOXES)
     def gone(self, box):
         self.claims.discard(box)
         self.exports = {m: s for m, s in self.exports.items() if s != box}
-        self.say(w.SandboxGone(box))
+        self.say((box, w.SandboxGone()))
 
-    @rule(event=st.sampled_from([w.EpochChanged(), w.Cleared()]))
+    @rule(event=st.sampled_from([("", w.EpochChanged()), ("", w.Cleared())]))
     def wiped(self, event):
         self.let.clear()
         self.say(event)
@@ -193,7 +200,7 @@ class HostAnything(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 5.0, 20.0, 100.0]))
     def time(self, seconds):
         self.now += seconds
-        self.say(w.Ticked())
+        self.say(("", w.Ticked()))
         due = self.core.deadline
         assert due is None or due > self.now
 

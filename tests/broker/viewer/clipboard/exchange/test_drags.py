@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons
 from broker.viewer.clipboard.exchange.broker import Crossing
@@ -14,14 +15,14 @@ from broker.viewer.clipboard.exchange.broker import Crossing
 MARK = "application/x-vitrail-drag-1"
 TERMS = w.CopyTerms()
 TEXT = b"dropped by hand"
-Words = list[w.Event]
+Words = list[tuple[str, w.Event]]
 
-BEGUN = w.DragStarted("work", MARK)
-PERFORMED = w.DragPerformed("work", MARK)
+BEGUN = ("work", ipc.DragStarted(MARK))
+PERFORMED = ("work", ipc.DragPerformed(MARK))
 
 
 def over(sandbox: str, number: int = 1, mark: str = MARK) -> w.DragOver:
-    return w.DragOver(sandbox, number, mark, TERMS)
+    return (sandbox, w.DragOver(number, mark, TERMS))
 
 
 def orders(*said: Words) -> Iterator[Words]:
@@ -41,9 +42,9 @@ class Desk:
         self.core, self.now, self.done = Crossing(), 100.0, list[w.Action]()
         self.terms = w.PasteTerms(clean=clean, rule="r:1")
 
-    def say(self, *events: w.Event) -> None:
+    def say(self, *events: tuple[str, w.Event]) -> None:
         for event in events:
-            self.done += self.core.feed(event, self.now)
+            self.done += self.core.feed(*event, self.now)
 
     def last(self, kind: type) -> list:
         return [action for action in self.done if isinstance(action, kind)]
@@ -56,14 +57,14 @@ class Desk:
         """The last question is answered."""
         ask = self.last(w.AskTypes)[-1]
         assert ask.sandbox == sandbox
-        self.say(w.TypesTold(sandbox, ask.transfer, ("text/plain",)))
+        self.say((sandbox, ipc.ClipboardTypes(ask.transfer, ("text/plain",))))
 
     def data(self) -> None:
         read = self.last(w.Read)[-1]
-        self.say(w.DataCame(read.sandbox, read.transfer, TEXT))
+        self.say((read.sandbox, w.CheckedContent(read.transfer, TEXT)))
 
     def decide(self) -> None:
-        self.say(w.Decided(self.last(w.AskPolicy)[-1].transfer, self.terms))
+        self.say(("", w.Decided(self.last(w.AskPolicy)[-1].transfer, self.terms)))
 
     def all(self) -> None:
         """All that the core waits for, where it waits for something."""
@@ -81,7 +82,7 @@ def test_a_drop_counts_in_whatever_order_the_workers_tell_of_it():
     honest = list(
         orders(
             [over("evil")],
-            [over("personal"), w.DragDropped("personal", 1)],
+            [over("personal"), ("personal", ipc.DragDropped(1))],
             [PERFORMED],
         )
     )
@@ -100,17 +101,17 @@ def test_a_drop_counts_in_whatever_order_the_workers_tell_of_it():
 @pytest.mark.parametrize("again", [False, True], ids=["once", "again"])
 def test_a_drop_that_two_claim_is_neithers(again):
     """One of the two was taken over: it claims the drop of a drag that passed over it."""
-    lies: Words = [over("evil"), w.DragDropped("evil", 1)]
-    truth: Words = [over("personal"), w.DragDropped("personal", 1)]
+    lies: Words = [over("evil"), ("evil", ipc.DragDropped(1))]
+    truth: Words = [over("personal"), ("personal", ipc.DragDropped(1))]
     if again:
-        lies = [*lies[:1], over("evil", 2), w.DragDropped("evil", 2)]
+        lies = [*lies[:1], over("evil", 2), ("evil", ipc.DragDropped(2))]
     for words in orders(lies, truth, [PERFORMED]):
         desk = Desk()
         desk.say(BEGUN, *words)
         desk.all()
         assert desk.last(w.Offer) == []
         desk.now += limits.CLIPBOARD_DROP_SECONDS
-        desk.say(w.Ticked())
+        desk.say(("", w.Ticked()))
         assert reasons.DRAG_TWICE in desk.reasons
         assert {end.sandbox for end in desk.last(w.EndDrag)} == {"evil", "personal"}
         assert not any(end.finished for end in desk.last(w.EndDrag))
@@ -121,14 +122,14 @@ def test_a_drop_that_two_claim_is_neithers(again):
 def test_who_claims_a_drop_late_stops_it_too(when):
     desk = Desk(frozenset({"controls"}) if when == "cleaned" else frozenset())
     desk.say(BEGUN, over("evil"), over("personal"))
-    desk.say(w.DragDropped("evil", 1), PERFORMED)
+    desk.say(("evil", ipc.DragDropped(1)), PERFORMED)
     desk.types()
     if when != "read":
         desk.data()
     if when == "cleaned":
         desk.decide()
         assert desk.last(w.Rewrite)
-    desk.say(w.DragDropped("personal", 1))
+    desk.say(("personal", ipc.DragDropped(1)))
     assert desk.reasons == 2 * [reasons.DRAG_TWICE]
     assert desk.core.deadline is None
     desk.data()
@@ -139,9 +140,9 @@ def test_who_claims_a_drop_late_stops_it_too(when):
 def test_another_drag_does_not_stop_one_that_was_dropped():
     other = "application/x-vitrail-drag-2"
     desk = Desk()
-    desk.say(BEGUN, over("personal"), w.DragDropped("personal", 1), PERFORMED)
-    desk.say(w.DragStarted("work", other), over("evil", 1, other))
-    desk.say(w.DragDropped("evil", 1))
+    desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)), PERFORMED)
+    desk.say(("work", ipc.DragStarted(other)), over("evil", 1, other))
+    desk.say(("evil", ipc.DragDropped(1)))
     desk.all()
     (offer,) = desk.last(w.Offer)
     assert offer.sandbox == "personal"
@@ -150,10 +151,10 @@ def test_another_drag_does_not_stop_one_that_was_dropped():
 def test_the_persons_own_next_drag_does_not_stop_the_last_one():
     """Theirs have no marks: which of them it was is unknown."""
     desk = Desk()
-    desk.say(over("personal", 1, ""), w.DragDropped("personal", 1))
+    desk.say(over("personal", 1, ""), ("personal", ipc.DragDropped(1)))
     desk.types("personal")
     assert desk.last(w.AskPolicy)
-    desk.say(over("vault", 1, ""), w.DragDropped("vault", 1))
+    desk.say(over("vault", 1, ""), ("vault", ipc.DragDropped(1)))
     assert desk.last(w.EndDrag) == [w.EndDrag("vault", 1)]
     desk.decide()
     desk.data()
@@ -163,8 +164,8 @@ def test_the_persons_own_next_drag_does_not_stop_the_last_one():
 
 def test_who_says_it_twice_has_one_drop():
     desk = Desk()
-    desk.say(BEGUN, over("personal"), w.DragDropped("personal", 1), PERFORMED)
-    desk.say(over("personal", 2), w.DragDropped("personal", 2))
+    desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)), PERFORMED)
+    desk.say(over("personal", 2), ("personal", ipc.DragDropped(2)))
     assert desk.last(w.EndDrag) == [w.EndDrag("personal", 2)]
     desk.all()
     (offer,) = desk.last(w.Offer)
@@ -175,8 +176,8 @@ def test_who_says_it_twice_has_one_drop():
 def test_a_drag_to_the_desktop_meanwhile_does_not_claim_the_drop():
     """The person's own programs ask for the content of a drag that passes over them."""
     desk = Desk()
-    desk.say(BEGUN, w.DragWanted("work", 3, MARK, "text/plain", TERMS))
-    desk.say(over("personal"), PERFORMED, w.DragDropped("personal", 1))
+    desk.say(BEGUN, ("work", w.DragWanted(3, MARK, "text/plain", TERMS)))
+    desk.say(over("personal"), PERFORMED, ("personal", ipc.DragDropped(1)))
     assert desk.reasons == [reasons.BUSY]
     desk.all()
     (served,) = desk.last(w.Serve)
@@ -186,14 +187,14 @@ def test_a_drag_to_the_desktop_meanwhile_does_not_claim_the_drop():
 def test_an_unknown_drop_is_ended():
     """Or the program that was dragged from would wait for its end."""
     desk = Desk()
-    desk.say(w.DragDropped("personal", 7))
+    desk.say(("personal", ipc.DragDropped(7)))
     assert desk.done == [w.EndDrag("personal", 7)]
 
 
 def test_a_drop_that_the_next_drag_overtakes_is_on_record():
     desk = Desk()
-    desk.say(BEGUN, over("personal"), w.DragDropped("personal", 1))
-    desk.say(w.DragStarted("work", MARK + "2"), over("personal", 2, MARK + "2"))
+    desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)))
+    desk.say(("work", ipc.DragStarted(MARK + "2")), over("personal", 2, MARK + "2"))
     assert desk.reasons == [reasons.DRAG_ALONE]
     assert desk.last(w.EndDrag) == [w.EndDrag("personal", 1)]
     desk.say(PERFORMED)
@@ -202,9 +203,11 @@ def test_a_drop_that_the_next_drag_overtakes_is_on_record():
 
 def test_a_file_is_not_dragged_out_by_its_name():
     desk = Desk()
-    desk.say(BEGUN, w.DragWanted("work", 3, MARK, "text/plain", TERMS))
+    desk.say(BEGUN, ("work", w.DragWanted(3, MARK, "text/plain", TERMS)))
     ask = desk.last(w.AskTypes)[-1]
-    desk.say(w.TypesTold("work", ask.transfer, ("text/plain", "text/uri-list")))
+    desk.say(
+        ("work", ipc.ClipboardTypes(ask.transfer, ("text/plain", "text/uri-list")))
+    )
     assert desk.last(w.Read) == []
     assert desk.last(w.EndDrag) == [w.EndDrag("work", 3)]
     assert desk.reasons == [reasons.DRAG_FILES]
@@ -212,12 +215,14 @@ def test_a_file_is_not_dragged_out_by_its_name():
 
 def test_dragged_files_are_carried_and_the_window_gets_nothing():
     desk = Desk()
-    desk.say(BEGUN, over("personal"), w.DragDropped("personal", 1), PERFORMED)
+    desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)), PERFORMED)
     ask = desk.last(w.AskTypes)[-1]
-    desk.say(w.TypesTold("work", ask.transfer, ("text/plain", "text/uri-list")))
+    desk.say(
+        ("work", ipc.ClipboardTypes(ask.transfer, ("text/plain", "text/uri-list")))
+    )
     (read,) = desk.last(w.Read)
     assert read.name == "text/uri-list", "the text is the files' names"
-    desk.say(w.DataCame("work", read.transfer, b"file:///home/user/a\r\n"))
+    desk.say(("work", w.CheckedContent(read.transfer, b"file:///home/user/a\r\n")))
     (carry,) = desk.last(w.CarryFiles)
     assert (carry.source, carry.target) == ("work", "personal")
     assert carry.files == ("file:///home/user/a",)
@@ -229,11 +234,11 @@ def test_a_thousand_drags_that_are_abandoned_leave_nothing():
     desk = Desk()
     for number in range(1000):
         mark = f"{MARK}-{number}"
-        desk.say(w.DragStarted("work", mark), over("personal", number, mark))
+        desk.say(("work", ipc.DragStarted(mark)), over("personal", number, mark))
     assert desk.core.deadline is None
     known = [n for n in range(1000) if desk.core.dragged_by(f"{MARK}-{n}")]
     assert known == list(range(1000 - limits.CLIPBOARD_DRAGS, 1000))
-    desk.say(w.SandboxGone("work"), w.DragDropped("personal", 999))
+    desk.say(("work", w.SandboxGone()), ("personal", ipc.DragDropped(999)))
     assert desk.last(w.RecordCrossing) == []
     assert desk.last(w.EndDrag) == [w.EndDrag("personal", 999)]
 
@@ -242,14 +247,14 @@ def test_a_thousand_drags_that_are_abandoned_leave_nothing():
 @pytest.mark.parametrize("step", ["dropped", "read", "asked"])
 def test_a_sandbox_that_ends_takes_its_drop_with_it(step, gone):
     desk = Desk()
-    desk.say(BEGUN, over("personal"), w.DragDropped("personal", 1))
+    desk.say(BEGUN, over("personal"), ("personal", ipc.DragDropped(1)))
     if step != "dropped":
         desk.say(PERFORMED)
         desk.types()
     if step == "asked":
         desk.data()
         assert desk.core.undecided
-    desk.say(w.SandboxGone(gone))
+    desk.say((gone, w.SandboxGone()))
     assert not desk.core.undecided
     if (step, gone) != ("dropped", "personal"):
         assert desk.reasons == [reasons.GONE]

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
 from tests.broker.viewer.clipboard.exchange.test_broker import TEXT, Desk
@@ -21,9 +22,11 @@ class Outward(Desk):
 
     def ask(self, sandbox="work") -> w.AskPolicy:
         self.focus(sandbox)
-        (asked,) = self.say(w.CopyPressed(sandbox, press=7, outward=True))
-        (read,) = self.say(w.TypesTold(sandbox, asked.transfer, ("text/plain",)))
-        copied, policy = self.say(w.DataCame(sandbox, read.transfer, TEXT))
+        (asked,) = self.say((sandbox, w.CopyPressed(press=7, outward=True)))
+        (read,) = self.say(
+            (sandbox, ipc.ClipboardTypes(asked.transfer, ("text/plain",)))
+        )
+        copied, policy = self.say((sandbox, w.CheckedContent(read.transfer, TEXT)))
         assert copied.outcome is w.Outcome.COPIED
         assert (policy.source, policy.target) == (sandbox, w.VIEWER)
         assert policy.kinds == (("text/plain", len(TEXT)),)
@@ -31,7 +34,7 @@ class Outward(Desk):
 
     def export(self, sandbox="work", terms=TERMS) -> w.Export:
         policy = self.ask(sandbox)
-        record, export = self.say(w.Decided(policy.transfer, terms))
+        record, export = self.say(("", w.Decided(policy.transfer, terms)))
         assert record.outcome is w.Outcome.EXPORTED
         assert (record.source, record.target, record.rule) == (sandbox, w.VIEWER, "r:4")
         assert export.press == 7
@@ -39,10 +42,10 @@ class Outward(Desk):
 
     def back(self, target, *types) -> list[w.Action]:
         """The paste chord in a sandbox, where the selection has these types."""
-        self.say(w.Cleared())
+        self.say(("", w.Cleared()))
         self.focus(target)
-        (asked,) = self.say(w.PastePressed(target, w.CopyTerms()))
-        told = w.TypesTold(target, asked.transfer, ("text/plain", *types))
+        (asked,) = self.say((target, w.PastePressed(w.CopyTerms())))
+        told = (target, ipc.ClipboardTypes(asked.transfer, ("text/plain", *types)))
         return self.say(told)
 
 
@@ -50,7 +53,7 @@ def test_it_is_exported_by_the_chords_press_and_stays_for_sandboxes_too():
     desk = Outward()
     export = desk.export()
     assert export.items == (w.Item("text/plain", TEXT),)
-    assert desk.say(w.Exported("work", export.transfer)) == []
+    assert desk.say(("work", ipc.Exported(export.transfer))) == []
     status = desk.core.status(desk.now)
     assert (status.source, status.exported) == ("work", "work")
 
@@ -63,7 +66,7 @@ def test_without_a_rule_no_question_is_asked():
 def test_denied_it_is_only_held():
     desk = Outward()
     policy = desk.ask()
-    (record,) = desk.say(w.Decided(policy.transfer, None, "no"))
+    (record,) = desk.say(("", w.Decided(policy.transfer, None, "no")))
     assert (record.target, record.reason, record.by_policy) == (w.VIEWER, "no", True)
     assert desk.core.status(desk.now).source == "work"
     assert desk.core.status(desk.now).exported == ""
@@ -72,7 +75,7 @@ def test_denied_it_is_only_held():
 def test_what_the_compositor_does_not_take_is_told():
     desk = Outward()
     export = desk.export()
-    (record,) = desk.say(w.Exported("work", export.transfer, "no echo"))
+    (record,) = desk.say(("work", ipc.Exported(export.transfer, "no echo")))
     assert (record.outcome, record.reason) == (w.Outcome.DROPPED, "no echo")
     assert desk.core.status(desk.now).exported == ""
 
@@ -80,9 +83,9 @@ def test_what_the_compositor_does_not_take_is_told():
 def test_after_a_dialog_it_waits_for_the_focus_to_return():
     desk = Outward()
     policy = desk.ask()
-    desk.say(w.FocusGone("work"))
-    assert desk.say(w.Decided(policy.transfer, TERMS)) == []
-    _, export = desk.say(w.FocusTaken("work"))
+    desk.say(("work", ipc.ClipboardFocus(taken=False)))
+    assert desk.say(("", w.Decided(policy.transfer, TERMS))) == []
+    _, export = desk.say(("work", ipc.ClipboardFocus(taken=True)))
     assert isinstance(export, w.Export)
 
 
@@ -90,33 +93,33 @@ def test_after_a_dialog_it_waits_for_the_focus_to_return():
 def test_another_sandbox_with_the_focus_ends_it(decided):
     desk = Outward()
     policy = desk.ask()
-    desk.say(w.FocusGone("work"))
+    desk.say(("work", ipc.ClipboardFocus(taken=False)))
     if decided:
-        desk.say(w.Decided(policy.transfer, TERMS))
-    assert desk.reason(desk.say(w.FocusTaken("evil"))) == c.MOVED
-    desk.say(w.FocusGone("evil"))
-    assert desk.say(w.FocusTaken("work")) == []
-    assert desk.say(w.Decided(policy.transfer, TERMS)) == []
+        desk.say(("", w.Decided(policy.transfer, TERMS)))
+    assert desk.reason(desk.say(("evil", ipc.ClipboardFocus(taken=True)))) == c.MOVED
+    desk.say(("evil", ipc.ClipboardFocus(taken=False)))
+    assert desk.say(("work", ipc.ClipboardFocus(taken=True))) == []
+    assert desk.say(("", w.Decided(policy.transfer, TERMS))) == []
 
 
 @pytest.mark.parametrize("decided", [False, True])
 def test_it_waits_for_so_long(decided):
     desk = Outward()
     policy = desk.ask()
-    desk.say(w.FocusGone("work"))
+    desk.say(("work", ipc.ClipboardFocus(taken=False)))
     wait = limits.CLIPBOARD_DECIDE_SECONDS
     if decided:
-        desk.say(w.Decided(policy.transfer, TERMS))
+        desk.say(("", w.Decided(policy.transfer, TERMS)))
         wait = limits.CLIPBOARD_COPY_SECONDS
     assert desk.core.deadline == desk.now + wait
     desk.now += wait
-    assert desk.reason(desk.say(w.Ticked())) == c.UNDECIDED
+    assert desk.reason(desk.say(("", w.Ticked()))) == c.UNDECIDED
 
 
 def test_the_size_of_the_rule_counts():
     desk = Outward()
     policy = desk.ask()
-    said = desk.say(w.Decided(policy.transfer, w.PasteTerms(max_bytes=3)))
+    said = desk.say(("", w.Decided(policy.transfer, w.PasteTerms(max_bytes=3))))
     assert desk.reason(said) == c.LARGE
 
 
@@ -124,7 +127,7 @@ def test_its_time_is_over():
     desk = Outward()
     export = desk.export()
     desk.now += 60
-    withdraw, record = desk.say(w.Ticked())
+    withdraw, record = desk.say(("", w.Ticked()))
     assert withdraw == w.Withdraw("work", export.transfer)
     assert (record.outcome, record.target) == (w.Outcome.EXPIRED, w.VIEWER)
 
@@ -132,32 +135,32 @@ def test_its_time_is_over():
 def test_cleared_it_is_taken_back():
     desk = Outward()
     export = desk.export()
-    assert w.Withdraw("work", export.transfer) in desk.say(w.Cleared())
+    assert w.Withdraw("work", export.transfer) in desk.say(("", w.Cleared()))
     assert desk.core.deadline is None
 
 
 def test_replaced_by_the_persons_own_there_is_nothing_to_take_back():
     desk = Outward()
     export = desk.export()
-    desk.say(w.ExportEnded("evil", export.transfer))
+    desk.say(("evil", ipc.ExportEnded(export.transfer)))
     assert desk.core.status(desk.now).exported == "work"
-    desk.say(w.ExportEnded("work", export.transfer))
-    assert not any(isinstance(a, w.Withdraw) for a in desk.say(w.Cleared()))
+    desk.say(("work", ipc.ExportEnded(export.transfer)))
+    assert not any(isinstance(a, w.Withdraw) for a in desk.say(("", w.Cleared())))
 
 
 def test_another_worker_cannot_answer():
     desk = Outward()
     export = desk.export()
-    (blame,) = desk.say(w.Exported("evil", export.transfer))
+    (blame,) = desk.say(("evil", ipc.Exported(export.transfer)))
     assert blame.sandbox == "evil"
 
 
 def test_a_copy_replaces_an_export_that_is_not_decided():
     desk = Outward()
     policy = desk.ask()
-    dropped, _ = desk.say(w.CopyPressed("work"))
+    dropped, _ = desk.say(("work", w.CopyPressed()))
     assert (dropped.target, dropped.reason) == (w.VIEWER, c.REPLACED)
-    assert desk.say(w.Decided(policy.transfer, TERMS)) == []
+    assert desk.say(("", w.Decided(policy.transfer, TERMS))) == []
 
 
 # -- content that comes back ----------------------------------------------------------
@@ -168,7 +171,7 @@ def test_what_a_sandbox_exported_is_still_its_own():
     export = desk.export()
     (policy,) = desk.back("personal", export.mark)
     assert (policy.source, policy.origin) == (w.VIEWER, "work")
-    desk.say(w.Decided(policy.transfer, None, "no"))
+    desk.say(("", w.Decided(policy.transfer, None, "no")))
     assert desk.reason(desk.back("work", export.mark)) == c.SAME
     (policy,) = desk.back("personal", "application/x-mark-99")
     assert policy.origin == ""
@@ -178,7 +181,7 @@ def test_what_an_ended_sandbox_exported_comes_into_no_other():
     """Its name may be another's by now."""
     desk = Outward()
     export = desk.export()
-    desk.say(w.SandboxGone("work"))
+    desk.say(("work", w.SandboxGone()))
     assert desk.reason(desk.back("personal", export.mark)) == c.ORIGIN_GONE
 
 
@@ -187,6 +190,6 @@ def test_so_many_origins_are_remembered():
     marks = [desk.export().mark for _ in range(limits.CLIPBOARD_MARKS + 1)]
     (policy,) = desk.back("personal", marks[1])
     assert policy.origin == "work"
-    desk.say(w.Decided(policy.transfer, None))
+    desk.say(("", w.Decided(policy.transfer, None)))
     (policy,) = desk.back("personal", marks[0])
     assert policy.origin == ""

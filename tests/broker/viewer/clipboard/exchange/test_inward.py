@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from broker.core.limits import clipboard as limits
+from broker.ipc import clipboard as ipc
 from broker.viewer.clipboard.exchange import messages as w
 from broker.viewer.clipboard.exchange import reasons as c
 from tests.broker.viewer.clipboard.exchange.test_broker import TEXT, Desk
@@ -18,16 +19,16 @@ class Inward(Desk):
 
     def press(self, target="work", host=HOST) -> list[w.Action]:
         self.focus(target)
-        return self.say(w.PastePressed(target, host))
+        return self.say((target, w.PastePressed(host)))
 
     def ask(self, target="work", types=("text/plain", "image/png"), **more):
         (asked,) = self.press(target, **more)
         assert asked == w.AskTypes(target, asked.transfer, host=True)
-        return self.say(w.TypesTold(target, asked.transfer, types))
+        return self.say((target, ipc.ClipboardTypes(asked.transfer, types)))
 
     def read(self, terms=TERMS):
         (policy,) = self.ask()
-        (read,) = self.say(w.Decided(policy.transfer, terms))
+        (read,) = self.say(("", w.Decided(policy.transfer, terms)))
         assert isinstance(read, w.Read)
         assert read.host
         return read
@@ -38,10 +39,10 @@ def test_policy_is_asked_before_anything_is_read():
     (policy,) = desk.ask()
     assert (policy.source, policy.target, policy.origin) == (w.VIEWER, "work", "")
     assert policy.kinds == (("text/plain", None), ("image/png", None))
-    (read,) = desk.say(w.Decided(policy.transfer, TERMS))
+    (read,) = desk.say(("", w.Decided(policy.transfer, TERMS)))
     assert (read.sandbox, read.name, read.host) == ("work", "text/plain", True)
-    (second,) = desk.say(w.DataCame("work", read.transfer, TEXT))
-    record, offer = desk.say(w.DataCame("work", second.transfer, b"png"))
+    (second,) = desk.say(("work", w.CheckedContent(read.transfer, TEXT)))
+    record, offer = desk.say(("work", w.CheckedContent(second.transfer, b"png")))
     assert record.outcome is w.Outcome.PASTED
     assert (record.source, record.target, record.rule) == (w.VIEWER, "work", "r:3")
     assert offer.items == (w.Item("text/plain", TEXT), w.Item("image/png", b"png"))
@@ -64,7 +65,7 @@ def test_content_copied_by_chord_comes_first():
 def test_denied_nothing_is_read():
     desk = Inward()
     (policy,) = desk.ask()
-    (record,) = desk.say(w.Decided(policy.transfer, None, "no rule"))
+    (record,) = desk.say(("", w.Decided(policy.transfer, None, "no rule")))
     assert (record.outcome, record.reason) == (w.Outcome.REFUSED, "no rule")
     assert record.by_policy
     assert desk.core.deadline is None
@@ -82,14 +83,14 @@ def test_nothing_that_may_come(types, reason):
 def test_only_what_the_rule_names_is_read():
     desk = Inward()
     (policy,) = desk.ask()
-    (read,) = desk.say(w.Decided(policy.transfer, w.PasteTerms(("image/png",))))
+    (read,) = desk.say(("", w.Decided(policy.transfer, w.PasteTerms(("image/png",)))))
     assert read.name == "image/png"
     (policy,) = Inward().ask()
     desk = Inward()
     (policy,) = desk.ask()
-    assert desk.reason(desk.say(w.Decided(policy.transfer, w.PasteTerms(())))) == (
-        c.NO_TYPE
-    )
+    assert desk.reason(
+        desk.say(("", w.Decided(policy.transfer, w.PasteTerms(()))))
+    ) == (c.NO_TYPE)
 
 
 @pytest.mark.parametrize(("most", "room"), [(10, 10), (1 << 40, 64_000)])
@@ -100,27 +101,27 @@ def test_the_stricter_size_is_read(most, room):
 def test_larger_than_that_is_refused_whole():
     desk = Inward()
     read = desk.read(w.PasteTerms(("text/plain",), max_bytes=5))
-    said = desk.say(w.DataTooLarge("work", read.transfer))
+    said = desk.say(("work", ipc.ClipboardLarge(read.transfer)))
     assert desk.reason(said) == c.LARGE
 
 
 def test_after_a_dialog_it_waits_for_the_focus_to_return():
     desk = Inward()
     (policy,) = desk.ask()
-    assert desk.say(w.FocusGone("work")) == []
-    assert desk.say(w.Decided(policy.transfer, TERMS)) == []
-    (read,) = desk.say(w.FocusTaken("work"))
+    assert desk.say(("work", ipc.ClipboardFocus(taken=False))) == []
+    assert desk.say(("", w.Decided(policy.transfer, TERMS))) == []
+    (read,) = desk.say(("work", ipc.ClipboardFocus(taken=True)))
     assert isinstance(read, w.Read)
 
 
 def test_and_not_for_ever():
     desk = Inward()
     (policy,) = desk.ask()
-    desk.say(w.FocusGone("work"))
-    desk.say(w.Decided(policy.transfer, TERMS))
+    desk.say(("work", ipc.ClipboardFocus(taken=False)))
+    desk.say(("", w.Decided(policy.transfer, TERMS)))
     desk.now += limits.CLIPBOARD_COPY_SECONDS
-    assert desk.reason(desk.say(w.Ticked())) == c.SLOW
-    assert desk.say(w.FocusTaken("work")) == []
+    assert desk.reason(desk.say(("", w.Ticked()))) == c.SLOW
+    assert desk.say(("work", ipc.ClipboardFocus(taken=True))) == []
 
 
 @pytest.mark.parametrize("step", ["types", "policy", "read"])
@@ -128,10 +129,10 @@ def test_a_focus_that_moves_ends_it(step):
     desk = Inward()
     (asked,) = desk.press()
     if step != "types":
-        said = desk.say(w.TypesTold("work", asked.transfer, ("text/plain",)))
+        said = desk.say(("work", ipc.ClipboardTypes(asked.transfer, ("text/plain",))))
         if step == "read":
-            desk.say(w.Decided(said[0].transfer, TERMS))
-    said = desk.say(w.FocusTaken("evil"))
+            desk.say(("", w.Decided(said[0].transfer, TERMS)))
+    said = desk.say(("evil", ipc.ClipboardFocus(taken=True)))
     assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing]
     assert desk.reason(said) == c.MOVED
     assert desk.core.deadline is None
@@ -141,20 +142,20 @@ def test_one_at_a_time():
     desk = Inward()
     desk.ask()
     assert desk.reason(desk.press()) == c.BUSY
-    assert desk.reason(desk.say(w.CopyPressed("work"))) == c.BUSY
+    assert desk.reason(desk.say(("work", w.CopyPressed()))) == c.BUSY
 
 
 def test_types_that_are_told_twice_are_the_workers_fault():
     desk = Inward()
     (policy,) = desk.ask()
-    said = desk.say(w.TypesTold("work", policy.transfer, ("text/plain",)))
+    said = desk.say(("work", ipc.ClipboardTypes(policy.transfer, ("text/plain",))))
     assert [type(a) for a in said] == [w.StopTransfer, w.RecordCrossing, w.Blame]
-    assert desk.say(w.Decided(policy.transfer, TERMS)) == []
+    assert desk.say(("", w.Decided(policy.transfer, TERMS))) == []
 
 
 def test_an_undecided_transfer_ends():
     desk = Inward()
     desk.ask()
     desk.now += limits.CLIPBOARD_DECIDE_SECONDS
-    assert desk.reason(desk.say(w.Ticked())) == c.UNDECIDED
+    assert desk.reason(desk.say(("", w.Ticked()))) == c.UNDECIDED
     assert desk.core.deadline is None
