@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,12 +18,12 @@ from broker.cli import render
 from broker.core import limits
 from broker.core.errors import PeerError, UpstreamError, VitrailError
 from broker.core.escape import printable
-from broker.core.limits import wayland as wayland_limits
 from broker.core.names import SandboxName
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.wayland_rules import WindowRules
 from broker.helpers.fork_start import start_server
 from broker.ipc import fdpass, worker
+from broker.ipc.wayland_rules import print_trace
 from broker.net.display_header import read_header
 from broker.viewer.workers.pool import open_workers
 from broker.viewer.workers.process import Worker
@@ -123,7 +122,7 @@ def _take(untrusted: object) -> None:
         case worker.WaylandClosed():
             _print_end(untrusted)
         case worker.Traced():
-            _print_trace(untrusted)
+            print_trace(untrusted)
         case _:
             pass
 
@@ -141,12 +140,3 @@ def _print_end(end: worker.WaylandClosed) -> None:
             log_stderr(reason)
         case worker.Fault.NONE:
             pass
-
-
-def _print_trace(message: worker.Traced) -> None:
-    """Print the lines of VITRAIL_DEBUG=wayland."""
-    if message.lost:
-        sys.stderr.write(f"{message.lost} lines were lost\n")
-    for line in message.lines:
-        shown = printable(line, wayland_limits.WAYLAND_TRACE_CHARS)
-        sys.stderr.write(f"{shown}{os.linesep}")

@@ -6,7 +6,6 @@ may have been taken over: counted, bounded, escaped.
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from broker.core.notify import Notify
 from broker.core.streams.wayland_rules import FULLSCREEN_WISH
 from broker.ipc import agent, worker
 from broker.ipc.audit import schema
-from broker.ipc.wayland_rules import traced
+from broker.ipc.wayland_rules import print_trace, traced
 from broker.viewer.sandboxes.launch_steps import Step
 from broker.viewer.sandboxes.programs import LeasePrograms
 from policy.records.model import Record
@@ -119,7 +118,8 @@ class GuestScreen:
             case worker.LimitHit():
                 await self._limited(message)
             case worker.Traced():
-                self._show_trace(message)
+                if traced():  # else its worker was taken over
+                    print_trace(message, f"[{self._lease.sandbox}] ")
 
     @contextmanager
     def stream(self, number: int) -> Iterator[ScreenStreamEnd]:
@@ -203,17 +203,6 @@ class GuestScreen:
         sandbox = self._lease.sandbox
         text = _FULLSCREEN.format(self._lease.record or sandbox)
         self._notify(f"Vitrail: {sandbox}", text, sandbox=sandbox)
-
-    def _show_trace(self, message: worker.Traced) -> None:
-        """Write a connection's trace to standard error, the broker's own log."""
-        if not traced():
-            return  # it is not traced
-        name = self._lease.sandbox
-        if message.lost:
-            sys.stderr.write(f"[{name}] {message.lost} lines were lost\n")
-        for line in message.lines:
-            shown = printable(line, wayland_limits.WAYLAND_TRACE_CHARS)
-            sys.stderr.write(f"[{name}] {shown}\n")
 
     async def broke(self, reason: str) -> None:
         """Record that the guest broke a protocol, and was cut off for it.
