@@ -89,7 +89,7 @@ def sound_server() -> Iterator[pulsectl.Pulse]:
 
 def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
     """Return the sandboxes' streams at the sound server."""
-    found: list[_Stream] = []
+    streams: list[_Stream] = []
     for recording, items in (
         (False, pulse.sink_input_list()),
         (True, pulse.source_output_list()),
@@ -98,7 +98,7 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
             sandbox = item.proplist.get(SANDBOX_KEY)
             if sandbox is None:
                 continue
-            found.append(
+            streams.append(
                 _Stream(
                     sandbox=printable(sandbox, 60),
                     index=item.index,
@@ -109,7 +109,7 @@ def _streams(pulse: pulsectl.Pulse) -> list[_Stream]:
                     recording=recording,
                 )
             )
-    return found
+    return streams
 
 
 def running_filters() -> dict[str, SoundStatus]:

@@ -159,15 +159,15 @@ class Acceptors:
         """
         with ExitStack() as undo:
             sockets = {
-                service: undo.enter_context(new_socket(socket.AF_UNIX, place))
-                for service, place in places.items()
+                service: undo.enter_context(new_socket(socket.AF_UNIX, path))
+                for service, path in places.items()
             }
             pairs = {service: socket.socketpair(*_CHANNEL) for service in places}
             for ours, _ in pairs.values():
                 undo.callback(ours.close)
-            words = FirstWords()
-            undo.callback(words.close)
-            fds = [words.fd]
+            first_words = FirstWords()
+            undo.callback(first_words.close)
+            fds = [first_words.fd]
             for service in places:
                 fds += (sockets[service].fileno(), pairs[service][1].fileno())
             try:
@@ -179,18 +179,18 @@ class Acceptors:
             # It has not accepted anything; its parent reaps it.
             undo.callback(child.kill)
             doors: dict[ServiceName, RemoteListener] = {}
-            for service, place in places.items():
+            for service, path in places.items():
                 mine = sockets[service]
                 # The sandbox has the directory mounted, and can lock it (flock(2)).
                 # guard: a sandbox's lock is not waited for
                 listener = await open_listener(
-                    place, descriptors=True, sock=mine, alone=True
+                    path, descriptors=True, sock=mine, alone=True
                 )
                 undo.callback(listener.close)
                 listener.hand_over()
                 doors[service] = RemoteListener(listener, pairs[service][0])
             undo.pop_all()
-        child.words = words  # confined, it could still write to a terminal
+        child.words = first_words  # confined, it could still write to a terminal
         return child, doors
 
     async def _fork(self, direct: list[bool], fds: Sequence[int]) -> ForkedProcess:

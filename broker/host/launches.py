@@ -278,24 +278,24 @@ class Launches:
     def _machine(self, state: Prepared, leader: int) -> LaunchedMachine:
         """Build the machine of a launch's first process."""
         record = self._record(SandboxName(state.record))
-        held = HeldMachine([leader])
+        machine = HeldMachine([leader])
         try:
             launch = record.host.launch
-            bound_by = Bound(state, launch, held, leader, self.paths.runtime.parent)
+            bound_by = Bound(state, launch, machine, leader, self.paths.runtime.parent)
             claim = CLAIMS[launch.kind.name](bound_by)
-            identity = identity_of(leader, held.pidfd(leader))
+            identity = identity_of(leader, machine.pidfd(leader))
             # guard: a leader's number that is used again is not the leader
             _require_leader(state, identity)
             bound = msgspec.structs.replace(state, leader=identity)
             write_state(bound)
         except BaseException as error:
-            held.close()
+            machine.close()
             if isinstance(error, OSError):
                 raise UpstreamError(
                     f"cannot lease '{state.sandbox}' to process {leader}: {error.strerror}"
                 ) from error
             raise
-        return LaunchedMachine(bound, claim, held, leader)
+        return LaunchedMachine(bound, claim, machine, leader)
 
     async def end(self, launch: str) -> None:
         """End a launch, bound or not: remove its directory, stop its sandbox."""
@@ -323,7 +323,7 @@ class Launches:
 
         See ``Launcher``.
         """
-        found: list[tuple[SandboxName, SandboxName, LaunchedMachine]] = []
+        adopted: list[tuple[SandboxName, SandboxName, LaunchedMachine]] = []
         needed: set[str] = set()
         for directory in sorted(self._folder().glob("*/")):
             state: Prepared | None = None
@@ -336,7 +336,7 @@ class Launches:
                 continue
             needed.add(state.record)
             if machine is not None:
-                found.append(
+                adopted.append(
                     (
                         SandboxName(state.sandbox),
                         SandboxName(state.record),
@@ -344,7 +344,7 @@ class Launches:
                     )
                 )
         remove_made(self.paths, needed)
-        return found
+        return adopted
 
     def _adopted(self, state: Prepared) -> LaunchedMachine | None:
         """Return the machine of a launch from before; None if it is not bound yet.

@@ -42,9 +42,9 @@ def places_of(record: Record, records: Mapping[str, Record]) -> tuple[SwitchPlac
     or is itself a client.
     """
     network = network_of(record)
-    found = []
+    places = []
     if network.startswith(LAN_WORD):
-        found.append(SwitchPlace(network, PortRole.MEMBER))
+        places.append(SwitchPlace(network, PortRole.MEMBER))
     elif network.startswith(THROUGH_WORD):
         provider = records.get(network.removeprefix(THROUGH_WORD))
         # guard: networks lead to no circle
@@ -58,8 +58,8 @@ def places_of(record: Record, records: Mapping[str, Record]) -> tuple[SwitchPlac
                 where=record.where("launch.network"),
                 hint="name a record with provides_network = true and a network other than through:RECORD",
             )
-        found.append(SwitchPlace(network, PortRole.CLIENT))
+        places.append(SwitchPlace(network, PortRole.CLIENT))
     # guard: a sandbox is the network of others by its own record only
     if provides_network(record):
-        found.append(SwitchPlace(THROUGH_WORD + record.name, PortRole.PROVIDER))
-    return tuple(found)
+        places.append(SwitchPlace(THROUGH_WORD + record.name, PortRole.PROVIDER))
+    return tuple(places)

@@ -81,7 +81,7 @@ async def _open_all(
     ports: Mapping[ServiceName, int], undo: ExitStack, skip: set[int]
 ) -> list[tuple[ServiceName, Listener]]:
     """Listen on these ports, but for those that end in an error of ``skip``."""
-    found: list[tuple[ServiceName, Listener]] = []
+    listeners: list[tuple[ServiceName, Listener]] = []
     for service, port in ports.items():
         place = VsockEndpoint(CID_ANY, port)
         try:
@@ -96,8 +96,8 @@ async def _open_all(
                 raise PortTakenError(service, port) from error
             raise
         undo.callback(listener.close)
-        found.append((service, listener))
-    return found
+        listeners.append((service, listener))
+    return listeners
 
 
 async def serve_vsock(

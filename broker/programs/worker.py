@@ -307,15 +307,19 @@ class _Worker:
         arena: int,
     ) -> None:
         """Serve one display stream to its end; report its counts to the viewer."""
-        made: list[StreamConnection] = []
+        connections: list[StreamConnection] = []
 
         def connection(compositor: socket.socket) -> WaylandConnection:
             nonlocal arena
             mine, arena = arena, -1
             head = order.head
-            made.append(self._windows.stream(number, sock, compositor, head, mine))
-            self._counts[order.stream] = partial(_count_of, order.stream, made[0])
-            return made[0]
+            connections.append(
+                self._windows.stream(number, sock, compositor, head, mine)
+            )
+            self._counts[order.stream] = partial(
+                _count_of, order.stream, connections[0]
+            )
+            return connections[0]
 
         try:
             refused = await self._serve_client(number, sock, connection)
@@ -324,9 +328,9 @@ class _Worker:
             if arena >= 0:
                 os.close(arena)
         reason, counts = refused, (0, 0)
-        if made:
-            reason = _end_of(made[0])
-            counts = made[0].channel.bytes, made[0].to_client
+        if connections:
+            reason = _end_of(connections[0])
+            counts = connections[0].channel.bytes, connections[0].to_client
         await self._outbox.send(
             messages.DisplayClosed(order.stream, messages.clip(reason), *counts)
         )

@@ -106,7 +106,7 @@ def _serve(
     """Run a service in its jail while its permit is held; hand its stream back."""
     near, far = (ours.enter_context(end) for end in socket.socketpair())
     theirs = ours.enter_context(ExitStack())
-    held = BoundFiles((*service.read, *service.write), {}, ours)
+    bound_files = BoundFiles((*service.read, *service.write), {}, ours)
     read, write, status, report = *os.pipe2(os.O_CLOEXEC), *os.pipe2(os.O_CLOEXEC)
     for fd in (write, report):
         theirs.callback(os.close, fd)
@@ -124,7 +124,7 @@ def _serve(
             leader = leader_of(read_line(status, STATUS_BYTES), "the service")
             _wait_ready(near)
             # Another sandbox may have changed where they lead since they were opened.
-            held.check(leader)
+            bound_files.check(leader)
             limit_box(leader, nested=False)
             near.sendall(reply_frame(call))
             errand.answer(fds=[near.fileno()])

@@ -71,33 +71,33 @@ def cameras_in(dump: bytes) -> list[Camera]:
     except UNREADABLE as error:
         raise UpstreamError(f"pw-dump printed invalid data: {error}") from error
     cameras, factory = [], -1
-    for one in objects:
+    for node in objects:
         # The object of the server that makes nodes of clients
-        if one.text("factory.name") == "client-node":
-            factory = one.id
+        if node.text("factory.name") == "client-node":
+            factory = node.id
         # A screen that a program shares is a source of video, too.
         # guard: only a source with the role of a camera is shown as one
-        if one.type == _NODE and (
-            one.text("media.class") == "Video/Source"
-            and one.text("media.role") == "Camera"
+        if node.type == _NODE and (
+            node.text("media.class") == "Video/Source"
+            and node.text("media.role") == "Camera"
         ):
-            cameras.append(one)
+            cameras.append(node)
     if factory < 0:
         return []
-    cameras.sort(key=lambda one: (-_number(one, "priority.session"), one.id))
+    cameras.sort(key=lambda node: (-_number(node, "priority.session"), node.id))
     return [
         Camera(
-            printable(one.text("node.description") or one.text("node.name"), 100)
+            printable(node.text("node.description") or node.text("node.name"), 100)
             or "camera",
-            _number(one, "object.serial"),
-            (factory, one.id),
+            _number(node, "object.serial"),
+            (factory, node.id),
         )
-        for one in cameras
+        for node in cameras
     ]
 
 
-def _number(one: _Object, name: str) -> int:
-    text = one.text(name)
+def _number(node: _Object, name: str) -> int:
+    text = node.text(name)
     return int(text) if text.isdecimal() else 0
 
 

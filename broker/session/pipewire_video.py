@@ -65,16 +65,16 @@ def take_pictures(
         near, far = (ours.enter_context(end) for end in socket.socketpair())
         tool = memory_file(ours, files_tool())
         rules = memory_file(ours, box_filters.box_filter())
-        words = [
+        command_line = [
             # What a camera can have it take
             *("prlimit", f"--as={_MEMORY_BYTES}:{_MEMORY_BYTES}", "--core=0:0"),
             *("--rtprio=0:0", "--nice=0:0", "--"),
             *("bwrap", "--seccomp", str(rules), *jail_words()),
         ]
         if source.shown:
-            words += [*python_words(), f"/proc/self/fd/{tool}", "narrowed"]
-            words += map(str, (server.fileno(), *source.shown))
-        words += pipeline(source, size, server.fileno(), far.fileno())
+            command_line += [*python_words(), f"/proc/self/fd/{tool}", "narrowed"]
+            command_line += map(str, (server.fileno(), *source.shown))
+        command_line += pipeline(source, size, server.fileno(), far.fileno())
         fds = (rules, tool, server.fileno(), far.fileno())
 
         def begun(_process: Process) -> None:
@@ -84,7 +84,7 @@ def take_pictures(
             near.close()
 
         errand.run(
-            words,
+            command_line,
             pass_fds=fds,
             stdout=DEVNULL,
             stderr=DEVNULL,

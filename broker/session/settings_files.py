@@ -64,7 +64,7 @@ def settings_problems(paths: Paths) -> list[Problem]:
     Of files with one name in several directories only the first is read, as by the
     broker.
     """
-    found: list[Problem] = []
+    problems: list[Problem] = []
     for name, reader in READERS.items():
         folder = next((d for d in paths.config if (d / name).exists()), None)
         if folder is None:
@@ -72,16 +72,16 @@ def settings_problems(paths: Paths) -> list[Problem]:
         try:
             reader(replace(paths, config=(folder,)))
         except SetupError as error:
-            found.append(_placed(folder / name, error))
+            problems.append(_placed(folder / name, error))
         except OSError as error:
-            found.append(Problem(str(folder / name), WHOLE_FILE, str(error)))
+            problems.append(Problem(str(folder / name), WHOLE_FILE, str(error)))
     # The user's own directory alone: no package offers a service of the desktop.
     for file in sorted((paths.config[0] / FOLDER).glob("*.toml")):
         try:
-            found += parse_service(file, read_config(file))[1]
+            problems += parse_service(file, read_config(file))[1]
         except (SetupError, OSError) as error:
-            found.append(Problem(str(file), WHOLE_FILE, str(error)))
-    return found
+            problems.append(Problem(str(file), WHOLE_FILE, str(error)))
+    return problems
 
 
 def _placed(file: Path, error: SetupError) -> Problem:

@@ -185,8 +185,8 @@ class FileDialogs:
         """Give the program empty files; store each content that it writes."""
         guest, names = chosen.exchange.guest, chosen.names
         allowed = guest.valid_record().viewer.transfer
-        most = min(allowed.request_size, allowed.file_size)
-        most = min(most, chosen.permit.max_size or most)
+        max_bytes = min(allowed.request_size, allowed.file_size)
+        max_bytes = min(max_bytes, chosen.permit.max_size or max_bytes)
         tokens = [secrets.token_hex(16) for _ in names]
         with ExitStack() as places:
             for _ in names:
@@ -199,12 +199,12 @@ class FileDialogs:
                 entries = [entry_frame(FileEntry([name], 0)) for name in names]
                 _write_now(write, b"".join([*entries, entry_frame(End())]))
                 name = names[0] if len(names) == 1 else ""
-                quota = Quota(most, most, len(names), len(names) == 1, name)
+                quota = Quota(max_bytes, max_bytes, len(names), len(names) == 1, name)
                 await _deliver(chosen, quota, read, ",".join(tokens))
             async with trio.open_nursery() as nursery:
                 for number, token in enumerate(tokens):
                     # It has another name there, if a file of this one was there before.
-                    quota = Quota(most, most, 1, single=True)
+                    quota = Quota(max_bytes, max_bytes, 1, single=True)
                     way = partial(Return, token, quota)
                     nursery.start_soon(self._follow, chosen, number, way)
 

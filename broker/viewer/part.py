@@ -72,27 +72,27 @@ async def viewer_warnings(
     viewer: ViewerRole, settings: SettingsWatch, session: UserSession
 ) -> list[str]:
     """Return warnings about the guests and the desktop, for ``brokerctl status``."""
-    found = [
+    warnings = [
         f"{guest.lease.sandbox}: {text}"
         for guest in viewer.guests()
         for text in guest.warnings
     ]
-    found += [
+    warnings += [
         f"{guest.lease.sandbox}: {WARNING}"
         for guest in viewer.guests()
         if is_raw(viewer.record(guest.lease.record))
     ]
-    found += [
+    warnings += [
         f"{sandbox}: no key combinations for the clipboard: {reason}"
         for sandbox, reason in viewer.clipboard.troubles()
     ]
-    found += settings.warnings()
+    warnings += settings.warnings()
     # A status is shown, too, where the kernel lets no order through.
     with suppress(VitrailError), trio.move_on_after(_LOOK_SECONDS):
         if await _find_compositor(session) is None:
             no_windows = "so the broker cannot show windows"
-            found.append(f"{_no_compositor()}, {no_windows}: {_remedy()}")
-    return found
+            warnings.append(f"{_no_compositor()}, {no_windows}: {_remedy()}")
+    return warnings
 
 
 async def measure(session: UserSession, pids: Sequence[int], into: Found) -> None:

@@ -167,7 +167,7 @@ class ScreenShares(VideoUses):
                 "cannot ask the user for a screen: the dialog is open for another request",
                 hint="try again later",
             )
-        name, found = use.lease.sandbox, None
+        name, choice = use.lease.sandbox, None
         self._dialog = True
         self._choosing.show(
             name, active=True, source="Your desktop asks what to share."
@@ -175,17 +175,17 @@ class ScreenShares(VideoUses):
         try:
             # guard: a dialog that nobody answers goes
             with trio.move_on_after(CHOOSE_SECONDS):
-                session, found = await _asked(bus)
+                session, choice = await _asked(bus)
         finally:
             self._dialog = False
             self._choosing.show(name, active=False)
             # Also one whose program has hung up meanwhile.
             # guard: a dialog that was dismissed is not shown again at once
-            if found is None:
+            if choice is None:
                 self.refuse_a_while(use.lease)
-        if found is None:
+        if choice is None:
             raise ShareableError("the user did not select a window or screen")
-        return session, found
+        return session, choice
 
 
 async def _asked(bus: PortalBus) -> tuple[str, SharedScreen | None]:

@@ -59,7 +59,7 @@ def _micro_vm(taken: Taken) -> MicroVM:
     """Build a micro VM's launch from the validated values."""
     kind = taken[KIND_KEY]
     own_root = taken["launch.root"] != "host"
-    made: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "image": taken["launch.image"] if own_root else HOST_IMAGE,
         "memory_mib": taken["launch.memory"],
         "packages": tuple(taken["launch.packages"]),
@@ -67,15 +67,15 @@ def _micro_vm(taken: Taken) -> MicroVM:
     keys = ["cpus", "network", "provides_network", "command", "boot_deadline"]
     keys += ["root", "host_files"]
     if KINDS[kind].monitor:
-        made |= {"monitor": kind, "fork": "no"}
+        fields |= {"monitor": kind, "fork": "no"}
     else:
         keys += ["fork", "folders", "huge_pages", "shared_image"]
         # What its GPU drew is left in an arena.
-        made["gpu"] = taken["launch.gpu"]
-        made["pixel_arena"] = made["gpu"] == "render" or taken["launch.pixel_arena"]
+        fields["gpu"] = taken["launch.gpu"]
+        fields["pixel_arena"] = fields["gpu"] == "render" or taken["launch.pixel_arena"]
         standby = taken["launch.standby"] * taken["limits.standby_memory"]
-        made["standby_mib"] = standby
-    return MicroVM(**made, **{key: taken[f"launch.{key}"] for key in keys})
+        fields["standby_mib"] = standby
+    return MicroVM(**fields, **{key: taken[f"launch.{key}"] for key in keys})
 
 
 def _external(taken: Taken) -> External:

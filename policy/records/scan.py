@@ -95,27 +95,27 @@ def _line_end(text: str, at: int) -> int:
 
 def _statement(text: str, start: int) -> Statement:
     """Scan the statement that begins at ``start``: its key and end."""
-    made = Statement(start, _line_end(text, start))
+    statement = Statement(start, _line_end(text, start))
     if text[start] == "[":
         head = _HEADER.match(text, start)
-        made.header = head[1] if head else "["
-        made.key = head.span(2) if head else None
-        return made
+        statement.header = head[1] if head else "["
+        statement.key = head.span(2) if head else None
+        return statement
     key = _KEY.match(text, start)
     equals = _EQUALS.match(text, key.end()) if key else None
     if key is None or equals is None:
-        return made
-    made.key = key.span()
+        return statement
+    statement.key = key.span()
     try:
-        end = _Scanner(text, made).value(equals.end(), (), None, 1)
-        made.end = _line_end(text, end)
+        end = _Scanner(text, statement).value(equals.end(), (), None, 1)
+        statement.end = _line_end(text, end)
     except NotUnderstoodError as failed:
-        made.failed = failed
+        statement.failed = failed
         # A value that may span lines is lost up to the next line that begins a statement.
         if text.startswith(_SPANNING, equals.end()):
             after = _NEXT_STATEMENT.search(text, equals.end())
-            made.end = after.start() if after else len(text)
-    return made
+            statement.end = after.start() if after else len(text)
+    return statement
 
 
 # A record's positions come from our scanner. tomllib gives the values, our scanner the

@@ -366,7 +366,7 @@ def _parameters(
     line: _Line, action: Action, fields: list[GrammarField]
 ) -> dict[str, Any]:
     """Parse the parameters into keyword arguments of Rule."""
-    made: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
     ours: dict[str, Any] = {}
     seen: set[str] = set()
     known = line.keys
@@ -383,7 +383,7 @@ def _parameters(
         elif key in seen:
             line.complain(field, f"'{key}' is set twice", "", "remove one of the two")
         elif key in QUBES_KEYS and action in QUBES_KEYS[key]:
-            _qubes_key(line, key, at, made)
+            _qubes_key(line, key, at, parameters)
         elif key in known and action in known[key].actions and not line.form.compat:
             _our_key(line, key, at, ours)
         else:
@@ -395,11 +395,11 @@ def _parameters(
         for key, value in ours.items()
         if key not in match and known[key].kind != MODE
     }
-    made["match"] = match_of(match) if match else NO_MATCH
-    made["limits"] = limits_of(rest) if rest else NO_LIMITS
-    made["observe"] = ours.get("mode") == "observe"
-    made["attach"] = ours.get("attach")
-    return made
+    parameters["match"] = match_of(match) if match else NO_MATCH
+    parameters["limits"] = limits_of(rest) if rest else NO_LIMITS
+    parameters["observe"] = ours.get("mode") == "observe"
+    parameters["attach"] = ours.get("attach")
+    return parameters
 
 
 def _qubes_key(line: _Line, key: str, at: GrammarField, made: dict[str, Any]) -> None:

@@ -56,24 +56,24 @@ def choose(read: RuleSet, kept: RuleSet | None) -> InForce:
 
 def written(rule: Rule) -> str:
     """Return a rule as a line that means the same in any file."""
-    words = [rule.service or "*", rule.argument or "*", rule.source.text]
-    words += [rule.target.text, rule.action]
+    fields = [rule.service or "*", rule.argument or "*", rule.source.text]
+    fields += [rule.target.text, rule.action]
     if rule.redirect is not None:
-        words.append(f"target={rule.redirect.text}")
+        fields.append(f"target={rule.redirect.text}")
     if rule.default_target is not None:
-        words.append(f"default_target={rule.default_target.text}")
+        fields.append(f"default_target={rule.default_target.text}")
     if rule.user is not None:
-        words.append(f"user={rule.user}")
+        fields.append(f"user={rule.user}")
     if rule.notify != (rule.action == "deny"):
-        words.append(f"notify={'yes' if rule.notify else 'no'}")
+        fields.append(f"notify={'yes' if rule.notify else 'no'}")
     if not rule.autostart:
-        words.append("autostart=no")
+        fields.append("autostart=no")
     for key in ("mime", "scheme", "host", "port", "protocol", "key"):
         values: tuple[str, ...] = getattr(rule.match, key)
         if values:
-            words.append(f"{key}={','.join(values)}")
+            fields.append(f"{key}={','.join(values)}")
     if rule.match.device.conditions:
-        words.append(str(rule.match.device))
+        fields.append(str(rule.match.device))
     more = rule.limits
     found = {
         "max-size": more.max_size,
@@ -87,8 +87,8 @@ def written(rule: Rule) -> str:
         "mode": "observe" if rule.observe else None,
         "attach": rule.attach,
     }
-    words += [f"{key}={value}" for key, value in found.items() if value is not None]
-    return " ".join(words)
+    fields += [f"{key}={value}" for key, value in found.items() if value is not None]
+    return " ".join(fields)
 
 
 def keep(rules: RuleSet, path: Path) -> None:

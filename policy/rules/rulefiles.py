@@ -95,7 +95,7 @@ def load_rules(
     their base names.  A directory that is missing is empty; one that cannot be
     read denies everything, because it may hold any rule.
     """
-    found: dict[str, Tree] = {}
+    trees: dict[str, Tree] = {}
     ahead: list[Problem] = []
     places = [(directory, check_owner) for directory in directories]
     if shipped is not None:
@@ -110,6 +110,6 @@ def load_rules(
             ahead.append(Problem(str(directory), WHOLE_FILE, str(error)))
             continue
         for name in filter(is_rule_file, names):
-            found.setdefault(name, tree)
-    sources = [(tree, name) for name, tree in found.items()]
+            trees.setdefault(name, tree)
+    sources = [(tree, name) for name, tree in trees.items()]
     return assemble(sources, compat=compat, ahead=ahead)

@@ -106,9 +106,9 @@ def wording(
     name, device = call.argument.removeprefix("+"), call.device
     form = f"{call.service} {_form(call, way, about, write=write)}"
     known = _WORDS.get(form) or _WORDS.get(call.service)
-    words, _, titles = (known or _WORDS["vitrail.Call"]).partition(" | ")
+    phrase, _, titles = (known or _WORDS["vitrail.Call"]).partition(" | ")
     if call.service == "vitrail.SshAgent" and call.target not in {"", *ADMIN_NAMES}:
-        words += " of {target}"
+        phrase += " of {target}"
     values = {
         "scheme": call.scheme or "",
         "host": call.host or ("not known" if "host key" in titles else ""),
@@ -122,7 +122,7 @@ def wording(
     if device is not None:
         interfaces = " ".join(str(one) for one in device.interfaces[:16])
         values |= {"number": device.id, "port": device.port, "interfaces": interfaces}
-    words = words.format(
+    phrase = phrase.format(
         name=_joined(name),
         about=_joined(about),
         called=_joined(name.partition("+")[0] if known else call.service),
@@ -133,7 +133,7 @@ def wording(
     lines = [
         (title, values.get(title, "")) for title in (titles or _STATED).split(", ")
     ]
-    return words, [line for line in lines if line[1]]
+    return phrase, [line for line in lines if line[1]]
 
 
 def remembered(call: PolicyCall, way: str = "") -> str:

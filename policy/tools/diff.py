@@ -175,15 +175,15 @@ def _flows(matches: Iterable[Match]) -> list[tuple[str, int]]:
 
 def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
     """Return what changes, in the order of the services; raises TooManyError."""
-    found = classes((*old.rules, *new.rules), world)
-    if found.count() > tool_limits.DIFF_CALLS:
+    shared = classes((*old.rules, *new.rules), world)
+    if shared.count() > tool_limits.DIFF_CALLS:
         raise TooManyError(
-            f"{found.count()} classes of calls exceed the limit of {tool_limits.DIFF_CALLS}"
+            f"{shared.count()} classes of calls exceed the limit of {tool_limits.DIFF_CALLS}"
         )
     engines = Engine(old), Engine(new)
     changes: list[Change] = []
     for (service, argument), sources, targets in product(
-        found.services, found.sources, found.targets
+        shared.services, shared.sources, shared.targets
     ):
         source = sources[0]
         # A call to itself is another class than a call to another like it.
@@ -192,7 +192,7 @@ def diff(old: RuleSet, new: RuleSet, world: World) -> list[Change]:
             for target in (source, targets[0], targets[-1])
             if target in targets
         }
-        for target, told in product(tried, found.told[service]):
+        for target, told in product(tried, shared.told[service]):
             call = PolicyCall(
                 service,
                 argument,

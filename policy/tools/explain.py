@@ -249,7 +249,7 @@ def _miss_json(miss: Miss) -> dict[str, object]:
 def answer_json(answer: PolicyAnswer) -> dict[str, object]:
     """Return an answer as ``brokerctl policy eval`` prints it."""
     granted = answer.verdict in {"allow", "ask"}
-    made: dict[str, object] = {
+    fields: dict[str, object] = {
         "decision": answer.verdict,
         "file": answer.rule.file if answer.rule else None,
         "line": answer.rule.line if answer.rule else None,
@@ -262,7 +262,7 @@ def answer_json(answer: PolicyAnswer) -> dict[str, object]:
         "reason": answer.reason,
     }
     if granted and answer.rule is not None and answer.rule.attach:
-        made["attach"] = answer.rule.attach
+        fields["attach"] = answer.rule.attach
     if granted and answer.limits.as_json():
-        made["limits"] = answer.limits.as_json()
-    return made
+        fields["limits"] = answer.limits.as_json()
+    return fields

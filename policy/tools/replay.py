@@ -125,25 +125,25 @@ def simulate(
     sandboxes: Sandboxes | None = None,
 ) -> Simulation:
     """Evaluate all these events' decisions again, by rules and (if given) records."""
-    engine, found = Engine(rules), Simulation()
+    engine, simulation = Engine(rules), Simulation()
     for event in events:
         count = max(1, number_of(event, "count"))
         try:
             then = recorded(event)
             again = ask_again(then, rules, engine, world, sandboxes)
         except NoRuleError as error:
-            found.others[str(error)] += count
+            simulation.others[str(error)] += count
             continue
         except NotReplayableError as error:
-            found.skipped[str(error)] += count
+            simulation.skipped[str(error)] += count
             continue
         if not again.changed:
-            found.same += count
+            simulation.same += count
             continue
         group = _group(again)
-        before, _ = found.changes.get(group, (0, 0))
-        found.changes[group] = (before + count, then.sequence)
-    return found
+        before, _ = simulation.changes.get(group, (0, 0))
+        simulation.changes[group] = (before + count, then.sequence)
+    return simulation
 
 
 def _group(again: Again) -> Group:

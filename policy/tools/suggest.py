@@ -65,12 +65,12 @@ def suggest(
     events: Iterable[tuple[int, Mapping[str, object]]], rules: RuleSet, world: World
 ) -> Suggestions:
     """Return the rule lines for refused events, each with its time in nanoseconds."""
-    found = Suggestions()
+    suggestions = Suggestions()
     strict = enforced(rules)
-    calls = _denied(events, Engine(strict), world, found.left)
+    calls = _denied(events, Engine(strict), world, suggestions.left)
     tries: dict[str, Rule] = {}
     guessed: set[str] = set()
-    for line, guess in _lines(calls, strict, world, found.left):
+    for line, guess in _lines(calls, strict, world, suggestions.left):
         rule = parsed(line)
         if rule is not None:
             tries.setdefault(line, rule)
@@ -85,16 +85,18 @@ def suggest(
         answer = engine.answer(call, world)
         line = by_rule.get(id(answer.rule), "")
         if answer.verdict == "deny" or not line:
-            found.left["no single rule would allow it"] += seen.count
+            suggestions.left["no single rule would allow it"] += seen.count
         else:
             used[line].append(seen)
     for line, covered in used.items():
         newest = max(covered, key=lambda seen: seen.event)
         total = sum(seen.count for seen in covered)
         guess = line in guessed
-        found.lines.append(Suggestion(line, total, newest.event, newest.before, guess))
-    found.lines.sort(key=lambda one: (-one.times, one.line))
-    return found
+        suggestions.lines.append(
+            Suggestion(line, total, newest.event, newest.before, guess)
+        )
+    suggestions.lines.sort(key=lambda one: (-one.times, one.line))
+    return suggestions
 
 
 def enforced(rules: RuleSet) -> RuleSet:
@@ -113,7 +115,7 @@ def _denied(
     left: Counter[str],
 ) -> dict[PolicyCall, _Seen]:
     """Return the calls that were refused and still would be, with what was seen."""
-    found: dict[PolicyCall, _Seen] = {}
+    denials: dict[PolicyCall, _Seen] = {}
     names: dict[tuple[str, str | None, int | None], int] = {}
     for time_ns, event in events:
         try:
@@ -135,14 +137,14 @@ def _denied(
         answer = engine.answer(call, world)
         if answer.verdict != "deny":
             continue  # rules allow it by now
-        seen = found.get(call)
-        if seen is None and len(found) >= _MOST:
+        seen = denials.get(call)
+        if seen is None and len(denials) >= _MOST:
             left[f"more than {_MOST} different calls"] += count
         else:
             before = _before(answer)
             total = count + (seen.count if seen else 0)
-            found[call] = _Seen(total, then.sequence, before)
-    return found
+            denials[call] = _Seen(total, then.sequence, before)
+    return denials
 
 
 def _observed(event: Mapping[str, object]) -> bool:

@@ -69,7 +69,7 @@ def read_pages(
         raise PagesError("the sandbox did not write pages")
     total = 0
     for _ in range(PAGES_MOST):
-        kind, width, height, words = PIXELS_PAGE.unpack(
+        kind, width, height, word_count = PIXELS_PAGE.unpack(
             _exactly(untrusted, PIXELS_PAGE.size)
         )
         if kind == b"E":
@@ -88,7 +88,7 @@ def read_pages(
             raise PagesError(f"a page of {width} x {height} pixels exceeds the limit")
         # guard: the kind and words of a sandbox's page
         known = kind == b"P" or (grey and kind == b"G")
-        if not known or words > words_most:
+        if not known or word_count > words_most:
             raise PagesError("the sandbox wrote data that are not a page")
         total += width * height
         # guard: the pixels of all of a sandbox's pages
@@ -98,7 +98,7 @@ def read_pages(
         # In this order: the pixels, then the words.
         yield (
             *(width, height, _exactly(untrusted, size)),
-            tuple(_word(untrusted) for _ in range(words)),
+            tuple(_word(untrusted) for _ in range(word_count)),
         )
     # guard: the number of a sandbox's pages
     raise PagesError(f"the document has more than {PAGES_MOST} pages, the limit")

@@ -315,30 +315,37 @@ def pipewire_library() -> ctypes.CDLL:
         lib = ctypes.CDLL("libpipewire-0.3.so.0")
     except OSError as error:
         raise TransferError(f"cannot load PipeWire: {error}") from None
-    one, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32
+    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32
     size, signed = ctypes.c_size_t, ctypes.c_int
     for name, back, kinds in (
-        ("pw_init", None, (one, one)),
-        ("pw_thread_loop_new", one, (text, one)),
-        *((f"pw_thread_loop_{n}", None, (one,)) for n in ("lock", "unlock", "stop")),
-        ("pw_thread_loop_start", signed, (one,)),
-        ("pw_thread_loop_destroy", None, (one,)),
-        ("pw_thread_loop_get_loop", one, (one,)),
-        ("pw_properties_new_string", one, (text,)),
-        ("pw_stream_new_simple", one, (one, text, one, one, one)),
-        ("pw_stream_connect", signed, (one, signed, number, number, one, number)),
-        ("pw_stream_destroy", None, (one,)),
-        ("pw_stream_get_node_id", number, (one,)),
-        ("pw_stream_dequeue_buffer", one, (one,)),
-        ("pw_stream_queue_buffer", signed, (one, one)),
-        ("pw_stream_trigger_process", signed, (one,)),
-        ("pw_stream_update_params", signed, (one, one, number)),
-        ("pw_context_new", one, (one, one, size)),
-        ("pw_context_connect_fd", one, (one, signed, one, size)),
-        ("pw_core_get_client", one, (one,)),
-        ("pw_core_steal_fd", signed, (one,)),
-        ("pw_proxy_add_listener", None, (one, one, one, one)),
-        ("pw_proxy_sync", signed, (one, signed)),
+        ("pw_init", None, (pointer, pointer)),
+        ("pw_thread_loop_new", pointer, (text, pointer)),
+        *(
+            (f"pw_thread_loop_{n}", None, (pointer,))
+            for n in ("lock", "unlock", "stop")
+        ),
+        ("pw_thread_loop_start", signed, (pointer,)),
+        ("pw_thread_loop_destroy", None, (pointer,)),
+        ("pw_thread_loop_get_loop", pointer, (pointer,)),
+        ("pw_properties_new_string", pointer, (text,)),
+        ("pw_stream_new_simple", pointer, (pointer, text, pointer, pointer, pointer)),
+        (
+            "pw_stream_connect",
+            signed,
+            (pointer, signed, number, number, pointer, number),
+        ),
+        ("pw_stream_destroy", None, (pointer,)),
+        ("pw_stream_get_node_id", number, (pointer,)),
+        ("pw_stream_dequeue_buffer", pointer, (pointer,)),
+        ("pw_stream_queue_buffer", signed, (pointer, pointer)),
+        ("pw_stream_trigger_process", signed, (pointer,)),
+        ("pw_stream_update_params", signed, (pointer, pointer, number)),
+        ("pw_context_new", pointer, (pointer, pointer, size)),
+        ("pw_context_connect_fd", pointer, (pointer, signed, pointer, size)),
+        ("pw_core_get_client", pointer, (pointer,)),
+        ("pw_core_steal_fd", signed, (pointer,)),
+        ("pw_proxy_add_listener", None, (pointer, pointer, pointer, pointer)),
+        ("pw_proxy_sync", signed, (pointer, signed)),
     ):
         call = getattr(lib, name)
         call.restype, call.argtypes = back, kinds

@@ -45,15 +45,15 @@ class Settings:
     """Where the broker is and what kind of guest this is."""
 
     def __init__(self, environ: Dict[str, str], cmdline: str) -> None:
-        words = dict(
+        values = dict(
             word[8:].partition("=")[::2]
             for word in cmdline.split()
             if word.startswith("vitrail.")
         )
         self.secret = launch_secret(environ.get("VITRAIL_SECRET", ""))
         self._environ = environ
-        self.port = words.get("streams", "") == "port"
-        self.batch = words.get("sched", "") == "batch"
+        self.port = values.get("streams", "") == "port"
+        self.batch = values.get("sched", "") == "batch"
         self.agent = self._address("VITRAIL_AGENT", AGENT_PORT, "vitrail.Agent")
         self.display = self._address("VITRAIL_DISPLAY", DISPLAY_PORT, "vitrail.Display")
         self.audio = self._address("VITRAIL_AUDIO", AUDIO_PORT, "vitrail.Audio")
@@ -67,20 +67,20 @@ class Settings:
         self.pieces = PIECE_BYTES
         if pieces.isdigit() and int(pieces):
             self.pieces = min(int(pieces), PIECE_BYTES)
-        self.name = words.get("name", "")
-        self.network = words.get("net", "")
-        self.cards = take_cards(words.get("cards", ""))
-        self.router = words.get("router", "") == "1"
-        self.dns = take_address(words.get("dns", ""))
-        self.disposable = words.get("disposable", "") == "1"
-        self.parent = words.get("parent", "") == "1"
-        self.gpu = words.get("gpu", "") == "1"
-        self.arena = words.get("pixels", "") == "arena"
-        self.last_region = words.get("root", "") == "pmem"
-        self.warm = words.get("warm", "")
-        self.keep = [word for word in words.get("keep", "").split(",") if word]
-        self.disk = words.get("disk", "")
-        orphan = words.get("orphan", "")
+        self.name = values.get("name", "")
+        self.network = values.get("net", "")
+        self.cards = take_cards(values.get("cards", ""))
+        self.router = values.get("router", "") == "1"
+        self.dns = take_address(values.get("dns", ""))
+        self.disposable = values.get("disposable", "") == "1"
+        self.parent = values.get("parent", "") == "1"
+        self.gpu = values.get("gpu", "") == "1"
+        self.arena = values.get("pixels", "") == "arena"
+        self.last_region = values.get("root", "") == "pmem"
+        self.warm = values.get("warm", "")
+        self.keep = [word for word in values.get("keep", "").split(",") if word]
+        self.disk = values.get("disk", "")
+        orphan = values.get("orphan", "")
         self.orphan = float(orphan) if orphan.isdigit() else ORPHAN_SECONDS
 
     def _address(self, variable: str, port: int, service: str) -> Address:

@@ -331,7 +331,7 @@ def main() -> int:
     whose.add_argument("--settings", metavar="PATH")
     parser.add_argument("--records", action="append", default=[], metavar="DIRECTORY")
     parser.add_argument("--seconds", type=float, default=DEADLINE_SECONDS)
-    words = parser.parse_args()
+    options = parser.parse_args()
     text = sys.stdin.buffer.read(INPUT_BYTES).decode("utf-8", "surrogateescape")
     try:
         annotations = annotations_of(json.loads(text))
@@ -340,17 +340,17 @@ def main() -> int:
     of_root = is_roots(os.geteuid(), Path("/proc/self/uid_map").read_text())
     output: Optional[str] = None
     required = False
-    if words.settings is not None and not of_root:
+    if options.settings is not None and not of_root:
         # Rootless Podman reads root's hooks, too, and has one of its own.
-        output = text if words.stage == "precreate" else ""
+        output = text if options.stage == "precreate" else ""
     else:
-        hook = Hook(words, of_root=of_root)
-        output, required = lease(hook, words.stage, text, annotations)
+        hook = Hook(options, of_root=of_root)
+        output, required = lease(hook, options.stage, text, annotations)
     # guard: a required lease stops the container
     if output is None and required:
         log("cannot start the container: its record requires a lease")
         return 1
-    if words.stage == "precreate":
+    if options.stage == "precreate":
         plain = without_launch(text) if output is None else output
         sys.stdout.buffer.write(plain.encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()

@@ -79,7 +79,7 @@ class WireEnd(Stream):
         self, mark: str, interface: str, opcode: int, body: bytes
     ) -> tuple[WireMessage, list[Any]]:
         """Decode a message to an object.  Raises BridgeError."""
-        message, found, at = MESSAGES.get((mark, interface, opcode)), [], 0
+        message, values, at = MESSAGES.get((mark, interface, opcode)), [], 0
         if message is None:
             raise BridgeError(f"{self.peer} sent unknown {interface} message {opcode}")
         try:
@@ -87,7 +87,7 @@ class WireEnd(Stream):
                 return message, [*message.words.unpack_from(body)]
             for kind in message.kinds:
                 if kind == "h":
-                    found.append(self.received_fds.pop(0))
+                    values.append(self.received_fds.pop(0))
                     continue
                 (word,) = struct.unpack_from("<i" if kind in "if" else "<I", body, at)
                 at += 4
@@ -97,12 +97,12 @@ class WireEnd(Stream):
                     (data,) = struct.unpack_from(f"{word}s", body, at)
                     at += (word + 3) & ~3
                     word = data if kind == "a" else data[:-1].decode("utf-8", "replace")
-                found.append(word)
+                values.append(word)
         except (struct.error, IndexError):
             raise BridgeError(
                 f"{self.peer} sent an invalid {interface}.{message.name}"
             ) from None
-        return message, found
+        return message, values
 
     def put(self, oid: int, message: WireMessage, values: Sequence[Any]) -> None:
         """Queue a message; objects and new ids are numbers."""

@@ -129,30 +129,30 @@ def joined(events: Iterable[Found]) -> Iterator[LoggedConnection]:
     records: dict[str, str] = {}
     live: dict[tuple[str, str, int, int], LoggedConnection] = {}
     done: list[LoggedConnection] = []
-    for found in events:
-        fields = found.fields()
+    for event in events:
+        fields = event.fields()
         lease = str(fields.get("lease") or "")
-        if found.kind == "lease.begin":
+        if event.kind == "lease.begin":
             records[lease] = str(fields.get("record") or "")
             continue
         stream = _number(fields.get("stream"))
         # What the user opens or copies has no stream, and a number of its own.
         number = 0 if stream else _number(fields.get("transfer"))
-        key = (found.log, lease, stream, number)
+        key = (event.log, lease, stream, number)
         connection = live.get(key)
-        continued = stream or (number and found.kind == "transfer.end")
+        continued = stream or (number and event.kind == "transfer.end")
         if connection is None or not continued:
             connection = live[key] = LoggedConnection(
-                found.sequence, found.time_ns, found.sandbox, machine=found.machine
+                event.sequence, event.time_ns, event.sandbox, machine=event.machine
             )
             done.append(connection)
         connection.record = connection.record or records.get(lease, "")
-        _take(connection, found.kind, fields)
-        if found.kind == "decision":
-            connection.decision = found.sequence
-        connection.events.append(found.sequence)
+        _take(connection, event.kind, fields)
+        if event.kind == "decision":
+            connection.decision = event.sequence
+        connection.events.append(event.sequence)
         last = "transfer.end" if number else "stream.closed"
-        if found.kind in {last, "stream.refused"}:
+        if event.kind in {last, "stream.refused"}:
             live.pop(key, None)
     yield from done
 

@@ -242,13 +242,13 @@ def _notes(file: Path) -> list[Note]:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(f"cannot read {file}: {render.cause(error)}") from error
-    found: list[Note] = []
+    notes: list[Note] = []
     # A note ends with its signatures, and the next one begins with its origin.
     lines: list[str] = []
     for line in [*text.split("\n"), ""]:
         signed = bool(lines) and lines[-1].startswith("\N{EM DASH} ")
         if signed and not line.startswith("\N{EM DASH} "):
-            found.append(_note("".join(f"{one}\n" for one in lines), file))
+            notes.append(_note("".join(f"{one}\n" for one in lines), file))
             lines = []
         if line or lines:
             lines.append(line)
@@ -256,11 +256,11 @@ def _notes(file: Path) -> list[Note]:
         raise click.UsageError(
             f"--against {file}: the file does not end with a checkpoint"
         )
-    if not found:
+    if not notes:
         raise click.UsageError(
             f"--against {file}: the file does not contain a checkpoint"
         )
-    return found
+    return notes
 
 
 def _note(text: str, file: Path) -> Note:

@@ -360,7 +360,7 @@ async def check_images(context: Context) -> Sequence[Finding]:
 
 async def check_disk(context: Context) -> Sequence[Finding]:
     """Check the free space for the audit log and for an image."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     needs = (
         ("the audit log", context.paths.state, _STATE_FREE_BYTES, fail),
         ("an image", context.paths.cache, limits.IMAGE_FREE_BYTES, warn),
@@ -371,13 +371,13 @@ async def check_disk(context: Context) -> Sequence[Finding]:
         text = f"{render.size(usage.free)} free for {what} ({there})"
         if not os.access(there, os.W_OK):
             mend = f"to see its owner and mode, run 'ls -ld {there}'"
-            found.append(fail("disk", f"this user cannot write to {there}", mend))
+            findings.append(fail("disk", f"this user cannot write to {there}", mend))
         elif usage.free < need:
             mend = f"free some space: {render.size(need)} are needed"
-            found.append(judge("disk", text, mend))
+            findings.append(judge("disk", text, mend))
         else:
-            found.append(ok("disk", text))
-    return found
+            findings.append(ok("disk", text))
+    return findings
 
 
 def _existing(path: Path) -> Path:

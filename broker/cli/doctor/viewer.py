@@ -95,11 +95,11 @@ def list_globals(path: Path) -> dict[str, int]:
 
     Raises SetupError when it hangs up.  Waits as long as the compositor does.
     """
-    found: dict[str, int] = {}
+    versions: dict[str, int] = {}
 
     def announce(registry: object, name: int, interface: str, version: int) -> None:
         del registry, name
-        found[interface] = max(version, found.get(interface, 0))
+        versions[interface] = max(version, versions.get(interface, 0))
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as conn:
         conn.connect(os.fspath(path))
@@ -116,7 +116,7 @@ def list_globals(path: Path) -> dict[str, int]:
             )
     finally:
         display.disconnect()
-    return found
+    return versions
 
 
 def judge_globals(path: Path, found: Mapping[str, int]) -> list[Finding]:

@@ -251,7 +251,7 @@ def enrol_command(
     if log and not re.fullmatch("[0-9a-f]{32}", name):
         example = origin_of(bytes(32))
         raise click.UsageError(f"--log requires the name of a log, such as {example}")
-    made = secrets.token_urlsafe(32) if token else ""
+    secret = secrets.token_urlsafe(32) if token else ""
     with opened(store) as connection, connection.transaction():
         connection.execute(
             "INSERT INTO vitrail.enrolled AS there (machine, secret, certificate, "
@@ -262,7 +262,7 @@ def enrol_command(
             "since = now()",
             [
                 machine,
-                sha256(made.encode()).digest() if token else None,
+                sha256(secret.encode()).digest() if token else None,
                 certificate or None,
                 bytes.fromhex(name) if log else None,
                 not log,
@@ -270,7 +270,7 @@ def enrol_command(
             ],
         )
     if token:
-        sys.stdout.write(f"{made}\n")
+        sys.stdout.write(f"{secret}\n")
     render.note(f"{printable(machine, 100)} is {'revoked' if revoke else 'enrolled'}")
 
 

@@ -83,7 +83,7 @@ def _entries(location: Path, app: str) -> dict[str, str]:
     metadata = parse(_text(location / "metadata") or "")
     default = metadata.get("Application", {}).get("command", "")
     command = (brokerctl_program(), "run", "--quiet", "--flatpak", app)
-    found = {}
+    entries = {}
     for path in sorted((location / "export/share/applications").glob("*.desktop")):
         # Flatpak exports these names only, so no other application's is replaced.
         # guard: a Flatpak's menu entry has the name of the application
@@ -96,12 +96,12 @@ def _entries(location: Path, app: str) -> dict[str, str]:
             render.note(f"skipped {path.name}: {error.message}")
             continue
         if made:
-            found[path.name] = made
+            entries[path.name] = made
         else:
             render.note(
                 f"skipped {path.name}: it does not run the default command of {app}"
             )
-    return found
+    return entries
 
 
 def _text(path: Path) -> str | None:

@@ -63,33 +63,38 @@ async def vmspawn_machine(
     _require_user_manager()
     with run_directory(paths) as directory:
         spec = await _described(paths, record, directory)
-        made = Made(spec.machine, spec.boot.uuid, spec.vhost_user, fifo_of(directory))
+        machine_files = Made(
+            spec.machine, spec.boot.uuid, spec.vhost_user, fifo_of(directory)
+        )
         with ExitStack() as ours:
             # Open for reading, too: written bytes wait there for the shell.
-            os.mkfifo(made.file, 0o600)
-            gate = os.open(made.file, os.O_RDWR | os.O_CLOEXEC)
+            os.mkfifo(machine_files.file, 0o600)
+            gate = os.open(machine_files.file, os.O_RDWR | os.O_CLOEXEC)
             ours.callback(os.close, gate)
-            await report_step(paths, "prepare", made, launcher=_LAUNCHER)
+            await report_step(paths, "prepare", machine_files, launcher=_LAUNCHER)
             child: Child | None = None
             try:
                 child = start_vmspawn(spec, directory)
-                async with steps.step(f"start the machine {made.domain}"):
-                    pid = await _wait_held(child, made, directory)
+                async with steps.step(f"start the machine {machine_files.domain}"):
+                    pid = await _wait_held(child, machine_files, directory)
                     await report_step(
-                        *(paths, "started", made, pid, spec.cid), launcher=_LAUNCHER
+                        *(paths, "started", machine_files, pid, spec.cid),
+                        launcher=_LAUNCHER,
                     )
                     os.write(gate, b"go\n")
             except BaseException:
-                await _end(made, child)
+                await _end(machine_files, child)
                 with trio.CancelScope(shield=True), suppress(VitrailError):
                     # Its vsock helper waits for a QEMU that never comes.
-                    await report_step(paths, "release", made, launcher=_LAUNCHER)
+                    await report_step(
+                        paths, "release", machine_files, launcher=_LAUNCHER
+                    )
                 raise
             # QEMU has the gate and its files to read yet.
             try:
                 yield
             finally:
-                await _end(made, child)
+                await _end(machine_files, child)
 
 
 def _require_user_manager() -> None:

@@ -252,29 +252,34 @@ def _verdict(line: bytes, asker: _Asker) -> Verdict:
     asked = json.loads(line)
     if not isinstance(asked, dict):
         raise ValueError("a call must be a JSON object")  # noqa: TRY004 -- all are ValueError here
-    words: list[Any] = [asked.get("service"), asked.get("argument", "+")]
-    words += [asked.get("source"), asked.get("target", "")]
-    told: dict[str, Any] = {name: asked.get(name) for name in _ATTRIBUTES}
-    size = told["size"]
-    if not all(isinstance(word, str) for word in words):
+    fields: list[Any] = [asked.get("service"), asked.get("argument", "+")]
+    fields += [asked.get("source"), asked.get("target", "")]
+    attributes: dict[str, Any] = {name: asked.get(name) for name in _ATTRIBUTES}
+    size = attributes["size"]
+    if not all(isinstance(word, str) for word in fields):
         raise ValueError("service, argument, source and target must be text")
-    if not all(isinstance(told[name], str | None) for name in _ATTRIBUTES[:3]):
+    if not all(isinstance(attributes[name], str | None) for name in _ATTRIBUTES[:3]):
         raise ValueError("mime, scheme and host must be text")
     if size is not None and (not isinstance(size, int) or isinstance(size, bool)):
         raise ValueError("size must be a whole number")
-    port = told["port"]
+    port = attributes["port"]
     if port is not None and (not isinstance(port, int) or isinstance(port, bool)):
         raise ValueError("port must be a whole number")
-    if not all(isinstance(told[name], str | None) for name in ("protocol", "key")):
+    if not all(
+        isinstance(attributes[name], str | None) for name in ("protocol", "key")
+    ):
         raise ValueError("protocol and key must be text")
     device = asked.get("device")
-    told["device"] = None if device is None else device_from(device, "device")
+    attributes["device"] = None if device is None else device_from(device, "device")
     unknown = asked.keys() - {*_ATTRIBUTES, *_KNOWN}
     if unknown:
         raise ValueError(f"unknown key '{min(unknown)}'")
-    words[0] = canonical_service(words[0])
-    words[2], words[3] = canonical_target(words[2]), canonical_target(words[3])
-    call = PolicyCall(*words, **told)
+    fields[0] = canonical_service(fields[0])
+    fields[2], fields[3] = (
+        canonical_target(fields[2]),
+        canonical_target(fields[3]),
+    )
+    call = PolicyCall(*fields, **attributes)
     return asker.ask(call, asked.get("policy"), asked.get("world"))
 
 

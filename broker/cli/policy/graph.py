@@ -95,7 +95,7 @@ def graph(
     for name in sandboxes:
         require_sandbox(known, name)
     with refusing_too_many():
-        found = flows(
+        flow_graph = flows(
             rules,
             known,
             permitted=situation.permitted,
@@ -103,11 +103,11 @@ def graph(
             services=services,
         )
     if as_json:
-        render.json_line({"flows": [flow._asdict() for flow in found]})
+        render.json_line({"flows": [flow._asdict() for flow in flow_graph]})
         return
-    _refuse_too_many(found)
+    _refuse_too_many(flow_graph)
     text = graph_text(
-        found, known, _colours(known, world, policy), _title(sandboxes, services)
+        flow_graph, known, _colours(known, world, policy), _title(sandboxes, services)
     )
     picture = text if form == "dot" else _draw(text)
     if output is None:
@@ -119,7 +119,7 @@ def graph(
         raise RefusedError(
             f"cannot write {output}: {error.strerror}", hint="specify another file"
         ) from error
-    render.note(f"{len({(f.source, f.target) for f in found})} arrows in {output}")
+    render.note(f"{len({(f.source, f.target) for f in flow_graph})} arrows in {output}")
 
 
 def _draw(text: str) -> str:

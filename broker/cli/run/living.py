@@ -26,7 +26,7 @@ def living_sandboxes(paths: Paths) -> list[LivingSandbox]:
 
     Each is proven by its process's identity: the files are of an earlier broker.
     """
-    found = []
+    living = []
     for directory in sorted(paths.sandbox("x").parent.glob("*/")):
         # What cannot be read was written by another version, whose broker reports it.
         with suppress(VitrailError, OSError):
@@ -34,7 +34,7 @@ def living_sandboxes(paths: Paths) -> list[LivingSandbox]:
             if state is None or state.vmm is None or state.boot != boot_id():
                 continue
             if process := find("VMM", state.vmm):
-                found.append(LivingSandbox(directory.name, state.vmm.pid))
+                living.append(LivingSandbox(directory.name, state.vmm.pid))
                 process.close()
     for directory in sorted((paths.runtime / "launch").glob("*/")):
         with suppress(VitrailError, OSError):
@@ -42,9 +42,9 @@ def living_sandboxes(paths: Paths) -> list[LivingSandbox]:
             if launch.leader is None or launch.boot != boot_id():
                 continue
             if process := find("leader", launch.leader):
-                found.append(LivingSandbox(launch.sandbox, launch.leader.pid))
+                living.append(LivingSandbox(launch.sandbox, launch.leader.pid))
                 process.close()
-    return found
+    return living
 
 
 def living_words(paths: Paths) -> str:

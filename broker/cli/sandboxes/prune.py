@@ -27,15 +27,15 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
     Homes are kept; to remove one, run 'brokerctl sandbox remove'.
     """
     paths = find_paths()  # of a broker that cannot be found, what runs is not known
-    found = removable(stored(paths), images=images)
-    if not found:
+    unused = removable(stored(paths), images=images)
+    if not unused:
         if as_json:
             render.json_line([])
         else:
             render.note("there is nothing to remove")
         return
     if not as_json:
-        rows = [(one.kind, one.name, render.size(one.bytes)) for one in found]
+        rows = [(one.kind, one.name, render.size(one.bytes)) for one in unused]
         render.table(("WHAT", "NAME", "ON DISK"), rows)
     if not yes:
         if not sys.stdin.isatty():
@@ -44,12 +44,12 @@ def command(*, images: bool, yes: bool, as_json: bool) -> None:
                 hint="pass --yes to confirm",
             )
         click.confirm("Remove these?", abort=True, err=True)
-    for one in found:
+    for one in unused:
         _remove(paths, one)
     if as_json:
-        render.json_line([asdict(one) for one in found])
+        render.json_line([asdict(one) for one in unused])
     else:
-        render.note(f"removed {render.size(sum(one.bytes for one in found))}")
+        render.note(f"removed {render.size(sum(one.bytes for one in unused))}")
 
 
 def _remove(paths: Paths, one: Stored) -> None:

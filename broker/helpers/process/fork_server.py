@@ -247,7 +247,7 @@ class ForkLoop:
             return False
         order = messages.decode_order(data)
         answer: messages.Answer
-        told = []
+        answer_fds = []
         try:
             started, end = self._start(start, client.fileno(), order, fds)
         except OSError as error:
@@ -258,15 +258,15 @@ class ForkLoop:
             )
         else:
             answer = messages.Forked(order.number, started.pid, started.jail)
-            told = [started.pidfd, end]
+            answer_fds = [started.pidfd, end]
         # Before the answer: until then a listening socket has no path and no
         # backlog, so this process is never the last to hold one.
         # guard: the warm process keeps no socket
         fdpass.close_all(fds)
         try:
-            patiently(partial(fdpass.send, client, messages.encode(answer), told))
+            patiently(partial(fdpass.send, client, messages.encode(answer), answer_fds))
         finally:
-            fdpass.close_all(told[1:])
+            fdpass.close_all(answer_fds[1:])
         return True
 
     def _start(

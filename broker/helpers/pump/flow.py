@@ -213,31 +213,31 @@ class FlowDirection:
     def _splice(self, pipe: Pipe, rounds: range) -> FlowState:
         """Fill and drain the pipe in turn; leave it empty unless ``held``."""
         splice = os.splice
-        held = self.held
+        queued = self.held
         most = self.max_write or _PIPE
         for _ in rounds:
-            if not held:
+            if not queued:
                 try:
-                    held = splice(self._from, pipe.write, _PIPE, None, None, _FLAGS)
+                    queued = splice(self._from, pipe.write, _PIPE, None, None, _FLAGS)
                 except BlockingIOError:
                     return FLOWING
                 except OSError as error:
                     self.error = error.errno or errno.EIO
                     return READ_FAILED
-                if not held or self._beyond(held):
-                    return READ_FAILED if held else self._finish()
-            filled = held
+                if not queued or self._beyond(queued):
+                    return READ_FAILED if queued else self._finish()
+            filled = queued
             try:
-                while held:
-                    size = min(held, most)
+                while queued:
+                    size = min(queued, most)
                     moved = splice(pipe.read, self._to, size, None, None, _FLAGS)
-                    held -= moved
+                    queued -= moved
                     self.count += moved
             except BlockingIOError:
-                self.held = held
+                self.held = queued
                 return BLOCKED
             except OSError as error:
-                self.held = held
+                self.held = queued
                 self.error = error.errno or errno.EIO
                 return WRITE_FAILED
             self.held = 0

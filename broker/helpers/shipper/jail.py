@@ -84,7 +84,7 @@ def jails_of(
     """Return the jails that these receivers need.  Raises SetupError."""
     audit = paths.audit
     log = [audit, *(audit.with_name(f"{audit.name}-{end}") for end in ("wal", "shm"))]
-    found = []
+    jails = []
     for behind_socket in (False, True):
         served = tuple(
             one for one in targets if bool(_sockets(one, environ)) == behind_socket
@@ -103,10 +103,10 @@ def jails_of(
         # guard: a shipper has no other variable of the session
         variables |= {n: environ[n] for n in names if n in environ}
         far = not behind_socket and not all(isinstance(t, LocalTarget) for t in served)
-        found.append(
+        jails.append(
             ShipperJail(served, paths, (*log, *read), far, behind_socket, variables)
         )
-    return found
+    return jails
 
 
 def _home(environ: Mapping[str, str]) -> Path:

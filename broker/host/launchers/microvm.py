@@ -383,7 +383,7 @@ class MicroVms:
         still allows them; everything else of theirs is ended and removed.
         """
         assert self._nursery is not None
-        found: dict[Path, _Adopted] = {}
+        by_directory: dict[Path, _Adopted] = {}
         await self._clean_standbys()
 
         async def adopt(directory: Path) -> None:
@@ -398,13 +398,13 @@ class MicroVms:
                 self._lost(directory.name, what)
                 return
             if adopted is not None:
-                found[directory] = adopted
+                by_directory[directory] = adopted
 
         async with trio.open_nursery() as nursery:
             for directory in sorted(self._paths.sandbox("x").parent.glob("*/")):
                 # guard: a machine that is silent delays no other's adoption
                 nursery.start_soon(adopt, directory)
-        return [found[directory] for directory in sorted(found)]
+        return [by_directory[directory] for directory in sorted(by_directory)]
 
     async def _clean_standbys(self) -> None:
         """End the standby machines of a killed broker."""

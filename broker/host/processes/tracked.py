@@ -208,19 +208,19 @@ def spawn_helper(
     goes to ``stdout``.
     Raises SetupError when it is not installed.
     """
-    words = FirstWords()
+    first_words = FirstWords()
     try:
         child = spawn(
             argv,
             name=role,
             env={"PATH": os.defpath, **(env or {})},
             pass_fds=pass_fds,
-            stdout=words.fd if stdout is None else stdout,
-            stderr=words.fd,
+            stdout=first_words.fd if stdout is None else stdout,
+            stderr=first_words.fd,
             outlive_us=True,
         )
     except BaseException:
-        words.close()
+        first_words.close()
         raise
     pidfd = -1
     try:
@@ -231,9 +231,9 @@ def spawn_helper(
         if pidfd >= 0:
             os.close(pidfd)
         child.kill_now()
-        words.close()
+        first_words.close()
         raise
-    return Tracked(role, identity, pidfd, child, words)
+    return Tracked(role, identity, pidfd, child, first_words)
 
 
 def find(role: str, identity: ProcessIdentity) -> Tracked | None:

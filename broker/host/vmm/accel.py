@@ -153,7 +153,7 @@ async def boot_probe(
     ends first, with the reason; SetupError when QEMU is not installed.
     """
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
-    words = FirstWords()
+    first_words = FirstWords()
     console = trio.lowlevel.FdStream(read_end)
     try:
         try:
@@ -162,7 +162,7 @@ async def boot_probe(
                 name="QEMU",
                 env={"PATH": os.defpath},
                 stdout=write_end,
-                stderr=words.fd,
+                stderr=first_words.fd,
             )
         finally:
             os.close(write_end)
@@ -172,12 +172,12 @@ async def boot_probe(
                 if found:
                     return found
                 raise UpstreamError(
-                    f"QEMU exited before the kernel started: {words.text(200)}"
+                    f"QEMU exited before the kernel started: {first_words.text(200)}"
                 )
         finally:
             await child.kill_and_wait()
     finally:
-        words.close()
+        first_words.close()
         await console.aclose()
     raise UpstreamError(f"the kernel printed nothing for {deadline:g} s")
 

@@ -277,14 +277,14 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     """Return QEMU's whole command line; the machine starts paused (``-S``)."""
     machine = spec.machine(accel)
     bus = machine.bus
-    words = base_args(
+    arguments = base_args(
         qemu,
         accel,
         name=f"vitrail-{spec.name}",
         translated_mib=translated_mib(spec.memory_mib),
         machine=machine.machine,
     )
-    words += [
+    arguments += [
         "-S",
         *("-smp", str(spec.cpus)),
         *("-m", memory_size(spec)),
@@ -300,26 +300,26 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         *("-serial", "chardev:console"),
     ]
     if not spec.huge_pages:
-        words += free_page_args(bus)
+        arguments += free_page_args(bus)
     if spec.root is not None and spec.shared_image_bytes:
-        words += shared_image_args(spec.root, spec.shared_image_bytes)
+        arguments += shared_image_args(spec.root, spec.shared_image_bytes)
     elif spec.root is not None:
-        words += root_args(spec.root, bus)
+        arguments += root_args(spec.root, bus)
     if spec.arena_bytes:
-        words += arena_object(wiring.arena_fd, spec.arena_bytes)
-        words += ["-device", "virtio-pmem-pci,memdev=arena"]
-        words += gpu_args(wiring.gpu_fd) if spec.gpu else []
+        arguments += arena_object(wiring.arena_fd, spec.arena_bytes)
+        arguments += ["-device", "virtio-pmem-pci,memdev=arena"]
+        arguments += gpu_args(wiring.gpu_fd) if spec.gpu else []
     if spec.home is not None:
-        words += _home(spec.home, bus)
-    words += [word.format(bus=bus) for word in wiring.vsock]
+        arguments += _home(spec.home, bus)
+    arguments += [word.format(bus=bus) for word in wiring.vsock]
     for place, fd in enumerate(wiring.folder_fds):
-        words += _folder(place, fd, bus)
+        arguments += _folder(place, fd, bus)
     if wiring.nic_fd is not None:
-        words += _nic("net", wiring.nic_fd, wiring.mac, machine)
+        arguments += _nic("net", wiring.nic_fd, wiring.mac, machine)
     for number, seat in enumerate(spec.seats):
         fd = seat.conn.fileno()
-        words += _nic(f"seat{number}", fd, seat.mac, machine)
-    return words
+        arguments += _nic(f"seat{number}", fd, seat.mac, machine)
+    return arguments
 
 
 def memory_size(spec: VmSpec) -> str:

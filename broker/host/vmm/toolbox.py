@@ -65,8 +65,8 @@ async def _find_monitor(
     from broker.host.vmm.accel import choose_accel, permission
     from broker.host.vmm.qemu_arguments import Accel
 
-    found = shutil.which(monitor.value)
-    if found is None:
+    program = shutil.which(monitor.value)
+    if program is None:
         raise SetupError(
             f"{monitor.value} is not installed",
             hint="install it as docs/launchers/vmm.md describes",
@@ -86,7 +86,7 @@ async def _find_monitor(
             hint=missing.hint or 'to emulate machines, set kind = "microvm"',
         )
     return Tools(
-        vmm=Path(found).resolve(),
+        vmm=Path(program).resolve(),
         accel=Accel.KVM,
         vhost_device_vsock=None
         if monitor.hybrid

@@ -65,7 +65,7 @@ def _by_index(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
         query = f"SELECT {what} FROM event WHERE {extra} AND {plan.where} {tail}"  # noqa: S608
         return rows(query, plan.values)
 
-    most = f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {int(top)}"
+    ranking = f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {int(top)}"
     # total(), because sum() of two large integers is an error: some counts are a
     # worker's claim, and two of them would keep every reader from all numbers.
     # guard: claims of bytes are added without an end
@@ -80,7 +80,7 @@ def _by_index(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
     traffic = ask(
         f"sandbox, {out} + {back}, count(*), {out}, {back}, {took}",
         "kind = 'stream.closed'",
-        most,
+        ranking,
     )
     refused = ask(
         "total(coalesce(body ->> '$.count', 1))",
@@ -91,7 +91,7 @@ def _by_index(rows: Rows, planner: Planner, plan: Plan, top: int) -> Counts:
         first,
         last,
         by={
-            name: ask(f"{column[name]}, count(*)", f"{column[name]} != ''", most)
+            name: ask(f"{column[name]}, count(*)", f"{column[name]} != ''", ranking)
             for name in FIELDS
         },
         traffic=[

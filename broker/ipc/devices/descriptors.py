@@ -75,7 +75,7 @@ def parse_descriptors(untrusted_bytes: bytes) -> Descriptors:
 
 def _interfaces(untrusted: memoryview) -> tuple[InterfaceClass, ...]:
     """Return the classes of the interfaces in a device's descriptors."""
-    found: list[InterfaceClass] = []
+    interfaces: list[InterfaceClass] = []
     at = 0
     while at < len(untrusted):
         if len(untrusted) - at < 2:
@@ -87,10 +87,10 @@ def _interfaces(untrusted: memoryview) -> tuple[InterfaceClass, ...]:
         if kind == _INTERFACE_TYPE:
             if size < _INTERFACE_BYTES:
                 raise PeerError(f"an interface descriptor has only {size} bytes")
-            found.append(InterfaceClass(*untrusted[at + 5 : at + 8]))
+            interfaces.append(InterfaceClass(*untrusted[at + 5 : at + 8]))
             # guard: interfaces are counted
-            if len(found) > limits.DEVICE_INTERFACES:
+            if len(interfaces) > limits.DEVICE_INTERFACES:
                 most = limits.DEVICE_INTERFACES
                 raise PeerError(f"the device has more than {most} interfaces")
         at += size
-    return tuple(found)
+    return tuple(interfaces)

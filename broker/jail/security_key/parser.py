@@ -427,38 +427,38 @@ class SecurityKey:
         # guard: another program's reports are not put together
         if int.from_bytes(report[:4], "big") not in {self._real, BROADCAST}:
             return []
-        found = self._key.feed(report)
-        if not isinstance(found, CtapHidMessage):
+        replies = self._key.feed(report)
+        if not isinstance(replies, CtapHidMessage):
             return []
-        if found.command == CtapHidCommand.INIT and found.channel == BROADCAST:
-            return self._opened(found.payload)
+        if replies.command == CtapHidCommand.INIT and replies.channel == BROADCAST:
+            return self._opened(replies.payload)
         now = self._now
-        if found.channel != self._real:
+        if replies.channel != self._real:
             return []
         if now is None or not now.sent:
             late = self._late
-            owed = late is not None and found.command in {
+            owed = late is not None and replies.command in {
                 late.command,
                 CtapHidCommand.ERROR,
             }
             return self._go_on() if owed else []
         channel = now.message.channel
-        if found.command == CtapHidCommand.KEEPALIVE:
+        if replies.command == CtapHidCommand.KEEPALIVE:
             return _to_guest(
-                CtapHidMessage(channel, CtapHidCommand.KEEPALIVE, found.payload[:1])
+                CtapHidMessage(channel, CtapHidCommand.KEEPALIVE, replies.payload[:1])
             )
-        if found.command not in {now.message.command, CtapHidCommand.ERROR}:
+        if replies.command not in {now.message.command, CtapHidCommand.ERROR}:
             return []
         self._now = None
-        payload = found.payload
+        payload = replies.payload
         looks = now.ask is not None and now.ask.what == LOOK
-        ctap2 = found.command == CtapHidCommand.CBOR
-        if looks and found.command != CtapHidCommand.ERROR:
+        ctap2 = replies.command == CtapHidCommand.CBOR
+        if looks and replies.command != CtapHidCommand.ERROR:
             # guard: an answer to a look has no signature
             payload = look_answer(payload) if ctap2 else payload[-2:]
-        repeated = self._repeated(now, found)
+        repeated = self._repeated(now, replies)
         actions = [] if repeated else self._end(now.ask, right=payload[:1] == _OK)
-        return [*actions, *_to_guest(CtapHidMessage(channel, found.command, payload))]
+        return [*actions, *_to_guest(CtapHidMessage(channel, replies.command, payload))]
 
     def _repeated(self, made: _Transaction, answer: CtapHidMessage) -> bool:
         """Return whether a permission also covers further requests than this one."""

@@ -215,7 +215,7 @@ class _Stream:
 
     async def _next(self) -> tuple[messages.ToWorker, tuple[int, ...]]:
         """Wait for an order, or for the program to hang up."""
-        found: list[tuple[messages.ToWorker, tuple[int, ...]]] = []
+        orders: list[tuple[messages.ToWorker, tuple[int, ...]]] = []
         hung_up = False
 
         async def listen() -> None:
@@ -235,10 +235,10 @@ class _Stream:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(listen)
-            found.append(await self._orders.receive())
+            orders.append(await self._orders.receive())
             nursery.cancel_scope.cancel()
-        if found:
-            return found[0]
+        if orders:
+            return orders[0]
         if hung_up:
             # Its request is answered first, so whatever comes is out of turn.
             # guard: silence before the answer

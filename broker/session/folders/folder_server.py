@@ -60,13 +60,13 @@ def serve_folder(
     (conn,) = errand.descriptors(1)
     account = f"user:x:{os.getuid()}:{os.getgid()}::/:/\n".encode()
     with ExitStack() as ours, ExitStack() as theirs:
-        status, told = _pipe(ours, theirs)
+        status, status_write = _pipe(ours, theirs)
         start, waits = _pipe(ours, theirs, outwards=True)
         rules = memory_file(theirs, program_filters.folder_server_filter())
         users = memory_file(theirs, account)
-        words = [
+        command_line = [
             *_few_resources(),
-            *("bwrap", "--json-status-fd", str(told), "--block-fd", str(waits)),
+            *("bwrap", "--json-status-fd", str(status_write), "--block-fd", str(waits)),
             *("--seccomp", str(rules), "--ro-bind-data", str(users), "/etc/passwd"),
             *jail_words(program),
             str(program),
@@ -82,8 +82,8 @@ def serve_folder(
 
         # guard: a folder's server ends with its permit
         errand.run(
-            words,
-            pass_fds=(told, waits, rules, users),
+            command_line,
+            pass_fds=(status_write, waits, rules, users),
             stdin=conn,
             stdout=conn,
             stderr=popen.DEVNULL,

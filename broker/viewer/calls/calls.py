@@ -316,7 +316,7 @@ class SandboxCalls:
         await call.guest.order(messages.TransferLeave(exchange.stream))
         # No byte of a call moves before the worker has left.
         await exchange.passed()
-        most, over = call.permit.max_size or 0, trio.Event()
+        max_bytes, over = call.permit.max_size or 0, trio.Event()
         async with trio.open_nursery() as nursery:
 
             def gone() -> None:
@@ -337,7 +337,7 @@ class SandboxCalls:
             try:
                 ours, theirs = both_again(call.conn, far)
                 end = await self._pump.relay(
-                    ours, theirs, name=str(exchange.stream), max_bytes=most
+                    ours, theirs, name=str(exchange.stream), max_bytes=max_bytes
                 )
             finally:
                 over.set()
@@ -346,7 +346,7 @@ class SandboxCalls:
         exchange.relayed = end.bytes_ab, end.bytes_ba
         if end.errno == errno.EFBIG:
             raise ShareableError(
-                f"the call exceeded the {most} bytes that {call.permit.where} allows"
+                f"the call exceeded the {max_bytes} bytes that {call.permit.where} allows"
             )
 
     async def join(
@@ -393,31 +393,31 @@ def call_request(opening: Opening, ask: CallService) -> Request:
     """
     if ask.service in _VIDEO:
         return _video_request(opening, ask)
-    made = replace(request_of(opening, ask.service), target=ask.target)
+    request = replace(request_of(opening, ask.service), target=ask.target)
     if ask.service in _OF_DESKTOP:
         if ask.argument or ask.target not in {"", *ADMIN_NAMES}:
             raise RefusedError(f"only dom0 serves {ask.service}, without an argument")
         counts = ask.service == SETTINGS
-        return replace(made, target=VIEWER, settled=True, counts_bytes=counts)
+        return replace(request, target=VIEWER, settled=True, counts_bytes=counts)
     argument, name = f"+{ask.argument}", ask.argument
     if ask.service == TCP:
-        return replace(made, argument=f"+{take_port(ask.argument)}")
+        return replace(request, argument=f"+{take_port(ask.argument)}")
     if ask.service == SECRET:
         if not name:
             raise RefusedError(
                 "the call does not name a secret",
                 hint="run 'vitrail-call vitrail.Secret NAME'",
             )
-        return replace(made, argument=argument)
+        return replace(request, argument=argument)
     # guard: a call is not a service of the broker's
     if ask.service.lower().startswith(RESERVED):
         raise RefusedError(
             f"'{ask.service}' cannot be called: names that begin with 'vitrail.' are reserved"
         )
     if "." in ask.service:
-        return replace(made, argument=argument)
+        return replace(request, argument=argument)
     argument = f"+{ask.service}" + (argument if name else "")
-    return replace(made, service=opening.service, argument=argument)
+    return replace(request, service=opening.service, argument=argument)
 
 
 def own_call(record: Record, service: str, argument: str) -> list[str]:

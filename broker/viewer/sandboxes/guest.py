@@ -278,7 +278,7 @@ class Guest:
                 raise RefusedError("this sandbox is shutting down")
             compositor = self._tools.display() or await self._tools.compositor()
             record = self.valid_record()
-            made = await self._tools.workers.open_worker(
+            started = await self._tools.workers.open_worker(
                 self.lease.sandbox,
                 self._display,
                 compositor,
@@ -287,19 +287,19 @@ class Guest:
                 chords=self.crossing.chords(),
             )
             try:
-                self._start(self._listen, made)
+                self._start(self._listen, started)
                 self._start(self._look_for_screen)
             except RefusedError:  # the lease has ended, and it must not outlive it
-                await made.close()
+                await started.close()
                 raise
-            self.worker = made
+            self.worker = started
             # guard: a worker is told all, whatever it began for
             with trio.move_on_after(limits.WORKER_START_SECONDS, shield=True):
                 # guard: a record that changed while the worker began
                 await self.follow_record()
-                await self.crossing.tell_drags(made)
+                await self.crossing.tell_drags(started)
             self.streams.displays_changed.set()
-            return made
+            return started
 
     async def _listen(self, mine: Worker) -> None:
         """Handle the worker's messages until it ends."""

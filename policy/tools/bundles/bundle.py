@@ -221,25 +221,25 @@ def trusted_after(
 
     Of that name, only they sign; of other names nothing changes.
     """
-    found: dict[str, Signer] = {}
+    signers: dict[str, Signer] = {}
     for key, signer in trusted.items():
         # guard: a key that a bundle has replaced signs its name no more
         if signer.bundles is None:
             no_more = signer.not_for | {name, index_of(name)}
-            found[key] = Signer(signer.name, None, no_more)
+            signers[key] = Signer(signer.name, None, no_more)
         else:
-            found[key] = Signer(signer.name, signer.bundles - {name, index_of(name)})
+            signers[key] = Signer(signer.name, signer.bundles - {name, index_of(name)})
     for text in keys:
         kind, _, key = text.rpartition(" ")
-        before = found.get(key, Signer(f"a key of '{name}'", frozenset()))
+        before = signers.get(key, Signer(f"a key of '{name}'", frozenset()))
         more = frozenset({index_of(name) if kind else name})
         if before.bundles is None:
             # guard: a key for the index alone signs no bundle
             again = {index_of(name)} if kind else {name, index_of(name)}
-            found[key] = Signer(before.name, None, before.not_for - again)
+            signers[key] = Signer(before.name, None, before.not_for - again)
         else:
-            found[key] = Signer(before.name, before.bundles | more)
-    return found
+            signers[key] = Signer(before.name, before.bundles | more)
+    return signers
 
 
 def index_of(name: str) -> str:

@@ -82,26 +82,26 @@ class _Import:
         """Add a permitted directory as a bind, or a note why not."""
         path, colon, mode = value.partition(":")
         key = "bind_read_only" if colon and mode == "ro" else "bind_read_write"
-        found = None if path in _WIDE else self._path(path)
+        host_path = None if path in _WIDE else self._path(path)
         # guard: a wide directory by another name
-        if path in _WIDE or (found is not None and self._is_wide(found)):
+        if path in _WIDE or (host_path is not None and self._is_wide(host_path)):
             self._note(
                 f"filesystems={value}",
                 "not imported: name the directories in bind_read_only or bind_read_write",
             )
             return
         # guard: hidden directories of the home are not imported
-        if found is not None and self._is_hidden(found):
+        if host_path is not None and self._is_hidden(host_path):
             self._note(
                 f"filesystems={value}",
                 "not imported: hidden directories contain keys, and settings that can "
                 "run programs outside the sandbox",
             )
             return
-        if found is None or len(self._binds[key]) >= limits.BINDS:
+        if host_path is None or len(self._binds[key]) >= limits.BINDS:
             self._note(f"filesystems={value}", "not taken")
-        elif str(found) not in self._binds[key]:
-            self._binds[key].append(str(found))
+        elif str(host_path) not in self._binds[key]:
+            self._binds[key].append(str(host_path))
 
     def _path(self, path: str) -> Path | None:
         """Return the directory that a permission names; None for those of the session.

@@ -67,8 +67,8 @@ def parse_xml(data: bytes) -> Element:
     parser = expat.ParserCreate()
 
     def refuse(*_: object) -> None:
-        place = f"{parser.CurrentLineNumber}:{parser.CurrentColumnNumber + 1}"
-        raise ImportFileError(f"{place}: a document type declaration is not allowed")
+        position = f"{parser.CurrentLineNumber}:{parser.CurrentColumnNumber + 1}"
+        raise ImportFileError(f"{position}: a document type declaration is not allowed")
 
     def start(name: str, attributes: dict[str, str]) -> None:
         if len(stack) > _DEEPEST:
@@ -90,8 +90,8 @@ def parse_xml(data: bytes) -> Element:
     try:
         parser.Parse(data, True)  # noqa: FBT003 -- positional in expat
     except expat.ExpatError as error:
-        place = f"{error.lineno}:{error.offset + 1}"
-        raise ImportFileError(f"{place}: {expat.ErrorString(error.code)}") from error
+        position = f"{error.lineno}:{error.offset + 1}"
+        raise ImportFileError(f"{position}: {expat.ErrorString(error.code)}") from error
     return top.children[0]
 
 

@@ -240,7 +240,7 @@ class _Walk:
     def _expand(self, token: Token) -> set[str]:
         """Return all names that a token lists."""
         if token.key in {"*", "@anyvm"}:
-            found = {DISPVM}
+            names = {DISPVM}
         elif token.text in {ADMIN, DISPVM}:
             return {token.text}
         elif token.text == DEFAULT:
@@ -252,12 +252,12 @@ class _Walk:
             domain = self._domains.get(token.text)
             return {domain.name} if domain else set()
         else:
-            found = set()
+            names = set()
         for name, domain in self._domains.items():
             if name.startswith("uuid:"):
                 continue
-            found |= self._expand_one(token, name, domain)
-        return found
+            names |= self._expand_one(token, name, domain)
+        return names
 
     def _expand_one(self, token: Token, name: str, domain: Domain) -> set[str]:
         """Return what a token lists of a domain: it, a disposable of it, both, none."""

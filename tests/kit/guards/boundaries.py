@@ -28,7 +28,7 @@ GUARDS = (
     Guard("a service of the desktop ends with its permit", "errand.run([*_command_line(service, fds), *service.command], pass_fds=fds, stdout=write, stderr=write, begun=begun)", "tests/attack/test_permits_in_use.py", "running_service"),
     Guard("a folder is mounted while its permit is held", "errand.wait_for_hangup()", "tests/attack/test_permits_in_use.py", "mounted_folder"),
     Guard("a folder is not served when its permit may have ended", "", "tests/attack/test_permits_in_use.py", "served_folder and True"),
-    Guard("a folder's server ends with its permit", "errand.run(words, pass_fds=(told, waits, rules, users), stdin=conn, stdout=conn, stderr=popen.DEVNULL, begun=begun)", "tests/attack/test_permits_in_use.py", "served_folder and False"),
+    Guard("a folder's server ends with its permit", "errand.run(command_line, pass_fds=(status_write, waits, rules, users), stdin=conn, stdout=conn, stderr=popen.DEVNULL, begun=begun)", "tests/attack/test_permits_in_use.py", "served_folder and False"),
     Guard("a mount ends with its permit, whatever the viewer asks for", "", "tests/attack/test_forged_pair_messages.py", "holds_its_permit"),
     Guard("a folder is not mounted once its permit has ended", "if False:", "tests/attack/test_forged_pair_messages.py", "holds_its_permit"),
     Guard("a viewer that was taken over names no other process to end", "return found", "tests/attack/test_restarted_process.py"),

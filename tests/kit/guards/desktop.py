@@ -58,7 +58,7 @@ GUARDS = (
     Guard("the camera is opened so many times a minute", "if False:", USES, "ten_thousand"),
     Guard("that a sandbox sees is recorded before it does", "", USES, "recorded"),
     Guard("who uses the camera is shown", "", USES, "recorded_and_shown"),
-    Guard("only a source with the role of a camera is shown as one", "if one.type == _NODE and one.text('media.class') == 'Video/Source':", USES, "not_taken_for"),
+    Guard("only a source with the role of a camera is shown as one", "if node.type == _NODE and node.text('media.class') == 'Video/Source':", USES, "not_taken_for"),
     Guard("we choose the size of the camera's pictures", "if False:", CAMERA, "our_sizes"),
     Guard("the process that reads a camera sees nothing else of PipeWire", "", CAMERA, "nothing_else"),
     Guard("a camera without pictures is not waited for", "with trio.CancelScope():", CAMERA, "gigapixels"),

@@ -460,7 +460,7 @@ GUARDS = (
     ),
     Guard(
         "a sandbox's lock is not waited for",
-        "listener = await open_listener(place, descriptors=True, sock=mine)",
+        "listener = await open_listener(path, descriptors=True, sock=mine)",
         "tests/broker/host/test_acceptors.py",
         "locks_its_directory",
     ),
@@ -734,7 +734,7 @@ GUARDS = (
     ),
     Guard(
         "crosvm's root disk is read-only",
-        "words += _disk(spec.root, 'vitrail-root', read_only=False)",
+        "command_line += _disk(spec.root, 'vitrail-root', read_only=False)",
         "tests/broker/host/launchers/crosvm/test_arguments.py",
         "read_only",
     ),

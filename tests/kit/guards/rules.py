@@ -22,7 +22,7 @@ GUARDS = (
     Guard("the bundle is the one that the index names", "if False:", "tests/integration/test_bundle_fetch.py", "returns_by_one"),
     Guard("an index that someone holds back ends", "if False:", "tests/policy/tools/test_bundle_index.py", "expired"),
     Guard("an index is signed for its own bundle", "", "tests/policy/tools/test_bundle_index.py", "its_own_bundles"),
-    Guard("a key that a bundle has replaced signs its name no more", "found[key] = signer", "tests/policy/tools/test_bundle_index.py", "replaces_the_keys"),
+    Guard("a key that a bundle has replaced signs its name no more", "signers[key] = signer", "tests/policy/tools/test_bundle_index.py", "replaces_the_keys"),
     Guard("only the bundle before comes back", "if True:", "tests/policy/tools/test_bundle_index.py", "comes_back"),
     Guard("no character of a record is hidden", "unseen = []", "tests/policy/records/test_document.py", "syntax_errors"),
     Guard("no character of a rule is hidden", "if False:", "tests/policy/rules/test_grammar.py"),

@@ -55,15 +55,15 @@ def write_backed_up_record(
     sandbox: SandboxName, untrusted_text: str, *, trusted: bool, ask: bool
 ) -> list[Path]:
     """Write a backup's record where the sandbox has none; return the files."""
-    place = record_place(sandbox)
-    if record_of(sandbox) is not None or place.exists() or not untrusted_text:
+    path = record_place(sandbox)
+    if record_of(sandbox) is not None or path.exists() or not untrusted_text:
         return []
     untrusted_text = re.sub(r'(?m)^name = ".*"$', f'name = "{sandbox}"', untrusted_text)
-    record, problems = parse_record(sandbox, place, untrusted_text.encode())
+    record, problems = parse_record(sandbox, path, untrusted_text.encode())
     render.note(f"the backup's record:\n{displayed(untrusted_text.rstrip())}")
     if record is None or problems:  # such as one that inherits from another record
         why = "; ".join(problem.first_line() for problem in problems)
-        return _set_aside(place, untrusted_text, f"is not used alone ({why})")
+        return _set_aside(path, untrusted_text, f"is not used alone ({why})")
     reaches = [] if trusted else reaching_keys(record)
     if reaches and ask and sys.stdin.isatty():
         render.note(f"it sets {', '.join(reaches)} to more than a new record has")
@@ -73,7 +73,7 @@ def write_backed_up_record(
             f"is not used without --trust-record, because it sets {', '.join(reaches)} to "
             "more than a new record has"
         )
-        return _set_aside(place, untrusted_text, reason)
+        return _set_aside(path, untrusted_text, reason)
     return write_record(sandbox, untrusted_text)
 
 

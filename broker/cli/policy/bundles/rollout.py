@@ -297,10 +297,10 @@ def watch_command(
             hint="sign the index with the bundle that this ring has now, or specify another "
             "--back-to",
         )
-    found: list[Denials] = []
+    denials: list[Denials] = []
     if new.version != old.version:
-        found = _denials(store, f"{index.name} {new.version}")
-    high = [one for one in found if one.jumped(factor, least)]
+        denials = _denials(store, f"{index.name} {new.version}")
+    high = [one for one in denials if one.jumped(factor, least)]
     back = len(high) >= machines
     if back:
         _sign_back(index, index_file, key_file, {ring: replace(old, not_before=0)})
@@ -309,7 +309,7 @@ def watch_command(
             {
                 "name": index.name,
                 "version": new.version,
-                "machines": len(found),
+                "machines": len(denials),
                 "jumped": [one.machine for one in high],
                 "back_to": old.version if back else None,
             }
@@ -317,7 +317,7 @@ def watch_command(
     names = ", ".join(printable(one.machine, 60) for one in high[:5])
     render.note(
         f"version {new.version} of '{index.name}': denials increased on {len(high)} "
-        f"of {render.count(len(found), 'machine')}" + (f": {names}" if names else "")
+        f"of {render.count(len(denials), 'machine')}" + (f": {names}" if names else "")
     )
     if back:
         render.note(f"{ring} returns to version {old.version}")

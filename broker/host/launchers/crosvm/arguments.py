@@ -26,7 +26,7 @@ def arguments(spec: VmSpec, program: Path, *, control: Path, vsock: Path) -> lis
 
     ``control`` is the socket that crosvm makes, ``vsock`` that of vhost-device-vsock.
     """
-    words = [
+    command_line = [
         *(str(program), "run"),
         # Its jail needs namespaces inside ours, which the filter refuses.
         *("--disable-sandbox", "--suspended-vcpus", "--no-usb"),
@@ -40,13 +40,13 @@ def arguments(spec: VmSpec, program: Path, *, control: Path, vsock: Path) -> lis
     ]
     if spec.root is not None:
         # guard: crosvm's root disk is read-only
-        words += _disk(spec.root, "vitrail-root", read_only=True)
+        command_line += _disk(spec.root, "vitrail-root", read_only=True)
     if spec.home is not None:
-        words += _disk(spec.home.path, HOME_SERIAL, read_only=False)
+        command_line += _disk(spec.home.path, HOME_SERIAL, read_only=False)
     for tap, seat in spec.taps:
         mac = f',mac="{seat.mac}"' if seat else ""
-        words += ["--net", f"tap-name={tap}{mac}"]
-    return [*words, "--params", kernel_args(spec), str(spec.kernel)]
+        command_line += ["--net", f"tap-name={tap}{mac}"]
+    return [*command_line, "--params", kernel_args(spec), str(spec.kernel)]
 
 
 def kernel_args(spec: VmSpec) -> str:

@@ -65,8 +65,8 @@ def serve(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
     while True:
         poll = select.poll()
         poll.register(asks, select.POLLIN)
-        for fd, one in exchanges.items():
-            poll.register(fd, select.POLLOUT if one.unsent else select.POLLIN)
+        for fd, exchange in exchanges.items():
+            poll.register(fd, select.POLLOUT if exchange.unsent else select.POLLIN)
         happened = dict(poll.poll(1000 if exchanges else None))
         now = time.monotonic()
         if asks.fileno() in happened:
@@ -74,17 +74,17 @@ def serve(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
             if not untrusted_question:
                 return
             family, server = servers[untrusted_question[0] % len(servers)]
-            one = _Exchange(family, untrusted_question[1:], now)
+            exchange = _Exchange(family, untrusted_question[1:], now)
             # guard: few questions are asked by TCP at a time
-            if len(exchanges) < limits.NAME_STREAMS and one.connect(server):
-                exchanges[one.sock.fileno()] = one
+            if len(exchanges) < limits.NAME_STREAMS and exchange.connect(server):
+                exchanges[exchange.sock.fileno()] = exchange
             else:
-                one.end(asks)
-        for fd, one in list(exchanges.items()):
-            over = fd in happened and one.go_on()
+                exchange.end(asks)
+        for fd, exchange in list(exchanges.items()):
+            over = fd in happened and exchange.go_on()
             # guard: a name server that answers nothing by TCP is left
-            if over or now > one.until:
-                one.end(asks)
+            if over or now > exchange.until:
+                exchange.end(asks)
                 del exchanges[fd]
 
 

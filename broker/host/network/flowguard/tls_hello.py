@@ -163,13 +163,13 @@ def read_message(hello: bytes) -> Hello:
     if reader.at == len(hello):
         return Hello()
     extensions = _Reader(reader.vector(2))
-    found, encrypted = "", False
+    server_name, encrypted = "", False
     while extensions.at < len(extensions.data):
         kind, value = extensions.number(2), _Reader(extensions.vector(2))
         encrypted |= kind == _ENCRYPTED
         if kind == _SERVER_NAME:
             # guard: a hello names one server
-            if found:
+            if server_name:
                 raise HelloError("more than one server name")
             names = _Reader(value.vector(2))
             if names.number(1) != 0:
@@ -178,7 +178,7 @@ def read_message(hello: bytes) -> Hello:
             if names.at != len(names.data):
                 raise HelloError("more than one server name")
             try:
-                found = raw.decode("ascii").lower().removesuffix(".")
+                server_name = raw.decode("ascii").lower().removesuffix(".")
             except UnicodeDecodeError:
                 raise HelloError("server name not ASCII") from None
-    return Hello(found, encrypted)
+    return Hello(server_name, encrypted)

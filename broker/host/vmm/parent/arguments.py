@@ -86,7 +86,7 @@ def forkable_args(
     Raises SetupError for a machine that shares memory and has a device that could
     free it.
     """
-    words = [
+    arguments = [
         *base_args(
             qemu, accel, name=f"vitrail-{spec.name}", machine=FORKABLE[accel].machine
         ),
@@ -110,10 +110,10 @@ def forkable_args(
     ]
     if wiring.streams_fd is None:
         # A parent's memory and that of each copy are separate files.
-        return words + free_page_args("pci", ",addr=0x7")
+        return arguments + free_page_args("pci", ",addr=0x7")
     # guard: no machine that shares memory has a device that frees it
-    refuse_freeing(words)
-    return words
+    refuse_freeing(arguments)
+    return arguments
 
 
 def _random_words() -> Iterator[str]:
