@@ -135,7 +135,7 @@ GUARDS = (
     Guard("a mixer has a bounded number of connections", "", "tests/broker/viewer/sound/test_mixer.py"),
     Guard("a domain's leader has not ended when it is held", "if False:", "tests/broker/host/launchers/libvirt/test_guests.py", "while_it_is_held"),
     Guard("mistakes of the sound proxy drive no terminal", "print(end.reason, file=__import__('sys').stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
-    Guard("mistakes of the Wayland proxy drive no terminal", "print(end.reason, file=sys.stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
+    Guard("mistakes of the Wayland proxy drive no terminal", "import sys\nprint(end.reason, file=sys.stderr)", "tests/attack/test_broker_stderr.py", "runs_alone"),
     Guard("a foreign directory keeps its mode", "", "tests/attack/test_own_files.py", "link_leads_to"),
     Guard("a title that cannot be encoded ends no verb", "", "tests/attack/test_terminal_texts.py", "ends_no_verb"),
     Guard("no traceback reaches a user", "raise error", "tests/broker/cli/test_usage.py", "mistake_of_the_program"),

@@ -105,7 +105,7 @@ GUARDS = (
     Guard("an outgoing drag is not a drop", "if drop is None or not drop.mark or drop.target == sandbox:", "tests/broker/viewer/clipboard/exchange/test_drags.py"),
     Guard("which drag is claimed", "return isinstance(event, ipc.DragDropped) and over is not None and (over.number == event.number)", "tests/broker/viewer/clipboard/exchange/test_drags.py"),
     Guard("spellings of names of files", "return any((spelling in NEVER for spelling in spellings))", "tests/broker/core/clipboard/test_types.py"),
-    Guard("drags remembered", "for mark in ():", "tests/broker/viewer/clipboard/exchange/test_drags.py"),
+    Guard("drags remembered", "for old in ():", "tests/broker/viewer/clipboard/exchange/test_drags.py"),
     Guard("policy before a drop is given", "asks, _ = drags.ask(drop, items, self._number(), now)\nyield from self._drops.give(asks, w.PasteTerms(), items, now)", "tests/attack/test_clipboard_drag_crossing.py", "a_denied_drag_is_shown_to_no_window", spans=2),
     Guard("the mark of a drag is not a type of content", "if spelling in NEVER or _TYPE.fullmatch(spelling) is None:", "tests/attack/test_clipboard_drag_crossing.py", "makes_up"),
     Guard("a dragged source to the end", "return Origin(tuple(source.mimes), source.send, lambda: True)", "tests/attack/test_clipboard_drag_crossing.py", "goes_while"),
