@@ -32,6 +32,15 @@ _START = (
     "from broker.cli.app import main; sys.exit(main())"
 )
 
+OUR_PYTHON = {
+    "PYTHONPATH": str(Path(__file__).parents[2]),
+    "PYTHONDONTWRITEBYTECODE": "1",
+    # Where the tests' user may not write into the checkout, its compiled modules are in
+    # their cache: without them each process compiles all that it imports.
+    **({"PYTHONPYCACHEPREFIX": sys.pycache_prefix} if sys.pycache_prefix else {}),
+}
+"""Variables with which a separate process runs this checkout."""
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -66,8 +75,7 @@ def home() -> Iterator[dict[str, str]]:
             "HOME": name,
             "XDG_RUNTIME_DIR": str(run),
             "XDG_CONFIG_DIRS": str(directory / "etc"),
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            **OUR_PYTHON,
             "TERM": "dumb",
             "VITRAIL_FORK": "no",
         }

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.kit.brokerctl import OUR_PYTHON
+
 _RECORD = """\
 class = "persistent"
 [label]
@@ -70,8 +72,7 @@ def new_home(place: Path) -> Home:
             "XDG_RUNTIME_DIR": str(place / "run"),
             "XDG_CONFIG_DIRS": str(place / "etc"),
             "VITRAIL_FORK": "no",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            **OUR_PYTHON,
         },
     )
     place.mkdir(mode=0o700)

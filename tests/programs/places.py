@@ -14,7 +14,7 @@ from pathlib import Path
 import trio
 
 from broker.core.errors import UpstreamError
-from tests.kit.brokerctl import brokerctl, home, paths_of, running
+from tests.kit.brokerctl import OUR_PYTHON, brokerctl, home, paths_of, running
 from tests.kit.eventually import NeverError, eventually
 from tests.kit.notified import Screen, notification_server
 from tests.kit.podman import podman_settings
@@ -54,7 +54,7 @@ _AT_ONCE = 6
 _MARK = "-- the next program --"
 _SECONDS = 90
 _WINDOW_SECONDS = 60
-_OUTSIDE = frozenset({"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VITRAIL_FORK"})
+_OUTSIDE = frozenset({*OUR_PYTHON, "VITRAIL_FORK"})
 """Variables of our own tools, which the programs are not to have."""
 
 
