@@ -7,6 +7,7 @@ screenshot, the tests type into it.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,21 @@ from broker.ipc.captured_stderr import FirstWords
 
 _LOOK_SECONDS = 0.02
 _NEW_KEYBOARD_MS = 500
+_HEADER = struct.Struct("=6sII")
+_MAGIC = b"i3-ipc"
+_RUN_COMMAND, _GET_TREE = 0, 4
+
+
+class _Done(msgspec.Struct):
+    """Sway's answer to a command."""
+
+    success: bool
+    error: str = ""
+
+
+def _whole(answer: bytes | bytearray) -> int:
+    """Return how long an answer is, its header included."""
+    return _HEADER.size + int(_HEADER.unpack_from(answer)[1])
 
 
 class HeadlessCompositor:
@@ -63,12 +79,35 @@ class HeadlessCompositor:
 
     async def tree(self) -> dict[str, object]:
         """Return sway's tree of windows, see sway-ipc(7).  Raises UpstreamError."""
-        said = await self._tool("swaymsg", "--raw", "--type", "get_tree")
-        return msgspec.json.decode(said, type=dict[str, object])
+        return msgspec.json.decode(await self._ask(_GET_TREE), type=dict[str, object])
 
     async def command(self, text: str) -> None:
         """Send a command to sway, see sway(5).  Raises UpstreamError."""
-        await self._tool("swaymsg", "--", text)
+        answers = await self._ask(_RUN_COMMAND, text)
+        for answer in msgspec.json.decode(answers, type=list[_Done]):
+            if not answer.success:
+                raise UpstreamError(f"sway refuses {text!r}: {answer.error}")
+
+    async def _ask(self, kind: int, text: str = "") -> bytes:
+        """Return sway's answer to a message of sway-ipc(7).
+
+        Without swaymsg: who waits for a window asks twenty times a second.
+        """
+        path, payload = self.environment["SWAYSOCK"], text.encode()
+        answer = bytearray()
+        try:
+            with trio.fail_after(limits.COMPOSITOR_TOOL_SECONDS):
+                async with await trio.open_unix_socket(path) as stream:
+                    await stream.send_all(_HEADER.pack(_MAGIC, len(payload), kind))
+                    await stream.send_all(payload)
+                    while len(answer) < _HEADER.size or len(answer) < _whole(answer):
+                        part = await stream.receive_some()
+                        answer += part
+                        if not part or len(answer) > limits.COMPOSITOR_TREE_BYTES:
+                            raise UpstreamError("sway's answer has no end")
+        except (OSError, trio.BrokenResourceError, trio.TooSlowError) as error:
+            raise UpstreamError(f"sway does not answer: {error}") from error
+        return bytes(answer[_HEADER.size :])
 
     async def type_text(self, text: str) -> None:
         """Type on a virtual keyboard; a newline is the Return key.

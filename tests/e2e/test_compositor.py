@@ -48,6 +48,13 @@ async def test_text_that_begins_with_a_dash_is_typed():
         await comp.type_text("-x")
 
 
+async def test_a_command_that_sway_refuses_is_an_error_with_its_words():
+    async with desktop(size=(400, 300)) as comp:
+        await comp.command("floating_modifier none")
+        with pytest.raises(UpstreamError, match=r"'no such'.*Unknown/invalid command"):
+            await comp.command("no such")
+
+
 async def test_it_ends_and_leaves_no_process():
     async with desktop(size=(400, 300)) as comp:
         child = comp.child

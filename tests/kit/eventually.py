@@ -16,6 +16,9 @@ T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds: for a condition that never becomes true, not for a slow machine."""
 
+_RARELY = 0.5
+"""Seconds between two questions at most."""
+
 
 class NeverError(AssertionError):
     """The condition that a test waited for did not become true in time."""
@@ -29,18 +32,22 @@ async def eventually(
 ) -> T:
     """Ask every so many seconds until the answer is true, and return that answer.
 
+    It asks ever less often: a wait for a machine's start is at most a twentieth
+    longer, and takes no processor time from that start.
     The condition may be a coroutine function.  Raises NeverError, with the last
     answer, after ``deadline`` seconds.  Where there is an event, await that
     instead: this is for other processes and for files.
     """
     answer: T | None = None
+    began = trio.current_time()
     with trio.move_on_after(deadline):
         while True:
             asked = condition()
             answer = await asked if inspect.isawaitable(asked) else asked
             if answer:
                 return answer
-            await trio.sleep(every)
+            longer = (trio.current_time() - began) / 20
+            await trio.sleep(max(every, min(longer, _RARELY)))
     name = getattr(condition, "__qualname__", repr(condition))
     raise NeverError(f"not within {deadline:g} s: {name}; the last answer: {answer!r}")
 

@@ -12,6 +12,7 @@ import signal
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ def processes(base=None):
     With ``base``: those of the world there alone, so that another test run of
     the same user at the same time does not count.
     """
-    found, parents, mine = {}, {}, set()
+    found, parents = {}, {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -98,17 +99,17 @@ def processes(base=None):
             )  # a name may be any bytes
             state, parent = stat.rpartition(") ")[2].split()[:2]
             parents[pid] = int(parent)
-            if base is not None and _knows(entry, str(base)):
-                mine.add(pid)
             if any(word in words for word in WORDS) and state != "Z":
                 found[pid] = words
     if base is None:
         return found
-    return {p: w for p, w in found.items() if _below(p, mine, parents)}
+    knows = cache(partial(_knows, str(base)))
+    return {p: w for p, w in found.items() if _below(p, knows, parents)}
 
 
-def _knows(entry, base):
+def _knows(base, pid):
     """Whether a process has a directory in its words, environment or files."""
+    entry = Path(f"/proc/{pid}")
     for name in ("cmdline", "environ"):
         with suppress(OSError):
             if base.encode() in (entry / name).read_bytes():
@@ -121,10 +122,11 @@ def _knows(entry, base):
     return False
 
 
-def _below(pid, roots, parents):
-    while pid is not None and pid not in roots:
-        pid = parents.get(pid)
-    return pid is not None
+def _below(pid, knows, parents):
+    """Whether it or a process above it of this user knows the directory."""
+    while pid in parents and not knows(pid):
+        pid = parents[pid]
+    return pid in parents
 
 
 def descriptors(pid):
