@@ -1,6 +1,6 @@
 """The parts of a run: beside others, alone, the long ones of this turn; their times.
 
-``--alone=never`` and ``--alone=only`` divide a run in two: with two workers first,
+``--alone=never`` and ``--alone=only`` divide a run in two: with workers first,
 then one by one the tests marked ``alone``.  ``--as-root=only`` runs the tests marked
 ``root`` and no other, whatever else is chosen; in the other parts they are left out
 (``--as-root=never``) or skipped.  ``--long-turn`` chooses a part of the
