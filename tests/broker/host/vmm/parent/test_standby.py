@@ -102,6 +102,12 @@ class StandbyStage(Stage):
     async def waiting(self, record="web"):
         await eventually(lambda: record in self.pool.records)
 
+    async def first_start(self):
+        """Start from a new parent, until a standby machine waits."""
+        await self.starter.make(self.request)
+        await self.start()
+        await self.waiting()
+
     async def decided(self):
         """Wait until none is being started: the pool looks for parents in a thread."""
         await eventually(lambda: not self.pool._coming)
@@ -177,9 +183,7 @@ async def test_none_waits_unless_the_record_says_so(stage):
 )
 async def test_one_that_is_another_machine_is_ended_and_not_used(stage, change, why):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         if "spec" in change:
             change = {"spec": replace(s.request.spec, **change["spec"])}
         started = await s.start(**change)
@@ -253,9 +257,7 @@ async def test_a_full_disk_leaves_no_directory(stage):
 
 async def test_one_whose_address_is_closed_is_not_used(stage):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         started = await s.starter.start(s.request, quarantine={s.vms[0].cid})
         assert started.how == "copy"
         assert "vsock CID" in started.why
@@ -264,9 +266,7 @@ async def test_one_whose_address_is_closed_is_not_used(stage):
 
 async def test_one_of_an_old_parent_is_not_used(stage, monkeypatch):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         now = standby.time.time()
         later = now + limits.PARENT_SECONDS + 1
         monkeypatch.setattr(standby.time, "time", lambda: later)
@@ -278,9 +278,7 @@ async def test_one_of_an_old_parent_is_not_used(stage, monkeypatch):
 
 async def test_records_do_not_share_one(stage):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         started = await s.start(record="mail")
         assert started.how == "boot"
         assert not s.vms[0].closed
@@ -291,9 +289,7 @@ async def test_records_do_not_share_one(stage):
 )
 async def test_a_failure_copies_in_the_same_start(stage, error):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         s.wake_error = error
         started = await s.start()
         assert (started.vm, started.how) == ("copied", "copy")
@@ -304,9 +300,7 @@ async def test_a_failure_copies_in_the_same_start(stage, error):
 async def test_one_that_does_not_wake_is_ended(stage, mock_clock):
     mock_clock.rate = 1
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         s.wake_hangs = True
         results = []
 
@@ -325,9 +319,7 @@ async def test_one_that_does_not_wake_is_ended(stage, mock_clock):
 
 async def test_one_that_dies_is_cleaned_up_and_the_next_start_copies(stage):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         s.vms[0].ended.set()
         await eventually(lambda: not s.pool.records)
         assert s.vms[0].closed
@@ -337,9 +329,7 @@ async def test_one_that_dies_is_cleaned_up_and_the_next_start_copies(stage):
 
 async def test_short_memory_ends_all_and_none_comes_at_once(stage):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         s.short.set()
         await eventually(lambda: not s.pool.records)
         assert s.vms[0].closed
@@ -389,18 +379,14 @@ async def test_one_that_cannot_be_started_is_reported_and_leaves_nothing(stage):
 
 async def test_they_end_with_the_broker(stage):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
     assert s.vms[0].closed
     assert not s.vms[0].directory.exists()
 
 
 async def test_a_start_that_is_cancelled_while_it_wakes_one_ends_it(stage):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         s.wake_hangs = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.start)
@@ -436,9 +422,7 @@ async def test_one_that_is_dropped_as_it_comes_leaves_nothing(stage):
 async def test_one_that_dies_as_a_start_wants_it_is_ended_once(stage):
     """Ending takes seconds, and a start may come in them."""
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         (dying,) = s.vms
         dying.may_close = trio.Event()
         dying.ended.set()
@@ -455,9 +439,7 @@ async def test_one_that_dies_as_a_start_wants_it_is_ended_once(stage):
 async def test_one_that_wakes_and_the_next_one_have_different_places(stage):
     """The sockets of one must never be moved into the sandbox of the other."""
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         s.wake_hangs = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(s.start)
@@ -477,9 +459,7 @@ async def test_it_ends_with_its_parent_s_age(stage, mock_clock):
     # Not autojump_clock: it jumps while a thread of the pool's is at work, too.
     mock_clock.rate = 1
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         mock_clock.jump(limits.PARENT_SECONDS - 600)
         await trio.testing.wait_all_tasks_blocked()
         assert s.pool.records == {"web"}
@@ -490,9 +470,7 @@ async def test_it_ends_with_its_parent_s_age(stage, mock_clock):
 
 async def test_a_record_that_boots_from_now_on_has_none(stage):
     async with stage() as s:
-        await s.starter.make(s.request)
-        await s.start()
-        await s.waiting()
+        await s.first_start()
         assert (await s.start(mode="no")).how == "boot"
         await eventually(lambda: not s.pool.records)
         assert s.vms[0].closed
