@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import struct
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -15,7 +17,16 @@ from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.mutter_person import gnome
 from tests.kit.wayland.pixels import Found, frames, mask
-from tests.kit.wayland.stand import CONFIG, FRAME, GUEST, SIZE, filtered, nested, stand
+from tests.kit.wayland.stand import (
+    CONFIG,
+    FRAME,
+    GUEST,
+    SIZE,
+    Stand,
+    filtered,
+    nested,
+    stand,
+)
 
 MAXIMIZED, FULLSCREEN = 1, 2
 
@@ -33,6 +44,19 @@ def follow(c: Window, surface: int, xdg: int, top: int) -> tuple[int, int, bool]
     c.send(surface, "commit")
     c.roundtrip()
     return w, h, FULLSCREEN in states(last[2])
+
+
+@asynccontextmanager
+async def on_weston() -> AsyncIterator[Stand]:
+    """A filtered socket before a weston that is shown on sway."""
+    if not shutil.which("weston"):
+        pytest.skip("weston is missing")
+    async with (
+        desktop(config_extra=CONFIG) as comp,
+        nested(comp, "weston") as inner,
+        filtered(comp, behind=inner.display) as it,
+    ):
+        yield it
 
 
 def states(body: bytes) -> tuple[int, ...]:
@@ -183,8 +207,6 @@ async def test_fullscreen_that_is_faked_lies_whole_on_westons_screen():
     It also ends who is smaller than it was maximised to, as a window that
     believes to be fullscreen may be.
     """
-    if not shutil.which("weston"):
-        pytest.skip("weston is missing")
 
     def act(c: Window) -> None:
         for kept in (False, True):
@@ -201,11 +223,7 @@ async def test_fullscreen_that_is_faked_lies_whole_on_westons_screen():
                 assert found.border == 4
             leave(c, surface, xdg, top)
 
-    async with (
-        desktop(config_extra=CONFIG) as comp,
-        nested(comp, "weston") as inner,
-        filtered(comp, behind=inner.display) as it,
-    ):
+    async with on_weston() as it:
         await it.client(below_the_panel)
         await it.client(act)
         assert it.ends == []
@@ -213,8 +231,6 @@ async def test_fullscreen_that_is_faked_lies_whole_on_westons_screen():
 
 async def test_a_window_smaller_than_the_screen_stands_in_a_frame_of_its_size():
     """Unfiltered, weston lets a fullscreen window be smaller than the screen."""
-    if not shutil.which("weston"):
-        pytest.skip("weston is missing")
 
     def act(c: Window) -> None:
         surface, xdg, top = before_mapping(c)
@@ -228,11 +244,7 @@ async def test_a_window_smaller_than_the_screen_stands_in_a_frame_of_its_size():
         columns = mask(it.settled(), FRAME).any(axis=0).nonzero()[0]
         assert columns.max() - columns.min() + 1 == last[0] + 8
 
-    async with (
-        desktop(config_extra=CONFIG) as comp,
-        nested(comp, "weston") as inner,
-        filtered(comp, behind=inner.display) as it,
-    ):
+    async with on_weston() as it:
         await it.client(act)
         assert it.ends == []
 
@@ -240,8 +252,6 @@ async def test_a_window_smaller_than_the_screen_stands_in_a_frame_of_its_size():
 @pytest.mark.parametrize("smaller", [False, True])
 async def test_a_window_that_starts_maximised_is_shown_on_weston(smaller):
     """Its first picture already has to be of the configured size there."""
-    if not shutil.which("weston"):
-        pytest.skip("weston is missing")
 
     def act(c: Window) -> None:
         surface = c.surface()
@@ -260,11 +270,7 @@ async def test_a_window_that_starts_maximised_is_shown_on_weston(smaller):
         settled_at(it, (w + 8, h + 8))
         assert mask(it.settled(), GUEST).sum() == shown[0] * shown[1]
 
-    async with (
-        desktop(config_extra=CONFIG) as comp,
-        nested(comp, "weston") as inner,
-        filtered(comp, behind=inner.display) as it,
-    ):
+    async with on_weston() as it:
         await it.client(below_the_panel)
         await it.client(act)
         assert it.ends == []

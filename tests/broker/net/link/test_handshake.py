@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from broker.core.errors import InternalError
 from broker.net.link.handshake import (
@@ -31,13 +25,13 @@ from broker.net.link.wire_types import (
     Role,
     refusal,
 )
+from tests.kit.link.hostile_wire import HostileWire
 from tests.kit.link.pair import (
     HOST_ID,
     KNOWN_TO_VIEWER,
     VIEWER_ID,
     Wire,
     handshakes,
-    must_not_hang,
     sessions,
 )
 
@@ -241,56 +235,10 @@ def test_any_bytes_end_in_a_refusal(chunks, dials):
     assert machine.session is None
 
 
-class HandshakeMachine(RuleBasedStateMachine):
-    """An attacker on the wire cuts, holds, changes, drops, repeats and closes."""
+class HandshakeMachine(HostileWire):
+    """After the READY, what is injected is no longer the handshake's."""
 
-    def __init__(self):
-        super().__init__()
-        self.wire = None
-        self.touched = False
-        self.seen = [b"", b""]  # all that was ever under way towards each end
-
-    @precondition(lambda self: self.wire is None)
-    @rule(seed=st.integers(0, 50), host_dials=st.booleans())
-    def begin(self, seed, host_dials):
-        self.wire = Wire(*handshakes(seed, host_dials=host_dials))
-        self.remember()
-
-    def remember(self):
-        for end in (0, 1):
-            self.seen[end] += bytes(self.wire.held[end])
-
-    @precondition(lambda self: self.wire)
-    @rule(end=st.integers(0, 1), size=st.integers(1, 200))
-    def deliver(self, end, size):
-        self.wire.deliver(end, size)
-        self.remember()
-
-    @precondition(lambda self: self.wire and any(self.wire.held))
-    @rule(data=st.data(), flip=st.integers(1, 255))
-    def change(self, data, flip):
-        end = data.draw(st.sampled_from([e for e in (0, 1) if self.wire.held[e]]))
-        at = data.draw(st.integers(0, len(self.wire.held[end]) - 1))
-        self.wire.held[end][at] ^= flip
-        self.touched = True
-
-    @precondition(lambda self: self.wire and any(self.wire.held))
-    @rule(end=st.integers(0, 1), size=st.integers(1, 50))
-    def drop(self, end, size):
-        if self.wire.held[end]:
-            del self.wire.held[end][:size]
-            self.touched = True
-
-    @precondition(lambda self: self.wire)
-    @rule(end=st.integers(0, 1), source=st.integers(0, 1), data=st.data())
-    def inject(self, end, source, data):
-        """Bytes seen before, of either direction: replay and reflection."""
-        if not self.seen[source]:
-            return
-        at = data.draw(st.integers(0, len(self.seen[source]) - 1))
-        self.wire.held[end] += self.seen[source][at : at + 200]
-        # After the READY it is no longer the handshake's.
-        self.touched = True
+    ends = staticmethod(handshakes)
 
     @invariant()
     def ends_agree(self):
@@ -302,13 +250,11 @@ class HandshakeMachine(RuleBasedStateMachine):
             agree(dialler, acceptor)
 
     def teardown(self):
-        if self.wire is None:
-            return
-        if not self.touched:
+        if self.wire is not None and not self.touched:
             self.wire.run()
             assert self.wire.refused == [None, None]
             assert all(end.session for end in self.wire.ends)
-        must_not_hang(self.wire)
+        super().teardown()
 
 
 def test_handshake_as_a_state_machine():

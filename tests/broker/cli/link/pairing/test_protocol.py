@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     invariant,
     precondition,
     rule,
@@ -29,7 +28,8 @@ from broker.net.link.wire_types import (
     Role,
     refusal,
 )
-from tests.kit.link.pair import HOST_ID, VIEWER_ID, Wire, must_not_hang, pairings
+from tests.kit.link.hostile_wire import HostileWire
+from tests.kit.link.pair import HOST_ID, VIEWER_ID, Wire, pairings
 
 
 def shown(seed=0, **kw):
@@ -174,24 +174,10 @@ def test_any_bytes_end_in_a_refusal(chunks, dials):
     assert machine.code is None
 
 
-class PairingMachine(RuleBasedStateMachine):
-    """The wire cuts, changes, drops and repeats; people type codes or not."""
+class PairingMachine(HostileWire):
+    """People type codes or not."""
 
-    def __init__(self):
-        super().__init__()
-        self.wire = None
-        self.seen = [b"", b""]
-
-    @precondition(lambda self: self.wire is None)
-    @rule(seed=st.integers(0, 50), host_dials=st.booleans())
-    def begin(self, seed, host_dials):
-        self.wire = Wire(*pairings(seed, host_dials=host_dials))
-
-    @precondition(lambda self: self.wire)
-    @rule(end=st.integers(0, 1), size=st.integers(1, 200))
-    def deliver(self, end, size):
-        self.seen[end] += bytes(self.wire.held[end])
-        self.wire.deliver(end, size)
+    ends = staticmethod(pairings)
 
     @precondition(lambda self: self.wire)
     @rule(end=st.integers(0, 1))
@@ -204,20 +190,6 @@ class PairingMachine(RuleBasedStateMachine):
         ):
             code = there.code
             self.wire.call(end, lambda: here.confirm(code))
-
-    @precondition(lambda self: self.wire and any(self.wire.held))
-    @rule(data=st.data(), flip=st.integers(1, 255))
-    def change(self, data, flip):
-        end = data.draw(st.sampled_from([e for e in (0, 1) if self.wire.held[e]]))
-        at = data.draw(st.integers(0, len(self.wire.held[end]) - 1))
-        self.wire.held[end][at] ^= flip
-
-    @precondition(lambda self: self.wire)
-    @rule(end=st.integers(0, 1), source=st.integers(0, 1), data=st.data())
-    def inject(self, end, source, data):
-        if self.seen[source]:
-            at = data.draw(st.integers(0, len(self.seen[source]) - 1))
-            self.wire.held[end] += self.seen[source][at : at + 200]
 
     @invariant()
     def only_right_keys(self):
@@ -233,10 +205,6 @@ class PairingMachine(RuleBasedStateMachine):
                     PairingState.PAIRED,
                     PairingState.REFUSED,
                 }
-
-    def teardown(self):
-        if self.wire is not None:
-            must_not_hang(self.wire)
 
 
 def test_pairing_as_a_state_machine():
