@@ -19,7 +19,7 @@ from broker.core.lease import Opening
 from broker.core.services import NETWORK
 from broker.helpers.process.popen import our_program
 from broker.helpers.process.spawn import run_tool
-from broker.host.network import passt as network
+from broker.host.network.resolvers import RESOLV_CONF
 from broker.host.vmm.qemu_arguments import Network
 from broker.viewer.network.network_flows import NetworkFlows
 from tests.broker.host.network.test_flow_filter import hello
@@ -123,7 +123,7 @@ async def be_this_machine():
     with short_directory() as place:
         conf = place / "resolv.conf"
         conf.write_text("nameserver 127.0.0.53\n")
-        await run_tool(["mount", "--bind", str(conf), str(network.RESOLV_CONF)])
+        await run_tool(["mount", "--bind", str(conf), str(RESOLV_CONF)])
         async with internet(), trio.open_nursery() as nursery:
             await nursery.start(name_server, asked)
             async with rulebook(RULES) as book:

@@ -7,27 +7,63 @@ of ``tasks.py`` are tried after each.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+import signal
 import sqlite3
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime
 
 import trio
 
 from broker.cli.headless_sway import open_headless_sway
 from tests.e2e.test_life import replace_certificates, replace_etc, rotate
 from tests.kit.brokerctl import brokerctl
-from tests.kit.changing_machine import SMALL_DISK, remount_proc
+from tests.kit.changing_machine import SMALL_DISK, as_root, remount_proc
 from tests.kit.cleaner import sweep
 from tests.kit.eventually import eventually
+from tests.kit.far_network import (
+    NETS,
+    OTHER_SERVER,
+    joining,
+    resolver_is,
+)
+from tests.kit.memory_pressure import lacks_pressure, press
+from tests.kit.shifted_clock import lacks_clock
 from tests.kit.sound.servers import restart_pulseaudio
-from tests.life.life import Life
+from tests.kit.two_versions import NEW, OLD, lacks_dpkg
+from tests.life.life import MACHINE, Life
+from tests.life.tasks import (
+    a_disposable,
+    a_machine,
+    a_notification,
+    a_shell,
+    a_tone,
+    a_window,
+    an_address,
+    an_edit,
+    asks,
+    copies,
+    new_host,
+    the_checks,
+)
 
 REFUSED = (
     "error: cannot write the audit log: database or disk is full\n  hint: check whether"
 )
-_DOZEN, _AT_ONCE = 12, 4
+_BURST, _AT_ONCE = 40, 4
+HOUR, DAY = 3600, 86400
+_CLOCK_SLACK = 120
+"""Seconds that a slow machine may have between an event and a look at it."""
+_PAUSED = 150
+
+
+def _nothing(life: Life) -> str:
+    del life
+    return ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +72,8 @@ class Change:
 
     name: str
     does: Callable[[Life], Awaitable[None]]
+    lacks: Callable[[Life], str] = _nothing
+    """What it needs and this machine has not."""
 
 
 async def reclaim(life):
@@ -142,7 +180,7 @@ def _fill(filler):
                     raise
 
 
-async def dozen(life):
+async def burst(life):
     limit = trio.CapacityLimiter(_AT_ONCE)
 
     async def one():
@@ -150,8 +188,91 @@ async def dozen(life):
             await life.ctl("run", "-q", "notes", "--", "true")
 
     async with trio.open_nursery() as nursery:
-        for _ in range(_DOZEN):
+        for _ in range(_BURST):
             nursery.start_soon(one)
+
+
+async def squeezed(life):
+    await trio.to_thread.run_sync(press)
+
+
+async def clock_set(life):
+    """An hour on, a day on, an hour back, and right again."""
+    try:
+        for seconds in (HOUR, DAY, -HOUR, 0):
+            life.clock.set_on(seconds)
+            for task in (asks, a_disposable, an_edit, a_notification, the_checks):
+                await task(life)
+            # The broker's clock is the one that was set.
+            newest = life.w.events()[-1]
+            told = datetime.fromisoformat(newest["time"]).timestamp()
+            assert abs(told - time.time() - seconds) < _CLOCK_SLACK, (seconds, newest)
+    finally:
+        life.clock.set_on(0)
+
+
+async def network_interrupted(life):
+    """The cable is out: programs fail, the broker answers."""
+    as_root("ip", "link", "set", "up0", "down")
+    try:
+        said = await life.old_box.fetched(new_host(life))
+        assert said.startswith("error: "), said
+        await asks(life)
+        await a_disposable(life)
+    finally:
+        _join(life.net)
+
+
+def _join(net):
+    for words in joining(net):
+        as_root(*words)
+
+
+async def another_address(life):
+    """Another network, with another name server, as a laptop is carried about."""
+    life.net = next(net for net in NETS if net != life.net)
+    life.name_server = life.net.router
+    _join(life.net)
+    resolver_is(life.name_server)
+
+
+async def another_name_server(life):
+    known = [OTHER_SERVER, life.net.router]
+    known.remove(life.name_server) if life.name_server in known else None
+    life.name_server = known[0]
+    resolver_is(life.name_server)
+
+
+async def upgraded(life):
+    """New files under the running broker, and the old ones again."""
+    life.package.unpack(NEW)
+    try:
+        answer = await brokerctl("status", env=life.w.environ)
+        said = answer.out.splitlines()[0]
+        assert f"brokerctl has version {NEW}" in said, answer
+        assert "run 'brokerctl stop --broker'" in said, answer
+        for task in (a_window, a_disposable, a_shell, an_address, copies, a_tone):
+            await task(life)
+    finally:
+        life.package.unpack(OLD)
+
+
+def _lacks_machine(life):
+    return "" if life.has_machine else "a short life has no machine"
+
+
+async def machine_paused(life):
+    """As a VMM that the kernel's freezer holds: the guest's time stands still."""
+    vmm = await life.w.pid_of("qemu", MACHINE)
+    os.kill(vmm, signal.SIGSTOP)
+    try:
+        until = trio.current_time() + _PAUSED
+        while trio.current_time() < until:
+            for task in (asks, a_disposable, a_window):
+                await task(life)
+    finally:
+        os.kill(vmm, signal.SIGCONT)
+    await a_machine(life)
 
 
 CHANGES = (
@@ -167,5 +288,12 @@ CHANGES = (
     Change("the scale changes", scale),
     Change("the resolution changes", resolution),
     Change("the disk is full, and freed", full_disk),
-    Change("a dozen disposables start and end", dozen),
+    Change("forty disposables start and end", burst),
+    Change("memory is short", squeezed, lambda _: lacks_pressure()),
+    Change("the clock is set on and back", clock_set, lambda _: lacks_clock()),
+    Change("the network is interrupted", network_interrupted),
+    Change("the machine has another address", another_address),
+    Change("the machine has another name server", another_name_server),
+    Change("the package is upgraded and back", upgraded, lambda _: lacks_dpkg()),
+    Change("a micro VM is paused", machine_paused, _lacks_machine),
 )

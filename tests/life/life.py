@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import trio
+
 from broker.helpers.process.spawn import run_tool
 from tests.kit.brokerctl import Answer, brokerctl, running
 from tests.kit.changing_machine import SMALL_DISK
 from tests.kit.clipboard.person import Person
+from tests.kit.far_network import HOME, PORT, Net
 from tests.kit.notified import Screen, notification_server
 from tests.kit.plain_guests import PlainGuest, plain
+from tests.kit.podman import SHARED, podman_settings, root_directory
+from tests.kit.shifted_clock import ShiftedClock, lacks_clock
 from tests.kit.sound.servers import Server, sound_server, tone
-from tests.kit.wayland.compositor import wait_window
-from tests.kit.world import World, world
+from tests.kit.two_versions import InstalledPackage, lacks_dpkg
+from tests.kit.wayland.compositor import short_directory, wait_window
+from tests.kit.world import World, record, world
 
 OPENS = "vitrail.OpenURL * @adminvm far "
 RULES = f"""\
+vitrail.Network +*.good.test * @net allow port={PORT} protocol=tcp
 vitrail.ClipboardPaste * work personal allow
 vitrail.Notification + chat @adminvm allow
 vitrail.FileCopy * far @adminvm allow
@@ -34,7 +43,61 @@ colour = "orange"
 [launch]
 kind = "bwrap"
 """
+RECORDS = (
+    ("notes", "disposable", ""),
+    ("chat", "persistent", ""),
+    ("site", "disposable", 'network = "rules"\n'),
+)
 RESIDENT = ("run", "-q", "notes", "--", "foot", "-T", "resident", "sleep", "100000")
+STAYS = ("sleep", "100000")
+OLD_BOX = "net"
+FETCH = f"""\
+import socket
+def fetched(host):
+    try:
+        with socket.create_connection((host, {PORT}), 10) as sock:
+            return sock.recv(100).decode()
+    except OSError as error:
+        return f"error: {{error}}"
+"""
+_FETCH_WHEN_ASKED = """\
+import sys, time
+asked = ""
+while True:
+    time.sleep(0.2)
+    try:
+        now = open(f"{sys.argv[1]}/ask").read()
+    except FileNotFoundError:
+        continue
+    if now != asked:
+        asked = now
+        print(fetched(now), flush=True)
+"""
+MACHINE, CONTAINER = "machine", "container"
+BOOT_SECONDS = 240
+
+
+@dataclass
+class OldBox:
+    """A box with a network by rules whose program looks names up when it is asked."""
+
+    folder: Path
+    said: trio.lowlevel.FdStream | None = None
+
+    def record(self) -> str:
+        text = RECORD.format(kind="persistent")
+        return f'{text}network = "rules"\nbind_read_only = ["{self.folder}"]\n'
+
+    async def fetched(self, host: str) -> str:
+        """Have it look a name up and connect there; return the answer, or the error."""
+        new = self.folder / "new"
+        new.write_text(host)
+        new.rename(self.folder / "ask")
+        data = b""
+        with trio.fail_after(60):
+            while not data.endswith(b"\n"):
+                data += await self.said.receive_some()
+        return data.decode().strip()
 
 
 @dataclass
@@ -46,6 +109,14 @@ class Life:
     screen: Screen
     stack: AsyncExitStack
     tone: Path
+    clock: ShiftedClock | None
+    package: InstalledPackage | None
+    old_box: OldBox
+    has_machine: bool
+    has_container: bool
+    net: Net = HOME
+    """The network in which the machine is."""
+    name_server: str = HOME.router
     far: PlainGuest | None = None
     pid: int = 0
     """The broker's, which stays the same."""
@@ -58,9 +129,9 @@ class Life:
         self.number += 1
         return f"{word}{self.number}"
 
-    async def ctl(self, *words: str) -> Answer:
+    async def ctl(self, *words: str, deadline: float = 60) -> Answer:
         """Run a verb that must succeed."""
-        answer = await brokerctl(*words, env=self.w.environ)
+        answer = await brokerctl(*words, env=self.w.environ, deadline=deadline)
         assert answer.code == 0, (words, answer)
         return answer
 
@@ -89,6 +160,25 @@ class Life:
         await self.resident.__aexit__(None, None, None)
         self.person.keyboard.client.close()
 
+    @asynccontextmanager
+    async def an_old_box(self):
+        """Have it run for as long as the block does."""
+        program = FETCH + _FETCH_WHEN_ASKED
+        words = ("run", "-q", OLD_BOX, "--", "/usr/bin/python3", "-c", program)
+        words += (str(self.old_box.folder),)
+        async with running(*words, env=self.w.environ) as child:
+            fd = os.dup(child.popen.stdout.fileno())
+            async with trio.lowlevel.FdStream(fd) as self.old_box.said:
+                yield
+
+    @asynccontextmanager
+    async def a_machine(self):
+        """Have the micro VM run for as long as the block does."""
+        words = ("run", "-q", MACHINE, "--", *STAYS)
+        async with running(*words, env=self.w.environ):
+            await self.w.wait_event("lease.begin", BOOT_SECONDS, sandbox=MACHINE)
+            yield
+
     async def still_there(self) -> None:
         """The broker, the guest and the window are those of the beginning."""
         await wait_window(self.w.comp, title="] resident")
@@ -98,18 +188,34 @@ class Life:
 
 
 @asynccontextmanager
-async def life():
-    """A broker whose state is on a small disk, with sound, notifications and rules."""
+async def life(*, machine: bool = False):
+    """A broker whose state is on a small disk, with sound, notifications and rules.
+
+    It is that of a package, with a clock that can be set.  ``machine``: a micro VM stays,
+    too.
+    """
     async with AsyncExitStack() as stack:
         sound = await stack.enter_async_context(sound_server("pulseaudio"))
+        place = stack.enter_context(short_directory())
         extra = {
             "PULSE_SERVER": f"unix:{sound.socket}",
             "XDG_STATE_HOME": str(SMALL_DISK / "state"),
         }
+        clock = None if lacks_clock() else ShiftedClock(place)
+        package = None if lacks_dpkg() else InstalledPackage(place)
+        for one in filter(None, (clock, package)):
+            extra |= one.environ
         records = {
-            name: RECORD.format(kind=kind)
-            for name, kind in (("notes", "disposable"), ("chat", "persistent"))
+            name: RECORD.format(kind=kind) + more for name, kind, more in RECORDS
         }
+        if not lacks_podman():
+            extra |= await stack.enter_async_context(podman_settings())
+            records[CONTAINER] = _container(place / "container")
+        old_box = OldBox(place / "asked")
+        old_box.folder.mkdir()
+        records[OLD_BOX] = old_box.record()
+        if machine:
+            records[MACHINE] = record("persistent")
         opened = world(records, image=False, start=False, extra=extra)
         w = await stack.enter_async_context(opened)
         folder = w.paths.config[0] / "policy.d"
@@ -123,14 +229,21 @@ async def life():
         w.environ["HOME"] = str(home)
         w.environ["EDITOR"] = str(w.base / "editor")
         w.environ.pop("VISUAL", None)
-        await w.start()
-        made = Life(w, sound, screen, stack, tone(w.base / "tone.wav", 700, 1))
+        sounds = tone(w.base / "tone.wav", 700, 1)
+        made = Life(
+            *(w, sound, screen, stack, sounds, clock, package, old_box),
+            machine,
+            CONTAINER in records,
+        )
+        await made.ctl("run", "-q", "--bwrap", "--", "true")  # which starts the broker
         made.pid = await w.broker_pid()
-        async with plain(w, "far") as guests:
+        async with plain(w, "far") as guests, made.an_old_box():
             made.far = guests["far"]
             out = made.far.folder / "opened"
             shows = f"sh -c 'echo $0 > {out}.new; mv {out}.new {out}' %u"
             made.far.opens("x-scheme-handler/https", shows)
+            if machine:
+                await stack.enter_async_context(made.a_machine())
             await made.begin_resident()
             try:
                 yield made
@@ -141,3 +254,23 @@ async def life():
         await screen.end()
         await w.comp.close()
         assert not os.path.exists(w.paths.control)
+
+
+def _container(place: Path) -> str:
+    """The record of a container whose programs are this machine's."""
+    shared = ", ".join(f'"{path}"' for path in SHARED if Path(path).exists())
+    text = RECORD.format(kind="disposable").replace("bwrap", "podman")
+    text += f'rootfs = "{root_directory(place)}"\n'
+    return f"{text}bind_read_only = [{shared}]\n"
+
+
+def lacks_podman() -> str:
+    """Return what containers need and this machine has not."""
+    missing = [one for one in ("podman", "newuidmap") if not shutil.which(one)]
+    if not (shutil.which("runc") or shutil.which("crun")):
+        missing.append("runc")
+    if missing:
+        return f"not installed: {' '.join(missing)}"
+    words = ["unshare", "--user", "--map-auto", "--map-root-user", "true"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""

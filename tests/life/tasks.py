@@ -12,10 +12,11 @@ import trio
 
 from tests.e2e.test_clipboard import boxes_of
 from tests.kit.brokerctl import brokerctl, running
-from tests.kit.eventually import eventually
+from tests.kit.eventually import NeverError, eventually
+from tests.kit.far_network import LEADS_TO
 from tests.kit.sound.servers import hearing
 from tests.kit.wayland.compositor import wait_window, windows
-from tests.life.life import OPENS, Life
+from tests.life.life import BOOT_SECONDS, CONTAINER, FETCH, MACHINE, OPENS, Life
 
 ASKS = {
     ("status",): "",
@@ -174,6 +175,44 @@ async def a_setting(life):
     assert colour in answer.out, answer
 
 
+async def a_site(life):
+    """From a new box, and from one that was started long before."""
+    program = f"{FETCH}\nimport sys; print(fetched(sys.argv[1]))"
+    words = ("run", "-q", "site", "--", "/usr/bin/python3", "-c", program)
+    answer = await life.ctl(*words, new_host(life))
+    assert answer.out.strip() == LEADS_TO[life.name_server], answer
+    said = ""
+
+    async def reached():
+        nonlocal said
+        said = await life.old_box.fetched(new_host(life))
+        return said == LEADS_TO[life.name_server]
+
+    try:
+        await eventually(reached, deadline=60)
+    except NeverError:
+        raise AssertionError((life.net, life.name_server, said)) from None
+
+
+def new_host(life):
+    return f"{life.new('host')}.good.test"
+
+
+async def a_container(life):
+    if life.has_container:
+        said = life.new("container")
+        answer = await life.ctl("run", "-q", CONTAINER, "--", "/usr/bin/echo", said)
+        assert answer.out == f"{said}\n", answer
+
+
+async def a_machine(life):
+    if life.has_machine:
+        text = life.new("machine")
+        words = ("run", "-q", MACHINE, "--", "echo", text)
+        answer = await life.ctl(*words, deadline=BOOT_SECONDS)  # emulated
+        assert answer.out == f"{text}\n", answer
+
+
 async def the_checks(life):
     await life.ctl("policy", "check")
     await life.ctl("audit", "verify")
@@ -190,6 +229,9 @@ TASKS = (
     Task("a file copied there and back", copies),
     Task("a paste", a_paste),
     Task("a tone", a_tone),
+    Task("a site, from a new box and an old one", a_site),
+    Task("a container's output", a_container),
+    Task("a machine's output", a_machine),
     Task("a notification", a_notification),
     Task("a rule edited", an_edit),
     Task("a setting changed", a_setting),

@@ -49,8 +49,17 @@ _LIVES = float(os.environ.get(SECONDS, "180"))
 _SHORT = 180
 _SAME = 66
 """The seed of a life that short: 'make test' finds the same on two days."""
-_MORE = 300
-"""Seconds: to begin, to end, and for the last change's tasks on a slow machine."""
+_WITH_MACHINE = 1800
+"""Seconds of a life in which an emulated machine can boot."""
+_ONLY = os.environ.get("VITRAIL_LIFE_CHANGES", "")
+"""Words of the changes that are made, with commas between; empty: all."""
+
+
+def _more(seconds):
+    """Seconds to begin, to end, and for the last change's tasks on a slow machine."""
+    return 300 if seconds <= _SHORT else 900
+
+
 _HALF_AN_HOUR = 240 if "VITRAIL_LONG_UNTIL" in os.environ else 1800
 """Where a run of the long tests must end, a part of it."""
 _outside = pytest.mark.skipif(inside(), reason="is on a machine of its own already")
@@ -62,14 +71,14 @@ def lives(seconds):
     os.environ[SECONDS] = str(seconds)
     argv = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider"]
     argv += [__file__, "-k", "test_a_life"]
-    done = own_machine(*argv, seconds=seconds + _MORE)
+    done = own_machine(*argv, seconds=seconds + _more(seconds), network=True)
     print(done.stdout)
     assert done.returncode == 0
     assert "1 passed" in done.stdout
 
 
 @_outside
-@pytest.mark.timeout(_SHORT + _MORE + 20)
+@pytest.mark.timeout(_SHORT + _more(_SHORT) + 20)
 def test_four_minutes():
     lives(_SHORT)
 
@@ -77,14 +86,14 @@ def test_four_minutes():
 @_outside
 @pytest.mark.long
 @pytest.mark.alone
-@pytest.mark.timeout(1800 + _MORE + 20)
+@pytest.mark.timeout(1800 + _more(1800) + 20)
 def test_half_an_hour():
     lives(_HALF_AN_HOUR)
 
 
 @_outside
 @pytest.mark.skipif(SECONDS not in os.environ, reason=f"by hand: {SECONDS} is not set")
-@pytest.mark.timeout(_LIVES + _MORE + 20)
+@pytest.mark.timeout(_LIVES + _more(_LIVES) + 20)
 def test_as_long_as_asked():
     lives(_LIVES)
 
@@ -95,21 +104,22 @@ def _today():
 
 
 @pytest.mark.skipif(not inside(), reason="only on a machine of its own")
-@pytest.mark.timeout(_LIVES + _MORE)
+@pytest.mark.timeout(_LIVES + _more(_LIVES))
 async def test_a_life():
     seed = int(os.environ.get(SEED) or (_SAME if _LIVES <= _SHORT else _today()))
     draw = random.Random(seed)
     print(f"seed {seed}, {_LIVES:g} s")
-    async with life() as made:
+    async with life(machine=_LIVES >= _WITH_MACHINE) as made:
         for _ in range(2):  # caches of the first time are no growth
             await lived(made, draw)
+        possible = _possible(made)
         before = await counted(made.w)
         until = trio.current_time() + _LIVES
         changes = []
         while trio.current_time() < until:
             if not changes:
                 await unchanged(made, before)
-                changes = draw.sample(CHANGES, len(CHANGES))
+                changes = draw.sample(possible, len(possible))
             change = changes.pop()
             began = trio.current_time()
             await change.does(made)
@@ -120,10 +130,25 @@ async def test_a_life():
         await unchanged(made, before)
 
 
+def _possible(made):
+    """Return the changes that this machine can make; print those that are left out."""
+    found = []
+    for change in CHANGES:
+        if not any(word in change.name for word in _ONLY.split(",")):
+            continue
+        if missing := change.lacks(made):
+            print(f"left out: {change.name}: {missing}", flush=True)
+        else:
+            found.append(change)
+    return found
+
+
 async def unchanged(made, before):
     """Print what the broker holds; nothing of it has grown."""
     after = await counted(made.w)
-    print(before, after, sep="\n", flush=True)
+    for one in (before, after):
+        print(f"{one.processes} {one.descriptors} {one.threads}", flush=True)
+        print(f"memory {one.memory}, files {len(one.files)}", flush=True)
     assert not before.grown(after)
 
 

@@ -32,6 +32,8 @@ NAME_SERVERS = 3
 """As the C library has it (MAXNS)."""
 NAME_SERVER_SECONDS = 2.0
 """A name server that answers nothing for so long is left for the next one."""
+NAME_SERVERS_SECONDS = 5.0
+"""While names are asked for: so often it is looked whether the name servers are others."""
 QUESTION_BYTES = 512
 """Of one; a name has 254."""
 DNS_STREAMS = 16

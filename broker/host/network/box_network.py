@@ -10,7 +10,8 @@ from pathlib import Path
 
 from broker.core.errors import UpstreamError
 from broker.host.network.namespace import refuse_own, start_card, start_network
-from broker.host.network.passt import RESOLV_CONF, GuestNetwork
+from broker.host.network.passt import GuestNetwork
+from broker.host.network.resolvers import RESOLV_CONF
 from broker.host.network.switch.switches import SwitchSeat
 
 _PIDFD_GET_NET_NAMESPACE = 0xFF04

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from broker.host.network.addresses import RESOLVER
-from broker.host.network.passt import RESOLV_CONF, has_only_loopback
+from broker.host.network.passt import has_only_loopback
+from broker.host.network.resolvers import RESOLV_CONF
 from broker.host.network.switch.switch_ports import is_shared, name_server
 
 

@@ -21,14 +21,13 @@ from broker.helpers.process.popen import our_program
 from broker.host.network.addresses import MTU
 from broker.host.network.passt import (
     PACKET_GUARD,
-    RESOLV_CONF,
     GuestNetwork,
     forwards_names,
     give_room,
     passt_args,
     require_passt,
-    resolver_sockets,
 )
+from broker.host.network.resolvers import RESOLV_CONF, resolver_sockets
 from broker.host.network.switch.switches import SwitchSeat
 from broker.host.processes.tracked import Tracked, spawn_helper
 from broker.ipc.channel import when_ready
@@ -83,7 +82,8 @@ async def start_network(
             names = map(ours.enter_context, (asks, *resolver_sockets(resolv_conf)))
             fds = (*fds, *(one.fileno() for one in names))
         carried = "flows" if decided else "frames"
-        guard = await start_guard(carried, kind, fds, known)
+        words = (str(resolv_conf),) if decided else ()
+        guard = await start_guard(carried, kind, fds, known, words=words)
         failed.callback(guard.kill_now)
         forward = not decided and forwards_names(resolv_conf)
         argv = passt_args(passt, host.fileno(), forward_dns=forward, mtu=MTU)

@@ -15,6 +15,7 @@ Each mode imports its own modules alone, makes its interface and confines itself
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from broker.core.errors import InternalError
 
@@ -32,10 +33,10 @@ def main() -> int:
             from broker.host.network.frameguard.interfaces import guard_interface
 
             return guard_interface(interface, *map(int, fds))
-        case "flows", interface, *fds:
+        case "flows", interface, *fds, resolv_conf:
             from broker.host.network.flowguard.rules import guard_flows
 
-            return guard_flows(interface, *map(int, fds))
+            return guard_flows(interface, Path(resolv_conf), *map(int, fds))
         case "cable", interface, *words:
             from broker.host.network.switch.cable import lay_to_switch
 

@@ -36,11 +36,11 @@ from broker.host.network.addresses import (
     RESOLVER,
     has_ipv6,
 )
+from broker.host.network.resolvers import RESOLV_CONF, resolver_sockets
 from broker.host.processes.tracked import Tracked, few_files, ordinary, spawn_helper
 
 __all__ = ("GATEWAY", "GUEST", "RESOLVER")
 
-RESOLV_CONF = Path("/etc/resolv.conf")
 PACKET_GUARD = "broker.host.network.packet_guard"
 
 
@@ -158,7 +158,7 @@ def start_user_network(
             ours.enter_context(asks)
             names = map(ours.enter_context, resolver_sockets(resolv_conf))
             fds = (*fds, asks.fileno(), *(one.fileno() for one in names))
-            argv = guard_program("flows", "qemu", *map(str, fds))
+            argv = guard_program("flows", "qemu", *map(str, fds), str(resolv_conf))
         started.append(spawn_helper("frameguard", argv, pass_fds=fds))
         argv = passt_args(passt, host.fileno(), forward_dns=forward)
         started.append(spawn_helper("passt", argv, pass_fds=(host.fileno(),)))
@@ -175,34 +175,6 @@ def give_room(passt: socket.socket) -> None:
     passt.setsockopt(
         socket.SOL_SOCKET, socket.SO_SNDBUF, network_limits.PASST_SOCKET_BYTES
     )
-
-
-def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
-    """Connect a socket to each name server of this machine; return them.
-
-    Raises SetupError if none exists.
-    """
-    try:
-        lines = resolv_conf.read_text(errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = [line.split()[1] for line in lines if line.startswith("nameserver ")]
-    servers = named[: network_limits.NAME_SERVERS] or ["127.0.0.1"]  # resolv.conf(5)
-    found: list[socket.socket] = []
-    problem = ""
-    for server in servers:
-        family = socket.AF_INET6 if ":" in server else socket.AF_INET
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as sock:
-                sock.connect((server, 53))
-                sock.settimeout(0)
-                found.append(sock.dup())
-        # guard: a name server of IPv6, where there is none, is left out
-        except OSError as error:
-            problem = f"cannot use the name server {server}: {error.strerror}"
-    if not found:
-        raise SetupError(problem, hint=f"check the name servers in {resolv_conf}")
-    return found
 
 
 def require_passt(passt: Path | None) -> Path:

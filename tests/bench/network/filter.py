@@ -61,16 +61,17 @@ def _rules(frame: bytes, *, inward: bool) -> float:
 def _trip(*, decided: bool) -> float:
     """Return the seconds of a round trip; the process ends with the box's end."""
     frames, stream = socket.SOCK_SEQPACKET, socket.SOCK_STREAM
-    kinds = (frames, stream, stream, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
+    kinds = (frames, stream, stream, socket.SOCK_DGRAM, frames, frames)
     pairs = [socket.socketpair(type=kind) for kind in kinds]
-    packets, passt, viewer, names, streams = (pair[0] for pair in pairs)
-    box, far, asked, _, _ = ends = [pair[1] for pair in pairs]
+    packets, passt, viewer, names, streams, servers = (pair[0] for pair in pairs)
+    box, far, asked, _, _, _ = ends = [pair[1] for pair in pairs]
     child = os.fork()
     if not child:
         for end in ends:
             end.close()
         if decided:
-            more = {"viewer": viewer, "resolvers": [names], "streams": streams}
+            more = {"viewer": viewer, "resolvers": [names]}
+            more |= {"streams": streams, "servers": servers}
             guard: PacketGuard = FlowGuard(packets, passt, Addresses(), **more)
         else:
             guard = PacketGuard(packets, passt, Addresses())

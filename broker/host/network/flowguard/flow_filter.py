@@ -128,6 +128,10 @@ class FlowFilter:
         """Which of this machine's name servers is asked, from 0."""
         return self._names.server
 
+    def ask_others(self, servers: int) -> None:
+        """Ask other name servers from now on, as many, also what waits for an answer."""
+        self._names.ask_others(servers)
+
     def _answer(self, frame: bytes) -> None:
         self._answer_bytes += len(frame)
         self.to_guest.append(frame)

@@ -116,6 +116,13 @@ class GuestNames:
                 one.query(number) for number, one in self._questions.items()
             ]
 
+    def ask_others(self, servers: int) -> None:
+        """Ask other name servers from now on, also what waits for an answer."""
+        self._servers, self.server = servers, 0
+        self.to_resolver += [
+            one.query(number) for number, one in self._questions.items()
+        ]
+
     def limit(self, lookups: int) -> None:
         """Set how many questions a second may come."""
         rate = min(lookups, limits.LOOKUPS_PER_SECOND)

@@ -22,32 +22,39 @@ from broker.helpers.filters.descriptor_filter import descriptor_rules
 from broker.helpers.filters.libseccomp import seccomp as libseccomp
 from broker.helpers.forked_part import fork_part
 from broker.helpers.process.hardening import confine
+from broker.host.network.flowguard.name_servers import (
+    LIST_BYTES,
+    close_others,
+    servers_of,
+)
 
 _KIND = 0xF
 _LENGTH_BYTES = 2
 
 
-def start(resolvers: Sequence[socket.socket]) -> socket.socket:
-    """Start the process; return the socket by which it is asked.
+def start(resolvers: Sequence[socket.socket], news: socket.socket) -> socket.socket:
+    """Start the process, which closes ``news``; return the socket by which it is asked.
 
-    ``resolvers``: sockets that are connected to the name servers.  A question is a packet
+    ``resolvers``: sockets that are connected to the name servers.  ``news``: lists of
+    others that take their place.  A question is a packet
     of the server's number in a byte and the DNS message, an answer the message alone; of
     a question without an answer it is the message's number alone.  Raises SetupError.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     servers = [(one.family, one.getpeername()) for one in resolvers]
-    with theirs:
-        part = fork_part("vitrail-names", partial(_become, theirs, servers))
+    with theirs, news:
+        part = fork_part("vitrail-names", partial(_become, theirs, news, servers))
     os.close(part.pidfd)  # its end is that of the socket
     ours.settimeout(0)
     return ours
 
 
-def _become(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
+def _become(
+    asks: socket.socket, news: socket.socket, servers: Sequence[tuple[int, Any]]
+) -> None:
     # The parent's sockets end with the parent.
     # guard: the process that asks by TCP holds nothing of its parent's
-    os.closerange(3, asks.fileno())
-    os.closerange(asks.fileno() + 1, 1 << 20)
+    close_others(asks, news)
     rules = descriptor_rules(libseccomp.KILL_PROCESS)
     rules.allow(("poll", "ppoll", "connect"))
     stream = rules.masked(1, _KIND, socket.SOCK_STREAM)
@@ -55,20 +62,26 @@ def _become(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
         # guard: the process that asks by TCP makes no other socket
         rules.allow_if("socket", rules.equal(0, family), stream)
     confine(rules.program())
-    serve(asks, servers)
+    serve(asks, news, servers)
     os._exit(0)  # the interpreter's own end needs system calls that it gave up
 
 
-def serve(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
+def serve(
+    asks: socket.socket, news: socket.socket, servers: Sequence[tuple[int, Any]]
+) -> None:
     """Serve questions until the parent ends."""
     exchanges: dict[int, _Exchange] = {}
     while True:
         poll = select.poll()
         poll.register(asks, select.POLLIN)
+        if news.fileno() >= 0:
+            poll.register(news, select.POLLIN)
         for fd, exchange in exchanges.items():
             poll.register(fd, select.POLLOUT if exchange.unsent else select.POLLIN)
         happened = dict(poll.poll(1000 if exchanges else None))
         now = time.monotonic()
+        if news.fileno() in happened:
+            servers = _others(news) or servers
         if asks.fileno() in happened:
             untrusted_question = asks.recv(1 + limits.QUESTION_BYTES)
             if not untrusted_question:
@@ -86,6 +99,15 @@ def serve(asks: socket.socket, servers: Sequence[tuple[int, Any]]) -> None:
             if over or now > exchange.until:
                 exchange.end(asks)
                 del exchanges[fd]
+
+
+def _others(news: socket.socket) -> list[tuple[int, Any]]:
+    """Read other servers; none if the process that finds them has ended."""
+    data = news.recv(LIST_BYTES)
+    if not data:
+        news.close()
+        return []
+    return servers_of(data)
 
 
 class _Exchange:

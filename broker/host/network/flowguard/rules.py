@@ -7,18 +7,22 @@
 It is ``packet_guard flows`` for ``veth``, for ``tap`` of another VMM than QEMU, or for
 ``qemu``: the guard of frames with a table of flows.  Its arguments are those of that
 guard, then the descriptors of sockets: one to the viewer, and one that is connected to
-each of this machine's name servers.  It can open no other one: where an answer was cut, a
-process that it has forked asks by TCP (``name_streams``).  If the viewer's end closes,
+each of this machine's name servers; at last the file that names these.  It can open no other one: where an answer was cut, a
+process that it has forked asks by TCP (``name_streams``), and another one makes sockets to
+the name servers that take the place of these (``name_servers``).  If the viewer's end closes,
 every flow ends, and none begins.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 from typing_extensions import override
 
@@ -33,7 +37,7 @@ from broker.host.network.addresses import (
     GUEST6,
     RESOLVER,
 )
-from broker.host.network.flowguard import name_streams, quic_hello
+from broker.host.network.flowguard import name_servers, name_streams, quic_hello
 from broker.host.network.flowguard.flow_filter import FlowFilter
 from broker.host.network.frameguard.ethernet_frames import joined
 from broker.host.network.frameguard.frameguard import Addresses, confined_run
@@ -50,6 +54,7 @@ class FlowGuard(PacketGuard):
     """``PacketGuard`` that carries the flows of a ``FlowFilter``."""
 
     _pause: int | None = _PAUSE
+    calls: tuple[str, ...] = ("recvmsg",)
     _leases = False
     """Whether passt tells the guest its address."""
 
@@ -62,16 +67,19 @@ class FlowGuard(PacketGuard):
         viewer: socket.socket,
         resolvers: Sequence[socket.socket],
         streams: socket.socket,
+        servers: socket.socket,
         leader: int = -1,
     ) -> None:
         super().__init__(packets, passt, addresses, leader=leader)
         self._viewer = viewer
         self._streams = streams
+        self._servers: socket.socket | None = servers
+        self._asked_servers = 0.0
         self._can_stream = True
         """Whether the process that asks by TCP runs."""
-        self._resolvers = {one.fileno(): one for one in resolvers}
         for one in (viewer, streams, *resolvers):
             one.settimeout(0)
+        self._resolvers = [one.detach() for one in resolvers]
         self._reader = FrameReader(m.MESSAGE_BYTES)
         self._unsent = bytearray()
         self._looked = time.monotonic()
@@ -103,6 +111,8 @@ class FlowGuard(PacketGuard):
         found = dict.fromkeys(self._resolvers, select.POLLIN)
         if self._can_stream:
             found[self._streams.fileno()] = select.POLLIN
+        if self._servers is not None:
+            found[self._servers.fileno()] = select.POLLIN
         if self.flows.connected:
             wanted = select.POLLIN | (select.POLLOUT if self._unsent else 0)
             found[self._viewer.fileno()] = wanted
@@ -111,9 +121,11 @@ class FlowGuard(PacketGuard):
     @override
     def _serve_more(self, fd: int, happened: int) -> None:
         if fd in self._resolvers:
-            self._read_answers(self._resolvers[fd])
+            self._read_answers(fd)
         elif fd == self._streams.fileno():
             self._read_stream_answer()
+        elif self._servers is not None and fd == self._servers.fileno():
+            self._take_servers(self._servers)
         elif happened & ~select.POLLOUT:
             self._read_viewer()
         self._flush_flows()
@@ -133,11 +145,38 @@ class FlowGuard(PacketGuard):
         for body in self._reader.feed(data):
             self.flows.decided(m.decode_to_filter(body), now)
 
-    def _read_answers(self, resolver: socket.socket) -> None:
+    @override
+    def _refresh(self) -> None:
+        super()._refresh()
+        self._ask_for_servers()
+
+    def _ask_for_servers(self) -> None:
+        """Ask whether this machine has other name servers, or another address."""
+        self._asked_servers = time.monotonic()
+        if self._servers is not None:
+            with suppress(OSError):  # many looks wait
+                self._servers.send(name_servers.LOOK)
+
+    def _take_servers(self, servers: socket.socket) -> None:
+        """Take sockets to other name servers in the place of the former ones."""
+        try:
+            data, found, *_ = socket.recv_fds(servers, 1, network_limits.NAME_SERVERS)
+        except BlockingIOError:
+            return
+        if not data:  # that process has ended: the former ones remain
+            servers.close()
+            self._servers = None
+            return
+        former, self._resolvers = self._resolvers, found
+        for fd in former:
+            os.close(fd)
+        self.flows.ask_others(len(found))
+
+    def _read_answers(self, resolver: int) -> None:
         """Pass answers of a resolver to the flows."""
         for _ in range(_ANSWERS):
             try:
-                untrusted_answer = resolver.recv(_MAX_DATAGRAM)
+                untrusted_answer = os.read(resolver, _MAX_DATAGRAM)
             except OSError:  # none is left, or nothing listens there
                 return
             self.flows.answered(untrusted_answer, time.monotonic())
@@ -199,9 +238,17 @@ class FlowGuard(PacketGuard):
         for frame in flows.to_guest:
             self._put(frame)
         flows.to_guest.clear()
+        self._flush_questions()
+
+    def _flush_questions(self) -> None:
+        """Send queued questions to name servers, by UDP and by TCP."""
+        flows = self.flows
+        late = time.monotonic() - self._asked_servers
+        if flows.to_resolver and late > network_limits.NAME_SERVERS_SECONDS:
+            self._ask_for_servers()
         for question in flows.to_resolver:
             try:
-                [*self._resolvers.values()][flows.name_server].send(question)
+                os.write(self._resolvers[flows.name_server], question)
             except OSError as error:
                 # As a lost datagram: the guest asks again.
                 if error.errno not in {errno.ECONNREFUSED, errno.EAGAIN, errno.ENOBUFS}:
@@ -253,9 +300,14 @@ class QemuFlowGuard(TapFlowGuard):
         viewer: socket.socket,
         resolvers: Sequence[socket.socket],
         streams: socket.socket,
+        servers: socket.socket,
     ) -> None:
         super().__init__(
-            qemu, passt, addresses, viewer=viewer, resolvers=resolvers, streams=streams
+            *(qemu, passt, addresses),
+            viewer=viewer,
+            resolvers=resolvers,
+            streams=streams,
+            servers=servers,
         )
         self._untrusted = bytearray()
         """What QEMU has sent of a frame."""
@@ -299,16 +351,20 @@ class QemuFlowGuard(TapFlowGuard):
         self._flush(self._packets)
 
 
-def guard_flows(kind: str, *fds: int) -> int:
+def guard_flows(kind: str, resolv_conf: Path, *fds: int) -> int:
     """Run the frame filter that asks about flows, for an interface of this kind."""
     quic_hello.load()
-    return _serve_qemu(*fds) if kind == "qemu" else _serve_interface(kind, *fds)
+    if kind == "qemu":
+        return _serve_qemu(resolv_conf, *fds)
+    return _serve_interface(kind, resolv_conf, *fds)
 
 
-def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
+def _serve_qemu(
+    resolv_conf: Path, qemu: int, passt: int, asks: int, *names: int
+) -> int:
     """Serve a machine of QEMU with its descriptors."""
     resolvers = [socket.socket(fileno=one) for one in names]
-    streams = name_streams.start(resolvers)
+    streams, servers = _start_parts(resolvers, resolv_conf)
     guard = QemuFlowGuard(
         socket.socket(fileno=qemu),
         socket.socket(fileno=passt),
@@ -316,16 +372,29 @@ def _serve_qemu(qemu: int, passt: int, asks: int, *names: int) -> int:
         viewer=socket.socket(fileno=asks),
         resolvers=resolvers,
         streams=streams,
+        servers=servers,
     )
     confined_run(guard)
 
 
-def _serve_interface(kind: str, passt: int, ready: int, netns: int, *more: int) -> int:
+def _start_parts(
+    resolvers: Sequence[socket.socket], resolv_conf: Path
+) -> tuple[socket.socket, socket.socket]:
+    """Start what asks by TCP and what finds name servers; return the ends to both."""
+    servers, news = name_servers.start(resolvers, resolv_conf)
+    return name_streams.start(resolvers, news), servers
+
+
+def _serve_interface(
+    kind: str, resolv_conf: Path, passt: int, ready: int, netns: int, *more: int
+) -> int:
     """Serve a box's interface in its network namespace."""
     leader, *fds = more if kind == "tap" else (-1, *more)
     side, viewer, *resolvers = (socket.socket(fileno=one) for one in (passt, *fds))
     try:
-        streams = name_streams.start(resolvers)  # in the host's network namespace
+        streams, servers = _start_parts(
+            resolvers, resolv_conf
+        )  # in the host's network namespace
     except (OSError, SetupError) as error:
         return not_made(error)
     return carry(
@@ -337,6 +406,7 @@ def _serve_interface(kind: str, passt: int, ready: int, netns: int, *more: int) 
             viewer=viewer,
             resolvers=resolvers,
             streams=streams,
+            servers=servers,
             leader=leader,
         ),
     )

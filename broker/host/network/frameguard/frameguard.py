@@ -117,6 +117,9 @@ class FrameGuard:
     It ends with one side, or with the process of a pidfd.
     """
 
+    calls: tuple[str, ...] = ()
+    """System calls that it makes beyond those of descriptors."""
+
     def __init__(
         self,
         qemu: socket.socket,
@@ -277,7 +280,7 @@ def guard_frames(qemu: int, passt: int) -> NoReturn:
 
 def confined_run(guard: FrameGuard) -> NoReturn:
     """Confine this process, carry a guard's frames to the end, and exit."""
-    keep_descriptors_only()
+    keep_descriptors_only(*guard.calls)
     try:
         guard.run()
     except OSError as error:

@@ -23,11 +23,12 @@ from tests.broker.host.network.test_flow_filter import WWW, is_reset, tcp
 def guarding(kind):
     """A guard with socket pairs; yields it and their far ends."""
     with ExitStack() as ours:
-        kinds = (*[socket.SOCK_STREAM] * 3, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
+        packets = [socket.SOCK_SEQPACKET] * 2
+        kinds = (*[socket.SOCK_STREAM] * 3, socket.SOCK_DGRAM, *packets)
         pairs = [socket.socketpair(type=kind) for kind in kinds]
         for end in (end for pair in pairs for end in pair):
             ours.enter_context(end)
-        packets, passt, viewer, resolver, streams = pairs
+        packets, passt, viewer, resolver, streams, servers = pairs
         addresses = Addresses()
         ours.enter_context(addresses.news)
         ours.enter_context(addresses._asking)
@@ -38,7 +39,9 @@ def guarding(kind):
             viewer=viewer[0],
             resolvers=[resolver[0]],
             streams=streams[0],
+            servers=servers[0],
         )
+        made.far_servers = servers[1]
         made.far_streams = streams[1]
         made.far_passt = passt[1]
         yield made, viewer[1], packets[1]
@@ -158,3 +161,22 @@ def test_the_end_of_the_viewer_ends_the_flows(guard):
     guard._serve_more(guard._viewer.fileno(), 1)
     assert not guard.flows.connected
     assert guard._viewer.fileno() not in guard._more()
+
+
+def test_other_name_servers_take_the_place_of_the_first(guard):
+    """And remain when the process that finds them has ended."""
+    made, _ = guard
+    near, far = socket.socketpair(type=socket.SOCK_DGRAM)
+    with near, far:
+        far.settimeout(30)
+        made.flows.to_resolver.append(b"before")
+        made._flush_flows()
+        assert made.far_servers.recv(10) == b"?", "it has looked as it was asked"
+        socket.send_fds(made.far_servers, [b"?"], [near.fileno()])
+        made._serve_more(made._servers.fileno(), select.POLLIN)
+        made.far_servers.close()
+        made._serve_more(made._servers.fileno(), select.POLLIN)
+        for question in (b"one", b"two"):
+            made.flows.to_resolver.append(question)
+            made._flush_flows()
+            assert far.recv(100) == question

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from contextlib import ExitStack, contextmanager
@@ -27,9 +28,13 @@ class Server:
         udp = ours.enter_context(socket.socket(family, socket.SOCK_DGRAM))
         udp.connect(self.listening.getsockname()[:2])
         self.resolver = udp
+        self.finder, self.news = socket.socketpair(
+            socket.AF_UNIX, socket.SOCK_SEQPACKET
+        )
+        ours.enter_context(self.finder)
 
     def start(self, ours):
-        self.asks = ours.enter_context(name_streams.start([self.resolver]))
+        self.asks = ours.enter_context(name_streams.start([self.resolver], self.news))
         self.asks.settimeout(30)
 
     def ask(self, data=QUESTION):
@@ -114,6 +119,21 @@ def test_a_server_that_is_not_there_is_no_answer():
                 assert made.asks.recv(100) == b"more"
 
 
+def test_another_server_takes_the_place_of_the_first():
+    """Of a list; an end of the process that sends lists changes nothing."""
+    with serving() as made, ExitStack() as ours:
+        other = Server(ours)
+        other.news.close()
+        listed = (socket.AF_INET, other.listening.getsockname())
+        made.finder.send(json.dumps([listed]).encode())
+        made.finder.close()
+        for data in (b"first", b"second"):
+            made.ask(data)
+            with other.take(data) as conn:
+                conn.sendall(b"\0\4good")
+                assert made.asks.recv(100) == b"good"
+
+
 def test_a_silent_server_is_left(monkeypatch):
     monkeypatch.setattr(limits, "LOOKUP_SECONDS", 0.2)
     with serving() as made:
@@ -151,7 +171,7 @@ def test_it_ends_with_its_parent():
 def attacked(monkeypatch, attack):
     """What the process says after an attack from inside; empty: it was killed."""
 
-    def serve(asks, _servers):
+    def serve(asks, _news, _servers):
         asks.send(attack() or b"done")
 
     monkeypatch.setattr(name_streams, "serve", serve)

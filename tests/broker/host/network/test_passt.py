@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from broker.core.errors import SetupError
-from broker.host.network.passt import resolver_sockets
+from broker.host.network.resolvers import resolver_sockets
 
 
 @pytest.fixture

@@ -1,0 +1,59 @@
+"""This machine's name servers, as resolv.conf(5) names them, and sockets to them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from broker.core.errors import SetupError
+from broker.core.limits import network as limits
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+_FILE_BYTES = 1 << 16
+
+
+def read_resolv_conf(path: Path = RESOLV_CONF) -> str:
+    """Return its text; empty, as for the C library, if it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, _FILE_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def resolver_sockets(resolv_conf: Path = RESOLV_CONF) -> list[socket.socket]:
+    """Connect a socket to each name server of this machine; return them.
+
+    Raises SetupError if none exists.
+    """
+    lines = read_resolv_conf(resolv_conf).splitlines()
+    named = [line.split()[1] for line in lines if line.startswith("nameserver ")]
+    servers = named[: limits.NAME_SERVERS] or ["127.0.0.1"]  # resolv.conf(5)
+    found: list[socket.socket] = []
+    problem = ""
+    for server in servers:
+        try:
+            found.append(_connected(server))
+        # guard: a name server of IPv6, where there is none, is left out
+        except OSError as error:
+            problem = f"cannot use the name server {server}: {error.strerror}"
+    if not found:
+        raise SetupError(problem, hint=f"check the name servers in {resolv_conf}")
+    return found
+
+
+def _connected(server: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in server else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect((server, 53))
+    except OSError:
+        sock.close()
+        raise
+    return sock
