@@ -34,6 +34,8 @@ _PROGRAMS = (
     "waypipe",
     "foot",
     "wl-copy",
+    "ip",
+    "passt",
 )
 pytestmark = [
     NEEDS,
