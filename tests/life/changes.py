@@ -263,7 +263,7 @@ def _lacks_machine(life):
 
 async def machine_paused(life):
     """As a VMM that the kernel's freezer holds: the guest's time stands still."""
-    vmm = await life.w.pid_of("qemu", MACHINE)
+    vmm = await life.w.pid_of("QEMU", MACHINE)
     os.kill(vmm, signal.SIGSTOP)
     try:
         until = trio.current_time() + _PAUSED
