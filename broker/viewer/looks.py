@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from types import MappingProxyType
 from typing import Final
 
 import msgspec
 import trio
-from jeepney import Message
+from jeepney import HeaderFields, MessageType
 from jeepney.bus_messages import message_bus
 from jeepney.io.trio import DBusRouter
 
+from broker.core.errors import UpstreamError
 from broker.core.escape import printable
 from broker.core.limits.transfer import SETTINGS_AGAIN_SECONDS, SETTINGS_SECONDS
 from broker.net.desktop_bus import desktop_call, rules_of
@@ -28,6 +29,7 @@ from broker.net.session_bus import Complaint, OpenBus, answer_of
 
 _INTERFACE = "org.freedesktop.portal.Settings"
 _FRAME = struct.Struct(">BI")
+_NOT_FOUND = "org.freedesktop.portal.Error.NotFound"
 _DATA = 0
 _FONT_CHARS = 100
 _SIGNALS = 64
@@ -144,47 +146,70 @@ class DesktopSettings:
             await self._read(router)
             async with trio.open_nursery() as nursery:
 
-                async def again(
-                    signals: trio.MemoryReceiveChannel[Message],
-                ) -> None:
-                    async for _ in signals:
+                async def follow_changes() -> None:
+                    async for signal in changes:
+                        if (place := tuple(signal.body[:2])) in TOLD:
+                            await self._read(router, [place])
+
+                async def follow_owners() -> None:
+                    async for _ in owners:
                         await self._read(router)
 
-                nursery.start_soon(again, changes)
-                nursery.start_soon(again, owners)
+                nursery.start_soon(follow_changes)
+                nursery.start_soon(follow_owners)
                 while self._listeners:
                     self._known.set()  # another one may listen than at the beginning
                     await self._changed.wait()
                 nursery.cancel_scope.cancel()
 
-    async def _read(self, router: DBusRouter) -> None:
-        """Read all settings from the portal, as a signal names only one."""
-        spaces = list(dict.fromkeys(space for space, _ in TOLD))
-        call = desktop_call(_INTERFACE, "ReadAll", spaces)
-        answer = await answer_of(router, call, SETTINGS_SECONDS)
-        found = settings_in(answer.body)
+    async def _read(
+        self, router: DBusRouter, places: Collection[tuple[str, str]] = TOLD.keys()
+    ) -> None:
+        """Read settings from the portal: namespaces and keys of ``TOLD``."""
+        found = {k: v for k, v in self._found.items() if k not in places}
+        for space, key in places:
+            # ReadAll names a namespace once for each backend that is installed, and a
+            # dictionary keeps the last; this is the first one's, which is the desktop's.
+            # The value in a signal may be any backend's.
+            with suppress(MissingSettingError):
+                found |= setting_in(space, key, await _value(router, space, key))
         self._known.set()
         if found != self._found:
             self._found = found
             self.tell_again()
 
 
-def settings_in(body: tuple[object, ...]) -> dict[tuple[str, str], Setting]:
-    """Return the passed-on values of a reply of ReadAll; values of another form are left out."""
-    spaces = body[0] if body and isinstance(body[0], dict) else {}
-    found: dict[tuple[str, str], Setting] = {}
-    for (space, key), (form, least, most) in TOLD.items():
-        values = spaces.get(space)
-        variant = values.get(key) if isinstance(values, dict) else None
-        if variant is None or variant[0] != form:
-            continue
-        value = variant[1]
-        sizes = [len(value)] if form == "s" else value if form == "(ddd)" else [value]
-        plain = form != "s" or value == printable(value)
-        # guard: only settings of the table reach a sandbox
-        if plain and all(least <= size <= most for size in sizes):
-            found[space, key] = (space, key, form, value)
-    return found
+class MissingSettingError(Exception):
+    """The desktop has no such setting."""
+
+
+async def _value(router: DBusRouter, space: str, key: str) -> object:
+    """Return the portal's value of a setting.  Raises MissingSettingError."""
+    call = desktop_call(_INTERFACE, "Read", space, key)
+    with trio.fail_after(SETTINGS_SECONDS):
+        answer = await router.send_and_get_reply(call)
+    if answer.header.message_type is MessageType.method_return:
+        return answer.body[0] if answer.body else None
+    if answer.header.fields.get(HeaderFields.error_name) != _NOT_FOUND:
+        raise UpstreamError(" ".join(map(str, answer.body)) or "it returned an error")
+    raise MissingSettingError
+
+
+def setting_in(space: str, key: str, variant: object) -> dict[tuple[str, str], Setting]:
+    """Return a passed-on setting with the value of a reply of Read; {} for another form."""
+    form, least, most = TOLD[space, key]
+    # Read wraps a value twice, in some releases once.
+    while isinstance(variant, tuple) and len(variant) == 2 and variant[0] == "v":
+        variant = variant[1]
+    if not isinstance(variant, tuple) or len(variant) != 2 or variant[0] != form:
+        return {}
+    value = variant[1]
+    sizes = [len(value)] if form == "s" else value if form == "(ddd)" else [value]
+    plain = form != "s" or value == printable(value)
+    # guard: only settings of the table reach a sandbox
+    if not plain or not all(least <= size <= most for size in sizes):
+        return {}
+    return {(space, key): (space, key, form, value)}
 
 
 _KEYS: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(

@@ -33,9 +33,9 @@ org.kde.StatusNotifierWatcher  =  /StatusNotifierWatcher  vitrail.Tray
   StatusNotifierHostRegistered    guest    -                   signal
 
 org.freedesktop.portal.Settings  portal  portal  vitrail.Settings
-  ReadAll                         both     as                  a{sa{sv}}  _read_all
+  ReadAll                         guest    as                  a{sa{sv}}  _read_all
   ReadOne                         guest    ss                  v          _read_one
-  Read                            guest    ss                  v          _read
+  Read                            both     ss                  v          _read
   SettingChanged                  both     ssv                 signal
 
 org.freedesktop.portal.FileChooser  portal  portal  vitrail.FileDialog

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import trio
+from jeepney import new_error, new_method_return
 
+from broker.core.errors import UpstreamError
 from broker.helpers.process.spawn import DEVNULL, PIPE, spawn
 from broker.viewer.looks import (
     TOLD,
+    DesktopSettings,
     fixed_settings,
-    settings_in,
+    setting_in,
 )
 from policy.records.desktop_tables import LOOKS as LOOKS_TABLE
 from policy.tools.record_files import parse_record
@@ -36,14 +39,14 @@ RULES = "vitrail.Settings + work @adminvm allow\n"
         (GNOME, "font-name", ("s", "x" * 101)),
         (GNOME, "font-name", ("s", "Sans\n11")),
         (GNOME, "font-name", ("s", "")),
-        (GNOME, "clock-format", ("s", "24h")),
-        ("org.gnome.desktop.privacy", "disable-microphone", ("b", False)),
+        (LOOKS, "color-scheme", None),
+        (LOOKS, "color-scheme", 1),
+        (LOOKS, "color-scheme", ("v",)),
     ],
 )
-def test_values_of_another_form_and_other_settings_stay_on_the_desktop(
-    space, key, variant
-):
-    assert settings_in(({space: {key: variant}},)) == {}
+def test_values_of_another_form_stay_on_the_desktop(space, key, variant):
+    for value in (variant, ("v", variant), ("v", ("v", variant))):
+        assert setting_in(space, key, value) == {}
 
 
 def test_looks_of_a_record_are_settings_that_may_be_told():
@@ -62,10 +65,9 @@ def test_looks_of_a_record_are_settings_that_may_be_told():
     for key, value in values.items():
         assert LOOKS_TABLE.by_key[key].kind.take(value, (), print) == value
     fixed = fixed_settings(tuple(values.items()))
-    reply: dict[str, dict[str, tuple[str, object]]] = {}
-    for space, key, form, value in fixed.values():
-        reply.setdefault(space, {})[key] = (form, value)
-    assert settings_in((reply,)) == fixed
+    for setting in fixed.values():
+        space, key, form, value = setting
+        assert setting_in(space, key, ("v", (form, value))) == {(space, key): setting}
     assert fixed.keys() == TOLD.keys()
     assert fixed[LOOKS, "accent-color"][3] == (1, 0, 128 / 255)
 
@@ -91,17 +93,10 @@ def test_other_looks_are_refused(line):
     assert [problem.span.line for problem in problems] == [3]
 
 
-@pytest.mark.parametrize("body", [(), (1,), ({LOOKS: 1},), ([],)])
-def test_replies_of_another_form_have_no_settings(body):
-    assert settings_in(body) == {}
-
-
 def test_each_setting_of_the_table_is_told():
     values = {"u": 1, "(ddd)": (0.1, 0.2, 0.3), "d": 1.5, "i": 24, "s": "Sans 11"}
-    reply: dict[str, dict[str, tuple[str, object]]] = {}
     for (space, key), (form, _, _) in TOLD.items():
-        reply.setdefault(space, {})[key] = (form, values[form])
-    assert settings_in((reply,)).keys() == TOLD.keys()
+        assert setting_in(space, key, (form, values[form]))
 
 
 @pytest.mark.skipif(
@@ -147,3 +142,35 @@ async def test_a_sandbox_has_few_listeners_that_end_with_the_rule():
             for pipe in (child.popen.stdin, child.popen.stdout):
                 if pipe is not None:
                     pipe.close()
+
+
+class _Portal:
+    """A portal with two backends, of which the first is the desktop's."""
+
+    def __init__(self, values):
+        self.values = values
+
+    async def send_and_get_reply(self, call):
+        space, key = call.body
+        if (space, key) not in self.values:
+            return new_error(call, "org.freedesktop.portal.Error.NotFound")
+        variant = ("v", self.values[space, key])
+        return new_method_return(call, "v", (variant,))
+
+
+async def test_the_desktops_own_backend_says_what_a_setting_is():
+    """ReadAll would have the last backend's value, as that of another desktop."""
+    settings = DesktopSettings(None)
+    await settings._read(_Portal({(LOOKS, "color-scheme"): ("u", 1)}))
+    assert list(settings._found.values()) == [(LOOKS, "color-scheme", "u", 1)]
+    await settings._read(_Portal({}))
+    assert not settings._found
+
+
+async def test_a_portal_that_refuses_is_not_one_without_the_setting():
+    class Refusing:
+        async def send_and_get_reply(self, call):
+            return new_error(call, "org.freedesktop.DBus.Error.AccessDenied")
+
+    with pytest.raises(UpstreamError):
+        await DesktopSettings(None)._read(Refusing())

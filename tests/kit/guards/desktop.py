@@ -121,7 +121,7 @@ GUARDS = (
     Guard("the printer is the one that the user was asked about", "if False:", PRINTING, "one_of_the_question"),
     Guard("a number is never that of another row", "given = len(children) + 1", TRAY, "under_the_pointer"),
     Guard("a row that has gone does nothing", "return self._by_number[number].row.click if event == 'clicked' else None", TRAY, "under_the_pointer"),
-    Guard("only settings of the table reach a sandbox", "if True:", "tests/attack/test_desktop_settings.py", "stay_on"),
+    Guard("only settings of the table reach a sandbox", "if False:", "tests/attack/test_desktop_settings.py", "stay_on_the_desktop"),
     Guard("what is chosen is a file of the desktop", "if False:", DIALOGS, "not_a_file"),
     Guard("the name of a filter is one line", "return one.name or '*', rules", DIALOGS, "one_line"),
     Guard("a file dialog that was given up counts until it is closed", "", ORDERS, "given_up"),
