@@ -87,6 +87,19 @@ def sanitize(files: tuple[str, ...]) -> None:
     _each("sanitize", files)
 
 
+@command.command("file-managers")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def file_managers(*, as_json: bool) -> None:
+    """Put 'Open in a sandbox' into the menus of Nautilus, Dolphin and Thunar.
+
+    Also write the entry that the desktop can use as the default program for links and
+    documents.  'brokerctl uninstall' removes them.
+    """
+    from broker.cli.menu.file_managers import write_file_managers
+
+    render.written_files(write_file_managers(), as_json=as_json)
+
+
 @command.command("refresh")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def refresh(*, as_json: bool) -> None:

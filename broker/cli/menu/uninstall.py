@@ -10,6 +10,7 @@ import rich_click as click
 import trio
 
 from broker.cli import launcher, render
+from broker.cli.menu.file_managers import file_manager_entries, forget_thunar_action
 from broker.cli.run.connect import broker_runs, open_client
 from broker.cli.run.start import end_broker
 from broker.cli.sandboxes.desktop_entry import (
@@ -66,6 +67,7 @@ def command(*, purge: bool, yes: bool) -> None:
     if broker_runs(paths):
         trio.run(_end)
     launcher.remove_files()
+    forget_thunar_action()
     for path in doomed:
         if path.is_dir() and not path.is_symlink():
             remove_tree(path)
@@ -87,6 +89,7 @@ def _entries() -> Iterator[Path]:
     yield from sorted(autostart_home().glob(f"{AUTOSTART_PREFIX}*.desktop"))
     if (applications / PROMPT_ENTRY).is_file():
         yield applications / PROMPT_ENTRY
+    yield from file_manager_entries()
     yield from sorted(applications.glob(f"{_ENTRY}*.desktop"))
     yield from sorted(applications.glob(f"{WINDOW_PREFIX}*.desktop"))
     yield from sorted(icons.glob(f"{_ENTRY}*.svg"))

@@ -32,7 +32,8 @@ def starter(*, show: bool, as_json: bool) -> None:
     Pasting between sandboxes and sending files from a sandbox ask first; addresses and
     files open in a new disposable sandbox after a question.  The records 'web' and
     'viewer' of these sandboxes are written unless they exist, with entries in the
-    application menu.
+    application menu, and 'Open in a sandbox' comes into the menus of file managers, as
+    by 'brokerctl menu file-managers'.
 
     Exit code: 0 done, 1 the file exists already.
     """
@@ -69,6 +70,7 @@ def install_starter(paths: Paths) -> list[Path]:
         )
     # Late: '--show' needs none of it.
     from broker.cli.homes.backups.home_records import write_record_entry
+    from broker.cli.menu.file_managers import write_file_managers
 
     known = read_records(paths)
     written = []
@@ -80,7 +82,7 @@ def install_starter(paths: Paths) -> list[Path]:
             written += [record, *write_record_entry(name, record, text)]
     # Last: the rules name the records.
     put(target, _SHIPPED.read_bytes())
-    return [target, *written]
+    return [target, *written, *write_file_managers()]
 
 
 def has_rules(paths: Paths) -> bool:

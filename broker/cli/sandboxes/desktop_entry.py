@@ -91,9 +91,13 @@ def autostart_file(record: str) -> Path:
 
 def autostart_home() -> Path:
     """Return the directory of the Desktop Application Autostart Specification."""
+    return config_home() / "autostart"
+
+
+def config_home() -> Path:
+    """Where a user's settings are (XDG Base Directory Specification)."""
     given = os.environ.get("XDG_CONFIG_HOME", "")
-    home = Path(given) if given.startswith("/") else Path.home() / ".config"
-    return home / "autostart"
+    return Path(given) if given.startswith("/") else Path.home() / ".config"
 
 
 def write_autostart(record: Record) -> list[Path]:
