@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
 from broker.core.names import ServiceName
 
@@ -134,3 +135,17 @@ CID_ANY = 0xFFFFFFFF
 NEVER_PEERS = frozenset({0, 1, 2, CID_ANY})
 """CIDs that are never a sandbox: hypervisor, loopback, host, ANY (vsock(7))."""
 FIRST_CID = 3
+
+# Chromium asks the portal by itself; GTK and Qt ask it only where a variable says so, and
+# have no dialog then if it is not there.  So a program has them where each of these calls
+# may be allowed.
+PORTAL_CALLS: Final = ((FILE_DIALOG, "+open"), (FILE_DIALOG, "+save"), (PRINT, "+"))
+"""Services and arguments of programs whose dialogs are the portal's."""
+PORTAL_VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "GTK_USE_PORTAL": "1",
+        "GDK_DEBUG": "portals",
+        "QT_QPA_PLATFORMTHEME": "xdgdesktopportal",
+    }
+)
+"""Of GTK 3, of GTK 4 before 4.14, of Qt with a package of its own."""

@@ -22,14 +22,15 @@ from broker.authority.audit import event_log
 from broker.authority.permit import USER, Permit, Request, request_of
 from broker.core.errors import PeerError, RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
-from broker.core.lease import Opening
+from broker.core.lease import Lease, Opening
 from broker.core.limits.transfer import SAVED_AT_ONCE
-from broker.core.services import FILE_COPY, FILE_DIALOG
+from broker.core.services import FILE_COPY, FILE_DIALOG, PORTAL_CALLS
 from broker.core.transfer.entries import End, FileEntry, entry_frame
 from broker.core.transfer.quota import Quota
 from broker.ipc import transfer as messages
 from broker.ipc.audit import schema
 from broker.ipc.guest.file_requests import ChooseFiles
+from broker.viewer.authority.interface import Permits
 from broker.viewer.calls.places import CallPlaces
 from broker.viewer.exchange.failures import DESKTOP, ShareableError, shareable_failures
 from broker.viewer.exchange.guest_connection import GuestConnection
@@ -303,6 +304,16 @@ async def _deliver(
     )
     if reason := await chosen.exchange.moved(order, read):
         raise RefusedError(reason)
+
+
+async def uses_portal(decider: Permits, lease: Lease) -> bool:
+    """Return whether rules may allow each call of programs that use the portal."""
+    asked = [
+        Request(lease=lease, service=service, argument=argument)
+        for service, argument in PORTAL_CALLS
+    ]
+    answers = await decider.preview(asked)
+    return all(one is not None and one.verdict != "deny" for one in answers)
 
 
 def _request(opening: Opening, kind: str) -> Request:

@@ -46,6 +46,7 @@ from broker.viewer.camera import Cameras
 from broker.viewer.clipboard.ordered_chords import ordered_chords
 from broker.viewer.clipboard.service import ClipboardService
 from broker.viewer.devices.desk import DeviceDesk
+from broker.viewer.dialogs import uses_portal
 from broker.viewer.folders.desk import FolderDesk
 from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.folders.streamed import StreamedFolders
@@ -314,6 +315,7 @@ class ViewerRole:
         )
         guest.acted = partial(self.authority.acted, lease.id)
         guest.has_keys = partial(has_keys, self.authority, lease)
+        guest.uses_portal = partial(uses_portal, self.authority, lease)
         guest.sound.decider, guest.sound.indicator = self.authority, self._indicator
         with trio.CancelScope(shield=True), caused_by(lease.record):
             # It starts without a wait; cancelled there, its directory would stay.

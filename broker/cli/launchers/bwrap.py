@@ -73,11 +73,15 @@ def _run_record(
     binds = (*launch.read_only, *launch.read_write)
     without_links = refuse_planted_links(paths, binds)
     trio.run(ensure_broker, paths)
+    # Late: a box without a record starts without the rules' engine.
+    from broker.cli.launchers.portal_programs import portal_variables
+
+    variables = locale_environment(record.viewer) | portal_variables(record.name)
     with kept_home(paths, record.name, record.host.sandbox_class) as home:
         box = replace(
             described_box(msgspec.to_builtins(describe_box(record, launch)), words),
             home=None if home is None else home.tree,
-            locale=tuple(locale_environment(record.viewer).items()),
+            variables=tuple(variables.items()),
             without_links=without_links,
         )
         return _run(paths, record.name, box, None, quiet=quiet, as_json=as_json)

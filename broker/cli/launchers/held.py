@@ -141,12 +141,16 @@ def local_paths() -> Paths:
 
 
 def variables_of(record: Record) -> dict[str, str]:
-    """Return language, terminal type and time zone of a container's programs."""
+    """Return language, terminal type, time zone and portal of a container's programs."""
+    # Late: boxes have theirs by themselves.
+    from broker.cli.launchers.portal_programs import portal_variables
+
     return {
         "LANG": os.environ.get("LANG") or "C.UTF-8",
         "TERM": os.environ.get("TERM") or "dumb",
         **zone_environment(record.viewer.timezone),
         **locale_environment(record.viewer),
+        **portal_variables(record.name),
     }
 
 

@@ -30,6 +30,7 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.files.trees import remove_tree
 from broker.core.lease import Lease
+from broker.core.services import PORTAL_VARIABLES
 from broker.core.stderr_log import log_exception, run_isolated
 from broker.helpers.descriptor_copies import duplicates
 from broker.host_and_viewer.stream_events import StreamEvents
@@ -70,7 +71,7 @@ def _unheard(_ago: float) -> None:
     """Ignore the user's action."""
 
 
-async def _no_keys() -> bool:
+async def _no_rule() -> bool:
     """No rule is known."""
     return False
 
@@ -115,8 +116,10 @@ class Guest:
         """Set when the last program has ended."""
         self.acted: Callable[[float], None] = _unheard
         """Called when the user has acted in its windows, so many seconds ago."""
-        self.has_keys: Callable[[], Awaitable[bool]] = _no_keys
+        self.has_keys: Callable[[], Awaitable[bool]] = _no_rule
         """Whether a rule lets its programs use ssh keys."""
+        self.uses_portal: Callable[[], Awaitable[bool]] = _no_rule
+        """Whether rules let its programs use file dialogs and printers of the desktop."""
         self.crossing = clipboard_member.ClipboardMember()
         """Receives its worker's messages about the clipboard."""
         self.screen = GuestScreen(
@@ -481,7 +484,8 @@ class Guest:
         # The guest has UTC and the language of its start without it.
         looks = locale_environment(record.viewer)
         zone = {} if "TZ" in env else zone_variables(record.viewer.timezone)
-        given = {**zone, **looks, **keys, **env}
+        portal = PORTAL_VARIABLES if display and await self.uses_portal() else {}
+        given = {**zone, **looks, **keys, **portal, **env}
         program = self.programs.new(
             Path(argv[0]).name,
             display=display and wait_window,

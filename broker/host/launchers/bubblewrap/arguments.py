@@ -118,7 +118,7 @@ class Box:
     resolver: str | None = None
     """Its resolv.conf(5); None: it has no network."""
     language: str = "C.UTF-8"
-    locale: tuple[tuple[str, str], ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
     """Variables in place of that language."""
     terminal: str = "dumb"
     zone: str | None = None
@@ -344,7 +344,7 @@ def _environment(box: Box, uid: int) -> Iterator[str]:
         "GDK_BACKEND": "wayland,x11" if box.x11 else "wayland",
         "QT_QPA_PLATFORM": "wayland;xcb" if box.x11 else "wayland",
         "MOZ_ENABLE_WAYLAND": "1",
-        **dict(box.locale),
+        **dict(box.variables),
     }
     for name, value in words.items():
         yield from ("--setenv", name, value)
