@@ -7,7 +7,8 @@ are asked about it as about any other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,13 +79,35 @@ def _run_record(
 
     variables = locale_environment(record.viewer) | portal_variables(record.name)
     with kept_home(paths, record.name, record.host.sandbox_class) as home:
+        own = None if home is None else home.tree
+        words, files = with_named_files(words, own, writable_places(paths))
+        box = described_box(msgspec.to_builtins(describe_box(record, launch)), words)
         box = replace(
-            described_box(msgspec.to_builtins(describe_box(record, launch)), words),
-            home=None if home is None else home.tree,
+            box,
+            files=(*box.files, *files),
+            home=own,
             variables=tuple(variables.items()),
             without_links=without_links,
         )
         return _run(paths, record.name, box, None, quiet=quiet, as_json=as_json)
+
+
+def with_named_files(
+    words: tuple[str, ...], home: Path | None, writable: Iterable[Path]
+) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """Return a command, and the files of the user's that it names: as ``with_files``.
+
+    A file of the sandbox's own home is meant by its name there.
+    """
+    here, named = Path.cwd(), list(words)
+    files: list[Path] = []
+    for number, word in enumerate(words[1:], 1):
+        if home is not None and word and os.path.lexists(home / word):
+            continue
+        (_, *changed), found = with_files((words[0], word), here, writable)
+        named[number] = changed[0]
+        files += found
+    return tuple(named), tuple(files)
 
 
 def _run(

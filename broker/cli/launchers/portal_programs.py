@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from broker.cli.policy.load import rules_of, situation_from
 from broker.core.services import PORTAL_CALLS, PORTAL_VARIABLES
 from policy.rules.engine import Engine, PolicyCall
@@ -13,7 +15,7 @@ def portal_variables(record: str) -> dict[str, str]:
     known = situation_from(None).calling({record})
     for service, argument in PORTAL_CALLS:
         call = PolicyCall(service, argument, record, "@adminvm")
-        verdict = known.decide(call, lambda c=call: engine.answer(c, known.world))
+        verdict = known.decide(call, partial(engine.answer, call, known.world))
         if verdict.answer.verdict not in {"allow", "ask"}:
             return {}
     return dict(PORTAL_VARIABLES)

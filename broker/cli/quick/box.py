@@ -65,8 +65,12 @@ def run(words: tuple[str, ...]) -> int | None:
 
 def run_record(name: str, words: tuple[str, ...]) -> int | None:
     """Run the program of a record, or another one, in its box; returns as ``run``."""
+    if any(Path(word).is_file() for word in words[1:]):
+        return None
     with ExitStack() as stack:
         paths = _paths()
+        if paths is not None and _has_print_rules(paths):
+            return None  # its variables go by the rules
         broker = None if paths is None else open_calls(stack, paths)
         found = None if broker is None else _described(broker, name)
         if paths is None or broker is None or found is None:
@@ -84,6 +88,14 @@ def run_record(name: str, words: tuple[str, ...]) -> int | None:
             box = replace(box, home=None if home is None else home.tree)
         _, code = leased(broker, name, box, _write)
     return code if code >= 0 else 128 - code
+
+
+def _has_print_rules(paths: Paths) -> bool:
+    """Return whether a file of rules names printing, which variables depend on."""
+    files = (file for base in paths.config for file in base.glob("policy.d/*.policy"))
+    with suppress(OSError):
+        return any(b"vitrail.Print" in file.read_bytes() for file in files)
+    return False
 
 
 def tell_problems_of_windows(broker: Calls) -> None:
