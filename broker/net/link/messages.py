@@ -1,7 +1,7 @@
 """Messages between host and viewer on control: types, table, encoding.
 
 JSON objects with a ``type`` key; every field is typed and bounded, a field or
-type that is not here is refused.  A request carries a separate number
+type that is not here is refused, except a field of a report.  A request carries a separate number
 (``request``), counted by its sender from 1 and only upwards; exactly one
 reply answers it, of a type that ``REPLIES`` names.
 
@@ -53,7 +53,13 @@ _FAULTS: tuple[_Fault, ...] = ("refused", "upstream", "setup")
 class Message(
     msgspec.Struct, frozen=True, tag_field="type", forbid_unknown_fields=True
 ):
-    """Base of all messages; each text in it is one printable line."""
+    """Base of all messages; each text in it is one printable line.
+
+    A report says ``forbid_unknown_fields=False``: a newer end may add an optional field
+    to it under the same version, and an older one shows less.  Never a message that has
+    an effect or a decision in it: a field that narrows an order (``network`` of a start)
+    must be obeyed or refused, not ignored.
+    """
 
     def __post_init__(self) -> None:
         """Refuse hidden characters in a message.
@@ -127,7 +133,9 @@ class LeaseEnded(LinkRequest, frozen=True, tag="lease-ended"):
     reason: _Text
 
 
-class StartProgress(LinkRequest, frozen=True, tag="progress"):
+class StartProgress(
+    LinkRequest, frozen=True, tag="progress", forbid_unknown_fields=False
+):
     """The current step of a start that takes time, for the user who waits."""
 
     start: _Number
@@ -139,7 +147,9 @@ class DevicesChanged(LinkRequest, frozen=True, tag="devices-changed"):
     """A reply to DevicesAsked would be another one by now."""
 
 
-class DeviceEnded(LinkRequest, frozen=True, tag="device-ended"):
+class DeviceEnded(
+    LinkRequest, frozen=True, tag="device-ended", forbid_unknown_fields=False
+):
     """An attachment has ended, not by DeviceDetach."""
 
     attachment: _Short
@@ -250,7 +260,9 @@ class RequestDone(LinkReply, frozen=True, tag="done"):
     """The request was executed."""
 
 
-class RequestRefused(LinkFailure, frozen=True, tag="refused"):
+class RequestRefused(
+    LinkFailure, frozen=True, tag="refused", forbid_unknown_fields=False
+):
     """The request was not executed; with the text of the other end's error."""
 
     fault: _Fault
@@ -277,7 +289,7 @@ class SandboxStarted(LinkReply, frozen=True, tag="started"):
     lease: _LeaseId
 
 
-class StatusReply(LinkReply, frozen=True, tag="status"):
+class StatusReply(LinkReply, frozen=True, tag="status", forbid_unknown_fields=False):
     """Numbers, not lists: the leases were all announced."""
 
     program: _Short
@@ -332,7 +344,7 @@ class DeviceHanded(LinkReply, frozen=True, tag="device-handed"):
     backend: _Short
 
 
-class Bye(Message, frozen=True, tag="bye"):
+class Bye(Message, frozen=True, tag="bye", forbid_unknown_fields=False):
     """The last record of an end that closes on purpose; no reply.
 
     An end of the connection without one is a loss (or a deliberate cut).

@@ -6,17 +6,30 @@ that one of them does not know, and connect again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import operator
 
 import msgspec
+import pytest
 
 from broker.net.link import messages, wire_types
 
 SCHEMAS = {
     2: "e812ca85ff03933cbe064e839cf8393afc6e37561c82c3fdd524b548f7253d68",
+    3: "a97b5478e9f4a55093fbba86733f4051ce7a82422e4488c5c97fc2bc5ba58981",
 }
 """The digest of the messages of each version that was released, and of today's."""
+
+REPORTS = {
+    "Bye": set(),
+    "DeviceEnded": set(),
+    "RequestRefused": {"hint"},
+    "StartProgress": set(),
+    "StatusReply": {"warnings", "clock"},
+}
+"""The optional fields of the messages whose unknown fields are ignored, in this version."""
 
 
 def _without_texts(value):
@@ -34,14 +47,36 @@ def _without_texts(value):
     return [_without_texts(one) for one in value] if isinstance(value, list) else value
 
 
+def _reports(components):
+    return {
+        name: component
+        for name, component in components.items()
+        if component.get("type") == "object" and "additionalProperties" not in component
+    }
+
+
+def _without_later_fields(components):
+    """Leave out the optional fields that a report got since: an older end ignores them."""
+    for name, report in _reports(components).items():
+        kept = {"type", *report["required"], *REPORTS.get(name, ())}
+        report["properties"] = {
+            key: value for key, value in report["properties"].items() if key in kept
+        }
+    return components
+
+
+def components():
+    return msgspec.json.schema_components([messages.FromHost, messages.FromViewer])
+
+
 def digest():
-    both = [messages.FromHost, messages.FromViewer]
-    schema = msgspec.json.schema_components(both)
+    refs, parts = components()
+    schema = [list(refs), _without_later_fields(parts)]
     forms = [
         wire_types.HEADER.format,
         [door.value.decode() for door in wire_types.ConnectionKind],
     ]
-    whole = json.dumps([_without_texts(list(schema)), forms], sort_keys=True)
+    whole = json.dumps([_without_texts(schema), forms], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
 
 
@@ -49,6 +84,47 @@ def test_other_messages_have_another_version():
     """Mend by a higher VERSION in wire_types.py, and its digest here."""
     assert max(SCHEMAS) == wire_types.VERSION
     assert digest() == SCHEMAS[wire_types.VERSION]
+
+
+def test_only_reports_may_have_unknown_fields():
+    """What orders something must be obeyed whole or refused."""
+    assert set(_reports(components()[1])) == set(REPORTS)
+
+
+def test_an_optional_field_more_is_the_same_schema_in_a_report_alone(monkeypatch):
+    before = digest()
+
+    class StatusReply(messages.StatusReply, frozen=True, tag="status"):
+        later: int = 0
+
+    class StopSandbox(messages.StopSandbox, frozen=True, tag="stop"):
+        later: int = 0
+
+    def with_later(union, name, fresh):
+        types = [fresh if x.__name__ == name else x for x in union.__args__]
+        return functools.reduce(operator.or_, types)
+
+    later = with_later(messages.FromHost, "StatusReply", StatusReply)
+    viewer = with_later(messages.FromViewer, "StatusReply", StatusReply)
+    with monkeypatch.context() as patch:
+        patch.setattr(messages, "FromHost", later)
+        patch.setattr(messages, "FromViewer", viewer)
+        assert digest() == before
+    stop = with_later(messages.FromViewer, "StopSandbox", StopSandbox)
+    monkeypatch.setattr(messages, "FromViewer", stop)
+    assert digest() != before
+
+
+def test_a_report_of_a_newer_release_is_read_and_an_order_is_refused():
+    """Its unknown fields are ignored under the same version."""
+    newer = b'{"type": "bye", "reason": "an update", "back_in": 20}'
+    assert messages.decode(newer, wire_types.Role.HOST) == messages.Bye("an update")
+    order = (
+        b'{"type": "stop", "request": 1, "lease": "00112233445566aa", "grace": 0,'
+        b' "reason": "", "only_if_idle": true}'
+    )
+    with pytest.raises(wire_types.LinkRefusedError, match="only_if_idle"):
+        messages.decode(order, wire_types.Role.VIEWER)
 
 
 def test_a_message_more_is_another_schema(monkeypatch):
