@@ -105,7 +105,13 @@ PAGES = (
     _verbs("policy", "check, explain and test records and rules", "policy"),
     _verbs(
         *("audit", "the log of decisions: ask, verify, ship, clean up", "audit"),
-        *("audit connections", "audit stats", "audit report", "audit export"),
+        *(
+            "audit connections",
+            "audit trace",
+            "audit stats",
+            "audit report",
+            "audit export",
+        ),
         *("audit ship", "audit verify", "audit prove", "audit checkpoint", "audit gc"),
     ),
     _verbs(

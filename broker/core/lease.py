@@ -35,3 +35,5 @@ class Opening:
     """How the peer was recognised, for the log: ``hybrid:…`` or ``cid 42``."""
     direct: bool = False
     """For ``vitrail.Display``: an application's own connection, not waypipe's."""
+    link: str = ""
+    """Of two machines: its number on the link and the link's epoch, as ``7@0f3a…``."""

@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -27,7 +27,7 @@ from broker.core.token_bucket import TokenBucket
 from broker.host.acceptor import RemoteListener
 from broker.host.machine_interface import ConnectionKind
 from broker.ipc.audit import schema
-from broker.ipc.host_viewer import StartedStatus, Viewer
+from broker.ipc.host_viewer import StartedStatus, StreamRefusedError, Viewer
 from broker.net.hangup import hang_up
 from broker.net.listeners import Listener
 from broker.net.peers import credentials, identity
@@ -210,6 +210,9 @@ class Admission:
                 taken = True
         except trio.TooSlowError:
             await self._refuse(opening, "the decision timed out")
+        except StreamRefusedError as error:
+            if not error.recorded:
+                await self._refuse(replace(opening, link=error.link), str(error))
         except (VitrailError, OSError) as error:
             await self._refuse(opening, str(error))
         finally:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -37,7 +37,7 @@ from broker.host_and_viewer.link_end import BROKER_ENDS, LinkEnd, one_line
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.host_and_viewer.stream_events import StreamEvents, relay_stream
 from broker.ipc.audit import schema
-from broker.ipc.host_viewer import Machines
+from broker.ipc.host_viewer import Machines, StreamRefusedError
 from broker.net.display_header import read_header
 from broker.net.hangup import given
 from broker.net.link import messages as m
@@ -266,7 +266,6 @@ class RemoteViewer(LinkEnd):
 
         Raises UpstreamError.
         """
-        began = trio.current_time()
         taken = False
         with given(conn):
             if opening.service not in LINK_PORTS:
@@ -278,11 +277,13 @@ class RemoteViewer(LinkEnd):
                 # that idle connections cost this sandbox's places, and no others.
                 untrusted_head = await read_header(conn)
             offer = epoch.opener.open(opening.service, opening.lease.id)
+            number = epoch.opener.last
+            opening = replace(opening, link=f"{number}@{epoch.digits}")
             with (
-                epoch.stream(epoch.opener.last, opening) as stream,
-                await self._open(offer) as link,
+                epoch.stream(number, opening) as stream,
+                await self._open(offer, opening) as link,
             ):
-                async with self._events.carry(opening, "link", began) as outcome:
+                async with self._events.carry(opening, "link") as outcome:
                     taken = True
                     task_status.started()
                     with contextlib.suppress(OSError):  # the pump finds it dead
@@ -314,7 +315,7 @@ class RemoteViewer(LinkEnd):
             raise RefusedError(f"the viewer has not accepted the lease: {reason}")
         return epoch
 
-    async def _open(self, offer: StreamOffer) -> socket.socket:
+    async def _open(self, offer: StreamOffer, opening: Opening) -> socket.socket:
         """Return a connection on which the viewer has taken the stream."""
         async with self._opening:
             sock = await dial(self._config)
@@ -341,7 +342,7 @@ class RemoteViewer(LinkEnd):
             raise
         if verdict is not PreambleVerdict.TAKEN:
             sock.close()
-            raise RefusedError(_VERDICTS[verdict])
+            raise StreamRefusedError(_VERDICTS[verdict], link=opening.link)
         return sock
 
     # -- what the viewer may ask --------------------------------------------------------

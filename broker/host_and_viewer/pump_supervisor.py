@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import trio
 
@@ -101,7 +102,13 @@ class PumpSupervisor:
             return []
 
     async def relay(
-        self, a_fd: int, b_fd: int, *, name: str, max_bytes: int = 0
+        self,
+        a_fd: int,
+        b_fd: int,
+        *,
+        name: str,
+        max_bytes: int = 0,
+        settle: Callable[[StreamEnd], None] | None = None,
     ) -> StreamEnd:
         """Relay between two sockets; see ``relay.client.Pump.relay``.
 
@@ -123,4 +130,5 @@ class PumpSupervisor:
             max_write=self.max_write,
             max_bytes=max_bytes,
             name=name,
+            settle=settle,
         )

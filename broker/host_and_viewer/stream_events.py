@@ -5,9 +5,10 @@ The process that carries the stream (viewer, host) records them.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import trio
 
@@ -18,6 +19,10 @@ from broker.core.lease import Opening
 from broker.core.limits import audit as audit_limits
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
 from broker.ipc.audit import schema
+from broker.ipc.pump import EndReason, StreamEnd
+
+_LAST_WORDS_SECONDS = 1.0
+_Told = TypeVar("_Told")
 
 
 @dataclass
@@ -37,18 +42,22 @@ class StreamEvents:
 
     @asynccontextmanager
     async def carry(
-        self, opening: Opening, mode: str, began: float
+        self, opening: Opening, mode: str, *, accepted: float | None = None
     ) -> AsyncIterator[StreamOutcome]:
         """Record a stream's begin and end around the block that carries it.
 
         The first one is on disk before the block begins; raises when the log takes
         no events.  The last one is written however the block ends, with what the
-        block has put into the outcome or raised.  ``began`` is trio's time of its arrival.
+        block has put into the outcome or raised.  ``accepted`` is trio's time at which
+        the far end had its answer, if that was before.
         ``mode`` is empty for a stream whose permit has recorded it (``Request.opens``).
         """
         if mode:
             subject = event_log.of_stream(opening)
             await self._log.require(schema.StreamOpened(**subject, mode=mode))
+        # Not from its arrival: the host counts from the viewer's answer, and both
+        # machines' logs are to have the same seconds.
+        began = trio.current_time() if accepted is None else accepted
         outcome = StreamOutcome()
         try:
             yield outcome
@@ -91,6 +100,13 @@ class StreamEvents:
         )
 
 
+async def last_words(told: Callable[[], Awaitable[_Told]]) -> _Told | None:
+    """Return the worker's last counts of a stream that was cut; None: none in time."""
+    with trio.move_on_after(_LAST_WORDS_SECONDS):
+        return await told()
+    return None
+
+
 async def relay_stream(
     pump: PumpSupervisor,
     opening: Opening,
@@ -104,10 +120,15 @@ async def relay_stream(
     The descriptors, the sandbox's first, are the pump's from here on.  ``head`` is the
     number of bytes that were sent on before.
     """
+
+    def settle(end: StreamEnd) -> None:
+        # Also of a stream that was cut; a pump that has died says nothing.
+        known = end.reason is not EndReason.PUMP_DIED
+        outcome.counts = (end.bytes_ab + head, end.bytes_ba) if known else None
+
     try:
-        end = await pump.relay(*fds, name=str(opening.stream))
+        end = await pump.relay(*fds, name=str(opening.stream), settle=settle)
     except UpstreamError as error:
         outcome.reason = str(error)
     else:
         outcome.reason = end.describe()
-        outcome.counts = end.bytes_ab + head, end.bytes_ba

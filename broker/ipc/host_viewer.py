@@ -22,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 import trio
 from typing_extensions import override
 
+from broker.core.errors import RefusedError
 from broker.core.launch_changes import NO_CHANGES, LaunchChanges
 from broker.core.lease import Lease, Opening
 from broker.core.names import LeaseId, SandboxName
@@ -67,6 +68,17 @@ class Viewer(Protocol):
         stream.  The viewer owns ``conn`` from the call on, whatever happens.
         """
         ...
+
+
+class StreamRefusedError(RefusedError):
+    """The viewer refused a stream, or there is no viewer."""
+
+    def __init__(self, message: str, *, link: str = "", recorded: bool = False) -> None:
+        super().__init__(message)
+        self.link = link
+        """The stream's number on the link, see ``core.lease.Opening``."""
+        self.recorded = recorded
+        """It is counted, and needs no event of its own."""
 
 
 @dataclass(eq=False)

@@ -56,6 +56,7 @@ class StreamSubject(EventSubject):
     service: str
     stream: int
     peer: str
+    link: str
 
 
 def of(lease: Lease) -> EventSubject:
@@ -72,4 +73,5 @@ def of_stream(opening: Opening) -> StreamSubject:
         service=opening.service,
         stream=opening.stream,
         peer=opening.peer,
+        link=opening.link,
     )

@@ -42,7 +42,7 @@ class Counter:
 
     In each second, ``limits.REFUSALS_LOGGED_PER_SECOND`` equal ones are
     separate events; those beyond are counted and come out as one event
-    when the second is over.  Equal means: in all but the stream's number.
+    when the second is over.  Equal means: in all but the stream's numbers.
 
     If it continues, the next count comes after two seconds, then after four,
     up to a minute; and where kinds are new without end, all beyond a certain
@@ -243,7 +243,8 @@ def _summary(event: schema.Event, *, sandbox: str, peer: str) -> schema.Event:
 
 def _words(event: schema.Event) -> bytes:
     """The bytes that equal refusals share.  Raises InternalError for a large one."""
-    return schema.encode(msgspec.structs.replace(event, stream=0, count=1))
+    # guard: refusals over the link are equal in all but their numbers
+    return schema.encode(msgspec.structs.replace(event, stream=0, link="", count=1))
 
 
 class Refusals:

@@ -175,4 +175,5 @@ def subject(request: Request) -> event_log.StreamSubject:
         service=untrusted_word(request.service),
         stream=request.stream,
         peer=request.peer,
+        link="",  # the stream's other events have it
     )

@@ -54,6 +54,7 @@ class _Show:
 _LATER = MappingProxyType(
     {
         "connections": "audit.connections:command",
+        "trace": "audit.trace:command",
         "stats": "audit.stats:command",
         "report": "audit.report:command",
         "export": "audit.export:command",

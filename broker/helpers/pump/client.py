@@ -198,6 +198,7 @@ class Pump:
         max_write: int = 0,
         max_bytes: int = 0,
         name: str = "",
+        settle: Callable[[StreamEnd], None] | None = None,
     ) -> StreamEnd:
         """Relay between two connected stream sockets until both have ended.
 
@@ -207,7 +208,8 @@ class Pump:
         without a byte in either direction end the stream (None: no limit);
         ``max_write`` bounds single writes, in bytes (0: any); a direction of
         more than ``max_bytes`` (0: any) ends the stream, with the errno EFBIG;
-        ``name`` shows in ``streams()``.
+        ``name`` shows in ``streams()``.  ``settle`` gets the end also of a stream that
+        is cut because this call was cancelled.
 
         Raises UpstreamError when the pump is dead or full, ValueError for an
         ``idle_seconds`` that is not positive.
@@ -215,14 +217,16 @@ class Pump:
         ends: list[StreamEnd] = []
         done = trio.Event()
 
-        def settle(end: StreamEnd) -> None:
+        def ended(end: StreamEnd) -> None:
             ends.append(end)
             done.set()
+            if settle is not None:
+                settle(end)
 
         try:
             idle_ms = milliseconds(idle_seconds)
             terms = Submit(0, mode_ab, mode_ba, idle_ms, max_write, max_bytes)
-            while not (token := self.submit(a_fd, b_fd, terms, settle, name)):
+            while not (token := self.submit(a_fd, b_fd, terms, ended, name)):
                 await self.wait_room()
         finally:
             os.close(a_fd)

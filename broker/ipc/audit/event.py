@@ -72,6 +72,9 @@ class Event(
     """The service's argument; an object's name, see ``object``."""
     stream: int = 0
     """The stream's number on its host."""
+    link: str = ""
+    """Of two machines: the stream's number on the link and the link's epoch, as
+    ``7@0f3a…``, the same in both machines' logs."""
     peer: str = ""
     """How the kernel knows the far end, as ``hybrid:…`` or ``cid 42``."""
     object: str = ""

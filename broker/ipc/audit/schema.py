@@ -115,7 +115,7 @@ class StreamClosed(Event, frozen=True, kw_only=True, tag="stream.closed"):
     """null: not known, as the process that counted has died."""
     bytes_to_sandbox: int | None
     seconds: float
-    """From its opening to its end."""
+    """From its opening to its end; the same at both of two machines."""
 
 
 # -- sandboxes, programs, processes -----------------------------------------------

@@ -128,15 +128,16 @@ class StreamedFolders:
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Serve a guest's connection for a folder; return when it has ended."""
-        began = trio.current_time()
         with given(conn):
             # As a display's: from here on it is the peer's time that passes.
             task_status.started()
-            opened = False
+            accepted, opened = trio.current_time(), False
             try:
                 shared = self._wanted(opening, await _read_place(conn))
                 with shared.serving():
-                    async with self._events.carry(opening, "folder", began) as outcome:
+                    async with self._events.carry(
+                        opening, "folder", accepted=accepted
+                    ) as outcome:
                         opened = True
                         await shared.folder.serve(conn.fileno())
                         outcome.reason = ""

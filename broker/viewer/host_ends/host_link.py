@@ -375,7 +375,11 @@ class RemoteHost(LinkEnd):
                 await answering.say(PreambleVerdict.NO_LEASE)
                 raise RefusedError("the host has not announced the lease")
             opening = Opening(
-                announced.lease, preamble.service, next(self._streams), announced.peer
+                announced.lease,
+                preamble.service,
+                next(self._streams),
+                announced.peer,
+                link=f"{preamble.number}@{epoch.digits}",
             )
             # guard: no new pace for a new epoch
             answering.place = place = self._intake.enter(preamble.lease)

@@ -138,9 +138,7 @@ class PortForwards:
             if conn is None:
                 await self._events.refused(opening, "another user connected")
                 return
-            async with self._events.carry(
-                opening, "pump", trio.current_time()
-            ) as outcome:
+            async with self._events.carry(opening, "pump") as outcome:
                 asked = GuestCall(_CALLER, TCP, str(forward.port))
                 async with self._calls.served(guest, asked) as far:
                     ours, theirs = both_again(conn, far)

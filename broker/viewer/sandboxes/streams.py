@@ -10,7 +10,6 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import TypeVar
 
 import trio
 
@@ -18,7 +17,7 @@ from broker.core.errors import RefusedError, UpstreamError, VitrailError
 from broker.core.escape import printable
 from broker.core.lease import Opening
 from broker.helpers.descriptor_copies import duplicates
-from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
+from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome, last_words
 from broker.ipc import acceptor, fdpass, worker
 from broker.net.display_header import read_header
 from broker.net.hangup import given, hang_up
@@ -28,10 +27,8 @@ from broker.viewer.wayland.screen import GuestScreen
 from broker.viewer.workers.process import Worker
 from policy.records.model import Record
 
-_LAST_WORDS_SECONDS = 1.0
 """The stream is shut by then; only its counts are still to come."""
 _DIED = "the worker died"
-_Told = TypeVar("_Told")
 
 
 class GuestStreams:
@@ -171,7 +168,7 @@ class GuestStreams:
 
         Raises RefusedError when there is no place for it.
         """
-        async with self._events.carry(opening, "", trio.current_time()) as outcome:
+        async with self._events.carry(opening, "") as outcome:
             with self.place():
                 yield outcome
 
@@ -189,11 +186,8 @@ class GuestStreams:
             with self._handing(opening) as ended:
                 order = worker.AgentStream(opening.stream)
                 await mine.send(order, [conn.fileno()])
-                conn.close()
                 task_status.started()
-                await ended.wait()
-                end = self._end_of(opening)
-                outcome.reason, outcome.counts = end.reason, end.counts
+                await self._until_end(opening, conn, ended, outcome)
 
     async def wayland(
         self,
@@ -221,7 +215,7 @@ class GuestStreams:
                 finally:
                     hang_up(conn)
                     with trio.CancelScope(shield=True):
-                        end = await _last_words(ended.wait)
+                        end = await last_words(ended.wait)
                     if end is not None:
                         outcome.counts = end.to_compositor, end.to_client
                     said = printable(end.reason) if end is not None else _DIED
@@ -255,18 +249,20 @@ class GuestStreams:
         task_status: trio.TaskStatus[None],
     ) -> None:
         """Have a display stream decoded in the worker; return at its end."""
-        began = trio.current_time()
         outcome: StreamOutcome | None = None
         with given(conn):
             # From here on it is the peer's time that passes, so it holds one of
             # its streams and none of the places of the undecided: a vsock
             # backend that waits for its turn serves its guest nothing else.
             task_status.started()
+            accepted = trio.current_time()
             try:
                 order = worker.DisplayStream(opening.stream, await read_header(conn))
                 mine = await self._worker_for_display()
                 with self._handing(opening) as ended:
-                    async with self._events.carry(opening, "worker", began) as outcome:
+                    async with self._events.carry(
+                        opening, "worker", accepted=accepted
+                    ) as outcome:
                         await mine.send(order, [conn.fileno(), *self._arena])
                         self._programs.display(Step.WAYPIPE)
                         await self._until_end(opening, conn, ended, outcome)
@@ -282,7 +278,7 @@ class GuestStreams:
         ended: trio.Event,
         outcome: StreamOutcome,
     ) -> None:
-        """Wait for a display stream's end; cancelled, cut it and ask for its counts."""
+        """Wait for the end of a stream of the worker; cancelled, cut it and ask for its counts."""
         cut = True
         try:
             await ended.wait()
@@ -291,7 +287,7 @@ class GuestStreams:
             with contextlib.suppress(OSError):  # the guest has closed it
                 conn.shutdown(socket.SHUT_RDWR)
             with trio.CancelScope(shield=True):
-                await _last_words(ended.wait)
+                await last_words(ended.wait)
             end = self._end_of(opening)
             outcome.counts = end.counts
             if not cut:
@@ -305,10 +301,3 @@ class GuestStreams:
         except VitrailError as error:
             self._programs.fail(str(error), Step.WAYPIPE)
             raise
-
-
-async def _last_words(told: Callable[[], Awaitable[_Told]]) -> _Told | None:
-    """Return the worker's last counts of a stream that was cut; None: none in time."""
-    with trio.move_on_after(_LAST_WORDS_SECONDS):
-        return await told()
-    return None

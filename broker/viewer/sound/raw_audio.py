@@ -50,10 +50,9 @@ async def raw_stream(
     has a refusal to answer on it.  Raises SetupError or UpstreamError without a sound
     server.
     """
-    began = trio.current_time()
     async with (
         sound_connection(session, permit) as server,
-        StreamEvents(log).carry(opening, "auto", began) as outcome,
+        StreamEvents(log).carry(opening, "auto") as outcome,
     ):
         outcome.counts = 0, 0
         await answer()

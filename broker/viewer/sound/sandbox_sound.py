@@ -36,7 +36,7 @@ from broker.core.services import MICROPHONE
 from broker.core.stderr_log import log_stderr
 from broker.core.streams.sound_rules import Level, Microphone, Revoked, SoundRules
 from broker.core.token_bucket import TokenBucket
-from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome
+from broker.host_and_viewer.stream_events import StreamEvents, StreamOutcome, last_words
 from broker.ipc import worker
 from broker.ipc.audit import schema
 from broker.net.connection_quota import SoundPlaces, SoundServerPlaces
@@ -131,7 +131,6 @@ class GuestSound:
         Raises RefusedError where the record has no sound and for one too many,
         SetupError or UpstreamError when no sound server is to be had.
         """
-        began = trio.current_time()
         record = self._record()
         if record is None or record.viewer.audio.playback != "allow":
             raise RefusedError(
@@ -143,7 +142,7 @@ class GuestSound:
             await trio.sleep(self.places.pace.take(trio.current_time()))
             async with sound_connection(self._session, permit) as server:
                 mine = await self._told(record)
-                async with self._events.carry(opening, "worker", began) as outcome:
+                async with self._events.carry(opening, "worker") as outcome:
                     await say()
                     task_status.started()
                     await self._carry(mine, opening, (conn, server), outcome)
@@ -157,19 +156,21 @@ class GuestSound:
     ) -> None:
         """Hand a sound stream to the worker; wait for its end; cut it if cancelled."""
         ended = self._streams[opening.stream] = trio.Event()
-        cut = worker.SoundClosed(opening.stream, 0, 0, "cut")
         try:
             order = worker.SoundStream(opening.stream)
             await mine.send(order, [sock.fileno() for sock in socks])
             await ended.wait()
         finally:
-            self._streams.pop(opening.stream, None)
             for sock in socks:
                 with suppress(OSError):  # it has ended already
                     sock.shutdown(socket.SHUT_RDWR)
-            end = self._ends.pop(opening.stream, cut)
-            outcome.reason = printable(end.reason, 2000)
-            outcome.counts = end.from_guest, end.to_guest
+            with trio.CancelScope(shield=True):
+                await last_words(ended.wait)
+            self._streams.pop(opening.stream, None)
+            end = self._ends.pop(opening.stream, None)
+            if end is not None:
+                outcome.reason = printable(end.reason, 2000)
+                outcome.counts = end.from_guest, end.to_guest
 
     async def _told(self, record: Record) -> Worker:
         """Start the worker if needed and send it the rules of sound; return it."""

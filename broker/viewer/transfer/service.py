@@ -99,11 +99,10 @@ class OpeningService:
         ``taken`` is awaited once the worker has it.  Raises RefusedError when the
         sandbox has too many of them.
         """
-        began = trio.current_time()
         keys = opening.service == SSH_AGENT
         calls = keys or opening.service == CALL
         with guest.transfers.one(guest, opening, call=calls) as exchange:
-            async with self._events.carry(opening, "worker", began) as outcome:
+            async with self._events.carry(opening, "worker") as outcome:
                 order = messages.TransferStream(opening.stream, agent=keys)
                 await guest.order(order, [conn.fileno()])
                 await taken()

@@ -45,7 +45,7 @@ class Log:
 
 async def test_a_stream_has_an_event_before_it_and_one_behind():
     log = Log()
-    async with StreamEvents(log).carry(OPENING, "worker", 0.0) as outcome:
+    async with StreamEvents(log).carry(OPENING, "worker") as outcome:
         (opened,) = log.events
         assert isinstance(opened, schema.StreamOpened)
         assert (opened.stream, opened.mode) == (7, "worker")
@@ -62,7 +62,7 @@ async def test_a_stream_that_cannot_be_recorded_is_not_carried():
     log = Log()
     log.full = True
     with pytest.raises(UpstreamError):
-        async with StreamEvents(log).carry(OPENING, "worker", 0.0):
+        async with StreamEvents(log).carry(OPENING, "worker"):
             raise AssertionError
     assert log.events == []
 
@@ -70,7 +70,7 @@ async def test_a_stream_that_cannot_be_recorded_is_not_carried():
 async def test_a_stream_that_is_cut_has_its_end_recorded():
     log = Log()
     with trio.CancelScope() as scope:
-        async with StreamEvents(log).carry(OPENING, "worker", 0.0) as outcome:
+        async with StreamEvents(log).carry(OPENING, "worker") as outcome:
             outcome.counts = 1, 2
             scope.cancel()
             await trio.sleep_forever()
@@ -88,7 +88,7 @@ async def test_an_error_is_the_reason_where_there_is_no_other(before, recorded):
     log = Log()
 
     async def fail():
-        async with StreamEvents(log).carry(OPENING, "worker", 0.0) as outcome:
+        async with StreamEvents(log).carry(OPENING, "worker") as outcome:
             outcome.reason = before or outcome.reason
             raise UpstreamError("the worker is gone")
 
@@ -102,11 +102,14 @@ class Pump:
     def __init__(self, end):
         self.end = end
 
-    async def relay(self, a, b, *, name):
+    async def relay(self, a, b, *, name, settle):
         await trio.lowlevel.checkpoint()
         assert (a, b, name) == (10, 11, "7")
         if isinstance(self.end, Exception):
             raise self.end
+        settle(self.end)
+        if self.end.reason is EndReason.ABORTED:
+            await trio.sleep_forever()  # the caller was cancelled
         return self.end
 
 
@@ -115,6 +118,21 @@ async def test_the_outcome_is_the_pump_s_count_and_the_bytes_sent_before():
     end = StreamEnd(100, 5, EndReason.END)
     await relay_stream(Pump(end), OPENING, (10, 11), outcome, head=16)
     assert outcome == StreamOutcome(end.describe(), (116, 5))
+
+
+async def test_a_stream_that_is_cut_has_the_pump_s_counts():
+    outcome = StreamOutcome()
+    with trio.move_on_after(0.1):
+        aborted = StreamEnd(100, 5, EndReason.ABORTED)
+        await relay_stream(Pump(aborted), OPENING, (10, 11), outcome, head=16)
+    assert outcome == StreamOutcome("cut", (116, 5))
+
+
+async def test_the_counts_of_a_pump_that_died_are_not_known():
+    outcome = StreamOutcome()
+    died = StreamEnd(0, 0, EndReason.PUMP_DIED)
+    await relay_stream(Pump(died), OPENING, (10, 11), outcome, head=16)
+    assert outcome.counts is None
 
 
 async def test_a_pump_that_dies_is_the_reason():

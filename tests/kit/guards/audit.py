@@ -61,6 +61,7 @@ GUARDS = (
     Guard("a cursor is kept once its events have been written", "", "tests/integration/test_audit_asking.py", "cursor_is_not_kept"),
     Guard("a new key at each start", "pass", "tests/attack/test_audit_tail.py", "own_key"),
     Guard("refusals have a budget for each sandbox", "return ''", "tests/attack/test_budgets.py", "others_their_names"),
+    Guard("refusals over the link are equal in all but their numbers", "return schema.encode(msgspec.structs.replace(event, stream=0, count=1))", "tests/broker/authority/audit/test_refusals.py", "over_a_link"),
     Guard("counted refusals keep their sandbox", "whose = schema.StreamRefused()", "tests/attack/test_budgets.py", "others_their_names"),
     Guard("a share of the log", "wait = 0.0", "tests/attack/test_budgets.py", "roll_the_log_over"),
     Guard("all shares together", "pass", "tests/attack/test_budgets.py", "together_are_bounded"),

@@ -23,6 +23,14 @@ from tests.kit.eventually import eventually
 COLD = StreamRefused(peer="cid 42", service="vitrail.Display", reason="no lease")
 
 
+def test_refusals_over_a_link_are_equal_in_all_but_their_numbers() -> None:
+    counter = Counter()
+    assert counter.take(msgspec.structs.replace(COLD, link="1@ab"), 10.0) != []
+    for n in range(2, 9):
+        again = msgspec.structs.replace(COLD, stream=n, link=f"{n}@ab")
+        assert counter.take(again, 10.5) == []
+
+
 def test_the_first_is_an_event_at_once_and_the_rest_of_its_second_one_more() -> None:
     counter = Counter()
     assert counter.take(COLD, 10.0) == [COLD]

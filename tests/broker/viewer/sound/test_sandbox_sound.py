@@ -429,6 +429,8 @@ async def test_connections_that_come_and_go_are_opened_at_a_pace(tmp_path, mock_
         mock_clock.jump(1 / limits.PULSE_CONNECTS_PER_SECOND)
         await opened.wait_begun(burst)
         server.accept()[0].close()
+        # A stream that is cut waits for its worker's last counts, by this clock.
+        await opened.end(burst)
         assert not opened.refused
 
 
