@@ -335,10 +335,20 @@ class Questions:
 
         Raises PeerError.
         """
-        with trio.move_on_after(limits.PROMPT_START_SECONDS) as first:
+        slow = limits.PROMPT_SLOW_SECONDS
+        with trio.move_on_after(slow) as first:
             await self._take(agent)
         if first.cancelled_caught:
-            raise PeerError(f"it sent nothing within {limits.PROMPT_START_SECONDS:g} s")
+            log_stderr(
+                f"vitrail: the prompt agent has sent nothing for {slow:g} s, but lives: "
+                "waiting for it; to answer meanwhile, run 'brokerctl answer'"
+            )
+            with trio.move_on_after(limits.PROMPT_START_SECONDS - slow) as last:
+                await self._take(agent)
+            if last.cancelled_caught:
+                raise PeerError(
+                    f"it sent nothing within {limits.PROMPT_START_SECONDS:g} s"
+                )
         while await self._take(agent):
             pass
 

@@ -121,8 +121,12 @@ was taken over would take the focus without end."""
 PROMPT_REMIND_SECONDS = 20.0
 """Between notifications that the same question waits behind other windows."""
 
-PROMPT_START_SECONDS = 10.0
-"""For a prompt agent to say that it is there."""
+PROMPT_SLOW_SECONDS = 10.0
+"""A prompt agent that takes longer to say that it is there is named in the log."""
+
+PROMPT_START_SECONDS = 120.0
+"""For a prompt agent to say that it is there.  An emulated machine that starts another
+needs half a minute; a question's own deadline ends earlier than one that hangs."""
 
 PROMPT_DEATHS = 3
 PROMPT_DEATHS_SECONDS = 60.0

@@ -32,6 +32,9 @@ LINK_SILENCE_SECONDS = 30.0
 """Without a record for so long, an end sends a ping; without one for twice as
 long it takes the other end for dead."""
 
+LINK_SILENT_SECONDS = 5.0
+"""Without a record for so long, not even for a ping, who waits for a start is told."""
+
 LINK_REQUESTS = 64
 """Requests on control that one end has sent and has no reply to.  After a
 reconnect 512 leases are announced in eight rounds of these."""

@@ -347,6 +347,27 @@ class Epoch(FarEnd):
                     f"{self.name} sent nothing for {2 * limits.LINK_SILENCE_SECONDS:g} s"
                 )
 
+    async def wait_silent(self, seconds: float) -> None:
+        """Wait until the other end has sent nothing for so long, not even for a ping."""
+        while True:
+            await trio.sleep_until(self._heard + seconds / 2)
+            heard = self._heard
+            if trio.current_time() < heard + seconds / 2:
+                continue
+            with trio.move_on_after(seconds / 2):
+                await self.ask_quietly()
+            if self._heard == heard:
+                return
+
+    @property
+    def silent(self) -> str:
+        """How long the other end has sent nothing, and what will follow, for people."""
+        quiet = trio.current_time() - self._heard
+        return (
+            f"{self.name} has sent nothing for {quiet:.0f} s: the link is cut after "
+            f"{2 * limits.LINK_SILENCE_SECONDS:g} s, and connects again"
+        )
+
     async def _watch_answers(self) -> None:
         """End an epoch whose other end owes an answer for too long.
 

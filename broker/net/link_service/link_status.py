@@ -84,13 +84,15 @@ class LinkState:
         """
         epoch = self.epoch
         there = None if epoch is None else await _ask(epoch)
+        # No answer, though the epoch lives: only its end would say so, a minute later.
+        silent = epoch.silent if epoch and epoch.live and not there else ""
         return LinkStatus(
             role=self.role.name.lower(),
             endpoint=self.endpoint,
             state=self.state,
             since=self.since,
             version=VERSION,
-            problem=self.unsteady() or self.problem,
+            problem=self.unsteady() or self.problem or silent,
             name="" if epoch is None else epoch.name,
             epoch="" if epoch is None else epoch.digits,
             epochs=self.epochs,

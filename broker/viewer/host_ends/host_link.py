@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 
 import trio
@@ -61,6 +61,18 @@ _SOON = 0.001
 """Seconds that rounding may leave of a wait."""
 _HOST_SECONDS = limits.LINK_RETRY_SECONDS + 1.0
 """How long a start waits for a host: as long as one takes to dial again."""
+
+
+async def _report_silence(
+    epoch: Epoch, progress: Callable[[str], None], waiting: trio.CancelScope
+) -> None:
+    """Tell who waits for a start that the host does not even answer a ping."""
+    # An error is the end of the epoch, which ends the start with its reason.
+    with waiting, suppress(VitrailError):
+        while epoch.live:
+            await epoch.wait_silent(limits.LINK_SILENT_SECONDS)
+            progress(epoch.silent)
+            await trio.sleep(limits.LINK_SILENT_SECONDS)
 
 
 class RemoteHost(LinkEnd):
@@ -119,7 +131,12 @@ class RemoteHost(LinkEnd):
         progress(f"sent the request to {epoch.name}")
         assert self._nursery is not None
         start = HostStart(epoch, record, changes, for_sandbox, progress)
-        return await self._starts.start(start, self._nursery)
+        waiting = trio.CancelScope()
+        self._nursery.start_soon(_report_silence, epoch, progress, waiting)
+        try:
+            return await self._starts.start(start, self._nursery)
+        finally:
+            waiting.cancel()
 
     async def _stop_unwanted(self, lease: LeaseId) -> None:
         await self.stop(lease, grace=0, reason="its command was interrupted")

@@ -4,12 +4,46 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import pytest
 import trio
 
 from broker.authority.questions.prompts import Questions
 from broker.core import limits
+from broker.core.errors import PeerError
 from broker.ipc import prompt as m
 from tests.kit.helper_starter import ended_starter
+
+
+def questions_of(agent_seconds):
+    """Questions, and an agent that says that it is there after so long."""
+    questions = Questions(
+        paths=None,
+        log=None,
+        compositor=lambda: None,
+        starter=ended_starter(),
+        screen_reader=False,
+    )
+    begun = trio.current_time()
+    packets = [m.encode(m.PromptHello(layer=False)), b""]
+
+    async def recv(_most):
+        await trio.sleep_until(begun + agent_seconds)
+        return packets.pop(0)
+
+    return questions, SimpleNamespace(sock=SimpleNamespace(recv=recv), ready=False)
+
+
+async def test_an_agent_that_starts_slowly_is_waited_for(autojump_clock, capfd):
+    questions, agent = questions_of(limits.PROMPT_START_SECONDS - 1)
+    await questions._listen(agent)
+    assert agent.ready
+    assert "has sent nothing for 10 s, but lives" in capfd.readouterr().err
+
+
+async def test_an_agent_that_hangs_is_given_up(autojump_clock):
+    questions, agent = questions_of(limits.PROMPT_START_SECONDS + 1)
+    with pytest.raises(PeerError, match="within 120 s"):
+        await questions._listen(agent)
 
 
 async def test_a_viewer_that_wants_it_in_front_all_the_time_gets_it_now_and_then(
