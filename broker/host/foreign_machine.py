@@ -27,10 +27,15 @@ from broker.core.services import (
     WAYLAND_DOOR,
 )
 from broker.helpers.process.fork_client import ForkedProcess
-from broker.helpers.process.identity import open_pidfd
+from broker.helpers.process.identity import (
+    ProcessIdentity,
+    identity_of,
+    open_pidfd,
+)
 from broker.helpers.process.spawn import has_ended, wait_ended
 from broker.host.acceptor import Acceptors, RemoteListener, end_acceptor
 from broker.host.machine_interface import ConnectionKind, MachineFacts
+from broker.ipc.control.types.leases import LeaseRequest
 from broker.net.addresses import HybridEndpoint, UnixEndpoint
 from broker.net.listeners import Listener, open_listener
 from broker.net.peers import credentials
@@ -76,6 +81,10 @@ class HeldMachine:
         """The pidfd of one of them."""
         return self._fds[pid]
 
+    def identities(self) -> list[ProcessIdentity]:
+        """Return who they are, for a later broker.  Raises OSError for an ended one."""
+        return [identity_of(pid, fd) for pid, fd in self._fds.items()]
+
     def alive(self) -> frozenset[int]:
         """Return the pids of the held processes that have not begun to end."""
         return frozenset(
@@ -107,7 +116,9 @@ class ForeignMachine:
 
     def __init__(self, claim: Claim, held: HeldMachine, leader: int | None) -> None:
         self._claim = claim
-        self._held = held
+        self.held = held
+        self.note: Path | None = None
+        """The file by which a later broker takes up its lease."""
         self._leader = leader
         self._left = trio.Event()
         self._acceptor: ForkedProcess | None = None
@@ -132,7 +143,7 @@ class ForeignMachine:
 
     def alive(self) -> frozenset[int]:
         """Pids of its processes that have not begun to end."""
-        return self._held.alive()
+        return self.held.alive()
 
     async def open_doors(
         self, acceptors: Acceptors
@@ -169,7 +180,7 @@ class ForeignMachine:
                 reasons.append(why)
                 nursery.cancel_scope.cancel()
 
-            pidfd = self._held.pidfd(self._leader)
+            pidfd = self.held.pidfd(self._leader)
             nursery.start_soon(ended, self._left.wait, "its launcher released it")
             nursery.start_soon(ended, partial(wait_ended, pidfd), "it has ended")
             if self._acceptor is not None:
@@ -190,7 +201,9 @@ class ForeignMachine:
         """Let go of its processes."""
         if self._acceptor is not None:
             await end_acceptor(self._acceptor)
-        self._held.close()
+        self.held.close()
+        if self.note is not None:
+            self.note.unlink(missing_ok=True)
 
 
 async def hybrid_doors(
@@ -266,37 +279,34 @@ def _admit_other_users(path: Path) -> None:
         ) from error
 
 
-def take_foreign(
-    *,
-    hybrid: str | None,
-    cid: int | None,
-    unix: str | None,
-    leader: int | None,
-    connectors: Sequence[int],
-) -> ForeignMachine:
+def take_foreign(request: LeaseRequest) -> ForeignMachine:
     """Return the machine that a launcher described: its claim and its processes.
 
     Raises RefusedError for a description that identifies nothing.
     """
-    if [hybrid, cid, unix].count(None) != 2:
+    if [request.hybrid, request.cid, request.unix].count(None) != 2:
         raise RefusedError("the request must set exactly one of hybrid, cid and unix")
-    pids = sorted({*connectors, *([] if leader is None else [leader])})
-    held = HeldMachine(pids)
+    leader = [] if request.leader is None else [request.leader]
+    pids = sorted({*(request.connectors or ()), *leader})
+    return machine_of(request, HeldMachine(pids))
+
+
+def machine_of(request: LeaseRequest, held: HeldMachine) -> ForeignMachine:
+    """Return the machine of a request whose processes are held.
+
+    Raises RefusedError, SetupError; the processes are let go of then.
+    """
     try:
-        return ForeignMachine(_claim(hybrid, cid, unix, leader, held), held, leader)
+        return ForeignMachine(_claim(request, held), held, request.leader)
     except BaseException:
         held.close()
         raise
 
 
-def _claim(
-    hybrid: str | None,
-    cid: int | None,
-    unix: str | None,
-    leader: int | None,
-    held: HeldMachine,
-) -> Claim:
+def _claim(request: LeaseRequest, held: HeldMachine) -> Claim:
     """Return the claim of a request's CID, hybrid or UNIX socket."""
+    hybrid, cid, unix = request.hybrid, request.cid, request.unix
+    leader = request.leader
     if cid is not None:
         return VsockClaim(credentials.network_namespace(), take_cid(cid), leader)
     if hybrid is not None:

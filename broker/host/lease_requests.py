@@ -25,6 +25,7 @@ from broker.core.names import (
 )
 from broker.core.parts.absent import needed
 from broker.core.paths import Paths
+from broker.host.foreign_leases import ForeignLeases
 from broker.host.foreign_machine import take_foreign
 from broker.host.host_status import lease_status
 from broker.host.role import ActiveLease, HostRole
@@ -69,6 +70,9 @@ class Leasing:
     ) -> None:
         self._paths = paths
         self._guests: LibvirtGuests | None = None
+        self.foreign = ForeignLeases(
+            paths.runtime / "foreign", self._checked, listen_vsock
+        )
         self._listen_vsock = listen_vsock
         self._host = host
         self._log = log
@@ -94,7 +98,7 @@ class Leasing:
         self, exchange: Exchange[api.LeaseItem], request: api.LeaseRequest
     ) -> api.LeaseItem:
         """Keep a lease for a foreign machine until the caller disconnects."""
-        active_lease = await self._admit_foreign(request)
+        active_lease = await self._admit_foreign(request, held=True)
         try:
             await exchange.emit(api.LeaseItem(lease=lease_status(active_lease)))
             await active_lease.ended.wait()
@@ -107,30 +111,38 @@ class Leasing:
                     )
         return api.LeaseItem(ended=active_lease.reason)
 
-    async def _admit_foreign(self, request: api.LeaseRequest) -> ActiveLease:
-        """Lease a machine that another program started.  Raises RefusedError."""
-        await self._reload()
-        name = take_sandbox_name(request.record)
-        record = find_record(self._records(), name)
-        if not is_of_others(record.host.launch):
+    def _checked(self, request: api.LeaseRequest) -> Record:
+        """Return the record of a request whose peer is the one that the record names.
+
+        Raises RefusedError.
+        """
+        record = find_record(self._records(), take_sandbox_name(request.record))
+        launch = record.host.launch
+        if not is_of_others(launch):
             raise RefusedError(
-                f"cannot lease '{name}' on request: 'brokerctl run {name}' starts and leases it",
+                f"cannot lease '{record.name}' on request: 'brokerctl run {record.name}' starts and leases it",
                 where=record.where("launch.kind"),
                 hint='to start it with another program, set kind = "external" in [launch] of the record',
             )
+        check_peer(record, launch.peer, request, self._records())
+        return record
+
+    async def _admit_foreign(
+        self, request: api.LeaseRequest, *, held: bool = False
+    ) -> ActiveLease:
+        """Lease a machine that another program started.  Raises RefusedError.
+
+        ``held``: the launcher waits for its end, and learns of a broker's that dies.
+        """
+        await self._reload()
+        name = take_sandbox_name(request.record)
         try:
             # Before the machine, whose pidfds would be leaked after an error.
+            record = self._checked(request)
             sandbox = self._name(record, request)
-            check_peer(record, record.host.launch.peer, request, self._records())
             if request.cid is not None:
                 await self._listen_vsock()
-            machine = take_foreign(
-                hybrid=request.hybrid,
-                cid=request.cid,
-                unix=request.unix,
-                leader=request.leader,
-                connectors=request.connectors or [],
-            )
+            machine = take_foreign(request)
         except VitrailError as error:
             peer = next(filter(None, (request.hybrid, request.unix)), "")
             await self._log.refused(
@@ -142,7 +154,10 @@ class Leasing:
                 )
             )
             raise
-        return await self._host.admit(sandbox, name, machine)
+        active = await self._host.admit(sandbox, name, machine)
+        if not held:
+            self.foreign.keep(active, request, machine)
+        return active
 
     def _name(self, record: Record, request: api.LeaseRequest) -> SandboxName:
         if request.sandbox:
@@ -290,11 +305,12 @@ def sandbox_name(
 
 
 async def start_for_viewer(
-    viewer: FarEnd, host: Machines, request: m.StartSandbox
+    viewer: FarEnd, host: Machines, request: m.StartSandbox, mistake: str = ""
 ) -> Lease:
     """Start a sandbox for the viewer, and report its progress.  Raises VitrailError.
 
     Within this host's own records: the viewer names one, and differences from it.
+    ``mistake``: in the record's file, whose last good version is in force.
     """
     record = take_sandbox_name(request.record)
     put, lines = trio.open_memory_channel[str](_PROGRESS_LINES)
@@ -303,6 +319,8 @@ async def start_for_viewer(
         with suppress(trio.WouldBlock):
             put.send_nowait(m.fit(text, link_limits.LINK_TEXT_CHARACTERS))
 
+    if mistake:
+        progress(f"the last good version of the host's record is in force: {mistake}")
     lease: Lease | VitrailError
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_report, viewer, request.request, lines)

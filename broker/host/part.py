@@ -138,6 +138,7 @@ class HostPart:
         if VHOST_VSOCK.exists() and os.access(VHOST_VSOCK, os.R_OK | os.W_OK):
             await self._listen_early(nursery)
         await self.adopt(self._vms)
+        await self.adopt(self.leasing.foreign)
         if not is_installed("launchers"):
             return  # 'warnings' names the records that need it
         nursery.start_soon(self._watch_machined)
@@ -255,6 +256,7 @@ class HostPart:
         return [
             *unleased_records(self._ground.records.now),
             *self._vms.warnings[-10:],
+            *self.leasing.foreign.warnings[-10:],
         ]
 
     async def _find_tools(
@@ -326,8 +328,10 @@ class HostPart:
         """Return the name of the next sandbox of a record.  Raises RefusedError."""
         record = self._record(name)
         if record is None:
+            problem = self._ground.records.now.broken.get(name)
+            mistake = "" if problem is None else f": {problem.first_line()}"
             raise RefusedError(
-                f"this host has no valid record '{name}'",
+                f"this host has no valid record '{name}'{mistake}",
                 hint=did_you_mean(name, self._ground.records.now.records)
                 or "add a file NAME.toml to sandboxes.d on the host; to check the records there, run 'brokerctl policy check'",
             )

@@ -23,6 +23,7 @@ from broker.helpers.fork_start import start_server
 from broker.helpers.process.spawn import PIPE, spawn
 from broker.host.foreign_machine import take_foreign
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.ipc.control.types.leases import LeaseRequest
 from tests.kit.link.roles import host_role, journal
 from tests.kit.vm.reuse import WORD, Words, admitted
 from tests.kit.wayland.compositor import short_directory
@@ -138,7 +139,7 @@ async def take_over(role, words, made, base, old, rng):
 
     def machine():
         return take_foreign(
-            hybrid=str(base), cid=None, unix=None, leader=pid, connectors=[pid]
+            LeaseRequest(record="work", hybrid=str(base), leader=pid, connectors=[pid])
         )
 
     active_lease = await admitted(role, machine)

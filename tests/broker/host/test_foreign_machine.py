@@ -21,6 +21,7 @@ from broker.core.services import (
 from broker.helpers.process.spawn import DEVNULL, spawn
 from broker.host.acceptor import Acceptors
 from broker.host.foreign_machine import HeldMachine, hybrid_doors, take_foreign
+from broker.ipc.control.types.leases import LeaseRequest
 from broker.net.peers import credentials
 from broker.net.peers.identity import ContainerClaim, HybridClaim, VsockClaim
 
@@ -43,8 +44,7 @@ def private(tmp_path):
 
 
 def take(**claims):
-    words = {"hybrid": None, "cid": None, "unix": None, "leader": None}
-    return take_foreign(**{**words, "connectors": [], **claims})
+    return take_foreign(LeaseRequest(record="work", **claims))
 
 
 def open_files():

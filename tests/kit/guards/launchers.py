@@ -9,6 +9,12 @@ from tests.kit.guards.mutation import Guard, main
 
 GUARDS = (
     Guard(
+        "only the leased processes are taken up again",
+        'tracked = find("leader", __import__("broker.helpers.process.identity", fromlist=["x"]).identity_of(identity.pid, __import__("os").pidfd_open(identity.pid)))',
+        "tests/e2e/test_two_foreign.py",
+        "its_pid_leases_nothing",
+    ),
+    Guard(
         "no sandbox starts whose launcher is not installed",
         "pass",
         "tests/broker/host/test_required_parts.py",

@@ -37,6 +37,7 @@ from broker.host.machine_interface import MachineFacts
 from broker.host.vmm.vsock_backend import open_kernel_vsock
 from broker.host.vsock_listeners import open_vsock_listeners, serve_vsock
 from broker.host_and_viewer.pump_supervisor import PumpSupervisor
+from broker.ipc.control.types.leases import LeaseRequest
 from broker.net.peers import credentials
 from broker.net.peers.identity import VsockClaim
 from tests.kit.link.roles import host_role, journal
@@ -120,9 +121,7 @@ class Rounds:
     async def _foreign(self, guest):
         def make():
             pid = guest.child.pid
-            return take_foreign(
-                hybrid=None, cid=CID, unix=None, leader=pid, connectors=[]
-            )
+            return take_foreign(LeaseRequest(record="work", cid=CID, leader=pid))
 
         active_lease = await admitted(self.role, make)
         await self._heard(active_lease)
