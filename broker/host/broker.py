@@ -87,6 +87,7 @@ class _Host:
             reload=ground.records.reload,
             warnings=self._link_warnings,
             witness=self._witness,
+            broken=lambda name: self._broken().get(name, ""),
         )
         self._host = HostPart(ground, self._viewer, acceptors)
         self._report = StatusCollector(
@@ -149,4 +150,13 @@ class _Host:
         return self._warnings()
 
     async def _link_warnings(self) -> list[str]:
-        return [*(await self._authority.report()).log_warnings, *self._warnings()]
+        # Here status shows mistakes in records anyway.
+        await self._ground.records.reload()
+        broken = [f"mistake in a record: {text}" for text in self._broken().values()]
+        logs = (await self._authority.report()).log_warnings
+        return [*broken, *logs, *self._warnings()]
+
+    def _broken(self) -> dict[str, str]:
+        """Return the mistakes in records, by the names of the records."""
+        broken = self._ground.records.now.broken
+        return {name: problem.first_line() for name, problem in broken.items()}

@@ -28,7 +28,13 @@ from broker.core.errors import (
 from broker.core.escape import printable
 from broker.core.lease import Lease, Opening
 from broker.core.limits import link as limits
-from broker.core.names import LeaseId, take_lease_id, take_sandbox_name
+from broker.core.names import (
+    LeaseId,
+    SandboxName,
+    ServiceName,
+    take_lease_id,
+    take_sandbox_name,
+)
 from broker.core.services import DISPLAY, LINK_PORTS
 from broker.host.devices.link import DeviceRequests
 from broker.host.lease_requests import start_for_viewer, withdraw
@@ -88,7 +94,9 @@ class RemoteViewer(LinkEnd):
         reload: Callable[[], Awaitable[None]],
         warnings: Callable[[], Awaitable[list[str]]],
         witness: CheckpointWitness,
+        broken: Callable[[SandboxName], str],
     ) -> None:
+        """``broken`` returns the mistake in a record; empty: it has none."""
         super().__init__(
             config,
             store,
@@ -106,6 +114,9 @@ class RemoteViewer(LinkEnd):
         self._opening = trio.Semaphore(limits.LINK_OPENING)
         self.unwanted: dict[LeaseId, str] = {}
         """Live leases that the current viewer does not want, and why."""
+        self._unseen: dict[tuple[LeaseId, ServiceName], tuple[Opening, int]] = {}
+        """Streams since the link was lost, but the first: the last one and how many."""
+        self._broken = broken
         self._devices = DeviceRequests(lambda: host().devices, lambda: self.state.epoch)
 
     # -- the control connection -------------------------------------------------
@@ -181,6 +192,7 @@ class RemoteViewer(LinkEnd):
         reason = BROKER_ENDS
         try:
             await self._note_up(epoch, str(self._config.endpoint))
+            await self._record_unseen()
             async with trio.open_nursery() as nursery:
                 ended = _Ended()
                 await nursery.start(_run_epoch, epoch, ended, nursery.cancel_scope)
@@ -251,6 +263,7 @@ class RemoteViewer(LinkEnd):
         """Announce the end of a lease; return when the viewer has cut its streams."""
         self._leases.pop(lease, None)
         self.unwanted.pop(lease, None)
+        await self._record_unseen(lease)
         epoch = self.state.epoch
         if epoch is not None:
             await self._withdraw(epoch, lease, reason)
@@ -309,11 +322,35 @@ class RemoteViewer(LinkEnd):
             )
         epoch = self.state.epoch
         if epoch is None or not epoch.live:
-            raise RefusedError("no viewer is connected")
+            raise self._without_viewer(opening)
         if epoch.leases.usable(opening.lease.id) is None:
             reason = self.unwanted.get(opening.lease.id, "it has not answered yet")
             raise RefusedError(f"the viewer has not accepted the lease: {reason}")
         return epoch
+
+    def _without_viewer(self, opening: Opening) -> StreamRefusedError:
+        """Count a stream that no viewer is there for; the first one is an event.
+
+        An agent tries again each second, for as long as the viewer is away.
+        """
+        key = opening.lease.id, opening.service
+        recorded = key in self._unseen
+        count = self._unseen[key][1] + 1 if recorded else 0
+        self._unseen[key] = opening, count
+        return StreamRefusedError("no viewer is connected", recorded=recorded)
+
+    async def _record_unseen(self, lease: LeaseId | None = None) -> None:
+        """Record the counts of ``_without_viewer``, of one lease or of all."""
+        for key in [key for key in self._unseen if lease in {None, key[0]}]:
+            opening, count = self._unseen.pop(key)
+            if count:
+                event = schema.StreamRefused(
+                    **event_log.of_stream(opening),
+                    outcome="refused",
+                    reason="no viewer was connected",
+                    count=count,
+                )
+                await self._log.refused(event)
 
     async def _open(self, offer: StreamOffer, opening: Opening) -> socket.socket:
         """Return a connection on which the viewer has taken the stream."""
@@ -368,7 +405,8 @@ class RemoteViewer(LinkEnd):
         record = take_sandbox_name(request.record)
         await self._reload()
         try:
-            lease = await start_for_viewer(epoch, self._host(), request)
+            mistake = self._broken(record)
+            lease = await start_for_viewer(epoch, self._host(), request, mistake)
         except RefusedError as error:
             await self._log.refused(
                 schema.LeaseRefused(
