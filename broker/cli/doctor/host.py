@@ -252,7 +252,7 @@ async def check_vsock(context: Context) -> Sequence[Finding]:
     mend = "sudo modprobe vhost_vsock" if not device.exists() else ""
     mend = mend or f"sudo setfacl -m u:$USER:rw {device}"
     if tool is None:
-        text = f"{device} {why}; the first run downloads {hosttools.VHOST_DEVICE_VSOCK}"
+        text = f"{device} {why}; the first run, or 'brokerctl link vsock', downloads {hosttools.VHOST_DEVICE_VSOCK}"
         return [warn("vsock", text, mend)]
     said = await run_tool([tool, "--version"])
     version = said.decode(errors="replace").strip()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+
 import rich_click as click
+import trio
 
 from broker.cli import render
 from broker.cli.link.pairing.pinned import forget
 from broker.cli.run.connect import offline_paths
 from broker.core.escape import printable
+from broker.host.vmm.hosttools import fetch_vhost_device_vsock
+from broker.host.vmm.vsock_backend import hybrid_environment
 from broker.net.link_service.key_store import LinkStore
 
 
 @click.group("link")
 def command() -> None:
-    """Manage the keys of the link between a host and a viewer."""
+    """Manage the keys of the link between a host and a viewer, and its vsock."""
 
 
 @command.command()
@@ -56,3 +61,27 @@ def forget_broker(name: str) -> None:
     """Stop accepting the broker NAME."""
     forget(LinkStore(offline_paths()), name)
     render.note(f"this broker no longer accepts {printable(name, 60)}")
+
+
+@command.command("vsock")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def vsock(*, as_json: bool) -> None:
+    """Print the command that begins a vsock device for a viewer's VM.
+
+    It is vhost-device-vsock, downloaded where this machine has none, with the library
+    that keeps a stream that is full both ways from stalling.
+
+    Exit code: 0 printed, 1 the program cannot be downloaded.
+    """
+    tool = trio.run(lambda: fetch_vhost_device_vsock(offline_paths(), render.note))
+    preload = hybrid_environment()
+    if as_json:
+        render.json_line({"program": str(tool), "environment": preload})
+        return
+    settings = [f"{name}={value}" for name, value in preload.items()]
+    click.echo(shlex.join(["env", *settings, str(tool)]))
+    if not preload:
+        render.note(
+            "the library is missing, so a stream that is full both ways stalls: install "
+            "gcc and python3-dev, then Vitrail again"
+        )

@@ -113,7 +113,7 @@ class CrosvmPlan(MonitorPlan):
         if tool is None:
             raise SetupError(
                 "crosvm requires vhost-device-vsock, which is not installed",
-                hint="to download it, run 'brokerctl demo'",
+                hint="to download it, run 'brokerctl link vsock'",
             )
         process = await spawn_backend(
             tool,

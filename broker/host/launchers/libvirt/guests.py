@@ -276,7 +276,7 @@ class LibvirtGuests:
         if tool is None:
             raise SetupError(
                 f"{HELPER} is not installed",
-                hint="to download it, run 'brokerctl demo'",
+                hint="to download it, run 'brokerctl link vsock'",
             )
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         backend = await spawn_backend(tool, directory, draw_cid())
