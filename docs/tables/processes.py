@@ -101,7 +101,7 @@ PROGRAMS = (
         USER,
         289,
         33_150,
-        20_130,
+        21_180,
         without=(
             *("broker.viewer.broker", "broker.viewer.host_ends.local_host"),
             *("broker.viewer.own_files", "broker.helpers.viewer_confinement"),
@@ -114,7 +114,7 @@ PROGRAMS = (
         USER,
         281,
         34_100,
-        21_000,
+        22_060,
         linked=True,
     ),
     Program(
