@@ -116,6 +116,10 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "image": ("images.verbs", "Build, import, list and remove guest images."),
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
             "guest": ("machines.guest", "Install the agent in other VMs."),
+            "machine": (
+                "machines.machine",
+                "Print a record's arguments for your own QEMU.",
+            ),
             "lease": ("lease", "Lease machines that other programs started."),
             "pair": ("link.pair", "Pair a host with a viewer."),
             "link": ("link.link_verb", "Show and remove keys of the link."),

@@ -308,6 +308,10 @@ def _with_parents(draft: Draft, parents: Sequence[Draft]) -> Taken:
     kind = merged.get(KIND_KEY, LAUNCH.by_key["kind"].default)
     ordered: Taken = {}
     for table in TABLES:
+        if kind in table.if_set and not any(
+            key.startswith(f"{table.name}.") for key in merged
+        ):
+            continue
         for field in table.fields:
             key = f"{table.name}.{field.key}" if table.name else field.key
             if not table.belongs_to(kind) or not field.belongs_to(kind):
@@ -417,18 +421,15 @@ class _Checks:
         if STATE.name not in self._draft.document.values:
             return
         kept = self.taken.get("class")
+        hint = 'remove it, or set class = "persistent"'
         if not STATE.belongs_to(self.taken[KIND_KEY]):
             why = f'kind = "{self.taken[KIND_KEY]}": its launcher controls this'
+            hint = "remove it; keep the data by the means of that launcher"
         elif kept is not None and kept != "persistent":
             why = f'class = "{kept}": its data is deleted when it stops'
         else:
             return
-        self._at(
-            (STATE.name,),
-            f"[{STATE.name}] is not allowed with {why}",
-            "",
-            'remove it, or set class = "persistent"',
-        )
+        self._at((STATE.name,), f"[{STATE.name}] is not allowed with {why}", "", hint)
 
     def window(self) -> None:
         """Check that the window's upper edge has room for a letter of its name."""
@@ -538,7 +539,7 @@ def _state(taken: Taken) -> State | None:
 
     None unless it is persistent and of a kind of ours.
     """
-    if taken["class"] != "persistent" or not STATE.belongs_to(taken[KIND_KEY]):
+    if taken["class"] != "persistent" or "state.keep" not in taken:
         return None
     return State(
         frozenset(taken["state.keep"]),

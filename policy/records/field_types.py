@@ -339,7 +339,8 @@ class Table:
 
     ``short``: the key that is meant where a word is in place of the table
     (``audio = "raw"``).  ``own``: none of it is inherited.  ``only`` is
-    as that of a field.
+    as that of a field.  ``if_set``: of kinds whose records have no value of the table
+    unless they set one of its keys.
     """
 
     name: str
@@ -348,6 +349,7 @@ class Table:
     only: tuple[str, ...] = ()
     short: str = ""
     own: bool = False
+    if_set: tuple[str, ...] = ()
 
     def belongs_to(self, kind: str) -> bool:
         """Return whether this has a meaning where ``launch.kind`` is ``kind``."""

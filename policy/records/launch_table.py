@@ -58,8 +58,8 @@ _CONTAINER_IMAGE = Pattern(
 )
 
 
-def _switch(key: str, only: str, text: str) -> Field:
-    return Field(key, YesNo(), text, default=False, only=(only,))
+def _switch(key: str, text: str, *only: str) -> Field:
+    return Field(key, YesNo(), text, default=False, only=only)
 
 
 def _bind(key: str, words: str) -> Field:
@@ -106,7 +106,7 @@ LAUNCH = Table(
             NAME,
             "The guest image ('brokerctl image list').",
             default="default",
-            only=_BOOTS,
+            only=(*_BOOTS, _EXTERNAL),
         ),
         Field(
             "root",
@@ -161,7 +161,7 @@ LAUNCH = Table(
             MemoryAmount(*limits.MEMORY_MIB),
             "Memory of the machine, or of a container if the user's control groups can limit it.",
             default=768,
-            only=(_VM, *MONITORS, _LIBVIRT, _VMSPAWN, _PODMAN, _NSPAWN),
+            only=(_VM, *MONITORS, _LIBVIRT, _VMSPAWN, _PODMAN, _NSPAWN, _EXTERNAL),
         ),
         Field(
             "cpus",
@@ -240,24 +240,34 @@ LAUNCH = Table(
         ),
         _switch(
             "huge_pages",
-            _VM,
             "Whether the machine's memory uses pages of 2 MiB, which the host must "
             "have reserved (`vm.nr_hugepages`). All of the memory is in use from the "
             "start, and the machine always boots: such memory is not copied.",
+            _VM,
+            _EXTERNAL,
         ),
         _switch(
             "shared_image",
-            _VM,
             "Whether machines map one shared image instead of reading its files into "
             "their memory. Each machine can learn from the processor's caches which "
             "pages of the image other machines use, including those of other records. The machine always boots; it is not copied.",
+            _VM,
+            _EXTERNAL,
+        ),
+        Field(
+            "image_file",
+            SocketPath(limits.BIND_PATH_BYTES),
+            "A root file system of your own that machines map with `shared_image`, "
+            "instead of that of `image`; its size is a multiple of 2 MiB.",
+            default_words="none; the root file system of `image`",
+            only=(_EXTERNAL,),
         ),
         _switch(
             "pixel_arena",
-            _VM,
             "Whether the pixels of windows stay in memory that the machine shares with "
             "the broker, instead of being sent (docs/pixels.md). Experimental. If host "
             "and viewer are separate machines, pixels are always sent.",
+            _VM,
         ),
         Field(
             "standby",
@@ -297,9 +307,9 @@ LAUNCH = Table(
         ),
         _switch(
             "share_network",
-            _FLATPAK,
             "Whether the application can use the host's network, if its Flatpak "
             "permissions request it. It can then reach abstract sockets, including those of an X server.",
+            _FLATPAK,
         ),
         _bind(
             "bind_read_only",
@@ -325,10 +335,10 @@ LAUNCH = Table(
         ),
         _switch(
             "user_namespaces",
-            _BWRAP,
             "Whether programs of a box may create namespaces, and mounts in them. "
             "Browsers need this for their own sandbox (Chromium, Firefox), but a "
             "hostile program can then attack large parts of the kernel.",
+            _BWRAP,
         ),
         Field(
             "gpu",
@@ -393,7 +403,8 @@ STATE = Table(
             default=False,
         ),
     ),
-    only=_HOMES,
+    only=(*_HOMES, _EXTERNAL),
+    if_set=(_EXTERNAL,),
 )
 
 PEER = Table(
@@ -411,7 +422,7 @@ PEER = Table(
             "hybrid_directory",
             SocketPath(limits.HYBRID_PATH_BYTES),
             "A directory of such sockets, in which only your launcher can write: each "
-            "machine with a socket there is a sandbox with a name of its own. Needs "
+            "machine with a socket there, or in a directory of its own there, is a sandbox with a name of its own. Needs "
             'class = "disposable".',
         ),
         Field("cid", Whole(*_CIDS), "The machine's vsock context ID."),

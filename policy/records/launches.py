@@ -79,7 +79,15 @@ def _micro_vm(taken: Taken) -> MicroVM:
 
 
 def _external(taken: Taken) -> External:
-    return External(_peer(taken))
+    image_file = taken.get("launch.image_file")
+    return External(
+        _peer(taken),
+        memory_mib=taken["launch.memory"],
+        huge_pages=taken["launch.huge_pages"],
+        image=taken["launch.image"],
+        image_file=None if image_file is None else Path(image_file),
+        shared_image=taken["launch.shared_image"],
+    )
 
 
 def _peer(
@@ -168,10 +176,41 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
     if taken.get("launch.gpu", "none") not in {"none", way}:
         what = f'kind = "{kind.name}" does not support this GPU mode'
         complain(("launch", "gpu"), what, f'"none" or "{way}"', "see docs/gpu.md")
-    if kind.monitor:
+    if kind.of_others:
+        _check_external(taken, complain)
+    elif kind.monitor:
         _check_monitor(taken, complain)
     elif taken.get("launch.fork") == "shared":
         _check_shared(taken, complain)
+
+
+_SCRIPTED = ("hybrid", "hybrid_directory", "cid", "cids")
+"""Keys of [peer] whose machines get arguments by ``brokerctl machine arguments``."""
+
+
+def _check_external(taken: Taken, complain: Complain) -> None:
+    """Complain about what only ``brokerctl machine arguments`` gives to a machine."""
+    found: list[tuple[str, ...]] = [
+        ("launch", key)
+        for key in ("huge_pages", "shared_image", "image_file")
+        if taken.get(f"launch.{key}")
+    ]
+    found += [(STATE.name,)] if f"{STATE.name}.keep" in taken else []
+    if "launch.image_file" in taken and not taken["launch.shared_image"]:
+        complain(
+            ("launch", "image_file"),
+            "'image_file' has no meaning without shared_image = true",
+            "",
+            "set shared_image = true, or remove it",
+        )
+    for path in () if any(f"peer.{key}" in taken for key in _SCRIPTED) else found:
+        complain(
+            path,
+            f"'{path[-1]}' is only for a machine that a script of yours starts with the "
+            "words of 'brokerctl machine arguments'",
+            f"[peer] with one of {', '.join(_SCRIPTED)}",
+            "remove it; the program that starts the sandbox controls this",
+        )
 
 
 def _check_monitor(taken: Mapping[str, object], complain: Complain) -> None:

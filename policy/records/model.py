@@ -378,7 +378,10 @@ class CidPeer(RecordPeer, frozen=True, tag=True):
 
 
 class HybridDirectoryPeer(RecordPeer, frozen=True, tag=True):
-    """Several machines, each behind a hybrid-vsock socket in one directory."""
+    """Several machines, each behind a hybrid-vsock socket in one directory.
+
+    Or in a directory of its own there, which is all that what serves it can write to.
+    """
 
     path: Path
     key: ClassVar[str] = "hybrid_directory"
@@ -387,7 +390,8 @@ class HybridDirectoryPeer(RecordPeer, frozen=True, tag=True):
     @override
     def is_at(self, way: str, place: str | int) -> bool:
         # guard: a directory of machines' sockets is that directory alone
-        return way == "hybrid" and _parent(str(place)) == str(self.path)
+        room = _parent(str(place))
+        return way == "hybrid" and str(self.path) in (room, _parent(room))
 
 
 class CidRangePeer(RecordPeer, frozen=True, tag=True):
@@ -465,9 +469,18 @@ Peer: TypeAlias = (
 
 
 class External(msgspec.Struct, frozen=True, tag=True):
-    """A sandbox that another program starts."""
+    """A sandbox that another program starts.
+
+    All but ``peer`` is for ``brokerctl machine arguments``.
+    """
 
     peer: Peer
+    memory_mib: int = 768
+    huge_pages: bool = False
+    image: str = "default"
+    image_file: Path | None = None
+    """A root file system of the user's, in place of the image's."""
+    shared_image: bool = False
 
     kind: ClassVar[LaunchKind] = kinds.EXTERNAL
 

@@ -6,13 +6,13 @@ import os
 import re
 import signal
 import sys
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from broker.core.paths import find_paths
-from broker.helpers.process.spawn import STDOUT, spawn
+from broker.helpers.process.spawn import STDOUT, spawn, wait_ended
 from tests.kit.brokerctl import brokerctl
 from tests.kit.wayland.compositor import wait_window
 from tests.kit.world import the_image, world
@@ -24,48 +24,112 @@ PAGE = ROOT / "docs/launchers/qemu.md"
 _BROKERCTL = "from broker.cli.app import main; raise SystemExit(main())"
 
 
-def script():
-    blocks = re.findall(
-        r"^```sh\n(.*?)^```$", PAGE.read_text(), re.DOTALL | re.MULTILINE
-    )
-    assert len(blocks) == 5
+_SECOND = "## What the record promises, in one line"
+
+
+def script(part, count):
+    text = PAGE.read_text().split(_SECOND)[part]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == count
     return "set -eu\n" + "".join(blocks)
+
+
+@asynccontextmanager
+async def scripted(w):
+    """Yield a function that runs a script as the user of a world."""
+    tools = w.base / "bin"
+    tools.mkdir()
+    (tools / "brokerctl").write_text(f"#!{sys.executable}\n{_BROKERCTL}")
+    (tools / "brokerctl").chmod(0o755)
+    home = w.base / "home"
+    (home / ".cache").mkdir(parents=True)
+    (home / ".cache/vitrail").symlink_to(find_paths().cache)
+    # The world's settings are elsewhere than in a new home.
+    (home / ".config").mkdir()
+    (home / ".config/vitrail").symlink_to(w.paths.config[0])
+    (w.paths.config[0] / "sandboxes.d").mkdir(parents=True, exist_ok=True)
+    tool_path = f"{tools}:{find_paths().tools}:{os.environ['PATH']}"
+    env = {
+        **w.environ, "HOME": str(home), "PATH": tool_path, "ACCEL": "tcg",
+        "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+
+    async def run(text):
+        with (w.base / "said").open("wb") as said:
+            child = spawn(
+                ["bash", "-c", text], env=env, stdout=said.fileno(), stderr=STDOUT
+            )
+        code = await child.wait()
+        console = home / "fox.console"
+        more = console.read_text(errors="replace") if console.exists() else ""
+        assert code == 0, (w.base / "said").read_text() + more
+
+    try:
+        yield run
+    finally:
+        for pid in machines(w):
+            with suppress(OSError):  # it has just ended
+                os.kill(pid, signal.SIGKILL)
+
+
+def machines(w):
+    found = []
+    for pid in w.processes():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text()[:4] in {"qemu", "vhos"}:
+                found.append(pid)
+    return found
+
+
+async def ended(w):
+    """Wait for QEMU's end and that of what served it."""
+    for pid in machines(w):
+        with suppress(OSError):
+            pidfd = os.pidfd_open(pid)
+            await wait_ended(pidfd)
+            os.close(pidfd)
 
 
 @pytest.mark.slow
 async def test_the_page_s_script_shows_a_framed_window():
     await the_image()
-    async with world(image=False) as w:
-        tools = w.base / "bin"
-        tools.mkdir()
-        (tools / "brokerctl").write_text(f"#!{sys.executable}\n{_BROKERCTL}")
-        (tools / "brokerctl").chmod(0o755)
-        home = w.base / "home"
-        (home / ".cache").mkdir(parents=True)
-        (home / ".cache/vitrail").symlink_to(find_paths().cache)
-        # The world's settings are elsewhere than in a new home.
-        (home / ".config").mkdir()
-        (home / ".config/vitrail").symlink_to(w.paths.config[0])
-        (w.paths.config[0] / "sandboxes.d").mkdir(parents=True, exist_ok=True)
-        tool_path = f"{tools}:{find_paths().tools}:{os.environ['PATH']}"
-        env = {
-            **w.environ, "HOME": str(home), "PATH": tool_path, "ACCEL": "tcg",
-            "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
-        with (w.base / "said").open("wb") as said:
-            child = spawn(
-                ["bash", "-c", script()], env=env, stdout=said.fileno(), stderr=STDOUT
-            )
-        try:
-            code = await child.wait()
-            assert code == 0, (w.base / "said").read_text()
-            (window,) = await wait_window(w.comp, title="[mine]")
-            assert window["pid"] == await w.pid_of("keeper", "mine")
-            listed = await brokerctl("lease", "list", env=w.environ)
-            assert "mine" in listed.out
-            assert (await brokerctl("stop", "mine", env=w.environ)).code == 0
-        finally:
-            for pid in w.processes():
-                with suppress(OSError):  # it has just ended
-                    if Path(f"/proc/{pid}/comm").read_text()[:4] in {"qemu", "vhos"}:
-                        os.kill(pid, signal.SIGKILL)
+    async with world(image=False) as w, scripted(w) as run:
+        await run(script(0, 5))
+        (window,) = await wait_window(w.comp, title="[mine]")
+        assert window["pid"] == await w.pid_of("keeper", "mine")
+        listed = await brokerctl("lease", "list", env=w.environ)
+        assert "mine" in listed.out
+        assert (await brokerctl("stop", "mine", env=w.environ)).code == 0
+
+
+@pytest.mark.slow
+async def test_a_script_with_our_arguments_keeps_its_home():
+    """A framed window, a file in the home, the machine's end, and the file again."""
+    await the_image()
+    async with world(image=False) as w, scripted(w) as run:
+        await run(script(1, 2))
+        (window,) = await wait_window(w.comp, title="[fox]")
+        assert window["pid"] == await w.pid_of("keeper", "fox")
+        again = await brokerctl(
+            "machine", "arguments", "fox", env=w.environ, check=False
+        )
+        assert again.code == 1
+        assert again.out == "--vitrail-has-failed\n"
+        assert "in use" in again.err
+        kept = ["sh", "-c", "echo kept > ~/note && sync"]
+        assert (await brokerctl("exec", "fox", "--", *kept, env=w.environ)).code == 0
+        off = ["exec", "fox", "--", "python3", "-c", "print('alive')"]
+        assert "alive" in (await brokerctl(*off, env=w.environ)).out
+        for pid in machines(w):
+            if Path(f"/proc/{pid}/comm").read_text().startswith("qemu"):
+                os.kill(pid, signal.SIGTERM)
+        await ended(w)
+        (start,) = re.findall(
+            r"^sh ~/fox.sh .*\Z", script(1, 2), re.DOTALL | re.MULTILINE
+        )
+        await run(start)
+        await wait_window(w.comp, title="[fox]")
+        found = await brokerctl(
+            "exec", "fox", "--", "sh", "-c", "cat ~/note", env=w.environ
+        )
+        assert "kept" in found.out

@@ -13,7 +13,7 @@ that another process could connect to first, and none to wait for.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -70,6 +70,8 @@ class HomeDisk:
     lock: int
     key: int = -1
     """A descriptor of its passphrase, for QEMU; -1: it is not encrypted."""
+    holder: str = "self"
+    """The process below /proc that has ``key``: QEMU, or one that outlives it."""
 
 
 @dataclass(frozen=True)
@@ -287,10 +289,8 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     arguments += [
         "-S",
         *("-smp", str(spec.cpus)),
-        *("-m", memory_size(spec)),
-        # vhost-user needs the guest's memory as a file that can be shared.
-        *("-object", _memory(spec)),
-        *("-machine", "memory-backend=mem"),
+        *("-m", memory_size(spec.memory_mib, spec.memory_devices)),
+        *memory_args(spec.memory_mib, huge_pages=spec.huge_pages),
         *("-kernel", str(spec.kernel)),
         *("-initrd", str(spec.initrd)),
         *("-append", kernel_args(spec, accel, wiring)),
@@ -310,7 +310,7 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
         arguments += ["-device", "virtio-pmem-pci,memdev=arena"]
         arguments += gpu_args(wiring.gpu_fd) if spec.gpu else []
     if spec.home is not None:
-        arguments += _home(spec.home, bus)
+        arguments += home_args(spec.home, bus)
     arguments += [word.format(bus=bus) for word in wiring.vsock]
     for place, fd in enumerate(wiring.folder_fds):
         arguments += _folder(place, fd, bus)
@@ -322,12 +322,12 @@ def qemu_args(spec: VmSpec, qemu: Path, accel: Accel, wiring: Wiring) -> list[st
     return arguments
 
 
-def memory_size(spec: VmSpec) -> str:
+def memory_size(memory_mib: int, devices: Sequence[int]) -> str:
     """Return the size of a machine's memory, with room for devices that are memory."""
-    words = [f"{spec.memory_mib}M"]
-    if spec.memory_devices:
-        most = spec.memory_mib + sum(-(-size >> 20) for size in spec.memory_devices)
-        words += [f"slots={len(spec.memory_devices)}", f"maxmem={most}M"]
+    words = [f"{memory_mib}M"]
+    if devices:
+        most = memory_mib + sum(-(-size >> 20) for size in devices)
+        words += [f"slots={len(devices)}", f"maxmem={most}M"]
     return ",".join(words)
 
 
@@ -339,9 +339,17 @@ def translated_mib(memory_mib: int) -> int:
     return max(64, memory_mib // 8)
 
 
-def _memory(spec: VmSpec) -> str:
-    pages = ",hugetlb=on,hugetlbsize=2M" if spec.huge_pages else ""
-    return f"memory-backend-memfd,id=mem,size={spec.memory_mib}M,share=on{pages}"
+def memory_args(memory_mib: int, *, huge_pages: bool, shared: bool = True) -> list[str]:
+    """Return the words of a machine's memory; vhost-user devices need it shared."""
+    share = "on" if shared else "off"
+    pages = ",hugetlb=on,hugetlbsize=2M" if huge_pages else ""
+    backend = f"memory-backend-memfd,id=mem,size={memory_mib}M,share={share}{pages}"
+    return ["-object", backend, "-machine", "memory-backend=mem"]
+
+
+def _json(node: Mapping[str, object]) -> str:
+    """Return JSON without spaces: a shell that splits words leaves it whole."""
+    return json.dumps(node, separators=(",", ":"))
 
 
 def free_page_args(bus: str, options: str = "") -> list[str]:
@@ -369,7 +377,7 @@ def root_args(path: Path, bus: str, options: str = "") -> list[str]:
         "file": {"driver": "file", "filename": str(path), "read-only": True},
     }
     return [
-        *("-blockdev", json.dumps(node)),
+        *("-blockdev", _json(node)),
         *("-device", f"virtio-blk-{bus},drive=root{options}"),
     ]
 
@@ -392,7 +400,7 @@ def shared_image_args(path: Path, size: int) -> list[str]:
     # guard: no machine writes to the image that others map
     backend["readonly"] = True
     return [
-        *("-object", json.dumps(backend)),
+        *("-object", _json(backend)),
         *("-device", "virtio-pmem-pci,memdev=image"),
     ]
 
@@ -411,12 +419,18 @@ def gpu_args(fd: int) -> list[str]:
     return ["-chardev", f"socket,id=gpu,fd={fd}", "-device", device]
 
 
-def _home(home: HomeDisk, bus: str) -> list[str]:
-    """Return QEMU's words for the home disk and its key."""
+def home_args(home: HomeDisk, bus: str, full: str = "enospc") -> list[str]:
+    """Return QEMU's words for the home disk and its key.
+
+    ``full``: what QEMU does with a write where our disk is full, as of ``werror``.
+    """
     secret: list[str] = []
     layer = {"driver": "raw"}
     if home.key >= 0:
-        secret = ["-object", f"secret,id=homekey,file=/proc/self/fd/{home.key}"]
+        secret = [
+            "-object",
+            f"secret,id=homekey,file=/proc/{home.holder}/fd/{home.key}",
+        ]
         layer = {"driver": "luks", "key-secret": "homekey"}
     node = {
         **layer,
@@ -432,9 +446,9 @@ def _home(home: HomeDisk, bus: str) -> list[str]:
     }
     # Where our disk is full the machine stops, before its guest loses data that it wrote and
     # mounts its home read-only; ``control`` lets it try again.
-    options = "werror=enospc,rerror=report,discard=on"
+    options = f"werror={full},rerror=report,discard=on"
     device = f"virtio-blk-{bus},drive=home,serial={HOME_SERIAL},{options}"
-    return [*secret, *("-blockdev", json.dumps(node)), *("-device", device)]
+    return [*secret, *("-blockdev", _json(node)), *("-device", device)]
 
 
 def _folder(place: int, fd: int, bus: str) -> list[str]:

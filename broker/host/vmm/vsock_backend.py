@@ -254,13 +254,27 @@ async def spawn_backend(
     known: Callable[[Tracked], None] | None = None,
 ) -> Tracked:
     """Start vhost-device-vsock in its jail; it does not listen yet."""
+    sockets = directory / VSOCK_DIRECTORY
+    sockets.mkdir(mode=0o700, exist_ok=True)
+    backend, uds = directory / BACKEND_SOCKET, sockets / UDS_NAME
+    return await spawn_backend_at(
+        tool, cid, backend, uds, unjailed=unjailed, known=known
+    )
+
+
+async def spawn_backend_at(
+    tool: Path,
+    cid: int,
+    backend: Path,
+    uds: Path,
+    *,
+    unjailed: Callable[[str], None] | None = None,
+    known: Callable[[Tracked], None] | None = None,
+) -> Tracked:
+    """Start vhost-device-vsock with these sockets, both in the one directory it has."""
     # Late: a host loads what builds jails with its first machine.
     from broker.host.vmm.vmm_jail import JailView, forget, spawn_jailed
 
-    sockets = directory / VSOCK_DIRECTORY
-    sockets.mkdir(mode=0o700, exist_ok=True)
-    backend = directory / BACKEND_SOCKET
-    uds = sockets / UDS_NAME
     for stale in (backend, uds):
         stale.unlink(missing_ok=True)
     words = hybrid_args(tool, cid, backend, uds)
@@ -269,7 +283,7 @@ async def spawn_backend(
     view = JailView(
         tool,
         readable=preloaded,
-        writable=(sockets,),
+        writable=(uds.parent,),
         memory=limits.GUEST_SERVER_BYTES,
     )
     return await spawn_jailed(

@@ -205,7 +205,11 @@ async def test_a_domain_that_is_refused_is_recorded(tmp_path):
 SEVERAL = {
     "hybrid_directory": (
         'hybrid_directory = "/run/vms"',
-        [{"hybrid": "/run/vms/a"}, {"hybrid": "/run/vms/b.vsock"}],
+        [
+            {"hybrid": "/run/vms/a"},
+            {"hybrid": "/run/vms/b.vsock"},
+            {"hybrid": "/run/vms/deep/a"},
+        ],
         [
             {"hybrid": "/run/vms"},
             {"hybrid": "/run/vms/"},
@@ -213,7 +217,8 @@ SEVERAL = {
             {"hybrid": "/run/vms/x/../a"},
             {"hybrid": "/run/vms/../vms/a"},
             {"hybrid": "/run/vms//a"},
-            {"hybrid": "/run/vms/deep/a"},
+            {"hybrid": "/run/vms/deep/er/a"},
+            {"hybrid": "/run/vms/../run/vms/a"},
             {"hybrid": "/run/vmsa"},
             {"hybrid": ""},
             {"unix": "/run/vms/a"},

@@ -92,7 +92,7 @@ def forkable_args(
         ),
         "-S",
         *("-smp", str(spec.cpus)),
-        *("-m", memory_size(spec)),
+        *("-m", memory_size(spec.memory_mib, spec.memory_devices)),
         *("-object", _memory(spec, wiring)),
         *("-machine", "memory-backend=mem"),
         *(_LOADED if wiring.incoming else _boot(spec, accel, warm, wiring)),
