@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-PROGRAMS = {"broker.host.vmm._portmux"}
+PROGRAMS = {"broker.host.vmm._portmux", "shims.minimal._agent"}
 """Parts that are started, and not loaded by Python."""
 
 
@@ -32,7 +32,10 @@ class Build(build_ext):
         )
         target = Path(self.get_ext_fullpath(ext.name))
         self.compiler.link_executable(
-            objects, target.name, output_dir=str(target.parent)
+            objects,
+            target.name,
+            output_dir=str(target.parent),
+            extra_postargs=ext.extra_link_args,
         )
 
 
@@ -67,6 +70,18 @@ setup(
         part("host.vmm._fairpoll"),
         # A program: see broker/host/vmm/port_mux.py.
         part("host.vmm._portmux"),
+        # A program without libc, for guests: see shims/minimal.
+        Extension(
+            "shims.minimal._agent",
+            ["shims/minimal/agent.c"],
+            py_limited_api=True,
+            extra_compile_args=[
+                *("-Os", "-Wall", "-Wextra", "-ffreestanding", "-fno-stack-protector"),
+                *("-fno-pic", "-fno-asynchronous-unwind-tables"),
+            ],
+            extra_link_args=["-static", "-nostdlib", "-no-pie", "-s"],
+            optional=True,
+        ),
     ],
     cmdclass={"build_ext": Build, "build_py": WithManual},
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
