@@ -20,6 +20,8 @@ are checked here.
 
 from __future__ import annotations
 
+import base64
+import os
 import re
 import sys
 from functools import lru_cache
@@ -43,6 +45,7 @@ if __name__ == "__main__":
     run_call([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 """
 INSTALLER = "vitrail-guest.sh"
+MINIMAL_INSTALLER = "vitrail-guest-minimal.sh"
 END_OF_FILE = "END_OF_VITRAIL_FILE"
 
 
@@ -278,6 +281,31 @@ def guest_installer() -> bytes:
             raise BundleError(f"{name} cannot be inserted into the installer")
         script = script.replace(mark, f"\n{text.rstrip()}\n")
     return script.encode()
+
+
+def minimal_agent() -> bytes:
+    """Return the agent in C.  Raises BundleError if it was not built."""
+    built = sorted((HERE / "minimal").glob("_agent*.so"))
+    if not built:
+        raise BundleError("the minimal agent was not built: it needs gcc")
+    return built[0].read_bytes()
+
+
+def minimal_installer() -> bytes:
+    """Return ``vitrail-guest-minimal.sh``: installs the agent in C.
+
+    The other installer's script with other files.  Raises BundleError.
+    """
+    script = (HERE / "guest_install.sh").read_text("utf-8")
+    before, _, rest = script.partition("# -- the files --")
+    _, _, after = rest.partition("# -- starting --")
+    starting, _, main_part = after.partition("main() {")
+    text = (HERE / "minimal" / "install.sh").read_text("utf-8")
+    program = base64.encodebytes(minimal_agent()).decode().rstrip()
+    text = text.replace("@vitrail-agent@", program)
+    text = text.replace("@machine@", os.uname().machine)
+    made = f"{before}# -- starting --{starting}{text}main() {{{main_part}"
+    return made.replace("vitrail-guest.sh", MINIMAL_INSTALLER).encode()
 
 
 def write_programs(directory: Path) -> List[Path]:

@@ -184,16 +184,18 @@ def check(taken: Mapping[str, object], complain: Complain) -> None:
         _check_shared(taken, complain)
 
 
-_SCRIPTED = ("hybrid", "hybrid_directory", "cid", "cids")
+_NAMES = MappingProxyType({key: name for name, key in _KEYS.items()})
+_SCRIPTED: tuple[str, ...] = ("hybrid", "hybrid_directory", "cid", "cids")
 """Keys of [peer] whose machines get arguments by ``brokerctl machine arguments``."""
 
 
 def _check_external(taken: Taken, complain: Complain) -> None:
     """Complain about what only ``brokerctl machine arguments`` gives to a machine."""
+    own = External(UnixPeer(Path()))
     found: list[tuple[str, ...]] = [
         ("launch", key)
-        for key in ("huge_pages", "shared_image", "image_file")
-        if taken.get(f"launch.{key}")
+        for key in ("image", "memory", "huge_pages", "shared_image", "image_file")
+        if taken.get(f"launch.{key}") not in {getattr(own, _NAMES.get(key, key)), None}
     ]
     found += [(STATE.name,)] if f"{STATE.name}.keep" in taken else []
     if "launch.image_file" in taken and not taken["launch.shared_image"]:
@@ -203,7 +205,8 @@ def _check_external(taken: Taken, complain: Complain) -> None:
             "",
             "set shared_image = true, or remove it",
         )
-    for path in () if any(f"peer.{key}" in taken for key in _SCRIPTED) else found:
+    peers = {key.removeprefix("peer.") for key in taken if key.startswith("peer.")}
+    for path in found if peers and not peers & {*_SCRIPTED} else ():
         complain(
             path,
             f"'{path[-1]}' is only for a machine that a script of yours starts with the "

@@ -86,6 +86,8 @@ class Follower:
             began = trio.current_time()
             await self.say(TEXTS[step].title, "begun")
             await self._say_what_starts(step, program)
+            if step is Step.AGENT and guest.without_agent:
+                await self.say(TEXTS[step].title, "begun", guest.without_agent)
             deadline = self._deadline(step)
             with trio.move_on_after(deadline) as patience:
                 while way.next is step and way.failure is None and not program.ended:

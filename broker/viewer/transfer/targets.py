@@ -194,6 +194,9 @@ class Targets:
                 f"{lease.sandbox} ended while it was starting",
                 hint="to see the reason, run 'brokerctl audit'",
             )
+        # guard: a sandbox does not learn what another one lacks
+        if source is None and guest.without_agent:
+            await wait(guest.without_agent)
         try:
             yield guest
         except BaseException:

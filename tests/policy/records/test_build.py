@@ -198,13 +198,27 @@ def test_ways_of_writing_are_one_meaning():
     ],
 )
 def test_external_peers(name, peer):
-    """A sandbox of another program has a peer and nothing of our launcher."""
+    """A sandbox of another program has a peer, no home, and no program of our launcher."""
     record = _good(name)
     assert record.host.launch == External(peer)
-    assert not any(
-        key.startswith("launch.")
-        for key in set(record.values) - {"launch.kind", "launch.required"}
+    assert record.host.state is None
+    assert not {"launch.command", "launch.cpus", "launch.network"} & set(record.values)
+
+
+def test_a_machine_of_a_script_may_keep_a_home_and_share_an_image():
+    text = (
+        'class = "persistent"\nlaunch.kind = "external"\npeer.hybrid = "/run/v/vm.vsock"\n'
+        'launch.shared_image = true\nlaunch.image_file = "/srv/root"\nlaunch.memory = "1G"\n'
     )
+    plain, problems = parse_record("fox", Path("f.toml"), text.encode())
+    assert plain is not None, problems
+    launch = plain.host.launch
+    assert (launch.memory_mib, launch.image_file) == (1024, Path("/srv/root"))
+    assert plain.host.state is None
+    kept = text + '[state]\ndisk_size = "1G"\n'
+    record, problems = parse_record("fox", Path("f.toml"), kept.encode())
+    assert record is not None, problems
+    assert record.host.state.keep == {"home"}
 
 
 def test_a_registered_machine_may_have_a_hybrid_socket():
