@@ -123,7 +123,8 @@ PAGES = (
         *("launcher install", "launcher prepare", "launcher exec", "guest install"),
     ),
     _verbs(
-        "lease", "leases for machines that others start", "lease acquire", "lease list"
+        *("lease", "leases for machines that others start"),
+        *("machine arguments", "lease acquire", "lease list"),
     ),
     _verbs("link", "host and viewer on two machines", "pair", "link"),
     _verbs(

@@ -162,7 +162,7 @@ static size_t make_body(char *body)
 	if (draw(4))
 		used += (size_t)sprintf(body + used, ",\"program\":%d", 1 + (int)draw(40));
 	for (size_t i = 0; i < count && used < 58000; i++) {
-		size_t items = draw(6) ? draw(4) : draw(400);
+		size_t items = draw(6) ? draw(4) : draw(3000);
 		switch (draw(6)) {
 		case 0:
 			used += (size_t)sprintf(body + used, ",\"%s\":%s", numbers[draw(7)], values[draw(15)]);
@@ -178,7 +178,10 @@ static size_t make_body(char *body)
 			used += (size_t)sprintf(body + used, ",\"%s\":[", draw(3) ? "argv" : "path");
 			for (size_t j = 0; j < items && used < 59000; j++) {
 				used += (size_t)sprintf(body + used, "%s", j ? "," : "");
-				add_string(body, &used, draw(3) ? "name" : "vitrail-files");
+				if (items > 9)
+					used += (size_t)sprintf(body + used, "\"a\"");
+				else
+					add_string(body, &used, draw(3) ? "name" : "vitrail-files");
 			}
 			used += (size_t)sprintf(body + used, "%s", draw(20) ? "]" : "");
 			break;

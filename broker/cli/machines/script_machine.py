@@ -212,7 +212,6 @@ async def _with_home(
     home = await open_home(
         paths.homes, name, state.keep, state.size, held, encrypted=state.encrypted
     )
-    # guard: a script's home is locked while its machine runs
     return replace(machine, home=replace(home, holder=str(os.getpid())))
 
 

@@ -194,7 +194,7 @@ class Targets:
                 f"{lease.sandbox} ended while it was starting",
                 hint="to see the reason, run 'brokerctl audit'",
             )
-        # guard: a sandbox does not learn what another one lacks
+        # Not to a sandbox that asks: it would learn what the target lacks.
         if source is None and guest.without_agent:
             await wait(guest.without_agent)
         try:

@@ -435,3 +435,35 @@ async def test_an_end_for_which_there_is_no_thread_is_one(tmp_path):
     async with guest(tmp_path) as (mine, _, _log):
         with no_threads():
             await mine.close("it powered off")
+
+
+EXTERNAL = (
+    'class = "persistent"\ndisplay = "allow"\n[launch]\nkind = "external"\n[peer]\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (EXTERNAL + 'hybrid = "/run/a/vm.vsock"\n', True),
+        (EXTERNAL + "cid = 42\n", True),
+        (EXTERNAL + 'unix = "/run/a"\n', False),
+        (record("persistent"), False),
+    ],
+)
+async def test_a_machine_of_another_program_without_an_agent_says_so(
+    tmp_path, text, said
+):
+    async with guest(tmp_path, text=text) as (mine, workers, _):
+        assert bool(mine.without_agent) == said
+        assert (mine.state == "no agent yet") == said
+        async with trio.open_nursery() as streams:
+            with await open_agent(mine, streams):
+                (other,) = workers.opened
+                greeting = agent.AgentHello(3, "unknown", "6.1")
+                await other.say.send(worker.FromAgent(1, greeting))
+                await wait_all_tasks_blocked()
+                assert mine.without_agent == ""
+                assert mine.state == "running"
+                await other.say.send(worker.AgentClosed(1, "it left"))
+        assert mine.without_agent == ""  # it has one, which is away

@@ -29,6 +29,7 @@ class Stand:
         text = record(launch="boot_deadline = 90")
         made, _ = parse_record("a", Path("a.toml"), text.encode())
         self.items = []
+        self.without_agent = ""
         self.may_take = trio.Event()
         self.may_take.set()
         self.follower = Follower(self.emit, made)
@@ -57,7 +58,9 @@ class Stand:
         self.follower.listen(SimpleNamespace(take_more=take_more), self.program)
 
     async def follow(self, last=Step.COMPOSITOR):
-        guest = SimpleNamespace(lease=LEASE, programs=self.programs)
+        guest = SimpleNamespace(
+            lease=LEASE, programs=self.programs, without_agent=self.without_agent
+        )
         await self.follower.follow(guest, self.program, last=last)
 
     def reach(self, step):
@@ -325,3 +328,16 @@ async def test_a_step_that_fails_is_not_done(stand):
         async with stand.follower.step("start the machine"):
             raise UpstreamError("QEMU is not installed")
     assert stand.steps() == [("start the machine", "begun")]
+
+
+async def test_a_run_says_at_once_that_no_agent_has_ever_connected(
+    stand, autojump_clock
+):
+    stand.without_agent = "no agent in a has ever connected"
+    stand.reach(Step.MACHINE)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stand.follow)
+        await trio.sleep(1)
+        details = [item.progress.detail for item in stand.items if item.progress]
+        assert stand.without_agent in details
+        stand.reach(max(Step))

@@ -20,6 +20,8 @@ from broker.viewer.transfer.targets import Targets
 class Target:
     """A sandbox in which no program that fetches files comes up."""
 
+    without_agent = ""
+
     def __init__(self):
         self.lease = SimpleNamespace(id="1" * 16, sandbox="personal", record="personal")
         self.transfers = GuestConnections()
@@ -69,3 +71,19 @@ async def test_one_sender_leaves_places_to_others_and_all_together_have_an_end()
         await trio.testing.wait_all_tasks_blocked()
         assert target.begun == most + 1, "the user's own are not counted"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("asked_by", ["work", None])
+async def test_the_user_alone_hears_that_a_guest_has_no_agent(asked_by):
+    target = Target()
+    target.without_agent = "no agent in personal has ever connected"
+    viewer = SimpleNamespace(guests=lambda: [target], guest=lambda _: target)
+    source = asked_by and SimpleNamespace(record=asked_by)
+    heard = []
+
+    async def hear(what):
+        heard.append(what)
+
+    opened = Targets(viewer, None, None).guest("personal", hear, source, autostart=True)
+    async with opened:
+        assert heard == ([] if source else [target.without_agent])
