@@ -152,7 +152,7 @@ struct program {
 };
 
 static struct {
-	int fd, doors[2];
+	int fd, doors[2], feed;
 	char in[4 + FRAME_BYTES + 1];
 	size_t filled;
 	char serving[40];

@@ -94,9 +94,14 @@ static void start_display(void)
 	static char path[200];
 	struct text t = TEXT(path);
 	static char *argv[] = { "waypipe", "--compress", "none", "--no-gpu", "--socket", path,
-		"--display", "vitrail-0", "server", "--", "sleep", "2147483647", NULL };
-	if (agent.display > 0)
+		"--display", "vitrail-0", "server", "--", "cat", NULL };
+	// It lives as long as its command, and that as long as we hold the pipe.
+	int feed[2];
+	if (agent.display > 0 || CALL(pipe2, feed, CLOEXEC))
 		return;
+	if (agent.feed > 0)
+		CALL(close, agent.feed);
+	agent.feed = feed[1];
 	put_text(&t, agent.session);
 	put_text(&t, "/vitrail-0");
 	CALL(unlinkat, AT_CWD, path, 0);
@@ -106,7 +111,9 @@ static void start_display(void)
 	agent.display = fork_();
 	if (!agent.display) {
 		CALL(setsid, 0);
+		CALL(dup3, feed[0], 0, 0);
 		pipe_signal(false);
 		end(run_program(argv, environment) == -ENOENT ? 127 : 126);
 	}
+	CALL(close, feed[0]);
 }
