@@ -11,7 +11,14 @@ from broker.cli.doctor.finding import Context, Finding, ok, warn
 from broker.cli.launchers.interface import Launcher
 from broker.core.parts.absent import needed
 from broker.host.vmm.hosttools import find_vhost_device_vsock
-from policy.records.model import LibvirtPeer, MachinePeer, Record, is_of_others
+from policy.records.model import (
+    LibvirtPeer,
+    MachinePeer,
+    Record,
+    UnixPeer,
+    is_of_others,
+)
+from shims.bundle import BundleError, minimal_agent
 
 VHOST_VSOCK = Path("/dev/vhost-vsock")
 HOOKS = Path("/etc/libvirt/hooks")
@@ -28,6 +35,7 @@ async def _check(context: Context, records: Sequence[Record]) -> list[Finding]:
     return [
         *(_libvirt(context) if LibvirtPeer in peers else ()),
         *(_machined() if MachinePeer in peers else ()),
+        *(_minimal_agent() if peers - {MachinePeer, UnixPeer} else ()),
     ]
 
 
@@ -71,6 +79,18 @@ def _drivers() -> Iterator[Finding]:
     elif found == {"qemu"}:
         text = "libvirt's driver for containers is not installed; to install it, run"
         yield ok("launchers", f"{text} 'sudo apt install libvirt-daemon-driver-lxc'")
+
+
+def _minimal_agent() -> Iterator[Finding]:
+    """Say whether guests without Python can have an agent."""
+    try:
+        size = len(minimal_agent())
+    except BundleError as error:
+        text = f"guests without Python cannot have an agent: {error}"
+        yield warn("launchers", text, "sudo apt install gcc python3-dev")
+        return
+    text = f"guests without Python can have the agent in C ({size >> 10} KiB)"
+    yield ok("launchers", f"{text}: 'brokerctl guest install --minimal'")
 
 
 def _machined() -> Iterator[Finding]:

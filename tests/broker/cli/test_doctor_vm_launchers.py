@@ -12,6 +12,7 @@ from broker.core.paths import find_paths
 from broker.host.launchers.libvirt.hook import install_hook
 from broker.host.vmm.accel import Accel, AcceleratorChoice
 from policy.records.kinds import MONITORS
+from shims.bundle import BundleError
 
 TEXT = 'class = "persistent"\n[launch]\nkind = "external"\n[peer]\n{} = "x"\n'
 
@@ -156,3 +157,19 @@ async def test_what_other_vmms_need_is_named(place, tmp_path, monkeypatch, kind)
     assert found.text == experimental.text
     assert f'the kind "{kind}" is experimental' in found.text
     assert found.state is FindingState.WARN
+
+
+async def test_it_says_whether_guests_without_python_can_have_an_agent(
+    place, monkeypatch
+):
+    monkeypatch.setattr(external, "minimal_agent", lambda: bytes(25 << 10))
+    told = [f for f in await place("libvirt") if "without Python" in f.text]
+    assert "(25 KiB)" in told[0].text
+
+    def absent():
+        raise BundleError("it was not built")
+
+    monkeypatch.setattr(external, "minimal_agent", absent)
+    (told,) = [f for f in await place("libvirt") if "without Python" in f.text]
+    assert told.state is FindingState.WARN
+    assert "gcc" in told.mend
