@@ -66,7 +66,7 @@ bench: setup-tests
 
 # Half a minute of each target; a single one for longer: make fuzz FUZZ=waypipe SECONDS=600
 fuzz: setup-tests
-	@set -e; for one in $(or $(FUZZ),link messages policy port_mux transfer wayland waypipe pulse x11); do \
+	@set -e; for one in $(or $(FUZZ),link messages minimal_agent policy port_mux transfer wayland waypipe pulse x11); do \
 		.ci/as-user fuzz.$$one --seconds $(or $(SECONDS),30); done
 
 # In a fresh root of that release, so nothing of this machine is in the package.

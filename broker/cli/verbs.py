@@ -117,7 +117,7 @@ GROUPS: Mapping[str, Mapping[str, tuple[str, str]]] = MappingProxyType(
             "launcher": ("launcher", "Set up Podman, libvirt and boxes."),
             "guest": ("machines.guest", "Install the agent in other VMs."),
             "machine": (
-                "machines.machine",
+                "machines.machine_verb",
                 "Print a record's arguments for your own QEMU.",
             ),
             "lease": ("lease", "Lease machines that other programs started."),

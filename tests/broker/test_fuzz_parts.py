@@ -16,7 +16,17 @@ from collections.abc import Callable
 
 import pytest
 
-from fuzz import link, messages, policy, port_mux, pulse, transfer, wayland, waypipe
+from fuzz import (
+    link,
+    messages,
+    minimal_agent,
+    policy,
+    port_mux,
+    pulse,
+    transfer,
+    wayland,
+    waypipe,
+)
 from fuzz.runner import GROWN, Admission
 
 PART = 250_000
@@ -56,9 +66,17 @@ def _port_mux(seed: int) -> int:
     return json.loads(done.stdout)["steps"]
 
 
+def _minimal_agent(seed: int) -> int:
+    """Its inputs are sessions, of 30 messages on average."""
+    done = minimal_agent.play(seconds=1 << 30, seed=seed, sessions=PART // 25)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["messages"]
+
+
 TARGETS: dict[str, Callable[[int], int]] = {
     "link": _doors(link.TARGET),
     "messages": _doors(messages.TARGET),
+    "minimal_agent": _minimal_agent,
     "policy": _doors(policy.TARGET),
     "port_mux": _port_mux,
     "pulse": _pulse,

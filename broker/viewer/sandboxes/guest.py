@@ -41,7 +41,7 @@ from broker.viewer.clipboard import clipboard_member
 from broker.viewer.exchange.guest_connection import GuestConnections
 from broker.viewer.folders.guest_folders import GuestFolders
 from broker.viewer.sandboxes.dependencies import GuestTools
-from broker.viewer.sandboxes.launch_steps import Step
+from broker.viewer.sandboxes.launch_steps import Step, without_agent
 from broker.viewer.sandboxes.programs import (
     NO_STREAMS,
     LeaseProgram,
@@ -56,7 +56,7 @@ from broker.viewer.sound.sandbox_sound import GuestSound
 from broker.viewer.wayland.screen import GuestScreen
 from broker.viewer.wayland.window_rules import GuestFrames
 from broker.viewer.workers.process import Worker
-from policy.records.model import Record, is_of_others
+from policy.records.model import Record
 
 _REMOVE_SECONDS = 5.0
 """For the removal of a display directory; a longer one continues in the background."""
@@ -106,7 +106,7 @@ class Guest:
         )
         self.worker: Worker | None = None
         self.agent: agent.AgentHello | None = None
-        self._agent_seen = False
+        self._had_agent = False
         self._agent_stream = 0
         self._making = trio.Lock()
         self._frames = GuestFrames(lease, record, tools.letters, tools.colours)
@@ -202,32 +202,16 @@ class Guest:
 
     @property
     def state(self) -> str:
-        """Return ``starting`` until our machine's agent has reported, then ``running``.
-
-        Containers, boxes and machines of other programs run when their lease begins.
-        """
+        """Return ``starting`` until our machine's agent has reported; others run at once."""
         record = self._record()
         boots = record is None or record.host.launch.kind.agent
-        if self.without_agent:
-            return "no agent yet"
-        return "starting" if boots and self.agent is None else "running"
+        running = "no agent yet" if self.without_agent else "running"
+        return "starting" if boots and self.agent is None else running
 
     @property
     def without_agent(self) -> str:
-        """What a user should know of a machine of another program without our agent.
-
-        Such a guest may boot still, and may also never have one.
-        """
-        record = self._record()
-        launch = None if record is None else record.host.launch
-        if launch is None or not is_of_others(launch) or not launch.peer.machine:
-            return ""
-        if self._agent_seen:
-            return ""
-        return (
-            f"no agent in {self.lease.sandbox} has ever connected (vitrail.Agent); to install "
-            "one, run 'brokerctl guest install', or with --minimal"
-        )
+        """What a user should know of a guest whose agent has never connected."""
+        return without_agent(self.lease.sandbox, self._record(), seen=self._had_agent)
 
     def valid_record(self) -> Record:
         """Return the record as it is now.  Raises RefusedError when it is gone."""
@@ -428,8 +412,7 @@ class Guest:
         untrusted = message.message
         match untrusted:
             case agent.AgentHello():
-                self._agent_stream = message.stream
-                self._agent_seen = True
+                self._agent_stream, self._had_agent = message.stream, True
                 self._set_agent(untrusted)
                 await self._mount_folders()
                 self.programs.agent_up()

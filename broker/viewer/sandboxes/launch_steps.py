@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from policy.records.model import Record, is_of_others
+
 
 class Step(enum.IntEnum):
     """Each place that the way to a window passes, first to last."""
@@ -146,3 +148,17 @@ class LaunchProgress:
         if where is not None and self.failure is None and not self.complete:
             self.failure = Failure(where, reason)
         return self.failure
+
+
+def without_agent(sandbox: str, record: Record | None, *, seen: bool) -> str:
+    """Return what a user should know of a machine of another program without our agent.
+
+    Such a guest may boot still, and may also never have one.  ``seen``: it has had one.
+    """
+    launch = None if record is None else record.host.launch
+    if seen or launch is None or not is_of_others(launch) or not launch.peer.machine:
+        return ""
+    return (
+        f"no agent in {sandbox} has ever connected (vitrail.Agent); to install one, run "
+        "'brokerctl guest install', or with --minimal"
+    )

@@ -1281,31 +1281,31 @@ GUARDS = (
     Guard(
         "a path ends no option of QEMU",
         "return value",
-        "tests/broker/host/vmm/test_script_arguments.py",
+        "tests/broker/cli/launchers/test_script_arguments.py",
         "comma",
     ),
     Guard(
         "a path is one word to the shell",
         "if False:",
-        "tests/broker/host/vmm/test_script_arguments.py",
+        "tests/broker/cli/launchers/test_script_arguments.py",
         "shell_would_change",
     ),
     Guard(
         "a script's second start leaves the sockets of the first",
         "pass",
-        "tests/broker/cli/machines/test_machine.py",
+        "tests/broker/cli/machines/test_machine_verb.py",
         "not_started_again",
     ),
     Guard(
         "a script's vsock is served from a directory of its own",
         "if False:",
-        "tests/broker/cli/machines/test_machine.py",
+        "tests/broker/cli/machines/test_machine_verb.py",
         "has_nothing_else",
     ),
     Guard(
         "a machine does not start without what its record promises",
         "pass",
-        "tests/broker/cli/machines/test_machine.py",
+        "tests/broker/cli/machines/test_machine_verb.py",
         "after_an_error",
     ),
     Guard(

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from broker.cli.machines import script_machine
-from broker.cli.machines.machine import _FAILED
+from broker.cli.launchers import script_machine
+from broker.cli.machines.machine_verb import _FAILED
 from broker.core.errors import RefusedError, SetupError
 from broker.core.paths import find_paths
 from broker.host.homes.store import HomeStore
@@ -70,7 +70,7 @@ def test_each_of_several_machines_has_a_directory_of_its_own(world):
     text += f'[peer]\nhybrid_directory = "{world.paths.runtime}"\n'
     (world.folder / "web.toml").write_text(text)
     record, launch = script_machine.script_record(world.paths, "web")
-    wanted = script_machine.Wanted(record, launch, "qemu", "pci")
+    wanted = script_machine.ScriptRequest(record, launch, "qemu", "pci")
     one, two = (script_machine.planned(world.paths, wanted, n) for n in (7, 8))
     assert one.uds == world.paths.runtime / "web-7/vm.vsock"
     assert two.uds.parent != one.uds.parent
@@ -110,7 +110,7 @@ async def test_a_machine_that_runs_is_not_started_again(world, state):
     (world.folder / "fox.toml").write_text(text)
     record, launch = script_machine.script_record(world.paths, "fox")
     reports = []
-    wanted = script_machine.Wanted(record, launch, "qemu", "pci")
+    wanted = script_machine.ScriptRequest(record, launch, "qemu", "pci")
     with HomeStore(world.paths.homes).lock("fox"):
         await script_machine.serve(world.paths, wanted, os.getpid(), reports.append)
     (report,) = reports
@@ -125,7 +125,7 @@ def test_an_image_of_the_user_s_is_whole_pages(world):
     )
     (world.folder / "fox.toml").write_text(text.format(place=world.place))
     record, launch = script_machine.script_record(world.paths, "fox")
-    wanted = script_machine.Wanted(record, launch, "qemu", "pci")
+    wanted = script_machine.ScriptRequest(record, launch, "qemu", "pci")
     with pytest.raises(SetupError, match="No such file"):
         script_machine.planned(world.paths, wanted, 1)
     world.paths.runtime.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """What a record promises to a machine that a script of the user's starts: prepared here.
 
-    python broker broker.cli.machines.script_machine RECORD LEADER FORMAT BUS FD
+    python broker broker.cli.launchers.script_machine RECORD LEADER FORMAT BUS FD
 
 This process outlives brokerctl, as the shell that called it becomes QEMU: it holds the
 home and its lock, runs vhost-device-vsock and has the lease, until LEADER has ended.
@@ -22,6 +22,14 @@ from typing import Final
 import msgspec
 import trio
 
+from broker.cli.launchers.script_arguments import (
+    ScriptMachine,
+    as_json,
+    firecracker_configuration,
+    libvirt_domain,
+    qemu_words,
+    split_words,
+)
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import open_client
 from broker.core.errors import RefusedError, SetupError, VitrailError
@@ -35,14 +43,6 @@ from broker.host.homes.store import HomeStore
 from broker.host.images.store import SHARED_IMAGE_ALIGN, find_image
 from broker.host.processes.ready import wait_listening
 from broker.host.vmm.hosttools import find_vhost_device_vsock
-from broker.host.vmm.script_arguments import (
-    ScriptMachine,
-    as_json,
-    firecracker_configuration,
-    libvirt_domain,
-    qemu_words,
-    split_words,
-)
 from broker.host.vmm.vsock_backend import open_kernel_vsock, spawn_backend_at
 from broker.ipc.control.api import LeaseRequest
 from broker.ipc.control.methods import LEASE_ACQUIRE
@@ -61,7 +61,7 @@ BACKEND = "vhost"
 """Of vhost-device-vsock's socket for QEMU, beside the hybrid one."""
 
 
-class Report(msgspec.Struct, frozen=True):
+class ScriptReport(msgspec.Struct, frozen=True):
     """What the process writes: the text, or an error."""
 
     text: str = ""
@@ -71,7 +71,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ScriptRequest:
     """What a script asks for."""
 
     record: Record
@@ -102,7 +102,7 @@ def script_record(paths: Paths, name: str) -> tuple[Record, External]:
     return record, launch
 
 
-def planned(paths: Paths, wanted: Wanted, number: int) -> ScriptMachine:
+def planned(paths: Paths, wanted: ScriptRequest, number: int) -> ScriptMachine:
     """Return the machine of a record without its home: nothing is made or started.
 
     ``number``: of the process that serves it, for the names of several machines.
@@ -150,7 +150,7 @@ def _image(paths: Paths, launch: External) -> tuple[Path, int]:
     return launch.image_file, size
 
 
-def printed(machine: ScriptMachine, wanted: Wanted, lease: str) -> str:
+def printed(machine: ScriptMachine, wanted: ScriptRequest, lease: str) -> str:
     """Return what the verb prints.  Raises RefusedError."""
     match wanted.format:
         case "firecracker":
@@ -165,7 +165,7 @@ def printed(machine: ScriptMachine, wanted: Wanted, lease: str) -> str:
 
 
 async def _prepare(
-    paths: Paths, wanted: Wanted, leader: int, stack: AsyncExitStack
+    paths: Paths, wanted: ScriptRequest, leader: int, stack: AsyncExitStack
 ) -> str:
     """Open the home, start the vsock and take the lease; return the words."""
     machine = planned(paths, wanted, os.getpid())
@@ -198,7 +198,7 @@ async def _prepare(
 
 
 async def _with_home(
-    paths: Paths, wanted: Wanted, machine: ScriptMachine, held: ExitStack
+    paths: Paths, wanted: ScriptRequest, machine: ScriptMachine, held: ExitStack
 ) -> ScriptMachine:
     """Lock the record's machine, and open its home; several have none."""
     name = SandboxName(wanted.record.name)
@@ -275,7 +275,10 @@ async def _serve(
 
 
 async def serve(
-    paths: Paths, wanted: Wanted, leader: int, report: Callable[[Report], None]
+    paths: Paths,
+    wanted: ScriptRequest,
+    leader: int,
+    report: Callable[[ScriptReport], None],
 ) -> None:
     """Prepare a machine, report its words, and hold it until its leader has ended."""
     async with AsyncExitStack() as stack:
@@ -284,12 +287,12 @@ async def serve(
             stack.callback(os.close, pidfd)
             text = await _prepare(paths, wanted, leader, stack)
         except VitrailError as error:
-            report(Report("", error.message, error.hint, error.where))
+            report(ScriptReport("", error.message, error.hint, error.where))
             return
         except OSError as error:
-            report(Report("", f"cannot prepare '{wanted.record.name}': {error}"))
+            report(ScriptReport("", f"cannot prepare '{wanted.record.name}': {error}"))
             return
-        report(Report(text))
+        report(ScriptReport(text))
         await wait_ended(pidfd)
 
 
@@ -298,12 +301,14 @@ def main() -> None:
     name, leader, form, bus, fd = sys.argv[1:]
     paths = find_paths()
 
-    def report(made: Report) -> None:
+    def report(made: ScriptReport) -> None:
         with os.fdopen(int(fd), "wb") as file:
             file.write(msgspec.json.encode(made))
 
     record, launch = script_record(paths, name)
-    trio.run(serve, paths, Wanted(record, launch, form, bus), int(leader), report)
+    trio.run(
+        serve, paths, ScriptRequest(record, launch, form, bus), int(leader), report
+    )
     log_stderr(f"{name}: process {leader} has ended")
 
 

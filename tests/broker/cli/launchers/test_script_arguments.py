@@ -12,15 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from broker.core.errors import RefusedError
-from broker.host.vmm.qemu_arguments import (
-    Accel,
-    HomeDisk,
-    VmSpec,
-    Wiring,
-    qemu_args,
-)
-from broker.host.vmm.script_arguments import (
+from broker.cli.launchers.script_arguments import (
     ScriptMachine,
     as_json,
     escape_option,
@@ -28,6 +20,14 @@ from broker.host.vmm.script_arguments import (
     libvirt_domain,
     qemu_words,
     split_words,
+)
+from broker.core.errors import RefusedError
+from broker.host.vmm.qemu_arguments import (
+    Accel,
+    HomeDisk,
+    VmSpec,
+    Wiring,
+    qemu_args,
 )
 
 HOME = HomeDisk(Path("/homes/fox/current/disk"), frozenset({"home"}), lock=-1)

@@ -19,12 +19,12 @@ from broker.helpers.process.popen import STDOUT, our_program
 from broker.helpers.process.spawn import spawn
 
 if TYPE_CHECKING:
-    from broker.cli.machines.script_machine import Report
+    from broker.cli.launchers.script_machine import ScriptReport
 
 _FAILED = "--vitrail-has-failed"
 """Printed after an error: 'exec qemu … $(…)' goes on, and QEMU refuses this word."""
 _REPORT_BYTES = 1 << 20
-_PROGRAM = "broker.cli.machines.script_machine"
+_PROGRAM = "broker.cli.launchers.script_machine"
 
 
 @click.group("machine")
@@ -90,7 +90,7 @@ def arguments(
 
 def _plan(name: str, form: str, bus: str, *, kernel: bool) -> str:
     """Return what would be printed."""
-    from broker.cli.machines import script_machine
+    from broker.cli.launchers import script_machine
     from broker.cli.run.request import require_record
     from broker.host.homes.store import HomeStore
     from broker.host.vmm.qemu_arguments import HomeDisk
@@ -98,7 +98,7 @@ def _plan(name: str, form: str, bus: str, *, kernel: bool) -> str:
     paths = find_paths()
     require_record(name, paths)
     record, launch = script_machine.script_record(paths, name)
-    wanted = script_machine.Wanted(record, launch, form, bus)
+    wanted = script_machine.ScriptRequest(record, launch, form, bus)
     machine = script_machine.planned(paths, wanted, os.getpid())
     state = record.host.state
     if state is not None and state.keep:
@@ -133,9 +133,11 @@ def _start(name: str, form: str, bus: str, leader: int | None) -> str:
     return made.text
 
 
-async def _spawn(paths: Paths, name: str, leader: int, form: str, bus: str) -> Report:
+async def _spawn(
+    paths: Paths, name: str, leader: int, form: str, bus: str
+) -> ScriptReport:
     """Start the process of a machine, and read its report."""
-    from broker.cli.machines.script_machine import Report
+    from broker.cli.launchers.script_machine import ScriptReport
 
     log = _log(paths, name)
     read, write = os.pipe()
@@ -159,7 +161,7 @@ async def _spawn(paths: Paths, name: str, leader: int, form: str, bus: str) -> R
             f"the process that prepares '{name}' has ended",
             hint=f"its last words are in {paths.logs(name) / 'arguments.log'}",
         )
-    return msgspec.json.decode(data, type=Report)
+    return msgspec.json.decode(data, type=ScriptReport)
 
 
 def _log(paths: Paths, name: str) -> int:
