@@ -36,6 +36,8 @@ KEYS = {
     "Right": 106,
     "x": 45,
     "Tab": 15,
+    "Prior": 104,
+    "f": 33,
 }
 """Names to evdev codes (linux/input-event-codes.h) of a US keyboard."""
 PHRASE = "blue otter sings"

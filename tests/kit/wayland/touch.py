@@ -25,8 +25,8 @@ def _text(text: str) -> bytes:
     return struct.pack("=I", len(data)) + data + bytes(-len(data) % 4)
 
 
-class Fingers:
-    """``with Fingers(path) as f: f.down(1, 10, 20); f.up(1)``; each is a frame."""
+class FakeInput:
+    """A connection to KWin that has its fake input."""
 
     def __init__(self, display: Path | str) -> None:
         self.client = Client(display).start()
@@ -47,6 +47,10 @@ class Fingers:
 
     def _say(self, opcode: int, body: bytes = b"") -> None:
         self.client.raw(HEADER.pack(self._input, opcode, 8 + len(body)) + body)
+
+
+class Fingers(FakeInput):
+    """``with Fingers(path) as f: f.down(1, 10, 20); f.up(1)``; each is a frame."""
 
     def _frame(self) -> None:
         self._say(_FRAME)
