@@ -31,8 +31,8 @@ WINDOW = Table(
             YesNo(),
             "Whether the upper edge shows the sandbox's name, in the font that "
             "fontconfig selects for `Vitrail`, or else for bold sans-serif.",
-            default_words="true on a desktop that draws no title bars (GNOME), and false "
-            "elsewhere",
+            default_words="true where the desktop draws no title bar: on GNOME, and for "
+            "programs that draw their own (GTK); false elsewhere",
         ),
         Field(
             "top",
@@ -59,7 +59,7 @@ WINDOW = Table(
                 }
             ),
             "The effect of a window's request for fullscreen.",
-            default="fake",
+            default="framed",
         ),
         Field(
             "x11",

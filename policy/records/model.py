@@ -60,7 +60,7 @@ class Window:
     """How its windows are framed.
 
     ``border`` and ``top`` are logical pixels; ``buffer_memory`` is bytes
-    of shared memory.  ``name_strip`` None: where the compositor draws no title bars.
+    of shared memory.  ``name_strip`` None: where the compositor draws no title bar.
     ``allow`` and ``deny`` name Wayland globals; deny wins.
     """
 

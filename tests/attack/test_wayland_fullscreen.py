@@ -29,6 +29,7 @@ from tests.kit.wayland.stand import (
 )
 
 MAXIMIZED, FULLSCREEN = 1, 2
+FAKED = WindowRules("work", color=FRAME, fullscreen=Fullscreen.FAKE)
 
 
 def follow(c: Window, surface: int, xdg: int, top: int) -> tuple[int, int, bool]:
@@ -47,14 +48,14 @@ def follow(c: Window, surface: int, xdg: int, top: int) -> tuple[int, int, bool]
 
 
 @asynccontextmanager
-async def on_weston() -> AsyncIterator[Stand]:
+async def on_weston(rules: WindowRules | None = None) -> AsyncIterator[Stand]:
     """A filtered socket before a weston that is shown on sway."""
     if not shutil.which("weston"):
         pytest.skip("weston is missing")
     async with (
         desktop(config_extra=CONFIG) as comp,
         nested(comp, "weston") as inner,
-        filtered(comp, behind=inner.display) as it,
+        filtered(comp, rules, behind=inner.display) as it,
     ):
         yield it
 
@@ -223,7 +224,7 @@ async def test_fullscreen_that_is_faked_lies_whole_on_westons_screen():
                 assert found.border == 4
             leave(c, surface, xdg, top)
 
-    async with on_weston() as it:
+    async with on_weston(FAKED) as it:
         await it.client(below_the_panel)
         await it.client(act)
         assert it.ends == []
@@ -244,7 +245,7 @@ async def test_a_window_smaller_than_the_screen_stands_in_a_frame_of_its_size():
         columns = mask(it.settled(), FRAME).any(axis=0).nonzero()[0]
         assert columns.max() - columns.min() + 1 == last[0] + 8
 
-    async with on_weston() as it:
+    async with on_weston(FAKED) as it:
         await it.client(act)
         assert it.ends == []
 
@@ -270,7 +271,7 @@ async def test_a_window_that_starts_maximised_is_shown_on_weston(smaller):
         settled_at(it, (w + 8, h + 8))
         assert mask(it.settled(), GUEST).sum() == shown[0] * shown[1]
 
-    async with on_weston() as it:
+    async with on_weston(FAKED) as it:
         await it.client(below_the_panel)
         await it.client(act)
         assert it.ends == []

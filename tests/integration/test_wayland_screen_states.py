@@ -22,10 +22,11 @@ from tests.kit.wayland.client import Window
 from tests.kit.wayland.compositor import desktop
 from tests.kit.wayland.input import SHIFT, Keyboard
 from tests.kit.wayland.mutter_person import GnomeKeyboard, gnome
+from tests.kit.wayland.plasma_person import PlasmaHands, plasma
 from tests.kit.wayland.stand import CONFIG, FRAME, filtered, nested
 
 MAXIMIZED, FULLSCREEN, ACTIVATED = 1, 2, 4
-_ALT, _LOGO, _F10, _M = 56, 125, 68, 50
+_ALT, _LOGO, _F10, _M, _PAGE_UP = 56, 125, 68, 50, 104
 _LOGO_BIT = 1 << 6
 STEPS = {
     "M": ("set_maximized",),
@@ -39,8 +40,11 @@ ORDERS = ["".join(order) for order in itertools.product("MmFf", repeat=3)]
 class Shown:
     """A window that follows what it is told, as a toolkit's does."""
 
-    def __init__(self, c: Window, *, maximises: bool = True) -> None:
-        self.c, self.maximises = c, maximises
+    def __init__(
+        self, c: Window, *, maximises: bool = True, whole_first: bool = False
+    ) -> None:
+        """``whole_first``: nothing is maximised while it is fullscreen."""
+        self.c, self.maximises, self.whole_first = c, maximises, whole_first
         self.surface, self.xdg, self.top = c.show(300, 200, PAINT)
         self.buffer = 0
         self.states: tuple[int, ...] = ()
@@ -58,7 +62,8 @@ class Shown:
         for step in steps:
             self.c.send(self.top, *STEPS[step])
             if step in "Mm":
-                self.big = step == "M" and self.maximises
+                if not (self.whole and self.whole_first):
+                    self.big = step == "M" and self.maximises
             else:
                 self.whole = step == "F"
         self.told(steps)
@@ -103,13 +108,16 @@ class Shown:
         return len(serials)
 
 
+def rules_for(mode: Fullscreen) -> WindowRules:
+    return WindowRules("work", color=FRAME, fullscreen=mode)
+
+
 @asynccontextmanager
-async def standing(kind: str, rules: WindowRules | None = None):
+async def standing(kind: str, rules: WindowRules):
     """A filter on this compositor, and the user's key to maximise a window or make it small."""
     program = {"kwin": "kwin_wayland"}.get(kind, kind)
     if not shutil.which(program):
         pytest.skip(f"{program} is missing")
-    rules = rules or WindowRules("work", color=FRAME)
     if kind == "mutter":
         async with gnome() as there, filtered(there, rules, behind=there.display) as it:
             with await GnomeKeyboard.of(there.bus) as keys:
@@ -120,6 +128,18 @@ async def standing(kind: str, rules: WindowRules | None = None):
                     keys.change(_ALT, 0)
 
                 yield it, alt_f10
+        return
+    if kind == "kwin":
+        async with plasma(shell=False) as there:
+            with await trio.to_thread.run_sync(PlasmaHands, there.display) as hands:
+
+                def logo_page_up() -> None:
+                    hands.change(_LOGO, 1)
+                    hands.press(_PAGE_UP)
+                    hands.change(_LOGO, 0)
+
+                async with filtered(there, rules) as it:
+                    yield it, logo_page_up
         return
     async with desktop(config_extra=CONFIG) as comp:
         if kind == "sway":
@@ -150,17 +170,20 @@ async def run(it, act: Callable[[Window], None]) -> None:
     assert it.ends == []
 
 
+@pytest.mark.parametrize("mode", [Fullscreen.FAKE, Fullscreen.FRAMED])
 @pytest.mark.parametrize("kind", ["sway", "weston", "kwin", "mutter"])
-async def test_each_order_of_requests_is_answered(kind):
+async def test_each_order_of_requests_is_answered(kind, mode):
     """One by one, and all three in one go."""
 
     def act(c: Window) -> None:
-        window = Shown(c, maximises=kind != "sway")
+        # KWin takes no such request of a fullscreen window.
+        whole_first = kind == "kwin" and mode is not Fullscreen.FAKE
+        window = Shown(c, maximises=kind != "sway", whole_first=whole_first)
         for order in ORDERS:
             for steps in (*order, order):
                 window.do(steps)
 
-    async with standing(kind) as (it, _):
+    async with standing(kind, rules_for(mode)) as (it, _):
         await run(it, act)
 
 
@@ -172,16 +195,15 @@ async def test_fullscreen_that_is_not_faked_is_answered(kind, mode):
         for steps in ("F", "F", "f", "f", "FfF", "F", "f", "Ff"):
             window.do(steps)
 
-    rules = WindowRules("work", color=FRAME, fullscreen=mode)
-    async with standing(kind, rules) as (it, _):
+    async with standing(kind, rules_for(mode)) as (it, _):
         await run(it, act)
 
 
-@pytest.mark.parametrize("kind", ["weston", "mutter"])
-async def test_what_the_user_maximised_stays_so(kind):
-    """And a window that the user makes small is not fullscreen any more."""
-
-    async with standing(kind) as (it, user):
+@pytest.mark.parametrize("mode", [Fullscreen.FAKE, Fullscreen.FRAMED])
+@pytest.mark.parametrize("kind", ["weston", "mutter", "kwin"])
+async def test_what_the_user_maximised_stays_so(kind, mode):
+    """And a window that the user makes small is not faked fullscreen any more."""
+    async with standing(kind, rules_for(mode)) as (it, user):
 
         def act(c: Window) -> None:
             window = Shown(c)
@@ -190,7 +212,8 @@ async def test_what_the_user_maximised_stays_so(kind):
             window.told("maximised by the user")
             for step in "FfFf":
                 window.do(step)
-            window.do("F")
+            if mode is Fullscreen.FAKE:
+                window.do("F")
             user()
             window.big = window.whole = False
             window.told("made small by the user")

@@ -45,7 +45,7 @@ _LABEL_TOP = 18
 @click.option(
     "--fullscreen",
     type=click.Choice([f.value for f in Fullscreen]),
-    default=Fullscreen.FAKE.value,
+    default=Fullscreen.FRAMED.value,
     show_default=True,
     help="How to answer fullscreen requests.",
 )

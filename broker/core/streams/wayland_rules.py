@@ -61,7 +61,7 @@ class WindowRules:
     label: bool | None = False
     asks: bool = False
     translucent: bool = False
-    fullscreen: Fullscreen = Fullscreen.FAKE
+    fullscreen: Fullscreen = Fullscreen.FRAMED
     allow: frozenset[str] = field(default_factory=frozenset)
     prefix: str = ""
     deny: frozenset[str] = field(default_factory=frozenset)

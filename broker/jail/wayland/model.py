@@ -442,10 +442,16 @@ class Toplevel(ProtocolObject):
         self.unanswered: float | None = None
 
     @property
+    def is_fullscreen(self) -> bool:
+        """Return whether its program is told that it is fullscreen."""
+        return self.fake_fullscreen or FULLSCREEN in self.states
+
+    @property
     def bound(self) -> bool:
         """Return whether the compositor's size is exact, rather than a maximum."""
         known, sized = self.states, all(self.configured)
-        return sized and (MAXIMIZED in known or known.issuperset(TILED))
+        filled = MAXIMIZED in known or FULLSCREEN in known
+        return sized and (filled or known.issuperset(TILED))
 
     def forget(self, serials: Sequence[int]) -> None:
         """These configures are acknowledged, or too old to be."""

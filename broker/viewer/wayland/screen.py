@@ -47,7 +47,7 @@ _GPU_LOST = "the guest reported that its GPU does not answer"
 """No word of the guest's own: it is shown on the desktop."""
 _FULLSCREEN = (
     "its window asked for the whole screen and fills its place within its frame, as the "
-    "record says: for a film within a frame, run 'brokerctl set {} fullscreen framed'"
+    "record says: for the whole screen within its frame, run 'brokerctl set {} fullscreen framed'"
 )
 
 

@@ -142,7 +142,7 @@ def test_defaults_of_windows_sound_and_crossing():
     window = view.window
     assert (window.border, window.top, window.name_strip) == (4, 4, None)
     assert window.title_prefix == "minimal"
-    assert (window.fullscreen, window.translucent) == ("fake", False)
+    assert (window.fullscreen, window.translucent) == ("framed", False)
     assert (window.subsurfaces, window.allow) == ("crop", frozenset())
     assert (view.audio.playback, view.audio.microphone) == ("none", "deny")
     assert (view.clipboard.primary, view.clipboard.drag) == ("none", "none")

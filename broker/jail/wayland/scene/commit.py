@@ -431,7 +431,7 @@ def _apply_shell(
         surface.relayout = True  # they count with the frame's commit
     frame = xdg.frame
     if frame is not None and state.edges is not None and isinstance(xdg.role, Toplevel):
-        fills = xdg.role.maximized or xdg.role.fake_fullscreen
+        fills = xdg.role.maximized or xdg.role.is_fullscreen
         frame.answer(state.maximized, fills=fills)
         window_state.answered(xdg, xdg.role)
         surface.relayout = True
