@@ -107,6 +107,8 @@ class ClientState(ObjectTable, ABC):
         """A screen has another size, or is gone, since then."""
         self.answered: list[XdgSurface] = []
         """Windows that the compositor has drawn, until all that it sent is read."""
+        self.undecided: WindowRules | None = None
+        """Rules that leave the name in frames to the program's first window."""
         self.registry = 0
         self.compositor = self.subcompositor = self.shm = self.viewporter = 0
         self.data_manager = self.data_version = self.cursor_shapes = 0
@@ -225,8 +227,22 @@ class ClientState(ObjectTable, ABC):
     def frame_by_compositor(self, offered: frozenset[str]) -> None:
         """Decide on the strip of all frames by the compositor's globals."""
         titles = _TITLE_BARS in offered - self.rules.deny
+        # A program without title bars of the compositor's may change it.
+        self.undecided = self.rules if self.rules.label is None and titles else None
         self.rules = self.rules.for_compositor(titles=titles)
         self._set_edges()
+
+    def frame_by_program(self) -> None:
+        """Decide on the strip of all frames, with the program's first window.
+
+        A program that does not negotiate who draws title bars draws its own: GTK.
+        """
+        rules, self.undecided = self.undecided, None
+        # guard: a window has a name where its program draws the title bar
+        if rules is not None and _TITLE_BARS not in self.globals.bound:
+            now, named = self.rules, rules.for_compositor(titles=False)
+            self.rules = replace(named, color=now.color, asks=now.asks)
+            self._set_edges()
 
     def _set_edges(self) -> None:
         border = self.rules.border

@@ -105,6 +105,7 @@ def get_xdg_surface(
     surface.role, surface.xdg = SurfaceRole.WINDOW, xdg
     xdg.surface, xdg.base = surface, base
     base.windows.add(xdg)
+    core.frame_by_program()
     xdg.frame = Frame(core, surface)
     root = xdg.frame.root.sid
     core.up.data += emit.get_xdg_surface(base.sid, core.give_sid(xdg), root)

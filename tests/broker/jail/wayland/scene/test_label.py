@@ -145,10 +145,28 @@ def test_a_window_has_its_name_where_the_compositor_draws_no_title_bar(
     offers, rules, named
 ):
     with Talk(rules, model=Model(offers)) as it:
-        it.start().show(200, 50, 0)
+        it.start()
+        if rules.deny.isdisjoint(DECORATIONS) and DECORATIONS in offers:
+            it.bind(DECORATIONS[0])
+        it.show(200, 50, 0)
         wide, _ = label.draw("work", 18, 0)
         assert it.core.edges.top == (18 if named else 4)
         assert (last_strip(it) == (4, 0, wide, 18)) == named
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_window_has_its_name_where_its_program_draws_the_title_bar(late):
+    """GTK and Firefox; one that asks for the compositor's after its first window, too."""
+    with Talk(BY_COMPOSITOR, model=Model([*GLOBALS, DECORATIONS])) as it:
+        it.start()
+        it.core.change_look(replace(BY_COMPOSITOR, color=0x123456))
+        it.show(200, 50, 0)
+        if late:
+            it.bind(DECORATIONS[0])
+            it.pump()
+        wide, _ = label.draw("work", 18, 0)
+        assert last_strip(it) == (4, 0, wide, 18)
+        assert it.core.rules.color == 0x123456
 
 
 def test_a_picture_of_the_name_s_strip_fits_any_edge_without_one():
@@ -156,7 +174,8 @@ def test_a_picture_of_the_name_s_strip_fits_any_edge_without_one():
     for border in range(1, 18):
         rules = replace(BY_COMPOSITOR, border=border, top=border, strip=bytes(7 * 18))
         with Talk(rules, model=Model([*GLOBALS, DECORATIONS])) as it:
-            it.start().show(200, 50, 0)
+            it.start().bind(DECORATIONS[0])
+            it.show(200, 50, 0)
             assert it.core.edges.top == border
 
 
