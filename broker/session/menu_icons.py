@@ -39,6 +39,13 @@ def data_home(environ: Mapping[str, str] | None = None) -> Path:
     return Path(given) if given.startswith("/") else Path.home() / ".local" / "share"
 
 
+def data_dirs() -> list[Path]:
+    """Return the places of this machine's shared data, the most important one first."""
+    return [
+        Path(one) for one in (os.environ.get("XDG_DATA_DIRS") or _DATA_DIRS).split(":")
+    ]
+
+
 def icon_file(name: str) -> Path:
     """Where the icon of a record's sandboxes is, or would be."""
     folder = data_home() / "icons" / "hicolor" / "scalable" / "apps"
@@ -57,8 +64,7 @@ def write_prompt_entry() -> None:
 
     Raises OSError.
     """
-    shared = (os.environ.get("XDG_DATA_DIRS") or _DATA_DIRS).split(":")
-    places = [place / "applications" for place in (data_home(), *map(Path, shared))]
+    places = [place / "applications" for place in (data_home(), *data_dirs())]
     if not any((place / PROMPT_ENTRY).is_file() for place in places):
         content = resources.files("broker") / "data/desktop" / PROMPT_ENTRY
         places[0].mkdir(parents=True, exist_ok=True)

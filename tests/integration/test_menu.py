@@ -197,6 +197,31 @@ async def test_open_windows_get_entries_with_their_label_s_icon():
         assert not entry.exists()
 
 
+async def test_a_record_written_by_hand_has_its_icon_before_its_first_window():
+    """Plasma looks for a window's icon once; ids of this machine's programs count, too."""
+    async with menu() as s:
+        write(s.env, "box", BOX.format(command='"no-such-program"'))
+        shared = Path(s.env["HOME"]) / "shared"
+        (shared / "applications").mkdir(parents=True)
+        for name, runs in (("org.x.Id", "/usr/bin/no-such-program %u"), ("b", "other")):
+            text = f"[Desktop Entry]\nExec={runs}\n"
+            (shared / f"applications/{name}.desktop").write_text(text)
+        applications = Path(s.env["HOME"]) / ".local/share/applications"
+        env = {**s.env, "XDG_DATA_DIRS": str(shared)}
+        async with running("menu", "start", "box", env=env):
+            await s.one_with("My box did not start")
+            hidden = {file.stem for file in applications.glob("vitrail.*.desktop")}
+            assert hidden == {"vitrail.box.no-such-program", "vitrail.box.org.x.Id"}
+            lines = (applications / "vitrail.box.org.x.Id.desktop").read_text()
+            icon = next(one for one in lines.splitlines() if one.startswith("Icon="))
+            assert "#d55e00" in Path(icon.removeprefix("Icon=")).read_text()
+        # It is in no menu until 'menu refresh' is asked for.
+        own = applications / "vitrail-sandbox-box.desktop"
+        assert not own.exists()
+        assert (await brokerctl("menu", "refresh", env=env)).code == 0
+        assert own.exists()
+
+
 def test_only_plain_application_ids_become_files():
     hostile = ["../../x", "a/b", "", ".hidden", "a\nb", "x" * 200, "org.good.App"]
     assert _plain(hostile) == ["org.good.App"]

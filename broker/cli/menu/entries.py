@@ -15,12 +15,14 @@ from pathlib import Path
 from broker.cli.policy.records import read_records
 from broker.cli.run.connect import ask, broker_runs, offline_paths
 from broker.cli.sandboxes.desktop_entry import (
+    APP_ID,
     AUTOSTART_PREFIX,
     WINDOW_KEY,
     WINDOW_PREFIX,
     autostart_home,
+    expect_windows,
     has_entry,
-    window_file,
+    window_files,
     write_autostart,
     write_entry,
     write_window_entry,
@@ -33,27 +35,27 @@ from policy.records.model import Record
 
 _IDS_PER_SANDBOX = 32
 """Hidden entries of one sandbox: its programs choose the ids."""
-_APP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def refresh() -> tuple[list[Path], list[Path]]:
-    """Write the entries of records that have one, and a hidden one for each open window.
+    """Write the entries of all records, and a hidden one for each open window.
 
     Returns the files written, and the hidden entries removed with their sandboxes.
     """
     records = read_records(offline_paths()).records
     started = follow_autostart(records)
-    written, removed = _write_entries(records)
+    written, removed = _write_entries(records, records)
     return [*started, *written], removed
 
 
-def _write_entries(records: Mapping[str, Record]) -> tuple[list[Path], list[Path]]:
-    """Write entries of records and windows; return as ``refresh``."""
-    there = {name: record for name, record in records.items() if has_entry(name)}
-    written = [path for record in there.values() for path in write_entry(record)]
+def _write_entries(
+    records: Mapping[str, Record], listed: Collection[str]
+) -> tuple[list[Path], list[Path]]:
+    """Write entries of the listed records, and of windows; return as ``refresh``."""
+    written = [path for name in listed for path in write_entry(records[name])]
     running = _running()
     for sandbox, untrusted_ids in _application_ids(running).items():
-        record = there.get(running[sandbox])
+        record = records.get(running[sandbox])
         if record is not None:
             written += [
                 write_window_entry(
@@ -61,7 +63,7 @@ def _write_entries(records: Mapping[str, Record]) -> tuple[list[Path], list[Path
                 )
                 for app_id in _plain(untrusted_ids)
             ]
-    expected = {window_file(record) for record in there.values()}
+    expected = {path for name in listed for path in window_files(records[name])}
     return written, _sweep(running, expected)
 
 
@@ -77,13 +79,25 @@ def follow_autostart(records: Mapping[str, Record]) -> list[Path]:
     return written
 
 
+def expect(name: str) -> None:
+    """Write the hidden entries of a record's windows before it starts, in the menu or not.
+
+    A failure costs an icon, so it is not reported.
+    """
+    with suppress(VitrailError, OSError):
+        record = read_records(offline_paths()).records.get(name)
+        if record is not None:
+            expect_windows(record)
+
+
 def follow_windows() -> None:
     """Write the menu entries of the windows that are open.
 
     A failure costs an icon, so it is not reported.
     """
     with suppress(VitrailError, OSError):
-        _write_entries(read_records(offline_paths()).records)
+        records = read_records(offline_paths()).records
+        _write_entries(records, [name for name in records if has_entry(name)])
 
 
 def _running() -> dict[str, str]:
@@ -106,11 +120,11 @@ def _application_ids(running: Collection[str]) -> dict[str, set[str]]:
 def _plain(untrusted_ids: Iterable[str]) -> list[str]:
     """Return the ids that can be names of files, not too many."""
     # guard: an application id is a file's name only if it is plain
-    plain = [one for one in sorted(untrusted_ids) if _APP_ID.fullmatch(one)]
+    plain = [one for one in sorted(untrusted_ids) if APP_ID.fullmatch(one)]
     return plain[:_IDS_PER_SANDBOX]
 
 
-def _sweep(running: Collection[str], kept: Collection[Path | None]) -> list[Path]:
+def _sweep(running: Collection[str], kept: Collection[Path]) -> list[Path]:
     """Remove hidden entries of ended sandboxes, except ``kept``; return them."""
     removed = []
     found = (data_home() / "applications").glob(f"{WINDOW_PREFIX}*.desktop")

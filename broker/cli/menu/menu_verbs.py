@@ -133,10 +133,11 @@ def _start(name: str, action: str) -> None:
     """Start a record's sandbox as the menu entry does; report by notification."""
     from functools import partial
 
-    from broker.cli.menu.entries import follow_windows
+    from broker.cli.menu.entries import expect, follow_windows
     from broker.cli.menu.reported_start import start as started
 
     title, attached = _title(name)
+    expect(name)
     run = partial(
         started,
         name,

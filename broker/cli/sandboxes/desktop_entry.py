@@ -7,11 +7,13 @@ Specification.  The files are the user's own, below XDG_DATA_HOME.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
 
-from broker.session.menu_icons import PREFIX, data_home, icon, icon_file
+from broker.session.menu_icons import PREFIX, data_dirs, data_home, icon, icon_file
 from policy.records.model import Record
 
 WINDOW_PREFIX = "vitrail."
@@ -20,6 +22,10 @@ AUTOSTART_PREFIX = "vitrail-sandbox."
 """Of the files that start sandboxes with the desktop."""
 WINDOW_KEY = "X-Vitrail-Window"
 """The sandbox of a hidden entry for its windows."""
+APP_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""An application id that can be a file's name."""
+_PROGRAM_IDS = 8
+"""Entries of this machine with one command."""
 _ACTIONS = {"terminal": "Terminal", "files": "Files", "stop": "Stop"}
 _BROWSERS = frozenset({"firefox-esr", "chromium", "thunderbird"})
 
@@ -42,24 +48,60 @@ def write_entry(record: Record) -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     picture.write_text(icon(record))
     entry.write_text(_entry(record, picture))
-    if expected := window_file(record):
-        # Before its window is there: task bars look for an icon once.
-        write_window_entry(record, record.name, expected.stem)
+    expect_windows(record)
     return [entry, picture]
 
 
-def window_file(record: Record) -> Path | None:
-    """Return the hidden entry of the record's windows; None for disposables.
+def expect_windows(record: Record) -> None:
+    """Write the hidden entries of the windows that a record's program will open.
+
+    Before the first window is there: Plasma looks for its icon once.  Raises OSError.
+    """
+    for file in window_files(record):
+        write_window_entry(record, record.name, file.stem)
+
+
+def window_files(record: Record) -> list[Path]:
+    """Return the hidden entries of the record's windows; none for disposables.
 
     A disposable's windows have the names of its sandboxes, which are not known before.
     """
     if record.host.sandbox_class == "disposable":
-        return None
-    return data_home() / "applications" / f"{_window_id(record)}.desktop"
+        return []
+    program = _program(record)
+    ids = [_window_id(record)]
+    ids += [f"{WINDOW_PREFIX}{record.name}.{one}" for one in _installed_ids(program)]
+    return [data_home() / "applications" / f"{one}.desktop" for one in ids]
 
 
 def _window_id(record: Record) -> str:
     return f"{WINDOW_PREFIX}{record.name}.{_program(record) or record.name}"
+
+
+@cache
+def _installed_ids(program: str) -> tuple[str, ...]:
+    """Return the application ids of this machine's programs with that command.
+
+    ``konsole`` has the id org.kde.konsole: the name of its desktop entry.
+    """
+    runs = re.compile(rf"(?m)^Exec=(?:/\S*/)?{re.escape(program)}(?:\s|$)")
+    files = [
+        file
+        for folder in data_dirs()
+        if program
+        for file in (folder / "applications").glob("*.desktop")
+    ]
+    return tuple(
+        sorted(
+            {
+                file.stem
+                for file in files
+                if file.stem != program
+                and APP_ID.fullmatch(file.stem)
+                and runs.search(file.read_text(errors="replace"))
+            }
+        )[:_PROGRAM_IDS]
+    )
 
 
 def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
@@ -68,13 +110,18 @@ def write_window_entry(record: Record, sandbox: str, app_id: str) -> Path:
     ``app_id`` is the window's whole application id, of plain characters.
     """
     path = data_home() / "applications" / f"{app_id}.desktop"
+    picture = icon_file(record.name)
+    if not picture.is_file():  # of a record that is not in the menu
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_text(icon(record))
     label = record.viewer.label
     lines = [
         "[Desktop Entry]",
         "Type=Application",
         f"Name={_text(label.name)}",
         f"Exec={_exec('menu', 'start', record.name)}",
-        f"Icon={icon_file(record.name)}",
+        f"Icon={picture}",
         "NoDisplay=true",
         f"StartupWMClass={app_id}",
         f"{WINDOW_KEY}={sandbox}",
